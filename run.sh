@@ -69,13 +69,13 @@ case "$verb" in
   smoke)   full smoke "$@" ;;
   check)   ready "$@"; step submissions.check "$@" ;;
   new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step submissions.new "$@" ;;
-  folds)   setup; step folds.show "$@" ;;
+  folds)   setup; step folds.diagnose "$@" ;;
   train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
   study)   ready "$@"; step studies "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup requirements-kaggle.txt; step submissions.leaderboard.submit "$@" ;;
-  ledger)  setup; step submissions.leaderboard.overview "$@" ;;
+  ledger)  setup; step submissions.leaderboard.ledger_report "$@" ;;
   kernel)  setup requirements-kaggle.txt; step submissions.kernel "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;

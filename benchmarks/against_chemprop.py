@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from competition.dataset import Dataset
 from competition.paths import PROJECT
-from competition.tables import Rows
 from competition.task import Task
 from models.jobs.local import WORKER_ENVIRONMENT
-from models.settings import GnnStage
+from models.neural_config import GnnConfig
 from models.stage import Context
 from models.stages.gnn import Gnn
 
@@ -47,8 +47,8 @@ def main() -> None:
     args = options.parse_args()
     if args.only:
         table = pd.read_csv(args.only)
-        config = GnnStage(kind="gnn", epochs=args.epochs[0], aggregation=["norm"])
-        rows = Rows(list(table["id"]), table[["SMILES"]], table[["y"]].to_numpy())
+        config = GnnConfig(kind="gnn", epochs=args.epochs[0], aggregation=["norm"])
+        rows = Dataset(list(table["id"]), table[["SMILES"]], table[["y"]].to_numpy())
         Gnn(config, Context(["SMILES"], [], [], [], Task(["y"]), 0, Path("unused"))).fit(rows, None, args.only.parent)
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from competition.metrics import METRICS
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.crossfit import cross_fitted
-from submissions.blend.problem import Matrices
+from submissions.blend.cross_fitting import cross_fitted
+from submissions.blend.weight_problem import BlendData
 from submissions.config import SubmissionsConfig
 
 N_STAGES, N_TARGETS, N_FOLDS = 40, 5, 5
@@ -38,7 +38,7 @@ def main() -> None:
     metric, blend, (oof, y, folds) = METRICS[args.metric], CANDIDATES["shrunk_ridge"], made_up(args.rows)
     started = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
-        m = Matrices(oof, y, folds, metric, trials=SubmissionsConfig().trials)
+        m = BlendData(oof, y, folds, metric, trials=SubmissionsConfig().trials)
         score = metric(y, cross_fitted(blend, m))
         blend.fit(m)
     took, of_processor = time.perf_counter() - started[0], time.process_time() - started[1]

@@ -2,9 +2,9 @@
 
     python -m benchmarks.blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 4] [--sets ...]
 
-Matrices of out-of-fold predictions are made once (oof_matrices.py) and kept in --cache, as is what was measured.
+BlendData of out-of-fold predictions are made once (oof_matrices.py) and kept in --cache, as is what was measured.
 
-Plan of the analysis, written before the first run
+JobPlan of the analysis, written before the first run
 --------------------------------------------------
 Data: every target of six sets with at least 75 labels on both sides; 4 draws of the holdout. At most 2,000 rows of a
 set are drawn, half of them the holdout, so stages are fitted on at most 800 rows. Ten stages per set. Blends of 10
@@ -54,13 +54,13 @@ from benchmarks.oof_matrices import (
 )
 from competition.files import derive_seed
 from competition.metrics import METRICS
-from submissions.blend.candidates import CANDIDATES, OF_NUMBERS, Blend, Candidate, Linear
-from submissions.blend.crossfit import cross_fitted
-from submissions.blend.problem import Matrices
+from submissions.blend.candidates import CANDIDATES, REGRESSION_CANDIDATES, Blend, Candidate, Linear
+from submissions.blend.cross_fitting import cross_fitted
 from submissions.blend.stacks import Stacked
+from submissions.blend.weight_problem import BlendData
 
 DEFAULT = "shrunk_ridge"
-OURS = [name for name in OF_NUMBERS if isinstance(CANDIDATES[name], Linear) and name != "optuna"]
+OURS = [name for name in REGRESSION_CANDIDATES if isinstance(CANDIDATES[name], Linear) and name != "optuna"]
 OPTUNA = "optuna_300"
 SUBSETS = {3: 2, 5: 2, 10: 1}
 
@@ -103,9 +103,9 @@ def timed(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     return found, time.process_time() - started
 
 
-def matrices_of(matrix: Matrix) -> Matrices:
+def matrices_of(matrix: Matrix) -> BlendData:
     """Fresh ones, on which nothing is fitted yet."""
-    return Matrices(matrix.oof[:, :, None], matrix.y[:, None], matrix.folds, METRICS["rmse"])
+    return BlendData(matrix.oof[:, :, None], matrix.y[:, None], matrix.folds, METRICS["rmse"])
 
 
 def predict(blend: Any, columns: np.ndarray) -> np.ndarray:

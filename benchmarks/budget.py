@@ -37,19 +37,19 @@ import pandas as pd
 
 from benchmarks.oof_matrices import over_sets
 from competition.config import CompetitionConfig, load_competition
-from competition.durations import seconds_of
+from competition.dataset import read_rows
+from competition.durations import parse_duration
 from competition.files import read_text_table
 from competition.paths import PROJECT, Paths
 from competition.revision import revision
-from competition.tables import read_rows
-from competition.task import from_sample, metric_of, task_of
-from models.config import LightgbmStage
-from models.inputs.blocks import molecules
-from models.inputs.frozen import encoder_cache
+from competition.task import build_metric, build_task, from_sample
+from models.base_config import EncoderFeature
+from models.feature_config import LightgbmConfig
+from models.inputs.feature_blocks import molecule_block
+from models.inputs.frozen_encoders import encoder_cache
 from models.jobs.job_rows import context_of
-from models.settings import Encoder
-from models.training.machine import machine
-from submissions.report import findings
+from models.training.hardware import machine
+from submissions.report import sections
 from submissions.run import SUBMISSION_FILE, Run, latest_run
 
 SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "bace", "tox21", "emotion"]
@@ -100,8 +100,8 @@ def ours(source: Path, yaml_file: Path, options: list[str], new: tuple[str, ...]
 
 def errors(competition: CompetitionConfig, y: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
     """The errors of predictions (n_rows, n_scored) of test rows: RMSE per target, or for classes 1 less the metric."""
-    if task_of(competition).classes:
-        return {"all": 1 - metric_of(competition)(y, y_pred)}
+    if build_task(competition).classes:
+        return {"all": 1 - build_metric(competition)(y, y_pred)}
     rmse = np.sqrt(np.nanmean((y_pred - y) ** 2, axis=0))
     return dict(zip(competition.targets, rmse.tolist(), strict=True))
 
@@ -110,8 +110,8 @@ def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, floa
     """The errors of a submission file on the answers."""
     assert competition.answers is not None
     submission = read_text_table(file)
-    answers = findings.read_answers(competition, competition.answers).loc[submission[competition.id]]
-    return errors(competition, answers.to_numpy(), from_sample(task_of(competition), submission))
+    answers = sections.read_answers(competition, competition.answers).loc[submission[competition.id]]
+    return errors(competition, answers.to_numpy(), from_sample(build_task(competition), submission))
 
 
 def of_ours(run: Run) -> dict[str, dict[str, float]]:
@@ -120,9 +120,9 @@ def of_ours(run: Run) -> dict[str, dict[str, float]]:
     assert competition.answers is not None
     found = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
     if "lightgbm" in run.config.stages:
-        trees = columns.test_of("lightgbm")
-        trees = run.task.likeliest(trees) if run.task.decides else trees
-        answers = findings.read_answers(competition, competition.answers).loc[list(columns.test_ids)]
+        trees = columns.stage_test("lightgbm")
+        trees = run.task.default_labels(trees) if run.task.scores_labels else trees
+        answers = sections.read_answers(competition, competition.answers).loc[list(columns.test_ids)]
         found["lightgbm"] = errors(competition, answers.to_numpy(), trees)
     return found
 
@@ -130,14 +130,14 @@ def of_ours(run: Run) -> dict[str, dict[str, float]]:
 def write_features(run: Run, folder: Path) -> None:
     """What the stage lightgbm sees of training and test rows, and the frozen encoder of texts, as CSV."""
     competition, paths = run.config.competition, run.paths
-    context, config = context_of(run.plan, 0), LightgbmStage(kind="lightgbm")
+    context, config = context_of(run.plan, 0), LightgbmConfig(kind="lightgbm")
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in (("train", paths.train), ("test", paths.test)):
         rows = read_rows(path, competition, labelled=name == "train")
-        numbers = molecules(rows, config, context)
+        numbers = molecule_block(rows, config, context)
         parts = [pd.DataFrame(numbers, columns=[f"molecule_{i}" for i in range(numbers.shape[1])])]
         for column in context.text:
-            cache = encoder_cache(Encoder(encoder="minilm"), context.cache)
+            cache = encoder_cache(EncoderFeature(encoder="minilm"), context.cache)
             vectors = np.concatenate(cache.load(rows.inputs[column]))[:, :-3]  # without what was counted
             parts.append(pd.DataFrame(vectors, columns=[f"{column}_{i}" for i in range(vectors.shape[1])]))
         parts.append(rows.inputs[[*context.text, *context.numeric, *context.categorical]])
@@ -150,7 +150,7 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
     """Errors of AutoGluon in a time: of labels, or of probabilities of two classes."""
     competition, task = run.config.competition, run.task
     write_features(run, folder)
-    asked = "predict_proba" if task.classes and not task.decides else "predict"
+    asked = "predict_proba" if task.classes and not task.scores_labels else "predict"
     metric, each = competition.metric if task.classes else "root_mean_squared_error", seconds / len(task.targets)
     environment, found = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, []
     for target in task.targets:
@@ -159,7 +159,7 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
         found.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
     ids = read_rows(run.paths.test, competition, labelled=False).ids
     assert competition.answers is not None
-    answers = findings.read_answers(competition, competition.answers)
+    answers = sections.read_answers(competition, competition.answers)
     read = pd.DataFrame(np.column_stack(found), ids).reindex(answers.index)
     return errors(competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy())  # some test rows cannot be read
 
@@ -235,7 +235,7 @@ def run_checkouts(args: argparse.Namespace, commits: dict[str, str], processor: 
                 log_file = folder / "full.log"
                 options = ["--budget", budget, "--seed", str(args.seed)]
                 seconds = full(yaml_file, options, log_file, folders[checkout])
-                test_errors = errors_of_file(competition, Paths.of(str(yaml_file)).submission)
+                test_errors = errors_of_file(competition, Paths.for_competition(str(yaml_file)).submission)
                 share = weighted_share(log_file.read_text(encoding="utf-8"))
                 keep(file, key, test_errors, seconds=seconds, share=share)
 
@@ -312,7 +312,7 @@ def main() -> None:
             key["commit"] = "autogluon 1.6.3"
             if args.python and not is_there(file, {**key, "who": "autogluon"}):
                 started, run = time.monotonic(), latest_run(str(work / f"{name}.yaml"))
-                found = of_autogluon(run, args.python, work / "autogluon", seconds_of(budget))
+                found = of_autogluon(run, args.python, work / "autogluon", parse_duration(budget))
                 keep(file, {**key, "who": "autogluon"}, found, seconds=time.monotonic() - started)
 
 

@@ -4,7 +4,7 @@
 
 What was measured of a set and draw is kept in --cache as blends_*.json (`oof_matrices.kept_lines`).
 
-Plan of the analysis
+JobPlan of the analysis
 --------------------
 Data: twelve sets, four of them with three or four classes (`oof_matrices.CUTS`); a pair of draws that swap training
 rows and holdout; at most 2,000 rows of a set, eight classifiers. Blends of all 8 columns, and of 4: two random subsets
@@ -46,26 +46,26 @@ from competition.metrics import METRICS, Metric
 from competition.task import Task
 from competition.types import Array
 from submissions.blend.candidates import CANDIDATES, GREEDY_STEPS, Blend, Candidate
-from submissions.blend.crossfit import cross_fitted, labelled
-from submissions.blend.decisions import Decision, fit_decision
-from submissions.blend.problem import Matrices
+from submissions.blend.cross_fitting import apply_decision, cross_fitted
+from submissions.blend.decision_rules import Decision, fit_decision
+from submissions.blend.weight_problem import BlendData
 
 DEFAULT = "shrunk_logits"
 SUBSETS = {4: 2, 8: 1}
 
 
-def task_of(n_outputs: int) -> Task:
+def build_task(n_outputs: int) -> Task:
     """One target, decided."""
     classes = [str(c) for c in range(max(2, n_outputs))]
-    return Task(["y"], None, "multiclass" if n_outputs > 1 else "binary", classes, decides=True)
+    return Task(["y"], None, "multiclass" if n_outputs > 1 else "binary", classes, scores_labels=True)
 
 
 def greedy_on_labels(P: Array, y: Array, metric: Metric, folds: Array, weights: str) -> Blend:
     """AutoGluon's selection on a metric of labels itself: the likeliest class of each mean is scored."""
-    task = task_of(P.shape[2])
+    task = build_task(P.shape[2])
     each, taken, best, highest = np.eye(P.shape[1]), np.zeros(P.shape[1]), np.zeros(P.shape[1]), -np.inf
     for step in range(1, GREEDY_STEPS + 1):
-        scores = [metric(y, task.likeliest(np.einsum("nco,c->no", P, w))) for w in (taken + each) / step]
+        scores = [metric(y, task.default_labels(np.einsum("nco,c->no", P, w))) for w in (taken + each) / step]
         taken = taken + each[int(np.argmax(scores))]
         if max(scores) > highest:
             best, highest = taken / step, max(scores)
@@ -86,7 +86,7 @@ class Problem:
 
     def __init__(self, matrix: Matrix, metric: Metric) -> None:
         y = matrix.y[:, None].astype(np.float64)
-        self.m = Matrices(matrix.oof, y, matrix.folds, metric, has_probabilities=True)
+        self.m = BlendData(matrix.oof, y, matrix.folds, metric, has_probabilities=True)
         self.metric, self.y_holdout = metric, matrix.y_holdout[:, None].astype(np.float64)
 
     def decision(self, candidate: Candidate, without: frozenset[int] = frozenset()) -> Decision | None:
@@ -94,12 +94,12 @@ class Problem:
         if self.metric.kind != "decisions":
             return None
         left, y_pred = self.m.left(without), cross_fitted(candidate, self.m, without)
-        return fit_decision(self.metric, task_of(y_pred.shape[1]), self.m.y[left], y_pred[left])
+        return fit_decision(self.metric, build_task(y_pred.shape[1]), self.m.y[left], y_pred[left])
 
     def score(self, y: Array, y_pred: Array, decision: Decision | None) -> float:
         """Score of predictions (n_rows, n_outputs); what ranks make of several classes is divided by its sum."""
         y_pred = y_pred / y_pred.sum(axis=1, keepdims=True) if y_pred.shape[1] > 1 else y_pred
-        return self.metric(y, labelled(decision, y_pred))
+        return self.metric(y, apply_decision(decision, y_pred))
 
     def error(self, candidate: Candidate, columns: Array) -> float:
         """On the holdout's columns (n_holdout, n_columns, n_outputs)."""

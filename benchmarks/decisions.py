@@ -25,13 +25,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, kept_lines, over_sets
-from competition.metrics import named_metric
+from competition.metrics import get_metric
 from competition.task import Task
-from submissions.blend import decisions
+from submissions.blend import decision_rules
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.crossfit import cross_fitted
-from submissions.blend.decisions import Decision, Offsets, fit_decision, plain_decision
-from submissions.blend.problem import Matrices
+from submissions.blend.cross_fitting import cross_fitted
+from submissions.blend.decision_rules import Decision, Offsets, fit_decision, plain_decision
+from submissions.blend.weight_problem import BlendData
 
 METRICS = {"binary": ["f1", "mcc", "balanced_accuracy", "accuracy"], "multiclass": ["f1_macro", "mcc", "accuracy"],
            "ordinal": ["quadratic_kappa"]}  # fmt: skip
@@ -40,15 +40,15 @@ DEFAULT = "shrunk_logits"
 
 
 def one_hot(y: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """What `decisions.calibrated` is replaced by, so that labels are counted."""
+    """What `decision_rules.calibrated` is replaced by, so that labels are counted."""
     return (y[:, None] == np.arange(len(logits))).astype(float)
 
 
 def columns_of(matrix: Matrix) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Name -> out-of-fold predictions (n_rows, n_outputs) and those of each fold's models for the holdout."""
     found = {str(j): (matrix.oof[:, j], matrix.holdout[:, :, j]) for j in range(matrix.oof.shape[1])}
-    metric = named_metric("log_loss", "multiclass" if matrix.oof.shape[2] > 1 else "binary")
-    m = Matrices(matrix.oof, matrix.y[:, None].astype(float), matrix.folds, metric, has_probabilities=True)
+    metric = get_metric("log_loss", "multiclass" if matrix.oof.shape[2] > 1 else "binary")
+    m = BlendData(matrix.oof, matrix.y[:, None].astype(float), matrix.folds, metric, has_probabilities=True)
     blend = CANDIDATES[DEFAULT]
     on_holdout = np.stack([blend.fit(m).predict(each) for each in matrix.holdout])
     return found | {"blend": (cross_fitted(blend, m), on_holdout)}
@@ -71,7 +71,7 @@ def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
 
 def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.ndarray) -> dict[str, float]:
     """Differences to the score of the plain decision on the mean of the models, by way of fitting and carrying."""
-    metric, plain = named_metric(name, task.problem_type), plain_decision(task)
+    metric, plain = get_metric(name, task.problem_type), plain_decision(task)
     y, y_holdout = matrix.y[:, None].astype(float), matrix.y_holdout[:, None].astype(float)
     mean = holdout.mean(axis=0)
 
@@ -88,7 +88,9 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
     at_0, known = metric(y_holdout, plain.predict(mean)), metric(y, plain.predict(oof))
     found = {"optimism plain": bias(plain.predict(oof), plain)}
     for way in ("expected", "counted"):
-        with mock.patch.object(decisions, "calibrated", one_hot if way == "counted" else decisions.calibrated):
+        with mock.patch.object(
+            decision_rules, "calibrated", one_hot if way == "counted" else decision_rules.calibrated
+        ):
             decision, labels = fit_decision(metric, task, y, oof), labels_across_folds()
         votes = np.sum([decision.predict(each) == np.arange(len(task.classes)) for each in holdout], axis=0)
         ways = {
@@ -112,7 +114,7 @@ def lines_of(matrix: Matrix) -> list[dict[str, Any]]:
             grades = np.arange(n_classes)[:, None]
             kinds["ordinal"] = oof @ grades, holdout @ grades
         for kind, predictions in kinds.items():
-            task = Task([matrix.target], None, kind, classes, decides=True)
+            task = Task([matrix.target], None, kind, classes, scores_labels=True)
             for name in METRICS[kind]:
                 line = {"set": matrix.set_name, "column": column, "metric": name}
                 lines.append(line | scores(matrix, task, name, *predictions))

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from models.inputs.frozen import embedded
+from models.base_config import EncoderFeature
+from models.inputs.frozen_encoders import embed_texts
 from models.inputs.weights import find_weights
-from models.settings import Encoder
 
 
 def main() -> None:
@@ -31,11 +31,11 @@ def main() -> None:
 
     torch.set_num_threads(1)
     texts = pd.read_csv(args.data / args.set / "train.csv").iloc[:, 1].astype(str).tolist()
-    config = Encoder(weights="minilm")
+    config = EncoderFeature(weights="minilm")
     transformer = Transformer(str(find_weights("minilm")["config.json"].parent), max_seq_length=config.max_length)
     theirs = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())])
     calls = {
-        "ours": lambda: embedded(config, texts)[:, 0, :-3],
+        "ours": lambda: embed_texts(config, texts)[:, 0, :-3],
         "sentence-transformers": lambda: theirs.encode(texts, batch_size=32, show_progress_bar=False),
     }
     spent: dict[str, list[float]] = {name: [] for name in calls}

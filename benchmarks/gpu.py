@@ -33,11 +33,12 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks.one_setting import read
+from competition.dataset import Dataset
 from competition.paths import PROJECT
-from competition.tables import Rows
 from competition.task import Task
-from models.config import StageConfig
-from models.registry import build_stage, shared_caches
+from models.config import AnyStageConfig
+from models.inputs.stage_caches import shared_caches
+from models.registry import build_stage
 from models.stage import Context
 
 DATA = PROJECT / "competition" / "data"
@@ -74,21 +75,21 @@ class Case:
     cache: Path
     tiny: bool = False
 
-    def rows(self) -> tuple[Rows, Context]:
+    def rows(self) -> tuple[Dataset, Context]:
         """Training rows, and what the stage is told."""
         n_rows = 60 if self.tiny else 1500
         if NETWORKS[self.name]["kind"] == "bert":
             rows, roles = read(DATA, "tweet_sentiment", "text", "sentiment", n_rows)
         else:
             rows, roles = read(DATA, "qm9_orbitals", "SMILES", "homo_eV", n_rows)
-        return rows, Context(*roles, [], [], Task(["y"]), seed=0, cache=self.cache, tries_again=False)
+        return rows, Context(*roles, [], [], Task(["y"]), seed=0, cache=self.cache, retry_failed_fit=False)
 
     def config(self, epochs: int, precision: str = "auto") -> Any:
         """Settings of the stage."""
         settings = NETWORKS[self.name] | {"epochs": epochs, "precision": precision}
         if self.tiny:
             settings |= TINY[settings["kind"]]
-        return TypeAdapter[Any](StageConfig).validate_python(settings)
+        return TypeAdapter[Any](AnyStageConfig).validate_python(settings)
 
 
 class TimeIsUpError(Exception):

@@ -21,22 +21,22 @@ from competition.config import find_config
 from competition.files import read_json, read_text_table
 from competition.paths import Paths
 from competition.prepare import run as prepare
-from competition.task import metric_of
+from competition.task import build_metric
 from folds import make
 from models.jobs.job_rows import read_tables, rows_of_job
-from models.jobs.plan import plan
+from models.jobs.plan import make_plan
 from models.registry import build_stage
 from submissions.config import load_config
 
 
 def compare(name: str, stage: str) -> None:
     """Print both results of one competition."""
-    config, paths = load_config(name), Paths.of(name)
+    config, paths = load_config(name), Paths.for_competition(name)
     competition = config.competition
     prepare(competition, paths, find_config(name))
     make.run(competition, config.folds, paths)
-    jobs = plan(competition, dict(config.stages), paths).select(stage)
-    metric = metric_of(competition)
+    jobs = make_plan(competition, dict(config.stages), paths).select(stage)
+    metric = build_metric(competition)
     rows, test, folds = read_tables(jobs)
     answers = read_text_table(Path(str(competition.answers))).set_index(competition.id)
     truth = answers.loc[test.ids, competition.targets].replace("", "nan").to_numpy(dtype=float)

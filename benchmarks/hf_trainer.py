@@ -28,11 +28,11 @@ import torch
 import transformers
 
 from benchmarks.one_setting import read
+from competition.dataset import Dataset
 from competition.paths import PROJECT
-from competition.tables import Rows
 from competition.task import Task
 from models.jobs.local import WORKER_ENVIRONMENT
-from models.settings import BertStage
+from models.neural_config import BertConfig
 from models.stage import Context
 from models.stages.bert import Bert
 from models.training import trainer
@@ -54,7 +54,7 @@ class Wrapped(torch.nn.Module):
         return {"loss": torch.nn.functional.mse_loss(outputs, labels), "logits": outputs}
 
 
-def theirs(stage: Bert, train: Rows, folder: Path, grouped: bool) -> tuple[float, Any]:
+def theirs(stage: Bert, train: Dataset, folder: Path, grouped: bool) -> tuple[float, Any]:
     """Seconds of Trainer.train() and the trained network."""
     with mock.patch("models.stages.bert.train_only"):  # it trains the vectors of all tokens
         network, sample = stage.ready(train, folder)
@@ -91,7 +91,7 @@ def theirs(stage: Bert, train: Rows, folder: Path, grouped: bool) -> tuple[float
     return time.process_time() - started, network
 
 
-def ours(stage: Bert, train: Rows, folder: Path) -> tuple[float, Any]:
+def ours(stage: Bert, train: Dataset, folder: Path) -> tuple[float, Any]:
     """Seconds of our loop and the trained network."""
     network, sample = stage.ready(train, folder)
     training = stage.trainer_of(network, folder)
@@ -107,14 +107,14 @@ def trained(name: str, seed: int, data: Path, precision: str) -> dict[str, float
     test = pd.read_csv(data / SET / "test.csv").merge(pd.read_csv(data / SET / "answers.csv")).dropna()
     settings = {"kind": "bert", "weights": "minilm", "epochs": 1, "learning_rate": 1e-4, "precision": precision}
     context = Context(*roles, [], [], Task(["sentiment"]), seed, Path("unused"))
-    stage = Bert(BertStage.model_validate(settings), context)
+    stage = Bert(BertConfig.model_validate(settings), context)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if name == "ours":
             spent, network = ours(stage, train, folder)
         else:
             spent, network = theirs(stage, train, folder, name == "group_by_length")
-        rows = Rows(list(test["id"]), test[["text"]], None)
+        rows = Dataset(list(test["id"]), test[["text"]], None)
         mean, scale = target_scale(train.y)
         batches, accelerator = stage.encode(rows, folder, 0, 0), trainer.make_accelerator("float32")
         y_pred = trainer.forward(network, batches, 32, accelerator).double().numpy()

@@ -120,7 +120,7 @@ def theirs(folder: Path, name: str) -> None:
     np.save(folder / "theirs.npy", np.asarray(y_pred).ravel())
 
 
-def seconds_of(work: Path, module: str, *words: str) -> float:
+def parse_duration(work: Path, module: str, *words: str) -> float:
     """Of a process whose products go to `work`."""
     started, call = time.monotonic(), [sys.executable, "-m", module, *words]
     environment = {**os.environ, "WORK_DIR": str(work)}
@@ -137,16 +137,16 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         write_tables(source, name, folder, precision)
         work, yaml_file = folder / "work", str(folder / "bench.yaml")
         os.environ["WORK_DIR"] = str(work)
-        competition, paths = load_competition(yaml_file), Paths.of(yaml_file)
+        competition, paths = load_competition(yaml_file), Paths.for_competition(yaml_file)
         prepare.run(competition, paths, Path(yaml_file))
         make.run(competition, make.load_folds_config(yaml_file), paths)
         folds = pd.read_csv(work / "bench" / "folds" / "folds.csv")
         pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
         found: dict[str, Any] = {"set": name}
-        found["theirs_cold"] = seconds_of(work, "benchmarks.moltrain", str(folder), name)
+        found["theirs_cold"] = parse_duration(work, "benchmarks.moltrain", str(folder), name)
         found["theirs_warm"] = found["theirs_cold"] - float((folder / "in_conformers.txt").read_text())
         for state in ("cold", "warm"):
-            found[f"ours_{state}"] = seconds_of(work, "models.jobs.train", yaml_file)  # one worker per core
+            found[f"ours_{state}"] = parse_duration(work, "models.jobs.train", yaml_file)  # one worker per core
             if state == "cold":  # all but the conformers anew
                 shutil.rmtree(work / "bench" / "models")
         answers = pd.read_csv(folder / "answers.csv")

@@ -32,11 +32,12 @@ import torch
 from pydantic import TypeAdapter
 from sklearn.model_selection import KFold
 
+from competition.dataset import Dataset
 from competition.molecules import canonical_smiles
-from competition.tables import Rows
 from competition.task import Task
-from models.config import StageConfig
-from models.registry import build_stage, shared_caches
+from models.config import AnyStageConfig
+from models.inputs.stage_caches import shared_caches
+from models.registry import build_stage
 from models.stage import Context
 from models.training import batches, trainer
 
@@ -105,16 +106,18 @@ COMPARED: dict[str, tuple[dict[str, tuple[str, str, str, int, dict[str, Any]]], 
 }  # fmt: skip
 
 
-def read(data: Path, name: str, column: str, target: str, n_rows: int) -> tuple[Rows, tuple[list[str], list[str]]]:
+def read(data: Path, name: str, column: str, target: str, n_rows: int) -> tuple[Dataset, tuple[list[str], list[str]]]:
     """The first labelled rows of a set, and its columns by role (molecules, text)."""
     table = pd.read_csv(data / name / "train.csv").dropna(subset=[target])[:n_rows].reset_index(drop=True)
     if column == "SMILES":
         table[column] = [canonical_smiles(text) for text in table[column]]
     roles = ([column], []) if column == "SMILES" else ([], [column])
-    return Rows([str(i) for i in table.index], table[[column]], table[[target]].to_numpy()), roles
+    return Dataset([str(i) for i in table.index], table[[column]], table[[target]].to_numpy()), roles
 
 
-def measure(config: Any, context: Context, rows: Rows, train: np.ndarray, held_out: np.ndarray) -> tuple[float, float]:
+def measure(
+    config: Any, context: Context, rows: Dataset, train: np.ndarray, held_out: np.ndarray
+) -> tuple[float, float]:
     """Held-out RMSE, and processor seconds of the epochs."""
     train_epochs, spent = trainer.Trainer.train_epochs, []
 
@@ -143,7 +146,7 @@ def main() -> None:
     print(f"instructions for bf16: {'yes' if trainer.cpu_has_bf16() else 'no'}")
     trainer.cpu_has_bf16 = lambda: True
     bases, changes = COMPARED[args.compared]
-    of_stage = TypeAdapter[Any](StageConfig)
+    of_stage = TypeAdapter[Any](AnyStageConfig)
     for base in args.bases or bases:
         *source, settings = bases[base]
         plain, (rows, roles) = of_stage.validate_python(settings), read(args.data, *source)

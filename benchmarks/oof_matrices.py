@@ -28,15 +28,16 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from competition.classes import class_names, class_numbers
+from competition.dataset import Dataset
 from competition.files import derive_seed
-from competition.tables import Rows
 from competition.task import Task
+from models.base_config import EncoderFeature
 from models.config import StagesConfig
-from models.inputs.blocks import vectoriser
+from models.inputs.feature_blocks import build_vectorizer
 from models.inputs.features import molecule_features
-from models.inputs.frozen import encoder_cache
-from models.registry import build_stage, shared_caches
-from models.settings import Encoder
+from models.inputs.frozen_encoders import encoder_cache
+from models.inputs.stage_caches import shared_caches
+from models.registry import build_stage
 from models.stage import Context
 
 SETS = ["biogen_adme", "buchwald_hartwig", "esol", "icwsm_tweets", "photoswitch", "qm9_electronic"]
@@ -229,7 +230,7 @@ def _halves(name: str, draw: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pool(name: str, data: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """The rows of a set that draws divide, what its `competition.json` says, and its input columns."""
+    """The rows of a set that draws assign_folds, what its `competition.json` says, and its input columns."""
     told = json.loads((data / name / "competition.json").read_text())
     table, inputs = pd.read_csv(data / name / "train.csv", dtype={"id": str}), told.get("inputs") or [told["column"]]
     if name not in TEXTS:
@@ -248,7 +249,7 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
         smiles=[] if text else inputs, text=inputs if text else [], numeric=[], categorical=[],
         task=Task(targets, None, problem, classes), seed=derive_seed(0, "blenders", name), cache=root,
     )  # fmt: skip
-    rows = Rows(list(table["id"]), table[inputs], table[targets].to_numpy(dtype=np.float64))
+    rows = Dataset(list(table["id"]), table[inputs], table[targets].to_numpy(dtype=np.float64))
     stages = StagesConfig.model_validate({"stages": stages_of(text, bool(classes))}).stages
     for config in stages.values():
         for shared, keys in shared_caches(config, context, [rows]):
@@ -300,7 +301,7 @@ def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, 
     """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
     texts = [".".join(cells) for cells in inputs.to_numpy()]
     settings = {"encoder": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
-    found = encoder_cache(Encoder.model_validate(settings), cache / "features").load(texts)
+    found = encoder_cache(EncoderFeature.model_validate(settings), cache / "features").load(texts)
     encoder = np.concatenate(found)[:, :-3]
     if text:
         return {"encoder": encoder, "words": np.array(texts, dtype=object)}
@@ -318,7 +319,10 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
     features, halves = _class_features(table[inputs], text, cache), _halves(name, draw, len(table))
     before: dict[str, Callable[[], list]] = {
         "encoder": lambda: [StandardScaler()],
-        "words": lambda: [vectoriser(min_df=2, max_features=600), FunctionTransformer(lambda words: words.toarray())],
+        "words": lambda: [
+            build_vectorizer(min_df=2, max_features=600),
+            FunctionTransformer(lambda words: words.toarray()),
+        ],
         "ranks": lambda: [SimpleImputer(strategy="median", keep_empty_features=True),
                           QuantileTransformer(n_quantiles=100), StandardScaler()],
         "raw": lambda: [],

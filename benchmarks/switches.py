@@ -4,7 +4,7 @@
 
 What was measured of a set and draw is kept in --cache as switches_*.json (`oof_matrices.kept_lines`).
 
-Plan of the analysis, written before the first full run
+JobPlan of the analysis, written before the first full run
 -------------------------------------------------------
 Data: all targets of twelve sets, ten stages of at most 800 training rows (`oof_matrices.draw_of`); a pair of draws that
 swap training rows and holdout. Targets with fewer than 75 labels on a side, or 15 of a class, are left out. The metric
@@ -48,11 +48,18 @@ from competition.task import Task
 from competition.types import Array
 from submissions.blend import stacks
 from submissions.blend.candidates import CANDIDATES, Candidate
-from submissions.blend.crossfit import CrossFitted, Rule, choose, cross_fitted, decide, score_per_target
+from submissions.blend.cross_fitting import (
+    CrossFitted,
+    SelectionRule,
+    apply_rule,
+    cross_fitted,
+    score_per_target,
+    select_candidate,
+)
 from submissions.blend.logits import Link, logits
 from submissions.blend.postprocess import STEPS, apply_all, choose_steps, fit_steps
-from submissions.blend.problem import NONE, Matrices
 from submissions.blend.stacks import LIGHTGBM_STACK, Stacked
+from submissions.blend.weight_problem import NO_FOLDS, BlendData
 from submissions.selection import candidates_of
 
 CHOICES = (0.0, 0.5, 1.0, 2.0, 3.0)
@@ -64,7 +71,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     FREEST: {"num_leaves": 7, "lambda_l2": 5.0},
 }  # fmt: skip
 SHARES = {"a quarter of the rows": 4, "half of the rows": 2}
-ALL, OWN = "columns of all targets", "own columns"
+REFIT_FOLD, OWN = "columns of all targets", "own columns"
 Lines = Iterator[tuple[str, str, float]]
 """Part and variant, and the logarithm of the error over the default's, mean over targets."""
 
@@ -73,8 +80,8 @@ Lines = Iterator[tuple[str, str, float]]
 class Draw:
     """A draw of a set: what blends are fitted on, the rule, and the holdout's columns and labels."""
 
-    m: Matrices
-    rule: Rule
+    m: BlendData
+    rule: SelectionRule
     columns: Array
     y: Array
 
@@ -105,25 +112,25 @@ def read(parts: dict[str, Any]) -> Draw:
     if problem != "multiclass":
         P, columns = P[:, :, enough], columns[:, :, enough]
     named = METRICS[{"regression": "rmse", "multiclass": "log_loss"}.get(problem, "roc_auc")]
-    m = Matrices(P, y, parts["folds"], named, has_probabilities=bool(classes))
+    m = BlendData(P, y, parts["folds"], named, has_probabilities=bool(classes))
     task = Task(list(parts["targets"][enough]), None, cast(Any, problem), classes)
     default = "shrunk_logits" if classes else "shrunk_ridge"
-    rule = Rule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, 1000, 0)
+    rule = SelectionRule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, 1000, 0)
     return Draw(m, rule, columns, y_holdout)
 
 
-def made(candidate: Candidate, m: Matrices) -> CrossFitted:
+def made(candidate: Candidate, m: BlendData) -> CrossFitted:
     """What the rule compares; nothing is chosen without a fold here."""
     fitted = candidate.fit(m)
-    return CrossFitted(fitted.predict(m.P[m.left(NONE)]), cross_fitted(candidate, m), np.empty(0), fitted)
+    return CrossFitted(fitted.predict(m.P[m.left(NO_FOLDS)]), cross_fitted(candidate, m), np.empty(0), fitted)
 
 
 def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
     """Which candidate the rule takes at each margin."""
-    _, _, compared, same = decide(draw.rule, predictions)
+    _, _, compared, same = select_candidate(draw.rule, predictions)
     known = {name: each for name, each in compared.items() if name not in same}
     for margin in CHOICES:
-        yield f"margin {margin:g}", choose(replace(draw.rule, margin=margin), known, draw.rule.scored)[0]
+        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), known, draw.rule.scored_columns)[0]
 
 
 def of_choices(draw: Draw) -> Lines:
@@ -154,8 +161,8 @@ def of_stacks(draw: Draw) -> Lines:
     def own_columns(P: Array, order: list[int], own: slice, link: Link) -> Array:
         return logits(P[:, order, own], link).reshape(len(P), -1)
 
-    for seen, columns_of in ((ALL, stacks.seen_by_trees), (OWN, own_columns)):
-        for said, settings in SETTINGS.items() if seen != ALL else [(LEAST, {}), (FEWEST, {})]:
+    for seen, columns_of in ((REFIT_FOLD, stacks.seen_by_trees), (OWN, own_columns)):
+        for said, settings in SETTINGS.items() if seen != REFIT_FOLD else [(LEAST, {}), (FEWEST, {})]:
             of_classes = stacks.LAMBDA_OF_CLASSES * settings.get("lambda_l2", 20.0) / 20.0
             with (
                 mock.patch.dict(stacks.PARAMETERS, settings),
@@ -171,7 +178,7 @@ def of_stacks(draw: Draw) -> Lines:
     for said, part in SHARES.items():
         fitted = stack.fit(replace(draw.m, folds=np.where(np.arange(len(draw.m.y)) % part == 0, draw.m.folds, -1)))
         error = draw.error(fitted.predict(draw.columns), fitted.base.predict(draw.columns))
-        yield f"stack, {ALL}, {said}", "always", error
+        yield f"stack, {REFIT_FOLD}, {said}", "always", error
 
 
 def of_steps(draw: Draw) -> Lines:
@@ -182,7 +189,7 @@ def of_steps(draw: Draw) -> Lines:
         yield step, "always", draw.error(apply_all(always, columns))
         for margin in CHOICES:
             rule = replace(draw.rule, margin=margin)
-            chain = choose_steps(rule, [step], y_pred, rule.scored)
+            chain = choose_steps(rule, [step], y_pred, rule.scored_columns)
             yield step, f"margin {margin:g}", draw.error(chain.apply(columns))
 
 

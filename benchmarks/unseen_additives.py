@@ -16,7 +16,7 @@ from sklearn.metrics import r2_score
 
 from benchmarks.budget import ours
 from competition.files import read_table
-from submissions.report.findings import read_answers
+from submissions.report.sections import read_answers
 from submissions.run import SUBMISSION_FILE, latest_run
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         ids, columns = list(run.columns.test_ids), run.columns
         y = read_answers(run.config.competition, args.work / split / "answers.csv").loc[ids]
         submission = read_table(run.folder / SUBMISSION_FILE, ["id"]).set_index("id").loc[ids]
-        predicted = {"submission": submission["Yield"], **{name: columns.test_of(name) for name in columns.names}}
+        predicted = {"submission": submission["Yield"], **{name: columns.stage_test(name) for name in columns.names}}
         found[split] = {name: r2_score(y, y_pred) for name, y_pred in predicted.items()}
         print(split, found[split], flush=True)
     print(pd.DataFrame(found).assign(mean=lambda table: table.mean(axis=1)).round(3).to_string())

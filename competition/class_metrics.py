@@ -13,7 +13,7 @@ import numpy as np
 
 from competition.types import Array
 
-LEAST = 1e-15
+PROBABILITY_EPSILON = 1e-15
 """Probability that a log loss takes for 0, as leaderboards do."""
 
 
@@ -87,7 +87,7 @@ def quadratic_kappa(counts: Array) -> Array:
 def log_losses(y_true: Array, y_pred: Array) -> Array:
     """Minus the logarithm of the probability of each row's class, (n_rows,)."""
     both = np.column_stack([1 - y_pred, y_pred]) if y_pred.ndim == 1 else y_pred
-    return -np.log(np.clip(both[np.arange(len(y_true)), y_true.astype(int)], LEAST, None))
+    return -np.log(np.clip(both[np.arange(len(y_true)), y_true.astype(int)], PROBABILITY_EPSILON, None))
 
 
 def squared_errors(y_true: Array, y_pred: Array) -> Array:

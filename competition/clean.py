@@ -9,35 +9,37 @@ import pandas as pd
 
 from competition.classes import MISSING, class_numbers
 from competition.config import CompetitionConfig
+from competition.dataset import INPUT_KEY
 from competition.errors import DataError
 from competition.files import digest, read_text_table
 from competition.molecules import canonical_smiles, normalised_text
-from competition.tables import INPUT_KEY
 
 LARGEST = 1e100  # larger numbers are as good as infinite: their squares overflow
 MOST_SHOWN = 5
 
 
-def listed(values: Iterable[Any], form: Callable[[Any], str] = repr) -> str:
+def join_first(values: Iterable[Any], form: Callable[[Any], str] = repr) -> str:
     """The first values, and how many more there are."""
     values = list(values)
     more = f" and {len(values) - MOST_SHOWN} more" if len(values) > MOST_SHOWN else ""
     return (", ".join(map(form, values[:MOST_SHOWN])) or "none") + more
 
 
-def named_rows(table: pd.DataFrame, wrong: Any, id_column: str, name: str | None = None) -> str:
+def describe_rows(table: pd.DataFrame, wrong: Any, id_column: str, name: str | None = None) -> str:
     """The first rows of a mask by number and id, with the cell of one column, and how many more there are."""
     rows = table[np.asarray(wrong)]
     ids, cells = rows[id_column], rows[name or id_column]
-    return listed(rows.index, lambda n: f"row {n} (id {ids[n]!r})" + (f": {cells[n]!r}" if name else ""))
+    return join_first(rows.index, lambda n: f"row {n} (id {ids[n]!r})" + (f": {cells[n]!r}" if name else ""))
 
 
-def refuse(
+def raise_if_any(
     table: pd.DataFrame, wrong: Any, name: str, id_column: str, where: object, what: str, advice: str = "Correct them."
 ) -> None:
     """Refuse a column of a table of the user's with wrong cells, (n_rows,) bool."""
     if np.any(wrong):
-        raise DataError(f"{where}: column {name!r} has {what}: {named_rows(table, wrong, id_column, name)}. {advice}")
+        raise DataError(
+            f"{where}: column {name!r} has {what}: {describe_rows(table, wrong, id_column, name)}. {advice}"
+        )
 
 
 def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
@@ -53,10 +55,10 @@ def check_ids(ids: pd.Series, where: object) -> None:
     if len(empty := ids.index[ids.str.strip() == ""]):
         raise DataError(f"{where}: row {empty[0]} has no id; give every row one of its own.")
     if len(doubled := ids[ids.duplicated()].unique()):
-        raise DataError(f"{where}: the ids {listed(doubled)} stand in several rows. Remove the extra rows.")
+        raise DataError(f"{where}: the ids {join_first(doubled)} stand in several rows. Remove the extra rows.")
 
 
-def read_named_rows(file: Path, columns: list[str]) -> pd.DataFrame:
+def read_table_with_ids(file: Path, columns: list[str]) -> pd.DataFrame:
     """A CSV of the user's as text, which has these columns, the first of them with an id of its own in each row."""
     table = read_text_table(file)
     require_columns(table, columns, file)
@@ -70,7 +72,7 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     missing = text.str.lower().isin(MISSING)
     numbers = pd.to_numeric(text.where(~missing, "nan"), errors="coerce")
     wrong = (numbers.isna() & ~missing) | (numbers.abs() > LARGEST)
-    refuse(table, wrong, name, id_column, where, "cells that are no finite number", "Correct or empty them.")
+    raise_if_any(table, wrong, name, id_column, where, "cells that are no finite number", "Correct or empty them.")
     return numbers.astype(float)
 
 
@@ -79,8 +81,8 @@ def parse_labels(table: pd.DataFrame, name: str, config: CompetitionConfig, wher
     if not config.classes or name not in config.targets:
         return parse_numbers(table, name, config.id, where)
     numbers, wrong = class_numbers(table[name], config.classes)
-    what = f"labels that are none of the classes ({listed(config.classes)})"
-    refuse(table, wrong, name, config.id, where, what, "Correct them, or set competition.classes.")
+    what = f"labels that are none of the classes ({join_first(config.classes)})"
+    raise_if_any(table, wrong, name, config.id, where, what, "Correct them, or set competition.classes.")
     return numbers
 
 
@@ -92,7 +94,7 @@ def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -
     if numbers.notna().sum() < dates.notna().sum():
         numbers = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
     what = "times that are neither a number nor a date such as 2025-05-31, or are of the other kind than most"
-    refuse(table, ~np.isfinite(numbers), name, id_column, where, what)
+    raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what)
     return numbers.astype(float)
 
 
@@ -100,7 +102,7 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
     """A column of whole numbers from -1 up, none missing."""
     text = table[name].str.strip()
     wrong = ~text.str.fullmatch(r"-1|\d{1,4}")
-    refuse(table, wrong, name, id_column, where, "folds that are neither a whole number from 0 up nor -1")
+    raise_if_any(table, wrong, name, id_column, where, "folds that are neither a whole number from 0 up nor -1")
     return text.astype(int)
 
 
@@ -124,7 +126,7 @@ def clean_inputs(
             advice = "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
             if name in config.smiles:
                 advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
-            refuse(table, wrong, name, config.id, where, what, f"{advice}.")
+            raise_if_any(table, wrong, name, config.id, where, what, f"{advice}.")
         dropped |= wrong
     if dropped.all():
         raise DataError(f"{where} has no row whose molecules and texts can be read.")

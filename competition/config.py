@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from competition.classes import class_name, class_names
 from competition.errors import ConfigError
 from competition.files import read_text_table
-from competition.metrics import ALIASES, METRICS, named_metric, top_of
+from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
 from competition.paths import Paths, config_folders
 from competition.types import ProblemType
 from competition.yaml_files import load_yaml
@@ -43,11 +43,11 @@ N_CLASSES: dict[ProblemType, tuple[str, range]] = {
     "regression": ("no", range(1)), "binary": ("two", range(2, 3)), "multilabel": ("two", range(2, 3)),
     "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
 }  # fmt: skip
-GivenPath = Annotated[Path, AfterValidator(_beside_yaml)]
+UserPath = Annotated[Path, AfterValidator(_beside_yaml)]
 """A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does."""
-UserCode = Annotated[str, AfterValidator(_named_in_file)]
+UserCodeRef = Annotated[str, AfterValidator(_named_in_file)]
 """`file.py:name`, the user's own function or class, relative to the YAML (`competition.user_code` loads it)."""
-EachOnce = AfterValidator(_each_once)
+UniqueList = AfterValidator(_each_once)
 """Of a list whose entries must differ."""
 ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
 """A label as `competition.classes` tells it from others; a YAML may have numbers and booleans."""
@@ -56,7 +56,7 @@ ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))
 class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
-    file: GivenPath
+    file: UserPath
     """CSV with the competition's input columns and some or all of its targets; it needs no ids. With the columns of
     `group` and `time` its rows leave the folds that hold out their group, or earlier rows."""
     columns: dict[str, str] = {}
@@ -69,7 +69,7 @@ class ExtraTrain(StrictModel):
 
 def _known_metric(metric: str, info: ValidationInfo) -> str:
     metric = ALIASES.get(metric, metric)
-    if named_metric(metric):
+    if get_metric(metric):
         return metric
     if ":" not in metric:
         raise ValueError(f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function")
@@ -79,13 +79,13 @@ def _known_metric(metric: str, info: ValidationInfo) -> str:
 class CompetitionConfig(StrictModel):
     """The `competition:` section."""
 
-    train: GivenPath
+    train: UserPath
     """Training table: id, inputs, targets."""
-    test: GivenPath
+    test: UserPath
     """Test table: id, inputs."""
-    sample_submission: GivenPath
+    sample_submission: UserPath
     """Decides ids, order and columns of the submission."""
-    answers: GivenPath | None = None
+    answers: UserPath | None = None
     """Labels of the test rows, where they are known; read by the final scoring alone."""
     kaggle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Slug of the competition on Kaggle, as in its address; `submit` and `kernel` need it."""
@@ -98,7 +98,7 @@ class CompetitionConfig(StrictModel):
     problem_type: ProblemType = "regression"
     """What a target is: a number; one of two classes (binary); of several (multiclass); several targets of two classes
     each, some missing (multilabel); one of few ordered grades (ordinal)."""
-    classes: Annotated[list[ClassName], EachOnce] = []
+    classes: Annotated[list[ClassName], UniqueList] = []
     """Labels of all targets: the negative one first, grades from the lowest. Unset: those of the training table,
     sorted."""
     submission_columns: list[str] | None = None
@@ -112,7 +112,7 @@ class CompetitionConfig(StrictModel):
     """Input columns with numbers; an empty cell is a missing value."""
     categorical: list[str] = []
     """Input columns with categories; an empty cell is a category of its own."""
-    features: UserCode | None = None
+    features: UserCodeRef | None = None
     """A function of numbers of your own: it takes the input columns as a table and returns one with a row of
     numbers for each row, which depends on that row alone. Stages read them as they read `numeric`."""
     weight: str | None = None
@@ -146,9 +146,9 @@ class CompetitionConfig(StrictModel):
     """The one seed from which all others are derived."""
 
     @property
-    def decides(self) -> bool:
+    def scores_labels(self) -> bool:
         """Whether the metric scores labels of classes, for which thresholds are tuned."""
-        ours = named_metric(self.metric)
+        ours = get_metric(self.metric)
         return ours.kind == "decisions" if ours else self.needs == "classes"
 
     @property
@@ -193,12 +193,12 @@ class CompetitionConfig(StrictModel):
         if n_in_sample not in (n_targets, per_class):
             either = f", or {per_class}, one per class" * bool(per_class)
             yield f"submission_columns names {n_in_sample} columns, and must name {n_targets}, one per target{either}"
-        if top_of(self.metric) and (of_words := [name for name in self.classes if len(name.split()) > 1]):
+        if top_k_of(self.metric) and (of_words := [name for name in self.classes if len(name.split()) > 1]):
             yield f"{self.metric} is submitted as classes between spaces, and the class {of_words[0]!r} has one in it"
 
     def _mistakes_in_metric(self) -> Iterator[str]:
-        ours = named_metric(self.metric, self.problem_type)
-        asks_for_all = self.problem_type == "multiclass" and not self.decides and not top_of(self.metric)
+        ours = get_metric(self.metric, self.problem_type)
+        asks_for_all = self.problem_type == "multiclass" and not self.scores_labels and not top_k_of(self.metric)
         if ours and self.problem_type not in ours.types:
             yield (
                 f"the metric {self.metric} scores problem_type {', '.join(ours.types)}, and this is "
@@ -287,7 +287,7 @@ def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
     return validate(CompetitionConfig, document.get("competition", {}), path, "competition")
 
 
-def require_own_products(paths: Paths, yaml_file: Path) -> None:
+def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:
     """Check that the products of a name were made from this YAML, or one that lies among them, and no other file."""
     if paths.owner.exists():
         owner = Path(paths.owner.read_text(encoding="utf-8").strip())

@@ -9,7 +9,7 @@ BAR = "{desc} {percentage:3.0f}% |{bar:40}| {elapsed} passed, {remaining} left"
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 
 
-def seconds_of(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds of a time above 0 such as `2h`, `90m`, `30s` or `30`; the type of --budget."""
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([hms]?)", text.strip())
     seconds = float(found[1]) * {"h": 3600, "m": 60}.get(found[2], 1) if found else 0.0
@@ -18,7 +18,7 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Three digits in the largest unit that gives at least one of it: 5400 -> "1.5 h"."""
     unit = next((name for name, size in SECONDS.items() if seconds >= size), "s")
     return f"{float(f'{seconds / SECONDS[unit]:.3g}'):g} {unit}"

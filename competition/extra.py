@@ -9,10 +9,10 @@ import pandas as pd
 
 from competition.clean import clean_inputs, parse_labels, parse_times, require_columns
 from competition.config import CompetitionConfig, ExtraTrain
+from competition.dataset import EXTRA, FEATURE, FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
-from competition.tables import EXTRA, FEATURE, FOLD, INPUT_KEY, TIME, WEIGHT
-from competition.user_code import load_user_code, users
+from competition.user_code import load_user_code, user_code_errors
 
 SHARED_ROWS = 5
 """Inputs that both tables must have before their labels are compared one by one."""
@@ -110,7 +110,7 @@ def _require_alike(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, file: Pa
         )
 
 
-def with_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
     """A prepared table with the columns of the user's function of features, if one is configured."""
     if config.features is None:
         return table
@@ -130,7 +130,7 @@ def with_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFram
 
 
 def _call(function: Any, inputs: pd.DataFrame, named: str) -> pd.DataFrame:
-    with users(named, "return a table of numbers for one of inputs"):
+    with user_code_errors(named, "return a table of numbers for one of inputs"):
         features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True).astype(float).rename(columns=str)
     if len(features) != len(inputs) or np.isinf(features.to_numpy()).any() or not features.columns.is_unique:
         raise ConfigError(

@@ -25,14 +25,14 @@ def name_of(competition: str) -> str:
     return path.stem if path.suffix in (".yaml", ".yml") else path.name
 
 
-def made_yaml(name: str) -> Path:
+def generated_yaml(name: str) -> Path:
     """The YAML of a competition that a study or `--holdout` makes."""
     return config_folders()[1] / f"{name}.yaml"
 
 
 def holdout_yaml(competition: str, share: float) -> Path:
     """The YAML of a competition without the share of its training rows that `--holdout` keeps out."""
-    return made_yaml(f"{name_of(competition)}_holdout{round(100 * share)}")
+    return generated_yaml(f"{name_of(competition)}_holdout{round(100 * share)}")
 
 
 def kaggle_files(slug: str) -> Path:
@@ -57,12 +57,12 @@ def weight_folders() -> list[Path]:
     return [Path(folder) for folder in named if folder] + [PROJECT / "weights"]
 
 
-def shown(path: Path) -> Path:
+def display_path(path: Path) -> Path:
     """A path as a person reads it: relative to where they stand, if it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def below(path: str) -> property:
+def child_path(path: str) -> property:
     """A path below the `root` of the object that has it."""
     return property(lambda owner: owner.root / path)
 
@@ -77,25 +77,25 @@ class Paths:
     name: str
     new_test: Path | None = None
 
-    owner = below("yaml")  # text file with the path of the YAML that made these products
-    raw = below("raw")  # the tables of a competition that `--holdout` or a study makes
-    train = below("prepared/train.parquet")
-    sample = below("prepared/sample_submission.parquet")
-    prepare_report = below("prepared/report.json")
-    folds = below("folds/folds.csv")
-    groups = below("folds/groups.csv")
-    test_groups = below("folds/test_groups.csv")
-    folds_report = below("folds/report.json")
-    shift = below("folds/shift.json")  # what `./run.sh folds` finds; its pictures lie beside it
-    latest_run = below("submissions/latest")  # text file with the name of the run that was written last
-    submission = below("submission.csv")  # a copy of that of the latest run
-    report = below("report")
-    ledger = below("ledger.csv")  # what was submitted, and how it scored
-    lock = below("lock")
-    submit_lock = below("submit.lock")  # held while something is sent, which may be while something is trained
+    owner = child_path("yaml")  # text file with the path of the YAML that made these products
+    raw = child_path("raw")  # the tables of a competition that `--holdout` or a study makes
+    train = child_path("prepared/train.parquet")
+    sample = child_path("prepared/sample_submission.parquet")
+    prepare_report = child_path("prepared/report.json")
+    folds = child_path("folds/folds.csv")
+    groups = child_path("folds/groups.csv")
+    test_groups = child_path("folds/test_groups.csv")
+    folds_report = child_path("folds/report.json")
+    shift = child_path("folds/shift.json")  # what `./run.sh folds` finds; its pictures lie beside it
+    latest_run = child_path("submissions/latest")  # text file with the name of the run that was written last
+    submission = child_path("submission.csv")  # a copy of that of the latest run
+    report = child_path("report")
+    ledger = child_path("ledger.csv")  # what was submitted, and how it scored
+    lock = child_path("lock")
+    submit_lock = child_path("submit.lock")  # held while something is sent, which may be while something is trained
 
     @staticmethod
-    def of(competition: str) -> "Paths":
+    def for_competition(competition: str) -> "Paths":
         """Products of a competition given by its name or by the path of its YAML."""
         return Paths(name_of(competition))
 
@@ -150,8 +150,8 @@ class Kernel:
     """An offline notebook and its data set, the bundle."""
 
     root: Path
-    notebook = below("notebook")  # folder of the notebook and of what it is uploaded with
-    proof_log = below("proof.log")  # what the notebook printed when it was proved
+    notebook = child_path("notebook")  # folder of the notebook and of what it is uploaded with
+    proof_log = child_path("proof.log")  # what the notebook printed when it was proved
 
     @property
     def bundle(self) -> "Bundle":
@@ -168,11 +168,11 @@ class Bundle:
     """The data set of an offline notebook: code, weights and packages, wherever it is mounted."""
 
     root: Path
-    manifest = below("bundle.json")  # what the notebook finds the bundle by, with the digests of the other files
-    metadata = below("dataset-metadata.json")  # what the data set is uploaded with
-    requirements = below("requirements.txt")  # the packages of `wheels`, which the notebook installs
-    code = below("code")
-    work = below("work")  # products, as below `work_root()`
-    user = below("work/user")  # code and tables of the user's own
-    weights = below("weights")
-    wheels = below("wheels")
+    manifest = child_path("bundle.json")  # what the notebook finds the bundle by, with the digests of the other files
+    metadata = child_path("dataset-metadata.json")  # what the data set is uploaded with
+    requirements = child_path("requirements.txt")  # the packages of `wheels`, which the notebook installs
+    code = child_path("code")
+    work = child_path("work")  # products, as below `work_root()`
+    user = child_path("work/user")  # code and tables of the user's own
+    weights = child_path("weights")
+    wheels = child_path("wheels")

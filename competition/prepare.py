@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from competition import clean, command
+from competition import clean, cli
 from competition.classes import class_numbers
-from competition.clean import check_ids, listed, parse_labels, parse_numbers, refuse
-from competition.config import CompetitionConfig, require_own_products
+from competition.clean import check_ids, join_first, parse_labels, parse_numbers, raise_if_any
+from competition.config import CompetitionConfig, require_owned_outputs
+from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.errors import ConfigError, DataError, SubmissionError
-from competition.extra import with_extra_rows, with_features
+from competition.extra import with_extra_rows, with_user_features
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
-from competition.metrics import top_of
+from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
-from competition.tables import FOLD, INPUT_KEY, TIME, WEIGHT
-from competition.task import metric_of
+from competition.task import build_metric
 
 
 class Prepared(NamedTuple):
@@ -37,7 +37,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     """Read, check and clean the raw tables. The order of rows is that of the files."""
     labels = [*config.targets, *config.auxiliary_targets]
     named = filter(None, (config.group, config.weight, config.time, config.fold_column))
-    raw = clean.read_named_rows(config.train, [config.id, *config.inputs, *labels, *named])
+    raw = clean.read_table_with_ids(config.train, [config.id, *config.inputs, *labels, *named])
     if config.empty_smiles and canonical_smiles(config.empty_smiles) is None:
         raise ConfigError(f"competition.empty_smiles, {config.empty_smiles!r}, is no valid SMILES. Correct it.")
     test, test_ids, dropped_test = prepare_test(config, config.test)
@@ -54,44 +54,44 @@ def prepare(config: CompetitionConfig) -> Prepared:
     unseen = [label for number, label in enumerate(config.classes) if not (y == number).any(axis=None)]
     if unseen and not config.holdout_of:  # whose only row of a class may be kept out
         raise DataError(
-            f"{config.train} has no row of {listed(unseen)}, which competition.classes names. Take it out, or correct "
-            "the labels."
+            f"{config.train} has no row of {join_first(unseen)}, which is in competition.classes. Remove it there, "
+            "or correct the labels."
         )
     said, dropped_ids = [*_found_in(train, test, config)], list(raw[config.id][dropped])
     if dropped_ids:
-        said.append(f"{len(dropped_ids)} training rows are left out, as they cannot be read: {listed(dropped_ids)}")
+        said.append(f"{len(dropped_ids)} training rows are left out, as they cannot be read: {join_first(dropped_ids)}")
     if dropped_test:
         instead = "get the mean of the training labels, or the commonest"
-        said.append(f"{len(dropped_test)} test rows cannot be read and {instead}: {listed(dropped_test)}")
+        said.append(f"{len(dropped_test)} test rows cannot be read and {instead}: {join_first(dropped_test)}")
     if config.extra_train:
         train, of_extra = with_extra_rows(train, test, config)
         said += of_extra
     report = {"said": said, "dropped_train_ids": dropped_ids, "dropped_test_ids": dropped_test}
-    return Prepared(with_features(train, config), test, sample, report)
+    return Prepared(with_user_features(train, config), test, sample, report)
 
 
 def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
     """A clean test table without its training table, all ids in the order of the file, and those that were dropped."""
-    raw = clean.read_named_rows(file, [config.id, *config.inputs])
+    raw = clean.read_table_with_ids(file, [config.id, *config.inputs])
     test, dropped = clean.clean_inputs(raw, config, file, in_train=False)
     test, ids = test[~dropped].reset_index(drop=True), raw[config.id]
-    return with_features(test, config), list(ids), list(ids[dropped])
+    return with_user_features(test, config), list(ids), list(ids[dropped])
 
 
 def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
     """What training rows alone have, as numbers: targets, auxiliary targets, weight, time, fold."""
-    where, metric = config.train, metric_of(config)
+    where, metric = config.train, build_metric(config)
     if config.group:
         empty = train[config.group].str.strip() == ""
-        refuse(train, empty, config.group, config.id, where, "empty cells, and makes the groups", "Fill them.")
+        raise_if_any(train, empty, config.group, config.id, where, "empty cells, and makes the groups", "Fill them.")
     labels = [*config.targets, *config.auxiliary_targets]
     numbers = {name: parse_labels(train, name, config, where) for name in labels}
     for name in config.targets:
-        what = f"labels at or below {metric.above:g}, where the metric {metric.name} has no value"
-        refuse(train, numbers[name] <= metric.above, name, config.id, where, what)
+        what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
+        raise_if_any(train, numbers[name] <= metric.lower_bound, name, config.id, where, what)
     if config.weight:
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)
-        refuse(train, ~(numbers[WEIGHT] > 0), config.weight, config.id, where, "weights that are not above 0")
+        raise_if_any(train, ~(numbers[WEIGHT] > 0), config.weight, config.id, where, "weights that are not above 0")
     if config.time:
         numbers[TIME] = clean.parse_times(train, config.time, config.id, where)
     if config.fold_column:
@@ -110,19 +110,20 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
         )
     if config.classes and len(config.columns_in_sample) == len(config.targets):
         cells = pd.Series(sample[config.columns_in_sample].to_numpy().ravel())
-        named = (cells.str.split().explode() if top_of(config.metric) else cells).drop_duplicates()
+        named = (cells.str.split().explode() if top_k_of(config.metric) else cells).drop_duplicates()
         foreign = class_numbers(named, config.classes)[1] & pd.to_numeric(named, errors="coerce").isna()
         if foreign.any():  # a number may fill a sample whatever the labels are
             raise SubmissionError(
-                f"{where} names the classes {listed(named[foreign])}, and those of the training table are "
-                f"{listed(config.classes)}. Use the files of one competition, or set competition.classes."
+                f"{where} names the classes {join_first(named[foreign])}, and those of the training table are "
+                f"{join_first(config.classes)}. Use the files of one competition, or set competition.classes."
             )
     check_ids(sample[config.id], where)
     asked, given = set(sample[config.id]), set(test_ids)
     if asked != given:
         raise SubmissionError(
-            f"{where} names other ids than {config.test}; in the first only are {listed(sorted(asked - given))}, in "
-            f"the second only {listed(sorted(given - asked))}. Use the files of one competition."
+            f"{where} names other ids than {config.test}; in the first only are "
+            f"{join_first(sorted(asked - given))}, in the second only {join_first(sorted(given - asked))}. "
+            "Use the files of one competition."
         )
 
 
@@ -132,7 +133,7 @@ def _found_in(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
     targets, both = config.targets, pd.concat([train, test])
     for name in targets if config.classes else []:
         counts = [f"{label} {(train[name] == number).sum()}" for number, label in enumerate(config.classes)]
-        yield f"{name}: {listed(counts, str)}"
+        yield f"{name}: {join_first(counts, str)}"
     if config.problem_type in ("binary", "multilabel"):
         yield f"problem_type {config.problem_type}, where {config.classes[1]!r} is the positive class"
     elif config.classes:
@@ -150,7 +151,7 @@ def _found_in(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
         "only 0 and 1 under {}, predicted as numbers; for probabilities set problem_type: binary or multilabel, and a "
         "metric of classes": [name for name in targets if not config.classes and set(train[name].dropna()) == {0, 1}],
     }
-    yield from (words.format(listed(names, str)) for words, names in named.items() if names)
+    yield from (words.format(join_first(names, str)) for words, names in named.items() if names)
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -160,7 +161,7 @@ def describe(report: dict[str, Any]) -> str:
 
 def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
     """Write the clean tables of the competition of a YAML, unless they are the same."""
-    require_own_products(paths, yaml_file)
+    require_owned_outputs(paths, yaml_file)
     tables = dict(zip((paths.train, paths.test, paths.sample), prepared[:3], strict=True))
     contents = {path: as_parquet(table) for path, table in tables.items()}
     contents |= {
@@ -169,7 +170,7 @@ def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
     }
     changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]
     if changed:
-        command.require_no_training(paths)
+        cli.require_no_training(paths)
     for path in changed:
         write_atomically(path, contents[path])
 

@@ -4,7 +4,7 @@ import subprocess
 
 from competition.paths import PROJECT
 
-ROOMS = ("competition", "folds", "models", "submissions")
+PACKAGES = ("competition", "folds", "models", "submissions")
 """Folders of the code that makes and uses a run."""
 
 

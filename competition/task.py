@@ -7,118 +7,133 @@ import pandas as pd
 
 from competition.classes import class_numbers
 from competition.config import CompetitionConfig
-from competition.metrics import Metric, named_metric, top_of, users_metric
+from competition.metrics import Metric, get_metric, load_user_metric, top_k_of
 from competition.types import Array, ProblemType
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every stage, metric and writer is told of what is predicted.
+    """What stages, metrics and submission writers need to know about the targets.
 
-    Labels are (n_rows, n_targets) with NaN where one is missing: numbers, or the number of a class. Predictions are
-    (n_rows, n_outputs): a number for each target (regression, ordinal), the probability of class 1 for each (binary,
-    multilabel), or that of each class (multiclass). What a blend sees is (n_rows, n_columns, n_outputs).
+    Labels are (n_rows, n_targets), NaN if missing: values in regression, otherwise class numbers. Predictions are
+    (n_rows, n_outputs): a value per target (regression, ordinal), the probability of class 1 per target (binary,
+    multilabel), or a probability per class (multiclass). The inputs of a blend are (n_rows, n_columns, n_outputs).
 
-    targets: names of the label columns in the training table.
-    submission_columns: names of the sample's columns, where they differ.
-    classes: labels of all targets, in the order of their numbers; empty in regression.
-    decides: whether labels are submitted and scored, and not numbers or probabilities.
-    top: how many classes a submission names for each row, likeliest first; None where it does not.
-    absolute_errors: whether the metric is made of absolute errors, which trees then minimise instead of squared ones.
+    Attributes:
+        targets: names of the label columns in the training table.
+        submission_columns: names of the columns of the sample submission if they differ from the targets.
+        classes: labels of all targets, in the order of their numbers; empty in regression.
+        scores_labels: whether labels are submitted and scored instead of values or probabilities.
+        top_k: how many classes a submission lists per row, most probable first; None if it lists none.
+        minimizes_absolute_error: whether the metric consists of absolute errors. Trees then minimize absolute
+            instead of squared errors.
     """
 
     targets: list[str]
     submission_columns: list[str] | None = None
     problem_type: ProblemType = "regression"
     classes: list[str] = field(default_factory=list)
-    decides: bool = False
-    top: int | None = None
-    absolute_errors: bool = False
+    scores_labels: bool = False
+    top_k: int | None = None
+    minimizes_absolute_error: bool = False
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether stages predict probabilities, and not numbers."""
+        """Whether stages predict probabilities instead of values."""
         return self.problem_type in ("binary", "multiclass", "multilabel")
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the predicted columns: the target itself, or `target=class` for each class of a multiclass one."""
+        """Names of the predicted columns: the targets, or `target=class` for each class of a multiclass target."""
         if self.problem_type != "multiclass":
             return self.targets
         return [f"{self.targets[0]}={name}" for name in self.classes]
 
     @property
-    def scored(self) -> list[str]:
-        """Names of the columns that the metric scores: labels under the targets, or the outputs."""
-        return self.targets if self.decides else self.outputs
+    def scored_columns(self) -> list[str]:
+        """Names of the columns that the metric scores: the targets if labels are scored, else the outputs."""
+        return self.targets if self.scores_labels else self.outputs
 
     @property
     def columns_in_sample(self) -> list[str]:
-        """Names of the sample's columns beside the id, in the order of `targets`, or of `classes`."""
+        """Names of the sample's columns except the id, in the order of `targets`, or of `classes`."""
         return self.submission_columns or self.targets
 
     @property
     def has_column_per_class(self) -> bool:
-        """Whether the sample has a column for each class of the single target."""
+        """Whether the sample has a column for each class of the only target."""
         return len(self.columns_in_sample) > len(self.targets)
 
-    def truth(self, y: Array) -> Array:
-        """Labels (n_rows, n_targets) as a perfect prediction, (n_rows, n_outputs); NaN where there is no label."""
+    def one_hot(self, y: Array) -> Array:
+        """Return labels (n_rows, n_targets) as perfect predictions, (n_rows, n_outputs); NaN for missing labels."""
         if self.problem_type != "multiclass":
             return y
         return np.where(np.isnan(y), np.nan, (y == np.arange(len(self.classes))).astype(np.float64))
 
-    def likeliest(self, y_pred: Array) -> Array:
-        """Labels (n_rows, n_targets) by what is likeliest, of predictions (n_rows, n_outputs), without any tuning."""
+    def default_labels(self, y_pred: Array) -> Array:
+        """Return the most probable labels (n_rows, n_targets) of predictions (n_rows, n_outputs), without tuning."""
         if self.problem_type == "multiclass":
             return y_pred.argmax(axis=1)[:, None].astype(np.float64)
         return np.clip(np.floor(y_pred + 0.5), 0, len(self.classes) - 1)
 
 
-def task_of(config: CompetitionConfig) -> Task:
-    """The task of a `competition:` section."""
-    metric, names = named_metric(config.metric), (config.targets, config.submission_columns)
-    absolute_errors = metric is not None and metric.per_target == "absolute"
-    task = Task(*names, config.problem_type, config.classes, config.decides, None, absolute_errors)
-    return task if task.has_column_per_class else replace(task, top=top_of(config.metric))
+def build_task(config: CompetitionConfig) -> Task:
+    """Return the task of a `competition:` section."""
+    metric = get_metric(config.metric)
+    task = Task(
+        targets=config.targets,
+        submission_columns=config.submission_columns,
+        problem_type=config.problem_type,
+        classes=config.classes,
+        scores_labels=config.scores_labels,
+        minimizes_absolute_error=metric is not None and metric.separable_loss == "absolute",
+    )
+    return task if task.has_column_per_class else replace(task, top_k=top_k_of(config.metric))
 
 
-def metric_of(config: CompetitionConfig) -> Metric:
-    """The metric of a `competition:` section: a named one, or the user's function."""
-    named = named_metric(config.metric, config.problem_type)
-    return named or users_metric(config.metric, bool(config.greater_is_better), config.needs)
+def build_metric(config: CompetitionConfig) -> Metric:
+    """Return the metric of a `competition:` section: a built-in one, or the user's function."""
+    metric = get_metric(config.metric, config.problem_type)
+    return metric or load_user_metric(config.metric, bool(config.greater_is_better), config.needs)
 
 
 def to_sample(task: Task, scored: Array) -> pd.DataFrame:
-    """What the metric scores, (n_rows, n_scored), as the columns that the sample asks for, without the id.
+    """Convert what the metric scores to the columns of the sample, without the id.
 
-    Labels become names of classes, or 0 and 1 in a column per class; probabilities stay numbers, in the likeliest
-    classes' names where the sample asks for these.
+    Labels become class names, or 0 and 1 in a column per class. Probabilities stay numbers, or become the names of the
+    most probable classes if the sample lists classes.
+
+    Args:
+        scored: (n_rows, n_scored) labels or predictions, in the order of `task.scored_columns`.
     """
-    names = np.array(task.classes, dtype=object)
-    if task.decides and not task.has_column_per_class:
-        return pd.DataFrame(names[scored.astype(np.int64)], columns=task.columns_in_sample)
-    if task.decides:
-        scored = (scored == np.arange(len(names))).astype(np.int64)
-    elif task.top:
-        places = np.argsort(-scored, axis=1, kind="stable")[:, : task.top]
-        return pd.DataFrame({task.columns_in_sample[0]: [" ".join(row) for row in names[places]]})
+    class_names = np.array(task.classes, dtype=object)
+    if task.scores_labels and not task.has_column_per_class:
+        return pd.DataFrame(class_names[scored.astype(np.int64)], columns=task.columns_in_sample)
+    if task.scores_labels:
+        scored = (scored == np.arange(len(class_names))).astype(np.int64)
+    elif task.top_k:
+        ranked_classes = np.argsort(-scored, axis=1, kind="stable")[:, : task.top_k]
+        return pd.DataFrame({task.columns_in_sample[0]: [" ".join(row) for row in class_names[ranked_classes]]})
     elif task.has_column_per_class and len(task.outputs) == 1:
         scored = np.hstack([1 - scored, scored])
     return pd.DataFrame(scored.reshape(len(scored), -1), columns=task.columns_in_sample)
 
 
 def from_sample(task: Task, table: pd.DataFrame) -> Array:
-    """What `to_sample` was given, from the columns of a submission as text; NaN for a cell that it cannot have made.
+    """Return what `to_sample` converted, from the columns of a submission as text; NaN for invalid cells.
 
-    Of the classes that a row names, likeliest first, 1 over the place stands for their probabilities.
+    If rows list classes, a listed class gets 1 divided by its rank in place of its probability.
     """
-    if task.decides and not task.has_column_per_class:
+    if task.scores_labels and not task.has_column_per_class:
         return np.column_stack([class_numbers(table[name], task.classes)[0] for name in task.columns_in_sample])
-    if task.top:
-        rows = [cell.split() for cell in table[task.columns_in_sample[0]]]
-        return np.array([[1 / (1 + row.index(name)) if name in row else 0.0 for name in task.classes] for row in rows])
+    if task.top_k:
+        listed = [cell.split() for cell in table[task.columns_in_sample[0]]]
+        return np.array([_reciprocal_ranks(names, task.classes) for names in listed])
     numbers = table[task.columns_in_sample].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-    if task.decides:
+    if task.scores_labels:
         return np.where(np.isnan(numbers).any(axis=1), np.nan, numbers.argmax(axis=1))[:, None]
     return numbers[:, 1:] if task.has_column_per_class and len(task.outputs) == 1 else numbers
+
+
+def _reciprocal_ranks(listed: list[str], classes: list[str]) -> list[float]:
+    return [1 / (1 + listed.index(name)) if name in listed else 0.0 for name in classes]

@@ -75,14 +75,14 @@ def _imported_names(code: bytes) -> list[tuple[int, str]]:
     return [(level, name) for level, name in names if level or name.partition(".")[0] not in PACKAGES]
 
 
-def label(named: str) -> str:
+def short_ref(named: str) -> str:
     """How it is called in tables and messages: by its name, or `file.py:name` without the folder."""
     file, _, name = named.rpartition(":")
     return f"{Path(file).name}:{name}" if file else name
 
 
 @contextmanager
-def users(named: str, must: str = "") -> Iterator[None]:
+def user_code_errors(named: str, must: str = "") -> Iterator[None]:
     """Around a call of a user's function; whatever it raises is a ConfigError with the line of the file.
 
     Args:
@@ -94,7 +94,7 @@ def users(named: str, must: str = "") -> Iterator[None]:
         line = _line_of(error, named.rpartition(":")[0])
         what = f"{type(error).__name__}{line}: {str(error).rstrip('.')}"
         start = f"must {must};" if must else "raised"
-        raise ConfigError(f"{label(named)} {start} {what}.") from error
+        raise ConfigError(f"{short_ref(named)} {start} {what}.") from error
 
 
 def _line_of(error: BaseException, file: str) -> str:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from competition.config import GivenPath, StrictModel
+from competition.config import StrictModel, UserPath
 
 Kind = Literal["kfold", "stratified", "group", "stratified_group", "scaffold", "cluster", "time", "column", "file"]
 
@@ -23,7 +23,7 @@ class FoldsConfig(StrictModel):
     """Number of folds; each is held out once. column and file bring their own number."""
     similarity: float = Field(default=0.4, gt=0, lt=1)
     """cluster: least Tanimoto similarity of a molecule to its cluster's centre; higher makes more and smaller ones."""
-    file: GivenPath | None = None
+    file: UserPath | None = None
     """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold."""
     equal_inputs_may_cross: bool = False
     """column, file: whether rows with the same whole input may be in different folds; they are counted then, and else

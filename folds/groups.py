@@ -17,8 +17,8 @@ from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
 from competition.clean import input_keys
 from competition.config import CompetitionConfig
+from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles
-from competition.tables import INPUT_KEY
 from competition.types import Integers
 from folds.config import FoldsConfig
 
@@ -27,7 +27,7 @@ _SALTS = SaltRemover()
 _UNCHARGER = rdMolStandardize.Uncharger()
 
 
-def groups_of(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
+def compute_groups(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
     """Return the group of each row of the prepared training table, (n_rows,), from 0 up without a gap.
 
     Rows that are equal in all input columns are one group, also where only salts make their molecules differ. So are
@@ -138,7 +138,7 @@ def scaffolds(smiles: list[str]) -> pd.Series:
     return pd.Series([scaffold(text) or f"acyclic {text}" for text in smiles], dtype=str)
 
 
-def why_scaffolds(train: list[str], test: list[str]) -> str:
+def scaffold_shift_reason(train: list[str], test: list[str]) -> str:
     """Why folds should hold out scaffolds, in words; empty where test molecules have those of training molecules.
 
     That is, of those with rings, at least half as many as in a random split, which has the share of training molecules

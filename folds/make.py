@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition import command
+from competition import cli
 from competition.config import CompetitionConfig, read_yaml, validate
+from competition.dataset import without_extra_rows
 from competition.files import (
     as_csv,
     content_digest,
@@ -23,13 +24,12 @@ from competition.files import (
     write_table,
 )
 from competition.paths import Paths
-from competition.tables import own_rows
 from competition.types import Integers
+from folds.class_shares import class_shares, missing_class_warnings
 from folds.config import FoldsConfig
+from folds.fold_files import read_folds, read_groups
 from folds.groups import groups_outside_folds
-from folds.shares import lacking, shares
-from folds.splitters import divide
-from folds.table import read_folds, read_groups
+from folds.splitters import assign_folds
 
 
 def load_folds_config(name: str) -> FoldsConfig:
@@ -68,14 +68,14 @@ def make_folds(
     made_from = digest(
         {"train": content_digest(train), "test": content_digest(test), "folds": settings, "seed": competition.seed}
     )
-    own_train = own_rows(train)
+    own_train = without_extra_rows(train)
     if paths is not None and all(path.exists() for path in fold_files(paths)):
         report = read_json(paths.folds_report, "made_from")
         if report["made_from"] == made_from:
             ids = list(train[competition.id])
             groups = read_groups(paths.groups, ids)[: len(own_train)]
             return Folds(read_folds(paths.folds, ids), groups, report, is_written=True)
-    folds, groups = divide(config, own_train, competition, competition.seed)
+    folds, groups = assign_folds(config, own_train, competition, competition.seed)
     crossing = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     n_extra = len(train) - len(folds)  # the last rows
     report = {"made_from": made_from, "time_ordered": config.kind == "time", "inputs_in_several_folds": crossing}
@@ -98,9 +98,9 @@ def write_folds(
     """Write folds and groups of a prepared training table and the groups of the test rows, unless they are written."""
     if folds.is_written:
         return
-    command.require_no_training(paths)
+    cli.require_no_training(paths)
     paths.folds_report.unlink(missing_ok=True)  # written last: without it these tables are made again
-    own_train = own_rows(train)
+    own_train = without_extra_rows(train)
     extra = train[len(own_train) :]
     others = pd.concat([extra, test], ignore_index=True)
     other_groups = groups_outside_folds(config, own_train, folds.groups, others, competition)
@@ -118,8 +118,10 @@ def describe(folds: Folds, competition: CompetitionConfig, train: pd.DataFrame) 
     if folds.report["inputs_in_several_folds"]:
         said += f"{folds.report['inputs_in_several_folds']} inputs stand in several folds, so scores are too good\n"
     y, classes = train[competition.targets], competition.classes
-    said += "".join(f"{words}\n" for words in lacking(y, classes, folds.folds, folds.report["time_ordered"]))
-    means = shares(y, classes).groupby(folds.folds).mean().add_prefix("share of " if classes else "mean ")
+    said += "".join(
+        f"{words}\n" for words in missing_class_warnings(y, classes, folds.folds, folds.report["time_ordered"])
+    )
+    means = class_shares(y, classes).groupby(folds.folds).mean().add_prefix("share of " if classes else "mean ")
     means = means.rename_axis("fold").reset_index()
     means.insert(1, "rows", y.groupby(folds.folds).size().to_numpy())
     if classes:  # of which there may be many: a line each

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from competition.config import CompetitionConfig
+from competition.dataset import FOLD, TIME
 from competition.errors import DataError
 from competition.files import derive_seed
-from competition.tables import FOLD, TIME
 from competition.types import Array, Integers
 from folds.config import FoldsConfig
-from folds.groups import groups_of
-from folds.table import read_folds, require_numbers
+from folds.fold_files import check_fold_numbers, read_folds
+from folds.groups import compute_groups
 
 NEEDS = {
     "group": "group", "stratified_group": "group", "scaffold": "smiles", "cluster": "smiles", "time": "time",
@@ -22,7 +22,7 @@ NEEDS = {
 MOST_BINS = 10  # of the targets of a regression
 
 
-def divide(
+def assign_folds(
     config: FoldsConfig, table: pd.DataFrame, competition: CompetitionConfig, seed: int
 ) -> tuple[Integers, Integers]:
     """Fold and group of each row of the prepared training table, whatever the order of rows; a fold may be -1.
@@ -34,11 +34,11 @@ def divide(
         raise DataError(f"folds.kind {config.kind} needs competition.{needed}. Set it, or choose another kind.")
     order = np.argsort(table[competition.id].to_numpy().astype(str), kind="stable")
     rows = table.iloc[order].reset_index(drop=True)
-    ids, groups = rows[competition.id], groups_of(config, rows, competition)
+    ids, groups = rows[competition.id], compute_groups(config, rows, competition)
     if config.kind in ("column", "file"):
         folds = read_folds(config.file, list(ids)) if config.file else rows[FOLD].to_numpy(dtype=np.int64)
         where = config.file or "competition.fold_column"
-        require_numbers(folds, where)
+        check_fold_numbers(folds, where)
         cross = np.flatnonzero(pd.Series(folds).groupby(groups).nunique() > 1)
         if len(cross) and not config.equal_inputs_may_cross:
             named = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in np.flatnonzero(groups == cross[0])[:3])
@@ -100,7 +100,7 @@ def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Inte
         parts = np.array_split(shuffled, config.n_folds)
         return np.repeat(range(config.n_folds), list(map(len, parts)))[np.argsort(shuffled)][groups]
     if has_classes or config.kind in ("group", "scaffold", "cluster"):
-        return spread_out(groups, y if has_classes else y[[]], config.n_folds, state)
+        return balanced_group_folds(groups, y if has_classes else y[[]], config.n_folds, state)
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     of_rows = config.kind == "stratified_group"  # else the groups are divided, by the means of their labels
@@ -116,7 +116,7 @@ def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Inte
     return folds if of_rows else folds[groups]
 
 
-def spread_out(groups: Integers, y: pd.DataFrame, n_folds: int, state: int) -> Integers:
+def balanced_group_folds(groups: Integers, y: pd.DataFrame, n_folds: int, state: int) -> Integers:
     """Fold of each row, (n_rows,), so that all folds have like numbers of rows, and of rows of each label.
 
     One greedy pass: the group with the largest share of any label comes first, which puts rare labels and large groups

@@ -1,1 +1,1 @@
-"""One column of predictions per stage and target: K-fold jobs, their weights and predictions."""
+"""Stages and their K-fold jobs, which give out-of-fold and test predictions."""

@@ -1,8 +1,9 @@
-"""Estimators of scikit-learn by name, and others of its form by their dotted name: checked before any work, and kept
-without pickle.
+"""Estimators of scikit-learn by name, and of other packages by dotted name: validation,
+construction and loading.
 
-Without torch, and without scikit-learn until one is asked for: `check` starts in half the time. A dotted name is
-imported, with torch where its package needs it, since only the class knows its kind and its parameters.
+The module imports neither torch nor scikit-learn at the top, so that `check` starts in half the
+time. An estimator of another package is imported to check its kind and parameters, and torch with
+it if the package needs torch.
 """
 
 import inspect
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from competition.errors import ConfigError
-from models.inputs.code import code_digest_of
+from models.inputs.code_digest import code_digest_of
 
 MODULES = {
     "calibration": "CalibratedClassifierCV", "cross_decomposition": "CCA PLSCanonical PLSRegression",
@@ -31,9 +32,12 @@ MODULES = {
     "neural_network": "MLPClassifier MLPRegressor", "svm": "LinearSVR NuSVC NuSVR SVC SVR",
     "tree": "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor",
 }  # fmt: skip
-"""Module -> its regressors of many features for labels of either sign, and its classifiers that have probabilities;
-scikit-learn's own list would import torch."""
-MODULE_OF = {name: f"sklearn.{module}" for module, names in MODULES.items() for name in names.split()}
+"""Module of scikit-learn -> its regressors that take many features and labels of either sign, and
+its classifiers with probabilities. The list of scikit-learn itself would import torch."""
+MODULE_OF: dict[str, str] = {}
+"""Name of a supported estimator of scikit-learn -> its module."""
+for _module, _names in MODULES.items():
+    MODULE_OF |= dict.fromkeys(_names.split(), f"sklearn.{_module}")
 TRUSTED = [
     "numpy.dtype", "scipy.sparse._csr.csr_matrix", "sklearn._loss.loss.HalfTweedieLossIdentity",
     "sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
@@ -46,78 +50,100 @@ TRUSTED = [
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer", "sklearn.tree._tree.Tree",
 ]  # fmt: skip
-"""Types that a file may hold beside those skops trusts by itself: all plain containers of numbers. No whole package is
-trusted: numpy alone has a class that deletes the folder it names when it is collected, `numpy.lib.npyio.DataSource`."""
-FETCHES = {
-    "tabicl": "it fetches its weights (BSD-3) from the hub when it is first fitted; without the network set "
+"""Types that a skops file may contain in addition to those that skops trusts itself: plain
+containers of numbers.
+
+No whole package is trusted: numpy alone has a class that deletes the folder it names when it is
+garbage-collected, `numpy.lib.npyio.DataSource`."""
+DOWNLOAD_WARNINGS = {
+    "tabicl": "it downloads its weights (BSD-3) from the hub in the first fit; without a network set "
     "parameters: {model_path: FILE, allow_auto_download: false}",
-    "tabpfn": "it fetches its weights when it is first fitted; those of TabPFN-2.5 and later need a login, and their "
-    "licence is non-commercial, which may forbid prizes; those of TabPFN-2 are Apache-2.0 with attribution",
+    "tabpfn": "it downloads its weights in the first fit; TabPFN-2.5 and later require a login, and their "
+    "licence is non-commercial, which may forbid prizes; TabPFN-2 is Apache-2.0 with attribution",
 }
-"""Package -> what a user should know of the weights of its estimators before a run starts."""
+"""Package -> what a user should know about the weights of its estimators before a run."""
 
 AUTO_STOPS_ABOVE = 10_000
-"""Rows above which the gradient boosting of scikit-learn with `early_stopping: auto` stops early."""
+"""Number of rows above which scikit-learn's gradient boosting with `early_stopping: auto` stops early."""
 
 
 def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: bool = False) -> Any:
-    """A regressor, or of `classes` a classifier, not fitted, with the seed where it takes one.
+    """Build an unfitted estimator, with the seed if it takes one.
 
-    A Gaussian process has no useful kernel by default; it gets a length scale and a noise to find by likelihood. An
-    estimator of another package gets one thread, as there is a job on each core.
+    A Gaussian process has no useful default kernel. It gets one with a length scale and a noise
+    level, which it fits by maximum likelihood. An estimator of another package gets one thread,
+    since a job runs on each core.
+
+    Args:
+        name: name of `MODULE_OF`, or dotted name of a class of another package.
+        parameters: parameters of the user. They override those that are set here.
+        classes: whether to build a classifier; otherwise a regressor.
 
     Raises:
-        ValueError: there is none of that name, or it is of the other kind, or a parameter is wrong.
+        ValueError: the estimator does not exist, is of the other kind, or rejects a parameter.
     """
     from sklearn.base import is_classifier, is_regressor
 
-    kind = estimator_class(name)
-    if not hasattr(kind, "__sklearn_tags__") or not (is_classifier if classes else is_regressor)(found := kind()):
-        what = "classifier with predict_proba" if classes else "regressor"
-        raise ValueError(f"{name} is no {what} of scikit-learn's form")
-    signature = inspect.signature(kind).parameters  # CatBoost's get_params has only those that are set
-    settings = {*found.get_params(deep=False), *signature}
+    estimator_type = estimator_class(name)
+    has_kind = is_classifier if classes else is_regressor
+    estimator = estimator_type() if hasattr(estimator_type, "__sklearn_tags__") else None
+    if estimator is None or not has_kind(estimator):
+        expected = "classifier with predict_proba" if classes else "regressor"
+        raise ValueError(f"{name} is not a {expected} with the interface of scikit-learn")
+    # The signature is read as well, since get_params of CatBoost returns only parameters that are set.
+    signature = inspect.signature(estimator_type).parameters
+    valid_names = {*estimator.get_params(deep=False), *signature}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
         for parameter in parameters:
-            require_known(parameter, settings, f"{name} has no parameter {parameter!r}")
+            require_valid_name(parameter, valid_names, f"{name} has no parameter {parameter!r}")
     if name.startswith("GaussianProcess"):
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-        found.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
-    ours = {"random_state": seed % 2**31, "probability": True}  # probability: of SVC and NuSVC, by Platt's sigmoid
+        estimator.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
+    # probability is a parameter of SVC and NuSVC: probabilities by Platt scaling.
+    defaults = {"random_state": seed % 2**31, "probability": True}
     if "." in name:
-        ours |= dict.fromkeys(("n_jobs", "n_threads", "thread_count"), 1)
-    found.set_params(**{key: value for key, value in ours.items() if key in settings} | parameters)
-    if hasattr(found, "_parameter_constraints"):
-        found._validate_params()  # scikit-learn would do so first in fit, hours later
-    if classes and not hasattr(found, "predict_proba"):
+        defaults |= dict.fromkeys(("n_jobs", "n_threads", "thread_count"), 1)
+    estimator.set_params(**{key: value for key, value in defaults.items() if key in valid_names} | parameters)
+    if hasattr(estimator, "_parameter_constraints"):
+        estimator._validate_params()  # otherwise scikit-learn validates them in fit, hours later
+    if classes and not hasattr(estimator, "predict_proba"):
         raise ValueError(f"{name} has no predict_proba with these parameters; SGDClassifier has it with loss: log_loss")
-    return found
+    return estimator
 
 
 def estimator_class(name: str) -> Any:
-    """The class of an estimator, imported."""
-    module, _, attribute = name.rpartition(".")
+    """Import the class of an estimator and return it.
+
+    Raises:
+        ValueError: the name is not valid, or the class cannot be imported.
+    """
+    module, _, class_name = name.rpartition(".")
     if not module:
-        require_known(name, MODULE_OF, f"there is no estimator {name} of scikit-learn to choose")
+        require_valid_name(name, MODULE_OF, f"scikit-learn has no supported estimator {name}")
     try:
-        return getattr(import_module(module or MODULE_OF[name]), attribute)
+        return getattr(import_module(module or MODULE_OF[name]), class_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{name} cannot be imported: {error}; correct it, or pip install its package") from None
 
 
 def splits_rows(estimator: Any, n_rows: int) -> bool:
-    """Return whether a fit holds out some of its rows by itself, to stop early, choose a setting or calibrate."""
-    settings = estimator.get_params(deep=False)
-    stops_early = settings.get("early_stopping", settings.get("n_iter_no_change") is not None)
+    """Return whether a fit holds out some of its rows itself, to stop early, select a parameter or
+    calibrate.
+    """
+    parameters = estimator.get_params(deep=False)
+    stops_early = parameters.get("early_stopping", parameters.get("n_iter_no_change") is not None)
     if stops_early == "auto":
         stops_early = n_rows > AUTO_STOPS_ABOVE
-    validates = "val_fraction" in settings or settings.get("probability") is True
+    validates = "val_fraction" in parameters or parameters.get("probability") is True
     return bool(stops_early) or validates or type(estimator).__name__.endswith("CV")
 
 
 def version_of(name: str) -> str:
-    """Version of the package of a dotted name, which no requirement of ours pins, or digest of the user's module."""
+    """Return the version of the package of a dotted name, or the digest of a user-defined module.
+
+    It is part of the key of a job, since the requirements of this project do not pin these packages.
+    """
     module = name.rpartition(".")[0]
     try:
         return metadata.version(module.partition(".")[0])
@@ -126,24 +152,28 @@ def version_of(name: str) -> str:
 
 
 def require_weights(estimator: str) -> None:
-    """Refuse an estimator that cannot be fitted on rows with weights."""
+    """Raise a ConfigError if an estimator cannot be fitted with row weights."""
     from sklearn.utils.validation import has_fit_parameter
 
     if not has_fit_parameter(estimator_class(estimator), "sample_weight"):
         raise ConfigError(
-            f"the rows have weights, and {estimator} takes no sample_weight in its fit. "
-            "Choose another estimator (SVR, Ridge and LogisticRegression take it), or leave the weights out."
+            f"the rows have weights, but fit of {estimator} has no sample_weight. "
+            "Choose another estimator (SVR, Ridge and LogisticRegression have it), or remove the weights."
         )
 
 
 def from_bytes(content: bytes) -> Any:
-    """What `skops.io.dumps` was given; a type in it that is not trusted is an error, and nothing of it is run."""
+    """Return the object that `skops.io.dumps` wrote. An untrusted type in it raises an error before
+    any of it runs.
+    """
     import skops.io  # here, since it imports torch
 
     return skops.io.loads(content, trusted=TRUSTED)
 
 
-def require_known(name: str, known: Collection[str], what: str) -> None:
-    """A ValueError with the names that are close to one that is not known, or else all."""
-    if name not in known:
-        raise ValueError(f"{what}; try {', '.join(get_close_matches(name, known, n=5, cutoff=0.4) or sorted(known))}")
+def require_valid_name(name: str, valid_names: Collection[str], message: str) -> None:
+    """Raise a ValueError if a name is not valid; it suggests the closest valid names, or all of them."""
+    if name in valid_names:
+        return
+    suggestions = get_close_matches(name, valid_names, n=5, cutoff=0.4) or sorted(valid_names)
+    raise ValueError(f"{message}; try {', '.join(suggestions)}")

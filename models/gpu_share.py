@@ -1,11 +1,11 @@
-"""The setting `gpu` of a stage: the share of one card that each of its jobs takes."""
+"""The setting `gpu` of a stage: the share of one GPU that each of its jobs takes."""
 
 from typing import Annotated
 
 from pydantic import AfterValidator
 
 
-def _at_most_one_card(share: float) -> float:
+def _check_single_gpu(share: float) -> float:
     if not 0 <= share <= 1:
         raise ValueError(
             "must be true, false, or a share of one card up to 1; several cards for one job are not supported"
@@ -13,6 +13,6 @@ def _at_most_one_card(share: float) -> float:
     return share
 
 
-GpuShare = Annotated[float, AfterValidator(_at_most_one_card)]
-"""Share of one card that a job takes, where there is a card: with 0.25 four jobs train on it together. true is 1, and
-false is 0: on the cores."""
+GpuShare = Annotated[float, AfterValidator(_check_single_gpu)]
+"""Share of one GPU that a job takes if there is a GPU. With 0.25, four jobs train on it at the same
+time. true means 1; false means 0, which is training on CPU cores."""

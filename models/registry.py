@@ -1,87 +1,111 @@
-"""Which class serves which kind of stage, and which caches a stage shares with others.
+"""The kinds of stages: for each, the class of its settings, and the module and class that implement it.
 
-A kind of this project is a settings class in `models/config.py` and a file of its name in `models/stages/`.
+To add a kind, write a settings class (in `models/feature_config.py` or `models/neural_config.py`),
+a module `models/stages/KIND.py` with a class that has the two methods of `models.stage.StageModel`,
+and an entry of `KINDS`.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 from competition.errors import ConfigError
-from competition.tables import Rows
 from competition.task import Task
-from models.config import FileStage
-from models.inputs.cache import Cache
-from models.inputs.conformers import conformer_cache
-from models.inputs.features import stage_features
-from models.inputs.frozen import encoder_cache, text_encoders
-from models.inputs.template import SEPARATOR, read_template
-from models.settings import ConformerStage, Stage
-from models.stage import Context, FittedStage
+from models.base_config import CustomConfig, FileConfig, StageConfig
+from models.feature_config import CatboostConfig, LightgbmConfig, SklearnConfig
+from models.neural_config import BertConfig, GnnConfig, Unimol2Config, UnimolConfig
+from models.stage import Context, StageModel
 
 
-def build_stage(config: Stage, context: Context) -> FittedStage:
-    """The stage of a settings block: of the kind `gnn` the class `Gnn` in `models/stages/gnn.py`. Imports no other."""
-    kind: str = config.kind  # type: ignore[attr-defined]  # every kind's own settings have it
-    module, learns = importlib.import_module(f"models.stages.{kind}"), learned_task(config, context.task)
-    of_kind: Callable[[Context], FittedStage] = partial(getattr(module, kind.capitalize()), config)
-    told, sources = replace(context, task=learns), predicted_targets(config, learns)
+@dataclass(frozen=True)
+class StageKind:
+    """A kind of stage.
+
+    Attributes:
+        config: class of its settings.
+        module: module that implements it. It is imported when a stage is built, since most import a
+            large library.
+        class_name: class in `module`, which is called with the settings and a `Context`.
+    """
+
+    config: type[StageConfig]
+    module: str
+    class_name: str
+
+
+KINDS = {
+    "unimol": StageKind(UnimolConfig, "models.stages.unimol", "Unimol"),
+    "unimol2": StageKind(Unimol2Config, "models.stages.unimol2", "Unimol2"),
+    "gnn": StageKind(GnnConfig, "models.stages.gnn", "Gnn"),
+    "bert": StageKind(BertConfig, "models.stages.bert", "Bert"),
+    "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm"),
+    "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost"),
+    "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn"),
+    "file": StageKind(FileConfig, "models.stages.file", "File"),
+    "custom": StageKind(CustomConfig, "models.stages.custom", "Custom"),
+}
+"""Value of the key `kind` in the YAML -> the kind of stage."""
+
+
+def build_stage(config: StageConfig, context: Context) -> StageModel:
+    """Build the stage of some settings, with the wrappers that its targets need.
+
+    Raises:
+        ConfigError: the settings do not fit the task.
+    """
+    task = task_for_stage(config, context.task)
+    stage_context = replace(context, task=task)
+    kind = KINDS[config.kind]
+    stage_class = getattr(importlib.import_module(kind.module), kind.class_name)
+    build: Callable[[Context], StageModel] = partial(stage_class, config)
+    sources = predicted_targets(config, task)
     if not sources and config.target_transform == "none" and config.ordinal != "cumulative":
-        return of_kind(told)
-    from models.stages import targets  # here, since it imports torch
+        return build(stage_context)
+    from models.stages import target_wrappers  # here, since it imports torch
 
-    stage = targets.WithPredictedTargets(of_kind, told, sources) if sources else of_kind(told)
+    if sources:
+        stage: StageModel = target_wrappers.StackedTargetModel(build, stage_context, sources)
+    else:
+        stage = build(stage_context)
     if config.ordinal == "cumulative":
-        return targets.Cumulative(stage, len(learns.targets))
-    return stage if config.target_transform == "none" else targets.Transformed(stage, config.target_transform)
+        return target_wrappers.CumulativeModel(stage, len(task.targets))
+    if config.target_transform != "none":
+        return target_wrappers.TargetTransformModel(stage, config.target_transform)
+    return stage
 
 
-def learned_task(config: Stage, task: Task) -> Task:
-    """The task as a stage sees it: its grades are numbers to regress, or are there to be exceeded, a target for each.
+def task_for_stage(config: StageConfig, task: Task) -> Task:
+    """Return the task that a stage learns, and check that its settings fit this task.
 
-    Only predictions made elsewhere are of the grades themselves. What of its settings does not go with it is refused.
+    An ordinal task becomes the regression of its levels, or with `ordinal: cumulative` a multilabel
+    task with a target "level is exceeded" for every level but the highest. Only external
+    predictions keep the ordinal task.
+
+    Raises:
+        ConfigError: lists all settings that do not fit.
     """
-    learns = task
-    if task.problem_type == "ordinal" and not isinstance(config, FileStage):
-        learns = replace(task, problem_type="regression", classes=[], decides=False)
+    stage_task = task
+    if task.problem_type == "ordinal" and not isinstance(config, FileConfig):
+        stage_task = replace(task, problem_type="regression", classes=[], scores_labels=False)
         if config.ordinal == "cumulative":
-            above = [f"{task.targets[0]}>{grade}" for grade in task.classes[:-1]]
-            learns = replace(learns, problem_type="multilabel", targets=above, classes=["0", "1"])
-    mistakes = list(config.mistakes(learns.problem_type))
-    sources = predicted_targets(config, learns)
-    if unknown := [name for name in sources if name not in task.targets]:
-        mistakes.append(f"predicted_targets names {', '.join(unknown)}; the targets are {', '.join(task.targets)}")
+            exceeded = [f"{task.targets[0]}>{level}" for level in task.classes[:-1]]
+            stage_task = replace(stage_task, problem_type="multilabel", targets=exceeded, classes=["0", "1"])
+    errors = list(config.config_errors(stage_task.problem_type))
+    sources = predicted_targets(config, stage_task)
+    unknown = [name for name in sources if name not in task.targets]
+    if unknown:
+        errors.append(f"predicted_targets names {', '.join(unknown)}; the targets are {', '.join(task.targets)}")
     if sources and len(task.targets) < 2:
-        mistakes.append("predicted_targets is of several targets, and there is one; leave it out")
+        errors.append("predicted_targets requires at least two targets, but there is one; remove it")
     if config.ordinal == "cumulative" and task.problem_type != "ordinal":
-        mistakes.append(f"ordinal is of ordered grades, and problem_type is {task.problem_type}; leave it out")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    return learns
+        errors.append(f"ordinal requires problem_type ordinal, but it is {task.problem_type}; remove it")
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return stage_task
 
 
-def predicted_targets(config: Stage, task: Task) -> list[str]:
-    """The targets whose predictions a stage reads as features."""
-    named = getattr(config, "predicted_targets", [])
-    return task.targets if named == "all" else list(named)
-
-
-def shared_caches(config: Stage, context: Context, tables: Sequence[Rows]) -> list[tuple[Cache, list[str]]]:
-    """The caches that the jobs of a stage read, each with the molecules or texts of some rows, sorted and once each.
-
-    They are filled before the jobs start. Without torch, since the parent process of all workers asks.
-    """
-
-    def molecules(columns: list[str]) -> list[str]:
-        return sorted({smiles for rows in tables for column in columns for smiles in rows.inputs[column]})
-
-    found = [(cache, molecules(context.smiles)) for cache in stage_features(config, context)]
-    if isinstance(config, ConformerStage):
-        conformers = conformer_cache(context.cache, **config.conformer_settings)
-        found.append((conformers, molecules(config.columns or context.smiles)))
-    for encoder in text_encoders(config):
-        template = read_template(encoder, context)
-        texts = {text for rows in tables for text in template.texts(rows.inputs, SEPARATOR)}
-        found.append((encoder_cache(encoder, context.cache), sorted(texts)))
-    return found
+def predicted_targets(config: StageConfig, task: Task) -> list[str]:
+    """Return the targets that a stage gets predictions of as features (its setting `predicted_targets`)."""
+    targets = getattr(config, "predicted_targets", [])
+    return task.targets if targets == "all" else list(targets)

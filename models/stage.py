@@ -1,6 +1,11 @@
-"""The contract of a stage: what it is told, and the two methods that it has.
+"""The interface of a stage: the two methods that it implements, and the `Context` that it gets.
 
-A stage of your own is a file with a class that has the two methods below, and a block in the YAML (`kind: custom`).
+A user-defined stage is a class with these two methods in a file, and a block in the YAML:
+
+    stages:
+      mine: {kind: custom, code: mine.py:Mine, settings: {neighbours: 5}}
+
+The class is called with its settings and a `Context`. `tests/models/custom_stage.py` is a small example.
 """
 
 from collections.abc import Callable
@@ -12,124 +17,166 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
+from competition.dataset import Dataset
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
-from competition.tables import Rows
 from competition.task import Task
 from competition.types import Array, Integers
-from models.config import FileStage
-from models.settings import Stage
+from models.base_config import FileConfig, StageConfig
 
 NOTES = "notes.json"
-NEARLY_IN, NEARLY_ONE = 1e-6, 1e-3
-"""How far probabilities may lie outside 0 to 1, and their sum from 1, since files have few decimals."""
+RANGE_TOLERANCE = 1e-6
+"""How far a probability may be outside 0 to 1."""
+SUM_TOLERANCE = 1e-3
+"""How far the sum of a row's class probabilities may be from 1, since files have few decimals."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is told beside its own settings."""
+    """What a stage gets in addition to its settings."""
 
     smiles: list[str]
+    """Molecule columns of the inputs. Their cells are canonical SMILES."""
     text: list[str]
+    """Text columns of the inputs."""
     numeric: list[str]
+    """Numeric columns of the inputs, user-defined features included. A missing number is NaN."""
     categorical: list[str]
+    """Categorical columns of the inputs. Their cells are strings."""
     task: Task
+    """What the stage learns: targets, outputs, problem type and classes."""
     seed: int
-    """Seed of this job; every random number of the stage comes from it."""
+    """Seed of this job. Every random number of the stage must be derived from it."""
     cache: Path
-    """Folder of conformers and descriptors, shared by all jobs."""
+    """Folder for conformers and features of molecules and texts, which all jobs share."""
     progress: Callable[[int, int], None] = lambda done, total: None
-    """Called with steps done and steps in all."""
+    """Function that a stage may call during a fit with the number of finished steps and of all steps."""
     auxiliary: list[str] = field(default_factory=list)
-    """Targets beyond those of the task that may be trained on."""
+    """Columns of additional targets that a stage may train on (competition.auxiliary_targets)."""
     id: str = "id"
-    """Column that names a row in files of the user's."""
+    """Name of the id column in files of the user."""
     predicts_held_out: bool = False
-    """Whether the rows to predict are of the training table: an id may stand in both tables."""
-    tries_again: bool = True
-    """Whether a network that is no better than the mean is trained once more; where time is measured it is not."""
+    """Whether the rows to predict are from the training table. The test table may contain the same
+    ids."""
+    retry_failed_fit: bool = True
+    """Whether a network that does not beat the mean predictor is fitted once more with another seed."""
     threads: int = 1
-    """Cores that training may use, of a stage whose result does not depend on it."""
-    division: Integers | None = None
-    """(n_rows,) numbers of the folds of the training rows, which are other ones than that which is predicted. Rows of a
-    group have one number; `Rows.groups` and `Rows.times` are for finer splits."""
-    folds: list[Path] = field(default_factory=list)
-    """For a refit on all rows: the folders that the folds of this seed were fitted in, whose choices it takes over."""
+    """Number of CPU cores that training may use, if its result does not depend on this number."""
+    fold_ids: Integers | None = None
+    """Folds of the training rows, (n_rows,), for splits inside them; the predicted fold is not
+    among them. Rows of one group are in one fold. `Dataset.groups` and `Dataset.times` allow finer
+    splits."""
+    fold_model_dirs: list[Path] = field(default_factory=list)
+    """For a refit on all rows: the folders of the fold models of this seed. The refit reads from
+    them what the folds selected, such as the number of trees. Empty for the model of a fold."""
 
 
-class FittedStage(Protocol):
-    """The contract; `tests/models/test_contract.py` holds every kind to it.
+class StageModel(Protocol):
+    """The interface of a stage. `tests/models/test_contract.py` tests every kind against it.
 
-    What labels and predictions are, by `context.task.problem_type`, which is never ordinal (grades come as numbers, or
-    as a multilabel task):
+    `context.task.problem_type` determines labels and predictions. It is never ordinal, except for
+    external predictions: an ordinal task is passed as regression of its levels, or as multilabel.
 
-    | | y, (n_rows, n_targets) | predictions, (n_rows, n_outputs) |
+    | problem type | y, (n_rows, n_targets) | predictions, (n_rows, n_outputs) |
     |---|---|---|
-    | regression | numbers | numbers in the targets' own units |
-    | binary, multilabel | 0 or 1 | the probability of 1 for each target |
-    | multiclass | the number of the class in `task.classes` | a probability for each class, which sum to 1 |
+    | regression | values | values in the units of the targets |
+    | binary, multilabel | 0 or 1 | probability of 1, for each target |
+    | multiclass | index of the class in `task.classes` | probability of each class, with a sum of 1 |
 
-    A class that no training row has gets the probability 0.
+    A class without training rows gets probability 0.
     """
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        """Fit on the rows of `train` alone and write all that prediction needs into the empty `folder`.
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+        """Fit on the rows of `train` and write everything that prediction needs into `folder`.
 
         Args:
-            train: rows with labels, NaN where one is missing. A split of them must keep `train.groups` together.
-            valid: the held-out rows, given only to stages with `keep: best_on_held_out` or `monitor: held_out`.
-            folder: exists and is empty.
+            train: training rows with labels. Missing labels are NaN. Rows with the same value of
+                `train.groups` must be on the same side of every split inside them.
+            valid: held-out rows with labels, only for stages with `keep: best_on_held_out` or
+                `monitor: held_out`; otherwise None.
+            folder: existing, empty folder.
         """
 
-    def predict(self, rows: Rows, folder: Path) -> Array:
-        """Predictions (n_rows, n_outputs), in the order of `rows` and of `task.outputs`, from `folder`."""
+    def predict(self, rows: Dataset, folder: Path) -> Array:
+        """Return predictions for rows, (n_rows, n_outputs), by a model that was fitted into `folder`.
+
+        It may be called on a new object in another process than `fit`.
+
+        Args:
+            rows: rows without labels. The prediction of a row must not depend on the other rows.
+            folder: folder that `fit` wrote to.
+
+        Returns:
+            Finite predictions. Rows are in the order of `rows`, columns in the order of `task.outputs`.
+        """
 
 
-def improbable(task: Task, y_pred: Array) -> NDArray[np.bool_]:
-    """Which rows (n_rows,) of predictions (n_rows, n_outputs) are no probabilities of the classes; NaN is let through.
+def invalid_probability_rows(task: Task, y_pred: Array) -> NDArray[np.bool_]:
+    """Return which rows of predictions are not probabilities, (n_rows,); none for regression.
 
-    They must lie in 0 to 1 and, where there is one for each class, sum to 1; of numbers no row is wrong.
+    Probabilities are between 0 and 1, and for multiclass they sum to 1. NaN is accepted.
+
+    Args:
+        y_pred: predictions (n_rows, n_outputs).
     """
-    wrong = (np.abs(y_pred - 0.5) > 0.5 + NEARLY_IN).any(axis=1)
-    wrong |= (task.problem_type == "multiclass") & (np.abs(y_pred.sum(axis=1) - 1) > NEARLY_ONE)
-    return np.asarray(wrong & task.has_probabilities)
+    if not task.has_probabilities:
+        return np.zeros(len(y_pred), dtype=bool)
+    is_invalid = (np.abs(y_pred - 0.5) > 0.5 + RANGE_TOLERANCE).any(axis=1)
+    if task.problem_type == "multiclass":
+        is_invalid |= np.abs(y_pred.sum(axis=1) - 1) > SUM_TOLERANCE
+    return np.asarray(is_invalid)
 
 
 def as_probabilities(task: Task, y_pred: Array) -> Array:
-    """Predictions that are nearly probabilities, as `improbable` lets them pass, as exact ones; numbers as they are."""
+    """Return exact probabilities: clipped to 0 to 1 and, for multiclass, divided by their sum.
+
+    Args:
+        y_pred: predictions (n_rows, n_outputs) that `invalid_probability_rows` accepts. Regression
+            predictions are returned unchanged.
+    """
     if task.has_probabilities:
         y_pred = np.clip(y_pred, 0.0, 1.0)
     return y_pred / y_pred.sum(axis=1, keepdims=True) if task.problem_type == "multiclass" else y_pred
 
 
 def write_notes(folder: Path, notes: list[str]) -> None:
-    """Leave sentences for a person in a job's folder, while it is fitted: printed and reported once per stage.
+    """Add messages for the user to a job's folder, which are printed and reported once per stage.
 
-    They are added to those that are there, of which a fit that begins again has some, too.
+    A stage calls it in `fit`. Messages that the file already contains, for example from an
+    interrupted fit, are not repeated.
     """
     write_json(folder / NOTES, list(dict.fromkeys([*read_notes(folder), *notes])))
 
 
 def read_notes(folder: Path) -> list[str]:
-    """The sentences of a job; none where it left no file."""
+    """Return the messages of a job; empty if it wrote none."""
     return list(read_json(folder / NOTES)) if (folder / NOTES).exists() else []
 
 
-def require_inputs(stage: Stage, competition: CompetitionConfig) -> None:
-    """Check that there is something to learn from; predictions made elsewhere need nothing."""
-    if not competition.inputs and not isinstance(stage, FileStage):
+def require_inputs(stage: StageConfig, competition: CompetitionConfig) -> None:
+    """Check that the competition has an input column. External predictions do not need one."""
+    if not competition.inputs and not isinstance(stage, FileConfig):
         raise ConfigError(
-            "at least one input column must be named under smiles, text, numeric or categorical of competition, where "
-            "not every stage is of kind file; found none. Name one, or remove this stage."
+            "the section competition must name at least one input column under smiles, text, numeric or "
+            "categorical, unless all stages are of kind file; got none. Name a column, or remove this stage."
         )
 
 
 def molecule_columns(columns: list[str], smiles: list[str], kind: str) -> list[str]:
-    """The molecule columns that a stage reads: those it names, else all."""
-    foreign = [column for column in columns if column not in smiles or columns.count(column) > 1]
-    if foreign or not smiles:
+    """Return the molecule columns that a stage of some kind reads.
+
+    Args:
+        columns: setting of the stage; empty for all molecule columns.
+        smiles: molecule columns of the competition.
+
+    Raises:
+        ConfigError: a column is not a molecule column or is repeated, or the competition has no
+            molecule columns.
+    """
+    invalid = [column for column in columns if column not in smiles or columns.count(column) > 1]
+    if invalid or not smiles:
         raise ConfigError(
-            f"a stage of kind {kind} needs columns of competition.smiles ({', '.join(smiles) or 'none is named'}), "
-            f"each once; found {', '.join(foreign) or 'none'}."
+            f"a stage of kind {kind} requires columns of competition.smiles "
+            f"({', '.join(smiles) or 'empty'}), each once; got {', '.join(invalid) or 'none'}."
         )
     return columns or smiles

@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition import command
-from competition.clean import read_named_rows
+from competition import cli
+from competition.clean import read_table_with_ids
 from competition.config import CompetitionConfig, read_yaml, validate
 from competition.errors import DataError
 from competition.files import write_atomically, write_table
-from competition.paths import Paths, made_yaml, shown
+from competition.paths import Paths, display_path, generated_yaml
 from competition.yaml_files import dump_yaml
 from folds.config import FoldsConfig
-from models.jobs.plan import Plan, plan
-from studies.config import CLASS, STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
+from models.jobs.plan import JobPlan, make_plan
+from studies.config import CLASS, STUDIES, Cell, Study, StudyData, StudySize, cells_of, find_study, load_study
 from studies.results import gains, markdown, tidy
 from submissions.check import check_all
 from submissions.config import load_config
@@ -37,7 +37,7 @@ TEST_ROWS = 20
 """A study scores held-out folds; that a job also predicts test rows is the price of an ordinary job."""
 
 
-def run_study(file: Path, version: Version = "full", folder: Path | None = None, options: Sequence[str] = ()) -> str:
+def run_study(file: Path, version: StudySize = "full", folder: Path | None = None, options: Sequence[str] = ()) -> str:
     """Train what is not trained yet and write what was found; returns what to print.
 
     Args:
@@ -52,7 +52,7 @@ def run_study(file: Path, version: Version = "full", folder: Path | None = None,
         if where and not (where / "train.csv").is_file():
             print(f"{data} is left out: its tables may not be embedded; name what holds {where} with --data.")
             continue
-        made[data], beside = made_yaml(f"study_{name}_{data}"), file.parent / settings.base
+        made[data], beside = generated_yaml(f"study_{name}_{data}"), file.parent / settings.base
         base = str(beside) if beside.is_file() else settings.base
         write_competition(made[data], base, where, settings, cells_of(study, data))
         check_all(load_config(str(made[data])))
@@ -63,13 +63,14 @@ def run_study(file: Path, version: Version = "full", folder: Path | None = None,
     results, text = Paths(f"study_{name}").root / "results.csv", markdown(gains(plans, found, study), study)
     write_table(results, found)
     write_atomically(results.with_name("table.md"), text + "\n")
-    said = f"{text}\n\nTable of jobs: {shown(results)}"
+    said = f"{text}\n\nTable of jobs: {display_path(results)}"
     if version != "quick" and file.parent == STUDIES:
-        said += f"\nTo keep it with the project: cp {shown(results)} {shown(STUDIES / 'results' / f'{name}.csv')}"
+        copy = STUDIES / "results" / f"{name}.csv"
+        said += f"\nTo keep it with the project: cp {display_path(results)} {display_path(copy)}"
     return said
 
 
-def _trained(study: Study, path: Path, options: Sequence[str]) -> Plan:
+def _trained(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
     """Train the folds that the study measures, by `./run.sh train`, and tell where the jobs lie."""
     folds: Sequence[int | None] = study.folds or [None]
     for fold in folds:
@@ -78,10 +79,10 @@ def _trained(study: Study, path: Path, options: Sequence[str]) -> Plan:
         if status := subprocess.run(call, check=False).returncode:
             sys.exit(status)
     config = load_config(str(path))
-    return plan(config.competition, dict(config.stages), Paths.of(str(path)))
+    return make_plan(config.competition, dict(config.stages), Paths.for_competition(str(path)))
 
 
-def write_competition(path: Path, base: str, folder: Path | None, data: Data, cells: list[Cell]) -> None:
+def write_competition(path: Path, base: str, folder: Path | None, data: StudyData, cells: list[Cell]) -> None:
     """Write the competition whose stages are the cells: the base's, with fewer rows and no answers.
 
     Args:
@@ -93,7 +94,7 @@ def write_competition(path: Path, base: str, folder: Path | None, data: Data, ce
     config = validate(CompetitionConfig, document.get("competition", {}), base_yaml, "competition")
     folds = validate(FoldsConfig, document.get("folds", {}), base_yaml, "folds")
     files = config.train, config.test, config.sample_submission
-    train, test, sample = (read_named_rows(file, [config.id]) for file in files)
+    train, test, sample = (read_table_with_ids(file, [config.id]) for file in files)
     if data.rows and data.rows < len(train):
         train = train.iloc[np.sort(np.random.default_rng(0).choice(len(train), data.rows, replace=False))]
     test = test[:TEST_ROWS]
@@ -142,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

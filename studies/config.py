@@ -8,19 +8,19 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from competition.config import EachOnce, StrictModel, validate
+from competition.config import StrictModel, UniqueList, validate
 from competition.errors import ConfigError
 from competition.paths import PROJECT
 from competition.yaml_files import load_yaml
 
 STUDIES = PROJECT / "studies"
-Version = Literal["full", "short", "quick"]
+StudySize = Literal["full", "short", "quick"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")]
 Place = dict[str, Any]
 """Axis -> its value; an axis that is not named has the baseline's."""
 
 
-class Data(StrictModel):
+class StudyData(StrictModel):
     """A table on which stages are measured."""
 
     base: str
@@ -46,15 +46,15 @@ class Axis(StrictModel):
     """Those that it varies; empty: all."""
     key: str | None = None
     """Dotted path of the setting inside the stage's block, such as head.dropout; null: each value names its own."""
-    values: Annotated[list[Any], EachOnce] | dict[Any, dict[str, Any]] = Field(min_length=1)
+    values: Annotated[list[Any], UniqueList] | dict[Any, dict[str, Any]] = Field(min_length=1)
     """The values; without a key, label -> {dotted path: value, ...}."""
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """Label -> {dotted path: value}."""
         if isinstance(self.values, dict):
-            return {label(name): value for name, value in self.values.items()}
-        return {label(value): {str(self.key): value} for value in self.values}
+            return {value_label(name): value for name, value in self.values.items()}
+        return {value_label(value): {str(self.key): value} for value in self.values}
 
     @model_validator(mode="after")
     def _values_say_what_they_set(self) -> Self:
@@ -67,7 +67,7 @@ CLASS = "_class"
 """What the name of a target has behind it where its numbers are cut into classes."""
 
 
-class Reached(StrictModel):
+class EpochsToThreshold(StrictModel):
     """A measure made of a learning curve: the first epoch whose loss is at or below a number, empty if none is."""
 
     name: Name
@@ -84,7 +84,7 @@ class Study(StrictModel):
     """What others say, in one or two sentences."""
     published: list[dict[Literal["what", "value", "source"], str]] = []
     """Numbers that others reported, as their sources have them."""
-    data: dict[Name, Data] = Field(min_length=1)
+    data: dict[Name, StudyData] = Field(min_length=1)
     stages: dict[Name, dict[str, Any]] = Field(min_length=1)
     """Name -> block as in a competition's YAML; its key `data` lists what it is measured on, all by default."""
     axes: dict[Name, Axis] = {}
@@ -92,10 +92,10 @@ class Study(StrictModel):
     """Combinations that are measured; null: all of them. The baseline always is."""
     baseline: Place = {}
     """The cell that others are held against: a value of each axis."""
-    seeds: Annotated[list[int], EachOnce] = Field(default=[0], min_length=1)
-    folds: Annotated[list[int], EachOnce] | None = None
+    seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
+    folds: Annotated[list[int], UniqueList] | None = None
     """Folds that are measured; null: all."""
-    measures: list[str | Reached] = []
+    measures: list[str | EpochsToThreshold] = []
     """Columns of `results.csv` that the table shows beside the score: of the stage's `measures.json`, of a curve, or
     other metrics. Where classes were cut from numbers, a metric of numbers holds these against the expected class."""
 
@@ -104,7 +104,7 @@ class Study(StrictModel):
         asked: list[tuple[str, Any, Collection[Any]]] = [("baseline", axis, self.baseline) for axis in self.axes]
         for place in (self.baseline, *(self.cells or [])):
             asked += [("axes", axis, self.axes) for axis in place]
-            known = [(axis, label(value)) for axis, value in place.items() if axis in self.axes]
+            known = [(axis, value_label(value)) for axis, value in place.items() if axis in self.axes]
             asked += [(f"axes.{axis}", value, self.axes[axis].settings) for axis, value in known]
         asked += [("data", name, self.data) for block in self.stages.values() for name in block.get("data", [])]
         asked += [("stages", name, self.stages) for axis in self.axes.values() for name in axis.stages]
@@ -136,13 +136,13 @@ def cells_of(study: Study, data: str) -> list[Cell]:
         if data not in block.get("data", study.data):
             continue
         axes = {name: axis.settings for name, axis in study.axes.items() if stage in (axis.stages or study.stages)}
-        baseline = {name: label(study.baseline[name]) for name in axes}
+        baseline = {name: value_label(study.baseline[name]) for name in axes}
         places = [baseline]
         if study.cells is None:
             places += [dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values())]
         for cell in study.cells or []:
             if set(cell) <= set(axes):
-                places.append(baseline | {axis: label(value) for axis, value in cell.items()})
+                places.append(baseline | {axis: value_label(value) for axis, value in cell.items()})
         for place in {tuple(place.items()): place for place in places}.values():
             variant = {**deepcopy(block), "seeds": study.seeds}
             variant.pop("data", None)
@@ -162,7 +162,7 @@ def find_study(name: str) -> Path:
     return path.resolve()
 
 
-def load_study(path: Path, version: Version) -> Study:
+def load_study(path: Path, version: StudySize) -> Study:
     """A version of a study, files of custom stages resolved against its folder."""
     document = load_yaml(path)
     changes = {name: document.pop(name, None) or {} for name in ("short", "quick")}
@@ -189,6 +189,6 @@ def set_at(block: dict[str, Any], path: str, value: Any) -> None:
     block[last] = deepcopy(value)
 
 
-def label(value: Any) -> str:
+def value_label(value: Any) -> str:
     """The text that names a value."""
     return f"{value:g}" if isinstance(value, float) else str(value)

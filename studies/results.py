@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from competition.dataset import read_rows
 from competition.files import read_json, read_text_table
 from competition.metrics import METRICS
-from competition.tables import read_rows
-from competition.task import Task, metric_of, task_of
+from competition.task import Task, build_metric, build_task
 from competition.types import Array
-from folds.table import read_folds
-from models.jobs.folder import read_predictions, verify
-from models.jobs.plan import Plan
-from studies.config import CLASS, Reached, Study, cells_of, label
-from submissions import words
-from submissions.blend.crossfit import score_per_target
+from folds.fold_files import read_folds
+from models.jobs.job_files import read_predictions, verify_job
+from models.jobs.plan import JobPlan
+from studies.config import CLASS, EpochsToThreshold, Study, cells_of, value_label
+from submissions import formatting
+from submissions.blend.cross_fitting import score_per_target
 from submissions.blend.logits import logits, probabilities
 
 SAID = (
@@ -28,7 +28,7 @@ SAID = (
 )
 
 
-def tidy(plans: dict[str, Plan], study: Study) -> pd.DataFrame:
+def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
     """A row for each finished job: data, metric, stage, a column for each axis, seed, fold, score, seconds, measures.
 
     The score is that of the held-out fold. An axis that does not vary a stage is empty there. With several targets
@@ -42,21 +42,21 @@ def tidy(plans: dict[str, Plan], study: Study) -> pd.DataFrame:
     for data, plan in plans.items():
         competition, paths = plan.competition, plan.paths
         labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
-        task, metric, numbers = task_of(competition), metric_of(competition), labelled.y
+        task, metric, numbers = build_task(competition), build_metric(competition), labelled.y
         folds = read_folds(paths.folds, labelled.ids)
         if study.data[data].cuts:
             raw = read_text_table(competition.train).set_index(competition.id)
             numbers = raw.loc[labelled.ids, [targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
-        for cell, job in ((each, job) for each in cells_of(study, data) for job in plan.of(each.name)):
+        for cell, job in ((each, job) for each in cells_of(study, data) for job in plan.jobs_of_stage(each.name)):
             if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
             own = folds == job.fold
             held_out = labelled.take(own)
             y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
-            scored = task.likeliest(y_pred) if task.decides else y_pred
+            scored = task.default_labels(y_pred) if task.scores_labels else y_pred
             row: dict[str, Any] = {"data": data, "metric": metric.name, "stage": cell.stage}
             row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {"seed": job.seed, "fold": job.fold}
-            row |= {"score": metric(held_out.y, scored), "seconds": verify(job)["seconds"]}
+            row |= {"score": metric(held_out.y, scored), "seconds": verify_job(job)["seconds"]}
             if len(targets) > 1:
                 of_targets = score_per_target(metric, held_out.y, scored)
                 row |= {f"score_{name}": score for name, score in zip(targets, of_targets, strict=False)}
@@ -81,7 +81,7 @@ def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: A
     for name in (wanted for wanted in study.measures if isinstance(wanted, str) and wanted in METRICS):
         metric = METRICS[name]
         if task.problem_type in metric.types:
-            found[name] = metric(y, task.likeliest(y_pred) if metric.kind == "decisions" else y_pred)
+            found[name] = metric(y, task.default_labels(y_pred) if metric.kind == "decisions" else y_pred)
         elif task.problem_type == "multiclass" and "regression" in metric.types:
             found[name] = metric(numbers, y_pred @ np.arange(len(task.classes))[:, None])
     return found
@@ -93,7 +93,7 @@ def _measures(folder: Path, study: Study) -> dict[str, float]:
     found: dict[str, float] = read_json(measures) if measures.exists() else {}
     history = read_json(training).get("history", []) if training.exists() else []
     for wanted in study.measures:
-        if isinstance(wanted, Reached):
+        if isinstance(wanted, EpochsToThreshold):
             below = (n for n, epoch in enumerate(history, start=1) if epoch.get(wanted.curve, math.inf) <= wanted.below)
             found[wanted.name] = next(below, math.nan)
     return found
@@ -115,14 +115,14 @@ def corrected_interval(differences: Array, test_over_train: float) -> tuple[floa
     return mean, mean - half, mean + half
 
 
-def gains(plans: dict[str, Plan], found: pd.DataFrame, study: Study) -> pd.DataFrame:
+def gains(plans: dict[str, JobPlan], found: pd.DataFrame, study: Study) -> pd.DataFrame:
     """A row for each cell with a finished job: its score, its paired gain over the baseline, its measures.
 
     The columns are data, stage, the axes, jobs, score, standard_error, gain, low and high (NaN for the baseline),
     pairs, and the means of the measures.
     """
     measures = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
-    baseline = {axis: label(value) for axis, value in study.baseline.items()}
+    baseline = {axis: value_label(value) for axis, value in study.baseline.items()}
     rows, baselines = [], dict[Any, pd.Series]()
     for (data, stage, *values), jobs in found.groupby(["data", "stage", *study.axes], sort=False):
         place = {axis: value for axis, value in zip(study.axes, values, strict=True) if value}
@@ -132,7 +132,7 @@ def gains(plans: dict[str, Plan], found: pd.DataFrame, study: Study) -> pd.DataF
         if place.items() <= baseline.items():  # comes first in its stage
             baselines[data, stage] = scores
         elif (data, stage) in baselines:
-            direction = 1 if metric_of(plan.competition).greater_is_better else -1
+            direction = 1 if build_metric(plan.competition).greater_is_better else -1
             paired = (scores - baselines[data, stage]).dropna().to_numpy() * direction
             if len(paired):
                 row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (plan.n_folds - 1))
@@ -148,5 +148,7 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
         shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"]).astype(object)
         cells = shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).replace("nan", "")
-        parts.append(f"## {data}, {stage}\n\n{words.table(cells.columns.tolist(), cells.to_numpy().tolist())}")
+        parts.append(
+            f"## {data}, {stage}\n\n{formatting.format_table(cells.columns.tolist(), cells.to_numpy().tolist())}"
+        )
     return "\n\n".join([*parts, SAID])

@@ -20,22 +20,29 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from competition import command
+from competition import cli
+from competition.dataset import INPUT_KEY
 from competition.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from competition.paths import Paths
-from competition.tables import INPUT_KEY
 from competition.task import Task
 from competition.types import Array
 from competition.yaml_files import dump_yaml
-from models.jobs.plan import plan as make_plan
+from models.jobs.plan import make_plan
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import Blend
-from submissions.blend.crossfit import Rule, mean_over_folds, scores, standard_error, table_of
-from submissions.blend.postprocess import Tried
+from submissions.blend.cross_fitting import (
+    SelectionRule,
+    describe_scores,
+    mean_over_folds,
+    prediction_table,
+    standard_error,
+)
+from submissions.blend.postprocess import StepResult
+from submissions.blend.serialization import to_json
 from submissions.blend.stacks import LIGHTGBM_STACK
-from submissions.blend.stored import to_json
 from submissions.config import load_config
 from submissions.ensemble_std import ensemble_std
+from submissions.formatting import format_number
 from submissions.run import (
     BLEND,
     BLEND_FILE,
@@ -51,7 +58,6 @@ from submissions.run import (
     STAGES,
     SUBMISSION_FILE,
     Run,
-    code_of_user,
     cross_fitted_file,
     describe_left_out,
     finished_part,
@@ -60,19 +66,19 @@ from submissions.run import (
     open_run,
     package_versions,
     table_digests,
+    user_code_of,
 )
-from submissions.sample import write_submission
 from submissions.selection import (
     MIN_FOLDS,
     Selection,
-    against_best_stage,
-    against_previous,
-    drop_one,
+    compare_to_best_stage,
+    compare_to_previous_run,
+    leave_one_stage_out,
     select,
     selection_rule,
     submission_model,
 )
-from submissions.words import number
+from submissions.submission_file import write_submission
 
 STD_FILE = "spread.csv"
 JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -115,13 +121,13 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     selection = select(run, rule)
     model = submission_model(run, selection)
     default = selection.candidates[rule.default].scored.cross_fitted
-    stages = {stage: rule.decided(columns.oof_of(stage)) for stage in run.config.stages}
-    stage_names = [f"{stage} {name}" for stage in stages for name in task.scored]
+    stages = {stage: rule.decided(columns.stage_oof(stage)) for stage in run.config.stages}
+    stage_names = [f"{stage} {name}" for stage in stages for name in task.scored_columns]
     std = ensemble_std(run, model)
 
     blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
     blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
-    blend["drop_one"] = {} if interim else drop_one(run, rule, default)
+    blend["drop_one"] = {} if interim else leave_one_stage_out(run, rule, default)
     for file in (OOF, OOF_TABLE):
         write_table(folder / file, columns.table(task))
         blend["files"].append(file)
@@ -129,9 +135,9 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     if LIGHTGBM_STACK in selection.candidates:
         parts[STACK] = _write_candidates(run, folder, rule, selection, [LIGHTGBM_STACK], STACK_FILE, LIGHTGBM_STACK)
     tables = {
-        CROSS_FITTED: table_of(columns.ids, task.scored, selection.cross_fitted),
-        STAGES: table_of(columns.ids, stage_names, np.hstack(list(stages.values()))),
-        STD_FILE: table_of(columns.test_ids, task.outputs, std),
+        CROSS_FITTED: prediction_table(columns.ids, task.scored_columns, selection.cross_fitted),
+        STAGES: prediction_table(columns.ids, stage_names, np.hstack(list(stages.values()))),
+        STD_FILE: prediction_table(columns.test_ids, task.outputs, std),
     }
     if model.known_labels is not None:
         tables[KNOWN_LABELS] = model.known_labels.reset_index()
@@ -145,7 +151,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
 
 
 def _write_candidates(
-    run: Run, folder: Path, rule: Rule, selection: Selection, names: list[str], file: str, best: str
+    run: Run, folder: Path, rule: SelectionRule, selection: Selection, names: list[str], file: str, best: str
 ) -> dict[str, Any]:
     """Write candidates with their predictions, and the submission of the best of them; their part of run.json."""
     task, ids = run.task, run.columns.ids
@@ -156,15 +162,15 @@ def _write_candidates(
         fitted = candidate.predictions.fitted
         write_json(folder / fitted_file(name), to_json(fitted))
         tables = {cross_fitted_file(name): candidate.predictions.table(ids, task.outputs)}
-        if task.decides:
-            tables[cross_fitted_file(name, labels=True)] = candidate.scored.table(ids, task.scored)
+        if task.scores_labels:
+            tables[cross_fitted_file(name, labels=True)] = candidate.scored.table(ids, task.scored_columns)
         for path, table in tables.items():
             write_table(folder / path, table)
         files += [fitted_file(name), *tables]
         described[name] = {
             "weights": _weights(run, getattr(fitted, "base", fitted)),
             "decision": to_json(candidate.decision),
-            **scores(rule, candidate.scored),
+            **describe_scores(rule, candidate.scored),
             **asdict(selection.compared[name]),
         }
     same = [name for name in selection.same_as_default if name in names]
@@ -181,12 +187,12 @@ def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
     return {output: dict(zip(run.columns.names, row, strict=True)) for output, row in rows}
 
 
-def _choice(run: Run, rule: Rule, selection: Selection, stages: dict[str, Array]) -> dict[str, Any]:
+def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[str, Array]) -> dict[str, Any]:
     """The part of run.json about the choice; `stages` is what the metric scores of each stage alone."""
     columns, task, y_pred = run.columns, run.task, selection.cross_fitted
-    decisions = {stage: rule.decision(columns.oof_of(stage), rule.scored) for stage in stages}
+    decisions = {stage: rule.decision(columns.stage_oof(stage), rule.has_fold) for stage in stages}
     choice = {
-        "decides": task.decides,
+        "decides": task.scores_labels,
         "chosen": selection.chosen,
         "default": rule.default,
         "reason": selection.reason,
@@ -205,11 +211,11 @@ def _choice(run: Run, rule: Rule, selection: Selection, stages: dict[str, Array]
             for stage, stage_pred in stages.items()
         },
         "against": {
-            "best_single": against_best_stage(rule, y_pred, stages),
-            "previous_run": against_previous(run, rule, y_pred),
+            "best_single": compare_to_best_stage(rule, y_pred, stages),
+            "previous_run": compare_to_previous_run(run, rule, y_pred),
         },
     }
-    if task.decides:
+    if task.scores_labels:
         test = selection.candidates[selection.chosen].predict(columns.test)
         labels = {"labels": columns.y, "out_of_fold": y_pred, "test": test}
         choice["class_shares"] = {name: class_shares(task, each) for name, each in labels.items()}
@@ -223,7 +229,7 @@ def _postprocessing(run: Run, selection: Selection) -> dict[str, list[dict[str, 
     if "known_labels" in run.config.postprocess:
         nan = float("nan")  # rows of one input share a fold: without the fold none of their labels is known
         for of_target in steps.values():
-            of_target.append(Tried("known_labels", True, nan, nan, nan).stored())
+            of_target.append(StepResult("known_labels", True, nan, nan, nan).stored())
     return steps
 
 
@@ -255,7 +261,7 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
         "label_means": run.columns.label_means,
         "tables": table_digests(run.paths),
         "test_key": run.plan.test_key,
-        "user_code": code_of_user(run.config),
+        "user_code": user_code_of(run.config),
         "versions": package_versions(),
         "left_out": [asdict(each) for each in run.left_out],
         "worker_seconds": run.worker_seconds,
@@ -268,13 +274,13 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
 def _stages(run: Run) -> Iterable[dict[str, Any]]:
     """Name, kind, key and seeds of each stage, and what a reader has to know about it."""
     for name, stage in sorted(run.config.stages.items()):
-        jobs = run.plan.of(name)
+        jobs = run.plan.jobs_of_stage(name)
         marks = {
-            "other code": any(job.other_code for job in jobs),
+            "other code": any(job.from_other_code for job in jobs),
             "optimistic": getattr(stage, "keep", None) == "best_on_held_out",
             "pseudo-labels": stage.pseudo_labels is not None,
             "refit": stage.final_fit != "folds",
-            "class weights": stage.bends_probabilities,
+            "class weights": stage.reweights_classes,
         }
         if stage.kind == "file":
             oof = jobs[0].folder / COPY_OF_OOF
@@ -289,7 +295,7 @@ def _lines(run: Run) -> list[str]:
     """What was built, and what the report does not contain about post-processing."""
     choice = run.stored[CHOICE]
     scores_by_name = {name: each["cross_fitted_score"] for name, each in run.candidates.items()}
-    listed = ", ".join(f"{name} {number(score)}" for name, score in scores_by_name.items())
+    listed = ", ".join(f"{name} {format_number(score)}" for name, score in scores_by_name.items())
     lines = [
         f"cross_fitted_score of the candidates: {listed}",
         f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample",
@@ -306,16 +312,16 @@ def _lines(run: Run) -> list[str]:
 
 def main() -> int:
     """Command line."""
-    args = command.parser(__doc__).parse_args()
-    config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
+    args = cli.parser(__doc__).parse_args()
+    config, paths = load_config(args.competition, args.seed), Paths.for_competition(args.competition)
     plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
     left_out = left_out_of(plan, {})
     config, plan = finished_part(config, plan)
-    with command.locked(paths, wait=True):
+    with cli.locked(paths, wait=True):
         run = open_run(config, paths, plan, left_out)
         print("\n".join([*build_submission(run).lines, describe_left_out(left_out)]).strip())
     return run.exit_status
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -16,25 +16,25 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from competition import command
+from competition import cli
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_table, sha256_of
 from competition.metrics import Metric
 from competition.paths import Paths
-from competition.task import Task, metric_of, task_of
+from competition.task import Task, build_metric, build_task
 from competition.types import Array
-from folds.table import read_groups
+from folds.fold_files import read_groups
 from submissions.blend.bootstrap import bootstrap_scores
 from submissions.config import load_config
+from submissions.formatting import format_number, format_table
 from submissions.run import CHOICE, MANIFEST, SO_FAR, candidates_in, name_of_latest, read_manifest, scored_rows
-from submissions.words import number, table
 
 LONGEST = 50
 """Characters of a setting's value that are shown."""
 
 
 @dataclass(frozen=True)
-class Labels:
+class PairedScorer:
     """Training rows to compare predictions on: labels and groups by id, and how the bootstrap draws and scores."""
 
     task: Task
@@ -49,14 +49,14 @@ class Labels:
         """Ids of the rows that all have predicted; none where their outputs are others."""
         ids = self.y.index
         for each in predictions:
-            ids = ids.intersection(each.reindex(columns=self.task.scored).dropna().index)
+            ids = ids.intersection(each.reindex(columns=self.task.scored_columns).dropna().index)
         return ids
 
     def drawn_scores(self, predictions: dict[str, pd.DataFrame], seed: int, n_rows: int | None = None) -> pd.DataFrame:
         """Scores on draws of the rows that all predict, group by group, (n_draws, n_predictions).
 
         Args:
-            predictions: id (its index) -> what the metric scores (`Task.scored`), NaN where there is nothing.
+            predictions: id (its index) -> what the metric scores (`Task.scored_columns`), NaN where there is nothing.
             n_rows: rows in a draw, on average; None for as many as there are.
         """
         ids = self.ids_of_all(list(predictions.values()))
@@ -77,17 +77,17 @@ class Labels:
         return gain, (drawn["this"] - drawn["other"]).std(), len(ids)
 
     def _of(self, table: pd.DataFrame, ids: pd.Index) -> Array:
-        return table.loc[ids, self.task.scored].to_numpy()
+        return table.loc[ids, self.task.scored_columns].to_numpy()
 
 
-def read_labels(name: str, seed: int | None = None) -> Labels:
+def read_labels(name: str, seed: int | None = None) -> PairedScorer:
     """Labels of a competition's prepared training table, to be scored as the YAML says now."""
-    config, paths = load_config(name, seed), Paths.of(name)
+    config, paths = load_config(name, seed), Paths.for_competition(name)
     competition = config.competition
     train = read_table(paths.train).set_index(competition.id)
-    metric, file = metric_of(competition), competition.metric.rpartition(":")[0]
-    return Labels(
-        task_of(competition),
+    metric, file = build_metric(competition), competition.metric.rpartition(":")[0]
+    return PairedScorer(
+        build_task(competition),
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
         metric,
@@ -109,7 +109,7 @@ def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> 
             yield f"{where}: {json.dumps(other[key])[:LONGEST]} -> {json.dumps(this[key])[:LONGEST]}"
 
 
-def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, paths: Paths) -> str:
+def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedScorer, paths: Paths) -> str:
     """Scores, gains over `reference` and what differs from it, the latest of `runs` (name -> run.json) first."""
     oof = {name: scored_rows(paths.run(name), labels.task) for name in runs}
     rows, remarks, changed = [], [], []
@@ -117,7 +117,7 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, 
         gains = ["reference", ""]
         if name != reference:
             found = labels.paired(oof[name], oof[reference])
-            gains = [number(found[0]), number(found[1])] if found else ["-", "-"]
+            gains = [format_number(found[0]), format_number(found[1])] if found else ["-", "-"]
             if found is None:
                 remarks.append(f"{name} has other targets, rows or classes, and is not compared.")
             elif found[2] < max(len(oof[name]), len(oof[reference])):
@@ -137,7 +137,7 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, 
     if n > 2:
         luck = stats.norm.ppf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
         tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
-    parts = [table(header, rows), "\n".join([said, tried, *remarks])]
+    parts = [format_table(header, rows), "\n".join([said, tried, *remarks])]
     return "\n\n".join([*parts, *([f"## What differs from {reference}"] if changed else []), *changed])
 
 
@@ -146,22 +146,27 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
     return {**run["config"], "jobs": jobs, **{name: run[name] for name in ("tables", "user_code", "versions")}}
 
 
-def _scores(run: dict[str, Any], labels: Labels) -> list[str]:
+def _scores(run: dict[str, Any], labels: PairedScorer) -> list[str]:
     """Name of the chosen candidate and three scores; dashes where the run was scored by another metric."""
     choice, used = run[CHOICE], run["config"]["competition"]["metric"]
     chosen = choice["chosen"]
     if Path(used).name != labels.metric.name or (labels.metric_code and labels.metric_code not in run["user_code"]):
         return [f"{chosen} by {used}", "-", "-", "-"]
     best, in_sample = choice["against"]["best_single"]["cv_score"], candidates_in(run)[chosen]["in_sample_score"]
-    return [chosen, number(best), number(in_sample), number(choice["procedure"]["cross_fitted_score"])]
+    return [
+        chosen,
+        format_number(best),
+        format_number(in_sample),
+        format_number(choice["procedure"]["cross_fitted_score"]),
+    ]
 
 
 def main() -> None:
     """Command line."""
-    options = command.parser(__doc__, takes=("seed", "holdout"))
+    options = cli.parser(__doc__, takes=("seed", "holdout"))
     options.add_argument("--with", dest="other", metavar="RUN", help="the run to compare with (default: the latest)")
     args = options.parse_args()
-    paths, runs, left_out = Paths.of(args.competition), {}, []
+    paths, runs, left_out = Paths.for_competition(args.competition), {}, []
     manifests = {*paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")} - {paths.run(SO_FAR) / MANIFEST}
     for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):
         try:
@@ -180,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from competition.config import CompetitionConfig, EachOnce, StrictModel, UserCode, read_yaml, validate
-from competition.metrics import PROBABILITIES, named_metric
-from competition.user_code import label
+from competition.config import CompetitionConfig, StrictModel, UniqueList, UserCodeRef, read_yaml, validate
+from competition.metrics import CLASS_TYPES, get_metric
+from competition.user_code import short_ref
 from folds.config import FoldsConfig
 from models.config import Stages
-from submissions.blend.candidates import CANDIDATES, OF_CLASSES, OF_NUMBERS
+from submissions.blend.candidates import CANDIDATES, CLASS_CANDIDATES, REGRESSION_CANDIDATES
 from submissions.blend.postprocess import STEPS
 
-Blend = Literal[*CANDIDATES] | UserCode  # type: ignore[valid-type]
-Step = Literal[*STEPS, "known_labels"] | UserCode  # type: ignore[valid-type]
+Blend = Literal[*CANDIDATES] | UserCodeRef  # type: ignore[valid-type]
+Step = Literal[*STEPS, "known_labels"] | UserCodeRef  # type: ignore[valid-type]
 
 
 class SubmissionsConfig(StrictModel):
@@ -26,7 +26,7 @@ class SubmissionsConfig(StrictModel):
     default: Blend | None = None
     """The blend that is submitted unless another candidate is better by more than `margin` standard errors and by a
     thousandth of what this one is better than a constant. Unset: shrunk_ridge, or shrunk_logits for classes."""
-    candidates: Annotated[list[Blend], EachOnce] = []
+    candidates: Annotated[list[Blend], UniqueList] = []
     """More blends to compare with the default, beside those that always are (`ALWAYS` in
     `submissions/blend/candidates.py`, which says what `file.py:function`, one of your own, has to be)."""
     weights: Literal["per_target", "shared"] = "per_target"
@@ -43,7 +43,7 @@ class SubmissionsConfig(StrictModel):
     """Draws of the paired bootstrap; a tenth, but 100 or more, for metrics that are not sums over rows, such as AUC."""
     stack: bool = True
     """Whether the stack is a candidate: small trees on what the default blend leaves."""
-    postprocess: Annotated[list[Step], EachOnce] | None = None
+    postprocess: Annotated[list[Step], UniqueList] | None = None
     """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
     where it gains out of fold by more than `margin` standard errors. Unset: clip, of numbers. `file.py:function` is one
     of your own (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table gets
@@ -61,7 +61,7 @@ class Config(StrictModel):
     @property
     def default_blend(self) -> str:
         """The blend that stands unless another is better."""
-        of_classes = self.competition.problem_type in PROBABILITIES
+        of_classes = self.competition.problem_type in CLASS_TYPES
         return self.submissions.default or ("shrunk_logits" if of_classes else "shrunk_ridge")
 
     @property
@@ -72,27 +72,31 @@ class Config(StrictModel):
     @property
     def postprocess(self) -> list[str]:
         """The post-processing steps: those of the YAML, or the usual one of numbers."""
-        of_numbers = self.competition.problem_type not in PROBABILITIES and not self.competition.decides
+        of_numbers = self.competition.problem_type not in CLASS_TYPES and not self.competition.scores_labels
         return ["clip"] * of_numbers if self.submissions.postprocess is None else list(self.submissions.postprocess)
 
     @model_validator(mode="after")
     def _submissions_fit_the_competition(self) -> Self:
-        inputs, own, metric = self.competition, self.submissions, named_metric(self.competition.metric)
-        of_classes, one_output = inputs.problem_type in PROBABILITIES, inputs.problem_type != "multiclass"
-        blends = {*(OF_CLASSES if of_classes else OF_NUMBERS)}
+        inputs, own, metric = self.competition, self.submissions, get_metric(self.competition.metric)
+        of_classes, one_output = inputs.problem_type in CLASS_TYPES, inputs.problem_type != "multiclass"
+        blends = {*(CLASS_CANDIDATES if of_classes else REGRESSION_CANDIDATES)}
         if of_classes and not (one_output and metric and metric.kind == "ranks"):
             blends -= {"mean_of_ranks"}
         others = [name for name in self.blends if name in CANDIDATES and name not in blends]
         steps = [step for step in own.postprocess or [] if step != "known_labels"]
-        senseless = [step for step in steps if inputs.decides or not one_output or (of_classes and step in STEPS)]
-        what = "labels" if inputs.decides else "probabilities" if one_output else "probabilities of several classes"
+        senseless = [step for step in steps if inputs.scores_labels or not one_output or (of_classes and step in STEPS)]
+        what = (
+            "labels" if inputs.scores_labels else "probabilities" if one_output else "probabilities of several classes"
+        )
         mistakes = {
             f"submissions names {', '.join(others)}, which is not for problem_type {inputs.problem_type} with the "
             f"metric {inputs.metric}; there are {', '.join(sorted(blends))}": others,
-            f"submissions.postprocess: {', '.join(map(label, senseless))} is not for {what}; leave it out": senseless,
+            (
+                f"submissions.postprocess: {', '.join(map(short_ref, senseless))} is not for {what}; leave it out"
+            ): senseless,
         }
         for named in (self.blends, self.postprocess):
-            labels = [label(name) for name in {*named}]
+            labels = [short_ref(name) for name in {*named}]
             twice = sorted({each for each in labels if labels.count(each) > 1})
             mistakes[f"submissions names {', '.join(twice)} of two files; rename one of the functions"] = twice
         if found := [words for words, holds in mistakes.items() if holds]:
@@ -106,7 +110,7 @@ def load_config(name: str, seed: int | None = None) -> Config:
     return validate(Config, document, path)
 
 
-def relocated(settings: Any, place: Callable[[Path], str]) -> Any:
+def rewrite_paths(settings: Any, place: Callable[[Path], str]) -> Any:
     """Settings with each path, also that of file.py:name, replaced by what `place` says of it."""
     text = json.dumps(settings, default=place, ensure_ascii=False)
     return json.loads(re.sub(r'(?<=")/[^"]+\.py(?=:\w+")', lambda named: place(Path(named[0])), text))

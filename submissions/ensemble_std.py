@@ -3,11 +3,11 @@
 import numpy as np
 
 from competition.types import Array
-from models.jobs.folder import read_predictions
-from models.jobs.plan import ALL
-from submissions.columns import jobs_of_columns
+from models.jobs.job_files import read_predictions
+from models.jobs.plan import REFIT_FOLD
 from submissions.predictor import SubmissionModel
 from submissions.run import Run
+from submissions.stage_predictions import jobs_by_column
 
 
 def ensemble_std(run: Run, model: SubmissionModel) -> Array:
@@ -20,8 +20,8 @@ def ensemble_std(run: Run, model: SubmissionModel) -> Array:
     Source: the disagreement of an ensemble as in Lakshminarayanan et al., NeurIPS 2017.
     """
     ids = run.columns.test_ids
-    columns = jobs_of_columns(run.config, run.plan).values()
-    fold_jobs = [[job for job in jobs if job.fold != ALL] for jobs in columns]
+    columns = jobs_by_column(run.config, run.plan).values()
+    fold_jobs = [[job for job in jobs if job.fold != REFIT_FOLD] for jobs in columns]
     members = []
     for member in range(max(map(len, fold_jobs))):  # by seed, then fold: all columns have the same fold in a member
         files = [jobs[member % len(jobs)].test_file(run.plan.test_key) for jobs in fold_jobs]

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from competition import command
+from competition import cli
 from competition.config import find_config
 from competition.errors import ConfigError
 from competition.paths import Paths
@@ -19,12 +19,11 @@ from folds import make
 from folds.make import make_folds, write_folds
 from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
-from models.jobs.plan import plan as make_plan
-from models.jobs.plan import require_answer
+from models.jobs.plan import make_plan, require_reuse_or_retrain
 from models.jobs.resume import resume
 from models.jobs.scheduler import Queue
 from models.jobs.train import exit_status, failure_policy, train
-from submissions.budgeted import command_start, full_in_time
+from submissions.budget_run import command_start, full_in_time
 from submissions.build_submission import build_submission
 from submissions.check import check
 from submissions.config import load_config
@@ -41,12 +40,12 @@ def full(options: Namespace) -> int:
     started = command_start()
     require_possible(options)
     if options.holdout:  # the competition without some of its training rows
-        with command.locked(Paths.of(options.competition), wait=True):
+        with cli.locked(Paths.for_competition(options.competition), wait=True):
             say(hold_out(options.held_out_of, options.holdout, options.seed))
-    config, paths = load_config(options.competition, options.seed), Paths.of(options.competition)
+    config, paths = load_config(options.competition, options.seed), Paths.for_competition(options.competition)
     competition = config.competition
 
-    with command.locked(paths, wait=True):
+    with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables
         folds = make_folds(competition, config.folds, tables.train, tables.test, paths)  # training rows -> fold of each
         lines = check(config, tables, folds, here=options.executor == "local")  # all mistakes at once
@@ -55,13 +54,13 @@ def full(options: Namespace) -> int:
         write_folds(folds, competition, config.folds, tables.train, tables.test, paths)
         say(make.describe(folds, competition, tables.train))
 
-    with command.training(paths):
+    with cli.training(paths):
         if options.earlier:
             resume(options.earlier, paths)
         stages = dict(config.stages) if options.budget is None else with_more_seeds(dict(config.stages))
         plan = make_plan(competition, stages, paths, options.reuse)  # stage, seed, fold -> job
         if not options.reuse and not options.retrain:
-            require_answer(plan)
+            require_reuse_or_retrain(plan)
         with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
             if options.budget is not None:
                 return full_in_time(options, config, paths, plan, executor, started)
@@ -75,7 +74,7 @@ def full(options: Namespace) -> int:
 
     left_out = left_out_of(plan, results)
     config, plan = finished_part(config, plan)
-    with command.locked(paths, wait=True):
+    with cli.locked(paths, wait=True):
         run = open_run(config, paths, plan, left_out)
         run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: n_seconds})
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
@@ -98,8 +97,8 @@ def require_possible(options: Namespace) -> None:
 
 def main() -> int:
     """Command line."""
-    return full(command.parser(__doc__, "full").parse_args())
+    return full(cli.parser(__doc__, "full").parse_args())
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

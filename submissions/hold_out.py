@@ -11,34 +11,34 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
+from competition.dataset import without_extra_rows
 from competition.errors import ConfigError
 from competition.files import derive_seed, read_text_table, write_atomically, write_table
 from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
-from competition.tables import own_rows
-from competition.task import task_of, to_sample
+from competition.task import build_task, to_sample
 from competition.yaml_files import dump_yaml
-from folds.groups import groups_of
-from folds.splitters import divide
-from models.config import FileStage
+from folds.groups import compute_groups
+from folds.splitters import assign_folds
+from models.base_config import FileConfig
 from submissions.config import Config, load_config
 
 
 def hold_out(name: str, share: float, seed: int | None = None) -> str:
     """Write the competition without `share` of its training rows; returns what was done, in words."""
     config = load_config(name, seed)
-    if made_elsewhere := [name for name, stage in config.stages.items() if isinstance(stage, FileStage)]:
+    if made_elsewhere := [name for name, stage in config.stages.items() if isinstance(stage, FileConfig)]:
         raise ConfigError(
             f"--holdout trains every stage without the rows that are kept out, and {', '.join(made_elsewhere)} (kind "
             "file) brings predictions made elsewhere. Leave such stages out."
         )
     competition, yaml_file = config.competition, holdout_yaml(name, share)
-    own = own_rows(prepare(competition).train)
+    own = without_extra_rows(prepare(competition).train)
     held_out = held_out_ids(config, own, share)
     raw = read_text_table(competition.train).set_index(competition.id, drop=False)
     rows = raw[raw.index.isin(held_out)]
-    task = task_of(competition)
-    of_class_0 = to_sample(task, np.zeros((len(rows), len(task.scored))))
+    task = build_task(competition)
+    of_class_0 = to_sample(task, np.zeros((len(rows), len(task.scored_columns))))
     tables = {
         "train": raw.drop(rows.index),
         "test": rows[[competition.id, *competition.inputs]],
@@ -50,10 +50,10 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
         tables["file"] = theirs[~theirs["id"].isin(held_out)]
     document = config.model_dump(mode="json", exclude_unset=True)
     for key, table in tables.items():
-        file = Paths.of(str(yaml_file)).raw / f"{'folds' if key == 'file' else key}.csv"
+        file = Paths.for_competition(str(yaml_file)).raw / f"{'folds' if key == 'file' else key}.csv"
         write_table(file, table)
         document["folds" if key == "file" else "competition"][key] = str(file.resolve())
-    document["competition"]["holdout_of"] = Paths.of(name).name
+    document["competition"]["holdout_of"] = Paths.for_competition(name).name
     document["competition"].pop("kaggle", None)  # its submission is of training rows
     write_atomically(yaml_file, dump_yaml(document))
     part = f"{len(rows)} of {len(own)} training rows ({len(rows) / len(own):.0%})"
@@ -69,11 +69,11 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     """
     competition, folds = config.competition, config.folds
     if folds.kind not in ("column", "file"):
-        n_groups = int(groups_of(folds, table, competition).max()) + 1
+        n_groups = int(compute_groups(folds, table, competition).max()) + 1
         n_folds = Fraction(share).limit_denominator(max(2, min(20, n_groups))).denominator
         n_folds -= folds.kind == "time"  # one more block is before the first fold
         kind = "stratified" if folds.kind == "kfold" and competition.classes else folds.kind
         folds = folds.model_copy(update={"n_folds": n_folds, "kind": kind})
-    fold_of = divide(folds, table, competition, derive_seed(competition.seed, "holdout"))[0]
+    fold_of = assign_folds(folds, table, competition, derive_seed(competition.seed, "holdout"))[0]
     n_folds = int(fold_of.max()) + 1
     return set(table[competition.id][fold_of >= n_folds - max(1, round(share * n_folds))])

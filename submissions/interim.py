@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
-from competition.paths import Paths, shown
-from models.jobs.plan import Plan
+from competition.paths import Paths, display_path
+from models.jobs.plan import JobPlan
 from models.jobs.scheduler import JobResult, Task
 from submissions.build_submission import build_submission
 from submissions.config import Config
@@ -26,7 +26,9 @@ class InterimSubmissions:
         first_at_once: whether the first one does not wait until it would take its share of the time.
     """
 
-    def __init__(self, paths: Paths, current: Callable[[], tuple[Config, Plan]], first_at_once: bool = False) -> None:
+    def __init__(
+        self, paths: Paths, current: Callable[[], tuple[Config, JobPlan]], first_at_once: bool = False
+    ) -> None:
         self.paths = paths
         self.current = current
         self.first_at_once = first_at_once
@@ -60,10 +62,10 @@ class InterimSubmissions:
             print(f"no submission of the finished stages yet: {result.error}")
 
 
-def submit_finished(config: Config, paths: Paths, plan: Plan) -> JobResult:
+def submit_finished(config: Config, paths: Paths, plan: JobPlan) -> JobResult:
     """In a worker: build the submission of the stages and seeds that are finished."""
     config, plan = finished_part(config, plan)
     submission = build_submission(open_run(config, paths, plan), interim=True)
-    file = shown(submission.folder / SUBMISSION_FILE)
+    file = display_path(submission.folder / SUBMISSION_FILE)
     line = f"submission of {', '.join(config.stages)}: {file}"
     return JobResult("submission", lines=(line,))

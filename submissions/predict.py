@@ -9,27 +9,27 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from competition import command
-from competition.clean import listed
-from competition.config import require_own_products
+from competition import cli
+from competition.clean import join_first
+from competition.config import require_owned_outputs
+from competition.dataset import INPUT_KEY
 from competition.errors import ConfigError
 from competition.files import digest, read_text_table, write_table
-from competition.paths import Paths, shown
+from competition.paths import Paths, display_path
 from competition.prepare import prepare_test
-from competition.tables import INPUT_KEY
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
-from submissions.columns import predictions_of
 from submissions.predictor import load_model
 from submissions.run import latest_run, require_same_code
-from submissions.sample import write_submission
+from submissions.stage_predictions import load_test_predictions
+from submissions.submission_file import write_submission
 
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     """Predict the rows of `test_file` with the chosen submission of the latest run; returns the file written."""
-    paths = Paths.of(name)
+    paths = Paths.for_competition(name)
     if name.endswith((".yaml", ".yml")):
-        require_own_products(paths, Path(name))
+        require_owned_outputs(paths, Path(name))
     run = latest_run(name)
     config, competition, stored = run.config, run.config.competition, run.stored
     require_same_code(config, stored)
@@ -38,34 +38,34 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
     new = Paths(paths.name, folder / "test.parquet")
     write_table(new.test, table)
-    jobs = [job for job in run.plan.jobs if job.in_column]
+    jobs = [job for job in run.plan.jobs if job.predicts_test]
     with closing(LocalExecutor(n_workers)) as executor:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
     kept = list(table[competition.id])
-    scored = load_model(run).predict(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
+    scored = load_model(run).predict(load_test_predictions(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
     sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, kept, scored, stored["label_means"])
     if dropped:
-        print(f"{len(dropped)} rows cannot be read and get {run.what_fills}: {listed(dropped)}")
+        print(f"{len(dropped)} rows cannot be read and get {run.what_fills}: {join_first(dropped)}")
     return file
 
 
 def main() -> None:
     """Command line."""
-    options = command.parser(__doc__, takes=("workers", "holdout"))
+    options = cli.parser(__doc__, takes=("workers", "holdout"))
     options.add_argument("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows")
     options.add_argument("--out", type=Path, help="copy of the submission")
     args = options.parse_args()
     if args.out and args.out.is_dir():
         raise ConfigError(f"--out must be a file; {args.out} is a folder.")
-    with command.locked(Paths.of(args.competition)):
+    with cli.locked(Paths.for_competition(args.competition)):
         written = predict(args.competition, args.test, args.workers)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(written, args.out)
-    print(f"Written: {shown(args.out or written)}")
+    print(f"Written: {display_path(args.out or written)}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

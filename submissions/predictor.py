@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from competition.dataset import INPUT_KEY
 from competition.files import read_json, read_table
-from competition.tables import INPUT_KEY
 from competition.task import Task
 from competition.types import Array
-from competition.user_code import label
-from submissions.blend.decisions import Decision
-from submissions.blend.postprocess import apply_all, stored_steps
+from competition.user_code import short_ref
+from submissions.blend.decision_rules import Decision
+from submissions.blend.postprocess import apply_all, saved_steps
+from submissions.blend.serialization import Predictor, from_json
 from submissions.blend.stacks import LIGHTGBM_STACK
-from submissions.blend.stored import Fitted, from_json
-from submissions.columns import jobs_of_columns
 from submissions.run import BLEND, CHOICE, KNOWN_LABELS, STACK, Run, fitted_file
+from submissions.stage_predictions import jobs_by_column
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SubmissionModel:
     task: Task
     candidate: Callable[[Array], Array]
     decision: Decision | None
-    steps: list[dict[str, Fitted]]
+    steps: list[dict[str, Predictor]]
     known_labels: pd.DataFrame | None
 
     def predict(self, P: Array, inputs: list[str], decided: bool = True) -> Array:
@@ -60,11 +60,11 @@ class SubmissionModel:
 def load_model(run: Run) -> SubmissionModel:
     """The model behind the submission of a finished run."""
     choice = run.part(CHOICE)
-    code_refs = {label(step): step for step in run.config.postprocess}
-    steps = [stored_steps(choice["postprocessing"][target], code_refs) for target in run.task.targets]
+    code_refs = {short_ref(step): step for step in run.config.postprocess}
+    steps = [saved_steps(choice["postprocessing"][target], code_refs) for target in run.task.targets]
     known_labels = None
     if KNOWN_LABELS in choice["files"]:
-        known_labels = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)[run.task.scored]
+        known_labels = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)[run.task.scored_columns]
     return SubmissionModel(
         task=run.task,
         candidate=load_candidate(run, choice["chosen"]),
@@ -78,9 +78,9 @@ def load_candidate(run: Run, name: str) -> Callable[[Array], Array]:
     """What predicts (n_rows, n_outputs) by a candidate of a finished run from its columns."""
     run.part(STACK if name == LIGHTGBM_STACK else BLEND)  # checks its files
     names = run.stored["columns"]
-    code_refs = {label(blend): blend for blend in run.config.blends}
+    code_refs = {short_ref(blend): blend for blend in run.config.blends}
     predictor = from_json(read_json(run.folder / fitted_file(name)), code_refs.get(name, run.config.default_blend))
-    positions = [names.index(column) for column in jobs_of_columns(run.config, run.plan)]
+    positions = [names.index(column) for column in jobs_by_column(run.config, run.plan)]
 
     def predict(P: Array) -> Array:
         all_columns = np.zeros((len(P), len(names), P.shape[2]))  # a bundle lacks the columns without weight

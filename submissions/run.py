@@ -29,16 +29,16 @@ from competition.config import validate
 from competition.errors import DataError, NothingToSubmit
 from competition.files import digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import Metric
-from competition.paths import PROJECT, Paths, shown
-from competition.task import Task, metric_of, task_of
+from competition.paths import PROJECT, Paths, display_path
+from competition.task import Task, build_metric, build_task
 from competition.user_code import user_code_files
-from models.jobs.folder import recorded_failure
-from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of
+from models.jobs.job_files import recorded_failure
+from models.jobs.plan import REFIT_FOLD, REPORT, Job, JobPlan, jobs_of
 from models.jobs.scheduler import JobResult
 from submissions.blend.candidates import CANDIDATES
-from submissions.columns import Columns, load_columns
-from submissions.config import Config, relocated
-from submissions.words import table
+from submissions.config import Config, rewrite_paths
+from submissions.formatting import format_table
+from submissions.stage_predictions import StagePredictions, load_stage_predictions
 
 MANIFEST = "run.json"
 BLEND, STACK, CHOICE = "blend", "stack", "choice"
@@ -49,9 +49,9 @@ STAGES, KNOWN_LABELS = "stages.parquet", "known_labels.csv"
 SO_FAR = "so_far"
 """Folder of the submission of the stages that are finished while others train."""
 CODE = (
-    "submissions/blend/*.py", "submissions/build_submission.py", "submissions/columns.py",
-    "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/sample.py", "submissions/selection.py",
-    "competition/*metrics.py", "competition/task.py",
+    "submissions/blend/*.py", "submissions/build_submission.py", "submissions/stage_predictions.py",
+    "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/submission_file.py",
+    "submissions/selection.py", "competition/*metrics.py", "competition/task.py",
 )  # fmt: skip
 """What the files of a run depend on in addition to the jobs and the settings; so do these packages."""
 PACKAGES = (
@@ -104,24 +104,24 @@ class Run:
     folder: Path
     config: Config
     paths: Paths
-    plan: Plan
+    plan: JobPlan
     left_out: Sequence[LeftOut] = field(default=())
     worker_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:
         """What predictions are scored by."""
-        return metric_of(self.config.competition)
+        return build_metric(self.config.competition)
 
     @property
     def task(self) -> Task:
         """What is predicted."""
-        return task_of(self.config.competition)
+        return build_task(self.config.competition)
 
     @cached_property
-    def columns(self) -> Columns:
+    def columns(self) -> StagePredictions:
         """All columns with ids, folds and labels; DataError if predictions do not fit the tables."""
-        return load_columns(self.config, self.plan)
+        return load_stage_predictions(self.config, self.plan)
 
     def oof_table(self) -> pd.DataFrame:
         """Ids, folds, labels (under the names of the targets) and all out-of-fold columns (`column output`)."""
@@ -154,7 +154,7 @@ class Run:
     @property
     def what_fills(self) -> str:
         """What rows that cannot be read get, in words."""
-        if not self.task.decides:
+        if not self.task.scores_labels:
             return "the mean of the training labels"
         return "the mean grade" if self.task.problem_type == "ordinal" else "the commonest class"
 
@@ -174,13 +174,13 @@ class Run:
         return self.candidates[self.chosen]["weights"]
 
 
-def open_run(config: Config, paths: Paths, plan: Plan, left_out: Sequence[LeftOut] = ()) -> Run:
+def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
     """The run of a configuration and its plan, all of its jobs finished. Reads digests, no predictions."""
     if not config.stages:
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
     # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and user_code.
     settings = config.model_dump(exclude={"competition": {"answers", "kaggle"}, "folds": {"file"}})
-    portable = {**relocated(settings, lambda path: path.name), "user_code": code_of_user(config)}
+    portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
     name = digest({"config": portable, "tables": table_digests(paths), "keys": plan.keys}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
     code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
@@ -188,16 +188,16 @@ def open_run(config: Config, paths: Paths, plan: Plan, left_out: Sequence[LeftOu
     return Run(name, made_from, paths.run(name), config, paths, plan, left_out)
 
 
-def unfinished_seeds(plan: Plan) -> set[tuple[str, int]]:
+def unfinished_seeds(plan: JobPlan) -> set[tuple[str, int]]:
     """Stage and seed of each job that is not finished, or that has pseudo-labels of such a job."""
     return {
         (job.stage, job.seed)
         for job in plan.jobs
-        if not all(each.has_predicted(plan.test_key) for each in (job, *job.needs))
+        if not all(each.has_predicted(plan.test_key) for each in (job, *job.dependencies))
     }
 
 
-def finished_part(config: Config, plan: Plan) -> tuple[Config, Plan]:
+def finished_part(config: Config, plan: JobPlan) -> tuple[Config, JobPlan]:
     """The configuration and plan of the seeds of which all jobs are finished, refits included, and of their stages."""
     unfinished, stages = unfinished_seeds(plan), {}
     for name, stage in config.stages.items():
@@ -208,7 +208,7 @@ def finished_part(config: Config, plan: Plan) -> tuple[Config, Plan]:
     return config.model_copy(update={"stages": stages}), replace(plan, jobs=jobs, keys=keys, stages=stages)
 
 
-def left_out_of(plan: Plan, results: dict[str, JobResult]) -> list[LeftOut]:
+def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
     """Return the seeds with a job that is not finished, each with why one of its jobs is not.
 
     Args:
@@ -216,7 +216,7 @@ def left_out_of(plan: Plan, results: dict[str, JobResult]) -> list[LeftOut]:
     """
     left_out = []
     for stage, seed in sorted(unfinished_seeds(plan)):
-        jobs = [job for job in plan.of(stage) if job.seed == seed]
+        jobs = [job for job in plan.jobs_of_stage(stage) if job.seed == seed]
         ends = [results.get(job.title) or recorded_failure(job) for job in jobs if not job.has_predicted(plan.test_key)]
         reasons = sorted([end for end in ends if end.status != "ok"], key=lambda end: end.status != "failed")
         if reasons:
@@ -233,13 +233,13 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
     """What is left out, as a table for the terminal, and where the tracebacks are; nothing if nothing is."""
     if not left_out:
         return ""
-    lines = ["Left out:", "", table(LEFT_OUT_HEADER, [each.row for each in left_out]), *tracebacks(left_out)]
+    lines = ["Left out:", "", format_table(LEFT_OUT_HEADER, [each.row for each in left_out]), *tracebacks(left_out)]
     return "\n".join(lines)
 
 
 def tracebacks(left_out: Sequence[LeftOut]) -> list[str]:
     """Return a line for each traceback of what is left out."""
-    return [f"traceback of {each.stage}: {shown(each.log)}" for each in left_out if each.log is not None]
+    return [f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None]
 
 
 def name_of_latest(paths: Paths) -> str:
@@ -249,7 +249,7 @@ def name_of_latest(paths: Paths) -> str:
 
 def latest_run(competition: str) -> Run:
     """The run of a competition that was written last, as its folder holds it; needs no table."""
-    paths = Paths.of(competition)
+    paths = Paths.for_competition(competition)
     if not (name := name_of_latest(paths)):
         raise DataError(
             f"{paths.root} must hold a finished run; run ./run.sh full {competition} first, and look at the name."
@@ -259,7 +259,7 @@ def latest_run(competition: str) -> Run:
     config = validate(Config, stored["config"], folder / MANIFEST)
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
     jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
-    made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths)
+    made = JobPlan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths)
     left_out = [LeftOut(**{**each, "log": each["log"] and Path(each["log"])}) for each in stored.get("left_out", [])]
     return Run(stored["run"], stored["made_from"], folder, config, paths, made, left_out)
 
@@ -290,7 +290,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     No rows where it scored labels and `task` scores predictions, or the other way round, or had other classes.
     """
     stored = read_manifest(folder, CHOICE)
-    is_same = stored[CHOICE].get("decides", False) == task.decides
+    is_same = stored[CHOICE].get("decides", False) == task.scores_labels
     is_same &= stored["config"]["competition"].get("classes", []) == task.classes
     rows = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
     return rows if is_same else rows.head(0)
@@ -312,7 +312,7 @@ def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
     return stored
 
 
-def code_of_user(config: Config) -> list[list[str]]:
+def user_code_of(config: Config) -> list[list[str]]:
     """Name and digest of each file of the user's code that the settings name, and of the modules that it imports."""
     files = user_code_files(config.model_dump())
     return sorted([file.name, sha256_of(file) if file.exists() else "gone"] for file in files)
@@ -320,7 +320,7 @@ def code_of_user(config: Config) -> list[list[str]]:
 
 def require_same_code(config: Config, stored: dict[str, Any]) -> None:
     """A DataError if the user's code that the settings name has changed since the run wrote `stored`."""
-    if changed := [found[0] for found in code_of_user(config) if found not in stored["user_code"]]:
+    if changed := [found[0] for found in user_code_of(config) if found not in stored["user_code"]]:
         raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again.")
 
 
@@ -339,7 +339,7 @@ def _digests(job: Job, test_key: str) -> list[str]:
     test = job.test_file(test_key)
     if not job.has_predicted(test_key):
         raise DataError(f"{job.folder} is not finished, or has not predicted the test table. Run ./run.sh train.")
-    if job.fold == ALL:
+    if job.fold == REFIT_FOLD:
         return [job.name, sha256_of(test)]
     known = read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]
     if not job.oof_file.is_file() or sha256_of(job.oof_file) != known:

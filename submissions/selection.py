@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from competition.dataset import INPUT_KEY, without_extra_rows
 from competition.errors import DataError
 from competition.files import derive_seed, read_table
-from competition.tables import INPUT_KEY, own_rows
 from competition.types import Array
-from competition.user_code import label
-from submissions.blend.candidates import ALWAYS, ALWAYS_OF_CLASSES, candidate
-from submissions.blend.crossfit import (
+from competition.user_code import short_ref
+from submissions.blend.candidates import ALWAYS_CLASSES, ALWAYS_REGRESSION, candidate
+from submissions.blend.cross_fitting import (
     Comparison,
     CrossFitted,
-    Rule,
-    choose,
-    compare,
+    SelectionRule,
+    apply_decision,
+    apply_rule,
+    as_scored,
+    compare_to_default,
     cross_fit,
-    decide,
-    labelled,
-    scored,
+    select_candidate,
 )
-from submissions.blend.decisions import Decision
-from submissions.blend.postprocess import Chain, choose_steps
-from submissions.blend.problem import Matrices
+from submissions.blend.decision_rules import Decision
+from submissions.blend.postprocess import PostprocessChain, choose_steps
 from submissions.blend.stacks import LIGHTGBM_STACK, Stacked
+from submissions.blend.weight_problem import BlendData
 from submissions.predictor import SubmissionModel
 from submissions.run import Run, by_complexity, name_of_latest, scored_rows
 
@@ -52,7 +52,7 @@ class ScoredCandidate:
 
     def predict(self, P: Array) -> Array:
         """Labels or predictions, (n_rows, n_scored), for columns P (n_rows, n_columns, n_outputs)."""
-        return labelled(self.decision, self.predictions.fitted.predict(P))
+        return apply_decision(self.decision, self.predictions.fitted.predict(P))
 
 
 @dataclass(frozen=True)
@@ -74,70 +74,70 @@ class Selection:
     reason: str
     same_as_default: list[str]
     chosen_blend: str
-    steps: Chain
+    steps: PostprocessChain
     cross_fitted: Array
     chosen_without_fold: list[str]
 
 
-def selection_rule(run: Run) -> Rule:
+def selection_rule(run: Run) -> SelectionRule:
     """The rule of selection as the YAML sets it."""
     settings, columns = run.config.submissions, run.columns
-    return Rule(
+    return SelectionRule(
         metric=run.metric,
         task=run.task,
         y=columns.y,
         folds=columns.folds,
         groups=columns.groups,
-        default=label(run.config.default_blend),
+        default=short_ref(run.config.default_blend),
         margin=settings.margin,
         draws=settings.bootstrap,
         seed=run.config.competition.seed,
     )
 
 
-def matrices_of(run: Run, P: Array) -> Matrices:
+def blend_data(run: Run, P: Array) -> BlendData:
     """What the candidates are fitted on: columns P (n_rows, n_columns, n_outputs) with their labels."""
     settings, columns, seed = run.config.submissions, run.columns, run.config.competition.seed
     seeds = tuple(derive_seed(seed, "blend", name) for name in run.task.targets)
     tuned = settings.trials, settings.weight_trials, seeds
     rows = P, columns.y, columns.folds
-    return Matrices(*rows, run.metric, settings.weights, *tuned, run.task.has_probabilities)
+    return BlendData(*rows, run.metric, settings.weights, *tuned, run.task.has_probabilities)
 
 
-def candidates_of(run: Run, m: Matrices) -> list[str]:
+def candidates_of(run: Run, m: BlendData) -> list[str]:
     """The blends that are compared: those that always are, then those that the YAML names."""
     if not m.has_probabilities:
-        always = [*ALWAYS, *([] if m.exact else ["optuna"])]
+        always = [*ALWAYS_REGRESSION, *([] if m.exact else ["optuna"])]
     else:
-        always = [*ALWAYS_OF_CLASSES, *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.n_outputs == 1)]
+        always = [*ALWAYS_CLASSES, *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.n_outputs == 1)]
     return list(dict.fromkeys([*always, *run.config.blends]))
 
 
-def fit_candidates(run: Run, rule: Rule) -> dict[str, ScoredCandidate]:
+def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
     """All blends and, unless the YAML excludes it, the stack on the default blend, from simple to complex."""
-    data = matrices_of(run, run.columns.oof)
-    predictions = {label(blend): cross_fit(candidate(blend), data) for blend in candidates_of(run, data)}
+    data = blend_data(run, run.columns.oof)
+    predictions = {short_ref(blend): cross_fit(candidate(blend), data) for blend in candidates_of(run, data)}
     if run.config.submissions.stack:
         stack = cross_fit(Stacked(candidate(run.config.default_blend)), data)
         predictions[LIGHTGBM_STACK] = _without_untried_corrections(rule, stack, predictions[rule.default])
     return {
-        name: ScoredCandidate(each, rule.judged(each), rule.decision(each.cross_fitted, rule.scored))
+        name: ScoredCandidate(each, rule.judged(each), rule.decision(each.cross_fitted, rule.has_fold))
         for name, each in by_complexity(predictions).items()
     }
 
 
-def _without_untried_corrections(rule: Rule, stack: CrossFitted, default: CrossFitted) -> CrossFitted:
+def _without_untried_corrections(rule: SelectionRule, stack: CrossFitted, default: CrossFitted) -> CrossFitted:
     """The stack with corrections of those outputs only in which it corrects a held-out row: others have no score."""
-    is_tried = (stack.cross_fitted != default.cross_fitted)[rule.scored].any(axis=0)
+    is_tried = (stack.cross_fitted != default.cross_fitted)[rule.has_fold].any(axis=0)
     in_sample = np.where(is_tried, stack.in_sample, default.in_sample)
     return replace(stack, in_sample=in_sample, fitted=stack.fitted.only(is_tried))
 
 
-def select(run: Run, rule: Rule) -> Selection:
+def select(run: Run, rule: SelectionRule) -> Selection:
     """Fit all candidates, compare each with the default, choose one and its post-processing."""
     candidates = fit_candidates(run, rule)
     predictions = {name: each.scored for name, each in candidates.items()}
-    chosen, reason, compared, same = decide(rule, predictions)
+    chosen, reason, compared, same = select_candidate(rule, predictions)
     blends = {name: each for name, each in compared.items() if name not in (*same, LIGHTGBM_STACK)}
     steps = [step for step in run.config.postprocess if step != "known_labels"]
     if run.plan.n_folds < MIN_FOLDS:
@@ -149,14 +149,16 @@ def select(run: Run, rule: Rule) -> Selection:
         chosen=chosen,
         reason=reason,
         same_as_default=same,
-        chosen_blend=choose(rule, blends, rule.scored)[0],
-        steps=choose_steps(rule, steps, predictions[chosen].cross_fitted, rule.scored),
+        chosen_blend=apply_rule(rule, blends, rule.has_fold)[0],
+        steps=choose_steps(rule, steps, predictions[chosen].cross_fitted, rule.has_fold),
         cross_fitted=y_pred,
         chosen_without_fold=chosen_without_fold,
     )
 
 
-def cross_fit_procedure(rule: Rule, predictions: dict[str, CrossFitted], steps: list[str]) -> tuple[Array, list[str]]:
+def cross_fit_procedure(
+    rule: SelectionRule, predictions: dict[str, CrossFitted], steps: list[str]
+) -> tuple[Array, list[str]]:
     """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each fold.
 
     For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, each
@@ -166,9 +168,9 @@ def cross_fit_procedure(rule: Rule, predictions: dict[str, CrossFitted], steps: 
     y_pred = np.full(predictions[rule.default].in_sample.shape, np.nan)
     chosen_without_fold = []
     for fold in range(len(predictions[rule.default].nested)):
-        name, *_ = decide(rule, predictions, fold)
+        name, *_ = select_candidate(rule, predictions, fold)
         in_fold = rule.folds == fold
-        chain = choose_steps(rule, steps, predictions[name].nested[fold], rule.scored & ~in_fold)
+        chain = choose_steps(rule, steps, predictions[name].nested[fold], rule.has_fold & ~in_fold)
         y_pred[in_fold] = chain.apply(predictions[name].cross_fitted[in_fold])
         chosen_without_fold.append(name)
     return y_pred, chosen_without_fold
@@ -188,14 +190,14 @@ def submission_model(run: Run, selection: Selection) -> SubmissionModel:
 
 def known_labels(run: Run) -> pd.DataFrame:
     """Mean label of each input of the training table (its index), or of classes the most probable one."""
-    task, train = run.task, own_rows(read_table(run.paths.train))
-    truth = pd.DataFrame(task.truth(train[task.targets].to_numpy()), index=train[INPUT_KEY])
+    task, train = run.task, without_extra_rows(read_table(run.paths.train))
+    truth = pd.DataFrame(task.one_hot(train[task.targets].to_numpy()), index=train[INPUT_KEY])
     means = truth.groupby(level=0).mean().dropna(how="all")
-    labels = task.likeliest(means.to_numpy()) if task.decides else means.to_numpy()
-    return pd.DataFrame(labels, means.index, task.scored)
+    labels = task.default_labels(means.to_numpy()) if task.scores_labels else means.to_numpy()
+    return pd.DataFrame(labels, means.index, task.scored_columns)
 
 
-def drop_one(run: Run, rule: Rule, default: Array) -> dict[str, dict[str, float]]:
+def leave_one_stage_out(run: Run, rule: SelectionRule, default: Array) -> dict[str, dict[str, float]]:
     """Cross-fitted score of the default blend refitted without each stage, and its paired difference to the whole.
 
     `default`, (n_rows, n_scored), is what the metric scores of the default blend of all stages.
@@ -204,32 +206,34 @@ def drop_one(run: Run, rule: Rule, default: Array) -> dict[str, dict[str, float]
     stages = sorted(run.config.stages) if len(run.config.stages) > 1 else []
     predictions = {"all stages": default}
     for stage in stages:
-        data = matrices_of(run, columns.oof[:, ~columns.of(stage)])
-        predictions[stage] = scored(rule, candidate(run.config.default_blend), data)
-    compared = compare(replace(rule, default="all stages"), predictions, rule.scored)
+        data = blend_data(run, columns.oof[:, ~columns.stage_mask(stage)])
+        predictions[stage] = as_scored(rule, candidate(run.config.default_blend), data)
+    compared = compare_to_default(replace(rule, default="all stages"), predictions, rule.has_fold)
     return {stage: asdict(compared[stage]) for stage in stages}
 
 
-def against_best_stage(rule: Rule, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:
+def compare_to_best_stage(rule: SelectionRule, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:
     """Paired difference of the submission to the stage with the best score on these rows, which favours it a little."""
     scores = {stage: rule.score(stage_pred) for stage, stage_pred in stages.items()}
     best = max(scores, key=lambda stage: np.nan_to_num(rule.gain(scores[stage]), nan=-np.inf))
     return {"cv_score": scores[best], **_against(rule, y_pred, best, stages[best])}
 
 
-def against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
+def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dict[str, Any] | None:
     """Paired difference to the latest run before this one, on the rows of both; None if there are none to compare."""
     name = name_of_latest(run.paths)
     if name in ("", run.name):
         return None
     try:
-        before = scored_rows(run.paths.run(name), run.task).reindex(index=run.columns.ids, columns=run.task.scored)
+        before = scored_rows(run.paths.run(name), run.task).reindex(
+            index=run.columns.ids, columns=run.task.scored_columns
+        )
     except DataError:  # that run is not finished, or its files are gone or changed
         return None
     return _against(rule, y_pred, name, before.to_numpy()) if before.notna().all(axis=1).any() else None
 
 
-def _against(rule: Rule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
-    both = rule.scored & np.isfinite(other).all(axis=1)
-    paired = compare(replace(rule, default="other"), {"other": other, "own": y_pred}, both)["own"]
+def _against(rule: SelectionRule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
+    both = rule.has_fold & np.isfinite(other).all(axis=1)
+    paired = compare_to_default(replace(rule, default="other"), {"other": other, "own": y_pred}, both)["own"]
     return {"name": name, "difference": paired.difference, "standard_error": paired.standard_error}

@@ -7,7 +7,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ -n "${VIRTUAL_ENV:-}" ] || . "$here/.venv/bin/activate"
-upgrade=$(git -C "$here" stash create) # a commit of the files as they are; nothing where all is committed
+upgrade=$(git -C "$here" stash create) # a commit of the current files; empty if everything is committed
 upgrade=${upgrade:-$(git -C "$here" rev-parse HEAD)}
 folder=$(mktemp -d)
 trap 'git -C "$here" worktree remove --force "$folder/project"; rm -rf "$folder"' EXIT

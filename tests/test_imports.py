@@ -70,6 +70,6 @@ def test_no_file_is_longer_than_400_lines() -> None:
 
 
 def test_commands_that_answer_in_seconds_do_not_import_torch() -> None:
-    quick = "folds.show, models.jobs.train, submissions.check, submissions.full, submissions.new.__main__"
+    quick = "folds.diagnose, models.jobs.train, submissions.check, submissions.full, submissions.new.__main__"
     code = f"import sys, {quick}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0

@@ -1,1 +1,1 @@
-"""What a network or a tree reads: conformers, features, tokens, weights, and their caches."""
+"""Inputs of networks and trees: conformers, features, tokens, pretrained weights, and their caches."""

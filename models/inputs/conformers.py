@@ -1,10 +1,14 @@
-"""3-D conformers of molecules by RDKit, from the canonical SMILES, with a bound on iterations and never on time.
+"""3-D conformers of molecules by RDKit, from the canonical SMILES.
 
-First the molecule: salts are cut down and the open ends of polymers closed, as the settings say. Then its coordinates;
-each step is tried where the one before fails: ETKDG version 3; ETKDG from random coordinates; distances alone, without
-what ETKDG knows of torsions and rings, for strained cages; flat 2-D coordinates. All but the last are relaxed in MMFF.
-Sources: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 (MMFF in RDKit); Wang et al., MMPolymer,
-CIKM 2024 (caps of carbon).
+The number of iterations is limited, never the time, so that the result does not depend on the machine.
+
+First, the molecule is prepared: settings may select the largest fragment of a salt and close the
+open ends of a polymer. Then it is embedded by the first method that succeeds: ETKDG version 3;
+ETKDG from random coordinates; distance geometry without the torsion and ring knowledge of ETKDG,
+for strained cages; flat 2-D coordinates. All but the last are relaxed with MMFF.
+
+Sources: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 (MMFF in RDKit);
+Wang et al., MMPolymer, CIKM 2024 (carbon caps).
 """
 
 from functools import partial, reduce
@@ -17,98 +21,132 @@ from rdkit.Chem import AllChem, rdDepictor, rdDistGeom
 
 from models.inputs.cache import Array, Cache
 
-SEED = 42  # of the embedding, as in unimol_tools; a molecule has the same conformers in the whole project
+SEED = 42  # of the embedding, as in unimol_tools; a molecule has the same conformers in the entire project
 EMBED_ATTEMPTS = 10
 MMFF_ITERATIONS = 200
+EMBED_METHODS = ("", "random", "distances")
+"""ETKDG, ETKDG from random coordinates, and distance geometry only, in the order in which they are tried."""
 
 
 def conformer_cache(root: Path, **settings: Any) -> Cache:
-    """Cache of conformers: arrays (n_atoms, 1 + 3 * conformers), hydrogens included.
+    """Return the cache of conformers: arrays (n_atoms, 1 + 3 * n_conformers), hydrogens included.
 
-    Columns are the atomic number, then the coordinates in angstrom of each conformer. The settings are conformers,
-    fragments and repeat_units of `models.settings.ConformerStage`.
+    The columns are the atomic number, then the coordinates of each conformer in angstrom.
+
+    Args:
+        root: folder of all caches.
+        settings: conformers, fragments and repeat_units of `models.neural_config.ConformerConfig`.
     """
-    return Cache(root, "conformers", settings, partial(_computed, settings))
+    return Cache(root, "conformers", settings, partial(_compute, settings))
 
 
-def _computed(settings: dict[str, Any], smiles: list[str]) -> list[Array]:
-    molecules = (prepared(text, settings["fragments"], settings["repeat_units"]) for text in smiles)
-    return [embedded(molecule, settings["conformers"]) for molecule in molecules]
+def _compute(settings: dict[str, Any], smiles: list[str]) -> list[Array]:
+    molecules = (build_molecule(text, settings["fragments"], settings["repeat_units"]) for text in smiles)
+    return [embed_conformers(molecule, settings["conformers"]) for molecule in molecules]
 
 
 def select(conformers: Array, number: int) -> Array:
-    """One conformer, (n_atoms, 4), of an array of the cache."""
+    """Return one conformer of an array of the cache, (n_atoms, 4): atomic number and coordinates."""
     return conformers[:, [0, 3 * number + 1, 3 * number + 2, 3 * number + 3]]
 
 
-def prepared(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
-    """The molecule that a canonical SMILES stands for, without hydrogens, its atoms in a fixed order.
+def build_molecule(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
+    """Return the molecule of a canonical SMILES without hydrogens, with its atoms in a fixed order.
 
-    Two '*' are the ends of a repeat unit where each has one single bond, to another atom; any other '*' can only be
-    capped: it becomes a carbon, with the hydrogens that its bonds leave room for; one with more bonds than that stays.
+    Two '*' are the ends of a repeat unit if each has one single bond, to an atom that is not '*'.
+    Any other '*' can only be capped: it becomes a carbon with the hydrogens that its bonds allow. A
+    molecule with a '*' that has more bonds than a carbon can have is returned unchanged.
+
+    Args:
+        smiles: canonical SMILES.
+        fragments: "all" or "largest".
+        repeat_units: "keep", "cap" or "cyclic_dimer".
     """
     molecule = Chem.MolFromSmiles(smiles)
     if fragments == "largest":
-        parts = Chem.GetMolFrags(molecule, asMols=True)
-        molecule = max(parts, key=lambda part: (part.GetNumHeavyAtoms(), part.GetNumAtoms(), Chem.MolToSmiles(part)))
+        molecule = max(Chem.GetMolFrags(molecule, asMols=True), key=_fragment_size)
     stars = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]
     if repeat_units == "keep" or not stars:
         return molecule
-    bonds = [(star, bond) for star in stars for bond in star.GetBonds()]
-    are_ends = len(stars) == len(bonds) == 2 and all(
-        bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum() for star, bond in bonds
-    )
-    if repeat_units == "cyclic_dimer" and are_ends:
-        closed = _cyclic(molecule, stars)
+    if repeat_units == "cyclic_dimer" and _are_unit_ends(stars):
+        closed = _cyclic_oligomer(molecule, stars)
     else:
         closed = Chem.RWMol(molecule)
         for star in stars:
             closed.ReplaceAtom(star.GetIdx(), Chem.Atom(6))
     try:
         Chem.SanitizeMol(closed)
-    except Chem.MolSanitizeException:  # more bonds than a carbon has
+    except Chem.MolSanitizeException:  # more bonds than a carbon can have
         return molecule
     return closed.GetMol()
 
 
-def _cyclic(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.RWMol:
-    """Two units joined head to tail both ways; three, where both ends are at one atom, which two cannot join twice."""
+def _fragment_size(fragment: Chem.Mol) -> tuple[int, int, str]:
+    """Return a sort key: number of heavy atoms, number of atoms, and the SMILES to break ties."""
+    return fragment.GetNumHeavyAtoms(), fragment.GetNumAtoms(), Chem.MolToSmiles(fragment)
+
+
+def _are_unit_ends(stars: list[Chem.Atom]) -> bool:
+    """Return whether two '*' have one single bond each, to an atom that is not '*'."""
+    bonds = []
+    for star in stars:
+        bonds += [(star, bond) for bond in star.GetBonds()]
+    return len(stars) == len(bonds) == 2 and all(
+        bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum() for star, bond in bonds
+    )
+
+
+def _cyclic_oligomer(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.RWMol:
+    """Join repeat units head to tail into a ring: two, or three if both ends are at one atom.
+
+    Two units with both ends at one atom would have two bonds between the same atoms.
+    """
     head, tail = (star.GetNeighbors()[0].GetIdx() for star in stars)
-    n_units, size = (3 if head == tail else 2), molecule.GetNumAtoms()
+    n_units = 3 if head == tail else 2
+    size = molecule.GetNumAtoms()
     ring = Chem.RWMol(reduce(Chem.CombineMols, [molecule] * n_units))
+    star_indices = []
     for unit in range(n_units):
-        ring.AddBond(unit * size + tail, (unit + 1) % n_units * size + head, Chem.BondType.SINGLE)
-    for index in sorted((unit * size + star.GetIdx() for unit in range(n_units) for star in stars), reverse=True):
+        next_unit = (unit + 1) % n_units
+        ring.AddBond(unit * size + tail, next_unit * size + head, Chem.BondType.SINGLE)
+        star_indices += [unit * size + star.GetIdx() for star in stars]
+    for index in sorted(star_indices, reverse=True):
         ring.RemoveAtom(index)
     return ring
 
 
 def is_flat(conformers: Array) -> bool:
-    """Whether an array of the cache has 2-D coordinates; those of three atoms always lie in a plane."""
+    """Return whether an array of the cache has 2-D coordinates; up to three atoms are always in one plane."""
     return len(conformers) > 3 and not conformers[:, 3].any()
 
 
-def embedded(molecule: Chem.Mol, conformers: int = 1) -> Array:
-    """Conformers of a molecule, (n_atoms, 1 + 3 * conformers); where fewer embed than asked for, they repeat."""
+def embed_conformers(molecule: Chem.Mol, conformers: int = 1) -> Array:
+    """Return conformers of a molecule, (n_atoms, 1 + 3 * conformers), hydrogens included.
+
+    If fewer conformers can be embedded than requested, they are repeated.
+    """
     molecule = Chem.AddHs(molecule)
-    if not any(_embed(molecule, conformers, way) for way in ("", "random", "distances")):
+    if not any(_embed(molecule, conformers, method) for method in EMBED_METHODS):
         rdDepictor.Compute2DCoords(molecule)
-    elif AllChem.MMFFHasAllMoleculeParams(molecule):  # one that has not converged is kept as it is
+    elif AllChem.MMFFHasAllMoleculeParams(molecule):  # a conformer may remain unconverged
         AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=MMFF_ITERATIONS)
-    numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
+    atomic_numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
     positions = [conformer.GetPositions() for conformer in molecule.GetConformers()]
-    array = np.column_stack([numbers, *(positions[i % len(positions)] for i in range(conformers))])
+    array = np.column_stack([atomic_numbers, *(positions[i % len(positions)] for i in range(conformers))])
     return array.astype(np.float32)
 
 
-def _embed(molecule: Chem.Mol, conformers: int, way: str) -> bool:
+def _embed(molecule: Chem.Mol, conformers: int, method: str) -> bool:
+    """Embed a molecule by one of EMBED_METHODS, and return whether it succeeded."""
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = SEED
     parameters.maxIterations = EMBED_ATTEMPTS
-    parameters.useRandomCoords = way != ""
-    if way == "distances":
-        parameters.useBasicKnowledge = parameters.useExpTorsionAnglePrefs = parameters.enforceChirality = False
+    parameters.useRandomCoords = method != ""
+    if method == "distances":
+        parameters.useBasicKnowledge = False
+        parameters.useExpTorsionAnglePrefs = False
+        parameters.enforceChirality = False
     try:
         return len(rdDistGeom.EmbedMultipleConfs(molecule, conformers, parameters)) > 0
-    except RuntimeError:  # RDKit's bounds of some molecules with '*' contradict each other
+    except RuntimeError:  # RDKit's distance bounds of some molecules with '*' contradict each other
         return False

@@ -1,4 +1,6 @@
-"""Features of molecules: fingerprints, RDKit's descriptors and frozen message passing, cached on disk."""
+"""Features of molecules, which are cached on disk: fingerprints, RDKit descriptors and frozen
+message passing.
+"""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,28 +13,31 @@ from rdkit.Avalon import pyAvalonTools
 from rdkit.Chem import Descriptors, MACCSkeys, rdReducedGraphs
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
+from models.base_config import StageConfig
 from models.inputs.cache import Array, Cache
-from models.inputs.frozen import encoder_cache
+from models.inputs.frozen_encoders import encoder_cache
 from models.inputs.weights import reads_graphs
-from models.settings import Stage
 from models.stage import Context
 
-LARGEST = 1e6  # a descriptor such as Ipc grows without bound and would be infinite as float32
+MAX_DESCRIPTOR = 1e6  # some descriptors, such as Ipc, grow without bound and would be infinite as float32
 MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")
-"""Features of MapLight, the best public recipe for trees on ADMET data. Source: Notwell and Wood, arXiv 2310.00174."""
+"""Features of MapLight, the best public recipe for trees on ADMET data. Source: Notwell and Wood,
+arXiv 2310.00174."""
 NEURAL_BITS = 1024
-"""Length of the count vectors where they join a network or the features of an encoder."""
+"""Length of the count vectors of neural stages, which have no setting `n_bits`."""
 
 
 def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
-    """Counts of circular environments up to radius 2. Source: Rogers and Hahn, JCIM 2010."""
+    """Return counts of circular environments up to radius 2, (n_bits,). Source: Rogers and Hahn,
+    JCIM 2010.
+    """
     return GetMorganGenerator(radius=2, fpSize=n_bits).GetCountFingerprintAsNumPy(molecule)
 
 
 def descriptors(molecule: Chem.Mol, n_bits: int) -> NDArray:
-    """All of RDKit's descriptors; NaN where one is not defined, cut at +-1e6."""
+    """Return all descriptors of RDKit, clipped at +-1e6; NaN for an undefined one. `n_bits` is not used."""
     values = Descriptors.CalcMolDescriptors(molecule, missingVal=np.nan, silent=True).values()
-    return np.clip(np.array(list(values), dtype=np.float64), -LARGEST, LARGEST)
+    return np.clip(np.array(list(values), dtype=np.float64), -MAX_DESCRIPTOR, MAX_DESCRIPTOR)
 
 
 FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
@@ -45,27 +50,35 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
     "maccs": lambda molecule, n_bits: np.array(MACCSkeys.GenMACCSKeys(molecule)),
     "descriptors": descriptors,
 }
-"""Features of a molecule, (n_features,), by their names in the settings; the number is `n_bits`."""
+"""Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,)."""
 
 
 def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cache]:
-    """Caches of the features, each giving arrays (1, n_features), in the order of the matrix's columns.
+    """Return one cache per feature, with arrays (1, n_features), in the order of the matrix's columns.
 
-    `kinds` are names of `FEATURES`, or maplight for those of `MAPLIGHT`; one named twice is one.
+    Args:
+        kinds: names of `FEATURES`, or maplight for all of `MAPLIGHT`. Repeated names count once.
+        n_bits: length of the count vectors of morgan and avalon.
+        root: folder of all caches.
     """
-    names = dict.fromkeys(name for kind in kinds for name in (MAPLIGHT if kind == "maplight" else (kind,)))
-    lengths = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
-    return [Cache(root, name, lengths.get(name, {}), partial(_computed, name, n_bits)) for name in names]
+    names = list[str]()
+    for kind in kinds:
+        names += MAPLIGHT if kind == "maplight" else (kind,)
+    settings = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
+    return [Cache(root, name, settings.get(name, {}), partial(_compute, name, n_bits)) for name in dict.fromkeys(names)]
 
 
-def stage_features(config: Stage, context: Context) -> list[Cache]:
-    """Caches of the features of molecules that a stage reads; none where it reads none, or there are no molecules."""
+def stage_features(config: StageConfig, context: Context) -> list[Cache]:
+    """Return the caches of the molecule features that a stage reads, frozen message passing last.
+
+    The list is empty if the stage reads none, or the competition has no molecule columns.
+    """
     kinds = getattr(config, "features", None) or getattr(config, "molecule_features", [])
     n_bits = getattr(config, "n_bits", NEURAL_BITS)
-    graphs = [encoder_cache(known, context.cache) for known in config.encoders if reads_graphs(known.weights)]
-    own = molecule_features([kind for kind in kinds if isinstance(kind, str)], n_bits, context.cache)
-    return [*own, *graphs] if context.smiles else []
+    graphs = [encoder_cache(encoder, context.cache) for encoder in config.encoders if reads_graphs(encoder.weights)]
+    features = molecule_features([kind for kind in kinds if isinstance(kind, str)], n_bits, context.cache)
+    return [*features, *graphs] if context.smiles else []
 
 
-def _computed(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
+def _compute(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
     return [FEATURES[name](Chem.MolFromSmiles(text), n_bits).astype(np.float32)[None] for text in smiles]

@@ -1,8 +1,9 @@
-"""Pretrained weights: where they are looked for, and the digests that decide whether to trust them.
+"""Pretrained weights: where they are searched, and the digests that decide whether they are used.
 
-A named set of `weight_sets.yaml` is looked for in the user's folders ($WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`), in
-a package that carries it (an installed one, or `models`), in the hub's cache, then on the hub. What is found must have
-the digests of the table. A repository of the hub is read at the revision that it had when it was first used.
+A weight set of `weight_sets.yaml` is searched in the user's folders ($WEIGHTS_DIR,
+$UNIMOL_WEIGHT_DIR, `weights/`), in the package that contains it (an installed one, or `models`), in
+the cache of the Hugging Face hub, and then on the hub. Its files must have the digests of the
+table. A repository of the hub is always read at the revision of its first use.
 """
 
 import importlib.util
@@ -20,11 +21,12 @@ from safetensors import SafetensorError, safe_open
 from competition.errors import ConfigError
 from competition.files import digest, read_json, sha256_of, write_atomically, write_json
 from competition.paths import hub_revisions, weight_folders
+from models.base_config import StageConfig
 
 
 @dataclass(frozen=True)
 class WeightSet:
-    """A published set of files; the table says what each field means."""
+    """A published set of files. `weight_sets.yaml` describes each field."""
 
     files: dict[str, str | None]
     licence: str
@@ -36,169 +38,215 @@ class WeightSet:
     kind: str = "bert"
 
 
-TABLE = yaml.safe_load(Path(__file__).with_name("weight_sets.yaml").read_text(encoding="utf-8"))
-WEIGHT_SETS = {name: WeightSet(**known) for name, known in TABLE.items()}
+TABLE_FILE = Path(__file__).with_name("weight_sets.yaml")
+TABLE: dict[str, Any] = yaml.safe_load(TABLE_FILE.read_text(encoding="utf-8"))
+WEIGHT_SETS = {name: WeightSet(**fields) for name, fields in TABLE.items()}
 WEIGHTS = (".safetensors", ".bin")
+"""Suffixes of weights of encoders, the safe format first."""
 PATIENCE = 5
-"""Seconds to wait for the hub's first answer."""
-FETCHED = Path.home() / ".chemprop"
-"""Where chemprop keeps what it fetches."""
+"""Seconds to wait for the first answer of the hub."""
+CHEMPROP_FOLDER = Path.home() / ".chemprop"
+"""Folder that chemprop downloads weights into."""
 
 
 def find_weights(name: str) -> dict[str, Path]:
-    """Files of a named set, of a folder, of a single file, or of a hub repository, by their names."""
+    """Return the files of some weights by file name, and download them if necessary.
+
+    Args:
+        name: name of a weight set, file, folder, or repository of the hub.
+
+    Raises:
+        ConfigError: the weights do not exist, cannot be downloaded, or are not the published files.
+    """
     path = Path(name)
     if name in WEIGHT_SETS:
-        return _of_set(name, WEIGHT_SETS[name])
+        return _files_of_set(name, WEIGHT_SETS[name])
     if path.is_file():
         return {path.name: path}
     if path.is_dir():
         return {file.name: file for file in sorted(path.iterdir()) if file.is_file()}
     if name.count("/") != 1 or path.is_absolute() or name.startswith("."):
         raise ConfigError(
-            f"there are no weights {name!r}; name one of {', '.join(WEIGHT_SETS)}, a file, a folder or a repository "
-            "OWNER/MODEL of the hub."
+            f"there are no weights {name!r}; use one of {', '.join(WEIGHT_SETS)}, a file, a folder or a "
+            "repository OWNER/MODEL of the hub."
         )
-    folder = _from_hub(name, name, [])
-    return {file: folder / file for file in _of_encoder(file.name for file in folder.iterdir())}
+    folder = _download_from_hub(name, name, [])
+    return {file: folder / file for file in _encoder_files(file.name for file in folder.iterdir())}
 
 
 def reads_graphs(name: str) -> bool:
-    """Whether weights are of message passing, by their name, and not of an encoder of text."""
+    """Return whether weights are for message passing, by their name, and not for a text encoder."""
     return WEIGHT_SETS[name].kind == "gnn" if name in WEIGHT_SETS else name.endswith(".pt")
 
 
-def named_weights(stage: Any) -> list[str]:
-    """The weights that a stage starts from, and those of the encoders among its features."""
-    named = [getattr(stage, "weights", None), *(encoder.weights for encoder in stage.encoders)]
-    return [*dict.fromkeys(filter(None, named))]
+def weights_of_stage(stage: StageConfig) -> list[str]:
+    """Return the distinct weights that a stage starts from and that its frozen encoders use."""
+    names = [getattr(stage, "weights", None), *(encoder.weights for encoder in stage.encoders)]
+    return list(dict.fromkeys(name for name in names if name))
 
 
-def require_matching_weights(stage: Any) -> None:
-    """Check that the named sets of a stage are of its kind of network, and those of its frozen encoders of theirs."""
-    allowed = [(getattr(stage, "weights", None), [stage.kind])]
-    allowed += [(encoder.weights, ["bert", "gnn"]) for encoder in stage.encoders]
-    for name, kinds in allowed:
+def require_matching_weights(stage: StageConfig) -> None:
+    """Check that the weight sets that a stage names are meant for its network or its frozen encoders."""
+    allowed_kinds = [(getattr(stage, "weights", None), [stage.kind])]
+    allowed_kinds += [(encoder.weights, ["bert", "gnn"]) for encoder in stage.encoders]
+    for name, kinds in allowed_kinds:
         if name in WEIGHT_SETS and WEIGHT_SETS[name].kind not in kinds:
-            fitting = [other for other, weight_set in WEIGHT_SETS.items() if weight_set.kind in kinds]
+            valid = [other for other, weight_set in WEIGHT_SETS.items() if weight_set.kind in kinds]
             raise ConfigError(
-                f"the weights {name} are of kind {WEIGHT_SETS[name].kind}, and {' or '.join(kinds)} is required here. "
-                f"Choose from {', '.join(fitting)}."
+                f"the weights {name} are of kind {WEIGHT_SETS[name].kind}, but {' or '.join(kinds)} is "
+                f"required here. Choose from {', '.join(valid)}."
             )
 
 
 def digest_of_weights(name: str | None) -> str | None:
-    """Digest of the content of all files of `find_weights`; None where a stage starts from random weights."""
+    """Return the digest of the content of all files of some weights; None for random initialization."""
     return None if name is None else digest({file: _sha256(path) for file, path in find_weights(name).items()})
 
 
 def _sha256(path: Path) -> str:
-    """Computed once while the file stays as it is: jobs ask again and again."""
-    known = path.stat()
-    return _sha256_once(path, known.st_size, known.st_mtime_ns)
+    """Return the digest of a file, which is computed once per process unless the file changes."""
+    status = path.stat()
+    return _sha256_once(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
 def _sha256_once(path: Path, size: int, changed: int) -> str:
-    _require_whole(path)
+    _require_complete(path)
     return sha256_of(path)
 
 
-def _require_whole(path: Path) -> None:
-    """Reject a file of weights without its end: torch would fail on it after hours. Files of torch before 1.6 pass."""
+def _require_complete(path: Path) -> None:
+    """Raise a ConfigError if the end of a file is missing: torch would fail on it after hours.
+
+    Files in the format of torch before 1.6 are not checked.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(4)
         if not start and path.suffix in (".pt", *WEIGHTS):
             raise zipfile.BadZipFile("it is empty")
         if path.suffix == WEIGHTS[0]:
-            with safe_open(path, framework="numpy"):  # compares the sizes in the header with the size of the file
+            with safe_open(path, framework="numpy"):  # compares the header with the size of the file
                 pass
         elif start == b"PK\x03\x04":  # torch's files are zip files, with the directory at the end
             zipfile.ZipFile(path).close()
     except (SafetensorError, zipfile.BadZipFile) as error:
         raise ConfigError(
-            f"{path} is cut short or damaged ({error}). Its download was probably interrupted: delete it and fetch it "
-            "again."
+            f"{path} is cut short or damaged ({error}). Its download was probably interrupted: delete it and "
+            "fetch it again."
         ) from None
 
 
-def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
-    """Files of a named set, each with the digest of the table."""
-    places = [*(place for folder in weight_folders() for place in (folder / name, folder)), FETCHED]
-    package, inside = known.package or ("", "")
-    if package and (spec := importlib.util.find_spec(package)) and spec.submodule_search_locations:
-        places.append(Path(spec.submodule_search_locations[0]) / inside)
-    folder = next((place for place in places if all((place / file).is_file() for file in known.files)), None)
-    if folder is None and known.hub:
-        folder = _from_hub(name, known.hub, list(known.files))
-    elif folder is None and known.url:
-        folder = _from_web(name, known.url, list(known.files))
-    elif folder is None and places[-1] == FETCHED:
-        raise _unreachable(name, "its package is not installed")
-    elif folder is None:
-        missing = [str(places[-1] / file) for file in known.files if not (places[-1] / file).is_file()]
-        raise ConfigError(
-            f"the package {package} is installed without {', '.join(missing)}, the weights {name!r}. Restore what was "
-            "deleted, by git or by installing the package again."
-        )
-    for file, expected in known.files.items():
-        if expected and (found := _sha256(folder / file)) != expected:
+def _files_of_set(name: str, weight_set: WeightSet) -> dict[str, Path]:
+    """Return the files of a weight set, after a check of their digests."""
+    folder = _folder_of_set(name, weight_set)
+    for file, expected_sha256 in weight_set.files.items():
+        if expected_sha256 is None:
+            continue
+        sha256 = _sha256(folder / file)
+        if sha256 != expected_sha256:
             raise ConfigError(
-                f"{folder / file} is not the published file of {name!r}: its sha256 is {found}, not {expected}. "
-                "Put the published file in its place."
+                f"{folder / file} is not the published file of {name!r}: its sha256 is {sha256}, not "
+                f"{expected_sha256}. Replace it by the published file."
             )
-    return {file: folder / file for file in known.files}
+    return {file: folder / file for file in weight_set.files}
 
 
-def _from_hub(name: str, repository: str, files: list[str]) -> Path:
-    """The folder of a repository at its revision of the first use, from the hub's cache where that has it.
+def _folder_of_set(name: str, weight_set: WeightSet) -> Path:
+    """Return the first folder that contains all files of a weight set, or download them."""
+    candidates = list[Path]()
+    for folder in weight_folders():
+        candidates += [folder / name, folder]
+    candidates.append(CHEMPROP_FOLDER)
+    package_folder = _package_folder(weight_set)
+    if package_folder is not None:
+        candidates.append(package_folder)
+    for folder in candidates:
+        if all((folder / file).is_file() for file in weight_set.files):
+            return folder
+    if weight_set.hub:
+        return _download_from_hub(name, weight_set.hub, list(weight_set.files))
+    if weight_set.url:
+        return _download_from_web(name, weight_set.url, list(weight_set.files))
+    if package_folder is None:
+        raise _unreachable(name, "its package is not installed")
+    missing = [str(package_folder / file) for file in weight_set.files if not (package_folder / file).is_file()]
+    package = weight_set.package[0] if weight_set.package else ""
+    raise ConfigError(
+        f"the package {package} is installed, but files of the weights {name!r} are missing: "
+        f"{', '.join(missing)}. Restore them, by git or by installing the package again."
+    )
 
-    `files` must be there; without any, those of an encoder.
+
+def _package_folder(weight_set: WeightSet) -> Path | None:
+    """Return the folder of a weight set inside its package; None without a package, or if the package
+    is not installed.
+    """
+    if weight_set.package is None:
+        return None
+    package, subfolder = weight_set.package
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / subfolder
+
+
+def _download_from_hub(name: str, repository: str, files: list[str]) -> Path:
+    """Return the folder of a hub repository at the revision of its first use, from the cache of the
+    hub if possible.
+
+    Args:
+        name: name of the weights, for messages.
+        repository: OWNER/MODEL.
+        files: files that are required; empty for all files of an encoder.
     """
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
     revisions = read_json(hub_revisions()) if hub_revisions().exists() else {}
-    revision, needed = revisions.get(repository), files or ["config.json"]
+    revision = revisions.get(repository)
+    required = files or ["config.json"]
     try:
-        cached = [try_to_load_from_cache(repository, file, revision=revision) for file in needed]
-        is_there = all(isinstance(path, str) for path in cached)
-        folder = Path(str(cached[0])).parents[needed[0].count("/")] if is_there else None
+        cached = [try_to_load_from_cache(repository, file, revision=revision) for file in required]
+        is_cached = all(isinstance(path, str) for path in cached)
+        folder = Path(str(cached[0])).parents[required[0].count("/")] if is_cached else None
         if folder is None or not (files or any(file.suffix in WEIGHTS for file in folder.iterdir())):
-            # Asked before the download, which alone retries for half a minute, or waits for ever.
+            # This request fails fast. The download retries for half a minute, or waits forever.
             info = HfApi().repo_info(repository, revision=revision, timeout=PATIENCE)
-            wanted = files or _of_encoder(file.rfilename for file in info.siblings or [])
+            patterns = files or _encoder_files(file.rfilename for file in info.siblings or [])
             folder = Path(
-                snapshot_download(repository, revision=info.sha, allow_patterns=wanted, etag_timeout=PATIENCE)
+                snapshot_download(repository, revision=info.sha, allow_patterns=patterns, etag_timeout=PATIENCE)
             )
-    except Exception as error:  # the hub's client raises many kinds; each means that there is nothing
+    except Exception as error:  # the client of the hub raises many types of errors
         raise _unreachable(name, str(error) or type(error).__name__) from error
     if folder.name != revision:
         write_json(hub_revisions(), {**revisions, repository: folder.name})
     return folder
 
 
-def _of_encoder(files: Iterable[str]) -> list[str]:
-    """Files of a repository that an encoder needs: the safe form of its weights where there is one."""
-    known = sorted(name for name in files if "/" not in name and name.endswith((".json", ".txt", ".model", *WEIGHTS)))
-    is_safe = any(name.endswith(WEIGHTS[0]) for name in known)
-    return [name for name in known if not (is_safe and name.endswith(WEIGHTS[1]))]
+def _encoder_files(files: Iterable[str]) -> list[str]:
+    """Return the files of a repository that an encoder needs, sorted; weights in the safe format if
+    they exist.
+    """
+    suffixes = (".json", ".txt", ".model", *WEIGHTS)
+    selected = sorted(name for name in files if "/" not in name and name.endswith(suffixes))
+    is_safe = any(name.endswith(WEIGHTS[0]) for name in selected)
+    return [name for name in selected if not (is_safe and name.endswith(WEIGHTS[1]))]
 
 
-def _from_web(name: str, url: str, files: list[str]) -> Path:
+def _download_from_web(name: str, url: str, files: list[str]) -> Path:
     """Download files from a folder of the web and return the folder with them."""
     try:
         for file in files:
             with urllib.request.urlopen(f"{url}/{file}", timeout=PATIENCE) as answer:
-                write_atomically(FETCHED / file, answer.read())
+                write_atomically(CHEMPROP_FOLDER / file, answer.read())
     except OSError as error:
         raise _unreachable(name, str(error)) from error
-    return FETCHED
+    return CHEMPROP_FOLDER
 
 
-def _unreachable(name: str, why: str) -> ConfigError:
+def _unreachable(name: str, reason: str) -> ConfigError:
     return ConfigError(
-        f"the weights {name!r} are in no folder of yours and in no installed package, and could not be reached: "
-        f"{why.splitlines()[0].rstrip('.')}. Run ./run.sh once with the network, put the files into "
+        f"the weights {name!r} are not in any weights folder or installed package, and could not be reached: "
+        f"{reason.splitlines()[0].rstrip('.')}. Run ./run.sh once with the network, put the files into "
         f"{weight_folders()[-1] / name.split('/')[-1]}, or set WEIGHTS_DIR to the folder that has them."
     )

@@ -18,14 +18,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from competition.durations import in_words
+from competition.durations import format_duration
 from competition.files import digest
-from folds.table import time_ordered
-from models.jobs.budget_stages import Decisions, Stages, StageState, epoch_shares, reserve, with_epochs
-from models.jobs.folder import verify
+from folds.fold_files import time_ordered
+from models.jobs.budget_stages import Decisions, StageConfigs, StageState, epoch_shares, reserve, with_epochs
+from models.jobs.job_files import verify_job
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import MIN_FORECAST, Paces, describe_end
-from models.jobs.plan import ALL, Job, Plan
+from models.jobs.plan import REFIT_FOLD, Job, JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
 from models.jobs.train import FailurePolicy, JobReporter, job_tasks, networks_of, threads_of
 
@@ -38,6 +38,7 @@ MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
 SLOWER = 1.1
 """Seconds of a job that has not started, relative to the pace of its stage."""
+PlanOfStages = Callable[[StageConfigs], JobPlan]
 MIN_WAIT = 10.0
 """Seconds after which a job without a pace may be given up."""
 
@@ -54,7 +55,7 @@ class Budget:
     """
 
     def __init__(
-        self, plan: Plan, plan_of: Callable[[Stages], Plan], executor: Executor, seconds: float, end: float, file: Path
+        self, plan: JobPlan, plan_of: PlanOfStages, executor: Executor, seconds: float, end: float, file: Path
     ) -> None:
         self.plan = plan
         self.plan_of = plan_of
@@ -69,7 +70,7 @@ class Budget:
         self.reporter = JobReporter(plan, executor)
         rows, test, _ = read_tables(plan)
         self.tables = [rows, test]
-        self.plans: dict[tuple[str, float], Plan] = {}  # stage, share of its epochs
+        self.plans: dict[tuple[str, float], JobPlan] = {}  # stage, share of its epochs
         self.planned_cache_keys: set[tuple[str, str]] = set()
         self.order: dict[str, tuple[bool, int, int]] = {}  # task -> failed before, number of seed, number of stage
         self.failed_stages: set[str] = set()
@@ -90,7 +91,7 @@ class Budget:
         return self.end - reserve(self.seconds, self.submission_seconds)
 
     @property
-    def current_plan(self) -> Plan:
+    def current_plan(self) -> JobPlan:
         """The jobs of the stages and seeds that have started and are not given up, with the epochs decided on."""
         states = [state for state in self.states.values() if state.seeds]
         return replace(
@@ -203,7 +204,7 @@ class Budget:
         for state in self.states.values():
             is_running = any(task.group == state.name for task in self.queue.running)
             if state.status == "probing" and is_running and state.name not in self.paces.networks:
-                jobs = [job for job in self._not_queued(state) if job.fold != ALL]
+                jobs = [job for job in self._not_queued(state) if job.fold != REFIT_FOLD]
                 if jobs:
                     return self._start(state, state.seeds[0], jobs[:1])
         return []
@@ -255,9 +256,9 @@ class Budget:
         elapsed = max(map(self.paces.elapsed, running), default=0.0)
         caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
         if caches > MAX_CACHE_SHARE * left:
-            self._give_up(state, f"preparing its inputs takes about {in_words(caches)}")
+            self._give_up(state, f"preparing its inputs takes about {format_duration(caches)}")
         elif elapsed > max(MIN_WAIT, left / max(1, rounds)):  # those after it would not fit if it ended now
-            self._give_up(state, f"its first job was not finished after {in_words(elapsed)}")
+            self._give_up(state, f"its first job was not finished after {format_duration(elapsed)}")
 
     def _decide(self, state: StageState, pace: float) -> list[Task]:
         """Go on with a stage whose pace is known, or give it up."""
@@ -266,7 +267,7 @@ class Budget:
             return self._accept(state, pace, share)
         smallest = pace * state.shares[-1] / state.share
         n_jobs = len(state.jobs_of(state.settings.seeds[0]))
-        self._give_up(state, f"{n_jobs} jobs of about {in_words(smallest)} did not fit", pace)
+        self._give_up(state, f"{n_jobs} jobs of about {format_duration(smallest)} did not fit", pace)
         return []
 
     def _fitting_share(self, state: StageState, pace: float) -> float | None:
@@ -316,7 +317,7 @@ class Budget:
             epochs = ""
         seconds = self.paces.seconds_until_end([*self._tasks(), *tasks])
         end = f"; this and what was started before end {describe_end(seconds)}" if seconds >= MIN_FORECAST else ""
-        print(f"stage {state.name}  {epochs}about {in_words(max(1.0, pace))} a job{end}", flush=True)
+        print(f"stage {state.name}  {epochs}about {format_duration(max(1.0, pace))} a job{end}", flush=True)
         return tasks
 
     def _give_up(self, state: StageState, reason: str, pace: float | None = None) -> None:
@@ -332,7 +333,7 @@ class Budget:
         state.status = "given up"
         state.seeds = []
         state.pace = pace
-        state.reason = f"{reason} in {in_words(max(1.0, self._seconds_left()))}"
+        state.reason = f"{reason} in {format_duration(max(1.0, self._seconds_left()))}"
         print(f"stage {state.name}  left out: {state.reason}", flush=True)
 
     def _stop(self, state: StageState) -> None:
@@ -348,7 +349,7 @@ class Budget:
     def _start(self, state: StageState, seed: int, jobs: list[Job]) -> list[Task]:
         """Return the tasks of some jobs; count what finished jobs of their stage took."""
         if not self.paces.ended[state.name]:
-            finished = [verify(job) for job in state.plan.jobs if job.finished]
+            finished = [verify_job(job) for job in state.plan.jobs if job.finished]
             self.paces.ended[state.name] += [report["seconds"] for report in finished]
         tasks = job_tasks(state.plan, jobs, self.tables, self.executor, self._on_end, self.planned_cache_keys)
         number = state.settings.seeds.index(seed)
@@ -389,7 +390,7 @@ class Budget:
     def _seconds_left(self) -> float:
         return self.deadline - time.monotonic()
 
-    def _plan_of_stage(self, name: str, share: float) -> Plan:
+    def _plan_of_stage(self, name: str, share: float) -> JobPlan:
         """Return the plan of one stage with a share of its epochs."""
         if (name, share) not in self.plans:
             self.plans[name, share] = self.plan_of({name: with_epochs(self.plan.stages[name], share)})

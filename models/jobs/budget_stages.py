@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from competition.files import read_json, write_json
-from models.config import TreesStage
-from models.jobs.folder import read_failure
-from models.jobs.plan import Job, Plan
-from models.settings import NeuralStage
+from models.feature_config import TreesConfig
+from models.jobs.job_files import read_failure
+from models.jobs.plan import Job, JobPlan
+from models.neural_config import NeuralConfig
 
 EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 """Shares of a network's epochs that it may be trained with."""
@@ -20,10 +20,10 @@ RESERVE_SECONDS, RESERVE_SHARE, RESERVE_SUBMISSIONS = 10.0, 0.04, 3.0
 last submission of finished stages, whichever is more."""
 NOT_STARTED = "the time was over before it started"
 
-Stages = dict[str, Any]
+StageConfigs = dict[str, Any]
 
 
-def with_more_seeds(stages: Stages) -> Stages:
+def with_more_seeds(stages: StageConfigs) -> StageConfigs:
     """Return the stages with the seeds that a budget may train: MAX_SEEDS, or as many as the YAML names.
 
     A stage that does not depend on its seed keeps those of the YAML. Stages with pseudo-labels are left out, since
@@ -34,7 +34,7 @@ def with_more_seeds(stages: Stages) -> Stages:
         if stage.pseudo_labels is not None:
             continue
         seeds = list(stage.seeds)
-        if isinstance(stage, NeuralStage | TreesStage):
+        if isinstance(stage, NeuralConfig | TreesConfig):
             seeds += [seed for seed in range(MAX_SEEDS) if seed not in seeds]
         result[name] = stage.model_copy(update={"seeds": seeds[: max(MAX_SEEDS, len(stage.seeds))]})
     return result
@@ -46,7 +46,7 @@ def epoch_shares(stage: Any, n_rows: float) -> list[float]:
     Args:
         n_rows: training rows of a fold.
     """
-    if not isinstance(stage, NeuralStage):
+    if not isinstance(stage, NeuralConfig):
         return [1.0]
     smallest = min(MIN_EPOCH_SHARE, ENOUGH_ROWS / max(1.0, n_rows * stage.epochs))
     return [share for share in EPOCH_SHARES if share >= smallest]
@@ -82,7 +82,7 @@ class StageState:
     """
 
     name: str
-    plan: Plan
+    plan: JobPlan
     shares: list[float]
     share: float = 1.0
     seeds: list[int] = field(default_factory=list)

@@ -1,15 +1,15 @@
 """Tasks that compute what several jobs read of the same molecules and texts, on all cores or cards, before the jobs."""
 
-from competition.tables import Rows
+from competition.dataset import Dataset
 from models.inputs.cache import Cache
+from models.inputs.stage_caches import shared_caches
 from models.jobs.job_rows import context_of
-from models.jobs.plan import Plan
+from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Resources, Task
-from models.registry import shared_caches
 
 
 def cache_tasks(
-    plan: Plan, stage_name: str, tables: list[Rows], planned: set[tuple[str, str]]
+    plan: JobPlan, stage_name: str, tables: list[Dataset], planned: set[tuple[str, str]]
 ) -> tuple[list[Task], frozenset[str]]:
     """Return the tasks that fill the caches of one stage, and the groups that its jobs wait for.
 

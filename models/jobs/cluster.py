@@ -16,12 +16,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from competition.command import TRACKER_VARIABLE
+from competition.cli import TRACKER_VARIABLE
 from competition.errors import ConfigError, ServiceError
 from competition.paths import PROJECT, work_root
 from models.jobs.local import WORKER_ENVIRONMENT, LocalExecutor
 from models.jobs.scheduler import POLL, Executor, JobResult, Resources, Task, run_task
-from models.training.machine import Card
+from models.training.hardware import Card
 
 RETRIES = 5
 """Times that Ray starts a task again because its machine or its worker was lost."""

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
-from competition.task import Task, task_of
+from competition.dataset import FEATURE, INPUT_KEY, Dataset, read_rows
+from competition.task import Task, build_task
 from competition.types import Array, Integers
-from folds.table import read_folds, read_groups, time_ordered
-from models.jobs.folder import mean_test
-from models.jobs.plan import ALL, Job, Plan, job_seed
+from folds.fold_files import read_folds, read_groups, time_ordered
+from models.jobs.job_files import mean_test
+from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
 from models.stage import Context
 
 
@@ -29,13 +29,13 @@ class JobRows:
         context: the job's seed, columns and task.
     """
 
-    train: Rows
-    held_out: Rows
-    test: Rows
+    train: Dataset
+    held_out: Dataset
+    test: Dataset
     context: Context
 
 
-def rows_of_job(job: Job, plan: Plan, threads: int = 1) -> JobRows:
+def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
     """Return the rows and the context of one job.
 
     Args:
@@ -51,18 +51,18 @@ def rows_of_job(job: Job, plan: Plan, threads: int = 1) -> JobRows:
         labels = pseudo_labels(job, plan.test_key, test.ids, context.task)
         test = replace(test, groups=read_groups(plan.paths.test_groups, test.ids))
         train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
-        fold_ids = np.append(fold_ids, np.full(len(test), ALL))
+        fold_ids = np.append(fold_ids, np.full(len(test), REFIT_FOLD))
     context = replace(
         context,
         threads=threads,
         predicts_held_out=True,
-        division=fold_of_groups(fold_ids, train),
-        folds=[need.folder for need in job.needs if need.stage == job.stage],
+        fold_ids=fold_of_groups(fold_ids, train),
+        fold_model_dirs=[need.folder for need in job.dependencies if need.stage == job.stage],
     )
     return JobRows(train, rows.take(folds == job.fold), test, context)
 
 
-def context_of(plan: Plan, seed: int, rows: Rows | None = None) -> Context:
+def context_of(plan: JobPlan, seed: int, rows: Dataset | None = None) -> Context:
     """Return the context of a stage; `rows` name the columns of user-defined features, if there are any."""
     competition = plan.competition
     features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
@@ -71,7 +71,7 @@ def context_of(plan: Plan, seed: int, rows: Rows | None = None) -> Context:
         text=competition.text,
         numeric=[*competition.numeric, *features],
         categorical=competition.categorical,
-        task=task_of(competition),
+        task=build_task(competition),
         seed=seed,
         cache=plan.paths.cache,
         auxiliary=competition.auxiliary_targets,
@@ -79,7 +79,7 @@ def context_of(plan: Plan, seed: int, rows: Rows | None = None) -> Context:
     )
 
 
-def read_tables(plan: Plan) -> tuple[Rows, Rows, Integers]:
+def read_tables(plan: JobPlan) -> tuple[Dataset, Dataset, Integers]:
     """Return the training table with its groups, the test table, and the fold of each training row."""
     rows = read_rows(plan.paths.train, plan.competition, labelled=True)
     times = rows.times if time_ordered(plan.paths.folds_report) else None
@@ -88,7 +88,7 @@ def read_tables(plan: Plan) -> tuple[Rows, Rows, Integers]:
     return rows, test, read_folds(plan.paths.folds, rows.ids)
 
 
-def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool) -> NDArray[np.bool_]:
+def training_rows(rows: Dataset, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that a job trains on.
 
     These are the rows of the other folds, and the extra rows that share neither inputs nor a group (scaffold, cluster)
@@ -98,7 +98,7 @@ def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earli
         extra_rows: the setting of the stage.
         earlier_alone: whether folds are blocks in time, so that later folds are left out.
     """
-    in_time = earlier_alone and fold != ALL
+    in_time = earlier_alone and fold != REFIT_FOLD
     trains = folds < fold if in_time else folds != fold
     if rows.extra is None:
         return trains
@@ -113,7 +113,7 @@ def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earli
     return trains & ~(rows.extra & tied)
 
 
-def fold_of_groups(fold_ids: Integers, train: Rows) -> Integers:
+def fold_of_groups(fold_ids: Integers, train: Dataset) -> Integers:
     """Return the fold (n_rows,) of each training row; extra and pseudo-labelled rows have the fold of their group.
 
     If no other row of the group has a fold, they keep their number below 0.
@@ -130,13 +130,13 @@ def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
     For classes it is the most probable class (Lee, Pseudo-Label, 2013); an ordinal level stays a number. The labels of
     fold k's job come from models of fold k, so that none of them has seen a label of fold k.
     """
-    sources = sorted({need.stage for need in job.needs} - {job.stage})
-    jobs_of_source = [[need for need in job.needs if need.stage == source] for source in sources]
+    sources = sorted({need.stage for need in job.dependencies} - {job.stage})
+    jobs_of_source = [[need for need in job.dependencies if need.stage == source] for source in sources]
     mean = np.mean([mean_test(jobs, test_key, ids, task.outputs) for jobs in jobs_of_source], axis=0)
-    return task.likeliest(mean) if task.has_probabilities else mean
+    return task.default_labels(mean) if task.has_probabilities else mean
 
 
-def with_pseudo_labels(train: Rows, test: Rows, y: Array, weight: float) -> Rows:
+def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -> Dataset:
     """Return training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a weight."""
     n_test = len(test)
     groups = None
@@ -146,7 +146,7 @@ def with_pseudo_labels(train: Rows, test: Rows, y: Array, weight: float) -> Rows
     auxiliary = train.auxiliary
     if auxiliary is not None:
         auxiliary = np.vstack([auxiliary, np.full((n_test, auxiliary.shape[1]), np.nan)])
-    return Rows(
+    return Dataset(
         ids=[*train.ids, *test.ids],
         inputs=pd.concat([train.inputs, test.inputs], ignore_index=True),
         y=np.vstack([train.y, y]),

@@ -17,7 +17,7 @@ from loky import ProcessPoolExecutor, cpu_count
 from loky.backend.context import LokyContext
 
 from models.jobs.scheduler import IN_WORKER, JobResult, Resources, Task, one_line, run_task
-from models.training.machine import Card, visible_cards
+from models.training.hardware import Card, visible_cards
 
 WORKER_ENVIRONMENT = {
     IN_WORKER: "1",

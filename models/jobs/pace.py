@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
-from competition.durations import in_words
+from competition.durations import format_duration
 from models.jobs.progress import read_progress
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, timed_out
 
@@ -109,7 +109,7 @@ class Paces:
             if task.folder is not None and pace is not None:
                 limit = max(MIN_HANGING, HANGS_AFTER * pace)
                 if self.elapsed(task) > limit:
-                    hanging[task] = timed_out(task, limit, f"those of its stage took {in_words(pace)}")
+                    hanging[task] = timed_out(task, limit, f"those of its stage took {format_duration(pace)}")
         return hanging
 
     def seconds_until_end(self, tasks: Iterable[Task], jobs: Jobs = ()) -> float:
@@ -143,7 +143,7 @@ def makespan(jobs: Jobs, capacity: Resources) -> float:
 def describe_end(seconds: float) -> str:
     """Return when something ends that takes so many seconds from now, such as `in about 6 min, at 03:42`."""
     at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-    return f"in about {in_words(float(f'{seconds:.2g}'))}, at {at}"
+    return f"in about {format_duration(float(f'{seconds:.2g}'))}, at {at}"
 
 
 class Forecast:
@@ -172,5 +172,7 @@ class Forecast:
             seconds = self.paces.seconds_until_end([task for task in tasks if task.group not in later])
             if has_tasks and pace is not None and seconds >= MIN_FORECAST:
                 which = "its jobs, and those before them, end" if self.stages else "all jobs end"
-                print(f"stage {stage}  about {in_words(pace)} a job; {which} {describe_end(seconds)}", flush=True)
+                print(
+                    f"stage {stage}  about {format_duration(pace)} a job; {which} {describe_end(seconds)}", flush=True
+                )
         return []

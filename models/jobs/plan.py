@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from competition.config import CompetitionConfig
-from competition.durations import in_words
+from competition.durations import format_duration
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.paths import PROJECT, Paths
-from competition.task import task_of
+from competition.task import build_task
 from competition.user_code import user_code, with_helpers
-from folds.table import read_folds, time_ordered
-from models.config import TreesStage
+from folds.fold_files import read_folds, time_ordered
 from models.estimators import version_of
-from models.inputs.code import code_digest_of, own_and_shared_code
-from models.inputs.weights import digest_of_weights, named_weights, reads_graphs
+from models.feature_config import TreesConfig
+from models.inputs.code_digest import code_digest_of, stage_code_digests
+from models.inputs.weights import digest_of_weights, reads_graphs, weights_of_stage
 from models.stage import require_inputs
 from models.stages.file import files_of
 
 REPORT = "report.json"
-ALL = -2
+REFIT_FOLD = -2
 """Fold of a refit on all rows: no row has it in folds.csv, so none is held out."""
-ROW_CODE = [PROJECT / path for path in ("models/jobs/job_rows.py", "competition/tables.py", "folds/table.py")]
+ROW_CODE = [PROJECT / path for path in ("models/jobs/job_rows.py", "competition/dataset.py", "folds/fold_files.py")]
 """Code that selects the rows of a job, whichever stage it is of."""
 AT_STAKE = 1800.0
 """Seconds of finished jobs that are not trained again without asking where only shared code differs."""
@@ -62,9 +62,12 @@ LIBRARIES = {
 class Job:
     """One fold of one seed of one stage, or a refit of that seed on all rows.
 
-    other_code: finished by other code than today's, and accepted with --reuse.
-    needs: jobs to be finished before it: those that give it pseudo-labels; of a refit, the folds of its seed as well.
-    in_column: whether its test predictions are in the stage's column; those of folds are not with `final_fit: refit`.
+    Attributes:
+        from_other_code: whether it was finished by another version of the code, and accepted with --reuse.
+        dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit the folds
+            of its seed.
+        predicts_test: whether its test predictions are part of the stage's column; those of folds are not with
+            `final_fit: refit`.
     """
 
     stage: str
@@ -72,9 +75,9 @@ class Job:
     seed: int
     fold: int
     folder: Path
-    other_code: bool = False
-    needs: "tuple[Job, ...]" = ()
-    in_column: bool = True
+    from_other_code: bool = False
+    dependencies: "tuple[Job, ...]" = ()
+    predicts_test: bool = True
 
     @property
     def oof_file(self) -> Path:
@@ -106,7 +109,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """All jobs of a competition as its YAML and tables stand now, and what a worker has to know to do one.
 
     shard: which of how many machines on one folder has these jobs.
@@ -121,15 +124,15 @@ class Plan:
     paths: Paths
     shard: tuple[int, int] = (1, 1)
 
-    def of(self, stage: str) -> list[Job]:
+    def jobs_of_stage(self, stage: str) -> list[Job]:
         """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
         return [job for job in self.jobs if job.stage == stage]
 
     def has_finished_seed(self, stage: str, seed: int) -> bool:
         """Return whether all jobs of one seed of a stage have predicted the test table."""
-        return all(job.has_predicted(self.test_key) for job in self.of(stage) if job.seed == seed)
+        return all(job.has_predicted(self.test_key) for job in self.jobs_of_stage(stage) if job.seed == seed)
 
-    def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> "Plan":
+    def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> "JobPlan":
         """The part of a plan that --stage, --fold and --shard name.
 
         Shard i of n has every n-th job, whether finished or not, so that all shards, whenever they start, divide the
@@ -144,7 +147,7 @@ class Plan:
         return replace(self, jobs=jobs, shard=shard)
 
 
-def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> Plan:
+def make_plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> JobPlan:
     """The jobs of all stages, in the YAML's order, those with pseudo-labels last.
 
     Args:
@@ -172,23 +175,23 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "test": test_key if labels else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": labels.weight if labels else None,
-            "absolute_errors": isinstance(stage, TreesStage) and task_of(competition).absolute_errors,
+            "absolute_errors": isinstance(stage, TreesConfig) and build_task(competition).minimizes_absolute_error,
         }
-        if isinstance(stage, TreesStage) and stage.gpu_share:
+        if isinstance(stage, TreesConfig) and stage.gpu_share:
             # `gpu` is in no key, since a network predicts the same on a card, up to rounding. Trees are different trees
             # there: rounded sums move splits, and CatBoost samples no features.
             settings["device"] = "gpu"
         if stage.encoders:
-            settings["encoders"] = list(map(digest_of_weights, named_weights(stage)))
+            settings["encoders"] = list(map(digest_of_weights, weights_of_stage(stage)))
         if "." in (getattr(stage, "estimator", None) or ""):
             settings["package"] = version_of(stage.estimator)
         if stage.kind == "file":
             settings |= {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
         key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
-        labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != ALL]
+        labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
-    return Plan(jobs, keys, n_folds, test_key, stages, competition, paths)
+    return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
@@ -210,7 +213,9 @@ def jobs_of(
             folds.append(Job(name, key, seed, fold, folder, other_code, needs, stage.final_fit != "refit"))
         jobs += folds
         if stage.final_fit != "folds":
-            jobs.append(Job(name, key, seed, ALL, paths.job(name, key, seed, "all"), other_code, (*folds, *labelling)))
+            jobs.append(
+                Job(name, key, seed, REFIT_FOLD, paths.job(name, key, seed, "all"), other_code, (*folds, *labelling))
+            )
     return jobs
 
 
@@ -244,8 +249,8 @@ def code_digest(stage: Any, groups: str = "") -> str:
     users = [named.rpartition(":") for _, named in user_code(stage.model_dump())]
     file = Path(users[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
     changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
-    transform = [stages / "targets.py"] if changed or getattr(stage, "predicted_targets", []) else []
-    own, shared = own_and_shared_code(file, transform, ROW_CODE)
+    transform = [stages / "target_wrappers.py"] if changed or getattr(stage, "predicted_targets", []) else []
+    own, shared = stage_code_digests(file, transform, ROW_CODE)
     users_code = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in users]
     return f"{digest([own, users_code], 6)}-{digest([shared, library_versions(stage), groups], 6)}"
 
@@ -262,7 +267,7 @@ def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str 
     return found[-1] if found and key not in found else None
 
 
-def require_answer(todo: Plan) -> None:
+def require_reuse_or_retrain(todo: JobPlan) -> None:
     """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were.
 
     Jobs that are older than the versions in report.json are taken for those of other code.
@@ -276,7 +281,7 @@ def require_answer(todo: Plan) -> None:
             seconds = sum(report["seconds"] for report in reports)
             total += seconds
             changes = _changed_versions(reports[-1].get("libraries", {}), library_versions(todo.stages[stage]))
-            lines.append(f"  {stage}: {len(reports)} jobs, {in_words(seconds)}; {changes or 'code has changed'}")
+            lines.append(f"  {stage}: {len(reports)} jobs, {format_duration(seconds)}; {changes or 'code has changed'}")
     if total > AT_STAKE:
         raise DataError(
             "code that stages share, or versions of libraries, have changed since these jobs were finished:\n"

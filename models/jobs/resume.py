@@ -13,7 +13,7 @@ from tqdm import tqdm
 from competition.errors import ConfigError
 from competition.files import write_atomically
 from competition.paths import Bundle, Paths
-from models.jobs.folder import CHECKPOINTS
+from models.jobs.job_files import CHECKPOINTS
 from models.jobs.plan import REPORT
 
 

@@ -5,19 +5,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from competition.command import FULL_OR_CLOSED
+from competition.cli import FULL_OR_CLOSED
+from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
-from competition.tables import Rows, read_rows
-from competition.task import metric_of, task_of
+from competition.task import build_metric, build_task
 from competition.types import Array
-from models.jobs.folder import attempt_folder, begin, clear_attempt, write_failure, write_predictions, write_report
+from models.jobs.job_files import (
+    attempt_folder,
+    clear_attempt,
+    start_attempt,
+    write_failure,
+    write_predictions,
+    write_report,
+)
 from models.jobs.job_rows import JobRows, context_of, rows_of_job
-from models.jobs.plan import ALL, Job, Plan, job_seed, library_versions
+from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed, library_versions
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 from models.registry import build_stage
 from models.stage import read_notes
-from models.training.machine import machine, peak_gpu_gib
+from models.training.hardware import machine, peak_gpu_gib
 
 PIECE = 10_000
 """Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory."""
@@ -25,7 +32,7 @@ PROBE_BYTES = 2**16
 """Size of a file that a disk with room takes."""
 
 
-def run_job(job: Job, plan: Plan, threads: int = 1) -> JobResult:
+def run_job(job: Job, plan: JobPlan, threads: int = 1) -> JobResult:
     """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder.
 
     If the job is finished, only the test rows are predicted. Whatever goes wrong is in the result, and its traceback in
@@ -44,9 +51,9 @@ def run_job(job: Job, plan: Plan, threads: int = 1) -> JobResult:
         return _failure(job, error, time.monotonic() - started)
 
 
-def _train(job: Job, plan: Plan, threads: int) -> JobResult:
+def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     """Fit, predict, score and publish one job."""
-    folder = begin(job.folder)
+    folder = start_attempt(job.folder)
     attempt = replace(job, folder=folder)
     rows = rows_of_job(job, plan, threads)
     started = time.monotonic() - seconds_before(folder)  # with the time that a killed run spent on its checkpoint
@@ -68,12 +75,12 @@ def _train(job: Job, plan: Plan, threads: int) -> JobResult:
     )
 
 
-def _fit_and_predict(job: Job, plan: Plan, rows: JobRows) -> Array | None:
+def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     """Fit a job and write its held-out predictions; return them, or None for a refit."""
     stage = plan.stages[job.stage]
     model = build_stage(stage, replace(rows.context, progress=ProgressFile(job.folder, job.title)))
     model.fit(rows.train, rows.held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
-    if job.fold == ALL:
+    if job.fold == REFIT_FOLD:
         return None
     held_out = rows.held_out.without_labels()
     y_pred = model.predict(held_out, job.folder)
@@ -81,7 +88,7 @@ def _fit_and_predict(job: Job, plan: Plan, rows: JobRows) -> Array | None:
     return y_pred
 
 
-def predict_test(job: Job, plan: Plan, test: Rows) -> None:
+def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), test)
     model = build_stage(plan.stages[job.stage], context)
@@ -92,7 +99,7 @@ def predict_test(job: Job, plan: Plan, test: Rows) -> None:
     write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(predictions))
 
 
-def _describe_score(job: Job, plan: Plan, held_out: Rows, y_pred: Array | None) -> str:
+def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:
     """Return a line with the score of the held-out fold.
 
     If the metric scores labels of probabilities it is the log loss: thresholds are tuned by the blend, on all folds. A
@@ -100,12 +107,12 @@ def _describe_score(job: Job, plan: Plan, held_out: Rows, y_pred: Array | None) 
     """
     if y_pred is None:
         return f"stage {job.stage}  seed {job.seed}  refit on all rows"
-    metric = metric_of(plan.competition)
-    task = task_of(plan.competition)
-    if task.decides and task.has_probabilities:
+    metric = build_metric(plan.competition)
+    task = build_task(plan.competition)
+    if task.scores_labels and task.has_probabilities:
         metric = METRICS["log_loss"]
-    elif task.decides:
-        y_pred = task.likeliest(y_pred)
+    elif task.scores_labels:
+        y_pred = task.default_labels(y_pred)
     fold = f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {plan.n_folds}"
     try:
         score = metric(held_out.y, y_pred)

@@ -24,9 +24,9 @@ from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
-from competition.durations import BAR, in_words
+from competition.durations import BAR, format_duration
 from models.jobs.progress import describe_loss, share_done
-from models.training.machine import Card, require_gpu
+from models.training.hardware import Card, require_gpu
 
 POLL = 1.0
 """Seconds between two looks at progress, time limits and the size of a cluster."""
@@ -354,7 +354,7 @@ def one_line(error: BaseException) -> str:
 def timed_out(task: Task, seconds: float, limit: str) -> JobResult:
     """Return the result of a task that has run for longer than a limit."""
     return JobResult(
-        task.name, "failed", "timeout", f"not finished after {in_words(seconds)} ({limit})", seconds=seconds
+        task.name, "failed", "timeout", f"not finished after {format_duration(seconds)} ({limit})", seconds=seconds
     )
 
 

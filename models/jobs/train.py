@@ -15,25 +15,26 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from competition import command, prepare
+from competition import cli, prepare
 from competition.config import find_config, load_competition
+from competition.dataset import Dataset, read_rows
 from competition.errors import ConfigError, DataError
 from competition.files import table_digest
-from competition.paths import Paths, shown
-from competition.tables import Rows, read_rows
+from competition.paths import Paths, display_path
 from folds import make
-from models.config import TreesStage, load_stages
+from models.config import load_stages
+from models.feature_config import TreesConfig
 from models.jobs.cache_jobs import cache_tasks
 from models.jobs.cluster import make_executor
-from models.jobs.folder import attempt_folder, read_failure, recorded_failure, verify, write_failure
+from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, verify_job, write_failure
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import Forecast
-from models.jobs.plan import Job, Plan, plan, require_answer
+from models.jobs.plan import Job, JobPlan, make_plan, require_reuse_or_retrain
 from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
-from models.settings import NeuralStage
+from models.neural_config import NeuralConfig
 
 USABLE_MEMORY = 0.8
 """Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""
@@ -57,7 +58,7 @@ class FailurePolicy:
 
 
 def train(
-    plan: Plan,
+    plan: JobPlan,
     executor: Executor,
     policy: FailurePolicy = FailurePolicy(),
     on_seed: Callable[[], Task | None] = lambda: None,
@@ -77,12 +78,14 @@ def train(
         DiskFull: if a worker cannot write.
     """
     for stage_name in plan.stages:
-        finished = [job for job in plan.of(stage_name) if job.finished]
+        finished = [job for job in plan.jobs_of_stage(stage_name) if job.finished]
         for job in finished:
-            verify(job)
+            verify_job(job)
         if finished:
-            mark = "; by other code, accepted with --reuse" if finished[0].other_code else ""
-            print(f"stage {stage_name}  {len(finished)} of {len(plan.of(stage_name))} jobs are finished{mark}")
+            mark = "; by other code, accepted with --reuse" if finished[0].from_other_code else ""
+            print(
+                f"stage {stage_name}  {len(finished)} of {len(plan.jobs_of_stage(stage_name))} jobs are finished{mark}"
+            )
     unfinished = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
     if not unfinished:
         return {}
@@ -121,7 +124,7 @@ class JobReporter:
         noted: stages whose notes were printed.
     """
 
-    plan: Plan
+    plan: JobPlan
     executor: Executor
     noted: set[str] = field(default_factory=set)
 
@@ -156,7 +159,7 @@ def describe_failure(job: Job, result: JobResult) -> str:
     """Return one line about a failed job."""
     again = ", the same error as in the run before" if read_failure(job.folder).get("same_error_before") else ""
     folder = attempt_folder(job.folder) if result.log is None else result.log
-    return f"{result.name} failed ({result.reason}){again}: {result.error}\n  {shown(folder)}"
+    return f"{result.name} failed ({result.reason}){again}: {result.error}\n  {display_path(folder)}"
 
 
 def _skip_failed(queue: Queue, jobs: list[Job]) -> None:
@@ -168,7 +171,7 @@ def _skip_failed(queue: Queue, jobs: list[Job]) -> None:
             queue.leave_out(task, failures[task.name])
 
 
-def _explain_skipped(plan: Plan, jobs: list[Job], results: dict[str, JobResult]) -> None:
+def _explain_skipped(plan: JobPlan, jobs: list[Job], results: dict[str, JobResult]) -> None:
     """Say which jobs were not run because others are not finished.
 
     Raises:
@@ -180,14 +183,14 @@ def _explain_skipped(plan: Plan, jobs: list[Job], results: dict[str, JobResult])
     if plan.shard[1] > 1:
         print(f"{len(waiting)} jobs wait for jobs of other shards: train again when those are finished, or run full")
     elif not any(result.status == "failed" for result in results.values()):
-        missing = {need.stage for job in waiting for need in job.needs if not need.has_predicted(plan.test_key)}
+        missing = {need.stage for job in waiting for need in job.dependencies if not need.has_predicted(plan.test_key)}
         raise DataError(
             f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; run ./run.sh train with --stage "
             "for these first, or without --stage and --fold."
         )
 
 
-def predict_jobs(plan: Plan, executor: Executor) -> str:
+def predict_jobs(plan: JobPlan, executor: Executor) -> str:
     """Predict a new test table with every finished job that has not predicted it yet; return the key of the table.
 
     Reads weights and `plan.paths.test`, no training table.
@@ -196,7 +199,7 @@ def predict_jobs(plan: Plan, executor: Executor) -> str:
         DataError: if a job cannot predict it.
     """
     for job in plan.jobs:
-        verify(job)
+        verify_job(job)
     plan = replace(plan, test_key=table_digest(plan.paths.test)[:16])
     waiting = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
     if fixed := sorted({job.stage for job in waiting if plan.stages[job.stage].kind == "file"}):
@@ -225,19 +228,19 @@ def run_all(tasks: list[Task], executor: Executor, noun: str) -> None:
 
 def networks_of(stages: dict[str, Any]) -> set[str]:
     """Return the names of the stages that are networks."""
-    return {name for name, stage in stages.items() if isinstance(stage, NeuralStage)}
+    return {name for name, stage in stages.items() if isinstance(stage, NeuralConfig)}
 
 
 def threads_of(stage: Any, n_jobs: int, executor: Executor) -> int:
     """Return the cores of a job where so many train side by side: for trees, whose result does not depend on it, an
     equal share."""
-    return max(1, executor.max_threads // n_jobs) if isinstance(stage, TreesStage) else 1
+    return max(1, executor.max_threads // n_jobs) if isinstance(stage, TreesConfig) else 1
 
 
 def job_tasks(
-    plan: Plan,
+    plan: JobPlan,
     jobs: list[Job],
-    tables: list[Rows],
+    tables: list[Dataset],
     executor: Executor,
     on_end: Callable[[Job, JobResult], None] | None = None,
     planned: set[tuple[str, str]] | None = None,
@@ -271,7 +274,9 @@ def job_tasks(
                 resources=Resources(threads, stage.gpu_share),
                 group=stage_name,
                 wait_for_groups=cache_groups,
-                wait_for_files=() if job.finished else tuple(need.test_file(plan.test_key) for need in job.needs),
+                wait_for_files=()
+                if job.finished
+                else tuple(need.test_file(plan.test_key) for need in job.dependencies),
                 folder=attempt_folder(job.folder),
                 on_end=partial(on_end, job) if on_end is not None else None,
             )
@@ -289,7 +294,7 @@ def failure_policy(args: Any) -> FailurePolicy:
 
 def main() -> int:
     """Command line."""
-    options = command.parser(__doc__)
+    options = cli.parser(__doc__)
     options.add_argument("--prepare", action="store_true", help="the command train: prepare tables and folds first")
     options.add_argument("--stage", help="train this stage only")
     options.add_argument("--fold", type=int, help="train this fold only, counted from 0")
@@ -297,17 +302,17 @@ def main() -> int:
     if args.budget:
         raise ConfigError("--budget is of full, which trains what fits; train has no time to keep to.")
     competition = load_competition(args.competition, args.seed)
-    stages, paths, shard = load_stages(args.competition), Paths.of(args.competition), args.shard or (1, 1)
+    stages, paths, shard = load_stages(args.competition), Paths.for_competition(args.competition), args.shard or (1, 1)
     if args.prepare:
-        with command.locked(paths, wait=True):
+        with cli.locked(paths, wait=True):
             prepare.run(competition, paths, find_config(args.competition))
             make.run(competition, make.load_folds_config(args.competition), paths)
-    with command.training(paths, args.shard):
+    with cli.training(paths, args.shard):
         if args.earlier:
             resume(args.earlier, paths)
-        selected = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
+        selected = make_plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
-            require_answer(selected)
+            require_reuse_or_retrain(selected)
         with closing(make_executor(args.executor, args.ray_address, args.workers)) as executor:
             results = train(selected, executor, failure_policy(args))
     return exit_status(results)
@@ -319,4 +324,4 @@ def exit_status(results: dict[str, JobResult]) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

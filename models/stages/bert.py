@@ -12,16 +12,24 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from competition.tables import Rows
+from competition.dataset import Dataset
 from models.inputs.encoders import new_encoder, pooled, pretrained, set_config_rates
-from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
-from models.inputs.template import SEPARATOR, read_template
-from models.inputs.tokens import Ids, encode, learn_smiles_tokens, learn_word_pieces, pad, separator_of, unknown_share
-from models.settings import BertStage
+from models.inputs.smiles_augmentation import RANDOM_SMILES_TOKENS, mirror_stereo, randomize_smiles
+from models.inputs.text_template import SEPARATOR, read_template
+from models.inputs.tokenization import (
+    Ids,
+    encode,
+    pad,
+    separator_of,
+    train_smiles_tokenizer,
+    train_word_piece_tokenizer,
+    unknown_share,
+)
+from models.neural_config import BertConfig
 from models.stage import Context, write_notes
 from models.training.batches import Batches
-from models.training.neural import Neural
-from models.training.seen import train_only
+from models.training.neural_model import NeuralModel
+from models.training.partial_embedding import train_only
 
 
 class BertBackbone(nn.Module):
@@ -40,10 +48,10 @@ class BertBackbone(nn.Module):
         return pooled(tokens.float(), attention_mask, self.pooling)
 
 
-class Bert(Neural):
-    """The stage; see `models.training.neural.Neural`."""
+class Bert(NeuralModel):
+    """The stage; see `models.training.neural_model.Neural`."""
 
-    def __init__(self, config: BertStage, context: Context) -> None:
+    def __init__(self, config: BertConfig, context: Context) -> None:
         super().__init__(config, context)
         self.template = read_template(config, context)
 
@@ -52,7 +60,7 @@ class Bert(Neural):
         """Other spellings: a fresh one each epoch, and `test_forms` in prediction."""
         return None if self.config.enumerate_smiles else 1, self.config.test_forms
 
-    def start(self, train: Rows, folder: Path) -> nn.Module:
+    def start(self, train: Dataset, folder: Path) -> nn.Module:
         """The configured weights, or random ones; writes tokenizer, shape, and counts."""
         rate = self.config.backbone_dropout
         encoder, tokenizer = pretrained(self.config, rate) if self.config.weights else self._from_scratch(train, rate)
@@ -75,29 +83,31 @@ class Bert(Neural):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         return BertBackbone(new_encoder(config), self.config.pooling)
 
-    def encode(self, rows: Rows, folder: Path, augmentation: int, seed: int) -> Batches:
+    def encode(self, rows: Dataset, folder: Path, augmentation: int, seed: int) -> Batches:
         """Token ids of all rows."""
         tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True)
         items, _ = self._items(rows, tokenizer, augmentation, seed)
         return Batches(items, np.array(list(map(len, items))), partial(pad, pad_id=tokenizer.pad_token_id))
 
-    def _items(self, rows: Rows, tokenizer: Tokenizer, augmentation: int = 0, seed: int = 0) -> tuple[list[Ids], int]:
+    def _items(
+        self, rows: Dataset, tokenizer: Tokenizer, augmentation: int = 0, seed: int = 0
+    ) -> tuple[list[Ids], int]:
         """Token ids of each row's text, and how many texts were too long."""
         order_only = self.config.enumerate_smiles == "order"
-        spell = partial(spelled, augmentation=augmentation, seed=seed, order_only=order_only)
+        spell = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
         texts = self.template.texts(rows.inputs, separator_of(tokenizer), spell)
         return encode(tokenizer, texts, self.config.too_long)
 
-    def _from_scratch(self, train: Rows, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
+    def _from_scratch(self, train: Dataset, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
         if self.template.smiles >= set(self.template.columns):
             texts = self.template.texts(train.inputs, SEPARATOR)
             if self.config.enumerate_smiles:
-                texts = [*mirrored(texts), ANY_SPELLING]
+                texts = [*mirror_stereo(texts), RANDOM_SMILES_TOKENS]
             # "." joins molecules and need not stand inside one.
-            tokenizer = learn_smiles_tokens([*texts, "."])
+            tokenizer = train_smiles_tokenizer([*texts, "."])
         else:
             texts = self.template.texts(train.inputs, " ")
-            tokenizer = learn_word_pieces(texts, self.config.vocabulary, lowercase=not self.template.smiles)
+            tokenizer = train_word_piece_tokenizer(texts, self.config.vocabulary, lowercase=not self.template.smiles)
         config = transformers.BertConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.config.width,

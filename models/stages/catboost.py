@@ -13,13 +13,13 @@ from catboost import CatBoostClassifier, CatBoostError, CatBoostRegressor, Featu
 from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 
+from competition.dataset import Dataset
 from competition.files import read_json
-from competition.tables import Rows
 from competition.types import Array
-from models.config import CatboostStage
-from models.inputs import blocks
-from models.stages.per_target import Sample
-from models.stages.trees import FEW, LEARNED, Trees
+from models.feature_config import CatboostConfig
+from models.inputs import feature_blocks
+from models.stages.per_target import TargetData
+from models.stages.trees import LEARNED, MIN_ROWS, Trees
 
 TOPICS = "topics.npy"
 ONE_HOT = 16  # categories, up to which each is asked for by itself; CatBoost's means see only "above the median or not"
@@ -38,26 +38,26 @@ class Catboost(Trees):
     def _booster(self) -> type[CatBoostClassifier] | type[CatBoostRegressor]:
         return CatBoostClassifier if self.context.task.has_probabilities else CatBoostRegressor
 
-    def _learn(self, train: Rows, folder: Path) -> None:
+    def _learn(self, train: Dataset, folder: Path) -> None:
         super()._learn(train, folder)
-        words = blocks.words(train, read_json(folder / LEARNED)["words"])
+        words = feature_blocks.tfidf_block(train, read_json(folder / LEARNED)["words"])
         if words.shape[1]:
             svd = TruncatedSVD(min(self.config.topics, *words.shape), random_state=self.seed).fit(words)
             np.save(folder / TOPICS, svd.components_.astype(np.float32))  # (n_topics, n_words)
 
-    def _features(self, rows: Rows, folder: Path) -> NDArray[np.float32]:
+    def _features(self, rows: Dataset, folder: Path) -> NDArray[np.float32]:
         numbers, words, codes = self._blocks(rows, folder)
         topics = words @ np.load(folder / TOPICS).T if words.shape[1] else words.toarray()
         return np.hstack([numbers, topics, codes])
 
-    def _count(self, config: CatboostStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
+    def _count(self, config: CatboostConfig, sample: TargetData, held_back: TargetData) -> tuple[int, float]:
         x = np.nan_to_num(sample.x, nan=-np.inf)
         if (x == x[:1]).all() or (sample.n_classes and np.ptp(sample.y) == 0):  # few rows, which CatBoost refuses
             return 1, float(np.std(held_back.y))
         booster = self._train(config, sample, config.max_trees, held_back)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])
 
-    def _grow(self, config: CatboostStage, sample: Sample, n_trees: int, path: Path) -> None:
+    def _grow(self, config: CatboostConfig, sample: TargetData, n_trees: int, path: Path) -> None:
         self._train(config, sample, n_trees).save_model(str(path.with_suffix(".cbm")))
 
     def _predict_one(self, x: NDArray[np.float32], path: Path) -> Array:
@@ -66,10 +66,10 @@ class Catboost(Trees):
         return predict(self._data(x), thread_count=1)
 
     def _train(
-        self, config: CatboostStage, sample: Sample, n_trees: int, held_back: Sample | None = None
+        self, config: CatboostConfig, sample: TargetData, n_trees: int, held_back: TargetData | None = None
     ) -> CatBoostClassifier | CatBoostRegressor:
         task = self.context.task
-        usual = "MAE" if task.absolute_errors else (*config.objectives(task.problem_type), "RMSE")[0]
+        usual = "MAE" if task.minimizes_absolute_error else (*config.objectives(task.problem_type), "RMSE")[0]
         parameters = {
             **({} if config.objective else {"loss_function": usual}),
             **({"classes_count": sample.n_classes} if task.problem_type == "multiclass" else {}),
@@ -90,7 +90,7 @@ class Catboost(Trees):
             # A worker sees one card, and may take its share of the card's memory.
             card = {"task_type": "GPU", "devices": "0", "gpu_ram_part": 0.95 * config.gpu_share}
             parameters = card | parameters
-        if len(sample.y) < FEW:
+        if len(sample.y) < MIN_ROWS:
             parameters |= {"bootstrap_type": "No", "subsample": None}
         pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, held_back)]
         patience = config.patience if held_back else None

@@ -8,33 +8,33 @@ import numpy as np
 from pydantic import BaseModel
 
 from competition.config import validate
+from competition.dataset import Dataset
 from competition.errors import ConfigError
-from competition.tables import Rows
 from competition.types import Array
-from competition.user_code import load_user_code, users
-from models.config import CustomStage
-from models.stage import Context, as_probabilities, improbable
+from competition.user_code import load_user_code, user_code_errors
+from models.base_config import CustomConfig
+from models.stage import Context, as_probabilities, invalid_probability_rows
 
 
 class Custom:
-    """The stage; see `models.stage.FittedStage`."""
+    """The stage; see `models.stage.StageModel`."""
 
-    def __init__(self, config: CustomStage, context: Context) -> None:
+    def __init__(self, config: CustomConfig, context: Context) -> None:
         self.config, self.context = config, context
         kind, settings = load_custom(config)
-        with users(config.code):
+        with user_code_errors(config.code):
             self.stage = kind(settings, context)
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         """What the class does with the training rows."""
-        with users(self.config.code):
+        with user_code_errors(self.config.code):
             self.stage.fit(train, valid, folder)
 
-    def predict(self, rows: Rows, folder: Path) -> Array:
+    def predict(self, rows: Dataset, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs), finite; a single output may be (n_rows,)."""
-        with users(self.config.code):
+        with user_code_errors(self.config.code):
             predictions = self.stage.predict(rows, folder)
-        with users(self.config.code, "return numbers from predict"):
+        with user_code_errors(self.config.code, "return numbers from predict"):
             y_pred = np.asarray(predictions, dtype=np.float64)
         y_pred = y_pred[:, None] if y_pred.ndim == 1 else y_pred
         shape = (len(rows), len(self.context.task.outputs))
@@ -44,7 +44,7 @@ class Custom:
                 f"column per output; it returned the shape {y_pred.shape}, {(~np.isfinite(y_pred)).sum()} not finite. "
                 "Labels in training may be missing (NaN)."
             )
-        if (wrong := improbable(self.context.task, y_pred)).any():
+        if (wrong := invalid_probability_rows(self.context.task, y_pred)).any():
             first = np.flatnonzero(wrong)[0]
             raise ConfigError(
                 f"predict of {self.config.code} must return probabilities of {', '.join(self.context.task.outputs)}, "
@@ -54,7 +54,7 @@ class Custom:
         return as_probabilities(self.context.task, y_pred)
 
 
-def load_custom(config: CustomStage) -> tuple[Any, Any]:
+def load_custom(config: CustomConfig) -> tuple[Any, Any]:
     """The class of a custom stage, and its settings, checked by its `Settings` where it has them."""
     found = load_user_code("code", config.code, "a class with fit and predict")
     if not (hasattr(found, "fit") and hasattr(found, "predict")):

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.clean import listed, named_rows, parse_numbers, read_named_rows, require_columns
+from competition.clean import describe_rows, join_first, parse_numbers, read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
+from competition.dataset import Dataset, without_extra_rows
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
 from competition.prepare import Prepared
-from competition.tables import Rows, own_rows
-from competition.task import Task, task_of
+from competition.task import Task, build_task
 from competition.types import Array, Integers
-from models.config import FileStage
-from models.stage import Context, as_probabilities, improbable, write_notes
+from models.base_config import FileConfig
+from models.stage import Context, as_probabilities, invalid_probability_rows, write_notes
 
 OOF, TEST, FOLD = "oof.csv", "test.csv", "fold"  # the column fold of oof.csv says where a row was held out there
 COPY_OF_OOF, COPY_OF_TEST = "their_oof.csv", "their_test.csv"  # beside the job's own predictions
@@ -36,12 +36,12 @@ LEAST_ROWS, FAR = 20, 3.0
 
 
 class File:
-    """The stage; see `models.stage.FittedStage`."""
+    """The stage; see `models.stage.StageModel`."""
 
-    def __init__(self, config: FileStage, context: Context) -> None:
+    def __init__(self, config: FileConfig, context: Context) -> None:
         self.config, self.context = config, context
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         """Copy both files and note what looks wrong beside the labels of `train`."""
         for file in files_of(self.config):
             shutil.copyfile(file, folder / f"their_{file.name}")
@@ -49,7 +49,7 @@ class File:
         if not self.context.task.has_probabilities:
             write_notes(folder, doubts(oof, test, np.nanstd(train.y, axis=0)))
 
-    def predict(self, rows: Rows, folder: Path) -> Array:
+    def predict(self, rows: Dataset, folder: Path) -> Array:
         """Their predictions for `rows`, (n_rows, n_outputs)."""
         file = folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST)
         return as_probabilities(self.context.task, self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64))
@@ -58,7 +58,7 @@ class File:
         return read_theirs(file, self.context.id, self.context.task, wanted)
 
 
-def files_of(config: FileStage) -> tuple[Path, Path]:
+def files_of(config: FileConfig) -> tuple[Path, Path]:
     """oof.csv and test.csv of a stage."""
     files = Path(config.folder) / OOF, Path(config.folder) / TEST
     if lacking := [str(file) for file in files if not file.is_file()]:
@@ -75,21 +75,21 @@ def read_theirs(path: Path, id_column: str, task: Task, wanted: Sequence[str] = 
     Grades that are whole numbers without a gap are read as such, and become their numbers from 0. Rows that are
     `wanted` must have predictions; others may lack them or have NaN.
     """
-    table = read_named_rows(path, [id_column])
+    table = read_table_with_ids(path, [id_column])
     columns = _columns(task, set(table.columns))
     require_columns(table, columns, path)
     values = pd.concat([parse_numbers(table, name, id_column, path) for name in columns], axis=1)
-    if (wrong := improbable(task, values.to_numpy())).any():
+    if (wrong := invalid_probability_rows(task, values.to_numpy())).any():
         raise DataError(
-            f"{path}: {named_rows(table, wrong, id_column)} has no probabilities under {listed(columns)}; they must "
-            "lie in 0 to 1 and, where there is one for each class of a target, sum to 1. Correct the file."
+            f"{path}: {describe_rows(table, wrong, id_column)} has no probabilities under {join_first(columns)}; "
+            "they must lie in 0 to 1 and, where there is one for each class of a target, sum to 1. Correct the file."
         )
     values = values.set_axis(pd.Index(table[id_column])) - _lowest_grade(task)
     complete = values.reindex(list(wanted)).notna().all(axis=1)
     if lacking := list(complete.index[~complete]):
         raise DataError(
-            f"{path} lacks predictions for {len(lacking)} rows of the competition ({listed(lacking)}). Use predictions "
-            "for this version of the data, or leave the stage out."
+            f"{path} lacks predictions for {len(lacking)} rows of the competition ({join_first(lacking)}). "
+            "Use predictions for this version of the data, or leave the stage out."
         )
     return values
 
@@ -151,10 +151,14 @@ def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> list[str]:
 
 
 def check_predictions(
-    stage: FileStage, competition: CompetitionConfig, prepared: Prepared, folds: Integers
+    stage: FileConfig, competition: CompetitionConfig, prepared: Prepared, folds: Integers
 ) -> str | None:
     """Check both files of a stage against the tables; returns the mark of its folds, as `fold_mark`."""
-    ids, task, (oof, test) = own_rows(prepared.train)[competition.id], task_of(competition), files_of(stage)
+    ids, task, (oof, test) = (
+        without_extra_rows(prepared.train)[competition.id],
+        build_task(competition),
+        files_of(stage),
+    )
     read_theirs(oof, competition.id, task, list(ids[folds >= 0]))
     read_theirs(test, competition.id, task, list(prepared.test[competition.id]))
     return fold_mark(oof, competition.id, list(ids), folds)

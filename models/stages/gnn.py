@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from competition.dataset import Dataset
 from competition.files import read_json, write_json
-from competition.tables import Rows
 from models.inputs.graphs import AGGREGATIONS, Messages, collate, graph_of, read_message_passing
-from models.settings import GnnStage
+from models.neural_config import GnnConfig
 from models.training.batches import Batches
-from models.training.neural import OnMolecules
+from models.training.neural_model import MoleculeModel
 
 SHAPE = "message_passing.json"
 
@@ -24,7 +24,7 @@ SHAPE = "message_passing.json"
 class GnnBackbone(nn.Module):
     """Message passing, aggregation over atoms, one hidden layer: a batch to (n_rows, hidden_width)."""
 
-    def __init__(self, message_passing: nn.Module, width: int, config: GnnStage) -> None:
+    def __init__(self, message_passing: nn.Module, width: int, config: GnnConfig) -> None:
         super().__init__()
         self.message_passing = message_passing
         self.aggregations = nn.ModuleList([AGGREGATIONS[name]() for name in config.aggregation])
@@ -49,10 +49,10 @@ class GnnBackbone(nn.Module):
         return self.hidden(torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1))
 
 
-class Gnn(OnMolecules):
-    """The stage; see `models.training.neural.Neural`."""
+class Gnn(MoleculeModel):
+    """The stage; see `models.training.neural_model.Neural`."""
 
-    def start(self, train: Rows, folder: Path) -> nn.Module:
+    def start(self, train: Dataset, folder: Path) -> nn.Module:
         """Message passing with the configured weights, or with random ones; writes its shape."""
         shape, published = {"d_h": self.config.width, "depth": self.config.depth}, None
         if self.config.weights:

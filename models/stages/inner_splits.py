@@ -12,8 +12,8 @@ import pandas as pd
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from competition.types import Integers
-from folds.splitters import blocks_in_time, spread_out
-from models.stages.per_target import Sample
+from folds.splitters import balanced_group_folds, blocks_in_time
+from models.stages.per_target import TargetData
 
 INNER_SHARE = 0.2
 """Share of the training rows that is held out for the number of trees."""
@@ -24,7 +24,7 @@ Split = tuple[Integers, Integers]
 """Positions of the rows to fit on and of the rows that are held out."""
 
 
-def inner_split(sample: Sample, seed: int) -> Split:
+def inner_split(sample: TargetData, seed: int) -> Split:
     """Return one split, which holds out about `INNER_SHARE` of the rows."""
     n_parts = round(1 / INNER_SHARE)
     block = _blocks(sample, n_parts)
@@ -41,7 +41,7 @@ def inner_split(sample: Sample, seed: int) -> Split:
     return train, held_out
 
 
-def inner_folds(sample: Sample, seed: int) -> list[Split]:
+def inner_folds(sample: TargetData, seed: int) -> list[Split]:
     """Return the splits of a cross-validation; with blocks in time each block is held out of the earlier ones."""
     block = _blocks(sample, INNER_FOLDS + 1)
     if block is not None:
@@ -54,7 +54,7 @@ def inner_folds(sample: Sample, seed: int) -> list[Split]:
     return list(splitter(INNER_FOLDS, shuffle=True, random_state=seed).split(sample.y, sample.y))
 
 
-def _blocks(sample: Sample, n_blocks: int) -> Integers | None:
+def _blocks(sample: TargetData, n_blocks: int) -> Integers | None:
     """Return the block in time of each row, -1 for a row without a time; None if all times are in one block."""
     if sample.times is None:
         return None
@@ -67,7 +67,7 @@ def _blocks(sample: Sample, n_blocks: int) -> Integers | None:
     return block if np.ptp(block[dated]) else None
 
 
-def _parts(sample: Sample, n_parts: int, seed: int) -> Integers | None:
+def _parts(sample: TargetData, n_parts: int, seed: int) -> Integers | None:
     """Return the part of each row, equal within a group; None if every row is a group by itself, or all are one."""
     if sample.groups is None:
         return None
@@ -75,13 +75,13 @@ def _parts(sample: Sample, n_parts: int, seed: int) -> Integers | None:
     if len(distinct) in (1, len(groups)):
         return None
     classes = pd.DataFrame({"y": sample.y} if sample.n_classes else {}, index=range(len(groups)))
-    return spread_out(groups, classes, min(n_parts, len(distinct)), seed)
+    return balanced_group_folds(groups, classes, min(n_parts, len(distinct)), seed)
 
 
 def _divided(held_out: Any) -> Split:
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _can_be_stratified(sample: Sample) -> bool:
+def _can_be_stratified(sample: TargetData) -> bool:
     """Return whether each class has enough rows for both sides of every split."""
     return sample.n_classes > 0 and bool(np.bincount(sample.y.astype(int)).min() * INNER_SHARE >= 1)

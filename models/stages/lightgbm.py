@@ -10,11 +10,11 @@ import lightgbm
 import numpy as np
 from scipy import sparse
 
-from competition.tables import Rows
+from competition.dataset import Dataset
 from competition.types import Array
-from models.config import LightgbmStage
-from models.stages.per_target import Sample
-from models.stages.trees import FEW, Trees
+from models.feature_config import LightgbmConfig
+from models.stages.per_target import TargetData
+from models.stages.trees import MIN_ROWS, Trees
 
 SQUARED, ABSOLUTE = {"objective": "regression", "metric": "rmse"}, {"objective": "regression_l1", "metric": "l1"}
 
@@ -28,17 +28,17 @@ class Lightgbm(Trees):
     }  # fmt: skip
     refusals = (lightgbm.basic.LightGBMError,)
 
-    def _features(self, rows: Rows, folder: Path) -> Any:
+    def _features(self, rows: Dataset, folder: Path) -> Any:
         numbers, words, codes = self._blocks(rows, folder)
         if not words.shape[1]:
             return np.hstack([numbers, codes])
         return sparse.hstack([sparse.csr_matrix(numbers), words, sparse.csr_matrix(codes)], format="csr")
 
-    def _count(self, config: LightgbmStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
+    def _count(self, config: LightgbmConfig, sample: TargetData, held_back: TargetData) -> tuple[int, float]:
         booster = self._train(config, sample, config.max_trees, held_back)
         return max(booster.best_iteration, 1), float(booster.best_score["valid_0"].popitem()[1])
 
-    def _grow(self, config: LightgbmStage, sample: Sample, n_trees: int, path: Path) -> None:
+    def _grow(self, config: LightgbmConfig, sample: TargetData, n_trees: int, path: Path) -> None:
         path.with_suffix(".txt").write_text(self._train(config, sample, n_trees).model_to_string())
 
     def _predict_one(self, x: Any, path: Path) -> Array:
@@ -48,17 +48,17 @@ class Lightgbm(Trees):
         return np.column_stack([1 - y_pred, y_pred]) if both else y_pred
 
     def _train(
-        self, config: LightgbmStage, sample: Sample, n_trees: int, held_back: Sample | None = None
+        self, config: LightgbmConfig, sample: TargetData, n_trees: int, held_back: TargetData | None = None
     ) -> lightgbm.Booster:
         (n_rows, n_features), task = sample.x.shape, self.context.task
         of_classes = [{"objective": name} for name in config.objectives(task.problem_type)]
-        usual = (*of_classes, ABSOLUTE if task.absolute_errors else SQUARED)[0]
+        usual = (*of_classes, ABSOLUTE if task.minimizes_absolute_error else SQUARED)[0]
         parameters = {
             **({} if config.objective else usual),
             **({"num_class": sample.n_classes} if task.problem_type == "multiclass" else {}),
             **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
-            "bagging_fraction": config.bagging_fraction if n_rows >= FEW else 1.0,
+            "bagging_fraction": config.bagging_fraction if n_rows >= MIN_ROWS else 1.0,
             "bagging_freq": 1,
             "seed": self.seed,
             "deterministic": True,

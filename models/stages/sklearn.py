@@ -20,14 +20,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
 from sklearn.utils import get_tags
 
+from competition.dataset import Dataset
 from competition.files import sha256_of
-from competition.tables import Rows
 from competition.types import Array
-from models.config import SklearnStage
 from models.estimators import build_estimator, from_bytes
-from models.inputs import blocks
+from models.feature_config import SklearnConfig
+from models.inputs import feature_blocks
 from models.stage import Context
-from models.stages.per_target import PerTarget, Sample
+from models.stages.per_target import PerTarget, TargetData
 
 FEATURES = "features.skops"
 QUANTILES = 200  # by which the ranks of a molecule's features are told
@@ -41,13 +41,13 @@ class Sklearn(PerTarget):
 
     refusals = (ValueError, TypeError)
 
-    def __init__(self, config: SklearnStage, context: Context) -> None:
+    def __init__(self, config: SklearnConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.named = config.named(context.task.problem_type)
+        self.named = config.estimator_name(context.task.problem_type)
 
-    def _learn(self, train: Rows, folder: Path) -> None:
-        blocks.learn_encoders(train, self.config, self.context, folder)
-        words = blocks.learn_words(train, self.config.tfidf_features, self.context)
+    def _learn(self, train: Dataset, folder: Path) -> None:
+        feature_blocks.fit_encoders(train, self.config, self.context, folder)
+        words = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context)
         x = self._table(train, folder)
         filled = SimpleImputer(strategy="median", keep_empty_features=True)
         quantiles = QuantileTransformer(n_quantiles=min(QUANTILES, len(train)), random_state=self.seed)
@@ -61,29 +61,30 @@ class Sklearn(PerTarget):
         ]
         columns = [(block, part, list(x.filter(regex=f"^{block} "))) for block, part in parts]
         texts = [
-            (name, blocks.vectoriser(vocabulary=known["vocabulary"]), f"text {name}") for name, known in words.items()
+            (name, feature_blocks.build_vectorizer(vocabulary=known["vocabulary"]), f"text {name}")
+            for name, known in words.items()
         ]
         takes_sparse = bool(texts) and "." not in self.named and get_tags(self._build(self.seed)).input_tags.sparse
         features = ColumnTransformer([*columns, *texts], sparse_threshold=float(takes_sparse)).fit(x)
         skops.io.dump(features, folder / FEATURES)
 
-    def _features(self, rows: Rows, folder: Path) -> Any:
+    def _features(self, rows: Dataset, folder: Path) -> Any:
         return from_bytes((folder / FEATURES).read_bytes()).transform(self._table(rows, folder))
 
-    def _table(self, rows: Rows, folder: Path) -> pd.DataFrame:
+    def _table(self, rows: Dataset, folder: Path) -> pd.DataFrame:
         """Each column named by its block and its number or name."""
-        pooled = blocks.encoded(rows, self.config, self.context, folder).astype(np.float64)
+        pooled = feature_blocks.encoder_block(rows, self.config, self.context, folder).astype(np.float64)
         pooled[np.abs(pooled) < 1e-9] = 0.0  # what a dead dimension has, minilm's 1e-33, would be scaled to a feature
         parts = {
-            "molecule": pd.DataFrame(blocks.molecules(rows, self.config, self.context)),
+            "molecule": pd.DataFrame(feature_blocks.molecule_block(rows, self.config, self.context)),
             "encoder": pd.DataFrame(pooled),
-            "number": pd.DataFrame(blocks.numbers(rows, self.context)),
+            "number": pd.DataFrame(feature_blocks.numeric_block(rows, self.context)),
             "text": rows.inputs[self.context.text].reset_index(drop=True),
             "category": rows.inputs[self.context.categorical].reset_index(drop=True),
         }
         return pd.concat([part.add_prefix(f"{block} ") for block, part in parts.items()], axis=1)
 
-    def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
+    def _fit_one(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
         weighed: dict[str, Any] = {} if sample.weights is None else {"sample_weight": sample.weights}
         if "." in self.named:
             np.savez_compressed(path.with_suffix(".npz"), seed=self.seed, x=sample.x, y=sample.y, **weighed)

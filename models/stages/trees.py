@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from competition.dataset import Dataset
 from competition.files import read_json, write_json
-from competition.tables import Rows
-from models.inputs import blocks
+from models.inputs import feature_blocks
 from models.stage import write_notes
 from models.stages.inner_splits import inner_folds, inner_split
-from models.stages.per_target import TRAINING, PerTarget, Sample
+from models.stages.per_target import TRAINING, PerTarget, TargetData
 
 LEARNED = "blocks.json"
-FEW = 20  # rows, below which a bag could be empty and a search would find noise
+MIN_ROWS = 20  # rows, below which a bag could be empty and a search would find noise
 
 
 class Trees(PerTarget):
@@ -42,43 +42,52 @@ class Trees(PerTarget):
 
         return torch.cuda.is_available()
 
-    def _learn(self, train: Rows, folder: Path) -> None:
+    def _learn(self, train: Dataset, folder: Path) -> None:
         if self.config.gpu_share > 0 and not self.on_card:
             write_notes(folder, ["gpu is above 0, and there was no card: the trees were grown on the cores"])
-        blocks.learn_encoders(train, self.config, self.context, folder)
-        words = blocks.learn_words(train, self.config.tfidf_features, self.context)
-        categories = blocks.learn_categories(train, self.context.categorical)
+        feature_blocks.fit_encoders(train, self.config, self.context, folder)
+        words = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context)
+        categories = feature_blocks.fit_categories(train, self.context.categorical)
         write_json(folder / LEARNED, {"words": words, "categories": categories})
 
-    def _blocks(self, rows: Rows, folder: Path) -> tuple[NDArray[np.float32], sparse.csr_matrix, NDArray[np.float32]]:
+    def _blocks(
+        self, rows: Dataset, folder: Path
+    ) -> tuple[NDArray[np.float32], sparse.csr_matrix, NDArray[np.float32]]:
         """Numbers, words, and the codes of categories, each (n_rows, ...)."""
         config, told, learned = self.config, self.context, read_json(folder / LEARNED)
-        molecules, encoded = blocks.molecules(rows, config, told), blocks.encoded(rows, config, told, folder)
-        numbers = np.hstack([molecules, encoded, blocks.numbers(rows, told)], dtype=np.float32)
-        return numbers, blocks.words(rows, learned["words"]), blocks.codes(rows, learned["categories"])
+        molecules, encoded = (
+            feature_blocks.molecule_block(rows, config, told),
+            feature_blocks.encoder_block(rows, config, told, folder),
+        )
+        numbers = np.hstack([molecules, encoded, feature_blocks.numeric_block(rows, told)], dtype=np.float32)
+        return (
+            numbers,
+            feature_blocks.tfidf_block(rows, learned["words"]),
+            feature_blocks.category_block(rows, learned["categories"]),
+        )
 
     @abstractmethod
-    def _count(self, config: Any, sample: Sample, held_back: Sample) -> tuple[int, float]:
+    def _count(self, config: Any, sample: TargetData, held_back: TargetData) -> tuple[int, float]:
         """How many trees fitted on `sample` predict `held_back` best, and the error they have there."""
 
     @abstractmethod
-    def _grow(self, config: Any, sample: Sample, n_trees: int, path: Path) -> None:
+    def _grow(self, config: Any, sample: TargetData, n_trees: int, path: Path) -> None:
         """Fit a booster of that many trees and write it in the library's own format."""
 
-    def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        choice = choice_of_folds(self.context.folds, target) or self._choose(sample)
+    def _fit_one(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
+        choice = choice_of_folds(self.context.fold_model_dirs, target) or self._choose(sample)
         self._grow(self.config.model_copy(update=choice["found"]), sample, choice["n_trees"], path)
         self.context.progress(target + 1, len(self.context.task.targets))
         return choice
 
-    def _choose(self, sample: Sample) -> dict[str, Any]:
+    def _choose(self, sample: TargetData) -> dict[str, Any]:
         """Settings that the search found on training rows, if there is one, and the number of trees for them."""
-        found = self._search(sample) if self.config.search_trials and len(sample.y) >= FEW else {}
+        found = self._search(sample) if self.config.search_trials and len(sample.y) >= MIN_ROWS else {}
         inner, outer = inner_split(sample, self.seed)
         config = self.config.model_copy(update=found)
         return {"found": found, "n_trees": self._count(config, sample.take(inner), sample.take(outer))[0]}
 
-    def _search(self, sample: Sample) -> dict[str, float]:
+    def _search(self, sample: TargetData) -> dict[str, float]:
         """Settings of the trial with the smallest mean error over inner folds; the first trial is the YAML's own."""
         import optuna
 

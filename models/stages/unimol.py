@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
 
+from competition.dataset import Dataset
 from competition.files import read_json, write_json
-from competition.tables import Rows
 from models.inputs.weights import find_weights
-from models.settings import UnimolStage
-from models.stages.pairs import Encoder, EncoderLayer, pair_bias
-from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
+from models.neural_config import UnimolConfig
+from models.stages.unimol_pairs import UnimolEncoder, UnimolEncoderLayer, pair_bias
+from models.stages.unimol_shared import ConformerModel, MoleculeInput, quiet_import, with_atoms
 
 with quiet_import():
     from unimol_tools.models.unimol import (
@@ -46,7 +46,7 @@ class UnimolBackbone(nn.Module):
     package's constructor parameter by parameter, and their outputs to those of its modules.
     """
 
-    def __init__(self, config: UnimolStage, vocabulary: list[str]) -> None:
+    def __init__(self, config: UnimolConfig, vocabulary: list[str]) -> None:
         super().__init__()
         args = oled_architecture() if config.architecture == "oled" else molecule_architecture()
         if config.architecture == "compact":
@@ -59,8 +59,8 @@ class UnimolBackbone(nn.Module):
             "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
             "attention_heads": args.encoder_attention_heads,
         }  # fmt: skip
-        self.encoder = Encoder(0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer)
-        self.encoder.layers.extend(EncoderLayer(**of_layer) for _ in range(args.encoder_layers))
+        self.encoder = UnimolEncoder(0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer)
+        self.encoder.layers.extend(UnimolEncoderLayer(**of_layer) for _ in range(args.encoder_layers))
         self.gbf_proj = NonLinearHead(kernel_width, args.encoder_attention_heads, args.activation_fn)
         kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
         self.gbf = kernel(kernel_width, len(vocabulary) ** 2)
@@ -76,15 +76,15 @@ class UnimolBackbone(nn.Module):
         return self.encoder(self.embed_tokens(tokens), bias)
 
 
-class Unimol(OnConformers):
-    """The stage; see `models.training.neural.Neural`."""
+class Unimol(ConformerModel):
+    """The stage; see `models.training.neural_model.Neural`."""
 
     foreign_keys = (
         "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
     )  # fmt: skip
     equal_lengths = False
 
-    def start(self, train: Rows, folder: Path) -> nn.Module:
+    def start(self, train: Dataset, folder: Path) -> nn.Module:
         """Writes the vocabulary of the weights, too."""
         files = find_weights(self.config.weights) if self.config.weights else {}
         write_json(folder / VOCABULARY, read_vocabulary(files))
@@ -113,7 +113,7 @@ def read_vocabulary(files: dict[str, Path]) -> list[str]:
     return [*SPECIAL_TOKENS, *atoms, "[MASK]"]
 
 
-def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> Item:
+def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> MoleculeInput:
     """Token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
     atoms, table = with_atoms(conformer, remove_hydrogens), Chem.GetPeriodicTable()
     id_of = {symbol: i for i, symbol in enumerate(vocabulary)}

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
 
-from models.inputs.conformers import prepared
-from models.settings import Unimol2Stage
-from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
+from models.inputs.conformers import build_molecule
+from models.neural_config import Unimol2Config
+from models.stages.unimol_shared import ConformerModel, MoleculeInput, quiet_import, with_atoms
 
 with quiet_import():
     from unimol_tools.data.conformer import convert_to_single_emb, get_graph
@@ -44,7 +44,7 @@ SAME = (
 class Unimol2Backbone(nn.Module):
     """UniMolV2Model without its heads, in any size; its parts are the package's own."""
 
-    def __init__(self, config: Unimol2Stage) -> None:
+    def __init__(self, config: Unimol2Config) -> None:
         super().__init__()
         compact = config.architecture == "compact"
         args = molecule_architecture("84m" if compact else config.architecture.replace("b", "B"))
@@ -129,8 +129,8 @@ class OuterProductByParts(OuterProduct):
         return (outer + self.linear_out.bias) / (1e-3 + scale**2)
 
 
-class Unimol2(OnConformers):
-    """The stage; see `models.training.neural.Neural`."""
+class Unimol2(ConformerModel):
+    """The stage; see `models.training.neural_model.Neural`."""
 
     foreign_keys = ("lm_head.", "movement_pred_head.", "classification_head")
     equal_lengths = True
@@ -142,10 +142,10 @@ class Unimol2(OnConformers):
     def reader(self, folder: Path) -> Any:
         """Graph and coordinates of the heavy atoms."""
         how = self.config.fragments, self.config.repeat_units
-        return lambda smiles, conformer: featurise(prepared(smiles, *how), conformer)
+        return lambda smiles, conformer: featurise(build_molecule(smiles, *how), conformer)
 
 
-def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> Item:
+def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> MoleculeInput:
     """Features of a molecule's heavy atoms, as `mol2unimolv2` of the package gives them.
 
     Args:

@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from competition.dataset import Dataset
 from competition.errors import ConfigError
-from competition.tables import Rows
 from models.inputs.conformers import conformer_cache, is_flat, select
 from models.inputs.weights import find_weights
 from models.stage import Context, write_notes
 from models.training.batches import Batches
-from models.training.neural import OnMolecules
+from models.training.neural_model import MoleculeModel
 
-Item = dict[str, NDArray[Any]]
+MoleculeInput = dict[str, NDArray[Any]]
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def quiet_import() -> Iterator[None]:
     logging.getLogger("Uni-Mol Tools").handlers.clear()
 
 
-class OnConformers(OnMolecules):
+class ConformerModel(MoleculeModel):
     """A stage whose backbone reads molecules in their conformers, which are the augmentations; see `Neural`."""
 
     foreign_keys: tuple[str, ...]
@@ -51,7 +51,7 @@ class OnConformers(OnMolecules):
         super().__init__(config, context)
         self.cache = conformer_cache(context.cache, **config.conformer_settings)
 
-    def reader(self, folder: Path) -> Callable[[str, NDArray[np.float32]], Item]:
+    def reader(self, folder: Path) -> Callable[[str, NDArray[np.float32]], MoleculeInput]:
         """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it. A kind has this and
         `restore`.
         """
@@ -62,7 +62,7 @@ class OnConformers(OnMolecules):
         """As many as conformers."""
         return self.config.conformers, self.config.conformers
 
-    def start(self, train: Rows, folder: Path) -> nn.Module:
+    def start(self, train: Dataset, folder: Path) -> nn.Module:
         """The configured weights, or random ones where none are configured; notes which molecules are flat."""
         backbone = self.restore(folder)
         if self.config.weights:
@@ -88,7 +88,7 @@ def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArra
     return heavy if remove_hydrogens and len(heavy) else conformer
 
 
-def collate(items: list[Item]) -> dict[str, Tensor]:
+def collate(items: list[MoleculeInput]) -> dict[str, Tensor]:
     """Molecules to the arguments of a backbone, padded with 0 to the longest."""
     return {name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True) for name in items[0]}
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from competition.types import Array, Integers
-from models.settings import NeuralStage
-from models.training.losses import Labels, to_device
+from models.neural_config import NeuralConfig
+from models.training.losses import LabelBatch, to_device
 
-Rows = NDArray[np.intp]
-Plan = list[Rows]
+RowIndices = NDArray[np.intp]
+MicroBatches = list[RowIndices]
 """Positions of rows, micro-batch by micro-batch."""
 LENGTHS_PER_BATCH = 4
 """Least number of lengths in a batch of rows that cannot be padded."""
@@ -32,7 +32,7 @@ class MicroBatch:
     """
 
     inputs: dict[str, Tensor]
-    labels: Labels
+    labels: LabelBatch
     share: float
 
 
@@ -65,19 +65,19 @@ class Batches:
     equal_lengths: bool = False
     columns: NDArray[np.float32] | None = None
 
-    def take(self, rows: Rows) -> "Batches":
+    def take(self, rows: RowIndices) -> "Batches":
         """Some rows."""
         columns = None if self.columns is None else self.columns[rows]
         return replace(self, items=[self.items[i] for i in rows], lengths=self.lengths[rows], columns=columns)
 
-    def batch(self, rows: Rows, device: torch.device) -> dict[str, Tensor]:
+    def batch(self, rows: RowIndices, device: torch.device) -> dict[str, Tensor]:
         """The rows at some positions, on the device."""
         batch = self.collate([self.items[i] for i in rows])
         if self.columns is not None:
             batch["columns"] = torch.from_numpy(self.columns[rows])
         return {name: to_device(tensor, device) for name, tensor in batch.items()}
 
-    def step_plan(self, settings: NeuralStage, seed: int, epoch: int, device_type: str) -> list[Plan]:
+    def step_plan(self, settings: NeuralConfig, seed: int, epoch: int, device_type: str) -> list[MicroBatches]:
         """The micro-batches of each step of an epoch: a function of (seed, epoch), each row once.
 
         The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as trainers make
@@ -98,21 +98,21 @@ class Batches:
         steps = map(self._by_length, np.split(order, range(per_step, len(order), per_step)))
         return [np.array_split(step, -(-len(step) // size)) for step in steps]
 
-    def sorted_plan(self, batch_size: int) -> Plan:
+    def sorted_plan(self, batch_size: int) -> MicroBatches:
         """The batches for prediction: by length."""
         return self._cut(np.arange(len(self.lengths)), batch_size)
 
-    def _by_length(self, rows: Rows) -> Rows:
+    def _by_length(self, rows: RowIndices) -> RowIndices:
         return rows[np.argsort(self.lengths[rows], kind="stable")]
 
-    def _cut(self, rows: Rows, size: int) -> Plan:
+    def _cut(self, rows: RowIndices, size: int) -> MicroBatches:
         """Rows by length, cut where a batch is full and, with `equal_lengths`, where the length changes."""
         rows = self._by_length(rows)
         changes = np.flatnonzero(np.diff(self.lengths[rows]) if self.equal_lengths else [])
         return [part[i : i + size] for part in np.split(rows, changes + 1) for i in range(0, len(part), size)]
 
     def steps(
-        self, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device, first: int = 0
+        self, labels: LabelBatch, settings: NeuralConfig, seed: int, epoch: int, device: torch.device, first: int = 0
     ) -> Iterator[list[MicroBatch]]:
         """The micro-batches of each step of an epoch from step `first` on.
 
@@ -121,7 +121,7 @@ class Batches:
         """
         doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
-        def load(step: Plan) -> list[MicroBatch]:
+        def load(step: MicroBatches) -> list[MicroBatch]:
             n_labels = [int((labels.weights[rows] > 0).sum()) for rows in step]  # counted before they go to the device
             micro_batches = []
             for rows, n in zip(step, n_labels, strict=True):
@@ -143,7 +143,7 @@ class Batches:
 
 
 @dataclass(frozen=True)
-class Sample:
+class EncodedDataset:
     """Rows with labels.
 
     encoded: number of an augmentation (0 is none) to the encoded rows; an epoch of training takes the augmentation

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.settings import MultiSampleHead, NeuralStage
+from models.neural_config import MultiSampleHead, NeuralConfig
 
 
 class Head(nn.Module):
@@ -37,7 +37,7 @@ class Head(nn.Module):
             return self.linear(dropout(features.float()))
 
 
-def build_head(settings: NeuralStage, width: int, n_outputs: int) -> Head:
+def build_head(settings: NeuralConfig, width: int, n_outputs: int) -> Head:
     """The head of a stage."""
     head = settings.head
     return Head(width, n_outputs, head.rates if isinstance(head, MultiSampleHead) else [settings.pooler_dropout])

@@ -1,6 +1,6 @@
 """What a network is trained on: labels with their weights, the losses, and R-Drop's penalty.
 
-A loss is an entry of `LOSSES` and its name in `LossName` of `models/settings.py`; one of the user's is a function
+A loss is an entry of `LOSSES` and its name in `LossName` of `models/neural_config.py`; one of the user's is a function
 `errors(outputs, y)` that the YAML names as `loss: mine.py:errors`. Outputs are standardised numbers, or logits of
 classes; probabilities are made of these by the loss's `link` alone.
 """
@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from competition.errors import ConfigError
 from competition.types import ProblemType
-from competition.user_code import load_user_code, users
-from models.settings import LOSS_OF_CLASSES
+from competition.user_code import load_user_code, user_code_errors
+from models.neural_config import CLASS_LOSSES
 
 Errors = Callable[..., Tensor]
 
@@ -32,7 +32,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelBatch:
     """Labels of rows, standardised numbers or those of classes, and the weight of each, (n_rows, n_targets), 0 where
     there is none.
     """
@@ -40,9 +40,9 @@ class Labels:
     y: Tensor
     weights: Tensor
 
-    def take(self, positions: NDArray[np.intp], device: torch.device) -> "Labels":
+    def take(self, positions: NDArray[np.intp], device: torch.device) -> "LabelBatch":
         """Some rows, on the device."""
-        return Labels(to_device(self.y[positions], device), to_device(self.weights[positions], device))
+        return LabelBatch(to_device(self.y[positions], device), to_device(self.weights[positions], device))
 
 
 squared = partial(mse_loss, reduction="none")
@@ -86,7 +86,7 @@ class Loss:
     errors: Errors
     link: Callable[..., Tensor] | None = None
 
-    def mean_error(self, outputs: Tensor, labels: Labels) -> Tensor:
+    def mean_error(self, outputs: Tensor, labels: LabelBatch) -> Tensor:
         """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 for no label."""
         errors = self.errors(outputs.float(), labels.y)
         if errors.shape != labels.y.shape:
@@ -96,7 +96,7 @@ class Loss:
             )
         return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
-    def mean_penalty(self, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
+    def mean_penalty(self, one: Tensor, other: Tensor, labels: LabelBatch) -> Tensor:
         """How far two passes with other dropout masks are apart, as the mean over the labels there are: of numbers the
         square; of classes half of KL(p, q) + KL(q, p), times the number of targets.
 
@@ -121,7 +121,7 @@ LOSSES = {
 
 def loss_of(name: str | None, problem_type: ProblemType) -> Loss:
     """The loss of a name in `LOSSES`, the problem type's own for None; a user's function has all of that but errors."""
-    own = LOSS_OF_CLASSES.get(problem_type, "mse")
+    own = CLASS_LOSSES.get(problem_type, "mse")
     return LOSSES.get(name or own, LOSSES[own])
 
 
@@ -133,7 +133,7 @@ def load_loss(name: str | None, problem_type: ProblemType = "regression", label_
     function = load_user_code("loss", name, "errors(outputs, y)")
 
     def errors(outputs: Tensor, y: Tensor) -> Tensor:
-        with users(name, "return the error of each label"):
+        with user_code_errors(name, "return the error of each label"):
             return function(outputs, y)
 
     return replace(loss, errors=errors)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.settings import NeuralStage
+from models.neural_config import NeuralConfig
 from models.training.heads import Network
 
 OF_INPUTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
@@ -30,7 +30,7 @@ def recompute_layers(backbone: nn.Module) -> None:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
-def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW:
+def make_optimizer(network: Network, settings: NeuralConfig) -> torch.optim.AdamW:
     """AdamW; no decay on norms, biases and other vectors; rates by layer, and the head's own where one is set.
 
     Source of the layer-wise rates: Howard and Ruder, ULMFiT, ACL 2018.

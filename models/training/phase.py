@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.training.batches import Batches
 from models.training.checkpoint import Checkpoint
-from models.training.losses import Labels
+from models.training.losses import LabelBatch
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Phase:
     name: str
     network: nn.Module
     encoded: Callable[[int], Batches]
-    labels: Labels
+    labels: LabelBatch
     n_steps: int
     first_step: int
     optimizer: torch.optim.Optimizer

@@ -1,7 +1,7 @@
 """The one training loop of the neural stages: read it from `fit` down, and change it.
 
-A stage gives a `Network` and `Sample`s; the loop owns target scaling, length-bucketed batches, the optimizer, the
-schedule, precision and device (by accelerate), checkpoints, and what is written for prediction.
+A stage gives a `Network` and `EncodedDataset`s; the loop owns target scaling, length-bucketed batches, the optimizer,
+the schedule, precision and device (by accelerate), checkpoints, and what is written for prediction.
 """
 
 import time
@@ -24,15 +24,15 @@ from torch.optim.swa_utils import AveragedModel
 from competition.errors import DataError
 from competition.files import read_json, write_json
 from competition.types import Array, ProblemType
-from models.settings import NeuralStage
-from models.training.batches import Batches, MicroBatch, Sample, micro_batch_size
+from models.neural_config import NeuralConfig
+from models.training.batches import Batches, EncodedDataset, MicroBatch, micro_batch_size
 from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
+from models.training.hardware import cpu_has_bf16, require_precision
 from models.training.heads import Network
 from models.training.labels import target_scale
 from models.training.loss_log import LossLog, LossRecord
-from models.training.losses import Labels, load_loss
-from models.training.machine import cpu_has_bf16, require_precision
+from models.training.losses import LabelBatch, load_loss
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.phase import Phase, TrainingState
 from models.training.schedules import with_warmup
@@ -43,8 +43,7 @@ MEASURES = "measures.json"
 """Flat numbers that a job found out about itself, by name."""
 HELD_OUT = "held_out_evaluation_mode"
 Encoded = Callable[[int], Batches]
-"""Rows by augmentation; see `Sample`."""
-Progress = Callable[[int, int], None]
+"""Rows by augmentation; see `EncodedDataset`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Monitored:
     """Rows for which the history has the loss of each epoch, computed with dropout on or off."""
 
     batches: Batches
-    labels: Labels
+    labels: LabelBatch
     with_dropout: bool = False
 
 
@@ -66,10 +65,10 @@ class Trainer:
     """
 
     network: Network
-    settings: NeuralStage
+    settings: NeuralConfig
     seed: int
     folder: Path
-    progress: Progress
+    progress: Callable[[int, int], None]
     problem_type: ProblemType = "regression"
 
     def __post_init__(self) -> None:
@@ -80,13 +79,14 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats()  # for `peak_gpu_gib` of this job
         self.network.to(self.accelerator.device)
 
-    def fit(self, train: Sample, valid: Sample | None = None, first: Sample | None = None) -> bool:
-        """Train on labelled rows; write weights and a report. Gives whether training rows are predicted better than by
-        the mean of their labels; of classes nobody asks.
+    def fit(
+        self, train: EncodedDataset, valid: EncodedDataset | None = None, first: EncodedDataset | None = None
+    ) -> bool:
+        """Train on labelled rows and write weights and a report; return whether it beats the mean of the labels.
 
         Args:
-            valid: held-out rows, for `keep: best_on_held_out` and `monitor: held_out` only.
-            first: rows to train on before, with a schedule of their own (`extra_rows: pretrain`).
+            valid: held-out rows, only for `keep: best_on_held_out` and `monitor: held_out`.
+            first: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
         """
         labels = self.prepare(train)
         report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
@@ -110,7 +110,9 @@ class Trainer:
         write_json(self.folder / TRAINING, report)
         return self.loss.link is not None or self.has_learned(train, labels)
 
-    def _monitored_rows(self, train: Sample, labels: Labels, valid: Sample | None) -> dict[str, Monitored]:
+    def _monitored_rows(
+        self, train: EncodedDataset, labels: LabelBatch, valid: EncodedDataset | None
+    ) -> dict[str, Monitored]:
         """The held-out rows; with `monitor: held_out` also as many training rows, and each with dropout."""
         if valid is None:
             return {}
@@ -129,13 +131,13 @@ class Trainer:
         measures["seconds_per_step"] = seconds / (n_steps * self.settings.epochs)
         write_json(self.folder / MEASURES, measures)
 
-    def has_learned(self, train: Sample, labels: Labels) -> bool:
+    def has_learned(self, train: EncodedDataset, labels: LabelBatch) -> bool:
         """Whether the loss of some training rows is below that of the mean of all."""
         batches, some = evenly(train, labels, 256)
         outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
         return bool(self.loss.mean_error(outputs, some) < self.loss.mean_error(torch.zeros_like(outputs), some))
 
-    def prepare(self, train: Sample) -> Labels:
+    def prepare(self, train: EncodedDataset) -> LabelBatch:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
         self.mean, self.scale = target_scale(train.y, self.loss.link is not None)
         backbone = self.network.backbone
@@ -147,14 +149,14 @@ class Trainer:
             audit(backbone, batches.batch(batches.sorted_plan(4)[0], self.accelerator.device))
         return self.labels_of(train)
 
-    def labels_of(self, sample: Sample) -> Labels:
+    def labels_of(self, sample: EncodedDataset) -> LabelBatch:
         """Labels in standard deviations of the training rows, or numbers of classes, and their weights."""
         weights = sample.weights * ~np.isnan(sample.y)
         scaled = np.nan_to_num((sample.y - self.mean) / self.scale)
-        return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
+        return LabelBatch(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
     def train_epochs(
-        self, encoded: Encoded, labels: Labels, name: str, monitored: dict[str, Monitored] | None = None
+        self, encoded: Encoded, labels: LabelBatch, name: str, monitored: dict[str, Monitored] | None = None
     ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
         """Train all epochs of a phase, from its checkpoint on if there is one.
 
@@ -171,7 +173,7 @@ class Trainer:
         state = phase.state
         return state.history, state.best[1] if state.best else state_of(phase.averaged)
 
-    def _start_phase(self, encoded: Encoded, labels: Labels, name: str) -> Phase:
+    def _start_phase(self, encoded: Encoded, labels: LabelBatch, name: str) -> Phase:
         """Optimizer, schedule, moving average and checkpoint of a phase."""
         network, settings = self.network, self.settings
         n_steps = steps_per_epoch(encoded(0), settings)
@@ -276,7 +278,7 @@ class Trainer:
         optimizer.zero_grad()
         return total
 
-    def loss_of(self, batch: dict[str, Tensor], labels: Labels) -> Tensor:
+    def loss_of(self, batch: dict[str, Tensor], labels: LabelBatch) -> Tensor:
         """Training loss of a batch; with R-Drop, of two passes with other masks and of what they disagree on.
 
         With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the backbone
@@ -306,19 +308,19 @@ class Trainer:
         return losses
 
 
-def evenly(sample: Sample, labels: Labels, n: int) -> tuple[Batches, Labels]:
+def evenly(sample: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
     """At most n rows of a sample and of its labels, evenly spread."""
     rows = np.unique(np.linspace(0, len(sample.y) - 1, n).astype(np.intp))
     return sample.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
 
 
-def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
+def steps_per_epoch(batches: Batches, settings: NeuralConfig) -> int:
     """Steps of the optimizer in one epoch, the same number on any device and in any epoch."""
     return len(batches.step_plan(settings, 0, 0, "cpu"))
 
 
 def predict(
-    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_outputs: int,
+    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralConfig, folder: Path, n_outputs: int,
     link: Callable[..., Tensor] | None = None,
 ) -> Array:  # fmt: skip
     """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities of classes, with the weights in
@@ -365,7 +367,7 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-def smaller(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
+def smaller(settings: NeuralConfig, error: RuntimeError) -> NeuralConfig:
     """Settings of the same step with at most half as many rows together, after memory ran out; else raises the error.
 
     A DataError where one row alone is too large.

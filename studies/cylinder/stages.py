@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from competition.dataset import Dataset
 from competition.files import write_atomically, write_json
-from competition.tables import Rows
 from models.stage import Context
 from models.training.labels import target_scale
 from studies.cylinder.cylinders import EDGES, HEIGHT, draw
@@ -75,7 +75,7 @@ class Network(nn.Module):
 
 
 class Cylinders:
-    """What the two stages share; see `models.stage.FittedStage` for the contract."""
+    """What the two stages share; see `models.stage.StageModel` for the contract."""
 
     Settings = DropoutSettings
 
@@ -94,14 +94,14 @@ class Cylinders:
         """A new network."""
         return Network(self.layers(), len(self.context.task.outputs), self.settings)
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         """Train on all rows, write the weights and the measures."""
         settings, is_volume = self.settings, not self.context.task.classes
         torch.manual_seed(self.context.seed)
         network, loss = self.network(), nn.MSELoss() if is_volume else nn.CrossEntropyLoss()
         if is_volume:
             network.mean, network.scale = map(torch.from_numpy, target_scale(train.y))
-        x, y = self.encode(train.inputs), torch.tensor(self.context.task.truth(train.y))
+        x, y = self.encode(train.inputs), torch.tensor(self.context.task.one_hot(train.y))
         y = ((y - network.mean) / network.scale).float()
         optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate)
         n_steps = settings.epochs * -(-len(x) // settings.batch_size)
@@ -118,7 +118,7 @@ class Cylinders:
         write_json(folder / "measures.json", self._measures(network))
 
     @torch.inference_mode()
-    def predict(self, rows: Rows, folder: Path) -> Array:
+    def predict(self, rows: Dataset, folder: Path) -> Array:
         """Volumes, or the probability of each bin, (n_rows, n_outputs), in evaluation mode."""
         network = self.network()
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))

@@ -23,13 +23,13 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from competition.config import StrictModel, validate
+from competition.dataset import Dataset
 from competition.files import read_json, sha256_of, write_atomically
-from competition.tables import Rows
 from competition.task import Task
 from competition.yaml_files import load_yaml
 from models.inputs.conformers import conformer_cache
+from models.neural_config import UnimolConfig
 from models.registry import build_stage
-from models.settings import UnimolStage
 from models.stage import Context
 from models.training.trainer import TRAINING, WEIGHTS
 from studies.pretrain import corpus
@@ -53,7 +53,7 @@ class Settings(StrictModel):
     """The first molecules whose labels are also orbital energies by extended Hueckel theory, up to 25 ms each."""
     weights_from: str | None = None
     """Another pre-training in the same folder, from whose weights this one goes on."""
-    stage: UnimolStage
+    stage: UnimolConfig
     """The architecture, and the settings of the training loop."""
 
 
@@ -107,12 +107,12 @@ def main() -> None:
 
 
 def train(
-    stage: UnimolStage, inputs: pd.DataFrame, y: np.ndarray, work: Path, name: str
+    stage: UnimolConfig, inputs: pd.DataFrame, y: np.ndarray, work: Path, name: str
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Losses of each epoch, and the trained backbone; y (n_molecules, n_labels), NaN where there is none."""
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
-    rows, targets = Rows([str(i) for i in inputs.index], inputs, y), [f"label {i}" for i in range(y.shape[1])]
+    rows, targets = Dataset([str(i) for i in inputs.index], inputs, y), [f"label {i}" for i in range(y.shape[1])]
     held_out = np.arange(len(rows)) % HELD_OUT == 0
     with tqdm(desc=f"{name}, steps") as bar:
 
@@ -120,7 +120,7 @@ def train(
             bar.total = total
             bar.update(step - bar.n)
 
-        context = Context(["SMILES"], [], [], [], Task(targets), SEED, work, progress, tries_again=False)
+        context = Context(["SMILES"], [], [], [], Task(targets), SEED, work, progress, retry_failed_fit=False)
         build_stage(stage, context).fit(rows.take(~held_out), rows.take(held_out), folder)
     state = load_file(folder / WEIGHTS)
     backbone = {key.removeprefix(BACKBONE): state[key] for key in state if key.startswith(BACKBONE)}

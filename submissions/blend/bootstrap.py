@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from competition.metrics import NUMBERS, Metric
+from competition.metrics import REGRESSION, Metric
 from competition.types import Array, Integers
 
 CELLS_AT_ONCE, LEAST_DRAWS = 4_000_000, 100
@@ -52,9 +52,9 @@ def bootstrap_scores(
         size: groups in each resample; None for as many as there are.
     """
     summed = _one_by_one
-    if metric.of_confusion:
+    if metric.score_from_confusion:
         summed = _by_confusion
-    elif metric.name in SUMS or metric.of_row:
+    elif metric.name in SUMS or metric.row_losses:
         summed = _by_sums
     else:
         draws = max(LEAST_DRAWS, draws // 10)
@@ -81,7 +81,7 @@ Summed = tuple[Any, Callable[[Array], Array]]
 
 
 def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Summed:
-    of_row = metric.of_row
+    of_row = metric.row_losses
     numbers, of_sums = (lambda y, p: [of_row(y, p)], lambda n, each: each / n) if of_row else SUMS[metric.name]
     sums = []
     for t, labels in enumerate(y.T):
@@ -101,14 +101,17 @@ def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: Integer
 
 def _over_targets(metric: Metric, scores: Array, n_rows: Array) -> Array:
     """Mean of (n_draws, n_targets, n_predictions); of classes without the targets that a draw leaves undefined."""
-    if metric.types == NUMBERS:
+    if metric.types == REGRESSION:
         return scores.mean(axis=1)
     there = ~np.isnan(scores) & (n_rows > 1)
     return np.where(there, scores, 0).sum(axis=1) / there.sum(axis=1)
 
 
 def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Summed:
-    of_confusion, labels = metric.of_confusion, np.stack(predictions, axis=2)  # (n_rows, n_targets, n_predictions)
+    of_confusion, labels = (
+        metric.score_from_confusion,
+        np.stack(predictions, axis=2),
+    )  # (n_rows, n_targets, n_predictions)
     assert of_confusion is not None
     n_targets, n = 1 if metric.pooled else y.shape[1], int(max(np.nanmax(y, initial=1), labels.max())) + 1
     shape = n_targets, len(predictions), n, n

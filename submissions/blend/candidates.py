@@ -25,12 +25,12 @@ import numpy as np
 
 from competition.metrics import Metric
 from competition.types import Array, Integers
-from competition.user_code import load_user_code, users
+from competition.user_code import load_user_code, user_code_errors
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
 from submissions.blend.logits import PENALTIES as LOGIT_PENALTIES
 from submissions.blend.logits import Link, logits, probabilities
-from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver
-from submissions.blend.stored import Fitted, require_predictions, storable
+from submissions.blend.serialization import Predictor, require_predictions, serializable
+from submissions.blend.weight_problem import NO_FOLDS, BlendData, FoldSet, Solution, Solver, WeightProblem
 
 SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
 PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21, dtype=np.float64)
@@ -39,7 +39,7 @@ CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
 QUANTILES = np.linspace(0, 1, 501)
 
 
-@storable
+@serializable
 @dataclass(frozen=True)
 class Blend:
     """A weighted sum of columns, or of their logits.
@@ -65,7 +65,7 @@ class Candidate:
     function: Callable[..., Any]
     named: str = ""
 
-    def fit(self, m: Matrices, without: Folds = NONE) -> Fitted:
+    def fit(self, m: BlendData, without: FoldSet = NO_FOLDS) -> Predictor:
         """The predictor fitted on the rows of all folds but some; the plain mean where none is left."""
         left = m.left(without)
         if not left.any():
@@ -73,7 +73,7 @@ class Candidate:
         P, y, folds = m.P[left], m.y[left], m.folds[left]  # copies, into which a user's function may write
         if not self.named:
             return self.function(P, y, m.metric, folds, m.weights)
-        with users(self.named, f"return weights ({P.shape[1]},) or a dataclass with predict(P)"):
+        with user_code_errors(self.named, f"return weights ({P.shape[1]},) or a dataclass with predict(P)"):
             found: Any = self.function(P, y, m.metric, folds, m.weights)
             if not is_dataclass(type(found)):
                 weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
@@ -88,7 +88,7 @@ class Linear(Candidate):
 
     in_logits: bool = False
 
-    def fit(self, m: Matrices, without: Folds = NONE) -> Blend:
+    def fit(self, m: BlendData, without: FoldSet = NO_FOLDS) -> Blend:
         """Weights in the targets' own units; the plain mean for a target without a labelled row left."""
         parts, link = [], m.link if self.in_logits else "identity"
         for problem in (each.without(without) for each in m.problems):
@@ -101,25 +101,25 @@ class Linear(Candidate):
         return Blend(of_outputs, np.array(intercepts).repeat(m.n_outputs), list(settings), link)
 
 
-def best_single(problem: Problem) -> Solution:
+def best_single(problem: WeightProblem) -> Solution:
     """All weight on the column with the best score; for a metric of the user's own, the least squared error."""
     each = np.eye(problem.n_columns)
     return Solution(each[np.argmin(problem.loss(each))])
 
 
-def mean(problem: Problem) -> Solution:
+def mean(problem: WeightProblem) -> Solution:
     """The plain mean of the columns."""
     return Solution(np.full(problem.n_columns, 1.0 / problem.n_columns))
 
 
-def convex(problem: Problem) -> Solution:
+def convex(problem: WeightProblem) -> Solution:
     """Weights of at least 0 that sum to 1, exact for squared and absolute errors; the former serve other metrics."""
     if problem.m.exact == "absolute":
         return Solution(least_absolute_weights(problem.errors))
     return Solution(least_squares_weights(problem.moments[2:, 2:]))
 
 
-def common(problem: Problem) -> Solution:
+def common(problem: WeightProblem) -> Solution:
     """What a target with few labels is best drawn to: the convex weights of all targets together, each of which counts
     the same; equal ones where there is no other target."""
     if len(problem.m.problems) == 1:
@@ -127,7 +127,7 @@ def common(problem: Problem) -> Solution:
     return Solution(least_squares_weights(problem.of_all_targets))
 
 
-def shrunk_ridge(problem: Problem) -> Solution:
+def shrunk_ridge(problem: WeightProblem) -> Solution:
     """Convex and common weights mixed, corrected by a ridge on what they leave; both amounts tuned by Optuna.
 
     w = w0 + v; w0 = t * common + (1 - t) * convex; v the ridge solution on the residual y - columns w0 with penalty
@@ -138,7 +138,7 @@ def shrunk_ridge(problem: Problem) -> Solution:
     if len(problem.folds) < 2:
         return problem.solve(convex)
 
-    def weights_of(problems: list[Problem]) -> Callable[..., Array]:
+    def weights_of(problems: list[WeightProblem]) -> Callable[..., Array]:
         gram, _, _, with_errors = _products(problems)
         exact, usual = (np.array([each.solve(solver).weights for each in problems]) for solver in (convex, common))
 
@@ -161,7 +161,7 @@ def shrunk_ridge(problem: Problem) -> Solution:
     return Solution(weights_of([problem])(**settings)[0], settings=settings)
 
 
-def ridge(problem: Problem) -> Solution:
+def ridge(problem: WeightProblem) -> Solution:
     """Signed weights with an intercept, penalty a * n_rows in standard units; a has the least cross-fitted error.
 
     Source: Hoerl and Kennard, "Ridge regression", Technometrics 1970; as a blend, Breiman, "Stacked regressions",
@@ -170,7 +170,7 @@ def ridge(problem: Problem) -> Solution:
     if len(problem.folds) < 2:
         return problem.solve(convex)
 
-    def solutions(problems: list[Problem], penalties: Array) -> tuple[Array, Array]:
+    def solutions(problems: list[WeightProblem], penalties: Array) -> tuple[Array, Array]:
         """Weights (n_problems, n_penalties, n_columns) and intercepts (n_problems, n_penalties)."""
         gram, means, with_y, _ = _products(problems)
         gram = gram - means[:, :, None] * means[:, None, :]
@@ -182,7 +182,7 @@ def ridge(problem: Problem) -> Solution:
     return Solution(weights[0, 0], intercepts[0, 0], {"penalty": best[0]})
 
 
-def shrunk_logits(problem: Problem) -> Solution:
+def shrunk_logits(problem: WeightProblem) -> Solution:
     """Weights of logits with the least log loss, shrunk towards convex ones; the amount is tuned across the folds.
 
     w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * |w - convex|^2, the convex weights of all
@@ -202,7 +202,7 @@ def shrunk_logits(problem: Problem) -> Solution:
     return Solution(problem.log_loss_weights[best], settings={"penalty": LOGIT_PENALTIES[best]})
 
 
-def _products(problems: list[Problem]) -> tuple[Array, ...]:
+def _products(problems: list[WeightProblem]) -> tuple[Array, ...]:
     """X'X, X'1, X'y and X'E over n_rows of each of several problems, X = columns in standard units."""
     n_columns = problems[0].n_columns
     to_columns = np.hstack([np.tile([0.0, 1.0], (n_columns, 1)), -np.eye(n_columns)])  # X = y - E, of 1, y and E
@@ -215,7 +215,7 @@ def _ridge_solution(gram: Array, right: Array, penalty: float) -> Array:
     return np.asarray(np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0])
 
 
-def greedy(problem: Problem) -> Solution:
+def greedy(problem: WeightProblem) -> Solution:
     """Greedy selection: 25 times the column whose addition to the mean helps most; cut where the loss was least.
 
     Source: Caruana et al., "Ensemble selection from libraries of models", ICML 2004; with replacement and cut at the
@@ -232,7 +232,7 @@ def greedy(problem: Problem) -> Solution:
     return Solution(best)
 
 
-def hill_climb(problem: Problem) -> Solution:
+def hill_climb(problem: WeightProblem) -> Solution:
     """Signed hill climbing: from the best column, mix in the one that helps most, by -0.5 to 0.5, while one does.
 
     Each column is mixed in once; weights sum to 1. Source: the package hillclimbers, with negative weights.
@@ -251,7 +251,7 @@ def hill_climb(problem: Problem) -> Solution:
     return Solution(weights)
 
 
-def optuna(problem: Problem) -> Solution:
+def optuna(problem: WeightProblem) -> Solution:
     """Weights of at least 0 that sum to 1, by Optuna on the metric itself, from the convex and the equal ones.
 
     For metrics without an exact form, as rank correlations; for the others `convex` has the answer already.
@@ -286,7 +286,7 @@ def _tuned(error: Callable[[Any], float], first: list[dict[str, float]], trials:
     return study.best_params
 
 
-@storable
+@serializable
 @dataclass(frozen=True)
 class Median:
     """The median of the columns; of the logarithms of what has to sum to 1, where columns may leave no class but 0."""
@@ -303,7 +303,7 @@ def median(P: Array, y: Array, metric: Metric, folds: Integers, weights: str) ->
     return Median("softmax" if P.shape[2] > y.shape[1] else "identity")
 
 
-@storable
+@serializable
 @dataclass(frozen=True)
 class MeanOfRanks:
     """The mean rank of the columns, as the label of that rank.
@@ -338,11 +338,11 @@ CANDIDATES: dict[str, Candidate] = {
     **{solver.__name__: Linear(solver, in_logits=solver in (shrunk_logits, optuna)) for solver in SOLVERS},
     **{function.__name__: Candidate(function) for function in (median, mean_of_ranks)},
 }
-OF_CLASSES = ("best_single", "mean", "convex", "shrunk_logits", "greedy", "optuna", "median", "mean_of_ranks")
-OF_NUMBERS = tuple(name for name in CANDIDATES if name != "shrunk_logits")
+CLASS_CANDIDATES = ("best_single", "mean", "convex", "shrunk_logits", "greedy", "optuna", "median", "mean_of_ranks")
+REGRESSION_CANDIDATES = tuple(name for name in CANDIDATES if name != "shrunk_logits")
 """Candidates for columns of probabilities, and for columns of numbers."""
-ALWAYS = ("best_single", "mean", "convex", "shrunk_ridge", "ridge")
-ALWAYS_OF_CLASSES = OF_CLASSES[:4]
+ALWAYS_REGRESSION = ("best_single", "mean", "convex", "shrunk_ridge", "ridge")
+ALWAYS_CLASSES = CLASS_CANDIDATES[:4]
 """Candidates that every run compares with the default: they cost next to nothing."""
 
 

@@ -13,11 +13,11 @@ from competition.types import Array
 
 Link = Literal["identity", "logistic", "softmax"]
 """What a weighted sum is: a prediction; the log odds of class 1; the logarithm of a class's share."""
-LEAST = 1e-3
+PROBABILITY_EPSILON = 1e-3
 """What a probability of 0 is read as: of a class that a fold has not seen, or of trees that all say no."""
 PENALTIES = [0.001, 0.01, 0.1, 1.0, 10.0]
 """On the squared distance from the convex weights, from hardly any to these."""
-TOWARDS_ONE = 30.0
+PULL_TO_ONE = 30.0
 """Over n_rows, on the square of the sum less 1. Columns of test rows are means of the folds' models, and less sure than
 one of them: a temperature that few rows ask for goes too far there. It also keeps the sum finite where columns tell the
 classes apart without a mistake."""
@@ -25,7 +25,7 @@ FURTHEST = 500.0
 """Logits beyond which nothing changes, so that no power is too large for a number."""
 
 
-def logits(P: Array, link: Link, least: float = LEAST) -> Array:
+def logits(P: Array, link: Link, least: float = PROBABILITY_EPSILON) -> Array:
     """Probabilities (n_rows, ..., n_outputs) on the scale on which they are summed."""
     if link == "identity":
         return P
@@ -65,7 +65,7 @@ def log_loss_weights(of_targets: list[Array], start: Array) -> Array:
     """
     from scipy.optimize import nnls
 
-    n_columns, on_the_sum = len(start), TOWARDS_ONE / sum(map(len, of_targets))
+    n_columns, on_the_sum = len(start), PULL_TO_ONE / sum(map(len, of_targets))
 
     def loss(w: Array, penalty: float) -> tuple[float, Array, Array]:
         """The loss with its first and second derivatives."""

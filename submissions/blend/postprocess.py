@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.types import Array
-from competition.user_code import label, load_user_code, users
-from submissions.blend.crossfit import Rule, choose, compare
-from submissions.blend.stored import Fitted, from_json, require_predictions, storable, to_json
+from competition.user_code import load_user_code, short_ref, user_code_errors
+from submissions.blend.cross_fitting import SelectionRule, apply_rule, compare_to_default
+from submissions.blend.serialization import Predictor, from_json, require_predictions, serializable, to_json
 
 
-@storable
+@serializable
 @dataclass(frozen=True)
 class Clip:
     """Predictions cut to the range of the labels."""
@@ -39,17 +39,17 @@ def _clip(y_pred: Array, y: Array) -> Clip:
     return Clip(y.min(), y.max())
 
 
-STEPS: dict[str, Callable[[Array, Array], Fitted | None]] = {"clip": _clip}
+STEPS: dict[str, Callable[[Array, Array], Predictor | None]] = {"clip": _clip}
 """Steps by their name in the YAML; of numbers alone."""
 
 
-def fit_step(named: str, y_pred: Array, y: Array) -> Fitted | None:
+def fit_step(named: str, y_pred: Array, y: Array) -> Predictor | None:
     """A step of the YAML, fitted; ConfigError if it is the user's own and does not do what a step does."""
     if named in STEPS:
         return STEPS[named](y_pred, y)
     function = load_user_code("submissions.postprocess", named, "fit(y_pred, y)")
-    with users(named, "return None or a dataclass with predict(y_pred)"):
-        step: Fitted | None = function(y_pred.copy(), y)
+    with user_code_errors(named, "return None or a dataclass with predict(y_pred)"):
+        step: Predictor | None = function(y_pred.copy(), y)
         if step is not None:
             if not is_dataclass(type(step)):
                 raise TypeError(f"it returns {step!r:.60}")
@@ -57,23 +57,23 @@ def fit_step(named: str, y_pred: Array, y: Array) -> Fitted | None:
         return step
 
 
-def fit_steps(names: list[str], y_pred: Array, y: Array) -> dict[str, Fitted]:
+def fit_steps(names: list[str], y_pred: Array, y: Array) -> dict[str, Predictor]:
     """Steps of one target, in order, each fitted on what those before it make of the rows that have a label."""
-    known, steps = ~np.isnan(y), dict[str, Fitted]()
+    known, steps = ~np.isnan(y), dict[str, Predictor]()
     for name in names if known.any() else []:
         if step := fit_step(name, apply_steps(steps, y_pred[known]), y[known]):
             steps[name] = step
     return steps
 
 
-def apply_steps(steps: dict[str, Fitted], y_pred: Array) -> Array:
+def apply_steps(steps: dict[str, Predictor], y_pred: Array) -> Array:
     """Predictions (n_rows,) of one target after fitted steps."""
     for step in steps.values():
         y_pred = step.predict(y_pred)
     return y_pred
 
 
-def apply_all(steps: list[dict[str, Fitted]], y_pred: Array) -> Array:
+def apply_all(steps: list[dict[str, Predictor]], y_pred: Array) -> Array:
     """Predictions (n_rows, n_outputs) after the fitted steps of each target; none of a target with several outputs."""
     y_pred = y_pred.copy()
     for t, of_target in enumerate(steps):
@@ -82,7 +82,7 @@ def apply_all(steps: list[dict[str, Fitted]], y_pred: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Tried:
+class StepResult:
     """A step of one target.
 
     score_without, score_with: of the target, by folds; for a metric of the user's own, of all targets.
@@ -95,30 +95,30 @@ class Tried:
     score_without: float
     score_with: float
     standard_error: float
-    fitted: Fitted | None = None
+    fitted: Predictor | None = None
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""
-        return {**vars(self), "step": label(self.step), "fitted": to_json(self.fitted)}
+        return {**vars(self), "step": short_ref(self.step), "fitted": to_json(self.fitted)}
 
 
-def stored_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str, Fitted]:
+def saved_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str, Predictor]:
     """The fitted ones of what `Tried.stored` gave, in order; `named` has the steps of the YAML by their labels."""
     return {each["step"]: from_json(each["fitted"], named[each["step"]]) for each in tried if each["fitted"]}
 
 
 @dataclass(frozen=True)
-class Chain:
+class PostprocessChain:
     """The steps of all targets, each tried in turn.
 
     cross_fitted: (n_rows, n_outputs), each row after steps that were fitted without its fold; NaN where none was tried.
     """
 
-    tried: list[list[Tried]]
+    tried: list[list[StepResult]]
     cross_fitted: Array
 
     @property
-    def fitted(self) -> list[dict[str, Fitted]]:
+    def fitted(self) -> list[dict[str, Predictor]]:
         """The fitted steps of each target that were kept, in order."""
         return [{each.step: each.fitted for each in of_target if each.fitted} for of_target in self.tried]
 
@@ -127,15 +127,15 @@ class Chain:
         return apply_all(self.fitted, y_pred)
 
 
-def choose_steps(rule: Rule, names: list[str], y_pred: Array, which: NDArray[np.bool_]) -> Chain:
+def choose_steps(rule: SelectionRule, names: list[str], y_pred: Array, which: NDArray[np.bool_]) -> PostprocessChain:
     """Try steps on the rows `which`, in order, and fit those that are kept on all of them; no other label is read.
 
     `y_pred`, (n_rows, n_outputs), are predictions that were made without each row's fold.
     """
     y_pred, chain = np.where(which[:, None], y_pred, np.nan), []
     for t, y in enumerate(rule.y.T):
-        before, kept, tried = y_pred[:, t].copy(), list[str](), list[Tried]()
-        judged = slice(t, t + 1) if rule.metric.column else slice(None)
+        before, kept, tried = y_pred[:, t].copy(), list[str](), list[StepResult]()
+        judged = slice(t, t + 1) if rule.metric.column_score else slice(None)
         paired = replace(rule, y=rule.y[:, judged], default="without")
         for name in names:
             after = y_pred.copy()
@@ -147,14 +147,14 @@ def choose_steps(rule: Rule, names: list[str], y_pred: Array, which: NDArray[np.
                 kept, y_pred = [*kept, name], after
         fitted = fit_steps(kept, before[which], y[which])
         chain.append([replace(each, fitted=fitted.get(each.step)) for each in tried])
-    return Chain(chain, y_pred)
+    return PostprocessChain(chain, y_pred)
 
 
-def _judged(rule: Rule, name: str, before: Array, after: Array, which: NDArray[np.bool_]) -> Tried:
+def _judged(rule: SelectionRule, name: str, before: Array, after: Array, which: NDArray[np.bool_]) -> StepResult:
     """Whether a step is kept, by predictions without and with it."""
     without, with_step = (rule.metric(rule.y[which], y_pred[which]) for y_pred in (before, after))
     if not rule.metric.better(with_step, without):  # as an rmsle of predictions below -1, which is defined when clipped
-        return Tried(name, bool(np.isnan(without) and np.isfinite(with_step)), without, with_step, float("nan"))
-    compared = compare(rule, {"without": before, "with": after}, which)
-    kept = choose(rule, compared, which)[0] == "with"
-    return Tried(name, kept, without, with_step, compared["with"].standard_error)
+        return StepResult(name, bool(np.isnan(without) and np.isfinite(with_step)), without, with_step, float("nan"))
+    compared = compare_to_default(rule, {"without": before, "with": after}, which)
+    kept = apply_rule(rule, compared, which)[0] == "with"
+    return StepResult(name, kept, without, with_step, compared["with"].standard_error)

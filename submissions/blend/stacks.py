@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from competition.class_metrics import log_losses
 from competition.types import Array, Integers
 from submissions.blend.candidates import Candidate
-from submissions.blend.crossfit import cross_fitted
+from submissions.blend.cross_fitting import cross_fitted
 from submissions.blend.logits import Link, logits, probabilities
-from submissions.blend.problem import NONE, Folds, Matrices
-from submissions.blend.stored import Fitted, storable
+from submissions.blend.serialization import Predictor, serializable
+from submissions.blend.weight_problem import NO_FOLDS, BlendData, FoldSet
 
 LIGHTGBM_STACK = "lightgbm_stack"
 MOST_TREES, PATIENCE = 300, 30
@@ -36,7 +36,7 @@ LAMBDA_OF_CLASSES, LEAST_OF_BLEND = 5.0, 1e-6
 """The same shrinkage where the curvature of a row is 1/4 at most; and what a blend's probability of 0 is read as."""
 
 
-@storable
+@serializable
 @dataclass(frozen=True)
 class Correction:
     """What is added to the blend of one target.
@@ -59,12 +59,12 @@ class Correction:
         return self.spread * np.asarray(added).reshape(len(P), -1)
 
 
-@storable
+@serializable
 @dataclass(frozen=True)
 class Stack:
     """A blend of all outputs, and a correction of each target; None where there is none."""
 
-    base: Fitted
+    base: Predictor
     corrections: list[Correction | None]
     link: Link = "identity"
 
@@ -94,7 +94,7 @@ class Stacked(Candidate):
     def __init__(self, default: Candidate) -> None:
         self.default = default
 
-    def fit(self, m: Matrices, without: Folds = NONE) -> Stack:
+    def fit(self, m: BlendData, without: FoldSet = NO_FOLDS) -> Stack:
         """See `Candidate`."""
         base, left = self.default.fit(m, without), m.left(without)
         start = logits(cross_fitted(self.default, m, without), m.link, LEAST_OF_BLEND)

@@ -5,20 +5,20 @@ Reads: the folder of the run and of its jobs, or with --training the YAML, its t
 of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_training/ (submissions/kernel/pack.py).
 """
 
-from competition import command
+from competition import cli
 from competition.errors import ConfigError, ServiceError
 from competition.paths import Paths
 from submissions.config import load_config
 from submissions.kernel.pack import CPU, GPU, build
-from submissions.kernel.prove import prove
 from submissions.kernel.push import push
+from submissions.kernel.verify import verify_notebook
 from submissions.leaderboard import client
 from submissions.run import latest_run
 
 
 def main() -> None:
     """Command line."""
-    options = command.parser(__doc__, "kernel", ("workers",))
+    options = cli.parser(__doc__, "kernel", ("workers",))
     kind = options.add_mutually_exclusive_group()  # a proof compares predictions with those of a finished run
     kind.add_argument("--training", action="store_true", help="a notebook that trains; it needs no finished run")
     kind.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
@@ -26,7 +26,7 @@ def main() -> None:
     options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage has a network)")
     options.add_argument("--minutes", type=float, default=30.0, help="for --try: what it may take (default: 30)")
     args = options.parse_args()
-    paths = Paths.of(args.competition)
+    paths = Paths.for_competition(args.competition)
     config = load_config(args.competition, args.seed) if args.training else None
     if config and (config.competition.holdout_of or not config.competition.kaggle):
         raise ConfigError(
@@ -39,17 +39,17 @@ def main() -> None:
         owner = client.username()
     except (ConfigError, ServiceError):
         owner = "your-username"  # without the client, or credentials, there is no --push
-    with command.locked(paths):
+    with cli.locked(paths):
         kernel = build(paths, config, owner, args.accelerator)
     for part in sorted(kernel.bundle.root.iterdir()):
         size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
         print(f"{part.name:24} {size / 1e6:10.2f} MB")
     if args.tried:
-        prove(args.competition, args.minutes, args.workers)
+        verify_notebook(args.competition, args.minutes, args.workers)
     if args.push:
         push(args.competition, args.training)
     print(f"Bundle: {kernel.bundle.root}\nNotebook: {kernel.notebook}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

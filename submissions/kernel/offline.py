@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from competition import command
+from competition import cli
 from competition.errors import DataError
 from competition.files import read_json, read_text_table, write_table
 from competition.paths import PROJECT, Bundle, Paths
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -18,17 +18,17 @@ from typing import Any
 from competition.errors import DataError
 from competition.files import digest, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
-from competition.revision import ROOMS
+from competition.revision import PACKAGES
 from competition.user_code import with_helpers
 from competition.yaml_files import dump_yaml
+from models.feature_config import SklearnConfig
 from models.inputs.weights import WEIGHT_SETS, find_weights
-from models.jobs.folder import verify
+from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT
-from models.settings import NeuralStage
+from models.neural_config import NeuralConfig
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.check import check_all
-from submissions.columns import jobs_of_columns
-from submissions.config import Config, relocated
+from submissions.config import Config, rewrite_paths
 from submissions.kernel.wheels import add_wheels
 from submissions.run import (
     BLEND,
@@ -40,6 +40,7 @@ from submissions.run import (
     latest_run,
     require_same_code,
 )
+from submissions.stage_predictions import jobs_by_column
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
@@ -71,8 +72,10 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-        add_wheels(bundle, {s.estimator for s in config.stages.values() if s.kind == "sklearn" and s.estimator})
-        networks = any(isinstance(stage, NeuralStage) or stage.encoders for stage in config.stages.values())
+        add_wheels(
+            bundle, {s.estimator for s in config.stages.values() if isinstance(s, SklearnConfig) and s.estimator}
+        )
+        networks = any(isinstance(stage, NeuralConfig) or stage.encoders for stage in config.stages.values())
         manifest["accelerator"] = accelerator or (GPU if networks else CPU)
         manifest["content"] = digest([sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()])
         write_json(bundle.manifest, manifest)
@@ -82,7 +85,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
 
 def copy_code(bundle: Bundle) -> None:
     """Copy the four packages and what `./run.sh` needs."""
-    files = [file for room in ROOMS for file in (PROJECT / room).rglob("*") if file.suffix in CODE]
+    files = [file for room in PACKAGES for file in (PROJECT / room).rglob("*") if file.suffix in CODE]
     for file in [*files, *(PROJECT / name for name in SCRIPTS)]:
         inside = file.relative_to(PROJECT)
         if not any(part in NOT_CODE or part.startswith(".") for part in inside.parts):
@@ -129,14 +132,14 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     """Copy what the submission of the latest run is predicted with: settings and manifest of the notebook."""
     run = latest_run(name)
     stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
-    columns = jobs_of_columns(run.config, run.plan)
+    columns = jobs_by_column(run.config, run.plan)
     weighed = {column for weights in run.weights.values() for column, weight in weights.items() if weight}
     used = {columns[column][0].stage for column in (weighed if weighed and run.chosen != LIGHTGBM_STACK else columns)}
     config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
     if fixed := [stage for stage, settings in config.stages.items() if settings.kind == "file"]:
         raise DataError(f"Stages of kind file ({', '.join(fixed)}) cannot predict hidden rows. Run full without them.")
     require_same_code(config, stored)
-    settings = relocated(
+    settings = rewrite_paths(
         config.model_dump(), lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name
     )
     encoders = [block for stage in settings["stages"].values() for block in blocks_of(stage)]
@@ -148,9 +151,9 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         for i, block in enumerate(blocks_of(section)):
             block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
     for job in run.plan.jobs:
-        if job.in_column and job.stage in used:
+        if job.predicts_test and job.stage in used:
             target = bundle.work / job.folder.relative_to(work_root())
-            report = verify(job)
+            report = verify_job(job)
             files = {file: known for file, known in report["files"].items() if not file.startswith(NOT_READ)}
             for file in files:
                 copy(job.folder / file, target / file)
@@ -185,7 +188,7 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
 
     document = config.model_dump(exclude_unset=True)
     document["competition"].pop("answers", None)
-    document = relocated(document, place)
+    document = rewrite_paths(document, place)
     for stage, settings in document["stages"].items():
         if settings.get("weights"):
             settings["weights"] = copy_weights(settings["weights"], stage, bundle)

@@ -16,7 +16,7 @@ LIMIT = 3600.0
 
 def push(name: str, training: bool) -> None:
     """Upload a data set, wait until the platform has unpacked it, and upload its notebook."""
-    kernel = Paths.of(name).training_kernel if training else Paths.of(name).kernel
+    kernel = Paths.for_competition(name).training_kernel if training else Paths.for_competition(name).kernel
     about = read_json(kernel.notebook / "kernel-metadata.json", "id")
     notebook, (dataset,) = about["id"], about["dataset_sources"]
     print(f"data set {dataset}: uploading ...", flush=True)

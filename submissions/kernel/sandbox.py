@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from competition.errors import DataError, SubmissionError
-from competition.paths import below, shown
+from competition.paths import child_path, display_path
 from submissions.kernel.wheels import PYTHON, versions_of
 
 NO_NETWORK = Path(__file__).with_name("no_network.py")
@@ -27,8 +27,8 @@ class Sandbox:
     """A sandbox on disk."""
 
     root: Path
-    input = below("input")  # what the platform mounts as /kaggle/input
-    working = below("working")  # what the notebook may write to
+    input = child_path("input")  # what the platform mounts as /kaggle/input
+    working = child_path("working")  # what the notebook may write to
 
 
 def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sandbox:
@@ -83,6 +83,6 @@ def run_notebook(sandbox: Sandbox, notebook: Path, minutes: float, log: Path) ->
             process.wait()
     if status:
         last = (log.read_text().strip() or "it says nothing").splitlines()[-1]
-        raise DataError(f"The notebook fails: {last} (all that it printed: {shown(log)})")
+        raise DataError(f"The notebook fails: {last} (all that it printed: {display_path(log)})")
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     return (time.monotonic() - started) / 60, memory

@@ -31,7 +31,7 @@ def download(slug: str) -> Path:
     """
     folder = paths.kaggle_files(slug)
     if folder.is_dir():
-        print(f"The files of {slug} are in {paths.shown(folder)} already; delete it to download them again.")
+        print(f"The files of {slug} are in {paths.display_path(folder)} already; delete it to download them again.")
         return folder
     print(f"Downloading the files of {slug} ...", flush=True)
     archive = client.fetch(slug, folder.parent)

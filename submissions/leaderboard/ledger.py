@@ -76,7 +76,7 @@ def write(path: Path, *changed: Submission) -> None:
     write_table(path, pd.DataFrame(rows.values()))
 
 
-def named(name: str, known: list[Submission]) -> Submission:
+def find_submission(name: str, known: list[Submission]) -> Submission:
     """The submission with an id."""
     by_id = {one.submission: one for one in known}
     if name not in by_id:
@@ -84,7 +84,7 @@ def named(name: str, known: list[Submission]) -> Submission:
     return by_id[name]
 
 
-def made_by(paths: Paths, file_digest: str) -> dict[str, Any]:
+def find_run(paths: Paths, file_digest: str) -> dict[str, Any]:
     """Run, candidate and scores behind a file, as in the ledger; nothing for a file of no run."""
     for name, step in ((SUBMISSION_FILE, CHOICE), (BLEND_FILE, BLEND), (STACK_FILE, STACK)):
         for file in sorted(paths.latest_run.parent.glob(f"[!.]*/{name}")):
@@ -113,5 +113,5 @@ def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
     table = scored_rows(run, task)
     if read_manifest(run, CHOICE)[CHOICE]["chosen"] == one.chosen or table.empty:
         return table
-    table = read_table(run / cross_fitted_file(one.chosen, task.decides)).set_index("id")
+    table = read_table(run / cross_fitted_file(one.chosen, task.scores_labels)).set_index("id")
     return table.filter(regex="^cross_fitted ").rename(columns=lambda name: name.removeprefix("cross_fitted "))

@@ -22,20 +22,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from competition import command
+from competition import cli
 from competition.config import CompetitionConfig, load_competition
 from competition.errors import ConfigError, ServiceError, SubmissionError
 from competition.files import digest, read_json, read_text_table, sha256_of, write_atomically
 from competition.metrics import Metric
-from competition.paths import Paths, shown
+from competition.paths import Paths, display_path
 from competition.revision import revision
-from competition.task import metric_of, task_of
+from competition.task import build_metric, build_task
+from submissions.formatting import format_number, format_with_error
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
-from submissions.leaderboard.ledger import BY_HAND, Submission, made_by, named, read, scores_of, write
+from submissions.leaderboard.ledger import BY_HAND, Submission, find_run, find_submission, read, scores_of, write
 from submissions.run import SUBMISSION_FILE, latest_run
-from submissions.sample import check_submission
-from submissions.words import number, with_error
+from submissions.submission_file import check_submission
 
 LIMIT = 1800.0
 """Seconds that a score is waited for."""
@@ -77,7 +77,7 @@ def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
         ref = send(f"{one.message} [{one.submission}]")
     except ServiceError as error:
         time.sleep(client.POLL)
-        found = named(one.submission, settle(slug, ledger))
+        found = find_submission(one.submission, settle(slug, ledger))
         if found.status == "lost":
             write(ledger, found.but(message=f"{one.message}: {error}"))
             raise
@@ -88,12 +88,12 @@ def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
 
 def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
     """The ledger's row of a file that fits the sample, and how its copy is sent, which later runs leave alone."""
-    check_submission(file, read_text_table(competition.sample_submission), competition.id, task_of(competition))
-    print(f"{shown(file)} fits the sample")
+    check_submission(file, read_text_table(competition.sample_submission), competition.id, build_task(competition))
+    print(f"{display_path(file)} fits the sample")
     file_digest = sha256_of(file)
     copy = paths.submitted(file_digest[:12])
     write_atomically(copy, file.read_bytes())
-    row = _row(str(copy.relative_to(paths.root)), file_digest, made_by(paths, file_digest))
+    row = _row(str(copy.relative_to(paths.root)), file_digest, find_run(paths, file_digest))
     return row, partial(client.submit_file, str(competition.kaggle), copy)
 
 
@@ -125,21 +125,22 @@ def check_slot(slug: str, row: Submission, ledger: Path, again: bool) -> None:
         sent = one.status in ("submitted", "scored") and one.ref != BY_HAND
         if sent and one.file_digest == row.file_digest and not again:
             raise SubmissionError(
-                f"This was sent at {one.time} as {one.submission}, public {number(one.public)}; --again spends another "
-                "slot on it."
+                f"This was sent at {one.time} as {one.submission}, public {format_number(one.public)}; --again "
+                "spends another slot on it."
             )
     left = client.submissions_left(slug)
     if left == 0:
         raise ServiceError(f"You have used all submissions that {slug} takes now.")
-    print(f"{slug}: {'an unknown number' if left is None else left} left now")
+    print(f"{slug}: {'an unknown format_number' if left is None else left} left now")
 
 
 def outcome(one: Submission, metric: Metric) -> str:
     """What became of a submission, in a line."""
     if one.public is None:
         return f"{one.submission}: {one.status}, {one.message}"
-    expected = with_error(one.cross_fitted_score, one.standard_error)
-    said = f"{one.submission}: public {number(one.public)}, private {number(one.private)}, cross-fitted {expected}"
+    expected = format_with_error(one.cross_fitted_score, one.standard_error)
+    public, private = format_number(one.public), format_number(one.private)
+    said = f"{one.submission}: public {public}, private {private}, cross-fitted {expected}"
     if one.cross_fitted_score is None or not one.standard_error:
         return said
     off = (one.public - one.cross_fitted_score) / one.standard_error * (1 if metric.greater_is_better else -1)
@@ -149,15 +150,15 @@ def outcome(one: Submission, metric: Metric) -> str:
 def main() -> None:
     """Command line."""
     args = _options()
-    competition, paths = load_competition(args.competition), Paths.of(args.competition)
+    competition, paths = load_competition(args.competition), Paths.for_competition(args.competition)
     ledger = paths.ledger
-    slug, metric = str(competition.kaggle), metric_of(competition)
+    slug, metric = str(competition.kaggle), build_metric(competition)
     if competition.kaggle is None and not args.dry_run:
         raise ConfigError(
             "competition.kaggle of the YAML is missing, the last part of the competition's address on Kaggle. Add it, "
             "or use --dry-run for another platform."
         )
-    with command.locked(paths, paths.submit_lock):
+    with cli.locked(paths, paths.submit_lock):
         if args.fetch:
             waiting = [one.submission for one in read(ledger) if is_open(one)]
             asked = [one for one in settle(slug, ledger) if one.submission in waiting]
@@ -167,13 +168,13 @@ def main() -> None:
             row, send = notebook_to_send(slug, paths)
         else:
             row, send = file_to_send(competition, paths, args.file or latest_run(paths.name).folder / SUBMISSION_FILE)
-        expected = with_error(row.cross_fitted_score, row.standard_error)
+        expected = format_with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected}"
         row = row.but(message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:
             write(ledger, row.but(status="submitted", ref=BY_HAND))
-            print(f"Nothing was sent. Submit {shown(paths.root / row.file)} yourself, and write its score down:")
+            print(f"Nothing was sent. Submit {display_path(paths.root / row.file)} yourself, and write its score down:")
             print(f"./run.sh ledger {args.competition} --submission {row.submission} --public SCORE")
             return
         check_slot(slug, row, ledger, args.again)
@@ -184,13 +185,15 @@ def main() -> None:
         print(f"Sent as {row.submission}.")
         if not args.no_wait:
             print("Waiting for the score, half an hour at most; --fetch asks for it later.", flush=True)
-            client.wait(row.submission, lambda: named(row.submission, settle(slug, ledger)).status, ENDED, LIMIT)
-            print(outcome(named(row.submission, read(ledger)), metric))
+            client.wait(
+                row.submission, lambda: find_submission(row.submission, settle(slug, ledger)).status, ENDED, LIMIT
+            )
+            print(outcome(find_submission(row.submission, read(ledger)), metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
 
 
 def _options() -> argparse.Namespace:
-    options = command.parser(__doc__, takes=())
+    options = cli.parser(__doc__, takes=())
     options.add_argument("-m", "--message", help="shown on the platform (default: run, chosen method and score)")
     what = options.add_mutually_exclusive_group()
     what.add_argument("--file", type=Path, help="another file than the submission of the latest run")
@@ -204,4 +207,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

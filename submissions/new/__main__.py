@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from competition import command, paths
+from competition import cli, paths
 from competition.config import validate
 from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_atomically
@@ -27,10 +27,10 @@ from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check_all
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
-from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages, read_preset
-from submissions.new.detect import Found, Role, detect
+from submissions.new.detect import DetectedTables, Role, detect
 from submissions.new.problem_type import choose_problem
-from submissions.new.writing import as_written, comments, setting
+from submissions.new.stage_choices import PRESETS, Block, choose_folds, choose_stages, read_preset
+from submissions.new.yaml_writer import comments, setting, written_yaml
 
 HINTS = Path(__file__).with_name("hints.yaml")
 
@@ -97,19 +97,19 @@ def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
             name += "_2"
         taken = taken | {name}
         said = f"predictions made elsewhere, the folder {part.name!r}"
-        blocks.append(Block(name, {"kind": "file", "folder": as_written(part, yaml_file)}, said))
+        blocks.append(Block(name, {"kind": "file", "folder": written_yaml(part, yaml_file)}, said))
     if not blocks:
         raise DataError(f"--oof {folder} has no folder with {OOF} and {TEST}, one for each stage. Correct the path.")
     return blocks
 
 
-def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
+def to_yaml(args: argparse.Namespace, path: Path, found: DetectedTables) -> str:
     """The YAML with a comment for each reason."""
     problem = choose_problem(found, args.metric, args.problem_type)
     metric = problem.metric
     if ":" in metric:
         file, function = metric.rsplit(":", 1)
-        metric = f"{as_written(Path(file), path)}:{function}"
+        metric = f"{written_yaml(Path(file), path)}:{function}"
     kind, n_folds, folds_reason = choose_folds(found, problem, args.group, args.folds)
     folds: dict[str, Any] = {"kind": kind} | ({} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds})
     stages = choose_stages(read_preset(args.preset), found, problem) if args.preset else []
@@ -118,14 +118,17 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
         stages = [*theirs, *stages]
         shared = common_folds([path.parent / block.settings["folder"] / OOF for block in theirs])
         if shared is not None and args.folds is None and args.group is None:
-            folds, folds_reason = {"kind": "file", "file": as_written(shared, path)}, f"theirs, the same in every {OOF}"
+            folds, folds_reason = (
+                {"kind": "file", "file": written_yaml(shared, path)},
+                f"theirs, the same in every {OOF}",
+            )
             if found.inputs:
                 folds["equal_inputs_may_cross"] = True  # what they did is done; folds.make counts such inputs
 
     lines = [*comments(f"{path.stem}, written by ./run.sh new; look at each GUESS.", ""), "competition:"]
     files = {"train": args.train, "test": args.test, "sample_submission": args.sample, "answers": args.answers}
     for key, file in files.items():
-        lines += setting(key, file and as_written(file, path))
+        lines += setting(key, file and written_yaml(file, path))
     lines += setting("kaggle", args.kaggle, "where submit and kernel go to")
     lines += setting("id", found.id, found.id_reason)
     lines += setting("targets", found.targets, found.targets_reason)
@@ -171,7 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_config(args.name)
     preset = read_preset(args.preset) if args.preset else None
     within = f" --budget {preset.budget}" if preset else ""
-    print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {args.name}{within}\n")
+    print(
+        f"Written: {paths.display_path(path)}\n"
+        f"Next: look at the guesses in it, then ./run.sh full {args.name}{within}\n"
+    )
     if preset and preset.warning:
         print(f"Warning: {preset.warning}.\n")
     try:
@@ -181,4 +187,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

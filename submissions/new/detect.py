@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from competition.classes import MISSING, class_names
-from competition.clean import check_ids, listed, named_rows
+from competition.clean import check_ids, describe_rows, join_first
 from competition.errors import DataError
 from competition.files import read_text_table
 from competition.molecules import canonical_smiles, normalised_text
-from submissions.new.writing import as_yaml
+from submissions.new.yaml_writer import to_yaml
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
 
@@ -43,7 +43,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedTables:
     """What stands in the tables: targets of the training table, and the sample's columns where these differ, one for
     each target or, in the order of `class_names`, for each class of a single one."""
 
@@ -84,7 +84,7 @@ class Found:
                 stands_for_none = (table[name].str.strip() == "") & self.has_no_molecules
                 rows |= table[name].map(canonical_smiles).isna() & ~stands_for_none
             if rows.any():
-                said.append(f"{rows.sum()} of {where}: {named_rows(table, rows.to_numpy(), self.id)}")
+                said.append(f"{rows.sum()} of {where}: {describe_rows(table, rows.to_numpy(), self.id)}")
         return "; ".join(said)
 
 
@@ -94,7 +94,7 @@ def detect(
     targets: Sequence[str] = (),
     group: str | None = None,
     inputs_needed: bool = True,
-) -> Found:
+) -> DetectedTables:
     """Read train, test and sample and guess the role of each column; what is named here is not guessed."""
     tables = {str(file): read_text_table(file) for file in files}
     if len(tables) < len(files):
@@ -116,14 +116,14 @@ def detect(
         else:
             reason = f"only in {'train' if name in train else 'test'}"
             if name in train and NAMED_LIKE_GROUP.search(name) and 1 < train[name].nunique() < len(train):
-                reason += f"; if rows of one {name} belong together, set group: {as_yaml(name)} and folds.kind group"
+                reason += f"; if rows of one {name} belong together, set group: {to_yaml(name)} and folds.kind group"
             column = Column(name, "left out", reason)
         if name == group and column.role == "smiles":  # a new molecule still says much; a new label says nothing
             column = replace(column, reason=f"{column.reason}; it makes the folds, too (--group)")
         elif name == group:
             column = Column(name, "left out", "makes the folds (--group)")
         columns.append(column)
-    found = Found(train, test, asked, id_column, id_reason, predicted, renamed, targets_reason, columns)
+    found = DetectedTables(train, test, asked, id_column, id_reason, predicted, renamed, targets_reason, columns)
     if inputs_needed and not found.inputs:
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
         raise DataError(f"no column of {' and '.join(list(tables)[:2])} is an input to learn from ({reasons}).")
@@ -205,13 +205,13 @@ def columns_of_classes(classes: list[str], asked: list[str], target: str, sample
         found = {"has no class": {*asked} - shared, "is not there": {*columns} - shared}
         raise DataError(
             f"{sample_file} has a column for each class of {target!r}, and other classes than the training table: "
-            f"{', '.join(f'{listed(sorted(names))} {words}' for words, names in found.items() if names)}. "
+            f"{', '.join(f'{join_first(sorted(names))} {words}' for words, names in found.items() if names)}. "
             "Use the files of one competition."
         )
     return columns
 
 
-def not_numbers(cells: pd.Series) -> tuple[pd.Series, int]:
+def is_not_numeric(cells: pd.Series) -> tuple[pd.Series, int]:
     """The cells that are neither missing nor a finite number, and how many are not missing."""
     cells = cells.str.strip()
     known = cells[~cells.str.lower().isin(MISSING)]
@@ -224,9 +224,9 @@ def repeats(cells: pd.Series) -> bool:
     return 1 < known.nunique() <= 0.5 * len(known)
 
 
-def damage(cells: pd.Series) -> str:
+def describe_damage(cells: pd.Series) -> str:
     """What is wrong with a column of numbers of which few are none, or have a decimal comma; empty for any other."""
-    wrong, n_known = not_numbers(cells)
+    wrong, n_known = is_not_numeric(cells)
     commas = bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
     if wrong.empty or not (commas or len(wrong) <= 0.2 * n_known):
         return ""
@@ -235,7 +235,7 @@ def damage(cells: pd.Series) -> str:
 
 def is_numeric(cells: pd.Series) -> bool:
     """Whether every cell is a finite number or missing, and some are numbers."""
-    wrong, n_known = not_numbers(cells)
+    wrong, n_known = is_not_numeric(cells)
     return wrong.empty and n_known > 0
 
 
@@ -252,7 +252,7 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
         return column("left out", "the same in every training row")
-    wrong, n_known = not_numbers(cells)
+    wrong, n_known = is_not_numeric(cells)
     is_code = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, and would lose its zeros
     if wrong.empty and n_known and not is_code:
         if counts_rows(train) or counts_rows(cells):
@@ -263,11 +263,11 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
             reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
         return column("numeric", reason)
-    if (why := damage(cells)) and not is_code:
+    if (why := describe_damage(cells)) and not is_code:
         return column("left out", f"WARNING: {why}; correct or empty them to use it")
     filled = cells[cells != ""]
     if len(filled) and pd.to_datetime(filled, format="ISO8601", utc=True, errors="coerce").notna().all():
-        return column("left out", f"dates; if test rows are later, set time: {as_yaml(name)} and folds.kind time")
+        return column("left out", f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time")
     distinct, n_cells = list(filled.unique()), len(filled)
     n, sample = len(distinct), distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
     n_parsed, n_empty = sum(canonical_smiles(value) is not None for value in sample), len(cells) - n_cells

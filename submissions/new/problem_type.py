@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from competition.classes import MISSING, class_name, class_names
-from competition.clean import listed, parse_numbers
+from competition.clean import join_first, parse_numbers
 from competition.errors import DataError
-from competition.metrics import named_metric
+from competition.metrics import get_metric
 from competition.types import ProblemType
-from submissions.new.detect import Found, damage, is_numeric, not_numbers
+from submissions.new.detect import DetectedTables, describe_damage, is_not_numeric, is_numeric
 
 POSITIVE = {"yes", "y", "true", "t", "positive", "pos", "active", "toxic", "spam", "fraud", "sick", "hit", "present"}
 """Names of the positive class of two, in small letters."""
@@ -21,7 +21,7 @@ IMBALANCED = 3
 """Rows of the largest class over those of the smallest, above which the metric should count classes alike."""
 
 
-class Problem(NamedTuple):
+class ProblemGuess(NamedTuple):
     """What `new` makes of the targets.
 
     reasons: of some of these settings.
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
     needs: str | None
 
 
-class Labels(NamedTuple):
+class LabelSummary(NamedTuple):
     """What stands in the columns to predict, and in the sample.
 
     numbers: (n_rows, n_targets), NaN where there is none; None where labels are names.
@@ -48,7 +48,7 @@ class Labels(NamedTuple):
     top: most classes in one of them.
     """
 
-    found: Found
+    found: DetectedTables
     numbers: pd.DataFrame | None
     classes: list[str]
     counts: pd.Series
@@ -57,9 +57,11 @@ class Labels(NamedTuple):
     top: int
 
 
-def choose_problem(found: Found, metric: str | None = None, problem_type: ProblemType | None = None) -> Problem:
+def choose_problem(
+    found: DetectedTables, metric: str | None = None, problem_type: ProblemType | None = None
+) -> ProblemGuess:
     """Problem type, classes and metric, which the user may name; a DataError where the labels do not allow these."""
-    labels, ours = read_labels(found), named_metric(metric or "")
+    labels, ours = read_labels(found), get_metric(metric or "")
     possible, reason = possible_types(labels)
     asked = [problem_type] if problem_type else list(ours.types) if ours else possible
     if ours and ours.name == "quadratic_kappa":
@@ -69,7 +71,7 @@ def choose_problem(found: Found, metric: str | None = None, problem_type: Proble
         named = f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(asked)})"
         fit = f"fit to {' or '.join(possible)}, not to {named}" if possible else "are neither numbers nor classes"
         same = "; several targets of classes all have the same two" * (len(found.targets) > 1)
-        raise DataError(f"the labels of {listed(found.targets)} ({listed(labels.classes)}) {fit}{same}.")
+        raise DataError(f"the labels of {join_first(found.targets)} ({join_first(labels.classes)}) {fit}{same}.")
     classes, of_classes = order_classes(labels, chosen)
     columns, needs = found.submission_columns, None
     if columns and labels.column_per_class:
@@ -80,29 +82,31 @@ def choose_problem(found: Found, metric: str | None = None, problem_type: Proble
     metric, of_metric = (metric, "named with --metric") if metric else choose_metric(labels, chosen)
     of_type = "named with --problem-type" if problem_type else guess
     reasons = {"type": of_type, "classes": of_classes, "metric": of_metric}
-    return Problem(reasons, chosen, classes, metric, columns, needs)
+    return ProblemGuess(reasons, chosen, classes, metric, columns, needs)
 
 
-def read_labels(found: Found) -> Labels:
+def read_labels(found: DetectedTables) -> LabelSummary:
     """The labels of all targets; a DataError where numbers are damaged, or all labels are the same."""
     cells, sample = found.train[found.targets], found.sample
     for name in found.targets:
-        if damage(cells[name]):
+        if describe_damage(cells[name]):
             parse_numbers(found.train, name, found.id, "the training table")  # which names the row
     classes, column_per_class = class_names(cells), len(found.submission_columns or []) > len(found.targets)
     if len(classes) < 2:
         are = f"are {classes[0]!r}" if classes else "are missing"
-        raise DataError(f"all labels of {listed(found.targets)} {are}, so there is nothing to predict.")
+        raise DataError(f"all labels of {join_first(found.targets)} {are}, so there is nothing to predict.")
     are_numbers = all(is_numeric(cells[name]) for name in found.targets)
     numbers = cells.apply(pd.to_numeric, errors="coerce") if are_numbers else None
     counts = pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes)
     in_sample = {class_name(cell) for name in sample for cell in sample[name].unique()}
     lists = [cell.split() for cell in in_sample - {*classes} if {*cell.split()} & {*classes}]
-    named_in_sample = not column_per_class and not not_numbers(pd.Series(sorted(in_sample)))[0].empty
-    return Labels(found, numbers, classes, counts, column_per_class, named_in_sample, max(map(len, lists), default=1))
+    named_in_sample = not column_per_class and not is_not_numeric(pd.Series(sorted(in_sample)))[0].empty
+    return LabelSummary(
+        found, numbers, classes, counts, column_per_class, named_in_sample, max(map(len, lists), default=1)
+    )
 
 
-def possible_types(labels: Labels) -> tuple[list[ProblemType], str]:
+def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
     """Problem types that the labels allow, the likeliest first, and the reason for that one."""
     classes, numbers, n = labels.classes, labels.numbers, len(labels.classes)
     as_number: list[ProblemType] = [] if numbers is None or labels.column_per_class else ["regression"]
@@ -128,7 +132,7 @@ def possible_types(labels: Labels) -> tuple[list[ProblemType], str]:
     return ["regression", "multiclass", "ordinal"], "whole numbers"
 
 
-def order_classes(labels: Labels, problem_type: ProblemType) -> tuple[list[str], str]:
+def order_classes(labels: LabelSummary, problem_type: ProblemType) -> tuple[list[str], str]:
     """The classes, the negative one of two first, grades from the lowest, and the reason."""
     classes = labels.classes if problem_type != "regression" else []
     if problem_type in ("binary", "multilabel") and labels.numbers is None:
@@ -136,15 +140,15 @@ def order_classes(labels: Labels, problem_type: ProblemType) -> tuple[list[str],
         positive, why = (*known, "by its name") if len(known) == 1 else (labels.counts[::-1].idxmin(), "the rarer one")
         return sorted(classes, key=lambda name: name == positive), f"GUESS: {positive} is the positive class, {why}"
     if problem_type == "multiclass" and len(single := labels.counts.index[labels.counts == 1]):
-        return classes, f"WARNING: one row each of {listed(single)}; correct these if they are typos"
+        return classes, f"WARNING: one row each of {join_first(single)}; correct these if they are typos"
     if absent := [name for name in classes if name.lower() in MISSING]:
-        return classes, f"WARNING: {listed(absent)} is taken for a class; empty its cells if it is none"
+        return classes, f"WARNING: {join_first(absent)} is taken for a class; empty its cells if it is none"
     if problem_type == "ordinal" and labels.numbers is None:
         return classes, "GUESS: the order of the alphabet; write them from the lowest to the highest"
     return classes, ""
 
 
-def choose_metric(labels: Labels, problem_type: ProblemType) -> tuple[str, str]:
+def choose_metric(labels: LabelSummary, problem_type: ProblemType) -> tuple[str, str]:
     """Metric and reason, where the user names none."""
     if problem_type == "regression" and len(labels.found.targets) == 1:
         return "rmse", "GUESS, the usual one for a single target"

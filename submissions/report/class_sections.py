@@ -7,12 +7,12 @@ import pandas as pd
 
 from competition.task import Task
 from competition.types import Array
-from submissions.blend.stored import from_json
+from submissions.blend.serialization import from_json
+from submissions.formatting import format_number
 from submissions.report import figures
-from submissions.report.parts import Figure, Part, tabled
-from submissions.report.predicted import labels, predictions, read_cross_fitted
+from submissions.report.elements import Element, Figure, make_table
+from submissions.report.training_predictions import labels, predictions, read_cross_fitted
 from submissions.run import CHOICE, Run
-from submissions.words import number
 
 N_BINS = 15
 """Of a reliability curve."""
@@ -23,7 +23,7 @@ CUTS = {
 }
 
 
-def scores_by_class(run: Run) -> list[Part]:
+def scores_by_class(run: Run) -> list[Element]:
     """Precision, recall and F1 of each class, or of class 1 of each label; cuts and shares; who is taken for whom."""
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -42,7 +42,7 @@ def scores_by_class(run: Run) -> list[Part]:
         cuts, words = _cuts(run)
         header, said = [*header, "share in training", "out of fold", "on test", "cut"], [*said, words]
         rows = [[*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)]
-    parts: list[Part] = [tabled(header, rows, "{:.3f}"), *said]
+    parts: list[Element] = [make_table(header, rows, "{:.3f}"), *said]
     if not several:
         parts.append(Figure("Confusion matrix", figures.confusion_matrix(task.classes, truth, taken)))
     return parts
@@ -52,18 +52,18 @@ def _cuts(run: Run) -> tuple[list[float], str]:
     """The cuts of the submission, and what tuning them gains."""
     chosen, rows, task = run.candidates[run.chosen], run.columns.folds >= 0, run.task
     y, y_pred = run.columns.y[rows], read_cross_fitted(run, run.chosen).cross_fitted[rows]
-    plain, tuned = run.metric(y, task.likeliest(y_pred)), chosen["cross_fitted_score"]
+    plain, tuned = run.metric(y, task.default_labels(y_pred)), chosen["cross_fitted_score"]
     cut = CUTS.get(task.problem_type, "the probability from which on a row is of the class")
     return from_json(chosen["decision"]).cuts.tolist(), (
-        f"cut: {cut}. The labels of {run.chosen} score {number(plain)} by what is likeliest, and {number(tuned)} by "
-        "cuts tuned without the row's fold."
+        f"cut: {cut}. The labels of {run.chosen} score {format_number(plain)} by what is likeliest, and "
+        f"{format_number(tuned)} by cuts tuned without the row's fold."
     )
 
 
-def probabilities(run: Run) -> list[Part]:
+def probabilities(run: Run) -> list[Element]:
     """Reliability of the submission and of its first stages."""
     task, curves = run.task, dict[str, tuple[Array, Array]]()
-    shown = {"submission": predictions(run), **{stage: run.columns.oof_of(stage) for stage in run.config.stages}}
+    shown = {"submission": predictions(run), **{stage: run.columns.stage_oof(stage) for stage in run.config.stages}}
     for name, y_pred in list(shown.items())[:MOST_LINES]:
         p, true, error = reliability(task, run.columns.y, y_pred)
         curves[f"{error:.3f} {name}"] = p, true
@@ -79,7 +79,7 @@ def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, floa
     Caruana, Predicting good probabilities with supervised learning, ICML 2005; Guo et al., On calibration of modern
     neural networks, ICML 2017.
     """
-    truth = task.truth(y)
+    truth = task.one_hot(y)
     if task.problem_type == "multiclass":
         places = y_pred.argmax(axis=1)[:, None]
         truth, y_pred = np.take_along_axis(truth, places, 1), np.take_along_axis(y_pred, places, 1)

@@ -9,8 +9,8 @@ import pandas as pd
 from competition.files import read_json
 from competition.plots import as_svg, as_text, new_figure
 from competition.types import Array
+from submissions.formatting import shortened
 from submissions.run import Run
-from submissions.words import shortened
 
 MOST_POINTS, MOST_PANELS = 2000, 60
 """Rows in a plot and plots in a figure: the page stays small with any number of rows and columns."""
@@ -26,7 +26,7 @@ def predictions(run: Run, cross_fitted: Array) -> str:
         cross_fitted: (n_rows, n_outputs), of the submission.
     """
     columns, targets = run.columns, run.task.targets[:MOST_PANELS]
-    shown = {"submission": cross_fitted} | {stage: columns.oof_of(stage) for stage in run.config.stages}
+    shown = {"submission": cross_fitted} | {stage: columns.stage_oof(stage) for stage in run.config.stages}
     shown = dict(list(shown.items())[: max(1, MOST_PANELS // len(targets))])
     scored = np.flatnonzero(columns.folds >= 0)
     rows = scored[:: math.ceil(len(scored) / MOST_POINTS)]
@@ -68,7 +68,7 @@ def reliability(curves: dict[str, tuple[Array, Array]], of: str) -> str:
 
 def learning_curves(run: Run, stage: str) -> str | None:
     """Loss by epoch of each job of a neural stage (in both modes where it is monitored), and its learning rates."""
-    files = [job.folder / TRAINING for job in run.plan.of(stage)]
+    files = [job.folder / TRAINING for job in run.plan.jobs_of_stage(stage)]
     histories = [pd.DataFrame(read_json(file)["history"]) for file in files if file.exists()]
     if not histories:
         return None

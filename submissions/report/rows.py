@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from competition.files import read_table
+from submissions.formatting import shortened
 from submissions.report import figures
-from submissions.report.parts import Card, Part, tabled
-from submissions.report.predicted import labels, predictions
+from submissions.report.elements import Card, Element, make_table
+from submissions.report.training_predictions import labels, predictions
 from submissions.run import Run
-from submissions.words import shortened
 
 N_ROWS = 20
 """Worst rows that are shown."""
@@ -25,14 +25,14 @@ MISTAKES = (
 )
 
 
-def worst_rows(run: Run) -> list[Part]:
+def worst_rows(run: Run) -> list[Element]:
     """Training rows with the largest errors; of probabilities, the most confident mistakes."""
     columns, competition, task = run.columns, run.config.competition, run.task
     errors = _mistakes(run) if task.has_probabilities else _residuals(run)
     sizes = np.nan_to_num(np.abs(list(errors.values())[-1]), nan=-1.0)
     largest = sizes.max(axis=1)
     order = np.argsort(-largest, kind="stable")[:N_ROWS]
-    table, parts = read_table(run.paths.train), list[Part]([MISTAKES if task.has_probabilities else RESIDUALS])
+    table, parts = read_table(run.paths.train), list[Element]([MISTAKES if task.has_probabilities else RESIDUALS])
     for rank, i in enumerate(order[largest[order] >= 0], start=1):
         row = table.iloc[i]
         shown = [t for t in range(len(task.targets)) if sizes[i, t] >= 0 or not task.has_probabilities]
@@ -41,7 +41,9 @@ def worst_rows(run: Run) -> list[Part]:
             {row[name]: figures.molecule(row[name]) for name in competition.smiles},
             {name: row[name][:LONGEST_TEXT] for name in competition.text},
             ", ".join(f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]),
-            tabled(["target", *errors], [[task.targets[t], *(each[i, t] for each in errors.values())] for t in shown]),
+            make_table(
+                ["target", *errors], [[task.targets[t], *(each[i, t] for each in errors.values())] for t in shown]
+            ),
         ))  # fmt: skip
     return parts
 
@@ -58,7 +60,7 @@ def _mistakes(run: Run) -> dict[str, Any]:
     y, y_pred, predicted = run.columns.y, predictions(run), labels(run)
     p = np.where(predicted == 1, y_pred, 1 - y_pred)
     if run.task.problem_type == "multiclass":
-        p = (run.task.truth(predicted) * y_pred).sum(axis=1, keepdims=True)
+        p = (run.task.one_hot(predicted) * y_pred).sum(axis=1, keepdims=True)
     names = np.array([*map(shortened, run.task.classes), "-"], dtype=object)
     truth, label = (names[np.nan_to_num(each, nan=-1).astype(int)] for each in (y, predicted))
     wrong = np.where(np.isnan(y) | (y == predicted), np.nan, p)

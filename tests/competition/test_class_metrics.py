@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as theirs
 
 from competition.class_metrics import confusion
-from competition.metrics import METRICS, named_metric
+from competition.metrics import METRICS, get_metric
 from competition.types import Array
 
 RNG = np.random.default_rng(0)
@@ -29,13 +29,13 @@ def test_a_score_of_labels_is_that_of_scikit_learn(name: str, n_classes: int) ->
     expected = LABELS[name](y, labels)
     assert METRICS[name](y[:, None], labels[:, None]) == pytest.approx(expected)
     counts = np.pad([confusion(y, labels), confusion(y, y)], [(0, 0), (0, 2), (0, 2)])  # two classes that no row has
-    assert METRICS[name].of_confusion(counts) == pytest.approx([expected, 1.0])
+    assert METRICS[name].score_from_confusion(counts) == pytest.approx([expected, 1.0])
 
 
 def test_f1_is_that_of_class_1_and_0_where_nothing_is_found() -> None:
     y, labels = np.array([0.0, 1, 1, 1]), np.array([1.0, 1, 0, 0])
-    assert METRICS["f1"].one(y, labels) == pytest.approx(2 * 1 / (3 + 2))
-    assert METRICS["f1"].one(y, 0 * y) == METRICS["mcc"].one(y, 0 * y) == 0
+    assert METRICS["f1"].score_column(y, labels) == pytest.approx(2 * 1 / (3 + 2))
+    assert METRICS["f1"].score_column(y, 0 * y) == METRICS["mcc"].score_column(y, 0 * y) == 0
 
 
 def test_scores_of_probabilities_are_those_of_scikit_learn() -> None:
@@ -50,16 +50,16 @@ def test_scores_of_probabilities_are_those_of_scikit_learn() -> None:
         alone = of_one.get(name, theirs.average_precision_score)(one, column)
         assert METRICS[name](one[:, None], column[:, None]) == pytest.approx(alone), name
     tied = column.round(1)
-    assert METRICS["roc_auc"].one(one, tied) == pytest.approx(theirs.roc_auc_score(one, tied))
+    assert METRICS["roc_auc"].score_column(one, tied) == pytest.approx(theirs.roc_auc_score(one, tied))
 
 
 def test_map_at_k_is_one_over_the_place_of_the_class_and_usual_names_are_known() -> None:
     P = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     y = np.array([[0.0], [1.0], [2.0]])
     for name, expected in (("map_at_2", (1 + 1 / 2 + 0) / 3), ("map_at_3", (1 + 1 / 2 + 1 / 3) / 3)):
-        assert named_metric(name)(y, P) == pytest.approx(expected)
-    assert named_metric("pr_auc") is METRICS["average_precision"]  # other usual names
-    assert named_metric("qwk") is METRICS["quadratic_kappa"]
+        assert get_metric(name)(y, P) == pytest.approx(expected)
+    assert get_metric("pr_auc") is METRICS["average_precision"]  # other usual names
+    assert get_metric("qwk") is METRICS["quadratic_kappa"]
 
 
 def test_multilabel_scores_are_means_over_columns_without_missing_labels_and_columns_of_one_class() -> None:
@@ -74,4 +74,4 @@ def test_multilabel_scores_are_means_over_columns_without_missing_labels_and_col
         ("f1_macro", np.mean(of_columns)),  # what the field calls macro over labels
         ("f1_micro", theirs.f1_score(y[known], labels[known])),
     ):
-        assert named_metric(name, "multilabel")(y, labels) == pytest.approx(expected), name
+        assert get_metric(name, "multilabel")(y, labels) == pytest.approx(expected), name

@@ -37,15 +37,15 @@ def test_the_embedded_competitions_load(name: str) -> None:
         (r"stages\.a: .*'unimoll'.*'unimol'", {"stages": {"a": {"kind": "unimoll"}}}),
         (r"stages\.a\.seeds: must name each once; 0", {"stages": {"a": {"kind": "gnn", "seeds": [0, 0]}}}),
         (
-            r"a: architecture compact has no weights unimol_small; name a file of yours or null",
+            r"a: architecture compact has no weights unimol_small; use a file or null",
             {"stages": {"a": {"kind": "unimol2", "weights": "unimol_small"}}},
         ),
         (
-            r"a: weights unimol_small saw no hydrogens; set remove_hydrogens: true",
+            r"a: weights unimol_small were trained without hydrogens; set remove_hydrogens: true",
             {"stages": {"a": {"kind": "unimol", "weights": "unimol_small"}}},
         ),
         (
-            r"a: weights unimol_small are of architecture compact with layers 6, width 128 and heads 8",
+            r"a: weights unimol_small need architecture compact with layers 6, width 128 and heads 8",
             {"stages": {"a": {"kind": "unimol", "weights": "unimol_small", "remove_hydrogens": True, "layers": 4}}},
         ),
         (r"a\.code: must be file\.py:name \(found", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
@@ -104,7 +104,11 @@ def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
 
 
 def test_a_name_is_found_beside_the_code_and_among_the_products_or_the_known_ones_are_listed() -> None:
-    assert Paths.of("logS.v2").root == Paths.of("/x/logS.v2.yaml").root != Paths.of("logS.v3").root  # dots are fine
+    assert (
+        Paths.for_competition("logS.v2").root
+        == Paths.for_competition("/x/logS.v2.yaml").root
+        != Paths.for_competition("logS.v3").root
+    )  # dots are fine
     assert find_config("qm9_orbitals") == CONFIGS / "qm9_orbitals.yaml"
     mine = write_small(work_root() / "configs")
     assert find_config("small") == mine.resolve()

@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
+from competition.dataset import TIME, Dataset, read_rows, without_extra_rows
 from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_table
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
-from competition.tables import TIME, Rows, own_rows, read_rows
 from folds.config import FoldsConfig
+from folds.fold_files import read_folds
 from folds.make import run as make_folds
-from folds.table import read_folds
 from models.jobs.job_rows import training_rows
-from models.jobs.plan import ALL
+from models.jobs.plan import REFIT_FOLD
 from tests.conftest import mixed_tables, write_competition
 
 INPUTS = ["SMILES", "note", "pH", "site"]
@@ -43,7 +43,7 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
     prepared, paths = prepare(config), Paths("mixed")
     said = "2 extra training rows from more.csv; left out: 1 with the input of a test row, 2 without a usable"
     assert said in describe(prepared.report)
-    assert len(TRAIN) == len(own_rows(prepared.train))
+    assert len(TRAIN) == len(without_extra_rows(prepared.train))
     write_table(paths.train, prepared.train)
     write_table(paths.test, prepared.test)
     make_folds(config, FoldsConfig(n_folds=3), paths)
@@ -56,7 +56,7 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
 
 def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_out() -> None:
     extra = np.array([0, 0, 0, 1, 1], dtype=bool)
-    rows = Rows(list("vwxyz"), pd.DataFrame({"__input": list("abcad")}), np.zeros((5, 1)), extra=extra)
+    rows = Dataset(list("vwxyz"), pd.DataFrame({"__input": list("abcad")}), np.zeros((5, 1)), extra=extra)
     folds = np.array([0, 1, 1, -1, -1])
     assert training_rows(rows, folds, 0, "train", False).tolist() == [False, True, True, False, True]
     assert training_rows(rows, folds, 1, "train", False).tolist() == [True, False, False, True, True]
@@ -67,11 +67,13 @@ def test_an_extra_row_stays_out_of_the_job_that_holds_its_group_out_or_earlier_r
     extra, folds = np.array([0, 0, 0, 1, 1, 1], dtype=bool), np.array([-1, 0, 1, -1, -1, -1])
     times = np.array([1.0, 2.0, 3.0, 1.5, 0.5, np.nan])
     inputs = pd.DataFrame({"__input": list("abcdef")})
-    rows = Rows(list("uvwxyz"), inputs, np.zeros((6, 1)), extra=extra, groups=np.array([0, 1, 2, 3, 1, 4]), times=times)
+    rows = Dataset(
+        list("uvwxyz"), inputs, np.zeros((6, 1)), extra=extra, groups=np.array([0, 1, 2, 3, 1, 4]), times=times
+    )
     assert training_rows(rows, folds, 0, "train", True).tolist() == [True, False, False, False, False, True]
     assert training_rows(rows, folds, 1, "train", True).tolist() == [True, True, False, True, True, True]
     assert training_rows(rows, folds, 1, "train", False).tolist() == [True, True, False, True, True, True]
-    assert training_rows(rows, folds, ALL, "train", True).all()
+    assert training_rows(rows, folds, REFIT_FOLD, "train", True).all()
 
 
 def test_extra_rows_bring_groups_and_times_or_are_reported_without_them(tmp_path: Path) -> None:

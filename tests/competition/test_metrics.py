@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from competition.errors import ConfigError
-from competition.metrics import METRICS, NUMBERS, users_metric
+from competition.metrics import METRICS, REGRESSION, load_user_metric
 
 TRUE = np.array([1.0, 2.0, 3.0, 4.0])
 LAST_IS_TWO_TOO_HIGH = np.array([1.0, 2.0, 3.0, 6.0])
@@ -29,16 +29,16 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.types == NUMBERS])
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.types == REGRESSION])
 def test_a_metric_gives_the_number_computed_by_hand_knows_its_direction_and_is_best_for_the_labels(name: str) -> None:
     y_pred, expected, greater_is_better = BY_HAND[name]
     metric = METRICS[name]
     assert metric(TRUE[:, None], y_pred[:, None]) == pytest.approx(expected)
-    assert metric.one(TRUE, y_pred) == pytest.approx(expected)
+    assert metric.score_column(TRUE, y_pred) == pytest.approx(expected)
     assert metric.greater_is_better is greater_is_better
     assert metric.better(2.0, 1.0) is greater_is_better
     assert metric.better(1.0, 1.0) is False
-    assert not metric.better(metric.one(TRUE, y_pred), metric.one(TRUE, TRUE))
+    assert not metric.better(metric.score_column(TRUE, y_pred), metric.score_column(TRUE, TRUE))
     assert metric.kind == ("ranks" if name in ("spearman", "kendall") else "values")
 
 
@@ -52,13 +52,13 @@ def test_the_score_is_the_mean_over_targets_each_on_its_labelled_rows() -> None:
 
 def test_a_score_that_is_not_defined_is_nan_and_not_a_number_to_win_with() -> None:
     rmse, rmsle, wmae = METRICS["rmse"], METRICS["rmsle"], METRICS["wmae"]
-    assert np.isnan(rmse.one(np.array([1.0, np.nan]), np.array([1.0, 1.0])))
-    assert np.isnan(rmse.one(np.array([1.0, 2.0]), np.array([1.0, np.nan])))
-    assert np.isnan(METRICS["pearson"].one(TRUE, np.ones(4)))
-    assert rmse.one(np.array([1.0, 2.0, np.nan]), np.array([1.0, 2.0, np.nan])) == 0.0
+    assert np.isnan(rmse.score_column(np.array([1.0, np.nan]), np.array([1.0, 1.0])))
+    assert np.isnan(rmse.score_column(np.array([1.0, 2.0]), np.array([1.0, np.nan])))
+    assert np.isnan(METRICS["pearson"].score_column(TRUE, np.ones(4)))
+    assert rmse.score_column(np.array([1.0, 2.0, np.nan]), np.array([1.0, 2.0, np.nan])) == 0.0
     for lowest in (-1.0, -3.0):
-        assert np.isnan(rmsle.one(TRUE, np.array([1.0, 2.0, 3.0, lowest])))
-        assert rmsle.one(np.array([1.0, 2.0, np.nan]), np.array([1.0, 2.0, lowest])) == 0.0
+        assert np.isnan(rmsle.score_column(TRUE, np.array([1.0, 2.0, 3.0, lowest])))
+        assert rmsle.score_column(np.array([1.0, 2.0, np.nan]), np.array([1.0, 2.0, lowest])) == 0.0
     assert np.isnan(wmae(np.array([[1.0, np.nan], [2.0, np.nan]]), np.zeros((2, 2))))
     assert np.isnan(wmae(np.ones((3, 1)), np.zeros((3, 1))))
 
@@ -80,7 +80,7 @@ def own(tmp_path: Path, body: str, function: str = "score") -> str:
 
 def test_a_metric_of_the_users_own_sees_the_whole_arrays_and_cannot_change_them(tmp_path: Path) -> None:
     name = own(tmp_path, "y_true[0, 0] += 0; y_pred -= y_true; y_true[:] = 0; return np.nanmax(abs(y_pred))")
-    metric = users_metric(name, False, None)
+    metric = load_user_metric(name, False, None)
     y_true, y_pred = np.array([[1.0, np.nan], [2.0, 5.0]]), np.array([[1.5, 9.0], [2.0, 2.0]])
     assert metric(y_true, y_pred) == metric(y_true, y_pred) == 3.0
     assert (metric.better(1.0, 2.0), metric.name) == (True, "mine.py:score")
@@ -88,7 +88,7 @@ def test_a_metric_of_the_users_own_sees_the_whole_arrays_and_cannot_change_them(
 
 def test_a_metric_that_raises_returns_no_number_or_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:
     for body in ("raise ValueError('no')", "return 'high'", "return y_true", "return None"):
-        metric = users_metric(own(tmp_path, body), True, None)
+        metric = load_user_metric(own(tmp_path, body), True, None)
         with pytest.raises(ConfigError, match=r"mine\.py:score must return one number for arrays \(2, 1\)"):
             metric(np.ones((2, 1)), np.ones((2, 1)))
     for name, words in (
@@ -96,4 +96,4 @@ def test_a_metric_that_raises_returns_no_number_or_is_not_there_is_the_users_mis
         (f"{tmp_path / 'absent.py'}:score", r"absent\.py, which is not there"),
     ):
         with pytest.raises(ConfigError, match=words):
-            users_metric(name, True, None)
+            load_user_metric(name, True, None)

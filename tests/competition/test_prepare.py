@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from competition.config import load_competition
+from competition.dataset import INPUT_KEY, TIME, read_rows
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.files import read_table
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare, prepare_test, run
-from competition.tables import INPUT_KEY, TIME, read_rows
 from tests.competition.small import SAMPLE, TEST, TRAIN, write_small
 
 
@@ -140,7 +140,7 @@ def test_a_molecule_has_one_canonical_form_or_none() -> None:
 
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     path = write_small(tmp_path, ["id,SMILES,y", "007,OCC,0.1", "x,CC,"])
-    config, paths = load_competition(str(path)), Paths.of(str(path))
+    config, paths = load_competition(str(path)), Paths.for_competition(str(path))
     assert run(config, paths, path) == "2 training rows, 2 test rows\nlabels missing: y 1\ncolumns of one value: y"
     rows = read_rows(paths.train, config, labelled=True)
     assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])

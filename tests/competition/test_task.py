@@ -10,7 +10,7 @@ import pytest
 
 from competition.classes import class_names, class_numbers
 from competition.errors import ConfigError
-from competition.task import Task, from_sample, task_of, to_sample
+from competition.task import Task, build_task, from_sample, to_sample
 from competition.user_code import load_user_code
 from tests.folds.made import competition
 
@@ -25,7 +25,7 @@ def test_outputs_are_the_targets_or_the_classes_of_a_multiclass_one() -> None:
 def task(problem_type: str, metric: str, classes: list[str], columns: list[str] | None = None, **roles: Any) -> Task:
     targets = roles.pop("targets", ["y"])
     settings = {"problem_type": problem_type, "metric": metric, "classes": classes, "submission_columns": columns}
-    return task_of(competition(targets=targets, **settings, **roles))
+    return build_task(competition(targets=targets, **settings, **roles))
 
 
 P = np.array([[0.2, 0.7, 0.1], [0.5, 0.25, 0.25]])

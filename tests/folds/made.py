@@ -8,7 +8,7 @@ from competition.config import CompetitionConfig, load_competition
 from competition.files import read_text_table
 from competition.paths import Paths
 from folds import make
-from folds.table import read_folds
+from folds.fold_files import read_folds
 
 
 def competition(**settings: Any) -> CompetitionConfig:
@@ -17,8 +17,8 @@ def competition(**settings: Any) -> CompetitionConfig:
 
 
 def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
-    """Prepare and divide, with changes of the section `folds`: what was said, the paths, the fold of each row."""
-    config, paths = load_competition(str(path)), Paths.of(str(path))
+    """Prepare and assign_folds, with changes of the section `folds`: what was said, the paths, the fold of each row."""
+    config, paths = load_competition(str(path)), Paths.for_competition(str(path))
     prepare.run(config, paths, path)
     said = make.run(config, make.load_folds_config(str(path)).model_copy(update=changes), paths)
     return said, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()

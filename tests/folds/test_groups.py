@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from competition.clean import input_keys
+from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles
-from competition.tables import INPUT_KEY
 from folds.config import FoldsConfig
-from folds.groups import desalted, groups_of, groups_outside_folds, parent
+from folds.groups import compute_groups, desalted, groups_outside_folds, parent
 from tests.folds.made import competition
 
 ACID = "O=C(O)c1ccccc1"
@@ -51,7 +51,7 @@ def test_a_molecule_without_its_salts_is_neutral_and_never_empty(smiles: str, ex
 def test_salts_of_one_molecule_are_one_group(kind: str) -> None:
     """The acid, its sodium salt, the same as an ion, and other molecules."""
     ion = "O=C([O-])c1ccccc1"
-    groups = groups_of(config(kind), table([ACID, f"{ion}.[Na+]", ion, "CCO", "CCO.Cl", "C1CCCCCCC1"]), roles())
+    groups = compute_groups(config(kind), table([ACID, f"{ion}.[Na+]", ion, "CCO", "CCO.Cl", "C1CCCCCCC1"]), roles())
     assert groups.tolist() == [0, 0, 0, 1, 1, 2]
     assert desalted(f"{ion}.[Na+]") == canonical_smiles(ion)
 
@@ -60,12 +60,12 @@ def test_other_inputs_that_differ_keep_salts_apart() -> None:
     named = competition(smiles=["smiles"], numeric=["pH"])
     rows = pd.DataFrame({"smiles": [ACID, f"{ACID}.Cl", f"{ACID}.Cl"], "pH": [7.0, 7.0, 2.0]})
     rows[INPUT_KEY] = input_keys(rows, named)
-    assert groups_of(config("kfold"), rows, named).tolist() == [0, 0, 1]
+    assert compute_groups(config("kfold"), rows, named).tolist() == [0, 0, 1]
 
 
 def test_without_salts_groups_are_the_equal_inputs() -> None:
     rows = table([ACID, "O=C([O-])c1ccccc1", "OCC", "CCO", "C[NH3+]", "CN"])
-    assert groups_of(config("kfold"), rows, roles()).tolist() == [0, 1, 2, 2, 3, 4]
+    assert compute_groups(config("kfold"), rows, roles()).tolist() == [0, 1, 2, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

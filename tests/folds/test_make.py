@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
+from competition.dataset import read_rows
 from competition.errors import DataError
 from competition.files import read_text_table, write_table
-from competition.tables import read_rows
-from folds.table import read_folds, read_groups, time_ordered
+from folds.fold_files import read_folds, read_groups, time_ordered
 from models.jobs.job_rows import training_rows
-from models.jobs.plan import plan
+from models.jobs.plan import make_plan
 from submissions.config import load_config
 from tests.competition.small import TRAIN, write_small
 from tests.folds.made import divided
@@ -127,7 +127,7 @@ def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Pa
     for kind, folds in (("time", {"n_folds": 2}), ("column", {})):
         path = own(tmp_path, kind, ["-1", "-1", "0", "0", "1", "1"], **folds)
         config, paths = load_config(str(path)), divided(path)[1]
-        keys.append(plan(config.competition, dict(config.stages), paths).keys["trees"])
+        keys.append(make_plan(config.competition, dict(config.stages), paths).keys["trees"])
         tables.append(paths.folds.read_bytes())
     assert tables[0] == tables[1]
     assert keys[0] != keys[1]
@@ -139,6 +139,6 @@ def test_equal_folds_with_other_groups_give_jobs_of_other_code(tmp_path: Path) -
     keys = []
     for groups in ([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2]):
         write_table(paths.groups, pd.DataFrame({"id": IDS, "group": groups}))
-        keys.append(plan(config.competition, dict(config.stages), paths).keys["trees"].split("-"))
+        keys.append(make_plan(config.competition, dict(config.stages), paths).keys["trees"].split("-"))
     assert keys[0][:2] == keys[1][:2]
     assert keys[0][2] != keys[1][2]

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.dataset import INPUT_KEY
 from competition.errors import DataError
-from competition.tables import INPUT_KEY
 from folds.config import FoldsConfig
-from folds.groups import clusters, scaffolds, why_scaffolds
-from folds.splitters import NEEDS, divide, spread_out, target_bins, time_blocks
+from folds.groups import clusters, scaffold_shift_reason, scaffolds
+from folds.splitters import NEEDS, assign_folds, balanced_group_folds, target_bins, time_blocks
 from tests.folds.made import competition
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
@@ -30,7 +30,7 @@ def molecules(n: int = 120) -> pd.DataFrame:
 
 def divided(table: pd.DataFrame, kind: str, seed: int = 0, **roles: Any) -> tuple[np.ndarray, np.ndarray]:
     named = competition(smiles=["smiles"], group="g", **roles)
-    return divide(FoldsConfig.model_validate({"kind": kind}), table, named, seed)
+    return assign_folds(FoldsConfig.model_validate({"kind": kind}), table, named, seed)
 
 
 def split(*rest: Any, **roles: Any) -> pd.Series:
@@ -81,15 +81,17 @@ def test_scaffolds_and_their_overlap_by_hand() -> None:
     assert found.tolist() == ["c1ccccc1", "c1ccccc1", "acyclic CCO", "acyclic CCC"]
     train = ["Cc1ccccc1", "CCc1ccccc1", "Cc1ccncc1", "CC1CCC1", "CCC"]
     test = [*["Nc1ccccc1"] * 2, *["Nc1ccoc1"] * 10, "CCN"]
-    assert why_scaffolds(train, test).startswith("17% of the test molecules with rings have a scaffold of the training")
-    assert " 50% would" in why_scaffolds(train, test)
+    assert scaffold_shift_reason(train, test).startswith(
+        "17% of the test molecules with rings have a scaffold of the training"
+    )
+    assert " 50% would" in scaffold_shift_reason(train, test)
     for enough in ([*["Nc1ccccc1"] * 3, *["Nc1ccoc1"] * 9], test[:9], ["CCN"] * 20):
-        assert why_scaffolds(train, enough) == ""
+        assert scaffold_shift_reason(train, enough) == ""
 
 
 def test_large_groups_are_spread_so_that_folds_are_of_like_size() -> None:
     groups = np.repeat(range(10), [7, 1, 5, 1, 3, 1, 3, 1, 1, 1])
-    assert np.bincount(spread_out(groups, pd.DataFrame(index=range(24)), 3, state=0)).tolist() == [8, 8, 8]
+    assert np.bincount(balanced_group_folds(groups, pd.DataFrame(index=range(24)), 3, state=0)).tolist() == [8, 8, 8]
 
 
 BINARY: dict[str, Any] = {"problem_type": "binary", "classes": ["0", "1"], "metric": "roc_auc"}
@@ -189,7 +191,7 @@ def test_too_few_groups_and_a_group_larger_than_all_folds_but_one_are_refused() 
 @pytest.mark.parametrize("kind", NEEDS)
 def test_a_kind_without_what_it_needs_is_refused(kind: str) -> None:
     with pytest.raises(DataError, match=rf"{kind} needs competition\.{NEEDS[kind]}\."):
-        divide(FoldsConfig.model_validate({"kind": kind}), molecules(), competition(), 0)
+        assign_folds(FoldsConfig.model_validate({"kind": kind}), molecules(), competition(), 0)
 
 
 def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_does_not_matter() -> None:

@@ -1,4 +1,4 @@
-"""An encoder that the tests of stages on text start from."""
+"""A fixture of the tests of stages on text: an encoder."""
 
 from pathlib import Path
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers
 
-from competition.tables import Rows
-from models.inputs.tokens import learn_word_pieces
-from models.settings import BertStage
+from competition.dataset import Dataset
+from models.inputs.tokenization import train_word_piece_tokenizer
+from models.neural_config import BertConfig
 from models.stage import Context
 from tests.models import made
 
@@ -23,16 +23,16 @@ needs_rxnfp = pytest.mark.skipif(
 )
 
 
-def stage(**changes: Any) -> BertStage:
+def stage(**changes: Any) -> BertConfig:
     small = {"layers": 1, "width": 32, "heads": 2, "epochs": 1, "vocabulary": 100, "batch_size": 8}
-    return BertStage.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
+    return BertConfig.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
 
 
 def context(smiles: list[str] | None = None, texts: list[str] | None = None, seed: int = 1) -> Context:
     return made.context(Path("unused"), smiles=smiles or [], text=texts or [], numeric=["pH"], seed=seed)
 
 
-def table(n: int = 24, seed: int = 0) -> Rows:
+def table(n: int = 24, seed: int = 0) -> Dataset:
     rng = np.random.default_rng(seed)
     molecules = [SMILES[i] for i in rng.integers(len(SMILES), size=n)]
     notes = [" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(n)]
@@ -40,14 +40,16 @@ def table(n: int = 24, seed: int = 0) -> Rows:
     return made.rows(y, SMILES=molecules, note=notes, pH=rng.normal(size=n))
 
 
-def fit(folder: Path, config: BertStage, ctx: Context, train: Rows | None = None, valid: Rows | None = None) -> Any:
+def fit(
+    folder: Path, config: BertConfig, ctx: Context, train: Dataset | None = None, valid: Dataset | None = None
+) -> Any:
     return made.fitted(config, ctx, train or table(), folder, valid)
 
 
 def publish(folder: Path) -> Path:
     """A published masked-language model as a folder: its head, its pooler, its dropout, its tokenizer."""
     torch.manual_seed(0)
-    tokenizer = learn_word_pieces([" ".join(WORDS)] * 2, 100, lowercase=True)
+    tokenizer = train_word_piece_tokenizer([" ".join(WORDS)] * 2, 100, lowercase=True)
     tokenizer.mask_token = None
     tokenizer.save_pretrained(folder)
     size = {**TINY, "vocab_size": 100, "intermediate_size": 64, "max_position_embeddings": 24}

@@ -7,35 +7,41 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from competition.tables import Rows
+from competition.dataset import Dataset
 from competition.task import Task
 from models.registry import build_stage
 from models.stage import Context
 
 
-def rows(y: Any = None, weights: Any = None, **columns: Any) -> Rows:
-    """Rows r0, r1, ... of these columns; `y` is one target, or (n_rows, n_targets)."""
+def rows(y: Any = None, weights: Any = None, **columns: Any) -> Dataset:
+    """Return rows r0, r1, ... of these columns; `y` is one target, or (n_rows, n_targets)."""
     table = pd.DataFrame(columns)
-    return Rows([f"r{i}" for i in range(len(table))], table, None if y is None else np.c_[y].astype(float), weights)
+    ids = [f"r{i}" for i in range(len(table))]
+    return Dataset(ids, table, None if y is None else np.c_[y].astype(float), weights)
 
 
 def context(cache: Path, **changes: Any) -> Context:
-    roles: dict[str, Any] = {"smiles": [], "text": [], "numeric": [], "categorical": [], "task": Task(["y"]), "seed": 3}
-    return Context(**{**roles, **changes}, cache=cache)
+    columns: dict[str, Any] = {"smiles": [], "text": [], "numeric": [], "categorical": []}
+    return Context(**{**columns, "task": Task(["y"]), "seed": 3, **changes}, cache=cache)
 
 
-def fitted(config: Any, told: Context, train: Rows, folder: Path, valid: Rows | None = None) -> Any:
-    """A stage that is fitted into a folder, which is made where it is not there."""
+def fitted(config: Any, stage_context: Context, train: Dataset, folder: Path, valid: Dataset | None = None) -> Any:
+    """Return a stage that is fitted into a folder, which is created if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
-    stage = build_stage(config, told)
+    stage = build_stage(config, stage_context)
     stage.fit(train, valid, folder)
     return stage
 
 
-def predictions_of_forms(stage: Any, n: int, test: Rows, folder: Path) -> list[Any]:
-    """What a neural stage predicts by each of its first spellings or conformers alone."""
-    found, encode = [], stage.encode
+def predictions_per_augmentation(stage: Any, n: int, test: Dataset, folder: Path) -> list[Any]:
+    """Return the predictions of a neural stage by each of the first `n` randomized SMILES or conformers."""
+    predictions = []
+    encode = stage.encode
     for number in range(n):
-        with mock.patch.object(stage, "encode", lambda rows, folder, _, seed, n=number: encode(rows, folder, n, seed)):
-            found.append(stage.predict(test, folder))
-    return found
+
+        def encode_one(rows: Dataset, folder: Path, _: int, seed: int, number: int = number) -> Any:
+            return encode(rows, folder, number, seed)
+
+        with mock.patch.object(stage, "encode", encode_one):
+            predictions.append(stage.predict(test, folder))
+    return predictions

@@ -1,4 +1,4 @@
-"""The package's own modules and forward pass in the size of a backbone of ours, to hold ours to."""
+"""The modules and forward pass of unimol_tools in the size of a backbone, as a reference for it."""
 
 import contextlib
 from pathlib import Path
@@ -15,10 +15,10 @@ from models.stages.unimol2 import Unimol2Backbone
 from models.training.dropout import set_rates
 
 
-def compare(ours: nn.Module, theirs: nn.Module, batch: dict[str, Tensor]) -> None:
-    """Hold the output of a batch to that of the package; gradients are autograd's on both sides."""
+def compare(backbone: nn.Module, reference: nn.Module, batch: dict[str, Tensor]) -> None:
+    """Compare the outputs for a batch; gradients are computed by autograd in both cases."""
     outputs = []
-    for network in (ours, theirs):
+    for network in (backbone, reference):
         set_rates(network, 0.0)
         outputs.append(network.train()(**batch))
     assert outputs[0].requires_grad
@@ -26,11 +26,11 @@ def compare(ours: nn.Module, theirs: nn.Module, batch: dict[str, Tensor]) -> Non
 
 
 class PackageModel(UniMolModel):
-    """UniMolModel with a copy of the weights of ours, and the same arguments."""
+    """UniMolModel with a copy of the backbone's weights, and the same arguments."""
 
-    def __init__(self, ours: UnimolBackbone, architecture: str, args: Any, folder: Path) -> None:
-        """Of the settings `args`; its constructor reads a checkpoint, and refuses tensors of another shape."""
-        torch.save({"model": ours.state_dict()}, folder / "model.pt")
+    def __init__(self, backbone: UnimolBackbone, architecture: str, args: Any, folder: Path) -> None:
+        """Build the model with the settings `args`. Its constructor reads a checkpoint, and rejects other shapes."""
+        torch.save({"model": backbone.state_dict()}, folder / "model.pt")
         (folder / "dict.txt").write_text("\n".join(read_vocabulary({})[:-1]))  # [MASK] is added
         both = {"molecule_architecture": lambda: args, "oled_architecture": lambda: args}
         with mock.patch.multiple("unimol_tools.models.unimol", **both), contextlib.chdir(folder):
@@ -45,25 +45,27 @@ class PackageModel(UniMolModel):
 
 
 class PackageModel2(unimolv2.UniMolV2Model):
-    """UniMolV2Model with a copy of the weights of ours, and the same arguments."""
+    """UniMolV2Model with a copy of the backbone's weights, and the same arguments."""
 
-    def __init__(self, ours: Unimol2Backbone) -> None:
-        original, layer = unimolv2.molecule_architecture, ours.encoder.layers[0]
+    def __init__(self, backbone: Unimol2Backbone) -> None:
+        original = unimolv2.molecule_architecture
+        layer = backbone.encoder.layers[0]
 
         def architecture(model_size: str) -> Any:
             args = original(model_size)
-            args.num_encoder_layers, args.pair_embed_dim = len(ours.encoder.layers), ours.edge_feature.pair_dim
-            args.encoder_embed_dim = args.ffn_embedding_dim = ours.width
+            args.num_encoder_layers = len(backbone.encoder.layers)
+            args.pair_embed_dim = backbone.edge_feature.pair_dim
+            args.encoder_embed_dim = args.ffn_embedding_dim = backbone.width
             args.pair_hidden_dim = layer.opm.d_hid
             args.num_attention_heads = args.encoder_attention_heads = layer.num_attention_heads
             return args
 
         with (
             mock.patch.object(unimolv2, "molecule_architecture", architecture),
-            mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"),  # it wants a checkpoint
+            mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"),  # it requires a checkpoint
         ):
             super().__init__(1, "84m", pretrained_model_path="none")
-        self.load_state_dict(ours.state_dict(), strict=False)
+        self.load_state_dict(backbone.state_dict(), strict=False)
 
     def forward(self, tokens: Tensor, atom_features: Tensor, coordinates: Tensor, **pairs: Tensor) -> Tensor:
         n_rows, n_atoms = tokens.shape

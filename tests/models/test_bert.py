@@ -10,11 +10,11 @@ import pytest
 import tokenizers
 import transformers
 
-from competition.tables import Rows
-from models.inputs import tokens as text
+from competition.dataset import Dataset
+from models.inputs import tokenization as text
 from models.stages.bert import Bert
 from tests.models.encoders import TINY, context, fit, stage, table
-from tests.models.made import predictions_of_forms
+from tests.models.made import predictions_per_augmentation
 
 
 def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_the_canonical_one(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_th
     with mock.patch.object(Bert, "encode", autospec=True, side_effect=Bert.encode) as encoded:
         fitted = fit(tmp_path, stage(**settings), ctx)
     assert [call.args[3] for call in encoded.call_args_list if call.args[3]] == [1, 2, 3]
-    forms = predictions_of_forms(fitted, 3, rows, tmp_path)
+    forms = predictions_per_augmentation(fitted, 3, rows, tmp_path)
     assert np.abs(np.mean(forms, axis=0) - fitted.predict(rows, tmp_path)).max() < 1e-6
     assert np.abs(Bert(stage(), ctx).predict(rows, tmp_path) - forms[0]).max() < 1e-6
     assert np.abs(forms[0] - forms[1]).max() > 1e-5
@@ -58,7 +58,7 @@ def test_it_learns_from_the_text(published: Path, tmp_path: Path) -> None:
     for rows in (train, fresh):
         rows.inputs["pH"] = [float(note.count("e")) for note in rows.inputs["note"]]
     config = stage(weights=str(published), epochs=15, learning_rate=6e-3, columns=["note"], columns_before_head=False)
-    labelled = Rows(train.ids, train.inputs, train.inputs[["pH"]].to_numpy())
+    labelled = Dataset(train.ids, train.inputs, train.inputs[["pH"]].to_numpy())
     y_pred = fit(tmp_path, config, context(["SMILES"], ["note"]), labelled).predict(fresh, tmp_path)
     assert np.corrcoef(y_pred[:, 0], fresh.inputs["pH"])[0, 1] > 0.8
 

@@ -8,9 +8,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from competition.errors import DataError
-from models.config import StageConfig
+from models.config import AnyStageConfig
 from models.inputs.cache import Cache
-from models.registry import shared_caches
+from models.inputs.stage_caches import shared_caches
 from tests.models.made import context, rows
 
 
@@ -30,13 +30,13 @@ def cache(tmp_path: Path, calls: list[str]) -> Cache:
     return Cache(tmp_path, "length", {"a": 1}, compute, per_shard=2)
 
 
-def test_values_come_in_the_order_asked_for_and_each_is_computed_once(cache: Cache, calls: list[str]) -> None:
+def test_arrays_are_in_the_requested_order_and_each_is_computed_once(cache: Cache, calls: list[str]) -> None:
     cache.compute_shard(["CC", "CCC"])
     assert cache.missing(["C", "CCC", "C", "CCCC"]) == ["C", "CCCC"]
-    asked = ["CCC", "C", "CC", "CCC", "CCCCC", "CCCC"]
+    requested = ["CCC", "C", "CC", "CCC", "CCCCC", "CCCC"]
     for _ in range(2):
-        found = [(value.shape, value[0, 0]) for value in cache.load(asked)]
-        assert found == [((len(key), 2), len(key)) for key in asked]
+        loaded = [(value.shape, value[0, 0]) for value in cache.load(requested)]
+        assert loaded == [((len(key), 2), len(key)) for key in requested]
     assert sorted(calls) == ["C", "CC", "CCC", "CCCC", "CCCCC"]
     assert len(list(cache.folder.iterdir())) == 3  # 2 + 2 + 1 of the keys
 
@@ -47,7 +47,8 @@ def test_a_process_reads_the_keys_of_each_shard_once_and_sees_what_others_add(
     opened: list[str] = []
     np_load = np.load
     monkeypatch.setattr(np, "load", lambda file: opened.append(file.name) or np_load(file))
-    first, second = ["C", "CC"], ["CCC", "CCCC"]
+    first = ["C", "CC"]
+    second = ["CCC", "CCCC"]
     cache.compute_shard(first)
     assert cache.missing([*first, *second]) == second
     cache.compute_shard(second)  # as another process would
@@ -60,27 +61,27 @@ def test_a_process_reads_the_keys_of_each_shard_once_and_sees_what_others_add(
     assert calls == first + second
 
 
-def test_loaded_arrays_keep_no_shard_in_memory(cache: Cache) -> None:
+def test_loaded_arrays_do_not_keep_their_shard_in_memory(cache: Cache) -> None:
     cache.compute_shard(["C", "CC"])
     (array,) = cache.load(["CC"])
     assert array.base is None
 
 
-def test_a_damaged_shard_is_named(cache: Cache) -> None:
+def test_the_message_on_a_damaged_shard_contains_its_name(cache: Cache) -> None:
     cache.compute_shard(["CO"])
     shard = next(cache.folder.glob("*.npz"))
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(DataError, match=f"{shard.name} is a damaged part of the cache"):
+    with pytest.raises(DataError, match=f"{shard.name} is a damaged file of the cache"):
         cache.load(["CO"])
 
 
-def test_other_settings_and_an_edit_of_the_code_that_computes_have_another_folder(tmp_path: Path) -> None:
-    """Values of older code are never taken for those of today's."""
+def test_other_settings_or_code_have_another_folder(tmp_path: Path) -> None:
+    """Values of older code are never loaded."""
     folders = []
     for body, settings in (("return 1", {}), ("return 2", {}), ("return 2  # why", {}), ("return 2", {"a": 1})):
-        (tmp_path / "own.py").write_text(f"def compute(keys):\n    {body}\n")
+        (tmp_path / "user.py").write_text(f"def compute(keys):\n    {body}\n")
         names: dict[str, Any] = {}
-        exec(compile((tmp_path / "own.py").read_text(), str(tmp_path / "own.py"), "exec"), names)
+        exec(compile((tmp_path / "user.py").read_text(), str(tmp_path / "user.py"), "exec"), names)
         folders.append(Cache(tmp_path, "x", settings, names["compute"]).folder)
     assert folders[1] == folders[2]
     assert len(set(folders)) == 3
@@ -96,13 +97,13 @@ def test_other_settings_and_an_edit_of_the_code_that_computes_have_another_folde
         ({"kind": "gnn"}, {}),
     ],
 )  # fmt: skip
-def test_what_jobs_read_is_filled_before_them(block: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
-    """Features that join a network before its head, too: parallel folds would compute them twice."""
-    (tmp_path / "config.json").write_text("{}")  # weights that nobody reads yet
+def test_caches_of_jobs_are_filled_before_them(block: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    """This includes features of the head of a network: parallel folds would compute them twice."""
+    (tmp_path / "config.json").write_text("{}")  # weights that are not loaded
     for encoder in block.get("features", []):
         if isinstance(encoder, dict):
             encoder["encoder"] = str(tmp_path)
-    stage = TypeAdapter(StageConfig).validate_python(block)
+    stage = TypeAdapter(AnyStageConfig).validate_python(block)
     train = rows(a=["CC", "CO", "CC"], b=["N", "O", "O"])
-    found = shared_caches(stage, context(tmp_path, smiles=["a", "b"]), [train])
-    assert {cache.name: keys for cache, keys in found} == expected
+    caches = shared_caches(stage, context(tmp_path, smiles=["a", "b"]), [train])
+    assert {cache.name: keys for cache, keys in caches} == expected

@@ -1,30 +1,30 @@
-"""Conformers: which molecule a SMILES stands for, and its coordinates."""
+"""Conformers: the molecule of a SMILES, and its coordinates."""
 
 import numpy as np
 import pytest
 from rdkit import Chem
 
 from models.inputs import conformers
-from models.inputs.conformers import embedded, is_flat, prepared, select
+from models.inputs.conformers import build_molecule, embed_conformers, is_flat, select
 
 
 def conformer(smiles: str, conformers: int = 1) -> np.ndarray:
-    return embedded(prepared(smiles, "all", "keep"), conformers)
+    return embed_conformers(build_molecule(smiles, "all", "keep"), conformers)
 
 
 def distance(atoms: np.ndarray) -> float:
-    """Between the first two atoms, angstrom."""
+    """Return the distance between the first two atoms, in angstrom."""
     return float(np.linalg.norm(atoms[0, 1:4] - atoms[1, 1:4]))
 
 
-def test_a_conformer_has_all_atoms_with_hydrogens_and_real_bond_lengths_each_time_the_same() -> None:
+def test_a_conformer_has_all_atoms_with_hydrogens_real_bond_lengths_and_is_deterministic() -> None:
     atoms = conformer("CO")
     assert sorted(atoms[:, 0].tolist()) == [1, 1, 1, 1, 6, 8]
     assert distance(atoms) == pytest.approx(1.41, abs=0.03)  # C-O of methanol
     assert np.array_equal(conformer("CO"), atoms)
 
 
-def test_metals_are_embedded_without_mmff_and_strained_cages_by_distances_alone() -> None:
+def test_metals_are_embedded_without_mmff_and_strained_cages_by_distances_only() -> None:
     assert not is_flat(conformer("[Pt]")) and not is_flat(conformer("Cl[Pt](Cl)(Cl)Cl"))
     cage = conformer("O=C1CN2C3C2C2C3N12")
     assert not is_flat(cage)
@@ -33,7 +33,7 @@ def test_metals_are_embedded_without_mmff_and_strained_cages_by_distances_alone(
 
 def test_a_molecule_that_cannot_be_embedded_is_flat_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = list[str]()
-    monkeypatch.setattr(conformers, "_embed", lambda molecule, n, way: tried.append(way))
+    monkeypatch.setattr(conformers, "_embed", lambda molecule, n, method: tried.append(method))
     atoms = conformer("CCO", conformers=2)
     assert tried == ["", "random", "distances"]
     assert is_flat(atoms)
@@ -41,7 +41,7 @@ def test_a_molecule_that_cannot_be_embedded_is_flat_and_repeats(monkeypatch: pyt
     assert np.array_equal(select(atoms, 0), select(atoms, 1))
 
 
-def test_several_conformers_differ_and_the_first_is_the_only_one_of_the_default() -> None:
+def test_several_conformers_differ_and_the_first_is_the_default() -> None:
     three = conformer("CCCCCO", conformers=3)
     assert three.shape == (18, 10)
     assert np.array_equal(select(three, 0), conformer("CCCCCO"))
@@ -49,8 +49,8 @@ def test_several_conformers_differ_and_the_first_is_the_only_one_of_the_default(
     assert distance(select(three, 2)) == pytest.approx(1.52, abs=0.03)
 
 
-def names(smiles: str, fragments: str = "all", repeat_units: str = "keep") -> str:
-    return Chem.MolToSmiles(prepared(smiles, fragments, repeat_units))
+def prepared_smiles(smiles: str, fragments: str = "all", repeat_units: str = "keep") -> str:
+    return Chem.MolToSmiles(build_molecule(smiles, fragments, repeat_units))
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def names(smiles: str, fragments: str = "all", repeat_units: str = "keep") -> st
         ("*C*", "CCC", "C1CC1"),  # both ends at one atom: three units
         ("*CCO", "CCCO", "CCCO"),  # one end only
         ("*=CC=*", "C=CC=C", "C=CC=C"),  # double bonds
-        ("*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F"),  # more than a carbon has
+        ("*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F"),  # more bonds than a carbon can have
     ],
 )
-def test_repeat_units_are_closed_as_the_setting_says(unit: str, capped: str, cyclic: str) -> None:
+def test_repeat_units_are_closed_according_to_the_setting(unit: str, capped: str, cyclic: str) -> None:
     canonical = Chem.CanonSmiles(unit)
-    assert names(canonical) == canonical
-    assert names(canonical, repeat_units="cap") == Chem.CanonSmiles(capped)
-    assert names(canonical, repeat_units="cyclic_dimer") == Chem.CanonSmiles(cyclic)
+    assert prepared_smiles(canonical) == canonical
+    assert prepared_smiles(canonical, repeat_units="cap") == Chem.CanonSmiles(capped)
+    assert prepared_smiles(canonical, repeat_units="cyclic_dimer") == Chem.CanonSmiles(cyclic)
 
 
-def test_the_largest_fragment_has_the_most_heavy_atoms() -> None:
-    assert names("CC(=O)[O-].[Na+]", fragments="largest") == "CC(=O)[O-]"
-    assert names("CCO.O.O", fragments="largest") == "CCO"
+def test_the_largest_fragment_is_the_one_with_the_maximum_number_of_heavy_atoms() -> None:
+    assert prepared_smiles("CC(=O)[O-].[Na+]", fragments="largest") == "CC(=O)[O-]"
+    assert prepared_smiles("CCO.O.O", fragments="largest") == "CCO"

@@ -1,69 +1,70 @@
-"""What every kind of stage must do with every problem type; a kind that is added to `StageConfig` is covered, too."""
+"""The interface of stages: every kind with every problem type. A kind in `models.registry.KINDS` is covered."""
 
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 
 from competition.config import load_competition
+from competition.dataset import Dataset, read_rows
 from competition.files import read_table, write_table
 from competition.paths import Paths
-from competition.tables import Rows, read_rows
 from competition.task import Task
-from folds.table import read_folds
-from models.config import StageConfig
-from models.jobs.plan import Job, Plan
+from folds.fold_files import read_folds
+from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
-from models.registry import build_stage
+from models.registry import KINDS, build_stage
 from models.stage import Context
 from models.stages.trees import Trees
 from models.training import trainer
 from tests.conftest import mixed_tables
 from tests.models import made
 from tests.models.encoders import publish
+from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
-from tests.models.theirs import write_theirs
 
 SMALL: dict[str, dict[str, Any]] = {
     "unimol": {"layers": 1, "width": 32, "heads": 4, "epochs": 2},
     "unimol2": {"layers": 2, "width": 32, "heads": 2, "pair_width": 8, "pair_hidden_width": 4, "epochs": 2},
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16, "molecule_features": ["maccs"]},
     "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocabulary": 100},
-    "custom": {"code": f"{Path(__file__).with_name('own_stage.py')}:Noisy", "settings": {"noise": 0.1}},
+    "custom": {"code": f"{Path(__file__).with_name('custom_stage.py')}:Noisy", "settings": {"noise": 0.1}},
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
     "file": {},
     "sklearn": {"n_bits": 64, "estimator": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
 }
-SPELLINGS = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_forms": 3}
-SMALL["bert, spellings"] = {**SMALL["bert"], **SPELLINGS}
+AUGMENTED = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_forms": 3}
+SMALL["bert, augmented"] = {**SMALL["bert"], **AUGMENTED}
 SMALL["lightgbm, cumulative"] = {"kind": "lightgbm", "ordinal": "cumulative", "n_bits": 64, "max_trees": 30}
 SMALL["lightgbm, others"] = {"kind": "lightgbm", "predicted_targets": "all", "n_bits": 64, "max_trees": 30}
 SMALL["sklearn, dotted"] = {
     "kind": "sklearn", "estimator": "lightgbm.LGBMRegressor", "n_bits": 64,
     "parameters": {"n_estimators": 20, "verbosity": -1, "subsample": 0.5, "subsample_freq": 1},
 }  # fmt: skip
-OF_CLASSES: dict[str, dict[str, Any]] = {
+CLASS_SETTINGS: dict[str, dict[str, Any]] = {
     "custom": {"settings": {}},  # noise would leave the range
     "sklearn": {"estimator": "ExtraTreesClassifier"},
     "lightgbm": {"class_weights": "balanced"},
     "catboost": {"class_weights": "balanced"},
 }
 CLASSES = {
-    "regression": [], "binary": ["no", "yes"], "multilabel": ["no", "yes"], "ordinal": ["low", "middle", "high"],
+    "regression": [], "binary": ["no", "yes"], "multilabel": ["no", "yes"],
+    "ordinal": ["low", "middle", "high"],
     "multiclass": ["unseen", "low", "middle", "high"],
 }  # fmt: skip
-"""Problem type -> its classes, of which the first of several is in no row."""
-MODELS = {model.model_fields["kind"].annotation.__args__[0]: model for model in get_args(get_args(StageConfig)[0])}
-KINDS = [*MODELS, *(name for name in SMALL if name not in MODELS)]
-NEURAL = [kind for kind in KINDS if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields]
-CASES = [(kind, "regression") for kind in KINDS if kind != "lightgbm, cumulative"]
+"""Problem type -> its classes. No row has the first class of multiclass."""
+MODELS: dict[str, Any] = {name: kind.config for name, kind in KINDS.items()}
+TESTED = [*MODELS, *(name for name in SMALL if name not in MODELS)]
+NEURAL = [kind for kind in TESTED if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields]
+CASES = [(kind, "regression") for kind in TESTED if kind != "lightgbm, cumulative"]
 CASES += [("lightgbm", "ordinal"), ("lightgbm, cumulative", "ordinal")]
 CASES += [("lightgbm, others", "multilabel")]
-CASES += [(k, problem) for problem in ("binary", "multiclass", "multilabel") for k in MODELS]
+for problem_type in ("binary", "multiclass", "multilabel"):
+    CASES += [(kind, problem_type) for kind in MODELS]
 
 
 def block(kind: str) -> dict[str, Any]:
@@ -71,10 +72,12 @@ def block(kind: str) -> dict[str, Any]:
 
 
 def settings(kind: str, problem: str = "regression") -> Any:
-    own = block(kind) | (OF_CLASSES.get(kind, {}) if problem not in ("regression", "ordinal") else {})
+    values = block(kind)
+    if problem not in ("regression", "ordinal"):
+        values |= CLASS_SETTINGS.get(kind, {})
     if kind == "file":
-        own["folder"] += problem
-    return MODELS[own["kind"]].model_validate(own)
+        values["folder"] += problem
+    return MODELS[values["kind"]].model_validate(values)
 
 
 def task(problem: str) -> Task:
@@ -83,31 +86,33 @@ def task(problem: str) -> Task:
 
 
 def labels(y: Any, problem: str) -> Any:
-    """Labels of a problem type from two columns of numbers: which halves or, of several classes, thirds they are in."""
+    """Return labels of a problem type from two columns of numbers: their half, or third for three classes."""
     if problem == "regression":
         return y
     shares = [1 / 3, 2 / 3] if problem in ("ordinal", "multiclass") else [0.5]
-    parts = [(y > np.nanquantile(y, share, axis=0)).astype(float) for share in shares]
-    numbers = np.where(np.isnan(y), np.nan, sum(parts) + (problem == "multiclass"))
-    return numbers[:, : len(task(problem).targets)]
+    exceeded = [(y > np.nanquantile(y, share, axis=0)).astype(float) for share in shares]
+    first_class = 1 if problem == "multiclass" else 0
+    class_indices = np.where(np.isnan(y), np.nan, sum(exceeded) + first_class)
+    return class_indices[:, : len(task(problem).targets)]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tables, folds, caches, an encoder to read with and predictions made elsewhere."""
+    """Return a folder with tables, folds, caches, an encoder and external predictions."""
     folder = tmp_path_factory.mktemp("contract")
     encoder = {"encoder": str(publish(folder / "published")), "columns": ["note"]}
     SMALL["sklearn"]["features"] = ["morgan", encoder]
-    SMALL["file"]["folder"] = str(folder / "theirs")
+    SMALL["file"]["folder"] = str(folder / "external")
     train, test = mixed_tables()
-    write_theirs(folder / "theirsregression", train, test, ["lumo", "mu"])
+    write_external_predictions(folder / "externalregression", train, test, ["lumo", "mu"])
     for problem in ("binary", "multiclass", "multilabel"):
         for name, table in (("oof", train), ("test", test)):
-            of_classes = np.random.default_rng(0).dirichlet(np.ones(len(task(problem).outputs) + 1), len(table))
+            n_outputs = len(task(problem).outputs)
+            probabilities = np.random.default_rng(0).dirichlet(np.ones(n_outputs + 1), len(table))
             if problem == "multiclass":
-                of_classes[:, -2] += of_classes[:, -1]
-            columns = dict(zip(task(problem).outputs, of_classes.T, strict=False))
-            write_table(folder / f"theirs{problem}" / f"{name}.csv", table[["id"]].assign(**columns))
+                probabilities[:, -2] += probabilities[:, -1]
+            columns = dict(zip(task(problem).outputs, probabilities.T, strict=False))
+            write_table(folder / f"external{problem}" / f"{name}.csv", table[["id"]].assign(**columns))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
         planned(folder, stages={kind: settings(kind).model_dump(mode="json") for kind in MODELS})
@@ -123,63 +128,67 @@ def context(home: Path, problem: str, seed: int = 1) -> Context:
     return Context(["SMILES"], ["note"], ["pH"], ["site"], task(problem), seed, home / "work" / "cache")
 
 
-def fit(case: tuple[str, str], train: Rows, folder: Path, told: Context, **changes: Any) -> Any:
-    told = replace(told, division=np.arange(len(train)) % 3)
-    return made.fitted(settings(*case).model_copy(update=changes), told, train, folder)
+def fit(case: tuple[str, str], train: Dataset, folder: Path, stage_context: Context, **changes: Any) -> Any:
+    stage_context = replace(stage_context, fold_ids=np.arange(len(train)) % 3)
+    return made.fitted(settings(*case).model_copy(update=changes), stage_context, train, folder)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=" of ".join)
 def fitted(request: Any, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Kind and problem type, folder, tables, predictions of the object that was fitted, and the table as it was."""
-    config, work = load_competition(str(home / "mixed.yaml")), home / "work" / "mixed" / "prepared"
+    """Return kind and problem type, folder, tables, predictions of the fitted object, and a copy of the table."""
+    config = load_competition(str(home / "mixed.yaml"))
+    work = home / "work" / "mixed" / "prepared"
     train, test = (read_rows(work / f"{name}.parquet", config, name == "train") for name in ("train", "test"))
     train = replace(train, y=labels(train.y, request.param[1]))
-    here, before = tmp_path_factory.mktemp("here"), (train.inputs.copy(), train.y.copy())
+    here = tmp_path_factory.mktemp("here")
+    before = (train.inputs.copy(), train.y.copy())
     with contextlib.chdir(here):
-        y_pred = fit(request.param, train, here / "job", context(home, request.param[1])).predict(test, here / "job")
+        stage = fit(request.param, train, here / "job", context(home, request.param[1]))
+        y_pred = stage.predict(test, here / "job")
     return request.param, here / "job", train, test, y_pred, before
 
 
-def test_predictions_are_finite_and_the_same_of_a_fresh_object_in_any_order_and_alone(fitted: Any, home: Path) -> None:
-    """And neither the arguments nor the working folder are touched."""
+def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_by_one(fitted: Any, home: Path) -> None:
+    """Neither the arguments nor the working folder change."""
     (kind, problem), folder, train, test, y_pred, (inputs, y) = fitted
     assert train.inputs.equals(inputs)
     assert np.array_equal(train.y, y, equal_nan=True)
     assert [path.name for path in folder.parent.iterdir()] == ["job"]
     assert y_pred.shape == (len(test), len(task(problem).outputs))
     assert np.isfinite(y_pred).all()
-    near = 1e-5 * np.nanstd(train.y, axis=0).min()
+    tolerance = 1e-5 * np.nanstd(train.y, axis=0).min()
     fresh = build_stage(settings(kind, problem), context(home, problem, seed=99))
     order = np.random.default_rng(0).permutation(len(test))
     assert np.array_equal(fresh.predict(test, folder), y_pred)
-    assert np.abs(fresh.predict(test.take(order), folder) - y_pred[order]).max() < near
-    assert np.abs(fresh.predict(test.take(order[:1]), folder) - y_pred[order[:1]]).max() < near
+    assert np.abs(fresh.predict(test.take(order), folder) - y_pred[order]).max() < tolerance
+    assert np.abs(fresh.predict(test.take(order[:1]), folder) - y_pred[order[:1]]).max() < tolerance
 
 
-def test_the_same_seed_predicts_the_same_and_a_refit_takes_over_what_its_folds_chose(
+def test_the_same_seed_predicts_the_same_and_a_refit_uses_the_selections_of_its_folds(
     fitted: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refit with one fold, on the rows and with the seed of that fold, predicts the same and chooses nothing."""
+    """A refit with one fold, on the rows and with the seed of that fold, predicts the same and selects nothing."""
     case, folder, train, test, y_pred, _ = fitted
     monkeypatch.delattr(Trees, "_choose")
-    refit = fit(case, train, tmp_path / "job", replace(context(home, case[1]), folds=[folder]))
+    refit = fit(case, train, tmp_path / "job", replace(context(home, case[1]), fold_model_dirs=[folder]))
     np.testing.assert_allclose(refit.predict(test, tmp_path / "job"), y_pred, rtol=1e-6)
 
 
-def test_probabilities_lie_in_0_to_1_sum_to_1_and_are_0_of_a_class_that_no_training_row_has(fitted: Any) -> None:
+def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(fitted: Any) -> None:
     (kind, problem), _, train, _, y_pred, _ = fitted
     if problem in ("regression", "ordinal"):
         return
     assert 0 <= y_pred.min() <= y_pred.max() <= 1
     if problem == "multiclass":
         np.testing.assert_allclose(y_pred.sum(axis=1), 1, atol=1e-6)
-    if problem == "multiclass" and kind != "file":  # as their makers wrote them
+    if problem == "multiclass" and kind != "file":  # external predictions are unchanged
         assert y_pred[:, 0].max() < 1e-3
         y_pred = y_pred[:, 1:]
-    assert np.abs(y_pred.mean(axis=0) - (1 / 3 if problem == "multiclass" else 0.5)).max() < 0.25
+    expected_share = 1 / 3 if problem == "multiclass" else 0.5
+    assert np.abs(y_pred.mean(axis=0) - expected_share).max() < 0.25
 
 
-def test_predictions_are_in_the_targets_units_and_another_seed_gives_others(
+def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(
     fitted: Any, home: Path, tmp_path: Path
 ) -> None:
     (kind, problem), _, train, test, y_pred, _ = fitted
@@ -187,40 +196,42 @@ def test_predictions_are_in_the_targets_units_and_another_seed_gives_others(
         return
     weights = np.random.default_rng(0).uniform(0.5, 1.5, len(train))
     moved = replace(train, y=train.y * 100 + 5000, weights=weights)
-    again = fit((kind, problem), moved, tmp_path / "moved", context(home, problem, seed=2))
-    again = again.predict(test, tmp_path / "moved")
-    if kind == "file":  # as their makers wrote them, whatever the labels
-        assert np.array_equal(again, y_pred)
+    stage = fit((kind, problem), moved, tmp_path / "moved", context(home, problem, seed=2))
+    y_moved = stage.predict(test, tmp_path / "moved")
+    if kind == "file":  # external predictions are unchanged, whatever the labels
+        assert np.array_equal(y_moved, y_pred)
         return
-    assert 1e-3 < np.abs(again - (y_pred * 100 + 5000)).max() < 100 * 2 * np.nanstd(train.y, axis=0).max()
-    assert np.abs(again.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * np.nanstd(moved.y, axis=0).max()
+    assert 1e-3 < np.abs(y_moved - (y_pred * 100 + 5000)).max() < 100 * 2 * np.nanstd(train.y, axis=0).max()
+    assert np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * np.nanstd(moved.y, axis=0).max()
 
 
 def test_bf16_changes_a_neural_stage_a_little(fitted: Any, home: Path, tmp_path: Path, monkeypatch: Any) -> None:
     case, _, train, test, y_pred, _ = fitted
     if case[0] in NEURAL and case[1] == "regression":
         monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
-        half = fit(case, train, tmp_path / "half", context(home, case[1]), precision="bf16")
-        half = half.predict(test, tmp_path / "half")
-        assert 0 < np.abs(half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
+        stage = fit(case, train, tmp_path / "half", context(home, case[1]), precision="bf16")
+        y_half = stage.predict(test, tmp_path / "half")
+        assert 0 < np.abs(y_half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
 
 
 @pytest.mark.parametrize("case", CASES, ids=" of ".join)
-def test_labels_of_the_held_out_fold_change_no_prediction_of_it(case: Any, home: Path, tmp_path: Path) -> None:
-    """Scalers, tree counts, vocabularies, checkpoints: whatever is fitted, is fitted without the held-out labels."""
-    paths, as_it_is = Paths("mixed"), read_table(Paths("mixed").train)
-    of_problem = {"problem_type": case[1], "classes": CLASSES[case[1]], "targets": task(case[1]).targets}
-    config = load_competition(str(home / "mixed.yaml")).model_copy(update=of_problem)
-    y = labels(as_it_is[["lumo", "mu"]].to_numpy(), case[1])
-    train = as_it_is.assign(**dict(zip(config.targets, y.T, strict=True)))
+def test_labels_of_the_held_out_fold_do_not_change_its_predictions(case: Any, home: Path, tmp_path: Path) -> None:
+    """Scalers, numbers of trees, vocabularies and checkpoints are fitted without the held-out labels."""
+    paths = Paths("mixed")
+    original = read_table(paths.train)
+    changes = {"problem_type": case[1], "classes": CLASSES[case[1]], "targets": task(case[1]).targets}
+    config = load_competition(str(home / "mixed.yaml")).model_copy(update=changes)
+    y = labels(original[["lumo", "mu"]].to_numpy(), case[1])
+    train = original.assign(**dict(zip(config.targets, y.T, strict=True)))
     held_out = read_folds(paths.folds, list(train["id"])) == 0
-    changed, oof = train.copy(), list[bytes]()
+    changed = train.copy()
+    oof = list[bytes]()
     for name in config.targets:  # 1000, or all of one class
         changed.loc[held_out, name] = 1000.0 if case[1] == "regression" else train[name].max()
     for table in (changed, train):
         write_table(paths.train, table)
         job = Job("one", "key", 0, 0, tmp_path / f"job_{len(oof)}")
-        run_job(job, Plan([job], {}, 3, "test", {"one": settings(*case)}, config, paths))
+        run_job(job, JobPlan([job], {}, 3, "test", {"one": settings(*case)}, config, paths))
         oof.append(job.oof_file.read_bytes())
-    write_table(paths.train, as_it_is)
+    write_table(paths.train, original)
     assert oof[0] == oof[1]

@@ -1,4 +1,4 @@
-"""A class of the user's own: what it may get wrong is said with its file and line."""
+"""User-defined stages: their errors are reported with file and line."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from competition.errors import ConfigError
 from competition.task import Task
-from models.config import CustomStage
+from models.base_config import CustomConfig
 from models.stages.custom import load_custom
 from tests.models.made import context, fitted, rows
 
@@ -25,38 +25,54 @@ class Mine:
         return [[0.5] * self.n_outputs for _ in rows.ids]
 """
 ROWS = rows(np.zeros((3, 2)), s=["C", "CC", "CCC"])
-NUMBERS, BINARY = Task(["y", "z"]), Task(["y"], None, "binary", ["a", "b"])
+REGRESSION = Task(["y", "z"])
+BINARY = Task(["y"], None, "binary", ["a", "b"])
 MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c"])
-OF_ROW = "[0.5] * self.n_outputs"
+ROW_PREDICTION = "[0.5] * self.n_outputs"
 
 
 @pytest.mark.parametrize(
-    ("task", "old", "new", "says"),
+    ("task", "old", "new", "message"),
     [
-        (NUMBERS, "self.fitted = True", "raise KeyError(1)", r"own\.py:Mine raised KeyError in line 7: 1\.$"),
-        (NUMBERS, OF_ROW, "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
-        (NUMBERS, "0.5", "float('nan')", "6 not finite"),
-        (NUMBERS, OF_ROW, "'high'", r"own\.py:Mine must return numbers from predict; ValueError"),
-        (NUMBERS, "def fit(", "Settings = dict\n    def fit(", r"Settings of .*own\.py:Mine must be a pydantic model"),
-        (NUMBERS, "def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
-        (NUMBERS, "train, valid, folder", "train", r"raised TypeError: .*fit\(\) takes 2 positional arguments"),
-        (BINARY, OF_ROW, "[0.5]", None),
-        (BINARY, OF_ROW, "[1.5]", r"probabilities of y, which lie in 0 to 1.* of row 'r0' it returned \[1\.5\]"),
-        (MULTICLASS, OF_ROW, "[0.3, 0.3, 0.4]", None),
-        (MULTICLASS, OF_ROW, "[0.3, 0.3, 0.3]", r"of y=a, y=b, y=c.* sum to 1; of row 'r0' it returned \[0\.3, "),
+        (REGRESSION, "self.fitted = True", "raise KeyError(1)", r"user\.py:Mine raised KeyError in line 7: 1\.$"),
+        (REGRESSION, ROW_PREDICTION, "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
+        (REGRESSION, "0.5", "float('nan')", "6 not finite"),
+        (REGRESSION, ROW_PREDICTION, "'high'", r"user\.py:Mine must return numbers from predict; ValueError"),
+        (
+            REGRESSION,
+            "def fit(",
+            "Settings = dict\n    def fit(",
+            r"Settings of .*user\.py:Mine must be a pydantic model",
+        ),
+        (REGRESSION, "def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
+        (REGRESSION, "train, valid, folder", "train", r"raised TypeError: .*fit\(\) takes 2 positional arguments"),
+        (BINARY, ROW_PREDICTION, "[0.5]", None),
+        (
+            BINARY,
+            ROW_PREDICTION,
+            "[1.5]",
+            r"probabilities of y, which lie in 0 to 1.* of row 'r0' it returned \[1\.5\]",
+        ),
+        (MULTICLASS, ROW_PREDICTION, "[0.3, 0.3, 0.4]", None),
+        (
+            MULTICLASS,
+            ROW_PREDICTION,
+            "[0.3, 0.3, 0.3]",
+            r"of y=a, y=b, y=c.* sum to 1; of row 'r0' it returned \[0\.3, ",
+        ),
     ],
 )
-def test_what_a_class_does_wrong_is_one_sentence(tmp_path: Path, task: Task, old: str, new: str, says: Any) -> None:
-    (tmp_path / "own.py").write_text(CLASS.replace(old, new))
-    config = CustomStage(kind="custom", code=f"{tmp_path / 'own.py'}:Mine")
-    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+def test_an_error_of_a_class_is_one_sentence(tmp_path: Path, task: Task, old: str, new: str, message: Any) -> None:
+    (tmp_path / "user.py").write_text(CLASS.replace(old, new))
+    config = CustomConfig(kind="custom", code=f"{tmp_path / 'user.py'}:Mine")
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
         stage = fitted(config, context(tmp_path, task=task), ROWS, tmp_path)
         assert stage.predict(ROWS.without_labels(), tmp_path).shape == (3, len(task.outputs))
 
 
-def test_misspelt_settings_are_those_of_the_yaml_and_not_of_the_file(tmp_path: Path) -> None:
+def test_errors_of_settings_name_the_key_in_the_yaml_and_not_the_file(tmp_path: Path) -> None:
     settings = "from competition.config import StrictModel\n\nclass Settings(StrictModel):\n    k: int = 1\n"
-    (tmp_path / "own.py").write_text(settings + CLASS.replace("class Mine:", "class Mine:\n    Settings = Settings"))
-    config = CustomStage(kind="custom", code=f"{tmp_path / 'own.py'}:Mine", settings={"k": "one", "rate": 1})
+    (tmp_path / "user.py").write_text(settings + CLASS.replace("class Mine:", "class Mine:\n    Settings = Settings"))
+    config = CustomConfig(kind="custom", code=f"{tmp_path / 'user.py'}:Mine", settings={"k": "one", "rate": 1})
     with pytest.raises(ConfigError, match=r"^settings\.k: .* \(found 'one'\)\nsettings\.rate: this key is not known$"):
         load_custom(config)

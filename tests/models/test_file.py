@@ -11,14 +11,14 @@ import pytest
 
 from competition.errors import DataError
 from competition.task import Task
-from models.config import FileStage
+from models.base_config import FileConfig
 from models.registry import build_stage
 from models.stage import read_notes
 from models.stages.file import fold_mark
 from tests.conftest import mixed_tables
+from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
 from tests.models.made import context, fitted, rows
-from tests.models.theirs import write_theirs
 
 
 def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
@@ -31,7 +31,7 @@ def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
 def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_folder_no_more(tmp_path: Path) -> None:
     """The id `a` stands in both tables."""
     theirs = write_files(tmp_path / "x", ["s,y,id", "3,9,c", "1,9,a", "2,9,b"], ["id,s", "d,-2", "a,-1"])
-    config, job = FileStage(kind="file", folder=str(theirs)), tmp_path / "job"
+    config, job = FileConfig(kind="file", folder=str(theirs)), tmp_path / "job"
     job.mkdir()
     told = replace(context(tmp_path), task=Task(["y"], ["s"]))
     build_stage(config, told).fit(rows([5.0, 6.0], x=[0, 0]), None, job)
@@ -45,7 +45,7 @@ def test_the_key_is_that_of_the_content_of_both_files(tmp_path: Path) -> None:
     def key() -> str:
         return planned(tmp_path, stages={"theirs": {"kind": "file", "folder": "x"}}).keys["theirs"]
 
-    theirs = write_theirs(tmp_path / "x", *mixed_tables(), ["lumo", "mu"])
+    theirs = write_external_predictions(tmp_path / "x", *mixed_tables(), ["lumo", "mu"])
     before = key()
     for file in (theirs / "oof.csv", theirs / "test.csv"):
         content = file.read_text()
@@ -81,7 +81,7 @@ def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: P
     oof = np.random.default_rng(0).normal(5, size=50)
     for name, test, said in (("same", oof[::-1], False), ("log", np.log(oof), True), ("wide", oof * 10 - 45, True)):
         tables = (["id,y", *(f"r{i},{value}" for i, value in enumerate(y))] for y in (oof, test))
-        config = FileStage(kind="file", folder=str(write_files(tmp_path / name, *tables)))
+        config = FileConfig(kind="file", folder=str(write_files(tmp_path / name, *tables)))
         fitted(config, context(tmp_path), rows(oof, x=range(50)), tmp_path / name)
         assert [note.startswith("y of test.csv is not like") for note in read_notes(tmp_path / name)] == [True] * said
 
@@ -107,7 +107,7 @@ OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid
 def test_classes_are_joined_by_name_and_what_is_no_probability_is_refused_with_its_row(
     task: Task, header: str, lines: list[str], expected: Any, tmp_path: Path
 ) -> None:
-    config = FileStage(kind="file", folder=str(write_files(tmp_path / "x", [header, *lines], [header, *lines])))
+    config = FileConfig(kind="file", folder=str(write_files(tmp_path / "x", [header, *lines], [header, *lines])))
     stage = build_stage(config, context(tmp_path, task=task))
     with pytest.raises(DataError, match=expected) if isinstance(expected, str) else nullcontext():
         stage.fit(rows([0.0, 1.0], x=[0, 0]), None, tmp_path)

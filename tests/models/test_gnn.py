@@ -8,7 +8,7 @@ from chemprop.nn import BondMessagePassing
 from rdkit.Chem import MolFromSmiles
 
 from models.inputs.graphs import Messages, collate
-from models.settings import GnnStage
+from models.neural_config import GnnConfig
 from models.stages.gnn import GnnBackbone
 
 SMILES = ["CCO", "c1ccccc1C(=O)N", "[Na+].[Cl-]", "C", "CC(C)(C)C#N"]  # rings, branches, atoms without a bond
@@ -33,7 +33,7 @@ def test_molecules_without_any_bond_have_features() -> None:
 def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
     molecules = graph(SMILES)
     network = Messages()
-    backbone = GnnBackbone(network, 300, GnnStage(kind="gnn", aggregation=["sum"]))
+    backbone = GnnBackbone(network, 300, GnnConfig(kind="gnn", aggregation=["sum"]))
     sums = []
     backbone.hidden.register_forward_pre_hook(lambda module, inputs: sums.append(inputs[0]))
     with torch.autocast("cpu", dtype=torch.bfloat16):

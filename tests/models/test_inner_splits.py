@@ -10,15 +10,15 @@ import pytest
 from sklearn.model_selection import KFold, train_test_split
 
 from competition.files import read_json
-from models.config import LightgbmStage
+from models.feature_config import LightgbmConfig
 from models.stages.inner_splits import inner_folds, inner_split
-from models.stages.per_target import Sample
+from models.stages.per_target import TargetData
 from tests.models.made import context, fitted, rows
 
 
-def sample(n: int, n_classes: int = 0, **arrays: Any) -> Sample:
+def sample(n: int, n_classes: int = 0, **arrays: Any) -> TargetData:
     y = np.arange(n) % n_classes if n_classes else np.linspace(-1, 1, n)
-    return Sample(np.zeros((n, 1)), y.astype(float), None, n_classes, **arrays)
+    return TargetData(np.zeros((n, 1)), y.astype(float), None, n_classes, **arrays)
 
 
 @pytest.mark.parametrize("n_classes", [0, 2])
@@ -64,7 +64,7 @@ def test_noise_that_groups_share_gives_few_trees_and_a_smaller_error_on_new_grou
     rng = np.random.default_rng(0)
     n_trees: dict[str, list[int]] = {"rows": [], "groups": []}
     errors: dict[str, list[float]] = {"rows": [], "groups": []}
-    config = LightgbmStage(kind="lightgbm", learning_rate=0.1, max_trees=300)
+    config = LightgbmConfig(kind="lightgbm", learning_rate=0.1, max_trees=300)
     for draw in range(3):
         groups = np.repeat(np.arange(360), 10)
         x = rng.normal(size=(360, 4))[groups] + 0.05 * rng.normal(size=(3600, 4))
@@ -88,7 +88,7 @@ def test_equal_inputs_and_unique_rows_reach_the_bytes_of_a_model(tmp_path: Path)
     for groups in (None, np.arange(300), np.argsort(np.argsort(x)) // 10):
         told = context(tmp_path, numeric=["x"])
         folder = tmp_path / f"{len(predicted)}"
-        config = LightgbmStage(kind="lightgbm", search_trials=2, max_trees=40)
+        config = LightgbmConfig(kind="lightgbm", search_trials=2, max_trees=40)
         stage = fitted(config, told, replace(train, groups=groups), folder)
         predicted.append(stage.predict(replace(train, y=None), folder).tobytes())
     assert predicted[0] == predicted[1] != predicted[2]

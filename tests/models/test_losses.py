@@ -10,17 +10,17 @@ import torch
 from sklearn.utils.class_weight import compute_sample_weight
 
 from competition.errors import ConfigError
-from models.settings import LossName
+from models.neural_config import LossName
 from models.training.labels import balanced_weights
-from models.training.losses import LOSSES, Labels, Loss, load_loss
+from models.training.losses import LOSSES, LabelBatch, Loss, load_loss
 
 NAN = float("nan")
 
 
-def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> Labels:
+def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> LabelBatch:
     truth = torch.tensor(y)
     known = ~torch.isnan(truth)
-    return Labels(torch.nan_to_num(truth), known.float() if weights is None else torch.tensor(weights) * known)
+    return LabelBatch(torch.nan_to_num(truth), known.float() if weights is None else torch.tensor(weights) * known)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes
 
 def penalty(loss: Loss, one: Any, other: Any, weights: object) -> float:
     y = torch.tensor(weights)
-    return loss.mean_penalty(torch.tensor(one), torch.tensor(other), Labels(torch.zeros_like(y), y)).item()
+    return loss.mean_penalty(torch.tensor(one), torch.tensor(other), LabelBatch(torch.zeros_like(y), y)).item()
 
 
 @pytest.mark.parametrize(("weights", "expected"), [([[1.0], [1.0]], (0.25 + 4) / 2), ([[0.0], [2.0]], 4)])

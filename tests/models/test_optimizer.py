@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.settings import NeuralStage, UnimolStage
+from models.neural_config import NeuralConfig, UnimolConfig
 from models.stages.unimol import UnimolBackbone, read_vocabulary
 from models.training import optimizer
 from models.training.heads import Head, Network
@@ -38,7 +38,7 @@ def network() -> Network:
 def in_optimizer(**changes: Any) -> dict[str, tuple[float, float]]:
     net = network()
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    groups = make_optimizer(net, NeuralStage(learning_rate=1.0, **changes)).param_groups
+    groups = make_optimizer(net, NeuralConfig(learning_rate=1.0, **changes)).param_groups
     return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
 
 
@@ -48,7 +48,7 @@ def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings(
     assert [found[f"backbone.{name}.weight"][0] for name in names] == pytest.approx([0.125, 0.25, 0.5, 1.0, 1.0])
     assert found["head.linear.weight"][0] == 3.0
 
-    unimol = UnimolBackbone(UnimolStage(kind="unimol", layers=2, width=32, heads=4), read_vocabulary({}))
+    unimol = UnimolBackbone(UnimolConfig(kind="unimol", layers=2, width=32, heads=4), read_vocabulary({}))
     rates = {name: optimizer._depth(name, ["encoder.layers.0", "encoder.layers.1"]) for name in unimol.state_dict()}
     at_the_start = ("embed_tokens", "gbf", "encoder.emb_layer_norm")  # and what is behind the layers with the last
     assert all(

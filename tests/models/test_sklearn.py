@@ -1,4 +1,4 @@
-"""The stage of scikit-learn estimators and others of their form: what they see, what is refused, what lies on disk."""
+"""The stage of estimators of scikit-learn and other packages: features, errors, and saved files."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from competition.errors import ConfigError
 from competition.task import Task
-from models.config import SklearnStage
 from models.estimators import MODULE_OF, build_estimator, estimator_class, from_bytes, version_of
+from models.feature_config import SklearnConfig
 from models.registry import build_stage
 from models.stages.sklearn import _FITTED
 from tests.models.made import context, fitted, rows
@@ -23,26 +23,28 @@ CLASSIFIERS = [name for name in MODULE_OF if issubclass(estimator_class(name), C
 
 
 def fit(folder: Path, y: Any, estimator: str, x: Any, parameters: Any = None, weights: Any = None) -> Any:
-    """A stage fitted on one number."""
-    config = SklearnStage(kind="sklearn", estimator=estimator, parameters=parameters or {})
+    """Return a stage that is fitted on one numeric column."""
+    config = SklearnConfig(kind="sklearn", estimator=estimator, parameters=parameters or {})
     return fitted(config, context(folder, numeric=["x"]), rows(y, weights, x=x), folder)
 
 
-def test_a_missing_number_is_the_median_and_one_far_outside_counts_as_the_end_of_training_rows(tmp_path: Path) -> None:
+def test_a_missing_number_becomes_the_median_and_an_outlier_the_end_of_the_training_range(tmp_path: Path) -> None:
     stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "LinearRegression", np.array([0.0, 1, 2, 3, 4, np.nan]))
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
 
 
-def test_a_rare_part_of_a_molecule_does_not_outweigh_what_is_common(tmp_path: Path) -> None:
-    """One molecule has bromine; it is still predicted by its chain, not as a stranger to all others."""
-    smiles = ["C" * n + "O" * k for n in range(2, 22) for k in (0, 1)]
+def test_a_rare_feature_of_a_molecule_does_not_outweigh_common_ones(tmp_path: Path) -> None:
+    """A molecule with bromine, which no other has, is still predicted by its chain."""
+    smiles = []
+    for n in range(2, 22):
+        smiles += ["C" * n, "C" * n + "O"]
     y = [float(s.count("C")) for s in smiles]
-    config = SklearnStage(kind="sklearn", estimator="SVR")
+    config = SklearnConfig(kind="sklearn", estimator="SVR")
     stage = fitted(config, context(tmp_path, smiles=["SMILES"]), rows(y, SMILES=smiles), tmp_path)
     assert stage.predict(rows(SMILES=["C" * 18 + "Br"]), tmp_path)[0, 0] > np.mean(y) + 2
 
 
-def test_what_scikit_learn_refuses_is_told(tmp_path: Path) -> None:
+def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"RidgeCV refuses the rows.*n_splits"):
         fit(tmp_path, X6, "RidgeCV", X6, {"cv": 20})
     stage = fit(tmp_path, X6, "KNeighborsRegressor", X6, {"n_neighbors": 9})
@@ -51,7 +53,7 @@ def test_what_scikit_learn_refuses_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_seed_goes_where_there_is_chance_the_users_own_stands_and_few_steps_are_no_warning(tmp_path: Path) -> None:
+def test_the_seed_is_set_unless_the_user_sets_one_and_few_iterations_are_not_a_warning(tmp_path: Path) -> None:
     assert build_estimator("ExtraTreesRegressor", {}, seed=5).random_state == 5
     assert build_estimator("ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
     fit(tmp_path, X6, "MLPRegressor", X6, {"max_iter": 2})
@@ -60,8 +62,8 @@ def test_the_seed_goes_where_there_is_chance_the_users_own_stands_and_few_steps_
 @pytest.mark.parametrize(
     "name", ["SVR", "KNeighborsRegressor", "GaussianProcessRegressor", "MLPRegressor", "HistGradientBoostingRegressor"]
 )
-def test_a_law_is_found_in_noisy_labels_and_what_is_read_back_predicts_the_same(name: str) -> None:
-    """With scikit-learn's default kernel a Gaussian process goes through every noisy label."""
+def test_an_estimator_learns_from_noisy_labels_and_a_loaded_one_predicts_the_same(name: str) -> None:
+    """A Gaussian process with scikit-learn's default kernel would fit every noisy label exactly."""
     x = np.linspace(0, 6, 60)[:, None]
     y = np.sin(x[:, 0])
     fitted = build_estimator(name, {}, seed=0).fit(x, y + 0.3 * np.random.default_rng(0).normal(size=60))
@@ -72,7 +74,7 @@ def test_a_law_is_found_in_noisy_labels_and_what_is_read_back_predicts_the_same(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_classifier_has_probabilities_of_three_classes_and_what_is_read_back_has_the_same(name: str) -> None:
+def test_every_classifier_has_probabilities_of_three_classes_and_a_loaded_one_has_the_same(name: str) -> None:
     y = np.repeat([0.0, 1.0, 2.0], 25)
     rng = np.random.default_rng(0)
     x = np.eye(3)[y.astype(int)] * rng.uniform(2, 4, (75, 3)) + rng.binomial(1, 0.1, (75, 3))
@@ -85,62 +87,65 @@ def test_every_classifier_has_probabilities_of_three_classes_and_what_is_read_ba
 MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c"])
 
 
-def test_unset_the_estimator_is_a_classifier_of_classes_and_one_without_a_row_has_probability_0(tmp_path: Path) -> None:
-    """The labels b and c are drawn with 1/4 and 3/4; SVC's own warning about its probabilities is not shown."""
+def test_the_default_for_classes_is_a_classifier_and_a_class_without_rows_has_probability_0(tmp_path: Path) -> None:
+    """The labels b and c have shares of 1/4 and 3/4. A warning of SVC about its probabilities is hidden."""
     x = np.tile(np.arange(4.0), 25)
-    train, told = rows(1.0 + (x > 0), x=np.zeros(100)), context(tmp_path, numeric=["x"], task=MULTICLASS)
-    for named in ({}, {"estimator": "SVC"}):
-        stage = fitted(SklearnStage(kind="sklearn", **named), told, train, tmp_path)
+    train = rows(1.0 + (x > 0), x=np.zeros(100))
+    stage_context = context(tmp_path, numeric=["x"], task=MULTICLASS)
+    for settings in ({}, {"estimator": "SVC"}):
+        stage = fitted(SklearnConfig(kind="sklearn", **settings), stage_context, train, tmp_path)
         assert stage.predict(rows(x=[0.0]), tmp_path)[0] == pytest.approx([0, 0.25, 0.75], abs=0.02)
 
 
 @pytest.mark.parametrize(
-    ("task", "estimator", "parameters", "says"),
+    ("task", "estimator", "parameters", "message"),
     [
-        (MULTICLASS, "SVR", {}, r"SVR is no classifier with predict_proba .* \(this stage learns multiclass\)"),
-        (Task(["y"]), "lightgbm.LGBMClassifier", {}, r"no regressor .* \(this stage learns regression\)"),
+        (MULTICLASS, "SVR", {}, r"SVR is not a classifier with predict_proba .* \(this stage learns multiclass\)"),
+        (Task(["y"]), "lightgbm.LGBMClassifier", {}, r"not a regressor .* \(this stage learns regression\)"),
         (MULTICLASS, "SGDClassifier", {}, "has it with loss: log_loss"),
         (Task(["y"]), "SVM", {}, "try SVR"),
         (Task(["y"]), "SVR", {"c": 10}, "SVR has no parameter 'c'; try C"),
         (Task(["y"]), "SVR", {"C": -1}, "Got -1"),
         (Task(["y"]), "nopackage.Regressor", {}, "cannot be imported: No module named 'nopackage'"),
-        (Task(["y"]), "lightgbm.Booster", {}, "lightgbm.Booster is no regressor"),
+        (Task(["y"]), "lightgbm.Booster", {}, "lightgbm.Booster is not a regressor"),
     ],
 )
-def test_an_estimator_that_is_not_there_or_of_the_other_kind_or_a_wrong_parameter_is_refused(
-    tmp_path: Path, task: Task, estimator: str, parameters: dict[str, Any], says: str
+def test_a_missing_estimator_one_of_the_other_kind_or_an_invalid_parameter_is_rejected(
+    tmp_path: Path, task: Task, estimator: str, parameters: dict[str, Any], message: str
 ) -> None:
-    config = SklearnStage(kind="sklearn", estimator=estimator, parameters=parameters)
-    with pytest.raises(ConfigError, match=says):
+    config = SklearnConfig(kind="sklearn", estimator=estimator, parameters=parameters)
+    with pytest.raises(ConfigError, match=message):
         build_stage(config, context(tmp_path, task=task))
 
 
 class Foreign(Ridge):
-    """Not of scikit-learn."""
+    """A type that scikit-learn does not define."""
 
 
 @pytest.mark.parametrize("value", [Foreign(), np.lib.npyio.DataSource(None)])
-def test_a_file_with_a_foreign_type_or_a_dangerous_one_of_numpy_is_not_read(value: Any) -> None:
+def test_a_file_with_an_untrusted_type_or_a_dangerous_one_of_numpy_is_not_loaded(value: Any) -> None:
     with pytest.raises(UntrustedTypesFoundException):
         from_bytes(skops.io.dumps(value))
 
 
 class Nearest(RegressorMixin, BaseEstimator):
-    """One that learns in context: its model is its training rows."""
+    """An estimator that learns in context: its model is its training rows."""
 
     n_fits = 0
 
     def fit(self, x: Any, y: Any, sample_weight: Any = 1.0) -> "Nearest":
         Nearest.n_fits += 1
-        self.x_, self.y_ = x, y * sample_weight
+        self.x_ = x
+        self.y_ = y * sample_weight
         return self
 
     def predict(self, x: Any) -> Any:
         return self.y_[((x[:, None] - self.x_) ** 2).sum(axis=2).argmin(axis=1)]
 
 
-def test_of_another_package_the_training_rows_are_kept_and_each_process_fits_it_on_them_once(tmp_path: Path) -> None:
-    y, weights = X6 % 4, X6 + 1
+def test_an_external_estimator_saves_its_training_rows_and_each_process_fits_it_once(tmp_path: Path) -> None:
+    y = X6 % 4
+    weights = X6 + 1
     stage = fit(tmp_path, y, f"{__name__}.Nearest", X6, weights=weights)
     expected = (y - y.mean()) * weights + y.mean()
     for n_fits in (1, 2):
@@ -151,7 +156,7 @@ def test_of_another_package_the_training_rows_are_kept_and_each_process_fits_it_
     assert [file.suffix for file in tmp_path.glob("target_0.*")] == [".npz"]
 
 
-def test_one_of_another_package_gets_the_seed_and_one_thread_and_its_version_or_its_code_is_known() -> None:
+def test_an_external_estimator_gets_the_seed_and_one_thread_and_has_a_version_or_a_code_digest() -> None:
     assert build_estimator("catboost.CatBoostRegressor", {}, seed=5).get_params() == {
         "loss_function": "RMSE", "random_state": 5, "thread_count": 1,
     }  # fmt: skip

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from competition.dataset import Dataset
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
-from competition.tables import Rows
 from competition.task import Task
+from models.neural_config import GnnConfig, NeuralConfig
 from models.registry import build_stage
-from models.settings import GnnStage, NeuralStage
 from models.stage import Context, read_notes
 from models.training import trainer
-from models.training.batches import Batches, Sample
+from models.training.batches import Batches, EncodedDataset
 from models.training.checkpoint import Checkpoint
+from models.training.hardware import peak_gpu_gib
 from models.training.heads import Head, Network
 from models.training.loss_log import LossRecord, last_loss, read_losses
-from models.training.losses import Labels, softmax
-from models.training.machine import peak_gpu_gib
+from models.training.losses import LabelBatch, softmax
 from models.training.schedules import with_warmup
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -54,16 +54,16 @@ def network(seed: int = 0, rate: float = 0.0, dropout: float = 0.0) -> Network:
     return Network(Backbone(dropout), Head(24, 2, [rate]))
 
 
-def settings(**changes: Any) -> NeuralStage:
+def settings(**changes: Any) -> NeuralConfig:
     small = {"epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0}
-    return NeuralStage.model_validate({**small, **changes})
+    return NeuralConfig.model_validate({**small, **changes})
 
 
-def sample(y: NDArray[np.float64] = Y, weights: Any = 1.0, inputs: Batches = INPUTS) -> Sample:
-    return Sample(lambda number: inputs, y, weights * np.ones_like(y))
+def sample(y: NDArray[np.float64] = Y, weights: Any = 1.0, inputs: Batches = INPUTS) -> EncodedDataset:
+    return EncodedDataset(lambda number: inputs, y, weights * np.ones_like(y))
 
 
-VALID = Sample(lambda number: INPUTS.take(np.arange(12)), Y[:12] + [20, 0.01], np.ones((12, 2)))
+VALID = EncodedDataset(lambda number: INPUTS.take(np.arange(12)), Y[:12] + [20, 0.01], np.ones((12, 2)))
 
 
 def make(folder: Path, net: Network | None = None, progress: Any = None, **changes: Any) -> trainer.Trainer:
@@ -92,19 +92,23 @@ def history(folder: Path, name: str) -> list[float]:
     return [epoch[name] for epoch in read_json(folder / trainer.TRAINING)["history"]]
 
 
-def plan(lengths: NDArray[np.int64], seed: int = 1, epoch: int = 0, device: str = "cpu", **changes: Any) -> list[Any]:
+def make_plan(
+    lengths: NDArray[np.int64], seed: int = 1, epoch: int = 0, device: str = "cpu", **changes: Any
+) -> list[Any]:
     inputs = Batches(list(lengths), lengths, lambda items: {}, changes.pop("equal_lengths", False))
     return inputs.step_plan(settings(**{"batch_size": 16, **changes}), seed, epoch, device)
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"device": "cuda"}, {"equal_lengths": True}])
 def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epoch(changes: dict[str, Any]) -> None:
-    steps = plan(np.arange(1003) % 50, **changes)
+    steps = make_plan(np.arange(1003) % 50, **changes)
     assert sorted(np.concatenate([rows for step in steps for rows in step])) == list(range(1003))
     assert max(sum(map(len, step)) for step in steps) == 16 * changes.get("accumulate", 1)
 
     def sets(seed: int, epoch: int) -> set[frozenset[int]]:
-        return {frozenset(np.concatenate(step).tolist()) for step in plan(np.arange(300) % 50, seed, epoch, **changes)}
+        return {
+            frozenset(np.concatenate(step).tolist()) for step in make_plan(np.arange(300) % 50, seed, epoch, **changes)
+        }
 
     assert sets(1, 0) == sets(1, 0)
     assert not sets(1, 0) & (sets(1, 1) | sets(2, 0))  # other company, not only another order
@@ -113,7 +117,7 @@ def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epo
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta is loaded by a thread, as a GPU is
 @pytest.mark.parametrize("first", [0, 3, 5])
 def test_an_epoch_goes_on_from_any_step(device: str, first: int) -> None:
-    labels = Labels(torch.from_numpy(Y), torch.ones(Y.shape))
+    labels = LabelBatch(torch.from_numpy(Y), torch.ones(Y.shape))
     steps = list(INPUTS.steps(labels, settings(), 1, 0, torch.device(device), first))
     planned = INPUTS.step_plan(settings(), 1, 0, device)[first:]
     sizes = [[len(batch.labels.y) for batch in step] for step in steps]
@@ -123,12 +127,12 @@ def test_an_epoch_goes_on_from_any_step(device: str, first: int) -> None:
 
 def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or_nothing() -> None:
     lengths = np.random.default_rng(0).integers(5, 100, 2000)
-    steps = plan(lengths, batch_size=32)
+    steps = make_plan(lengths, batch_size=32)
     means = [lengths[np.concatenate(step)].mean() for step in steps]
     assert np.std(means[:-1]) < 1.3 * lengths.std() / np.sqrt(32)  # as rows at random have; by length it is far more
     assert sum(len(rows) * lengths[rows].max() for step in steps for rows in step) < 1.3 * lengths.sum()
-    assert [len(step) for step in plan(np.ones(64, dtype=np.int64))] == [1, 1, 1, 1]  # with nothing to pad
-    unpadded = plan(lengths % 6, equal_lengths=True)
+    assert [len(step) for step in make_plan(np.ones(64, dtype=np.int64))] == [1, 1, 1, 1]  # with nothing to pad
+    unpadded = make_plan(lengths % 6, equal_lengths=True)
     assert all(len(set(lengths[rows] % 6)) == 1 and len(rows) <= 4 for step in unpadded for rows in step)
     assert np.mean([len(set(lengths[np.concatenate(step)] % 6)) for step in unpadded]) > 2
 
@@ -294,7 +298,7 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dr
     net.features = lambda batch: batch["x"]  # type: ignore[method-assign, assignment]
     training = make(tmp_path, net, r_drop=3.0, pooler_dropout=0.1, backbone_dropout=backbone_dropout)
     inputs = Batches([1.0, 2.0], np.ones(2, dtype=np.int64), lambda items: {"x": torch.tensor(items)[:, None]})
-    labels, device = Labels(torch.zeros(2, 1), torch.ones(2, 1)), torch.device("cpu")
+    labels, device = LabelBatch(torch.zeros(2, 1), torch.ones(2, 1)), torch.device("cpu")
     ((batch,),) = inputs.steps(labels, training.settings, 0, 0, device)
     assert len(batch.inputs["x"]) == (4 if backbone_dropout else 2)  # where the backbone drops it runs twice per row
     # Squares 1, 4 and 4, 9: means 2.5 and 6.5; the passes differ by 1 everywhere.
@@ -309,10 +313,10 @@ def test_mc_dropout_predicts_the_mean_of_passes_with_dropout_on(tmp_path: Path) 
     assert 0 < 4 * mean < one
 
 
-def small_stage(folder: Path) -> tuple[Any, Rows]:
+def small_stage(folder: Path) -> tuple[Any, Dataset]:
     """A stage, and rows to fit it on."""
-    stage = GnnStage(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
-    rows = Rows(["a", "b"], pd.DataFrame({"SMILES": ["CC", "CCO"]}), np.array([[0.0], [1.0]]))
+    stage = GnnConfig(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
+    rows = Dataset(["a", "b"], pd.DataFrame({"SMILES": ["CC", "CCO"]}), np.array([[0.0], [1.0]]))
     return build_stage(stage, Context(["SMILES"], [], [], [], Task(["y"]), 0, folder)), rows
 
 

@@ -15,20 +15,20 @@ import pytest
 import torch
 from catboost import CatBoostRegressor
 
+from competition.dataset import Dataset
 from competition.errors import ConfigError, DataError
 from competition.files import read_json
-from competition.tables import Rows
 from competition.task import Task
-from models.config import CatboostStage, LightgbmStage, SklearnStage, TreesStage
+from models.feature_config import CatboostConfig, LightgbmConfig, SklearnConfig, TreesConfig
 from models.registry import build_stage
 from models.stage import read_notes
 from models.stages.trees import Trees
 from tests.models.made import context, fitted, rows
 
 SETTINGS = {
-    "lightgbm": LightgbmStage(kind="lightgbm", max_trees=100, patience=10, learning_rate=0.1),
-    "catboost": CatboostStage(kind="catboost", max_trees=100, patience=10, learning_rate=0.2, rsm=1.0),
-    "sklearn": SklearnStage(kind="sklearn", estimator="ExtraTreesRegressor"),
+    "lightgbm": LightgbmConfig(kind="lightgbm", max_trees=100, patience=10, learning_rate=0.1),
+    "catboost": CatboostConfig(kind="catboost", max_trees=100, patience=10, learning_rate=0.2, rsm=1.0),
+    "sklearn": SklearnConfig(kind="sklearn", estimator="ExtraTreesRegressor"),
 }
 of_all = pytest.mark.parametrize("kind", SETTINGS)
 
@@ -38,7 +38,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def fit(kind: str, folder: Path, train: Rows, settings: dict[str, Any] | None = None, **told: Any) -> Any:
+def fit(kind: str, folder: Path, train: Dataset, settings: dict[str, Any] | None = None, **told: Any) -> Any:
     return fitted(SETTINGS[kind].model_copy(update=settings or {}), context(folder, **told), train, folder)
 
 
@@ -92,13 +92,13 @@ def test_the_objective_fits_the_metric_unless_it_is_named(
 ) -> None:
     """Labels of an exponential distribution: mean 1, median log 2, nine tenths below log 10; counts stay positive."""
     y, x = np.random.default_rng(0).exponential(size=2000), np.tile([0.0, 1.0], 1000)
-    task = Task(["y"], absolute_errors=absolute)
+    task = Task(["y"], minimizes_absolute_error=absolute)
     stage = fit(kind, tmp_path, rows(y, x=x), {"parameters": own.get(kind, {})}, numeric=["x"], task=task)
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([expected] * 2, rel=0.12)
 
 
 def test_a_new_kind_of_trees_has_to_name_the_parameters_of_its_library() -> None:
-    class ForestStage(TreesStage):
+    class ForestStage(TreesConfig):
         kind: str = "forest"
 
     with pytest.raises(NotImplementedError, match="ForestStage needs library_parameters"):
@@ -222,16 +222,21 @@ def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_re
     fit(kind, tmp_path / "1", rows(np.c_[rare, x > 99], x=x), settings, **told)
     monkeypatch.delattr(Trees, "_choose")
     folds = [tmp_path / "0", tmp_path / "1"]
-    fit(kind, tmp_path / "all", rows(np.c_[rare, x > 99], x=x), settings, folds=folds, **told)
+    fit(kind, tmp_path / "all", rows(np.c_[rare, x > 99], x=x), settings, fold_model_dirs=folds, **told)
     assert models_of(tmp_path / "all")[1]["n_trees"] == models_of(tmp_path / "1")[1]["n_trees"]
 
 
 @pytest.mark.parametrize(
     ("task", "lightgbm", "catboost", "says"),
     [
-        (BINARY, "huber", "MAE", "objective (huber|MAE) does not fit; classes of problem_type binary need"),
-        (MULTICLASS, "binary", "Logloss", "need (multiclass or softmax|MultiClass)"),
-        (Task(["y"]), "binary", "Focal:focal_alpha=0.5;focal_gamma=2", "(binary|Focal) does not fit; numbers need"),
+        (BINARY, "huber", "MAE", "objective (huber|MAE) does not fit; problem type binary requires"),
+        (MULTICLASS, "binary", "Logloss", "requires (multiclass or softmax|MultiClass)"),
+        (
+            Task(["y"]),
+            "binary",
+            "Focal:focal_alpha=0.5;focal_gamma=2",
+            "(binary|Focal) does not fit; regression requires",
+        ),
         (BINARY, "cross_entropy", "Focal:focal_alpha=0.5;focal_gamma=2", None),
     ],
 )

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from competition.errors import ConfigError
 from competition.paths import PROJECT
 from models.inputs import conformers
-from models.settings import UnimolStage
+from models.neural_config import UnimolConfig
 from models.stage import read_notes
-from models.stages import pairs, unimol
+from models.stages import unimol, unimol_pairs
 from models.stages.unimol import Unimol, UnimolBackbone, encode, read_vocabulary
 from models.stages.unimol_shared import collate, load_checkpoint
 from models.training.dropout import audit, rates, set_rates
@@ -29,8 +29,8 @@ METHANOL = np.array(
 )
 
 
-def stage(**values: Any) -> UnimolStage:
-    return UnimolStage.model_validate({"kind": "unimol", "layers": 2, "width": 32, "heads": 4, **values})
+def stage(**values: Any) -> UnimolConfig:
+    return UnimolConfig.model_validate({"kind": "unimol", "layers": 2, "width": 32, "heads": 4, **values})
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -117,7 +117,7 @@ def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
 @pytest.mark.parametrize(("architecture", "chunk"), [("molecule", 7), ("oled", 7), ("molecule", 1024)])
 def test_outputs_are_those_of_the_package(architecture: str, chunk: int, monkeypatch: Any, tmp_path: Path) -> None:
     """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, with both kernels."""
-    monkeypatch.setattr(pairs, "CPU_CHUNK", chunk)
+    monkeypatch.setattr(unimol_pairs, "CPU_CHUNK", chunk)
     small = {"encoder_layers": 3, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "encoder_attention_heads": 4}
     compare(*both(architecture, tmp_path, **small), batch())
 

@@ -13,9 +13,9 @@ from unimol_tools.data.conformer import mol2unimolv2
 from unimol_tools.models import unimolv2
 
 from competition.errors import ConfigError
-from models.inputs.conformers import embedded, prepared
+from models.inputs.conformers import build_molecule, embed_conformers
+from models.neural_config import Unimol2Config, UnimolConfig
 from models.registry import build_stage
-from models.settings import Unimol2Stage, UnimolStage
 from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, featurise
 from models.stages.unimol_shared import collate
 from models.training.dropout import audit, rates, set_rates
@@ -25,13 +25,13 @@ from tests.models.published import PackageModel2, compare
 SMALL = {"layers": 3, "width": 32, "heads": 2, "pair_width": 12, "pair_hidden_width": 4}
 
 
-def stage(**values: Any) -> Unimol2Stage:
-    return Unimol2Stage.model_validate({"kind": "unimol2", **SMALL, **values})
+def stage(**values: Any) -> Unimol2Config:
+    return Unimol2Config.model_validate({"kind": "unimol2", **SMALL, **values})
 
 
 def item(smiles: str) -> dict[str, np.ndarray]:
-    molecule = prepared(smiles, "all", "keep")
-    return featurise(molecule, embedded(molecule))
+    molecule = build_molecule(smiles, "all", "keep")
+    return featurise(molecule, embed_conformers(molecule))
 
 
 def with_random_weights() -> Unimol2Backbone:
@@ -61,7 +61,7 @@ def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
     assert item("*CO")["tokens"].tolist() == [UNKNOWN, 6, 8]
     assert item("[H][H]")["tokens"].tolist() == [1, 1]
     heavy = AllChem.MolFromSmiles("[2H]OC")
-    assert featurise(heavy, embedded(heavy))["tokens"].tolist() == [8, 6]
+    assert featurise(heavy, embed_conformers(heavy))["tokens"].tolist() == [8, 6]
 
 
 def test_outputs_are_those_of_the_package() -> None:
@@ -96,7 +96,7 @@ def test_the_audit_reaches_every_rate() -> None:
 SHORT = {"layers": 2, "width": 16, "heads": 2, "epochs": 2, "conformers": 2, "batch_size": 3, "learning_rate": 3e-3}
 
 
-@pytest.mark.parametrize("config", [UnimolStage(kind="unimol", **SHORT), stage(**SHORT)], ids=["unimol", "unimol2"])
+@pytest.mark.parametrize("config", [UnimolConfig(kind="unimol", **SHORT), stage(**SHORT)], ids=["unimol", "unimol2"])
 def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(config: Any, tmp_path: Path) -> None:
     """And it is the mean over the conformers, which training takes in turn."""
     known = ["CCO", "CCCO", "CC(=O)O", "CCN", "C1CC1"]
@@ -111,6 +111,6 @@ def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(c
     alone = np.concatenate([built.predict(test.take(np.array([i])), tmp_path / "job") for i in range(3)])
     assert np.abs(alone - y_pred).max() < 1e-5 * np.std(train.y)
     assert np.ptp(y_pred) > 1e-4
-    of_each = made.predictions_of_forms(built, 2, test, tmp_path / "job")
+    of_each = made.predictions_per_augmentation(built, 2, test, tmp_path / "job")
     assert np.allclose(np.mean(of_each, axis=0), y_pred, atol=1e-6)
     assert np.abs(of_each[0] - of_each[1]).max() > 1e-6

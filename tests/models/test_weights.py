@@ -1,4 +1,4 @@
-"""Where weights are found, that the digest decides, and that a name of the hub stays what it was."""
+"""Where weights are searched, that digests are checked, and that a repository keeps its revision."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ from competition.paths import hub_revisions
 from models.inputs import weights
 from models.inputs.weights import WEIGHT_SETS, WeightSet, digest_of_weights, find_weights
 
-OURS = {"vocab.txt": b"C\nN\n", "model.bin": b"weights"}
+FILES = {"vocab.txt": b"C\nN\n", "model.bin": b"weights"}
 
 
 @pytest.fixture(autouse=True)
@@ -28,42 +28,42 @@ def _empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A named set `ours` that an installed package carries."""
-    folder = written(tmp_path / "site" / "ours_package" / "inside")
+    """A weight set `packaged` that an installed package contains."""
+    folder = written(tmp_path / "site" / "weights_package" / "inside")
     (folder.parent / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "site")
-    digests = {name: sha256_of(folder / name) for name in OURS}
-    monkeypatch.setitem(WEIGHT_SETS, "ours", WeightSet(digests, "MIT", package=("ours_package", "inside")))
+    digests = {name: sha256_of(folder / name) for name in FILES}
+    monkeypatch.setitem(WEIGHT_SETS, "packaged", WeightSet(digests, "MIT", package=("weights_package", "inside")))
     return folder
 
 
 def written(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    for name, content in OURS.items():
+    for name, content in FILES.items():
         (folder / name).write_bytes(content)
     return folder
 
 
-@pytest.mark.parametrize("place", ["ours", "."])
-def test_the_users_folder_comes_first_and_a_changed_copy_there_is_refused_with_both_digests(
+@pytest.mark.parametrize("place", ["packaged", "."])
+def test_the_users_folder_comes_first_and_a_changed_copy_there_is_rejected_with_both_digests(
     place: str, in_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert find_weights("ours") == {name: in_package / name for name in OURS}
-    good = digest_of_weights("ours")
+    assert find_weights("packaged") == {name: in_package / name for name in FILES}
+    good = digest_of_weights("packaged")
     mine = written(tmp_path / "mine" / place / ".") / "vocab.txt"
     monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path / "mine"))
-    assert find_weights("ours")["vocab.txt"] == mine
-    assert digest_of_weights("ours") == digest_of_weights(str(mine.parent)) == good  # not the place decides
+    assert find_weights("packaged")["vocab.txt"] == mine
+    assert digest_of_weights("packaged") == digest_of_weights(str(mine.parent)) == good  # wherever the files are
     mine.write_bytes(b"changed")
     with pytest.raises(ConfigError) as error:
-        find_weights("ours")
+        find_weights("packaged")
     for part in (str(mine), sha256_of(mine), sha256_of(in_package / "vocab.txt")):
         assert part in str(error.value)
     assert digest_of_weights(str(mine.parent)) != good
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
-def test_a_file_that_was_cut_short_is_named_wherever_it_ends(name: str, tmp_path: Path) -> None:
+def test_a_truncated_file_is_rejected_wherever_it_ends(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     state = {"layer.weight": torch.ones(50, 3), "layer.bias": torch.zeros(50)}
     if path.suffix == ".pt":
@@ -79,37 +79,39 @@ def test_a_file_that_was_cut_short_is_named_wherever_it_ends(name: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, known in WEIGHT_SETS.items() if known.package and known.package[0] == "models"]
+    "name",
+    [name for name, weight_set in WEIGHT_SETS.items() if weight_set.package and weight_set.package[0] == "models"],
 )
-def test_weights_that_come_with_the_project_are_as_named_and_have_a_card_and_losses(name: str) -> None:
-    (found,) = find_weights(name).values()  # by its digest
-    assert found.stat().st_size < 12e6
-    assert found.with_suffix(".csv").read_text().startswith("epoch,")
-    card = found.with_suffix(".md").read_text()
-    assert all(part in card for part in (name, "weights: " + name, "Data", "None is among", f"studies.pretrain {name}"))
+def test_weights_of_this_project_have_their_digest_a_model_card_and_losses(name: str) -> None:
+    (path,) = find_weights(name).values()  # checks the digest
+    assert path.stat().st_size < 12e6
+    assert path.with_suffix(".csv").read_text().startswith("epoch,")
+    card = path.with_suffix(".md").read_text()
+    for text in (name, "weights: " + name, "Data", "None is among", f"studies.pretrain {name}"):
+        assert text in card
 
 
-def test_a_file_that_was_deleted_from_an_installed_package_is_named(in_package: Path) -> None:
+def test_the_message_on_a_deleted_file_of_a_package_contains_its_name(in_package: Path) -> None:
     (in_package / "vocab.txt").unlink()
-    with pytest.raises(ConfigError, match=r"ours_package is installed without \S+vocab.txt, .* Restore"):
-        find_weights("ours")
+    with pytest.raises(ConfigError, match=r"weights_package is installed, .* missing: \S+vocab.txt\. Restore"):
+        find_weights("packaged")
 
 
-@pytest.mark.parametrize(("name", "said"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")])
-def test_what_is_not_found_is_an_error(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "message"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")])
+def test_missing_weights_are_an_error(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         find_weights(name)
 
 
-def test_a_hub_that_never_answers_is_an_error_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As some firewalls are."""
+def test_a_hub_that_never_answers_is_an_error_after_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some firewalls drop all packets."""
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(weights, "PATIENCE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        end = threading.Timer(15, server.close)  # so that a caller that waits fails, in time
+        end = threading.Timer(15, server.close)  # so that a caller that waits forever fails as well
         end.start()
         start = time.monotonic()
         with pytest.raises(ConfigError, match="could not be reached"):
@@ -119,24 +121,24 @@ def test_a_hub_that_never_answers_is_an_error_within_seconds(monkeypatch: pytest
 
 
 def snapshot(folder: Path, revision: str, text: str = "{}") -> Path:
-    """What the hub's cache holds of `someone/encoder` at a revision, which is then its newest."""
+    """Write the hub's cache of `someone/encoder` at a revision, which becomes its newest, and return its folder."""
     repository = folder / "hub" / "models--someone--encoder"
-    found = repository / "snapshots" / (revision * 40)
-    for file, content in {found / "config.json": text, repository / "refs" / "main": revision * 40}.items():
+    path = repository / "snapshots" / (revision * 40)
+    for file, content in {path / "config.json": text, repository / "refs" / "main": revision * 40}.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
-    (found / "model.safetensors").touch()
-    return found
+    (path / "model.safetensors").touch()
+    return path
 
 
-def test_a_name_of_the_hub_stays_at_the_revision_of_its_first_use_which_the_cache_serves(
+def test_a_hub_repository_stays_at_the_revision_of_its_first_use_which_the_cache_contains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = snapshot(tmp_path, "1", "first")
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     expected = {name: first / name for name in ("config.json", "model.safetensors")}
     assert find_weights("someone/encoder") == expected
-    (first / "README.md").touch()  # of another tool, which is no part of the weights
+    (first / "README.md").touch()  # of another tool, and not a file of the weights
     (first / "pytorch_model.bin").touch()
     snapshot(tmp_path, "2", "newer")
     assert find_weights("someone/encoder") == expected

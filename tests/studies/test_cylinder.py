@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from competition.tables import Rows
+from competition.dataset import Dataset
 from competition.task import Task
-from models.config import CustomStage
+from models.base_config import CustomConfig
 from models.registry import build_stage
 from models.stage import Context
 from studies.config import STUDIES, load_study
@@ -27,11 +27,11 @@ def fitted(
     table = cylinders.draw(N_ROWS, seed=3)
     y = table[["volume"]].to_numpy()
     y = np.digitize(y, cylinders.EDGES).astype(float) if in_bins else y
-    rows = Rows([str(i) for i in range(N_ROWS)], table[["radius", "height"]], y)
+    rows = Dataset([str(i) for i in range(N_ROWS)], table[["radius", "height"]], y)
     settings = {"where": where, "rate": rate, "epochs": 2, "learning_rate": 1e-3, "passes": 2}
     task = Task(["y"], None, "multiclass", list("abcdefgh")) if in_bins else Task(["y"])
     context = Context([], [], ["radius", "height"], [], task, seed, STAGES.parent)
-    stage = build_stage(CustomStage(kind="custom", code=f"{STAGES}:{kind}", settings=settings), context)
+    stage = build_stage(CustomConfig(kind="custom", code=f"{STAGES}:{kind}", settings=settings), context)
     folder.mkdir()
     stage.fit(rows, None, folder)
     return stage.predict(rows.without_labels(), folder), json.loads((folder / "measures.json").read_text())

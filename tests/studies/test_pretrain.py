@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from competition.errors import ConfigError
 from models.inputs.conformers import conformer_cache
-from models.settings import UnimolStage
+from models.neural_config import UnimolConfig
 from models.stages.unimol import UnimolBackbone, read_vocabulary
 from studies.pretrain import __main__ as pretrain
 from studies.pretrain import corpus
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)NC", "CCCCN", "OCC(N)C", "CC#N", "c1ccncc1", "CCOC(C)=O"]
-STAGE = UnimolStage(
+STAGE = UnimolConfig(
     kind="unimol", layers=2, width=32, heads=4, remove_hydrogens=True, epochs=8, batch_size=4, learning_rate=3e-3,
     monitor="held_out",
 )  # fmt: skip

@@ -16,9 +16,9 @@ from competition.config import load_competition
 from competition.errors import ConfigError, DataError
 from competition.metrics import METRICS
 from competition.paths import CONFIGS, PROJECT
-from models.jobs.folder import read_predictions
+from models.jobs.job_files import read_predictions
 from studies.__main__ import claims, run_study
-from studies.config import STUDIES, Version, cells_of, load_study
+from studies.config import STUDIES, StudySize, cells_of, load_study
 from studies.results import corrected_interval
 from tests.competition.small import write_small
 
@@ -119,13 +119,15 @@ def test_what_is_wrong_is_said_before_any_work(tmp_path: Path, changes: dict[str
 
 
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_version_of_every_study_has_cells_and_a_place_on_the_page_of_evidence(file: Path) -> None:
-    versions: tuple[Version, ...] = ("full", "short", "quick")
+def test_every_version_of_every_study_has_cells_and_a_page(file: Path) -> None:
+    versions: tuple[StudySize, ...] = ("full", "short", "quick")
     for study in (load_study(file, version) for version in versions):
         assert sum(len(cells_of(study, data)) for data in study.data) > 1
-    page = (PROJECT / "docs" / "evidence.md").read_text()
-    assert f"## {file.stem}\n" in page
-    assert all(f"studies/results/{kept.name}" in page for kept in (STUDIES / "results").glob("*.csv"))
+    docs = PROJECT / "docs"
+    assert f"(studies/{file.stem}.md)" in (docs / "evidence.md").read_text()
+    page = (docs / "studies" / f"{file.stem}.md").read_text()
+    results = (STUDIES / "results").glob(f"{file.stem}*.csv")
+    assert all(f"studies/results/{csv.name}" in page for csv in results)
 
 
 def test_the_interval_of_five_differences_by_hand() -> None:

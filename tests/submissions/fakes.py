@@ -17,14 +17,14 @@ from competition.config import load_competition
 from competition.files import read_table, read_text_table, write_table
 from competition.paths import Paths
 from competition.prepare import run as prepare
-from competition.task import task_of
+from competition.task import build_task
+from folds.fold_files import read_folds
 from folds.make import load_folds_config
 from folds.make import run as make_folds
-from folds.table import read_folds
 from models.config import load_stages
-from models.jobs.folder import write_predictions, write_report
+from models.jobs.job_files import write_predictions, write_report
 from models.jobs.local import LocalExecutor
-from models.jobs.plan import Plan, plan
+from models.jobs.plan import JobPlan, make_plan
 from models.jobs.train import train
 from submissions.build_submission import build_submission
 from submissions.config import load_config
@@ -118,21 +118,21 @@ def fake_classes(
     return _with_answers(folder, table, n_train, {**roles, "problem_type": problem_type, "metric": metric}, sections)
 
 
-def planned(path: Path) -> Plan:
+def planned(path: Path) -> JobPlan:
     """The jobs of a YAML, on prepared tables and folds."""
-    config, paths = load_competition(str(path)), Paths.of(str(path))
+    config, paths = load_competition(str(path)), Paths.for_competition(str(path))
     prepare(config, paths, path)
     make_folds(config, load_folds_config(str(path)), paths)
-    return plan(config, load_stages(str(path)), paths)
+    return make_plan(config, load_stages(str(path)), paths)
 
 
-def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Plan:
+def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> JobPlan:
     """Prepared tables, folds and finished jobs for a competition of `fake_competition` or `fake_classes`.
 
     Predictions are those of `seen(labels)`, and noise; of classes, noise in logits.
     """
-    jobs, paths, competition = planned(path), Paths.of(str(path)), load_competition(str(path))
-    task = task_of(competition)
+    jobs, paths, competition = planned(path), Paths.for_competition(str(path)), load_competition(str(path))
+    task = build_task(competition)
     paths.owner.unlink()  # what is made here is copied
     train, test = read_table(paths.train), read_table(paths.test)
     folds = read_folds(paths.folds, list(train["id"]))
@@ -140,7 +140,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
     answers = np.column_stack([parse_labels(answers, name, competition, "answers") for name in task.targets])
 
     def predicted(y: np.ndarray, deviation: float, noise: np.random.Generator) -> np.ndarray:
-        truth = task.truth(y)
+        truth = task.one_hot(y)
         if not task.has_probabilities:
             return seen(np.nan_to_num(truth, nan=LAST_SEEN)) + deviation * noise.normal(size=truth.shape)
         logits = 4 * seen(np.nan_to_num(truth, nan=0.5)) - 2 + 4 * deviation * noise.normal(size=truth.shape)
@@ -164,8 +164,8 @@ def train_all(path: Path, n_workers: int = 1) -> None:
 
 def run_of(path: Path) -> Run:
     """The run of a YAML whose tables and jobs are there."""
-    config, paths = load_config(str(path)), Paths.of(str(path))
-    return open_run(config, paths, plan(config.competition, dict(config.stages), paths))
+    config, paths = load_config(str(path)), Paths.for_competition(str(path))
+    return open_run(config, paths, make_plan(config.competition, dict(config.stages), paths))
 
 
 def built(path: Path) -> Run:

@@ -12,7 +12,7 @@ from competition import prepare
 from competition.config import find_config, load_competition
 from competition.errors import ConfigError, DataError
 from competition.paths import PROJECT, Paths
-from models.training.machine import Card
+from models.training.hardware import Card
 from submissions.check import check_all
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
@@ -93,15 +93,15 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
 @pytest.mark.parametrize(
     ("stage", "competition", "says"),
     [
-        *(({"kind": k}, {"smiles": []}, rf"s: a stage of kind {k} needs") for k in ("gnn", "unimol2")),
+        *(({"kind": k}, {"smiles": []}, rf"s: a stage of kind {k} requires") for k in ("gnn", "unimol2")),
         *(
-            (stage, {}, r"s: .*\(SMILES, note, site\); found colour")
+            (stage, {}, r"s: .*\(SMILES, note, site\); got colour")
             for stage in ({"kind": "bert", **COLOUR}, {"kind": "sklearn", "features": [{"encoder": "rxnfp", **COLOUR}]})
         ),
-        ({"kind": "bert", "columns": ["note"], "enumerate_smiles": True}, {}, "s: enumerate_smiles needs a column"),
+        ({"kind": "bert", "columns": ["note"], "enumerate_smiles": True}, {}, "s: enumerate_smiles requires"),
         ({"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": "order"}, {}, "s: .*with several molecules"),
         *(
-            ({"weights": "unimol_small", **s}, {}, rf"s: .* unimol_small are of kind unimol, and {s['kind']} is req")
+            ({"weights": "unimol_small", **s}, {}, rf"s: .* unimol_small are of kind unimol, but {s['kind']} is req")
             for s in ({"kind": "gnn"}, {"kind": "bert"}, {"kind": "unimol2", "architecture": "84m"})
         ),
         (
@@ -109,14 +109,14 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
             {},
             "s: .* bert or gnn is required here. Choose from minilm, rxnfp, chemeleon",
         ),
-        ({"kind": "gnn", "layer_decay": 0.9}, {}, "s: message passing uses one layer again"),
+        ({"kind": "gnn", "layer_decay": 0.9}, {}, "s: message passing repeats one layer"),
         ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss names .*own\.py, which is not there"),
         ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code names .*own\.py, which is not there"),
         ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1.* the smallest is -\d"),
         (
             {"kind": "sklearn", "estimator": "KNeighborsRegressor"},
             {"weight": "pH", "numeric": []},
-            "s: .*KNeighborsRegressor takes no sample_weight",
+            "s: .*KNeighborsRegressor has no sample_weight",
         ),
     ],
 )  # fmt: skip
@@ -135,10 +135,10 @@ GRADED = {"problem_type": "ordinal", "classes": ["low", "middle", "high"], "metr
 @pytest.mark.parametrize(
     ("stage", "competition", "says"),
     [
-        ({"loss": "mae"}, {}, r"s: loss: mae is not for .*\(multiclass\); leave it out, for cross_entropy"),
-        ({"loss": "cross_entropy"}, GRADED, "s: loss: cross_entropy is not for .*; leave it out, for mse"),
-        ({"loss": "mse", "ordinal": "cumulative"}, GRADED, "s: loss: mse is not for .*; leave it out, for bce"),
-        ({"label_smoothing": 0.1}, GRADED, "s: label_smoothing is of the cross-entropy of classes"),
+        ({"loss": "mae"}, {}, r"s: loss: mae does not fit problem type multiclass; remove it .*\(cross_entropy\)"),
+        ({"loss": "cross_entropy"}, GRADED, r"s: loss: cross_entropy does not fit .*; remove it .*\(mse\)"),
+        ({"loss": "mse", "ordinal": "cumulative"}, GRADED, r"s: loss: mse does not fit .*; remove it .*\(bce\)"),
+        ({"label_smoothing": 0.1}, GRADED, "s: label_smoothing requires a built-in classification loss"),
         ({}, {"auxiliary_targets": ["z"]}, "s: auxiliary_targets cannot be learned beside a target of several classes"),
         ({"ordinal": "cumulative", "auxiliary_weight": 0, "label_smoothing": 0.1}, {**GRADED}, None),
         ({"loss": "mae"}, {"auxiliary_targets": ["z"], **GRADED}, None),

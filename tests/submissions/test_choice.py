@@ -9,15 +9,15 @@ import pytest
 from competition.errors import DataError
 from competition.files import read_json, read_table, read_text_table, write_json, write_table
 from competition.metrics import METRICS
-from models.jobs.folder import read_predictions
+from models.jobs.job_files import read_predictions
 from submissions import selection
 from submissions.blend import stacks
-from submissions.blend.candidates import CANDIDATES, OF_NUMBERS
-from submissions.blend.crossfit import cross_fitted
+from submissions.blend.candidates import CANDIDATES, REGRESSION_CANDIDATES
+from submissions.blend.cross_fitting import cross_fitted
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.predictor import load_candidate, load_model
 from submissions.run import MANIFEST, latest_run, require_same_code
-from submissions.selection import matrices_of
+from submissions.selection import blend_data
 from tests.submissions.fakes import (
     built,
     fake_classes,
@@ -76,7 +76,7 @@ def score(y_true, y_pred):
 
 
 def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path) -> None:
-    own, names = tmp_path / "mine.py", [*OF_NUMBERS, "mine.py:trimmed"]
+    own, names = tmp_path / "mine.py", [*REGRESSION_CANDIDATES, "mine.py:trimmed"]
     own.write_text(OWN)
     settings = {"candidates": names, "weight_trials": 3, "postprocess": ["mine.py:up"]}
     roles = {"metric": "mine.py:score", "greater_is_better": False}
@@ -110,9 +110,9 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
     assert one.names == ["fair", "good", "poor"]
     assert several.names == ["fair:0", "fair:10", "fair:2", "good:0", "good:1", "poor"]
     for stage in one.names:
-        np.testing.assert_allclose(several.oof_of(stage), one.oof_of(stage), rtol=1e-12)
-        np.testing.assert_allclose(several.test_of(stage), one.test_of(stage), rtol=1e-12)
-    oof = pd.concat([pd.read_parquet(job.oof_file) for job in separate.plan.of("fair") if job.seed == 10])
+        np.testing.assert_allclose(several.stage_oof(stage), one.stage_oof(stage), rtol=1e-12)
+        np.testing.assert_allclose(several.stage_test(stage), one.stage_test(stage), rtol=1e-12)
+    oof = pd.concat([pd.read_parquet(job.oof_file) for job in separate.plan.jobs_of_stage("fair") if job.seed == 10])
     assert several.oof[:, 1, 1].tolist() == oof.set_index("id").loc[several.ids, "depth"].tolist()
     part = separate.part("blend")
     weights = [each["weights"] for each in part["candidates"].values()]
@@ -127,8 +127,8 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
 
 @pytest.mark.parametrize("step", ["stack", "blend"])
 def test_the_chosen_stack_or_blend_is_the_submission(done: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    decide, chosen = selection.decide, {"stack": LIGHTGBM_STACK, "blend": "shrunk_ridge"}[step]
-    monkeypatch.setattr(selection, "decide", lambda *given: (chosen, *decide(*given)[1:]))
+    select_candidate, chosen = selection.select_candidate, {"stack": LIGHTGBM_STACK, "blend": "shrunk_ridge"}[step]
+    monkeypatch.setattr(selection, "select_candidate", lambda *given: (chosen, *select_candidate(*given)[1:]))
     run = built(fake_competition(done.parent, submissions={"margin": 0.0, "postprocess": []}))
     assert run.chosen == run.part(step)["chosen"] == chosen
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / f"{step}.csv").read_bytes()
@@ -213,7 +213,7 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
     first = run_of(done)
     part, columns, choice = first.part("blend"), first.columns, first.part("choice")
     worth, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
-    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(first, columns.oof[:, ~columns.of("good")]))
+    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], blend_data(first, columns.oof[:, ~columns.stage_mask("good")]))
     assert worth["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](columns.y, y_pred))
     for each in worth.values():
         assert each["difference"] == pytest.approx(each["cross_fitted_score"] - default["cross_fitted_score"])
@@ -222,7 +222,7 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
 
     single, score = choice["against"]["best_single"], choice["procedure"]["cross_fitted_score"]
     assert single["name"] == "good"
-    assert single["cv_score"] == pytest.approx(METRICS["rmse"](columns.y, columns.oof_of("good")))
+    assert single["cv_score"] == pytest.approx(METRICS["rmse"](columns.y, columns.stage_oof("good")))
     assert single["difference"] == pytest.approx(score - single["cv_score"])
     assert single["standard_error"] > 0
     assert choice["against"]["previous_run"] is None

@@ -14,8 +14,8 @@ from competition.files import read_table, read_text_table, write_table
 from competition.task import Task
 from submissions.report.__main__ import markdown, page
 from submissions.report.class_sections import reliability
-from submissions.report.findings import gather
-from submissions.report.parts import Findings
+from submissions.report.elements import Report
+from submissions.report.sections import build_report
 from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run
 from tests.conftest import SMOKE
 from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
@@ -48,21 +48,21 @@ def made(folder: Path, problem_type: str, metric: str, roles: dict[str, Any]) ->
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Findings]]:
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Report]]:
     folder = tmp_path_factory.mktemp("classes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
         run = made(folder, *request.param)
-        yield run, gather(run)
+        yield run, build_report(run)
 
 
 def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows_fold(
-    found: tuple[Run, Findings],
+    found: tuple[Run, Report],
 ) -> None:
     run, report = found
     task = run.task
     scored = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
-    labels, y = scored if task.decides else task.likeliest(scored), run.columns.y
+    labels, y = scored if task.scores_labels else task.default_labels(scored), run.columns.y
     t, (header, rows) = len(task.targets) - 1, section(report, "Scores by class")[0]
     known = ~np.isnan(y[:, t])
     last = dict(zip(header, rows[-1], strict=True))  # class 1 of the last target
@@ -73,7 +73,7 @@ def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows
         assert float(last[name]) == pytest.approx(score(true, predicted), abs=1e-3)
 
 
-def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[Run, Findings]) -> None:
+def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[Run, Report]) -> None:
     run, report = found
     html = page(report)
     assert len(html) < 1_500_000 and "://" not in html and "<b>" not in html
@@ -83,7 +83,7 @@ def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[R
     assert "| class" in markdown(report, run.paths.report)
 
 
-def test_rates_of_dropout_and_balanced_weights_of_classes_are_said(found: tuple[Run, Findings]) -> None:
+def test_rates_of_dropout_and_balanced_weights_of_classes_are_said(found: tuple[Run, Report]) -> None:
     run, report = found
     table, *said = section(report, "Stages")
     marks = {row[0]: row[-1] for row in table.rows if row[0]}
@@ -93,7 +93,7 @@ def test_rates_of_dropout_and_balanced_weights_of_classes_are_said(found: tuple[
     assert ("fair: dropout 0.25 in the backbone, 0.0 before the last layer." in said) == drops
 
 
-def test_mistakes_come_by_the_probability_of_the_wrong_class(found: tuple[Run, Findings]) -> None:
+def test_mistakes_come_by_the_probability_of_the_wrong_class(found: tuple[Run, Report]) -> None:
     run, report = found
     if not run.task.has_probabilities:
         assert "residual (sd)" in section(report, "Worst rows")[1].errors.header
@@ -105,14 +105,14 @@ def test_mistakes_come_by_the_probability_of_the_wrong_class(found: tuple[Run, F
     assert largest == sorted(largest, reverse=True) and 5 < len(largest) <= 20
 
 
-def test_answers_with_names_of_classes_score_what_the_files_name(found: tuple[Run, Findings]) -> None:
+def test_answers_with_names_of_classes_score_what_the_files_name(found: tuple[Run, Report]) -> None:
     run, report = found
     table = section(report, "Score on the answers")[0]
     shown = {row[0]: float(row[1]) for row in table.rows}
     answers = read_text_table(run.config.competition.answers).set_index("id")
     submitted = read_text_table(run.folder / SUBMISSION_FILE).set_index("id")
     assert len(shown) == 5 and np.isfinite(list(shown.values())).all()
-    if run.task.decides:
+    if run.task.scores_labels:
         truth, labels = (each.loc[answers.index, "mood"] for each in (answers, submitted))
         if run.metric.name == "f1":
             by_hand = f1_score(truth == "yes", labels == "yes")
@@ -123,10 +123,10 @@ def test_answers_with_names_of_classes_score_what_the_files_name(found: tuple[Ru
         assert run.metric.better(shown["stage good"], shown["stage poor"])
 
 
-def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: tuple[Run, Findings]) -> None:
+def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: tuple[Run, Report]) -> None:
     run, report = found
     header, rows = section(report, "Scores by class")[0]
-    if not run.task.decides:
+    if not run.task.scores_labels:
         assert "cut" not in header
         return
     last, name = dict(zip(header, rows[-1], strict=True)), run.task.classes[-1]

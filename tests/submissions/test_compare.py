@@ -17,7 +17,7 @@ from competition.metrics import METRICS
 from competition.paths import Paths
 from competition.task import Task
 from submissions import compare
-from submissions.compare import Labels, comparison, differences, read_labels
+from submissions.compare import PairedScorer, comparison, differences, read_labels
 from submissions.run import scored_rows
 from tests.submissions.fakes import built, fake_classes, fake_competition, prepare_and_fake_jobs, with_setting
 
@@ -28,9 +28,11 @@ def table_of(values: np.ndarray, ids: list[str] | None = None) -> pd.DataFrame:
     return pd.DataFrame(values, index=ids or [f"r{i}" for i in range(len(values))], columns=["height"])
 
 
-def labels_of(y: np.ndarray, metric: str, draws: int = 2000) -> Labels:
+def labels_of(y: np.ndarray, metric: str, draws: int = 2000) -> PairedScorer:
     table = table_of(y)
-    return Labels(Task(list(table)), table, pd.Series(range(len(y)), index=table.index), METRICS[metric], draws, 0)
+    return PairedScorer(
+        Task(list(table)), table, pd.Series(range(len(y)), index=table.index), METRICS[metric], draws, 0
+    )
 
 
 def test_a_paired_difference_and_its_error_by_hand() -> None:
@@ -76,7 +78,7 @@ def said(done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
 
 def folders() -> tuple[Path, Path]:
     """Folders of the first and the second run."""
-    paths = Paths.of("mixed")
+    paths = Paths.for_competition("mixed")
     second = paths.run(paths.latest_run.read_text().strip())
     (first,) = [manifest.parent for manifest in second.parent.glob("*/run.json") if manifest.parent != second]
     return first, second

@@ -9,12 +9,12 @@ import pytest
 from competition.errors import SubmissionError
 from competition.files import read_table, read_text_table, write_table
 from competition.task import from_sample
-from submissions.kernel import prove
+from submissions.kernel import verify
 from submissions.predictor import load_model
-from submissions.report.predicted import read_cross_fitted
+from submissions.report.training_predictions import read_cross_fitted
 from submissions.run import Run, latest_run
-from submissions.sample import check_submission
 from submissions.selection import selection_rule
+from submissions.submission_file import check_submission
 from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
 
 OF_METRICS = {"binary": "f1", "multilabel": "f1_macro", "multiclass": "f1_macro", "ordinal": "quadratic_kappa"}
@@ -87,14 +87,14 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
 
 
 def test_other_labels_than_those_of_predict_are_refused_in_a_proof(run: Run, tmp_path: Path) -> None:
-    here, there, unreadable = run.folder / "submission.csv", tmp_path / "there.csv", {"id": prove.UNREADABLE}
+    here, there, unreadable = run.folder / "submission.csv", tmp_path / "there.csv", {"id": verify.UNREADABLE}
     table, task = read_text_table(here), run.task
-    likeliest = task.likeliest(np.array([run.stored["label_means"]]))[0]
+    likeliest = task.default_labels(np.array([run.stored["label_means"]]))[0]
     commonest = {name: task.classes[int(c)] for name, c in zip(task.targets, likeliest, strict=True)}
     found = pd.concat([table.iloc[::-1], pd.DataFrame([unreadable | commonest])])
     write_table(there, found)
-    prove.compare(run, there, here)
+    verify.compare_predictions(run, there, here)
     found.iloc[3, 1] = next(name for name in task.classes if name != found.iloc[3, 1])
     write_table(there, found)
     with pytest.raises(SubmissionError, match="differ"):
-        prove.compare(run, there, here)
+        verify.compare_predictions(run, there, here)

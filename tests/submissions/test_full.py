@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from competition import command
+from competition import cli
 from competition.errors import ConfigError, NothingToSubmit
 from competition.paths import Paths
 from competition.prepare import prepare
-from folds.splitters import divide
-from models.jobs.plan import ALL, Plan, plan
+from folds.splitters import assign_folds
+from models.jobs.plan import REFIT_FOLD, JobPlan, make_plan
 from models.jobs.scheduler import JobResult
 from models.jobs.train import train
 from submissions import full as full_step
@@ -23,7 +23,7 @@ from tests.conftest import mixed_tables, write_competition
 
 
 def options(path: Path, *more: str) -> Any:
-    return command.parser("full").parse_args([str(path), "--workers", "1", *more])
+    return cli.parser("full").parse_args([str(path), "--workers", "1", *more])
 
 
 def small(folder: Path, **sections: object) -> Path:
@@ -34,7 +34,10 @@ def small(folder: Path, **sections: object) -> Path:
 
 
 def test_full_prepares_divides_and_plans_once(tmp_path: Path) -> None:
-    names, calls = {function.__code__: function.__name__ for function in (prepare, divide, plan)}, Counter[str]()
+    names, calls = (
+        {function.__code__: function.__name__ for function in (prepare, assign_folds, make_plan)},
+        Counter[str](),
+    )
 
     def count(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code in names:
@@ -46,8 +49,8 @@ def test_full_prepares_divides_and_plans_once(tmp_path: Path) -> None:
         assert full(options(path)) == 0
     finally:
         sys.setprofile(None)
-    assert calls == {"prepare": 1, "divide": 1, "plan": 1}
-    paths = Paths.of(str(path))
+    assert calls == {"prepare": 1, "assign_folds": 1, "make_plan": 1}
+    paths = Paths.for_competition(str(path))
     assert (
         paths.submission.read_bytes()
         == (paths.run(paths.latest_run.read_text().strip()) / "submission.csv").read_bytes()
@@ -68,9 +71,9 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_agai
     trees, lost = {**TREES, "seeds": [0, 1]}, {**TREES, "num_leaves": 4}
     late, taught = {**TREES, "final_fit": "both"}, {**TREES, "max_trees": 3, "pseudo_labels": {"of": ["lost"]}}
     stages = {"trees": trees, "lost": lost, "late": late, "taught": taught}
-    failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, ALL)]
+    failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, REFIT_FOLD)]
 
-    def train_some(todo: Plan, *options: Any) -> dict[str, JobResult]:
+    def train_some(todo: JobPlan, *options: Any) -> dict[str, JobResult]:
         results = train(todo, *options)
         for job in todo.jobs:
             if (job.stage, job.seed, job.fold) in failed:
@@ -79,7 +82,7 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_agai
         return results
 
     path = small(tmp_path, stages=stages)
-    paths = Paths.of(str(path))
+    paths = Paths.for_competition(str(path))
     with monkeypatch.context() as patch:
         patch.setattr(full_step, "train", train_some)
         assert full(options(path)) == 3

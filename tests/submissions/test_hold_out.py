@@ -23,7 +23,7 @@ from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_an
 def made(path: Path, share: float = 0.2) -> dict[str, pd.DataFrame]:
     """The raw tables of a competition, by name, after rows were kept out."""
     hold_out(str(path), share)
-    raw = Paths.of(str(holdout_yaml(str(path), share))).raw
+    raw = Paths.for_competition(str(holdout_yaml(str(path), share))).raw
     return {file.stem: read_text_table(file) for file in raw.glob("*.csv")}
 
 
@@ -96,7 +96,9 @@ def test_the_finished_submission_is_scored_on_the_rows_kept_out(tmp_path: Path) 
     path = fake_competition(tmp_path)
     hold_out(str(path), 0.2)
     yaml_file = holdout_yaml(str(path), 0.2)
-    shutil.copy(Paths.of(str(yaml_file)).raw / "answers.csv", yaml_file.parent)  # of which the jobs are made up
+    shutil.copy(
+        Paths.for_competition(str(yaml_file)).raw / "answers.csv", yaml_file.parent
+    )  # of which the jobs are made up
     prepare_and_fake_jobs(yaml_file)
     run = built(yaml_file)
     submission = read_table(run.folder / "submission.csv", ["id"]).set_index("id")
@@ -115,4 +117,4 @@ def test_full_with_holdout_ends_with_its_score_and_leaves_the_competition_alone(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "| submission.csv |" in done.stdout.split("holdout_score")[-1]
-    assert not Paths.of(str(path)).root.exists()
+    assert not Paths.for_competition(str(path)).root.exists()

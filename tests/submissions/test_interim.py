@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from competition.paths import Paths
-from models.jobs.plan import plan
+from models.jobs.plan import make_plan
 from submissions import interim
 from submissions.build_submission import build_submission
 from submissions.config import load_config
@@ -17,9 +17,9 @@ from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run
 def test_the_finished_stages_are_submitted_and_the_last_submission_takes_their_place(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
-    config, paths = load_config(str(path)), Paths.of(str(path))
-    jobs = plan(config.competition, dict(config.stages), paths)
-    report = jobs.of("poor")[1].folder / "report.json"
+    config, paths = load_config(str(path)), Paths.for_competition(str(path))
+    jobs = make_plan(config.competition, dict(config.stages), paths)
+    report = jobs.jobs_of_stage("poor")[1].folder / "report.json"
     content = report.read_bytes()
     report.unlink()
     result = submit_finished(config, paths, jobs)
@@ -38,10 +38,10 @@ def test_interim_submissions_take_a_tenth_of_the_time_and_one_is_pending_at_most
 ) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
-    config, paths = load_config(str(path)), Paths.of(str(path))
+    config, paths = load_config(str(path)), Paths.for_competition(str(path))
     now = 1000.0
     monkeypatch.setattr(interim.time, "monotonic", lambda: now)
-    jobs = plan(config.competition, dict(config.stages), paths)
+    jobs = make_plan(config.competition, dict(config.stages), paths)
     assert InterimSubmissions(paths, lambda: (config, jobs), first_at_once=True).next_task() is not None
     submissions = InterimSubmissions(paths, lambda: (config, jobs))
     assert submissions.next_task() is None

@@ -16,7 +16,7 @@ from submissions.new import __main__ as new
 from submissions.predict import predict
 from submissions.run import Run
 from tests.competition.small import write_small
-from tests.models.theirs import write_theirs
+from tests.models.external_predictions import write_external_predictions
 from tests.submissions.fakes import built, train_all
 from tests.submissions.made_up import notes, write_tables
 
@@ -77,7 +77,7 @@ def test_a_stage_that_learns_needs_an_input_column(tmp_path: Path) -> None:
     path = small(tmp_path, train=train, test=["id", "t1", "t2"], smiles=None)
     assert "6 training rows, 2 test rows" in check_all(load_config(str(path)))
     path.write_text(path.read_text() + "  trees: {kind: lightgbm}\n")
-    with pytest.raises(ConfigError, match=r"stages\.trees: at least one input column must be named under smiles, text"):
+    with pytest.raises(ConfigError, match=r"stages\.trees: .* must name at least one input column under smiles, text"):
         check_all(load_config(str(path)))
 
 
@@ -105,8 +105,8 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
     """Two files, one with folds of its own, and a folder that has none."""
     options, train_table, test = ids_alone(tmp_path)
     path, given = tmp_path / "mine.yaml", tmp_path / "oof"
-    write_theirs(given / "a b", train_table, test, TARGETS, seed=1)
-    write_theirs(given / "c", train_table, test, TARGETS, folds=np.arange(N_TRAIN) % 4, seed=2)
+    write_external_predictions(given / "a b", train_table, test, TARGETS, seed=1)
+    write_external_predictions(given / "c", train_table, test, TARGETS, folds=np.arange(N_TRAIN) % 4, seed=2)
     (given / "empty").mkdir()
     new.main([str(path), *options, "--oof", str(given)])
     text = path.read_text().replace("n_folds: 10", "n_folds: 3")
@@ -146,13 +146,13 @@ def test_folds_that_all_files_agree_on_become_ours(tmp_path: Path) -> None:
     options, train_table, test = ids_alone(tmp_path)
     path, options = tmp_path / "mine.yaml", [*options, "--force", "--oof", str(tmp_path / "oof")]
     folds = np.arange(N_TRAIN) % 4
-    write_theirs(tmp_path / "oof" / "a", train_table, test, TARGETS, folds=folds)
+    write_external_predictions(tmp_path / "oof" / "a", train_table, test, TARGETS, folds=folds)
     for theirs, chosen, more in (
         (7 - folds, {"kind": "file", "file": "oof/a/oof.csv"}, []),
         (folds // 2, {"kind": "kfold"}, []),
         (folds // 2, {"kind": "stratified"}, ["--folds", "stratified"]),
     ):
-        write_theirs(tmp_path / "oof" / "b", train_table, test, TARGETS, folds=theirs)
+        write_external_predictions(tmp_path / "oof" / "b", train_table, test, TARGETS, folds=theirs)
         new.main([str(path), *options, *more])
         assert yaml.safe_load(path.read_text())["folds"].items() >= chosen.items()
 
@@ -163,7 +163,7 @@ def test_a_preset_adds_its_stages_and_files_are_needed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--oof .*oof has no folder with oof\.csv and test\.csv"):
         new.main([str(path), *options, *oof])
     for name in ("lightgbm", "7th"):
-        write_theirs(tmp_path / "oof" / name, train_table, test, TARGETS)
+        write_external_predictions(tmp_path / "oof" / name, train_table, test, TARGETS)
     new.main([str(path), *options, *oof, "--preset", "quick"])
     config = load_config(str(path))
     assert [stage.kind for stage in config.stages.values()][:3] == ["file", "file", "lightgbm"]

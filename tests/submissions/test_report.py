@@ -13,8 +13,8 @@ from competition.files import read_table, read_text_table, write_json, write_tab
 from competition.paths import PROJECT
 from competition.plots import new_figure
 from submissions.report.__main__ import markdown, page
-from submissions.report.findings import gather
-from submissions.report.parts import Findings
+from submissions.report.elements import Report
+from submissions.report.sections import build_report
 from submissions.run import CHOICE, CROSS_FITTED, Run
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
 
@@ -60,7 +60,7 @@ class Made(NamedTuple):
     """A finished made-up run whose ids, texts and column names try to become markup, and its report."""
 
     run: Run
-    found: Findings
+    found: Report
     html: str
     reader: Reader
     summary: str
@@ -84,18 +84,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
                 table[COLUMN] = [f"{TEXT} {i}" for i in range(len(table))]
             write_table(folder / f"{name}.csv", table)
         planned = prepare_and_fake_jobs(path)
-        for job in planned.of("fair"):
+        for job in planned.jobs_of_stage("fair"):
             history = [{"train_loss": loss + job.fold, "learning_rate": 1e-4} for loss in (3.0, 2.0, 1.0)]
             write_json(job.folder / "training.json", {"history": history})
         run = built(path)
         write_json(run.paths.shift, SHIFT)
         new_figure()[0].savefig(run.paths.shift.parent / "sizes.png")
-        found = gather(run)
+        found = build_report(run)
         html = page(found)
         yield Made(run, found, html, Reader(html), markdown(found, run.paths.report))
 
 
-def section(found: Findings, title: str) -> list[Any]:
+def section(found: Report, title: str) -> list[Any]:
     (parts,) = [each.parts for each in found.sections if each.title == title]
     return parts
 
@@ -164,7 +164,7 @@ def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric
     for run, sign in zip(runs, (1, -1), strict=True):
         without = run.part("blend")["drop_one"]["good"]
         assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
-        found = gather(run)
+        found = build_report(run)
         rows = section(found, "Without one stage")[0]
         assert float({row[0]: row[2] for row in rows.rows}["good"]) > 0
         scores = run.part(CHOICE)["procedure"]["cross_fitted_score"], run.candidates[run.chosen]["in_sample_score"]

@@ -15,15 +15,15 @@ from competition.errors import DataError, SubmissionError
 from competition.files import read_table, read_text_table, write_table
 from competition.paths import Paths
 from competition.task import Task
-from models.jobs.folder import write_report
+from models.jobs.job_files import write_report
 from submissions import build_submission as build_step
 from submissions import compare
-from submissions.blend.candidates import ALWAYS
+from submissions.blend.candidates import ALWAYS_REGRESSION
 from submissions.build_submission import build_submission
 from submissions.predict import predict
 from submissions.predictor import load_candidate, load_model
 from submissions.run import latest_run
-from submissions.sample import check_submission, write_submission
+from submissions.submission_file import check_submission, write_submission
 from tests.submissions.fakes import TARGETS, built, fake_competition, opened, prepare_and_fake_jobs, run_of, train_all
 
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
@@ -54,7 +54,7 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
 
     assert columns.names == ["fair", "good", "poor"]
     for j, stage in enumerate(columns.names):
-        jobs = run.plan.of(stage)
+        jobs = run.plan.jobs_of_stage(stage)
         oof = pd.concat([by_id(job.oof_file) for job in jobs])
         np.testing.assert_array_equal(columns.oof[:, j], oof.loc[columns.ids, TARGETS])
         mean = np.mean([by_id(job.test_file(run.plan.test_key)).loc[columns.test_ids] for job in jobs], axis=0)
@@ -68,9 +68,9 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done: Path) -> None:
     columns = run_of(done).columns
     for folder in ("prepared", "folds"):
-        shutil.rmtree(Paths.of(str(done)).root / folder)
+        shutil.rmtree(Paths.for_competition(str(done)).root / folder)
     run = latest_run(str(done))
-    assert list(run.candidates) == [*ALWAYS, "lightgbm_stack"]  # from simple to complex
+    assert list(run.candidates) == [*ALWAYS_REGRESSION, "lightgbm_stack"]  # from simple to complex
     y_pred = load_model(run).predict(columns.test, columns.test_inputs)
     stacked = load_candidate(run, run.part("stack")["chosen"])(columns.test)
     for name, found in (("submission", y_pred), ("stack", stacked)):
@@ -196,7 +196,7 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
     saw = {"kind": "bert", "pseudo_labels": {"of": ["good"]}}
     shutil.rmtree(done.parent / "work")
     run = opened(done.parent, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
-    other = [replace(job, other_code=job.stage == "good") for job in run.plan.jobs]
+    other = [replace(job, from_other_code=job.stage == "good") for job in run.plan.jobs]
     build_submission(replace(run, plan=replace(run.plan, jobs=other)))
     assert marks_of(run) == {"good": ["other code"], "fair": ["pseudo-labels"], "poor": ["refit"]}
 
@@ -210,10 +210,10 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
     stages = {"b": labelled, "a": {**small, "final_fit": "refit"}}
     path = fake_competition(tmp_path, stages=stages, submissions={"stack": False, "default": "mean"})
     train_all(path)
-    run, paths = built(path), Paths.of(str(path))
+    run, paths = built(path), Paths.for_competition(str(path))
     assert marks_of(run) == {"a": ["refit"], "b": ["pseudo-labels", "refit"]}
 
-    for job in run.plan.of("a")[:-1]:
+    for job in run.plan.jobs_of_stage("a")[:-1]:
         shutil.rmtree(job.folder)
     for table in (paths.train, paths.folds, tmp_path / "train.csv"):
         table.unlink()
@@ -277,7 +277,7 @@ def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(
     write_submission(file, three.assign(p1=0, p0=0), "id", binary, list(SAMPLE["id"]), P, [0.5])
     rows = [line.rsplit(",", 2)[1:] for line in file.read_text().splitlines()]
     assert rows == [["p1", "p0"], ["1.0", "9.094947e-13"], ["0.6666667", "0.3333333"], ["1.428571e-10", "1.0"]]
-    names = Task(["y"], **CLASSES, decides=True)
+    names = Task(["y"], **CLASSES, scores_labels=True)
     assert write_submission(file, SAMPLE, "id", names, [" d", "01"], np.array([[0.0], [2.0]]), SHARES) == 1
     assert [line[-1] for line in file.read_text().splitlines()] == ["y", "c", "b", "a"]
 
@@ -287,9 +287,9 @@ def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(
     [
         ({}, [0.2, 1.0, 1.0000001], "'y' must hold probabilities from 0 to 1; 1 row.*id ' d' and '1.0000001'"),
         ({}, [-1e-9, 0.5, ""], "2 row.*id '01' and '-1e-09'"),
-        ({"decides": True}, ["a", "d", "c"], "'y' must hold one of the classes a, b, c; 1 row.*id 'b,c' and 'd'"),
-        ({"top": 2}, ["a", "b c", "b b"], "up to 2 different classes, .* 1 row.*id ' d' and 'b b'"),
-        ({"top": 2}, ["a d", "a b c", ""], "3 row"),
+        ({"scores_labels": True}, ["a", "d", "c"], "'y' must hold one of the classes a, b, c; 1 row.*id 'b,c' and 'd'"),
+        ({"top_k": 2}, ["a", "b c", "b b"], "up to 2 different classes, .* 1 row.*id ' d' and 'b b'"),
+        ({"top_k": 2}, ["a d", "a b c", ""], "3 row"),
     ],
 )
 def test_a_file_with_other_cells_than_classes_allow_is_refused(

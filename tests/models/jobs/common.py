@@ -14,17 +14,17 @@ from unittest.mock import Mock
 import numpy as np
 
 from competition.config import load_competition
+from competition.dataset import Dataset
 from competition.files import read_json, sha256_of
 from competition.paths import PROJECT, Paths
 from competition.prepare import run as prepare
-from competition.tables import Rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
 from models.jobs.local import LocalExecutor, Placement, Slot
-from models.jobs.plan import Plan, plan
+from models.jobs.plan import JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task, run_task
-from models.training.machine import Card
+from models.training.hardware import Card
 from tests.conftest import mixed_tables, write_competition
 
 STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
@@ -36,12 +36,12 @@ class Echo:
     """Predicts the number in a row's id, so what comes out of place is seen at once; keeps what it is told."""
 
     context: Any
-    train: Rows
+    train: Dataset
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         self.train = train
 
-    def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+    def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
         return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
 
 
@@ -106,15 +106,15 @@ class FakeProcesses(LocalExecutor):
         future.set_exception(result) if isinstance(result, Exception) else future.set_result(result)
 
 
-def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> Plan:
+def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> JobPlan:
     """The jobs of a YAML, after its tables and folds are made."""
     config, paths = load_competition(str(path), seed), Paths("mixed")
     prepare(config, paths, path)
     make_folds(config, load_folds_config(str(path)), paths)
-    return plan(config, load_stages(str(path)), paths, reuse)
+    return make_plan(config, load_stages(str(path)), paths, reuse)
 
 
-def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> Plan:
+def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> JobPlan:
     """The jobs of a small competition, by default of one stage of three folds."""
     tables = sections.pop("tables", None) or mixed_tables()
     return plan_of(write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections}), seed, reuse)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from competition.dataset import Dataset
 from competition.files import read_json, write_json
-from competition.tables import Rows
 from models.stage import Context
 
 
@@ -26,7 +26,7 @@ class Counted:
     def __init__(self, settings: Settings, context: Context) -> None:
         self.settings, self.seed = settings, context.seed
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         """Wait, some seconds or as long as the file `hold` is there, and write the means."""
         with Path(self.settings.log).open("a") as log:
             log.write(f"{folder.parents[2].name}/{folder.parent.name}/{folder.name.split('.')[1]} {os.getppid()}\n")
@@ -35,6 +35,6 @@ class Counted:
             time.sleep(0.05)
         write_json(folder / "mean.json", {"mean": np.nanmean(train.y, axis=0).tolist(), "seed": self.seed})
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Dataset, folder: Path) -> NDArray[np.float64]:
         """The means, for every row."""
         return np.tile(read_json(folder / "mean.json")["mean"], (len(rows), 1))

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from competition.dataset import Dataset
 from competition.errors import ConfigError
 from competition.files import write_json
-from competition.tables import Rows
 from models.stage import Context
 
 
@@ -41,14 +41,14 @@ class Failing:
         self.settings = settings
         self.outputs = context.task.outputs
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         """Fail if this is the job of the fold."""
         write_json(folder / "model.json", {})
         is_mended = bool(self.settings.mend) and Path(self.settings.mend).exists()
         if folder.name == f".fold_{self.settings.fold}" and not is_mended:
             FAILURES[self.settings.how]()
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Dataset, folder: Path) -> NDArray[np.float64]:
         """Zeros for every row."""
         return np.zeros((len(rows), len(self.outputs)))
 

@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 
 from competition.files import read_json, write_json
-from models.config import CustomStage, LightgbmStage
+from models.base_config import CustomConfig
+from models.feature_config import LightgbmConfig
 from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
 from models.jobs import scheduler
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import epoch_shares, with_epochs, with_more_seeds
-from models.jobs.folder import write_failure
-from models.jobs.plan import Job, Plan, plan
+from models.jobs.job_files import write_failure
+from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.jobs.train import FailurePolicy
-from models.settings import GnnStage
+from models.neural_config import GnnConfig
 from tests.models.jobs.common import GNN, TREES, planned
 
 NET = {**GNN, "epochs": 10}
@@ -131,13 +132,13 @@ def by_epoch(**seconds: float) -> Seconds:
     return lambda job, stage: seconds[job.stage] * getattr(stage, "epochs", 1)
 
 
-def budget_of(todo: Plan, machine: Machine, seconds: float) -> Budget:
+def budget_of(todo: JobPlan, machine: Machine, seconds: float) -> Budget:
     """A budget for the stages of a plan; it starts now, and reserves 10 s and 4 %."""
     stages = with_more_seeds(todo.stages)
-    jobs = plan(todo.competition, stages, todo.paths)
+    jobs = make_plan(todo.competition, stages, todo.paths)
     file = todo.paths.budget(seconds)
     end = machine.now + seconds
-    return Budget(jobs, lambda stages: plan(todo.competition, stages, todo.paths), machine, seconds, end, file)
+    return Budget(jobs, lambda stages: make_plan(todo.competition, stages, todo.paths), machine, seconds, end, file)
 
 
 def trained(budget: Budget) -> dict[str, tuple[int | None, list[int]]]:
@@ -379,7 +380,9 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
     named = {(stage, seed) for stage, seed, _ in budget.left_out}
     for name in names:
         failed = any(result.status == "failed" for title, result in results.items() if title.startswith(f"{name}/"))
-        finished = [s for s in range(5) if name in jobs.stages and jobs.has_finished_seed(name, s) and jobs.of(name)]
+        finished = [
+            s for s in range(5) if name in jobs.stages and jobs.has_finished_seed(name, s) and jobs.jobs_of_stage(name)
+        ]
         assert failed or finished or (name, None) in named or (name, 0) in named
         if name in jobs.stages and not failed:
             assert set(jobs.stages[name].seeds) <= set(finished)
@@ -387,19 +390,19 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
 
 
 def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows() -> None:
-    net = GnnStage(kind="gnn", epochs=50)
+    net = GnnConfig(kind="gnn", epochs=50)
     assert epoch_shares(net, 800) == [1.0, 0.7, 0.5]  # 40,000 rows in 50 epochs
     assert epoch_shares(net, 4000) == [1.0, 0.7, 0.5, 0.35, 0.25]
-    assert epoch_shares(LightgbmStage(kind="lightgbm"), 4000) == [1.0]
+    assert epoch_shares(LightgbmConfig(kind="lightgbm"), 4000) == [1.0]
     assert with_epochs(net, 0.35).epochs == 18
-    assert with_epochs(GnnStage(kind="gnn", epochs=1), 0.5).epochs == 1
+    assert with_epochs(GnnConfig(kind="gnn", epochs=1), 0.5).epochs == 1
 
 
 def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out() -> None:
-    trees = LightgbmStage(kind="lightgbm", seeds=[7])
-    many = LightgbmStage(kind="lightgbm", seeds=list(range(9)))
-    custom = CustomStage(kind="custom", code="a.py:A")
-    labels = LightgbmStage(kind="lightgbm", pseudo_labels={"of": ["trees"]})
+    trees = LightgbmConfig(kind="lightgbm", seeds=[7])
+    many = LightgbmConfig(kind="lightgbm", seeds=list(range(9)))
+    custom = CustomConfig(kind="custom", code="a.py:A")
+    labels = LightgbmConfig(kind="lightgbm", pseudo_labels={"of": ["trees"]})
     stages = with_more_seeds({"trees": trees, "many": many, "custom": custom, "labels": labels})
     assert {name: stage.seeds for name, stage in stages.items()} == {
         "trees": [7, 0, 1, 2, 3],

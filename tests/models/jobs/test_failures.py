@@ -12,10 +12,10 @@ from competition.errors import DataError
 from competition.files import read_json, sha256_of
 from competition.paths import PROJECT
 from models.jobs import run_job as run_job_module
-from models.jobs.folder import attempt_folder, read_failure, write_predictions
+from models.jobs.job_files import attempt_folder, read_failure, write_predictions
 from models.jobs.job_rows import read_tables
 from models.jobs.local import LocalExecutor
-from models.jobs.plan import Plan
+from models.jobs.plan import JobPlan
 from models.jobs.progress import ProgressFile, describe_loss, share_done
 from models.jobs.scheduler import JobResult
 from models.jobs.train import FailurePolicy, job_tasks, train
@@ -29,14 +29,16 @@ def failing(how: str, **settings: Any) -> dict[str, Any]:
     return {"kind": "custom", "code": f"{STAGE}:Failing", "settings": {"how": how, **settings}}
 
 
-def train_here(plan: Plan, **policy: Any) -> dict[str, JobResult]:
+def train_here(plan: JobPlan, **policy: Any) -> dict[str, JobResult]:
     with closing(LocalExecutor(2, cards=[])) as executor:
         return train(plan, executor, FailurePolicy(**policy))
 
 
-def published(plan: Plan, stage: str) -> dict[str, str]:
+def published(plan: JobPlan, stage: str) -> dict[str, str]:
     """Digests of the predictions that a stage has published."""
-    return {str(path.name): sha256_of(path) for job in plan.of(stage) for path in job.folder.rglob("*.parquet")}
+    return {
+        str(path.name): sha256_of(path) for job in plan.jobs_of_stage(stage) for path in job.folder.rglob("*.parquet")
+    }
 
 
 def test_a_stage_fails_in_its_own_way_and_harms_no_other(
@@ -68,7 +70,7 @@ def test_a_stage_fails_in_its_own_way_and_harms_no_other(
     log = failures["raises"].log
     assert log is not None
     assert "in _raise\n" in log.read_text()
-    failed_folder = attempt_folder(plan.of("killed")[2].folder)
+    failed_folder = attempt_folder(plan.jobs_of_stage("killed")[2].folder)
     assert read_json(failed_folder / "failed.json")["reason"] == "killed"
     assert f"raises/seed_0/fold_2 failed (error): {failures['raises'].error}" in capsys.readouterr().out
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "other work"))
@@ -85,7 +87,7 @@ def test_the_next_run_tries_a_failed_job_again_after_other_stages_and_points_out
     plan = planned(tmp_path, stages=stages)
     first = train(plan, InlineExecutor())
     assert [first[f"fails/seed_1/fold_{fold}"].reason for fold in range(3)] == ["group"] * 3
-    assert all(job.finished for job in plan.of("trees"))
+    assert all(job.finished for job in plan.jobs_of_stage("trees"))
     tables = list(read_tables(plan)[:2])
     tasks = job_tasks(plan, plan.jobs, tables, InlineExecutor())
     order = [task.name for task in tasks if task.folder is not None]
@@ -177,4 +179,4 @@ def test_consumers_of_a_failed_stage_are_skipped(tmp_path: Path) -> None:
     results = train(plan, InlineExecutor())
     assert [results[f"consumer/seed_0/fold_{fold}"].status for fold in range(3)] == ["ok", "ok", "skipped"]
     assert results["consumer/seed_0/fold_2"].reason == "dependency"
-    assert all(job.finished for job in plan.of("trees"))
+    assert all(job.finished for job in plan.jobs_of_stage("trees"))

@@ -12,7 +12,7 @@ from competition.files import write_json, write_table
 from competition.paths import Paths
 from models.config import load_stages
 from models.jobs import plan as plan_module
-from models.jobs.plan import Plan, plan
+from models.jobs.plan import JobPlan, make_plan
 from tests.conftest import write_competition
 
 SETTINGS_PARTS = {
@@ -29,7 +29,7 @@ SETTINGS_PARTS = {
 """First part of the keys of `one_of_each_kind` at commit e82a60d, by which finished jobs are found again."""
 
 
-def one_of_each_kind(folder: Path, **changes: Any) -> Plan:
+def one_of_each_kind(folder: Path, **changes: Any) -> JobPlan:
     """The plan of a fixed competition with a stage of each kind; `changes` are settings of the stage lightgbm."""
     train = pd.DataFrame({"id": list("abcd"), "SMILES": ["C", "CC", "CO", "N"], "note": ["x", "y", "x", "y"]})
     train = train.assign(pH=[7.0, 6.5, None, 7.5], site=["s", "t", "s", "t"], lumo=[0.1, 0.2, 0.3, 0.4])
@@ -53,10 +53,10 @@ def one_of_each_kind(folder: Path, **changes: Any) -> Plan:
     paths.folds.write_text("id,fold\na,0\nb,1\nc,0\nd,1\n")
     paths.groups.write_text("id,group\na,0\nb,1\nc,2\nd,3\n")
     write_json(paths.folds_report, {"time_ordered": False})
-    return plan(load_competition(path), load_stages(path), paths)
+    return make_plan(load_competition(path), load_stages(path), paths)
 
 
-def settings_parts(made: Plan) -> dict[str, str]:
+def settings_parts(made: JobPlan) -> dict[str, str]:
     return {stage: key.partition("-")[0] for stage, key in made.keys.items()}
 
 

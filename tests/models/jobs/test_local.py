@@ -18,8 +18,8 @@ from competition.paths import PROJECT
 from models.jobs import local
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
-from models.training import machine
-from models.training.machine import Card
+from models.training import hardware
+from models.training.hardware import Card
 
 
 class Unpicklable(Exception):
@@ -166,7 +166,7 @@ def require_gone(pid_file: Path, seconds: float = 20.0) -> None:
 SCRIPT = """
 from contextlib import closing
 from pathlib import Path
-from competition import command
+from competition import cli
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Task, run
 from tests.models.jobs.test_local import sleep_with_pid
@@ -174,7 +174,7 @@ def main():
     with closing(LocalExecutor(1)) as executor:
         run(Queue([Task("x", sleep_with_pid, (Path("pid"),))]), executor, "x")
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    raise SystemExit(cli.run(main))
 """
 
 
@@ -212,9 +212,9 @@ def test_a_mac_has_no_affinity_and_no_proc(monkeypatch: pytest.MonkeyPatch) -> N
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: not str(path).startswith("/proc") and exists(path))
     assert LocalExecutor().capacity() == Resources(os.cpu_count() or 1, 0)
-    assert machine.machine()["cores"] == os.cpu_count()
-    assert machine.machine()["processor"]
-    assert not machine.cpu_has_bf16()
+    assert hardware.machine()["cores"] == os.cpu_count()
+    assert hardware.machine()["processor"]
+    assert not hardware.cpu_has_bf16()
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_cards_are_called_as_in_cuda_visible_devices(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    cards, reason = machine.visible_cards()
+    cards, reason = hardware.visible_cards()
     assert (reason, [card.name_for_cuda for card in cards]) == ("", names)
 
 

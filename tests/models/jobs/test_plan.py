@@ -10,10 +10,10 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from models.inputs import code
+from models.inputs import code_digest
 from models.jobs import plan as plan_module
-from models.jobs.folder import write_report
-from models.jobs.plan import Plan, job_seed, library_versions, require_answer
+from models.jobs.job_files import write_report
+from models.jobs.plan import JobPlan, job_seed, library_versions, require_reuse_or_retrain
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import GNN, TREES, planned
 
@@ -60,9 +60,9 @@ def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(value: float, t
 
 PROJECT_OF_ITS_OWN = {
     "models/stages/own.py": "from models.inputs.shared import RATE\nfrom competition.far import FAR\n\nx = RATE\n",
-    "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.settings import S\n\nRATE = 1\n",
+    "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.base_config import S\n\nRATE = 1\n",
     "models/inputs/deep.py": "DEEP = 1\n",
-    "models/settings.py": "S = 1\n",
+    "models/base_config.py": "S = 1\n",
     "competition/far.py": "FAR = 1\n",
     "work.py": "import models.inputs.nothing\n\n\ndef rows(folds):\n    return folds != 0\n",
 }
@@ -76,20 +76,20 @@ PROJECT_OF_ITS_OWN = {
         ("models/inputs/deep.py", "DEEP = 1", "DEEP = 2", (False, True)),
         ("competition/far.py", "FAR = 1", "FAR = 2", (False, True)),
         ("work.py", "folds != 0", "folds != 1", (False, True)),
-        ("models/settings.py", "S = 1", "S = 2", (False, False)),
+        ("models/base_config.py", "S = 1", "S = 2", (False, False)),
         ("work.py", "    return folds", '    """Says what."""\n    # and why\n    return folds', (False, False)),
     ],
 )
 def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, changes: tuple[bool, bool]
 ) -> None:
-    monkeypatch.setattr(code, "PROJECT", tmp_path)
+    monkeypatch.setattr(code_digest, "PROJECT", tmp_path)
 
     def digests(**edited: str) -> tuple[str, str]:
         for name, text in {**PROJECT_OF_ITS_OWN, **edited}.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
-        return code.own_and_shared_code(tmp_path / "models/stages/own.py", [], [tmp_path / "work.py"])
+        return code_digest.stage_code_digests(tmp_path / "models/stages/own.py", [], [tmp_path / "work.py"])
 
     text = PROJECT_OF_ITS_OWN[file]
     assert old in text
@@ -120,7 +120,7 @@ def edited(monkeypatch: pytest.MonkeyPatch, own: str = "", shared: str = "") -> 
     monkeypatch.setattr(plan_module, "code_digest", after)
 
 
-def finish(todo: Plan, seconds: float) -> None:
+def finish(todo: JobPlan, seconds: float) -> None:
     for job in todo.jobs:
         job.folder.mkdir(parents=True)
         assert not job.finished  # a folder without a report is none of a finished job
@@ -141,7 +141,7 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
     assert not any(job.finished for job in new.jobs)
     reused = planned(tmp_path, reuse=True)
     assert reused.keys == old.keys
-    assert all(job.finished and job.other_code for job in reused.jobs)
+    assert all(job.finished and job.from_other_code for job in reused.jobs)
     finish(new, 1.0)
     edited(monkeypatch, shared="again")
     assert planned(tmp_path, reuse=True).keys == new.keys
@@ -151,18 +151,18 @@ def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(tm
     stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
     todo = planned(tmp_path, stages=stages)
     finish(todo, 400.0)
-    require_answer(todo)
+    require_reuse_or_retrain(todo)
     edited(monkeypatch, shared="edited")
     new = planned(tmp_path, stages=stages)
     with pytest.raises(
         DataError, match=r"(?s)  trees: 3 jobs, 20 min; .*\n  others: 3 jobs, 20 min; .*\n.*--reuse.*--retrain"
     ):
-        require_answer(new)
-    require_answer(new.select("trees"))  # 20 minutes are not worth a question
+        require_reuse_or_retrain(new)
+    require_reuse_or_retrain(new.select("trees"))  # 20 minutes are not worth a question
     finish(new.select(fold=0), 400.0)  # it was answered: some are trained again
-    require_answer(new)
+    require_reuse_or_retrain(new)
     edited(monkeypatch, own="own")
-    require_answer(planned(tmp_path, stages=stages))  # who edits a stage wants to see what it does
+    require_reuse_or_retrain(planned(tmp_path, stages=stages))  # who edits a stage wants to see what it does
 
 
 def test_an_upgrade_of_a_library_says_what_it_would_train_again_and_reuse_keeps_it(
@@ -176,7 +176,7 @@ def test_an_upgrade_of_a_library_says_what_it_would_train_again_and_reuse_keeps_
     monkeypatch.setattr(metadata, "version", lambda name: "99.0.1" if name == "lightgbm" else installed(name))
     says = rf"  trees: 3 jobs, 45 min; lightgbm {re.escape(installed('lightgbm'))} -> 99\.0\.1\n"
     with pytest.raises(DataError, match=says):
-        require_answer(planned(tmp_path))
+        require_reuse_or_retrain(planned(tmp_path))
     assert planned(tmp_path, reuse=True).keys == old.keys
 
 
@@ -189,7 +189,7 @@ def test_a_refit_is_one_more_job_per_seed_behind_its_folds_and_changes_no_key(tm
     assert len({todo.keys["trees"] for todo in made.values()}) == 1
     jobs = made["both"].jobs
     assert [job.folder.name for job in jobs] == ["fold_0", "fold_1", "fold_2", "fold_all"] * 2
-    assert [list(job.needs) for job in jobs[4:]] == [[], [], [], jobs[4:7]]
+    assert [list(job.dependencies) for job in jobs[4:]] == [[], [], [], jobs[4:7]]
     assert {job.fold for job in made["both"].select(fold=1).jobs} == {1}
 
 
@@ -204,7 +204,7 @@ def test_shards_have_each_job_once_and_a_stage_goes_by_its_whole_name(tmp_path: 
     todo = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
     shares = [[(job.stage, job.fold) for job in todo.select(shard=(i, 3)).jobs] for i in (1, 2, 3)]
     assert shares == [[("a", 0), ("ab", 0), ("ab", -2)], [("a", 1), ("ab", 1)], [("a", 2), ("ab", 2)]]
-    assert [job.stage for job in todo.of("a")] == ["a"] * 3
+    assert [job.stage for job in todo.jobs_of_stage("a")] == ["a"] * 3
     assert [(job.stage, job.fold) for job in todo.select("a", 2).jobs] == [("a", 2)]
     with pytest.raises(ConfigError, match="--stage must be one of a, ab; found 'forest'"):
         todo.select("forest")

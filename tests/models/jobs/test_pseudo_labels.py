@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.dataset import Dataset
 from competition.errors import ConfigError, DataError
 from competition.files import read_table, write_table
-from competition.tables import Rows
 from competition.task import Task
-from folds.table import read_folds
+from folds.fold_files import read_folds
 from models.config import load_stages
 from models.jobs import run_job as run_job_module
-from models.jobs.folder import write_predictions
+from models.jobs.job_files import write_predictions
 from models.jobs.job_rows import pseudo_labels, rows_of_job, with_pseudo_labels
-from models.jobs.plan import ALL, Job, Plan, plan
+from models.jobs.plan import REFIT_FOLD, Job, JobPlan, make_plan
 from models.jobs.run_job import run_job
 from models.jobs.train import train
 from tests.conftest import mixed_tables, write_competition
@@ -26,7 +26,7 @@ SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"of": ["source"], "weight": 0.3}}
 
 
-def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> Plan:
+def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> JobPlan:
     """A learner above its source: the order of the YAML does not matter."""
     return planned(folder, stages={"learner": learner, "source": source}, **more)
 
@@ -47,14 +47,14 @@ def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
     for stage, seed, value in (("a", 0, a0), ("a", 1, a1), ("b", 0, b), ("learner", 0, [1000.0] * len(b))):
         needs.append(Job(stage, "k", seed, 0, tmp_path / f"{stage}{seed}"))
         write_predictions(needs[-1].test_file("t"), ["p", "q"], task.outputs, np.array([value, [9.0] * len(b)]))
-    job = Job("learner", "k", 0, ALL, tmp_path, needs=tuple(needs))
+    job = Job("learner", "k", 0, REFIT_FOLD, tmp_path, dependencies=tuple(needs))
     assert pseudo_labels(job, "t", ["q", "p"], task)[1].tolist() == [label]
 
 
 def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxiliary_label() -> None:
     inputs, extra = pd.DataFrame({"x": [1.0, 2.0]}), np.array([False, True])
-    rows = Rows(["a", "b"], inputs, np.array([[1.0], [2.0]]), None, np.array([[5.0], [6.0]]), extra)
-    both = with_pseudo_labels(rows, Rows(["t"], pd.DataFrame({"x": [3.0]}), None), np.array([[9.0]]), 0.25)
+    rows = Dataset(["a", "b"], inputs, np.array([[1.0], [2.0]]), None, np.array([[5.0], [6.0]]), extra)
+    both = with_pseudo_labels(rows, Dataset(["t"], pd.DataFrame({"x": [3.0]}), None), np.array([[9.0]]), 0.25)
     assert both.ids == ["a", "b", "t"]
     table = np.c_[both.inputs["x"], both.y, both.weights, both.auxiliary, both.extra]
     assert np.array_equal(table, [[1, 1, 1, 5, 0], [2, 2, 1, 6, 1], [3, 9, 0.25, np.nan, 0]], equal_nan=True)
@@ -68,12 +68,12 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
     write_table(tmp_path / "more.csv", train.loc[[4]].assign(SMILES=train["SMILES"][4] + ".Br"))
     roles = {"extra_train": [{"file": "more.csv", "check_units": False}]}
     todo = made(tmp_path, tables=(train, test), competition=roles)
-    for job in todo.of("source"):
+    for job in todo.jobs_of_stage("source"):
         run_job(job, todo)
     held_out = read_folds(todo.paths.folds, [*train["id"], "extra0_2"])[4]
-    for job in todo.of("learner"):
+    for job in todo.jobs_of_stage("learner"):
         found = rows_of_job(job, todo)
-        ids, groups, division = found.train.ids, found.train.groups, found.context.division
+        ids, groups, division = found.train.ids, found.train.groups, found.context.fold_ids
         assert groups is not None and division is not None
         if job.fold == held_out:
             assert not {train["id"][4], "extra0_2"} & set(ids)
@@ -81,18 +81,18 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
         places = [ids.index(train["id"][4]), ids.index("extra0_2"), ids.index(test["id"][0])]
         assert len(set(groups[places])) == 1
         assert division[places].tolist() == [held_out] * 3
-        assert division[ids.index(test["id"][1])] == ALL
+        assert division[ids.index(test["id"][1])] == REFIT_FOLD
 
 
-def labels_of_test_rows(folder: Path, todo: Plan, fold: int, monkeypatch: pytest.MonkeyPatch) -> pd.Series:
+def labels_of_test_rows(folder: Path, todo: JobPlan, fold: int, monkeypatch: pytest.MonkeyPatch) -> pd.Series:
     """What the learner's job of a fold is told about the test rows, after all jobs of its source were trained."""
-    todo, learner = plan(todo.competition, load_stages(str(folder / "mixed.yaml")), todo.paths), Echo()
-    for job in todo.of("source"):
+    todo, learner = make_plan(todo.competition, load_stages(str(folder / "mixed.yaml")), todo.paths), Echo()
+    for job in todo.jobs_of_stage("source"):
         if not job.finished:
             run_job(job, todo)
     with monkeypatch.context() as patched:
         patched.setattr(run_job_module, "build_stage", lambda config, context: learner)
-        run_job(next(job for job in todo.of("learner") if job.fold == fold), todo)
+        run_job(next(job for job in todo.jobs_of_stage("learner") if job.fold == fold), todo)
     seen = learner.train
     assert seen.weights is not None
     is_test = seen.weights == 0.3
@@ -103,19 +103,21 @@ def labels_of_test_rows(folder: Path, todo: Plan, fold: int, monkeypatch: pytest
 def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path: Path, monkeypatch: Any) -> None:
     """Those of another fold's job and of the refit do change, or this test could not fail."""
     todo = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
-    before = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, ALL)}
+    before = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
     prepared = read_table(todo.paths.train)
     held_out = read_folds(todo.paths.folds, list(prepared["id"])) == 0
     write_table(todo.paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
-    after = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, ALL)}
+    after = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
     assert after[0].equals(before[0])
     assert (after[1] != before[1]).any()
-    assert (after[ALL] != before[ALL]).any()
+    assert (after[REFIT_FOLD] != before[REFIT_FOLD]).any()
 
 
 def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path: Path) -> None:
     todo = made(tmp_path, {**SOURCE, "seeds": [0, 1], "final_fit": "both"}, {**LEARNER, "final_fit": "both"})
-    *folds, refit = [{(need.stage, need.seed, need.fold) for need in job.needs} for job in todo.of("learner")]
+    *folds, refit = [
+        {(need.stage, need.seed, need.fold) for need in job.dependencies} for job in todo.jobs_of_stage("learner")
+    ]
     assert folds == [{("source", 0, fold), ("source", 1, fold)} for fold in range(3)]
     assert refit == set.union(*folds) | {("learner", 0, fold) for fold in range(3)}
 
@@ -158,5 +160,5 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(tmp_
 def test_a_stage_that_cannot_label_is_refused_by_name(tmp_path: Path, of: str, source: dict[str, Any]) -> None:
     stages = {"source": source, "learner": {**LEARNER, "pseudo_labels": {"of": [of]}}, "other": SOURCE}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
-    with pytest.raises(ConfigError, match=rf"\(.*other\); found {of} \(of learner\)"):
+    with pytest.raises(ConfigError, match=rf"\(.*other\); got {of} \(of learner\)"):
         load_stages(str(path))

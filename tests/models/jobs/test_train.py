@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.dataset import Dataset, read_rows
 from competition.errors import DataError
-from competition.tables import Rows, read_rows
 from models.jobs import run_job as run_job_module
 from models.jobs.cache_jobs import cache_tasks, fill
-from models.jobs.folder import attempt_folder, read_failure
+from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.job_rows import read_tables
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import JobResult, Queue, Resources, Task, run
 from models.jobs.train import JobReporter, job_tasks, predict_jobs, train
 from models.stage import write_notes
-from models.training.machine import Card
+from models.training.hardware import Card
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, Echo, FakeProcesses, InlineExecutor, planned
 
@@ -110,10 +110,10 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     """Where a fold has a single label, the line says why there is no score."""
 
     class Noting(Echo):
-        def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
             write_notes(folder, ["9 of 40 texts are cut."])
 
-        def predict(self, rows: Rows, folder: Path) -> Any:
+        def predict(self, rows: Dataset, folder: Path) -> Any:
             return super().predict(rows, folder)[:, :1]
 
     monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Noting())
@@ -165,7 +165,7 @@ def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
     """A fold without a row of the rare class, whose F1 says nothing: -log(.75) for each row."""
 
     class Rare(Echo):
-        def predict(self, rows: Rows, folder: Path) -> Any:
+        def predict(self, rows: Dataset, folder: Path) -> Any:
             return np.full((len(rows), 1), 0.25)
 
     monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Rare())
@@ -183,7 +183,7 @@ def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_is_as
     train(todo, InlineExecutor())
     for job in todo.jobs:
         job.test_file(todo.test_key).unlink()
-    (refit,) = [job for job in todo.jobs if job.in_column]
+    (refit,) = [job for job in todo.jobs if job.predicts_test]
     assert predict_jobs(replace(todo, jobs=[refit]), InlineExecutor()) == todo.test_key
     assert [job.has_predicted(todo.test_key) for job in todo.jobs] == [False] * 3 + [True]
 

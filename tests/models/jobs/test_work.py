@@ -11,15 +11,15 @@ import pytest
 from pydantic import ValidationError
 from rdkit import Chem
 
+from competition.dataset import Dataset, read_rows
 from competition.files import read_json, read_table, sha256_of, write_json
 from competition.paths import Paths
-from competition.tables import Rows, read_rows
-from folds.table import read_folds
-from models.config import GnnStage
+from folds.fold_files import read_folds
 from models.jobs import run_job as run_job_module
-from models.jobs.folder import read_predictions, stage_oof, stage_test
-from models.jobs.plan import ALL
+from models.jobs.job_files import read_predictions, stage_oof, stage_test
+from models.jobs.plan import REFIT_FOLD
 from models.jobs.run_job import run_job
+from models.neural_config import GnnConfig
 from models.stages import trees
 from models.training import checkpoint
 from tests.conftest import mixed_tables
@@ -29,13 +29,13 @@ from tests.models.jobs.common import GNN, TREES, Echo, planned
 class Memoriser(Echo):
     """Knows the labels of every input it was fitted on, and the mean for any other."""
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         assert valid is None
         self.mean = np.nanmean(train.y, axis=0)
         labels = np.where(np.isnan(train.y), self.mean, train.y)
         self.known = dict(zip(train.inputs["SMILES"], labels, strict=True))
 
-    def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+    def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
         assert rows.y is None, "held-out rows come without labels"
         return np.array([self.known.get(smiles, self.mean) for smiles in rows.inputs["SMILES"]])
 
@@ -46,7 +46,7 @@ class Listening(Echo):
     def __init__(self) -> None:
         self.told: dict[str, list[str]] = {}
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         self.told[folder.name.split(".")[1]] = train.ids
 
 
@@ -99,7 +99,7 @@ def test_a_job_trains_on_other_folds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     stage = Listening()
     rows, folds, *_ = run_all(tmp_path, monkeypatch, stage, stages={"one": {"kind": "bert", "final_fit": "refit"}})
     assert list(stage.told) == ["fold_all", "fold_2", "fold_1", "fold_0"]
-    for fold, trains in zip((ALL, 2, 1, 0), stage.told.values(), strict=True):
+    for fold, trains in zip((REFIT_FOLD, 2, 1, 0), stage.told.values(), strict=True):
         assert trains == [name for name, of_row in zip(rows.ids, folds, strict=True) if of_row != fold]
     assert len(list(Paths("mixed").root.glob("models/one/*/seed_0/*/oof.parquet"))) == 3
 
@@ -132,7 +132,7 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, 
 
 def test_an_epoch_chosen_on_the_held_out_fold_and_a_refit_contradict_each_other() -> None:
     with pytest.raises(ValidationError, match="a refit on all rows has no held-out fold"):
-        GnnStage(kind="gnn", keep="best_on_held_out", final_fit="both")
+        GnnConfig(kind="gnn", keep="best_on_held_out", final_fit="both")
 
 
 @pytest.mark.parametrize("final_fit", ["folds", "both"])
@@ -142,7 +142,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     gnn = {**GNN, "epochs": 4, "batch_size": 16, "pooler_dropout": 0.2, "final_fit": final_fit}
     todo = planned(tmp_path, stages={"graph": gnn})
     job = todo.jobs[-1]
-    assert (job.fold == ALL) is (final_fit == "both")
+    assert (job.fold == REFIT_FOLD) is (final_fit == "both")
     steps: list[int] = []
 
     def run(stop_at: int | None = None) -> dict[str, str]:
@@ -173,7 +173,7 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(tmp_path: Path, monkeyp
     lengths: list[int] = []
 
     class Lengths(Echo):
-        def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+        def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
             lengths.append(len(rows))
             return super().predict(rows, folder)
 
@@ -181,7 +181,7 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(tmp_path: Path, monkeyp
     monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Lengths())
     todo, ids = planned(tmp_path), [f"r{i}" for i in range(10)]
     job = replace(todo.jobs[0], folder=tmp_path / "job")
-    run_job_module.predict_test(job, todo, Rows(ids, pd.DataFrame(index=range(10)), None))
+    run_job_module.predict_test(job, todo, Dataset(ids, pd.DataFrame(index=range(10)), None))
     assert lengths == [4, 4, 2]
     numbers = np.arange(10)[:, None] * [1.0, -1.0]
     assert np.array_equal(read_predictions(job.test_file(todo.test_key), ids, ["lumo", "mu"]), numbers)

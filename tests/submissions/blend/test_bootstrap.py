@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from competition.metrics import METRICS, Metric, named_metric
+from competition.metrics import METRICS, Metric, get_metric
 from competition.types import ProblemType
 from submissions.blend import bootstrap
 from submissions.blend.bootstrap import bootstrap_scores
@@ -64,7 +64,7 @@ def made_up_of(metric: Metric, problem_type: str, n: int) -> tuple[np.ndarray, d
 def test_the_fast_form_equals_the_plain_one_whatever_the_size_of_the_parts(
     name: str, problem_type: ProblemType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metric = named_metric(name, problem_type)
+    metric = get_metric(name, problem_type)
     assert metric is not None
     y, y_pred = made_up_of(metric, problem_type, 90)
     scores = bootstrap_scores(metric, y, y_pred, np.arange(90) // 3, 30, seed=4)

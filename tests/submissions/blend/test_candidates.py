@@ -12,20 +12,28 @@ from sklearn.linear_model import Ridge
 from competition.metrics import METRICS, Metric
 from competition.paths import PROJECT
 from submissions.blend import convex
-from submissions.blend.candidates import CANDIDATES, OF_NUMBERS, PENALTIES, Blend, Candidate, Linear, candidate
+from submissions.blend.candidates import (
+    CANDIDATES,
+    PENALTIES,
+    REGRESSION_CANDIDATES,
+    Blend,
+    Candidate,
+    Linear,
+    candidate,
+)
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
-from submissions.blend.problem import NONE, Matrices
-from submissions.blend.stored import from_json, to_json
+from submissions.blend.serialization import from_json, to_json
+from submissions.blend.weight_problem import NO_FOLDS, BlendData
 from tests.submissions.fakes import columns_like
 
-BLENDS = [name for name in OF_NUMBERS if isinstance(CANDIDATES[name], Linear)]
+BLENDS = [name for name in REGRESSION_CANDIDATES if isinstance(CANDIDATES[name], Linear)]
 CONVEX = ["best_single", "mean", "convex", "greedy", "optuna"]
 SUM_TO_ONE = [*CONVEX, "hill_climb"]
 
 
-def matrices(columns: np.ndarray, y: np.ndarray, folds: np.ndarray | None = None, metric: str = "rmse") -> Matrices:
+def matrices(columns: np.ndarray, y: np.ndarray, folds: np.ndarray | None = None, metric: str = "rmse") -> BlendData:
     folds = np.arange(len(y)) % 5 if folds is None else folds
-    return Matrices(columns[:, :, None], y[:, None], folds, METRICS[metric], weight_trials=12)
+    return BlendData(columns[:, :, None], y[:, None], folds, METRICS[metric], weight_trials=12)
 
 
 def fit(name: str, columns: np.ndarray, y: np.ndarray, folds: np.ndarray | None = None, metric: str = "rmse") -> Blend:
@@ -106,7 +114,7 @@ def test_weights_are_of_their_kind_and_neither_the_exact_ones_nor_optuna_from_th
         for name, blend in found.items():
             assert blend.weights.sum() == pytest.approx(1, abs=1e-12)
             assert name == "hill_climb" or (blend.weights >= 0).all()
-        of = {name: sign * score.one(y, predict(found[name], columns)) for name in CONVEX}
+        of = {name: sign * score.score_column(y, predict(found[name], columns)) for name in CONVEX}
         assert of["convex"] >= max(of.values()) - 1e-8 or metric in ("spearman", "median_ae")
         assert of["optuna"] >= max(of["convex"], of["mean"]) - 1e-12
 
@@ -142,7 +150,7 @@ def test_absolute_error_weights_are_exact_where_only_rows_near_zero_are_in_the_p
     np.testing.assert_allclose(found[2], found[1], atol=1e-9)
 
 
-@pytest.mark.parametrize("name", OF_NUMBERS)
+@pytest.mark.parametrize("name", REGRESSION_CANDIDATES)
 @pytest.mark.parametrize("metric", ["rmse", "mae", "spearman"])
 def test_neither_the_order_of_columns_and_rows_nor_the_unit_changes_a_prediction(name: str, metric: str) -> None:
     columns, y, folds = columns_like("independent", 120, 4)
@@ -159,7 +167,7 @@ def test_neither_the_order_of_columns_and_rows_nor_the_unit_changes_a_prediction
 
 
 @pytest.mark.parametrize("metric", ["rmse", "mae"])
-@pytest.mark.parametrize("name", OF_NUMBERS)
+@pytest.mark.parametrize("name", REGRESSION_CANDIDATES)
 def test_equal_columns_give_finite_predictions_and_share_their_convex_weight(name: str, metric: str) -> None:
     columns, y, folds = columns_like("independent", 100, 2)
     for twins in (columns[:, [0, 0, 1]], columns[:, [0, 0]], np.column_stack([y, y]), np.ones((100, 2))):
@@ -190,7 +198,7 @@ def test_the_shrunk_ridge_is_the_formula_of_its_docstring_and_its_settings_are_b
 
     blend = CANDIDATES["shrunk_ridge"].fit(m)
     share, penalty = blend.settings[0]["towards_common"], blend.settings[0]["penalty"]
-    expected, intercept = by_hand(folds >= 0, NONE, share, penalty)
+    expected, intercept = by_hand(folds >= 0, NO_FOLDS, share, penalty)
     np.testing.assert_allclose(blend.weights[:, 0], expected, atol=1e-9)
     assert blend.intercept[0] == pytest.approx(intercept, abs=1e-9)
     found = across_folds(share, penalty)
@@ -204,7 +212,7 @@ def test_a_target_with_few_labels_is_drawn_to_the_weights_of_all_targets() -> No
     for rng in map(np.random.default_rng, range(6)):
         y, error = rng.normal(size=(400, 3)), rng.normal(size=(400, 3, 3)) * deviations[:, None]
         P, y = (y[:, None] + error) * units, np.where(np.arange(400)[:, None] < [400, 400, 20], y * units, np.nan)
-        m = Matrices(P, y, folds, METRICS["rmse"])
+        m = BlendData(P, y, folds, METRICS["rmse"])
         fits = [CANDIDATES["shrunk_ridge"].fit(each) for each in (m, replace(m, P=P[:, :, 2:], y=y[:, 2:]))]
         off.append([abs(each.weights[:, -1] - best).sum() for each in fits])
     together, alone = np.mean(off, axis=0)
@@ -223,7 +231,7 @@ def test_for_the_mae_the_settings_are_tuned_on_the_mae_and_two_fits_are_the_same
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", OF_NUMBERS)
+@pytest.mark.parametrize("name", REGRESSION_CANDIDATES)
 @pytest.mark.parametrize("metric", ["rmse", "mae", "kendall"])
 def test_rows_without_a_label_and_rows_of_fold_minus_one_are_left_out(name: str, metric: str) -> None:
     columns, y, folds = columns_like("independent", 100)
@@ -247,7 +255,7 @@ def test_a_metric_of_the_users_own_is_not_asked_about_one_of_several_targets(nam
     P, both = np.repeat(columns[:, :, None], 2, axis=2), np.column_stack([y, y])
     own = Metric("own.py:score", False, None, needs_all_targets)
     found, squares = (
-        CANDIDATES[name].fit(Matrices(P, both, folds, m, weight_trials=12)) for m in (own, METRICS["rmse"])
+        CANDIDATES[name].fit(BlendData(P, both, folds, m, weight_trials=12)) for m in (own, METRICS["rmse"])
     )
     np.testing.assert_array_equal(found.weights, squares.weights)
 
@@ -258,7 +266,7 @@ def test_a_metric_of_the_users_own_is_tuned_on_where_there_is_one_target() -> No
         return float(np.mean(np.abs(y_true - y_pred) ** 0.5))
 
     columns, y, folds = columns_like("independent", 100)
-    m = Matrices(columns[:, :, None], y[:, None], folds, Metric("own", False, None, score), weight_trials=12)
+    m = BlendData(columns[:, :, None], y[:, None], folds, Metric("own", False, None, score), weight_trials=12)
     of = {name: score(m.y, CANDIDATES[name].fit(m).predict(m.P)) for name in ("convex", "optuna", "mean")}
     assert of["optuna"] < min(of["convex"], of["mean"]) + 1e-12 and of["convex"] != of["mean"]
 
@@ -313,9 +321,9 @@ def test_the_level_2_model_of_the_page_on_ensembling_is_a_candidate_that_is_read
 # One vector of weights for all targets
 
 
-def shared(parts: list[tuple[np.ndarray, np.ndarray]], folds: np.ndarray, metric: str = "rmse") -> Matrices:
+def shared(parts: list[tuple[np.ndarray, np.ndarray]], folds: np.ndarray, metric: str = "rmse") -> BlendData:
     P, y = np.stack([columns for columns, _ in parts], axis=2), np.column_stack([labels for _, labels in parts])
-    return Matrices(P, y, folds, METRICS[metric], "shared", trials=40, weight_trials=12)
+    return BlendData(P, y, folds, METRICS[metric], "shared", trials=40, weight_trials=12)
 
 
 def test_targets_that_want_opposite_weights_meet_in_the_middle_and_each_counts_the_same() -> None:
@@ -335,7 +343,7 @@ def test_targets_that_want_opposite_weights_meet_in_the_middle_and_each_counts_t
 def test_equal_targets_share_what_each_would_have_alone_and_one_without_a_label_stops_no_other(name: str) -> None:
     columns, y, folds = columns_like("independent", 100)
     of_fold_0 = np.where(folds == 0, y, np.nan)
-    for other, without in ((y, NONE), (of_fold_0, frozenset({0}))):
+    for other, without in ((y, NO_FOLDS), (of_fold_0, frozenset({0}))):
         alone = CANDIDATES[name].fit(matrices(columns, y, folds, "r2"), without)
         found = CANDIDATES[name].fit(shared([(columns, y), (columns, other)], folds, "r2"), without)
         np.testing.assert_allclose(found.weights[:, 0], alone.weights[:, 0], atol=1e-9)

@@ -12,15 +12,15 @@ from scipy.special import expit, logsumexp, softmax
 
 from competition.errors import ConfigError
 from competition.metrics import METRICS
-from submissions.blend.candidates import ALWAYS_OF_CLASSES, CANDIDATES, OF_CLASSES, Candidate, Linear, convex
-from submissions.blend.crossfit import cross_fit, cross_fitted
-from submissions.blend.logits import LEAST, PENALTIES, TOWARDS_ONE
-from submissions.blend.problem import Matrices
+from submissions.blend.candidates import ALWAYS_CLASSES, CANDIDATES, CLASS_CANDIDATES, Candidate, Linear, convex
+from submissions.blend.cross_fitting import cross_fit, cross_fitted
+from submissions.blend.logits import PENALTIES, PROBABILITY_EPSILON, PULL_TO_ONE
+from submissions.blend.weight_problem import BlendData
 from submissions.config import load_config
 from submissions.selection import candidates_of
 from tests.submissions.fakes import fake_classes
 
-BLENDS = [name for name in OF_CLASSES if isinstance(CANDIDATES[name], Linear)]
+BLENDS = [name for name in CLASS_CANDIDATES if isinstance(CANDIDATES[name], Linear)]
 CLASSES = {"binary": 1, "multiclass": 3}
 
 
@@ -34,13 +34,13 @@ def like(problem_type: str, n: int = 400, n_columns: int = 3, seed: int = 0) -> 
     return softmax(noisy, axis=2), (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)[:, None].astype(float)
 
 
-def matrices(P: np.ndarray, y: np.ndarray, metric: str = "log_loss", **others: object) -> Matrices:
+def matrices(P: np.ndarray, y: np.ndarray, metric: str = "log_loss", **others: object) -> BlendData:
     folds = np.arange(len(y)) % 5
-    return Matrices(P, y, folds, METRICS[metric], weight_trials=8, has_probabilities=True, **others)  # type: ignore
+    return BlendData(P, y, folds, METRICS[metric], weight_trials=8, has_probabilities=True, **others)  # type: ignore
 
 
 def log_loss_of(w: np.ndarray, P: np.ndarray, y: np.ndarray) -> float:
-    clipped = np.clip(P, LEAST, 1 - LEAST)
+    clipped = np.clip(P, PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON)
     of_classes = np.log(clipped) if P.shape[2] > 1 else np.log(np.dstack([1 - clipped, clipped]))
     sums = np.einsum("nck,c->nk", of_classes, w)
     return float(np.mean(logsumexp(sums, axis=1) - sums[np.arange(len(y)), y[:, 0].astype(int)]))
@@ -57,7 +57,7 @@ def test_the_weights_of_logits_are_those_of_a_general_optimiser_and_the_penalty_
     for penalty, w in zip(PENALTIES, m.problems[0].log_loss_weights, strict=True):
         best = minimize(
             lambda w: log_loss_of(w, P[:, order], y) + penalty * ((w - start) ** 2).sum()  # noqa: B023
-            + TOWARDS_ONE / 300 * (w.sum() - 1) ** 2,
+            + PULL_TO_ONE / 300 * (w.sum() - 1) ** 2,
             np.full(4, 0.25), bounds=[(0, None)] * 4, options={"ftol": 1e-15, "gtol": 1e-9},
         )  # fmt: skip
         np.testing.assert_allclose(w, best.x, atol=1e-4)
@@ -97,7 +97,7 @@ def test_the_convex_blend_of_probabilities_has_the_least_brier_score() -> None:
 
 @pytest.mark.parametrize("problem_type", CLASSES)
 @pytest.mark.parametrize("metric", ["log_loss", "brier", "roc_auc", "f1_macro"])
-@pytest.mark.parametrize("name", OF_CLASSES)
+@pytest.mark.parametrize("name", CLASS_CANDIDATES)
 def test_every_candidate_predicts_probabilities_whatever_the_order_of_columns_and_rows(
     name: str, metric: str, problem_type: str
 ) -> None:
@@ -113,7 +113,7 @@ def test_every_candidate_predicts_probabilities_whatever_the_order_of_columns_an
 
 
 @pytest.mark.parametrize("problem_type", CLASSES)
-@pytest.mark.parametrize("name", OF_CLASSES)
+@pytest.mark.parametrize("name", CLASS_CANDIDATES)
 @pytest.mark.filterwarnings("error")
 def test_extremes_are_finite_and_silent(name: str, problem_type: str) -> None:
     P, y = like(problem_type, 100)
@@ -220,5 +220,5 @@ def test_the_default_and_the_candidates_follow_the_kind_of_the_metric(tmp_path: 
         run = SimpleNamespace(config=load_config(str(fake_classes(tmp_path, problem_type, metric))))
         assert (run.config.default_blend, run.config.postprocess) == ("shrunk_logits", [])
         more = ["mean_of_ranks"] if metric == "roc_auc" else []
-        assert candidates_of(run, matrices(*like(problem_type), metric)) == [*ALWAYS_OF_CLASSES, *more]
+        assert candidates_of(run, matrices(*like(problem_type), metric)) == [*ALWAYS_CLASSES, *more]
     assert load_config(str(fake_classes(tmp_path, "ordinal", "mcc"))).default_blend == "shrunk_ridge"

@@ -9,15 +9,15 @@ import pytest
 
 from competition.metrics import Metric
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.crossfit import cross_fit
-from submissions.blend.postprocess import STEPS, Chain, apply_steps, choose_steps, fit_steps, stored_steps
-from submissions.blend.stored import storable
+from submissions.blend.cross_fitting import cross_fit
+from submissions.blend.postprocess import STEPS, PostprocessChain, apply_steps, choose_steps, fit_steps, saved_steps
+from submissions.blend.serialization import serializable
 from submissions.selection import cross_fit_procedure
-from tests.submissions.blend.test_crossfit import matrices, rule
+from tests.submissions.blend.test_cross_fitting import matrices, rule
 from tests.submissions.fakes import columns_like
 
 
-@storable
+@serializable
 @dataclasses.dataclass(frozen=True)
 class Shift:
     """A step that every label moves."""
@@ -47,12 +47,12 @@ def test_each_step_is_fitted_on_what_the_one_before_it_makes() -> None:
     assert fit_steps(NAMES, np.zeros(3), np.full(3, np.nan)) == {}  # no label, nothing to fit
 
 
-def chain_of(y_pred: np.ndarray, y: np.ndarray, names: list[str] = NAMES, metric: str = "rmse") -> Chain:
+def chain_of(y_pred: np.ndarray, y: np.ndarray, names: list[str] = NAMES, metric: str = "rmse") -> PostprocessChain:
     folds = np.arange(len(y)) % 5
     return choose_steps(rule(y, folds, metric), names, y_pred[:, None], folds >= 0)
 
 
-def kept(chain: Chain) -> list[str]:
+def kept(chain: PostprocessChain) -> list[str]:
     return [tried.step for tried in chain.tried[0] if tried.kept]
 
 
@@ -111,7 +111,7 @@ def test_targets_have_steps_of_their_own_and_missing_labels_are_left_out() -> No
     assert [[tried.kept for tried in of_target] for of_target in found.tried] == [[False], [True]]
     known = ~np.isnan(y[:, 1])
     judged = rule(y[known, 1], folds[known])
-    alone = choose_steps(judged, ["shift"], y_pred[known, 1:], judged.scored)
+    alone = choose_steps(judged, ["shift"], y_pred[known, 1:], judged.has_fold)
     assert found.tried[1][0].stored()["fitted"] == alone.tried[0][0].stored()["fitted"]
 
 
@@ -172,5 +172,5 @@ def test_a_step_of_the_users_own_is_tried_like_ours(tmp_path: Path) -> None:
     np.testing.assert_allclose(chain.apply(np.array([[9.0]])), [[4.0]])
     stored = json.loads(json.dumps([tried.stored() for tried in chain.tried[0]]))
     assert stored[1]["step"] == "mine.py:root"  # no folder of this machine
-    steps = stored_steps(stored, {"mine.py:root": named})
+    steps = saved_steps(stored, {"mine.py:root": named})
     np.testing.assert_allclose(apply_steps(steps, np.array([9.0])), [4.0])

@@ -9,12 +9,12 @@ import pytest
 from competition.metrics import METRICS
 from submissions.blend import stacks
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.crossfit import cross_fit, cross_fitted, decide
+from submissions.blend.cross_fitting import cross_fit, cross_fitted, select_candidate
 from submissions.blend.logits import probabilities
-from submissions.blend.problem import Matrices
+from submissions.blend.serialization import from_json, to_json
 from submissions.blend.stacks import Stacked
-from submissions.blend.stored import from_json, to_json
-from tests.submissions.blend.test_crossfit import matrices, rule
+from submissions.blend.weight_problem import BlendData
+from tests.submissions.blend.test_cross_fitting import matrices, rule
 from tests.submissions.fakes import columns_like
 
 DEFAULT = CANDIDATES["shrunk_ridge"]
@@ -25,7 +25,7 @@ def test_the_stack_is_chosen_where_labels_bend_with_the_columns_and_not_where_th
     for labels, chosen in ((y, "shrunk_ridge"), (y + 2 * np.abs(y), "stack")):
         m = matrices(columns, labels, folds)
         found = {"shrunk_ridge": cross_fit(DEFAULT, m), "stack": cross_fit(Stacked(DEFAULT), m)}
-        assert decide(rule(labels, folds), found)[0] == chosen
+        assert select_candidate(rule(labels, folds), found)[0] == chosen
 
 
 @pytest.mark.parametrize("problem_type", ["regression", "binary", "multiclass"])
@@ -69,7 +69,7 @@ def test_trees_see_the_columns_of_other_targets_in_whatever_order() -> None:
     rng = np.random.default_rng(0)
     truth, order = rng.normal(size=(500, 2)), [2, 0, 1]
     P, y = truth[:, None] + 0.3 * rng.normal(size=(500, 3, 2)), truth + np.abs(truth[:, ::-1]) * [1, 0]
-    m = Matrices(P, y, rng.permutation(np.arange(500) % 5), METRICS["rmse"], trials=8)
+    m = BlendData(P, y, rng.permutation(np.arange(500) % 5), METRICS["rmse"], trials=8)
     blend, stack = (cross_fitted(each, m) for each in (DEFAULT, Stacked(DEFAULT)))
     errors = [METRICS["rmse"](y[:, :1], y_pred[:, :1]) for y_pred in (blend, stack)]
     assert errors[1] < 0.9 * errors[0]
@@ -80,7 +80,7 @@ def test_trees_see_the_columns_of_other_targets_in_whatever_order() -> None:
 # Classes: trees that start from the logits of the blend
 
 
-def classes(problem_type: str, bent: bool = True, n: int = 600) -> Matrices:
+def classes(problem_type: str, bent: bool = True, n: int = 600) -> BlendData:
     """Columns that know the logits of three classes, or of two, and where `bent` something else of the first."""
     rng, k = np.random.default_rng(3), 3 if problem_type == "multiclass" else 1
     truth = rng.normal(size=(n, k))
@@ -91,7 +91,7 @@ def classes(problem_type: str, bent: bool = True, n: int = 600) -> Matrices:
     else:
         P, y = probabilities(P, "softmax"), (truth + rng.gumbel(size=(n, k))).argmax(axis=1)[:, None].astype(float)
     folds = rng.permutation(np.arange(n) % 5)
-    return Matrices(P, y, folds, METRICS["log_loss"], trials=8, has_probabilities=True)
+    return BlendData(P, y, folds, METRICS["log_loss"], trials=8, has_probabilities=True)
 
 
 @pytest.mark.parametrize("problem_type", ["binary", "multiclass"])

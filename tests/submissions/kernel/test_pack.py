@@ -63,7 +63,7 @@ def test_a_second_bundle_is_the_same_whatever_was_done_to_the_first(
 def test_what_prediction_does_not_read_stays_at_home(work: Paths) -> None:
     bundle = work.kernel.bundle
     assert bundle.requirements.read_text().split("==")[0] == SHIPPED
-    outside = ("code/tests", "code/competition/data", "code/docs")
+    outside = ("code/tests", "code/competition/data/", "code/docs")
     assert not [name for name in contents_of(bundle) if name.startswith(outside)]
     jobs = [path.parent for path in bundle.work.rglob("report.json")]
     assert sorted(job.name for job in jobs if "refit" in job.parts) == ["fold_all"]
@@ -137,7 +137,7 @@ def to_train(folder: Path, **sections: Any) -> Path:
 
 
 def build_training(path: Path) -> Bundle:
-    return pack.build(Paths.of(str(path)), load_config(str(path)), "me", None).bundle
+    return pack.build(Paths.for_competition(str(path)), load_config(str(path)), "me", None).bundle
 
 
 def settings_of(bundle: Bundle) -> dict[str, Any]:

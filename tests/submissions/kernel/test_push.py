@@ -21,7 +21,7 @@ DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 
 def packed(run: str = "1", training: bool = False) -> Paths:
     """The least folder of a bundle and its notebook."""
-    paths = Paths.of("tides")
+    paths = Paths.for_competition("tides")
     kernel, purpose = (paths.training_kernel, "training") if training else (paths.kernel, "prediction")
     write_json(kernel.bundle.code / "deep" / "x.json", {})
     write_json(kernel.bundle.manifest, {"run": run})

@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def paths(done: Path) -> Paths:
     """The products of a finished run of a competition that is on Kaggle."""
     with_setting(done, "competition", kaggle="tides")
-    return Paths.of(str(done))
+    return Paths.for_competition(str(done))
 
 
 def one(name: str, day: int = 1, **fields: object) -> Submission:

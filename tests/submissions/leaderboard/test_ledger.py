@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from competition.errors import ConfigError
-from submissions.leaderboard.ledger import named, read, write
+from submissions.leaderboard.ledger import find_submission, read, write
 from tests.submissions.leaderboard.conftest import one
 
 
@@ -26,9 +26,9 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     mine = path.read_text().replace("submission,", "mine,submission,", 1).replace("\ne12345", "\n,e12345")
     mine = mine.replace("\nfedcba", "\n7,fedcba").replace("\n", "\r\n")  # saved by a spreadsheet, with one more column
     path.write_bytes(b"\xef\xbb\xbf" + mine.encode())
-    assert read(path)[1] == full == named(full.submission, read(path))
+    assert read(path)[1] == full == find_submission(full.submission, read(path))
     with pytest.raises(ConfigError, match="no submission 'x'; the ledger has e12345, "):
-        named("x", read(path))
+        find_submission("x", read(path))
 
 
 def test_damaged_cells_are_named(tmp_path: Path) -> None:

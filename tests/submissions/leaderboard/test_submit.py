@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from competition import command
+from competition import cli
 from competition.files import read_json, read_table, sha256_of, write_json, write_table
 from competition.metrics import METRICS
 from competition.paths import Paths
@@ -33,7 +33,7 @@ def submitted(
         monkeypatch.setattr(sys, "argv", ["submit", str(tmp_path / "mixed.yaml"), *options])
         status = 0
         try:
-            command.run(submit.main)
+            cli.run(submit.main)
         except SystemExit as end:
             status = int(end.code or 0)
         said.append("".join(capsys.readouterr()))

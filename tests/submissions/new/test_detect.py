@@ -9,7 +9,7 @@ import pytest
 
 from competition.errors import DataError
 from competition.files import write_table
-from submissions.new.detect import Column, Found, classify, counts_rows, detect, is_reaction
+from submissions.new.detect import Column, DetectedTables, classify, counts_rows, detect, is_reaction
 
 ALKANES = ["C" * k for k in range(1, 21)]
 RINGS = [f"{'C' * k}c1ccccc1" for k in range(20)]
@@ -83,7 +83,9 @@ OTHER_NAME = {"id": ["e", "f"], "prediction": [0, 0]}
 Z = {"z": [1, 2, 3, 5]}
 
 
-def find(folder: Path, train: dict[str, Any], test: dict[str, Any], sample: dict[str, Any], **named: Any) -> Found:
+def find(
+    folder: Path, train: dict[str, Any], test: dict[str, Any], sample: dict[str, Any], **named: Any
+) -> DetectedTables:
     files = [folder / f"{name}.csv" for name in ("train", "test", "sample")]
     for file, columns in zip(files, (train, test, sample), strict=True):
         write_table(file, pd.DataFrame(columns))

@@ -11,7 +11,7 @@ from competition import paths
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.files import write_table
 from competition.prepare import prepare
-from folds.splitters import divide
+from folds.splitters import assign_folds
 from submissions.config import load_config
 from submissions.new import __main__ as new
 from tests.submissions.made_up import make, smiles, write, write_labels, write_tables
@@ -67,7 +67,7 @@ def test_odd_names_read_back_and_what_was_found_guessed_and_left_out_is_printed(
     assert (competition.numeric, competition.categorical, competition.smiles) == (ODD[::2], ODD[1::2], ["on: mol"])
     assert r'"line\nend"' in text  # on one line, which every YAML reader takes
     assert competition.group == ("cluster" if "--group" in options else None)
-    assert divide(config.folds, prepare(competition).train, competition, 0)[0].shape == (60,)
+    assert assign_folds(config.folds, prepare(competition).train, competition, 0)[0].shape == (60,)
     for words in (
         "GUESS, by order: in the sample off is no, 0 is score: [a], {b}",
         "left out: (no name): has no name",

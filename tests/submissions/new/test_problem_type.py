@@ -7,13 +7,13 @@ import pytest
 
 from competition.errors import DataError
 from submissions.new.detect import detect
-from submissions.new.problem_type import Problem, choose_problem
+from submissions.new.problem_type import ProblemGuess, choose_problem
 from tests.submissions.made_up import files_in, write_labels
 
 NUMBER = [k / 7 for k in range(80)]
 
 
-def problem(folder: Path, labels: Any, sample: Any = 0, **named: Any) -> Problem:
+def problem(folder: Path, labels: Any, sample: Any = 0, **named: Any) -> ProblemGuess:
     """Of one target `y` unless `labels` has several; `sample` is what stands in its cells."""
     labels = labels if isinstance(labels, dict) else {"y": labels}
     write_labels(folder, labels, sample if isinstance(sample, dict) else dict.fromkeys(labels, sample))

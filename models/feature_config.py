@@ -1,0 +1,210 @@
+"""Settings of the stages on features: LightGBM, CatBoost and scikit-learn.
+
+The module imports a library only to check its parameters.
+"""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+
+from competition.types import ProblemType
+from models.base_config import EncoderFeature, Feature, Share, StageConfig
+from models.estimators import build_estimator, require_valid_name
+from models.gpu_share import GpuShare
+
+
+class FeatureStage(StageConfig):
+    """Settings of every stage on features of molecules, TF-IDF of text, numbers and categories."""
+
+    extra_rows: Literal["train", "ignore"] = "train"
+    features: list[Feature | EncoderFeature] = Field(default=["morgan", "descriptors"], min_length=1)
+    """Features of each molecule column, concatenated. morgan: counts of circular environments of
+    radius 2. avalon: Avalon counts. erg: ErG fingerprint. maccs: MACCS keys. descriptors: RDKit
+    descriptors. maplight: morgan, avalon, erg and descriptors. `{encoder: minilm}`: pooled features
+    of a frozen encoder."""
+    n_bits: int = Field(default=1024, ge=64)
+    """morgan, avalon: length of the count vector."""
+    tfidf_features: int = Field(default=5000, ge=0)
+    """Maximum number of words and word pairs per text column; 0: ignore text columns."""
+    predicted_targets: Literal["all"] | list[str] = []
+    """Targets: their predictions become features for all other targets. Predictions for training
+    rows are out-of-fold predictions of inner folds. The number of fitted models grows by the number
+    of these folds."""
+    gpu: GpuShare = 0.0
+    """Share of a GPU for each job: trees are then grown on it, and an estimator can use it.
+    Features of frozen encoders are computed before the jobs, on a GPU if there is one, whatever
+    this setting is."""
+
+    @property
+    def encoders(self) -> list[EncoderFeature]:
+        """Frozen encoders that `features` contains."""
+        return [feature for feature in self.features if isinstance(feature, EncoderFeature)]
+
+
+RESERVED_PARAMETERS = (
+    "seed", "random_seed", "num_threads", "thread_count", "device_type", "device", "task_type", "devices", "boosting",
+    "num_iterations", "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric",
+    "custom_metric", "num_class", "classes_count", "class_names",
+)  # fmt: skip
+"""Parameters of LightGBM and CatBoost that the stage sets itself."""
+OBJECTIVE_ALIASES = ("objective", "objective_type", "app", "application", "loss", "loss_function")
+"""Names of the objective among the parameters of LightGBM and CatBoost."""
+
+
+class TreesConfig(FeatureStage):
+    """Settings of every stage of boosted trees, which fits one booster per target.
+
+    A subclass names the objectives and the parameters of its library.
+    """
+
+    binary_objectives: ClassVar[tuple[str, ...]]
+    """Objectives of the library that learn the probability of class 1, the default first."""
+    multiclass_objectives: ClassVar[tuple[str, ...]]
+    """Objectives of the library that learn a probability per class, the default first."""
+    learning_rate: PositiveFloat = 0.03
+    max_trees: PositiveInt = 2000
+    """Maximum number of trees."""
+    patience: PositiveInt = 100
+    """Early stopping: trees without improvement on the inner validation split."""
+    search_trials: int = Field(default=0, ge=0)
+    """Optuna trials per target, each on three inner folds of the training rows; 0: no tuning."""
+    parameters: dict[str, Any] = {}
+    """Parameters of the library, by its names. They include the objective (CatBoost:
+    loss_function), which then also decides the number of trees. Default objective: log loss for
+    classification; for regression the absolute error if the metric is made of absolute errors,
+    otherwise the squared error."""
+
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names of all parameters of the library. `parameters` rejects every other name."""
+        raise NotImplementedError(f"{cls.__name__} needs library_parameters")
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_parameters(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        for name in parameters:
+            if name in cls.model_fields or name in RESERVED_PARAMETERS:
+                raise ValueError(
+                    f"{name} is controlled by the stage: remove it from `parameters`, or set it as a stage setting"
+                )
+            require_valid_name(name, cls.library_parameters(), f"the library has no parameter {name!r}")
+        return parameters
+
+    @property
+    def objective(self) -> str | None:
+        """Objective in `parameters`, under any of its names, without its options (CatBoost:
+        `Huber:delta=1`).
+        """
+        objectives = [self.parameters[name] for name in OBJECTIVE_ALIASES if name in self.parameters]
+        return str(objectives[0]).partition(":")[0] if objectives else None
+
+    @property
+    def needs_raw_labels(self) -> bool:
+        """Whether the objective is defined for unscaled labels only, such as counts, and not for
+        standardised ones.
+        """
+        return str(self.objective).lower() in ("poisson", "gamma", "tweedie", "mape", "msle")
+
+    def objectives(self, problem_type: ProblemType) -> tuple[str, ...]:
+        """Return the classification objectives for a problem type, the default first; () for regression."""
+        if problem_type == "regression":
+            return ()
+        return self.multiclass_objectives if problem_type == "multiclass" else self.binary_objectives
+
+    def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
+        """Yield the errors of `StageConfig.config_errors`, and of an objective that does not fit
+        the problem type.
+        """
+        yield from super().config_errors(problem_type)
+        class_objectives = self.objectives(problem_type)
+        if not self.objective:
+            return
+        if class_objectives and self.objective not in class_objectives:
+            expected = f"problem type {problem_type} requires {' or '.join(class_objectives)}"
+        elif not class_objectives and self.objective in self.binary_objectives + self.multiclass_objectives:
+            expected = "regression requires a regression objective"
+        else:
+            return
+        yield f"parameters: the objective {self.objective} does not fit; {expected}"
+
+
+class LightgbmConfig(TreesConfig):
+    """Gradient-boosted decision trees, grown leaf by leaf, by LightGBM."""
+
+    binary_objectives = ("binary", "cross_entropy")
+    multiclass_objectives = ("multiclass", "softmax")
+    kind: Literal["lightgbm"]
+    num_leaves: int = Field(default=31, ge=2)
+    min_data_in_leaf: PositiveInt = 10
+    feature_fraction: Share = 0.3
+    bagging_fraction: Share = 0.8
+    lambda_l2: NonNegativeFloat = 1.0
+
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names and aliases of LightGBM's parameters; LightGBM itself ignores unknown names."""
+        from lightgbm.basic import _ConfigAliases
+
+        return set(_ConfigAliases._get_all_param_aliases())
+
+
+class CatboostConfig(TreesConfig):
+    """Gradient-boosted symmetric decision trees, by CatBoost."""
+
+    binary_objectives = ("Logloss", "CrossEntropy", "Focal")
+    multiclass_objectives = ("MultiClass",)
+    kind: Literal["catboost"]
+    features: list[Feature | EncoderFeature] = Field(default=["maplight"], min_length=1)
+    topics: int = Field(default=64, ge=2)
+    """Maximum number of components of a truncated SVD of the TF-IDF of all text columns together."""
+    learning_rate: PositiveFloat = 0.05
+    depth: int = Field(default=6, ge=1, le=16)
+    l2_leaf_reg: NonNegativeFloat = 3.0
+    random_strength: NonNegativeFloat = 1.0
+    """Noise on the scores of splits, against overfitting."""
+    rsm: Share = 0.3
+    """Share of the features that each split may use. On a GPU CatBoost cannot sample features and
+    uses all."""
+    subsample: Share = 0.8
+    """Share of the rows that each tree is fitted on."""
+
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names of CatBoost's parameters."""
+        from catboost import CatBoostClassifier
+
+        return set(inspect.signature(CatBoostClassifier).parameters)  # includes all of CatBoostRegressor
+
+
+class SklearnConfig(FeatureStage):
+    """An estimator with the interface of scikit-learn, on the same features as the trees, one per
+    target.
+
+    Most estimators are deterministic: more seeds do not change them.
+    """
+
+    kind: Literal["sklearn"]
+    estimator: str | None = None
+    """Name of a regressor of scikit-learn, or for classification of a classifier with
+    predict_proba; or the dotted name of an estimator of an installed package, such as
+    pytabkit.RealMLP_TD_Regressor. null: SVR or LogisticRegression."""
+    parameters: dict[str, Any] = {}
+    """Parameters of the estimator, by its names, where they differ from its defaults."""
+
+    def estimator_name(self, problem_type: ProblemType) -> str:
+        """Return the name of the estimator for a problem type."""
+        return self.estimator or ("SVR" if problem_type == "regression" else "LogisticRegression")
+
+    def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
+        """Yield the errors of `StageConfig.config_errors`, and of an estimator that cannot be built.
+
+        It may not exist, be of the other kind (regressor, classifier), or reject its parameters.
+        """
+        yield from super().config_errors(problem_type)
+        name = self.estimator_name(problem_type)
+        try:
+            build_estimator(name, self.parameters, seed=0, classes=problem_type != "regression")
+        except (ValueError, TypeError) as error:  # TypeError: its constructor has required arguments
+            yield f"estimator: {' '.join(str(error).split())} (this stage learns {problem_type})"

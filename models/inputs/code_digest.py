@@ -1,0 +1,84 @@
+"""Digests of code, which decide whether finished jobs and cached arrays are out of date.
+
+Comments and docstrings are not part of a digest.
+"""
+
+import ast
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+from competition.errors import ConfigError
+from competition.files import digest
+
+PROJECT = Path(__file__).parents[2]
+PACKAGES = ("models", "competition", "folds")
+"""Packages of this project with code that results depend on."""
+NOT_DIGESTED = {
+    "config", "base_config", "neural_config", "feature_config", "stage", "hardware", "code_digest", "weights", "errors",
+    "files", "paths", "durations", "loss_log", "tracking",
+}  # fmt: skip
+"""Modules that do not change a result. Settings and digests of weights are part of a job's key
+directly; the other modules read, write and report."""
+
+
+def code_digest_of(*files: Path) -> str:
+    """Return the digest of some modules and of the modules of this project that they import."""
+    return _digest(_with_imports(list(files)))
+
+
+def stage_code_digests(stage_file: Path, shared: Iterable[Path], without_imports: Iterable[Path]) -> tuple[str, str]:
+    """Return the digest of the module of a stage, and the digest of all other code that its result
+    depends on.
+
+    Args:
+        stage_file: the module. Its imports count as other code.
+        shared: more modules of the other code. Their imports count as well.
+        without_imports: more modules of the other code. Their imports do not count.
+    """
+    code = _with_imports([stage_file, *shared])
+    for path in without_imports:
+        code[path] = _parse(path.read_text(encoding="utf-8"))[0]
+    stage_code = code.pop(stage_file)
+    return _digest({stage_file: stage_code}), _digest(code)
+
+
+def _digest(code: dict[Path, str]) -> str:
+    return digest(sorted((path.name, text) for path, text in code.items()))
+
+
+def _with_imports(files: list[Path]) -> dict[Path, str]:
+    """Return the code of some modules and of the modules of this project that they import, by file.
+
+    Imports are followed from `files` and from all modules of the package `models`.
+    """
+    code: dict[Path, str] = {}
+    queue = list(files)
+    while queue:
+        path = queue.pop()
+        if path in code or not (path.exists() or path in files):
+            continue
+        try:
+            code[path], imports = _parse(path.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError) as error:
+            raise ConfigError(f"{path} cannot be read as Python: {error}. Correct the file, or its path.") from None
+        if path in files or path.is_relative_to(PROJECT / "models"):
+            queue += [PROJECT / name for name in imports if Path(name).stem not in NOT_DIGESTED]
+    return code
+
+
+@functools.cache
+def _parse(text: str) -> tuple[str, list[str]]:
+    """Return a module without comments and docstrings, and the files of this project that it may import.
+
+    Of `from a.b import c`, these are a/b.py and a/b/c.py; some of them do not exist.
+    """
+    tree = ast.parse(text)
+    imports = list[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
+            module = node.module.replace(".", "/")
+            imports += [f"{module}.py", *(f"{module}/{alias.name}.py" for alias in node.names)]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return ast.dump(tree), imports

@@ -1,0 +1,193 @@
+"""Feature blocks: the inputs of trees and of regressors, and of the head of a network.
+
+A block is a function from rows to a matrix with one row for each of them. Whatever a block fits, it
+fits on the training rows only, and writes it as JSON into the folder of the job.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from competition.dataset import Dataset
+from competition.errors import ConfigError, DataError
+from competition.files import read_json, write_json
+from competition.types import Array
+from models.base_config import StageConfig
+from models.inputs.features import stage_features
+from models.inputs.frozen_encoders import encoder_cache, text_encoders
+from models.inputs.text_template import SEPARATOR, read_template
+from models.inputs.weights import digest_of_weights, reads_graphs
+from models.neural_config import NeuralConfig
+from models.stage import Context, write_notes
+
+COLUMNS = "columns.json"
+ENCODERS = "encoders.json"
+STD_EPSILON = 1e-25
+"""Standard deviation at or below which a column is constant: smaller than in any unit, but larger
+than the rounding noise of a dead neuron."""
+MAX_STANDARDISED = 5.0
+"""Standard deviations from the mean at which a value is clipped, so that one outlier cannot
+outweigh all pooled features."""
+
+
+def molecule_block(rows: Dataset, config: StageConfig, context: Context) -> NDArray[np.float32]:
+    """Return the features of all molecule columns, (n_rows, n_features); NaN for an undefined feature."""
+    caches = stage_features(config, context)
+    blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
+    for column in context.smiles:
+        blocks += [np.concatenate(cache.load(rows.inputs[column])) for cache in caches]
+    return np.hstack(blocks)
+
+
+def numeric_block(rows: Dataset, context: Context) -> Array:
+    """Return the numeric columns and the user-defined features, (n_rows, n_numeric); NaN for a
+    missing number.
+    """
+    return rows.inputs[context.numeric].to_numpy(dtype=np.float64)
+
+
+def fit_encoders(train: Dataset, config: StageConfig, context: Context, folder: Path) -> None:
+    """Write the digests of a stage's frozen encoders, which prediction verifies, and a note on
+    truncated texts.
+
+    Raises:
+        ConfigError: most tokens are unknown to an encoder.
+    """
+    notes = list[str]()
+    for encoder in text_encoders(config):
+        template = read_template(encoder, context)
+        pooled = encoder_cache(encoder, context.cache).load(template.texts(train.inputs, SEPARATOR))
+        # Counts of each text: tokens, unknown tokens, and whether it was truncated.
+        counts = np.concatenate(pooled)[:, -3:].astype(np.int64)
+        n_tokens, n_unknown, n_cut = counts.sum(axis=0)
+        notes += template.notes(
+            encoder, unknown_share=n_unknown / n_tokens, n_cut=n_cut, n_texts=len(train), longest=counts[:, 0].max()
+        )
+    if notes:
+        write_notes(folder, notes)
+    if config.encoders:
+        write_json(folder / ENCODERS, [digest_of_weights(encoder.weights) for encoder in config.encoders])
+
+
+def encoder_block(rows: Dataset, config: StageConfig, context: Context, folder: Path) -> NDArray[np.float32]:
+    """Return the pooled features of the frozen text encoders, (n_rows, n_features).
+
+    The features of frozen message passing are in `molecule_block`.
+
+    Raises:
+        ConfigError: the files of an encoder have changed since training.
+    """
+    blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
+    trained_digests = read_json(folder / ENCODERS) if config.encoders else ()
+    for encoder, trained_digest in zip(config.encoders, trained_digests, strict=True):
+        cache = encoder_cache(encoder, context.cache)
+        # A run that predicts new rows does not plan its jobs again, so their keys cannot detect a change.
+        if cache.settings["weights"] != trained_digest:
+            raise ConfigError(
+                f"the files of the weights {encoder.weights!r} are not those that {folder} was trained with. "
+                "Restore them, or train again."
+            )
+        if not reads_graphs(encoder.weights):
+            texts = read_template(encoder, context).texts(rows.inputs, SEPARATOR)
+            blocks.append(np.concatenate(cache.load(texts))[:, :-3])
+    return np.hstack(blocks)
+
+
+def build_vectorizer(**settings: Any) -> TfidfVectorizer:
+    """Return an unfitted TF-IDF of words and word pairs."""
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
+
+
+def fit_tfidf(train: Dataset, max_features: int, context: Context) -> dict[str, dict[str, list[Any]]]:
+    """Fit the TF-IDF of each text column and return its "vocabulary" and "idf" by column.
+
+    Args:
+        train: training rows. A word counts if at least two of them contain it.
+        max_features: maximum number of words and word pairs per column, the most frequent first; 0:
+            no column is used.
+    """
+    fitted = {}
+    for name in context.text if max_features else ():
+        vectorizer = build_vectorizer(min_df=2, max_features=max_features)
+        try:
+            vectorizer.fit(train.inputs[name])
+        except ValueError:
+            raise DataError(
+                f"the text column {name!r} has no word that two training rows of a fold share; "
+                "remove it from competition.text, or the stage from stages."
+            ) from None
+        fitted[name] = {"vocabulary": vectorizer.get_feature_names_out().tolist(), "idf": vectorizer.idf_.tolist()}
+    return fitted
+
+
+def tfidf_block(rows: Dataset, fitted: dict[str, dict[str, list[Any]]]) -> sparse.csr_matrix:
+    """Return the TF-IDF of each text column that `fit_tfidf` fitted, (n_rows, n_words)."""
+    blocks = [sparse.csr_matrix((len(rows), 0), dtype=np.float32)]
+    for name, tfidf in fitted.items():
+        vectorizer = build_vectorizer(vocabulary=tfidf["vocabulary"])
+        vectorizer.idf_ = np.array(tfidf["idf"], dtype=np.float32)
+        blocks.append(vectorizer.transform(rows.inputs[name]))
+    return sparse.hstack(blocks, format="csr")
+
+
+def fit_categories(train: Dataset, columns: list[str]) -> dict[str, list[str]]:
+    """Return the sorted categories of each categorical column."""
+    return {name: sorted(set(train.inputs[name])) for name in columns}
+
+
+def category_block(rows: Dataset, categories: dict[str, list[str]]) -> NDArray[np.float32]:
+    """Return the index of each category, (n_rows, n_categorical); -1 for a category without training rows."""
+    blocks: list[Any] = [np.empty((len(rows), 0))]
+    for name, values in categories.items():
+        blocks.append(pd.Index(values).get_indexer(pd.Index(rows.inputs[name])))
+    return np.column_stack(blocks).astype(np.float32)
+
+
+def fit_columns(train: Dataset, config: NeuralConfig, context: Context, folder: Path) -> None:
+    """Fit and write the means, standard deviations and categories that `read_columns` uses."""
+    values = _numeric_values(train, config, context)
+    finite = np.ma.masked_invalid(values)
+    mean = finite.mean(axis=0).filled(0.0)  # 0 for a column without any number
+    std = finite.std(axis=0).filled(0.0)
+    is_varying = std > STD_EPSILON + 1e-9 * np.abs(mean)
+    scaling = {
+        "mean": mean.tolist(),
+        "scale": np.where(is_varying, std, 1.0).tolist(),
+        "gaps": np.isnan(values).any(axis=0).tolist(),
+        "categories": fit_categories(train, context.categorical if config.columns_before_head else []),
+    }
+    write_json(folder / COLUMNS, scaling)
+
+
+def read_columns(rows: Dataset, config: NeuralConfig, context: Context, folder: Path) -> NDArray[np.float32]:
+    """Return the columns that are concatenated with pooled features before the head of a network,
+    (n_rows, n_columns).
+
+    They are, in this order: standardised numbers and features, clipped, with the mean for missing
+    values; indicators of missing values, for columns with missing values in training; one-hot
+    categories, all zeros for an unseen category.
+
+    Args:
+        folder: folder that `fit_columns` wrote to.
+    """
+    scaling = read_json(folder / COLUMNS)
+    values = _numeric_values(rows, config, context)
+    standardised = (values - scaling["mean"]) / scaling["scale"]
+    clipped = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
+    has_gaps = np.array(scaling["gaps"], dtype=bool)
+    blocks: list[Any] = [np.nan_to_num(clipped), np.isnan(values)[:, has_gaps]]
+    codes = category_block(rows, scaling["categories"])
+    for i, categories in enumerate(scaling["categories"].values()):
+        blocks.append(codes[:, [i]] == range(len(categories)))
+    return np.hstack(blocks).astype(np.float32)
+
+
+def _numeric_values(rows: Dataset, config: NeuralConfig, context: Context) -> Array:
+    """Return numeric columns, if the settings use them, and molecule features, (n_rows, n_values)."""
+    numeric = numeric_block(rows, context) if config.columns_before_head else np.empty((len(rows), 0))
+    return np.hstack([numeric, molecule_block(rows, config, context)])

@@ -1,0 +1,101 @@
+"""Pooled features of frozen encoders of texts, and of frozen message passing on molecules.
+
+They are computed once, in batches, and cached on disk.
+"""
+
+import functools
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.base_config import EncoderFeature, StageConfig
+from models.inputs.cache import Array, Cache
+from models.inputs.text_template import SEPARATOR, reads_atoms
+from models.inputs.weights import digest_of_weights, reads_graphs
+
+SHARD_SIZE = 500  # texts, or molecules, that a worker reads at a time: some seconds of work
+BATCH_SIZE = 32  # texts of similar length, or molecules, per forward pass
+
+
+def encoder_cache(config: EncoderFeature, root: Path) -> Cache:
+    """Return the cache of `embed_texts` for each text, or of `embed_molecules` for each molecule."""
+    settings: dict[str, Any] = {"weights": digest_of_weights(config.weights)}
+    if reads_graphs(config.weights):
+        name = "message_passing"
+        settings["chemprop"] = metadata.version("chemprop")
+        compute = functools.partial(embed_molecules, config.weights)
+    else:
+        name = "embedding"
+        settings |= config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
+        settings |= {"atoms": reads_atoms(config), "transformers": metadata.version("transformers")}
+        compute = functools.partial(embed_texts, config)
+    return Cache(root, name, settings, compute, per_shard=SHARD_SIZE, gpu=True)
+
+
+def text_encoders(config: StageConfig) -> list[EncoderFeature]:
+    """Return the frozen encoders of a stage that read texts; the others read molecules."""
+    return [encoder for encoder in config.encoders if not reads_graphs(encoder.weights)]
+
+
+def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:
+    """Return pooled features and three counts of each text, (n_texts, 1, width + 3).
+
+    The counts are the number of tokens, the number of unknown tokens, and 1 if the text was
+    truncated, otherwise 0.
+    """
+    import torch
+
+    from models.inputs.encoders import pooled
+    from models.inputs.tokenization import encode, pad, separator_of
+
+    encoder, tokenizer = _load_encoder(config.model_dump_json())
+    separator = separator_of(tokenizer)
+    ids = []
+    counts = []
+    for text in texts:
+        (text_ids,), n_cut = encode(tokenizer, [text.replace(SEPARATOR, separator)], config.too_long)
+        ids.append(text_ids)
+        counts.append([len(text_ids), (text_ids == tokenizer.unk_token_id).sum(), n_cut])
+    by_length = np.argsort([len(text_ids) for text_ids in ids], kind="stable")
+    embeddings = list[Array]()
+    for indices in np.split(by_length, range(BATCH_SIZE, len(texts), BATCH_SIZE)):
+        batch = pad([ids[i] for i in indices], tokenizer.pad_token_id)
+        batch = {name: tensor.to(encoder.device) for name, tensor in batch.items()}
+        with torch.inference_mode():
+            embedding = pooled(encoder(**batch).last_hidden_state, batch["attention_mask"], config.pooling)
+        embeddings.append(embedding.cpu().numpy())
+    in_order = np.concatenate(embeddings)[np.argsort(by_length)]
+    return np.hstack([in_order, counts], dtype=np.float32)[:, None]
+
+
+@functools.lru_cache(maxsize=1)
+def _load_encoder(settings: str) -> tuple[Any, Any]:
+    """Return the encoder and the tokenizer of some settings (JSON). A worker keeps the latest ones."""
+    import torch
+
+    from models.inputs.encoders import pretrained
+
+    encoder, tokenizer = pretrained(EncoderFeature.model_validate_json(settings), rate=0.0)
+    return encoder.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def embed_molecules(weights: str, smiles: list[str]) -> Array:
+    """Return the mean of message passing over the atoms of each molecule, (n_molecules, 1, width).
+
+    The authors of CheMeleon compute its fingerprints in this way.
+    """
+    import torch
+
+    from models.inputs.graphs import atoms_mean, collate, graph_of, read_message_passing
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = read_message_passing(weights)[1].eval().to(device)
+    embeddings = list[Array]()
+    for start in range(0, len(smiles), BATCH_SIZE):
+        batch = collate([graph_of(text) for text in smiles[start : start + BATCH_SIZE]])
+        with torch.inference_mode():
+            embedding = atoms_mean(network, **{name: tensor.to(device) for name, tensor in batch.items()})
+        embeddings.append(embedding.cpu().numpy())
+    return np.concatenate(embeddings)[:, None]

@@ -1,0 +1,44 @@
+"""The caches that the jobs of a stage read. This module does not import torch, since the driver
+process uses it.
+"""
+
+from collections.abc import Sequence
+
+from competition.dataset import Dataset
+from models.base_config import StageConfig
+from models.inputs.cache import Cache
+from models.inputs.conformers import conformer_cache
+from models.inputs.features import stage_features
+from models.inputs.frozen_encoders import encoder_cache, text_encoders
+from models.inputs.text_template import SEPARATOR, read_template
+from models.neural_config import ConformerConfig
+from models.stage import Context
+
+
+def shared_caches(config: StageConfig, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
+    """Return the caches that the jobs of a stage read, each with the keys that it needs for the
+    rows of `tables`.
+
+    The keys are molecules or texts, sorted and unique. Caches are filled before the jobs start:
+    parallel jobs would compute the same arrays several times.
+    """
+    caches = [(cache, _molecules(context.smiles, tables)) for cache in stage_features(config, context)]
+    if isinstance(config, ConformerConfig):
+        conformers = conformer_cache(context.cache, **config.conformer_settings)
+        caches.append((conformers, _molecules(config.columns or context.smiles, tables)))
+    for encoder in text_encoders(config):
+        template = read_template(encoder, context)
+        texts = set[str]()
+        for rows in tables:
+            texts.update(template.texts(rows.inputs, SEPARATOR))
+        caches.append((encoder_cache(encoder, context.cache), sorted(texts)))
+    return caches
+
+
+def _molecules(columns: list[str], tables: Sequence[Dataset]) -> list[str]:
+    """Return the distinct SMILES of some columns, sorted."""
+    molecules = set[str]()
+    for rows in tables:
+        for column in columns:
+            molecules.update(rows.inputs[column])
+    return sorted(molecules)

@@ -1,0 +1,166 @@
+"""Tokenizers: of pretrained weights, for atoms of a SMILES, and word pieces that are trained on
+the training rows.
+
+Each is a fast tokenizer of transformers, which is saved as a `tokenizer.json`, so that a job's
+folder does not depend on the hub or on a package. Its `model_max_length` is the maximum input
+length of the stage.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerFast as Tokenizer
+
+from competition.errors import ConfigError, DataError
+from competition.types import Integers
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the workers
+
+SMILES_TOKEN = (
+    r"(\%\([0-9]{3}\)|\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\||\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$"
+    r"|\%[0-9]{2}|[0-9]|.)"
+)
+"""Atoms, bonds and ring closures. The last alternative, any other character, is an addition of this
+project.
+
+Source: Schwaller et al., Molecular Transformer, ACS Central Science 2019, as in the package rxnfp.
+"""
+
+ATOMS = pre_tokenizers.Split(tokenizers.Regex(SMILES_TOKEN), behavior="isolated")
+SPECIAL = {
+    "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
+}  # fmt: skip
+PAD, UNKNOWN, FIRST, SEPARATOR, _ = SPECIAL.values()
+Ids = Integers
+
+
+def encode(tokenizer: Tokenizer, texts: Iterable[str], too_long: str = "cut_end") -> tuple[list[Ids], int]:
+    """Return the token ids of each text, special tokens included, and the number of truncated texts.
+
+    Args:
+        tokenizer: its `model_max_length` is the maximum length.
+        texts: texts to encode.
+        too_long: "cut_end" or "cut_middle" to truncate, "error" to raise a DataError.
+    """
+    texts = list(texts)
+    longest = tokenizer.model_max_length
+    ids = tokenizer(texts, verbose=False)["input_ids"]
+    n_cut = sum(len(row) > longest for row in ids)
+    if n_cut and too_long == "error":
+        raise DataError(
+            f"{n_cut} of {len(ids)} texts have more than {longest} tokens, the longest has "
+            f"{max(map(len, ids))}; raise max_length as far as the encoder allows, or set too_long: cut_middle."
+        )
+    if n_cut and too_long == "cut_end":
+        ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
+    head = longest // 4  # Sun et al.: 128 of 512
+    ids = [row if len(row) <= longest else [*row[:head], *row[head - longest :]] for row in ids]
+    # Without special tokens, an empty text would have no token at all.
+    return [np.array(row or [tokenizer.pad_token_id or 0], dtype=np.int64) for row in ids], n_cut
+
+
+def unknown_share(tokenizer: Tokenizer, ids: list[Ids]) -> float:
+    """Return the share of the tokens that the vocabulary does not contain."""
+    return float((np.concatenate(ids) == tokenizer.unk_token_id).mean())
+
+
+def separator_of(tokenizer: Tokenizer) -> str:
+    """Return the text between two columns, which is the separator token of the tokenizer if it has one."""
+    return tokenizer.sep_token or tokenizer.eos_token or "\n"
+
+
+def pad(items: list[Ids], pad_id: int | None) -> dict[str, torch.Tensor]:
+    """Return padded token ids and the mask of real tokens, both (n_rows, longest of the batch)."""
+    ids = [torch.from_numpy(row) for row in items]
+    mask = [torch.ones_like(row) for row in ids]
+    return {"input_ids": pad_sequence(ids, True, pad_id or 0), "attention_mask": pad_sequence(mask, True)}
+
+
+def build_smiles_tokenizer(vocabulary: list[str]) -> Tokenizer:
+    """Return a tokenizer with one token per atom. Ids are positions in `vocabulary`, which needs
+    all special tokens.
+    """
+    missing = [token for token in (PAD, UNKNOWN, FIRST, SEPARATOR) if token not in vocabulary]
+    if missing:
+        raise ConfigError(f"tokens: smiles requires a vocab.txt with {', '.join(missing)}; set tokens: auto.")
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    return _tokenizer(models.WordLevel(vocab=ids, unk_token=UNKNOWN), None, ATOMS, ids)
+
+
+def train_smiles_tokenizer(texts: Iterable[str]) -> Tokenizer:
+    """Return a tokenizer with one token per atom, and a vocabulary of the tokens in `texts`."""
+    tokens = set[str]()
+    for text in texts:
+        tokens.update(token for token, _ in ATOMS.pre_tokenize_str(text))
+    return build_smiles_tokenizer([*SPECIAL.values(), *sorted(tokens - set(SPECIAL.values()))])
+
+
+def train_word_piece_tokenizer(texts: list[str], size: int, lowercase: bool) -> Tokenizer:
+    """Train a word-piece tokenizer (as BERT's) with at most `size` tokens. The same texts give the
+    same ids.
+
+    The trainer of the library numbers the pieces inside words in the order of a hash map, which
+    differs between processes, and breaks ties by these numbers. So the alphabet is passed to it as
+    special tokens, in a fixed order, and the tokenizer is then built from the vocabulary only.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)):
+            counts.update(word)
+    # A character takes two tokens, at the start of words and inside. Half of the vocabulary remains for pieces.
+    alphabet = sorted(counts, key=lambda character: (-counts[character], character))[: size // 4]
+    untrained = tokenizers.Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    untrained.normalizer = normalizer
+    untrained.pre_tokenizer = pre_tokenizer
+    untrained.train_from_iterator(
+        texts,
+        trainers.WordPieceTrainer(
+            vocab_size=size,
+            min_frequency=2,  # a piece seen once cannot be learned
+            show_progress=False,
+            special_tokens=[*SPECIAL.values(), *alphabet, *(f"##{character}" for character in alphabet)],
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+        ),
+    )
+    ids = untrained.get_vocab()
+    return _tokenizer(models.WordPiece(vocab=ids, unk_token=UNKNOWN), normalizer, pre_tokenizer, ids)
+
+
+def _tokenizer(model: Any, normalizer: Any, pre_tokenizer: Any, ids: dict[str, int]) -> Tokenizer:
+    """Return a tokenizer of transformers that puts texts between the first token and the separator."""
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.post_processor = processors.BertProcessing((SEPARATOR, ids[SEPARATOR]), (FIRST, ids[FIRST]))
+    return Tokenizer(tokenizer_object=tokenizer, **{name: token for name, token in SPECIAL.items() if token in ids})
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """Return the tokens of a vocab.txt, in the order of their ids."""
+    if not path.exists():
+        raise ConfigError("tokens: smiles requires weights with a vocab.txt; set tokens: auto for these.")
+    # str.splitlines would also split at rare characters that are tokens of a text vocabulary.
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Load the tokenizer in a folder of weights. The library `tokenizers` must be able to run it."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return Tokenizer(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
+    except Exception as error:  # the library raises many types of errors for unusable files
+        raise ConfigError(
+            f"AutoTokenizer cannot read the tokenizer of the weights; add tokenizer.json to their folder: {error}"
+        ) from None

@@ -1,0 +1,196 @@
+"""The folder of a job: worked on under another name, and published whole by one rename, or not at all.
+
+    seed_<s>/.fold_<k>/    of a worker that is at it, or was when it was killed or failed: checkpoints, progress.json,
+                           losses.csv, failed.json, traceback.txt
+    seed_<s>/fold_<k>/     published: weights, predictions, and report.json with sizes and sha256
+
+Predictions are Parquet tables with `id` and a column of float64 per output, joined on id into one table per stage.
+"""
+
+import io
+import shutil
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from competition.errors import DataError
+from competition.files import read_json, read_table, sha256_of, write_atomically, write_json
+from competition.types import Array, Integers
+from models.jobs.plan import REFIT_FOLD, REPORT, Job
+from models.jobs.progress import PROGRESS
+from models.jobs.scheduler import JobResult
+from models.training.hardware import machine
+
+CHECKPOINTS = "checkpoint*.pt"
+MAX_PREDICTION = 1e100
+"""Largest finite prediction: squares of larger ones overflow in scores and blends."""
+FAILURE, TRACEBACK = "failed.json", "traceback.txt"
+
+
+def attempt_folder(folder: Path) -> Path:
+    """Return the folder in which a job is worked at until it is published as `folder`."""
+    return folder.with_name(f".{folder.name}")
+
+
+def start_attempt(folder: Path) -> Path:
+    """Return the folder to work at a job in.
+
+    It holds nothing but what goes on from an earlier attempt: its checkpoints with the progress up to them, and the
+    record of its failure.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # without a report: a copy of it was cut short
+    attempt = attempt_folder(folder)
+    attempt.mkdir(parents=True, exist_ok=True)
+    kept = {FAILURE}
+    if checkpoints := list(attempt.glob(CHECKPOINTS)):
+        kept |= {PROGRESS, *(path.name for path in checkpoints)}
+    for path in attempt.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in kept:
+            path.unlink()
+    return attempt
+
+
+def clear_attempt(attempt: Path) -> None:
+    """Remove what only an unfinished job has."""
+    for path in [*attempt.glob(CHECKPOINTS), *(attempt / name for name in (PROGRESS, FAILURE, TRACEBACK))]:
+        path.unlink(missing_ok=True)
+
+
+def write_failure(folder: Path, result: JobResult, error: BaseException | None = None) -> JobResult:
+    """Keep how a job failed beside its checkpoints, in failed.json and traceback.txt; return the result with the log.
+
+    Args:
+        error: the exception; None for a worker that died, whose last words nobody has.
+    """
+    attempt = attempt_folder(folder)
+    earlier = read_failure(folder)
+    log = None
+    if error is not None:
+        try:
+            text = "".join(traceback.format_exception(error))
+        except BaseException:  # of a user's class, which cannot be printed
+            text = "".join(traceback.format_tb(error.__traceback__)) + result.error
+        log = attempt / TRACEBACK
+        write_atomically(log, text.encode("utf-8", "replace"))
+    record = {
+        "reason": result.reason,
+        "error": result.error,
+        "seconds": round(result.seconds, 1),
+        "attempts": earlier.get("attempts", 0) + 1,
+        "same_error_before": earlier.get("error") == result.error,
+        "machine": machine(),
+    }
+    write_json(attempt / FAILURE, record)
+    return replace(result, log=log)
+
+
+def read_failure(folder: Path) -> dict[str, Any]:
+    """Return the record of the last failure of an unfinished job; empty if it has not failed."""
+    path = attempt_folder(folder) / FAILURE
+    if not path.exists():
+        return {}
+    try:
+        record = dict(read_json(path, "reason", "error", "attempts"))
+        return {**record, "attempts": int(record["attempts"])}
+    except (DataError, TypeError, ValueError):
+        return {"reason": "error", "error": "its record is damaged", "attempts": 0}
+
+
+def recorded_failure(job: Job) -> JobResult:
+    """Return how a job that is not finished ended last; skipped if it has not failed."""
+    failure = read_failure(job.folder)
+    if not failure:
+        return JobResult(job.title, "skipped", "group", "not all of its jobs are finished")
+    log = attempt_folder(job.folder) / TRACEBACK
+    return JobResult(job.title, "failed", failure["reason"], failure["error"], log if log.exists() else None)
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Write report.json, last, with the size and digest of every other file.
+
+    The predictions for test tables are not in it, since more of them may follow.
+    """
+    files = {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name[0] != "." and "test" not in path.relative_to(folder).parts[:1]
+    }
+    write_json(folder / REPORT, {**report, "files": files})
+
+
+def verify_job(job: Job) -> dict[str, Any]:
+    """Report of a finished job; a DataError where one of its files is gone or is not as it was written."""
+    report: dict[str, Any] = read_json(job.folder / REPORT, "files", "seconds")
+    for name, expected in report["files"].items():
+        path = job.folder / name
+        if not path.is_file() or sha256_of(path) != expected["sha256"]:
+            raise DataError(
+                f"{path} {'has changed' if path.is_file() else 'is gone'} since the job wrote it; delete the folder "
+                f"{job.folder} to train it again."
+            )
+    return report
+
+
+def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Array) -> None:
+    """Write predictions (n_rows, n_outputs) with their ids; a DataError where one is not finite."""
+    bad = ~(np.abs(y_pred) <= MAX_PREDICTION).all(axis=1)  # NaN too
+    if bad.any():
+        raise DataError(
+            f"{path} would have {int(bad.sum())} predictions that are not finite, first of id {ids[bad.argmax()]!r}. "
+            "Lower the learning_rate of a neural stage, or change its precision or target_transform."
+        )
+    columns = {"id": pa.array(ids, pa.string())} | dict(zip(outputs, y_pred.astype(np.float64).T, strict=True))
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table(columns), buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:
+    """Predictions (n_rows, n_outputs) in the order of `ids`.
+
+    A DataError where the file is no table, an id is missing, doubled or foreign, or a value is not finite.
+    """
+    table = read_table(path)
+    found = table.set_index("id").reindex(columns=outputs).astype(float) if "id" in table else table
+    if sorted(found.index) != sorted(ids) or not np.isfinite(found.to_numpy()).all():
+        raise DataError(
+            f"{path} must name {len(ids)} ids once each, with finite {', '.join(outputs)}; delete {path.parent} and "
+            "run again."
+        )
+    return found.loc[ids].to_numpy()
+
+
+def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
+    """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_outputs); NaN where fold is -1."""
+    of_seed: dict[int, Array] = {}
+    for job in [job for job in jobs if job.fold != REFIT_FOLD]:
+        oof = of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
+        held_out = np.flatnonzero(folds == job.fold)
+        oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in held_out], outputs)
+    mean: Array = np.mean(list(of_seed.values()), axis=0)
+    if np.isnan(mean[folds >= 0]).any():
+        raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
+    return mean
+
+
+def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
+    """Test predictions of one stage, (n_rows, n_outputs), in the order of `ids`.
+
+    They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two (`final_fit`).
+    """
+    of_kind = [
+        [job for job in jobs if job.predicts_test and (job.fold == REFIT_FOLD) is refit] for refit in (False, True)
+    ]
+    return np.mean([mean_test(part, test_key, ids, outputs) for part in of_kind if part], axis=0)
+
+
+def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
+    """Mean test predictions of jobs, (n_rows, n_outputs), in the order of `ids`."""
+    return np.mean([read_predictions(job.test_file(test_key), ids, outputs) for job in jobs], axis=0)

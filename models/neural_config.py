@@ -1,0 +1,349 @@
+"""Settings of the neural stages and of their parts. This module imports no library of any stage.
+
+docs/stages.md and docs/evidence.md report the measurements that the defaults are based on.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool, model_validator
+
+from competition.config import StrictModel, UniqueList, UserCodeRef
+from competition.types import ProblemType
+from models.base_config import Feature, Share, StageConfig, TextStage, Width
+from models.gpu_share import GpuShare
+
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Mask = Annotated[float, Field(gt=0, lt=1)]
+
+
+class LinearHead(StrictModel):
+    """One linear layer on the pooled features."""
+
+    kind: Literal["linear"] = "linear"
+
+
+class MultiSampleHead(StrictModel):
+    """Multi-sample dropout: several dropout masks share one linear layer, and their losses are averaged."""
+
+    kind: Literal["multi_sample"]
+    samples: PositiveInt = 5
+    """Dropout masks per step."""
+    dropout: Mask | list[Mask] = 0.2
+    """Dropout rate of all masks, or a list with one rate per mask."""
+
+    @property
+    def rates(self) -> list[float]:
+        """Dropout rate of each mask."""
+        return self.dropout if isinstance(self.dropout, list) else [self.dropout] * self.samples
+
+    @model_validator(mode="after")
+    def _has_a_rate_per_sample(self) -> Self:
+        if len(self.rates) != self.samples:
+            raise ValueError(f"dropout must list one rate per sample ({self.samples}), got {len(self.rates)}")
+        return self
+
+
+LossName = Literal["mse", "mae", "huber", "bce", "cross_entropy"]
+CLASS_LOSSES = {"binary": "bce", "multilabel": "bce", "multiclass": "cross_entropy"}
+"""Problem type -> its loss on logits. All other losses are for standardised regression targets."""
+Schedule = Literal[
+    "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "warmup_stable_decay"
+]  # fmt: skip
+
+
+class NeuralConfig(StageConfig):
+    """Settings of every neural stage, which its training loop reads (`models/training/trainer.py`)."""
+
+    epochs: PositiveInt = 10
+    """Number of passes over the training rows."""
+    batch_size: PositiveInt = 32
+    """Rows per forward pass."""
+    accumulate: PositiveInt = 1
+    """Gradient accumulation: batches per optimizer step."""
+    learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate of the schedule."""
+    head_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of the layers after the backbone; null: the same as `learning_rate`."""
+    layer_decay: Share = 1.0
+    """Factor of the learning rate from one layer of the backbone to the layer below. The embeddings
+    have the lowest rate."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Weight decay of AdamW on weight matrices. Norms and biases are not decayed."""
+    schedule: Schedule = "linear"
+    """Shape of the learning rate after the warm-up."""
+    warmup: NonNegativeFloat = 0.06
+    """Length of the linear warm-up. Below 1: a share of all steps. From 1 on: a number of steps."""
+    cycles: PositiveInt = 3
+    """cosine_with_restarts: number of cycles."""
+    decay: Share = 0.2
+    """warmup_stable_decay: share of the steps in which the learning rate falls."""
+    clip_norm: PositiveFloat = 1.0
+    """Maximum norm of the gradient."""
+    average: Literal["none", "ema"] = "none"
+    """Weights that are saved. none: the weights of the last step. ema: their exponential moving
+    average over steps."""
+    ema_decay: Mask = 0.999
+    """Share of the previous average that each step keeps."""
+    label_smoothing: Dropout = 0.0
+    """For classification: share of a label that is distributed evenly over all classes.
+    Source: Szegedy et al., 2016."""
+    loss: LossName | UserCodeRef | None = None
+    """Training loss. null: mse for regression, cross_entropy for multiclass, bce (per target) for
+    binary and multilabel. The other losses are for standardised regression targets. `file.py:name`:
+    a user-defined function from outputs and labels (n_rows, n_targets) to the error of each label;
+    missing labels are passed as 0. For classification the outputs are logits; for multiclass they
+    are (n_rows, n_classes), and labels are class indices."""
+    auxiliary_weight: NonNegativeFloat = 0.3
+    """Loss weight of each of competition.auxiliary_targets; 0 ignores them. For binary and
+    multilabel competitions they must be columns of 0 and 1. Multiclass competitions cannot have
+    them."""
+    head: Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")] = LinearHead()
+    pooler_dropout: Dropout = 0.0
+    """Dropout rate on the pooled features, before the head."""
+    backbone_dropout: Dropout = 0.0
+    """Rate of every dropout inside the backbone. If it is 0, each fold verifies that no dropout is active."""
+    r_drop: NonNegativeFloat = 0.0
+    """R-Drop: weight of the difference between two forward passes with different dropout masks."""
+    mc_dropout: NonNegativeInt = 0
+    """Monte Carlo dropout: number of passes with dropout that are averaged for a prediction. 0: one
+    pass without dropout."""
+    molecule_features: list[Feature] = []
+    """Features of the molecule columns that are concatenated with the pooled features before the head."""
+    columns_before_head: bool = True
+    """Whether the competition's numeric and categorical columns are concatenated with the pooled
+    features as well."""
+    keep: Literal["last", "best_on_held_out"] = "last"
+    """Epoch that is saved. best_on_held_out: the epoch with the best score on the held-out fold.
+    The score of the stage is then optimistic, and every table marks it."""
+    monitor: Literal["none", "held_out"] = "none"
+    """held_out: write the loss of each epoch on the training rows and on the held-out fold, each
+    with and without dropout, into training.json, and the last ones into measures.json. Nothing is
+    selected by them."""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Numerical precision of training. auto: on a GPU bf16 if the hardware supports it, otherwise
+    fp16 with a gradient scaler; on a CPU float32 (bf16 on a CPU requires avx512_bf16). Predictions
+    are computed in float32, except on a GPU if bf16 or fp16 is set here."""
+    checkpoint_layers: bool = False
+    """Gradient checkpointing: recompute each layer in the backward pass instead of storing its
+    activations. This takes less memory and a third more time."""
+    gpu: GpuShare = 1.0
+    """Share of a GPU for each job. A small network leaves most of a GPU idle, so several jobs can
+    share one."""
+
+    @model_validator(mode="after")
+    def _check_dropout_and_refit(self) -> Self:
+        has_dropout = self.pooler_dropout or self.backbone_dropout
+        is_multi_sample = isinstance(self.head, MultiSampleHead)
+        if not has_dropout and (self.r_drop or (self.mc_dropout and not is_multi_sample)):
+            raise ValueError("r_drop and mc_dropout need pooler_dropout or backbone_dropout above 0")
+        if is_multi_sample and (self.r_drop or self.pooler_dropout):
+            raise ValueError("head multi_sample applies dropout itself; remove r_drop and pooler_dropout, or this head")
+        if self.reads_held_out and self.final_fit != "folds":
+            raise ValueError("a refit on all rows has no held-out fold; set keep: last and monitor: none")
+        return self
+
+    def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
+        """Yield the errors of `StageConfig.config_errors`, and of a loss or label smoothing that
+        does not fit.
+        """
+        yield from super().config_errors(problem_type)
+        class_loss = CLASS_LOSSES.get(problem_type)
+        is_user_defined = ":" in (self.loss or "")
+        fits = self.loss == class_loss if class_loss else self.loss not in CLASS_LOSSES.values()
+        if self.loss and not (fits or is_user_defined):
+            yield (
+                f"loss: {self.loss} does not fit problem type {problem_type}; "
+                f"remove it to use the default ({class_loss or 'mse'})"
+            )
+        if self.label_smoothing and (is_user_defined or not class_loss):
+            yield "label_smoothing requires a built-in classification loss; remove it"
+
+    @property
+    def reads_held_out(self) -> bool:
+        """Whether a job reads the labels of its held-out fold, to select an epoch or to write their loss."""
+        return self.keep == "best_on_held_out" or self.monitor == "held_out"
+
+
+class MoleculeStage(NeuralConfig):
+    """Settings of every neural stage on molecules."""
+
+    weights: str | None = None
+    """Name of a weight set, or file, to start from (gnn: chemeleon, or message passing that
+    chemprop saved). null: random initialization."""
+    columns: list[str] = []
+    """Molecule columns. Each goes through the same backbone; a hidden layer combines them. Empty:
+    all of them."""
+    schedule: Schedule = "one_cycle"
+    weight_decay: NonNegativeFloat = 0.0
+
+
+class ConformerConfig(MoleculeStage):
+    """Settings of both Uni-Mol stages, which read 3-D conformers.
+
+    layers, width and heads are for the architecture `compact` only.
+    """
+
+    small_weights: ClassVar[tuple[str, ...]] = ()
+    """Weight sets of the architecture `compact`; all other sets are for published architectures."""
+    architecture: str
+    layers: PositiveInt = 4
+    width: Width = 128
+    heads: int
+    conformers: PositiveInt = 1
+    """Conformers per molecule. Each epoch of training reads the next one; a prediction is the mean
+    over all."""
+    fragments: Literal["all", "largest"] = "all"
+    """For salts and mixtures: read all fragments, or the one with the most heavy atoms."""
+    repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
+    """What to do with '*', the open ends of a polymer's repeat unit. keep: an atom of unknown
+    element, without MMFF relaxation. cap: replace it by carbon. cyclic_dimer: join two units head
+    to tail into a ring (three units if both ends are at one atom); molecules without exactly two
+    single-bonded ends are capped. A molecule in which a '*' has more bonds than a carbon can have
+    is kept."""
+    epochs: PositiveInt = 15
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 1e-3
+
+    @model_validator(mode="after")
+    def _check_architecture(self) -> Self:
+        if self.architecture != "compact":
+            return self
+        is_file = self.weights is not None and self.weights.endswith((".pt", ".safetensors"))
+        if self.weights and not is_file and self.weights not in self.small_weights:
+            valid = ", ".join([*self.small_weights, "a file or null"])
+            raise ValueError(f"architecture compact has no weights {self.weights}; use {valid}")
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
+        return self
+
+    @property
+    def conformer_settings(self) -> dict[str, Any]:
+        """Arguments of `models.inputs.conformers.conformer_cache`, by name."""
+        return self.model_dump(include={"conformers", "fragments", "repeat_units"})
+
+
+class UnimolConfig(ConformerConfig):
+    """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
+
+    small_weights = ("unimol_small", "unimol_small_oled")
+    kind: Literal["unimol"]
+    architecture: Literal["compact", "molecule", "oled"] = "compact"
+    """molecule, oled: the published sizes. compact: the same layers in the size of `layers`,
+    `width` and `heads`."""
+    remove_hydrogens: bool = False
+    """Whether the model reads heavy atoms only. Required with the no_h, OLED and small weights."""
+    layers: PositiveInt = 6
+    heads: PositiveInt = 8
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        size = (self.architecture, self.layers, self.width, self.heads)
+        if self.weights in self.small_weights and size != ("compact", 6, 128, 8):
+            raise ValueError(f"weights {self.weights} need architecture compact with layers 6, width 128 and heads 8")
+        if self.weights in ("unimol_no_h", "unimol_oled", *self.small_weights) and not self.remove_hydrogens:
+            raise ValueError(f"weights {self.weights} were trained without hydrogens; set remove_hydrogens: true")
+        return self
+
+
+class Unimol2Config(ConformerConfig):
+    """Uni-Mol2 (Ji et al., NeurIPS 2024): atom and pair representations of graph and conformer;
+    heavy atoms only.
+    """
+
+    kind: Literal["unimol2"]
+    architecture: Literal["compact", "84m", "164m", "310m", "570m", "1.1b"] = "compact"
+    """84m to 1.1b: the published sizes. compact: the same layers in the size of the settings below."""
+    heads: PositiveInt = 8
+    pair_width: Width = 64
+    """Width of the pair representation."""
+    pair_hidden_width: int = Field(default=16, ge=4)
+    """Hidden width of the outer product and the triangle products over pairs."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if self.weights and self.weights.startswith("unimol2_") and self.weights != f"unimol2_{self.architecture}":
+            raise ValueError(f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}")
+        return self
+
+
+class GnnConfig(MoleculeStage):
+    """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
+
+    kind: Literal["gnn"]
+    width: Width = 300
+    """Width of a bond message. Pretrained weights determine it, and `depth`."""
+    depth: PositiveInt = 3
+    """Number of message passing steps."""
+    aggregation: Annotated[list[Literal["mean", "sum", "norm"]], UniqueList] = Field(
+        default=["mean", "norm"], min_length=1
+    )
+    """How atom vectors become a molecule vector: their mean, their sum, or their sum divided by 10
+    (norm). Several are concatenated. A mean alone cannot count atoms."""
+    hidden_width: Width = 300
+    """Width of the hidden layer between the molecule vector and the head."""
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
+    warmup: NonNegativeFloat = 0.1
+
+    @model_validator(mode="after")
+    def _check_single_layer(self) -> Self:
+        if self.layer_decay < 1 or self.checkpoint_layers:
+            raise ValueError("message passing repeats one layer; remove layer_decay and checkpoint_layers")
+        return self
+
+
+class BertConfig(TextStage, NeuralConfig):
+    """Any Hugging Face encoder on text or SMILES, pretrained or from scratch.
+
+    layers, width and heads are the size of an encoder from scratch.
+    """
+
+    kind: Literal["bert"]
+    weights: str | None = None
+    """Name of a weight set, folder, or repository of the Hugging Face hub. null: train an encoder
+    from scratch."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """How token vectors become one vector: their mean, or the vector of the first token."""
+    enumerate_smiles: StrictBool | Literal["order"] = False
+    """SMILES augmentation. true: in every epoch each molecule is written as another randomized
+    SMILES, and the molecules of a cell, or of one side of a reaction, are in random order. order:
+    only the order is randomized."""
+    test_forms: PositiveInt
+    """Test-time augmentation: number of SMILES per row that are averaged for a prediction, the
+    canonical one first. Unset: 5 with enumerate_smiles, otherwise 1."""
+    layers: PositiveInt = 4
+    width: Width = 128
+    heads: PositiveInt = 4
+    vocabulary: int = Field(default=4000, ge=100)
+    """From scratch: maximum number of word pieces, which are learned from the training rows of the fold."""
+    epochs: PositiveInt
+    """Number of passes over the training rows. Unset: 4 with weights, 20 from scratch."""
+    learning_rate: PositiveFloat
+    """Peak learning rate of the schedule. Unset: 5e-5 with weights, 1e-3 from scratch."""
+    batch_size: PositiveInt = 16
+    head_learning_rate: PositiveFloat | None = 1e-3
+    warmup: NonNegativeFloat = 0.1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Fill defaults that depend on other settings, so that the saved settings contain their values.
+
+        Random weights need many larger steps.
+        """
+        is_pretrained = bool(values.get("weights"))
+        defaults = {"learning_rate": 5e-5 if is_pretrained else 1e-3, "epochs": 4 if is_pretrained else 20}
+        # 600 QM9 molecules, mean R2 of 3 targets, one seed: 0.38 without enumeration, 0.38 with it and
+        # 1 SMILES in prediction, 0.59 with 5.
+        defaults["test_forms"] = 5 if values.get("enumerate_smiles") in (True, "order") else 1
+        return defaults | {name: value for name, value in values.items() if name not in defaults or value is not None}
+
+    @model_validator(mode="after")
+    def _check_heads_and_test_forms(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
+        if self.test_forms > 1 and not self.enumerate_smiles:
+            raise ValueError("test_forms above 1 requires enumerate_smiles: training would see one SMILES per molecule")
+        return self

@@ -1,0 +1,165 @@
+"""Training and the submission in a given time: `./run.sh full --budget 2h`.
+
+The time counts from the start of the command to the report. The last submission is built in a worker until the end of
+the time, first without the LightGBM stack, which takes most of it; if it is not ready by then, the latest submission of
+finished stages takes its place.
+"""
+
+import os
+import shutil
+import time
+from argparse import Namespace
+from dataclasses import replace
+from typing import Any
+
+from competition import cli
+from competition.durations import format_duration
+from competition.errors import ConfigError, NothingToSubmit
+from competition.files import write_atomically
+from competition.paths import Paths, display_path
+from models.jobs.budget import Budget
+from models.jobs.budget_stages import StageConfigs
+from models.jobs.plan import JobPlan, make_plan
+from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
+from models.jobs.train import failure_policy
+from submissions.build_submission import build_submission
+from submissions.config import Config
+from submissions.interim import SUBMISSIONS, InterimSubmissions
+from submissions.report.__main__ import report
+from submissions.run import (
+    ALL_SECONDS,
+    SO_FAR,
+    SUBMISSION_FILE,
+    LeftOut,
+    Run,
+    describe_left_out,
+    finished_part,
+    left_out_of,
+    open_run,
+    read_manifest,
+)
+
+EARLY_SHARE, MIN_EARLY, MAX_EARLY = 0.01, 2.0, 5.0
+"""Share of the time, and least and most seconds, by which the command ends early, in case the machine is slow then."""
+NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
+MIN_WEIGHT = 0.02
+"""Weight of a column from which the time of its jobs counts as well spent."""
+
+
+def command_start() -> float:
+    """Return time.monotonic() when the command started, before run.sh installed anything."""
+    return time.monotonic() - (time.time() - float(os.environ.get("RUN_STARTED") or time.time()))
+
+
+def full_in_time(
+    options: Namespace, config: Config, paths: Paths, all_jobs: JobPlan, executor: Executor, started: float
+) -> int:
+    """Train what fits into `options.budget` and build its submission and report; return the exit status.
+
+    Args:
+        all_jobs: the jobs of all stages with all epochs and all seeds that they may get.
+        started: time.monotonic() from which the time counts.
+    """
+    if not all_jobs.stages:
+        raise ConfigError(
+            "--budget trains stages without pseudo_labels, and each of these has some. Run full without it."
+        )
+    seconds = options.budget
+    end = started + seconds - min(MAX_EARLY, max(MIN_EARLY, EARLY_SHARE * seconds))
+
+    def plan_of(stages: StageConfigs) -> JobPlan:
+        return make_plan(config.competition, stages, paths, options.reuse)
+
+    budget = Budget(all_jobs, plan_of, executor, seconds, end, paths.budget(seconds))
+
+    def current() -> tuple[Config, JobPlan]:
+        jobs = budget.current_plan
+        return config.model_copy(update={"stages": jobs.stages}), jobs
+
+    interim = InterimSubmissions(paths, current, first_at_once=True)
+
+    def next_submission() -> Task | None:
+        budget.submission_seconds = interim.seconds if interim.n_written else 0.0
+        return interim.next_task()
+
+    results = budget.train(failure_policy(options), next_submission)
+    if options.fail_fast and budget.failed_stages:
+        print("stopped at the first failure (--fail-fast); finished jobs are kept")
+        return 1
+    left_out = [LeftOut(stage, seed, "time", reason) for stage, seed, reason in budget.left_out]
+    left_out += [LeftOut(name, None, "time", NO_LABELS) for name in config.stages if name not in all_jobs.stages]
+    config, jobs = current()
+    left_out += left_out_of(jobs, results)
+    config, jobs = finished_part(config, jobs)
+    with cli.locked(paths, wait=True):
+        finished = open_run(config, paths, jobs, left_out)
+        n_seconds = (time.monotonic() - started) * executor.capacity().cpus
+        finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: n_seconds})
+        result = _submit_until(end, finished, executor)
+        if result.status == "failed":
+            result = _submit(finished)  # it fails here too, with its traceback, or the worker was killed
+        lines = _take_latest(finished, interim, seconds) if result.reason == "time" else list(result.lines)
+    print("\n".join(lines))
+    if left_out:
+        print(describe_left_out(left_out))
+    return finished.exit_status
+
+
+def _submit_until(end: float, finished: Run, executor: Executor) -> JobResult:
+    """Build the files and the report of a run in a worker, until a moment of time.monotonic()."""
+    queue = Queue([Task("submission", _submit, (finished,))])
+    queue.deadline = end
+    return run(queue, executor, "submission")["submission"]
+
+
+def _submit(finished: Run) -> JobResult:
+    """Build the files and the report of a run, and before them those that take its place if the time is over."""
+    if finished.config.submissions.stack and not finished.is_built:
+        build_submission(finished, interim=True)
+    lines = [*build_submission(finished).lines, report(finished), describe_seconds(finished)]
+    return JobResult("submission", lines=tuple(lines))
+
+
+def _take_latest(finished: Run, interim: InterimSubmissions, seconds: float) -> list[str]:
+    """Make the latest submission of finished stages the last one if that was not built in time; return what to print.
+
+    Raises:
+        NothingToSubmit: if there is none.
+    """
+    paths = finished.paths
+    over = f"the time of {format_duration(seconds)} was over before"
+    if finished.is_built:
+        return [f"{over} the report was written. {display_path(paths.submission)}"]
+    so_far = paths.run(SO_FAR)
+    stored: dict[str, Any] = read_manifest(so_far) if so_far.exists() else {"run": ""}
+    if not interim.n_written and stored["run"] != finished.name:
+        raise NothingToSubmit(f"{over} a submission was built. Finished jobs are kept: run the same command again.")
+    folder = paths.run(stored["run"])
+    shutil.rmtree(folder, ignore_errors=True)
+    so_far.rename(folder)
+    write_atomically(paths.latest_run, f"{folder.name}\n")
+    write_atomically(paths.submission, (folder / SUBMISSION_FILE).read_bytes())
+    stages = ", ".join(stage["name"] for stage in stored["stages"])
+    return [
+        f"{over} the last submission was built. {display_path(paths.submission)} is that of {stages}, without a report"
+    ]
+
+
+def describe_seconds(finished: Run) -> str:
+    """Return how the seconds of the workers were spent."""
+    seconds = dict(finished.worker_seconds)
+    total = seconds.pop(ALL_SECONDS)
+    used = set()
+    for weights in finished.weights.values():
+        used |= {column.partition(":")[0] for column, weight in weights.items() if abs(weight) >= MIN_WEIGHT}
+    stages = {*finished.config.stages, *(each.stage for each in finished.left_out)}
+    others = sum(spent for group, spent in seconds.items() if group in stages and group not in used)
+    submissions = seconds.pop(SUBMISSIONS, 0.0)
+    well_spent = sum(seconds.values()) - others
+    parts = {
+        f"columns with a weight of at least {MIN_WEIGHT}, and caches": well_spent,
+        "other columns": others,
+        "submissions of finished stages": submissions,
+    }
+    parts["idle, the last submission and the report"] = max(0.0, total - sum(parts.values()))
+    return "Time of the workers: " + ", ".join(f"{part / total:.0%} {name}" for name, part in parts.items()) + "."

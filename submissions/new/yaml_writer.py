@@ -1,0 +1,51 @@
+"""Lines of a YAML: settings with the reason beside or above them, and paths as a person would write them."""
+
+import math
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from competition import paths
+from competition.yaml_files import dump_yaml
+
+WIDTH = 110
+
+
+def setting(key: str, value: Any, *reasons: str, indent: str = "  ") -> list[str]:
+    """Lines of one setting, its reason beside it where there is room, else above; none for None."""
+    if value is None:
+        return []
+    line = f"{indent}{key}: {to_yaml(value)}"
+    if len(reasons) == 1 and len(line) + len(reasons[0]) + 4 <= WIDTH:
+        return [f"{line}  # {on_one_line(reasons[0])}"]
+    lines = [line]
+    if len(line) > WIDTH and isinstance(value, dict):
+        lines = [f"{indent}{key}:", *(f"{indent}  {name}: {to_yaml(each)}" for name, each in value.items())]
+    return [*(comment for reason in reasons for comment in comments(reason, indent)), *lines]
+
+
+def comments(text: str, indent: str = "  ") -> list[str]:
+    """Text as lines of comment."""
+    return textwrap.wrap(on_one_line(text), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   ")
+
+
+def to_yaml(value: Any) -> str:
+    """A value on one line of YAML, quoted wherever plain text would be read as something else."""
+    texts = value if isinstance(value, list) else [value]
+    style = '"' if any(isinstance(text, str) and len(text.splitlines()) > 1 for text in texts) else None
+    dumped = dump_yaml([value], default_flow_style=True, default_style=style, width=math.inf)
+    return dumped.strip()[1:-1]
+
+
+def on_one_line(text: str) -> str:
+    """Text on one line; column names may hold line ends."""
+    return " ".join(text.split())
+
+
+def written_yaml(file: Path, yaml_file: Path) -> str:
+    """A path relative to the YAML where both move together, else absolute."""
+    file, folder = file.resolve(), yaml_file.parent
+    in_project = file.is_relative_to(paths.PROJECT) and folder.is_relative_to(paths.PROJECT)
+    together = in_project or file.is_relative_to(folder)
+    return Path(os.path.relpath(file, folder)).as_posix() if together else str(file)

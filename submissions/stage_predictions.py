@@ -1,0 +1,102 @@
+"""The columns of a run: predictions of its stages, joined on id, with the labels that they are held against."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from competition.dataset import INPUT_KEY, without_extra_rows
+from competition.files import read_table
+from competition.task import Task, build_task
+from competition.types import Array, Integers
+from folds.fold_files import read_folds, read_groups
+from models.jobs.job_files import stage_oof, stage_test
+from models.jobs.plan import Job, JobPlan
+from submissions.config import Config
+
+
+@dataclass(frozen=True)
+class StagePredictions:
+    """Predictions of all stages with what they are held against.
+
+    stage_of: column -> its stage; columns are in alphabetical order everywhere.
+    ids, test_ids: of the rows of `oof` and of `test`.
+    oof: (n_rows, n_columns, n_outputs), NaN where the fold is -1.
+    y: (n_rows, n_targets), NaN where there is no label.
+    folds, groups: (n_rows,); rows of one group share a fold by construction.
+    test: (n_test_rows, n_columns, n_outputs).
+    test_inputs: of the test rows, equal where the whole input is the same.
+    label_means: (n_outputs,), or shares of classes, of the competition's own training rows: for rows that were dropped.
+    """
+
+    stage_of: dict[str, str]
+    ids: list[str]
+    oof: Array
+    y: Array
+    folds: Integers
+    groups: Integers
+    test_ids: list[str]
+    test: Array
+    test_inputs: list[str]
+    label_means: list[float]
+
+    @property
+    def names(self) -> list[str]:
+        """Name of each column: its stage, or `stage:seed`."""
+        return list(self.stage_of)
+
+    def stage_mask(self, stage: str) -> NDArray[np.bool_]:
+        """Mask of the columns of one stage, (n_columns,)."""
+        return np.array([each == stage for each in self.stage_of.values()])
+
+    def stage_oof(self, stage: str) -> Array:
+        """Mean of the columns of one stage, (n_rows, n_outputs)."""
+        return self.oof[:, self.stage_mask(stage)].mean(axis=1)
+
+    def stage_test(self, stage: str) -> Array:
+        """The same for the test rows."""
+        return self.test[:, self.stage_mask(stage)].mean(axis=1)
+
+    def table(self, task: Task) -> pd.DataFrame:
+        """Ids, folds, labels (under the names of the targets) and all out-of-fold columns (`column output`)."""
+        names = [f"{name} {output}" for name in self.names for output in task.outputs]
+        numbers = np.hstack([self.y, self.oof.reshape(len(self.ids), -1)])
+        table = pd.DataFrame({"id": self.ids, "fold": self.folds})
+        return table.join(pd.DataFrame(numbers, columns=[*task.targets, *names]))
+
+
+def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
+    """All columns of a run; DataError if predictions do not fit the tables."""
+    competition, task, paths = config.competition, build_task(config.competition), plan.paths
+    train, test = read_table(paths.train), read_table(paths.test)
+    ids, test_ids = list(train[competition.id]), list(test[competition.id])
+    folds, jobs = read_folds(paths.folds, ids), jobs_by_column(config, plan)
+    return StagePredictions(
+        stage_of={name: part[0].stage for name, part in jobs.items()},
+        ids=ids,
+        oof=np.stack([stage_oof(part, ids, folds, task.outputs) for part in jobs.values()], axis=1),
+        y=train[task.targets].to_numpy(),
+        folds=folds,
+        groups=read_groups(paths.groups, ids),
+        test_ids=test_ids,
+        test=load_test_predictions(config, plan, plan.test_key, test_ids),
+        test_inputs=list(test[INPUT_KEY]),
+        label_means=np.nanmean(task.one_hot(without_extra_rows(train)[task.targets].to_numpy()), axis=0).tolist(),
+    )
+
+
+def load_test_predictions(config: Config, plan: JobPlan, test_key: str, ids: list[str]) -> Array:
+    """Predictions of all columns for a test table that the jobs have predicted, (n_rows, n_columns, n_outputs)."""
+    outputs, jobs = build_task(config.competition).outputs, jobs_by_column(config, plan)
+    return np.stack([stage_test(part, test_key, ids, outputs) for part in jobs.values()], axis=1)
+
+
+def jobs_by_column(config: Config, plan: JobPlan) -> dict[str, list[Job]]:
+    """Column, in alphabetical order -> its jobs, by seed and fold."""
+    found: dict[str, list[Job]] = defaultdict(list)
+    for job in plan.jobs:
+        alone = config.submissions.seeds == "separate" and len(config.stages[job.stage].seeds) > 1
+        found[f"{job.stage}:{job.seed}" if alone else job.stage].append(job)
+    return dict(sorted(found.items()))

@@ -1,0 +1,137 @@
+"""What `./run.sh folds` sees: a shift that is there, none that is not, and the kind of folds that fits."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.config import CompetitionConfig
+from competition.dataset import INPUT_KEY, TIME
+from competition.files import read_json, sha256_of
+from competition.paths import Paths
+from folds import diagnose
+from folds.adversarial import adversarial_validation, readable_features
+from folds.diagnose import recommend
+from folds.similarity import Similarity, similarities
+from tests.conftest import mixed_tables, write_competition
+from tests.folds.made import competition
+
+
+def config(**settings: Any) -> CompetitionConfig:
+    return competition(**{"numeric": ["x", "z"], **settings})
+
+
+def tables(n: int = 200, moved: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two tables of two numbers, of which x is larger in the second."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=2 * n), "z": rng.normal(size=2 * n), INPUT_KEY: range(2 * n)})
+    test = table[n:].reset_index(drop=True)
+    return table[:n], test.assign(x=test["x"] + moved)
+
+
+def test_a_shift_is_found_where_there_is_one_with_the_feature_that_moved() -> None:
+    """Where every input stands four times in its table, a row would without groups be known by its copies."""
+    alike = adversarial_validation(*tables(), config(), seed=0)
+    twins = adversarial_validation(*(pd.concat([table] * 4) for table in tables(60)), config(), seed=0)
+    train, test = tables(moved=2.0)
+    moved = adversarial_validation(train, test, config(), seed=0)
+    assert adversarial_validation(*tables(19), config(), seed=0) is None
+    assert 0.4 < alike["auc"] < 0.6 and twins["auc"] < 0.65 and moved["auc"] > 0.85
+    first = moved["features"][0]
+    assert first["feature"] == "x" and first["gain"] > 0.7
+    assert first["mean_in_test"] - first["mean_in_train"] == pytest.approx(2, abs=0.3)
+    kind, why = recommend(config(), "kfold", train, test, [], moved)
+    assert (kind, f"differ (AUC {moved['auc']:.2f}), most in x" in why) == ("kfold", True)
+
+
+def test_features_have_names_that_can_be_read() -> None:
+    two = {"s": ["CCO", "c1ccccc1"], "t": ["good day", "so bad :("]}
+    two |= {"signs": ["!", "?"], "x": [1.0, np.nan], "c": ["a", "b"]}
+    rows = pd.DataFrame(two).loc[[0, 1] * 20].reset_index(drop=True)
+    rows.loc[0, "c"] = "rare"
+    found = readable_features(rows, config(smiles=["s"], text=["t", "signs"], numeric=["x"], categorical=["c"]))
+    assert {"s: MolWt", "t: word 'good'", "t: characters ' :('", "c: is b"} <= {*found.columns}
+    assert "c: is rare" not in found
+    assert found["s: MolWt"][0] == pytest.approx(46.07, abs=0.01)
+    assert found["t: word 'good'"].tolist()[:2] == [1.0, 0.0]
+
+
+def test_similarity_is_to_rows_of_other_folds_and_of_test_rows_to_all() -> None:
+    train = pd.DataFrame({"s": ["CCO", "CCO", "CCCCCCCC", "c1ccccc1"], "r": ["C", "C", "C", "N"]})
+    test = pd.DataFrame({"s": ["CCO", "c1ccccc1"], "r": ["C", "C"]})
+    folds = {"kfold": np.array([0, 0, 1, 1]), "time": np.array([-1, 0, 1, -1])}
+    (found,) = similarities(train, test, config(smiles=["s"]), folds)
+    assert found.test.tolist() == [1.0, 1.0]
+    assert found.held_out["kfold"].max() < 0.5  # the other ethanol shares the fold
+    assert sorted(found.held_out["time"])[1] == 1.0  # and here is earlier; rows of -1 are never held out
+    assert len(found.held_out["time"]) == 2
+    (found,) = similarities(train, test, config(smiles=["s", "r"]), folds)
+    assert found.test[0] == 1.0 > found.test[1]  # benzene was seen with another reagent
+
+
+def test_texts_are_compared_in_any_script() -> None:
+    train = pd.DataFrame({"t": ["今天天气很好", "red fox", "the red fox runs"]})
+    test = pd.DataFrame({"t": ["今天天气很好", "xyz"]})
+    (found,) = similarities(train, test, config(text=["t"]), {"kfold": np.arange(3)})
+    np.testing.assert_allclose(found.test, [1.0, 0.0], atol=1e-12)
+    least, *others = sorted(found.held_out["kfold"])
+    assert (least, min(others) > 0.3) == (0.0, True)
+
+
+@pytest.mark.parametrize(
+    ("test", "kind"),
+    [(0.69, "stratified"), (0.40, "scaffold"), (0.31, "cluster"), (0.1, "cluster"), (0.95, "stratified")],
+)
+def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended(test: float, kind: str) -> None:
+    """Unless kinds fit alike, where it is the simplest, or the test table has new scaffolds."""
+
+    def recommended(test: float, molecules: str = "CCO CCC", new: str = "CCN", **held_out: float) -> tuple[str, str]:
+        values = {kind: np.full(50, value) for kind, value in held_out.items()}
+        train, asked = (pd.DataFrame({"s": text.split() * 20}) for text in (molecules, new))
+        similarity = Similarity("made up", np.full(50, test), values)
+        return recommend(config(smiles=["s"]), [*held_out][0], train, asked, [similarity], None)
+
+    found, reason = recommended(test, stratified=0.7, scaffold=0.4, cluster=0.3)
+    assert (found, f"those held out by {kind} (Wasserstein" in reason) == (kind, True)
+    assert recommended(0.5, scaffold=0.5, kfold=0.51, cluster=0.5)[0] == "stratified"
+    assert recommended(test, "Cc1ccccc1 CCc1ccccc1", "Cc1ccoc1", stratified=0.7)[0] == "scaffold"
+
+
+def test_time_and_groups_come_before_what_is_guessed() -> None:
+    train, test = tables()
+    train = train.assign(**{TIME: train["x"]}, c="a")
+    labels = {"problem_type": "multilabel", "classes": ["0", "1"], "metric": "roc_auc"}
+    for settings, changes, expected in (
+        ({"time": "when"}, {}, "time"),
+        ({"time": "x"}, {}, "kfold"),  # test rows are not later
+        ({"time": "x"}, {"x": 99.0}, "time"),
+        ({"group": "g"}, {}, "stratified_group"),
+        ({"group": "g", "targets": ["y", "w"]}, {}, "group"),
+        ({"group": "g", "targets": ["y", "w"], **labels}, {}, "stratified_group"),
+        ({"group": "c", "categorical": ["c"]}, {"c": "a"}, "kfold"),
+        ({"group": "c", "categorical": ["c"]}, {"c": "b"}, "stratified_group"),
+    ):
+        assert recommend(config(**settings), "kfold", train, test.assign(**changes), [], None)[0] == expected
+
+
+def test_the_command_writes_a_picture_and_what_it_found(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """Then without molecules and text: there is no similarity, and the picture of the older run is gone."""
+    train, test = mixed_tables(60, 30)
+    path = write_competition(tmp_path, train, test)
+    monkeypatch.setattr(sys, "argv", ["show", str(path)])
+    diagnose.main()
+    said, paths = capsys.readouterr().out, Paths.for_competition(str(path))
+    for words in ("mean lumo", "held out, scaffold", "Morgan", "TF-IDF", "AUC", "recommended: folds.kind"):
+        assert words in said
+    assert [file.stem for file in paths.shift.parent.glob("*.png")] == ["similarity"]
+    found = read_json(paths.shift)
+    assert found["made_from"]["folds.csv"] == sha256_of(paths.folds)
+    assert found["recommended"]["kind"] in ("kfold", "scaffold", "cluster")
+    columns = ["id", "pH", "lumo", "mu"]
+    numbers = {"smiles": [], "text": [], "categorical": []}
+    write_competition(tmp_path, train[columns], test[["id", "pH"]], competition=numbers)
+    diagnose.main()
+    assert not [*paths.shift.parent.glob("*.png")]

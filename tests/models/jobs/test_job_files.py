@@ -1,0 +1,112 @@
+"""The folder of a job, and its tables of predictions: joined on id, refused where an id or a number is missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.errors import DataError
+from models.jobs.job_files import (
+    read_predictions,
+    stage_oof,
+    stage_test,
+    start_attempt,
+    verify_job,
+    write_predictions,
+    write_report,
+)
+from models.jobs.plan import REFIT_FOLD, Job
+
+
+def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: Path) -> None:
+    """A row's own number is its prediction, 10 more in the second seed, written in any order; a refit takes no part.
+
+    Row 9 has fold -1 and is never predicted.
+    """
+    ids = [f"r{i}" for i in range(10)]
+    folds = np.array([2, 0, 1, 1, 0, 2, 0, 1, 2, -1])
+    todo = [
+        Job("echo", "k", seed, fold, tmp_path / f"{seed}_{fold}") for seed in (0, 1) for fold in (0, 1, 2, REFIT_FOLD)
+    ]
+    for job in todo:
+        held_out = np.random.default_rng(job.seed).permutation(np.flatnonzero(folds == job.fold))
+        if job.fold != REFIT_FOLD:
+            numbers = held_out[:, None] + 10.0 * job.seed
+            write_predictions(job.oof_file, [ids[i] for i in held_out], ["y", "-y"], np.hstack([numbers, -numbers]))
+    oof = stage_oof(todo, ids, folds, ["y", "-y"])
+    assert oof[:9].tolist() == [[i + 5.0, -i - 5.0] for i in range(9)]
+    assert np.isnan(oof[9]).all()
+    with pytest.raises(DataError, match="lacks the predictions of a fold"):
+        stage_oof(todo[1:], ids, folds, ["y", "-y"])
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"id": ["a"], "y": [1.0]}, "once each"),
+        ({"id": ["a", "a"], "y": [1.0, 2.0]}, "once each"),
+        ({"id": ["a", "z"], "y": [1.0, 2.0]}, "once each"),
+        ({"id": ["a", "b"], "x": [1.0, 2.0]}, "once each"),
+        ({"id": ["a", "b"], "y": [1.0, np.inf]}, "finite y"),
+        (None, "broken"),
+    ],
+)
+def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(
+    tmp_path: Path, table: dict | None, words: str
+) -> None:
+    if table is None:
+        (tmp_path / "oof.parquet").write_bytes(b"PAR1 cut")
+    else:
+        pd.DataFrame(table).to_parquet(tmp_path / "oof.parquet", index=False)
+    with pytest.raises(DataError, match=words):
+        read_predictions(tmp_path / "oof.parquet", ["a", "b"], ["y"])
+
+
+def test_predictions_keep_every_digit_and_those_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    y_pred = np.random.default_rng(0).normal(size=(2, 1)) / 3
+    write_predictions(tmp_path / "good.parquet", ["007", "NA"], ["y"], y_pred)
+    assert np.array_equal(read_predictions(tmp_path / "good.parquet", ["NA", "007"], ["y"]), y_pred[::-1])
+    with pytest.raises(DataError, match="first of id 'b'"):
+        write_predictions(tmp_path / "bad.parquet", ["a", "b"], ["y"], np.array([[1.0], [np.nan]]))
+    assert not (tmp_path / "bad.parquet").exists()
+
+
+@pytest.mark.parametrize(("final_fit", "expected"), [("folds", 52), ("refit", 60), ("both", 56)])
+def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
+    tmp_path: Path, final_fit: str, expected: float
+) -> None:
+    """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50 more."""
+    jobs = []
+    for seed in (0, 1):
+        for fold, value in ((0, 1.0), (1, 3.0), (REFIT_FOLD, 10.0)):
+            predicts_test = fold == REFIT_FOLD or final_fit != "refit"
+            job = Job("s", "k", seed, fold, tmp_path / f"{seed}_{fold}", predicts_test=predicts_test)
+            if fold != REFIT_FOLD or final_fit != "folds":
+                write_predictions(job.test_file("t"), ["a"], ["y"], np.array([[value + 100 * seed]]))
+                jobs.append(job)
+    assert stage_test(jobs, "t", ["a"], ["y"]).tolist() == [[expected]]
+
+
+@pytest.mark.parametrize("left", [".fold_0", "fold_0"])
+def test_what_was_left_unfinished_is_thrown_away_but_for_its_own_checkpoints(tmp_path: Path, left: str) -> None:
+    (tmp_path / left / "test").mkdir(parents=True)
+    (tmp_path / left / "weights").write_text("half")
+    (tmp_path / left / "checkpoint.pt").write_text("epoch 3")
+    start_attempt(tmp_path / "fold_1")
+    again = start_attempt(tmp_path / "fold_0")
+    assert not (tmp_path / "fold_0").exists()
+    assert [path.name for path in again.iterdir()] == (["checkpoint.pt"] if left == ".fold_0" else [])
+
+
+def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path: Path) -> None:
+    job = Job("s", "k", 0, 0, tmp_path)
+    (tmp_path / "weights").write_bytes(b"abc")
+    write_report(tmp_path, {"seconds": 1.0})
+    assert verify_job(job)["seconds"] == 1.0
+    (tmp_path / "weights").write_bytes(b"abd")
+    with pytest.raises(DataError, match=r"weights has changed since .* delete the folder"):
+        verify_job(job)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(DataError, match="is gone"):
+        verify_job(job)

@@ -1,0 +1,83 @@
+"""Features of molecules, and feature blocks compared with values computed by hand."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+from models.inputs import feature_blocks
+from models.inputs.features import FEATURES, molecule_features
+from tests.models.made import context, rows
+
+NAN = np.nan
+
+
+def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_training(tmp_path: Path) -> None:
+    """x has mean 2 and standard deviation sqrt(2 / 3); c is constant; p is in mol per litre, with picomolar
+    values; d is the output of a dead neuron. A column without gaps in training gets no indicator of missing values.
+    """
+    x = [1.0, 3.0, NAN, 2.0]
+    p = [1e-12, 3e-12, 2e-12, 2e-12]
+    d = [1e-33, 0.0, 2e-33, 0.0]
+    train = rows(x=x, c=[5.0] * 4, p=p, d=d, k=["b", "a", "b", "a"])
+    test = rows(x=[3.0, NAN, 1e9], c=[6.0, NAN, 5.0], p=p[:3], d=d[:3], k=["a", "b", "new"])
+    stage_context = context(tmp_path, numeric=["x", "c", "p", "d"], categorical=["k"])
+    config = SimpleNamespace(columns_before_head=True, encoders=[])
+    feature_blocks.fit_columns(train, config, stage_context, tmp_path)
+    root = 2**0.5
+    expected = [[1.5**0.5, 1, -root, 0, 0, 1, 0], [0, 0, root, 0, 1, 0, 1], [5, 0, 0, 0, 0, 0, 0]]
+    block = feature_blocks.read_columns(test, config, stage_context, tmp_path)
+    assert block == pytest.approx(np.array(expected, dtype=np.float32), abs=1e-6)
+
+
+def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rarity(tmp_path: Path) -> None:
+    """`red` is in 3 of 4 rows and `pear` in 2: idf 1 + ln(5 / 4) and 1 + ln(5 / 3). Rows have norm 1."""
+    train = rows(note=["red pear", "red plum", "red apple", "green pear"])
+    fitted = feature_blocks.fit_tfidf(train, 10, context(tmp_path, text=["note"]))
+    assert sorted(fitted["note"]["vocabulary"]) == ["pear", "red"]
+    block = feature_blocks.tfidf_block(rows(note=["pear red", "red red", "kiwi"]), fitted).toarray()
+    pear = 1 + np.log(5 / 3)
+    red = 1 + np.log(5 / 4)
+    length = np.hypot(pear, red)
+    assert block == pytest.approx(np.array([[pear / length, red / length], [0, 1], [0, 0]]), abs=1e-6)
+
+
+def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path: Path) -> None:
+    table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
+    stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])
+    config = SimpleNamespace(features=["maccs"], n_bits=64, encoders=[])
+    block = feature_blocks.molecule_block(table, config, stage_context)  # type: ignore[arg-type]
+    assert block.shape == (2, 2 * 167)
+    assert np.array_equal(block[0, :167], block[1, 167:])
+    assert np.array_equal(feature_blocks.numeric_block(table, stage_context), [[1.0], [NAN]], equal_nan=True)
+
+
+def feature(name: str, smiles: str, n_bits: int = 512) -> np.ndarray:
+    return FEATURES[name](Chem.MolFromSmiles(smiles), n_bits)
+
+
+def test_features_count_what_their_names_say() -> None:
+    """Ethane: one environment of radius 0 counted twice, one of radius 1 once. Two carboxylic acids count more than
+    one. ErG depends on the distance of a donor from a ring, MACCS on the presence of a ring. Ipc of a long chain is
+    clipped.
+    """
+    counts = feature("morgan", "CC")
+    assert sorted(counts[counts > 0].tolist()) == [1.0, 2.0]
+    one_acid = feature("avalon", "OC(=O)CCCC")
+    two_acids = feature("avalon", "OC(=O)CCCCC(=O)O")
+    assert ((two_acids > one_acid) & (one_acid > 0)).any()
+    assert not np.array_equal(feature("erg", "NCc1ccccc1"), feature("erg", "NCCCCc1ccccc1"))
+    assert [feature("maccs", smiles)[165] for smiles in ("C1CCCCC1", "CCCCCC")] == [1, 0]
+    assert np.nanmax(np.abs(feature("descriptors", "C" * 60))) == 1e6
+    for name, width in (("morgan", 512), ("avalon", 512), ("erg", 315), ("maccs", 167)):
+        assert feature(name, "[Na+].[Cl-]").shape == (width,)
+
+
+def test_maplight_is_four_features_repeated_features_count_once_and_each_length_has_a_cache(tmp_path: Path) -> None:
+    caches = molecule_features(["descriptors", "maplight"], 64, tmp_path)
+    assert [cache.name for cache in caches] == ["descriptors", "morgan", "avalon", "erg"]
+    assert np.array_equal(caches[1].load(["CCO", "CC"])[0], feature("morgan", "CCO", 64)[None])
+    longer = {cache.name: cache.folder for cache in molecule_features(["maplight"], 128, tmp_path)}
+    assert {cache.name for cache in caches if longer[cache.name] != cache.folder} == {"morgan", "avalon"}

@@ -1,0 +1,186 @@
+"""What neural stages share, on message passing of width 16: columns before the head, extra rows, several molecules;
+and published weights of message passing.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from chemprop.nn import BondMessagePassing
+
+from competition.dataset import Dataset
+from competition.errors import ConfigError, DataError
+from competition.files import read_json
+from competition.task import Task
+from models.config import load_stages
+from models.jobs.plan import code_digest
+from models.neural_config import GnnConfig
+from models.stages.gnn import Gnn
+from models.training.batches import Batches
+from models.training.neural_model import PerColumn, side_by_side
+from tests.conftest import mixed_tables, write_competition
+from tests.models import made
+
+SMILES = ["CCO", "CCN", "CCC", "CCCl", "CCF", "CCCO", "CCCN", "CCCC", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "CC#N"]
+
+
+def stage(smiles: str = "s", auxiliary: tuple[str, ...] = (), task: Task | None = None, **changes: Any) -> Gnn:
+    small = {"width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8}
+    config = GnnConfig.model_validate({"kind": "gnn", **small, **changes})
+    columns = {"numeric": ["x"], "categorical": ["k"]} if smiles == "s" else {}
+    told = made.context(Path("unused"), smiles=list(smiles), auxiliary=list(auxiliary), **columns)
+    return Gnn(config, replace(told, task=task or told.task))
+
+
+def rows(n: int = 48, seed: int = 0) -> Dataset:
+    """The target is a number of the table and an effect of its category; the molecule says nothing."""
+    rng = np.random.default_rng(seed)
+    x, k = rng.normal(300, 20, n), rng.choice(["a", "b"], n)
+    return made.rows((x - 300) / 20 + np.where(k == "a", 2.0, -2.0), s=rng.choice(SMILES, n), x=x, k=k)
+
+
+def fit(one: Gnn, train: Dataset, folder: Path) -> Gnn:
+    folder.mkdir(exist_ok=True)
+    one.fit(train, None, folder)
+    return one
+
+
+@pytest.mark.parametrize("before_head", [True, False])
+def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(before_head: bool, tmp_path: Path) -> None:
+    one = fit(stage(columns_before_head=before_head, epochs=1), rows(), tmp_path)
+    test = made.rows(s=["CCO"] * 4, x=[300, 310, 300, np.nan], k=["a", "a", "b", "never seen"])
+    y_pred = one.predict(test, tmp_path)
+    assert np.isfinite(y_pred).all()
+    assert len(set(y_pred[:, 0].round(5))) == (4 if before_head else 1)
+
+
+@pytest.mark.parametrize(("how", "mean"), [("train", 50), ("pretrain", 0)])
+def test_extra_rows_come_first_and_alone_where_the_stage_says_so(how: str, mean: float, tmp_path: Path) -> None:
+    own = rows(96)
+    own.y[48:] += 100
+    fit(stage(extra_rows=how), replace(own, extra=np.repeat([False, True], 48)), tmp_path)
+    trained = read_json(tmp_path / "training.json")
+    assert trained["mean"][0] == pytest.approx(mean, abs=5)  # pretrain: scaled by the competition's own rows
+    assert len(trained.get("pretrain_history", [])) == (2 if how == "pretrain" else 0)
+
+
+def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first(tmp_path: Path) -> None:
+    own = replace(rows(60), y=np.arange(60.0)[:, None] // 20, extra=np.arange(60) >= 40)
+    y_pred = fit(stage(task=KINDS, extra_rows="pretrain"), own, tmp_path).predict(own, tmp_path)
+    assert read_json(tmp_path / "training.json")["classes"] == [[0, 1, 2]]
+    assert (y_pred[:, 2] > 0).all()
+
+
+@pytest.mark.parametrize(("weight", "n_outputs"), [(0.3, 2), (0.0, 1)])
+def test_auxiliary_targets_are_trained_on_by_weight_and_not_predicted(
+    tmp_path: Path, weight: float, n_outputs: int
+) -> None:
+    train = rows()
+    both = Dataset(train.ids, train.inputs, train.y, np.full(len(train), 0.5), auxiliary=np.ones((len(train), 1)))
+    one = fit(stage(auxiliary=("z",), auxiliary_weight=weight, epochs=1), both, tmp_path)
+    assert safetensors.torch.load_file(tmp_path / "weights.safetensors")["head.linear.bias"].shape == (n_outputs,)
+    assert one.predict(train, tmp_path).shape == (len(train), 1)
+    weights = one.ready(both, tmp_path)[1].weights
+    assert weights[0].tolist() == pytest.approx([0.5, 0.5 * weight][:n_outputs])
+    with pytest.raises(DataError, match="target 'y' must have labels"):
+        one.ready(replace(both, y=both.y * np.nan), tmp_path)  # type: ignore[operator]
+
+
+LABELS = Task(["y", "v"], problem_type="multilabel", classes=["no", "yes"])
+KINDS = Task(["y"], problem_type="multiclass", classes=["low", "middle", "high"])
+
+
+def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxiliary_targets(tmp_path: Path) -> None:
+    train = rows(4)
+    both = replace(train, y=np.array([[0.0], [0], [0], [1]]), auxiliary=np.array([[1.0], [0], [1], [np.nan]]))
+    binary = Task(["y"], problem_type="binary", classes=["0", "1"])
+    one = stage(auxiliary=("z",), task=binary, class_weights="balanced", auxiliary_weight=0.5)
+    assert one.ready(both, tmp_path)[1].weights == pytest.approx(
+        np.array([[2 / 3, 0.375], [2 / 3, 0.75], [2 / 3, 0.375], [2, 0]])
+    )
+
+
+@pytest.mark.parametrize(("task", "says"), [(LABELS, "must be 0 or 1 beside classes, and z has"), (KINDS, "cannot be")])
+def test_auxiliary_targets_beside_classes_are_labels_of_two_classes(task: Task, says: str, tmp_path: Path) -> None:
+    train = rows(48)
+    y = np.arange(48.0)[:, None] % len(task.classes) * np.ones(len(task.targets))
+    both = replace(train, y=y, auxiliary=np.where(np.arange(48) < 9, np.nan, 0.5)[:, None])
+    with pytest.raises(ConfigError, match=rf"auxiliary_targets {says}.*set auxiliary_weight: 0"):
+        stage(auxiliary=("z",), task=task).ready(both, tmp_path)
+    if task is LABELS:
+        one = fit(stage(auxiliary=("z",), task=task), replace(both, auxiliary=2 * both.auxiliary), tmp_path / "fit")
+        assert one.predict(train, tmp_path / "fit").shape == (48, 2)
+        assert read_json(tmp_path / "fit" / "training.json")["classes"] == [[0, 1], [0, 1], [1]]
+
+
+def test_several_molecule_columns_share_one_backbone_and_are_not_mixed_up(tmp_path: Path) -> None:
+    train = rows()
+    both = Dataset(train.ids, train.inputs.assign(t=train.inputs["s"][::-1].to_numpy()), train.y)
+    one = fit(stage("st", epochs=1), both, tmp_path)
+    weights = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    assert sum(name.endswith("W_i.weight") for name in weights) == 1
+    assert weights["join.0.weight"].shape == (16, 32)
+    swapped = Dataset(both.ids, both.inputs.rename(columns={"s": "t", "t": "s"}), None)
+    assert not np.allclose(one.predict(swapped, tmp_path), one.predict(both, tmp_path))
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A file as CheMeleon is published: the shape's settings and the weights."""
+    torch.manual_seed(5)
+    shape = {"d_v": 72, "d_e": 14, "d_h": 24, "depth": 4, "dropout": 0.3, "activation": "relu", "d_vd": None}
+    state = BondMessagePassing(**shape).state_dict()
+    torch.save({"hyper_parameters": {**shape, "cls": "x"}, "state_dict": state}, tmp_path / "mp.pt")
+    return tmp_path / "mp.pt"
+
+
+def test_published_weights_decide_the_shape_and_are_what_training_starts_from(published: Path, tmp_path: Path) -> None:
+    one = stage(weights=str(published), columns_before_head=False)
+    messages: Any = one.start(rows(3), tmp_path).message_passing
+    known = torch.load(published, weights_only=True)["state_dict"]
+    assert all(torch.equal(tensor, known[name]) for name, tensor in messages.state_dict().items())
+    assert (messages.depth, messages.dropout.p) == (4, 0)  # theirs is .3
+    one.fit(rows(3), None, tmp_path)
+    published.unlink()  # what prediction needs is in the job's folder
+    assert np.isfinite(one.predict(rows(3), tmp_path)).all()
+
+
+class Echo(torch.nn.Module):
+    """The numbers it is given; remembers how many."""
+
+    width = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(x))
+        return x[:, None]
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(once: bool) -> None:
+    one, two = [float(1)], [float(2)]  # a list: the same object where it is the same molecule
+    columns = [
+        Batches(items, np.ones(3, dtype=np.int64), lambda part: {"x": torch.tensor([value for (value,) in part])})
+        for items in ([one, two, one], [two, two, two])
+    ]
+    joined = side_by_side(columns, once=once)
+    net = PerColumn(Echo(), 2)
+    found = net(**joined.collate(joined.items))
+    assert found.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]
+    assert net.backbone.seen == ([2, 1] if once else [3, 3])
+
+
+def test_a_loss_of_ones_own_lies_beside_the_yaml_and_its_content_is_in_the_jobs_key(tmp_path: Path) -> None:
+    path = write_competition(tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", "loss": "mine.py:errors"}})
+    net, keys = load_stages(str(path))["net"], []
+    for power in (2, 2, 3):
+        (tmp_path / "mine.py").write_text(f"def errors(outputs, y):\n    return (outputs - y).abs() ** {power}\n")
+        keys.append(code_digest(net))
+    assert keys[0] == keys[1] != keys[2]

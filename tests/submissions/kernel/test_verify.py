@@ -1,0 +1,118 @@
+"""`kernel --try`: the notebook of a real run proved; then with something taken away."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.errors import DataError, SubmissionError
+from competition.files import read_json, read_table, read_text_table, write_table
+from competition.paths import Bundle, Paths
+from submissions.config import load_config
+from submissions.kernel import pack, verify
+from submissions.kernel.sandbox import make_sandbox, run_notebook
+from submissions.kernel.wheels import image_packages
+from submissions.run import latest_run
+from tests.submissions.fakes import built, fake_classes, train_all
+from tests.submissions.kernel.conftest import SHIPPED, SLUG
+from tests.submissions.kernel.test_pack import to_train
+
+MINUTES = 30.0
+
+
+def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
+    work: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other ids, another order in the sample, a molecule that is none, though `unparsable` is `error` in the YAML."""
+    verify.verify_notebook("mixed", MINUTES, 1, 50)
+    said = capsys.readouterr().out
+    assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in said
+    assert "proved on 51 hidden rows" in said
+    assert work.kernel.bundle.manifest.stat().st_mode & 0o200  # what was tried is a copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["f1_macro", "log_loss"])
+def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    stages = {"trees": {"kind": "lightgbm", "max_trees": 15}}
+    sections: dict = {"competition": {"kaggle": SLUG}, "stages": stages, "submissions": {"stack": False}}
+    path = fake_classes(tmp_path, "multiclass", metric, 60, 20, **sections)
+    train_all(path)
+    built(path)
+    pack.build(Paths("mixed"), None, "me", None)
+    verify.verify_notebook("mixed", MINUTES, 1, 50)
+    assert ": the same as ./run.sh predict" in capsys.readouterr().out
+
+
+def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work: Paths) -> None:
+    next(work.kernel.bundle.root.rglob("target_0.txt")).unlink()
+    with pytest.raises(DataError, match=r"The notebook fails: .*target_0\.txt.*proof\.log\)$") as caught:
+        verify.verify_notebook("mixed", MINUTES, 1, 20)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_predictions_are_refused(work: Paths, tmp_path: Path) -> None:
+    run = latest_run("mixed")
+    deviation = np.nanstd(read_table(run.paths.train)["lumo"])
+    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
+    table = pd.DataFrame({"id": ["a", "b"], "lumo": [0.1, 2.0], "mu": [3.0, 4.0]})
+    write_table(here, table)
+
+    def compare(first: float) -> None:
+        write_table(there, table.iloc[::-1].assign(lumo=[2.0, first]))
+        verify.compare_predictions(run, there, here)
+
+    compare(0.1 + 5e-7 * deviation)
+    with pytest.raises(SubmissionError, match="differ .* by up to (1.9|2)e-06"):
+        compare(0.1 + 2e-6 * deviation + 1e-7)
+    with pytest.raises(SubmissionError, match="by up to nan"):
+        compare(float("nan"))
+
+
+def test_hidden_rows_have_new_ids_no_labels_and_another_order_in_the_sample(work: Paths, made: Path) -> None:
+    test, sample = verify.hidden_test(latest_run("mixed"), 40)
+    raw = pd.concat([read_text_table(made / name) for name in ("train.csv", "test.csv")])
+    assert list(test.columns) == list(read_text_table(made / "test.csv").columns)
+    assert list(test["id"])[-1] == verify.UNREADABLE and len(test) == 41
+    assert set(test["note"]) <= set(raw["note"]) and list(test["note"])[:40] != list(raw["note"][:40])
+    assert not set(test["id"]) & set(raw["id"])
+    assert sorted(sample["id"]) == sorted(test["id"]) and list(sample["id"]) != list(test["id"])
+    assert list(sample.columns) == ["id", "lumo", "mu"]
+
+
+@pytest.mark.slow  # two trainings, each in a sandbox of its own
+def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(tmp_path: Path) -> None:
+    path = to_train(tmp_path / "made")
+    kernel = pack.build(Paths.for_competition("mixed"), load_config(str(path)), "me", None)
+    first = session(tmp_path / "first", kernel.root, path.parent)
+    assert {file.name for file in first.iterdir()} == {"work", "submission.csv"}
+    written = pd.read_csv(first / "submission.csv", dtype={"id": str})
+    sample = pd.read_csv(path.parent / "sample_submission.csv", dtype={"id": str})
+    assert list(written.columns) == list(sample.columns) and list(written["id"]) == list(sample["id"])
+    assert written.drop(columns="id").std().min() > 0
+    second = session(tmp_path / "second", kernel.root, path.parent, first)
+    said = (tmp_path / "second.log").read_text()
+    assert "finished jobs and 0 with a checkpoint that were not here" in said
+    assert "fold 0 of 3  valid" not in said  # nothing is trained again
+    assert (second / "submission.csv").read_bytes() == (first / "submission.csv").read_bytes()
+
+
+def session(folder: Path, kernel: Path, tables: Path, output: Path | None = None) -> Path:
+    """Run the notebook on a machine of the platform; returns its working folder."""
+    box = make_sandbox(folder, image_packages(), {SHIPPED})
+    bundle = Bundle(box.input / "datasets" / read_json(kernel / "dataset" / "dataset-metadata.json")["id"])
+    shutil.copytree(kernel / "dataset", bundle.root)
+    yaml = bundle.root / "mixed.yaml"
+    yaml.write_text(yaml.read_text().replace("/kaggle/input", str(box.input)))  # where the platform mounts it
+    (box.input / "competitions" / SLUG).mkdir(parents=True)
+    for name in ("train.csv", "test.csv", "sample_submission.csv"):
+        shutil.copy(tables / name, box.input / "competitions" / SLUG)
+    if output is not None:
+        shutil.copytree(output, box.input / "notebooks" / "me" / "first")
+    notebook = next((kernel / "notebook").glob("*.ipynb"))
+    run_notebook(box, notebook, MINUTES, folder.with_suffix(".log"))
+    return box.working

@@ -1,0 +1,147 @@
+"""What `./run.sh new` chooses for what it finds: folds and stages."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pydantic import TypeAdapter
+
+from competition.errors import ConfigError, DataError
+from models.config import AnyStageConfig
+from submissions.new import stage_choices
+from submissions.new.detect import DetectedTables, detect
+from submissions.new.problem_type import choose_problem
+from submissions.new.stage_choices import Block, choose_folds, choose_stages, read_preset
+from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, write_labels
+
+ONE = {"lightgbm", "svr", "mlp", "svr_maplight", "gnn", "catboost", "rxnfp", "unimol"}
+TEXT = {"lightgbm", "minilm_frozen", "minilm_svr", "minilm"}
+NUMBER = [k / 7 for k in range(80)]
+
+
+def found_in(folder: Path, *sizes: int, **inputs: Any) -> DetectedTables:
+    write(folder, *sizes, **inputs)
+    return detect(files_in(folder))
+
+
+def stages(found: DetectedTables, preset: str = "quick") -> dict[str, Block]:
+    return {block.name: block for block in choose_stages(read_preset(preset), found, choose_problem(found))}
+
+
+def columns_of(settings: dict[str, Any]) -> list[str] | None:
+    """Those that a language model reads, or an encoder among features; None where they are not named."""
+    features = [feature for feature in settings.get("features", []) if isinstance(feature, dict)]
+    return (features or [settings])[0].get("columns")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected", "columns"),
+    [
+        ({"s": smiles(80), "ligand": smiles(80)[::-1]}, ONE, {}),  # all molecule columns
+        ({"t": notes(80)}, TEXT, {}),
+        ({"s": smiles(80), "t": notes(80)}, ONE | TEXT, {"rxnfp": ["s"]}),
+        ({"n": NUMBER, "k": ["p", "q"] * 40}, {"lightgbm", "lightgbm_small"}, {}),
+        (
+            {"rxn": [f"{s}>>{s}O" for s in smiles(80)], "t": notes(80)}, TEXT | {"rxnfp_reaction"},
+            {"rxnfp_reaction": ["rxn"], "minilm": ["t"], "minilm_frozen": ["t"], "minilm_svr": ["t"]},
+        ),
+    ],
+)  # fmt: skip
+def test_the_quick_stages_of_each_kind_of_problem(
+    tmp_path: Path, inputs: dict[str, Any], expected: set[str], columns: dict[str, list[str]]
+) -> None:
+    chosen = stages(found_in(tmp_path, **inputs))
+    assert set(chosen) == expected
+    named = {name: columns_of(block.settings) for name, block in chosen.items()}
+    assert {name: found for name, found in named.items() if found} == columns
+
+
+@pytest.mark.parametrize("inputs", [{"s": smiles(80)}, {"t": notes(80)}, {"n": NUMBER, "k": ["p", "q"] * 40}])
+@pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
+def test_classes_have_stages_of_their_own_that_learn_them_and_grades_those_of_numbers(
+    tmp_path: Path, inputs: dict[str, Any], preset: str
+) -> None:
+    labels = {"names": (["p", "q", "r"] * 20, "p"), "grades": ([1, 2, 3] * 20, 1), "numbers": (NUMBER[:60], 0.5)}
+    blocks = {}
+    for what, (cells, cell) in labels.items():
+        write_labels(tmp_path, {"y": cells}, {"y": cell}, **inputs)
+        blocks[what] = stages(detect(files_in(tmp_path)), preset)
+    assert blocks["grades"] == blocks["numbers"] != blocks["names"]
+    for learns, of_type in (("multiclass", blocks["names"]), ("regression", blocks["numbers"])):
+        for block in of_type.values():
+            assert not list(TypeAdapter(AnyStageConfig).validate_python(block.settings).config_errors(learns))
+
+
+def test_predictions_of_other_targets_are_features_where_some_labels_are_missing(tmp_path: Path) -> None:
+    full, gaps = NUMBER[:60], [None] * 20 + NUMBER[:40]
+    for labels, expected in (({"a": full, "b": full}, False), ({"a": full, "b": gaps}, True), ({"a": gaps}, False)):
+        write_labels(tmp_path, labels, dict.fromkeys(labels, 0.5), s=smiles(80))
+        assert ("lightgbm_others" in stages(detect(files_in(tmp_path)), "cpu")) is expected
+
+
+@pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
+def test_no_support_vectors_are_chosen_for_a_table_of_200_000_rows(tmp_path: Path, preset: str) -> None:
+    for labels in ({"y": NUMBER[:60]}, {"y": ["p", "q", "r"] * 20}):
+        write_labels(tmp_path, labels, {"y": labels["y"][0]}, s=smiles(80), t=notes(80))
+        found = detect(files_in(tmp_path))
+        problem = choose_problem(found)
+        small = choose_stages(read_preset(preset), found, problem)
+        rows = pd.concat([found.train] * 3334)
+        large = choose_stages(read_preset(preset), replace(found, train=rows), problem)
+        kernels = [block for block in small if "SV" in block.settings.get("estimator", "")]
+        assert kernels
+        assert large == [block for block in small if block not in kernels]
+
+
+def test_long_texts_are_told_from_short_ones_by_their_words(tmp_path: Path) -> None:
+    longer = stages(found_in(tmp_path, t=[" ".join([note] * 60) for note in notes(80)]), "gpu")
+    assert "batch_size" not in stages(found_in(tmp_path, t=notes(80)), "gpu")["deberta"].settings
+    assert longer["deberta"].settings["batch_size"] == 8
+
+
+def test_a_preset_of_ones_own_is_a_file_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_choices, "PRESETS", tmp_path)
+    stage = "{name: ridge, needs: [table], reason: mine, settings: {kind: sklearn, estimator: Ridge}}"
+    (tmp_path / "mine.yaml").write_text(f"budget: 3m\nstages:\n- {stage}\n")
+    assert read_preset("mine").budget == "3m"
+    found = stages(found_in(tmp_path, n=NUMBER), "mine")
+    assert found == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
+
+
+GROUP = [f"g{i % 8}" for i in range(80)]
+SHIFTED = [*smiles(60, RINGS[:3]), *smiles(20, RINGS[3:])]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "inputs", "group", "kind", "expected"),
+    [
+        ((60, 20, 2), {"n": NUMBER}, None, None, ("kfold", 10)),
+        ((500, 20), {"t": notes(520)}, None, None, ("stratified", 5)),
+        ((20, 60), {"n": NUMBER}, None, None, ("stratified", 3)),
+        ((60, 20), {"n": NUMBER, "lab": GROUP}, "lab", None, ("group", 8)),
+        ((60, 20), {"s": smiles(80)}, None, None, ("stratified", 10)),
+        ((60, 20), {"s": smiles(80)}, None, "scaffold", ("scaffold", 6)),
+        ((60, 20), {"s": SHIFTED}, None, None, ("scaffold", 3)),
+    ],
+)
+def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
+    tmp_path: Path, sizes: tuple[int, ...], inputs: Any, group: str | None, kind: str | None, expected: tuple[str, int]
+) -> None:
+    found = found_in(tmp_path, *sizes, **inputs)
+    *folds, reason = choose_folds(found, choose_problem(found), group, kind)
+    assert tuple(folds) == expected
+    assert ("of the test molecules with rings" in reason) is (inputs.get("s") == SHIFTED)
+
+
+def test_folds_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    found = found_in(tmp_path, n=NUMBER, lab=["a"] * 80)
+    problem = choose_problem(found)
+    for group, kind in ((None, "group"), ("lab", "kfold")):
+        with pytest.raises(ConfigError, match="--folds group and --group COL belong together"):
+            choose_folds(found, problem, group, kind)
+    with pytest.raises(ConfigError, match="--folds scaffold needs a column of molecules"):
+        choose_folds(found, problem, None, "scaffold")
+    with pytest.raises(DataError, match="two groups or distinct inputs; there is 1"):
+        choose_folds(found, problem, "lab", None)
