@@ -1,4 +1,4 @@
-"""Tables of docs/evidence.md on the study of cylinders beside its own: `python -m benchmarks.cylinder_tables`.
+"""Tables of docs/studies/cylinder.md beside its own: `python -m benchmarks.cylinder_tables`.
 
 Prints, from `studies/results/cylinder.csv` with the intervals of the study: variance ratios and biases; RMSE and
 accuracy in three modes, and evaluation minus MC; what dropout costs where volumes are regressed and where bins are

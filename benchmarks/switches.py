@@ -28,7 +28,7 @@ a half or all of the out-of-fold rows, with the default blend of the same. All o
 anything, and as chosen against the default by each margin. A setting becomes the default where its interval lies below
 0.
 (Columns of all targets were first measured with few trees alone; the least error came after nine sets were seen. The
-first runs had two steps, a stack and features of the rows as well, of which docs/ensembling.md has the figures and
+first runs had two steps, a stack and features of the rows as well, of which docs/benchmarks.md has the figures and
 which were then taken out.)
 """
 

@@ -1,4 +1,4 @@
-"""Tables of docs/evidence.md on dropout in Uni-Mol: `python -m benchmarks.unimol_dropout_tables`.
+"""Tables of docs/studies/unimol_dropout.md: `python -m benchmarks.unimol_dropout_tables`.
 
 Prints, from `studies/results/unimol_dropout.csv`, the R2 of each set without dropout and what dropout adds to it, with
 the means over sets; then what `unimol_small_oled` adds to `unimol_small`, both without dropout.

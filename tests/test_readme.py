@@ -32,15 +32,17 @@ def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
     assert verbs <= named
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/code.md", "docs/stages.md", "docs/evidence.md", "docs/scale.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{file.name}" for file in sorted((PROJECT / "docs").glob("*.md")))]
+)
 def test_every_file_that_is_named_exists(page: str) -> None:
     text = (PROJECT / page).read_text()
-    rooms = "competition|folds|models|submissions|studies|benchmarks|tests|docs"
-    named = re.findall(rf"[`(]((?:{rooms})/[\w./]+\.(?:py|yaml|md|csv))[`)]", text)
-    assert named
-    for name in named:
-        is_file = (PROJECT / name).exists() or ((PROJECT / page).parent / name).exists()
-        assert is_file, name
+    packages = "competition|folds|models|submissions|studies|benchmarks|tests|docs"
+    code_spans = re.findall(rf"`((?:{packages})/[\w./]+\.(?:py|yaml|md|csv))`", text)
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
+    assert code_spans or links
+    for file in [*(PROJECT / name for name in code_spans), *((PROJECT / page).parent / link for link in links)]:
+        assert file.exists(), file
 
 
 def test_the_first_yaml_loads_as_it_stands() -> None:

@@ -38,9 +38,9 @@ MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
 SLOWER = 1.1
 """Seconds of a job that has not started, relative to the pace of its stage."""
-PlanOfStages = Callable[[StageConfigs], JobPlan]
 MIN_WAIT = 10.0
 """Seconds after which a job without a pace may be given up."""
+PlanOfStages = Callable[[StageConfigs], JobPlan]
 
 
 class Budget:
@@ -392,6 +392,9 @@ class Budget:
 
     def _plan_of_stage(self, name: str, share: float) -> JobPlan:
         """Return the plan of one stage with a share of its epochs."""
+        if share == 1:
+            keys, stages = {name: self.plan.keys[name]}, {name: self.plan.stages[name]}
+            return replace(self.plan, jobs=self.plan.jobs_of_stage(name), keys=keys, stages=stages)
         if (name, share) not in self.plans:
             self.plans[name, share] = self.plan_of({name: with_epochs(self.plan.stages[name], share)})
         return self.plans[name, share]

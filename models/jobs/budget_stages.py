@@ -53,9 +53,7 @@ def epoch_shares(stage: Any, n_rows: float) -> list[float]:
 
 
 def with_epochs(stage: Any, share: float) -> Any:
-    """Return a stage with a share of its epochs; other stages than networks have all of them."""
-    if share == 1:
-        return stage
+    """Return a network with a share of its epochs."""
     return stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
 
 

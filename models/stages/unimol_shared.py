@@ -40,7 +40,7 @@ def quiet_import() -> Iterator[None]:
 
 
 class ConformerModel(MoleculeModel):
-    """A stage whose backbone reads molecules in their conformers, which are the augmentations; see `Neural`."""
+    """A stage whose backbone reads molecules in their conformers, which are the augmentations; see `NeuralModel`."""
 
     foreign_keys: tuple[str, ...]
     """Beginnings of keys of a checkpoint that only its pre-training or an earlier fine-tuning used."""

@@ -54,7 +54,7 @@ class Blend:
     link: Link = "identity"
 
     def predict(self, P: Array) -> Array:
-        """See `Fitted`."""
+        """See `Predictor`."""
         return probabilities(np.einsum("nco,co->no", logits(P, self.link), self.weights) + self.intercept, self.link)
 
 
@@ -133,7 +133,7 @@ def shrunk_ridge(problem: WeightProblem) -> Solution:
     w = w0 + v; w0 = t * common + (1 - t) * convex; v the ridge solution on the residual y - columns w0 with penalty
     a * n_rows, in standard units. (t, a) minimise the cross-fitted error: each fold left is predicted by weights,
     convex ones included, that were fitted without it.
-    Ours; what it gains is measured by benchmarks/blenders.py, and common weights in docs/ensembling.md.
+    Ours; what it gains is measured by benchmarks/blenders.py, and common weights in docs/benchmarks.md.
     """
     if len(problem.folds) < 2:
         return problem.solve(convex)
@@ -294,7 +294,7 @@ class Median:
     link: Link = "identity"
 
     def predict(self, P: Array) -> Array:
-        """See `Fitted`."""
+        """See `Predictor`."""
         return probabilities(np.median(logits(P, self.link), axis=1), self.link)
 
 
@@ -315,7 +315,7 @@ class MeanOfRanks:
     labels: Array
 
     def predict(self, P: Array) -> Array:
-        """See `Fitted`; a rank is looked up in the stored quantiles, so one row alone gets the same prediction."""
+        """See `Predictor`; a rank is looked up in the stored quantiles, so one row alone gets the same prediction."""
         y_pred = []
         for t, (columns, labels) in enumerate(zip(self.columns, self.labels, strict=True)):
             ranks = np.mean([np.interp(P[:, j, t], known, QUANTILES) for j, known in enumerate(columns)], axis=0)

@@ -166,7 +166,7 @@ class Comparison:
 
 
 def describe_scores(rule: SelectionRule, predictions: CrossFitted) -> dict[str, Any]:
-    """The two scores of a candidate, of what is `judged`."""
+    """The two scores of a candidate, of labels if the metric scores labels."""
     found = {f"{name}_score": rule.score(getattr(predictions, name)) for name in ("in_sample", "cross_fitted")}
     return found | mean_over_folds(rule, predictions.cross_fitted)
 

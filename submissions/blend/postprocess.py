@@ -31,7 +31,7 @@ class Clip:
     high: float
 
     def predict(self, y_pred: Array) -> Array:
-        """See `Fitted`."""
+        """See `Predictor`."""
         return np.clip(y_pred, self.low, self.high)
 
 

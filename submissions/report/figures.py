@@ -1,4 +1,4 @@
-"""Figures of the page, as SVG. To add one, write a function here and name it in a section of `findings.py`."""
+"""Figures of the page, as SVG. To add one, write a function here and name it in a section of `sections.py`."""
 
 import math
 from typing import Any

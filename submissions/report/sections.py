@@ -1,7 +1,7 @@
 """What a run found, gathered once as sections; report.md has the brief ones, the page has all.
 
-To add something to the report, add a part to a section, or a section to the table in `gather` (`parts.py` has their
-kinds). Every section is made by a function of the run.
+To add something to the report, add a part to a section, or a section to the table in `build_report` (`elements.py`
+has their kinds). Every section is made by a function of the run.
 """
 
 from pathlib import Path

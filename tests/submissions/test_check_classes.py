@@ -49,7 +49,7 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
         bad("the metric f1 scores .* binary, multilabel, and this is multi", ABC, **{**NAMES, "metric": "f1"}),
         bad("log_loss .* so the sample needs a column for each", ABC, **{**NAMES, "metric": "log_loss"}),
         bad(r"none of the classes \('a', 'b'\): row 4 \(id 'r2'\): 'c', .* 3 more\. Correct", ABC, classes=["a", "b"]),
-        bad(r"train\.csv has no row of 'd', which competition\.classes names", ABC, **NAMES, classes=[*ABC, "d"]),
+        bad(r"train\.csv has no row of 'd', which is in competition\.classes", ABC, **NAMES, classes=[*ABC, "d"]),
         bad(r"classes: must name each once; 1 stands there again", ["0", "1"], classes=["0", "1", "1.0"]),
         bad("regression takes no classes, and", ["0", "1"], problem_type="regression", classes=["0", "1"]),
         bad(r"binary has one target, and targets names 2; several", ["0", "1"], targets=["y", "SMILES"], smiles=[]),
