@@ -28,7 +28,7 @@ above either, at 3, 5 and 10 columns, in at most a tenth of Optuna's time.
 Honest score (10 columns): the cross-fitted RMSE of the default is held against the RMSE on the holdout of the same
 parts: the columns of fold k's models alone, with the weights fitted without fold k, squares averaged over k. Bias is
 the logarithm of the ratio, per data set as above; aim: its 95 % interval inside +-2 %. Beside it the in-sample score
-of the default and of the LightGBM stack (submissions.blend.stacks.Stacked), each against the holdout of the models of
+of the default and of the LightGBM stack (submissions.blend.stacks.StackCandidate), each against the holdout of the models of
 each fold with what was fitted on all rows; and the cross-fitted score of the stack.
 (Added after one draw had shown how much the rows of a draw decide: the same of the single columns, whose score has
 nothing to be biased by, as a control; "beyond its columns" is the default's bias less their mean.)
@@ -54,13 +54,13 @@ from benchmarks.oof_matrices import (
 )
 from competition.files import derive_seed
 from competition.metrics import METRICS
-from submissions.blend.candidates import CANDIDATES, REGRESSION_CANDIDATES, Blend, Candidate, Linear
+from submissions.blend.candidates import CANDIDATES, REGRESSION_CANDIDATES, Blend, Candidate, WeightedCandidate
 from submissions.blend.cross_fitting import cross_fitted
-from submissions.blend.stacks import Stacked
+from submissions.blend.stacks import StackCandidate
 from submissions.blend.weight_problem import BlendData
 
 DEFAULT = "shrunk_ridge"
-OURS = [name for name in REGRESSION_CANDIDATES if isinstance(CANDIDATES[name], Linear) and name != "optuna"]
+OURS = [name for name in REGRESSION_CANDIDATES if isinstance(CANDIDATES[name], WeightedCandidate) and name != "optuna"]
 OPTUNA = "optuna_300"
 SUBSETS = {3: 2, 5: 2, 10: 1}
 
@@ -134,7 +134,7 @@ def honesty(matrix: Matrix) -> dict[str, Any]:
     """Logarithms of score over holdout score, of the default and of the stack."""
     found: dict[str, Any] = {"set": matrix.set_name}
     default, m = CANDIDATES[DEFAULT], matrices_of(matrix)
-    candidates: dict[str, Candidate] = {DEFAULT: default, "lightgbm_stack": Stacked(default)}
+    candidates: dict[str, Candidate] = {DEFAULT: default, "lightgbm_stack": StackCandidate(default)}
     for name, candidate in candidates.items():
         without_own = [candidate.fit(m, frozenset({fold})) for fold in range(N_FOLDS)]
         honest = rmse(matrix.y, cross_fitted(candidate, m)[:, 0])

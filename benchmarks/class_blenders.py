@@ -93,7 +93,7 @@ class Problem:
         """What decides on a candidate's predictions, tuned across the folds left; None where they are scored."""
         if self.metric.kind != "decisions":
             return None
-        left, y_pred = self.m.left(without), cross_fitted(candidate, self.m, without)
+        left, y_pred = self.m.rows_outside(without), cross_fitted(candidate, self.m, without)
         return fit_decision(self.metric, build_task(y_pred.shape[1]), self.m.y[left], y_pred[left])
 
     def score(self, y: Array, y_pred: Array, decision: Decision | None) -> float:

@@ -40,7 +40,7 @@ DEFAULT = "shrunk_logits"
 
 
 def one_hot(y: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """What `decision_rules.calibrated` is replaced by, so that labels are counted."""
+    """What `decision_rules.calibrate` is replaced by, so that labels are counted."""
     return (y[:, None] == np.arange(len(logits))).astype(float)
 
 
@@ -63,7 +63,7 @@ def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
     for _ in range(10 if isinstance(decision, Offsets) else 1):
         for j, share in enumerate(above):
             cuts = decision.cuts.copy()
-            held = decision.turn(decision.levels(new), j)[1] if isinstance(decision, Offsets) else new
+            held = decision.sweep(decision.levels(new), j)[1] if isinstance(decision, Offsets) else new
             cuts[j] = np.quantile(held, 1 - share)
             decision = replace(decision, cuts=cuts)
     return decision
@@ -89,7 +89,7 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
     found = {"optimism plain": bias(plain.predict(oof), plain)}
     for way in ("expected", "counted"):
         with mock.patch.object(
-            decision_rules, "calibrated", one_hot if way == "counted" else decision_rules.calibrated
+            decision_rules, "calibrate", one_hot if way == "counted" else decision_rules.calibrate
         ):
             decision, labels = fit_decision(metric, task, y, oof), labels_across_folds()
         votes = np.sum([decision.predict(each) == np.arange(len(task.classes)) for each in holdout], axis=0)

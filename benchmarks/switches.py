@@ -58,7 +58,7 @@ from submissions.blend.cross_fitting import (
 )
 from submissions.blend.logits import Link, logits
 from submissions.blend.postprocess import STEPS, apply_all, choose_steps, fit_steps
-from submissions.blend.stacks import LIGHTGBM_STACK, Stacked
+from submissions.blend.stacks import LIGHTGBM_STACK, StackCandidate
 from submissions.blend.weight_problem import NO_FOLDS, BlendData
 from submissions.selection import candidates_of
 
@@ -122,7 +122,9 @@ def read(parts: dict[str, Any]) -> Draw:
 def made(candidate: Candidate, m: BlendData) -> CrossFitted:
     """What the rule compares; nothing is chosen without a fold here."""
     fitted = candidate.fit(m)
-    return CrossFitted(fitted.predict(m.P[m.left(NO_FOLDS)]), cross_fitted(candidate, m), np.empty(0), fitted)
+    return CrossFitted(
+        fitted.predict(m.preds[m.rows_outside(NO_FOLDS)]), cross_fitted(candidate, m), np.empty(0), fitted
+    )
 
 
 def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
@@ -130,14 +132,14 @@ def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[st
     _, _, compared, same = select_candidate(draw.rule, predictions)
     known = {name: each for name, each in compared.items() if name not in same}
     for margin in CHOICES:
-        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), known, draw.rule.scored_columns)[0]
+        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), known, draw.rule.has_fold)[0]
 
 
 def of_choices(draw: Draw) -> Lines:
     """Blends and stacks as a run compares them."""
     run: Any = SimpleNamespace(config=SimpleNamespace(blends=[draw.rule.default]))
     blends = {name: made(CANDIDATES[name], draw.m) for name in candidates_of(run, draw.m)}
-    every = blends | {LIGHTGBM_STACK: made(Stacked(draw.default), draw.m)}
+    every = blends | {LIGHTGBM_STACK: made(StackCandidate(draw.default), draw.m)}
     errors = {name: draw.error(each.fitted.predict(draw.columns)) for name, each in every.items()}
     yield from (("always", name, error) for name, error in errors.items())
     for part, group in (("blends", blends), ("blends and stacks", every)):
@@ -156,19 +158,19 @@ def simplest(losses: Array) -> int:
 
 def of_stacks(draw: Draw) -> Lines:
     """The LightGBM stack by what it sees, how it learns and its rows."""
-    default, stack = made(draw.default, draw.m), Stacked(draw.default)
+    default, stack = made(draw.default, draw.m), StackCandidate(draw.default)
 
     def own_columns(P: Array, order: list[int], own: slice, link: Link) -> Array:
         return logits(P[:, order, own], link).reshape(len(P), -1)
 
-    for seen, columns_of in ((REFIT_FOLD, stacks.seen_by_trees), (OWN, own_columns)):
+    for seen, columns_of in ((REFIT_FOLD, stacks.tree_features), (OWN, own_columns)):
         for said, settings in SETTINGS.items() if seen != REFIT_FOLD else [(LEAST, {}), (FEWEST, {})]:
-            of_classes = stacks.LAMBDA_OF_CLASSES * settings.get("lambda_l2", 20.0) / 20.0
+            of_classes = stacks.CLASSIFICATION_LAMBDA_L2 * settings.get("lambda_l2", 20.0) / 20.0
             with (
                 mock.patch.dict(stacks.PARAMETERS, settings),
-                mock.patch.object(stacks, "LAMBDA_OF_CLASSES", of_classes),
-                mock.patch.object(stacks, "least", stacks.least if "least" in said else simplest),
-                mock.patch.object(stacks, "seen_by_trees", columns_of),
+                mock.patch.object(stacks, "CLASSIFICATION_LAMBDA_L2", of_classes),
+                mock.patch.object(stacks, "best_n_trees", stacks.best_n_trees if "least" in said else simplest),
+                mock.patch.object(stacks, "tree_features", columns_of),
             ):
                 found = made(stack, draw.m)
                 error = draw.error(found.fitted.predict(draw.columns))
@@ -189,7 +191,7 @@ def of_steps(draw: Draw) -> Lines:
         yield step, "always", draw.error(apply_all(always, columns))
         for margin in CHOICES:
             rule = replace(draw.rule, margin=margin)
-            chain = choose_steps(rule, [step], y_pred, rule.scored_columns)
+            chain = choose_steps(rule, [step], y_pred, rule.has_fold)
             yield step, f"margin {margin:g}", draw.error(chain.apply(columns))
 
 

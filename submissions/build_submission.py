@@ -121,7 +121,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     selection = select(run, rule)
     model = submission_model(run, selection)
     default = selection.candidates[rule.default].scored.cross_fitted
-    stages = {stage: rule.decided(columns.stage_oof(stage)) for stage in run.config.stages}
+    stages = {stage: rule.cross_fitted_labels(columns.stage_oof(stage)) for stage in run.config.stages}
     stage_names = [f"{stage} {name}" for stage in stages for name in task.scored_columns]
     std = ensemble_std(run, model)
 
@@ -190,7 +190,7 @@ def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
 def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[str, Array]) -> dict[str, Any]:
     """The part of run.json about the choice; `stages` is what the metric scores of each stage alone."""
     columns, task, y_pred = run.columns, run.task, selection.cross_fitted
-    decisions = {stage: rule.decision(columns.stage_oof(stage), rule.has_fold) for stage in stages}
+    decisions = {stage: rule.fit_decision(columns.stage_oof(stage), rule.has_fold) for stage in stages}
     choice = {
         "decides": task.scores_labels,
         "chosen": selection.chosen,
@@ -224,12 +224,12 @@ def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[st
 
 def _postprocessing(run: Run, selection: Selection) -> dict[str, list[dict[str, Any]]]:
     """Target -> the steps that were tried, in order."""
-    tried = zip(run.task.targets, selection.steps.tried, strict=True)
-    steps = {target: [step.stored() for step in of_target] for target, of_target in tried}
+    tried = zip(run.task.targets, selection.steps.results, strict=True)
+    steps = {target: [step.to_dict() for step in of_target] for target, of_target in tried}
     if "known_labels" in run.config.postprocess:
         nan = float("nan")  # rows of one input share a fold: without the fold none of their labels is known
         for of_target in steps.values():
-            of_target.append(StepResult("known_labels", True, nan, nan, nan).stored())
+            of_target.append(StepResult("known_labels", True, nan, nan, nan).to_dict())
     return steps
 
 

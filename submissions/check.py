@@ -44,7 +44,7 @@ from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision
 from models.training.labels import labelled_rows, require_auxiliary, require_log1p
-from submissions.blend.candidates import candidate
+from submissions.blend.candidates import get_candidate
 from submissions.blend.postprocess import fit_steps
 from submissions.blend.serialization import from_json, to_json
 from submissions.blend.weight_problem import BlendData
@@ -177,7 +177,7 @@ def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) ->
     P = np.stack([_near(drawn, task, rng) for _ in range(n_columns)], axis=1)
     m = BlendData(P, drawn, np.arange(N_TRIED) % 5, metric, settings.weights, has_probabilities=task.has_probabilities)
     for _, named in user_code(config.blends):
-        fitted = candidate(named).fit(m)
+        fitted = get_candidate(named).fit(m)
         with user_code_errors(named, KEEPS):
             from_json(json.loads(as_json(to_json(fitted))), named).predict(P)
     for _, named in user_code(config.postprocess):

@@ -14,21 +14,21 @@ from competition.errors import DataError
 from competition.files import derive_seed, read_table
 from competition.types import Array
 from competition.user_code import short_ref
-from submissions.blend.candidates import ALWAYS_CLASSES, ALWAYS_REGRESSION, candidate
+from submissions.blend.candidates import ALWAYS_CLASSES, ALWAYS_REGRESSION
 from submissions.blend.cross_fitting import (
     Comparison,
     CrossFitted,
     SelectionRule,
     apply_decision,
     apply_rule,
-    as_scored,
     compare_to_default,
     cross_fit,
+    cross_fitted_scored,
     select_candidate,
 )
 from submissions.blend.decision_rules import Decision
 from submissions.blend.postprocess import PostprocessChain, choose_steps
-from submissions.blend.stacks import LIGHTGBM_STACK, Stacked
+from submissions.blend.stacks import LIGHTGBM_STACK, StackCandidate
 from submissions.blend.weight_problem import BlendData
 from submissions.predictor import SubmissionModel
 from submissions.run import Run, by_complexity, name_of_latest, scored_rows
@@ -90,7 +90,7 @@ def selection_rule(run: Run) -> SelectionRule:
         groups=columns.groups,
         default=short_ref(run.config.default_blend),
         margin=settings.margin,
-        draws=settings.bootstrap,
+        n_resamples=settings.bootstrap,
         seed=run.config.competition.seed,
     )
 
@@ -107,21 +107,21 @@ def blend_data(run: Run, P: Array) -> BlendData:
 def candidates_of(run: Run, m: BlendData) -> list[str]:
     """The blends that are compared: those that always are, then those that the YAML names."""
     if not m.has_probabilities:
-        always = [*ALWAYS_REGRESSION, *([] if m.exact else ["optuna"])]
+        always = [*ALWAYS_REGRESSION, *([] if m.convex_objective else ["optuna"])]
     else:
-        always = [*ALWAYS_CLASSES, *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.n_outputs == 1)]
+        always = [*ALWAYS_CLASSES, *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.outputs_per_target == 1)]
     return list(dict.fromkeys([*always, *run.config.blends]))
 
 
 def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
     """All blends and, unless the YAML excludes it, the stack on the default blend, from simple to complex."""
     data = blend_data(run, run.columns.oof)
-    predictions = {short_ref(blend): cross_fit(candidate(blend), data) for blend in candidates_of(run, data)}
+    predictions = {short_ref(blend): cross_fit(get_candidate(blend), data) for blend in candidates_of(run, data)}
     if run.config.submissions.stack:
-        stack = cross_fit(Stacked(candidate(run.config.default_blend)), data)
+        stack = cross_fit(StackCandidate(get_candidate(run.config.default_blend)), data)
         predictions[LIGHTGBM_STACK] = _without_untried_corrections(rule, stack, predictions[rule.default])
     return {
-        name: ScoredCandidate(each, rule.judged(each), rule.decision(each.cross_fitted, rule.has_fold))
+        name: ScoredCandidate(each, rule.as_scored(each), rule.fit_decision(each.cross_fitted, rule.has_fold))
         for name, each in by_complexity(predictions).items()
     }
 
@@ -207,7 +207,7 @@ def leave_one_stage_out(run: Run, rule: SelectionRule, default: Array) -> dict[s
     predictions = {"all stages": default}
     for stage in stages:
         data = blend_data(run, columns.oof[:, ~columns.stage_mask(stage)])
-        predictions[stage] = as_scored(rule, candidate(run.config.default_blend), data)
+        predictions[stage] = cross_fitted_scored(rule, get_candidate(run.config.default_blend), data)
     compared = compare_to_default(replace(rule, default="all stages"), predictions, rule.has_fold)
     return {stage: asdict(compared[stage]) for stage in stages}
 

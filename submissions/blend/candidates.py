@@ -67,10 +67,10 @@ class Candidate:
 
     def fit(self, m: BlendData, without: FoldSet = NO_FOLDS) -> Predictor:
         """The predictor fitted on the rows of all folds but some; the plain mean where none is left."""
-        left = m.left(without)
+        left = m.rows_outside(without)
         if not left.any():
-            return Linear(mean).fit(m, without)
-        P, y, folds = m.P[left], m.y[left], m.folds[left]  # copies, into which a user's function may write
+            return WeightedCandidate(mean).fit(m, without)
+        P, y, folds = m.preds[left], m.y[left], m.folds[left]  # copies, into which a user's function may write
         if not self.named:
             return self.function(P, y, m.metric, folds, m.weights)
         with user_code_errors(self.named, f"return weights ({P.shape[1]},) or a dataclass with predict(P)"):
@@ -78,12 +78,12 @@ class Candidate:
             if not is_dataclass(type(found)):
                 weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
                 found = Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
-            require_predictions(found.predict(m.P[left]), (len(P), P.shape[2]), m.link)
+            require_predictions(found.predict(m.preds[left]), (len(P), P.shape[2]), m.link)
             return found
 
 
 @dataclass(eq=False, repr=False)
-class Linear(Candidate):
+class WeightedCandidate(Candidate):
     """A solver for weights as a candidate; in_logits: whether they are weights of logits, where columns have any."""
 
     in_logits: bool = False
@@ -97,8 +97,8 @@ class Linear(Candidate):
                 added = problem.offset(found.weights, found.intercept)[t] if link == "identity" else 0.0
                 parts.append((found.weights[np.argsort(problem.order)], added, found.settings))
         weights, intercepts, settings = zip(*parts, strict=True)
-        of_outputs = np.column_stack(weights).repeat(m.n_outputs, axis=1)
-        return Blend(of_outputs, np.array(intercepts).repeat(m.n_outputs), list(settings), link)
+        of_outputs = np.column_stack(weights).repeat(m.outputs_per_target, axis=1)
+        return Blend(of_outputs, np.array(intercepts).repeat(m.outputs_per_target), list(settings), link)
 
 
 def best_single(problem: WeightProblem) -> Solution:
@@ -114,7 +114,7 @@ def mean(problem: WeightProblem) -> Solution:
 
 def convex(problem: WeightProblem) -> Solution:
     """Weights of at least 0 that sum to 1, exact for squared and absolute errors; the former serve other metrics."""
-    if problem.m.exact == "absolute":
+    if problem.m.convex_objective == "absolute":
         return Solution(least_absolute_weights(problem.errors))
     return Solution(least_squares_weights(problem.moments[2:, 2:]))
 
@@ -335,7 +335,7 @@ def mean_of_ranks(P: Array, y: Array, metric: Metric, folds: Integers, weights: 
 
 SOLVERS: list[Solver] = [best_single, mean, convex, shrunk_logits, shrunk_ridge, ridge, greedy, hill_climb, optuna]
 CANDIDATES: dict[str, Candidate] = {
-    **{solver.__name__: Linear(solver, in_logits=solver in (shrunk_logits, optuna)) for solver in SOLVERS},
+    **{solver.__name__: WeightedCandidate(solver, in_logits=solver in (shrunk_logits, optuna)) for solver in SOLVERS},
     **{function.__name__: Candidate(function) for function in (median, mean_of_ranks)},
 }
 CLASS_CANDIDATES = ("best_single", "mean", "convex", "shrunk_logits", "greedy", "optuna", "median", "mean_of_ranks")
@@ -346,7 +346,7 @@ ALWAYS_CLASSES = CLASS_CANDIDATES[:4]
 """Candidates that every run compares with the default: they cost next to nothing."""
 
 
-def candidate(named: str) -> Candidate:
+def get_candidate(named: str) -> Candidate:
     """A candidate by its name in the YAML."""
     if named in CANDIDATES:
         return CANDIDATES[named]

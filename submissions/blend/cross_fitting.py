@@ -57,7 +57,7 @@ class CrossFitted:
         return prediction_table(ids, names, np.hstack([self.in_sample, self.cross_fitted, *self.nested]))
 
     @staticmethod
-    def of(table: pd.DataFrame, ids: list[str], n_outputs: int) -> "CrossFitted":
+    def from_table(table: pd.DataFrame, ids: list[str], n_outputs: int) -> "CrossFitted":
         """What `table` made, in the order of `ids`."""
         values = table.set_index("id").loc[ids].to_numpy().reshape(len(ids), -1, n_outputs)
         return CrossFitted(values[:, 0], values[:, 1], np.moveaxis(values[:, 2:], 1, 0))
@@ -65,8 +65,12 @@ class CrossFitted:
 
 def cross_fit(candidate: Candidate, m: BlendData) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
-    fitted, in_sample, has_fold = candidate.fit(m), np.full((len(m.folds), m.P.shape[2]), np.nan), m.left(NO_FOLDS)
-    in_sample[has_fold] = fitted.predict(m.P[has_fold])
+    fitted, in_sample, has_fold = (
+        candidate.fit(m),
+        np.full((len(m.folds), m.preds.shape[2]), np.nan),
+        m.rows_outside(NO_FOLDS),
+    )
+    in_sample[has_fold] = fitted.predict(m.preds[has_fold])
     return CrossFitted(in_sample, cross_fitted(candidate, m), np.stack(nested_of(candidate, m)), fitted)
 
 
@@ -77,10 +81,10 @@ def nested_of(candidate: Candidate, m: BlendData) -> list[Array]:
 
 def cross_fitted(candidate: Candidate, m: BlendData, without: FoldSet = NO_FOLDS) -> Array:
     """(n_rows, n_outputs), each row by what was fitted without its fold and `without`; NaN for rows of those folds."""
-    y_pred = np.full((len(m.folds), m.P.shape[2]), np.nan)
-    for fold in set(m.folds[m.left(without)].tolist()):
+    y_pred = np.full((len(m.folds), m.preds.shape[2]), np.nan)
+    for fold in set(m.folds[m.rows_outside(without)].tolist()):
         own = m.folds == fold
-        y_pred[own] = candidate.fit(m, without | {fold}).predict(m.P[own])
+        y_pred[own] = candidate.fit(m, without | {fold}).predict(m.preds[own])
     return y_pred
 
 
@@ -92,7 +96,7 @@ class SelectionRule:
     folds, groups: (n_rows,); rows of one group share a fold by construction, and the bootstrap draws them together.
     default: the candidate that stands.
     margin: standard errors of the paired difference by which another has to be better.
-    draws, seed: of the bootstrap.
+    n_resamples, seed: of the bootstrap.
     """
 
     metric: Metric
@@ -102,7 +106,7 @@ class SelectionRule:
     groups: Integers
     default: str
     margin: float
-    draws: int
+    n_resamples: int
     seed: int
 
     @property
@@ -118,11 +122,13 @@ class SelectionRule:
         """A difference of scores as something that is above 0 where it is better."""
         return difference if self.metric.greater_is_better else -difference
 
-    def decision(self, y_pred: Array, which: NDArray[np.bool_]) -> Decision | None:
+    def fit_decision(self, y_pred: Array, which: NDArray[np.bool_]) -> Decision | None:
         """What turns predictions into labels, fitted on the rows `which`; None where the metric scores predictions."""
         return fit_decision(self.metric, self.task, self.y[which], y_pred[which]) if self.task.scores_labels else None
 
-    def decided(self, y_pred: Array, nested: Sequence[Array] | None = None, without: int | None = None) -> Array:
+    def cross_fitted_labels(
+        self, y_pred: Array, nested: Sequence[Array] | None = None, without: int | None = None
+    ) -> Array:
         """What the metric scores of the rows that have a fold other than `without`, (n_rows, n_scored); NaN elsewhere.
 
         `y_pred`, (n_rows, n_outputs), are predictions that were made without each row's fold; the rows of a fold are
@@ -132,23 +138,26 @@ class SelectionRule:
         found = np.full((len(y_pred), len(self.task.scored_columns)), np.nan)
         for fold in np.unique(self.folds[which]):
             own, known = which & (self.folds == fold), y_pred if nested is None else nested[fold]
-            found[own] = apply_decision(self.decision(known, which & ~own), y_pred[own])
+            found[own] = apply_decision(self.fit_decision(known, which & ~own), y_pred[own])
         return found
 
-    def judged(self, part: CrossFitted) -> CrossFitted:
+    def as_scored(self, part: CrossFitted) -> CrossFitted:
         """What the metric scores of a candidate's predictions, each row decided on by what its part may know."""
         if not self.task.scores_labels:
             return part
         in_sample = np.full(self.y.shape, np.nan)
-        decision = self.decision(part.in_sample, self.has_fold)
-        in_sample[self.has_fold] = apply_decision(decision, part.in_sample[self.has_fold])
-        nested = [self.decided(y_pred, without=k) for k, y_pred in enumerate(part.nested)]
-        return CrossFitted(in_sample, self.decided(part.cross_fitted, list(part.nested)), np.stack(nested))
+        in_sample[self.has_fold] = apply_decision(
+            self.fit_decision(part.in_sample, self.has_fold), part.in_sample[self.has_fold]
+        )
+        nested = [self.cross_fitted_labels(y_pred, without=k) for k, y_pred in enumerate(part.nested)]
+        return CrossFitted(in_sample, self.cross_fitted_labels(part.cross_fitted, list(part.nested)), np.stack(nested))
 
 
-def as_scored(rule: SelectionRule, candidate: Candidate, m: BlendData) -> Array:
+def cross_fitted_scored(rule: SelectionRule, candidate: Candidate, m: BlendData) -> Array:
     """What the metric scores of a candidate, (n_rows, n_scored), each row by what was fitted without its fold."""
-    return rule.decided(cross_fitted(candidate, m), nested_of(candidate, m) if rule.task.scores_labels else None)
+    return rule.cross_fitted_labels(
+        cross_fitted(candidate, m), nested_of(candidate, m) if rule.task.scores_labels else None
+    )
 
 
 def apply_decision(decision: Decision | None, y_pred: Array) -> Array:
@@ -209,7 +218,7 @@ def _drawn(rule: SelectionRule, predictions: dict[str, Array], which: NDArray[np
     groups = np.unique(rule.groups[which], return_inverse=True)[1]
     of_rows = {name: y_pred[which] for name, y_pred in predictions.items()}
     seed = derive_seed(rule.seed, "bootstrap")
-    return bootstrap_scores(rule.metric, rule.y[which], of_rows, groups, rule.draws, seed)
+    return bootstrap_scores(rule.metric, rule.y[which], of_rows, groups, rule.n_resamples, seed)
 
 
 def min_gain(rule: SelectionRule, score: float, which: NDArray[np.bool_]) -> float:

@@ -55,7 +55,7 @@ class Decision:
         """Labels of levels."""
         raise NotImplementedError
 
-    def turn(self, levels: Array, j: int) -> Turn:
+    def sweep(self, levels: Array, j: int) -> Turn:
         """What the place of the j-th cut decides with the others as they are."""
         raise NotImplementedError
 
@@ -68,7 +68,7 @@ class Thresholds(Decision):
         """See `Decision`."""
         return levels >= self.cuts
 
-    def turn(self, levels: Array, j: int) -> Turn:
+    def sweep(self, levels: Array, j: int) -> Turn:
         """See `Decision`."""
         return j, levels[:, j], np.zeros(len(levels), dtype=np.int64), 1
 
@@ -85,7 +85,7 @@ class Offsets(Decision):
         """See `Decision`."""
         return (levels - self.cuts).argmax(axis=1)[:, None]
 
-    def turn(self, levels: Array, j: int) -> Turn:
+    def sweep(self, levels: Array, j: int) -> Turn:
         """See `Decision`."""
         others = levels - self.cuts
         others[:, j] = -np.inf
@@ -100,7 +100,7 @@ class CutPoints(Decision):
         """See `Decision`."""
         return np.searchsorted(self.cuts, levels, side="right")
 
-    def turn(self, levels: Array, j: int) -> Turn:
+    def sweep(self, levels: Array, j: int) -> Turn:
         """See `Decision`."""
         labels = self.labels(levels[:, 0])
         moves = (labels == j) | (labels == j + 1)
@@ -127,17 +127,17 @@ def fit_decision(metric: Metric, task: Task, y: Array, y_pred: Array) -> Decisio
     if not len(y):  # of two folds, both are left out
         return decision
     levels, cuts = decision.levels(y_pred), range(len(decision.cuts))
-    chances = [calibrated(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
+    chances = [calibrate(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
     pooled = dict[int, Array]()
     if metric.pooled:  # the counts of the other targets are added
-        pooled = {j: _counts(chances, decision.turn(levels, j), decision.cuts[[j]])[0] for j in cuts}
+        pooled = {j: _counts(chances, decision.sweep(levels, j), decision.cuts[[j]])[0] for j in cuts}
     alone = (
         isinstance(decision, Thresholds) and metric.score_from_confusion and not metric.pooled
     )  # no cut moves another
     for _ in range(1 if alone else PASSES):
         before = decision
         for j in cuts:
-            turn = decision.turn(levels, j)
+            turn = decision.sweep(levels, j)
             places = np.union1d(_places(turn, PLACES if metric.score_from_confusion else COARSE), decision.cuts[j])
             if metric.score_from_confusion:
                 counts, others = _counts(chances, turn, places), sum(pooled[i] for i in pooled if i != j)
@@ -190,7 +190,7 @@ def _logits(task: Task, y_pred: Array, t: int) -> Array:
     return np.log(np.clip(p, SMALLEST, None, order="C"))
 
 
-def calibrated(y: Array, logits: Array) -> Array:
+def calibrate(y: Array, logits: Array) -> Array:
     """Probability of each class, (n_rows, n_classes): the softmax of a * logits + b; 0 for rows without a label.
 
     The number a and the b of each class are the likeliest for the labels, (n_rows,), with a ridge of 1 towards 1 and 0;

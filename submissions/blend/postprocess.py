@@ -97,7 +97,7 @@ class StepResult:
     standard_error: float
     fitted: Predictor | None = None
 
-    def stored(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {**vars(self), "step": short_ref(self.step), "fitted": to_json(self.fitted)}
 
@@ -114,13 +114,13 @@ class PostprocessChain:
     cross_fitted: (n_rows, n_outputs), each row after steps that were fitted without its fold; NaN where none was tried.
     """
 
-    tried: list[list[StepResult]]
+    results: list[list[StepResult]]
     cross_fitted: Array
 
     @property
     def fitted(self) -> list[dict[str, Predictor]]:
         """The fitted steps of each target that were kept, in order."""
-        return [{each.step: each.fitted for each in of_target if each.fitted} for of_target in self.tried]
+        return [{each.step: each.fitted for each in of_target if each.fitted} for of_target in self.results]
 
     def apply(self, y_pred: Array) -> Array:
         """Predictions (n_rows, n_outputs) after the steps that were kept."""

@@ -32,7 +32,7 @@ PARAMETERS: dict[str, Any] = {
     "feature_pre_filter": False, "deterministic": True, "force_row_wise": True,
     "num_threads": 1, "seed": 0, "verbosity": -1,
 }  # fmt: skip
-LAMBDA_OF_CLASSES, LEAST_OF_BLEND = 5.0, 1e-6
+CLASSIFICATION_LAMBDA_L2, LEAST_OF_BLEND = 5.0, 1e-6
 """The same shrinkage where the curvature of a row is 1/4 at most; and what a blend's probability of 0 is read as."""
 
 
@@ -55,7 +55,7 @@ class Correction:
         import lightgbm
 
         booster = lightgbm.Booster(model_str=self.trees)
-        added = booster.predict(seen_by_trees(P, self.order, own, link), raw_score=True, num_threads=1)
+        added = booster.predict(tree_features(P, self.order, own, link), raw_score=True, num_threads=1)
         return self.spread * np.asarray(added).reshape(len(P), -1)
 
 
@@ -84,7 +84,7 @@ class Stack:
         return replace(self, corrections=[found if kept.any() else None for found, kept in parts])
 
 
-class Stacked(Candidate):
+class StackCandidate(Candidate):
     """A stack on the blend `default` as a candidate.
 
     The residual of each row is that of the blend fitted without the row's fold too; size and use of the correction come
@@ -96,32 +96,32 @@ class Stacked(Candidate):
 
     def fit(self, m: BlendData, without: FoldSet = NO_FOLDS) -> Stack:
         """See `Candidate`."""
-        base, left = self.default.fit(m, without), m.left(without)
+        base, left = self.default.fit(m, without), m.rows_outside(without)
         start = logits(cross_fitted(self.default, m, without), m.link, LEAST_OF_BLEND)
         corrections = list[Correction | None]()
         for t, rows in enumerate((left[:, None] & ~np.isnan(m.y)).T):
             own, order = m.outputs_of(t), m.problems[t % len(m.problems)].order.tolist()
-            y_pred, trees, spread = base.predict(m.P[rows])[:, own], None, 1.0
+            y_pred, trees, spread = base.predict(m.preds[rows])[:, own], None, 1.0
             if len(np.unique(m.folds[rows])) > 1 and y_pred.std() > 0:
-                x = seen_by_trees(m.P[rows], order, own, m.link)
+                x = tree_features(m.preds[rows], order, own, m.link)
                 if m.has_probabilities:
                     trees = fit_trees(x, m.y[rows, t], m.folds[rows], start=start[rows, own])
                 else:
                     spread = y_pred.std()
                     residual = (m.y - start)[rows, t] / spread
-                    trees = fit_trees(x, residual, m.folds[rows], 1 if m.exact == "absolute" else 2)
+                    trees = fit_trees(x, residual, m.folds[rows], 1 if m.convex_objective == "absolute" else 2)
             corrections.append(Correction(order, spread, trees) if trees else None)
         return Stack(base, corrections, m.link)
 
 
-def seen_by_trees(P: Array, order: list[int], own: slice, link: Link) -> Array:
+def tree_features(P: Array, order: list[int], own: slice, link: Link) -> Array:
     """The columns of a target and, behind them, those of the others, (n_rows, n_columns * n_outputs)."""
     P = P[:, order]
     of_target, of_others = logits(P[:, :, own], link), np.delete(P, own, axis=2)
     return np.hstack([each.reshape(len(P), -1) for each in (of_target, of_others)])
 
 
-def least(losses: Array) -> int:
+def best_n_trees(losses: Array) -> int:
     """Which row of losses (n_models, n_folds) has the least mean."""
     return int(np.argmin(losses.mean(axis=1)))
 
@@ -140,7 +140,7 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
 
     parameters, uncorrected = {**PARAMETERS, "objective": f"l{power}"}, np.abs(y) ** power
     if start is not None:
-        parameters |= {"objective": "multiclass", "num_class": start.shape[1], "lambda_l2": LAMBDA_OF_CLASSES}
+        parameters |= {"objective": "multiclass", "num_class": start.shape[1], "lambda_l2": CLASSIFICATION_LAMBDA_L2}
         link: Link = "softmax"
         if start.shape[1] == 1:
             start, link, parameters = start[:, 0], "logistic", parameters | {"objective": "binary", "num_class": 1}
@@ -157,5 +157,5 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
 
     callbacks = [remember, lightgbm.early_stopping(PATIENCE, verbose=False)]
     lightgbm.cv(parameters, rows(), num_boost_round=MOST_TREES, folds=splits, callbacks=callbacks)
-    n_trees = least(np.array(losses))
+    n_trees = best_n_trees(np.array(losses))
     return lightgbm.train(parameters, rows(), n_trees).model_to_string() if n_trees else None

@@ -31,7 +31,7 @@ MIN_POSITIVES = 10
 class BlendData:
     """All that a candidate may be fitted on.
 
-    P: (n_rows, n_columns, n_outputs), out-of-fold predictions; NaN only where the fold is -1.
+    preds: (n_rows, n_columns, n_outputs), out-of-fold predictions; NaN only where the fold is -1.
     y: (n_rows, n_targets), NaN where there is no label.
     folds: (n_rows,); rows with fold -1 are never used.
     weights: whether each target has weights of its own, or all share one vector.
@@ -40,7 +40,7 @@ class BlendData:
     has_probabilities: whether columns are probabilities, and labels the numbers of classes.
     """
 
-    P: Array
+    preds: Array
     y: Array
     folds: Integers
     metric: Metric
@@ -53,13 +53,13 @@ class BlendData:
     @property
     def link(self) -> Link:
         """On which scale columns may be summed beside their own."""
-        several = self.P.shape[2] > self.y.shape[1]
+        several = self.preds.shape[2] > self.y.shape[1]
         return ("softmax" if several else "logistic") if self.has_probabilities else "identity"
 
     @property
-    def n_outputs(self) -> int:
+    def outputs_per_target(self) -> int:
         """How many outputs belong to one target."""
-        return self.P.shape[2] if self.link == "softmax" else 1
+        return self.preds.shape[2] if self.link == "softmax" else 1
 
     def outputs_of(self, target: int) -> slice:
         """Which outputs are those of a target."""
@@ -67,14 +67,14 @@ class BlendData:
 
     def cells(self, target: int) -> tuple[Array, Array, Integers]:
         """Columns (n_cells, n_columns), labels and folds of the rows with a label, once for each output of theirs."""
-        known = self.left(NO_FOLDS) & ~np.isnan(self.y[:, target])
-        x, y = self.P[known, :, self.outputs_of(target)].swapaxes(1, 2), self.y[known, target, None]
+        known = self.rows_outside(NO_FOLDS) & ~np.isnan(self.y[:, target])
+        x, y = self.preds[known, :, self.outputs_of(target)].swapaxes(1, 2), self.y[known, target, None]
         if self.link == "softmax":
-            y = (y == np.arange(self.n_outputs)).astype(np.float64)
-        return x.reshape(-1, x.shape[2]), y.ravel(), np.repeat(self.folds[known], self.n_outputs)
+            y = (y == np.arange(self.outputs_per_target)).astype(np.float64)
+        return x.reshape(-1, x.shape[2]), y.ravel(), np.repeat(self.folds[known], self.outputs_per_target)
 
     @property
-    def exact(self) -> Literal["squared", "absolute"] | None:
+    def convex_objective(self) -> Literal["squared", "absolute"] | None:
         """The errors whose sum is least where the score is best; None where neither are.
 
         Squares stand in for a metric of labels, which come after the blend, and for one of the user's own that may need
@@ -87,7 +87,7 @@ class BlendData:
         """Whether the metric can be asked about one target by itself."""
         return self.metric.column_score is not None or self.y.shape[1] == 1
 
-    def left(self, without: FoldSet) -> NDArray[np.bool_]:
+    def rows_outside(self, without: FoldSet) -> NDArray[np.bool_]:
         """Mask of the rows with a fold that is not in `without`, (n_rows,)."""
         return (self.folds >= 0) & ~np.isin(self.folds, list(without))
 
@@ -201,7 +201,7 @@ class WeightProblem:
     @cached_property
     def log_loss_weights(self) -> Array:
         """Weights of logits for each of `PENALTIES`, (n_penalties, n_columns), drawn to those of all targets."""
-        of_targets, n_outputs = [], self.m.n_outputs
+        of_targets, n_outputs = [], self.m.outputs_per_target
         for t in self.labelled:
             x, y = (np.concatenate(each) for each in zip(*(self.rows[t][fold] for fold in self.folds), strict=True))
             of_rows = x.reshape(-1, n_outputs, self.n_columns), y.reshape(-1, n_outputs)
@@ -219,7 +219,7 @@ class WeightProblem:
             own = metric.kind == "probabilities" and metric.table_score is not None and self.m.can_be_asked
             return metric if metric.row_losses is not None or own else log_loss
         for t in self.labelled:
-            labels = [self.rows[t][fold][1].reshape(-1, self.m.n_outputs) for fold in self.folds]
+            labels = [self.rows[t][fold][1].reshape(-1, self.m.outputs_per_target) for fold in self.folds]
             counts = np.array([[y.sum(axis=0), (1 - y).sum(axis=0)] for y in labels])
             counts = counts[:, :, counts[:, 0].any(axis=0)]
             if not counts.size or counts.min() < MIN_POSITIVES:
@@ -246,7 +246,7 @@ class WeightProblem:
             return np.mean([self._of_probabilities(t, weights, in_logits) for t in self.labelled], axis=0)
         parts = zip(self.inner, weights, np.broadcast_to(intercepts, weights.shape[:2]), strict=True)
         added = np.stack([part.offset(*blends) for part, *blends in parts], axis=1)  # (n_targets, n_folds, n_blends)
-        of_target = self._squared if self.m.exact == "squared" else self._by_rows
+        of_target = self._squared if self.m.convex_objective == "squared" else self._by_rows
         return np.mean([of_target(t, weights, added[t]) for t in self.labelled], axis=0)
 
     def _squared(self, t: int, weights: Array, added: Array) -> Array:
@@ -259,12 +259,12 @@ class WeightProblem:
         rows = [self.rows[t][fold] for fold in self.folds]
         y = np.concatenate([labels for _, labels in rows])
         y_pred = np.vstack([x @ w.T + a for (x, _), w, a in zip(rows, weights, added, strict=True)])
-        if self.m.exact == "absolute":
+        if self.m.convex_objective == "absolute":
             return np.abs(y[:, None] - y_pred).mean(axis=0) / self.units[2][t]
         return _losses(self.m.metric, np.array([self.m.metric.score_column(y, each) for each in y_pred.T]))
 
     def _of_probabilities(self, t: int, weights: Array, in_logits: bool) -> Array:
-        metric, n_outputs = self.measure, self.m.n_outputs
+        metric, n_outputs = self.measure, self.m.outputs_per_target
         labels, blends, link = list[Array](), list[Array](), self.m.link if in_logits else "identity"
         for fold, of_blends in zip(self.folds, weights, strict=True):
             x, y = self.rows[t][fold]

@@ -11,7 +11,7 @@ from submissions.run import CHOICE, Run, cross_fitted_file, scored_rows
 def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
     """The predictions of a candidate for the training rows, or what the metric scores of them."""
     table = read_table(run.folder / cross_fitted_file(name, scored and run.task.scores_labels))
-    return CrossFitted.of(table, run.columns.ids, len(run.task.scored_columns if scored else run.task.outputs))
+    return CrossFitted.from_table(table, run.columns.ids, len(run.task.scored_columns if scored else run.task.outputs))
 
 
 def cross_fitted(run: Run) -> Array:

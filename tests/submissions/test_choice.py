@@ -135,7 +135,7 @@ def test_the_chosen_stack_or_blend_is_the_submission(done: Path, monkeypatch: py
 
 
 def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacks, "least", lambda losses: len(losses) - 1)  # every correction is used
+    monkeypatch.setattr(stacks, "best_n_trees", lambda losses: len(losses) - 1)  # every correction is used
     run = built(fake_competition(done.parent, submissions={"trials": 9}))
     P = run.columns.test
     found = load_candidate(run, LIGHTGBM_STACK)(P)
@@ -152,7 +152,7 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
 ) -> None:
     """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
     wanted = {3} if only == "all rows" else {1, 2}
-    monkeypatch.setattr(stacks, "least", lambda losses: 3 if len(losses[0]) in wanted else 0)
+    monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 3 if len(losses[0]) in wanted else 0)
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
     part, choice = run.part("stack"), run.part("choice")
     assert part["same_as_default"] == choice["same_as_default"] == [LIGHTGBM_STACK]

@@ -64,7 +64,7 @@ def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
         assert part["cross_fitted_score"] == pytest.approx(run.metric(y, labels.cross_fitted))
         assert part["decision"]["class"] in ("Thresholds", "Offsets", "CutPoints")
         y_pred = read_cross_fitted(run, name)
-        again = selection_rule(run).judged(y_pred)
+        again = selection_rule(run).as_scored(y_pred)
         np.testing.assert_array_equal(again.nested, labels.nested)
     spread = read_table(run.folder / "spread.csv", ["id"]).set_index("id")
     assert list(spread.columns) == run.task.outputs

@@ -18,15 +18,14 @@ from submissions.blend.candidates import (
     REGRESSION_CANDIDATES,
     Blend,
     Candidate,
-    Linear,
-    candidate,
+    WeightedCandidate,
 )
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
 from submissions.blend.serialization import from_json, to_json
 from submissions.blend.weight_problem import NO_FOLDS, BlendData
 from tests.submissions.fakes import columns_like
 
-BLENDS = [name for name in REGRESSION_CANDIDATES if isinstance(CANDIDATES[name], Linear)]
+BLENDS = [name for name in REGRESSION_CANDIDATES if isinstance(CANDIDATES[name], WeightedCandidate)]
 CONVEX = ["best_single", "mean", "convex", "greedy", "optuna"]
 SUM_TO_ONE = [*CONVEX, "hill_climb"]
 
@@ -213,7 +212,7 @@ def test_a_target_with_few_labels_is_drawn_to_the_weights_of_all_targets() -> No
         y, error = rng.normal(size=(400, 3)), rng.normal(size=(400, 3, 3)) * deviations[:, None]
         P, y = (y[:, None] + error) * units, np.where(np.arange(400)[:, None] < [400, 400, 20], y * units, np.nan)
         m = BlendData(P, y, folds, METRICS["rmse"])
-        fits = [CANDIDATES["shrunk_ridge"].fit(each) for each in (m, replace(m, P=P[:, :, 2:], y=y[:, 2:]))]
+        fits = [CANDIDATES["shrunk_ridge"].fit(each) for each in (m, replace(m, preds=P[:, :, 2:], y=y[:, 2:]))]
         off.append([abs(each.weights[:, -1] - best).sum() for each in fits])
     together, alone = np.mean(off, axis=0)
     assert together < 0.75 * alone
@@ -267,7 +266,7 @@ def test_a_metric_of_the_users_own_is_tuned_on_where_there_is_one_target() -> No
 
     columns, y, folds = columns_like("independent", 100)
     m = BlendData(columns[:, :, None], y[:, None], folds, Metric("own", False, None, score), weight_trials=12)
-    of = {name: score(m.y, CANDIDATES[name].fit(m).predict(m.P)) for name in ("convex", "optuna", "mean")}
+    of = {name: score(m.y, CANDIDATES[name].fit(m).predict(m.preds)) for name in ("convex", "optuna", "mean")}
     assert of["optuna"] < min(of["convex"], of["mean"]) + 1e-12 and of["convex"] != of["mean"]
 
 
@@ -297,13 +296,13 @@ def test_a_candidate_of_the_users_own_sees_the_rows_it_is_fitted_on_and_no_other
     left = (folds > 0) & (np.arange(60) >= 5)
 
     def first(P: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str) -> list[float]:
-        for given, whole in ((P, m.P), (y, m.y), (folds, m.folds)):
+        for given, whole in ((P, m.preds), (y, m.y), (folds, m.folds)):
             np.testing.assert_array_equal(given, whole[left])
         assert (metric.name, weights) == ("rmse", "per_target")
         return [1, 0, 0]
 
     fitted = Candidate(first, "mine.py:first").fit(m, frozenset({0}))
-    np.testing.assert_array_equal(fitted.predict(m.P)[:, 0], columns[:, 0])
+    np.testing.assert_array_equal(fitted.predict(m.preds)[:, 0], columns[:, 0])
 
 
 def test_the_level_2_model_of_the_page_on_ensembling_is_a_candidate_that_is_read_again(tmp_path: Path) -> None:
@@ -312,10 +311,10 @@ def test_the_level_2_model_of_the_page_on_ensembling_is_a_candidate_that_is_read
     columns, y, folds = columns_like("trees")
     named = f"{tmp_path}/mine.py:fit"
     m = shared([(columns, y), (columns + 3, 2 * y)], folds)
-    fitted = candidate(named).fit(m)
-    y_pred = fitted.predict(m.P)
-    assert METRICS["rmse"](m.y, y_pred) < 0.8 * METRICS["rmse"](m.y, CANDIDATES["shrunk_ridge"].fit(m).predict(m.P))
-    np.testing.assert_array_equal(from_json(json.loads(json.dumps(to_json(fitted))), named).predict(m.P), y_pred)
+    fitted = get_candidate(named).fit(m)
+    y_pred = fitted.predict(m.preds)
+    assert METRICS["rmse"](m.y, y_pred) < 0.8 * METRICS["rmse"](m.y, CANDIDATES["shrunk_ridge"].fit(m).predict(m.preds))
+    np.testing.assert_array_equal(from_json(json.loads(json.dumps(to_json(fitted))), named).predict(m.preds), y_pred)
 
 
 # One vector of weights for all targets

@@ -21,13 +21,13 @@ from submissions.blend.cross_fitting import (
     min_gain,
     select_candidate,
 )
-from submissions.blend.stacks import Stacked
+from submissions.blend.stacks import StackCandidate
 from submissions.blend.weight_problem import BlendData
 from submissions.selection import cross_fit_procedure
 from tests.submissions.fakes import columns_like, near_duplicates
 
 STACK = "lightgbm_stack"
-FITS: dict[str, Candidate] = {**CANDIDATES, STACK: Stacked(CANDIDATES["shrunk_ridge"])}
+FITS: dict[str, Candidate] = {**CANDIDATES, STACK: StackCandidate(CANDIDATES["shrunk_ridge"])}
 IN_A_RUN = [*ALWAYS_REGRESSION, STACK]
 
 
@@ -89,7 +89,7 @@ def test_a_table_of_cross_fitted_predictions_reads_back_whatever_its_order() -> 
     part = CrossFitted(*(np.random.default_rng(i).normal(size=shape) for i, shape in enumerate(shapes)))
     table, ids = part.table(list("abcd"), ["p", "q"]), list("cadb")
     assert list(table.columns)[4:6] == ["cross_fitted q", "without_fold_0 p"]
-    again, order = CrossFitted.of(table.iloc[::-1], ids, 2), [2, 0, 3, 1]
+    again, order = CrossFitted.from_table(table.iloc[::-1], ids, 2), [2, 0, 3, 1]
     np.testing.assert_array_equal(again.in_sample, part.in_sample[order])
     np.testing.assert_array_equal(again.cross_fitted, part.cross_fitted[order])
     np.testing.assert_array_equal(again.nested, part.nested[:, order])

@@ -161,7 +161,7 @@ def test_labels_of_a_fold_change_no_decision_on_it(problem_type: str, metric: st
     for labels in (y, turned):
         rule = rule_of(known, labels, metric, folds)
         m = BlendData(P, labels, folds, rule.metric)
-        judged.append(rule.judged(cross_fit(Candidate(by_labels, "mine.py:by_labels"), m)))
+        judged.append(rule.as_scored(cross_fit(Candidate(by_labels, "mine.py:by_labels"), m)))
     before, after = judged
     np.testing.assert_array_equal(before.cross_fitted[own], after.cross_fitted[own])
     np.testing.assert_array_equal(before.nested[fold], after.nested[fold])
@@ -183,7 +183,7 @@ def test_shuffled_labels_give_the_score_of_chance(problem_type: str, metric: str
         P, folds = rng.random((400, 6, 1)), np.arange(400) % 5
         rule = rule_of(known, y, metric, folds)
         m = BlendData(P, y, folds, rule.metric)
-        judged = {f"column_{j}": rule.judged(cross_fit(column(j), m)) for j in range(6)}
+        judged = {f"column_{j}": rule.as_scored(cross_fit(column(j), m)) for j in range(6)}
         y_pred, _ = cross_fit_procedure(rule, judged, [])
         found.append(rule.metric(y, y_pred))
     assert np.mean(found) < chance + 0.05
@@ -195,5 +195,5 @@ def test_a_stage_that_memorises_its_rows_is_chosen_for_no_fold() -> None:
     folds, sure = np.arange(400) % 5, np.random.default_rng(1).integers(2, size=(400, 1)).astype(float)
     rule = rule_of(known, y, "f1", folds)
     m = BlendData(np.stack([p, sure], axis=1), y, folds, rule.metric)
-    judged = {f"column_{j}": rule.judged(cross_fit(column(j), m)) for j in range(2)}
+    judged = {f"column_{j}": rule.as_scored(cross_fit(column(j), m)) for j in range(2)}
     assert cross_fit_procedure(rule, judged, [])[1] == ["column_0"] * 5

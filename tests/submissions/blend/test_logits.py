@@ -12,7 +12,14 @@ from scipy.special import expit, logsumexp, softmax
 
 from competition.errors import ConfigError
 from competition.metrics import METRICS
-from submissions.blend.candidates import ALWAYS_CLASSES, CANDIDATES, CLASS_CANDIDATES, Candidate, Linear, convex
+from submissions.blend.candidates import (
+    ALWAYS_CLASSES,
+    CANDIDATES,
+    CLASS_CANDIDATES,
+    Candidate,
+    WeightedCandidate,
+    convex,
+)
 from submissions.blend.cross_fitting import cross_fit, cross_fitted
 from submissions.blend.logits import PENALTIES, PROBABILITY_EPSILON, PULL_TO_ONE
 from submissions.blend.weight_problem import BlendData
@@ -20,7 +27,7 @@ from submissions.config import load_config
 from submissions.selection import candidates_of
 from tests.submissions.fakes import fake_classes
 
-BLENDS = [name for name in CLASS_CANDIDATES if isinstance(CANDIDATES[name], Linear)]
+BLENDS = [name for name in CLASS_CANDIDATES if isinstance(CANDIDATES[name], WeightedCandidate)]
 CLASSES = {"binary": 1, "multiclass": 3}
 
 
@@ -179,7 +186,7 @@ def test_the_mean_of_ranks_keeps_the_order_of_mean_ranks_on_the_scale_of_the_mea
 def test_a_candidate_of_the_users_own_has_to_predict_probabilities() -> None:
     m = matrices(*like("multiclass", 60))
     first = Candidate(lambda P, y, metric, folds, weights: [1, 0, 0], "mine.py:first").fit(m)
-    np.testing.assert_array_equal(first.predict(m.P), m.P[:, 0])
+    np.testing.assert_array_equal(first.predict(m.preds), m.preds[:, 0])
     with pytest.raises(ConfigError, match=r"mine.py:wrong must return weights \(3,\).*no probabilities"):
         Candidate(lambda P, y, metric, folds, weights: [1, 1, -0.5], "mine.py:wrong").fit(m)
 

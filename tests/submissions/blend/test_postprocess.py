@@ -53,7 +53,7 @@ def chain_of(y_pred: np.ndarray, y: np.ndarray, names: list[str] = NAMES, metric
 
 
 def kept(chain: PostprocessChain) -> list[str]:
-    return [tried.step for tried in chain.tried[0] if tried.kept]
+    return [tried.step for tried in chain.results[0] if tried.kept]
 
 
 def test_steps_are_not_kept_where_predictions_are_labels_and_noise() -> None:
@@ -74,7 +74,7 @@ def test_a_gain_of_less_than_a_thousandth_keeps_no_step(beyond: float, is_kept: 
     """Predictions beyond the labels' range gain from being cut, each for sure and in sum next to nothing."""
     y = np.tile(np.linspace(0, 1, 24), 20)
     y_pred = y + np.where(np.arange(480) // 24 % 2, 0.1, -0.1) * (y > 0.2) * (y < 0.8) + beyond * (y == 1)
-    (tried,) = chain_of(y_pred, y, ["clip"]).tried[0]
+    (tried,) = chain_of(y_pred, y, ["clip"]).results[0]
     assert tried.score_without - tried.score_with > 3 * tried.standard_error
     assert tried.kept == is_kept
 
@@ -85,7 +85,7 @@ def test_a_step_is_kept_where_it_gains_more_than_the_margin(metric: str) -> None
     for seed in range(40):
         rng = np.random.default_rng(seed)
         y_pred = rng.normal(size=100)
-        (tried,) = chain_of(y_pred + 0.1, y_pred + 0.5 * rng.normal(size=100), ["shift"], metric).tried[0]
+        (tried,) = chain_of(y_pred + 0.1, y_pred + 0.5 * rng.normal(size=100), ["shift"], metric).results[0]
         clear = (tried.score_without - tried.score_with) * (-1 if metric == "r2" else 1) / tried.standard_error
         assert tried.kept == (clear > 1) == (tried.fitted is not None)
         n_kept += tried.kept
@@ -108,11 +108,11 @@ def test_targets_have_steps_of_their_own_and_missing_labels_are_left_out() -> No
     y, y_pred = truth.copy(), truth + 0.3 * rng.normal(size=(300, 2)) + [0, 1]
     y[::4, 1] = np.nan
     found = choose_steps(rule(y, folds), ["shift"], y_pred, folds >= 0)
-    assert [[tried.kept for tried in of_target] for of_target in found.tried] == [[False], [True]]
+    assert [[tried.kept for tried in of_target] for of_target in found.results] == [[False], [True]]
     known = ~np.isnan(y[:, 1])
     judged = rule(y[known, 1], folds[known])
     alone = choose_steps(judged, ["shift"], y_pred[known, 1:], judged.has_fold)
-    assert found.tried[1][0].stored()["fitted"] == alone.tried[0][0].stored()["fitted"]
+    assert found.results[1][0].to_dict()["fitted"] == alone.results[0][0].to_dict()["fitted"]
 
 
 def test_labels_of_a_fold_change_no_step_and_no_prediction_that_is_made_without_it() -> None:
@@ -129,7 +129,7 @@ def test_labels_of_a_fold_change_no_step_and_no_prediction_that_is_made_without_
     np.testing.assert_array_equal(before[own], after_change[own])
     assert (before[~own] != after_change[~own]).any()  # the canary sings where it may
     assert "shift" in kept(chain)  # and there is a step to hear it
-    assert str(chain.tried) == str(chain_after.tried)
+    assert str(chain.results) == str(chain_after.results)
     np.testing.assert_array_equal(chain.cross_fitted, chain_after.cross_fitted)
 
 
@@ -138,8 +138,8 @@ def test_without_its_fold_a_row_is_corrected_by_steps_of_the_other_folds() -> No
     judged = dataclasses.replace(rule(y, folds), margin=0.0)
     found = choose_steps(judged, ["clip"], np.array([-9.0, 9.0, 3.0, 4.0])[:, None], folds >= 0)
     assert found.cross_fitted[:, 0].tolist() == [2, 5, 1, 1]  # each fold in the range of the other one
-    assert found.tried[0][0].score_with == pytest.approx(np.sqrt((4 + 16 + 1 + 16) / 4))
-    assert found.tried[0][0].stored()["fitted"] == {"class": "Clip", "low": 0, "high": 5}
+    assert found.results[0][0].score_with == pytest.approx(np.sqrt((4 + 16 + 1 + 16) / 4))
+    assert found.results[0][0].to_dict()["fitted"] == {"class": "Clip", "low": 0, "high": 5}
 
 
 OWN = """
@@ -170,7 +170,7 @@ def test_a_step_of_the_users_own_is_tried_like_ours(tmp_path: Path) -> None:
     chain = chain_of(y_pred, y, [f"{tmp_path}/mine.py:nothing", named])
     assert kept(chain) == [named]
     np.testing.assert_allclose(chain.apply(np.array([[9.0]])), [[4.0]])
-    stored = json.loads(json.dumps([tried.stored() for tried in chain.tried[0]]))
+    stored = json.loads(json.dumps([tried.to_dict() for tried in chain.results[0]]))
     assert stored[1]["step"] == "mine.py:root"  # no folder of this machine
     steps = saved_steps(stored, {"mine.py:root": named})
     np.testing.assert_allclose(apply_steps(steps, np.array([9.0])), [4.0])
