@@ -28,8 +28,8 @@ above either, at 3, 5 and 10 columns, in at most a tenth of Optuna's time.
 Honest score (10 columns): the cross-fitted RMSE of the default is held against the RMSE on the holdout of the same
 parts: the columns of fold k's models alone, with the weights fitted without fold k, squares averaged over k. Bias is
 the logarithm of the ratio, per data set as above; aim: its 95 % interval inside +-2 %. Beside it the in-sample score
-of the default and of the LightGBM stack (submissions.blend.stacks.StackCandidate), each against the holdout of the models of
-each fold with what was fitted on all rows; and the cross-fitted score of the stack.
+of the default and of the LightGBM stack (submissions.blend.stacks.StackCandidate), each against the holdout of the
+models of each fold with what was fitted on all rows; and the cross-fitted score of the stack.
 (Added after one draw had shown how much the rows of a draw decide: the same of the single columns, whose score has
 nothing to be biased by, as a control; "beyond its columns" is the default's bias less their mean.)
 """

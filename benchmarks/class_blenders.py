@@ -45,9 +45,10 @@ from competition.files import derive_seed
 from competition.metrics import METRICS, Metric
 from competition.task import Task
 from competition.types import Array
-from submissions.blend.candidates import CANDIDATES, GREEDY_STEPS, Blend, Candidate
-from submissions.blend.cross_fitting import apply_decision, cross_fitted
-from submissions.blend.decision_rules import Decision, fit_decision
+from submissions.blend.candidates import CANDIDATES, Blend, Candidate
+from submissions.blend.cross_fitting import cross_fitted
+from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
+from submissions.blend.solvers import GREEDY_STEPS
 from submissions.blend.weight_problem import BlendData
 
 DEFAULT = "shrunk_logits"

@@ -63,7 +63,7 @@ def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
     for _ in range(10 if isinstance(decision, Offsets) else 1):
         for j, share in enumerate(above):
             cuts = decision.cuts.copy()
-            held = decision.sweep(decision.levels(new), j)[1] if isinstance(decision, Offsets) else new
+            held = decision.sweep(decision.levels(new), j).values if isinstance(decision, Offsets) else new
             cuts[j] = np.quantile(held, 1 - share)
             decision = replace(decision, cuts=cuts)
     return decision

@@ -48,16 +48,10 @@ from competition.task import Task
 from competition.types import Array
 from submissions.blend import stacks
 from submissions.blend.candidates import CANDIDATES, Candidate
-from submissions.blend.cross_fitting import (
-    CrossFitted,
-    SelectionRule,
-    apply_rule,
-    cross_fitted,
-    score_per_target,
-    select_candidate,
-)
+from submissions.blend.cross_fitting import CrossFitted, cross_fitted
 from submissions.blend.logits import Link, logits
 from submissions.blend.postprocess import STEPS, apply_all, choose_steps, fit_steps
+from submissions.blend.selection_rule import SelectionRule, apply_rule, score_per_target, select_candidate
 from submissions.blend.stacks import LIGHTGBM_STACK, StackCandidate
 from submissions.blend.weight_problem import NO_FOLDS, BlendData
 from submissions.selection import candidates_of
@@ -129,10 +123,10 @@ def made(candidate: Candidate, m: BlendData) -> CrossFitted:
 
 def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
     """Which candidate the rule takes at each margin."""
-    _, _, compared, same = select_candidate(draw.rule, predictions)
-    known = {name: each for name, each in compared.items() if name not in same}
+    result = select_candidate(draw.rule, predictions)
+    known = {name: each for name, each in result.comparisons.items() if name not in result.same_as_default}
     for margin in CHOICES:
-        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), known, draw.rule.has_fold)[0]
+        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), known)[0]
 
 
 def of_choices(draw: Draw) -> Lines:
@@ -191,7 +185,7 @@ def of_steps(draw: Draw) -> Lines:
         yield step, "always", draw.error(apply_all(always, columns))
         for margin in CHOICES:
             rule = replace(draw.rule, margin=margin)
-            chain = choose_steps(rule, [step], y_pred, rule.has_fold)
+            chain = choose_steps(rule, [step], y_pred)
             yield step, f"margin {margin:g}", draw.error(chain.apply(columns))
 
 

@@ -18,8 +18,8 @@ from models.jobs.job_files import read_predictions, verify_job
 from models.jobs.plan import JobPlan
 from studies.config import CLASS, EpochsToThreshold, Study, cells_of, value_label
 from submissions import formatting
-from submissions.blend.cross_fitting import score_per_target
 from submissions.blend.logits import logits, probabilities
+from submissions.blend.selection_rule import score_per_target
 
 SAID = (
     "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and folds, "

@@ -30,14 +30,9 @@ from competition.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import Blend
-from submissions.blend.cross_fitting import (
-    SelectionRule,
-    describe_scores,
-    mean_over_folds,
-    prediction_table,
-    standard_error,
-)
+from submissions.blend.cross_fitting import prediction_table
 from submissions.blend.postprocess import StepResult
+from submissions.blend.selection_rule import SelectionRule, describe_scores, mean_over_folds, standard_error
 from submissions.blend.serialization import to_json
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.config import load_config
@@ -190,7 +185,7 @@ def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
 def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[str, Array]) -> dict[str, Any]:
     """The part of run.json about the choice; `stages` is what the metric scores of each stage alone."""
     columns, task, y_pred = run.columns, run.task, selection.cross_fitted
-    decisions = {stage: rule.fit_decision(columns.stage_oof(stage), rule.has_fold) for stage in stages}
+    decisions = {stage: rule.fit_decision(columns.stage_oof(stage)) for stage in stages}
     choice = {
         "decides": task.scores_labels,
         "chosen": selection.chosen,

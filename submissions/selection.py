@@ -14,20 +14,18 @@ from competition.errors import DataError
 from competition.files import derive_seed, read_table
 from competition.types import Array
 from competition.user_code import short_ref
-from submissions.blend.candidates import ALWAYS_CLASSES, ALWAYS_REGRESSION
-from submissions.blend.cross_fitting import (
+from submissions.blend.candidates import ALWAYS_CLASSES, ALWAYS_REGRESSION, get_candidate
+from submissions.blend.cross_fitting import CrossFitted, cross_fit
+from submissions.blend.decision_rules import Decision, apply_decision
+from submissions.blend.postprocess import PostprocessChain, choose_steps
+from submissions.blend.selection_rule import (
     Comparison,
-    CrossFitted,
     SelectionRule,
-    apply_decision,
     apply_rule,
     compare_to_default,
-    cross_fit,
     cross_fitted_scored,
     select_candidate,
 )
-from submissions.blend.decision_rules import Decision
-from submissions.blend.postprocess import PostprocessChain, choose_steps
 from submissions.blend.stacks import LIGHTGBM_STACK, StackCandidate
 from submissions.blend.weight_problem import BlendData
 from submissions.predictor import SubmissionModel
@@ -121,7 +119,7 @@ def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
         stack = cross_fit(StackCandidate(get_candidate(run.config.default_blend)), data)
         predictions[LIGHTGBM_STACK] = _without_untried_corrections(rule, stack, predictions[rule.default])
     return {
-        name: ScoredCandidate(each, rule.as_scored(each), rule.fit_decision(each.cross_fitted, rule.has_fold))
+        name: ScoredCandidate(each, rule.as_scored(each), rule.fit_decision(each.cross_fitted))
         for name, each in by_complexity(predictions).items()
     }
 
@@ -137,20 +135,21 @@ def select(run: Run, rule: SelectionRule) -> Selection:
     """Fit all candidates, compare each with the default, choose one and its post-processing."""
     candidates = fit_candidates(run, rule)
     predictions = {name: each.scored for name, each in candidates.items()}
-    chosen, reason, compared, same = select_candidate(rule, predictions)
-    blends = {name: each for name, each in compared.items() if name not in (*same, LIGHTGBM_STACK)}
+    result = select_candidate(rule, predictions)
+    not_a_blend = (*result.same_as_default, LIGHTGBM_STACK)
+    blends = {name: each for name, each in result.comparisons.items() if name not in not_a_blend}
     steps = [step for step in run.config.postprocess if step != "known_labels"]
     if run.plan.n_folds < MIN_FOLDS:
         steps = []
     y_pred, chosen_without_fold = cross_fit_procedure(rule, predictions, steps)
     return Selection(
         candidates=candidates,
-        compared=compared,
-        chosen=chosen,
-        reason=reason,
-        same_as_default=same,
-        chosen_blend=apply_rule(rule, blends, rule.has_fold)[0],
-        steps=choose_steps(rule, steps, predictions[chosen].cross_fitted, rule.has_fold),
+        compared=result.comparisons,
+        chosen=result.chosen,
+        reason=result.reason,
+        same_as_default=result.same_as_default,
+        chosen_blend=apply_rule(rule, blends)[0],
+        steps=choose_steps(rule, steps, predictions[result.chosen].cross_fitted),
         cross_fitted=y_pred,
         chosen_without_fold=chosen_without_fold,
     )
@@ -168,9 +167,9 @@ def cross_fit_procedure(
     y_pred = np.full(predictions[rule.default].in_sample.shape, np.nan)
     chosen_without_fold = []
     for fold in range(len(predictions[rule.default].nested)):
-        name, *_ = select_candidate(rule, predictions, fold)
+        name = select_candidate(rule, predictions, fold).chosen
         in_fold = rule.folds == fold
-        chain = choose_steps(rule, steps, predictions[name].nested[fold], rule.has_fold & ~in_fold)
+        chain = choose_steps(rule.on_rows(~in_fold), steps, predictions[name].nested[fold])
         y_pred[in_fold] = chain.apply(predictions[name].cross_fitted[in_fold])
         chosen_without_fold.append(name)
     return y_pred, chosen_without_fold
@@ -208,7 +207,7 @@ def leave_one_stage_out(run: Run, rule: SelectionRule, default: Array) -> dict[s
     for stage in stages:
         data = blend_data(run, columns.oof[:, ~columns.stage_mask(stage)])
         predictions[stage] = cross_fitted_scored(rule, get_candidate(run.config.default_blend), data)
-    compared = compare_to_default(replace(rule, default="all stages"), predictions, rule.has_fold)
+    compared = compare_to_default(replace(rule, default="all stages"), predictions)
     return {stage: asdict(compared[stage]) for stage in stages}
 
 
@@ -235,5 +234,6 @@ def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dic
 
 def _against(rule: SelectionRule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
     both = rule.has_fold & np.isfinite(other).all(axis=1)
-    paired = compare_to_default(replace(rule, default="other"), {"other": other, "own": y_pred}, both)["own"]
+    rule_on_both = replace(rule, default="other").on_rows(both)
+    paired = compare_to_default(rule_on_both, {"other": other, "own": y_pred})["own"]
     return {"name": name, "difference": paired.difference, "standard_error": paired.standard_error}

@@ -1,1 +1,1 @@
-"""From columns to one prediction: candidates, nested scores, stacks, decisions, post-processing."""
+"""From base predictions to one prediction: candidates, selection, stacks, decisions and post-processing."""

@@ -1,12 +1,16 @@
-"""How sure a difference between two scores is: a paired bootstrap over the groups of rows that share a fold.
+"""Paired bootstrap of scores over groups of rows that share a fold.
 
-Every candidate is scored on the same draws, so the spread of a difference is that of the difference itself. Metrics
-that are functions of sums over rows or of confusion matrices are computed for many draws at once; others draw by draw.
+All candidates are scored on the same resamples, so the standard deviation of the difference of two
+scores over the resamples is the standard error of that difference. Metrics that are functions of sums
+over rows or of confusion matrices are computed for many resamples at once, all others once per
+resample.
+
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,22 +19,26 @@ from scipy.sparse import csr_array
 from competition.metrics import REGRESSION, Metric
 from competition.types import Array, Integers
 
-CELLS_AT_ONCE, LEAST_DRAWS = 4_000_000, 100
+MAX_CELLS = 4_000_000
+"""Numbers in the largest array, which limits the resamples that are computed at once."""
+MIN_RESAMPLES = 100
 
 
 def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
     return (yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))
 
 
-Sums = tuple[Callable[[Array, Array], list[Array]], Callable[..., Array]]
-SUMS: dict[str, Sums] = {
+RowTerms = Callable[[Array, Array], list[Array]]
+SUMS: dict[str, tuple[RowTerms, Callable[..., Array]]] = {
     "mse": (lambda y, p: [(y - p) ** 2], lambda n, ee: ee / n),
     "rmse": (lambda y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n)),
     "mae": (lambda y, p: [np.abs(y - p)], lambda n, e: e / n),
     "r2": (lambda y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
     "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),
 }
-"""Metric -> numbers of each row, from y and y_pred about the mean label; the score of their number and sums."""
+"""Metrics of sums over rows: the terms of each row, from labels and predictions minus the mean label;
+and the score as a function of the number of rows and the sum of each term. A metric without fast form
+gets a tenth of the resamples."""
 
 
 def bootstrap_scores(
@@ -38,99 +46,179 @@ def bootstrap_scores(
     y: Array,
     predictions: dict[str, Array],
     groups: Integers,
-    draws: int,
+    n_resamples: int,
     seed: int,
-    size: int | None = None,
+    n_groups: int | None = None,
 ) -> pd.DataFrame:
-    """Scores of several predictions on the same resampled rows, a draw a row; NaN where the metric is not defined.
+    """Score several predictions on the same bootstrap resamples.
 
     Args:
-        y: (n_rows, n_targets), NaN where there is no label.
-        predictions: by name, (n_rows, n_outputs) each, finite.
-        groups: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
-        draws: how many; a tenth of them, but `LEAST_DRAWS`, where the metric is computed draw by draw.
-        size: groups in each resample; None for as many as there are.
+        y: (n_rows, n_targets), NaN for missing labels.
+        predictions: for each name, what the metric scores, (n_rows, n_outputs), finite.
+        groups: (n_rows,), numbered from 0 without gaps; rows of one group are resampled together.
+        n_resamples: number of resamples. A metric without fast form gets a tenth of them, at least
+            MIN_RESAMPLES.
+        n_groups: groups in each resample; None for the number of groups in `groups`.
+
+    Returns:
+        (n_resamples, n_predictions), NaN where the metric is undefined.
     """
-    summed = _one_by_one
+    arrays = list(predictions.values())
+    statistics: GroupStatistics
     if metric.score_from_confusion:
-        summed = _by_confusion
+        statistics = ConfusionStatistics.of_groups(metric, y, arrays, groups)
     elif metric.name in SUMS or metric.row_losses:
-        summed = _by_sums
+        statistics = SumStatistics.of_groups(metric, y, arrays, groups)
     else:
-        draws = max(LEAST_DRAWS, draws // 10)
-    of_groups, scored = summed(metric, y, list(predictions.values()), groups)
-    n_groups, n_sums = of_groups.shape
-    drawn = _counts(n_groups, max(len(groups), n_sums), draws, seed, size)
+        statistics = RowStatistics.of_groups(metric, y, arrays, groups)
+        n_resamples = max(MIN_RESAMPLES, n_resamples // 10)
+    n_all_groups, n_statistics = statistics.per_group.shape
+    if n_groups is None:
+        n_groups = n_all_groups
+    batch_size = max(1, MAX_CELLS // max(len(groups), n_statistics, n_groups))
+    rng = np.random.default_rng(seed)
+    batch_scores = []
     with np.errstate(divide="ignore", invalid="ignore"):
-        scores = np.vstack([scored(counts @ of_groups) for counts in drawn])
+        for counts in _group_counts(rng, n_all_groups, n_groups, n_resamples, batch_size):
+            batch_scores.append(statistics.scores(counts @ statistics.per_group))
+    scores = np.vstack(batch_scores)
     return pd.DataFrame(np.where(np.isfinite(scores), scores, np.nan), columns=list(predictions))
 
 
-def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None) -> Iterator[Array]:
-    """How often each group is drawn, (a few draws, n_groups) at a time; the same for any size of the parts."""
-    rng, size = np.random.default_rng(seed), size or n_groups
-    at_once = max(1, CELLS_AT_ONCE // max(n_rows, size))
-    for start in range(0, draws, at_once):
-        n = min(at_once, draws - start)
-        drawn = rng.integers(n_groups, size=(n, size)) + n_groups * np.arange(n)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups).astype(np.float64)
+def _group_counts(
+    rng: np.random.Generator, n_all_groups: int, n_groups: int, n_resamples: int, batch_size: int
+) -> Iterator[Array]:
+    """Yield how often each group is in each resample, (at most `batch_size`, n_all_groups) at a time.
+
+    The counts do not depend on the batch size.
+    """
+    for start in range(0, n_resamples, batch_size):
+        n = min(batch_size, n_resamples - start)
+        resample_offsets = n_all_groups * np.arange(n)[:, None]
+        drawn = rng.integers(n_all_groups, size=(n, n_groups)) + resample_offsets
+        counts = np.bincount(drawn.ravel(), minlength=n * n_all_groups)
+        yield counts.reshape(n, n_all_groups).astype(np.float64)
 
 
-Summed = tuple[Any, Callable[[Array], Array]]
-"""Numbers of each group, (n_groups, n_sums), and what makes scores (n_draws, n_predictions) of their sums in draws."""
+class GroupStatistics(Protocol):
+    """Numbers per group; their sums over the groups of a resample determine the scores on it.
+
+    Attributes:
+        per_group: (n_groups, n_statistics), dense or sparse.
+    """
+
+    @property
+    def per_group(self) -> Any:
+        """The statistics of each group."""
+
+    def scores(self, sums: Array) -> Array:
+        """Return scores (n_resamples, n_predictions) of sums (n_resamples, n_statistics)."""
+        ...
 
 
-def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Summed:
-    of_row = metric.row_losses
-    numbers, of_sums = (lambda y, p: [of_row(y, p)], lambda n, each: each / n) if of_row else SUMS[metric.name]
-    sums = []
-    for t, labels in enumerate(y.T):
-        known = ~np.isnan(labels)
-        centre = labels[known].mean() if known.any() and not of_row else 0.0
-        for y_pred in predictions:
-            own = y_pred[known, t] if y_pred.shape == y.shape else y_pred[known]
-            parts = [np.ones(known.sum()), *numbers(labels[known] - centre, own - centre)]
-            sums += [np.bincount(groups[known], part, groups.max() + 1) for part in parts]
+@dataclass(frozen=True)
+class SumStatistics:
+    """Number of rows and sums of the terms of a metric, for each target and prediction."""
 
-    def scored(found: Array) -> Array:
-        found = found.reshape(len(found), y.shape[1], len(predictions), -1)
-        return _over_targets(metric, of_sums(*np.moveaxis(found, 3, 0)), found[..., 0])
+    metric: Metric
+    per_group: Array
+    shape: tuple[int, int]  # n_targets, n_predictions
 
-    return np.stack(sums, axis=1), scored
+    @staticmethod
+    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> "SumStatistics":
+        """Return the statistics of each group."""
+        columns = []
+        for t, labels in enumerate(y.T):
+            is_labelled = ~np.isnan(labels)
+            labelled_groups = groups[is_labelled]
+            center = labels[is_labelled].mean() if is_labelled.any() and not metric.row_losses else 0.0
+            for y_pred in predictions:
+                target_pred = y_pred[is_labelled, t] if y_pred.shape == y.shape else y_pred[is_labelled]
+                terms = [np.ones(is_labelled.sum())]
+                terms += _row_terms(metric, labels[is_labelled] - center, target_pred - center)
+                columns += [np.bincount(labelled_groups, term, groups.max() + 1) for term in terms]
+        return SumStatistics(metric, np.stack(columns, axis=1), (y.shape[1], len(predictions)))
+
+    def scores(self, sums: Array) -> Array:
+        """Return the mean over targets of the score of the sums."""
+        sums = sums.reshape(len(sums), *self.shape, -1)
+        n_rows, *term_sums = np.moveaxis(sums, 3, 0)
+        if self.metric.row_losses:
+            target_scores = term_sums[0] / n_rows
+        else:
+            target_scores = SUMS[self.metric.name][1](n_rows, *term_sums)
+        return _mean_over_targets(self.metric, target_scores, n_rows)
 
 
-def _over_targets(metric: Metric, scores: Array, n_rows: Array) -> Array:
-    """Mean of (n_draws, n_targets, n_predictions); of classes without the targets that a draw leaves undefined."""
+def _row_terms(metric: Metric, y: Array, y_pred: Array) -> list[Array]:
+    return [metric.row_losses(y, y_pred)] if metric.row_losses else SUMS[metric.name][0](y, y_pred)
+
+
+@dataclass(frozen=True)
+class ConfusionStatistics:
+    """Confusion matrix of each target and prediction."""
+
+    metric: Metric
+    per_group: Any  # csr_array
+    shape: tuple[int, int, int, int]  # n_targets (1 if pooled), n_predictions, n_classes, n_classes
+
+    @staticmethod
+    def of_groups(
+        metric: Metric,
+        y: Array,
+        predictions: list[Array],
+        groups: Integers,
+    ) -> "ConfusionStatistics":
+        """Return the statistics of each group."""
+        labels = np.stack(predictions, axis=2)  # (n_rows, n_targets, n_predictions)
+        n_targets = 1 if metric.pooled else y.shape[1]
+        n_classes = int(max(np.nanmax(y, initial=1), labels.max())) + 1
+        shape = (n_targets, len(predictions), n_classes, n_classes)
+        row, target, prediction = np.nonzero(np.broadcast_to(~np.isnan(y)[:, :, None], labels.shape))
+        true_class = y[row, target].astype(int)
+        predicted_class = labels[row, target, prediction].astype(int)
+        cell = np.ravel_multi_index((target % n_targets, prediction, true_class, predicted_class), shape)
+        entries = (np.ones(len(row)), (groups[row], cell))
+        return ConfusionStatistics(metric, csr_array(entries, (groups.max() + 1, np.prod(shape))), shape)
+
+    def scores(self, sums: Array) -> Array:
+        """Return the mean over targets of the score of the confusion matrices."""
+        assert self.metric.score_from_confusion is not None
+        confusion = sums.reshape(-1, *self.shape)
+        n_rows = confusion.sum(axis=(-2, -1))
+        return _mean_over_targets(self.metric, self.metric.score_from_confusion(confusion), n_rows)
+
+
+@dataclass(frozen=True)
+class RowStatistics:
+    """Rows of each group, for metrics without fast form; their sums say how often a resample has each row."""
+
+    metric: Metric
+    y: Array
+    predictions: list[Array]
+    per_group: Any  # csr_array
+
+    @staticmethod
+    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> "RowStatistics":
+        """Return the statistics of each group."""
+        row_in_group = csr_array((np.ones(len(y)), (groups, np.arange(len(y)))))
+        return RowStatistics(metric, y, predictions, row_in_group)
+
+    def scores(self, sums: Array) -> Array:
+        """Return the metric on the rows of each resample."""
+        scores = []
+        for row_counts in sums:
+            rows = np.repeat(np.arange(len(self.y)), row_counts.astype(np.int64))
+            scores.append([self.metric(self.y[rows], y_pred[rows]) for y_pred in self.predictions])
+        return np.array(scores)
+
+
+def _mean_over_targets(metric: Metric, scores: Array, n_rows: Array) -> Array:
+    """Return the mean of scores (n_resamples, n_targets, n_predictions) over the targets.
+
+    For classification, targets with an undefined score on a resample are excluded from its mean.
+    """
     if metric.types == REGRESSION:
         return scores.mean(axis=1)
-    there = ~np.isnan(scores) & (n_rows > 1)
-    return np.where(there, scores, 0).sum(axis=1) / there.sum(axis=1)
-
-
-def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Summed:
-    of_confusion, labels = (
-        metric.score_from_confusion,
-        np.stack(predictions, axis=2),
-    )  # (n_rows, n_targets, n_predictions)
-    assert of_confusion is not None
-    n_targets, n = 1 if metric.pooled else y.shape[1], int(max(np.nanmax(y, initial=1), labels.max())) + 1
-    shape = n_targets, len(predictions), n, n
-    row, target, which = np.nonzero(np.broadcast_to(~np.isnan(y)[:, :, None], labels.shape))
-    cells = target % n_targets, which, y[row, target].astype(int), labels[row, target, which].astype(int)
-    place = np.ravel_multi_index(cells, shape)
-
-    def scored(found: Array) -> Array:
-        found = found.reshape(-1, *shape)
-        return _over_targets(metric, of_confusion(found), found.sum(axis=(-2, -1)))
-
-    return csr_array((np.ones(len(row)), (groups[row], place)), (groups.max() + 1, np.prod(shape))), scored
-
-
-def _one_by_one(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Summed:
-    rows = np.arange(len(y))
-
-    def scored(times: Array) -> Array:
-        drawn = [np.repeat(rows, each.astype(np.int64)) for each in times]
-        return np.array([[metric(y[each], y_pred[each]) for y_pred in predictions] for each in drawn])
-
-    return csr_array((np.ones(len(y)), (groups, rows))), scored
+    is_defined = ~np.isnan(scores) & (n_rows > 1)
+    return np.where(is_defined, scores, 0).sum(axis=1) / is_defined.sum(axis=1)

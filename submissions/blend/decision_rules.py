@@ -1,18 +1,25 @@
-"""From predictions to labels: thresholds, offsets of classes and cut-points, tuned on out-of-fold predictions.
+"""From predictions to labels: thresholds, class offsets and cut points, tuned on out-of-fold
+predictions.
 
-A decision is a few cuts. They start where no metric is asked (0.5, the likeliest class, rounding) and are moved in turn
-to where the score to expect is best with the others as they are. What a cut is held against sorts the rows, so that
-running sums along them are the confusion matrices of all its places, and those are scored at once. The sums are not of
-labels but of calibrated probabilities: a rare class has too few labels to place a cut by, and where probabilities hold
-the best cut follows from them. What so moves is used without a further test, and the cuts are used as they are for the
-mean of several models. benchmarks/decisions.py has the measurements of all three.
+A decision has a few numbers (`cuts`). They start at their defaults (0.5, argmax, rounding) and are
+tuned by coordinate ascent: one cut after another is moved to the candidate value with the best expected
+score while the others are fixed. Comparing a cut with one value per row (`ThresholdSweep`) sorts the
+rows, so cumulative sums along the sorted rows are the confusion matrices of all candidate values at
+once.
 
-Source: Ye et al., Optimizing F-measures: a tale of two approaches, ICML 2012, of which this is the second; one cut at a
-time as in Fan and Lin, A study on threshold selection for multi-label classification, 2007, and, of log probabilities,
-Lachiche and Flach, Improving accuracy and cost of two-class and multi-class probabilistic classifiers, ICML 2003.
+The confusion matrices count calibrated probabilities instead of labels. A rare class has too few labels
+to tune a cut on, and with calibrated probabilities the best cut follows from the probabilities. A tuned
+decision is used without a further test, and it is used unchanged on the mean of several models.
+benchmarks/decisions.py measures all three.
+
+Sources: Ye et al., "Optimizing F-measures: a tale of two approaches", ICML 2012 (the second approach);
+one cut at a time as in Fan and Lin, "A study on threshold selection for multi-label classification",
+2007; on log probabilities, Lachiche and Flach, "Improving accuracy and cost of two-class and
+multi-class probabilistic classifiers", ICML 2003.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,89 +33,112 @@ from competition.task import Task
 from competition.types import Array, Integers
 from submissions.blend.serialization import serializable
 
-PLACES, COARSE = 200, 20
-"""Places of a cut that are tried, at equal shares of the rows: of a metric of confusion matrices, and of another."""
-PASSES, NEWTON_STEPS = 3, 20
-SMALLEST = 1e-3
-"""Probability that the calibration takes for 0: a few rows that a stage is too sure of must not bend it."""
+GRID_SIZE = 200
+"""Candidate values of a cut, at equally spaced quantiles of the rows, for metrics of confusion matrices."""
+USER_METRIC_GRID_SIZE = 20
+"""Candidate values of a cut for all other metrics, which are computed once per value."""
+MAX_PASSES = 3
+"""Passes over all cuts."""
+MAX_NEWTON_STEPS = 20
+MIN_CALIBRATION_PROBABILITY = 1e-3
+"""The calibration clips probabilities here: a few overconfident predictions must not distort it."""
 
-Turn = tuple[int, Array, Integers, int]
-"""What moving one cut does: the target, what rows are held against the cut, (n_rows,), -inf where it decides nothing,
-the class of each row where that is below the cut, and the class of all rows above it."""
+
+@dataclass(frozen=True)
+class ThresholdSweep:
+    """Effect of one cut on the labels of one target, with all other cuts fixed.
+
+    Attributes:
+        target: index of the target.
+        values: (n_rows,), compared with the cut; -inf if the cut has no effect on the row.
+        labels_below: (n_rows,), the class of each row if its value is below the cut.
+        label_above: the class of all rows with a value above the cut.
+    """
+
+    target: int
+    values: Array
+    labels_below: Integers
+    label_above: int
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Fitted cuts, (n_cuts,)."""
+    """Base class of a fitted decision; `cuts` has shape (n_cuts,)."""
 
     cuts: Array
 
     def predict(self, y_pred: Array) -> Array:
-        """Labels (n_rows, n_targets) of predictions (n_rows, n_outputs), each row by itself."""
+        """Return labels (n_rows, n_targets) of predictions (n_rows, n_outputs), row by row."""
         return self.labels(self.levels(y_pred)).astype(np.float64)
 
     def levels(self, y_pred: Array) -> Array:
-        """Predictions on the scale of the cuts."""
+        """Return predictions on the scale of the cuts, (n_rows, n_outputs)."""
         return y_pred
 
     def labels(self, levels: Array) -> NDArray[Any]:
-        """Labels of levels."""
+        """Return labels (n_rows, n_targets) of predictions on the scale of the cuts."""
         raise NotImplementedError
 
-    def sweep(self, levels: Array, j: int) -> Turn:
-        """What the place of the j-th cut decides with the others as they are."""
+    def sweep(self, levels: Array, cut_index: int) -> ThresholdSweep:
+        """Return the effect of one cut on the labels, with all other cuts fixed."""
         raise NotImplementedError
 
 
 @serializable
 class Thresholds(Decision):
-    """Probabilities from which on a label is class 1, (n_targets,)."""
+    """Binary and multilabel: a label is class 1 from this probability on, (n_targets,)."""
 
     def labels(self, levels: Array) -> NDArray[Any]:
-        """See `Decision`."""
+        """Return 1 at or above the threshold of each target."""
         return levels >= self.cuts
 
-    def sweep(self, levels: Array, j: int) -> Turn:
-        """See `Decision`."""
-        return j, levels[:, j], np.zeros(len(levels), dtype=np.int64), 1
+    def sweep(self, levels: Array, cut_index: int) -> ThresholdSweep:
+        """Return the effect of the threshold of one target."""
+        return ThresholdSweep(cut_index, levels[:, cut_index], np.zeros(len(levels), dtype=np.int64), 1)
 
 
 @serializable
 class Offsets(Decision):
-    """What is taken off the logarithms of the probabilities before the largest is taken, (n_classes,)."""
+    """Multiclass: numbers to subtract from the log probabilities before the argmax, (n_classes,)."""
 
     def levels(self, y_pred: Array) -> Array:
-        """See `Decision`."""
+        """Return log probabilities, (n_rows, n_classes)."""
         return np.log(np.clip(y_pred, PROBABILITY_EPSILON, None))
 
     def labels(self, levels: Array) -> NDArray[Any]:
-        """See `Decision`."""
+        """Return the class with the largest shifted log probability, (n_rows, 1)."""
         return (levels - self.cuts).argmax(axis=1)[:, None]
 
-    def sweep(self, levels: Array, j: int) -> Turn:
-        """See `Decision`."""
+    def sweep(self, levels: Array, cut_index: int) -> ThresholdSweep:
+        """Return the effect of the offset of one class against the best of the other classes."""
         others = levels - self.cuts
-        others[:, j] = -np.inf
-        return 0, levels[:, j] - others.max(axis=1), others.argmax(axis=1), j
+        others[:, cut_index] = -np.inf
+        return ThresholdSweep(0, levels[:, cut_index] - others.max(axis=1), others.argmax(axis=1), cut_index)
 
 
 @serializable
 class CutPoints(Decision):
-    """Mean grades from which on the next grade begins, rising, (n_classes - 1,)."""
+    """Ordinal: increasing cut points between the predicted mean levels, (n_classes - 1,)."""
 
     def labels(self, levels: Array) -> NDArray[Any]:
-        """See `Decision`."""
+        """Return the number of cut points at or below each prediction."""
         return np.searchsorted(self.cuts, levels, side="right")
 
-    def sweep(self, levels: Array, j: int) -> Turn:
-        """See `Decision`."""
+    def sweep(self, levels: Array, cut_index: int) -> ThresholdSweep:
+        """Return the effect of one cut point on the rows of the two classes next to it."""
         labels = self.labels(levels[:, 0])
-        moves = (labels == j) | (labels == j + 1)
-        return 0, np.where(moves, levels[:, 0], -np.inf), np.where(moves, j, labels), j + 1
+        is_adjacent = (labels == cut_index) | (labels == cut_index + 1)
+        values = np.where(is_adjacent, levels[:, 0], -np.inf)
+        return ThresholdSweep(0, values, np.where(is_adjacent, cut_index, labels), cut_index + 1)
+
+
+def apply_decision(decision: Decision | None, y_pred: Array) -> Array:
+    """Return labels, or the predictions (n_rows, n_outputs) unchanged without a decision."""
+    return y_pred if decision is None else decision.predict(y_pred)
 
 
 def plain_decision(task: Task) -> Decision:
-    """The decision that no metric is asked for: `Task.default_labels`."""
+    """Return the untuned decision; its labels are `Task.default_labels`."""
     if task.problem_type == "multiclass":
         return Offsets(np.zeros(len(task.classes)))
     if task.problem_type == "ordinal":
@@ -117,98 +147,169 @@ def plain_decision(task: Task) -> Decision:
 
 
 def fit_decision(metric: Metric, task: Task, y: Array, y_pred: Array) -> Decision:
-    """The cuts with the best score to expect on rows that were predicted without their labels.
+    """Tune the cuts for the best expected score.
 
     Args:
-        y: (n_rows, n_targets), NaN where there is no label.
-        y_pred: (n_rows, n_outputs).
+        y: (n_rows, n_targets), NaN for missing labels.
+        y_pred: (n_rows, n_outputs), predicted without these labels.
     """
     decision = plain_decision(task)
-    if not len(y):  # of two folds, both are left out
+    if not len(y):  # with two folds, both may be excluded
         return decision
-    levels, cuts = decision.levels(y_pred), range(len(decision.cuts))
-    chances = [calibrate(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
-    pooled = dict[int, Array]()
-    if metric.pooled:  # the counts of the other targets are added
-        pooled = {j: _counts(chances, decision.sweep(levels, j), decision.cuts[[j]])[0] for j in cuts}
-    alone = (
-        isinstance(decision, Thresholds) and metric.score_from_confusion and not metric.pooled
-    )  # no cut moves another
-    for _ in range(1 if alone else PASSES):
-        before = decision
-        for j in cuts:
-            turn = decision.sweep(levels, j)
-            places = np.union1d(_places(turn, PLACES if metric.score_from_confusion else COARSE), decision.cuts[j])
-            if metric.score_from_confusion:
-                counts, others = _counts(chances, turn, places), sum(pooled[i] for i in pooled if i != j)
-                scores = metric.score_from_confusion(counts + others if pooled else counts)
-            else:
-                scores = np.array([metric(y, _moved(decision, j, place).predict(y_pred)) for place in places])
-            scores = scores if metric.greater_is_better else -scores
-            best = np.flatnonzero(scores == np.nanmax(scores, initial=-np.inf))
-            if len(best):
-                middle = best[len(best) // 2]
-                decision = _moved(decision, j, places[middle])
-                pooled |= {j: counts[middle]} if pooled else {}
-        if np.array_equal(before.cuts, decision.cuts):
+    target_probabilities = [calibrate(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
+    search = _CutSearch(metric, y, y_pred, target_probabilities, decision)
+    n_passes = MAX_PASSES
+    if isinstance(decision, Thresholds) and metric.score_from_confusion and not metric.pooled:
+        n_passes = 1  # thresholds of different targets do not influence each other
+    for _ in range(n_passes):
+        previous = search.decision
+        for cut_index in range(len(previous.cuts)):
+            search.tune(cut_index)
+        if np.array_equal(previous.cuts, search.decision.cuts):
             break
-    return decision
+    return search.decision
 
 
-def _moved(decision: Decision, j: int, place: float) -> Decision:
-    """The decision with its j-th cut at another place."""
+@dataclass
+class _CutSearch:
+    """Coordinate ascent over the cuts of a decision.
+
+    Attributes:
+        target_probabilities: calibrated probabilities of each target, (n_rows, n_classes).
+        decision: the decision with the cuts tuned so far.
+        pooled_counts: cut -> expected confusion matrix of its target, for metrics that pool all
+            targets; else empty.
+    """
+
+    metric: Metric
+    y: Array
+    y_pred: Array
+    target_probabilities: list[Array]
+    decision: Decision
+    pooled_counts: dict[int, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.metric.pooled:
+            for cut_index, cut in enumerate(self.decision.cuts):
+                sweep = self.decision.sweep(self.levels, cut_index)
+                self.pooled_counts[cut_index] = self._expected_counts(sweep, np.array([cut]))[0]
+
+    @cached_property
+    def levels(self) -> Array:
+        """Predictions on the scale of the cuts, (n_rows, n_outputs)."""
+        return self.decision.levels(self.y_pred)
+
+    def tune(self, cut_index: int) -> None:
+        """Move one cut to the candidate value with the best score; of equal scores the middle one."""
+        grid_size = GRID_SIZE if self.metric.score_from_confusion else USER_METRIC_GRID_SIZE
+        sweep = self.decision.sweep(self.levels, cut_index)
+        grid = np.union1d(threshold_grid(sweep.values, grid_size), self.decision.cuts[cut_index])
+        if self.metric.score_from_confusion:
+            counts = self._expected_counts(sweep, grid)
+            all_counts = counts
+            if self.pooled_counts:
+                all_counts = counts + sum(self.pooled_counts[i] for i in self.pooled_counts if i != cut_index)
+            scores = self.metric.score_from_confusion(all_counts)
+        else:
+            scores = np.array([self._score_of(with_cut(self.decision, cut_index, cut)) for cut in grid])
+        if not self.metric.greater_is_better:
+            scores = -scores
+        best = np.flatnonzero(scores == np.nanmax(scores, initial=-np.inf))
+        if len(best):
+            middle = best[len(best) // 2]
+            self.decision = with_cut(self.decision, cut_index, grid[middle])
+            if self.pooled_counts:
+                self.pooled_counts[cut_index] = counts[middle]
+
+    def _score_of(self, decision: Decision) -> float:
+        return self.metric(self.y, decision.predict(self.y_pred))
+
+    def _expected_counts(self, sweep: ThresholdSweep, grid: Array) -> Array:
+        return expected_confusion(self.target_probabilities[sweep.target], sweep, grid)
+
+
+def with_cut(decision: Decision, cut_index: int, cut: float) -> Decision:
+    """Return the decision with one cut replaced."""
     cuts = decision.cuts.copy()
-    cuts[j] = place
+    cuts[cut_index] = cut
     return replace(decision, cuts=cuts)
 
 
-def _places(turn: Turn, n: int) -> Array:
-    """Places of a cut at equal shares of the rows that it turns, (n_places,), each halfway between two rows."""
-    asked = np.sort(turn[1][turn[1] > -np.inf])
-    edges = asked[np.linspace(0, len(asked) - 1, n).astype(np.int64)] if len(asked) else asked
+def threshold_grid(values: Array, size: int) -> Array:
+    """Return candidate values of a cut, at most `size`, halfway between equally spaced quantiles."""
+    edges = np.sort(values[values > -np.inf])
+    if len(edges):
+        edges = edges[np.linspace(0, len(edges) - 1, size).astype(np.int64)]
     return np.unique((edges[1:] + edges[:-1]) / 2)
 
 
-def _counts(chances: list[Array], turn: Turn, places: Array) -> Array:
-    """Expected confusion matrices of all places of a cut, (n_places, n_classes, n_classes)."""
-    t, at, below, above = turn
-    n_rows, n_classes = chances[t].shape
-    cells = np.searchsorted(places, at, side="right") * n_classes + below
-    of_cells = csr_array((np.ones(n_rows), (cells, np.arange(n_rows))), ((len(places) + 1) * n_classes, n_rows))
-    counts = (of_cells @ chances[t]).reshape(-1, n_classes, n_classes)  # place, predicted, true
+def expected_confusion(probabilities: Array, sweep: ThresholdSweep, grid: Array) -> Array:
+    """Return the expected confusion matrices for all candidate values of a cut.
+
+    Args:
+        probabilities: calibrated, (n_rows, n_classes).
+        grid: candidate values in increasing order.
+
+    Returns:
+        (n_values, n_classes, n_classes), true classes in rows and predicted ones in columns.
+    """
+    n_rows, n_classes = probabilities.shape
+    cells = np.searchsorted(grid, sweep.values, side="right") * n_classes + sweep.labels_below
+    shape = ((len(grid) + 1) * n_classes, n_rows)
+    row_to_cell = csr_array((np.ones(n_rows), (cells, np.arange(n_rows))), shape)
+    counts = (row_to_cell @ probabilities).reshape(-1, n_classes, n_classes)  # (value, predicted, true)
     np.cumsum(counts, axis=0, out=counts)
-    counts[:, above] += counts[-1].sum(axis=0) - counts.sum(axis=1)
+    counts[:, sweep.label_above] += counts[-1].sum(axis=0) - counts.sum(axis=1)
     return counts[:-1].swapaxes(1, 2)
 
 
-def _logits(task: Task, y_pred: Array, t: int) -> Array:
-    """How far predictions of a target speak for each class, (n_classes, n_rows)."""
+def _logits(task: Task, y_pred: Array, target: int) -> Array:
+    """Return uncalibrated logits of each class of a target, (n_classes, n_rows).
+
+    An ordinal prediction x has the logits of a normal error around each level k: k x - k^2 / 2.
+    """
     if task.problem_type == "ordinal":
-        grades = np.arange(len(task.classes))[:, None]
-        return grades * (y_pred[:, 0] - grades / 2)
-    p = y_pred.T if task.problem_type == "multiclass" else np.stack([1 - y_pred[:, t], y_pred[:, t]])
-    return np.log(np.clip(p, SMALLEST, None, order="C"))
+        levels = np.arange(len(task.classes))[:, None]
+        return levels * (y_pred[:, 0] - levels / 2)
+    if task.problem_type == "multiclass":
+        probabilities = y_pred.T
+    else:
+        probabilities = np.stack([1 - y_pred[:, target], y_pred[:, target]])
+    return np.log(np.clip(probabilities, MIN_CALIBRATION_PROBABILITY, None, order="C"))
 
 
 def calibrate(y: Array, logits: Array) -> Array:
-    """Probability of each class, (n_rows, n_classes): the softmax of a * logits + b; 0 for rows without a label.
+    """Return calibrated probabilities of each class, softmax(scale * logits + bias); 0 for rows without
+    a label.
 
-    The number a and the b of each class are the likeliest for the labels, (n_rows,), with a ridge of 1 towards 1 and 0;
-    more of it would not mend what class weights bend. By Newton's method. Source: Platt scaling, with a bias for each
-    class as in Guo et al., On calibration of modern neural networks, ICML 2017; for grades, a normal error about them
-    gives the same form.
+    The scale and one bias per class maximize the likelihood of the labels, with a ridge penalty of 1
+    towards a scale of 1 and biases of 0. A stronger penalty would not undo the distortion by class
+    weights. The method is Newton's. Source: Platt scaling, with a bias for each class as in
+    Guo et al., "On calibration of modern neural networks", ICML 2017.
+
+    Args:
+        y: class numbers (n_rows,), NaN for missing labels.
+        logits: (n_classes, n_rows).
+
+    Returns:
+        (n_rows, n_classes).
     """
-    known, found = ~np.isnan(y), np.r_[1.0, np.zeros(len(logits))]
-    plain, z = found, np.compress(known, logits, axis=1)
-    truth = (y[known] == np.arange(len(z))[:, None]).astype(np.float64)
-    for _ in range(NEWTON_STEPS):
-        p = softmax(found[0] * z + found[1:, None], axis=0)
-        rest, apart = truth - p, p * (z - (p * z).sum(axis=0))
-        gradient = np.r_[np.vdot(z, rest), rest.sum(axis=1)] + plain - found
-        slope = apart.sum(axis=1)
-        curvature = np.block([[np.vdot(apart, z), slope], [slope[:, None], np.diag(p.sum(axis=1)) - p @ p.T]])
-        step = np.linalg.solve(curvature + np.eye(len(found)), gradient)
-        found = found + np.clip(step, -1, 1)
+    is_labelled = ~np.isnan(y)
+    prior = np.r_[1.0, np.zeros(len(logits))]  # scale, then biases
+    parameters = prior
+    z = np.compress(is_labelled, logits, axis=1)
+    truth = (y[is_labelled] == np.arange(len(z))[:, None]).astype(np.float64)
+    for _ in range(MAX_NEWTON_STEPS):
+        p = softmax(parameters[0] * z + parameters[1:, None], axis=0)
+        residual = truth - p
+        d_scale = p * (z - (p * z).sum(axis=0))  # derivative of p by the scale
+        gradient = np.r_[np.vdot(z, residual), residual.sum(axis=1)] + prior - parameters
+        cross = d_scale.sum(axis=1)
+        bias_curvature = np.diag(p.sum(axis=1)) - p @ p.T
+        curvature = np.block([[np.vdot(d_scale, z), cross], [cross[:, None], bias_curvature]])
+        step = np.linalg.solve(curvature + np.eye(len(parameters)), gradient)
+        parameters = parameters + np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-3:
             break
-    return np.ascontiguousarray((softmax(found[0] * logits + found[1:, None], axis=0) * known).T)
+    calibrated = softmax(parameters[0] * logits + parameters[1:, None], axis=0)
+    return np.ascontiguousarray((calibrated * is_labelled).T)

@@ -1,7 +1,7 @@
-"""Blends of probabilities in logits: sums of log odds or log probabilities, with weights of at least 0 and a free sum.
+"""Blends of probabilities as weighted sums of logits, with weights of at least 0 and a free sum.
 
-The sum of the weights is the inverse temperature: above 1 where columns that agree deserve more trust than each alone,
-below 1 where they are too sure of themselves.
+The sum of the weights is an inverse temperature. It is above 1 if the base models are underconfident
+when they agree, and below 1 if they are overconfident.
 """
 
 from typing import Literal
@@ -12,87 +12,116 @@ from scipy.special import expit, logit, softmax
 from competition.types import Array
 
 Link = Literal["identity", "logistic", "softmax"]
-"""What a weighted sum is: a prediction; the log odds of class 1; the logarithm of a class's share."""
-PROBABILITY_EPSILON = 1e-3
-"""What a probability of 0 is read as: of a class that a fold has not seen, or of trees that all say no."""
+"""Scale of a weighted sum: predictions, log odds of class 1, or log probabilities plus a constant."""
+MIN_BASE_PROBABILITY = 1e-3
+"""Base predictions are clipped here. A probability of 0 means a class without training rows in a fold,
+or trees that all agree."""
 PENALTIES = [0.001, 0.01, 0.1, 1.0, 10.0]
-"""On the squared distance from the convex weights, from hardly any to these."""
-PULL_TO_ONE = 30.0
-"""Over n_rows, on the square of the sum less 1. Columns of test rows are means of the folds' models, and less sure than
-one of them: a temperature that few rows ask for goes too far there. It also keeps the sum finite where columns tell the
-classes apart without a mistake."""
-FURTHEST = 500.0
-"""Logits beyond which nothing changes, so that no power is too large for a number."""
+"""Factors of the squared distance between the weights and the convex weights."""
+SUM_PENALTY = 30.0
+"""Factor, divided by the number of rows, of the squared difference between the sum of the weights and
+1. Test rows are predicted by the mean of the folds' models, which is less confident than one model, so
+a temperature that is supported by few rows goes too far. The penalty also keeps the sum finite if the
+base models separate the classes perfectly."""
+MAX_LOGIT = 500.0
+"""Larger logits are clipped, so that their exponential is finite; they would not change the loss."""
+MIN_DECREASE = 1e-9
+"""Newton's method stops if its step promises a smaller decrease of the loss."""
 
 
-def logits(P: Array, link: Link, least: float = PROBABILITY_EPSILON) -> Array:
-    """Probabilities (n_rows, ..., n_outputs) on the scale on which they are summed."""
+def logits(preds: Array, link: Link, min_probability: float = MIN_BASE_PROBABILITY) -> Array:
+    """Return predictions (n_rows, ..., n_outputs) on the scale of the link."""
     if link == "identity":
-        return P
-    P = np.clip(P, least, 1 - least)
-    return logit(P) if link == "logistic" else np.log(P)
+        return preds
+    preds = np.clip(preds, min_probability, 1 - min_probability)
+    return logit(preds) if link == "logistic" else np.log(preds)
 
 
 def probabilities(sums: Array, link: Link) -> Array:
-    """What `logits` undoes, of sums (n_rows, ..., n_outputs)."""
+    """Return predictions of sums (n_rows, ..., n_outputs) on the scale of the link; inverts `logits`."""
     if link == "identity":
         return sums
     return expit(sums) if link == "logistic" else softmax(sums, axis=-1)
 
 
-def margins(P: Array, y: Array, link: Link) -> Array:
-    """How far the logits of the other classes lie above those of the true one, (n_rows, n_others, n_columns).
+def margins(preds: Array, y: Array, link: Link) -> Array:
+    """Return the logits of the other classes minus the logit of the true class, (n_rows,
+    n_other_classes, n_models).
 
     Args:
-        P: (n_rows, n_outputs, n_columns).
-        y: (n_rows, n_outputs), 1 for what is true.
+        preds: (n_rows, n_outputs, n_models).
+        y: (n_rows, n_outputs), 1 for the true class.
     """
-    of_columns = logits(P, link)
+    model_logits = logits(preds, link)
     if link == "logistic":
-        return of_columns * (1 - 2 * y)[:, :, None]
-    return (of_columns - of_columns[y == 1][:, None])[y == 0].reshape(len(y), -1, P.shape[2])
+        return model_logits * (1 - 2 * y)[:, :, None]
+    true_logits = model_logits[y == 1][:, None]
+    return (model_logits - true_logits)[y == 0].reshape(len(y), -1, preds.shape[2])
 
 
-def log_loss_weights(of_targets: list[Array], start: Array) -> Array:
-    """Weights w >= 0 of the least log loss for each of `PENALTIES`, (n_penalties, n_columns).
+def log_loss_weights(target_margins: list[Array], prior: Array) -> Array:
+    """Return the weights w >= 0 with the smallest penalized log loss for each of `PENALTIES`,
+    (n_penalties, n_models).
 
-    They minimise the mean of log(1 + sum over the other classes of exp(z w)), which is the log loss, and the penalties.
-    Solved by Newton's method, whose steps `nnls` finds exactly.
+    The log loss of a row is log(1 + sum over the other classes of exp(z w)) with its margins z. The
+    mean over the rows and two penalties (`PENALTIES`, `SUM_PENALTY`) are minimized by Newton's method;
+    `nnls` solves each step exactly.
 
     Args:
-        of_targets: the margins z of each target, which counts as much as any other.
-        start: weights (n_columns,) that w is pulled to; equal columns have equal ones, and so share their weight.
+        target_margins: margins of each target, (n_rows, n_other_classes, n_models); each target has the
+            same weight.
+        prior: weights (n_models,) that sum to 1, towards which w is shrunk. Duplicate models have equal
+            prior weights and therefore get equal weights.
     """
+    sum_penalty = SUM_PENALTY / sum(map(len, target_margins))
+    weights = prior
+    solutions = []
+    for penalty in PENALTIES[::-1]:
+        weights = _minimize(_PenalizedLogLoss(target_margins, prior, penalty, sum_penalty), weights)
+        solutions.append(weights)
+    return np.array(solutions[::-1])
+
+
+class _PenalizedLogLoss:
+    """Mean log loss plus penalties as a function of the weights, with the arguments of `log_loss_weights`."""
+
+    def __init__(self, target_margins: list[Array], prior: Array, penalty: float, sum_penalty: float) -> None:
+        self.target_margins = target_margins
+        self.prior = prior
+        self.penalty_curvature = 2 * (penalty * np.eye(len(prior)) + sum_penalty)
+
+    def __call__(self, w: Array) -> tuple[float, Array, Array]:
+        """Return the loss with its gradient (n_models,) and its Hessian (n_models, n_models)."""
+        hessian = self.penalty_curvature
+        gradient = hessian @ (w - self.prior)
+        value = float((w - self.prior) @ gradient) / 2
+        for z in self.target_margins:
+            flat = z.reshape(-1, len(w))
+            row_weight = 1 / len(self.target_margins) / len(z)
+            odds = np.exp(np.minimum(flat @ w, MAX_LOGIT)).reshape(z.shape[:2])
+            total = 1 + odds.sum(axis=1)
+            weighted = flat * (odds / total[:, None]).reshape(-1, 1)  # by class probabilities
+            row_gradients = weighted.reshape(z.shape).sum(axis=1)
+            value += row_weight * np.log(total).sum()
+            gradient = gradient + np.full(len(z), row_weight) @ row_gradients
+            hessian = hessian + row_weight * (weighted.T @ flat - row_gradients.T @ row_gradients)
+        return value, gradient, hessian
+
+
+def _minimize(loss: _PenalizedLogLoss, w: Array) -> Array:
+    """Return the w >= 0 with the smallest loss, by Newton's method with step halving from a start `w`."""
     from scipy.optimize import nnls
 
-    n_columns, on_the_sum = len(start), PULL_TO_ONE / sum(map(len, of_targets))
-
-    def loss(w: Array, penalty: float) -> tuple[float, Array, Array]:
-        """The loss with its first and second derivatives."""
-        curvature = 2 * (penalty * np.eye(n_columns) + on_the_sum)
-        slope = curvature @ (w - start)  # the sum of `start` is 1
-        value = float((w - start) @ slope) / 2
-        for z in of_targets:
-            flat, share = z.reshape(-1, n_columns), 1 / len(of_targets) / len(z)
-            powers = np.exp(np.minimum(flat @ w, FURTHEST)).reshape(z.shape[:2])
-            total = 1 + powers.sum(axis=1)
-            weighed = flat * (powers / total[:, None]).reshape(-1, 1)  # by the probabilities of the other classes
-            slopes = weighed.reshape(z.shape).sum(axis=1)
-            value += share * np.log(total).sum()
-            slope = slope + np.full(len(z), share) @ slopes
-            curvature = curvature + share * (weighed.T @ flat - slopes.T @ slopes)
-        return value, slope, curvature
-
-    w, found = start, []
-    for penalty in PENALTIES[::-1]:
-        now, gain = loss(w, penalty), np.inf
-        while gain > 1e-9:
-            value, slope, curvature = now
-            root = np.linalg.cholesky(curvature)
-            step = nnls(root.T, np.linalg.solve(root, curvature @ w - slope))[0] - w
-            gain = -slope @ step
-            while gain > 1e-9 and (now := loss(w + step, penalty))[0] > value:
-                step /= 2
-            w = w + step
-        found.append(w)
-    return np.array(found[::-1])
+    value, gradient, hessian = loss(w)
+    while True:
+        root = np.linalg.cholesky(hessian)
+        step = nnls(root.T, np.linalg.solve(root, hessian @ w - gradient))[0] - w
+        expected_decrease = -gradient @ step
+        if not expected_decrease > MIN_DECREASE:
+            return w + step
+        new_value, gradient, hessian = loss(w + step)
+        while new_value > value:
+            step /= 2
+            new_value, gradient, hessian = loss(w + step)
+        w = w + step
+        value = new_value

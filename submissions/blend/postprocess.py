@@ -1,12 +1,15 @@
-"""Last steps on the predictions of the chosen candidate, each kept for a target only where it clearly helps.
+"""Post-processing: steps on the predictions of the chosen candidate, each used for a target only if it
+clearly helps.
 
-A step is one function, `fit(y_pred, y) -> step`, of predictions that were made without each row's fold and of labels,
-(n_rows,) each and none missing; None where it has no use. What it returns is a dataclass of numbers, texts and arrays
-with `predict(y_pred)`. One of your own is named `mine.py:fit` in the YAML.
+A step is a function `fit(y_pred, y) -> step`. It gets predictions made without each row's fold and
+labels, (n_rows,) each and without missing values, and returns a dataclass of numbers, strings and
+arrays with a method `predict(y_pred)`, or None if it does not apply. A user-defined step is written in
+the YAML as `mine.py:fit`.
 
-The rows of a fold are corrected by steps that were fitted on the other folds, the steps before it included. A step is
-kept if the score so found is better by more than `margin` standard errors of the paired difference, as a candidate has
-to be. Fitting, choice and use see the rows they are given and no other.
+The rows of a fold are corrected by steps that were fitted on the other folds, including all steps
+before it. A step is used if the score of these rows improves by more than `margin` standard errors of
+the paired difference, as for a candidate. Fitting, selection and application only use the rows that
+they are given.
 """
 
 from collections.abc import Callable
@@ -14,24 +17,23 @@ from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from competition.types import Array
 from competition.user_code import load_user_code, short_ref, user_code_errors
-from submissions.blend.cross_fitting import SelectionRule, apply_rule, compare_to_default
+from submissions.blend.selection_rule import SelectionRule, apply_rule, compare_to_default
 from submissions.blend.serialization import Predictor, from_json, require_predictions, serializable, to_json
 
 
 @serializable
 @dataclass(frozen=True)
 class Clip:
-    """Predictions cut to the range of the labels."""
+    """Clips predictions to the range of the labels."""
 
     low: float
     high: float
 
     def predict(self, y_pred: Array) -> Array:
-        """See `Predictor`."""
+        """Return the predictions of one target, (n_rows,), clipped."""
         return np.clip(y_pred, self.low, self.high)
 
 
@@ -40,54 +42,71 @@ def _clip(y_pred: Array, y: Array) -> Clip:
 
 
 STEPS: dict[str, Callable[[Array, Array], Predictor | None]] = {"clip": _clip}
-"""Steps by their name in the YAML; of numbers alone."""
+"""Steps by their names in the YAML, for regression only."""
 
 
-def fit_step(named: str, y_pred: Array, y: Array) -> Predictor | None:
-    """A step of the YAML, fitted; ConfigError if it is the user's own and does not do what a step does."""
-    if named in STEPS:
-        return STEPS[named](y_pred, y)
-    function = load_user_code("submissions.postprocess", named, "fit(y_pred, y)")
-    with user_code_errors(named, "return None or a dataclass with predict(y_pred)"):
+def fit_step(code_ref: str, y_pred: Array, y: Array) -> Predictor | None:
+    """Fit a step of the YAML on labelled rows, (n_rows,) each.
+
+    Raises:
+        ConfigError: a user-defined step does not do what a step has to do.
+    """
+    if code_ref in STEPS:
+        return STEPS[code_ref](y_pred, y)
+    function = load_user_code("submissions.postprocess", code_ref, "fit(y_pred, y)")
+    with user_code_errors(code_ref, "return None or a dataclass with predict(y_pred)"):
         step: Predictor | None = function(y_pred.copy(), y)
         if step is not None:
             if not is_dataclass(type(step)):
-                raise TypeError(f"it returns {step!r:.60}")
+                raise TypeError(f"got {step!r:.60}")
             require_predictions(step.predict(y_pred[:3]), y_pred[:3].shape)
         return step
 
 
-def fit_steps(names: list[str], y_pred: Array, y: Array) -> dict[str, Predictor]:
-    """Steps of one target, in order, each fitted on what those before it make of the rows that have a label."""
-    known, steps = ~np.isnan(y), dict[str, Predictor]()
-    for name in names if known.any() else []:
-        if step := fit_step(name, apply_steps(steps, y_pred[known]), y[known]):
-            steps[name] = step
+def fit_steps(code_refs: list[str], y_pred: Array, y: Array) -> dict[str, Predictor]:
+    """Fit the steps of one target on the rows with a label, each on the output of the steps before it."""
+    is_labelled = ~np.isnan(y)
+    steps: dict[str, Predictor] = {}
+    if not is_labelled.any():
+        return steps
+    for code_ref in code_refs:
+        step = fit_step(code_ref, apply_steps(steps, y_pred[is_labelled]), y[is_labelled])
+        if step:
+            steps[code_ref] = step
     return steps
 
 
 def apply_steps(steps: dict[str, Predictor], y_pred: Array) -> Array:
-    """Predictions (n_rows,) of one target after fitted steps."""
+    """Return predictions (n_rows,) of one target after fitted steps."""
     for step in steps.values():
         y_pred = step.predict(y_pred)
     return y_pred
 
 
 def apply_all(steps: list[dict[str, Predictor]], y_pred: Array) -> Array:
-    """Predictions (n_rows, n_outputs) after the fitted steps of each target; none of a target with several outputs."""
+    """Return predictions (n_rows, n_outputs) after the fitted steps of each target.
+
+    Multiclass predictions, which have several outputs for their target, never have steps.
+    """
     y_pred = y_pred.copy()
-    for t, of_target in enumerate(steps):
-        y_pred[:, t] = apply_steps(of_target, y_pred[:, t])
+    for target, target_steps in enumerate(steps):
+        y_pred[:, target] = apply_steps(target_steps, y_pred[:, target])
     return y_pred
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """A step of one target.
+    """Test of one step on one target.
 
-    score_without, score_with: of the target, by folds; for a metric of the user's own, of all targets.
-    standard_error: of their paired difference; NaN where the step gains nothing.
-    fitted: where it is kept and has a use.
+    Attributes:
+        step: name of the step in the YAML.
+        kept: whether the step is used.
+        score_without: cross-fitted score of the target without the step; of all targets for a
+            user-defined metric.
+        score_with: cross-fitted score with the step.
+        standard_error: standard error of their paired difference; NaN if the step does not improve the
+            score.
+        fitted: the fitted step if it is used and applies.
     """
 
     step: str
@@ -98,20 +117,32 @@ class StepResult:
     fitted: Predictor | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the result as JSON."""
         return {**vars(self), "step": short_ref(self.step), "fitted": to_json(self.fitted)}
 
 
-def saved_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str, Predictor]:
-    """The fitted ones of what `Tried.stored` gave, in order; `named` has the steps of the YAML by their labels."""
-    return {each["step"]: from_json(each["fitted"], named[each["step"]]) for each in tried if each["fitted"]}
+def saved_steps(results: list[dict[str, Any]], code_refs: dict[str, str]) -> dict[str, Predictor]:
+    """Restore the fitted steps of one target, in order.
+
+    Args:
+        results: outputs of `StepResult.to_dict`.
+        code_refs: short names of the steps -> names in the YAML.
+    """
+    steps = {}
+    for result in results:
+        if result["fitted"]:
+            steps[result["step"]] = from_json(result["fitted"], code_refs[result["step"]])
+    return steps
 
 
 @dataclass(frozen=True)
 class PostprocessChain:
-    """The steps of all targets, each tried in turn.
+    """The steps of all targets.
 
-    cross_fitted: (n_rows, n_outputs), each row after steps that were fitted without its fold; NaN where none was tried.
+    Attributes:
+        results: for each target, the tests of its steps in order.
+        cross_fitted: (n_rows, n_outputs), each row after steps fitted without its fold; NaN for rows
+            without a fold.
     """
 
     results: list[list[StepResult]]
@@ -119,42 +150,68 @@ class PostprocessChain:
 
     @property
     def fitted(self) -> list[dict[str, Predictor]]:
-        """The fitted steps of each target that were kept, in order."""
-        return [{each.step: each.fitted for each in of_target if each.fitted} for of_target in self.results]
+        """For each target, the fitted steps that are used, in order."""
+        return [_fitted_steps(results) for results in self.results]
 
     def apply(self, y_pred: Array) -> Array:
-        """Predictions (n_rows, n_outputs) after the steps that were kept."""
+        """Return predictions (n_rows, n_outputs) after the steps that are used."""
         return apply_all(self.fitted, y_pred)
 
 
-def choose_steps(rule: SelectionRule, names: list[str], y_pred: Array, which: NDArray[np.bool_]) -> PostprocessChain:
-    """Try steps on the rows `which`, in order, and fit those that are kept on all of them; no other label is read.
+def _fitted_steps(results: list[StepResult]) -> dict[str, Predictor]:
+    return {result.step: result.fitted for result in results if result.fitted}
 
-    `y_pred`, (n_rows, n_outputs), are predictions that were made without each row's fold.
+
+def choose_steps(rule: SelectionRule, code_refs: list[str], y_pred: Array) -> PostprocessChain:
+    """Test steps in order on the rows of the rule, and fit those that are used on all of these rows.
+
+    Args:
+        rule: its default and the rows without a fold have no influence.
+        y_pred: (n_rows, n_outputs), each row predicted without its fold.
     """
-    y_pred, chain = np.where(which[:, None], y_pred, np.nan), []
-    for t, y in enumerate(rule.y.T):
-        before, kept, tried = y_pred[:, t].copy(), list[str](), list[StepResult]()
-        judged = slice(t, t + 1) if rule.metric.column_score else slice(None)
-        paired = replace(rule, y=rule.y[:, judged], default="without")
-        for name in names:
-            after = y_pred.copy()
-            for fold in np.unique(rule.folds[which]):
-                own, others = which & (rule.folds == fold), which & (rule.folds != fold)
-                after[own, t] = apply_steps(fit_steps([*kept, name], before[others], y[others]), before[own])
-            tried.append(_judged(paired, name, y_pred[:, judged], after[:, judged], which))
-            if tried[-1].kept:
-                kept, y_pred = [*kept, name], after
-        fitted = fit_steps(kept, before[which], y[which])
-        chain.append([replace(each, fitted=fitted.get(each.step)) for each in tried])
-    return PostprocessChain(chain, y_pred)
+    y_pred = np.where(rule.has_fold[:, None], y_pred, np.nan)
+    results = []
+    for target, y in enumerate(rule.y.T):
+        target_pred = y_pred[:, target].copy()
+        target_results = []
+        selected: list[str] = []
+        scored_columns = slice(target, target + 1) if rule.metric.column_score else slice(None)
+        target_rule = replace(rule, y=rule.y[:, scored_columns], default="without")
+        for code_ref in code_refs:
+            y_with = y_pred.copy()
+            y_with[:, target] = _apply_cross_fitted(rule, [*selected, code_ref], target_pred, y)
+            result = _test_step(target_rule, code_ref, y_pred[:, scored_columns], y_with[:, scored_columns])
+            target_results.append(result)
+            if result.kept:
+                selected.append(code_ref)
+                y_pred = y_with
+        fitted = fit_steps(selected, target_pred[rule.has_fold], y[rule.has_fold])
+        results.append([replace(result, fitted=fitted.get(result.step)) for result in target_results])
+    return PostprocessChain(results, y_pred)
 
 
-def _judged(rule: SelectionRule, name: str, before: Array, after: Array, which: NDArray[np.bool_]) -> StepResult:
-    """Whether a step is kept, by predictions without and with it."""
-    without, with_step = (rule.metric(rule.y[which], y_pred[which]) for y_pred in (before, after))
-    if not rule.metric.better(with_step, without):  # as an rmsle of predictions below -1, which is defined when clipped
-        return StepResult(name, bool(np.isnan(without) and np.isfinite(with_step)), without, with_step, float("nan"))
-    compared = compare_to_default(rule, {"without": before, "with": after}, which)
-    kept = apply_rule(rule, compared, which)[0] == "with"
-    return StepResult(name, kept, without, with_step, compared["with"].standard_error)
+def _apply_cross_fitted(rule: SelectionRule, code_refs: list[str], y_pred: Array, y: Array) -> Array:
+    """Return predictions (n_rows,) of one target, each row after steps fitted on the other folds."""
+    corrected = y_pred.copy()
+    for fold in np.unique(rule.folds[rule.has_fold]):
+        in_fold = rule.folds == fold
+        other_folds = rule.has_fold & ~in_fold
+        steps = fit_steps(code_refs, y_pred[other_folds], y[other_folds])
+        corrected[in_fold] = apply_steps(steps, y_pred[in_fold])
+    return corrected
+
+
+def _test_step(rule: SelectionRule, code_ref: str, y_without: Array, y_with: Array) -> StepResult:
+    """Return whether a step is used, from predictions (n_rows, n_outputs) without and with it."""
+    score_without = rule.score(y_without)
+    score_with = rule.score(y_with)
+    standard_error = float("nan")
+    if rule.metric.better(score_with, score_without):
+        comparisons = compare_to_default(rule, {"without": y_without, "with": y_with})
+        chosen, _ = apply_rule(rule, comparisons)
+        is_used = chosen == "with"
+        standard_error = comparisons["with"].standard_error
+    else:
+        # A step may make the score defined: rmsle is NaN for predictions below -1 until they are clipped.
+        is_used = bool(np.isnan(score_without) and np.isfinite(score_with))
+    return StepResult(code_ref, is_used, score_without, score_with, standard_error)

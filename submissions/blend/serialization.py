@@ -1,4 +1,4 @@
-"""What was fitted as JSON and back: dataclasses of numbers, texts, arrays, lists and each other."""
+"""Fitted objects as JSON and back: nested dataclasses of numbers, strings, arrays and lists."""
 
 import sys
 from dataclasses import fields, is_dataclass
@@ -13,28 +13,32 @@ from submissions.blend.logits import Link
 
 
 class Predictor(Protocol):
-    """A candidate, or a step of post-processing, once it is fitted: a dataclass of numbers, texts and arrays."""
+    """A fitted candidate or post-processing step: a dataclass of numbers, strings and arrays."""
 
-    def predict(self, P: Array, /) -> Array:
-        """Predictions of a candidate (n_rows, n_outputs), for columns; of a step (n_rows,), for those before it."""
+    def predict(self, preds: Array, /) -> Array:
+        """Return predictions.
+
+        A candidate gets base predictions (n_rows, n_models, n_outputs) and returns (n_rows, n_outputs).
+        A step gets predictions of one target (n_rows,) and returns (n_rows,).
+        """
 
 
 KINDS: dict[str, type] = {}
-"""Classes of ours, by name. One of the user's is `file.py:Name`."""
+"""Classes of this project by name. A user-defined class is written as `file.py:Name`."""
 
 
 def serializable(kind: type) -> type:
-    """Let a class be read back."""
+    """Register a class of this project, so that `from_json` can restore it; a class decorator."""
     KINDS[kind.__name__] = kind
     return kind
 
 
 def to_json(value: Any) -> Any:
-    """A fitted dataclass as JSON."""
+    """Return a fitted dataclass as JSON."""
     if isinstance(value, np.ndarray):
         return {"array": value.tolist()}
     if isinstance(value, list | tuple):
-        return [to_json(each) for each in value]
+        return [to_json(item) for item in value]
     if not is_dataclass(value):
         return value
     name = type(value).__name__
@@ -43,28 +47,41 @@ def to_json(value: Any) -> Any:
     return {"class": name, **{field.name: to_json(getattr(value, field.name)) for field in fields(value)}}
 
 
-def from_json(stored: Any, named: str = "") -> Any:
-    """What `to_json` was given; `named`, `file.py:function`, is what the YAML calls it where it is the user's."""
-    match stored:
+def from_json(content: Any, code_ref: str = "") -> Any:
+    """Restore the value that `to_json` was given.
+
+    Args:
+        code_ref: `file.py:function` from the YAML if the value was made by user-defined code; its file
+            has the class.
+    """
+    match content:
         case {"array": values}:
             return np.array(values)
-        case {"class": name, **rest}:
-            own = f"{named.rpartition(':')[0]}:{name.rpartition(':')[2]}"
-            kind = load_user_code("submissions", own, "this class") if ":" in name else KINDS[name]
-            return kind(**{str(key): from_json(value, named) for key, value in rest.items()})
+        case {"class": name, **attributes}:
+            if ":" in name:
+                class_ref = f"{code_ref.rpartition(':')[0]}:{name.rpartition(':')[2]}"
+                kind = load_user_code("submissions", class_ref, "this class")
+            else:
+                kind = KINDS[name]
+            return kind(**{str(key): from_json(value, code_ref) for key, value in attributes.items()})
         case list():
-            return [from_json(each, named) for each in stored]
-    return stored
+            return [from_json(item, code_ref) for item in content]
+    return content
 
 
 def require_predictions(y_pred: Any, shape: tuple[int, ...], link: Link = "identity") -> None:
-    """Raise a ValueError for what a user's own code predicts, where it has another shape or is not finite.
+    """Raise a ValueError if predictions of user-defined code have the wrong shape or invalid values.
 
-    Of classes, whose probabilities have another link, they have to be between 0 and 1, and of several to sum to 1.
+    Values must be finite. With another link than "identity" they must be probabilities: between 0 and 1
+    and, with "softmax", with sum 1 in each row.
     """
-    found = np.asarray(y_pred, dtype=np.float64)
-    if found.shape != shape or not np.isfinite(found).all():
-        raise ValueError(f"it predicts {found.shape} for {shape}, or what is not finite")
-    in_range = link == "identity" or (found.min() >= 0 and found.max() <= 1)
-    if not in_range or (link == "softmax" and not np.allclose(found.sum(axis=1), 1)):
-        raise ValueError("it predicts what are no probabilities: between 0 and 1, those of one target with sum 1")
+    values = np.asarray(y_pred, dtype=np.float64)
+    if values.shape != shape:
+        raise ValueError(f"expected predictions of shape {shape}, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("expected finite predictions, got NaN or infinite values")
+    in_range = link == "identity" or (values.min() >= 0 and values.max() <= 1)
+    if not in_range:
+        raise ValueError("expected probabilities between 0 and 1")
+    if link == "softmax" and not np.allclose(values.sum(axis=1), 1):
+        raise ValueError("expected probabilities of all classes that sum to 1")

@@ -1,11 +1,41 @@
-"""What weights are solved from: columns and labels as matrices, and their sums over each fold.
+"""The weight problem of a blend: which weights of the base models give the best predictions?
 
-Weights are solved in standard units: a label is measured from the mean of the labels fitted on and by their standard
-deviation, columns like their labels. So neither the unit of a target nor its zero changes a weight, and targets with
-other units add up. Letters: E = y - columns, (n_rows, n_columns), the error of each column in each row.
+`BlendData` holds the out-of-fold predictions of all base models for all targets. `WeightProblem` is the
+part of it that one vector of weights is fitted on, with sums over each fold, so that a refit without
+some folds is fast. A solver is a function `WeightProblem -> Solution`;
+`submissions/blend/candidates.py` has them.
 
-Probabilities are numbers like others, with the label 1 for a row's class and 0 for the others: each row of a multiclass
-target stands there once for each class. Their weights sum to 1, or are those of their logits (`logits.py`).
+**Standard units.** A solver sees labels minus their mean, divided by their standard deviation, and base
+predictions transformed like their labels. Weights therefore do not depend on the unit of a target, and
+the errors of targets in different units can be added.
+
+**Example.** Two base models, a and b, four rows of one fold:
+
+    y    0   0   4   4      mean 2, standard deviation 2; in standard units  -1  -1   1   1
+    a   -2   2   2   6      error y - a in standard units                     1  -1   1  -1
+    b   -4  -4   8   8      error y - b in standard units                     2   2  -2  -2
+
+The problem sorts the models by their predictions (smallest minimum first), so that their names do not
+change a blend. b is first here: `model_order` is [1, 0]. Each row becomes a vector z = (1, y, error of
+b, error of a) in standard units, such as (1, -1, 2, 1) for the first row. `moments` is the mean of the
+outer products z z':
+
+               1    y    b    a
+        1      1    0    0    0
+        y      0    1   -2    0        moments[LABEL, LABEL] is 1, the variance of the labels
+        b      0   -2    4    0        moments[ERRORS, ERRORS] is [[4, 0], [0, 1]], the products of the errors
+        a      0    0    0    1
+
+If weights w sum to 1, the error of their blend is the weighted sum of the errors of the models. Its
+mean square is w' moments[ERRORS, ERRORS] w, here 4 w_b^2 + w_a^2.
+
+The convex solver minimizes this and returns `Solution(weights=[0.2, 0.8])`, in the order of the
+problem. The candidate reorders the weights and returns to the unit of the labels: prediction = 0.8 a +
+0.2 b + (1 - sum of the weights) * mean + intercept * standard deviation. The last two terms are 0 here.
+
+**Probabilities** are treated like regression predictions with the label 1 for the class of a row and 0
+for the others: a multiclass row appears once per class. Their weights sum to 1, or they are weights of
+logits (`logits.py`).
 """
 
 from collections.abc import Callable
@@ -19,25 +49,35 @@ from numpy.typing import NDArray
 from competition.metrics import METRICS, Metric
 from competition.types import Array, Integers
 from submissions.blend.convex import least_squares_weights
-from submissions.blend.logits import Link, log_loss_weights, logits, margins, probabilities
+from submissions.blend.logits import Link, log_loss_weights, margins
 
 FoldSet = frozenset[int]
 NO_FOLDS: FoldSet = frozenset()
-MIN_POSITIVES = 10
-"""Rows of each class in each fold from which weights are tuned on a metric of ranks."""
+MIN_CLASS_ROWS = 10
+"""Rows of each class in each fold from which on weights are tuned on a metric of ranks."""
+SUM_TOLERANCE = 1e-12
+"""Weights with a sum this close to 1 count as weights with sum 1."""
+ONE = 0
+"""Position of the constant in z = (1, y, errors of the base models)."""
+LABEL = 1
+"""Position of the label in z."""
+ERRORS = slice(2, None)
+"""Positions of the errors in z, in the order of the problem."""
 
 
 @dataclass(frozen=True)
 class BlendData:
-    """All that a candidate may be fitted on.
+    """All data that a candidate may be fitted on.
 
-    preds: (n_rows, n_columns, n_outputs), out-of-fold predictions; NaN only where the fold is -1.
-    y: (n_rows, n_targets), NaN where there is no label.
-    folds: (n_rows,); rows with fold -1 are never used.
-    weights: whether each target has weights of its own, or all share one vector.
-    trials, weight_trials: of Optuna, on the two numbers of the shrunk ridge and on the weights themselves.
-    seeds: of Optuna's sampler, one for each target.
-    has_probabilities: whether columns are probabilities, and labels the numbers of classes.
+    Attributes:
+        preds: base predictions (n_rows, n_models, n_outputs), out of fold; NaN only for fold -1.
+        y: (n_rows, n_targets), NaN for missing labels.
+        folds: (n_rows,); rows with fold -1 are never used.
+        weights: one vector of weights per target, or one vector shared by all targets.
+        trials: Optuna trials for the two settings of the shrunk ridge.
+        weight_trials: Optuna trials for the candidate that tunes the weights themselves.
+        seeds: seeds of Optuna's sampler, one per target.
+        has_probabilities: whether the base models predict probabilities; labels are then class numbers.
     """
 
     preds: Array
@@ -52,55 +92,74 @@ class BlendData:
 
     @property
     def link(self) -> Link:
-        """On which scale columns may be summed beside their own."""
-        several = self.preds.shape[2] > self.y.shape[1]
-        return ("softmax" if several else "logistic") if self.has_probabilities else "identity"
+        """Link function between the predictions and the scale on which a blend may sum them."""
+        if not self.has_probabilities:
+            return "identity"
+        return "softmax" if self.preds.shape[2] > self.y.shape[1] else "logistic"
 
     @property
     def outputs_per_target(self) -> int:
-        """How many outputs belong to one target."""
+        """Number of outputs per target: the number of classes of a multiclass target, else 1."""
         return self.preds.shape[2] if self.link == "softmax" else 1
 
     def outputs_of(self, target: int) -> slice:
-        """Which outputs are those of a target."""
+        """Return the slice of the outputs that belong to a target."""
         return slice(None) if self.link == "softmax" else slice(target, target + 1)
 
-    def cells(self, target: int) -> tuple[Array, Array, Integers]:
-        """Columns (n_cells, n_columns), labels and folds of the rows with a label, once for each output of theirs."""
-        known = self.rows_outside(NO_FOLDS) & ~np.isnan(self.y[:, target])
-        x, y = self.preds[known, :, self.outputs_of(target)].swapaxes(1, 2), self.y[known, target, None]
+    def rows_outside(self, excluded_folds: FoldSet) -> NDArray[np.bool_]:
+        """Return a mask of the rows with a fold that is not excluded, (n_rows,)."""
+        return (self.folds >= 0) & ~np.isin(self.folds, list(excluded_folds))
+
+    def labelled_rows(self, target: int) -> tuple[Array, Array, Integers]:
+        """Return base predictions, labels and folds of the rows that have a label for a target.
+
+        Multiclass rows appear once per class, with one-hot labels.
+
+        Returns:
+            Arrays of the shapes (n_labelled, n_models), (n_labelled,) and (n_labelled,).
+        """
+        is_labelled = self.rows_outside(NO_FOLDS) & ~np.isnan(self.y[:, target])
+        x = self.preds[is_labelled, :, self.outputs_of(target)].swapaxes(1, 2)
+        y = self.y[is_labelled, target, None]
         if self.link == "softmax":
             y = (y == np.arange(self.outputs_per_target)).astype(np.float64)
-        return x.reshape(-1, x.shape[2]), y.ravel(), np.repeat(self.folds[known], self.outputs_per_target)
+        folds = np.repeat(self.folds[is_labelled], self.outputs_per_target)
+        return x.reshape(-1, x.shape[2]), y.ravel(), folds
+
+    @property
+    def metric_is_per_target(self) -> bool:
+        """Whether the metric can score one target without the others."""
+        return self.metric.column_score is not None or self.y.shape[1] == 1
 
     @property
     def convex_objective(self) -> Literal["squared", "absolute"] | None:
-        """The errors whose sum is least where the score is best; None where neither are.
+        """Errors to minimize for the best score of one target; None if no such errors are defined.
 
-        Squares stand in for a metric of labels, which come after the blend, and for one of the user's own that may need
-        all targets at once.
+        Squared errors replace a metric of labels, since labels are made after the blend, and a
+        user-defined metric that may need all targets at once.
         """
-        return self.metric.separable_loss if self.can_be_asked and self.metric.kind != "decisions" else "squared"
-
-    @property
-    def can_be_asked(self) -> bool:
-        """Whether the metric can be asked about one target by itself."""
-        return self.metric.column_score is not None or self.y.shape[1] == 1
-
-    def rows_outside(self, without: FoldSet) -> NDArray[np.bool_]:
-        """Mask of the rows with a fold that is not in `without`, (n_rows,)."""
-        return (self.folds >= 0) & ~np.isin(self.folds, list(without))
+        if not self.metric_is_per_target or self.metric.kind == "decisions":
+            return "squared"
+        return self.metric.separable_loss
 
     @cached_property
     def problems(self) -> "list[WeightProblem]":
-        """What weights are solved for: one vector for each target, or one for all."""
-        targets = range(self.y.shape[1])
-        return [_problem(self, each) for each in ([[*targets]] if self.weights == "shared" else [[t] for t in targets])]
+        """One weight problem per target, or a single one if all targets share their weights."""
+        targets = list(range(self.y.shape[1]))
+        if self.weights == "shared":
+            return [_build_problem(self, targets)]
+        return [_build_problem(self, [target]) for target in targets]
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Weights (n_columns,) and an intercept in standard units; settings: what was tuned, by name."""
+    """Result of a solver.
+
+    Attributes:
+        weights: (n_models,), in the order of the problem.
+        intercept: in standard units.
+        settings: tuned settings by name.
+    """
 
     weights: Array
     intercept: float = 0.0
@@ -110,191 +169,210 @@ class Solution:
 Solver = Callable[["WeightProblem"], Solution]
 
 
+@dataclass(frozen=True)
+class LabelStats:
+    """Number, mean and standard deviation (1 instead of 0) of the labels, (n_targets,) each."""
+
+    count: Array
+    mean: Array
+    std: Array
+
+
 @dataclass(frozen=True, eq=False)
 class WeightProblem:
-    """The labelled rows of the targets that get one vector of weights, in some of the folds.
+    """The labelled rows, in some of the folds, of the targets that share one vector of weights.
 
-    folds: those left, ascending, of all folds with labels.
-    order: of the columns inside, given by their content: the names of stages do not change a blend.
-    rows: for each target, fold -> columns (n_rows, n_columns) and labels (n_rows,).
-    sums: fold -> sum of z z' over its rows, z = (1, y - zero, E), (n_targets, 2 + n_columns, 2 + n_columns).
-    zero: near the labels of each target, so that sums of squares about it keep their digits, (n_targets,).
-    restricted: folds left -> the same problem on them.
+    Attributes:
+        seed: seed of Optuna's sampler.
+        folds: the folds of this problem in increasing order.
+        model_order: (n_models,), indices of the models in the order of the problem; by content, not by
+            name.
+        rows: for each target, fold -> base predictions (n_rows, n_models) and labels (n_rows,); not
+            standardized.
+        fold_products: fold -> sum of z z' over its rows, (n_targets, 2 + n_models, 2 + n_models), with
+            z = (1, y - label_offset, y - base predictions), not standardized.
+        label_offset: (n_targets,), a number near the labels of each target. Sums of squares keep more
+            digits if labels are close to 0.
+        restricted: folds -> this problem on these folds only, if it was already made.
+        solutions: solver -> its solution, if it was already computed.
     """
 
-    m: BlendData
+    data: BlendData
     seed: int
     folds: list[int]
-    order: Integers
+    model_order: Integers
     rows: list[dict[int, tuple[Array, Array]]]
-    sums: dict[int, Array]
-    zero: Array
+    fold_products: dict[int, Array]
+    label_offset: Array
     restricted: "dict[FoldSet, WeightProblem]" = field(default_factory=dict)
-    solved: dict[Solver, Solution] = field(default_factory=dict, init=False)
+    solutions: dict[Solver, Solution] = field(default_factory=dict, init=False)
 
-    def without(self, folds: FoldSet) -> "WeightProblem":
-        """The same without the rows of some folds; made once, so that nothing is solved twice."""
-        left = frozenset(self.folds) - folds
-        if left not in self.restricted:
-            self.restricted[left] = replace(self, folds=sorted(left))
-        return self.restricted[left]
+    def excluding(self, folds: FoldSet) -> "WeightProblem":
+        """Return the problem without some folds; each is made once, so that nothing is solved twice."""
+        remaining = frozenset(self.folds) - folds
+        if remaining not in self.restricted:
+            self.restricted[remaining] = replace(self, folds=sorted(remaining))
+        return self.restricted[remaining]
 
     @cached_property
-    def inner(self) -> "list[WeightProblem]":
-        """The problem without each of its folds."""
-        return [self.without(frozenset({fold})) for fold in self.folds]
+    def leave_one_fold_out(self) -> "list[WeightProblem]":
+        """For each fold of the problem, the problem without it."""
+        return [self.excluding(frozenset({fold})) for fold in self.folds]
 
     def solve(self, solver: Solver) -> Solution:
-        """A solution in the inner order of columns; solved once."""
-        if solver not in self.solved:
-            self.solved[solver] = solver(self)
-        return self.solved[solver]
+        """Return the solution of a solver, with weights in the order of the problem; computed once."""
+        if solver not in self.solutions:
+            self.solutions[solver] = solver(self)
+        return self.solutions[solver]
 
     @property
-    def n_columns(self) -> int:
-        """How many columns there are."""
-        return len(self.order)
+    def n_models(self) -> int:
+        """Number of base models, or columns of `preds`."""
+        return len(self.model_order)
 
     @cached_property
-    def total(self) -> Array:
-        """The sums of all folds left."""
-        return sum((self.sums[fold] for fold in self.folds), np.zeros((len(self.zero),) + (2 + self.n_columns,) * 2))
+    def products(self) -> Array:
+        """Sum of `fold_products` over the folds of the problem, (n_targets, 2 + n_models, 2 + n_models)."""
+        products = np.zeros((len(self.label_offset), 2 + self.n_models, 2 + self.n_models))
+        for fold in self.folds:
+            products += self.fold_products[fold]
+        return products
 
     @cached_property
-    def units(self) -> tuple[Array, Array, Array]:
-        """Number, mean and standard deviation of the labels left, (n_targets,) each; 1 for a deviation of 0."""
-        n, labels, squares = self.total[:, [0, 0, 1], [0, 1, 1]].T
-        mean, mean_square = (each / np.maximum(n, 1) for each in (labels, squares))
-        spread = np.sqrt(np.maximum(mean_square - mean**2, 0.0))
-        return n, self.zero + mean, np.where(spread > 0, spread, 1.0)
+    def label_stats(self) -> LabelStats:
+        """Statistics of the labels of each target in the folds of the problem, in the label's unit."""
+        count = self.products[:, ONE, ONE]
+        n_rows = np.maximum(count, 1)
+        mean = self.products[:, ONE, LABEL] / n_rows
+        mean_square = self.products[:, LABEL, LABEL] / n_rows
+        std = np.sqrt(np.maximum(mean_square - mean**2, 0.0))
+        return LabelStats(count, self.label_offset + mean, np.where(std > 0, std, 1.0))
+
+    @property
+    def labelled_targets(self) -> list[int]:
+        """Targets with a label in the folds of the problem."""
+        return np.flatnonzero(self.label_stats.count).tolist()
 
     @cached_property
     def moments(self) -> Array:
-        """Mean of z z' over the rows left, z = (1, y, E) in standard units, in which each target counts the same."""
-        known = self.units[0] > 0
-        n, centre, spread = (each[known, None, None] for each in self.units)
-        change = np.tile(np.eye(2 + self.n_columns), (len(n), 1, 1))
-        change[:, :1, :1], change[:, 1:2, :1] = spread, self.zero[known, None, None] - centre
-        return (change @ self.total[known] @ change.swapaxes(1, 2) / spread**2 / n).mean(axis=0)
+        """Mean of z z' in standard units, (2 + n_models, 2 + n_models); each target has the same weight."""
+        is_labelled = self.label_stats.count > 0
+        count = self.label_stats.count[is_labelled, None, None]
+        mean = self.label_stats.mean[is_labelled, None, None]
+        std = self.label_stats.std[is_labelled, None, None]
+        # `to_standard` maps z of `fold_products` to std times z in standard units.
+        to_standard = np.tile(np.eye(2 + self.n_models), (len(count), 1, 1))
+        to_standard[:, :1, :1] = std
+        to_standard[:, 1:2, :1] = self.label_offset[is_labelled, None, None] - mean
+        products = to_standard @ self.products[is_labelled] @ to_standard.swapaxes(1, 2)
+        return (products / std**2 / count).mean(axis=0)
 
     @property
-    def of_all_targets(self) -> Array:
-        """Mean of E E' in standard units over all targets in the folds that are left here, (n_columns, n_columns)."""
-        gone = frozenset(self.m.folds.tolist()) - frozenset(self.folds)
-        left = [problem.without(gone) for problem in self.m.problems]
-        known = [(part.moments[2:, 2:], np.argsort(part.order)[self.order]) for part in left if part.labelled]
-        return np.mean([moments[np.ix_(order, order)] for moments, order in known], axis=0)
+    def pooled_gram(self) -> Array:
+        """Mean of `moments[ERRORS, ERRORS]` over all targets of the data, on the folds of this problem.
+
+        Its shape is (n_models, n_models), in the order of this problem.
+        """
+        excluded_folds = frozenset(self.data.folds.tolist()) - frozenset(self.folds)
+        grams = []
+        for problem in self.data.problems:
+            part = problem.excluding(excluded_folds)
+            if part.labelled_targets:
+                order = np.argsort(part.model_order)[self.model_order]
+                grams.append(part.moments[ERRORS, ERRORS][np.ix_(order, order)])
+        return np.mean(grams, axis=0)
 
     @property
     def errors(self) -> Array:
-        """E of the rows left in standard units, (n_rows, n_columns); rows of each target sum to the same weight."""
+        """Errors (n_rows, n_models) in standard units, divided by the number of rows of their target."""
+        stats = self.label_stats
         parts = []
-        for rows, n, _, spread in zip(self.rows, *self.units, strict=True):
-            parts += [(y[:, None] - x) / (spread * n) for x, y in (rows[fold] for fold in self.folds) if len(y)]
+        for rows, count, std in zip(self.rows, stats.count, stats.std, strict=True):
+            for fold in self.folds:
+                x, y = rows[fold]
+                if len(y):
+                    parts.append((y[:, None] - x) / (std * count))
         return np.vstack(parts)
 
-    @property
-    def labelled(self) -> list[int]:
-        """Which targets have a label left."""
-        return np.flatnonzero(self.units[0]).tolist()
+    def rows_of_target(self, target: int) -> tuple[Array, Array]:
+        """Return base predictions (n_rows, n_models) and labels (n_rows,) of a target, fold after fold."""
+        folds = [self.rows[target][fold] for fold in self.folds]
+        return np.concatenate([x for x, _ in folds]), np.concatenate([y for _, y in folds])
 
     @cached_property
-    def log_loss_weights(self) -> Array:
-        """Weights of logits for each of `PENALTIES`, (n_penalties, n_columns), drawn to those of all targets."""
-        of_targets, n_outputs = [], self.m.outputs_per_target
-        for t in self.labelled:
-            x, y = (np.concatenate(each) for each in zip(*(self.rows[t][fold] for fold in self.folds), strict=True))
-            of_rows = x.reshape(-1, n_outputs, self.n_columns), y.reshape(-1, n_outputs)
-            of_targets.append(margins(*of_rows, self.m.link))
-        return log_loss_weights(of_targets, least_squares_weights(self.of_all_targets))
+    def logit_weights(self) -> Array:
+        """Weights of logits for each penalty of `logits.PENALTIES`, (n_penalties, n_models).
 
-    @cached_property
-    def measure(self) -> Metric:
-        """What blends of probabilities are compared by: the metric, or the log loss where it is a poor guide.
-
-        It is for labels, which are decided on after the blend, and for ranks with few rows of a class in a fold.
+        They are shrunk towards the convex weights of all targets together.
         """
-        metric, log_loss = self.m.metric, METRICS["log_loss"]
+        n_outputs = self.data.outputs_per_target
+        target_margins = []
+        for target in self.labelled_targets:
+            x, y = self.rows_of_target(target)
+            preds = x.reshape(-1, n_outputs, self.n_models)
+            target_margins.append(margins(preds, y.reshape(-1, n_outputs), self.data.link))
+        return log_loss_weights(target_margins, least_squares_weights(self.pooled_gram))
+
+    @cached_property
+    def tuning_metric(self) -> Metric:
+        """Metric that compares blends of probabilities: the competition's, or log loss where that is a
+        poor guide.
+
+        Log loss replaces metrics of labels, since labels are made after the blend, and metrics of ranks
+        if a fold has few rows of a class.
+        """
+        metric = self.data.metric
+        log_loss = METRICS["log_loss"]
         if metric.kind != "ranks":
-            own = metric.kind == "probabilities" and metric.table_score is not None and self.m.can_be_asked
-            return metric if metric.row_losses is not None or own else log_loss
-        for t in self.labelled:
-            labels = [self.rows[t][fold][1].reshape(-1, self.m.outputs_per_target) for fold in self.folds]
-            counts = np.array([[y.sum(axis=0), (1 - y).sum(axis=0)] for y in labels])
+            is_user_metric = metric.kind == "probabilities" and metric.table_score is not None
+            if metric.row_losses is not None or (is_user_metric and self.data.metric_is_per_target):
+                return metric
+            return log_loss
+        for target in self.labelled_targets:
+            class_counts = []
+            for fold in self.folds:
+                y = self.rows[target][fold][1].reshape(-1, self.data.outputs_per_target)
+                class_counts.append([y.sum(axis=0), (1 - y).sum(axis=0)])
+            counts = np.array(class_counts)  # (n_folds, 2, n_outputs): rows with and without each class
             counts = counts[:, :, counts[:, 0].any(axis=0)]
-            if not counts.size or counts.min() < MIN_POSITIVES:
+            if not counts.size or counts.min() < MIN_CLASS_ROWS:
                 return log_loss
         return metric
 
-    def offset(self, weights: Array, intercepts: Array | float) -> Array:
-        """What is added to columns weighted by (..., n_columns), in each target's own units, (n_targets, ...)."""
-        rest, (_, centre, spread) = 1 - weights.sum(axis=-1), self.units
-        rest = np.where(np.abs(rest) > 1e-12, rest, 0.0)
-        return np.multiply.outer(centre, rest) + np.multiply.outer(spread, intercepts)
-
-    def loss(self, weights: Array, intercepts: Array | float = 0.0, in_logits: bool = False) -> Array:
-        """What the metric says of blends on the rows left, as something to minimise, (n_blends,).
+    def intercepts_in_label_units(self, weights: Array, intercepts: Array | float) -> Array:
+        """Return what to add to the weighted sum of base predictions, in the unit of each target.
 
         Args:
-            weights: (n_folds, n_blends, n_columns), for each fold left those that were fitted without it; or the same
-                for all folds, (n_blends, n_columns).
-            intercepts: (n_folds, n_blends), in the standard units of the labels without each fold.
-            in_logits: whether the weights are those of logits.
+            weights: (..., n_models).
+            intercepts: (...,), in standard units.
+
+        Returns:
+            (n_targets, ...).
         """
-        weights = np.broadcast_to(weights, (len(self.folds), *weights.shape[-2:]))
-        if self.m.has_probabilities:
-            return np.mean([self._of_probabilities(t, weights, in_logits) for t in self.labelled], axis=0)
-        parts = zip(self.inner, weights, np.broadcast_to(intercepts, weights.shape[:2]), strict=True)
-        added = np.stack([part.offset(*blends) for part, *blends in parts], axis=1)  # (n_targets, n_folds, n_blends)
-        of_target = self._squared if self.m.convex_objective == "squared" else self._by_rows
-        return np.mean([of_target(t, weights, added[t]) for t in self.labelled], axis=0)
-
-    def _squared(self, t: int, weights: Array, added: Array) -> Array:
-        rest, (n, _, spread) = 1 - weights.sum(axis=2), self.units
-        residual = np.dstack([rest * self.zero[t] - added, rest, weights])  # of z
-        squares = (residual @ np.stack([self.sums[fold][t] for fold in self.folds])) * residual
-        return squares.sum(axis=(0, 2)) / n[t] / spread[t] ** 2
-
-    def _by_rows(self, t: int, weights: Array, added: Array) -> Array:
-        rows = [self.rows[t][fold] for fold in self.folds]
-        y = np.concatenate([labels for _, labels in rows])
-        y_pred = np.vstack([x @ w.T + a for (x, _), w, a in zip(rows, weights, added, strict=True)])
-        if self.m.convex_objective == "absolute":
-            return np.abs(y[:, None] - y_pred).mean(axis=0) / self.units[2][t]
-        return _losses(self.m.metric, np.array([self.m.metric.score_column(y, each) for each in y_pred.T]))
-
-    def _of_probabilities(self, t: int, weights: Array, in_logits: bool) -> Array:
-        metric, n_outputs = self.measure, self.m.outputs_per_target
-        labels, blends, link = list[Array](), list[Array](), self.m.link if in_logits else "identity"
-        for fold, of_blends in zip(self.folds, weights, strict=True):
-            x, y = self.rows[t][fold]
-            y, sums = y.reshape(-1, n_outputs), (logits(x, link) @ of_blends.T).reshape(-1, n_outputs, len(of_blends))
-            labels.append(y if n_outputs == 1 else y.argmax(axis=1)[:, None].astype(np.float64))
-            blends.append(np.moveaxis(probabilities(sums.swapaxes(1, 2), link), 1, 0))
-        if metric.kind != "ranks":  # a rank counts among the predictions of the same model, that of its fold
-            labels, blends = [np.concatenate(labels)], [np.concatenate(blends, axis=1)]
-        scores = [[metric(y, y_pred) for y_pred in each] for y, each in zip(labels, blends, strict=True)]
-        return _losses(metric, np.mean(scores, axis=0))
+        missing_weight = 1 - weights.sum(axis=-1)
+        missing_weight = np.where(np.abs(missing_weight) > SUM_TOLERANCE, missing_weight, 0.0)
+        from_mean = np.multiply.outer(self.label_stats.mean, missing_weight)
+        return from_mean + np.multiply.outer(self.label_stats.std, intercepts)
 
 
-def _losses(metric: Metric, scores: Array) -> Array:
-    return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
-
-
-def _problem(m: BlendData, targets: list[int]) -> WeightProblem:
-    used, labels, folds = zip(*(m.cells(target) for target in targets), strict=True)
-    both = np.concatenate(used)
-    order = np.lexsort((both.max(axis=0, initial=-np.inf), both.min(axis=0, initial=np.inf)))
-    # from predictions, not from labels: those of a fold must reach nothing that is made without it
-    zero = np.array([np.median(columns) if len(columns) else 0.0 for columns in used])
-    rows, sums = [dict[int, tuple[Array, Array]]() for _ in targets], dict[int, Array]()
-    for fold in np.unique(np.concatenate(folds)).tolist():
-        parts = []
-        for t in range(len(targets)):
-            own = folds[t] == fold
-            x, y = used[t][own][:, order], labels[t][own]
-            rows[t][fold] = x, y
-            z = np.hstack([np.ones((len(y), 1)), y[:, None] - zero[t], y[:, None] - x])
-            parts.append(z.T @ z)
-        sums[fold] = np.stack(parts)
-    return WeightProblem(m, m.seeds[targets[0]] if m.seeds else 0, list(sums), order, rows, sums, zero)
+def _build_problem(data: BlendData, targets: list[int]) -> WeightProblem:
+    """Return the problem of one vector of weights for some targets, on all folds."""
+    labelled_rows = [data.labelled_rows(target) for target in targets]
+    all_preds = np.concatenate([x for x, _, _ in labelled_rows])
+    smallest = all_preds.min(axis=0, initial=np.inf)
+    model_order = np.lexsort((all_preds.max(axis=0, initial=-np.inf), smallest))
+    # Offsets come from predictions: the labels of a fold must not reach a fit without the fold.
+    label_offset = np.array([np.median(x) if len(x) else 0.0 for x, _, _ in labelled_rows])
+    rows: list[dict[int, tuple[Array, Array]]] = [{} for _ in targets]
+    fold_products: dict[int, Array] = {}
+    for fold in np.unique(np.concatenate([folds for _, _, folds in labelled_rows])).tolist():
+        products = []
+        for i, (all_x, all_y, folds) in enumerate(labelled_rows):
+            x = all_x[folds == fold][:, model_order]
+            y = all_y[folds == fold]
+            rows[i][fold] = (x, y)
+            z = np.hstack([np.ones((len(y), 1)), y[:, None] - label_offset[i], y[:, None] - x])
+            products.append(z.T @ z)
+        fold_products[fold] = np.stack(products)
+    seed = data.seeds[targets[0]] if data.seeds else 0
+    return WeightProblem(data, seed, list(fold_products), model_order, rows, fold_products, label_offset)

@@ -24,7 +24,8 @@ from models.jobs.plan import REPORT
 from models.neural_config import MultiSampleHead, NeuralConfig
 from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
-from submissions.blend.cross_fitting import apply_decision, score_per_target
+from submissions.blend.decision_rules import apply_decision
+from submissions.blend.selection_rule import score_per_target
 from submissions.blend.serialization import from_json
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.formatting import format_number, format_with_error, mean_and_std
