@@ -31,6 +31,7 @@ def blend_losses(
         return np.mean([_probability_losses(problem, t, weights, in_logits) for t in targets], axis=0)
     fold_intercepts = np.broadcast_to(intercepts, weights.shape[:2])
     parts = zip(problem.leave_one_fold_out, weights, fold_intercepts, strict=True)
+    # (n_targets, n_folds, n_blends)
     added = np.stack([part.intercepts_in_label_units(*blends) for part, *blends in parts], axis=1)
     losses_of_target = _squared_losses if problem.data.convex_objective == "squared" else _row_losses
     return np.mean([losses_of_target(problem, t, weights, added[t]) for t in targets], axis=0)

@@ -10,7 +10,7 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ SUMS: dict[str, tuple[RowTerms, Callable[..., Array]]] = {
     "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),
 }
 """Metrics of sums over rows: the terms of each row, from labels and predictions minus the mean label;
-and the score as a function of the number of rows and the sum of each term. A metric without fast form
+and the score as a function of the number of rows and the sum of each term. A metric without a fast form
 gets a tenth of the resamples."""
 
 
@@ -56,7 +56,7 @@ def bootstrap_scores(
         y: (n_rows, n_targets), NaN for missing labels.
         predictions: for each name, what the metric scores, (n_rows, n_outputs), finite.
         groups: (n_rows,), numbered from 0 without gaps; rows of one group are resampled together.
-        n_resamples: number of resamples. A metric without fast form gets a tenth of them, at least
+        n_resamples: number of resamples. A metric without a fast form gets a tenth of them, at least
             MIN_RESAMPLES.
         n_groups: groups in each resample; None for the number of groups in `groups`.
 
@@ -100,32 +100,29 @@ def _group_counts(
         yield counts.reshape(n, n_all_groups).astype(np.float64)
 
 
-class GroupStatistics(Protocol):
+@dataclass(frozen=True)
+class GroupStatistics:
     """Numbers per group; their sums over the groups of a resample determine the scores on it.
 
     Attributes:
         per_group: (n_groups, n_statistics), dense or sparse.
+        shape: what the statistics of one resample are reshaped to.
     """
 
-    @property
-    def per_group(self) -> Any:
-        """The statistics of each group."""
+    metric: Metric
+    per_group: Any
+    shape: tuple[int, ...]
 
     def scores(self, sums: Array) -> Array:
         """Return scores (n_resamples, n_predictions) of sums (n_resamples, n_statistics)."""
-        ...
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class SumStatistics:
-    """Number of rows and sums of the terms of a metric, for each target and prediction."""
-
-    metric: Metric
-    per_group: Array
-    shape: tuple[int, int]  # n_targets, n_predictions
+class SumStatistics(GroupStatistics):
+    """Number of rows and sums of the terms of a metric, (n_targets, n_predictions, 1 + n_terms)."""
 
     @staticmethod
-    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> "SumStatistics":
+    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> GroupStatistics:
         """Return the statistics of each group."""
         columns = []
         for t, labels in enumerate(y.T):
@@ -137,11 +134,11 @@ class SumStatistics:
                 terms = [np.ones(is_labelled.sum())]
                 terms += _row_terms(metric, labels[is_labelled] - center, target_pred - center)
                 columns += [np.bincount(labelled_groups, term, groups.max() + 1) for term in terms]
-        return SumStatistics(metric, np.stack(columns, axis=1), (y.shape[1], len(predictions)))
+        return SumStatistics(metric, np.stack(columns, axis=1), (y.shape[1], len(predictions), -1))
 
     def scores(self, sums: Array) -> Array:
         """Return the mean over targets of the score of the sums."""
-        sums = sums.reshape(len(sums), *self.shape, -1)
+        sums = sums.reshape(len(sums), *self.shape)
         n_rows, *term_sums = np.moveaxis(sums, 3, 0)
         if self.metric.row_losses:
             target_scores = term_sums[0] / n_rows
@@ -154,21 +151,11 @@ def _row_terms(metric: Metric, y: Array, y_pred: Array) -> list[Array]:
     return [metric.row_losses(y, y_pred)] if metric.row_losses else SUMS[metric.name][0](y, y_pred)
 
 
-@dataclass(frozen=True)
-class ConfusionStatistics:
-    """Confusion matrix of each target and prediction."""
-
-    metric: Metric
-    per_group: Any  # csr_array
-    shape: tuple[int, int, int, int]  # n_targets (1 if pooled), n_predictions, n_classes, n_classes
+class ConfusionStatistics(GroupStatistics):
+    """Confusion matrices, (n_targets, n_predictions, n_classes, n_classes); pooled targets count as one."""
 
     @staticmethod
-    def of_groups(
-        metric: Metric,
-        y: Array,
-        predictions: list[Array],
-        groups: Integers,
-    ) -> "ConfusionStatistics":
+    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> GroupStatistics:
         """Return the statistics of each group."""
         labels = np.stack(predictions, axis=2)  # (n_rows, n_targets, n_predictions)
         n_targets = 1 if metric.pooled else y.shape[1]
@@ -190,19 +177,17 @@ class ConfusionStatistics:
 
 
 @dataclass(frozen=True)
-class RowStatistics:
-    """Rows of each group, for metrics without fast form; their sums say how often a resample has each row."""
+class RowStatistics(GroupStatistics):
+    """Rows, for metrics without a fast form: the sums say how often a resample has each row."""
 
-    metric: Metric
     y: Array
     predictions: list[Array]
-    per_group: Any  # csr_array
 
     @staticmethod
-    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> "RowStatistics":
+    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> GroupStatistics:
         """Return the statistics of each group."""
         row_in_group = csr_array((np.ones(len(y)), (groups, np.arange(len(y)))))
-        return RowStatistics(metric, y, predictions, row_in_group)
+        return RowStatistics(metric, row_in_group, y.shape[:1], y, predictions)
 
     def scores(self, sums: Array) -> Array:
         """Return the metric on the rows of each resample."""

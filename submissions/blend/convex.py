@@ -16,8 +16,9 @@ duplicate models share their weight."""
 
 
 def least_squares_weights(gram: Array) -> Array:
-    """Return the weights w >= 0 with sum 1 that minimize w' gram w: the exact convex blend if gram =
-    E'E.
+    """Return the weights w >= 0 with sum 1 that minimize w' gram w.
+
+    With gram = E'E it is the exact convex blend for the squared error.
 
     With gram = R'R, the v >= 0 that minimizes |R v|^2 + (1 - sum v)^2 is a multiple of the solution:
     along a fixed direction w the smallest value is q / (1 + q) with q = w' gram w. Source: Lawson and
@@ -41,9 +42,9 @@ def least_absolute_weights(errors: Array) -> Array:
     """Return the weights w >= 0 with sum 1 that minimize sum |E w|: the exact convex blend for the MAE.
 
     If the error of a row keeps its sign, the row adds a linear term. The linear program therefore only
-    needs the rows with an error near 0 in the least squares blend. Rows with another sign in the solution
-    are added, until there are none. The result is exact, since the linear terms are a lower bound of the
-    absolute errors and equal to them at the solution.
+    needs the rows with an error near 0 in the least squares blend. Rows with another sign in the
+    solution are added, until there are none. The result is exact, since the linear terms are a lower
+    bound of the absolute errors and equal to them at the solution.
 
     Args:
         errors: E, (n_rows, n_models).

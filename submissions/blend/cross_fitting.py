@@ -29,8 +29,9 @@ def prediction_table(ids: list[str], names: list[str], values: Array) -> pd.Data
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Predictions of one candidate for the training rows, or what the metric scores of them; NaN for
-    fold -1.
+    """Predictions of one candidate for the training rows, or what the metric scores of them.
+
+    Rows with fold -1 are NaN.
 
     Attributes:
         in_sample: (n_rows, n_outputs), fitted on all rows.

@@ -1,11 +1,10 @@
-"""From predictions to labels: thresholds, class offsets and cut points, tuned on out-of-fold
-predictions.
+"""From predictions to labels: tuned thresholds, class offsets and cut points.
 
 A decision has a few numbers (`cuts`). They start at their defaults (0.5, argmax, rounding) and are
-tuned by coordinate ascent: one cut after another is moved to the candidate value with the best expected
-score while the others are fixed. Comparing a cut with one value per row (`ThresholdSweep`) sorts the
-rows, so cumulative sums along the sorted rows are the confusion matrices of all candidate values at
-once.
+tuned on out-of-fold predictions by coordinate ascent: one cut after another is moved to the candidate
+value with the best expected score while the others are fixed. Comparing a cut with one value per row
+(`ThresholdSweep`) sorts the rows, so cumulative sums along the sorted rows are the confusion matrices
+of all candidate values at once.
 
 The confusion matrices count calibrated probabilities instead of labels. A rare class has too few labels
 to tune a cut on, and with calibrated probabilities the best cut follows from the probabilities. A tuned
@@ -279,8 +278,7 @@ def _logits(task: Task, y_pred: Array, target: int) -> Array:
 
 
 def calibrate(y: Array, logits: Array) -> Array:
-    """Return calibrated probabilities of each class, softmax(scale * logits + bias); 0 for rows without
-    a label.
+    """Return calibrated class probabilities, softmax(scale * logits + bias).
 
     The scale and one bias per class maximize the likelihood of the labels, with a ridge penalty of 1
     towards a scale of 1 and biases of 0. A stronger penalty would not undo the distortion by class
@@ -292,7 +290,7 @@ def calibrate(y: Array, logits: Array) -> Array:
         logits: (n_classes, n_rows).
 
     Returns:
-        (n_rows, n_classes).
+        (n_rows, n_classes), 0 for rows without a label.
     """
     is_labelled = ~np.isnan(y)
     prior = np.r_[1.0, np.zeros(len(logits))]  # scale, then biases

@@ -45,12 +45,14 @@ def probabilities(sums: Array, link: Link) -> Array:
 
 
 def margins(preds: Array, y: Array, link: Link) -> Array:
-    """Return the logits of the other classes minus the logit of the true class, (n_rows,
-    n_other_classes, n_models).
+    """Return the logits of the other classes minus the logit of the true class.
 
     Args:
         preds: (n_rows, n_outputs, n_models).
         y: (n_rows, n_outputs), 1 for the true class.
+
+    Returns:
+        (n_rows, n_other_classes, n_models).
     """
     model_logits = logits(preds, link)
     if link == "logistic":
@@ -60,8 +62,8 @@ def margins(preds: Array, y: Array, link: Link) -> Array:
 
 
 def log_loss_weights(target_margins: list[Array], prior: Array) -> Array:
-    """Return the weights w >= 0 with the smallest penalized log loss for each of `PENALTIES`,
-    (n_penalties, n_models).
+    """Return the weights w >= 0 with the smallest log loss for each of `PENALTIES`, (n_penalties,
+    n_models).
 
     The log loss of a row is log(1 + sum over the other classes of exp(z w)) with its margins z. The
     mean over the rows and two penalties (`PENALTIES`, `SUM_PENALTY`) are minimized by Newton's method;

@@ -1,5 +1,5 @@
-"""Post-processing: steps on the predictions of the chosen candidate, each used for a target only if it
-clearly helps.
+"""Post-processing of the chosen candidate, by steps that are used for a target only if they clearly
+help.
 
 A step is a function `fit(y_pred, y) -> step`. It gets predictions made without each row's fold and
 labels, (n_rows,) each and without missing values, and returns a dataclass of numbers, strings and

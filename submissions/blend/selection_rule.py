@@ -173,8 +173,7 @@ def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
 
 
 def mean_over_folds(rule: SelectionRule, scored: Array) -> dict[str, float]:
-    """Return the mean of the scores within folds, for metrics of ranks such as AUC; empty for all other
-    metrics.
+    """Return the mean of the scores within folds for metrics of ranks, else an empty dictionary.
 
     This mean does not change if the predictions of one fold's model are shifted against the other
     folds. A target with a single class within a fold has no score there; `without_score` counts such

@@ -37,7 +37,7 @@ CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
 
 
 def best_single(problem: WeightProblem) -> Solution:
-    """Put all weight on the base model with the best score."""
+    """Put all weight on the base model with the smallest `blend_losses`."""
     one_hot = np.eye(problem.n_models)
     return Solution(one_hot[np.argmin(blend_losses(problem, one_hot))])
 
@@ -58,10 +58,10 @@ def convex(problem: WeightProblem) -> Solution:
 
 
 def pooled_convex(problem: WeightProblem) -> Solution:
-    """Find the convex weights of all targets together, each with the same influence; with one target,
-    the mean.
+    """Find the convex weights of all targets together, each with the same influence.
 
-    A target with few labels is shrunk towards these weights.
+    A target with few labels is shrunk towards these weights. With a single weight problem they are
+    equal.
     """
     if len(problem.data.problems) == 1:
         return mean(problem)
@@ -69,13 +69,13 @@ def pooled_convex(problem: WeightProblem) -> Solution:
 
 
 def shrunk_ridge(problem: WeightProblem) -> Solution:
-    """Mix convex and pooled convex weights and correct them by a ridge on the residual; Optuna tunes
-    both amounts.
+    """Mix convex and pooled convex weights and correct them by a ridge on the residual.
 
     The weights are w0 + v with w0 = t * pooled + (1 - t) * convex. v is the ridge solution on the
-    residual y - preds w0 with penalty a * n_rows, in standard units. (t, a) minimize the cross-fitted
-    error: each fold is predicted by weights, convex ones included, that were fitted without it.
-    benchmarks/blenders.py measures the gain, and docs/ensembling.md the gain of the pooled weights.
+    residual y - preds w0 with penalty a * n_rows, in standard units. Optuna tunes (t, a) on the
+    cross-fitted error: each fold is predicted by weights, convex ones included, that were fitted
+    without it. benchmarks/blenders.py measures the gain, and docs/ensembling.md the gain of the pooled
+    weights.
     """
     if len(problem.folds) < 2:
         return problem.solve(convex)
@@ -113,11 +113,11 @@ class _ShrunkRidge:
 
 
 def ridge(problem: WeightProblem) -> Solution:
-    """Find signed weights and an intercept by ridge regression; the penalty has the best cross-fitted
-    score.
+    """Find signed weights and an intercept by ridge regression.
 
-    The penalty is a * n_rows in standard units. Source: Hoerl and Kennard, "Ridge regression",
-    Technometrics 1970; as a blend, Breiman, "Stacked regressions", Machine Learning 1996.
+    The penalty is a * n_rows in standard units, with the a of `PENALTIES` that has the best
+    cross-fitted score. Source: Hoerl and Kennard, "Ridge regression", Technometrics 1970; as a blend,
+    Breiman, "Stacked regressions", Machine Learning 1996.
     """
     if len(problem.folds) < 2:
         return problem.solve(convex)
@@ -175,8 +175,7 @@ def _solve_ridge(gram: Array, right: Array, penalty: float) -> Array:
 
 
 def shrunk_logits(problem: WeightProblem) -> Solution:
-    """Find weights of logits with the smallest log loss, shrunk towards convex weights by a tuned
-    amount.
+    """Find weights of logits with the smallest log loss, shrunk towards convex weights.
 
     w >= 0 minimizes the mean log loss of sum_j w_j logit_j plus penalty * |w - convex|^2, with the
     convex weights of all targets together. The sum of w is an inverse temperature; only
@@ -198,11 +197,10 @@ def shrunk_logits(problem: WeightProblem) -> Solution:
 
 
 def greedy(problem: WeightProblem) -> Solution:
-    """Greedy ensemble selection: 25 times the model that helps the mean most; the best step is the
-    result.
+    """Select models greedily: add the model that helps the mean most, 25 times; return the best step.
 
     Source: Caruana et al., "Ensemble selection from libraries of models", ICML 2004; with replacement
-    and cut at the best step as in AutoGluon's EnsembleSelection.
+    as in AutoGluon's EnsembleSelection.
     """
     one_hot = np.eye(problem.n_models)
     counts = np.zeros(problem.n_models)
@@ -219,8 +217,7 @@ def greedy(problem: WeightProblem) -> Solution:
 
 
 def hill_climb(problem: WeightProblem) -> Solution:
-    """Hill climbing with negative steps: from the best model, mix in the model that helps most, as long
-    as one helps.
+    """Climb from the best model: mix in the model that helps most, as long as one helps.
 
     A model is mixed in at most once, by -0.5 to 0.5; weights sum to 1. Source: the package
     hillclimbers.
@@ -244,12 +241,11 @@ def hill_climb(problem: WeightProblem) -> Solution:
 
 
 def optuna(problem: WeightProblem) -> Solution:
-    """Tune weights >= 0 with sum 1 on the metric itself by Optuna, starting from convex and equal
-    weights.
+    """Tune weights >= 0 with sum 1 on the metric itself by Optuna.
 
-    It is meant for metrics without an exact solution, such as rank correlations; for the others
-    `convex` is exact. Probabilities are weighted in logits, starting from `shrunk_logits`, and the sum
-    of its weights is kept.
+    The first trials are convex and equal weights. It is meant for metrics without an exact solution,
+    such as rank correlations; for the others `convex` is exact. Probabilities are weighted in logits,
+    starting from `shrunk_logits`, and the sum of its weights is kept.
     """
     in_logits = problem.data.has_probabilities
     names = [f"column_{j}" for j in range(problem.n_models)]

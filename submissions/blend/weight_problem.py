@@ -315,8 +315,7 @@ class WeightProblem:
 
     @cached_property
     def tuning_metric(self) -> Metric:
-        """Metric that compares blends of probabilities: the competition's, or log loss where that is a
-        poor guide.
+        """Metric that compares blends of probabilities: the competition's metric, or log loss.
 
         Log loss replaces metrics of labels, since labels are made after the blend, and metrics of ranks
         if a fold has few rows of a class.
