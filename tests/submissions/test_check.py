@@ -188,7 +188,7 @@ number = lambda y_pred, y: 1.5
         ("candidates", "seen", None),
         ("candidates", "short", r"mine\.py:short must return weights \(2,\) or a dataclass"),
         ("candidates", "flat", r"mine\.py:flat must .*expected predictions of shape \(100, 2\), got \(100,\)"),
-        ("candidates", "nan", r"mine\.py:nan must .*not finite"),
+        ("candidates", "nan", r"mine\.py:nan must .*expected finite predictions"),
         ("candidates", "no_json", r"mine\.py:no_json must return a dataclass of numbers, .*not JSON"),
         ("postprocess", "shift", None),
         ("postprocess", "number", r"mine\.py:number must return None or a dataclass .*got 1\.5"),

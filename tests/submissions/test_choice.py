@@ -1,6 +1,8 @@
 """What a run chooses: candidates, stacks, post-processing, and what the submission is held against."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from submissions import selection
 from submissions.blend import stacks
 from submissions.blend.candidates import CANDIDATES, REGRESSION_CANDIDATES
 from submissions.blend.cross_fitting import cross_fitted
+from submissions.blend.selection_rule import SelectionResult
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.predictor import load_candidate, load_model
 from submissions.run import MANIFEST, latest_run, require_same_code
@@ -127,8 +130,13 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
 
 @pytest.mark.parametrize("step", ["stack", "blend"])
 def test_the_chosen_stack_or_blend_is_the_submission(done: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    select_candidate, chosen = selection.select_candidate, {"stack": LIGHTGBM_STACK, "blend": "shrunk_ridge"}[step]
-    monkeypatch.setattr(selection, "select_candidate", lambda *given: (chosen, *select_candidate(*given)[1:]))
+    select_candidate = selection.select_candidate
+    chosen = {"stack": LIGHTGBM_STACK, "blend": "shrunk_ridge"}[step]
+
+    def select_chosen(*args: Any) -> SelectionResult:
+        return dataclasses.replace(select_candidate(*args), chosen=chosen)
+
+    monkeypatch.setattr(selection, "select_candidate", select_chosen)
     run = built(fake_competition(done.parent, submissions={"margin": 0.0, "postprocess": []}))
     assert run.chosen == run.part(step)["chosen"] == chosen
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / f"{step}.csv").read_bytes()
