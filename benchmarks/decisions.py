@@ -88,9 +88,7 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
     at_0, known = metric(y_holdout, plain.predict(mean)), metric(y, plain.predict(oof))
     found = {"optimism plain": bias(plain.predict(oof), plain)}
     for way in ("expected", "counted"):
-        with mock.patch.object(
-            decision_rules, "calibrate", one_hot if way == "counted" else decision_rules.calibrate
-        ):
+        with mock.patch.object(decision_rules, "calibrate", one_hot if way == "counted" else decision_rules.calibrate):
             decision, labels = fit_decision(metric, task, y, oof), labels_across_folds()
         votes = np.sum([decision.predict(each) == np.arange(len(task.classes)) for each in holdout], axis=0)
         ways = {

@@ -38,7 +38,7 @@ def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
 def test_every_file_that_is_named_exists(page: str) -> None:
     text = (PROJECT / page).read_text()
     packages = "competition|folds|models|submissions|studies|benchmarks|tests|docs"
-    code_spans = re.findall(rfX, text)
+    code_spans = re.findall(rf"`((?:{packages})/[\w./]+\.(?:py|yaml|md))`", text)
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
     assert code_spans or links
     for file in [*(PROJECT / name for name in code_spans), *((PROJECT / page).parent / link for link in links)]:
