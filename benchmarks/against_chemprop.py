@@ -1,10 +1,12 @@
-"""The stage `gnn` against `chemprop train`: the same molecules, width, depth, batches and epochs, on one thread.
+"""The stage `gnn` against `chemprop train`: the same molecules, width, depth, batches and epochs, on one
+thread.
 
     python -m benchmarks.against_chemprop --data FOLDER_WITH_COMPETITIONS [--set biogen_adme] [--epochs 4 12]
 
-Both are processes of their own that read a table, build the graphs, train and save; ours alternates with theirs, each
-with few and with many epochs, so that the difference is what an epoch costs. Processor seconds of user and system,
-which other work on the machine changes least. Theirs also validates on 2 % of the rows, since it cannot be without.
+Both are processes of their own that read a table, build the graphs, train and save; ours alternates with
+theirs, each with few and with many epochs, so that the difference is what an epoch costs. Processor seconds
+of user and system, which other work on the machine changes least. Theirs also validates on 2 % of the rows,
+since it cannot be without.
 """
 
 import argparse
@@ -32,13 +34,17 @@ TARGETS = {"biogen_adme": "log_HLM_CLint", "esol": "logS", "qm9_electronic": "ga
 def cpu_seconds(call: list[str]) -> float:
     """Of a process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(call, check=True, capture_output=True, cwd=PROJECT, env={**os.environ, **WORKER_ENVIRONMENT})
+    subprocess.run(
+        call, check=True, capture_output=True, cwd=PROJECT, env={**os.environ, **WORKER_ENVIRONMENT}
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--set", default="biogen_adme", choices=TARGETS)
     options.add_argument("--epochs", type=int, nargs="+", default=[4, 12])
@@ -49,17 +55,36 @@ def main() -> None:
         table = pd.read_csv(args.only)
         config = GnnConfig(kind="gnn", epochs=args.epochs[0], aggregation=["norm"])
         rows = Dataset(list(table["id"]), table[["SMILES"]], table[["y"]].to_numpy())
-        Gnn(config, Context(["SMILES"], [], [], [], Task(["y"]), 0, Path("unused"))).fit(rows, None, args.only.parent)
+        Gnn(config, Context(["SMILES"], [], [], [], Task(["y"]), 0, Path("unused"))).fit(
+            rows, None, args.only.parent
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train.csv"
         table = pd.read_csv(args.data / args.set / "train.csv").rename(columns={TARGETS[args.set]: "y"})
         table[["id", "SMILES", "y"]].dropna().to_csv(file, index=False)
-        ours = [sys.executable, "-m", "benchmarks.against_chemprop", "--data", str(args.data), "--only", str(file)]
+        ours = [
+            sys.executable,
+            "-m",
+            "benchmarks.against_chemprop",
+            "--data",
+            str(args.data),
+            "--only",
+            str(file),
+        ]
         theirs = [str(Path(sys.executable).with_name("chemprop")), "train", "--data-path", str(file)]
         theirs += ["--smiles-columns", "SMILES", "--target-columns", "y", "--output-dir", f"{folder}/out"]
         theirs += ["--batch-size", "64", "--split-sizes", "0.98", "0.01", "0.01", "--accelerator", "cpu"]
-        theirs += ["--warmup-epochs", "1", "--max-lr", "0.002", "--aggregation", "norm", "--aggregation-norm", "10"]
+        theirs += [
+            "--warmup-epochs",
+            "1",
+            "--max-lr",
+            "0.002",
+            "--aggregation",
+            "norm",
+            "--aggregation-norm",
+            "10",
+        ]
         spent: dict[str, list[list[float]]] = {"ours": [], "chemprop": []}
         for _ in range(args.rounds):
             for name, call in (("ours", ours), ("chemprop", theirs)):
@@ -67,7 +92,10 @@ def main() -> None:
     for i, n in enumerate(args.epochs):
         own, their = ([seconds[i] for seconds in spent[name]] for name in ("ours", "chemprop"))
         ratio = statistics.median(t / o for o, t in zip(own, their, strict=True))
-        print(f"{n:3d} epochs: {statistics.median(own):.1f} and {statistics.median(their):.1f} s, {ratio:.2f} times")
+        print(
+            f"{n:3d} epochs: {statistics.median(own):.1f} and {statistics.median(their):.1f} s, "
+            f"{ratio:.2f} times"
+        )
     each = {name: [s[-1] - s[0] for s in found] for name, found in spent.items()}
     ratio = statistics.median(t / o for o, t in zip(each["ours"], each["chemprop"], strict=True))
     print(f"an epoch alone: {ratio:.2f} times as fast")

@@ -31,7 +31,9 @@ def made_up(n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--metric", default="rmse", choices=METRICS)
     options.add_argument("--rows", type=int, default=100_000)
     args = options.parse_args()

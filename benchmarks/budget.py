@@ -1,4 +1,5 @@
-"""What a given time is worth: `new --preset cpu` and `full --budget`, and AutoGluon with the same time and features.
+"""What a given time is worth: `new --preset cpu` and `full --budget`, and AutoGluon with the same time and
+features.
 
     python -m benchmarks.budget --data FOLDER_WITH_COMPETITIONS --work FOLDER [--sets ...] [--budgets 12m 36m] \\
         [--seed N] [--python PYTHON_WITH_AUTOGLUON]
@@ -6,21 +7,22 @@
     python -m benchmarks.budget --data FOLDER_WITH_COMPETITIONS --work FOLDER --checkouts BEFORE AFTER [--table] \\
         [--sets ...] [--budgets 5m 12m] [--seed N]
 
-Each run starts from nothing and appends its rows to FOLDER/budget.csv: the error on the answers of the submission, of
-the stage `lightgbm` of the same run and of AutoGluon `best_quality` (each target an equal share of the time; the
-features of that stage and, of texts, the frozen embeddings), with the seconds it took, machine and commit. A row that
-is there is not made again. Errors are RMSE, and of classes 1 less the metric. The table takes rows of this machine
-alone: for each set the geometric mean of its targets' ratios, over the sets that of these with its 95 % interval by
-bootstrap over sets.
-AutoGluon is no dependency of ours; --python names the interpreter of an environment that has it.
+Each run starts from nothing and appends its rows to FOLDER/budget.csv: the error on the answers of the
+submission, of the stage `lightgbm` of the same run and of AutoGluon `best_quality` (each target an equal
+share of the time; the features of that stage and, of texts, the frozen embeddings), with the seconds it took,
+machine and commit. A row that is there is not made again. Errors are RMSE, and of classes 1 less the metric.
+The table takes rows of this machine alone: for each set the geometric mean of its targets' ratios, over the
+sets that of these with its 95 % interval by bootstrap over sets. AutoGluon is no dependency of ours; --python
+names the interpreter of an environment that has it.
 
---checkouts compares two checkouts of this project: does a change make submissions worse in the same time? For each
-budget and set `./run.sh full` runs in one checkout and then in the other. Which one is first alternates. Both read the
-YAML that `./run.sh new` of AFTER writes. Each run starts from an empty folder, FOLDER/before/... or FOLDER/after/...,
-and appends its rows to FOLDER/checkouts.csv. A run is skipped if it has rows for the current commit of its checkout, so
-the command can be repeated after an interruption. The table of these rows and whether the change passes are printed at
-the end, or at once with --table. Use a new FOLDER for each new pair of commits, because the YAML is only written once.
-Each checkout has its own environment: activate none, or `run.sh` uses the active one and installs nothing.
+--checkouts compares two checkouts of this project: does a change make submissions worse in the same time? For
+each budget and set `./run.sh full` runs in one checkout and then in the other. Which one is first alternates.
+Both read the YAML that `./run.sh new` of AFTER writes. Each run starts from an empty folder,
+FOLDER/before/... or FOLDER/after/..., and appends its rows to FOLDER/checkouts.csv. A run is skipped if it
+has rows for the current commit of its checkout, so the command can be repeated after an interruption. The
+table of these rows and whether the change passes are printed at the end, or at once with --table. Use a new
+FOLDER for each new pair of commits, because the YAML is only written once. Each checkout has its own
+environment: activate none, or `run.sh` uses the active one and installs nothing.
 """
 
 import argparse
@@ -70,7 +72,9 @@ pd.DataFrame({target: predicted}).to_csv(f"{folder}/{target}.csv", index=False)
 """
 
 
-def write_yaml(source: Path, yaml_file: Path, options: tuple[str, ...] = (), checkout: Path = PROJECT) -> None:
+def write_yaml(
+    source: Path, yaml_file: Path, options: tuple[str, ...] = (), checkout: Path = PROJECT
+) -> None:
     """Write the YAML of the tables in a folder with the preset cpu, unless it exists."""
     if yaml_file.exists():
         return
@@ -86,20 +90,26 @@ def full(yaml_file: Path, options: list[str], log_file: Path, checkout: Path = P
     started = time.monotonic()
     with log_file.open("w") as log:
         call = ["./run.sh", "full", str(yaml_file), *options]
-        status = subprocess.run(call, check=False, cwd=checkout, stdout=log, stderr=subprocess.STDOUT).returncode
+        status = subprocess.run(
+            call, check=False, cwd=checkout, stdout=log, stderr=subprocess.STDOUT
+        ).returncode
     if status not in (0, 3):  # 3: a submission without something that failed
         raise RuntimeError(f"{' '.join(call)} ended with status {status}; see {log_file}")
     return time.monotonic() - started
 
 
 def ours(source: Path, yaml_file: Path, options: list[str], new: tuple[str, ...] = ()) -> float:
-    """Make the submission of the tables in a folder with options of `full` and `new`; returns the seconds of `full`."""
+    """Make the submission of the tables in a folder with options of `full` and `new`; returns the seconds of
+    `full`.
+    """
     write_yaml(source, yaml_file, new)
     return full(yaml_file, options, yaml_file.with_suffix(".log"))
 
 
 def errors(competition: CompetitionConfig, y: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
-    """The errors of predictions (n_rows, n_scored) of test rows: RMSE per target, or for classes 1 less the metric."""
+    """The errors of predictions (n_rows, n_scored) of test rows: RMSE per target, or for classes 1 less the
+    metric.
+    """
     if build_task(competition).classes:
         return {"all": 1 - build_metric(competition)(y, y_pred)}
     rmse = np.sqrt(np.nanmean((y_pred - y) ** 2, axis=0))
@@ -151,7 +161,10 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
     competition, task = run.config.competition, run.task
     write_features(run, folder)
     asked = "predict_proba" if task.classes and not task.scores_labels else "predict"
-    metric, each = competition.metric if task.classes else "root_mean_squared_error", seconds / len(task.targets)
+    metric, each = (
+        competition.metric if task.classes else "root_mean_squared_error",
+        seconds / len(task.targets),
+    )
     environment, found = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, []
     for target in task.targets:
         call = [str(python), "-c", THEIRS, str(folder), target, str(each), str(os.cpu_count()), metric, asked]
@@ -161,7 +174,9 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
     assert competition.answers is not None
     answers = sections.read_answers(competition, competition.answers)
     read = pd.DataFrame(np.column_stack(found), ids).reindex(answers.index)
-    return errors(competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy())  # some test rows cannot be read
+    return errors(
+        competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy()
+    )  # some test rows cannot be read
 
 
 def read_results(file: Path) -> pd.DataFrame:
@@ -183,7 +198,10 @@ def keep(file: Path, key: dict[str, Any], found: dict[str, float], **measured: f
 
 def table(rows: pd.DataFrame) -> str:
     """Ratios of errors, set by set and over the sets."""
-    lines = ["| budget | set | submission | over lightgbm | over autogluon | seconds |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| budget | set | submission | over lightgbm | over autogluon | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     mean = rows.groupby(["budget", "set", "who", "target"])["error"].mean().unstack("who")
     others = mean.reindex(columns=["lightgbm", "autogluon"])
     ratios = np.log(others.rdiv(mean["submission"], axis=0)).groupby(["budget", "set"]).mean()
@@ -208,7 +226,9 @@ def commit_of(checkout: Path) -> str:
 
 
 def weighted_share(log: str) -> float:
-    """The share of the workers' time in columns with a weight, from the output of `full`; NaN if it is missing."""
+    """The share of the workers' time in columns with a weight, from the output of `full`; NaN if it is
+    missing.
+    """
     match = re.search(r"Time of the workers: (\d+)%", log)
     return int(match[1]) / 100 if match else np.nan
 
@@ -243,7 +263,8 @@ def run_checkouts(args: argparse.Namespace, commits: dict[str, str], processor: 
 def table_of_checkouts(rows: pd.DataFrame) -> str:
     """The errors of two checkouts, geometric means over targets, and whether the second one passes."""
     lines = [
-        "| budget | set | error before | after | after / before | seconds before | after | share before | after |",
+        "| budget | set | error before | after | after / before | seconds before | after | share before | "
+        "after |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     of_both = rows.groupby(["budget", "set", "seed"])["checkout"].transform("nunique") == len(CHECKOUTS)
@@ -254,17 +275,25 @@ def table_of_checkouts(rows: pd.DataFrame) -> str:
         before, after = means.loc["before"], means.loc["after"]
         log_ratio = after["log_error"] - before["log_error"]
         log_ratios.append(log_ratio)
-        error_cells = f"{np.exp(before['log_error']):.4g} | {np.exp(after['log_error']):.4g} | {np.exp(log_ratio):.3f}"
-        other_cells = f"{before['seconds']:.0f} | {after['seconds']:.0f} | {before['share']:.2f} | {after['share']:.2f}"
+        error_cells = (
+            f"{np.exp(before['log_error']):.4g} | {np.exp(after['log_error']):.4g} | {np.exp(log_ratio):.3f}"
+        )
+        other_cells = (
+            f"{before['seconds']:.0f} | {after['seconds']:.0f} | {before['share']:.2f} | {after['share']:.2f}"
+        )
         lines.append(f"| {budget} | {name} | {error_cells} | {other_cells} |")
     if len(log_ratios) < 2:
-        return "\n".join([*lines, "Fewer than two pairs of budget and set are finished: there is no standard error."])
+        return "\n".join(
+            [*lines, "Fewer than two pairs of budget and set are finished: there is no standard error."]
+        )
     ratio = np.exp(np.mean(log_ratios))
     standard_error = np.std(log_ratios, ddof=1) / np.sqrt(len(log_ratios))
     passed = ratio <= 1 + standard_error and ratio <= MAX_WORSENING
     measured = f"{ratio:.4f} +- {standard_error:.4f} over {len(log_ratios)} pairs of budget and set"
     rule = f"geometric mean at most 1.00 plus its standard error and at most {MAX_WORSENING}"
-    return "\n".join([*lines, "", f"after / before: {measured}", f"{rule}: {'passed' if passed else 'missed'}"])
+    return "\n".join(
+        [*lines, "", f"after / before: {measured}", f"{rule}: {'passed' if passed else 'missed'}"]
+    )
 
 
 def compare_checkouts(args: argparse.Namespace, processor: str) -> None:
@@ -278,7 +307,9 @@ def compare_checkouts(args: argparse.Namespace, processor: str) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--sets", nargs="+", default=SETS)

@@ -1,9 +1,11 @@
-"""Peak memory and seconds of reading 50,000 molecules from a filled cache, 10,000 rows at a time as a job predicts.
+"""Peak memory and seconds of reading 50,000 molecules from a filled cache, 10,000 rows at a time as a job
+predicts.
 
     python -m benchmarks.cache_reading [--molecules N]
 
-The arrays are made up, in realistic sizes: count fingerprints of 2048 values, and conformers of 45 atoms on average.
-Each cache holds twice as many molecules as are read, as those of the training table are in it as well.
+The arrays are made up, in realistic sizes: count fingerprints of 2048 values, and conformers of 45 atoms on
+average. Each cache holds twice as many molecules as are read, as those of the training table are in it as
+well.
 """
 
 import argparse
@@ -54,11 +56,16 @@ def read(compute: str, folder: Path, n: int) -> None:
         np.concatenate(cache.load(keys[start : start + PIECE]))
     seconds = time.process_time() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{compute}: {seconds:.1f} s of CPU, peak {peak / 1024:.0f} MB, {before / 1024:.0f} MB before it", flush=True)
+    print(
+        f"{compute}: {seconds:.1f} s of CPU, peak {peak / 1024:.0f} MB, {before / 1024:.0f} MB before it",
+        flush=True,
+    )
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--molecules", type=int, default=50_000)
     n = options.parse_args().molecules
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +73,9 @@ def main() -> None:
             cache, keys = cache_of(compute, Path(folder)), sorted(molecules(2 * n))
             for start in range(0, len(keys), cache.per_shard):
                 cache.compute_shard(keys[start : start + cache.per_shard])
-            process = multiprocessing.get_context("spawn").Process(target=read, args=(compute, Path(folder), n))
+            process = multiprocessing.get_context("spawn").Process(
+                target=read, args=(compute, Path(folder), n)
+            )
             process.start()
             process.join()
 

@@ -1,31 +1,34 @@
-"""The same for classes as `blenders`: do blends of probabilities hold outside their rows, and is their score honest?
+"""The same for classes as `blenders`: do blends of probabilities hold outside their rows, and is their score
+honest?
 
-    python -m benchmarks.class_blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
+    python -m benchmarks.class_blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets
+    ...]
 
 What was measured of a set and draw is kept in --cache as blends_*.json (`oof_matrices.kept_lines`).
 
 JobPlan of the analysis
---------------------
-Data: twelve sets, four of them with three or four classes (`oof_matrices.CUTS`); a pair of draws that swap training
-rows and holdout; at most 2,000 rows of a set, eight classifiers. Blends of all 8 columns, and of 4: two random subsets
-each.
+-------------------- Data: twelve sets, four of them with three or four classes (`oof_matrices.CUTS`); a pair
+of draws that swap training rows and holdout; at most 2,000 rows of a set, eight classifiers. Blends of all 8
+columns, and of 4: two random subsets each.
 
-Errors on the holdout of the columns averaged over the five folds' models, as a submission has it: log loss, 1 - AUC,
-and 1 - F1 (macro F1 of several classes), each with every candidate fitted for that metric; the labels of F1 are decided
-by thresholds that were tuned for that candidate as in a run. Measured as the logarithm of the ratio to a competitor's.
-A set's number is the mean over its targets, draws and subsets (tox21's labels are one set); the result is the mean over
-sets with its 95 % interval by a bootstrap over sets.
+Errors on the holdout of the columns averaged over the five folds' models, as a submission has it: log loss, 1
+- AUC, and 1 - F1 (macro F1 of several classes), each with every candidate fitted for that metric; the labels
+of F1 are decided by thresholds that were tuned for that candidate as in a run. Measured as the logarithm of
+the ratio to a competitor's. A set's number is the mean over its targets, draws and subsets (tox21's labels
+are one set); the result is the mean over sets with its 95 % interval by a bootstrap over sets.
 
-Ours: the default for classes. Competitors: the mean of probabilities; greedy selection with AutoGluon's semantics, on
-log loss or AUC, and for F1 also on F1 itself by the likeliest class; the mean of ranks; the best single column; convex
-weights of probabilities. Aim: not above any competitor on average, in any of the three.
-(All of it was written before the first run, but for the control. A default that was pulled to equal weights instead of
-convex ones was then .2 to 1.2 % above greedy selection; the present one was chosen on these sets.)
+Ours: the default for classes. Competitors: the mean of probabilities; greedy selection with AutoGluon's
+semantics, on log loss or AUC, and for F1 also on F1 itself by the likeliest class; the mean of ranks; the
+best single column; convex weights of probabilities. Aim: not above any competitor on average, in any of the
+three. (All of it was written before the first run, but for the control. A default that was pulled to equal
+weights instead of convex ones was then .2 to 1.2 % above greedy selection; the present one was chosen on
+these sets.)
 
-Honest score (8 columns): the cross-fitted score of the default, thresholds included, against the score on the holdout
-of the same parts: fold k's models with the weights and thresholds fitted without fold k, mean over k. Bias is the
-logarithm of the ratio of the two scores (log loss, AUC, F1); aim: within 2 % on average, or its interval holds 0.
-Beside it the mean of the same of the single columns, which weights cannot bias, as a control for the rows drawn.
+Honest score (8 columns): the cross-fitted score of the default, thresholds included, against the score on the
+holdout of the same parts: fold k's models with the weights and thresholds fitted without fold k, mean over k.
+Bias is the logarithm of the ratio of the two scores (log loss, AUC, F1); aim: within 2 % on average, or its
+interval holds 0. Beside it the mean of the same of the single columns, which weights cannot bias, as a
+control for the rows drawn.
 """
 
 import numpy as np
@@ -78,7 +81,9 @@ def column_weights(weights: Array, n_outputs: int) -> Blend:
     return Blend(np.tile(weights[:, None], n_outputs), np.zeros(n_outputs))
 
 
-COMPARED = {name: CANDIDATES[name] for name in (DEFAULT, "mean", "greedy", "mean_of_ranks", "best_single", "convex")}
+COMPARED = {
+    name: CANDIDATES[name] for name in (DEFAULT, "mean", "greedy", "mean_of_ranks", "best_single", "convex")
+}
 ON_LABELS = {"greedy on F1": Candidate(greedy_on_labels)}
 
 
@@ -114,7 +119,9 @@ class Problem:
         for fold, columns in enumerate(holdout):
             own, without = self.m.folds == fold, frozenset({fold})
             decision = self.decision(candidate, without)
-            scores.append(self.score(self.y_holdout, candidate.fit(self.m, without).predict(columns), decision))
+            scores.append(
+                self.score(self.y_holdout, candidate.fit(self.m, without).predict(columns), decision)
+            )
             if decision:
                 y_pred[own, :1] = decision.predict(y_pred[own])
         y_pred = y_pred[:, :1] if self.metric.kind == "decisions" else y_pred
@@ -122,7 +129,9 @@ class Problem:
 
 
 def lines_of(matrix: Matrix) -> list[dict]:
-    """A line for each metric and candidate: of each subset its error on the holdout, of all columns the biases."""
+    """A line for each metric and candidate: of each subset its error on the holdout, of all columns the
+    biases.
+    """
     n_columns, n_outputs = matrix.oof.shape[1:]
     metrics = {"log loss": "log_loss", "AUC": "roc_auc", "F1": "f1" if n_outputs == 1 else "f1_macro"}
     rng = np.random.default_rng(derive_seed(matrix.draw, "subsets", matrix.set_name, matrix.target))
@@ -152,7 +161,9 @@ def main() -> None:
     args = arguments(__doc__, list(CUTS), 2)
 
     def of_draw(name: str, draw: int) -> list[dict]:
-        return [line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)]
+        return [
+            line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)
+        ]
 
     table = pd.DataFrame(kept_lines("blends", of_draw, args))
     place = ["metric", "n_columns", "set", "target", "draw", "subset"]

@@ -1,9 +1,10 @@
 """Tables of docs/studies/cylinder.md beside its own: `python -m benchmarks.cylinder_tables`.
 
-Prints, from `studies/results/cylinder.csv` with the intervals of the study: variance ratios and biases; RMSE and
-accuracy in three modes, and evaluation minus MC; what dropout costs where volumes are regressed and where bins are
-classified. Then the variance of a dropped unit, and the mean of a ReLU on a sum of 100, in training and inference, by
-formula (the mean of a rectified normal variable is mu Phi(mu/s) + s phi(mu/s)) and simulated.
+Prints, from `studies/results/cylinder.csv` with the intervals of the study: variance ratios and biases; RMSE
+and accuracy in three modes, and evaluation minus MC; what dropout costs where volumes are regressed and where
+bins are classified. Then the variance of a dropped unit, and the mean of a ReLU on a sum of 100, in training
+and inference, by formula (the mean of a rectified normal variable is mu Phi(mu/s) + s phi(mu/s)) and
+simulated.
 """
 
 import numpy as np
@@ -36,9 +37,12 @@ def of_tasks(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of the bins, of predicted volumes too, minus that without dropout of the same job, in percent."""
     accuracy = 100 * results.set_index([*CELL, "seed", "fold"])["accuracy_evaluation"].sort_index()
     rows = []
-    for stage, where, rate in results.loc[results["where"] != "none", CELL[1:]].drop_duplicates().to_numpy().tolist():
+    for stage, where, rate in (
+        results.loc[results["where"] != "none", CELL[1:]].drop_duplicates().to_numpy().tolist()
+    ):
         cost = {
-            data: accuracy[data, stage, where, rate] - accuracy[data, stage, "none", 0] for data in ("volume", "bins")
+            data: accuracy[data, stage, where, rate] - accuracy[data, stage, "none", 0]
+            for data in ("volume", "bins")
         }
         cost["difference"] = cost["volume"] - cost["bins"]
         rows.append([stage, where, rate, *map(interval, cost.values())])
@@ -75,7 +79,13 @@ def main() -> None:
     dropped = results[results["where"] != "none"]
     ratios = dropped.groupby(CELL, sort=False).mean(numeric_only=True).filter(regex="ratio|bias")
     formula = pd.DataFrame([sums(*inputs, rate) for inputs in INPUTS for rate in (0.1, 0.3, 0.5)])
-    for table in (ratios, of_modes(dropped, "score"), of_modes(dropped, "accuracy"), of_tasks(results), formula):
+    for table in (
+        ratios,
+        of_modes(dropped, "score"),
+        of_modes(dropped, "accuracy"),
+        of_tasks(results),
+        formula,
+    ):
         print(table.to_string(float_format="{:.3f}".format), end="\n\n")
 
 

@@ -2,19 +2,21 @@
 
     python -m benchmarks.decisions --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
 
-Data: the class matrices of oof_matrices.py; three ordered classes are scored as grades, too, by their mean grade. Of
-each matrix every stage by itself, and the default blend of all of them ("blend"), whose weights are fitted on the
-out-of-fold rows. A decision is fitted on out-of-fold predictions, which come from one model; the holdout is predicted
-by the mean of five, which is narrower. Scores are those of the holdout, as differences to the plain decision (0.5, the
-likeliest class, rounding) on the mean; a set's number is the mean over its targets and draws, the result the mean over
-sets, its 95 % interval a bootstrap over sets, and `worst` the lowest single difference.
+Data: the class matrices of oof_matrices.py; three ordered classes are scored as grades, too, by their mean
+grade. Of each matrix every stage by itself, and the default blend of all of them ("blend"), whose weights are
+fitted on the out-of-fold rows. A decision is fitted on out-of-fold predictions, which come from one model;
+the holdout is predicted by the mean of five, which is narrower. Scores are those of the holdout, as
+differences to the plain decision (0.5, the likeliest class, rounding) on the mean; a set's number is the mean
+over its targets and draws, the result the mean over sets, its 95 % interval a bootstrap over sets, and
+`worst` the lowest single difference.
 
-How cuts are fitted: `expected` (the product's: expected confusion matrices by calibrated probabilities), `counted` (the
-same search on the labels' own counts, as people do). Whether they are used: always, or `gated`: where the cross-fitted
-score is better than that of the plain decision. How they are carried over: as `values`; as `quantiles` of the
-out-of-fold predictions, looked up in those of the holdout; or every fold's model decides and they `vote`.
-`optimism`: the cross-fitted score less the mean score of the five single models on the holdout, in which no averaging
-helps; beside it the same of the plain decision, which is tuned on nothing.
+How cuts are fitted: `expected` (the product's: expected confusion matrices by calibrated probabilities),
+`counted` (the same search on the labels' own counts, as people do). Whether they are used: always, or
+`gated`: where the cross-fitted score is better than that of the plain decision. How they are carried over: as
+`values`; as `quantiles` of the out-of-fold predictions, looked up in those of the holdout; or every fold's
+model decides and they `vote`. `optimism`: the cross-fitted score less the mean score of the five single
+models on the holdout, in which no averaging helps; beside it the same of the plain decision, which is tuned
+on nothing.
 """
 
 from dataclasses import replace
@@ -70,7 +72,9 @@ def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
 
 
 def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.ndarray) -> dict[str, float]:
-    """Differences to the score of the plain decision on the mean of the models, by way of fitting and carrying."""
+    """Differences to the score of the plain decision on the mean of the models, by way of fitting and
+    carrying.
+    """
     metric, plain = get_metric(name, task.problem_type), plain_decision(task)
     y, y_holdout = matrix.y[:, None].astype(float), matrix.y_holdout[:, None].astype(float)
     mean = holdout.mean(axis=0)
@@ -83,12 +87,16 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
         return labels
 
     def bias(labels: np.ndarray, decision: Decision) -> float:
-        return metric(y, labels) - float(np.mean([metric(y_holdout, decision.predict(each)) for each in holdout]))
+        return metric(y, labels) - float(
+            np.mean([metric(y_holdout, decision.predict(each)) for each in holdout])
+        )
 
     at_0, known = metric(y_holdout, plain.predict(mean)), metric(y, plain.predict(oof))
     found = {"optimism plain": bias(plain.predict(oof), plain)}
     for way in ("expected", "counted"):
-        with mock.patch.object(decision_rules, "calibrate", one_hot if way == "counted" else decision_rules.calibrate):
+        with mock.patch.object(
+            decision_rules, "calibrate", one_hot if way == "counted" else decision_rules.calibrate
+        ):
             decision, labels = fit_decision(metric, task, y, oof), labels_across_folds()
         votes = np.sum([decision.predict(each) == np.arange(len(task.classes)) for each in holdout], axis=0)
         ways = {
@@ -124,16 +132,23 @@ def main() -> None:
     args = arguments(__doc__, list(CUTS), 2)
 
     def of_draw(name: str, draw: int) -> list[dict[str, Any]]:
-        return [line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)]
+        return [
+            line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)
+        ]
 
     table = pd.DataFrame(kept_lines("decisions", of_draw, args))
     ways = [name for name in table if " " in name]
-    for which, part in (("blend", table[table.column == "blend"]), ("single stages", table[table.column != "blend"])):
+    for which, part in (
+        ("blend", table[table.column == "blend"]),
+        ("single stages", table[table.column != "blend"]),
+    ):
         for metric, rows in part.groupby("metric"):
             print(f"\n{which}, {metric}, {rows['set'].nunique()} sets, {len(rows)} decisions")
             for way in ways:
                 found = over_sets(rows[way], rows["set"])[1]
-                print("  {:24} {:+.4f} [{:+.4f}, {:+.4f}]".format(way, *found), f" worst {rows[way].min():+.3f}")
+                print(
+                    "  {:24} {:+.4f} [{:+.4f}, {:+.4f}]".format(way, *found), f" worst {rows[way].min():+.3f}"
+                )
 
 
 if __name__ == "__main__":

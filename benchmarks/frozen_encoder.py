@@ -2,8 +2,8 @@
 
     python -m benchmarks.frozen_encoder --data FOLDER_WITH_COMPETITIONS [--set emotion] [--rounds 3]
 
-Texts to pooled features, the encoder loaded; processor seconds of this process, ours and theirs in turn. It needs
-sentence-transformers, which is no dependency of ours.
+Texts to pooled features, the encoder loaded; processor seconds of this process, ours and theirs in turn. It
+needs sentence-transformers, which is no dependency of ours.
 """
 
 import argparse
@@ -21,7 +21,9 @@ from models.inputs.weights import find_weights
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--set", default="emotion", choices=["emotion", "icwsm_tweets"])
     options.add_argument("--rounds", type=int, default=3)
@@ -32,7 +34,9 @@ def main() -> None:
     torch.set_num_threads(1)
     texts = pd.read_csv(args.data / args.set / "train.csv").iloc[:, 1].astype(str).tolist()
     config = EncoderFeature(weights="minilm")
-    transformer = Transformer(str(find_weights("minilm")["config.json"].parent), max_seq_length=config.max_length)
+    transformer = Transformer(
+        str(find_weights("minilm")["config.json"].parent), max_seq_length=config.max_length
+    )
     theirs = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())])
     calls = {
         "ours": lambda: embed_texts(config, texts)[:, 0, :-3],
@@ -48,7 +52,10 @@ def main() -> None:
     one, other = (statistics.median(seconds) for seconds in spent.values())
     ratio = statistics.median(theirs / ours for ours, theirs in zip(*spent.values(), strict=True))
     gap = float(np.abs(np.subtract(*found.values())).max())
-    print(f"{len(texts)} texts: {one:.1f} and {other:.1f} s, {ratio:.2f} times as fast; features differ by {gap:.1g}")
+    print(
+        f"{len(texts)} texts: {one:.1f} and {other:.1f} s, {ratio:.2f} times as fast; features differ by "
+        f"{gap:.1g}"
+    )
 
 
 if __name__ == "__main__":

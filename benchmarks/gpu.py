@@ -1,12 +1,14 @@
-"""How well one card is used by the networks of this project: one table in under ten minutes, for any machine with one.
+"""How well one card is used by the networks of this project: one table in under ten minutes, for any machine
+with one.
 
     python -m benchmarks.gpu [--seconds 6] [--minutes 9]
 
-For each network, at 1, 2 and 4 jobs on the card (a process each): rows that all jobs together train on in a second,
-how busy the card is (by nvidia-smi), the peak of memory of one job, and at 1 job the same with torch.compile. Below it,
-the largest difference between predictions on the card and on the cores with the same weights, in standard deviations
-of the predictions: as the project predicts, and in bf16. All weights start at random, so nothing is downloaded; the
-rows are the embedded molecules and tweets. Trees are not imported. Without a card it says so and ends with status 0.
+For each network, at 1, 2 and 4 jobs on the card (a process each): rows that all jobs together train on in a
+second, how busy the card is (by nvidia-smi), the peak of memory of one job, and at 1 job the same with
+torch.compile. Below it, the largest difference between predictions on the card and on the cores with the same
+weights, in standard deviations of the predictions: as the project predicts, and in bf16. All weights start at
+random, so nothing is downloaded; the rows are the embedded molecules and tweets. Trees are not imported.
+Without a card it says so and ends with status 0.
 """
 
 import os
@@ -45,9 +47,20 @@ DATA = PROJECT / "competition" / "data"
 NETWORKS: dict[str, dict[str, Any]] = {
     "gnn": {"kind": "gnn"},
     "Uni-Mol, compact": {"kind": "unimol"},
-    "Uni-Mol, official size": {"kind": "unimol", "architecture": "molecule", "batch_size": 32, "learning_rate": 1e-4},
+    "Uni-Mol, official size": {
+        "kind": "unimol",
+        "architecture": "molecule",
+        "batch_size": 32,
+        "learning_rate": 1e-4,
+    },
     "BERT of MiniLM's size": {"kind": "bert", "layers": 6, "width": 384, "heads": 12, "learning_rate": 1e-4},
-    "BERT of DeBERTa-v3-base's size": {"kind": "bert", "layers": 12, "width": 768, "heads": 12, "learning_rate": 1e-4},
+    "BERT of DeBERTa-v3-base's size": {
+        "kind": "bert",
+        "layers": 12,
+        "width": 768,
+        "heads": 12,
+        "learning_rate": 1e-4,
+    },
 }
 TINY: dict[str, dict[str, Any]] = {
     "gnn": {"width": 8, "hidden_width": 8},
@@ -60,7 +73,9 @@ WARM_UP, COMPILED_WARM_UP = 10, 30
 """Steps before the clock starts; compiling for other shapes takes more of them."""
 LONGEST_WAIT = 120.0
 """Seconds that a job waits for the others before all of them are timed."""
-HEADER = "| network | jobs | torch.compile | rows/s | of the card busy | GiB a job |\n|---|---|---|---|---|---|"
+HEADER = (
+    "| network | jobs | torch.compile | rows/s | of the card busy | GiB a job |\n|---|---|---|---|---|---|"
+)
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,9 @@ def mean_of(sampler: "subprocess.Popen[str] | None") -> float:
     return float(np.mean(samples)) if samples else float("nan")
 
 
-def time_training(case: Case, compiled: bool, seconds: float, ready: Any, samples_card: bool) -> dict[str, float]:
+def time_training(
+    case: Case, compiled: bool, seconds: float, ready: Any, samples_card: bool
+) -> dict[str, float]:
     """In a worker: rows a second, how busy the card is, and the peak of this job's memory."""
     gc.collect()
     if torch.cuda.is_available():
@@ -264,11 +281,15 @@ def run(bench: Bench, say: Callable[[str], None], compiles: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--seconds", type=float, default=6.0, help="that each training is timed")
     options.add_argument("--minutes", type=float, default=9.0, help="after which nothing more is measured")
     options.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
-    options.add_argument("--tiny", action="store_true", help="small networks on the cores: a test of this script")
+    options.add_argument(
+        "--tiny", action="store_true", help="small networks on the cores: a test of this script"
+    )
     args = options.parse_args(arguments)
     end = time.monotonic() + 60 * args.minutes
     if not torch.cuda.is_available() and not args.tiny:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.grouped_splits COMPETITION [COMPETITION ...] [--stage lightgbm]
 
-Trains the folds of a stage of trees twice: with inner splits of single rows, and with the groups (or times) of the
-folds. Prints the mean number of trees, and the score out of fold and on the answers.
+Trains the folds of a stage of trees twice: with inner splits of single rows, and with the groups (or times)
+of the folds. Prints the mean number of trees, and the score out of fold and on the answers.
 """
 
 import os
@@ -53,7 +53,9 @@ def compare(name: str, stage: str) -> None:
                 model.fit(train, None, Path(folder))
                 oof[folds == job.fold] = model.predict(of_job.held_out.without_labels(), Path(folder))
                 y_test.append(model.predict(test, Path(folder)))
-                n_trees += [of_target["n_trees"] for of_target in read_json(Path(folder) / "training.json")["models"]]
+                n_trees += [
+                    of_target["n_trees"] for of_target in read_json(Path(folder) / "training.json")["models"]
+                ]
         scored = folds >= 0
         scores = f"{metric(rows.y[scored], oof[scored]):.4f} | {metric(truth, np.mean(y_test, axis=0)):.4f}"
         print(f"| {name} | {label} | {np.mean(n_trees):.0f} | {scores} |", flush=True)
@@ -61,7 +63,9 @@ def compare(name: str, stage: str) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("competitions", nargs="+")
     parser.add_argument("--stage", default="lightgbm")
     args = parser.parse_args()

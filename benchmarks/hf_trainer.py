@@ -1,10 +1,11 @@
-"""Against transformers' `Trainer`: MiniLM on 960 tweets, the same weights, epochs, precision, no dropout, one thread.
+"""Against transformers' `Trainer`: MiniLM on 960 tweets, the same weights, epochs, precision, no dropout, one
+thread.
 
     python -m benchmarks.hf_trainer --data FOLDER_WITH_COMPETITIONS [--precision bf16]
 
-Prints seconds of training with and without batches of like length, ours and theirs alternating in one run, each in a
-process of its own (ours with the environment of our workers), and the RMSE of each on the answers. Loading, tokenizing
-and predicting are outside the clock.
+Prints seconds of training with and without batches of like length, ours and theirs alternating in one run,
+each in a process of its own (ours with the environment of our workers), and the RMSE of each on the answers.
+Loading, tokenizing and predicting are outside the clock.
 """
 
 import os
@@ -35,7 +36,7 @@ from models.jobs.local import WORKER_ENVIRONMENT
 from models.neural_config import BertConfig
 from models.stage import Context
 from models.stages.bert import Bert
-from models.training import trainer
+from models.training import prediction
 from models.training.labels import target_scale
 from models.training.optimizer import make_optimizer
 
@@ -63,7 +64,8 @@ def theirs(stage: Bert, train: Dataset, folder: Path, grouped: bool) -> tuple[fl
     mean, scale = target_scale(sample.y)
     y = ((sample.y - mean) / scale).astype(np.float32)
     rows = [
-        {"input_ids": ids, "labels": label, "length": len(ids)} for ids, label in zip(rows_of.items, y, strict=True)
+        {"input_ids": ids, "labels": label, "length": len(ids)}
+        for ids, label in zip(rows_of.items, y, strict=True)
     ]
     config = stage.config
 
@@ -105,7 +107,13 @@ def trained(name: str, seed: int, data: Path, precision: str) -> dict[str, float
     """Seconds of training in one of three ways, and the RMSE on the answers."""
     train, roles = read(data, SET, "text", "sentiment", 960)
     test = pd.read_csv(data / SET / "test.csv").merge(pd.read_csv(data / SET / "answers.csv")).dropna()
-    settings = {"kind": "bert", "weights": "minilm", "epochs": 1, "learning_rate": 1e-4, "precision": precision}
+    settings = {
+        "kind": "bert",
+        "weights": "minilm",
+        "epochs": 1,
+        "learning_rate": 1e-4,
+        "precision": precision,
+    }
     context = Context(*roles, [], [], Task(["sentiment"]), seed, Path("unused"))
     stage = Bert(BertConfig.model_validate(settings), context)
     with tempfile.TemporaryDirectory() as temporary:
@@ -116,14 +124,16 @@ def trained(name: str, seed: int, data: Path, precision: str) -> dict[str, float
             spent, network = theirs(stage, train, folder, name == "group_by_length")
         rows = Dataset(list(test["id"]), test[["text"]], None)
         mean, scale = target_scale(train.y)
-        batches, accelerator = stage.encode(rows, folder, 0, 0), trainer.make_accelerator("float32")
-        y_pred = trainer.forward(network, batches, 32, accelerator).double().numpy()
+        batches, accelerator = stage.encode(rows, folder, 0, 0), prediction.make_accelerator("float32")
+        y_pred = prediction.forward(network, batches, 32, accelerator).double().numpy()
     error = y_pred[:, 0] * scale[0] + mean[0] - test["sentiment"].to_numpy()
     return {"seconds": spent, "rmse": float(np.sqrt(np.mean(error**2)))}
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--precision", default="float32")
@@ -138,11 +148,15 @@ def main() -> None:
         for name, results in found.items():
             call = [sys.executable, "-m", "benchmarks.hf_trainer", *sys.argv[1:], "--only", name, str(round_)]
             environment = {**os.environ, **WORKER_ENVIRONMENT} if name == "ours" else None
-            done = subprocess.run(call, check=True, capture_output=True, text=True, cwd=PROJECT, env=environment)
+            done = subprocess.run(
+                call, check=True, capture_output=True, text=True, cwd=PROJECT, env=environment
+            )
             results.append(json.loads(done.stdout.splitlines()[-1]))
     for name, results in found.items():
         seconds, rmse = (statistics.mean(result[key] for result in results) for key in ("seconds", "rmse"))
-        ratio = statistics.median(r["seconds"] / o["seconds"] for r, o in zip(results, found["ours"], strict=True))
+        ratio = statistics.median(
+            r["seconds"] / o["seconds"] for r, o in zip(results, found["ours"], strict=True)
+        )
         print(f"{name:16s} {seconds:6.1f} s, RMSE {rmse:.4f}; ours is {ratio:.2f} times as fast")
 
 

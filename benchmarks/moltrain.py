@@ -1,13 +1,14 @@
-"""Against `unimol_tools.MolTrain`: same architecture, folds, epochs, batch size, targets and no dropout, on both cores.
+"""Against `unimol_tools.MolTrain`: same architecture, folds, epochs, batch size, targets and no dropout, on
+both cores.
 
     python -m benchmarks.moltrain --data FOLDER_WITH_COMPETITIONS [--sets esol biogen_adme qm9_electronic] \\
         [--precision bf16]
 
-Prints seconds from the start of the process to test predictions, cold and warm (with conformers at hand: of ours in a
-second run, of theirs the first run less the time in its conformer generator), and the test errors with a paired
-bootstrap of their ratio (over molecules, not over starts). Both start from random weights of the compact size
-(no official file is needed).
-What of MolTrain is overridden: its early stopping, its seed, its dropout, the size of its architecture.
+Prints seconds from the start of the process to test predictions, cold and warm (with conformers at hand: of
+ours in a second run, of theirs the first run less the time in its conformer generator), and the test errors
+with a paired bootstrap of their ratio (over molecules, not over starts). Both start from random weights of
+the compact size (no official file is needed). What of MolTrain is overridden: its early stopping, its seed,
+its dropout, the size of its architecture.
 """
 
 import argparse
@@ -146,7 +147,9 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         found["theirs_cold"] = parse_duration(work, "benchmarks.moltrain", str(folder), name)
         found["theirs_warm"] = found["theirs_cold"] - float((folder / "in_conformers.txt").read_text())
         for state in ("cold", "warm"):
-            found[f"ours_{state}"] = parse_duration(work, "models.jobs.train", yaml_file)  # one worker per core
+            found[f"ours_{state}"] = parse_duration(
+                work, "models.jobs.train", yaml_file
+            )  # one worker per core
             if state == "cold":  # all but the conformers anew
                 shutil.rmtree(work / "bench" / "models")
         answers = pd.read_csv(folder / "answers.csv")
@@ -161,8 +164,12 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("theirs", nargs="*", help="a folder and a set: what the process of MolTrain is called with")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "theirs", nargs="*", help="a folder and a set: what the process of MolTrain is called with"
+    )
     options.add_argument("--data", type=Path)
     options.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     options.add_argument("--precision", default="float32", help="of ours; MolTrain has no other on a CPU")
@@ -186,7 +193,10 @@ def main() -> None:
         return mine[rows], others[rows]
 
     low, high = np.quantile([ratio([redrawn(*pair) for pair in errors]) for _ in range(2000)], [0.025, 0.975])
-    print(f"test RMSE, ours over theirs, mean of the sets: {ratio(errors):.3f}, 95 % interval {low:.3f} to {high:.3f}")
+    print(
+        f"test RMSE, ours over theirs, mean of the sets: {ratio(errors):.3f}, 95 % interval {low:.3f} to "
+        f"{high:.3f}"
+    )
 
 
 if __name__ == "__main__":

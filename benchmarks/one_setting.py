@@ -1,17 +1,19 @@
 """What one setting of a neural stage changes in held-out error and in time, on one thread.
 
-    python -m benchmarks.one_setting tricks --data FOLDER_WITH_COMPETITIONS [--seeds 4] [--bases "esol, gnn" ...]
-    python -m benchmarks.one_setting batches --data FOLDER_WITH_COMPETITIONS --seeds 5
-    python -m benchmarks.one_setting precision --data FOLDER_WITH_COMPETITIONS --seeds 3
+    python -m benchmarks.one_setting tricks --data FOLDER_WITH_COMPETITIONS [--seeds 4] [--bases "esol, gnn"
+    ...] python -m benchmarks.one_setting batches --data FOLDER_WITH_COMPETITIONS --seeds 5 python -m
+    benchmarks.one_setting precision --data FOLDER_WITH_COMPETITIONS --seeds 3
 
-tricks: R-Drop, multi-sample dropout, averaged weights, a mean alone over atoms. batches: rows of a step that go through
-the network together and padded, and batches from windows of 20 sorted by length, as trainers with `group_by_length`
-make them, against ours (micro-batches of like length, with the gradient of the whole random step). precision: bf16
-against float32; without instructions for bf16 a processor emulates it, slower than float32.
+tricks: R-Drop, multi-sample dropout, averaged weights, a mean alone over atoms. batches: rows of a step that
+go through the network together and padded, and batches from windows of 20 sorted by length, as trainers with
+`group_by_length` make them, against ours (micro-batches of like length, with the gradient of the whole random
+step). precision: bf16 against float32; without instructions for bf16 a processor emulates it, slower than
+float32.
 
-Each seed is a pair on another fold of five: the stage as it is, and with the change. Prints the mean change of RMSE in
-per cent with its standard error over the pairs (below 0 is better), and the median ratio of processor seconds of the
-epochs alone, without loading and featurising (above 1: the change is as many times as fast).
+Each seed is a pair on another fold of five: the stage as it is, and with the change. Prints the mean change
+of RMSE in per cent with its standard error over the pairs (below 0 is better), and the median ratio of
+processor seconds of the epochs alone, without loading and featurising (above 1: the change is as many times
+as fast).
 """
 
 import os
@@ -45,7 +47,9 @@ WINDOW = 20
 MINILM = {"kind": "bert", "weights": "minilm", "learning_rate": 1e-4}
 
 
-def sorted_windows(part: Any, settings: Any, seed: int, epoch: int, device_type: str) -> list[list[np.ndarray]]:
+def sorted_windows(
+    part: Any, settings: Any, seed: int, epoch: int, device_type: str
+) -> list[list[np.ndarray]]:
     """Steps of rows of like length, in place of `Batches.step_plan`."""
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(part.lengths))
@@ -106,7 +110,9 @@ COMPARED: dict[str, tuple[dict[str, tuple[str, str, str, int, dict[str, Any]]], 
 }  # fmt: skip
 
 
-def read(data: Path, name: str, column: str, target: str, n_rows: int) -> tuple[Dataset, tuple[list[str], list[str]]]:
+def read(
+    data: Path, name: str, column: str, target: str, n_rows: int
+) -> tuple[Dataset, tuple[list[str], list[str]]]:
     """The first labelled rows of a set, and its columns by role (molecules, text)."""
     table = pd.read_csv(data / name / "train.csv").dropna(subset=[target])[:n_rows].reset_index(drop=True)
     if column == "SMILES":
@@ -136,7 +142,9 @@ def measure(
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("compared", choices=COMPARED)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--seeds", type=int, default=4)
@@ -165,7 +173,9 @@ def main() -> None:
                     if isinstance(change, dict):
                         config, patch = of_stage.validate_python({**settings, **change}), nullcontext()
                     with patch:
-                        found[name].append(np.divide(measure(config, context, rows, *folds[seed % 5]), without))
+                        found[name].append(
+                            np.divide(measure(config, context, rows, *folds[seed % 5]), without)
+                        )
         for name, ratios in found.items():
             errors, seconds = np.transpose(ratios)
             error = 100 * np.std(errors, ddof=1) / np.sqrt(len(errors))

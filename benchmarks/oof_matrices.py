@@ -1,12 +1,14 @@
-"""Out-of-fold predictions of cheap stages with holdouts, kept on disk: the raw material of the blenders' benchmarks.
+"""Out-of-fold predictions of cheap stages with holdouts, kept on disk: the raw material of the blenders'
+benchmarks.
 
-Of each set at most POOL training rows are drawn once; a draw divides them into training rows and a holdout, half and
-half, and the training rows into five folds. Draws 2 i and 2 i + 1 swap the halves, so over a pair every row is as often
-out of fold as held out, and how hard the rows of a half are cancels. Each stage is fitted on each fold's training rows
-and predicts its fold and the whole holdout, so every fold's models can be scored on the holdout by themselves.
+Of each set at most POOL training rows are drawn once; a draw divides them into training rows and a holdout,
+half and half, and the training rows into five folds. Draws 2 i and 2 i + 1 swap the halves, so over a pair
+every row is as often out of fold as held out, and how hard the rows of a half are cancels. Each stage is
+fitted on each fold's training rows and predicts its fold and the whole holdout, so every fold's models can be
+scored on the holdout by themselves.
 
-There are ten of the project's own stages (`draw_of`; `matrices` has each target by itself) and, of classes, also eight
-of scikit-learn's and LightGBM's classifiers, each target by itself (`class_matrices`).
+There are ten of the project's own stages (`draw_of`; `matrices` has each target by itself) and, of classes,
+also eight of scikit-learn's and LightGBM's classifiers, each target by itself (`class_matrices`).
 """
 
 import argparse
@@ -64,8 +66,9 @@ CUTS: dict[str, dict[str, list[float]]] = {
     "qm9_electronic": {"gap_eV": [6.1, 7.5]},
     "tox21": dict.fromkeys(TOX21, [0.5]),
 }
-"""Set -> target -> where its numbers are cut into classes: near the median, or where a chemist would, so that some
-classes are rare."""
+"""Set -> target -> where its numbers are cut into classes: near the median, or where a chemist would, so that
+some classes are rare.
+"""
 FEWEST_OF_CLASS = 15
 """Rows that each class must have among the training rows and in the holdout."""
 
@@ -93,7 +96,9 @@ def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
             "discriminant": sklearn("LinearDiscriminantAnalysis", parameters=SHRUNK),
             "forest": sklearn("RandomForestClassifier", parameters=FOREST),
             "extra_trees": sklearn("ExtraTreesClassifier", parameters=FOREST),
-            "neighbours": sklearn("KNeighborsClassifier", parameters={"n_neighbors": 15, "weights": "distance"}),
+            "neighbours": sklearn(
+                "KNeighborsClassifier", parameters={"n_neighbors": 15, "weights": "distance"}
+            ),
             "naive_bayes": sklearn("GaussianNB", features=["maccs"]),
             "encoder_logistic": sklearn("LogisticRegression", **encoder, parameters={"C": 0.01}),
             "encoder_discriminant": sklearn("LinearDiscriminantAnalysis", **encoder, parameters=SHRUNK),
@@ -105,7 +110,9 @@ def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
         "forest": sklearn("RandomForestRegressor", parameters=FOREST),
         "extra_trees": sklearn("ExtraTreesRegressor", parameters=FOREST),
         "neighbours": sklearn("KNeighborsRegressor", parameters={"weights": "distance"}),
-        "gaussian_process": sklearn("GaussianProcessRegressor", parameters={"optimizer": None}, features=["maccs"]),
+        "gaussian_process": sklearn(
+            "GaussianProcessRegressor", parameters={"optimizer": None}, features=["maccs"]
+        ),
         "encoder_ridge": sklearn("Ridge", **encoder, parameters={"alpha": 30.0}),
         "encoder_svr": sklearn("SVR", **encoder),
     }
@@ -152,8 +159,8 @@ def draw_of(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarr
     """A draw with all targets, made or kept.
 
     Returns:
-        targets, classes (none of numbers), problem; oof (n_rows, n_stages, n_outputs), y (n_rows, n_targets), folds;
-        holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout.
+        targets, classes (none of numbers), problem; oof (n_rows, n_stages, n_outputs), y (n_rows, n_targets),
+        folds; holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout.
     """
     return _kept(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
 
@@ -182,8 +189,10 @@ def arguments(doc: str | None, sets: list[str], draws: int) -> argparse.Namespac
 
 
 def kept_lines(prefix: str, lines_of: Callable[[str, int], list[Any]], args: argparse.Namespace) -> list[Any]:
-    """The lines of all sets and draws. Those of each are made or kept, so that a command goes on where it stopped and
-    processes can share the sets; take the files PREFIX_*.json away after a change of what is measured."""
+    """The lines of all sets and draws. Those of each are made or kept, so that a command goes on where it
+    stopped and processes can share the sets; take the files PREFIX_*.json away after a change of what is
+    measured.
+    """
     lines = []
     for draw in range(args.draws):
         for name in args.sets:
@@ -232,7 +241,10 @@ def _halves(name: str, draw: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 def _pool(name: str, data: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     """The rows of a set that draws assign_folds, what its `competition.json` says, and its input columns."""
     told = json.loads((data / name / "competition.json").read_text())
-    table, inputs = pd.read_csv(data / name / "train.csv", dtype={"id": str}), told.get("inputs") or [told["column"]]
+    table, inputs = (
+        pd.read_csv(data / name / "train.csv", dtype={"id": str}),
+        told.get("inputs") or [told["column"]],
+    )
     if name not in TEXTS:
         table = table[table[inputs[0]].map(MolFromSmiles).notna()]
     return table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True), told, inputs
@@ -266,11 +278,26 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
             with tempfile.TemporaryDirectory() as folder:
                 stage = build_stage(config, context)
                 stage.fit(train.take(folds != fold), None, Path(folder))
-                oof[folds == fold, j] = stage.predict(train.take(folds == fold).without_labels(), Path(folder))
+                oof[folds == fold, j] = stage.predict(
+                    train.take(folds == fold).without_labels(), Path(folder)
+                )
                 of_holdout[fold, :, j] = stage.predict(holdout.without_labels(), Path(folder))
-        print(f"{name} {draw} {stage_name}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
-    made = {"targets": np.array(targets), "classes": np.array(classes), "problem": np.array(problem), "folds": folds}
-    return {**made, "y": np.array(train.y), "y_holdout": np.array(holdout.y), "oof": oof, "holdout": of_holdout}
+        print(
+            f"{name} {draw} {stage_name}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True
+        )
+    made = {
+        "targets": np.array(targets),
+        "classes": np.array(classes),
+        "problem": np.array(problem),
+        "folds": folds,
+    }
+    return {
+        **made,
+        "y": np.array(train.y),
+        "y_holdout": np.array(holdout.y),
+        "oof": oof,
+        "holdout": of_holdout,
+    }
 
 
 def classifiers(text: bool) -> dict[str, tuple[str, Any]]:
@@ -283,17 +310,25 @@ def classifiers(text: bool) -> dict[str, tuple[str, Any]]:
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
 
-    boosting = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=15, min_samples_leaf=5, random_state=0)
+    boosting = HistGradientBoostingClassifier(
+        max_iter=60, max_leaf_nodes=15, min_samples_leaf=5, random_state=0
+    )
     smooth, raw = ("words", "words") if text else ("ranks", "raw")
     return {
         "logistic": (smooth, LogisticRegression(C=3.0 if text else 0.01, max_iter=500)),
         "encoder_logistic": ("encoder", LogisticRegression(C=0.01, max_iter=500)),
         "neighbours": (smooth, KNeighborsClassifier(15, weights="distance")),
         "svm": (smooth, CalibratedClassifierCV(SVC(), ensemble=False, cv=3)),
-        "mlp": (smooth, MLPClassifier((64,), max_iter=30, random_state=0)),  # as sure of itself as a network is
+        "mlp": (
+            smooth,
+            MLPClassifier((64,), max_iter=30, random_state=0),
+        ),  # as sure of itself as a network is
         "extra_trees": (raw, ExtraTreesClassifier(100, max_features=0.1, random_state=0)),
         "hist_gradient_boosting": (raw, boosting),
-        "lightgbm": (raw, LGBMClassifier(n_estimators=80, num_leaves=15, min_child_samples=5, verbosity=-1, n_jobs=1)),
+        "lightgbm": (
+            raw,
+            LGBMClassifier(n_estimators=80, num_leaves=15, min_child_samples=5, verbosity=-1, n_jobs=1),
+        ),
     }
 
 
@@ -305,7 +340,9 @@ def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, 
     encoder = np.concatenate(found)[:, :-3]
     if text:
         return {"encoder": encoder, "words": np.array(texts, dtype=object)}
-    caches = molecule_features(["morgan", "descriptors"], 64 if inputs.shape[1] > 1 else 256, cache / "features")
+    caches = molecule_features(
+        ["morgan", "descriptors"], 64 if inputs.shape[1] > 1 else 256, cache / "features"
+    )
     raw = np.hstack([np.concatenate(each.load(inputs[column])) for column in inputs for each in caches])
     return {"encoder": encoder, "ranks": raw, "raw": raw}
 
@@ -336,7 +373,9 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
         if min(np.bincount(part, minlength=len(cuts) + 1).min() for part in (y, y_holdout)) < FEWEST_OF_CLASS:
             continue
         folds = np.empty(len(train), dtype=np.int64)
-        for fold, (_, held_out) in enumerate(StratifiedKFold(N_FOLDS, shuffle=True, random_state=draw).split(train, y)):
+        for fold, (_, held_out) in enumerate(
+            StratifiedKFold(N_FOLDS, shuffle=True, random_state=draw).split(train, y)
+        ):
             folds[held_out] = fold
         known = classifiers(text).values()
         shape = len(known), y.max() + 1
@@ -348,7 +387,9 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # networks that have not converged
                     model.fit(x[train[~own]], y[~own])
-                    oof[own, j], of_holdout[fold, :, j] = map(model.predict_proba, (x[train[own]], x[holdout]))
+                    oof[own, j], of_holdout[fold, :, j] = map(
+                        model.predict_proba, (x[train[own]], x[holdout])
+                    )
         outputs = slice(1, 2) if y.max() == 1 else slice(None)
         arrays = oof[..., outputs], y, folds, of_holdout[..., outputs], y_holdout
         made |= {f"{target} {part}": array for part, array in zip(PARTS, arrays, strict=True)}

@@ -1,9 +1,10 @@
 """Time and money for 5 stages x 5 seeds x 10 folds on 1 to 1,000 machines: the tables of docs/scale.md.
 
 `python -m benchmarks.scale [--speedup X] [--price P]` computes them from seconds per job; with --check N the
-real executor runs all 250 jobs as stand-ins that sleep, N times shorter, and that is held against what was computed.
-With --jobs N, N stand-ins of --seconds S: what an executor costs; with --seconds 0, what it takes to place a job.
-With --products FOLDER (a WORK_DIR with a finished run) it prints megabytes per folder of a job.
+real executor runs all 250 jobs as stand-ins that sleep, N times shorter, and that is held against what was
+computed. With --jobs N, N stand-ins of --seconds S: what an executor costs; with --seconds 0, what it takes
+to place a job. With --products FOLDER (a WORK_DIR with a finished run) it prints megabytes per folder of a
+job.
 """
 
 import argparse
@@ -36,7 +37,9 @@ def jobs(speedup: float) -> list[float]:
 
 
 def makespan(seconds: list[float], n_workers: int, start: float, placement: float) -> float:
-    """Seconds until all jobs are done: each goes to the next free worker, and the driver places one after another."""
+    """Seconds until all jobs are done: each goes to the next free worker, and the driver places one after
+    another.
+    """
     free = [start] * n_workers
     heapq.heapify(free)
     placed = ends = 0.0
@@ -84,8 +87,10 @@ def run(executor: str, seconds: list[float], n_workers: int, warm: bool) -> str:
             ended = time.monotonic()
     computed, took = makespan(seconds, n_workers, 0.0, 0.0), ended - before
     return (
-        f"{executor}, {n_workers} workers, {len(seconds)} jobs: {took:.1f} s, {started - before:.1f} s of it to start, "
-        f"computed {computed:.1f} s without placement; {(took - computed) * n_workers / len(tasks) * 1000:.0f} ms more "
+        f"{executor}, {n_workers} workers, {len(seconds)} jobs: {took:.1f} s, {started - before:.1f} s of "
+        f"it to start, "
+        f"computed {computed:.1f} s without placement; "
+        f"{(took - computed) * n_workers / len(tasks) * 1000:.0f} ms more "
         f"per job, placed every {(ended - started) / len(tasks) * 1000:.1f} ms"
     )
 
@@ -96,13 +101,19 @@ def sizes(products: Path) -> str:
     for report in sorted(products.glob("*/models/*/*/seed_*/fold_*/report.json")):
         size = sum(file.stat().st_size for file in report.parent.rglob("*") if file.is_file())
         of_stage.setdefault(report.parent.parts[-4], []).append(size)
-    return "\n".join(f"{stage}: {sum(found) / len(found) / 1e6:.2f} MB per job" for stage, found in of_stage.items())
+    return "\n".join(
+        f"{stage}: {sum(found) / len(found) / 1e6:.2f} MB per job" for stage, found in of_stage.items()
+    )
 
 
 def main() -> None:
     """Command line."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--speedup", type=float, default=10.0, help="of a neural job on a GPU over one CPU core")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--speedup", type=float, default=10.0, help="of a neural job on a GPU over one CPU core"
+    )
     options.add_argument("--price", type=float, default=0.5, help="of a GPU for an hour")
     options.add_argument("--price-of-core", type=float, default=0.05, help="of a CPU core for an hour")
     options.add_argument("--check", type=float, metavar="SHORTER", help="run the jobs, so many times shorter")

@@ -5,31 +5,30 @@
 What was measured of a set and draw is kept in --cache as switches_*.json (`oof_matrices.kept_lines`).
 
 JobPlan of the analysis, written before the first full run
--------------------------------------------------------
-Data: all targets of twelve sets, ten stages of at most 800 training rows (`oof_matrices.draw_of`); a pair of draws that
-swap training rows and holdout. Targets with fewer than 75 labels on a side, or 15 of a class, are left out. The metric
-is RMSE in units of each target's standard deviation, ROC-AUC (bace, tox21) or log loss (emotion: its F1 is decided
-after the blend). Probabilities have no steps.
+------------------------------------------------------- Data: all targets of twelve sets, ten stages of at
+most 800 training rows (`oof_matrices.draw_of`); a pair of draws that swap training rows and holdout. Targets
+with fewer than 75 labels on a side, or 15 of a class, are left out. The metric is RMSE in units of each
+target's standard deviation, ROC-AUC (bace, tox21) or log loss (emotion: its F1 is decided after the blend).
+Probabilities have no steps.
 
-Error: of the columns averaged over the five folds' models, as a submission has it, on the holdout; measured as the
-logarithm of its ratio to the default blend's, mean over targets and draws of a set (tox21's labels are one set). The
-result is the mean over sets with its 95 % interval by a bootstrap over sets, and the worst set.
+Error: of the columns averaged over the five folds' models, as a submission has it, on the holdout; measured
+as the logarithm of its ratio to the default blend's, mean over targets and draws of a set (tox21's labels are
+one set). The result is the mean over sets with its 95 % interval by a bootstrap over sets, and the worst set.
 
-(a) Choice: what the rule submits with 0, .5, 1, 2 and 3 standard errors, among the blends that every run compares, and
-among these and the stacks. The margin to take gains on average and loses no more than .5 % on any set; of several, that
-with the largest gain.
-(b) Post-processing of the default blend: each step always, and where it gains by the same margins. A step stays a
-default, or a setting, only where it does not lose.
-(c) The LightGBM stack. What it sees: the columns of its own target; those of all targets, too; features of the rows,
-too. How it learns, with own columns and with features: as few trees as are not clearly worse than the best number of
-them (the default when this was planned), and with this rule fewer and more leaves, a lower rate, less and more
-shrinkage; as many trees as have the least error; and the freest of all this together. How many rows it has: a quarter,
-a half or all of the out-of-fold rows, with the default blend of the same. All of it always taken where it corrects
-anything, and as chosen against the default by each margin. A setting becomes the default where its interval lies below
-0.
-(Columns of all targets were first measured with few trees alone; the least error came after nine sets were seen. The
-first runs had two steps, a stack and features of the rows as well, of which docs/benchmarks.md has the figures and
-which were then taken out.)
+(a) Choice: what the rule submits with 0, .5, 1, 2 and 3 standard errors, among the blends that every run
+compares, and among these and the stacks. The margin to take gains on average and loses no more than .5 % on
+any set; of several, that with the largest gain. (b) Post-processing of the default blend: each step always,
+and where it gains by the same margins. A step stays a default, or a setting, only where it does not lose. (c)
+The LightGBM stack. What it sees: the columns of its own target; those of all targets, too; features of the
+rows, too. How it learns, with own columns and with features: as few trees as are not clearly worse than the
+best number of them (the default when this was planned), and with this rule fewer and more leaves, a lower
+rate, less and more shrinkage; as many trees as have the least error; and the freest of all this together. How
+many rows it has: a quarter, a half or all of the out-of-fold rows, with the default blend of the same. All of
+it always taken where it corrects anything, and as chosen against the default by each margin. A setting
+becomes the default where its interval lies below
+0. (Columns of all targets were first measured with few trees alone; the least error came after nine sets were
+seen. The first runs had two steps, a stack and features of the rows as well, of which docs/benchmarks.md has
+the figures and which were then taken out.)
 """
 
 from collections.abc import Iterator
@@ -84,22 +83,33 @@ class Draw:
         return CANDIDATES[self.rule.default]
 
     def error(self, y_pred: Array, against: Array | None = None) -> float:
-        """Logarithm of the ratio of errors on the holdout, mean over targets; `against` the default, if not given."""
+        """Logarithm of the ratio of errors on the holdout, mean over targets; `against` the default, if not
+        given.
+        """
         against = self.default.fit(self.m).predict(self.columns) if against is None else against
-        one, other = (np.array(score_per_target(self.rule.metric, self.y, each)) for each in (y_pred, against))
+        one, other = (
+            np.array(score_per_target(self.rule.metric, self.y, each)) for each in (y_pred, against)
+        )
         ratios = (1 - one) / (1 - other) if self.rule.metric.greater_is_better else one / other
         return float(np.log(ratios).mean())
 
 
 def read(parts: dict[str, Any]) -> Draw:
     """The targets with enough labels, numbers in units of their standard deviation."""
-    problem, classes, y, y_holdout = str(parts["problem"]), list(parts["classes"]), parts["y"], parts["y_holdout"]
+    problem, classes, y, y_holdout = (
+        str(parts["problem"]),
+        list(parts["classes"]),
+        parts["y"],
+        parts["y_holdout"],
+    )
     P, columns = parts["oof"], parts["holdout"].mean(axis=0)
     if classes:
         each_class = [(half == c).sum(axis=0) for half in (y, y_holdout) for c in range(len(classes))]
         enough = np.min(each_class, axis=0) >= oof_matrices.FEWEST_OF_CLASS
     else:
-        enough = np.min([np.isfinite(half).sum(axis=0) for half in (y, y_holdout)], axis=0) >= oof_matrices.FEWEST
+        enough = (
+            np.min([np.isfinite(half).sum(axis=0) for half in (y, y_holdout)], axis=0) >= oof_matrices.FEWEST
+        )
         units = np.nanstd(y, axis=0)
         y, y_holdout, P, columns = (each / units for each in (y, y_holdout, P, columns))
     y, y_holdout = y[:, enough], y_holdout[:, enough]
@@ -163,7 +173,9 @@ def of_stacks(draw: Draw) -> Lines:
             with (
                 mock.patch.dict(stacks.PARAMETERS, settings),
                 mock.patch.object(stacks, "CLASSIFICATION_LAMBDA_L2", of_classes),
-                mock.patch.object(stacks, "best_n_trees", stacks.best_n_trees if "least" in said else simplest),
+                mock.patch.object(
+                    stacks, "best_n_trees", stacks.best_n_trees if "least" in said else simplest
+                ),
                 mock.patch.object(stacks, "tree_features", columns_of),
             ):
                 found = made(stack, draw.m)
@@ -172,7 +184,9 @@ def of_stacks(draw: Draw) -> Lines:
             for margin, name in chosen(draw, {draw.rule.default: default, LIGHTGBM_STACK: found}):
                 yield f"stack, {seen}, {said}", margin, error if name == LIGHTGBM_STACK else 0.0
     for said, part in SHARES.items():
-        fitted = stack.fit(replace(draw.m, folds=np.where(np.arange(len(draw.m.y)) % part == 0, draw.m.folds, -1)))
+        fitted = stack.fit(
+            replace(draw.m, folds=np.where(np.arange(len(draw.m.y)) % part == 0, draw.m.folds, -1))
+        )
         error = draw.error(fitted.predict(draw.columns), fitted.base.predict(draw.columns))
         yield f"stack, {REFIT_FOLD}, {said}", "always", error
 

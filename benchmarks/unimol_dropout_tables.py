@@ -1,7 +1,7 @@
 """Tables of docs/studies/unimol_dropout.md: `python -m benchmarks.unimol_dropout_tables`.
 
-Prints, from `studies/results/unimol_dropout.csv`, the R2 of each set without dropout and what dropout adds to it, with
-the means over sets; then what `unimol_small_oled` adds to `unimol_small`, both without dropout.
+Prints, from `studies/results/unimol_dropout.csv`, the R2 of each set without dropout and what dropout adds to
+it, with the means over sets; then what `unimol_small_oled` adds to `unimol_small`, both without dropout.
 """
 
 from typing import Any
@@ -21,7 +21,8 @@ FORM = "{:+.3f} ({:+.3f} to {:+.3f})"
 
 
 def of_sets(added: pd.DataFrame) -> pd.Series:
-    """Means and intervals of paired differences, a column for each set; the last is the mean of the means of sets.
+    """Means and intervals of paired differences, a column for each set; the last is the mean of the means of
+    sets.
 
     Its interval is the t-interval over sets, which are independent of each other.
     """

@@ -2,9 +2,9 @@
 
     python -m benchmarks.unseen_additives --data FOLDER_OF_BUCHWALD_HARTWIG --work FOLDER [--budget 10m]
 
-Runs `new --preset cpu --group Additive` and `full` for each split (what is finished in --work is kept). Prints R2 of
-the submission and of each stage on the answers, by split and their means. Published: .84, .84, .75, .49, mean .73
-(Schwaller et al., Prediction of chemical reaction yields using deep learning, 2021).
+Runs `new --preset cpu --group Additive` and `full` for each split (what is finished in --work is kept).
+Prints R2 of the submission and of each stage on the answers, by split and their means. Published: .84, .84,
+.75, .49, mean .73 (Schwaller et al., Prediction of chemical reaction yields using deep learning, 2021).
 """
 
 import argparse
@@ -35,12 +35,16 @@ def make(split: str, data: Path, work: Path, budget: str | None) -> Path:
         (work / split).mkdir(parents=True, exist_ok=True)
         table.to_csv(work / split / f"{name}.csv", index=False)
     yaml_file = work / f"{split}.yaml"
-    ours(work / split, yaml_file, [f"--budget={budget}"] if budget else [], ("--group=Additive", "--metric=r2"))
+    ours(
+        work / split, yaml_file, [f"--budget={budget}"] if budget else [], ("--group=Additive", "--metric=r2")
+    )
     return yaml_file
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--budget", help="of each full")
@@ -53,7 +57,10 @@ def main() -> None:
         ids, columns = list(run.columns.test_ids), run.columns
         y = read_answers(run.config.competition, args.work / split / "answers.csv").loc[ids]
         submission = read_table(run.folder / SUBMISSION_FILE, ["id"]).set_index("id").loc[ids]
-        predicted = {"submission": submission["Yield"], **{name: columns.stage_test(name) for name in columns.names}}
+        predicted = {
+            "submission": submission["Yield"],
+            **{name: columns.stage_test(name) for name in columns.names},
+        }
         found[split] = {name: r2_score(y, y_pred) for name, y_pred in predicted.items()}
         print(split, found[split], flush=True)
     print(pd.DataFrame(found).assign(mean=lambda table: table.mean(axis=1)).round(3).to_string())

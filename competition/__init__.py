@@ -1,1 +1,3 @@
-"""What is predicted and how it is scored: configuration, tables, checks, metrics. Imports no other package of ours."""
+"""What is predicted and how it is scored: configuration, tables, checks, metrics. Imports no other package of
+ours.
+"""

@@ -1,9 +1,10 @@
 """Scores of classes: of probabilities, and of labels by their confusion matrix.
 
-A label is the number of its class in `competition.classes`. Probabilities are (n_rows,), those of class 1 of two, or
-(n_rows, n_classes). A confusion matrix counts rows by true and by predicted class, (..., n_classes, n_classes); many of
-them are scored at once. Sources: scikit-learn's user guide, "Classification metrics"; Gorodkin, Comparing two
-K-category assignments by a K-category correlation coefficient, 2004, for the MCC of several classes.
+A label is the number of its class in `competition.classes`. Probabilities are (n_rows,), those of class 1 of
+two, or (n_rows, n_classes). A confusion matrix counts rows by true and by predicted class, (..., n_classes,
+n_classes); many of them are scored at once. Sources: scikit-learn's user guide, "Classification metrics";
+Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004, for the MCC of
+several classes.
 """
 
 from collections.abc import Callable
@@ -101,7 +102,9 @@ def squared_errors(y_true: Array, y_pred: Array) -> Array:
 
 
 def _one_against_rest(score: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:
-    """Score of class 1 of two, or mean over several, each against all others; NaN where there is one class alone."""
+    """Score of class 1 of two, or mean over several, each against all others; NaN where there is one class
+    alone.
+    """
     columns = [(1, y_pred)] if y_pred.ndim == 1 else enumerate(y_pred.T)
     truths = [(y_true == number, column) for number, column in columns]
     return float(np.mean([score(*pair) for pair in truths if 0 < pair[0].sum() < len(y_true)] or [np.nan]))
@@ -124,7 +127,8 @@ average_precision = partial(_one_against_rest, _precision)
 
 
 def map_at(k: int, y_true: Array, y_pred: Array) -> float:
-    """Mean of 1 over the place of the true class among the k likeliest of (n_rows, n_classes); 0 if it is not there.
+    """Mean of 1 over the place of the true class among the k likeliest of (n_rows, n_classes); 0 if it is not
+    there.
 
     Of equal probabilities the class that stands first is the likelier one.
     """

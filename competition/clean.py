@@ -1,4 +1,6 @@
-"""Raw tables and their cells: ids, numbers, molecules and texts, checked and made canonical; messages name the row."""
+"""Raw tables and their cells: ids, numbers, molecules and texts, checked and made canonical; messages name
+the row.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,7 +35,13 @@ def describe_rows(table: pd.DataFrame, wrong: Any, id_column: str, name: str | N
 
 
 def raise_if_any(
-    table: pd.DataFrame, wrong: Any, name: str, id_column: str, where: object, what: str, advice: str = "Correct them."
+    table: pd.DataFrame,
+    wrong: Any,
+    name: str,
+    id_column: str,
+    where: object,
+    what: str,
+    advice: str = "Correct them.",
 ) -> None:
     """Refuse a column of a table of the user's with wrong cells, (n_rows,) bool."""
     if np.any(wrong):
@@ -47,7 +55,9 @@ def require_columns(table: pd.DataFrame, names: list[str], where: object) -> Non
     lacking = ", ".join(name for name in names if name not in table.columns)
     if lacking:
         has = ", ".join(table.columns)
-        raise DataError(f"{where}: columns are lacking: {lacking} (it has {has}); correct the file, or the YAML.")
+        raise DataError(
+            f"{where}: columns are lacking: {lacking} (it has {has}); correct the file, or the YAML."
+        )
 
 
 def check_ids(ids: pd.Series, where: object) -> None:
@@ -55,11 +65,15 @@ def check_ids(ids: pd.Series, where: object) -> None:
     if len(empty := ids.index[ids.str.strip() == ""]):
         raise DataError(f"{where}: row {empty[0]} has no id; give every row one of its own.")
     if len(doubled := ids[ids.duplicated()].unique()):
-        raise DataError(f"{where}: the ids {join_first(doubled)} stand in several rows. Remove the extra rows.")
+        raise DataError(
+            f"{where}: the ids {join_first(doubled)} stand in several rows. Remove the extra rows."
+        )
 
 
 def read_table_with_ids(file: Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV of the user's as text, which has these columns, the first of them with an id of its own in each row."""
+    """A CSV of the user's as text, which has these columns, the first of them with an id of its own in each
+    row.
+    """
     table = read_text_table(file)
     require_columns(table, columns, file)
     check_ids(table[columns[0]], file)
@@ -72,12 +86,16 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     missing = text.str.lower().isin(MISSING)
     numbers = pd.to_numeric(text.where(~missing, "nan"), errors="coerce")
     wrong = (numbers.isna() & ~missing) | (numbers.abs() > LARGEST)
-    raise_if_any(table, wrong, name, id_column, where, "cells that are no finite number", "Correct or empty them.")
+    raise_if_any(
+        table, wrong, name, id_column, where, "cells that are no finite number", "Correct or empty them."
+    )
     return numbers.astype(float)
 
 
 def parse_labels(table: pd.DataFrame, name: str, config: CompetitionConfig, where: object) -> pd.Series:
-    """A column of labels as floats: the number of the class of a target that has classes, else as `parse_numbers`."""
+    """A column of labels as floats: the number of the class of a target that has classes, else as
+    `parse_numbers`.
+    """
     if not config.classes or name not in config.targets:
         return parse_numbers(table, name, config.id, where)
     numbers, wrong = class_numbers(table[name], config.classes)
@@ -102,28 +120,37 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
     """A column of whole numbers from -1 up, none missing."""
     text = table[name].str.strip()
     wrong = ~text.str.fullmatch(r"-1|\d{1,4}")
-    raise_if_any(table, wrong, name, id_column, where, "folds that are neither a whole number from 0 up nor -1")
+    raise_if_any(
+        table, wrong, name, id_column, where, "folds that are neither a whole number from 0 up nor -1"
+    )
     return text.astype(int)
 
 
 def clean_inputs(
     table: pd.DataFrame, config: CompetitionConfig, where: object, in_train: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Id, canonical inputs and the key of the whole input; and which rows have no usable input, (n_rows,) bool.
+    """Id, canonical inputs and the key of the whole input; and which rows have no usable input, (n_rows,)
+    bool.
 
-    Without input columns the key tells every row from all others, and a training row from a test row of the same id.
+    Without input columns the key tells every row from all others, and a training row from a test row of the
+    same id.
     """
     clean = pd.DataFrame({config.id: table[config.id]})
     dropped = np.zeros(len(table), dtype=bool)
     for name in config.smiles + config.text:
         if name in config.smiles:
-            clean[name] = [canonical_smiles(cell.strip() or config.empty_smiles or "") or "" for cell in table[name]]
+            clean[name] = [
+                canonical_smiles(cell.strip() or config.empty_smiles or "") or "" for cell in table[name]
+            ]
             wrong, what = (clean[name] == "").to_numpy(), "cells that are no valid SMILES"
         else:
             clean[name] = table[name]
             wrong, what = (table[name].map(normalised_text) == "").to_numpy(), "empty texts"
         if config.unparsable == "error":
-            advice = "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
+            advice = (
+                "Correct them, or set competition.unparsable: drop (for predict, before the run it "
+                "predicts with)"
+            )
             if name in config.smiles:
                 advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
             raise_if_any(table, wrong, name, config.id, where, what, f"{advice}.")
@@ -143,7 +170,9 @@ def clean_inputs(
 
 
 def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
-    """Return the key of all inputs of each clean row: canonical molecules, normalised texts, numbers, categories."""
+    """Return the key of all inputs of each clean row: canonical molecules, normalised texts, numbers,
+    categories.
+    """
     keys = clean[config.inputs].copy()
     for name in config.text:
         keys[name] = clean[name].map(normalised_text)

@@ -51,12 +51,14 @@ SHARED: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "help": "replaces competition.seed of the YAML"},
     "workers": {"type": _workers, "help": "jobs side by side (default: as many as the cores or GPUs allow)"},
     "holdout": {"type": _share, "metavar": "SHARE", "help": "full keeps this share of the training rows, such as "
-                "0.2, out of everything, and scores the finished submission on it (holdout_score): a competition of "
+                "0.2, out of everything, and scores the finished submission on it (holdout_score): a "
+                "competition of "
                 "its own, NAME_holdout20, which other verbs mean by the same option"},
     "reuse": {"action": "store_true", "help": "accept finished jobs of other code; tables mark them"},
     "retrain": {"action": "store_true", "help": "train jobs again whose code has changed, without asking"},
     "budget": {"type": parse_duration, "metavar": "TIME", "help": "for full: the time that the whole command may take, "
-               "such as 90m or 2h. Epochs are reduced, stages left out and seeds added so that what starts also ends, "
+               "such as 90m or 2h. Epochs are reduced, stages left out and seeds added so that what "
+               "starts also ends, "
                "and a submission is written as stages finish"},
     "fail-fast": {"action": "store_true", "help": "end the run at the first job that fails"},
     "skip-failed": {"action": "store_true", "help": "leave out jobs that failed in an earlier run; without it they are "
@@ -86,7 +88,9 @@ class Parser(argparse.ArgumentParser):
         tracker = getattr(options, "tracker", None)
         if tracker is not None:
             if importlib.util.find_spec(tracker) is None:
-                raise ConfigError(f"--tracker {tracker} needs a package: pip install {tracker} in this environment.")
+                raise ConfigError(
+                    f"--tracker {tracker} needs a package: pip install {tracker} in this environment."
+                )
             os.environ[TRACKER_VARIABLE] = tracker
         options.held_out_of = options.competition
         if options.holdout:
@@ -114,7 +118,8 @@ def parser(description: str | None, verb: str | None = None, takes: Sequence[str
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit with the status that it returns.
 
-    0: everything was done. 3: there is a valid submission, without something that failed. 2: a user's mistake, in one
+    0: everything was done. 3: there is a valid submission, without something that failed. 2: a user's
+    mistake, in one
     sentence, or a full disk. 1: there is nothing to submit. 130: Ctrl-C.
     """
     try:
@@ -148,7 +153,8 @@ def _not_written(error: OSError) -> str:
 
 @contextmanager
 def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterator[None]:
-    """Hold a competition's products, or `lock`, for one command; the lock goes when the process ends, however it ends.
+    """Hold a competition's products, or `lock`, for one command; the lock goes when the process ends, however
+    it ends.
 
     Where another command has it, that is a DataError, or with `wait` it is named and waited for.
     """
@@ -161,7 +167,9 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
             file.seek(0)
             by = file.read()
             if not wait:
-                raise DataError(f"{paths.root} is in use ({by}). Wait for that command, or stop it.") from None
+                raise DataError(
+                    f"{paths.root} is in use ({by}). Wait for that command, or stop it."
+                ) from None
             print(f"waiting for {by}, which is at {paths.root}", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
@@ -183,7 +191,9 @@ def training(paths: Paths, shard: tuple[int, int] | None = None) -> Iterator[Non
 
 
 def require_no_training(paths: Paths, but_of: int = 0) -> None:
-    """Check that no driver trains, but of so many shards: jobs are named after the tables and folds as they are."""
+    """Check that no driver trains, but of so many shards: jobs are named after the tables and folds as they
+    are.
+    """
     for lock in set(paths.root.glob("train_*.lock")) - set(paths.root.glob(f"train_*_of_{but_of}.lock")):
         with locked(paths, lock):
             pass

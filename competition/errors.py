@@ -1,8 +1,8 @@
 """Mistakes that the user can mend. Every message says what is wrong, where, and what to do.
 
-Whatever reads what a user wrote may raise one of them; docstrings say so only where it is not plain. Commands print
-these without a traceback and exit with their status (`competition.cli.run`); any other exception is a mistake of
-ours and keeps its traceback.
+Whatever reads what a user wrote may raise one of them; docstrings say so only where it is not plain. Commands
+print these without a traceback and exit with their status (`competition.cli.run`); any other exception is a
+mistake of ours and keeps its traceback.
 """
 
 

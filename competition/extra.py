@@ -1,4 +1,6 @@
-"""More than the tables hold: rows of other tables to train on (`extra_train`), and `features` of the user's own."""
+"""More than the tables hold: rows of other tables to train on (`extra_train`), and `features` of the user's
+own.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +21,19 @@ SHARED_ROWS = 5
 AGREE = 0.5
 """Share of shared inputs whose classes have to be the same."""
 LIKE, RATIOS = 0.8, (0.5, 2.0)
-"""Where the labels of shared inputs correlate so much, a ratio of their deviations outside these is of other units."""
+"""Where the labels of shared inputs correlate so much, a ratio of their deviations outside these is of other
+units.
+"""
 
 
 def with_extra_rows(
     train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The prepared training table with the rows of all extra tables below it, and what was found in each, in words.
+    """The prepared training table with the rows of all extra tables below it, and what was found in each, in
+    words.
 
-    Left out are rows with the input of a test row, with an input that cannot be read, and without any label. A row
+    Left out are rows with the input of a test row, with an input that cannot be read, and without any label.
+    A row
     with the input or the group of a training row stays: the job that holds that row out leaves it out
     (`models.jobs.job_rows`). An empty group or time is no error.
     """
@@ -47,12 +53,15 @@ def with_extra_rows(
             clean[TIME] = parse_times(dated, config.time, config.id, extra.file).reindex(table.index)
         unusable = unreadable | clean[config.targets].isna().all(axis=1)
         in_test = clean[INPUT_KEY].isin(test[INPUT_KEY]) & ~unusable
-        kept = clean[~unusable & ~in_test].assign(**{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]})
+        kept = clean[~unusable & ~in_test].assign(
+            **{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]}
+        )
         for name in config.targets if extra.check_units else []:
             of_numbers = config.problem_type in ("regression", "ordinal")
             _require_alike(kept.dropna(subset=name), train.dropna(subset=name), name, extra.file, of_numbers)
         said.append(
-            f"{len(kept)} extra training rows from {extra.file.name}; left out: {in_test.sum()} with the input of a "
+            f"{len(kept)} extra training rows from {extra.file.name}; left out: {in_test.sum()} with the "
+            f"input of a "
             f"test row, {unusable.sum()} without a usable input or label"
         )
         said += _unclear_ties(table, config, extra.file)
@@ -85,8 +94,8 @@ def _read(extra: ExtraTrain, config: CompetitionConfig, label_names: list[str]) 
 
 
 def _require_alike(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, file: Path, of_numbers: bool) -> None:
-    """Check that shared inputs have mostly the same classes, or like numbers; where they are few, that the extra
-    numbers lie among ours.
+    """Check that shared inputs have mostly the same classes, or like numbers; where they are few, that the
+    extra numbers lie among ours.
     """
     medians = [table.groupby(INPUT_KEY)[name].median() for table in (theirs, ours)]
     shared = pd.concat(medians, axis=1, join="inner", keys=["theirs", "ours"])
@@ -95,7 +104,10 @@ def _require_alike(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, file: Pa
         same = (shared["theirs"] == shared["ours"]).mean()
         wrong, found = n >= SHARED_ROWS and same < AGREE, f"of {n} shared inputs {same:.0%} have the same one"
     elif n >= SHARED_ROWS:
-        gap, ratio = (shared["theirs"] - shared["ours"]).abs().median(), shared["theirs"].std() / shared["ours"].std()
+        gap, ratio = (
+            (shared["theirs"] - shared["ours"]).abs().median(),
+            shared["theirs"].std() / shared["ours"].std(),
+        )
         scaled = shared["theirs"].corr(shared["ours"]) > LIKE and not RATIOS[0] < ratio < RATIOS[1]
         wrong = scaled or gap > deviation
         found = f"on {n} shared inputs they differ by {gap:.3g}, and deviate {ratio:.3g} times as much"
@@ -105,7 +117,8 @@ def _require_alike(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, file: Pa
         found = f"their median is {middle:.3g}, and ours are from {low:.3g} to {high:.3g}"
     if wrong:
         raise DataError(
-            f"extra_train {file}: the labels of {name!r} seem to be in other units, or mean something else, than the "
+            f"extra_train {file}: the labels of {name!r} seem to be in other units, or mean something "
+            f"else, than the "
             f"competition's: {found}. Convert the column, or set check_units: false."
         )
 
@@ -118,12 +131,15 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     features = _call(function, table[config.inputs], config.features)
     if not features.notna().to_numpy().any():
         raise ConfigError(f"competition.features {config.features} returned no number at all.")
-    some = np.flatnonzero(~table[INPUT_KEY].duplicated())[::-2]  # counts, means and ranks change with the rows
+    some = np.flatnonzero(~table[INPUT_KEY].duplicated())[
+        ::-2
+    ]  # counts, means and ranks change with the rows
     for rows in (some, some[:1]):
         again = _call(function, table[config.inputs].iloc[rows].reset_index(drop=True), config.features)
         if list(again) != list(features) or not np.allclose(again, features.iloc[rows], equal_nan=True):
             raise ConfigError(
-                f"competition.features {config.features} gives a row other numbers when other rows are missing. They "
+                f"competition.features {config.features} gives a row other numbers when other rows are "
+                f"missing. They "
                 "have to depend on that row alone: fit and count nothing on the table inside the function."
             )
     return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
@@ -131,10 +147,13 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
 
 def _call(function: Any, inputs: pd.DataFrame, named: str) -> pd.DataFrame:
     with user_code_errors(named, "return a table of numbers for one of inputs"):
-        features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True).astype(float).rename(columns=str)
+        features = (
+            pd.DataFrame(function(inputs.copy())).reset_index(drop=True).astype(float).rename(columns=str)
+        )
     if len(features) != len(inputs) or np.isinf(features.to_numpy()).any() or not features.columns.is_unique:
         raise ConfigError(
-            f"competition.features {named} has to return a row of finite numbers (NaN: missing) for each row, in "
+            f"competition.features {named} has to return a row of finite numbers (NaN: missing) for each "
+            f"row, in "
             f"columns of different names; it returned {features.shape} for {len(inputs)} rows."
         )
     return features

@@ -25,7 +25,9 @@ DIGEST = b"sha256"  # where the metadata of a Parquet table hold what `table_dig
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` under a temporary name and rename it, so `path` is never seen half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")  # machines that share a folder share pids
+    temporary = path.with_name(
+        f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+    )  # machines that share a folder share pids
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
@@ -64,7 +66,9 @@ def _of_ours(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{path} is not there; run the step that writes it, or ./run.sh full.") from None
     except (ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} is broken ({' '.join(str(error).split())}); delete it and run again.") from None
+        raise DataError(
+            f"{path} is broken ({' '.join(str(error).split())}); delete it and run again."
+        ) from None
 
 
 def read_json(path: Path, *keys: str) -> Any:
@@ -77,7 +81,9 @@ def read_json(path: Path, *keys: str) -> Any:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index: typed, as Parquet, where the name says so, else as CSV with every digit."""
+    """Write a table without its index: typed, as Parquet, where the name says so, else as CSV with every
+    digit.
+    """
     write_atomically(path, as_parquet(table) if path.suffix == ".parquet" else as_csv(table))
 
 
@@ -85,7 +91,11 @@ def as_csv(table: pd.DataFrame) -> str:
     """A table as text."""
     content = table.to_csv(index=False, lineterminator="\n")
     # The csv module leaves this character unquoted, and every reader takes it for the end of a row.
-    return table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC) if "\r" in content else content
+    return (
+        table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        if "\r" in content
+        else content
+    )
 
 
 def as_parquet(table: pd.DataFrame) -> bytes:
@@ -102,13 +112,21 @@ def content_digest(table: pd.DataFrame) -> str:
 
 
 def table_digest(path: Path) -> str:
-    """Digest of a table of ours: of what a Parquet table says, whichever version of pyarrow wrote it, or of a CSV."""
+    """Digest of a table of ours: of what a Parquet table says, whichever version of pyarrow wrote it, or of a
+    CSV.
+    """
     with _of_ours(path):
-        return parquet.read_schema(path).metadata[DIGEST].decode() if path.suffix == ".parquet" else sha256_of(path)
+        return (
+            parquet.read_schema(path).metadata[DIGEST].decode()
+            if path.suffix == ".parquet"
+            else sha256_of(path)
+        )
 
 
 def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table of ours, Parquet or CSV; of a CSV, `text_columns` are text and all others are exact numbers."""
+    """Read a table of ours, Parquet or CSV; of a CSV, `text_columns` are text and all others are exact
+    numbers.
+    """
     with _of_ours(path):
         if path.suffix == ".parquet":
             return parquet.read_table(path).to_pandas()
@@ -120,9 +138,10 @@ def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
 def read_text_table(path: Path) -> pd.DataFrame:
     """Read a CSV of the user's with every cell as the text that stands in the file; an empty cell is ''.
 
-    The index is the number of a row in a spreadsheet: the header's is 1, and empty rows, which are left out, count.
-    Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into a missing value
-    and the id '007' into 7, and take a row that is cut off for one with empty cells.
+    The index is the number of a row in a spreadsheet: the header's is 1, and empty rows, which are left out,
+    count.
+    Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into a
+    missing value and the id '007' into 7, and take a row that is cut off for one with empty cells.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -145,7 +164,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
     for number, row in rows.items():
         if len(row) != len(header):
             raise DataError(
-                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is the file complete, and are"
+                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is the file "
+                f"complete, and are"
                 " texts with commas in quotes? Fetch or export it again."
             )
     return pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)

@@ -1,7 +1,7 @@
 """Metrics: scores of labels and predictions, with their direction.
 
-The score of a built-in metric is the mean over targets of its column score, each on the labelled rows; only wmae
-weights its targets. Labels and predictions have the shapes of `competition.task.Task`.
+The score of a built-in metric is the mean over targets of its column score, each on the labelled rows; only
+wmae weights its targets. Labels and predictions have the shapes of `competition.task.Task`.
 
 Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for the correlations.
 """
@@ -30,17 +30,19 @@ class Metric:
     """A score with its direction.
 
     Attributes:
-        column_score: score of one target on labelled rows; None for a user-defined metric, which has a `table_score`.
+        column_score: score of one target on labelled rows; None for a user-defined metric, which has a
+        `table_score`.
         table_score: score of all targets at once, from arrays (n_rows, n_targets) and (n_rows, n_outputs).
-        target_weights: returns the weight of each target's score in their sum, (n_targets,), from y_true; None for
-            their mean.
-        separable_loss: "squared" or "absolute" if optimizing the metric on one target is equivalent to minimizing that
-            error (the convex blend then has an exact solution), else None.
+        target_weights: returns the weight of each target's score in their sum, (n_targets,), from y_true;
+            None for their mean.
+        separable_loss: "squared" or "absolute" if optimizing the metric on one target is equivalent to
+            minimizing that error (the convex blend then has an exact solution), else None.
         lower_bound: labels and predictions must be above it.
-        kind: what is scored, which decides how columns are combined. "ranks": the order of the rows; "decisions":
-            labels.
+        kind: what is scored, which decides how columns are combined. "ranks": the order of the rows;
+            "decisions": labels.
         types: problem types that it can score.
-        score_from_confusion: for label metrics, the score from confusion matrices (..., n_classes, n_classes).
+        score_from_confusion: for label metrics, the score from confusion matrices (..., n_classes,
+        n_classes).
         pooled: whether the rows of all targets are counted together.
         row_losses: for metrics that are a mean over rows, the terms of that mean, (n_rows,).
     """
@@ -72,7 +74,9 @@ class Metric:
             return self.score_column(y_true[is_labelled], y_pred[is_labelled])
         if y_pred.shape[1] > y_true.shape[1]:
             return self.score_column(y_true[:, 0], y_pred)
-        target_scores = np.array([self.score_column(y_true[:, t], y_pred[:, t]) for t in range(y_true.shape[1])])
+        target_scores = np.array(
+            [self.score_column(y_true[:, t], y_pred[:, t]) for t in range(y_true.shape[1])]
+        )
         if self.types != REGRESSION and not np.isnan(target_scores).all():
             return float(np.nanmean(target_scores))
         if self.target_weights is None:
@@ -80,7 +84,9 @@ class Metric:
         return float(target_scores @ self.target_weights(y_true))
 
     def score_column(self, y_true: Array, y_pred: Array) -> float:
-        """Return the score of one target, (n_rows,) each, or (n_rows, n_classes); unlabelled rows are ignored."""
+        """Return the score of one target, (n_rows,) each, or (n_rows, n_classes); unlabelled rows are
+        ignored.
+        """
         if self.column_score is None:
             return self(y_true[:, None], y_pred.reshape(len(y_pred), -1))
         is_labelled = ~np.isnan(y_true)
@@ -110,7 +116,9 @@ def _r2(y_true: Array, y_pred: Array) -> float:
 def _scipy(name: str) -> Score:
     def correlation(y_true: Array, y_pred: Array) -> float:
         constant = np.ptp(y_true) == 0 or np.ptp(y_pred) == 0
-        return float("nan" if constant else getattr(import_module("scipy.stats"), name)(y_true, y_pred).statistic)
+        return float(
+            "nan" if constant else getattr(import_module("scipy.stats"), name)(y_true, y_pred).statistic
+        )
 
     return correlation
 
@@ -128,7 +136,9 @@ def _label_metric(
     def column_score(y_true: Array, labels: Array) -> float:
         return float(score_from_confusion(classes.confusion(y_true, labels)))
 
-    return Metric(name, True, column_score, kind="decisions", types=types, score_from_confusion=score_from_confusion)
+    return Metric(
+        name, True, column_score, kind="decisions", types=types, score_from_confusion=score_from_confusion
+    )
 
 
 def _mean_over_rows(name: str, row_losses: Callable[[Array, Array], Array]) -> Metric:
@@ -139,10 +149,11 @@ def _mean_over_rows(name: str, row_losses: Callable[[Array, Array], Array]) -> M
 
 
 def polymer_weights(y_true: Array) -> Array:
-    """Return the weight of each target's MAE over its range in `wmae`, (n_targets,); NaN for targets without labels.
+    """Return the weight of each target's MAE over its range in `wmae`, (n_targets,); NaN for targets without
+    labels.
 
-    wMAE = 1/|X| * sum over rows and their labels of w_i |y_pred - y_true|, w_i = 1/r_i * K sqrt(1/n_i) / sum_j
-    sqrt(1/n_j), with K targets, n_i labels and range r_i of target i, and |X| labelled rows. Ranges and
+    wMAE = 1/|X| * sum over rows and their labels of w_i |y_pred - y_true|, w_i = 1/r_i * K sqrt(1/n_i) /
+    sum_j sqrt(1/n_j), with K targets, n_i labels and range r_i of target i, and |X| labelled rows. Ranges and
     numbers of labels are computed on the scored rows.
 
     Source: NeurIPS Open Polymer Prediction 2025, page "Evaluation". The published scoring code differs: it
@@ -189,7 +200,9 @@ MULTILABEL_METRICS = {
     "f1_macro": _label_metric("f1_macro", classes.f1),
     "f1_micro": replace(_label_metric("f1_micro", classes.f1), pooled=True),
 }
-"""Definition for multilabel tasks: the mean over labels of the F1 of class 1, and the F1 of all cells together."""
+"""Definition for multilabel tasks: the mean over labels of the F1 of class 1, and the F1 of all cells
+together.
+"""
 ALIASES = {
     "pr_auc": "average_precision", "logloss": "log_loss", "qwk": "quadratic_kappa", "auc": "roc_auc",
     "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier", "mcrmse": "rmse",
@@ -212,7 +225,9 @@ def get_metric(name: str, problem_type: ProblemType = "regression") -> Metric | 
     return (METRICS | MULTILABEL_METRICS if problem_type == "multilabel" else METRICS).get(name)
 
 
-def load_user_metric(name: str, greater_is_better: bool, needs: Literal["probabilities", "classes"] | None) -> Metric:
+def load_user_metric(
+    name: str, greater_is_better: bool, needs: Literal["probabilities", "classes"] | None
+) -> Metric:
     """Load the user's function `file.py:function` of y_true and y_pred, which returns one number.
 
     Args:

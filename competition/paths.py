@@ -36,8 +36,9 @@ def holdout_yaml(competition: str, share: float) -> Path:
 
 
 def kaggle_files(slug: str) -> Path:
-    """Files of a competition on Kaggle, as `./run.sh new NAME --kaggle SLUG` downloads them; folders that end in .zip
-    are archives there."""
+    """Files of a competition on Kaggle, as `./run.sh new NAME --kaggle SLUG` downloads them; folders that end
+    in .zip are archives there.
+    """
     return work_root() / "kaggle" / slug
 
 
@@ -92,7 +93,9 @@ class Paths:
     report = child_path("report")
     ledger = child_path("ledger.csv")  # what was submitted, and how it scored
     lock = child_path("lock")
-    submit_lock = child_path("submit.lock")  # held while something is sent, which may be while something is trained
+    submit_lock = child_path(
+        "submit.lock"
+    )  # held while something is sent, which may be while something is trained
 
     @staticmethod
     def for_competition(competition: str) -> "Paths":
@@ -168,7 +171,9 @@ class Bundle:
     """The data set of an offline notebook: code, weights and packages, wherever it is mounted."""
 
     root: Path
-    manifest = child_path("bundle.json")  # what the notebook finds the bundle by, with the digests of the other files
+    manifest = child_path(
+        "bundle.json"
+    )  # what the notebook finds the bundle by, with the digests of the other files
     metadata = child_path("dataset-metadata.json")  # what the data set is uploaded with
     requirements = child_path("requirements.txt")  # the packages of `wheels`, which the notebook installs
     code = child_path("code")

@@ -9,7 +9,9 @@ STYLE = {
 }  # fmt: skip
 
 
-def new_figure(n_rows: int = 1, n_columns: int = 1, width: float = 6.4, height: float = 3.6) -> tuple[Any, Any]:
+def new_figure(
+    n_rows: int = 1, n_columns: int = 1, width: float = 6.4, height: float = 3.6
+) -> tuple[Any, Any]:
     """A figure of width x height inches and its axes, (n_rows, n_columns); no window is ever opened."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -39,7 +39,9 @@ def prepare(config: CompetitionConfig) -> Prepared:
     named = filter(None, (config.group, config.weight, config.time, config.fold_column))
     raw = clean.read_table_with_ids(config.train, [config.id, *config.inputs, *labels, *named])
     if config.empty_smiles and canonical_smiles(config.empty_smiles) is None:
-        raise ConfigError(f"competition.empty_smiles, {config.empty_smiles!r}, is no valid SMILES. Correct it.")
+        raise ConfigError(
+            f"competition.empty_smiles, {config.empty_smiles!r}, is no valid SMILES. Correct it."
+        )
     test, test_ids, dropped_test = prepare_test(config, config.test)
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, test_ids)
@@ -49,17 +51,23 @@ def prepare(config: CompetitionConfig) -> Prepared:
         train[config.group] = raw[config.group].str.strip()
     train = pd.concat([train, _of_training_rows(raw, config)], axis=1)[~dropped].reset_index(drop=True)
     if unlabelled := [name for name in labels if train[name].isna().all()]:
-        raise DataError(f"{config.train} has no label at all for {', '.join(unlabelled)}; take it out of the YAML.")
+        raise DataError(
+            f"{config.train} has no label at all for {', '.join(unlabelled)}; take it out of the YAML."
+        )
     y = train[config.targets]
     unseen = [label for number, label in enumerate(config.classes) if not (y == number).any(axis=None)]
     if unseen and not config.holdout_of:  # whose only row of a class may be kept out
         raise DataError(
-            f"{config.train} has no row of {join_first(unseen)}, which is in competition.classes. Remove it there, "
+            f"{config.train} has no row of {join_first(unseen)}, which is in competition.classes. Remove "
+            f"it there, "
             "or correct the labels."
         )
     said, dropped_ids = [*_found_in(train, test, config)], list(raw[config.id][dropped])
     if dropped_ids:
-        said.append(f"{len(dropped_ids)} training rows are left out, as they cannot be read: {join_first(dropped_ids)}")
+        said.append(
+            f"{len(dropped_ids)} training rows are left out, as they cannot be read: "
+            f"{join_first(dropped_ids)}"
+        )
     if dropped_test:
         instead = "get the mean of the training labels, or the commonest"
         said.append(f"{len(dropped_test)} test rows cannot be read and {instead}: {join_first(dropped_test)}")
@@ -71,7 +79,9 @@ def prepare(config: CompetitionConfig) -> Prepared:
 
 
 def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """A clean test table without its training table, all ids in the order of the file, and those that were dropped."""
+    """A clean test table without its training table, all ids in the order of the file, and those that were
+    dropped.
+    """
     raw = clean.read_table_with_ids(file, [config.id, *config.inputs])
     test, dropped = clean.clean_inputs(raw, config, file, in_train=False)
     test, ids = test[~dropped].reset_index(drop=True), raw[config.id]
@@ -83,7 +93,9 @@ def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
     where, metric = config.train, build_metric(config)
     if config.group:
         empty = train[config.group].str.strip() == ""
-        raise_if_any(train, empty, config.group, config.id, where, "empty cells, and makes the groups", "Fill them.")
+        raise_if_any(
+            train, empty, config.group, config.id, where, "empty cells, and makes the groups", "Fill them."
+        )
     labels = [*config.targets, *config.auxiliary_targets]
     numbers = {name: parse_labels(train, name, config, where) for name in labels}
     for name in config.targets:
@@ -91,7 +103,9 @@ def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
         raise_if_any(train, numbers[name] <= metric.lower_bound, name, config.id, where, what)
     if config.weight:
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)
-        raise_if_any(train, ~(numbers[WEIGHT] > 0), config.weight, config.id, where, "weights that are not above 0")
+        raise_if_any(
+            train, ~(numbers[WEIGHT] > 0), config.weight, config.id, where, "weights that are not above 0"
+        )
     if config.time:
         numbers[TIME] = clean.parse_times(train, config.time, config.id, where)
     if config.fold_column:
@@ -100,12 +114,15 @@ def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
 
 
 def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list[str]) -> None:
-    """Check that the sample asks for exactly the test rows and the targets; it may repeat columns of the test table."""
+    """Check that the sample asks for exactly the test rows and the targets; it may repeat columns of the test
+    table.
+    """
     where, expected = config.sample_submission, [config.id, *config.columns_in_sample]
     lacking, others = {*expected} - {*sample}, {*sample} - {*expected}
     if lacking or (others and not others <= {*read_text_table(config.test)}):
         raise SubmissionError(
-            f"{where} has the columns {', '.join(sample.columns)}, where {', '.join(expected)} are expected. Correct "
+            f"{where} has the columns {', '.join(sample.columns)}, where {', '.join(expected)} are "
+            f"expected. Correct "
             "competition.targets, or set competition.submission_columns where the names differ."
         )
     if config.classes and len(config.columns_in_sample) == len(config.targets):
@@ -114,7 +131,8 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
         foreign = class_numbers(named, config.classes)[1] & pd.to_numeric(named, errors="coerce").isna()
         if foreign.any():  # a number may fill a sample whatever the labels are
             raise SubmissionError(
-                f"{where} names the classes {join_first(named[foreign])}, and those of the training table are "
+                f"{where} names the classes {join_first(named[foreign])}, and those of the training table "
+                f"are "
                 f"{join_first(config.classes)}. Use the files of one competition, or set competition.classes."
             )
     check_ids(sample[config.id], where)
@@ -140,16 +158,25 @@ def _found_in(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
         yield f"problem_type {config.problem_type}"
     none = config.empty_smiles and canonical_smiles(config.empty_smiles)
     counted = {
-        "training rows repeat the input of an earlier one (they share its fold)": train[INPUT_KEY].duplicated().sum(),
-        "test rows have an input that is in the training table, too": test[INPUT_KEY].isin(train[INPUT_KEY]).sum(),
+        "training rows repeat the input of an earlier one (they share its fold)": train[INPUT_KEY]
+        .duplicated()
+        .sum(),
+        "test rows have an input that is in the training table, too": test[INPUT_KEY]
+        .isin(train[INPUT_KEY])
+        .sum(),
         "empty molecules are read as empty_smiles": sum((both[name] == none).sum() for name in config.smiles),
     }
     yield from (f"{n} {what}" for what, n in counted.items() if n)
     named = {
         "labels missing: {}": [f"{name} {n}" for name in targets if (n := train[name].isna().sum())],
-        "columns of one value: {}": [name for name in [*config.inputs, *targets] if train[name].nunique() <= 1],
-        "only 0 and 1 under {}, predicted as numbers; for probabilities set problem_type: binary or multilabel, and a "
-        "metric of classes": [name for name in targets if not config.classes and set(train[name].dropna()) == {0, 1}],
+        "columns of one value: {}": [
+            name for name in [*config.inputs, *targets] if train[name].nunique() <= 1
+        ],
+        "only 0 and 1 under {}, predicted as numbers; for probabilities set problem_type: binary or "
+        "multilabel, and a "
+        "metric of classes": [
+            name for name in targets if not config.classes and set(train[name].dropna()) == {0, 1}
+        ],
     }
     yield from (words.format(join_first(names, str)) for words, names in named.items() if names)
 
@@ -168,7 +195,9 @@ def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
         paths.owner: f"{yaml_file.resolve()}\n".encode(),
         paths.prepare_report: as_json(prepared.report).encode(),
     }
-    changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]
+    changed = [
+        path for path, content in contents.items() if not path.exists() or path.read_bytes() != content
+    ]
     if changed:
         cli.require_no_training(paths)
     for path in changed:

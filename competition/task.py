@@ -15,9 +15,11 @@ from competition.types import Array, ProblemType
 class Task:
     """What stages, metrics and submission writers need to know about the targets.
 
-    Labels are (n_rows, n_targets), NaN if missing: values in regression, otherwise class numbers. Predictions are
-    (n_rows, n_outputs): a value per target (regression, ordinal), the probability of class 1 per target (binary,
-    multilabel), or a probability per class (multiclass). The inputs of a blend are (n_rows, n_columns, n_outputs).
+    Labels are (n_rows, n_targets), NaN if missing: values in regression, otherwise class numbers. Predictions
+    are
+    (n_rows, n_outputs): a value per target (regression, ordinal), the probability of class 1 per target
+    (binary, multilabel), or a probability per class (multiclass). The inputs of a blend are (n_rows,
+    n_columns, n_outputs).
 
     Attributes:
         targets: names of the label columns in the training table.
@@ -44,7 +46,9 @@ class Task:
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the predicted columns: the targets, or `target=class` for each class of a multiclass target."""
+        """Names of the predicted columns: the targets, or `target=class` for each class of a multiclass
+        target.
+        """
         if self.problem_type != "multiclass":
             return self.targets
         return [f"{self.targets[0]}={name}" for name in self.classes]
@@ -65,13 +69,17 @@ class Task:
         return len(self.columns_in_sample) > len(self.targets)
 
     def one_hot(self, y: Array) -> Array:
-        """Return labels (n_rows, n_targets) as perfect predictions, (n_rows, n_outputs); NaN for missing labels."""
+        """Return labels (n_rows, n_targets) as perfect predictions, (n_rows, n_outputs); NaN for missing
+        labels.
+        """
         if self.problem_type != "multiclass":
             return y
         return np.where(np.isnan(y), np.nan, (y == np.arange(len(self.classes))).astype(np.float64))
 
     def default_labels(self, y_pred: Array) -> Array:
-        """Return the most probable labels (n_rows, n_targets) of predictions (n_rows, n_outputs), without tuning."""
+        """Return the most probable labels (n_rows, n_targets) of predictions (n_rows, n_outputs), without
+        tuning.
+        """
         if self.problem_type == "multiclass":
             return y_pred.argmax(axis=1)[:, None].astype(np.float64)
         return np.clip(np.floor(y_pred + 0.5), 0, len(self.classes) - 1)
@@ -100,8 +108,8 @@ def build_metric(config: CompetitionConfig) -> Metric:
 def to_sample(task: Task, scored: Array) -> pd.DataFrame:
     """Convert what the metric scores to the columns of the sample, without the id.
 
-    Labels become class names, or 0 and 1 in a column per class. Probabilities stay numbers, or become the names of the
-    most probable classes if the sample lists classes.
+    Labels become class names, or 0 and 1 in a column per class. Probabilities stay numbers, or become the
+    names of the most probable classes if the sample lists classes.
 
     Args:
         scored: (n_rows, n_scored) labels or predictions, in the order of `task.scored_columns`.
@@ -113,7 +121,9 @@ def to_sample(task: Task, scored: Array) -> pd.DataFrame:
         scored = (scored == np.arange(len(class_names))).astype(np.int64)
     elif task.top_k:
         ranked_classes = np.argsort(-scored, axis=1, kind="stable")[:, : task.top_k]
-        return pd.DataFrame({task.columns_in_sample[0]: [" ".join(row) for row in class_names[ranked_classes]]})
+        return pd.DataFrame(
+            {task.columns_in_sample[0]: [" ".join(row) for row in class_names[ranked_classes]]}
+        )
     elif task.has_column_per_class and len(task.outputs) == 1:
         scored = np.hstack([1 - scored, scored])
     return pd.DataFrame(scored.reshape(len(scored), -1), columns=task.columns_in_sample)
@@ -125,7 +135,9 @@ def from_sample(task: Task, table: pd.DataFrame) -> Array:
     If rows list classes, a listed class gets 1 divided by its rank in place of its probability.
     """
     if task.scores_labels and not task.has_column_per_class:
-        return np.column_stack([class_numbers(table[name], task.classes)[0] for name in task.columns_in_sample])
+        return np.column_stack(
+            [class_numbers(table[name], task.classes)[0] for name in task.columns_in_sample]
+        )
     if task.top_k:
         listed = [cell.split() for cell in table[task.columns_in_sample[0]]]
         return np.array([_reciprocal_ranks(names, task.classes) for names in listed])

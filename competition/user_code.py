@@ -33,7 +33,9 @@ def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def user_code_files(settings: Any) -> list[Path]:
-    """All files of the user's code that some dumped settings name, and the modules that these import, each once."""
+    """All files of the user's code that some dumped settings name, and the modules that these import, each
+    once.
+    """
     files: dict[Path, None] = {}
     for _, named in user_code(settings):
         file = Path(named.rpartition(":")[0])
@@ -61,7 +63,9 @@ def with_helpers(file: Path) -> list[Path]:
 
 @functools.cache
 def _imported_names(code: bytes) -> list[tuple[int, str]]:
-    """Level of a relative import (0: absolute) and dotted name of whatever may be a module that some code imports."""
+    """Level of a relative import (0: absolute) and dotted name of whatever may be a module that some code
+    imports.
+    """
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError):  # reported when the file is executed
@@ -98,7 +102,9 @@ def user_code_errors(named: str, must: str = "") -> Iterator[None]:
 
 
 def _line_of(error: BaseException, file: str) -> str:
-    """The last line of a user's code that an error came through, " in line 3", of another file " in line 3 of x.py"."""
+    """The last line of a user's code that an error came through, " in line 3", of another file " in line 3 of
+    x.py".
+    """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _LOADED]
     if not frames:
         return ""
@@ -109,7 +115,8 @@ def _line_of(error: BaseException, file: str) -> str:
 def load_user_code(setting: str, named: str, what: str) -> Any:
     """The function or class that `file.py:name` names.
 
-    A process executes a file once, and again when it or a helper has changed. Its folder is importable from then on.
+    A process executes a file once, and again when it or a helper has changed. Its folder is importable from
+    then on.
 
     Args:
         setting: key of the YAML, for messages.
@@ -119,7 +126,8 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"{setting} names {path}, which is not there; correct the path.")
-    # Dataclasses and pydantic look annotations up in sys.modules, where no other file's name may be in the way.
+    # Dataclasses and pydantic look annotations up in sys.modules, where no other file's name may be in the
+    # way.
     files = with_helpers(path)
     _LOADED.update(map(str, files))
     module_name = f"{path.stem}_{digest([str(path.resolve()), *map(sha256_of, files)])}"
@@ -140,9 +148,11 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
 
 
 def _make_importable(folder: Path, helpers: list[Path]) -> None:
-    """Put a folder on sys.path, and forget its modules if those of another folder or an older content were imported.
+    """Put a folder on sys.path, and forget its modules if those of another folder or an older content were
+    imported.
 
-    Libraries are before it: workers start with this path, and a user's `json.py` must not be the one that they import.
+    Libraries are before it: workers start with this path, and a user's `json.py` must not be the one that
+    they import.
     """
     if str(folder) in _FOLDERS or str(folder) not in sys.path:
         libraries = [entry for entry in sys.path if entry not in _FOLDERS]

@@ -28,7 +28,9 @@ class _Loader(yaml.SafeLoader):
         keys = [key for key, _ in node.value if key.value != "<<"]
         for n, key in enumerate(keys):
             if any(key.value == earlier.value for earlier in keys[:n]):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} stands twice", key.start_mark
+                )
         return super().construct_mapping(node, deep)
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
@@ -48,7 +50,9 @@ _Loader.yaml_implicit_resolvers = {
 }
 for _name, _pattern in PATTERNS.items():
     for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(f"{TAG}{_name}", re.compile(rf"(?:{_pattern})$"), list("tTfF+-.0123456789"))
+        _class.add_implicit_resolver(
+            f"{TAG}{_name}", re.compile(rf"(?:{_pattern})$"), list("tTfF+-.0123456789")
+        )
 _Loader.add_constructor(f"{TAG}int", _Loader.construct_int)
 
 
@@ -59,7 +63,9 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} needs the sections competition, folds, stages and submissions; it has none.")
+        raise ConfigError(
+            f"{path} needs the sections competition, folds, stages and submissions; it has none."
+        )
     return document
 
 

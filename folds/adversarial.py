@@ -1,7 +1,7 @@
 """Adversarial validation: can train and test be told apart, and by what?
 
-A classifier of LightGBM's learns which table a row comes from and is scored on rows it has not seen. AUC 0.5: it cannot
-tell. Source: Zajac, "Adversarial validation", fastml.com 2016.
+A classifier of LightGBM's learns which table a row comes from and is scored on rows it has not seen. AUC 0.5:
+it cannot tell. Source: Zajac, "Adversarial validation", fastml.com 2016.
 """
 
 from contextlib import suppress
@@ -28,10 +28,11 @@ LIGHTGBM = {
 def adversarial_validation(
     train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, seed: int
 ) -> dict[str, Any] | None:
-    """Classify rows of both prepared tables; None where one has fewer than `FEWEST` distinct inputs, or no features.
+    """Classify rows of both prepared tables; None where one has fewer than `FEWEST` distinct inputs, or no
+    features.
 
-    Rows with the same whole input share a fold, so that no row is recognised by its twin. The most telling `features`
-    come with their share of the classifier's `gain` and their mean in each table.
+    Rows with the same whole input share a fold, so that no row is recognised by its twin. The most telling
+    `features` come with their share of the classifier's `gain` and their mean in each table.
     """
     from lightgbm import LGBMClassifier
     from sklearn.model_selection import StratifiedGroupKFold, cross_validate
@@ -49,17 +50,30 @@ def adversarial_validation(
         groups=rows[INPUT_KEY], cv=StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed),
         scoring="roc_auc", return_estimator=True,
     )  # fmt: skip
-    aucs, gains = found["test_score"], np.sum([model.feature_importances_ for model in found["estimator"]], axis=0)
+    aucs, gains = (
+        found["test_score"],
+        np.sum([model.feature_importances_ for model in found["estimator"]], axis=0),
+    )
     telling = features.groupby(is_test).mean().T.set_axis(["mean_in_train", "mean_in_test"], axis=1)
     telling.insert(0, "gain", gains / max(gains.sum(), 1e-300))
-    telling = telling.sort_values("gain", ascending=False, kind="stable")[:N_SHOWN].reset_index(names="feature")
-    return {"auc": aucs.mean(), "standard_deviation": aucs.std(ddof=1), "features": telling.to_dict("records")}
+    telling = telling.sort_values("gain", ascending=False, kind="stable")[:N_SHOWN].reset_index(
+        names="feature"
+    )
+    return {
+        "auc": aucs.mean(),
+        "standard_deviation": aucs.std(ddof=1),
+        "features": telling.to_dict("records"),
+    }
 
 
 def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.DataFrame:
     """Features with names a person can read, (n_rows, n_features) float, NaN where one is not defined."""
     parts = [rows[[*competition.numeric, *(name for name in rows if str(name).startswith(FEATURE))]]]
-    roles = (competition.smiles, _descriptors), (competition.text, _words), (competition.categorical, _categories)
+    roles = (
+        (competition.smiles, _descriptors),
+        (competition.text, _words),
+        (competition.categorical, _categories),
+    )
     for columns, read in roles:
         parts += [read(rows[name]).add_prefix(f"{name}: ") for name in columns]
     whole = pd.concat(parts, axis=1).astype(float)
@@ -82,11 +96,15 @@ def _words(text: pd.Series) -> pd.DataFrame:
     """Lengths, and which frequent words and short runs of characters there are."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    parts = [pd.DataFrame({"number of characters": text.str.len(), "number of words": text.str.count(r"\S+")})]
+    parts = [
+        pd.DataFrame({"number of characters": text.str.len(), "number of words": text.str.count(r"\S+")})
+    ]
     of_words = CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=r"(?u)\b\w+\b")
     of_runs = CountVectorizer(binary=True, max_features=N_WORDS, analyzer="char", ngram_range=(2, 3))
     for what, vectorizer in (("word", of_words), ("characters", of_runs)):
         with suppress(ValueError):  # no text has a word
             found = vectorizer.fit_transform(text).toarray()
-            parts.append(pd.DataFrame(found, columns=[f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))
+            parts.append(
+                pd.DataFrame(found, columns=[f"{what} {x!r}" for x in vectorizer.get_feature_names_out()])
+            )
     return pd.concat(parts, axis=1)

@@ -11,12 +11,17 @@ MOST_SHOWN = 12
 
 
 def class_shares(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """What is shown of labels (n_rows, n_targets): numbers as they are; of classes, a column `target=class` for each,
-    or of two for the second alone, with 1 for rows of that class, so that its mean is the share."""
+    """What is shown of labels (n_rows, n_targets): numbers as they are; of classes, a column `target=class`
+    for each, or of two for the second alone, with 1 for rows of that class, so that its mean is the share.
+    """
     if not classes:
         return y
     shown = range(len(classes) == 2, len(classes))
-    columns = {f"{name}={classes[k]}": (y[name] == k).where(y[name].notna()).astype(float) for name in y for k in shown}
+    columns = {
+        f"{name}={classes[k]}": (y[name] == k).where(y[name].notna()).astype(float)
+        for name in y
+        for k in shown
+    }
     found = pd.DataFrame(columns)
     return found.loc[:, found.mean().rank(method="first") <= MOST_SHOWN]
 
@@ -28,7 +33,8 @@ def missing_class_warnings(
 
     Args:
         y: (n_rows, n_targets), of all training rows.
-        folds: of the first rows, -1 where one trains in every fold, as those of extra_train do, which stand last.
+        folds: of the first rows, -1 where one trains in every fold, as those of extra_train do, which stand
+        last.
     """
     said, folds = [], np.append(folds, np.full(len(y) - len(folds), -1))
     for name in y if classes else []:

@@ -1,7 +1,7 @@
 """Show whether held-out rows are like test rows: `./run.sh folds [COMPETITION]`.
 
-How near test rows and held-out rows are to training rows; whether a classifier can tell train from test, and by what;
-and the kind of folds that fits, with its reason.
+How near test rows and held-out rows are to training rows; whether a classifier can tell train from test, and
+by what; and the kind of folds that fits, with its reason.
 
 Reads: the raw tables, which are prepared and divided first, as in ./run.sh full. No label of a test row.
 Writes: folds/shift.json and similarity.png.
@@ -48,7 +48,10 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     picture.unlink(missing_ok=True)  # of other tables
     lines, compared = [], compare_fold_kinds(competition, config, train.assign(fold=folds), test, seed)
     for each in compared:
-        rows = {"test rows": each.test, **{f"held out, {name}": values for name, values in each.held_out.items()}}
+        rows = {
+            "test rows": each.test,
+            **{f"held out, {name}": values for name, values in each.held_out.items()},
+        }
         table = pd.DataFrame({name: np.quantile(values, [0.1, 0.5, 0.9]) for name, values in rows.items()}).T
         table.columns = ["10 %", "median", "90 %"]
         table["Wasserstein distance to test rows"] = [0.0, *map(each.distance, each.held_out)]
@@ -61,7 +64,9 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         lines.append(f"adversarial validation: train and test must have {MIN_INPUTS} distinct inputs each")
     else:
         auc = f"AUC {shift['auc']:.3f} ± {shift['standard_deviation']:.3f}"
-        said = f"adversarial validation: {auc} (standard deviation over folds; 0.5: they cannot be told apart)"
+        said = (
+            f"adversarial validation: {auc} (standard deviation over folds; 0.5: they cannot be told apart)"
+        )
         lines.append(f"{said}\n{pd.DataFrame(shift['features']).to_string(index=False, **DIGITS)}")
     kind, reason = recommend(competition, config.kind, train, test, compared, shift)
     made_from = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
@@ -75,7 +80,9 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
 def compare_fold_kinds(
     competition: CompetitionConfig, config: FoldsConfig, train: pd.DataFrame, test: pd.DataFrame, seed: int
 ) -> list[Similarity]:
-    """Similarities of molecules and of text, where there are any, under the column `fold` and folds of other kinds."""
+    """Similarities of molecules and of text, where there are any, under the column `fold` and folds of other
+    kinds.
+    """
     if not (competition.smiles or competition.text):
         return []
     n_folds = int(train["fold"].max()) + 1
@@ -100,9 +107,9 @@ def recommend(
 ) -> tuple[str, str]:  # fmt: skip
     """The kind of folds whose held-out rows are most like the test rows, and why in one sentence.
 
-    What the user knows comes first: time, if the test rows are later or that cannot be seen, then groups that test rows
-    do not share. Then, of molecules, scaffolds if the test table has new ones, else the simplest kind whose held-out
-    rows are as near to their training rows as test rows are. Else folds at random.
+    What the user knows comes first: time, if the test rows are later or that cannot be seen, then groups that
+    test rows do not share. Then, of molecules, scaffolds if the test table has new ones, else the simplest
+    kind whose held-out rows are as near to their training rows as test rows are. Else folds at random.
     """
     time_column, group = competition.time, competition.group
     stratify = len(competition.targets) == 1 or bool(competition.classes)
@@ -113,7 +120,10 @@ def recommend(
         return "time", "most test rows are later than every training row"
     if group and (group not in test or test[group].isin(train[group]).mean() < 0.05):
         kind = "stratified_group" if stratify else "group"
-        return kind, f"rows of one {group!r} belong together, and test rows hardly share one with a training row"
+        return (
+            kind,
+            f"rows of one {group!r} belong together, and test rows hardly share one with a training row",
+        )
     if len(competition.smiles) == 1:
         (name,) = competition.smiles
         if why := scaffold_shift_reason(list(train[name]), list(test[name])):
@@ -132,18 +142,25 @@ def recommend(
     nearest = min(map(molecules.distance, order))
     best = next(kind for kind in order if molecules.distance(kind) <= nearest + NEAR)
     said = f"the test molecules are as far from the training molecules as those held out by {best}"
-    return at_random if best in RANDOM else best, f"{said} (Wasserstein distance {molecules.distance(best):.2f}); {why}"
+    return (
+        at_random if best in RANDOM else best,
+        f"{said} (Wasserstein distance {molecules.distance(best):.2f}); {why}",
+    )
 
 
 def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> None:
-    """The share of rows whose nearest training row is at most so similar: test rows, and held-out rows of each kind."""
+    """The share of rows whose nearest training row is at most so similar: test rows, and held-out rows of
+    each kind.
+    """
     figure, axes = new_figure(1, len(compared), width=6.4 * len(compared), height=4.2)
     for axis, each in zip(axes[0], compared, strict=True):
         for kind, values in each.held_out.items():
             label, line = (f"{kind} (as configured)", "-") if kind == configured else (kind, "--")
             axis.ecdf(values, label=f"held out, {label}", linestyle=line)
         axis.ecdf(each.test, label="test rows", color="black", linewidth=2.8)
-        axis.set(xlabel=f"similarity to the nearest training row\n({each.measure})", ylabel="share of rows below")
+        axis.set(
+            xlabel=f"similarity to the nearest training row\n({each.measure})", ylabel="share of rows below"
+        )
         axis.set(xlim=(0, 1), title="folds imitate the competition where their curve meets the test rows'")
         axis.legend(loc="lower right")
     figure.savefig(file, dpi=150)
@@ -152,7 +169,10 @@ def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> 
 def main() -> None:
     """Command line."""
     args = cli.parser(__doc__, "folds", ("seed", "holdout")).parse_args()
-    competition, config = load_competition(args.competition, args.seed), make.load_folds_config(args.competition)
+    competition, config = (
+        load_competition(args.competition, args.seed),
+        make.load_folds_config(args.competition),
+    )
     paths = Paths.for_competition(args.competition)
     with cli.locked(paths):
         print(prepare.run(competition, paths, find_config(args.competition)))

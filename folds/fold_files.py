@@ -1,8 +1,8 @@
 """What `folds.make` writes, and what it may read.
 
 folds.csv: `id,fold`, fold 0..n_folds-1, or -1 for rows that train in every fold and are never scored.
-groups.csv: `id,group`, equal for rows that share a fold by construction; extra training rows have groups, too.
-test_groups.csv: the same for the rows of the test table, which a stage with pseudo-labels trains on.
+groups.csv: `id,group`, equal for rows that share a fold by construction; extra training rows have groups,
+too. test_groups.csv: the same for the rows of the test table, which a stage with pseudo-labels trains on.
 report.json: says whether folds are blocks in time.
 """
 
@@ -49,9 +49,11 @@ def _read(path: Path, ids: list[str], column: str) -> pd.DataFrame:
     named, asked = set(table["id"]), set(ids)
     if named != asked:
         raise DataError(
-            f"{path} must name the id of every training row once; {len(named - asked)} of its ids are no training "
+            f"{path} must name the id of every training row once; {len(named - asked)} of its ids are no "
+            f"training "
             f"rows ({join_first(sorted(named - asked))}), and {len(asked - named)} rows lack in it "
-            f"({join_first(sorted(asked - named))}). Correct the file; folds.csv and groups.csv are made again if "
+            f"({join_first(sorted(asked - named))}). Correct the file; folds.csv and groups.csv are made "
+            f"again if "
             "deleted."
         )
     return table

@@ -30,20 +30,26 @@ _UNCHARGER = rdMolStandardize.Uncharger()
 def compute_groups(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
     """Return the group of each row of the prepared training table, (n_rows,), from 0 up without a gap.
 
-    Rows that are equal in all input columns are one group, also where only salts make their molecules differ. So are
-    rows of one `competition.group`, scaffold or cluster if the kind asks for it, and all rows that are connected by
-    such pairs. Folds of the user give no more groups than equal inputs.
+    Rows that are equal in all input columns are one group, also where only salts make their molecules differ.
+    So are rows of one `competition.group`, scaffold or cluster if the kind asks for it, and all rows that are
+    connected by such pairs. Folds of the user give no more groups than equal inputs.
     """
     return _connected(_keys(config, rows, competition, len(rows)))
 
 
 def groups_outside_folds(
-    config: FoldsConfig, rows: pd.DataFrame, groups: Integers, others: pd.DataFrame, competition: CompetitionConfig
+    config: FoldsConfig,
+    rows: pd.DataFrame,
+    groups: Integers,
+    others: pd.DataFrame,
+    competition: CompetitionConfig,
 ) -> Integers:
-    """Return the group of each row of `others`, (n_others,), which are in no fold: extra training rows and test rows.
+    """Return the group of each row of `others`, (n_others,), which are in no fold: extra training rows and
+    test rows.
 
-    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise that of the
-    training rows with its inputs, otherwise a new one. The groups of the training rows stay unchanged.
+    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise
+    that of the training rows with its inputs, otherwise a new one. The groups of the training rows stay
+    unchanged.
 
     Args:
         rows: prepared training rows with the groups (n_rows,).
@@ -60,14 +66,19 @@ def groups_outside_folds(
     return joined.to_numpy().astype(np.int64)
 
 
-def _keys(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int) -> NDArray[Any]:
+def _keys(
+    config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int
+) -> NDArray[Any]:
     """Return what ties rows together, (n_keys, n_rows) text: rows that share any key belong together.
 
     Args:
         rows: prepared rows, of which the first `n_in_folds` are those that folds consist of.
     """
     inputs = rows[INPUT_KEY]
-    tables = [rows.assign(**{name: rows[name].map(form) for name in competition.smiles}) for form in (desalted, parent)]
+    tables = [
+        rows.assign(**{name: rows[name].map(form) for name in competition.smiles})
+        for form in (desalted, parent)
+    ]
     keys = [inputs, *(_changed_keys(table, rows, competition) for table in tables)]
     if config.kind in ("group", "stratified_group"):
         labels = rows[competition.group].fillna("").astype(str)
@@ -90,7 +101,9 @@ def _changed_keys(table: pd.DataFrame, rows: pd.DataFrame, competition: Competit
 
 
 def _connected(keys: NDArray[Any]) -> Integers:
-    """Return the connected component of each row, (n_rows,), numbered by first appearance; keys: (n_keys, n_rows)."""
+    """Return the connected component of each row, (n_rows,), numbered by first appearance; keys: (n_keys,
+    n_rows).
+    """
     if (keys == keys[0]).all():
         return pd.factorize(keys[0])[0]
     from scipy.sparse import coo_matrix
@@ -98,7 +111,9 @@ def _connected(keys: NDArray[Any]) -> Integers:
 
     n_keys, n = keys.shape
     numbers = n + pd.factorize(keys.ravel())[0]
-    edges = coo_matrix((np.ones(keys.size), (np.tile(np.arange(n), n_keys), numbers)), shape=[n + keys.size] * 2)
+    edges = coo_matrix(
+        (np.ones(keys.size), (np.tile(np.arange(n), n_keys), numbers)), shape=[n + keys.size] * 2
+    )
     return pd.factorize(connected_components(edges, directed=False)[1][:n])[0]
 
 
@@ -106,8 +121,8 @@ def _connected(keys: NDArray[Any]) -> Integers:
 def desalted(smiles: str) -> str:
     """Return a canonical SMILES without the salts of RDKit's list, each remaining fragment once.
 
-    Counter-ions, mineral acids and a few organic acids such as acetate, mesylate and tosylate are removed. A mixture or
-    an ionic liquid keeps its fragments, and what consists of salts alone stays unchanged.
+    Counter-ions, mineral acids and a few organic acids such as acetate, mesylate and tosylate are removed. A
+    mixture or an ionic liquid keeps its fragments, and what consists of salts alone stays unchanged.
     """
     if "." not in smiles:
         return smiles
@@ -116,7 +131,9 @@ def desalted(smiles: str) -> str:
 
 @cache
 def parent(smiles: str) -> str:
-    """Return the neutral form of a desalted molecule, so that a sodium salt equals its acid; others stay unchanged."""
+    """Return the neutral form of a desalted molecule, so that a sodium salt equals its acid; others stay
+    unchanged.
+    """
     if desalted(smiles) == smiles:
         return smiles
     neutral = _fragments(_UNCHARGER.uncharge(Chem.MolFromSmiles(desalted(smiles))))
@@ -139,38 +156,44 @@ def scaffolds(smiles: list[str]) -> pd.Series:
 
 
 def scaffold_shift_reason(train: list[str], test: list[str]) -> str:
-    """Why folds should hold out scaffolds, in words; empty where test molecules have those of training molecules.
+    """Why folds should hold out scaffolds, in words; empty where test molecules have those of training
+    molecules.
 
-    That is, of those with rings, at least half as many as in a random split, which has the share of training molecules
-    whose scaffold another one has.
+    That is, of those with rings, at least half as many as in a random split, which has the share of training
+    molecules whose scaffold another one has.
     """
     of_train, of_test = (names[~names.str.startswith("acyclic")] for names in map(scaffolds, (train, test)))
     found, at_random = of_test.isin(of_train).mean(), of_train.duplicated(keep=False).mean()
     if len(of_test) < 10 or not found < at_random / 2:
         return ""
     return (
-        f"{found:.0%} of the test molecules with rings have a scaffold of the training table, and {at_random:.0%} "
+        f"{found:.0%} of the test molecules with rings have a scaffold of the training table, and "
+        f"{at_random:.0%} "
         "would in a random split"
     )
 
 
 def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None) -> Any:
-    """Return the centre of each molecule's cluster, (n_rows,) SMILES; it does not depend on the order of rows.
+    """Return the centre of each molecule's cluster, (n_rows,) SMILES; it does not depend on the order of
+    rows.
 
     Sphere exclusion: molecules in the order of their SMILES become centres if none before is as similar as
-    `similarity`, and every molecule joins the nearest centre. It needs no matrix of all pairs, as Butina's method does.
+    `similarity`, and every molecule joins the nearest centre. It needs no matrix of all pairs, as Butina's
+    method does.
     Source: Landrum, "Sphere exclusion clustering with the RDKit", RDKit blog 2020, on its LeaderPicker.
 
     Args:
-        n_in_folds: only the first molecules become centres; the others join a centre that is at least as similar as
-            `similarity`, or are clustered among themselves.
+        n_in_folds: only the first molecules become centres; the others join a centre that is at least as
+            similar as `similarity`, or are clustered among themselves.
     """
     centre_of = _clusters(tuple(sorted(set(smiles[:n_in_folds]))), similarity)
     others = [text for text in dict.fromkeys(smiles) if text not in centre_of]
     if others:
         nearest = _nearest(others, sorted(set(centre_of.values())))
         far = tuple(sorted(text for text in others if nearest[text][1] < similarity))
-        centre_of = centre_of | {text: centre for text, (centre, _) in nearest.items()} | _clusters(far, similarity)
+        centre_of = (
+            centre_of | {text: centre for text, (centre, _) in nearest.items()} | _clusters(far, similarity)
+        )
     return np.array([centre_of[text] for text in smiles], dtype=object)
 
 

@@ -61,12 +61,19 @@ def make_folds(
     test: pd.DataFrame,
     paths: Paths | None = None,
 ) -> Folds:
-    """Return the folds of prepared tables: those below `paths` if they were made of the same tables, else new ones."""
+    """Return the folds of prepared tables: those below `paths` if they were made of the same tables, else new
+    ones.
+    """
     settings = config.model_dump(mode="json")
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
     made_from = digest(
-        {"train": content_digest(train), "test": content_digest(test), "folds": settings, "seed": competition.seed}
+        {
+            "train": content_digest(train),
+            "test": content_digest(test),
+            "folds": settings,
+            "seed": competition.seed,
+        }
     )
     own_train = without_extra_rows(train)
     if paths is not None and all(path.exists() for path in fold_files(paths)):
@@ -78,7 +85,11 @@ def make_folds(
     folds, groups = assign_folds(config, own_train, competition, competition.seed)
     crossing = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     n_extra = len(train) - len(folds)  # the last rows
-    report = {"made_from": made_from, "time_ordered": config.kind == "time", "inputs_in_several_folds": crossing}
+    report = {
+        "made_from": made_from,
+        "time_ordered": config.kind == "time",
+        "inputs_in_several_folds": crossing,
+    }
     return Folds(np.append(folds, np.full(n_extra, -1)), groups, report)
 
 
@@ -95,7 +106,9 @@ def write_folds(
     test: pd.DataFrame,
     paths: Paths,
 ) -> None:
-    """Write folds and groups of a prepared training table and the groups of the test rows, unless they are written."""
+    """Write folds and groups of a prepared training table and the groups of the test rows, unless they are
+    written.
+    """
     if folds.is_written:
         return
     cli.require_no_training(paths)
@@ -116,12 +129,18 @@ def describe(folds: Folds, competition: CompetitionConfig, train: pd.DataFrame) 
     """Size and mean labels of each fold, and the classes that it lacks, as text."""
     said = ""
     if folds.report["inputs_in_several_folds"]:
-        said += f"{folds.report['inputs_in_several_folds']} inputs stand in several folds, so scores are too good\n"
+        said += (
+            f"{folds.report['inputs_in_several_folds']} inputs stand in several folds, so scores are "
+            f"too good\n"
+        )
     y, classes = train[competition.targets], competition.classes
     said += "".join(
-        f"{words}\n" for words in missing_class_warnings(y, classes, folds.folds, folds.report["time_ordered"])
+        f"{words}\n"
+        for words in missing_class_warnings(y, classes, folds.folds, folds.report["time_ordered"])
     )
-    means = class_shares(y, classes).groupby(folds.folds).mean().add_prefix("share of " if classes else "mean ")
+    means = (
+        class_shares(y, classes).groupby(folds.folds).mean().add_prefix("share of " if classes else "mean ")
+    )
     means = means.rename_axis("fold").reset_index()
     means.insert(1, "rows", y.groupby(folds.folds).size().to_numpy())
     if classes:  # of which there may be many: a line each

@@ -1,7 +1,8 @@
-"""How near held-out rows are to the rows they are predicted from, and how near test rows are to the training rows.
+"""How near held-out rows are to the rows they are predicted from, and how near test rows are to the training
+rows.
 
-A kind of folds imitates the competition where the two distributions agree, which their Wasserstein distance measures.
-Source: Linnenbrink, Mila, Ludwig and Meyer, "kNNDM CV", Geoscientific Model Development 2024.
+A kind of folds imitates the competition where the two distributions agree, which their Wasserstein distance
+measures. Source: Linnenbrink, Mila, Ludwig and Meyer, "kNNDM CV", Geoscientific Model Development 2024.
 """
 
 import operator
@@ -36,18 +37,21 @@ class Similarity:
     held_out: dict[str, Array]
 
     def distance(self, kind: str) -> float:
-        """Wasserstein distance of held-out rows to test rows, from 0 to 1: 0 where folds of a kind imitate the test."""
+        """Wasserstein distance of held-out rows to test rows, from 0 to 1: 0 where folds of a kind imitate
+        the test.
+        """
         return float(wasserstein_distance(self.held_out[kind], self.test))
 
 
 def similarities(
     train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, folds: dict[str, Integers]
 ) -> list[Similarity]:
-    """Of molecules by the Tanimoto similarity of their Morgan fingerprints, those of several columns side by side; of
-    text by the cosine of TF-IDF vectors of 2 to 4 characters, which serve every language.
+    """Of molecules by the Tanimoto similarity of their Morgan fingerprints, those of several columns side by
+    side; of text by the cosine of TF-IDF vectors of 2 to 4 characters, which serve every language.
 
     Args:
-        train, test: rows of the prepared tables; of the training rows, `QUERIES` are looked at as held-out ones.
+        train, test: rows of the prepared tables; of the training rows, `QUERIES` are looked at as held-out
+        ones.
         folds: kind of folds -> (n_train,).
     """
     rows, n = pd.concat([train, test]), len(train)
@@ -62,7 +66,9 @@ def similarities(
     if competition.text:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
+        vectorizer = TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000
+        )
         vectors = vectorizer.fit_transform(rows[competition.text].agg(" ".join, axis=1))
         columns = vectors[:n].T.tocsr()
         measures["cosine of TF-IDF, 2 to 4 characters"] = lambda i: (vectors[i] @ columns).toarray()[0]
@@ -76,5 +82,7 @@ def similarities(
                     trains = fold < fold[i] if kind == "time" else fold != fold[i]
                     held_out[kind].append(near[trains].max(initial=0.0))
         of_test = np.array([similar(i).max() for i in range(n, len(rows))])
-        found.append(Similarity(measure, of_test, {kind: np.array(values) for kind, values in held_out.items()}))
+        found.append(
+            Similarity(measure, of_test, {kind: np.array(values) for kind, values in held_out.items()})
+        )
     return found

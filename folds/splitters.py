@@ -1,4 +1,6 @@
-"""Folds of the training rows, by scikit-learn's splitters where they exist, over groups that must stay together."""
+"""Folds of the training rows, by scikit-learn's splitters where they exist, over groups that must stay
+together.
+"""
 
 import warnings
 
@@ -25,13 +27,16 @@ MOST_BINS = 10  # of the targets of a regression
 def assign_folds(
     config: FoldsConfig, table: pd.DataFrame, competition: CompetitionConfig, seed: int
 ) -> tuple[Integers, Integers]:
-    """Fold and group of each row of the prepared training table, whatever the order of rows; a fold may be -1.
+    """Fold and group of each row of the prepared training table, whatever the order of rows; a fold may be
+    -1.
 
     Rows of a group share a fold, unless in folds of the user's own `equal_inputs_may_cross`.
     """
     needed = NEEDS.get(config.kind)
     if needed and not getattr(competition, needed):
-        raise DataError(f"folds.kind {config.kind} needs competition.{needed}. Set it, or choose another kind.")
+        raise DataError(
+            f"folds.kind {config.kind} needs competition.{needed}. Set it, or choose another kind."
+        )
     order = np.argsort(table[competition.id].to_numpy().astype(str), kind="stable")
     rows = table.iloc[order].reset_index(drop=True)
     ids, groups = rows[competition.id], compute_groups(config, rows, competition)
@@ -43,7 +48,8 @@ def assign_folds(
         if len(cross) and not config.equal_inputs_may_cross:
             named = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in np.flatnonzero(groups == cross[0])[:3])
             raise DataError(
-                f"{where} must keep rows with the same whole input in one fold, also where only salts differ; "
+                f"{where} must keep rows with the same whole input in one fold, also where only salts "
+                f"differ; "
                 f"{len(cross)} inputs stand in several (the first: {named}). Correct the folds, or set "
                 "folds.equal_inputs_may_cross: true."
             )
@@ -62,25 +68,31 @@ def _require_divisible(config: FoldsConfig, groups: Integers, ids: pd.Series) ->
     sizes, n_folds = np.bincount(groups), config.n_folds
     if len(sizes) < n_folds or sizes.max() * n_folds > len(groups) * (n_folds - 1):
         raise DataError(
-            f"{n_folds} folds of like size cannot be made of {len(sizes)} groups of rows (those with equal inputs, or "
+            f"{n_folds} folds of like size cannot be made of {len(sizes)} groups of rows (those with "
+            f"equal inputs, or "
             f"of one group, scaffold or cluster, stay together), the largest of which, that of id "
-            f"{ids[int(np.argmax(groups == sizes.argmax()))]!r}, has {sizes.max()} of {len(groups)} rows. Lower "
+            f"{ids[int(np.argmax(groups == sizes.argmax()))]!r}, has {sizes.max()} of {len(groups)} rows. "
+            f"Lower "
             "folds.n_folds, divide that group, or choose another folds.kind."
         )
 
 
 def time_blocks(times: Array, groups: Integers, n_folds: int) -> Integers:
-    """Block of each row in the order of time, (n_rows,): -1 for the first, then 0 to n_folds - 1, of like size.
+    """Block of each row in the order of time, (n_rows,): -1 for the first, then 0 to n_folds - 1, of like
+    size.
 
-    Equal times share a block, which scikit-learn's TimeSeriesSplit, counting rows, would cut through. A group has
+    Equal times share a block, which scikit-learn's TimeSeriesSplit, counting rows, would cut through. A group
+    has
     the time of its latest row: no fold then trains on a label that is later than its own rows.
     """
     block = blocks_in_time(times, groups, n_folds + 1)
     if len(np.unique(block)) <= n_folds:
         rows_at = pd.Series(times).groupby(groups).transform("max").value_counts()
         raise DataError(
-            f"competition.time must divide into {n_folds + 1} blocks of like size, and its {len(rows_at)} distinct "
-            f"times, the commonest with {rows_at.max()} of {len(times)} rows, leave some empty. Lower folds.n_folds."
+            f"competition.time must divide into {n_folds + 1} blocks of like size, and its {len(rows_at)} "
+            f"distinct "
+            f"times, the commonest with {rows_at.max()} of {len(times)} rows, leave some empty. Lower "
+            f"folds.n_folds."
         )
     return block - 1
 
@@ -104,12 +116,15 @@ def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Inte
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     of_rows = config.kind == "stratified_group"  # else the groups are divided, by the means of their labels
-    splitter = (StratifiedGroupKFold if of_rows else StratifiedKFold)(config.n_folds, shuffle=True, random_state=state)
+    splitter = (StratifiedGroupKFold if of_rows else StratifiedKFold)(
+        config.n_folds, shuffle=True, random_state=state
+    )
     labels = (y if of_rows else y.groupby(groups).mean()).to_numpy()
     bins = target_bins(labels, config.n_folds, state)
     folds = np.empty(len(bins), dtype=np.int64)
     with warnings.catch_warnings():
-        # A bin with fewer rows than folds, as of equal labels, cannot be in every fold; it is spread as far as it goes.
+        # A bin with fewer rows than folds, as of equal labels, cannot be in every fold; it is spread as far
+        # as it goes.
         warnings.filterwarnings("ignore", message="The least populated class")
         for fold, (_, held_out) in enumerate(splitter.split(bins, bins, groups if of_rows else None)):
             folds[held_out] = fold
@@ -119,13 +134,14 @@ def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Inte
 def balanced_group_folds(groups: Integers, y: pd.DataFrame, n_folds: int, state: int) -> Integers:
     """Fold of each row, (n_rows,), so that all folds have like numbers of rows, and of rows of each label.
 
-    One greedy pass: the group with the largest share of any label comes first, which puts rare labels and large groups
-    first, and it goes into the fold that has least of what the group brings: that with the smallest sum of squared
-    shares afterwards. The seed decides among groups that are alike.
+    One greedy pass: the group with the largest share of any label comes first, which puts rare labels and
+    large groups
+    first, and it goes into the fold that has least of what the group brings: that with the smallest sum of
+    squared shares afterwards. The seed decides among groups that are alike.
 
     Sources: Sechidis et al., On the stratification of multi-label data, 2011, for the order; scikit-learn's
-    StratifiedGroupKFold for groups and the variance of shares. That its GroupKFold, with a seed, gives every fold as
-    many groups makes one fold several times as large as another where a scaffold is large.
+    StratifiedGroupKFold for groups and the variance of shares. That its GroupKFold, with a seed, gives every
+    fold as many groups makes one fold several times as large as another where a scaffold is large.
 
     Args:
         groups: (n_rows,), from 0 up.
@@ -151,7 +167,8 @@ def balanced_group_folds(groups: Integers, y: pd.DataFrame, n_folds: int, state:
 
 
 def target_bins(y: Array, n_folds: int, state: int) -> Integers:
-    """Bin of each row of labels: quantiles of one target; k-means of the ranks, and of which labels exist, of several.
+    """Bin of each row of labels: quantiles of one target; k-means of the ranks, and of which labels exist, of
+    several.
 
     There are fewer than `MOST_BINS` where a bin could not give every fold a row.
     """

@@ -15,7 +15,14 @@ from models.gpu_share import GpuShare
 Width = Annotated[int, Field(ge=8)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
-CLASS_WEIGHTS = ("is_unbalance", "unbalance", "scale_pos_weight", "class_weights", "auto_class_weights", "class_weight")
+CLASS_WEIGHTS = (
+    "is_unbalance",
+    "unbalance",
+    "scale_pos_weight",
+    "class_weights",
+    "auto_class_weights",
+    "class_weight",
+)
 """Parameters of LightGBM, CatBoost and scikit-learn that weight classes differently."""
 
 

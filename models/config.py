@@ -41,7 +41,9 @@ def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]+=[A-Za-z0-9_=.,+-]+)?$")]
 """Letters, digits and underscores. Stages of a study append the values of its axes, as in
 `gnn__width=300`."""
-Stages = Annotated[dict[StageName, AnyStageConfig], Field(min_length=1), AfterValidator(_check_pseudo_label_sources)]
+Stages = Annotated[
+    dict[StageName, AnyStageConfig], Field(min_length=1), AfterValidator(_check_pseudo_label_sources)
+]
 """Name of a stage -> its settings, in the order of the YAML."""
 
 

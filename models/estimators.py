@@ -108,7 +108,9 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
     if hasattr(estimator, "_parameter_constraints"):
         estimator._validate_params()  # otherwise scikit-learn validates them in fit, hours later
     if classes and not hasattr(estimator, "predict_proba"):
-        raise ValueError(f"{name} has no predict_proba with these parameters; SGDClassifier has it with loss: log_loss")
+        raise ValueError(
+            f"{name} has no predict_proba with these parameters; SGDClassifier has it with loss: log_loss"
+        )
     return estimator
 
 
@@ -124,7 +126,9 @@ def estimator_class(name: str) -> Any:
     try:
         return getattr(import_module(module or MODULE_OF[name]), class_name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{name} cannot be imported: {error}; correct it, or pip install its package") from None
+        raise ValueError(
+            f"{name} cannot be imported: {error}; correct it, or pip install its package"
+        ) from None
 
 
 def splits_rows(estimator: Any, n_rows: int) -> bool:

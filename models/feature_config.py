@@ -87,7 +87,8 @@ class TreesConfig(FeatureStage):
         for name in parameters:
             if name in cls.model_fields or name in RESERVED_PARAMETERS:
                 raise ValueError(
-                    f"{name} is controlled by the stage: remove it from `parameters`, or set it as a stage setting"
+                    f"{name} is controlled by the stage: remove it from `parameters`, or set it as a "
+                    f"stage setting"
                 )
             require_valid_name(name, cls.library_parameters(), f"the library has no parameter {name!r}")
         return parameters

@@ -6,7 +6,15 @@ docs/stages.md and docs/evidence.md report the measurements that the defaults ar
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StrictBool,
+    model_validator,
+)
 
 from competition.config import StrictModel, UniqueList, UserCodeRef
 from competition.types import ProblemType
@@ -138,7 +146,9 @@ class NeuralConfig(StageConfig):
         if not has_dropout and (self.r_drop or (self.mc_dropout and not is_multi_sample)):
             raise ValueError("r_drop and mc_dropout need pooler_dropout or backbone_dropout above 0")
         if is_multi_sample and (self.r_drop or self.pooler_dropout):
-            raise ValueError("head multi_sample applies dropout itself; remove r_drop and pooler_dropout, or this head")
+            raise ValueError(
+                "head multi_sample applies dropout itself; remove r_drop and pooler_dropout, or this head"
+            )
         if self.reads_held_out and self.final_fit != "folds":
             raise ValueError("a refit on all rows has no held-out fold; set keep: last and monitor: none")
         return self
@@ -240,9 +250,13 @@ class UnimolConfig(ConformerConfig):
     def _check_weights(self) -> Self:
         size = (self.architecture, self.layers, self.width, self.heads)
         if self.weights in self.small_weights and size != ("compact", 6, 128, 8):
-            raise ValueError(f"weights {self.weights} need architecture compact with layers 6, width 128 and heads 8")
+            raise ValueError(
+                f"weights {self.weights} need architecture compact with layers 6, width 128 and heads 8"
+            )
         if self.weights in ("unimol_no_h", "unimol_oled", *self.small_weights) and not self.remove_hydrogens:
-            raise ValueError(f"weights {self.weights} were trained without hydrogens; set remove_hydrogens: true")
+            raise ValueError(
+                f"weights {self.weights} were trained without hydrogens; set remove_hydrogens: true"
+            )
         return self
 
 
@@ -262,8 +276,14 @@ class Unimol2Config(ConformerConfig):
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:
-        if self.weights and self.weights.startswith("unimol2_") and self.weights != f"unimol2_{self.architecture}":
-            raise ValueError(f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}")
+        if (
+            self.weights
+            and self.weights.startswith("unimol2_")
+            and self.weights != f"unimol2_{self.architecture}"
+        ):
+            raise ValueError(
+                f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}"
+            )
         return self
 
 
@@ -338,12 +358,16 @@ class BertConfig(TextStage, NeuralConfig):
         # 600 QM9 molecules, mean R2 of 3 targets, one seed: 0.38 without enumeration, 0.38 with it and
         # 1 SMILES in prediction, 0.59 with 5.
         defaults["test_forms"] = 5 if values.get("enumerate_smiles") in (True, "order") else 1
-        return defaults | {name: value for name, value in values.items() if name not in defaults or value is not None}
+        return defaults | {
+            name: value for name, value in values.items() if name not in defaults or value is not None
+        }
 
     @model_validator(mode="after")
     def _check_heads_and_test_forms(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
         if self.test_forms > 1 and not self.enumerate_smiles:
-            raise ValueError("test_forms above 1 requires enumerate_smiles: training would see one SMILES per molecule")
+            raise ValueError(
+                "test_forms above 1 requires enumerate_smiles: training would see one SMILES per molecule"
+            )
         return self

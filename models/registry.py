@@ -95,7 +95,9 @@ def task_for_stage(config: StageConfig, task: Task) -> Task:
     sources = predicted_targets(config, stage_task)
     unknown = [name for name in sources if name not in task.targets]
     if unknown:
-        errors.append(f"predicted_targets names {', '.join(unknown)}; the targets are {', '.join(task.targets)}")
+        errors.append(
+            f"predicted_targets names {', '.join(unknown)}; the targets are {', '.join(task.targets)}"
+        )
     if sources and len(task.targets) < 2:
         errors.append("predicted_targets requires at least two targets, but there is one; remove it")
     if config.ordinal == "cumulative" and task.problem_type != "ordinal":

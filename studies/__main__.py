@@ -1,11 +1,11 @@
 """Evidence for defaults: `./run.sh study [STUDY]`.
 
-A study varies settings of a stage along axes. Each cell is a stage of its own in a competition that the study makes of
-a base, so its jobs are trained, resumed and skipped as any other. Without a name, the studies and their claims.
-Options of `./run.sh train`, such as --workers=2 and --executor=ray, go to it.
+A study varies settings of a stage along axes. Each cell is a stage of its own in a competition that the study
+makes of a base, so its jobs are trained, resumed and skipped as any other. Without a name, the studies and
+their claims. Options of `./run.sh train`, such as --workers=2 and --executor=ray, go to it.
 
-Reads: studies/<name>.yaml, the base's YAML and tables.
-Writes: work/study_<name>_<data>/ with the jobs; work/study_<name>/ with results.csv (a row per job) and table.md.
+Reads: studies/<name>.yaml, the base's YAML and tables. Writes: work/study_<name>_<data>/ with the jobs;
+work/study_<name>/ with results.csv (a row per job) and table.md.
 """
 
 import argparse
@@ -37,7 +37,9 @@ TEST_ROWS = 20
 """A study scores held-out folds; that a job also predicts test rows is the price of an ordinary job."""
 
 
-def run_study(file: Path, version: StudySize = "full", folder: Path | None = None, options: Sequence[str] = ()) -> str:
+def run_study(
+    file: Path, version: StudySize = "full", folder: Path | None = None, options: Sequence[str] = ()
+) -> str:
     """Train what is not trained yet and write what was found; returns what to print.
 
     Args:
@@ -57,7 +59,9 @@ def run_study(file: Path, version: StudySize = "full", folder: Path | None = Non
         write_competition(made[data], base, where, settings, cells_of(study, data))
         check_all(load_config(str(made[data])))
     if not made:
-        raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
+        raise DataError(
+            f"The study {file.stem} needs the tables of at least one of its data; name them with --data."
+        )
     plans = {data: _trained(study, path, options) for data, path in made.items()}
     found = tidy(plans, study)
     results, text = Paths(f"study_{name}").root / "results.csv", markdown(gains(plans, found, study), study)
@@ -103,11 +107,19 @@ def write_competition(path: Path, base: str, folder: Path | None, data: StudyDat
     if data.cuts:
         if len(config.targets) > 1:
             raise DataError(f"cuts need a base with a single target; {base} has {', '.join(config.targets)}.")
-        target, classes = config.targets[0] + CLASS, [f"class_{number}" for number in range(len(data.cuts) + 1)]
+        target, classes = (
+            config.targets[0] + CLASS,
+            [f"class_{number}" for number in range(len(data.cuts) + 1)],
+        )
         numbers = train[config.targets[0]].astype(float)
         train[target] = np.array(classes)[np.digitize(numbers, data.cuts)]
         sample = pd.DataFrame({config.id: sample[config.id], target: classes[0]})
-        competition |= {"targets": [target], "problem_type": "multiclass", "classes": classes, "metric": data.metric}
+        competition |= {
+            "targets": [target],
+            "problem_type": "multiclass",
+            "classes": classes,
+            "metric": data.metric,
+        }
     for key, table in (("train", train), ("test", test), ("sample_submission", sample)):
         competition[key] = str(Paths(path.stem).raw / f"{key}.csv")
         write_table(Path(competition[key]), table)
@@ -131,13 +143,21 @@ def main() -> None:
         prog="./run.sh study", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("study", nargs="?", help="name in studies/, or a YAML file; without one, the list of them")
+    parser.add_argument(
+        "study", nargs="?", help="name in studies/, or a YAML file; without one, the list of them"
+    )
     parser.set_defaults(version="full")
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--quick", action="store_const", const="quick", dest="version", help="minutes on 2 cores")
-    sizes.add_argument("--short", action="store_const", const="short", dest="version", help="about an hour on 2 cores")
+    sizes.add_argument(
+        "--quick", action="store_const", const="quick", dest="version", help="minutes on 2 cores"
+    )
+    sizes.add_argument(
+        "--short", action="store_const", const="short", dest="version", help="about an hour on 2 cores"
+    )
     where = "folder with data that may not be embedded (default: $STUDY_DATA)"
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help=where, default=os.environ.get("STUDY_DATA") or None)
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help=where, default=os.environ.get("STUDY_DATA") or None
+    )
     args, of_train = parser.parse_known_args()
     print(run_study(find_study(args.study), args.version, args.data, of_train) if args.study else claims())
 

@@ -26,15 +26,17 @@ class StudyData(StrictModel):
     base: str
     """Competition: its name, or a YAML relative to the study's; its own stages play no part."""
     folder: str | None = None
-    """Folder below --data (or $STUDY_DATA) with the tables, for data that may not be embedded; without it this part is
-    left out."""
+    """Folder below --data (or $STUDY_DATA) with the tables, for data that may not be embedded; without it
+    this part is left out.
+    """
     rows: int | None = Field(default=None, ge=10)
     """Training rows, drawn at random once; null takes all."""
     folds: dict[str, Any] = {}
     """Settings of `folds:` that differ from the base's."""
     cuts: list[float] = []
-    """Numbers at which the base's single target is cut into classes, which are learned and scored in its stead; folds
-    of kind kfold are then those of the same rows with their numbers."""
+    """Numbers at which the base's single target is cut into classes, which are learned and scored in its
+    stead; folds of kind kfold are then those of the same rows with their numbers.
+    """
     metric: str = "f1_macro"
     """Of these classes."""
 
@@ -45,7 +47,9 @@ class Axis(StrictModel):
     stages: list[str] = []
     """Those that it varies; empty: all."""
     key: str | None = None
-    """Dotted path of the setting inside the stage's block, such as head.dropout; null: each value names its own."""
+    """Dotted path of the setting inside the stage's block, such as head.dropout; null: each value names its
+    own.
+    """
     values: Annotated[list[Any], UniqueList] | dict[Any, dict[str, Any]] = Field(min_length=1)
     """The values; without a key, label -> {dotted path: value, ...}."""
 
@@ -59,7 +63,9 @@ class Axis(StrictModel):
     @model_validator(mode="after")
     def _values_say_what_they_set(self) -> Self:
         if (self.key is None) is not isinstance(self.values, dict):
-            raise ValueError("values must be a list with a key, or label -> {setting: value, ...} without one")
+            raise ValueError(
+                "values must be a list with a key, or label -> {setting: value, ...} without one"
+            )
         return self
 
 
@@ -68,7 +74,9 @@ CLASS = "_class"
 
 
 class EpochsToThreshold(StrictModel):
-    """A measure made of a learning curve: the first epoch whose loss is at or below a number, empty if none is."""
+    """A measure made of a learning curve: the first epoch whose loss is at or below a number, empty if none
+    is.
+    """
 
     name: Name
     curve: str
@@ -77,8 +85,9 @@ class EpochsToThreshold(StrictModel):
 
 
 class Study(StrictModel):
-    """One study. Its keys `short` (about an hour on 2 cores) and `quick` (minutes) hold what a smaller version changes:
-    the same keys, merged into those above; null takes something out."""
+    """One study. Its keys `short` (about an hour on 2 cores) and `quick` (minutes) hold what a smaller
+    version changes: the same keys, merged into those above; null takes something out.
+    """
 
     claim: str = Field(min_length=1)
     """What others say, in one or two sentences."""
@@ -86,7 +95,8 @@ class Study(StrictModel):
     """Numbers that others reported, as their sources have them."""
     data: dict[Name, StudyData] = Field(min_length=1)
     stages: dict[Name, dict[str, Any]] = Field(min_length=1)
-    """Name -> block as in a competition's YAML; its key `data` lists what it is measured on, all by default."""
+    """Name -> block as in a competition's YAML; its key `data` lists what it is measured on, all by default.
+    """
     axes: dict[Name, Axis] = {}
     cells: list[Place] | None = None
     """Combinations that are measured; null: all of them. The baseline always is."""
@@ -96,20 +106,28 @@ class Study(StrictModel):
     folds: Annotated[list[int], UniqueList] | None = None
     """Folds that are measured; null: all."""
     measures: list[str | EpochsToThreshold] = []
-    """Columns of `results.csv` that the table shows beside the score: of the stage's `measures.json`, of a curve, or
-    other metrics. Where classes were cut from numbers, a metric of numbers holds these against the expected class."""
+    """Columns of `results.csv` that the table shows beside the score: of the stage's `measures.json`, of a
+    curve, or other metrics. Where classes were cut from numbers, a metric of numbers holds these against the
+    expected class.
+    """
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        asked: list[tuple[str, Any, Collection[Any]]] = [("baseline", axis, self.baseline) for axis in self.axes]
+        asked: list[tuple[str, Any, Collection[Any]]] = [
+            ("baseline", axis, self.baseline) for axis in self.axes
+        ]
         for place in (self.baseline, *(self.cells or [])):
             asked += [("axes", axis, self.axes) for axis in place]
             known = [(axis, value_label(value)) for axis, value in place.items() if axis in self.axes]
             asked += [(f"axes.{axis}", value, self.axes[axis].settings) for axis, value in known]
-        asked += [("data", name, self.data) for block in self.stages.values() for name in block.get("data", [])]
+        asked += [
+            ("data", name, self.data) for block in self.stages.values() for name in block.get("data", [])
+        ]
         asked += [("stages", name, self.stages) for axis in self.axes.values() for name in axis.stages]
         wrong = [
-            f"{where} must have {name!r}; it has {', '.join(has)}" for where, name, has in asked if name not in has
+            f"{where} must have {name!r}; it has {', '.join(has)}"
+            for where, name, has in asked
+            if name not in has
         ]
         if wrong:
             raise ValueError("; ".join(wrong))
@@ -126,7 +144,9 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the stage in the competition that is made: `minilm__rate=0.1`."""
-        return "__".join(filter(None, (self.stage, ",".join(f"{axis}={v}" for axis, v in self.values.items()))))
+        return "__".join(
+            filter(None, (self.stage, ",".join(f"{axis}={v}" for axis, v in self.values.items())))
+        )
 
 
 def cells_of(study: Study, data: str) -> list[Cell]:
@@ -135,7 +155,9 @@ def cells_of(study: Study, data: str) -> list[Cell]:
     for stage, block in study.stages.items():
         if data not in block.get("data", study.data):
             continue
-        axes = {name: axis.settings for name, axis in study.axes.items() if stage in (axis.stages or study.stages)}
+        axes = {
+            name: axis.settings for name, axis in study.axes.items() if stage in (axis.stages or study.stages)
+        }
         baseline = {name: value_label(study.baseline[name]) for name in axes}
         places = [baseline]
         if study.cells is None:
@@ -158,7 +180,9 @@ def find_study(name: str) -> Path:
     path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(file.stem for file in sorted(STUDIES.glob("*.yaml")))
-        raise ConfigError(f"{name!r} must be a YAML file or one of the studies {known}; ./run.sh study lists them.")
+        raise ConfigError(
+            f"{name!r} must be a YAML file or one of the studies {known}; ./run.sh study lists them."
+        )
     return path.resolve()
 
 

@@ -22,18 +22,21 @@ from submissions.blend.logits import logits, probabilities
 from submissions.blend.selection_rule import score_per_target
 
 SAID = (
-    "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and folds, "
-    "above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). An interval that holds "
+    "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same "
+    "seeds and folds, "
+    "above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). An "
+    "interval that holds "
     "0 does not tell the cell from the baseline."
 )
 
 
 def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
-    """A row for each finished job: data, metric, stage, a column for each axis, seed, fold, score, seconds, measures.
+    """A row for each finished job: data, metric, stage, a column for each axis, seed, fold, score, seconds,
+    measures.
 
-    The score is that of the held-out fold. An axis that does not vary a stage is empty there. With several targets
-    and a metric that scores each alone, `score_<target>` is among the measures. A metric of labels scores the likeliest
-    class, without any threshold.
+    The score is that of the held-out fold. An axis that does not vary a stage is empty there. With several
+    targets and a metric that scores each alone, `score_<target>` is among the measures. A metric of labels
+    scores the likeliest class, without any threshold.
 
     Args:
         plans: data -> the jobs of the competition that was made of it.
@@ -47,7 +50,9 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
         if study.data[data].cuts:
             raw = read_text_table(competition.train).set_index(competition.id)
             numbers = raw.loc[labelled.ids, [targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
-        for cell, job in ((each, job) for each in cells_of(study, data) for job in plan.jobs_of_stage(each.name)):
+        for cell, job in (
+            (each, job) for each in cells_of(study, data) for job in plan.jobs_of_stage(each.name)
+        ):
             if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
             own = folds == job.fold
@@ -55,7 +60,10 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
             y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
             scored = task.default_labels(y_pred) if task.scores_labels else y_pred
             row: dict[str, Any] = {"data": data, "metric": metric.name, "stage": cell.stage}
-            row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {"seed": job.seed, "fold": job.fold}
+            row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {
+                "seed": job.seed,
+                "fold": job.fold,
+            }
             row |= {"score": metric(held_out.y, scored), "seconds": verify_job(job)["seconds"]}
             if len(targets) > 1:
                 of_targets = score_per_target(metric, held_out.y, scored)
@@ -68,8 +76,9 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
 def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: Array) -> dict[str, float]:
     """The scores of the metrics among the measures; one of numbers gets the expected class.
 
-    tempered_log_loss: at the temperature that is best for these rows, so that of what is wrong with the probabilities
-    only what no temperature can mend is left (Guo et al., On calibration of modern neural networks, ICML 2017).
+    tempered_log_loss: at the temperature that is best for these rows, so that of what is wrong with the
+    probabilities only what no temperature can mend is left (Guo et al., On calibration of modern neural
+    networks, ICML 2017).
     """
     found = {}
     if "tempered_log_loss" in study.measures and task.problem_type == "multiclass":
@@ -94,7 +103,11 @@ def _measures(folder: Path, study: Study) -> dict[str, float]:
     history = read_json(training).get("history", []) if training.exists() else []
     for wanted in study.measures:
         if isinstance(wanted, EpochsToThreshold):
-            below = (n for n, epoch in enumerate(history, start=1) if epoch.get(wanted.curve, math.inf) <= wanted.below)
+            below = (
+                n
+                for n, epoch in enumerate(history, start=1)
+                if epoch.get(wanted.curve, math.inf) <= wanted.below
+            )
             found[wanted.name] = next(below, math.nan)
     return found
 
@@ -102,10 +115,11 @@ def _measures(folder: Path, study: Study) -> dict[str, float]:
 def corrected_interval(differences: Array, test_over_train: float) -> tuple[float, float, float]:
     """The mean of paired differences (n_pairs,) and the ends of its 95 % interval, NaN of a single pair.
 
-    Folds share training rows, so their differences are not independent, and the usual interval is far too narrow. The
-    variance of the mean is taken as (1 / pairs + test rows / training rows) times that of the differences; the second
-    term, 1 / (folds - 1), does not shrink with more seeds. Source: Nadeau and Bengio, Inference for the Generalization
-    Error, Machine Learning 52 (2003), equation 9; derived for random splits, and used here on folds times seeds.
+    Folds share training rows, so their differences are not independent, and the usual interval is far too
+    narrow. The variance of the mean is taken as (1 / pairs + test rows / training rows) times that of the
+    differences; the second term, 1 / (folds - 1), does not shrink with more seeds. Source: Nadeau and Bengio,
+    Inference for the Generalization Error, Machine Learning 52 (2003), equation 9; derived for random splits,
+    and used here on folds times seeds.
     """
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:
@@ -118,8 +132,8 @@ def corrected_interval(differences: Array, test_over_train: float) -> tuple[floa
 def gains(plans: dict[str, JobPlan], found: pd.DataFrame, study: Study) -> pd.DataFrame:
     """A row for each cell with a finished job: its score, its paired gain over the baseline, its measures.
 
-    The columns are data, stage, the axes, jobs, score, standard_error, gain, low and high (NaN for the baseline),
-    pairs, and the means of the measures.
+    The columns are data, stage, the axes, jobs, score, standard_error, gain, low and high (NaN for the
+    baseline), pairs, and the means of the measures.
     """
     measures = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
     baseline = {axis: value_label(value) for axis, value in study.baseline.items()}
@@ -138,7 +152,18 @@ def gains(plans: dict[str, JobPlan], found: pd.DataFrame, study: Study) -> pd.Da
                 row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (plan.n_folds - 1))
                 row["pairs"] = len(paired)
         rows.append(row)
-    columns = ["data", "stage", *study.axes, "jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
+    columns = [
+        "data",
+        "stage",
+        *study.axes,
+        "jobs",
+        "score",
+        "standard_error",
+        "gain",
+        "low",
+        "high",
+        "pairs",
+    ]
     return pd.DataFrame(rows).reindex(columns=[*columns, *measures])
 
 
@@ -147,8 +172,11 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
     parts = [study.claim.strip()]
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
         shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"]).astype(object)
-        cells = shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).replace("nan", "")
+        cells = shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).replace(
+            "nan", ""
+        )
         parts.append(
-            f"## {data}, {stage}\n\n{formatting.format_table(cells.columns.tolist(), cells.to_numpy().tolist())}"
+            f"## {data}, "
+            f"{stage}\n\n{formatting.format_table(cells.columns.tolist(), cells.to_numpy().tolist())}"
         )
     return "\n\n".join([*parts, SAID])

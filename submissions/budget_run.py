@@ -1,8 +1,8 @@
 """Training and the submission in a given time: `./run.sh full --budget 2h`.
 
-The time counts from the start of the command to the report. The last submission is built in a worker until the end of
-the time, first without the LightGBM stack, which takes most of it; if it is not ready by then, the latest submission of
-finished stages takes its place.
+The time counts from the start of the command to the report. The last submission is built in a worker until
+the end of the time, first without the LightGBM stack, which takes most of it; if it is not ready by then, the
+latest submission of finished stages takes its place.
 """
 
 import os
@@ -40,7 +40,9 @@ from submissions.run import (
 )
 
 EARLY_SHARE, MIN_EARLY, MAX_EARLY = 0.01, 2.0, 5.0
-"""Share of the time, and least and most seconds, by which the command ends early, in case the machine is slow then."""
+"""Share of the time, and least and most seconds, by which the command ends early, in case the machine is slow
+then.
+"""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 MIN_WEIGHT = 0.02
 """Weight of a column from which the time of its jobs counts as well spent."""
@@ -87,7 +89,9 @@ def full_in_time(
         print("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
     left_out = [LeftOut(stage, seed, "time", reason) for stage, seed, reason in budget.left_out]
-    left_out += [LeftOut(name, None, "time", NO_LABELS) for name in config.stages if name not in all_jobs.stages]
+    left_out += [
+        LeftOut(name, None, "time", NO_LABELS) for name in config.stages if name not in all_jobs.stages
+    ]
     config, jobs = current()
     left_out += left_out_of(jobs, results)
     config, jobs = finished_part(config, jobs)
@@ -121,7 +125,8 @@ def _submit(finished: Run) -> JobResult:
 
 
 def _take_latest(finished: Run, interim: InterimSubmissions, seconds: float) -> list[str]:
-    """Make the latest submission of finished stages the last one if that was not built in time; return what to print.
+    """Make the latest submission of finished stages the last one if that was not built in time; return what
+    to print.
 
     Raises:
         NothingToSubmit: if there is none.
@@ -133,7 +138,9 @@ def _take_latest(finished: Run, interim: InterimSubmissions, seconds: float) -> 
     so_far = paths.run(SO_FAR)
     stored: dict[str, Any] = read_manifest(so_far) if so_far.exists() else {"run": ""}
     if not interim.n_written and stored["run"] != finished.name:
-        raise NothingToSubmit(f"{over} a submission was built. Finished jobs are kept: run the same command again.")
+        raise NothingToSubmit(
+            f"{over} a submission was built. Finished jobs are kept: run the same command again."
+        )
     folder = paths.run(stored["run"])
     shutil.rmtree(folder, ignore_errors=True)
     so_far.rename(folder)
@@ -141,7 +148,8 @@ def _take_latest(finished: Run, interim: InterimSubmissions, seconds: float) -> 
     write_atomically(paths.submission, (folder / SUBMISSION_FILE).read_bytes())
     stages = ", ".join(stage["name"] for stage in stored["stages"])
     return [
-        f"{over} the last submission was built. {display_path(paths.submission)} is that of {stages}, without a report"
+        f"{over} the last submission was built. {display_path(paths.submission)} is that of {stages}, "
+        f"without a report"
     ]
 
 
@@ -162,4 +170,8 @@ def describe_seconds(finished: Run) -> str:
         "submissions of finished stages": submissions,
     }
     parts["idle, the last submission and the report"] = max(0.0, total - sum(parts.values()))
-    return "Time of the workers: " + ", ".join(f"{part / total:.0%} {name}" for name, part in parts.items()) + "."
+    return (
+        "Time of the workers: "
+        + ", ".join(f"{part / total:.0%} {name}" for name, part in parts.items())
+        + "."
+    )

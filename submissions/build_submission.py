@@ -1,11 +1,12 @@
-"""From columns of predictions to the files of a submission: `python -m submissions.build_submission [COMPETITION]`.
+"""From columns of predictions to the files of a submission: `python -m submissions.build_submission
+[COMPETITION]`.
 
 Fits the blends and the stack, chooses one of them, post-processes its predictions and writes them.
 
 Reads: prepared tables, folds.csv, the predictions of all jobs; cross_fitted.csv of the run before this one.
-Writes: the folder of the run (submissions/run.py lists its files), whole or not at all; submissions/latest, the name of
-the run; and a copy of submission.csv in the competition's folder. A run is kept if it was built from the same
-predictions and the same code.
+Writes: the folder of the run (submissions/run.py lists its files), whole or not at all; submissions/latest,
+the name of the run; and a copy of submission.csv in the competition's folder. A run is kept if it was built
+from the same predictions and the same code.
 """
 
 import json
@@ -77,7 +78,9 @@ from submissions.submission_file import write_submission
 
 STD_FILE = "spread.csv"
 JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
-"""How numbers that are not finite are stored: NaN is null; an edge of a user's post-processing step may be infinite."""
+"""How numbers that are not finite are stored: NaN is null; an edge of a user's post-processing step may be
+infinite.
+"""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ def build_submission(run: Run, interim: bool = False) -> Submission:
     """Build the files of a run, or keep them if nothing they depend on has changed.
 
     Args:
-        interim: whether other stages still train. The stack is left out then, the folder is `so_far`, and the latest
-            run stays what it is.
+        interim: whether other stages still train. The stack is left out then, the folder is `so_far`, and the
+            latest run stays what it is.
     """
     if interim:
         settings = run.config.submissions.model_copy(update={"stack": False})
@@ -128,7 +131,9 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         blend["files"].append(file)
     parts = {BLEND: blend}
     if LIGHTGBM_STACK in selection.candidates:
-        parts[STACK] = _write_candidates(run, folder, rule, selection, [LIGHTGBM_STACK], STACK_FILE, LIGHTGBM_STACK)
+        parts[STACK] = _write_candidates(
+            run, folder, rule, selection, [LIGHTGBM_STACK], STACK_FILE, LIGHTGBM_STACK
+        )
     tables = {
         CROSS_FITTED: prediction_table(columns.ids, task.scored_columns, selection.cross_fitted),
         STAGES: prediction_table(columns.ids, stage_names, np.hstack(list(stages.values()))),
@@ -148,7 +153,9 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
 def _write_candidates(
     run: Run, folder: Path, rule: SelectionRule, selection: Selection, names: list[str], file: str, best: str
 ) -> dict[str, Any]:
-    """Write candidates with their predictions, and the submission of the best of them; their part of run.json."""
+    """Write candidates with their predictions, and the submission of the best of them; their part of
+    run.json.
+    """
     task, ids = run.task, run.columns.ids
     _write_submission(run, folder / file, selection.candidates[best].predict(run.columns.test))
     files, described = [file], {}
@@ -231,7 +238,9 @@ def _postprocessing(run: Run, selection: Selection) -> dict[str, list[dict[str, 
 def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
     """Target -> class -> its share of the labels (n_rows, n_targets) that are not missing."""
     labelled_rows = {target: y[~np.isnan(y)] for target, y in zip(task.targets, labels.T, strict=True)}
-    return {t: {name: np.mean(y == c) for c, name in enumerate(task.classes)} for t, y in labelled_rows.items()}
+    return {
+        t: {name: np.mean(y == c) for c, name in enumerate(task.classes)} for t, y in labelled_rows.items()
+    }
 
 
 def _write_submission(run: Run, path: Path, scored: Array) -> None:
@@ -301,7 +310,9 @@ def _lines(run: Run) -> list[str]:
     if KNOWN_LABELS in choice["files"]:
         inputs = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
         n = pd.Series(run.columns.test_inputs).isin(inputs).sum()
-        lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
+        lines.append(
+            f"known_labels: {n} test rows have the mean label of their input; no score here knows of it"
+        )
     return lines
 
 

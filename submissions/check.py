@@ -67,7 +67,8 @@ def check_all(config: Config, here: bool = True) -> str:
 def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -> str:
     """Check a configuration with its tables, folds and weights; returns what was found, in words.
 
-    What is wrong in the tables is named first and alone; what stages cannot do with them, of all stages at once.
+    What is wrong in the tables is named first and alone; what stages cannot do with them, of all stages at
+    once.
 
     Args:
         here: whether this machine trains, and has to have the precision of the stages.
@@ -102,7 +103,9 @@ def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -
     return "\n".join(lines)
 
 
-def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: Integers, here: bool) -> str:
+def _check_stage(
+    stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: Integers, here: bool
+) -> str:
     """What is known of a stage before its first job, in words."""
     if here and isinstance(stage, NeuralConfig) and stage.precision in ("bf16", "fp16"):
         cards = cards_in_new_process() if stage.gpu_share else []
@@ -122,7 +125,8 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
         template, in_order = read_template(stage, competition), stage.enumerate_smiles == "order"
         if in_order and not any("." in text for text in template.texts(prepared.train, " ")):
             raise ConfigError(
-                "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no text has "
+                "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and "
+                "no text has "
                 "them. Set true, for other spellings, or leave it out."
             )
     if isinstance(stage, NeuralConfig) and stage.auxiliary_weight > 0:
@@ -156,7 +160,9 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
 
 
 def _split_warning(name: str, stage: Any, task: Task, groups: Integers, in_time: bool) -> list[str]:
-    """Say that an estimator holds out training rows by itself where the folds keep groups together or are in time."""
+    """Say that an estimator holds out training rows by itself where the folds keep groups together or are in
+    time.
+    """
     n_tied = int((np.bincount(groups)[groups] > 1).sum())
     if not isinstance(stage, SklearnConfig) or not (n_tied or in_time):
         return []
@@ -165,7 +171,9 @@ def _split_warning(name: str, stage: Any, task: Task, groups: Integers, in_time:
     if not splits_rows(build_estimator(estimator, stage.parameters, 0, learns != "regression"), len(groups)):
         return []
     reason = "cannot hold out the latest" if in_time else f"cannot keep the groups of {n_tied} rows together"
-    return [f"stage {name}: {estimator} holds out some training rows by itself and {reason}, so it may overfit"]
+    return [
+        f"stage {name}: {estimator} holds out some training rows by itself and {reason}, so it may overfit"
+    ]
 
 
 def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) -> None:
@@ -173,9 +181,13 @@ def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) ->
     settings, rng = config.submissions, np.random.default_rng(0)
     drawn = np.column_stack([rng.choice(labels[np.isfinite(labels)], N_TRIED) for labels in y.T])
     drawn[0, np.isnan(y).any(axis=0)] = np.nan
-    n_columns = sum(len(stage.seeds) if settings.seeds == "separate" else 1 for stage in config.stages.values())
+    n_columns = sum(
+        len(stage.seeds) if settings.seeds == "separate" else 1 for stage in config.stages.values()
+    )
     P = np.stack([_near(drawn, task, rng) for _ in range(n_columns)], axis=1)
-    m = BlendData(P, drawn, np.arange(N_TRIED) % 5, metric, settings.weights, has_probabilities=task.has_probabilities)
+    m = BlendData(
+        P, drawn, np.arange(N_TRIED) % 5, metric, settings.weights, has_probabilities=task.has_probabilities
+    )
     for _, named in user_code(config.blends):
         fitted = get_candidate(named).fit(m)
         with user_code_errors(named, KEEPS):
@@ -187,20 +199,25 @@ def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) ->
 
 
 def _near(y: Array, task: Task, rng: np.random.Generator) -> Array:
-    """Predictions near labels: of each row its own truth and, for a fifth, that of another and the mean of all."""
+    """Predictions near labels: of each row its own truth and, for a fifth, that of another and the mean of
+    all.
+    """
     truth = task.one_hot(y)
     truth = np.where(np.isnan(truth), np.nanmean(truth, axis=0), truth)
     return 0.8 * truth + 0.1 * truth[rng.permutation(len(truth))] + 0.1 * truth.mean(axis=0)
 
 
 def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None:
-    """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows, on those
-    of each fold, and on rows drawn with repetition, among which a rare class may be lacking."""
+    """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows,
+    on those of each fold, and on rows drawn with repetition, among which a rare class may be lacking.
+    """
     rng = np.random.default_rng(0)
     near = _near(y, task, rng)
     scored = task.default_labels(near) if task.scores_labels else near
     subsets = {"all rows that are scored": np.flatnonzero(folds >= 0)}
-    subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
+    subsets |= {
+        f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)
+    }
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
     for (t, name), (c, label) in product(enumerate(task.targets), enumerate(task.classes)):
         if 0 < (y[:, t] == c).sum() < FEW:
@@ -214,7 +231,8 @@ def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None
         if equal:
             what_to_do = f"There {', '.join(equal)} has one label alone; take it out of competition.targets"
         raise ConfigError(
-            f"the metric {metric.name} is {score} for predictions near the labels on {named} ({len(rows)}), and has "
+            f"the metric {metric.name} is {score} for predictions near the labels on {named} "
+            f"({len(rows)}), and has "
             f"to be a finite number. {what_to_do}, or choose another competition.metric."
         )
 

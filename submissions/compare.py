@@ -1,9 +1,10 @@
 """All runs of a competition side by side: `./run.sh compare [COMPETITION] [--with RUN]`.
 
-Each run is held against one of them, the latest unless --with names another: the settings that differ, and the paired
-difference of the cross-fitted predictions on the training rows that both have predicted.
+Each run is held against one of them, the latest unless --with names another: the settings that differ, and
+the paired difference of the cross-fitted predictions on the training rows that both have predicted.
 
-Reads: the prepared training table, its groups, and of every run run.json and cross_fitted.csv. Writes nothing.
+Reads: the prepared training table, its groups, and of every run run.json and cross_fitted.csv. Writes
+nothing.
 """
 
 import json
@@ -27,7 +28,15 @@ from folds.fold_files import read_groups
 from submissions.blend.bootstrap import bootstrap_scores
 from submissions.config import load_config
 from submissions.formatting import format_number, format_table
-from submissions.run import CHOICE, MANIFEST, SO_FAR, candidates_in, name_of_latest, read_manifest, scored_rows
+from submissions.run import (
+    CHOICE,
+    MANIFEST,
+    SO_FAR,
+    candidates_in,
+    name_of_latest,
+    read_manifest,
+    scored_rows,
+)
 
 LONGEST = 50
 """Characters of a setting's value that are shown."""
@@ -35,7 +44,9 @@ LONGEST = 50
 
 @dataclass(frozen=True)
 class PairedScorer:
-    """Training rows to compare predictions on: labels and groups by id, and how the bootstrap draws and scores."""
+    """Training rows to compare predictions on: labels and groups by id, and how the bootstrap draws and
+    scores.
+    """
 
     task: Task
     y: pd.DataFrame
@@ -52,11 +63,14 @@ class PairedScorer:
             ids = ids.intersection(each.reindex(columns=self.task.scored_columns).dropna().index)
         return ids
 
-    def drawn_scores(self, predictions: dict[str, pd.DataFrame], seed: int, n_rows: int | None = None) -> pd.DataFrame:
+    def drawn_scores(
+        self, predictions: dict[str, pd.DataFrame], seed: int, n_rows: int | None = None
+    ) -> pd.DataFrame:
         """Scores on draws of the rows that all predict, group by group, (n_draws, n_predictions).
 
         Args:
-            predictions: id (its index) -> what the metric scores (`Task.scored_columns`), NaN where there is nothing.
+            predictions: id (its index) -> what the metric scores (`Task.scored_columns`), NaN where there is
+            nothing.
             n_rows: rows in a draw, on average; None for as many as there are.
         """
         ids = self.ids_of_all(list(predictions.values()))
@@ -67,12 +81,16 @@ class PairedScorer:
         return bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups)
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
-        """By how much one is better than the other, the standard error of that, and on how many rows; None below 2."""
+        """By how much one is better than the other, the standard error of that, and on how many rows; None
+        below 2.
+        """
         ids = self.ids_of_all([this, other])
         if len(ids) < 2:
             return None
         drawn = self.drawn_scores({"this": this, "other": other}, self.seed)
-        first, second = (self.metric(self.y.loc[ids].to_numpy(), self._of(each, ids)) for each in (this, other))
+        first, second = (
+            self.metric(self.y.loc[ids].to_numpy(), self._of(each, ids)) for each in (this, other)
+        )
         gain = first - second if self.metric.greater_is_better else second - first
         return gain, (drawn["this"] - drawn["other"]).std(), len(ids)
 
@@ -130,7 +148,8 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedSc
         rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, labels), *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     said = (
-        "best stage: cv_score. in_sample: of the chosen candidate. cross_fitted: with the choice. gain: of that "
+        "best stage: cv_score. in_sample: of the chosen candidate. cross_fitted: with the choice. gain: "
+        "of that "
         f"over {reference} on the same rows, above 0 is better."
     )
     n, tried = len(runs), f"Runs that were tried: {len(runs)}."
@@ -143,16 +162,25 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedSc
 
 def _settings(run: dict[str, Any]) -> dict[str, Any]:
     jobs = {stage["name"]: stage["key"] for stage in run["stages"]}
-    return {**run["config"], "jobs": jobs, **{name: run[name] for name in ("tables", "user_code", "versions")}}
+    return {
+        **run["config"],
+        "jobs": jobs,
+        **{name: run[name] for name in ("tables", "user_code", "versions")},
+    }
 
 
 def _scores(run: dict[str, Any], labels: PairedScorer) -> list[str]:
     """Name of the chosen candidate and three scores; dashes where the run was scored by another metric."""
     choice, used = run[CHOICE], run["config"]["competition"]["metric"]
     chosen = choice["chosen"]
-    if Path(used).name != labels.metric.name or (labels.metric_code and labels.metric_code not in run["user_code"]):
+    if Path(used).name != labels.metric.name or (
+        labels.metric_code and labels.metric_code not in run["user_code"]
+    ):
         return [f"{chosen} by {used}", "-", "-", "-"]
-    best, in_sample = choice["against"]["best_single"]["cv_score"], candidates_in(run)[chosen]["in_sample_score"]
+    best, in_sample = (
+        choice["against"]["best_single"]["cv_score"],
+        candidates_in(run)[chosen]["in_sample_score"],
+    )
     return [
         chosen,
         format_number(best),
@@ -164,7 +192,9 @@ def _scores(run: dict[str, Any], labels: PairedScorer) -> list[str]:
 def main() -> None:
     """Command line."""
     options = cli.parser(__doc__, takes=("seed", "holdout"))
-    options.add_argument("--with", dest="other", metavar="RUN", help="the run to compare with (default: the latest)")
+    options.add_argument(
+        "--with", dest="other", metavar="RUN", help="the run to compare with (default: the latest)"
+    )
     args = options.parse_args()
     paths, runs, left_out = Paths.for_competition(args.competition), {}, []
     manifests = {*paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")} - {paths.run(SO_FAR) / MANIFEST}

@@ -24,13 +24,16 @@ class SubmissionsConfig(StrictModel):
     """How columns of predictions become one file."""
 
     default: Blend | None = None
-    """The blend that is submitted unless another candidate is better by more than `margin` standard errors and by a
-    thousandth of what this one is better than a constant. Unset: shrunk_ridge, or shrunk_logits for classes."""
+    """The blend that is submitted unless another candidate is better by more than `margin` standard errors
+    and by a
+    thousandth of what this one is better than a constant. Unset: shrunk_ridge, or shrunk_logits for classes.
+    """
     candidates: Annotated[list[Blend], UniqueList] = []
     """More blends to compare with the default, beside those that always are (`ALWAYS` in
     `submissions/blend/candidates.py`, which says what `file.py:function`, one of your own, has to be)."""
     weights: Literal["per_target", "shared"] = "per_target"
-    """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread."""
+    """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread.
+    """
     seeds: Literal["averaged", "separate"] = "averaged"
     """Whether the seeds of a stage are one column, their mean, or a column each (`stage:seed`)."""
     margin: float = Field(default=2.0, ge=0)
@@ -40,14 +43,19 @@ class SubmissionsConfig(StrictModel):
     weight_trials: int = Field(default=100, ge=2)
     """Trials of Optuna on the weights themselves (candidate optuna)."""
     bootstrap: int = Field(default=1000, ge=100)
-    """Draws of the paired bootstrap; a tenth, but 100 or more, for metrics that are not sums over rows, such as AUC."""
+    """Draws of the paired bootstrap; a tenth, but 100 or more, for metrics that are not sums over rows, such
+    as AUC.
+    """
     stack: bool = True
     """Whether the stack is a candidate: small trees on what the default blend leaves."""
     postprocess: Annotated[list[Step], UniqueList] | None = None
-    """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
-    where it gains out of fold by more than `margin` standard errors. Unset: clip, of numbers. `file.py:function` is one
-    of your own (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table gets
-    its mean label there) cannot be scored: it is kept where it is named, and comes last."""
+    """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a
+    target
+    where it gains out of fold by more than `margin` standard errors. Unset: clip, of numbers.
+    `file.py:function` is one of your own (`submissions/blend/postprocess.py`). known_labels (a test row whose
+    input is in the training table gets its mean label there) cannot be scored: it is kept where it is named,
+    and comes last.
+    """
 
 
 class Config(StrictModel):
@@ -73,7 +81,11 @@ class Config(StrictModel):
     def postprocess(self) -> list[str]:
         """The post-processing steps: those of the YAML, or the usual one of numbers."""
         of_numbers = self.competition.problem_type not in CLASS_TYPES and not self.competition.scores_labels
-        return ["clip"] * of_numbers if self.submissions.postprocess is None else list(self.submissions.postprocess)
+        return (
+            ["clip"] * of_numbers
+            if self.submissions.postprocess is None
+            else list(self.submissions.postprocess)
+        )
 
     @model_validator(mode="after")
     def _submissions_fit_the_competition(self) -> Self:
@@ -84,21 +96,31 @@ class Config(StrictModel):
             blends -= {"mean_of_ranks"}
         others = [name for name in self.blends if name in CANDIDATES and name not in blends]
         steps = [step for step in own.postprocess or [] if step != "known_labels"]
-        senseless = [step for step in steps if inputs.scores_labels or not one_output or (of_classes and step in STEPS)]
+        senseless = [
+            step for step in steps if inputs.scores_labels or not one_output or (of_classes and step in STEPS)
+        ]
         what = (
-            "labels" if inputs.scores_labels else "probabilities" if one_output else "probabilities of several classes"
+            "labels"
+            if inputs.scores_labels
+            else "probabilities"
+            if one_output
+            else "probabilities of several classes"
         )
         mistakes = {
-            f"submissions names {', '.join(others)}, which is not for problem_type {inputs.problem_type} with the "
+            f"submissions names {', '.join(others)}, which is not for problem_type {inputs.problem_type} "
+            f"with the "
             f"metric {inputs.metric}; there are {', '.join(sorted(blends))}": others,
             (
-                f"submissions.postprocess: {', '.join(map(short_ref, senseless))} is not for {what}; leave it out"
+                f"submissions.postprocess: {', '.join(map(short_ref, senseless))} is not for {what}; "
+                f"leave it out"
             ): senseless,
         }
         for named in (self.blends, self.postprocess):
             labels = [short_ref(name) for name in {*named}]
             twice = sorted({each for each in labels if labels.count(each) > 1})
-            mistakes[f"submissions names {', '.join(twice)} of two files; rename one of the functions"] = twice
+            mistakes[f"submissions names {', '.join(twice)} of two files; rename one of the functions"] = (
+                twice
+            )
         if found := [words for words, holds in mistakes.items() if holds]:
             raise ValueError("\n".join(found))
         return self

@@ -38,16 +38,22 @@ def is_finite(value: float | None) -> bool:
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """Aligned text that is a Markdown table as well; a column of numbers is aligned to the right, but the first."""
+    """Aligned text that is a Markdown table as well; a column of numbers is aligned to the right, but the
+    first.
+    """
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     left = [i == 0 or not _are_numbers(column[1:]) for i, column in enumerate(columns)]
 
     def line(cells: list[str]) -> str:
-        padded = [c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(cells, widths, left, strict=True)]
+        padded = [
+            c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(cells, widths, left, strict=True)
+        ]
         return f"| {' | '.join(padded)} |"
 
-    rule = "|".join("-" * (w + 1) + ("-" if is_left else ":") for w, is_left in zip(widths, left, strict=True))
+    rule = "|".join(
+        "-" * (w + 1) + ("-" if is_left else ":") for w, is_left in zip(widths, left, strict=True)
+    )
     return "\n".join([line(header), f"|{rule}|", *(line(row) for row in rows)])
 
 

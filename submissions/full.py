@@ -47,7 +47,9 @@ def full(options: Namespace) -> int:
 
     with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables
-        folds = make_folds(competition, config.folds, tables.train, tables.test, paths)  # training rows -> fold of each
+        folds = make_folds(
+            competition, config.folds, tables.train, tables.test, paths
+        )  # training rows -> fold of each
         lines = check(config, tables, folds, here=options.executor == "local")  # all mistakes at once
         say(f"{paths.name}: checked\n{lines}")
         write_prepared(tables, paths, find_config(options.competition))

@@ -1,7 +1,7 @@
 """What a winner hands over: how to make the submission again, from the raw files, and on what it was made.
 
-Competition hosts ask winners for it: training and prediction apart, exact versions, seeds, hardware and time, all
-outside data (Kaggle, "Winning Model Documentation Guidelines"). Written into the report's folder by
+Competition hosts ask winners for it: training and prediction apart, exact versions, seeds, hardware and time,
+all outside data (Kaggle, "Winning Model Documentation Guidelines"). Written into the report's folder by
 `submissions.report`, from what the run and its jobs wrote down; nothing has to be remembered.
 """
 
@@ -32,7 +32,8 @@ def handover(run: Run) -> str:
     """The document, in Markdown."""
     choice, name, competition = run.stored[CHOICE], run.paths.name, run.config.competition
     reports = {
-        stage: [read_json(job.folder / REPORT) for job in run.plan.jobs_of_stage(stage)] for stage in run.config.stages
+        stage: [read_json(job.folder / REPORT) for job in run.plan.jobs_of_stage(stage)]
+        for stage in run.config.stages
     }
     machines = Counter(
         ", ".join(f"{name} {value}" for name, value in report.get("machine", {}).items()) or "not written down"
@@ -41,7 +42,9 @@ def handover(run: Run) -> str:
     code = user_code_files(run.stored["config"])
     files = [competition.train, competition.test, competition.sample_submission, *code]
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
-    named = name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
+    named = (
+        name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
+    )
     with suppress(UserError, OSError):  # the YAML that the user edits may be gone or wrong by now
         if load_stages(run.paths.owner.read_text(encoding="utf-8").strip()) != run.config.stages:
             named = str(display_path(run.folder / f"{name}.yaml"))  # such as after a budget
@@ -49,7 +52,9 @@ def handover(run: Run) -> str:
         run=run,
         left_out=describe_left_out(run.left_out),
         named=named,
-        score=format_with_error(choice["procedure"]["cross_fitted_score"], choice["procedure"]["standard_error"]),
+        score=format_with_error(
+            choice["procedure"]["cross_fitted_score"], choice["procedure"]["standard_error"]
+        ),
         files=[(file.name, sha256_of(file) if file.exists() else "not there any more") for file in files],
         revision=revision(),
         stages=[_stage(run, *found) for found in reports.items()],
@@ -74,5 +79,10 @@ def _outside(run: Run) -> list[str]:
             if known:
                 package = known.package and f"the package {known.package[0]}"
                 source = f"{known.hub or known.url or package}, {known.licence}"
-            lines.append(f"{name}: pretrained weights {weights} ({source}); digest {digest_of_weights(weights)}")
-    return [*lines, *(f"more training rows: {extra.file.name}" for extra in run.config.competition.extra_train)]
+            lines.append(
+                f"{name}: pretrained weights {weights} ({source}); digest {digest_of_weights(weights)}"
+            )
+    return [
+        *lines,
+        *(f"more training rows: {extra.file.name}" for extra in run.config.competition.extra_train),
+    ]

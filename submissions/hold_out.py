@@ -1,9 +1,10 @@
-"""Keep training rows out of everything, to score a finished submission on: `./run.sh full [COMPETITION] --holdout 0.2`.
+"""Keep training rows out of everything, to score a finished submission on: `./run.sh full [COMPETITION]
+--holdout 0.2`.
 
-Reads: the YAML and the raw training table.
-Writes: a competition of its own, NAME_holdout20: a YAML in configs/ of the work folder and, in its raw/ folder,
-train.csv without the rows, test.csv and sample_submission.csv of the rows, and their labels as answers.csv. All later
-steps run on that YAML, so nothing but the final scoring ever sees the labels of the rows.
+Reads: the YAML and the raw training table. Writes: a competition of its own, NAME_holdout20: a YAML in
+configs/ of the work folder and, in its raw/ folder, train.csv without the rows, test.csv and
+sample_submission.csv of the rows, and their labels as answers.csv. All later steps run on that YAML, so
+nothing but the final scoring ever sees the labels of the rows.
 """
 
 from fractions import Fraction
@@ -29,7 +30,8 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
     config = load_config(name, seed)
     if made_elsewhere := [name for name, stage in config.stages.items() if isinstance(stage, FileConfig)]:
         raise ConfigError(
-            f"--holdout trains every stage without the rows that are kept out, and {', '.join(made_elsewhere)} (kind "
+            f"--holdout trains every stage without the rows that are kept out, and "
+            f"{', '.join(made_elsewhere)} (kind "
             "file) brings predictions made elsewhere. Leave such stages out."
         )
     competition, yaml_file = config.competition, holdout_yaml(name, share)
@@ -63,9 +65,9 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
 def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     """Ids of the rows to keep out: whole folds of a division of their own, made as the YAML divides rows.
 
-    So they are to the other rows what a held-out fold is: other groups, other scaffolds, or later ones; classes have
-    like shares, of folds at random, too. Folds of the user's own cannot be made anew: the last of them are kept out, as
-    many as come nearest to the share.
+    So they are to the other rows what a held-out fold is: other groups, other scaffolds, or later ones;
+    classes have like shares, of folds at random, too. Folds of the user's own cannot be made anew: the last
+    of them are kept out, as many as come nearest to the share.
     """
     competition, folds = config.competition, config.folds
     if folds.kind not in ("column", "file"):

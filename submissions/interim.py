@@ -49,7 +49,9 @@ class InterimSubmissions:
         name = f"submission {self.n_tasks}"
         config, plan = self.current()
         arguments = (config, self.paths, plan)
-        return Task(name, submit_finished, arguments, group=SUBMISSIONS, skips_group=False, on_end=self._on_end)
+        return Task(
+            name, submit_finished, arguments, group=SUBMISSIONS, skips_group=False, on_end=self._on_end
+        )
 
     def _on_end(self, result: JobResult) -> None:
         self.is_pending = False

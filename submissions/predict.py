@@ -1,7 +1,7 @@
 """Predict new rows with the saved weights: `./run.sh predict [COMPETITION] --test F [--out F]`.
 
-Reads: the new test table, the folder of the latest run and of its jobs. Neither the YAML nor the training table.
-Writes: predictions/<key of the table>/test.parquet and submission.csv, and --out where it is given.
+Reads: the new test table, the folder of the latest run and of its jobs. Neither the YAML nor the training
+table. Writes: predictions/<key of the table>/test.parquet and submission.csv, and --out where it is given.
 """
 
 import shutil
@@ -42,7 +42,9 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     with closing(LocalExecutor(n_workers)) as executor:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
     kept = list(table[competition.id])
-    scored = load_model(run).predict(load_test_predictions(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
+    scored = load_model(run).predict(
+        load_test_predictions(config, run.plan, test_key, kept), list(table[INPUT_KEY])
+    )
     sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, kept, scored, stored["label_means"])

@@ -1,6 +1,7 @@
 """The model behind a submission: predicts new rows from the columns of predictions of the stages.
 
-A new run makes it in memory (`submissions.build_submission`); `load_model` reads it from the folder of a finished run.
+A new run makes it in memory (`submissions.build_submission`); `load_model` reads it from the folder of a
+finished run.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,8 @@ class SubmissionModel:
     candidate: predicts (n_rows, n_outputs) for columns P (n_rows, n_columns, n_outputs).
     decision: makes labels of predictions; None if the metric scores predictions.
     steps: for each target its fitted post-processing steps, in order.
-    known_labels: input (`INPUT_KEY`, its index) -> mean label or most frequent class; None if they are not used.
+    known_labels: input (`INPUT_KEY`, its index) -> mean label or most frequent class; None if they are not
+    used.
     """
 
     task: Task
@@ -64,7 +66,9 @@ def load_model(run: Run) -> SubmissionModel:
     steps = [saved_steps(choice["postprocessing"][target], code_refs) for target in run.task.targets]
     known_labels = None
     if KNOWN_LABELS in choice["files"]:
-        known_labels = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)[run.task.scored_columns]
+        known_labels = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)[
+            run.task.scored_columns
+        ]
     return SubmissionModel(
         task=run.task,
         candidate=load_candidate(run, choice["chosen"]),
@@ -79,7 +83,9 @@ def load_candidate(run: Run, name: str) -> Callable[[Array], Array]:
     run.part(STACK if name == LIGHTGBM_STACK else BLEND)  # checks its files
     names = run.stored["columns"]
     code_refs = {short_ref(blend): blend for blend in run.config.blends}
-    predictor = from_json(read_json(run.folder / fitted_file(name)), code_refs.get(name, run.config.default_blend))
+    predictor = from_json(
+        read_json(run.folder / fitted_file(name)), code_refs.get(name, run.config.default_blend)
+    )
     positions = [names.index(column) for column in jobs_by_column(run.config, run.plan)]
 
     def predict(P: Array) -> Array:

@@ -1,4 +1,5 @@
-"""A run: one configuration with its tables and finished jobs, and the folder of the files that are made of them.
+"""A run: one configuration with its tables and finished jobs, and the folder of the files that are made of
+them.
 
 Its folder, work/<name>/submissions/<run>/, holds
 
@@ -91,7 +92,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Run:
-    """One resolved configuration with its tables and jobs, all finished, and the folder of what is made of them.
+    """One resolved configuration with its tables and jobs, all finished, and the folder of what is made of
+    them.
 
     name: digest of the configuration, the tables and the keys of the jobs.
     made_from: digest of what else its files depend on: predictions, code, packages, and what is left out.
@@ -178,7 +180,8 @@ def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[Lef
     """The run of a configuration and its plan, all of its jobs finished. Reads digests, no predictions."""
     if not config.stages:
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
-    # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and user_code.
+    # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and
+    # user_code.
     settings = config.model_dump(exclude={"competition": {"answers", "kaggle"}, "folds": {"file"}})
     portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
     name = digest({"config": portable, "tables": table_digests(paths), "keys": plan.keys}, 12)
@@ -198,7 +201,9 @@ def unfinished_seeds(plan: JobPlan) -> set[tuple[str, int]]:
 
 
 def finished_part(config: Config, plan: JobPlan) -> tuple[Config, JobPlan]:
-    """The configuration and plan of the seeds of which all jobs are finished, refits included, and of their stages."""
+    """The configuration and plan of the seeds of which all jobs are finished, refits included, and of their
+    stages.
+    """
     unfinished, stages = unfinished_seeds(plan), {}
     for name, stage in config.stages.items():
         if seeds := [seed for seed in stage.seeds if (name, seed) not in unfinished]:
@@ -217,7 +222,11 @@ def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
     left_out = []
     for stage, seed in sorted(unfinished_seeds(plan)):
         jobs = [job for job in plan.jobs_of_stage(stage) if job.seed == seed]
-        ends = [results.get(job.title) or recorded_failure(job) for job in jobs if not job.has_predicted(plan.test_key)]
+        ends = [
+            results.get(job.title) or recorded_failure(job)
+            for job in jobs
+            if not job.has_predicted(plan.test_key)
+        ]
         reasons = sorted([end for end in ends if end.status != "ok"], key=lambda end: end.status != "failed")
         if reasons:
             first = reasons[0]
@@ -225,7 +234,9 @@ def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
             error = f"fold {fold}: {first.error}" if first.status == "failed" else first.error
             left_out.append(LeftOut(stage, seed, first.reason, error, first.log))
         else:
-            left_out.append(LeftOut(stage, seed, "dependency", "it has pseudo-labels of a stage that is left out"))
+            left_out.append(
+                LeftOut(stage, seed, "dependency", "it has pseudo-labels of a stage that is left out")
+            )
     return left_out
 
 
@@ -233,13 +244,20 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
     """What is left out, as a table for the terminal, and where the tracebacks are; nothing if nothing is."""
     if not left_out:
         return ""
-    lines = ["Left out:", "", format_table(LEFT_OUT_HEADER, [each.row for each in left_out]), *tracebacks(left_out)]
+    lines = [
+        "Left out:",
+        "",
+        format_table(LEFT_OUT_HEADER, [each.row for each in left_out]),
+        *tracebacks(left_out),
+    ]
     return "\n".join(lines)
 
 
 def tracebacks(left_out: Sequence[LeftOut]) -> list[str]:
     """Return a line for each traceback of what is left out."""
-    return [f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None]
+    return [
+        f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None
+    ]
 
 
 def name_of_latest(paths: Paths) -> str:
@@ -252,15 +270,20 @@ def latest_run(competition: str) -> Run:
     paths = Paths.for_competition(competition)
     if not (name := name_of_latest(paths)):
         raise DataError(
-            f"{paths.root} must hold a finished run; run ./run.sh full {competition} first, and look at the name."
+            f"{paths.root} must hold a finished run; run ./run.sh full {competition} first, and look at "
+            f"the name."
         )
     folder = paths.run(name)
     stored = read_manifest(folder)
     config = validate(Config, stored["config"], folder / MANIFEST)
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
     jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
-    made = JobPlan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths)
-    left_out = [LeftOut(**{**each, "log": each["log"] and Path(each["log"])}) for each in stored.get("left_out", [])]
+    made = JobPlan(
+        jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths
+    )
+    left_out = [
+        LeftOut(**{**each, "log": each["log"] and Path(each["log"])}) for each in stored.get("left_out", [])
+    ]
     return Run(stored["run"], stored["made_from"], folder, config, paths, made, left_out)
 
 
@@ -271,7 +294,9 @@ def candidates_in(stored: dict[str, Any]) -> dict[str, Any]:
 
 def by_complexity(candidates: dict[str, Any]) -> dict[str, Any]:
     """The same candidates, from simple to complex."""
-    return {name: candidates[name] for name in dict.fromkeys([*CANDIDATES, *candidates]) if name in candidates}
+    return {
+        name: candidates[name] for name in dict.fromkeys([*CANDIDATES, *candidates]) if name in candidates
+    }
 
 
 def fitted_file(name: str) -> str:
@@ -285,9 +310,11 @@ def cross_fitted_file(name: str, labels: bool = False) -> str:
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
-    """What a finished run has had scored of each training row (index: its id), as `cross_fitted.csv` holds it.
+    """What a finished run has had scored of each training row (index: its id), as `cross_fitted.csv` holds
+    it.
 
-    No rows where it scored labels and `task` scores predictions, or the other way round, or had other classes.
+    No rows where it scored labels and `task` scores predictions, or the other way round, or had other
+    classes.
     """
     stored = read_manifest(folder, CHOICE)
     is_same = stored[CHOICE].get("decides", False) == task.scores_labels
@@ -297,23 +324,30 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
 
 
 def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
-    """The content of a run's run.json; a DataError if one of `steps` is not in it, or a file of it is not as it was."""
+    """The content of a run's run.json; a DataError if one of `steps` is not in it, or a file of it is not as
+    it was.
+    """
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
     if "made_from" not in stored:
-        raise DataError(f"{folder} was made by an earlier version of this code; run ./run.sh full for one of today's.")
+        raise DataError(
+            f"{folder} was made by an earlier version of this code; run ./run.sh full for one of today's."
+        )
     for step in steps:
         if step not in stored:
             raise DataError(f"{folder} is not finished: the step {step} has not run. Run ./run.sh full.")
         for name, known in stored[step]["files"].items():
             if not (folder / name).is_file() or sha256_of(folder / name) != known:
                 raise DataError(
-                    f"{folder} is not as the run wrote it; changed or gone: {name}. Run ./run.sh full to make it again."
+                    f"{folder} is not as the run wrote it; changed or gone: {name}. Run ./run.sh full to "
+                    f"make it again."
                 )
     return stored
 
 
 def user_code_of(config: Config) -> list[list[str]]:
-    """Name and digest of each file of the user's code that the settings name, and of the modules that it imports."""
+    """Name and digest of each file of the user's code that the settings name, and of the modules that it
+    imports.
+    """
     files = user_code_files(config.model_dump())
     return sorted([file.name, sha256_of(file) if file.exists() else "gone"] for file in files)
 
@@ -321,7 +355,9 @@ def user_code_of(config: Config) -> list[list[str]]:
 def require_same_code(config: Config, stored: dict[str, Any]) -> None:
     """A DataError if the user's code that the settings name has changed since the run wrote `stored`."""
     if changed := [found[0] for found in user_code_of(config) if found not in stored["user_code"]]:
-        raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again.")
+        raise DataError(
+            f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again."
+        )
 
 
 def table_digests(paths: Paths) -> dict[str, str]:
@@ -338,7 +374,9 @@ def _digests(job: Job, test_key: str) -> list[str]:
     """Name of a finished job and the digests of its predictions, which have to be as it wrote them."""
     test = job.test_file(test_key)
     if not job.has_predicted(test_key):
-        raise DataError(f"{job.folder} is not finished, or has not predicted the test table. Run ./run.sh train.")
+        raise DataError(
+            f"{job.folder} is not finished, or has not predicted the test table. Run ./run.sh train."
+        )
     if job.fold == REFIT_FOLD:
         return [job.name, sha256_of(test)]
     known = read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]

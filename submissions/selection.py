@@ -61,8 +61,8 @@ class Selection:
     chosen, chosen_blend: of all candidates, and without the stack.
     same_as_default: candidates that predict what the default predicts, which are not chosen.
     steps: post-processing of the chosen candidate.
-    cross_fitted: what the metric scores of the training rows, (n_rows, n_scored); each fold is predicted by what was
-        chosen and fitted without it.
+    cross_fitted: what the metric scores of the training rows, (n_rows, n_scored); each fold is predicted by
+        what was chosen and fitted without it.
     chosen_without_fold: the candidate chosen without each fold.
     """
 
@@ -107,14 +107,19 @@ def candidates_of(run: Run, m: BlendData) -> list[str]:
     if not m.has_probabilities:
         always = [*ALWAYS_REGRESSION, *([] if m.convex_objective else ["optuna"])]
     else:
-        always = [*ALWAYS_CLASSES, *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.outputs_per_target == 1)]
+        always = [
+            *ALWAYS_CLASSES,
+            *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.outputs_per_target == 1),
+        ]
     return list(dict.fromkeys([*always, *run.config.blends]))
 
 
 def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
     """All blends and, unless the YAML excludes it, the stack on the default blend, from simple to complex."""
     data = blend_data(run, run.columns.oof)
-    predictions = {short_ref(blend): cross_fit(get_candidate(blend), data) for blend in candidates_of(run, data)}
+    predictions = {
+        short_ref(blend): cross_fit(get_candidate(blend), data) for blend in candidates_of(run, data)
+    }
     if run.config.submissions.stack:
         stack = cross_fit(StackCandidate(get_candidate(run.config.default_blend)), data)
         predictions[LIGHTGBM_STACK] = _without_untried_corrections(rule, stack, predictions[rule.default])
@@ -124,8 +129,12 @@ def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
     }
 
 
-def _without_untried_corrections(rule: SelectionRule, stack: CrossFitted, default: CrossFitted) -> CrossFitted:
-    """The stack with corrections of those outputs only in which it corrects a held-out row: others have no score."""
+def _without_untried_corrections(
+    rule: SelectionRule, stack: CrossFitted, default: CrossFitted
+) -> CrossFitted:
+    """The stack with corrections of those outputs only in which it corrects a held-out row: others have no
+    score.
+    """
     is_tried = (stack.cross_fitted != default.cross_fitted)[rule.has_fold].any(axis=0)
     in_sample = np.where(is_tried, stack.in_sample, default.in_sample)
     return replace(stack, in_sample=in_sample, fitted=stack.fitted.only(is_tried))
@@ -158,11 +167,13 @@ def select(run: Run, rule: SelectionRule) -> Selection:
 def cross_fit_procedure(
     rule: SelectionRule, predictions: dict[str, CrossFitted], steps: list[str]
 ) -> tuple[Array, list[str]]:
-    """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each fold.
+    """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each
+    fold.
 
-    For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, each
-    predicted without its fold and fold k. The chosen candidate, refitted without fold k, predicts fold k. If the metric
-    scores labels, a decision that was fitted on the other folds has made them. Rows with fold -1 are NaN.
+    For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other
+    folds, each predicted without its fold and fold k. The chosen candidate, refitted without fold k, predicts
+    fold k. If the metric scores labels, a decision that was fitted on the other folds has made them. Rows
+    with fold -1 are NaN.
     """
     y_pred = np.full(predictions[rule.default].in_sample.shape, np.nan)
     chosen_without_fold = []
@@ -197,7 +208,8 @@ def known_labels(run: Run) -> pd.DataFrame:
 
 
 def leave_one_stage_out(run: Run, rule: SelectionRule, default: Array) -> dict[str, dict[str, float]]:
-    """Cross-fitted score of the default blend refitted without each stage, and its paired difference to the whole.
+    """Cross-fitted score of the default blend refitted without each stage, and its paired difference to the
+    whole.
 
     `default`, (n_rows, n_scored), is what the metric scores of the default blend of all stages.
     """
@@ -212,14 +224,18 @@ def leave_one_stage_out(run: Run, rule: SelectionRule, default: Array) -> dict[s
 
 
 def compare_to_best_stage(rule: SelectionRule, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:
-    """Paired difference of the submission to the stage with the best score on these rows, which favours it a little."""
+    """Paired difference of the submission to the stage with the best score on these rows, which favours it a
+    little.
+    """
     scores = {stage: rule.score(stage_pred) for stage, stage_pred in stages.items()}
     best = max(scores, key=lambda stage: np.nan_to_num(rule.gain(scores[stage]), nan=-np.inf))
     return {"cv_score": scores[best], **_against(rule, y_pred, best, stages[best])}
 
 
 def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dict[str, Any] | None:
-    """Paired difference to the latest run before this one, on the rows of both; None if there are none to compare."""
+    """Paired difference to the latest run before this one, on the rows of both; None if there are none to
+    compare.
+    """
     name = name_of_latest(run.paths)
     if name in ("", run.name):
         return None

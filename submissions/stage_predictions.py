@@ -28,7 +28,8 @@ class StagePredictions:
     folds, groups: (n_rows,); rows of one group share a fold by construction.
     test: (n_test_rows, n_columns, n_outputs).
     test_inputs: of the test rows, equal where the whole input is the same.
-    label_means: (n_outputs,), or shares of classes, of the competition's own training rows: for rows that were dropped.
+    label_means: (n_outputs,), or shares of classes, of the competition's own training rows: for rows that
+    were dropped.
     """
 
     stage_of: dict[str, str]
@@ -83,12 +84,16 @@ def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
         test_ids=test_ids,
         test=load_test_predictions(config, plan, plan.test_key, test_ids),
         test_inputs=list(test[INPUT_KEY]),
-        label_means=np.nanmean(task.one_hot(without_extra_rows(train)[task.targets].to_numpy()), axis=0).tolist(),
+        label_means=np.nanmean(
+            task.one_hot(without_extra_rows(train)[task.targets].to_numpy()), axis=0
+        ).tolist(),
     )
 
 
 def load_test_predictions(config: Config, plan: JobPlan, test_key: str, ids: list[str]) -> Array:
-    """Predictions of all columns for a test table that the jobs have predicted, (n_rows, n_columns, n_outputs)."""
+    """Predictions of all columns for a test table that the jobs have predicted, (n_rows, n_columns,
+    n_outputs).
+    """
     outputs, jobs = build_task(config.competition).outputs, jobs_by_column(config, plan)
     return np.stack([stage_test(part, test_key, ids, outputs) for part in jobs.values()], axis=1)
 

@@ -16,21 +16,30 @@ DIGITS = 7
 
 
 def write_submission(
-    path: Path, sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], scored: Array, means: list[float]
+    path: Path,
+    sample: pd.DataFrame,
+    id_column: str,
+    task: Task,
+    ids: list[str],
+    scored: Array,
+    means: list[float],
 ) -> int:
-    """Write a submission with the columns, ids and order of the prepared sample; no file is left that does not fit.
+    """Write a submission with the columns, ids and order of the prepared sample; no file is left that does
+    not fit.
 
     Args:
-        ids: of the rows of `scored`, (n_rows, n_scored) labels or predictions (`Task.scored_columns`), each in the
-            sample.
-        means: of the labels, or shares of classes, (n_outputs,): for rows of the sample that are not among `ids`, test
-            rows that were dropped; the commonest class where labels are scored.
+        ids: of the rows of `scored`, (n_rows, n_scored) labels or predictions (`Task.scored_columns`), each
+            in the sample.
+        means: of the labels, or shares of classes, (n_outputs,): for rows of the sample that are not among
+            `ids`, test rows that were dropped; the commonest class where labels are scored.
 
     Returns:
         How many rows were filled.
     """
     filling = np.array([means])
-    values = np.vstack([scored.reshape(len(ids), -1), task.default_labels(filling) if task.scores_labels else filling])
+    values = np.vstack(
+        [scored.reshape(len(ids), -1), task.default_labels(filling) if task.scores_labels else filling]
+    )
     places = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, where there is none
     table = to_sample(task, values[places])
     numbers = table.select_dtypes("float")
@@ -47,19 +56,23 @@ def write_submission(
 
 
 def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Task) -> None:
-    """Read a file as a judge would; a SubmissionError where it does not fit the sample, or has a cell that is not what
-    the metric asks for: a finite number, a probability, or names of classes."""
+    """Read a file as a judge would; a SubmissionError where it does not fit the sample, or has a cell that is
+    not what
+    the metric asks for: a finite number, a probability, or names of classes.
+    """
     table = read_text_table(path)
     if list(table.columns) != list(sample.columns):
         raise SubmissionError(
-            f"{path} must have the columns {', '.join(sample.columns)} in this order; found {', '.join(table.columns)}."
+            f"{path} must have the columns {', '.join(sample.columns)} in this order; found "
+            f"{', '.join(table.columns)}."
         )
     found, expected = list(table[id_column]), list(sample[id_column])
     if found != expected:
         lacking, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
         raise SubmissionError(
             f"{path} must have the ids of the sample in its order, each once; it has {len(found)} rows for "
-            f"{len(expected)} ids, lacks {len(lacking)} {lacking[:3]} and has {len(extra)} others {extra[:3]}."
+            f"{len(expected)} ids, lacks {len(lacking)} {lacking[:3]} and has {len(extra)} others "
+            f"{extra[:3]}."
         )
     for name in task.columns_in_sample:
         what, good = _asked(table[name], task)

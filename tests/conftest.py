@@ -29,7 +29,9 @@ def _products_go_to_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def mixed_tables(n_train: int = 60, n_test: int = 20) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Real molecules with made-up text, a number with gaps and a category; two targets, one with missing labels."""
+    """Real molecules with made-up text, a number with gaps and a category; two targets, one with missing
+    labels.
+    """
     rng = np.random.default_rng(0)
     molecules = pd.read_csv(SMOKE / "train.csv").iloc[: n_train + n_test]
     n = len(molecules)

@@ -1,9 +1,11 @@
-"""A stand-in for Kaggle on this machine that speaks the protocol of its client (kaggle 2.2.4, kagglesdk 0.1.37).
+"""A stand-in for Kaggle on this machine that speaks the protocol of its client (kaggle 2.2.4, kagglesdk
+0.1.37).
 
-The client takes this server for the proxy to http://localhost. As the real platform, it asks for credentials, takes a
-submission only for a file that arrived whole, and counts what is spent. A fault, such as ("CreateSubmission", "cut
-after"), is used once, by the first request whose path it is found in. Its answer is `cut` (the connection is closed at
-once), `cut after` (closed after the work was done), or a status with a body, (500, {...}).
+The client takes this server for the proxy to http://localhost. As the real platform, it asks for credentials,
+takes a submission only for a file that arrived whole, and counts what is spent. A fault, such as
+("CreateSubmission", "cut after"), is used once, by the first request whose path it is found in. Its answer is
+`cut` (the connection is closed at once), `cut after` (closed after the work was done), or a status with a
+body, (500, {...}).
 """
 
 import base64
@@ -41,7 +43,9 @@ class KaggleServer(ThreadingHTTPServer):
         self.uploads: dict[str, dict[str, Any]] = {}
         self.faults: list[tuple[Any, ...]] = []
         self.requests: list[tuple[str, Any]] = []  # path and content of every one, in order
-        self.scores: tuple[float, ...] = ()  # public and perhaps private, that every submission gets by itself
+        self.scores: tuple[
+            float, ...
+        ] = ()  # public and perhaps private, that every submission gets by itself
         self.lag = 0  # looks at a data set after which a new version becomes the current one
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -53,7 +57,9 @@ class KaggleServer(ThreadingHTTPServer):
     def connect(self, home: Path, patch: pytest.MonkeyPatch) -> None:
         """Lead the client here, which reads some of the variables only when it is imported."""
         proxy = f"http://127.0.0.1:{self.server_port}"
-        empty = dict.fromkeys(("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY"), "")
+        empty = dict.fromkeys(
+            ("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY"), ""
+        )
         variables = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "HOME": str(home)}
         for name, value in {**empty, **variables, "KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}.items():
             patch.setenv(name, value)
@@ -129,7 +135,9 @@ class KaggleServer(ThreadingHTTPServer):
 
     def CreateDatasetVersion(self, asked: dict[str, Any]) -> Any:
         body = asked["body"]
-        return self.version(f"{asked['ownerSlug']}/{asked['datasetSlug']}", body, body.get("versionNotes", ""))
+        return self.version(
+            f"{asked['ownerSlug']}/{asked['datasetSlug']}", body, body.get("versionNotes", "")
+        )
 
     def StartBlobUpload(self, asked: dict[str, Any]) -> Any:
         token = f"blob-{len(self.uploads)}"
@@ -146,7 +154,12 @@ class KaggleServer(ThreadingHTTPServer):
         if len(self.submissions) >= self.competitions[asked["competitionName"]]["limit"]:
             raise Refused(400, "Submission not allowed: your team has used its daily submissions.")
         ref = 1000 + len(self.submissions)
-        one = {"ref": ref, "fileName": name, "description": asked.get("submissionDescription", ""), "status": "PENDING"}
+        one = {
+            "ref": ref,
+            "fileName": name,
+            "description": asked.get("submissionDescription", ""),
+            "status": "PENDING",
+        }
         one |= {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}7Z", "publicScore": "", "privateScore": ""}
         self.submissions.append(one | {"content": content, "totalBytes": len(content)})
         return {"message": f"Successfully submitted to {asked['competitionName']}", "ref": ref}
@@ -207,7 +220,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, body: Any) -> None:
         redirect = isinstance(body, str) and status == 200
-        data = b"" if redirect else body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
+        data = (
+            b"" if redirect else body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
+        )
         self.send_response(302 if redirect else status)
         if redirect:
             self.send_header("Location", body)

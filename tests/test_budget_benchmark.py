@@ -26,7 +26,9 @@ def rows_of(errors_after: list[float]) -> pd.DataFrame:
         ([0.9, 1.2], "missed"),  # within its standard error, and worse by more than 2 %
     ],
 )
-def test_a_change_passes_up_to_one_standard_error_and_two_per_cent(errors_after: list[float], verdict: str) -> None:
+def test_a_change_passes_up_to_one_standard_error_and_two_per_cent(
+    errors_after: list[float], verdict: str
+) -> None:
     assert table_of_checkouts(rows_of(errors_after)).endswith(verdict)
 
 
@@ -38,6 +40,9 @@ def test_a_set_that_only_one_checkout_has_finished_is_not_compared() -> None:
 
 
 def test_the_share_is_the_first_percentage_of_the_line_about_the_workers() -> None:
-    log = "done 99%\nTime of the workers: 61% columns with a weight of at least 0.02, and caches, 10% other columns."
+    log = (
+        "done 99%\nTime of the workers: 61% columns with a weight of at least 0.02, and caches, 10% "
+        "other columns."
+    )
     assert weighted_share(log) == 0.61
     assert np.isnan(weighted_share("The budget of 1 min is over"))

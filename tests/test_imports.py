@@ -13,7 +13,9 @@ from competition.paths import PROJECT
 ROOMS = ["competition", "folds", "models", "submissions", "studies"]
 MODELS = ["models.inputs", "models.training", "models.stages", "models.jobs"]
 STAGES = {"unimol", "unimol2", "gnn", "bert", "lightgbm", "catboost", "sklearn", "file", "custom"}
-FILES = sorted(file for room in ROOMS for file in (PROJECT / room).rglob("*.py") if file.parent.name != "configs")
+FILES = sorted(
+    file for room in ROOMS for file in (PROJECT / room).rglob("*.py") if file.parent.name != "configs"
+)
 
 
 def module_of(file: Path) -> str:
@@ -38,7 +40,9 @@ def below(name: str, package: str) -> bool:
     return f"{name}.".startswith(f"{package}.")
 
 
-@pytest.mark.parametrize("rooms", [[*ROOMS, "tests", "benchmarks"], MODELS], ids=["rooms", "folders of models"])
+@pytest.mark.parametrize(
+    "rooms", [[*ROOMS, "tests", "benchmarks"], MODELS], ids=["rooms", "folders of models"]
+)
 def test_a_room_imports_only_rooms_to_its_left(rooms: list[str]) -> None:
     for module, names in IMPORTS.items():
         for i, room in enumerate(rooms):
@@ -54,7 +58,9 @@ def test_stages_do_not_import_each_other() -> None:
 
 def test_no_imports_go_in_a_circle() -> None:
     try:
-        TopologicalSorter({name: names & IMPORTS.keys() - {name} for name, names in IMPORTS.items()}).prepare()
+        TopologicalSorter(
+            {name: names & IMPORTS.keys() - {name} for name, names in IMPORTS.items()}
+        ).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 

@@ -1,4 +1,6 @@
-"""The whole path as a user types it: `./run.sh smoke`, again, killed, in a given time, and on a new test table."""
+"""The whole path as a user types it: `./run.sh smoke`, again, killed, in a given time, and on a new test
+table.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ RUN = str(PROJECT / "run.sh")
 DATA = PROJECT / "competition" / "data" / "smoke"
 FAILING = PROJECT / "tests" / "models" / "jobs" / "failing_stage.py"
 CHECK_SECONDS = 25.0
-"""Seconds after which checking the tables has ended on a busy machine; a budget below that is over by then."""
+"""Seconds after which checking the tables has ended on a busy machine; a budget below that is over by then.
+"""
 STAGES = """
 stages:
   lightgbm: {kind: lightgbm, n_bits: 64, max_trees: 20}
@@ -30,7 +33,9 @@ submissions: {bootstrap: 100, trials: 4}
 """
 
 
-def run(work: Path, *arguments: str, cwd: Path | None = None, status: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    work: Path, *arguments: str, cwd: Path | None = None, status: int = 0
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [RUN, *arguments], env=environment(work), cwd=cwd, capture_output=True, text=True, check=False
     )
@@ -101,7 +106,9 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
     said = run(work, *in_time).stdout
     assert time.monotonic() - before < 90
     assert "stage gnn  4 of 4 epochs, about " in said
-    written = [said.index(text) for text in ("submission of lightgbm: ", "## Candidates", "Time of the workers: ")]
+    written = [
+        said.index(text) for text in ("submission of lightgbm: ", "## Candidates", "Time of the workers: ")
+    ]
     assert written == sorted(written)
     final = submission(work).parent / "smoke.yaml"
     assert [path.name for path in work.glob("smoke/submissions/*/")] == [final.parent.name]
@@ -134,7 +141,9 @@ def processes_in(work: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", sorted(random.Random(0).sample(range(4, 90), 20)))
-def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(seconds: int, tmp_path: Path) -> None:
+def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(
+    seconds: int, tmp_path: Path
+) -> None:
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
     hangs = f"  hangs: {{kind: custom, code: '{FAILING}:Failing', settings: {{how: hangs, fold: 0}}}}\n"
     path.write_text(path.read_text().replace("  gnn:", f"{hangs}  gnn:"))
@@ -175,7 +184,8 @@ MOMENTS = [(i + random.Random(f"moment {i}").random()) / 10 for i in range(10)]
 
 
 @pytest.mark.parametrize(
-    "share", [pytest.param(share, marks=[] if i in (3, 8) else pytest.mark.slow) for i, share in enumerate(MOMENTS)]
+    "share",
+    [pytest.param(share, marks=[] if i in (3, 8) else pytest.mark.slow) for i, share in enumerate(MOMENTS)],
 )
 def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
     small: tuple[Path, Path], tmp_path: Path, share: float
@@ -195,7 +205,11 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "hows", [["raises", "unpicklable", "killed"], pytest.param(["hangs", "segfault", "exits"], marks=pytest.mark.slow)]
+    "hows",
+    [
+        ["raises", "unpicklable", "killed"],
+        pytest.param(["hangs", "segfault", "exits"], marks=pytest.mark.slow),
+    ],
 )
 def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submission(
     hows: list[str], small: tuple[Path, Path], tmp_path: Path
@@ -213,7 +227,9 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     last = [line for line in end if line.startswith("| ")][1:]
     assert [line.split("|")[1].strip() for line in last] == sorted(hows)
     reasons = {"killed": "killed", "segfault": "killed", "hangs": "timeout"}
-    assert [line.split("|")[3].strip() for line in last] == [reasons.get(how, "error") for how in sorted(hows)]
+    assert [line.split("|")[3].strip() for line in last] == [
+        reasons.get(how, "error") for how in sorted(hows)
+    ]
     with_traceback = [line.split()[2] for line in end if line.startswith("traceback of ")]
     assert with_traceback == [f"{how}:" for how in sorted(hows) if how in ("raises", "unpicklable")]
     report = (work / "smoke" / "report" / "report.md").read_text()
@@ -228,7 +244,9 @@ def test_mistakes_in_the_yaml_end_the_run_in_seconds_and_leave_products_whole(
     small: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path = small_competition(tmp_path / "own")
-    path.write_text(path.read_text().replace("epochs: 4", "epochs: many").replace("metric: r2", "metric: rsquared"))
+    path.write_text(
+        path.read_text().replace("epochs: 4", "epochs: many").replace("metric: r2", "metric: rsquared")
+    )
     before = submission(small[1]).read_bytes()
     done = run(small[1], "full", str(path), status=2)
     assert "stages.gnn.epochs: Input should be a valid integer" in done.stderr

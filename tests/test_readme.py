@@ -41,7 +41,10 @@ def test_every_file_that_is_named_exists(page: str) -> None:
     code_spans = re.findall(rf"`((?:{packages})/[\w./]+\.(?:py|yaml|md))`", text)
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
     assert code_spans or links
-    for file in [*(PROJECT / name for name in code_spans), *((PROJECT / page).parent / link for link in links)]:
+    for file in [
+        *(PROJECT / name for name in code_spans),
+        *((PROJECT / page).parent / link for link in links),
+    ]:
         assert file.exists(), file
 
 
@@ -68,7 +71,9 @@ def test_all_metrics_and_schedules_are_listed() -> None:
 
 
 def step_of(module: str, path: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", module, str(path)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", module, str(path)], capture_output=True, text=True, check=False
+    )
 
 
 def test_the_stage_of_ones_own_is_checked_trained_and_blended(tmp_path: Path) -> None:

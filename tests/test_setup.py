@@ -1,4 +1,6 @@
-"""`setup.sh` on a machine without an environment of its own: requirements are installed once, and when they change."""
+"""`setup.sh` on a machine without an environment of its own: requirements are installed once, and when they
+change.
+"""
 
 import os
 import shutil
@@ -33,16 +35,22 @@ def fake_project(folder: Path) -> Path:
 
 
 def start_setup(folder: Path, *more: str) -> subprocess.Popen[bytes]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")
+    }
     line = f'set -euo pipefail; here={folder}; . "$here/setup.sh"; setup {" ".join(more)}'
-    return subprocess.Popen(["bash", "-c", line], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        ["bash", "-c", line], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def test_requirements_are_installed_once_and_again_when_they_change(tmp_path: Path) -> None:
     venv = fake_project(tmp_path)
 
     def installed(base: str, *more: str) -> int:
-        """How often pip was called, once with requirements.txt and once with the weights where all is installed."""
+        """How often pip was called, once with requirements.txt and once with the weights where all is
+        installed.
+        """
         (tmp_path / "requirements.txt").write_text(base)
         log = venv / "log"
         log.unlink(missing_ok=True)
@@ -62,7 +70,9 @@ def test_requirements_are_installed_once_and_again_when_they_change(tmp_path: Pa
     assert installed("a==1\n") == 2
 
 
-def test_of_two_installations_at_once_one_waits_and_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
+def test_of_two_installations_at_once_one_waits_and_none_waits_for_one_that_was_killed(
+    tmp_path: Path,
+) -> None:
     venv = fake_project(tmp_path)
     (venv / "pause").write_text("0.5")
     both = [start_setup(tmp_path), start_setup(tmp_path)]

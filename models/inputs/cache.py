@@ -56,7 +56,9 @@ class Cache:
         """Folder of the shards of these settings."""
         function = getattr(self.compute, "func", self.compute)  # func: `compute` may be a functools.partial
         code = code_digest_of(Path(function.__code__.co_filename))
-        return self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__, 'code': code})}"
+        return (
+            self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__, 'code': code})}"
+        )
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Return the distinct keys that are not in the cache, sorted."""
@@ -134,4 +136,6 @@ def _open(shard: Path) -> Iterator[Any]:
         with np.load(shard) as arrays:
             yield arrays
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise DataError(f"{shard} is a damaged file of the cache ({error}); delete it and run again.") from error
+        raise DataError(
+            f"{shard} is a damaged file of the cache ({error}); delete it and run again."
+        ) from error

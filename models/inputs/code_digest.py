@@ -27,7 +27,9 @@ def code_digest_of(*files: Path) -> str:
     return _digest(_with_imports(list(files)))
 
 
-def stage_code_digests(stage_file: Path, shared: Iterable[Path], without_imports: Iterable[Path]) -> tuple[str, str]:
+def stage_code_digests(
+    stage_file: Path, shared: Iterable[Path], without_imports: Iterable[Path]
+) -> tuple[str, str]:
     """Return the digest of the module of a stage, and the digest of all other code that its result
     depends on.
 
@@ -61,7 +63,9 @@ def _with_imports(files: list[Path]) -> dict[Path, str]:
         try:
             code[path], imports = _parse(path.read_text(encoding="utf-8"))
         except (OSError, SyntaxError) as error:
-            raise ConfigError(f"{path} cannot be read as Python: {error}. Correct the file, or its path.") from None
+            raise ConfigError(
+                f"{path} cannot be read as Python: {error}. Correct the file, or its path."
+            ) from None
         if path in files or path.is_relative_to(PROJECT / "models"):
             queue += [PROJECT / name for name in imports if Path(name).stem not in NOT_DIGESTED]
     return code
@@ -79,6 +83,8 @@ def _parse(text: str) -> tuple[str, list[str]]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
             module = node.module.replace(".", "/")
             imports += [f"{module}.py", *(f"{module}/{alias.name}.py" for alias in node.names)]
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
             node.body = node.body[1:]
     return ast.dump(tree), imports

@@ -92,7 +92,8 @@ def _are_unit_ends(stars: list[Chem.Atom]) -> bool:
     for star in stars:
         bonds += [(star, bond) for bond in star.GetBonds()]
     return len(stars) == len(bonds) == 2 and all(
-        bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum() for star, bond in bonds
+        bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum()
+        for star, bond in bonds
     )
 
 

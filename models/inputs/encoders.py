@@ -29,7 +29,9 @@ def pretrained(config: EncoderFeature | BertConfig, rate: float) -> tuple[Any, T
     assert config.weights is not None
     files = find_weights(config.weights)
     if "config.json" not in files:
-        raise ConfigError(f"weights {config.weights!r} must contain config.json, got only {', '.join(files)}.")
+        raise ConfigError(
+            f"weights {config.weights!r} must contain config.json, got only {', '.join(files)}."
+        )
     folder = files["config.json"].parent
     encoder = load_encoder(folder, config.weights, rate)
     if reads_atoms(config):
@@ -63,7 +65,9 @@ def load_encoder(folder: Path, name: str, rate: float) -> Any:
     """
     try:
         # Configurations from before transformers 3, such as that for rxnfp, have no model_type.
-        config = transformers.AutoConfig.for_model(**{"model_type": "bert", **read_json(folder / "config.json")})
+        config = transformers.AutoConfig.for_model(
+            **{"model_type": "bert", **read_json(folder / "config.json")}
+        )
         set_config_rates(config, rate)
         # dtype: the default of transformers 5 is the type in the checkpoint.
         # weights_only: a .bin is read without running code.

@@ -66,7 +66,11 @@ def fit_encoders(train: Dataset, config: StageConfig, context: Context, folder: 
         counts = np.concatenate(pooled)[:, -3:].astype(np.int64)
         n_tokens, n_unknown, n_cut = counts.sum(axis=0)
         notes += template.notes(
-            encoder, unknown_share=n_unknown / n_tokens, n_cut=n_cut, n_texts=len(train), longest=counts[:, 0].max()
+            encoder,
+            unknown_share=n_unknown / n_tokens,
+            n_cut=n_cut,
+            n_texts=len(train),
+            longest=counts[:, 0].max(),
         )
     if notes:
         write_notes(folder, notes)
@@ -121,7 +125,10 @@ def fit_tfidf(train: Dataset, max_features: int, context: Context) -> dict[str, 
                 f"the text column {name!r} has no word that two training rows of a fold share; "
                 "remove it from competition.text, or the stage from stages."
             ) from None
-        fitted[name] = {"vocabulary": vectorizer.get_feature_names_out().tolist(), "idf": vectorizer.idf_.tolist()}
+        fitted[name] = {
+            "vocabulary": vectorizer.get_feature_names_out().tolist(),
+            "idf": vectorizer.idf_.tolist(),
+        }
     return fitted
 
 

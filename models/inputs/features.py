@@ -65,7 +65,10 @@ def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cac
     for kind in kinds:
         names += MAPLIGHT if kind == "maplight" else (kind,)
     settings = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
-    return [Cache(root, name, settings.get(name, {}), partial(_compute, name, n_bits)) for name in dict.fromkeys(names)]
+    return [
+        Cache(root, name, settings.get(name, {}), partial(_compute, name, n_bits))
+        for name in dict.fromkeys(names)
+    ]
 
 
 def stage_features(config: StageConfig, context: Context) -> list[Cache]:
@@ -75,7 +78,9 @@ def stage_features(config: StageConfig, context: Context) -> list[Cache]:
     """
     kinds = getattr(config, "features", None) or getattr(config, "molecule_features", [])
     n_bits = getattr(config, "n_bits", NEURAL_BITS)
-    graphs = [encoder_cache(encoder, context.cache) for encoder in config.encoders if reads_graphs(encoder.weights)]
+    graphs = [
+        encoder_cache(encoder, context.cache) for encoder in config.encoders if reads_graphs(encoder.weights)
+    ]
     features = molecule_features([kind for kind in kinds if isinstance(kind, str)], n_bits, context.cache)
     return [*features, *graphs] if context.smiles else []
 

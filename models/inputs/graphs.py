@@ -50,7 +50,9 @@ class Messages(BondMessagePassing):
             if self.undirected:
                 H = (H + H[graph.rev_edge_index]) / 2
             H = self.update(self.message(H, graph), initial)
-        return self.finalize(embedding_bag(graph.into, H.float(), graph.into_starts, mode="sum"), graph.V, None)
+        return self.finalize(
+            embedding_bag(graph.into, H.float(), graph.into_starts, mode="sum"), graph.V, None
+        )
 
 
 def graph_of(smiles: str) -> Any:

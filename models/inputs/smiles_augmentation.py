@@ -46,7 +46,9 @@ def randomize_smiles(smiles: str, row: str, augmentation: int, seed: int, order_
         if None in molecules:
             return smiles
         if not order_only:
-            components = [Chem.MolToRandomSmilesVect(mol, 1, generator.getrandbits(31))[0] for mol in molecules]
+            components = [
+                Chem.MolToRandomSmilesVect(mol, 1, generator.getrandbits(31))[0] for mol in molecules
+            ]
         generator.shuffle(components)
         sides.append(".".join(components))
     return ">".join(sides)

@@ -15,7 +15,9 @@ from models.neural_config import ConformerConfig
 from models.stage import Context
 
 
-def shared_caches(config: StageConfig, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
+def shared_caches(
+    config: StageConfig, context: Context, tables: Sequence[Dataset]
+) -> list[tuple[Cache, list[str]]]:
     """Return the caches that the jobs of a stage read, each with the keys that it needs for the
     rows of `tables`.
 

@@ -44,7 +44,10 @@ class Template:
         return set(self.columns) <= self.smiles and 1 <= joined.count(">") <= 2 and not joined.strip(".>")
 
     def texts(
-        self, inputs: pd.DataFrame, separator: str, randomize: Callable[[str, str], str] = lambda smiles, row: smiles
+        self,
+        inputs: pd.DataFrame,
+        separator: str,
+        randomize: Callable[[str, str], str] = lambda smiles, row: smiles,
     ) -> list[str]:
         """Return one text per row.
 
@@ -56,7 +59,9 @@ class Template:
                 separately, since the order of columns may have a meaning (a solute, its solvent).
         """
         randomized_columns = set() if self.is_reaction else self.smiles
-        *literals, end = (re.sub(r"\s*\[SEP\]\s*", lambda match: separator, literal) for literal in self.literals)
+        *literals, end = (
+            re.sub(r"\s*\[SEP\]\s*", lambda match: separator, literal) for literal in self.literals
+        )
         texts = []
         for values in inputs[self.columns].astype(str).itertuples(index=False, name=None):
             text = ""
@@ -138,9 +143,13 @@ def _parse_template(
     literals = pieces[::2]
     columns = pieces[1::2]
     if not columns or {*"{}"} & {*"".join(literals)}:
-        raise ConfigError(f"a template names columns in braces, as in {{a}} [SEP] {{b}}; got {stage.template!r}")
+        raise ConfigError(
+            f"a template names columns in braces, as in {{a}} [SEP] {{b}}; got {stage.template!r}"
+        )
     if stage.columns and set(stage.columns) != set(columns):
-        raise ConfigError(f"columns must be the columns of the template ({', '.join(columns)}), or be removed")
+        raise ConfigError(
+            f"columns must be the columns of the template ({', '.join(columns)}), or be removed"
+        )
     return columns, literals
 
 

@@ -58,7 +58,8 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], too_long: str = "cut_end"
     if n_cut and too_long == "error":
         raise DataError(
             f"{n_cut} of {len(ids)} texts have more than {longest} tokens, the longest has "
-            f"{max(map(len, ids))}; raise max_length as far as the encoder allows, or set too_long: cut_middle."
+            f"{max(map(len, ids))}; raise max_length as far as the encoder allows, or set too_long: "
+            f"cut_middle."
         )
     if n_cut and too_long == "cut_end":
         ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
@@ -118,7 +119,8 @@ def train_word_piece_tokenizer(texts: list[str], size: int, lowercase: bool) -> 
     for text in texts:
         for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)):
             counts.update(word)
-    # A character takes two tokens, at the start of words and inside. Half of the vocabulary remains for pieces.
+    # A character takes two tokens, at the start of words and inside. Half of the vocabulary remains for
+    # pieces.
     alphabet = sorted(counts, key=lambda character: (-counts[character], character))[: size // 4]
     untrained = tokenizers.Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     untrained.normalizer = normalizer
@@ -144,7 +146,9 @@ def _tokenizer(model: Any, normalizer: Any, pre_tokenizer: Any, ids: dict[str, i
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.post_processor = processors.BertProcessing((SEPARATOR, ids[SEPARATOR]), (FIRST, ids[FIRST]))
-    return Tokenizer(tokenizer_object=tokenizer, **{name: token for name, token in SPECIAL.items() if token in ids})
+    return Tokenizer(
+        tokenizer_object=tokenizer, **{name: token for name, token in SPECIAL.items() if token in ids}
+    )
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -158,9 +162,12 @@ def read_vocabulary(path: Path) -> list[str]:
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer in a folder of weights. The library `tokenizers` must be able to run it."""
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
         return Tokenizer(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     except Exception as error:  # the library raises many types of errors for unusable files
         raise ConfigError(
-            f"AutoTokenizer cannot read the tokenizer of the weights; add tokenizer.json to their folder: {error}"
+            f"AutoTokenizer cannot read the tokenizer of the weights; add tokenizer.json to their folder: "
+            f"{error}"
         ) from None

@@ -100,7 +100,9 @@ def require_matching_weights(stage: StageConfig) -> None:
 
 def digest_of_weights(name: str | None) -> str | None:
     """Return the digest of the content of all files of some weights; None for random initialization."""
-    return None if name is None else digest({file: _sha256(path) for file, path in find_weights(name).items()})
+    return (
+        None if name is None else digest({file: _sha256(path) for file, path in find_weights(name).items()})
+    )
 
 
 def _sha256(path: Path) -> str:
@@ -170,7 +172,9 @@ def _folder_of_set(name: str, weight_set: WeightSet) -> Path:
         return _download_from_web(name, weight_set.url, list(weight_set.files))
     if package_folder is None:
         raise _unreachable(name, "its package is not installed")
-    missing = [str(package_folder / file) for file in weight_set.files if not (package_folder / file).is_file()]
+    missing = [
+        str(package_folder / file) for file in weight_set.files if not (package_folder / file).is_file()
+    ]
     package = weight_set.package[0] if weight_set.package else ""
     raise ConfigError(
         f"the package {package} is installed, but files of the weights {name!r} are missing: "
@@ -214,7 +218,9 @@ def _download_from_hub(name: str, repository: str, files: list[str]) -> Path:
             info = HfApi().repo_info(repository, revision=revision, timeout=PATIENCE)
             patterns = files or _encoder_files(file.rfilename for file in info.siblings or [])
             folder = Path(
-                snapshot_download(repository, revision=info.sha, allow_patterns=patterns, etag_timeout=PATIENCE)
+                snapshot_download(
+                    repository, revision=info.sha, allow_patterns=patterns, etag_timeout=PATIENCE
+                )
             )
     except Exception as error:  # the client of the hub raises many types of errors
         raise _unreachable(name, str(error) or type(error).__name__) from error

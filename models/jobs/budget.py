@@ -1,14 +1,14 @@
 """What is trained in a given time: `./run.sh full --budget 2h`.
 
-Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its pace is
-known, the stage
+Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
+pace is known, the stage
 
 - goes on, if all of its folds fit into 60 % of the time that is left;
-- starts again with 70 % or 50 % of its epochs, if it is a network and these fit into 80 % or all of that time;
+- starts again with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
 - is given up otherwise.
 
-When every stage is decided, more seeds follow, each if it fits. What was decided is kept in budget_<seconds>.json, so
-that the same command goes on with the same epochs and seeds after a kill.
+When every stage is decided, more seeds follow, each if it fits. What was decided is kept in
+budget_<seconds>.json, so that the same command goes on with the same epochs and seeds after a kill.
 """
 
 import math
@@ -30,8 +30,7 @@ from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, r
 from models.jobs.train import FailurePolicy, JobReporter, job_tasks, networks_of, threads_of
 
 SHARES_OF_TIME_LEFT = {1.0: 0.6, 0.7: 0.8}
-"""Share of its epochs -> share of the time left that a stage may take while others wait; all of it with fewer epochs,
-or if it has no smaller version."""
+"""Share of a stage's epochs -> share of the time left that it may take while others wait; 1 for other shares."""
 MAX_CACHE_SHARE = 0.6
 """Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
@@ -72,10 +71,11 @@ class Budget:
         self.tables = [rows, test]
         self.plans: dict[tuple[str, float], JobPlan] = {}  # stage, share of its epochs
         self.planned_cache_keys: set[tuple[str, str]] = set()
-        self.order: dict[str, tuple[bool, int, int]] = {}  # task -> failed before, number of seed, number of stage
+        self.order: dict[str, tuple[bool, int, int]] = {}  # task -> failed before, number of seed, of stage
         self.failed_stages: set[str] = set()
         self.stopped: list[tuple[Task, JobResult]] = []
-        self.probed_fold = plan.n_folds - 1 if time_ordered(plan.paths.folds_report) else 0  # blocks in time grow
+        # Blocks in time grow, so the last fold is the slowest.
+        self.probed_fold = plan.n_folds - 1 if time_ordered(plan.paths.folds_report) else 0
         n_rows = len(rows) * (1 - 1 / plan.n_folds)
         self.states = {
             name: StageState(name, self._plan_of_stage(name, 1.0), epoch_shares(stage, n_rows))
@@ -92,7 +92,7 @@ class Budget:
 
     @property
     def current_plan(self) -> JobPlan:
-        """The jobs of the stages and seeds that have started and are not given up, with the epochs decided on."""
+        """The jobs of the stages and seeds that have started and are not given up."""
         states = [state for state in self.states.values() if state.seeds]
         return replace(
             self.plan,
@@ -109,10 +109,10 @@ class Budget:
         return [*((state.name, None, state.reason) for state in stages), *self.decisions.cut_seeds]
 
     def train(self, policy: FailurePolicy, on_seed: Callable[[], Task | None]) -> dict[str, JobResult]:
-        """Train what fits; return how each job of `current_plan` ended that was not finished before, by its title.
+        """Train what fits; return title -> result of the jobs of `current_plan` that were not finished before.
 
         Args:
-            on_seed: called each time when all jobs of a seed of a stage are finished; its task is the next to start.
+            on_seed: called when all jobs of a seed of a stage are finished; its task is the next to start.
         """
         self.policy = policy
         self.on_seed = on_seed
@@ -187,14 +187,12 @@ class Budget:
         for state in self.states.values():
             has_time = self._seconds_left() >= MIN_SHARE_LEFT * self.seconds
             if state.status == "waiting" and has_time and self.executor.fits(self._resources(state)):
-                state.status = "probing"
-                state.seeds = state.settings.seeds[:1]
+                state.start("probing")
                 unfinished = state.unfinished(state.seeds[0])
                 probes = [job for job in unfinished if job.fold == self.probed_fold]
                 tasks = self._start(state, state.seeds[0], probes)
-                pace = self.paces.of(state.name)
                 if not probes:  # the fold is finished already
-                    tasks = self._decide(state, pace or 0.0)
+                    tasks = self._decide(state, self.paces.of(state.name) or 0.0)
                 if tasks:
                     return tasks
         return []
@@ -226,8 +224,9 @@ class Budget:
         for number in range(1, n_seeds):
             for state in self.states.values():
                 pace = self.paces.of(state.name)
-                is_next = len(state.seeds) == number < len(state.settings.seeds) and state.status == "accepted"
-                if not is_next or pace is None or state.name in self.failed_stages:
+                is_next = len(state.seeds) == number < len(state.settings.seeds)
+                may_start = state.status == "accepted" and state.name not in self.failed_stages
+                if not is_next or not may_start or pace is None:
                     continue
                 seed = state.settings.seeds[number]
                 unfinished = state.unfinished(seed)
@@ -235,14 +234,15 @@ class Budget:
                 if self.paces.seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
                     state.seeds = [*state.seeds, seed]
                     self.decisions.write(self.states)
-                    if tasks := self._start(state, seed, unfinished):  # none if another command has finished them
+                    tasks = self._start(state, seed, unfinished)
+                    if tasks:  # none if another command has finished them
                         return tasks
         return []
 
     # Decisions about one stage.
 
     def _decide_while_running(self, state: StageState) -> None:
-        """Decide if the pace of a stage is known; give it up if its caches or its probe take too long to know it."""
+        """Decide if the pace of a stage is known; give it up if its caches or its probe take too long."""
         left = self._seconds_left()
         pace = self.paces.of(state.name)
         if pace is not None:
@@ -251,13 +251,13 @@ class Budget:
                 self._queue(self._decide(state, pace))
             return
         running = [task for task in self.queue.running if task.group == state.name]
-        n_left = len(state.unfinished(state.seeds[0])) - len(running)
-        rounds = math.ceil(n_left / max(1, self.executor.capacity().cpus))
+        n_waiting = len(state.unfinished(state.seeds[0])) - len(running)
+        rounds = max(1, math.ceil(n_waiting / max(1, self.executor.capacity().cpus)))
         elapsed = max(map(self.paces.elapsed, running), default=0.0)
         caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
         if caches > MAX_CACHE_SHARE * left:
             self._give_up(state, f"preparing its inputs takes about {format_duration(caches)}")
-        elif elapsed > max(MIN_WAIT, left / max(1, rounds)):  # those after it would not fit if it ended now
+        elif elapsed > max(MIN_WAIT, left / rounds):  # those after it would not fit if it ended now
             self._give_up(state, f"its first job was not finished after {format_duration(elapsed)}")
 
     def _decide(self, state: StageState, pace: float) -> list[Task]:
@@ -294,9 +294,10 @@ class Budget:
         return None
 
     def _n_unfinished(self, state: StageState, share: float) -> int:
-        """Return how many jobs of the first seed are left with a share of the epochs: a longer budget may have some."""
-        jobs = self._plan_of_stage(state.name, share).jobs
-        return sum(job.seed == state.settings.seeds[0] and not job.has_predicted(self.plan.test_key) for job in jobs)
+        """Return how many jobs of the first seed are left with a share of the epochs."""
+        seed = state.settings.seeds[0]
+        jobs = [job for job in self._plan_of_stage(state.name, share).jobs if job.seed == seed]
+        return sum(not job.has_predicted(self.plan.test_key) for job in jobs)
 
     def _accept(self, state: StageState, pace: float, share: float) -> list[Task]:
         """Queue all jobs of the first seed of a stage, with a share of its epochs."""
@@ -307,16 +308,16 @@ class Budget:
             state.plan = self._plan_of_stage(state.name, share)
             state.share = share
         self.paces.expected[state.name] = pace
-        state.status = "accepted"
-        state.seeds = state.settings.seeds[:1]
+        state.start("accepted")
         self.decisions.write(self.states)
         tasks = self._start(state, state.seeds[0], self._not_queued(state))
+        epochs = ""
         if state.name in self.paces.networks:
             epochs = f"{state.settings.epochs} of {self.plan.stages[state.name].epochs} epochs, "
-        else:
-            epochs = ""
         seconds = self.paces.seconds_until_end([*self._tasks(), *tasks])
-        end = f"; this and what was started before end {describe_end(seconds)}" if seconds >= MIN_FORECAST else ""
+        end = ""
+        if seconds >= MIN_FORECAST:
+            end = f"; this and what was started before end {describe_end(seconds)}"
         print(f"stage {state.name}  {epochs}about {format_duration(max(1.0, pace))} a job{end}", flush=True)
         return tasks
 
@@ -330,10 +331,7 @@ class Budget:
                 self.queue.waiting.remove(task)
                 cache, keys = task.arguments
                 self.planned_cache_keys -= {(cache.folder.name, key) for key in keys}
-        state.status = "given up"
-        state.seeds = []
-        state.pace = pace
-        state.reason = f"{reason} in {format_duration(max(1.0, self._seconds_left()))}"
+        state.give_up(f"{reason} in {format_duration(max(1.0, self._seconds_left()))}", pace)
         print(f"stage {state.name}  left out: {state.reason}", flush=True)
 
     def _stop(self, state: StageState) -> None:
@@ -360,7 +358,7 @@ class Budget:
         return [replace(task, on_end=task.on_end or partial(self.paces.add, task.group)) for task in tasks]
 
     def _queue(self, tasks: list[Task]) -> None:
-        """Queue tasks: stages in the YAML's order, their second seeds after all first ones, what failed before last."""
+        """Queue tasks: stages in the YAML's order, second seeds after all first ones, then what failed before."""
         self.queue.waiting += tasks
         self.queue.waiting.sort(key=lambda task: self.order.get(task.name, (False, -1, -1)))
 
@@ -385,7 +383,8 @@ class Budget:
         return [task for task in tasks if task.group != without and task not in stopped]
 
     def _resources(self, state: StageState) -> Resources:
-        return Resources(threads_of(state.settings, self.plan.n_folds, self.executor), state.settings.gpu_share)
+        threads = threads_of(state.settings, self.plan.n_folds, self.executor)
+        return Resources(threads, state.settings.gpu_share)
 
     def _seconds_left(self) -> float:
         return self.deadline - time.monotonic()

@@ -16,8 +16,9 @@ MIN_EPOCH_SHARE, ENOUGH_ROWS = 0.5, 40_000
 """Smallest share, unless the network sees so many rows in less; a row counts in each epoch."""
 MAX_SEEDS = 5
 RESERVE_SECONDS, RESERVE_SHARE, RESERVE_SUBMISSIONS = 10.0, 0.04, 3.0
-"""Kept for the last submission and the report: seconds and a share of the budget, or so many times the seconds of the
-last submission of finished stages, whichever is more."""
+"""Kept for the last submission and the report: seconds and a share of the budget, or so many times the
+seconds of the last submission of finished stages, whichever is more.
+"""
 NOT_STARTED = "the time was over before it started"
 
 StageConfigs = dict[str, Any]
@@ -26,8 +27,8 @@ StageConfigs = dict[str, Any]
 def with_more_seeds(stages: StageConfigs) -> StageConfigs:
     """Return the stages with the seeds that a budget may train: MAX_SEEDS, or as many as the YAML names.
 
-    A stage that does not depend on its seed keeps those of the YAML. Stages with pseudo-labels are left out, since
-    their labels change with each seed of another stage.
+    A stage that does not depend on its seed keeps those of the YAML. Stages with pseudo-labels are left out,
+    since their labels change with each seed of another stage.
     """
     result = {}
     for name, stage in stages.items():
@@ -41,7 +42,8 @@ def with_more_seeds(stages: StageConfigs) -> StageConfigs:
 
 
 def epoch_shares(stage: Any, n_rows: float) -> list[float]:
-    """Return the shares of its epochs that a stage may be trained with, largest first; 1 for a stage without epochs.
+    """Return the shares of its epochs that a stage may be trained with, largest first; 1 for a stage without
+    epochs.
 
     Args:
         n_rows: training rows of a fold.
@@ -66,6 +68,9 @@ def reserve(seconds: float, submission_seconds: float) -> float:
     return max(RESERVE_SECONDS + RESERVE_SHARE * seconds, RESERVE_SUBMISSIONS * submission_seconds)
 
 
+StageStatus = Literal["waiting", "probing", "accepted", "given up"]
+
+
 @dataclass
 class StageState:
     """What is decided about one stage.
@@ -84,7 +89,7 @@ class StageState:
     shares: list[float]
     share: float = 1.0
     seeds: list[int] = field(default_factory=list)
-    status: Literal["waiting", "probing", "accepted", "given up"] = "waiting"
+    status: StageStatus = "waiting"
     pace: float | None = None
     reason: str = NOT_STARTED
 
@@ -101,6 +106,18 @@ class StageState:
         """Return the jobs of a seed that are not finished."""
         return [job for job in self.jobs_of(seed) if not job.has_predicted(self.plan.test_key)]
 
+    def start(self, status: StageStatus) -> None:
+        """Start the first seed."""
+        self.status = status
+        self.seeds = self.settings.seeds[:1]
+
+    def give_up(self, reason: str, pace: float | None) -> None:
+        """Leave the stage out, with the pace that it had."""
+        self.status = "given up"
+        self.seeds = []
+        self.pace = pace
+        self.reason = reason
+
     @property
     def has_failed(self) -> bool:
         """Whether a job of the stage failed and is not finished."""
@@ -109,7 +126,8 @@ class StageState:
 
 @dataclass
 class Decisions:
-    """The file budget_<seconds>.json: what was decided, so that the same command goes on with it after a kill.
+    """The file budget_<seconds>.json: what was decided, so that the same command goes on with it after a
+    kill.
 
     Attributes:
         jobs: digest of all jobs that there may be; decisions about other jobs are not read.

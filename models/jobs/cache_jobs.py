@@ -1,4 +1,6 @@
-"""Tasks that compute what several jobs read of the same molecules and texts, on all cores or cards, before the jobs."""
+"""Tasks that compute what several jobs read of the same molecules and texts, on all cores or cards, before
+the jobs.
+"""
 
 from competition.dataset import Dataset
 from models.inputs.cache import Cache
@@ -16,7 +18,8 @@ def cache_tasks(
     A failed part is no failure of the run: the jobs compute it themselves, and then name the molecule.
 
     Args:
-        planned: cache folder and key of everything that tasks of other stages compute; what these compute is added.
+        planned: cache folder and key of everything that tasks of other stages compute; what these compute is
+        added.
     """
     tasks = []
     groups = set()

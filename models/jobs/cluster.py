@@ -1,7 +1,7 @@
 """Tasks on a Ray cluster, for `--executor ray`.
 
-Every machine of the cluster has this project, its packages and the output folder at the same paths. A task whose
-machine is lost is started again by Ray on another one, where its job goes on from its last checkpoint.
+Every machine of the cluster has this project, its packages and the output folder at the same paths. A task
+whose machine is lost is started again by Ray on another one, where its job goes on from its last checkpoint.
 """
 
 import importlib.util
@@ -39,8 +39,8 @@ class RayExecutor:
 
     Args:
         n_workers: CPUs that tasks may use together; None for all that the cluster has.
-        address: HOST:PORT of a cluster, or auto for the one that runs here; None for $RAY_ADDRESS, or where that is
-            not set a cluster of this machine alone, which ends with the run.
+        address: HOST:PORT of a cluster, or auto for the one that runs here; None for $RAY_ADDRESS, or where
+            that is not set a cluster of this machine alone, which ends with the run.
     """
 
     max_threads = 1
@@ -128,13 +128,15 @@ def make_executor(executor: str, ray_address: str | None, n_workers: int | None)
 
 
 def require_cluster(address: str | None) -> str | None:
-    """HOST:PORT of the cluster that an address or $RAY_ADDRESS names, where something answers; None for one of our own.
+    """HOST:PORT of the cluster that an address or $RAY_ADDRESS names, where something answers; None for one
+    of our own.
 
     Ray itself asks for minutes before it says that there is none.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
-            "--executor ray needs the package ray, which is not installed; pip install -r requirements-ray.txt into "
+            "--executor ray needs the package ray, which is not installed; pip install -r "
+            "requirements-ray.txt into "
             "the environment in use, or leave that (deactivate), and ./run.sh installs it."
         )
     address = address or os.environ.get("RAY_ADDRESS") or "local"

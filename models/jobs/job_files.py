@@ -4,7 +4,8 @@
                            losses.csv, failed.json, traceback.txt
     seed_<s>/fold_<k>/     published: weights, predictions, and report.json with sizes and sha256
 
-Predictions are Parquet tables with `id` and a column of float64 per output, joined on id into one table per stage.
+Predictions are Parquet tables with `id` and a column of float64 per output, joined on id into one table per
+stage.
 """
 
 import io
@@ -40,8 +41,8 @@ def attempt_folder(folder: Path) -> Path:
 def start_attempt(folder: Path) -> Path:
     """Return the folder to work at a job in.
 
-    It holds nothing but what goes on from an earlier attempt: its checkpoints with the progress up to them, and the
-    record of its failure.
+    It holds nothing but what goes on from an earlier attempt: its checkpoints with the progress up to them,
+    and the record of its failure.
     """
     shutil.rmtree(folder, ignore_errors=True)  # without a report: a copy of it was cut short
     attempt = attempt_folder(folder)
@@ -64,7 +65,8 @@ def clear_attempt(attempt: Path) -> None:
 
 
 def write_failure(folder: Path, result: JobResult, error: BaseException | None = None) -> JobResult:
-    """Keep how a job failed beside its checkpoints, in failed.json and traceback.txt; return the result with the log.
+    """Keep how a job failed beside its checkpoints, in failed.json and traceback.txt; return the result with
+    the log.
 
     Args:
         error: the exception; None for a worker that died, whose last words nobody has.
@@ -132,7 +134,8 @@ def verify_job(job: Job) -> dict[str, Any]:
         path = job.folder / name
         if not path.is_file() or sha256_of(path) != expected["sha256"]:
             raise DataError(
-                f"{path} {'has changed' if path.is_file() else 'is gone'} since the job wrote it; delete the folder "
+                f"{path} {'has changed' if path.is_file() else 'is gone'} since the job wrote it; delete "
+                f"the folder "
                 f"{job.folder} to train it again."
             )
     return report
@@ -143,10 +146,13 @@ def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Ar
     bad = ~(np.abs(y_pred) <= MAX_PREDICTION).all(axis=1)  # NaN too
     if bad.any():
         raise DataError(
-            f"{path} would have {int(bad.sum())} predictions that are not finite, first of id {ids[bad.argmax()]!r}. "
+            f"{path} would have {int(bad.sum())} predictions that are not finite, first of id "
+            f"{ids[bad.argmax()]!r}. "
             "Lower the learning_rate of a neural stage, or change its precision or target_transform."
         )
-    columns = {"id": pa.array(ids, pa.string())} | dict(zip(outputs, y_pred.astype(np.float64).T, strict=True))
+    columns = {"id": pa.array(ids, pa.string())} | dict(
+        zip(outputs, y_pred.astype(np.float64).T, strict=True)
+    )
     buffer = io.BytesIO()
     parquet.write_table(pa.table(columns), buffer)
     write_atomically(path, buffer.getvalue())
@@ -161,7 +167,8 @@ def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:
     found = table.set_index("id").reindex(columns=outputs).astype(float) if "id" in table else table
     if sorted(found.index) != sorted(ids) or not np.isfinite(found.to_numpy()).all():
         raise DataError(
-            f"{path} must name {len(ids)} ids once each, with finite {', '.join(outputs)}; delete {path.parent} and "
+            f"{path} must name {len(ids)} ids once each, with finite {', '.join(outputs)}; delete "
+            f"{path.parent} and "
             "run again."
         )
     return found.loc[ids].to_numpy()
@@ -183,10 +190,12 @@ def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[st
 def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
     """Test predictions of one stage, (n_rows, n_outputs), in the order of `ids`.
 
-    They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two (`final_fit`).
+    They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two
+    (`final_fit`).
     """
     of_kind = [
-        [job for job in jobs if job.predicts_test and (job.fold == REFIT_FOLD) is refit] for refit in (False, True)
+        [job for job in jobs if job.predicts_test and (job.fold == REFIT_FOLD) is refit]
+        for refit in (False, True)
     ]
     return np.mean([mean_test(part, test_key, ids, outputs) for part in of_kind if part], axis=0)
 

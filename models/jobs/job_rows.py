@@ -43,7 +43,9 @@ def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
     """
     stage = plan.stages[job.stage]
     rows, test, folds = read_tables(plan)
-    is_train_row = training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(plan.paths.folds_report))
+    is_train_row = training_rows(
+        rows, folds, job.fold, stage.extra_rows, time_ordered(plan.paths.folds_report)
+    )
     train = rows.take(is_train_row)
     fold_ids = folds[is_train_row]
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows)
@@ -88,11 +90,14 @@ def read_tables(plan: JobPlan) -> tuple[Dataset, Dataset, Integers]:
     return rows, test, read_folds(plan.paths.folds, rows.ids)
 
 
-def training_rows(rows: Dataset, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool) -> NDArray[np.bool_]:
+def training_rows(
+    rows: Dataset, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool
+) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that a job trains on.
 
-    These are the rows of the other folds, and the extra rows that share neither inputs nor a group (scaffold, cluster)
-    with the held-out fold and are not later than the training rows of a fold that is a block in time.
+    These are the rows of the other folds, and the extra rows that share neither inputs nor a group (scaffold,
+    cluster) with the held-out fold and are not later than the training rows of a fold that is a block in
+    time.
 
     Args:
         extra_rows: the setting of the stage.
@@ -114,7 +119,8 @@ def training_rows(rows: Dataset, folds: Integers, fold: int, extra_rows: str, ea
 
 
 def fold_of_groups(fold_ids: Integers, train: Dataset) -> Integers:
-    """Return the fold (n_rows,) of each training row; extra and pseudo-labelled rows have the fold of their group.
+    """Return the fold (n_rows,) of each training row; extra and pseudo-labelled rows have the fold of their
+    group.
 
     If no other row of the group has a fold, they keep their number below 0.
     """
@@ -125,10 +131,11 @@ def fold_of_groups(fold_ids: Integers, train: Dataset) -> Integers:
 
 
 def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
-    """Return labels (n_rows, n_targets) of the test rows: the mean over the source stages, each over its jobs.
+    """Return labels (n_rows, n_targets) of the test rows: the mean over the source stages, each over its
+    jobs.
 
-    For classes it is the most probable class (Lee, Pseudo-Label, 2013); an ordinal level stays a number. The labels of
-    fold k's job come from models of fold k, so that none of them has seen a label of fold k.
+    For classes it is the most probable class (Lee, Pseudo-Label, 2013); an ordinal level stays a number. The
+    labels of fold k's job come from models of fold k, so that none of them has seen a label of fold k.
     """
     sources = sorted({need.stage for need in job.dependencies} - {job.stage})
     jobs_of_source = [[need for need in job.dependencies if need.stage == source] for source in sources]
@@ -137,7 +144,9 @@ def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
 
 
 def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -> Dataset:
-    """Return training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a weight."""
+    """Return training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a
+    weight.
+    """
     n_test = len(test)
     groups = None
     if train.groups is not None and test.groups is not None:

@@ -1,6 +1,7 @@
 """Tasks in processes of this machine, each in a one-worker pool of loky with its environment.
 
-A worker that dies harms its own task only. Pools are reused from task to task, so that libraries are imported once.
+A worker that dies harms its own task only. Pools are reused from task to task, so that libraries are imported
+once.
 """
 
 import os
@@ -27,14 +28,18 @@ WORKER_ENVIRONMENT = {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on a card
-    # glibc gives large blocks back to the system at once, and each new one costs a page fault per 4 kB: 6 % of a
-    # training step of MiniLM on a CPU.
+    # glibc gives large blocks back to the system at once, and each new one costs a page fault per 4 kB: 6 %
+    # of a training step of MiniLM on a CPU.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**31),  # growth after which loky starts a new worker; importing torch is no leak
+    "LOKY_MAX_MEMORY_LEAK_SIZE": str(
+        2**31
+    ),  # growth after which loky starts a new worker; importing torch is no leak
 }
 CORES_OF_GPU_TASK = 2
-"""Cores of a task on a card, if there are twice as many per card: one computes, one prepares the next batches."""
+"""Cores of a task on a card, if there are twice as many per card: one computes, one prepares the next
+batches.
+"""
 DRIVER_POLL = 0.5
 """Seconds between two looks of a worker at whether its driver is alive."""
 FEEDER_THREAD = "QueueFeederThread"
@@ -100,7 +105,9 @@ class LocalExecutor:
     def fits(self, resources: Resources) -> bool:
         """Return whether a task that asks for this could start now."""
         self._collect()
-        free_cpus = self.capacity().cpus - sum(placement.resources.cpus for placement in self.running.values())
+        free_cpus = self.capacity().cpus - sum(
+            placement.resources.cpus for placement in self.running.values()
+        )
         if free_cpus < 1:
             return False
         placed = self.placed(resources)
@@ -127,8 +134,8 @@ class LocalExecutor:
     def close(self) -> None:
         """End all workers at once; a second Ctrl-C does not interrupt that.
 
-        A pool's feeder thread frees the semaphores of its queue. A process that exits meanwhile leaves one behind, and
-        loky's resource tracker prints a warning about it, so the threads are waited for.
+        A pool's feeder thread frees the semaphores of its queue. A process that exits meanwhile leaves one
+        behind, and loky's resource tracker prints a warning about it, so the threads are waited for.
         """
         slots = [*self.idle, *(placement.slot for placement in self.running.values())]
         with _sigint_ignored():
@@ -215,7 +222,9 @@ def _sigint_ignored() -> Iterator[None]:
 
 
 def _start_worker(driver: int) -> None:
-    """Prepare a worker: Ctrl-C is for the driver, and the worker ends when the driver does, however that ends."""
+    """Prepare a worker: Ctrl-C is for the driver, and the worker ends when the driver does, however that
+    ends.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_driver() -> None:

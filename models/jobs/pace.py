@@ -1,7 +1,7 @@
 """How long the jobs of a stage take, and when all jobs will have ended.
 
-The pace of a stage is the mean of its jobs that ended, or what the progress of a running network says. Other stages
-report their targets, which differ in rows.
+The pace of a stage is the mean of its jobs that ended, or what the progress of a running network says. Other
+stages report their targets, which differ in rows.
 """
 
 import time
@@ -14,12 +14,15 @@ from models.jobs.progress import read_progress
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, timed_out
 
 SHARES_BETWEEN_REPORTS = (0.05, 0.1)
-"""Share of its steps that a running job has to do before its pace is guessed, and after that before it is sure."""
+"""Share of its steps that a running job has to do before its pace is guessed, and after that before it is
+sure.
+"""
 MIN_SECONDS = 10.0
 """Seconds that it has to run before."""
 HANGS_AFTER, MIN_HANGING = 4.0, 60.0
-"""Multiple of its stage's pace, and seconds, after which a job hangs: jobs of a stage differ in rows, and the first of
-a worker imports libraries."""
+"""Multiple of its stage's pace, and seconds, after which a job hangs: jobs of a stage differ in rows, and the
+first of a worker imports libraries.
+"""
 Jobs = Sequence[tuple[float, Resources]]
 """Seconds and resources of each."""
 MIN_FORECAST = 30.0
@@ -36,7 +39,8 @@ class Paces:
     Attributes:
         ended: group -> seconds of its tasks that ended.
         expected: group -> seconds to assume until a task of the group has ended.
-        reports: running task -> its steps and seconds when it was first seen, when its pace was guessed, and was sure.
+        reports: running task -> its steps and seconds when it was first seen, when its pace was guessed, and
+        was sure.
     """
 
     queue: Queue
@@ -72,8 +76,8 @@ class Paces:
     def _projected(self, task: Task, progress: dict[str, float]) -> float | None:
         """Return the seconds that a running job will have taken; None until it has done enough steps.
 
-        Imports and inputs come before the first report, and the first steps are slower than others. So steps count
-        from the first report until there are enough of them, and then from the end of that part.
+        Imports and inputs come before the first report, and the first steps are slower than others. So steps
+        count from the first report until there are enough of them, and then from the end of that part.
         """
         done = progress["done"]
         seconds = progress["seconds"]
@@ -124,7 +128,8 @@ class Paces:
 def makespan(jobs: Jobs, capacity: Resources) -> float:
     """Return the seconds until the last job ends if each starts as soon as there is room, in their order.
 
-    Jobs on cards do not wait for cores. They fill the cards without gaps, which shares that do not add up cannot.
+    Jobs on cards do not wait for cores. They fill the cards without gaps, which shares that do not add up
+    cannot.
     """
     free = [0.0] * max(1, capacity.cpus)  # when each core is free
     on_cards = 0.0
@@ -160,7 +165,9 @@ class Forecast:
         self.stages = list(stages)
 
     def update(self) -> list[tuple[Task, JobResult]]:
-        """Print a line for each stage whose pace has become known, and that of all stages before it; end no task."""
+        """Print a line for each stage whose pace has become known, and that of all stages before it; end no
+        task.
+        """
         while self.stages:
             pace = self.paces.of(self.stages[0])
             tasks = [*self.queue.running, *self.queue.waiting]
@@ -173,6 +180,7 @@ class Forecast:
             if has_tasks and pace is not None and seconds >= MIN_FORECAST:
                 which = "its jobs, and those before them, end" if self.stages else "all jobs end"
                 print(
-                    f"stage {stage}  about {format_duration(pace)} a job; {which} {describe_end(seconds)}", flush=True
+                    f"stage {stage}  about {format_duration(pace)} a job; {which} {describe_end(seconds)}",
+                    flush=True,
                 )
         return []

@@ -4,9 +4,9 @@
                                               .../test/<test key>.parquet
                                      seed_<s>/fold_all/   of a refit on all rows: the same without oof.parquet
 
-A key is `<settings>-<code>-<shared code>`: digests of the stage's settings with its tables, folds and weights, of its
-own file, and of the other code that its result comes from, with the versions of the libraries that train it. What
-differs has another key, and overwrites nothing.
+A key is `<settings>-<code>-<shared code>`: digests of the stage's settings with its tables, folds and
+weights, of its own file, and of the other code that its result comes from, with the versions of the libraries
+that train it. What differs has another key, and overwrites nothing.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,9 @@ from models.stages.file import files_of
 REPORT = "report.json"
 REFIT_FOLD = -2
 """Fold of a refit on all rows: no row has it in folds.csv, so none is held out."""
-ROW_CODE = [PROJECT / path for path in ("models/jobs/job_rows.py", "competition/dataset.py", "folds/fold_files.py")]
+ROW_CODE = [
+    PROJECT / path for path in ("models/jobs/job_rows.py", "competition/dataset.py", "folds/fold_files.py")
+]
 """Code that selects the rows of a job, whichever stage it is of."""
 AT_STAKE = 1800.0
 """Seconds of finished jobs that are not trained again without asking where only shared code differs."""
@@ -45,7 +47,9 @@ COLUMNS = {
 NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
 """Settings of a stage that change no job, or are in its key in another form."""
 NEW_SETTINGS: set[str] = set()
-"""Settings that are in a key only if they differ from their default: finished jobs are older than these settings."""
+"""Settings that are in a key only if they differ from their default: finished jobs are older than these
+settings.
+"""
 LIBRARIES = {
     "lightgbm": ["lightgbm"],
     "catboost": ["catboost"],
@@ -64,9 +68,10 @@ class Job:
 
     Attributes:
         from_other_code: whether it was finished by another version of the code, and accepted with --reuse.
-        dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit the folds
-            of its seed.
-        predicts_test: whether its test predictions are part of the stage's column; those of folds are not with
+        dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit
+            the folds of its seed.
+        predicts_test: whether its test predictions are part of the stage's column; those of folds are not
+        with
             `final_fit: refit`.
     """
 
@@ -132,11 +137,13 @@ class JobPlan:
         """Return whether all jobs of one seed of a stage have predicted the test table."""
         return all(job.has_predicted(self.test_key) for job in self.jobs_of_stage(stage) if job.seed == seed)
 
-    def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> "JobPlan":
+    def select(
+        self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)
+    ) -> "JobPlan":
         """The part of a plan that --stage, --fold and --shard name.
 
-        Shard i of n has every n-th job, whether finished or not, so that all shards, whenever they start, divide the
-        jobs in the same way.
+        Shard i of n has every n-th job, whether finished or not, so that all shards, whenever they start,
+        divide the jobs in the same way.
         """
         if stage is not None and stage not in self.keys:
             raise ConfigError(f"--stage must be one of {', '.join(self.keys)}; found {stage!r}.")
@@ -147,7 +154,9 @@ class JobPlan:
         return replace(self, jobs=jobs, shard=shard)
 
 
-def make_plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> JobPlan:
+def make_plan(
+    competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False
+) -> JobPlan:
     """The jobs of all stages, in the YAML's order, those with pseudo-labels last.
 
     Args:
@@ -175,35 +184,50 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Pat
             "test": test_key if labels else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": labels.weight if labels else None,
-            "absolute_errors": isinstance(stage, TreesConfig) and build_task(competition).minimizes_absolute_error,
+            "absolute_errors": isinstance(stage, TreesConfig)
+            and build_task(competition).minimizes_absolute_error,
         }
         if isinstance(stage, TreesConfig) and stage.gpu_share:
-            # `gpu` is in no key, since a network predicts the same on a card, up to rounding. Trees are different trees
-            # there: rounded sums move splits, and CatBoost samples no features.
+            # `gpu` is in no key, since a network predicts the same on a card, up to rounding. Trees are
+            # different trees there: rounded sums move splits, and CatBoost samples no features.
             settings["device"] = "gpu"
         if stage.encoders:
             settings["encoders"] = list(map(digest_of_weights, weights_of_stage(stage)))
         if "." in (getattr(stage, "estimator", None) or ""):
             settings["package"] = version_of(stage.estimator)
         if stage.kind == "file":
-            settings |= {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
+            settings |= {
+                "files": [sha256_of(f) for f in files_of(stage)],
+                "named": competition.columns_in_sample,
+            }
         key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
-        labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != REFIT_FOLD]
+        labelling = [
+            job for source in sources for job in jobs if job.stage == source and job.fold != REFIT_FOLD
+        ]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
-    """Seed of a job. The stage's name is not in it: two settings share their first weights and their batches, so that
-    they can be compared in pairs."""
+    """Seed of a job. The stage's name is not in it: two settings share their first weights and their batches,
+    so that they can be compared in pairs.
+    """
     return derive_seed(competition.seed, seed, fold)
 
 
 def jobs_of(
-    name: str, stage: Any, key: str, n_folds: int, paths: Paths, other_code: bool = False, labelling: Sequence[Job] = ()
+    name: str,
+    stage: Any,
+    key: str,
+    n_folds: int,
+    paths: Paths,
+    other_code: bool = False,
+    labelling: Sequence[Job] = (),
 ) -> list[Job]:
-    """Jobs of one stage, to which those of `labelling` give pseudo-labels; each seed's refit is behind its folds."""
+    """Jobs of one stage, to which those of `labelling` give pseudo-labels; each seed's refit is behind its
+    folds.
+    """
     jobs = []
     for seed in sorted(set(stage.seeds)):
         folds = []
@@ -214,7 +238,15 @@ def jobs_of(
         jobs += folds
         if stage.final_fit != "folds":
             jobs.append(
-                Job(name, key, seed, REFIT_FOLD, paths.job(name, key, seed, "all"), other_code, (*folds, *labelling))
+                Job(
+                    name,
+                    key,
+                    seed,
+                    REFIT_FOLD,
+                    paths.job(name, key, seed, "all"),
+                    other_code,
+                    (*folds, *labelling),
+                )
             )
     return jobs
 
@@ -240,7 +272,8 @@ def library_versions(stage: Any) -> dict[str, str]:
 
 
 def code_digest(stage: Any, groups: str = "") -> str:
-    """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from.
+    """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes
+    from.
 
     Args:
         groups: digest of groups.csv. Where equal folds have other groups, finished jobs are of other code.
@@ -280,13 +313,18 @@ def require_reuse_or_retrain(todo: JobPlan) -> None:
             reports = [read_json(path, "seconds") for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}"))]
             seconds = sum(report["seconds"] for report in reports)
             total += seconds
-            changes = _changed_versions(reports[-1].get("libraries", {}), library_versions(todo.stages[stage]))
-            lines.append(f"  {stage}: {len(reports)} jobs, {format_duration(seconds)}; {changes or 'code has changed'}")
+            changes = _changed_versions(
+                reports[-1].get("libraries", {}), library_versions(todo.stages[stage])
+            )
+            lines.append(
+                f"  {stage}: {len(reports)} jobs, {format_duration(seconds)}; {changes or 'code has changed'}"
+            )
     if total > AT_STAKE:
         raise DataError(
             "code that stages share, or versions of libraries, have changed since these jobs were finished:\n"
             + "\n".join(lines)
-            + "\nRun again with --reuse to keep them, which every table then says, or with --retrain to train them "
+            + "\nRun again with --reuse to keep them, which every table then says, or with --retrain to "
+            "train them "
             "again."
         )
 
@@ -294,5 +332,7 @@ def require_reuse_or_retrain(todo: JobPlan) -> None:
 def _changed_versions(before: dict[str, str], now: dict[str, str]) -> str:
     """Which libraries have another version than before, such as "torch 2.4.0 -> 2.5.1"."""
     return ", ".join(
-        f"{name} {before[name]} -> {now[name]}" for name in before if name in now and before[name] != now[name]
+        f"{name} {before[name]} -> {now[name]}"
+        for name in before
+        if name in now and before[name] != now[name]
     )

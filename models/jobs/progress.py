@@ -57,7 +57,9 @@ def share_done(folder: Path) -> float:
 
 
 def describe_loss(folder: Path) -> str:
-    """Return the last epoch and loss of a neural job that is worked at in `folder`; empty if it has written none."""
+    """Return the last epoch and loss of a neural job that is worked at in `folder`; empty if it has written
+    none.
+    """
     try:
         record = last_loss(folder)
     except Exception:  # a user's stage may write a file of this name

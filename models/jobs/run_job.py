@@ -1,4 +1,6 @@
-"""What a worker does with one job: rows -> stage -> fit, predict -> a published folder, or a failure on record."""
+"""What a worker does with one job: rows -> stage -> fit, predict -> a published folder, or a failure on
+record.
+"""
 
 import time
 from dataclasses import replace
@@ -27,7 +29,8 @@ from models.stage import read_notes
 from models.training.hardware import machine, peak_gpu_gib
 
 PIECE = 10_000
-"""Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory."""
+"""Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory.
+"""
 PROBE_BYTES = 2**16
 """Size of a file that a disk with room takes."""
 
@@ -35,8 +38,8 @@ PROBE_BYTES = 2**16
 def run_job(job: Job, plan: JobPlan, threads: int = 1) -> JobResult:
     """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder.
 
-    If the job is finished, only the test rows are predicted. Whatever goes wrong is in the result, and its traceback in
-    the folder of the attempt.
+    If the job is finished, only the test rows are predicted. Whatever goes wrong is in the result, and its
+    traceback in the folder of the attempt.
     """
     started = time.monotonic()
     try:
@@ -56,7 +59,9 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     folder = start_attempt(job.folder)
     attempt = replace(job, folder=folder)
     rows = rows_of_job(job, plan, threads)
-    started = time.monotonic() - seconds_before(folder)  # with the time that a killed run spent on its checkpoint
+    started = time.monotonic() - seconds_before(
+        folder
+    )  # with the time that a killed run spent on its checkpoint
     held_out_predictions = _fit_and_predict(attempt, plan, rows)
     seconds = time.monotonic() - started
     predict_test(attempt, plan, rows.test)
@@ -96,14 +101,16 @@ def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
     for start in range(0, len(test), PIECE):
         piece = test.take(np.arange(start, min(start + PIECE, len(test))))
         predictions.append(model.predict(piece, job.folder))
-    write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(predictions))
+    write_predictions(
+        job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(predictions)
+    )
 
 
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:
     """Return a line with the score of the held-out fold.
 
-    If the metric scores labels of probabilities it is the log loss: thresholds are tuned by the blend, on all folds. A
-    metric that cannot score the fold costs its line only, since the job is published.
+    If the metric scores labels of probabilities it is the log loss: thresholds are tuned by the blend, on all
+    folds. A metric that cannot score the fold costs its line only, since the job is published.
     """
     if y_pred is None:
         return f"stage {job.stage}  seed {job.seed}  refit on all rows"
@@ -126,7 +133,10 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
 def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     """Return the result of a job that raised, and keep its traceback; a full disk is no failure of the job."""
     folder = attempt_folder(job.folder)
-    is_out_of_memory = "OutOfMemoryError" in (type(error).__name__, type(error.__cause__).__name__)  # of torch
+    is_out_of_memory = "OutOfMemoryError" in (
+        type(error).__name__,
+        type(error.__cause__).__name__,
+    )  # of torch
     reason: Reason = "memory" if is_out_of_memory else "error"
     result = JobResult(job.title, "failed", reason, one_line(error), seconds=seconds)
     try:

@@ -1,12 +1,13 @@
 """The one loop that places tasks on an executor, and what follows when a task fails.
 
-A task returns a `JobResult` and never raises. The loop knows tasks, groups and resources; it does not know stages.
+A task returns a `JobResult` and never raises. The loop knows tasks, groups and resources; it does not know
+stages.
 
     tasks -> Queue -> run -> Executor.submit -> a worker: run_task -> JobResult -> Queue.end
 
-Failure policy: a task that failed skips the tasks of its group that have not started. A worker that was killed has its
-task tried once more, last and alone. A task that ran out of the memory of a shared card is tried once more with the
-whole card. Every other failure is final until the next run.
+Failure policy: a task that failed skips the tasks of its group that have not started. A worker that was
+killed has its task tried once more, last and alone. A task that ran out of the memory of a shared card is
+tried once more with the whole card. Every other failure is final until the next run.
 """
 
 import errno
@@ -54,9 +55,10 @@ class JobResult:
     """How a task ended. Plain values only, so that any process can send and read it.
 
     Attributes:
-        reason: why it is not ok: an exception in the task (error), a worker that died (killed), `--job-timeout`
-            (timeout), memory of a card (memory), a disk that takes no files (disk), a task that it waits for
-            (dependency), a failed task of its group (group), or the end of the budget (time).
+        reason: why it is not ok: an exception in the task (error), a worker that died (killed),
+            `--job-timeout` (timeout), memory of a card (memory), a disk that takes no files (disk), a task
+            that it waits for (dependency), a failed task of its group (group), or the end of the budget
+            (time).
         error: type and message of the exception, in one line.
         log: file with the traceback, if there is one.
         lines: what a person is to read about it.
@@ -175,7 +177,11 @@ class Queue:
                 if task.runs_alone is not is_alone or (is_alone and self.running):
                     continue
                 has_inputs = all(file.exists() for file in task.wait_for_files)
-                if has_inputs and not task.wait_for_groups & unfinished_groups and executor.fits(task.resources):
+                if (
+                    has_inputs
+                    and not task.wait_for_groups & unfinished_groups
+                    and executor.fits(task.resources)
+                ):
                     self.waiting.remove(task)
                     return task
         return None
@@ -245,8 +251,8 @@ class DiskFull(OSError):
 def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
     """Run the tasks of a queue until all have ended or the queue's deadline; return the results by name.
 
-    A terminal shows a bar with the time left; `noun` says what the tasks are. Tasks whose files or groups never come
-    are skipped with the reason `dependency`.
+    A terminal shows a bar with the time left; `noun` says what the tasks are. Tasks whose files or groups
+    never come are skipped with the reason `dependency`.
 
     Raises:
         DiskFull: if a worker cannot write. Running tasks are ended.
@@ -299,7 +305,9 @@ def result_of(task: Task, future: "Future[JobResult]") -> JobResult:
     try:
         result = future.result()
     except (Exception, CancelledError) as error:  # of the pool or the cluster, since a task does not raise
-        exit_codes = re.search(r"exit codes of the workers are \{(.+)\}", str(error))  # loky's TerminatedWorkerError
+        exit_codes = re.search(
+            r"exit codes of the workers are \{(.+)\}", str(error)
+        )  # loky's TerminatedWorkerError
         how = exit_codes[1] if exit_codes else one_line(error)
         cause = ", most often because memory ran out" if "SIGKILL" in how else ""
         return JobResult(task.name, "failed", "killed", f"its worker died ({how}){cause}")
@@ -337,7 +345,9 @@ def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Return whether an exception is Ctrl-C: workers ignore the signal, so there it is raised by a stage itself."""
+    """Return whether an exception is Ctrl-C: workers ignore the signal, so there it is raised by a stage
+    itself.
+    """
     return isinstance(error, KeyboardInterrupt) and IN_WORKER not in os.environ
 
 
@@ -354,7 +364,11 @@ def one_line(error: BaseException) -> str:
 def timed_out(task: Task, seconds: float, limit: str) -> JobResult:
     """Return the result of a task that has run for longer than a limit."""
     return JobResult(
-        task.name, "failed", "timeout", f"not finished after {format_duration(seconds)} ({limit})", seconds=seconds
+        task.name,
+        "failed",
+        "timeout",
+        f"not finished after {format_duration(seconds)} ({limit})",
+        seconds=seconds,
     )
 
 

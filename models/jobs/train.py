@@ -1,11 +1,12 @@
 """Train every job that is not finished: `./run.sh train [COMPETITION] [--stage S] [--fold K]`.
 
-A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished. With
+A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished.
+With
 --shard I/N, this machine has every N-th job, and other machines have the others.
 
-Reads: prepared/train.parquet and test.parquet, folds/folds.csv.
-Writes: a folder per job: weights, out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A
-job that fails ends no other stage; the next run tries it again, last. Exit status 3 if a job failed.
+Reads: prepared/train.parquet and test.parquet, folds/folds.csv. Writes: a folder per job: weights,
+out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A job that fails ends no
+other stage; the next run tries it again, last. Exit status 3 if a job failed.
 """
 
 import math
@@ -67,7 +68,8 @@ def train(
     """Train what is not finished, and predict what has no prediction for this test table.
 
     Args:
-        on_seed: called each time when all jobs of a seed of a stage are finished; its task is the next to start.
+        on_seed: called each time when all jobs of a seed of a stage are finished; its task is the next to
+        start.
         queue: an empty queue to use, for what it knows after the run.
 
     Returns:
@@ -84,7 +86,8 @@ def train(
         if finished:
             mark = "; by other code, accepted with --reuse" if finished[0].from_other_code else ""
             print(
-                f"stage {stage_name}  {len(finished)} of {len(plan.jobs_of_stage(stage_name))} jobs are finished{mark}"
+                f"stage {stage_name}  {len(finished)} of {len(plan.jobs_of_stage(stage_name))} jobs are "
+                f"finished{mark}"
             )
     unfinished = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
     if not unfinished:
@@ -129,7 +132,9 @@ class JobReporter:
     noted: set[str] = field(default_factory=set)
 
     def on_end(self, job: Job, result: JobResult) -> None:
-        """Report one job: its score and seconds, and after the first job of a stage its notes; or why it failed."""
+        """Report one job: its score and seconds, and after the first job of a stage its notes; or why it
+        failed.
+        """
         if result.status == "ok" and result.lines:
             print(result.lines[0])
             if job.stage not in self.noted:
@@ -152,12 +157,17 @@ class JobReporter:
         n_jobs = max((n for n in (2, 4, 8) if n * gpu_gib < USABLE_MEMORY * memory), default=1)
         if n_jobs * share <= 1:
             return []
-        return [f"used {gpu_gib:.1f} of {memory:.0f} GiB; gpu: {1 / n_jobs:g} trains {n_jobs} jobs at once on a card"]
+        return [
+            f"used {gpu_gib:.1f} of {memory:.0f} GiB; gpu: {1 / n_jobs:g} trains {n_jobs} jobs at once on "
+            f"a card"
+        ]
 
 
 def describe_failure(job: Job, result: JobResult) -> str:
     """Return one line about a failed job."""
-    again = ", the same error as in the run before" if read_failure(job.folder).get("same_error_before") else ""
+    again = (
+        ", the same error as in the run before" if read_failure(job.folder).get("same_error_before") else ""
+    )
     folder = attempt_folder(job.folder) if result.log is None else result.log
     return f"{result.name} failed ({result.reason}){again}: {result.error}\n  {display_path(folder)}"
 
@@ -167,7 +177,10 @@ def _skip_failed(queue: Queue, jobs: list[Job]) -> None:
     failures = {job.title: recorded_failure(job) for job in jobs if read_failure(job.folder)}
     for task in [task for task in queue.waiting if task.name in failures]:
         if task in queue.waiting:  # else it was skipped with its group
-            print(f"{task.name} is left out (--skip-failed), since it failed before: {failures[task.name].error}")
+            print(
+                f"{task.name} is left out (--skip-failed), since it failed before: "
+                f"{failures[task.name].error}"
+            )
             queue.leave_out(task, failures[task.name])
 
 
@@ -181,17 +194,27 @@ def _explain_skipped(plan: JobPlan, jobs: list[Job], results: dict[str, JobResul
     if not waiting:
         return
     if plan.shard[1] > 1:
-        print(f"{len(waiting)} jobs wait for jobs of other shards: train again when those are finished, or run full")
+        print(
+            f"{len(waiting)} jobs wait for jobs of other shards: train again when those are finished, or "
+            f"run full"
+        )
     elif not any(result.status == "failed" for result in results.values()):
-        missing = {need.stage for job in waiting for need in job.dependencies if not need.has_predicted(plan.test_key)}
+        missing = {
+            need.stage
+            for job in waiting
+            for need in job.dependencies
+            if not need.has_predicted(plan.test_key)
+        }
         raise DataError(
-            f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; run ./run.sh train with --stage "
+            f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; run ./run.sh train "
+            f"with --stage "
             "for these first, or without --stage and --fold."
         )
 
 
 def predict_jobs(plan: JobPlan, executor: Executor) -> str:
-    """Predict a new test table with every finished job that has not predicted it yet; return the key of the table.
+    """Predict a new test table with every finished job that has not predicted it yet; return the key of the
+    table.
 
     Reads weights and `plan.paths.test`, no training table.
 
@@ -204,8 +227,10 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
     waiting = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
     if fixed := sorted({job.stage for job in waiting if plan.stages[job.stage].kind == "file"}):
         raise DataError(
-            f"the stages {', '.join(fixed)} (kind: file) only have predictions for the competition's own test rows. "
-            "Run ./run.sh full without them, or with the new table as competition.test and its rows in their test.csv."
+            f"the stages {', '.join(fixed)} (kind: file) only have predictions for the competition's own "
+            f"test rows. "
+            "Run ./run.sh full without them, or with the new table as competition.test and its rows in "
+            "their test.csv."
         )
     if waiting:
         rows = read_rows(plan.paths.test, plan.competition, labelled=False)
@@ -232,8 +257,9 @@ def networks_of(stages: dict[str, Any]) -> set[str]:
 
 
 def threads_of(stage: Any, n_jobs: int, executor: Executor) -> int:
-    """Return the cores of a job where so many train side by side: for trees, whose result does not depend on it, an
-    equal share."""
+    """Return the cores of a job where so many train side by side: for trees, whose result does not depend on
+    it, an equal share.
+    """
     return max(1, executor.max_threads // n_jobs) if isinstance(stage, TreesConfig) else 1
 
 
@@ -264,7 +290,9 @@ def job_tasks(
         stage_jobs = [job for job in jobs if job.stage == stage_name]
         threads = threads_of(stage, max(len(stage_jobs), plan.n_folds), executor)
         parts, cache_groups = cache_tasks(plan, stage_name, tables, planned)
-        first = len(parts) * (shard - 1) // n_shards  # each machine starts elsewhere; it skips what others have filled
+        first = (
+            len(parts) * (shard - 1) // n_shards
+        )  # each machine starts elsewhere; it skips what others have filled
         cache_parts += parts[first:] + parts[:first]
         for job in stage_jobs:
             task = Task(
@@ -295,14 +323,20 @@ def failure_policy(args: Any) -> FailurePolicy:
 def main() -> int:
     """Command line."""
     options = cli.parser(__doc__)
-    options.add_argument("--prepare", action="store_true", help="the command train: prepare tables and folds first")
+    options.add_argument(
+        "--prepare", action="store_true", help="the command train: prepare tables and folds first"
+    )
     options.add_argument("--stage", help="train this stage only")
     options.add_argument("--fold", type=int, help="train this fold only, counted from 0")
     args = options.parse_args()
     if args.budget:
         raise ConfigError("--budget is of full, which trains what fits; train has no time to keep to.")
     competition = load_competition(args.competition, args.seed)
-    stages, paths, shard = load_stages(args.competition), Paths.for_competition(args.competition), args.shard or (1, 1)
+    stages, paths, shard = (
+        load_stages(args.competition),
+        Paths.for_competition(args.competition),
+        args.shard or (1, 1),
+    )
     if args.prepare:
         with cli.locked(paths, wait=True):
             prepare.run(competition, paths, find_config(args.competition))

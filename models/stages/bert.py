@@ -1,6 +1,7 @@
 """Any Hugging Face encoder on text or SMILES, pretrained or from scratch, under the one training loop.
 
-A job's folder holds all that prediction needs: the encoder's config.json, its tokenizer, and the trainer's weights.
+A job's folder holds all that prediction needs: the encoder's config.json, its tokenizer, and the trainer's
+weights.
 """
 
 from functools import partial
@@ -63,9 +64,12 @@ class Bert(NeuralModel):
     def start(self, train: Dataset, folder: Path) -> nn.Module:
         """The configured weights, or random ones; writes tokenizer, shape, and counts."""
         rate = self.config.backbone_dropout
-        encoder, tokenizer = pretrained(self.config, rate) if self.config.weights else self._from_scratch(train, rate)
+        encoder, tokenizer = (
+            pretrained(self.config, rate) if self.config.weights else self._from_scratch(train, rate)
+        )
         if self.config.precision == "bf16" and not torch.cuda.is_available():
-            # On a CPU the fused kernel's backward pass is slower in bf16 than in float32; plain products are not.
+            # On a CPU the fused kernel's backward pass is slower in bf16 than in float32; plain products are
+            # not.
             encoder.set_attn_implementation("eager")
         items, n_cut = self._items(train, tokenizer)
         unknown, longest = unknown_share(tokenizer, items), tokenizer.model_max_length
@@ -74,12 +78,16 @@ class Bert(NeuralModel):
         encoder.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         backbone = BertBackbone(encoder, self.config.pooling)
-        if not self.config.enumerate_smiles and self.config.extra_rows != "pretrain":  # else more tokens come by
+        if (
+            not self.config.enumerate_smiles and self.config.extra_rows != "pretrain"
+        ):  # else more tokens come by
             train_only(encoder, np.concatenate(items))
         return backbone
 
     def restore(self, folder: Path) -> nn.Module:
-        """The encoder's shape from `folder` alone: neither hub nor package nor the original weights are asked."""
+        """The encoder's shape from `folder` alone: neither hub nor package nor the original weights are
+        asked.
+        """
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         return BertBackbone(new_encoder(config), self.config.pooling)
 
@@ -107,7 +115,9 @@ class Bert(NeuralModel):
             tokenizer = train_smiles_tokenizer([*texts, "."])
         else:
             texts = self.template.texts(train.inputs, " ")
-            tokenizer = train_word_piece_tokenizer(texts, self.config.vocabulary, lowercase=not self.template.smiles)
+            tokenizer = train_word_piece_tokenizer(
+                texts, self.config.vocabulary, lowercase=not self.template.smiles
+            )
         config = transformers.BertConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.config.width,

@@ -1,8 +1,9 @@
-"""Stage `catboost`: gradient-boosted symmetric trees (`models/stages/trees.py` has what is not CatBoost's own).
+"""Stage `catboost`: gradient-boosted symmetric trees (`models/stages/trees.py` has what is not CatBoost's
+own).
 
-Categories go in as they are. Text goes in as topics, a truncated SVD of TF-IDF: CatBoost takes no sparse columns beside
-categories, and its own text features are made for classification.
-Sources: Prokhorenkova et al., CatBoost, NeurIPS 2018; Deerwester et al., latent semantic analysis, JASIS 1990.
+Categories go in as they are. Text goes in as topics, a truncated SVD of TF-IDF: CatBoost takes no sparse
+columns beside categories, and its own text features are made for classification. Sources: Prokhorenkova et
+al., CatBoost, NeurIPS 2018; Deerwester et al., latent semantic analysis, JASIS 1990.
 """
 
 import io
@@ -52,7 +53,9 @@ class Catboost(Trees):
 
     def _count(self, config: CatboostConfig, sample: TargetData, held_back: TargetData) -> tuple[int, float]:
         x = np.nan_to_num(sample.x, nan=-np.inf)
-        if (x == x[:1]).all() or (sample.n_classes and np.ptp(sample.y) == 0):  # few rows, which CatBoost refuses
+        if (x == x[:1]).all() or (
+            sample.n_classes and np.ptp(sample.y) == 0
+        ):  # few rows, which CatBoost refuses
             return 1, float(np.std(held_back.y))
         booster = self._train(config, sample, config.max_trees, held_back)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])
@@ -99,7 +102,9 @@ class Catboost(Trees):
         return booster.fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience, log_cerr=silent)
 
     def _data(self, x: NDArray[np.float32]) -> FeaturesData:
-        """Numbers and categories as CatBoost takes them; the code -1 is a category of its own that no tree knows."""
+        """Numbers and categories as CatBoost takes them; the code -1 is a category of its own that no tree
+        knows.
+        """
         n_numbers = x.shape[1] - len(self.context.categorical)
         codes = np.char.encode(x[:, n_numbers:].astype(int).astype(str)).astype(object)
         return FeaturesData(

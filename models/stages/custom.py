@@ -40,14 +40,17 @@ class Custom:
         shape = (len(rows), len(self.context.task.outputs))
         if y_pred.shape != shape or not np.isfinite(y_pred).all():
             raise ConfigError(
-                f"predict of {self.config.code} must return finite numbers of shape {shape}, a row per row and a "
-                f"column per output; it returned the shape {y_pred.shape}, {(~np.isfinite(y_pred)).sum()} not finite. "
+                f"predict of {self.config.code} must return finite numbers of shape {shape}, a row per "
+                f"row and a "
+                f"column per output; it returned the shape {y_pred.shape}, {(~np.isfinite(y_pred)).sum()} "
+                f"not finite. "
                 "Labels in training may be missing (NaN)."
             )
         if (wrong := invalid_probability_rows(self.context.task, y_pred)).any():
             first = np.flatnonzero(wrong)[0]
             raise ConfigError(
-                f"predict of {self.config.code} must return probabilities of {', '.join(self.context.task.outputs)}, "
+                f"predict of {self.config.code} must return probabilities of "
+                f"{', '.join(self.context.task.outputs)}, "
                 "which lie in 0 to 1 and, where there is one for each class of a target, sum to 1; "
                 f"of row {rows.ids[first]!r} it returned {y_pred[first].tolist()}."
             )
@@ -66,6 +69,8 @@ def load_custom(config: CustomConfig) -> tuple[Any, Any]:
     if not (isinstance(found.Settings, type) and issubclass(found.Settings, BaseModel)):
         raise ConfigError(f"code: Settings of {config.code} must be a pydantic model.")
     try:
-        return found, validate(found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings")
+        return found, validate(
+            found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings"
+        )
     except ConfigError as error:  # its first line blames the file of the class for what the YAML has
         raise ConfigError(dedent(str(error).partition("\n")[2])) from None

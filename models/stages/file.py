@@ -21,10 +21,15 @@ from competition.types import Array, Integers
 from models.base_config import FileConfig
 from models.stage import Context, as_probabilities, invalid_probability_rows, write_notes
 
-OOF, TEST, FOLD = "oof.csv", "test.csv", "fold"  # the column fold of oof.csv says where a row was held out there
+OOF, TEST, FOLD = (
+    "oof.csv",
+    "test.csv",
+    "fold",
+)  # the column fold of oof.csv says where a row was held out there
 COPY_OF_OOF, COPY_OF_TEST = "their_oof.csv", "their_test.csv"  # beside the job's own predictions
 WHY = (
-    "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
+    "their models may have seen labels of the fold that is held out here, so the scores of this stage, "
+    "and the "
     "cross_fitted_score of a blend with it, may be optimistic"
 )
 FOLD_MARKS = {
@@ -52,7 +57,9 @@ class File:
     def predict(self, rows: Dataset, folder: Path) -> Array:
         """Their predictions for `rows`, (n_rows, n_outputs)."""
         file = folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST)
-        return as_probabilities(self.context.task, self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64))
+        return as_probabilities(
+            self.context.task, self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
+        )
 
     def _read(self, file: Path, wanted: Sequence[str] = ()) -> pd.DataFrame:
         return read_theirs(file, self.context.id, self.context.task, wanted)
@@ -63,17 +70,19 @@ def files_of(config: FileConfig) -> tuple[Path, Path]:
     files = Path(config.folder) / OOF, Path(config.folder) / TEST
     if lacking := [str(file) for file in files if not file.is_file()]:
         raise ConfigError(
-            f"the folder of the stage needs {OOF} and {TEST}; there is no {' and no '.join(lacking)}. Correct the "
+            f"the folder of the stage needs {OOF} and {TEST}; there is no {' and no '.join(lacking)}. "
+            f"Correct the "
             "path, which is relative to the YAML, or put them there."
         )
     return files
 
 
 def read_theirs(path: Path, id_column: str, task: Task, wanted: Sequence[str] = ()) -> pd.DataFrame:
-    """All predictions of a file, ids as the index, one column of floats for each output of the task, found by name.
+    """All predictions of a file, ids as the index, one column of floats for each output of the task, found by
+    name.
 
-    Grades that are whole numbers without a gap are read as such, and become their numbers from 0. Rows that are
-    `wanted` must have predictions; others may lack them or have NaN.
+    Grades that are whole numbers without a gap are read as such, and become their numbers from 0. Rows that
+    are `wanted` must have predictions; others may lack them or have NaN.
     """
     table = read_table_with_ids(path, [id_column])
     columns = _columns(task, set(table.columns))
@@ -81,8 +90,10 @@ def read_theirs(path: Path, id_column: str, task: Task, wanted: Sequence[str] = 
     values = pd.concat([parse_numbers(table, name, id_column, path) for name in columns], axis=1)
     if (wrong := invalid_probability_rows(task, values.to_numpy())).any():
         raise DataError(
-            f"{path}: {describe_rows(table, wrong, id_column)} has no probabilities under {join_first(columns)}; "
-            "they must lie in 0 to 1 and, where there is one for each class of a target, sum to 1. Correct the file."
+            f"{path}: {describe_rows(table, wrong, id_column)} has no probabilities under "
+            f"{join_first(columns)}; "
+            "they must lie in 0 to 1 and, where there is one for each class of a target, sum to 1. "
+            "Correct the file."
         )
     values = values.set_axis(pd.Index(table[id_column])) - _lowest_grade(task)
     complete = values.reindex(list(wanted)).notna().all(axis=1)
@@ -125,7 +136,9 @@ def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: Integers) -
 
 
 def common_folds(files: Sequence[Path]) -> Path | None:
-    """The first of some oof.csv, if `folds.kind: file` can read its folds and all others have the same partition."""
+    """The first of some oof.csv, if `folds.kind: file` can read its folds and all others have the same
+    partition.
+    """
     tables = [read_text_table(file) for file in files if file.is_file()]
     if len(tables) < len(files) or not all({"id", FOLD} <= {*table} for table in tables):
         return None
@@ -137,7 +150,8 @@ def common_folds(files: Sequence[Path]) -> Path | None:
 
 
 def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> list[str]:
-    """Which test columns look as if they were in other units than the OOF columns, in words; no score shows that.
+    """Which test columns look as if they were in other units than the OOF columns, in words; no score shows
+    that.
 
     `scale` is the standard deviation of the labels of each column.
     """
@@ -145,7 +159,8 @@ def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> list[str]:
     is_far = np.maximum((here - there).abs(), test.std() / FAR) > scale
     is_known = np.minimum(oof.count(), test.count()) >= LEAST_ROWS
     return [
-        f"{name} of {TEST} is not like that of {OOF} (median {here[name]:.3g}, there {there[name]:.3g}): other units?"
+        f"{name} of {TEST} is not like that of {OOF} (median {here[name]:.3g}, there {there[name]:.3g}): "
+        f"other units?"
         for name in test.columns[is_far & is_known]
     ]
 

@@ -1,4 +1,5 @@
-"""Stage `gnn`: directed message passing over the bonds of the molecular graph, by chemprop, under our trainer.
+"""Stage `gnn`: directed message passing over the bonds of the molecular graph, by chemprop, under our
+trainer.
 
 Source: Yang et al., Analyzing Learned Molecular Representations for Property Prediction, JCIM 2019.
 """
@@ -40,13 +41,18 @@ class GnnBackbone(nn.Module):
 
         Args:
             molecule: (n_atoms,) the row of each atom.
-            graph: V, atoms (n_atoms, d_atom); E, directed bonds (n_bonds, d_bond); edge_index (2, n_bonds), from and to
-                atom; rev_edge_index (n_bonds,), the bond in the other direction; into, the bonds that end at each atom,
-                one after the other, and into_starts (n_atoms,), where those of an atom begin; before and before_starts
-                (n_bonds,), the same of the bonds that end where a bond begins, without its own reverse.
+            graph: V, atoms (n_atoms, d_atom); E, directed bonds (n_bonds, d_bond); edge_index (2, n_bonds),
+                from and to atom; rev_edge_index (n_bonds,), the bond in the other direction; into, the bonds
+                that end at each atom, one after the other, and into_starts (n_atoms,), where those of an atom
+                begin; before and before_starts (n_bonds,), the same of the bonds that end where a bond
+                begins, without its own reverse.
         """
-        atoms = self.message_passing(SimpleNamespace(**graph)).float()  # so that sums over atoms are in float32
-        return self.hidden(torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1))
+        atoms = self.message_passing(
+            SimpleNamespace(**graph)
+        ).float()  # so that sums over atoms are in float32
+        return self.hidden(
+            torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1)
+        )
 
 
 class Gnn(MoleculeModel):

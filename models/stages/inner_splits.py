@@ -1,8 +1,8 @@
 """Splits of the training rows of a job, for the number of trees and the search for settings.
 
-They divide rows as the folds do. Rows of a group stay together, since a group on both sides makes noise that its rows
-share look like a law. With folds that are blocks in time the latest rows are held out. Where every row is a group by
-itself they are scikit-learn's splits at random.
+They divide rows as the folds do. Rows of a group stay together, since a group on both sides makes noise that
+its rows share look like a law. With folds that are blocks in time the latest rows are held out. Where every
+row is a group by itself they are scikit-learn's splits at random.
 """
 
 from typing import Any
@@ -42,7 +42,9 @@ def inner_split(sample: TargetData, seed: int) -> Split:
 
 
 def inner_folds(sample: TargetData, seed: int) -> list[Split]:
-    """Return the splits of a cross-validation; with blocks in time each block is held out of the earlier ones."""
+    """Return the splits of a cross-validation; with blocks in time each block is held out of the earlier
+    ones.
+    """
     block = _blocks(sample, INNER_FOLDS + 1)
     if block is not None:
         later = np.unique(block[block >= 0])[1:]
@@ -68,7 +70,9 @@ def _blocks(sample: TargetData, n_blocks: int) -> Integers | None:
 
 
 def _parts(sample: TargetData, n_parts: int, seed: int) -> Integers | None:
-    """Return the part of each row, equal within a group; None if every row is a group by itself, or all are one."""
+    """Return the part of each row, equal within a group; None if every row is a group by itself, or all are
+    one.
+    """
     if sample.groups is None:
         return None
     groups, distinct = pd.factorize(sample.groups)

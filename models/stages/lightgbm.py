@@ -1,4 +1,5 @@
-"""Stage `lightgbm`: gradient-boosted trees, leaf by leaf (`models/stages/trees.py` has what is not LightGBM's own).
+"""Stage `lightgbm`: gradient-boosted trees, leaf by leaf (`models/stages/trees.py` has what is not LightGBM's
+own).
 
 Source: Ke et al., LightGBM, NeurIPS 2017.
 """
@@ -16,7 +17,10 @@ from models.feature_config import LightgbmConfig
 from models.stages.per_target import TargetData
 from models.stages.trees import MIN_ROWS, Trees
 
-SQUARED, ABSOLUTE = {"objective": "regression", "metric": "rmse"}, {"objective": "regression_l1", "metric": "l1"}
+SQUARED, ABSOLUTE = (
+    {"objective": "regression", "metric": "rmse"},
+    {"objective": "regression_l1", "metric": "l1"},
+)
 
 
 class Lightgbm(Trees):

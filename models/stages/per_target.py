@@ -1,4 +1,6 @@
-"""What the stages share that fit one model per target: trees and scikit-learn's estimators, on feature blocks."""
+"""What the stages share that fit one model per target: trees and scikit-learn's estimators, on feature
+blocks.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -25,7 +27,8 @@ class TargetData:
     """Rows with a label of one target.
 
     x: (n_rows, n_features), dense or sparse.
-    y: (n_rows,) standardised labels, or the place of each row's class among those that the training rows have.
+    y: (n_rows,) standardised labels, or the place of each row's class among those that the training rows
+    have.
     weights: (n_rows,); None where all are 1.
     n_classes: how many of them there are; 0 of numbers.
     groups, times: (n_rows,), as in `Dataset`.
@@ -66,7 +69,9 @@ class PerTarget(ABC):
 
     @abstractmethod
     def _fit_one(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
-        """Fit the model of a target and write it to `path` with an ending; returns what a refit must know of it."""
+        """Fit the model of a target and write it to `path` with an ending; returns what a refit must know of
+        it.
+        """
 
     @abstractmethod
     def _predict_one(self, x: Any, path: Path) -> Array:
@@ -78,10 +83,15 @@ class PerTarget(ABC):
         self._learn(train, folder)
         as_they_are = self.context.task.has_probabilities or getattr(self.config, "needs_raw_labels", False)
         x, (mean, scale) = self._features(train, folder), target_scale(train.y, as_they_are)
-        y, models = (train.y - mean) / scale, []  # libraries keep float32, which a large mean would leave no digits
+        y, models = (
+            (train.y - mean) / scale,
+            [],
+        )  # libraries keep float32, which a large mean would leave no digits
         weights = [train.weights] * len(known)
         if self.config.class_weights == "balanced":
-            weights = list(balanced_weights(train.y, 1.0 if train.weights is None else train.weights[:, None]).T)
+            weights = list(
+                balanced_weights(train.y, 1.0 if train.weights is None else train.weights[:, None]).T
+            )
         for t, rows in enumerate(known):
             sample = TargetData(x, y[:, t], weights[t], groups=train.groups, times=train.times)
             models.append(self._fit_target(sample.take(rows), t, folder / f"target_{t}"))
@@ -91,11 +101,15 @@ class PerTarget(ABC):
         """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities."""
         training, x = read_json(folder / TRAINING, "mean", "scale", "models"), self._features(rows, folder)
         models = enumerate(training["models"])
-        y_pred = [self._predict_target(x, model.get("classes"), folder / f"target_{t}") for t, model in models]
+        y_pred = [
+            self._predict_target(x, model.get("classes"), folder / f"target_{t}") for t, model in models
+        ]
         return np.hstack(y_pred) * training["scale"] + training["mean"]
 
     def _fit_target(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
-        """What `_fit_one` returns, and of a target with classes those that the rows have; one alone needs no model."""
+        """What `_fit_one` returns, and of a target with classes those that the rows have; one alone needs no
+        model.
+        """
         found: dict[str, Any] = {}
         if self.context.task.has_probabilities:
             classes, places = np.unique(sample.y, return_inverse=True)
@@ -107,7 +121,9 @@ class PerTarget(ABC):
         return found
 
     def _predict_target(self, x: Any, classes: list[float] | None, path: Path) -> Array:
-        """Predictions (n_rows, n_outputs) of a target; a class that its training rows lack has the probability 0."""
+        """Predictions (n_rows, n_outputs) of a target; a class that its training rows lack has the
+        probability 0.
+        """
         with self._told():
             y_pred = 1.0 if classes and len(classes) == 1 else self._predict_one(x, path)
         if classes is None:

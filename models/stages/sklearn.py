@@ -1,9 +1,10 @@
 """Stage `sklearn`: any estimator of scikit-learn's form on the features of the trees, one per target.
 
-What makes its features (medians of missing numbers, ranks, ranges, words, categories) is fitted once for all targets.
-Nothing is pickled: scikit-learn's own estimators are kept by skops, whose files hold trusted types and numbers. Of one
-of another package the rows that it was fitted on are kept, and a process that predicts fits it on them again: little
-work for one that learns in context. Source: Pedregosa et al., scikit-learn, JMLR 2011.
+What makes its features (medians of missing numbers, ranks, ranges, words, categories) is fitted once for all
+targets. Nothing is pickled: scikit-learn's own estimators are kept by skops, whose files hold trusted types
+and numbers. Of one of another package the rows that it was fitted on are kept, and a process that predicts
+fits it on them again: little work for one that learns in context. Source: Pedregosa et al., scikit-learn,
+JMLR 2011.
 """
 
 import warnings
@@ -64,7 +65,9 @@ class Sklearn(PerTarget):
             (name, feature_blocks.build_vectorizer(vocabulary=known["vocabulary"]), f"text {name}")
             for name, known in words.items()
         ]
-        takes_sparse = bool(texts) and "." not in self.named and get_tags(self._build(self.seed)).input_tags.sparse
+        takes_sparse = (
+            bool(texts) and "." not in self.named and get_tags(self._build(self.seed)).input_tags.sparse
+        )
         features = ColumnTransformer([*columns, *texts], sparse_threshold=float(takes_sparse)).fit(x)
         skops.io.dump(features, folder / FEATURES)
 
@@ -74,7 +77,9 @@ class Sklearn(PerTarget):
     def _table(self, rows: Dataset, folder: Path) -> pd.DataFrame:
         """Each column named by its block and its number or name."""
         pooled = feature_blocks.encoder_block(rows, self.config, self.context, folder).astype(np.float64)
-        pooled[np.abs(pooled) < 1e-9] = 0.0  # what a dead dimension has, minilm's 1e-33, would be scaled to a feature
+        pooled[np.abs(pooled) < 1e-9] = (
+            0.0  # what a dead dimension has, minilm's 1e-33, would be scaled to a feature
+        )
         parts = {
             "molecule": pd.DataFrame(feature_blocks.molecule_block(rows, self.config, self.context)),
             "encoder": pd.DataFrame(pooled),
@@ -98,14 +103,18 @@ class Sklearn(PerTarget):
             estimator = self._fitted_again(path.with_suffix(".npz"))
         else:
             estimator = from_bytes(path.with_suffix(".skops").read_bytes())
-        return np.asarray((estimator.predict_proba if self.context.task.has_probabilities else estimator.predict)(x))
+        return np.asarray(
+            (estimator.predict_proba if self.context.task.has_probabilities else estimator.predict)(x)
+        )
 
     def _build(self, seed: int) -> Any:
         return build_estimator(self.named, self.config.parameters, seed, self.context.task.has_probabilities)
 
     def _fitted(self, seed: int, x: Any, y: Array, **weighed: Array) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # max_iter is a setting, and stopping early is one
             warnings.simplefilter("ignore", FutureWarning)  # the version is pinned
             return self._build(int(seed)).fit(x, y, **weighed)
 

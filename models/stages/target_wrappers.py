@@ -1,4 +1,6 @@
-"""Between labels and a stage: it sees transformed ones, which grades are exceeded, or predictions of other targets."""
+"""Between labels and a stage: it sees transformed ones, which grades are exceeded, or predictions of other
+targets.
+"""
 
 import tempfile
 from collections.abc import Callable
@@ -68,7 +70,9 @@ class CumulativeModel:
         self.stage, self.n_grades = stage, n_grades
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        """Fit the stage on labels (n_rows, n_grades); a pseudo-label between two grades counts as the nearer one."""
+        """Fit the stage on labels (n_rows, n_grades); a pseudo-label between two grades counts as the nearer
+        one.
+        """
         bounds = np.arange(self.n_grades) + 0.5
         seen = [r and replace(r, y=np.where(np.isnan(r.y), np.nan, r.y > bounds)) for r in (train, valid)]
         self.stage.fit(*seen, folder)
@@ -79,11 +83,13 @@ class CumulativeModel:
 
 
 class StackedTargetModel:
-    """A stage for each target, to which predictions of other targets are numbers like those of the competition.
+    """A stage for each target, to which predictions of other targets are numbers like those of the
+    competition.
 
-    Training rows get them from models that did not see their label: one for each fold of the division among them. The
-    rows to predict get them from a model of all training rows. Where assays share molecules, and one has many labels,
-    this is the best that the others can know (source: most of the first places of OpenADMET's PXR challenge, 2026).
+    Training rows get them from models that did not see their label: one for each fold of the division among
+    them. The rows to predict get them from a model of all training rows. Where assays share molecules, and
+    one has many labels, this is the best that the others can know (source: most of the first places of
+    OpenADMET's PXR challenge, 2026).
 
     build: makes the stage from what it is told.
     """
@@ -102,7 +108,9 @@ class StackedTargetModel:
             division = pd.factorize(groups)[0] % 3
         (folder / "first").mkdir()
         self.first.fit(train, None, folder / "first")
-        again = self.build(replace(self.context, fold_model_dirs=[folder / "first"]))  # with what that one has chosen
+        again = self.build(
+            replace(self.context, fold_model_dirs=[folder / "first"])
+        )  # with what that one has chosen
         for part in np.unique(division):
             inside = division == part
             with tempfile.TemporaryDirectory() as inner:
@@ -122,7 +130,9 @@ class StackedTargetModel:
     def _told(self, part: str, **changes: Any) -> Context:
         """What the stage of a part of a job's folder is told."""
         return replace(
-            self.context, fold_model_dirs=[folder / part for folder in self.context.fold_model_dirs], **changes
+            self.context,
+            fold_model_dirs=[folder / part for folder in self.context.fold_model_dirs],
+            **changes,
         )
 
     def _second(self, t: int, target: str) -> StageModel:

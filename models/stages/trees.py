@@ -1,9 +1,11 @@
-"""What the stages of boosted trees share: the number of trees, the search for settings, and a refit's choices.
+"""What the stages of boosted trees share: the number of trees, the search for settings, and a refit's
+choices.
 
-The number of trees comes from a split inside the training rows; the booster is then fitted again on all of them.
-With `search_trials`, Optuna tunes the settings first, on folds inside the training rows (`inner_splits.py`). A refit on
-all rows takes the mean over the folds of both. Sources: Friedman, Greedy Function Approximation, Annals of Statistics
-2001; Akiba et al., Optuna, KDD 2019; the refit as in AutoGluon's refit_full (Erickson et al., 2020).
+The number of trees comes from a split inside the training rows; the booster is then fitted again on all of
+them. With `search_trials`, Optuna tunes the settings first, on folds inside the training rows
+(`inner_splits.py`). A refit on all rows takes the mean over the folds of both. Sources: Friedman, Greedy
+Function Approximation, Annals of Statistics 2001; Akiba et al., Optuna, KDD 2019; the refit as in AutoGluon's
+refit_full (Erickson et al., 2020).
 """
 
 import functools
@@ -88,7 +90,9 @@ class Trees(PerTarget):
         return {"found": found, "n_trees": self._count(config, sample.take(inner), sample.take(outer))[0]}
 
     def _search(self, sample: TargetData) -> dict[str, float]:
-        """Settings of the trial with the smallest mean error over inner folds; the first trial is the YAML's own."""
+        """Settings of the trial with the smallest mean error over inner folds; the first trial is the YAML's
+        own.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -102,22 +106,29 @@ class Trees(PerTarget):
             return float(np.mean([self._count(config, sample.take(a), sample.take(b))[1] for a, b in folds]))
 
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
-        study.enqueue_trial({n: min(max(getattr(self.config, n), low), high) for n, (low, high) in self.ranges.items()})
+        study.enqueue_trial(
+            {n: min(max(getattr(self.config, n), low), high) for n, (low, high) in self.ranges.items()}
+        )
         study.optimize(mean_error, self.config.search_trials)
         return study.best_params
 
 
 def choice_of_folds(folders: list[Path], target: int) -> dict[str, Any]:
-    """What a refit takes over: means over folds, of settings on the scale of the search, whole numbers rounded.
+    """What a refit takes over: means over folds, of settings on the scale of the search, whole numbers
+    rounded.
 
-    The number of trees is not raised for the rows that a fold lacks: it changes little with them, and a fold does not
-    raise it either for its booster of all training rows. Nothing, where no refit has folds to take over from.
+    The number of trees is not raised for the rows that a fold lacks: it changes little with them, and a fold
+    does not raise it either for its booster of all training rows. Nothing, where no refit has folds to take
+    over from.
     """
     folds = [read_json(folder / TRAINING, "models")["models"][target] for folder in folders]
     folds = [fold for fold in folds if "n_trees" in fold]  # not those with one class alone
     if not folds:
         return {}
-    searched, found = [fold["found"] for fold in folds if fold["found"]], {}  # not those with too few rows for a search
+    searched, found = (
+        [fold["found"] for fold in folds if fold["found"]],
+        {},
+    )  # not those with too few rows for a search
     for name, first in searched[0].items() if searched else ():
         mean = statistics.geometric_mean(settings[name] for settings in searched)
         found[name] = round(mean) if isinstance(first, int) else mean

@@ -31,7 +31,9 @@ with quiet_import():
     )
 
 KERNEL_WIDTH, COMPACT_KERNEL_WIDTH = 128, 32
-"""Basis functions of a distance: of every published model, and of the compact one, whose step 128 make much longer."""
+"""Basis functions of a distance: of every published model, and of the compact one, whose step 128 make much
+longer.
+"""
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 PADDING, FIRST, LAST, UNKNOWN = range(4)
 VOCABULARY = "vocabulary.json"
@@ -40,7 +42,8 @@ SAME = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
 
 
 class UnimolBackbone(nn.Module):
-    """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
+    """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes
+    only.
 
     The parts are the package's own, run faster (`pairs.py`); tests hold both published architectures to the
     package's constructor parameter by parameter, and their outputs to those of its modules.
@@ -59,7 +62,9 @@ class UnimolBackbone(nn.Module):
             "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
             "attention_heads": args.encoder_attention_heads,
         }  # fmt: skip
-        self.encoder = UnimolEncoder(0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer)
+        self.encoder = UnimolEncoder(
+            0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer
+        )
         self.encoder.layers.extend(UnimolEncoderLayer(**of_layer) for _ in range(args.encoder_layers))
         self.gbf_proj = NonLinearHead(kernel_width, args.encoder_attention_heads, args.activation_fn)
         kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
@@ -101,7 +106,8 @@ class Unimol(ConformerModel):
 
 
 def read_vocabulary(files: dict[str, Path]) -> list[str]:
-    """Symbols by token id: the special tokens in the order of the released checkpoints, the dictionary's atoms, [MASK].
+    """Symbols by token id: the special tokens in the order of the released checkpoints, the dictionary's
+    atoms, [MASK].
 
     Args:
         files: of the weights; a dictionary among them wins over the one that ships with unimol_tools.
@@ -119,5 +125,7 @@ def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydroge
     id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
     # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
     ids = [id_of.get(table.GetElementSymbol(int(number)), UNKNOWN) for number in atoms[:, 0]]
-    centred = np.pad(atoms[:, 1:] - atoms[:, 1:].mean(axis=0), ((1, 1), (0, 0)))  # [CLS] and [SEP] at the centroid
+    centred = np.pad(
+        atoms[:, 1:] - atoms[:, 1:].mean(axis=0), ((1, 1), (0, 0))
+    )  # [CLS] and [SEP] at the centroid
     return {"tokens": np.array([FIRST, *ids, LAST]), "coordinates": centred.astype(np.float32)}

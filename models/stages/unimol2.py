@@ -1,10 +1,10 @@
 """Stage `unimol2`: the UniMolV2Model of `unimol_tools` on graphs and 3-D conformers, as a plain module.
 
-Source: Ji et al., Uni-Mol2: Exploring Molecular Pretraining Model at Scale, NeurIPS 2024.
-What is ours and why: batches of one number of atoms, since the package's attention sees padding and two of its modules
-divide by the padded length; any size; shortest paths by RDKit; and less work for the same numbers. An outer product is
-contracted with its weights one side at a time, which divides its cost by the number of atoms, and the head that moves
-atoms and the last layer's pairs, which nothing reads, are left out.
+Source: Ji et al., Uni-Mol2: Exploring Molecular Pretraining Model at Scale, NeurIPS 2024. What is ours and
+why: batches of one number of atoms, since the package's attention sees padding and two of its modules divide
+by the padded length; any size; shortest paths by RDKit; and less work for the same numbers. An outer product
+is contracted with its weights one side at a time, which divides its cost by the number of atoms, and the head
+that moves atoms and the last layer's pairs, which nothing reads, are left out.
 """
 
 from pathlib import Path
@@ -32,7 +32,10 @@ with quiet_import():
     )
     from unimol_tools.models.unimolv2 import molecule_architecture
 
-N_TOKENS, UNKNOWN = 128, 127  # atomic numbers; '*' has 0, the package's padding, and takes the token of a masked atom
+N_TOKENS, UNKNOWN = (
+    128,
+    127,
+)  # atomic numbers; '*' has 0, the package's padding, and takes the token of a masked atom
 UNREACHABLE = 510  # length of a path between fragments
 SAME = (
     "ffn_embedding_dim", "num_attention_heads", "dropout", "attention_dropout", "activation_dropout", "activation_fn",
@@ -88,8 +91,11 @@ class Unimol2Backbone(nn.Module):
         n_rows, n_atoms = tokens.shape
         x = self.atom_feature({"atom_feat": atom_features, "degree": degree}, self.embed_tokens(tokens))
         pair = x.new_zeros(n_rows, n_atoms + 1, n_atoms + 1, self.edge_feature.pair_dim)
-        pair = self.edge_feature({"shortest_path": shortest_path.int(), "edge_feat": bond_features.int()}, pair)
-        # The package's type of a pair: the first feature of both atoms, the second in a vocabulary of its own.
+        pair = self.edge_feature(
+            {"shortest_path": shortest_path.int(), "edge_feat": bond_features.int()}, pair
+        )
+        # The package's type of a pair: the first feature of both atoms, the second in a vocabulary of its
+        # own.
         kind = atom_features[:, :, 0]
         pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
@@ -117,7 +123,9 @@ class EncoderLayer(TransformerEncoderLayerV2):
 
 
 class OuterProductByParts(OuterProduct):
-    """The package's linear map of outer products a_i b_j, as a_i (W b_j): no array of n * n * hidden * hidden."""
+    """The package's linear map of outer products a_i b_j, as a_i (W b_j): no array of n * n * hidden *
+    hidden.
+    """
 
     def forward(self, m: Tensor, *masks: Tensor) -> Tensor:
         """Pairs (n_rows, n, n, d_pair) of atoms m (n_rows, n, d_atom), none of which is padding."""
@@ -163,7 +171,8 @@ def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> MoleculeInp
     degree = np.bincount(bonds[0], minlength=n_atoms)
     paths = np.minimum(Chem.GetDistanceMatrix(heavy), UNREACHABLE)
     numbers = atoms[:, 0].astype(np.int64)
-    # Added numbers are the package's: each feature has a vocabulary of its own behind those that it keeps for itself.
+    # Added numbers are the package's: each feature has a vocabulary of its own behind those that it keeps for
+    # itself.
     return {
         "tokens": np.where(numbers == 0, UNKNOWN, numbers),
         "atom_features": convert_to_single_emb(features[:, 1:], [16] * 8) + 2,

@@ -1,9 +1,9 @@
 """The costly parts of Uni-Mol with the parameters and numbers of `unimol_tools` and less work.
 
-Pair features take most of a step of a small model. Here they are computed for real pairs only, once for a pair and its
-mirror image where both are equal, in chunks that stay in the cache of a core. In the encoder the carried pair bias is
-one `baddbmm` per layer, and the last layer runs for [CLS] alone, since nothing else of it is read.
-`benchmarks/moltrain.py` measures whole trainings.
+Pair features take most of a step of a small model. Here they are computed for real pairs only, once for a
+pair and its mirror image where both are equal, in chunks that stay in the cache of a core. In the encoder the
+carried pair bias is one `baddbmm` per layer, and the last layer runs for [CLS] alone, since nothing else of
+it is read. `benchmarks/moltrain.py` measures whole trainings.
 """
 
 from typing import Any
@@ -17,15 +17,18 @@ from models.stages.unimol_shared import quiet_import
 with quiet_import():
     from unimol_tools.models.transformers import TransformerEncoderLayer, TransformerEncoderWithPair
 
-CPU_CHUNK = 1024  # pairs; a buffer (1024, 128) is half a megabyte, and from 512 to 4096 the time differs by a tenth
+CPU_CHUNK = (
+    1024  # pairs; a buffer (1024, 128) is half a megabyte, and from 512 to 4096 the time differs by a tenth
+)
 ROOT_TWO_PI = (2 * 3.14159) ** 0.5  # pi as in the package, whose published weights were trained with it
 
 
 def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
-    """Scalars (n,), their normal densities for means and deviations (k,), then linear, GELU, linear: (n_out, n).
+    """Scalars (n,), their normal densities for means and deviations (k,), then linear, GELU, linear: (n_out,
+    n).
 
-    All in float32. Exponents are cut at -60: a CPU takes ten times as long for an exponential that underflows, and for
-    products with one.
+    All in float32. Exponents are cut at -60: a CPU takes ten times as long for an exponential that
+    underflows, and for products with one.
     """
     with torch.autocast(x.device.type, enabled=False):
         scale = 0.5**0.5 / std
@@ -39,8 +42,8 @@ def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any)
 def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padding: int) -> Tensor:
     """Attention bias of each head and pair, (n_heads * n_rows, n_tokens, n_tokens), head by head.
 
-    The features of a pair are a function of the two tokens, in their order, and the distance. So (i, j) and (j, i)
-    are equal where the tokens are, and are computed once. Padded keys have minus infinity.
+    The features of a pair are a function of the two tokens, in their order, and the distance. So (i, j) and
+    (j, i) are equal where the tokens are, and are computed once. Padded keys have minus infinity.
 
     Args:
         gbf, gbf_proj: the package's modules.
@@ -64,7 +67,8 @@ def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padd
     else:
         values = gbf_proj(gbf(distance, edge_type)).float().T
 
-    # Which column of `values` each pair has; behind them stand 0, of a padded row, and minus infinity, of a padded key.
+    # Which column of `values` each pair has; behind them stand 0, of a padded row, and minus infinity, of a
+    # padded key.
     source = torch.where(real, len(row), len(row) + 1)[:, None, :].repeat(1, n_tokens, 1)
     source[row, i, j] = torch.arange(len(row), device=tokens.device)
     twice = equal[row, i, j]
@@ -77,7 +81,8 @@ class UnimolEncoderLayer(TransformerEncoderLayer):
     """The package's layer; heads come before rows, so that the pair bias needs no transposing."""
 
     def forward(self, x: Tensor, bias: Tensor, first_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Tokens (n_rows, n_tokens, width) and the bias (n_heads * n_rows, n_tokens, n_tokens) of the next layer.
+        """Tokens (n_rows, n_tokens, width) and the bias (n_heads * n_rows, n_tokens, n_tokens) of the next
+        layer.
 
         With `first_only`, of the first token alone: (n_rows, 1, width) and (n_heads * n_rows, 1, n_tokens).
         """
@@ -88,7 +93,9 @@ class UnimolEncoderLayer(TransformerEncoderLayer):
         q, k, v = split.permute(2, 3, 0, 1, 4).reshape(3, heads * n_rows, n_tokens, head_width)
         if first_only:
             x, q, bias = x[:, :1], q[:, :1], bias[:, :1]
-        with torch.autocast(x.device.type, enabled=False):  # the bias adds up over layers: float32, as the softmax
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # the bias adds up over layers: float32, as the softmax
             bias = torch.baddbmm(bias, q.float(), k.float().transpose(1, 2), alpha=attention.scaling)
         weights = F.dropout(bias.softmax(-1), attention.dropout, self.training)
         mixed = torch.bmm(weights, v).view(heads, n_rows, -1, head_width).permute(1, 2, 0, 3)
@@ -100,7 +107,9 @@ class UnimolEncoderLayer(TransformerEncoderLayer):
 
 
 class UnimolEncoder(TransformerEncoderWithPair):
-    """The package's encoder, to be filled with layers, for the first token alone and without losses of pre-training."""
+    """The package's encoder, to be filled with layers, for the first token alone and without losses of
+    pre-training.
+    """
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """The first token, (n_rows, width), of tokens (n_rows, n_tokens, width) and the bias of `pair_bias`."""

@@ -1,4 +1,6 @@
-"""What both Uni-Mol stages share: the import of unimol_tools, published weights, and conformers as augmentations."""
+"""What both Uni-Mol stages share: the import of unimol_tools, published weights, and conformers as
+augmentations.
+"""
 
 import argparse
 import contextlib
@@ -31,7 +33,9 @@ MoleculeInput = dict[str, NDArray[Any]]
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Import unimol_tools and leave alone what it touches: a folder logs/, the root logger, the filter of warnings."""
+    """Import unimol_tools and leave alone what it touches: a folder logs/, the root logger, the filter of
+    warnings.
+    """
     level = logging.root.level
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
         yield
@@ -40,7 +44,9 @@ def quiet_import() -> Iterator[None]:
 
 
 class ConformerModel(MoleculeModel):
-    """A stage whose backbone reads molecules in their conformers, which are the augmentations; see `NeuralModel`."""
+    """A stage whose backbone reads molecules in their conformers, which are the augmentations; see
+    `NeuralModel`.
+    """
 
     foreign_keys: tuple[str, ...]
     """Beginnings of keys of a checkpoint that only its pre-training or an earlier fine-tuning used."""
@@ -52,8 +58,8 @@ class ConformerModel(MoleculeModel):
         self.cache = conformer_cache(context.cache, **config.conformer_settings)
 
     def reader(self, folder: Path) -> Callable[[str, NDArray[np.float32]], MoleculeInput]:
-        """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it. A kind has this and
-        `restore`.
+        """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it. A kind has this
+        and `restore`.
         """
         raise NotImplementedError
 
@@ -68,8 +74,13 @@ class ConformerModel(MoleculeModel):
         if self.config.weights:
             load_checkpoint(backbone, find_weights(self.config.weights), self.foreign_keys)
         smiles = sorted(set(train.inputs[self.columns].to_numpy().ravel()))
-        if flat := [text for text, found in zip(smiles, self.cache.load(smiles), strict=True) if is_flat(found)]:
-            said = f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no others"
+        if flat := [
+            text for text, found in zip(smiles, self.cache.load(smiles), strict=True) if is_flat(found)
+        ]:
+            said = (
+                f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit "
+                f"finds no others"
+            )
             write_notes(folder, [f"{said}: {', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}"])
         return backbone
 
@@ -90,12 +101,15 @@ def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArra
 
 def collate(items: list[MoleculeInput]) -> dict[str, Tensor]:
     """Molecules to the arguments of a backbone, padded with 0 to the longest."""
-    return {name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True) for name in items[0]}
+    return {
+        name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True)
+        for name in items[0]
+    }
 
 
 def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
-    """Load the checkpoint (.pt or .safetensors) among the files of weights but for its foreign keys; a ConfigError
-    unless all others are those of the backbone.
+    """Load the checkpoint (.pt or .safetensors) among the files of weights but for its foreign keys; a
+    ConfigError unless all others are those of the backbone.
     """
     path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
     if path is None:

@@ -39,9 +39,10 @@ class MicroBatch:
 def micro_batch_size(device_type: str, precision: str) -> int:
     """Upper limit of the rows that go through the network together, in addition to the setting `batch_size`.
 
-    Small micro-batches pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew. A GPU is idle
-    without many rows, so it has no limit. The gradients of micro-batches add up to that of the whole step: only speed
-    depends on their size (and a little the loss in pre-training, which is a mean over tokens).
+    Small micro-batches pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew. A
+    GPU is idle without many rows, so it has no limit. The gradients of micro-batches add up to that of the
+    whole step: only speed depends on their size (and a little the loss in pre-training, which is a mean over
+    tokens).
     """
     if device_type == "cuda":
         return sys.maxsize
@@ -53,10 +54,13 @@ class Batches:
     """Encoded rows and how they become a batch.
 
     items: one encoded input per row.
-    lengths: (n_rows,) tokens or atoms, by which rows of like size go together; all equal where nothing is padded.
+    lengths: (n_rows,) tokens or atoms, by which rows of like size go together; all equal where nothing is
+    padded.
     collate: items to the keyword arguments of the backbone, tensors on the CPU.
-    equal_lengths: whether a batch may hold rows of one length only, for a backbone that does not mask padding.
-    columns: (n_rows, n_columns) numbers that join before the head, as one more tensor of that name; None for none.
+    equal_lengths: whether a batch may hold rows of one length only, for a backbone that does not mask
+    padding.
+    columns: (n_rows, n_columns) numbers that join before the head, as one more tensor of that name; None for
+    none.
     """
 
     items: list[Any]
@@ -77,13 +81,15 @@ class Batches:
             batch["columns"] = torch.from_numpy(self.columns[rows])
         return {name: to_device(tensor, device) for name, tensor in batch.items()}
 
-    def step_plan(self, settings: NeuralConfig, seed: int, epoch: int, device_type: str) -> list[MicroBatches]:
+    def step_plan(
+        self, settings: NeuralConfig, seed: int, epoch: int, device_type: str
+    ) -> list[MicroBatches]:
         """The micro-batches of each step of an epoch: a function of (seed, epoch), each row once.
 
-        The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as trainers make
-        them, have a biased gradient wherever the target goes with the length (`benchmarks/one_setting.py`).
-        Here only the micro-batches of a step are of like length. With `equal_lengths` a micro-batch has one length,
-        and a step some random micro-batches.
+        The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as
+        trainers make them, have a biased gradient wherever the target goes with the length
+        (`benchmarks/one_setting.py`). Here only the micro-batches of a step are of like length. With
+        `equal_lengths` a micro-batch has one length, and a step some random micro-batches.
         """
         generator = np.random.default_rng([seed, epoch])
         order, size = generator.permutation(len(self.lengths)), settings.batch_size
@@ -112,17 +118,25 @@ class Batches:
         return [part[i : i + size] for part in np.split(rows, changes + 1) for i in range(0, len(part), size)]
 
     def steps(
-        self, labels: LabelBatch, settings: NeuralConfig, seed: int, epoch: int, device: torch.device, first: int = 0
+        self,
+        labels: LabelBatch,
+        settings: NeuralConfig,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        first: int = 0,
     ) -> Iterator[list[MicroBatch]]:
         """The micro-batches of each step of an epoch from step `first` on.
 
-        Weighted by their shares, the losses of the micro-batches have the gradient of one large batch. On a GPU a
-        thread loads the next step while the current one is computed.
+        Weighted by their shares, the losses of the micro-batches have the gradient of one large batch. On a
+        GPU a thread loads the next step while the current one is computed.
         """
         doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
         def load(step: MicroBatches) -> list[MicroBatch]:
-            n_labels = [int((labels.weights[rows] > 0).sum()) for rows in step]  # counted before they go to the device
+            n_labels = [
+                int((labels.weights[rows] > 0).sum()) for rows in step
+            ]  # counted before they go to the device
             micro_batches = []
             for rows, n in zip(step, n_labels, strict=True):
                 inputs = self.batch(np.tile(rows, 1 + doubled), device)
@@ -146,8 +160,8 @@ class Batches:
 class EncodedDataset:
     """Rows with labels.
 
-    encoded: number of an augmentation (0 is none) to the encoded rows; an epoch of training takes the augmentation
-        after its own number, so that other spellings or conformers of a molecule come by.
+    encoded: number of an augmentation (0 is none) to the encoded rows; an epoch of training takes the
+        augmentation after its own number, so that other spellings or conformers of a molecule come by.
     y: (n_rows, n_targets), auxiliary targets last, NaN where missing.
     weights: of the labels, of the same shape.
     """

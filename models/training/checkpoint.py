@@ -12,7 +12,9 @@ from competition.files import write_atomically
 SECONDS_BETWEEN = 30.0
 """Least time between two checkpoints."""
 WRITES_BETWEEN = 20
-"""The same as a multiple of the time that the last write took, so that at most 5 % of the time is spent on writing."""
+"""The same as a multiple of the time that the last write took, so that at most 5 % of the time is spent on
+writing.
+"""
 
 
 class Checkpoint:
@@ -28,7 +30,9 @@ class Checkpoint:
         self.next_write = time.monotonic() + SECONDS_BETWEEN
 
     def load(self) -> None:
-        """Restore all parts and the random generators from the file that an earlier process left, if there is one."""
+        """Restore all parts and the random generators from the file that an earlier process left, if there is
+        one.
+        """
         if not self.path.exists():
             return
         state = torch.load(self.path, map_location="cpu", weights_only=True)

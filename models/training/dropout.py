@@ -44,7 +44,8 @@ def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
     if any(bool((output - expected).abs().max() > tolerance) for output in (first, second)):
         on = [f"{path} = {rate:g}" for path, rate in rates(backbone).items() if rate > 0]
         raise ConfigError(
-            "backbone_dropout is 0, but the backbone still gives other outputs in training mode than in evaluation "
+            "backbone_dropout is 0, but the backbone still gives other outputs in training mode than in "
+            "evaluation "
             f"mode: {', '.join(on) or 'no rate is above 0, so a module drops by itself in its forward pass'}. "
             "Set those rates to 0 in the stage's file, or set backbone_dropout."
         )

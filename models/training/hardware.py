@@ -36,10 +36,14 @@ def visible_cards() -> tuple[list[Card], str]:
     import torch
 
     if not torch.cuda.is_available():
-        built = "torch sees no GPU" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
+        built = (
+            "torch sees no GPU" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
+        )
         return [], built
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.replace(" ", "").split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    names = (
+        visible.replace(" ", "").split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    )
     cards = []
     for index, name in enumerate(names[: torch.cuda.device_count()]):
         properties = torch.cuda.get_device_properties(index)
@@ -48,18 +52,28 @@ def visible_cards() -> tuple[list[Card], str]:
 
 
 def cards_in_new_process() -> list[Card]:
-    """Return the cards that torch sees, asked in another process: for commands that do without torch, in seconds."""
+    """Return the cards that torch sees, asked in another process: for commands that do without torch, in
+    seconds.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "models.training.hardware"], cwd=PROJECT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "models.training.hardware"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]
-        raise ConfigError(f"torch, which lists the cards, cannot be used here: {reason}. Set precision: auto.")
+        raise ConfigError(
+            f"torch, which lists the cards, cannot be used here: {reason}. Set precision: auto."
+        )
     return [Card(**card) for card in json.loads(done.stdout)]
 
 
 def require_gpu() -> None:
-    """Raise unless torch sees a card: for a task that was placed on one, so that no network trains on a core unseen."""
+    """Raise unless torch sees a card: for a task that was placed on one, so that no network trains on a core
+    unseen.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -88,7 +102,9 @@ def peak_gpu_gib() -> float:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies in bf16 (AMD from Zen 4, Intel's servers from Sapphire Rapids); else slower."""
+    """Whether the processor multiplies in bf16 (AMD from Zen 4, Intel's servers from Sapphire Rapids); else
+    slower.
+    """
     return "avx512_bf16" in _cpuinfo()
 
 

@@ -1,4 +1,6 @@
-"""Heads: from pooled features (n_rows, width) to outputs (n_rows, n_outputs), and the loss they are trained with."""
+"""Heads: from pooled features (n_rows, width) to outputs (n_rows, n_outputs), and the loss they are trained
+with.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +26,9 @@ class Head(nn.Module):
         self.linear = nn.Linear(width, n_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Outputs (n_rows, n_outputs) of one pass: plain at inference, the first mask for a pass of `mc_dropout`."""
+        """Outputs (n_rows, n_outputs) of one pass: plain at inference, the first mask for a pass of
+        `mc_dropout`.
+        """
         return self._outputs(self.dropouts[0], features)
 
     def loss(self, features: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
@@ -40,18 +44,23 @@ class Head(nn.Module):
 def build_head(settings: NeuralConfig, width: int, n_outputs: int) -> Head:
     """The head of a stage."""
     head = settings.head
-    return Head(width, n_outputs, head.rates if isinstance(head, MultiSampleHead) else [settings.pooler_dropout])
+    return Head(
+        width, n_outputs, head.rates if isinstance(head, MultiSampleHead) else [settings.pooler_dropout]
+    )
 
 
 class Network(nn.Module):
     """A backbone that maps a batch to pooled features (n_rows, width), what joins them, and a head.
 
-    The features of several molecules, and the batch's tensor `columns` (n_rows, n_columns) where there is one, go
+    The features of several molecules, and the batch's tensor `columns` (n_rows, n_columns) where there is
+    one, go
     through one hidden layer together: a linear head alone would add up what each says by itself.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module, join: tuple[int, int] | None = None) -> None:
-        """`join`: how many features come together, and the width of their hidden layer; None for no such layer."""
+        """`join`: how many features come together, and the width of their hidden layer; None for no such
+        layer.
+        """
         super().__init__()
         self.backbone = backbone
         self.join = nn.Sequential(nn.Linear(*join), nn.GELU()) if join else nn.Identity()

@@ -8,8 +8,8 @@ from competition.types import Array, ProblemType
 
 
 def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:
-    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant. Of
-    classes 0 and 1, which leave their numbers as they are.
+    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a
+    constant. Of classes 0 and 1, which leave their numbers as they are.
     """
     if has_classes:
         return np.zeros(y.shape[1]), np.ones(y.shape[1])
@@ -18,7 +18,8 @@ def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:
 
 
 def balanced_weights(y: Array, weights: Array | float = 1.0) -> Array:
-    """Weights with which each class of a target has the same total: n / (K n_c), as scikit-learn balances classes.
+    """Weights with which each class of a target has the same total: n / (K n_c), as scikit-learn balances
+    classes.
 
     Args:
         y: numbers of classes, (n_rows, n_targets), NaN where there is no label.
@@ -36,7 +37,9 @@ def balanced_weights(y: Array, weights: Array | float = 1.0) -> Array:
 
 
 def require_auxiliary(y: Array, names: list[str], learns: ProblemType) -> None:
-    """Refuse auxiliary targets (n_rows, n_auxiliary) that cannot be learned beside the classes that a stage learns."""
+    """Refuse auxiliary targets (n_rows, n_auxiliary) that cannot be learned beside the classes that a stage
+    learns.
+    """
     numbers = ", ".join(
         name for name, column in zip(names, y.T, strict=True) if set(column[~np.isnan(column)]) - {0, 1}
     )
@@ -53,13 +56,16 @@ def require_log1p(y: Array) -> None:
     """Refuse labels, pseudo-labels among them, that have no logarithm of 1 + y."""
     if np.nanmin(y) <= -1:
         raise DataError(
-            f"target_transform: log1p needs targets above -1, pseudo-labels too; the smallest is {np.nanmin(y):g}. "
+            f"target_transform: log1p needs targets above -1, pseudo-labels too; the smallest is "
+            f"{np.nanmin(y):g}. "
             "Set power, which takes any number."
         )
 
 
 def labelled_rows(y: Array, names: list[str]) -> list[NDArray[np.intp]]:
-    """Positions of the rows that have a label, for each target of y (n_rows, n_targets): two of them at least."""
+    """Positions of the rows that have a label, for each target of y (n_rows, n_targets): two of them at
+    least.
+    """
     rows = [np.flatnonzero(~np.isnan(column)) for column in y.T]
     for name, known in zip(names, rows, strict=True):
         if len(known) < 2:

@@ -1,4 +1,6 @@
-"""losses.csv: the training loss of a neural job, written while it trains. Without torch, since the driver reads it."""
+"""losses.csv: the training loss of a neural job, written while it trains. Without torch, since the driver
+reads it.
+"""
 
 import time
 from collections.abc import Callable
@@ -34,7 +36,8 @@ HEADER = ",".join(field.name for field in fields(LossRecord)) + "\n"
 
 
 class LossLog:
-    """Writes losses.csv line by line. A checkpoint contains its rows, so that a resumed job has each step once.
+    """Writes losses.csv line by line. A checkpoint contains its rows, so that a resumed job has each step
+    once.
 
     Args:
         track: called with each record, also with those that a checkpoint restores.

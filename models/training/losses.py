@@ -1,8 +1,8 @@
 """What a network is trained on: labels with their weights, the losses, and R-Drop's penalty.
 
-A loss is an entry of `LOSSES` and its name in `LossName` of `models/neural_config.py`; one of the user's is a function
-`errors(outputs, y)` that the YAML names as `loss: mine.py:errors`. Outputs are standardised numbers, or logits of
-classes; probabilities are made of these by the loss's `link` alone.
+A loss is an entry of `LOSSES` and its name in `LossName` of `models/neural_config.py`; one of the user's is a
+function `errors(outputs, y)` that the YAML names as `loss: mine.py:errors`. Outputs are standardised numbers,
+or logits of classes; probabilities are made of these by the loss's `link` alone.
 """
 
 from collections.abc import Callable
@@ -33,8 +33,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Labels of rows, standardised numbers or those of classes, and the weight of each, (n_rows, n_targets), 0 where
-    there is none.
+    """Labels of rows, standardised numbers or those of classes, and the weight of each, (n_rows, n_targets),
+    0 where there is none.
     """
 
     y: Tensor
@@ -54,7 +54,9 @@ def bce(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
 
 
 def cross_entropy(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the class of each row, (n_rows, 1), of which smoothing spreads a share over all classes."""
+    """Cross-entropy of the class of each row, (n_rows, 1), of which smoothing spreads a share over all
+    classes.
+    """
     return torch_cross_entropy(outputs, y[:, 0].long(), reduction="none", label_smoothing=smoothing)[:, None]
 
 
@@ -87,20 +89,24 @@ class Loss:
     link: Callable[..., Tensor] | None = None
 
     def mean_error(self, outputs: Tensor, labels: LabelBatch) -> Tensor:
-        """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 for no label."""
+        """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 for no
+        label.
+        """
         errors = self.errors(outputs.float(), labels.y)
         if errors.shape != labels.y.shape:
             raise ConfigError(
-                f"loss: your function must return the error of each label, {tuple(labels.y.shape)}, and not their sum "
+                f"loss: your function must return the error of each label, {tuple(labels.y.shape)}, and "
+                f"not their sum "
                 f"or mean; it returns {tuple(errors.shape)}."
             )
         return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
     def mean_penalty(self, one: Tensor, other: Tensor, labels: LabelBatch) -> Tensor:
-        """How far two passes with other dropout masks are apart, as the mean over the labels there are: of numbers the
-        square; of classes half of KL(p, q) + KL(q, p), times the number of targets.
+        """How far two passes with other dropout masks are apart, as the mean over the labels there are: of
+        numbers the square; of classes half of KL(p, q) + KL(q, p), times the number of targets.
 
-        Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be 0.
+        Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be
+        0.
         """
         one, other, known = one.float(), other.float(), labels.weights > 0
         if self.link is None:
@@ -120,16 +126,24 @@ LOSSES = {
 
 
 def loss_of(name: str | None, problem_type: ProblemType) -> Loss:
-    """The loss of a name in `LOSSES`, the problem type's own for None; a user's function has all of that but errors."""
+    """The loss of a name in `LOSSES`, the problem type's own for None; a user's function has all of that but
+    errors.
+    """
     own = CLASS_LOSSES.get(problem_type, "mse")
     return LOSSES.get(name or own, LOSSES[own])
 
 
-def load_loss(name: str | None, problem_type: ProblemType = "regression", label_smoothing: float = 0.0) -> Loss:
-    """The loss to train with: as `loss_of`, or with the errors of the user's function that `file.py:name` names."""
+def load_loss(
+    name: str | None, problem_type: ProblemType = "regression", label_smoothing: float = 0.0
+) -> Loss:
+    """The loss to train with: as `loss_of`, or with the errors of the user's function that `file.py:name`
+    names.
+    """
     loss = loss_of(name, problem_type)
     if name is None or name in LOSSES:
-        return replace(loss, errors=partial(loss.errors, smoothing=label_smoothing)) if label_smoothing else loss
+        return (
+            replace(loss, errors=partial(loss.errors, smoothing=label_smoothing)) if label_smoothing else loss
+        )
     function = load_user_code("loss", name, "errors(outputs, y)")
 
     def errors(outputs: Tensor, y: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What the neural stages share: a backbone and encoded rows become a fitted stage.
 
-A kind of stage gives four things: `start` and `restore` make its backbone, `encode` and `n_augmentations` its inputs.
+A kind of stage gives four things: `start` and `restore` make its backbone, `encode` and `n_augmentations` its
+inputs.
 """
 
 import functools
@@ -19,7 +20,7 @@ from competition.files import derive_seed
 from competition.types import Array
 from models.inputs.feature_blocks import fit_columns, read_columns
 from models.stage import Context, molecule_columns, write_notes
-from models.training import trainer
+from models.training import prediction, trainer
 from models.training.batches import Batches, EncodedDataset
 from models.training.heads import Network, build_head
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary
@@ -43,9 +44,11 @@ class NeuralModel:
     # A kind of stage has these four.
 
     def start(self, train: Dataset, folder: Path) -> nn.Module:
-        """The backbone with the weights to start from, its attribute `width` the length of its pooled features.
+        """The backbone with the weights to start from, its attribute `width` the length of its pooled
+        features.
 
-        Writes to `folder` all that `restore` and `encode` need beyond the trained weights: vocabularies, shapes.
+        Writes to `folder` all that `restore` and `encode` need beyond the trained weights: vocabularies,
+        shapes.
         """
         raise NotImplementedError
 
@@ -57,13 +60,16 @@ class NeuralModel:
         """The rows as the backbone reads them.
 
         Args:
-            augmentation: 0 for none; others are other spellings or conformers, by (augmentation, seed, input) alone.
+            augmentation: 0 for none; others are other spellings or conformers, by (augmentation, seed, input)
+            alone.
         """
         raise NotImplementedError
 
     @property
     def n_augmentations(self) -> tuple[int | None, int]:
-        """How many there are in training (None: a fresh one each epoch), and that a prediction is the mean of."""
+        """How many there are in training (None: a fresh one each epoch), and that a prediction is the mean
+        of.
+        """
         return 1, 1
 
     # And these it gets.
@@ -77,7 +83,10 @@ class NeuralModel:
         if not self._in_memory(trained) and self.context.retry_failed_fit:
             self.context = replace(self.context, seed=derive_seed(self.context.seed, "checkpoint_again"))
             end = "." if self._in_memory(trained) else ", no better either."
-            said = "no better than the mean of the training labels with its first seed; trained once more with another"
+            said = (
+                "no better than the mean of the training labels with its first seed; trained once more "
+                "with another"
+            )
             write_notes(folder, [said + end])
         if self.config is not asked:
             size, n = self.config.batch_size, self.config.accumulate
@@ -115,7 +124,9 @@ class NeuralModel:
         encoded, n_outputs = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
         network, n_forms = self._network(self.restore(folder), encoded(0)), self.n_augmentations[1]
         link = self.loss.link
-        return self._in_memory(lambda: trainer.predict(network, encoded, n_forms, self.config, folder, n_outputs, link))
+        return self._in_memory(
+            lambda: prediction.predict(network, encoded, n_forms, self.config, folder, n_outputs, link)
+        )
 
     def _network(self, backbone: Any, batches: Batches) -> Network:
         n_outputs = len([*self.context.task.outputs, *self.auxiliary])
@@ -138,7 +149,7 @@ class NeuralModel:
         encoded, n = self._encoded(rows, folder, self.context.seed), self.n_augmentations[0]
         return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights)
 
-    def _encoded(self, rows: Dataset, folder: Path, seed: int) -> trainer.Encoded:
+    def _encoded(self, rows: Dataset, folder: Path, seed: int) -> prediction.Encoded:
         """Encoded rows by augmentation, with the columns that join before the head; the last ones are kept."""
         columns = read_columns(rows, self.config, self.context, folder)
 
@@ -164,7 +175,9 @@ class MoleculeModel(NeuralModel):
 
     def encode(self, rows: Dataset, folder: Path, augmentation: int, seed: int) -> Batches:
         """All columns side by side."""
-        columns = [self.encode_molecules(list(rows.inputs[name]), folder, augmentation) for name in self.columns]
+        columns = [
+            self.encode_molecules(list(rows.inputs[name]), folder, augmentation) for name in self.columns
+        ]
         return side_by_side(columns, once=self.config.backbone_dropout == 0)
 
 
@@ -177,13 +190,15 @@ class PerColumn(nn.Module):
         self.n_columns = n_columns
 
     def forward(self, **batch: Tensor) -> Tensor:
-        """Features (n_rows, n_columns * width) of tensors named `<column>_<name>`, and `<column>_row` (n_rows,): the
-        molecule of each row among the distinct ones of that column.
+        """Features (n_rows, n_columns * width) of tensors named `<column>_<name>`, and `<column>_row`
+        (n_rows,): the molecule of each row among the distinct ones of that column.
         """
         parts = []
         for i in range(self.n_columns):
             prefix = f"{i}_"
-            own = {name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)}
+            own = {
+                name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)
+            }
             molecule = own.pop("row")
             parts.append(self.backbone(**own)[molecule])
         return torch.cat(parts, dim=1)
@@ -192,12 +207,12 @@ class PerColumn(nn.Module):
 def side_by_side(columns: list[Batches], once: bool) -> Batches:
     """Batches of several columns as the input of `PerColumn`.
 
-    Rows go together by the sum of their lengths, or by all of them where a batch may hold one length only; batches stay
-    whole where that encodes each molecule of a batch once.
+    Rows go together by the sum of their lengths, or by all of them where a batch may hold one length only;
+    batches stay whole where that encodes each molecule of a batch once.
 
     Args:
-        once: whether a molecule that stands in several rows of a batch is encoded once, as in screens of few reagents;
-            not where the backbone drops, or these rows would share a mask.
+        once: whether a molecule that stands in several rows of a batch is encoded once, as in screens of few
+            reagents; not where the backbone drops, or these rows would share a mask.
     """
     if len(columns) == 1:
         return columns[0]
@@ -212,7 +227,9 @@ def side_by_side(columns: list[Batches], once: bool) -> Batches:
         for i, (column, items) in enumerate(zip(columns, zip(*part, strict=True), strict=True)):
             keys = [id(item) for item in items] if once else list(range(len(items)))
             distinct = dict(zip(keys, items, strict=True))
-            batch |= {f"{i}_{name}": tensor for name, tensor in column.collate(list(distinct.values())).items()}
+            batch |= {
+                f"{i}_{name}": tensor for name, tensor in column.collate(list(distinct.values())).items()
+            }
             batch[f"{i}_row"] = torch.tensor([list(distinct).index(key) for key in keys])
         return batch
 

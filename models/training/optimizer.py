@@ -1,6 +1,7 @@
 """Which layers a backbone has, how fast each is trained, and the moving average of the weights.
 
-A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), whatever the library.
+A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), whatever the
+library.
 """
 
 from functools import partial
@@ -31,7 +32,8 @@ def recompute_layers(backbone: nn.Module) -> None:
 
 
 def make_optimizer(network: Network, settings: NeuralConfig) -> torch.optim.AdamW:
-    """AdamW; no decay on norms, biases and other vectors; rates by layer, and the head's own where one is set.
+    """AdamW; no decay on norms, biases and other vectors; rates by layer, and the head's own where one is
+    set.
 
     Source of the layer-wise rates: Howard and Ruder, ULMFiT, ACL 2018.
     """
@@ -52,13 +54,16 @@ def make_optimizer(network: Network, settings: NeuralConfig) -> torch.optim.Adam
 
 
 def _depth(name: str, layers: list[str]) -> int:
-    """Layers below and including the one that a parameter belongs to: 0 for embeddings and, in Uni-Mol, what makes the
-    features of atoms and pairs; all for what stands behind."""
+    """Layers below and including the one that a parameter belongs to: 0 for embeddings and, in Uni-Mol, what
+    makes the features of atoms and pairs; all for what stands behind.
+    """
     behind = 0 if any(part in name for part in OF_INPUTS) else len(layers)
     return next((i for i, layer in enumerate(layers, start=1) if name.startswith(f"{layer}.")), behind)
 
 
-def moving_average(averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int, decay: float) -> None:
+def moving_average(
+    averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int, decay: float
+) -> None:
     """Move the averages towards the new weights, in place (Polyak and Juditsky, 1992).
 
     The decay is smaller in the first steps, or the average would keep the random start.

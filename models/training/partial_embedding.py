@@ -1,7 +1,8 @@
 """Embeddings of a vocabulary of which only the tokens of the training rows are trained.
 
-The others would have a gradient of 0, and yet their gradient is filled, clipped and stepped at each step: with MiniLM's
-30,522 tokens, of which 960 tweets have 3,500, a fifth of the time in bf16 and a tenth in float32 (one thread).
+The others would have a gradient of 0, and yet their gradient is filled, clipped and stepped at each step:
+with MiniLM's 30,522 tokens, of which 960 tweets have 3,500, a fifth of the time in bf16 and a tenth in
+float32 (one thread).
 """
 
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 
 class PartiallyTrainedEmbedding(nn.Module):
-    """Vectors of all tokens; those of `seen` are its parameter, the others stay as they are and know no decay.
+    """Vectors of all tokens; those of `seen` are its parameter, the others stay as they are and know no
+    decay.
 
     Its state is that of the whole `nn.Embedding`, which can take it over.
     """

@@ -1,6 +1,7 @@
 """Learning-rate schedules: pure functions of (step, total_steps) that give the multiplier of the peak rate.
 
-`step` counts optimizer steps from 0 to total_steps - 1; each function is 1 at step 0 unless it says otherwise.
+`step` counts optimizer steps from 0 to total_steps - 1; each function is 1 at step 0 unless it says
+otherwise.
 """
 
 import math
@@ -51,7 +52,15 @@ def warmup_stable_decay(step: int, total_steps: int, decay: float = 0.2) -> floa
 
 SCHEDULES: dict[str, Callable[..., float]] = {
     function.__name__: function
-    for function in (constant, linear, cosine, cosine_with_restarts, polynomial, one_cycle, warmup_stable_decay)
+    for function in (
+        constant,
+        linear,
+        cosine,
+        cosine_with_restarts,
+        polynomial,
+        one_cycle,
+        warmup_stable_decay,
+    )
 }
 
 
@@ -63,7 +72,10 @@ def with_warmup(
     The rise ends at 1; it begins one step above 0, or above 1/25 for `one_cycle`. The schedule then runs over
     the steps that are left, so its last step is just above its end point and never wasted at 0.
     """
-    own: dict[str, Any] = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}
+    own: dict[str, Any] = {
+        "cosine_with_restarts": {"cycles": cycles},
+        "warmup_stable_decay": {"decay": decay},
+    }
     schedule = partial(SCHEDULES[name], **own.get(name, {}))
     if warmup >= max(total_steps, 1):
         raise ConfigError(

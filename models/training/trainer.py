@@ -1,7 +1,8 @@
 """The one training loop of the neural stages: read it from `fit` down, and change it.
 
-A stage gives a `Network` and `EncodedDataset`s; the loop owns target scaling, length-bucketed batches, the optimizer,
-the schedule, precision and device (by accelerate), checkpoints, and what is written for prediction.
+A stage gives a `Network` and `EncodedDataset`s; the loop owns target scaling, length-bucketed batches, the
+optimizer, the schedule, precision and device (by accelerate), checkpoints, and what is written for
+prediction.
 """
 
 import time
@@ -9,41 +10,34 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
 from accelerate.utils.memory import should_reduce_batch_size
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from competition.errors import DataError
-from competition.files import read_json, write_json
-from competition.types import Array, ProblemType
+from competition.files import write_json
+from competition.types import ProblemType
 from models.neural_config import NeuralConfig
 from models.training.batches import Batches, EncodedDataset, MicroBatch, micro_batch_size
 from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
-from models.training.hardware import cpu_has_bf16, require_precision
 from models.training.heads import Network
 from models.training.labels import target_scale
 from models.training.loss_log import LossLog, LossRecord
 from models.training.losses import LabelBatch, load_loss
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.phase import Phase, TrainingState
+from models.training.prediction import TRAINING, WEIGHTS, Encoded, forward, make_accelerator, state_of
 from models.training.schedules import with_warmup
 from models.training.tracking import start_tracker, tracker_arguments
 
-WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 MEASURES = "measures.json"
 """Flat numbers that a job found out about itself, by name."""
 HELD_OUT = "held_out_evaluation_mode"
-Encoded = Callable[[int], Batches]
-"""Rows by augmentation; see `EncodedDataset`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,8 @@ class Trainer:
     def fit(
         self, train: EncodedDataset, valid: EncodedDataset | None = None, first: EncodedDataset | None = None
     ) -> bool:
-        """Train on labelled rows and write weights and a report; return whether it beats the mean of the labels.
+        """Train on labelled rows and write weights and a report; return whether it beats the mean of the
+        labels.
 
         Args:
             valid: held-out rows, only for `keep: best_on_held_out` and `monitor: held_out`.
@@ -96,7 +91,9 @@ class Trainer:
         start_tracker(self.accelerator, self.folder)
         try:
             if first is not None:
-                report["pretrain_history"], _ = self.train_epochs(first.encoded, self.labels_of(first), "pretrain")
+                report["pretrain_history"], _ = self.train_epochs(
+                    first.encoded, self.labels_of(first), "pretrain"
+                )
             monitored = self._monitored_rows(train, labels, valid)
             history, weights = self.train_epochs(train.encoded, labels, "train", monitored)
         finally:
@@ -135,7 +132,9 @@ class Trainer:
         """Whether the loss of some training rows is below that of the mean of all."""
         batches, some = evenly(train, labels, 256)
         outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
-        return bool(self.loss.mean_error(outputs, some) < self.loss.mean_error(torch.zeros_like(outputs), some))
+        return bool(
+            self.loss.mean_error(outputs, some) < self.loss.mean_error(torch.zeros_like(outputs), some)
+        )
 
     def prepare(self, train: EncodedDataset) -> LabelBatch:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
@@ -153,15 +152,17 @@ class Trainer:
         """Labels in standard deviations of the training rows, or numbers of classes, and their weights."""
         weights = sample.weights * ~np.isnan(sample.y)
         scaled = np.nan_to_num((sample.y - self.mean) / self.scale)
-        return LabelBatch(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
+        return LabelBatch(
+            torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)
+        )
 
     def train_epochs(
         self, encoded: Encoded, labels: LabelBatch, name: str, monitored: dict[str, Monitored] | None = None
     ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
         """Train all epochs of a phase, from its checkpoint on if there is one.
 
-        Returns the history, one record per epoch, and the weights to keep: the last ones, their moving average, or
-        those of the best epoch by the monitored held-out rows.
+        Returns the history, one record per epoch, and the weights to keep: the last ones, their moving
+        average, or those of the best epoch by the monitored held-out rows.
         """
         phase = self._start_phase(encoded, labels, name)
         phase.checkpoint.load()
@@ -220,7 +221,9 @@ class Trainer:
         device = self.accelerator.device
         self.network.train()
         batches = phase.encoded(epoch + 1)
-        for micro_batches in batches.steps(phase.labels, self.settings, self.seed, epoch, device, first=state.step):
+        for micro_batches in batches.steps(
+            phase.labels, self.settings, self.seed, epoch, device, first=state.step
+        ):
             state.loss_sum = state.loss_sum + self.take_step(micro_batches, phase.optimizer)
             state.step += 1
             phase.schedule.step()
@@ -237,7 +240,9 @@ class Trainer:
                 phase.checkpoint.save()
 
     def _end_epoch(self, phase: Phase, monitored: dict[str, Monitored]) -> None:
-        """Add the epoch to the history, with the losses of the monitored rows, and select it if it is the best."""
+        """Add the epoch to the history, with the losses of the monitored rows, and select it if it is the
+        best.
+        """
         state = phase.state
         record = {"train_loss": float(state.loss_sum) / state.step, "learning_rate": phase.learning_rate}
         self._log_loss(phase, record["train_loss"])
@@ -255,9 +260,13 @@ class Trainer:
         """Add a row to losses.csv; a DataError if the loss is not finite."""
         epoch = len(phase.state.history)
         if not np.isfinite(loss):
-            raise DataError(f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate.")
+            raise DataError(
+                f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate."
+            )
         step = phase.first_step + epoch * phase.n_steps + phase.state.step
-        self.log.write(phase=phase.name, epoch=epoch + 1, step=step, loss=loss, learning_rate=phase.learning_rate)
+        self.log.write(
+            phase=phase.name, epoch=epoch + 1, step=step, loss=loss, learning_rate=phase.learning_rate
+        )
 
     def _track(self, record: LossRecord) -> None:
         """Send a row of losses.csv to the tracker of `--tracker`."""
@@ -281,8 +290,8 @@ class Trainer:
     def loss_of(self, batch: dict[str, Tensor], labels: LabelBatch) -> Tensor:
         """Training loss of a batch; with R-Drop, of two passes with other masks and of what they disagree on.
 
-        With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the backbone
-        runs once and its features go twice through the head.
+        With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the
+        backbone runs once and its features go twice through the head.
         """
         features, head = self.network.features(batch), self.network.head
         error = partial(self.loss.mean_error, labels=labels)
@@ -291,19 +300,23 @@ class Trainer:
         if self.settings.backbone_dropout == 0:
             features = torch.cat([features, features])
         one, other = head(features).chunk(2)
-        return (error(one) + error(other)) / 2 + self.settings.r_drop * self.loss.mean_penalty(one, other, labels)
+        return (error(one) + error(other)) / 2 + self.settings.r_drop * self.loss.mean_penalty(
+            one, other, labels
+        )
 
     def evaluate_monitored(self, network: nn.Module, monitored: dict[str, Monitored]) -> dict[str, float]:
         """Loss of the monitored rows; every random stream is left unchanged.
 
-        Why both modes: where dropout sits inside a network, the variance of its activations differs between training
-        and inference (Li et al., arXiv 1801.05134), so the two losses on the same rows come apart.
+        Why both modes: where dropout sits inside a network, the variance of its activations differs between
+        training and inference (Li et al., arXiv 1801.05134), so the two losses on the same rows come apart.
         """
         losses = {}
         with torch.random.fork_rng():
             for name, rows in monitored.items():
                 torch.manual_seed(0)  # the same masks in every epoch
-                outputs = forward(network, rows.batches, self.settings.batch_size, self.accelerator, rows.with_dropout)
+                outputs = forward(
+                    network, rows.batches, self.settings.batch_size, self.accelerator, rows.with_dropout
+                )
                 losses[name] = float(self.loss.mean_error(outputs, rows.labels))
         return losses
 
@@ -319,56 +332,9 @@ def steps_per_epoch(batches: Batches, settings: NeuralConfig) -> int:
     return len(batches.step_plan(settings, 0, 0, "cpu"))
 
 
-def predict(
-    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralConfig, folder: Path, n_outputs: int,
-    link: Callable[..., Tensor] | None = None,
-) -> Array:  # fmt: skip
-    """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities of classes, with the weights in
-    `folder`, as the mean over augmentations and the passes of `mc_dropout`. A class that no training row had has the
-    probability 0.
-
-    Source of mc_dropout: Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016.
-    """
-    network.load_state_dict(load_file(folder / WEIGHTS))
-    set_rates(network.backbone, settings.backbone_dropout)
-    # On a CPU always in float32: a notebook's processor may have nothing else, and rows are alike in any batch. With
-    # `auto` on a GPU too, so that both predict the same. A notebook's GPU may have no bf16.
-    on_gpu = {"auto": "float32", "bf16": "auto"}.get(settings.precision, settings.precision)
-    accelerator = make_accelerator(on_gpu if torch.cuda.is_available() else "float32")
-    network.to(accelerator.device)
-    training = read_json(folder / TRAINING)
-    mean, scale = (np.array(training[name])[:n_outputs] for name in ("mean", "scale"))
-    set_seed(training["seed"])
-    passes = [
-        forward(network, encoded(i), settings.batch_size, accelerator, drops=settings.mc_dropout > 0)
-        for i in range(n_augmentations)
-        for _ in range(max(settings.mc_dropout, 1))
-    ]
-    outputs = torch.stack(passes).double()
-    y_pred = (outputs if link is None else link(outputs, training["classes"]))[..., :n_outputs].numpy()
-    return y_pred.mean(axis=0) * scale + mean
-
-
-def forward(
-    network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator, drops: bool = False
-) -> Tensor:
-    """Outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows; with `drops`, dropout
-    stays on.
-    """
-    network.train(drops)
-    plan = batches.sorted_plan(batch_size)
-    with torch.inference_mode(), accelerator.autocast():
-        outputs = [network(batches.batch(rows, accelerator.device)).float() for rows in plan]
-    return torch.cat(outputs).cpu()[np.argsort(np.concatenate(plan))]
-
-
-def state_of(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of its weights on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-
-
 def smaller(settings: NeuralConfig, error: RuntimeError) -> NeuralConfig:
-    """Settings of the same step with at most half as many rows together, after memory ran out; else raises the error.
+    """Settings of the same step with at most half as many rows together, after memory ran out; else raises
+    the error.
 
     A DataError where one row alone is too large.
     """
@@ -378,23 +344,10 @@ def smaller(settings: NeuralConfig, error: RuntimeError) -> NeuralConfig:
     together = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
     if together == 1:
         raise DataError(
-            "the memory is too small for a single row. Set checkpoint_layers: true, or shorten the inputs; finished "
+            "the memory is too small for a single row. Set checkpoint_layers: true, or shorten the "
+            "inputs; finished "
             "folds are kept."
         ) from error
     n_rows = settings.batch_size * settings.accumulate
     batch_size = max(n for n in range(1, together // 2 + 1) if n_rows % n == 0)
     return settings.model_copy(update={"batch_size": batch_size, "accumulate": n_rows // batch_size})
-
-
-def make_accelerator(precision: str, **tracker: Any) -> Accelerator:
-    """Device and precision of this process; `tracker` has the arguments of `tracker_arguments`."""
-    has_gpu = torch.cuda.is_available()
-    # A T4 says that it has bf16, too, by slow emulation (pytorch issue 148322).
-    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_has_bf16()
-    if precision == "auto":
-        precision = ("bf16" if has_bf16 else "fp16") if has_gpu else "float32"
-    require_precision(precision, has_gpu, has_bf16)
-    AcceleratorState._reset_state(True)  # stages of one worker may differ in precision
-    mixed = "no" if precision == "float32" else precision
-    # A Mac's GPU is left alone: all workers would share it.
-    return Accelerator(cpu=not has_gpu, mixed_precision=mixed, **tracker)

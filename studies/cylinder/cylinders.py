@@ -1,6 +1,8 @@
-"""The cylinders of the study; `python -m studies.cylinder.cylinders` writes its tables, the same bytes each time.
+"""The cylinders of the study; `python -m studies.cylinder.cylinders` writes its tables, the same bytes each
+time.
 
-Radius and height are drawn evenly from the ranges of the posted claim (`SOURCE.md`); the volume follows exactly.
+Radius and height are drawn evenly from the ranges of the posted claim (`SOURCE.md`); the volume follows
+exactly.
 """
 
 from pathlib import Path
@@ -20,7 +22,9 @@ N_TRAIN, N_TEST = 2000, 200
 def draw(n: int, seed: int) -> pd.DataFrame:
     """`n` cylinders: radius, height, volume."""
     random = np.random.default_rng(seed)
-    table = pd.DataFrame({"radius": random.uniform(*RADIUS, n).round(4), "height": random.uniform(*HEIGHT, n).round(3)})
+    table = pd.DataFrame(
+        {"radius": random.uniform(*RADIUS, n).round(4), "height": random.uniform(*HEIGHT, n).round(3)}
+    )
     return table.assign(volume=np.pi * table.radius**2 * table.height)
 
 

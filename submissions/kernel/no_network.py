@@ -9,7 +9,9 @@ INTERNET = (2, 10)
 
 def refuse(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook: an error for what would reach another machine, or a server on this one."""
-    connects = event in ("socket.connect", "socket.sendto", "socket.sendmsg") and arguments[0].family in INTERNET
+    connects = (
+        event in ("socket.connect", "socket.sendto", "socket.sendmsg") and arguments[0].family in INTERNET
+    )
     if connects or event in ("socket.getaddrinfo", "socket.gethostbyname"):
         raise OSError(101, "Network is unreachable")
 

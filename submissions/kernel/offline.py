@@ -1,8 +1,10 @@
-"""What the notebook runs, without a network: `python -m submissions.kernel.offline` from the code of a bundle.
+"""What the notebook runs, without a network: `python -m submissions.kernel.offline` from the code of a
+bundle.
 
-Reads: the bundle that this code lies in, and the competition's files, wherever they are mounted below /kaggle/input
-(KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING), by `run.sh predict` or by `run.sh full`,
-which gets the options and writes its products beside it; what exists then is copied, whatever its exit status.
+Reads: the bundle that this code lies in, and the competition's files, wherever they are mounted below
+/kaggle/input (KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING), by `run.sh predict`
+or by `run.sh full`, which gets the options and writes its products beside it; what exists then is copied,
+whatever its exit status.
 """
 
 import os
@@ -34,7 +36,8 @@ def find_table(name: str, slug: str | None, inputs: Path) -> Path:
     if len(found) != 1:
         raise DataError(
             f"The notebook needs one {name} below {inputs}, that of the competition {slug or ''}; found "
-            f"{', '.join(map(str, found)) or 'none'}. Attach the competition's data, and nothing else of that name."
+            f"{', '.join(map(str, found)) or 'none'}. Attach the competition's data, and nothing else of "
+            f"that name."
         )
     return found[0]
 
@@ -52,7 +55,9 @@ def predict(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
     competition = latest_run(name).config.competition
     test = find_table(competition.test.name, competition.kaggle, inputs)
     with tempfile.TemporaryDirectory() as work:
-        for source in sorted(bundle.work.rglob("*")):  # links, since predictions are written beside the weights
+        for source in sorted(
+            bundle.work.rglob("*")
+        ):  # links, since predictions are written beside the weights
             target = Path(work, source.relative_to(bundle.work))
             target.mkdir() if source.is_dir() else target.symlink_to(source)
         if status := run(bundle, Path(work), "predict", name, f"--test={test}", f"--out={written}"):
@@ -72,7 +77,8 @@ def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFra
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
     """Train in the folder `work` next to the submission; what an earlier session finished is taken over.
 
-    The submission that exists is copied, whatever the exit status of the training; without one the notebook fails.
+    The submission that exists is copied, whatever the exit status of the training; without one the notebook
+    fails.
     """
     earlier = ["--from", str(inputs)] if mounted(inputs, f"{name}/models") else []
     status = run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *earlier)
@@ -83,7 +89,10 @@ def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[
         sys.exit(status or 1)
     shutil.copy(file, written)
     if file == interim:
-        print(f"full ended with status {status}; this is the submission of the stages that were finished by then.")
+        print(
+            f"full ended with status {status}; this is the submission of the stages that were finished by "
+            f"then."
+        )
     elif status:
         print(f"full ended with status {status}. {describe_left_out(latest_run(name).left_out)}")
 

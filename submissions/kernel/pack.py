@@ -1,8 +1,8 @@
 """What travels to an offline notebook: what it reads, and nothing else.
 
-A bundle for prediction has no training rows, no labels and no out-of-fold predictions, and of the stages only those
-that have weight in the submission; one for training has no answers, and of the tables only those that the platform
-does not mount. Files of the user's are copied, and named relative to the file that names them.
+A bundle for prediction has no training rows, no labels and no out-of-fold predictions, and of the stages only
+those that have weight in the submission; one for training has no answers, and of the tables only those that
+the platform does not mount. Files of the user's are copied, and named relative to the file that names them.
 
     work/<name>/kernel/dataset/     for one data set: code/ work/ weights/ wheels/ requirements.txt and bundle.json, by
                                     which the notebook finds it: purpose, competition, packages, digest of its files
@@ -51,9 +51,12 @@ SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 """How data set and notebook are called after the competition."""
 CPU, GPU = "cpu", "NvidiaTeslaT4"
 NOT_READ = ("oof", "notes.json", "measures.json")
-"""How files of a job begin that prediction does without: predictions of training rows, and what training told."""
+"""How files of a job begin that prediction does without: predictions of training rows, and what training
+told.
+"""
 TOLERANT = {"unparsable": "drop", "too_long": "cut_end"}
-"""Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission."""
+"""Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission.
+"""
 
 
 def build(paths: Paths, config: Config | None, owner: str, accelerator: str | None) -> Kernel:
@@ -73,11 +76,14 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
         else:
             config, manifest = copy_run(paths.name, bundle)
         add_wheels(
-            bundle, {s.estimator for s in config.stages.values() if isinstance(s, SklearnConfig) and s.estimator}
+            bundle,
+            {s.estimator for s in config.stages.values() if isinstance(s, SklearnConfig) and s.estimator},
         )
         networks = any(isinstance(stage, NeuralConfig) or stage.encoders for stage in config.stages.values())
         manifest["accelerator"] = accelerator or (GPU if networks else CPU)
-        manifest["content"] = digest([sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()])
+        manifest["content"] = digest(
+            [sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()]
+        )
         write_json(bundle.manifest, manifest)
         write_notebook(Kernel(folder).notebook, bundle, manifest, owner)
     return kernel
@@ -134,13 +140,21 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
     columns = jobs_by_column(run.config, run.plan)
     weighed = {column for weights in run.weights.values() for column, weight in weights.items() if weight}
-    used = {columns[column][0].stage for column in (weighed if weighed and run.chosen != LIGHTGBM_STACK else columns)}
-    config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
+    used = {
+        columns[column][0].stage
+        for column in (weighed if weighed and run.chosen != LIGHTGBM_STACK else columns)
+    }
+    config = run.config.model_copy(
+        update={"stages": {n: s for n, s in run.config.stages.items() if n in used}}
+    )
     if fixed := [stage for stage, settings in config.stages.items() if settings.kind == "file"]:
-        raise DataError(f"Stages of kind file ({', '.join(fixed)}) cannot predict hidden rows. Run full without them.")
+        raise DataError(
+            f"Stages of kind file ({', '.join(fixed)}) cannot predict hidden rows. Run full without them."
+        )
     require_same_code(config, stored)
     settings = rewrite_paths(
-        config.model_dump(), lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name
+        config.model_dump(),
+        lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name,
     )
     encoders = [block for stage in settings["stages"].values() for block in blocks_of(stage)]
     for section in (settings["competition"], *settings["stages"].values(), *encoders):
@@ -160,13 +174,20 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
             write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
     read = (fitted_file(run.chosen), KNOWN_LABELS)  # of the last steps; the other files are predictions
     for part in {BLEND, STACK, CHOICE} & set(stored):
-        stored[part]["files"] = {file: known for file, known in run.part(part)["files"].items() if file in read}
+        stored[part]["files"] = {
+            file: known for file, known in run.part(part)["files"].items() if file in read
+        }
         for file in stored[part]["files"]:
             copy(run.folder / file, there / file)
     stages = [stage for stage in stored["stages"] if stage["name"] in used]
     write_json(there / MANIFEST, {**stored, "config": settings, "stages": stages})
     write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
-    about = {"name": run.paths.name, "purpose": "prediction", "kaggle": config.competition.kaggle, "run": run.name}
+    about = {
+        "name": run.paths.name,
+        "purpose": "prediction",
+        "kaggle": config.competition.kaggle,
+        "run": run.name,
+    }
     return config, about
 
 

@@ -36,8 +36,14 @@ def push(name: str, training: bool) -> None:
     version = client.push_kernel(kernel.notebook)
     bundle = sha256_of(kernel.bundle.manifest)
     write_json(kernel.pushed, {"bundle": bundle, "notebook": notebook, "version": version})
-    print(f"https://www.kaggle.com/code/{notebook} (version {version}) runs now; look at its log and its output there")
-    print(f"Next: {'submit it there' if training else f'./run.sh submit {name} --kernel'}, when it has run to its end")
+    print(
+        f"https://www.kaggle.com/code/{notebook} (version {version}) runs now; look at its log and its "
+        f"output there"
+    )
+    print(
+        f"Next: {'submit it there' if training else f'./run.sh submit {name} --kernel'}, when it has run "
+        f"to its end"
+    )
 
 
 def pushed_notebook(paths: Paths) -> tuple[str, int]:

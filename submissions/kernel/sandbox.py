@@ -1,5 +1,6 @@
-"""A notebook's machine: inputs without write permission, only the image's packages, and no network, since every Python
-of it refuses to connect (`no_network.py`)."""
+"""A notebook's machine: inputs without write permission, only the image's packages, and no network, since
+every Python of it refuses to connect (`no_network.py`).
+"""
 
 import json
 import os
@@ -61,7 +62,9 @@ def run_notebook(sandbox: Sandbox, notebook: Path, minutes: float, log: Path) ->
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     python = sandbox.root / "image" / "bin" / "python"
-    variables = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ}
+    variables = {
+        name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ
+    }
     variables |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(sandbox.root / "home")}
     variables |= {"KAGGLE_INPUT": str(sandbox.input), "KAGGLE_WORKING": str(sandbox.working)}
     variables |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}  # by which setup.sh uses the interpreter that is there
@@ -74,7 +77,8 @@ def run_notebook(sandbox: Sandbox, notebook: Path, minutes: float, log: Path) ->
             status = process.wait(60 * minutes)
         except subprocess.TimeoutExpired:
             raise SubmissionError(
-                f"The notebook was stopped, since it needs more than --minutes {minutes:g} allows. Blend fewer or "
+                f"The notebook was stopped, since it needs more than --minutes {minutes:g} allows. Blend "
+                f"fewer or "
                 "cheaper stages, or allow more."
             ) from None
         finally:

@@ -60,7 +60,9 @@ def verify_notebook(name: str, minutes: float, n_workers: int | None = None, n_r
         check_submission(written, sample, competition.id, run.task)
         write_table(readable, rows[rows[competition.id] != UNREADABLE])
         compare_predictions(run, written, predict(name, readable, n_workers))
-    print(f"proved on {len(rows)} hidden rows in {took:.2g} minutes; its largest process took {memory:.2g} GB")
+    print(
+        f"proved on {len(rows)} hidden rows in {took:.2g} minutes; its largest process took {memory:.2g} GB"
+    )
 
 
 def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -71,14 +73,18 @@ def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = rows.sample(min(n_rows, len(rows)), random_state=competition.seed)
     rows[competition.id] = [f"hidden{i:05d}" for i in range(len(rows))]
     if competition.smiles:
-        unreadable = rows.head(1).assign(**{competition.id: UNREADABLE, competition.smiles[0]: "not a molecule"})
+        unreadable = rows.head(1).assign(
+            **{competition.id: UNREADABLE, competition.smiles[0]: "not a molecule"}
+        )
         rows = pd.concat([rows, unreadable])
     sample[competition.id] = rows[competition.id].sample(frac=1, random_state=competition.seed).to_numpy()
     return rows, sample.fillna("0")
 
 
 def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
-    """Hold the notebook's predictions or labels against those made here; a row that cannot be read is not here."""
+    """Hold the notebook's predictions or labels against those made here; a row that cannot be read is not
+    here.
+    """
     competition, task = run.config.competition, run.task
     found, expected = (read_text_table(file).set_index(competition.id) for file in (notebook, here))
     theirs, ours = (from_sample(task, table.loc[expected.index]) for table in (found, expected))

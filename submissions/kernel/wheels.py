@@ -1,4 +1,6 @@
-"""The packages that travel: what a bundle needs and the notebook's image (`image.txt`) has not, fetched by pip."""
+"""The packages that travel: what a bundle needs and the notebook's image (`image.txt`) has not, fetched by
+pip.
+"""
 
 import ast
 import os
@@ -25,12 +27,17 @@ LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014
 
 
 def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
-    """Put requirements.txt and the wheels that it names into a bundle that has all else; the settings name these
-    classes, those of packages other than scikit-learn by their dotted names."""
+    """Put requirements.txt and the wheels that it names into a bundle that has all else; the settings name
+    these classes, those of packages other than scikit-learn by their dotted names.
+    """
     image = image_packages()
-    if any(bundle.root.rglob("*.skops")):  # only its own version reads an estimator of scikit-learn for certain
+    if any(
+        bundle.root.rglob("*.skops")
+    ):  # only its own version reads an estimator of scikit-learn for certain
         image.discard("scikit-learn")
-    versions = versions_of([*project_requirements(), *imported_by(bundle.user, estimators)], image, IMAGE_PYTHON)
+    versions = versions_of(
+        [*project_requirements(), *imported_by(bundle.user, estimators)], image, IMAGE_PYTHON
+    )
     print(f"collecting {len(versions)} packages for Python {IMAGE_PYTHON} ...", flush=True)
     write_atomically(bundle.requirements, "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)))
     download(bundle.requirements, bundle.wheels, IMAGE_PYTHON)
@@ -38,7 +45,9 @@ def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
 
 def project_requirements() -> list[str]:
     """The requirements of pyproject.toml, such as numpy>=2.0,<2.5."""
-    return list(tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"])
+    return list(
+        tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    )
 
 
 def image_packages() -> set[str]:
@@ -48,9 +57,13 @@ def image_packages() -> set[str]:
 
 
 def imported_by(folder: Path, classes: set[str]) -> set[str]:
-    """Distributions, installed here, that the code below a folder imports, wherever in its files, or of the classes."""
+    """Distributions, installed here, that the code below a folder imports, wherever in its files, or of the
+    classes.
+    """
     modules = set(classes)
-    for node in [node for file in folder.rglob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))]:
+    for node in [
+        node for file in folder.rglob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))
+    ]:
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -60,7 +73,9 @@ def imported_by(folder: Path, classes: set[str]) -> set[str]:
 
 
 def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -> dict[str, str]:
-    """The packages `names` and all that they need on Linux but for those `without`: name -> version installed here."""
+    """The packages `names` and all that they need on Linux but for those `without`: name -> version installed
+    here.
+    """
     linux = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
     there = {"python_version": python, **linux}
     versions, waiting, seen = dict[str, str](), {Requirement(name) for name in names}, set[Requirement]()
@@ -73,19 +88,29 @@ def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -
                 versions[name] = metadata.version(name)
                 extras = [there | {"extra": extra} for extra in ("", *part.extras)]
                 needs = {Requirement(text) for text in metadata.requires(name) or []} - seen
-                waiting |= {need for need in needs if not need.marker or any(map(need.marker.evaluate, extras))}
+                waiting |= {
+                    need for need in needs if not need.marker or any(map(need.marker.evaluate, extras))
+                }
     return versions
 
 
 def download(requirements: Path, folder: Path, python: str) -> None:
-    """Put the wheels of a requirements file into `folder`; pure Python that is published as source is built here."""
-    there = ["--implementation=cp", f"--python-version={python}", *(f"--platform={name}_x86_64" for name in LINUX)]
+    """Put the wheels of a requirements file into `folder`; pure Python that is published as source is built
+    here.
+    """
+    there = [
+        "--implementation=cp",
+        f"--python-version={python}",
+        *(f"--platform={name}_x86_64" for name in LINUX),
+    ]
     pip("download", python, "--no-deps", f"--requirement={requirements}", f"--dest={folder}", *there)
     for source in [path for path in folder.iterdir() if path.suffix != ".whl"]:
         pip("wheel", python, "--no-deps", f"--wheel-dir={folder}", str(source))
         source.unlink()
     if compiled := [wheel.name for wheel in folder.glob("*-linux_*.whl")]:
-        raise ServiceError(f"{compiled[0]} was built for this machine; leave out the stage that needs the package.")
+        raise ServiceError(
+            f"{compiled[0]} was built for this machine; leave out the stage that needs the package."
+        )
 
 
 def pip(verb: str, python: str, *options: str) -> None:
@@ -96,6 +121,7 @@ def pip(verb: str, python: str, *options: str) -> None:
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
         raise ServiceError(
-            f"pip cannot fetch the wheels for Python {python} on Linux: {reason}. Look at the network and at pip's "
+            f"pip cannot fetch the wheels for Python {python} on Linux: {reason}. Look at the network and "
+            f"at pip's "
             "index, or install a version here that has a wheel."
         )

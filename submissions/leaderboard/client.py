@@ -1,7 +1,7 @@
 """The few calls to Kaggle that this project makes, through the platform's own package (`kaggle==2.2.4`).
 
-Every failure becomes one sentence. Credentials are found by the package itself and never printed: what it prints is
-dropped, and addresses in its errors lose what stands behind `?`.
+Every failure becomes one sentence. Credentials are found by the package itself and never printed: what it
+prints is dropped, and addresses in its errors lose what stands behind `?`.
 """
 
 import io
@@ -39,10 +39,13 @@ def login() -> Any:
             api = KaggleApi()
             api.authenticate()
     except ImportError:
-        raise ConfigError("Kaggle's client is not installed; run: pip install -r requirements-kaggle.txt") from None
+        raise ConfigError(
+            "Kaggle's client is not installed; run: pip install -r requirements-kaggle.txt"
+        ) from None
     except SystemExit:
         raise ServiceError(
-            f"Kaggle's client found no credentials that the platform accepts; {TOKEN} and put it into the variable "
+            f"Kaggle's client found no credentials that the platform accepts; {TOKEN} and put it into the "
+            f"variable "
             "KAGGLE_API_TOKEN or into the file ~/.kaggle/access_token."
         ) from None
     return api
@@ -54,7 +57,9 @@ def username() -> str:
 
 
 def fetch(slug: str, folder: Path) -> Path:
-    """Download all files of a competition as one archive into `folder`, going on where an earlier call was cut."""
+    """Download all files of a competition as one archive into `folder`, going on where an earlier call was
+    cut.
+    """
     with _asked(slug):
         login().competition_download_files(slug, path=str(folder), quiet=False)
     return folder / f"{slug}.zip"
@@ -63,8 +68,8 @@ def fetch(slug: str, folder: Path) -> Path:
 def submit_file(slug: str, file: Path, message: str) -> str:
     """Submit a file, which spends a slot; returns the platform's reference.
 
-    The package sends what spends the slot once, whatever comes back; after an error `submissions` tells whether it
-    arrived.
+    The package sends what spends the slot once, whatever comes back; after an error `submissions` tells
+    whether it arrived.
     """
     with _asked(slug):
         return _reference(login().competition_submit(str(file), message, slug))
@@ -78,7 +83,9 @@ def submit_kernel(slug: str, kernel: str, version: int, message: str) -> str:
 
 def _reference(answer: Any) -> str:
     if not answer.ref:  # such as after an upload that failed, of which the package says so in a message
-        raise ServiceError(f"Kaggle has not confirmed the submission ({answer.message}); run the same command again.")
+        raise ServiceError(
+            f"Kaggle has not confirmed the submission ({answer.message}); run the same command again."
+        )
     return str(answer.ref)
 
 
@@ -101,19 +108,26 @@ def submissions_left(slug: str) -> int | None:
 
 
 def dataset_status(dataset: str) -> tuple[str, int] | None:
-    """State, such as ready or failed, and number of the current version of owner/slug; None: no such data set."""
+    """State, such as ready or failed, and number of the current version of owner/slug; None: no such data
+    set.
+    """
     try:
         with _asked():
             found = json.loads(login().dataset_status(dataset, format="json"))
     except ServiceError as error:
-        if _status(error.__cause__) in (403, 404):  # 403: private data sets of others, and names that nobody has
+        if _status(error.__cause__) in (
+            403,
+            404,
+        ):  # 403: private data sets of others, and names that nobody has
             return None
         raise
     return found["status"], found["current_version_number"]
 
 
 def create_or_version_dataset(folder: Path, message: str) -> int:
-    """Upload a folder with dataset-metadata.json, its folders as archives; returns the version before, 0 for none."""
+    """Upload a folder with dataset-metadata.json, its folders as archives; returns the version before, 0 for
+    none.
+    """
     dataset = str(read_json(folder / "dataset-metadata.json", "id")["id"])
     known = dataset_status(dataset)
     with _asked() as said:
@@ -124,12 +138,16 @@ def create_or_version_dataset(folder: Path, message: str) -> int:
     if answer.status.lower() != "ok":
         raise ServiceError(f"Kaggle refused the data set {dataset}: {_clean(answer.error)}.")
     if lost := re.findall("^Upload unsuccessful: (.*)$", said.getvalue(), re.MULTILINE):  # and it goes on
-        raise ServiceError(f"The upload of {', '.join(lost)} failed, so the data set {dataset} lacks it; run it again.")
+        raise ServiceError(
+            f"The upload of {', '.join(lost)} failed, so the data set {dataset} lacks it; run it again."
+        )
     return known[1] if known else 0
 
 
 def push_kernel(folder: Path) -> int:
-    """Upload a folder with kernel-metadata.json and its notebook, which Kaggle then runs; returns the version."""
+    """Upload a folder with kernel-metadata.json and its notebook, which Kaggle then runs; returns the
+    version.
+    """
     with _asked():
         answer = login().kernels_push(str(folder))
     unknown = [*answer.invalid_dataset_sources, *answer.invalid_competition_sources]
@@ -157,7 +175,9 @@ def wait(what: str, look: Callable[[], str], final: set[str], limit: float) -> s
 
 @contextmanager
 def _asked(slug: str | None = None) -> Iterator[io.StringIO]:
-    """Turns a failed call into a ServiceError, whose cause it is; yields what the package prints, which is hidden."""
+    """Turns a failed call into a ServiceError, whose cause it is; yields what the package prints, which is
+    hidden.
+    """
     bars = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
         with redirect_stdout(io.StringIO()) as said, redirect_stderr(bars):
@@ -167,7 +187,10 @@ def _asked(slug: str | None = None) -> Iterator[io.StringIO]:
         if status is None and isinstance(error, OSError):
             if error.errno:  # of the disk
                 raise
-            why = f"could not be reached ({type(error).__name__}); look at the network and run the command again"
+            why = (
+                f"could not be reached ({type(error).__name__}); look at the network and run the "
+                f"command again"
+            )
         else:
             why = f"answered: {_clean(str(error))}"
         advice = ADVICE.get(status or 0, "") if slug or status == 401 else ""

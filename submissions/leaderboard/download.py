@@ -20,7 +20,9 @@ def slug_of(text: str) -> str:
     """The slug in what was given: itself, or the address of the competition's page."""
     site = r"(?:(?:https?://)?(?:www\.)?kaggle\.com/)?(?:competitions/|c/)?"
     if not (found := re.fullmatch(rf"{site}([a-z0-9][a-z0-9-]*)(?:[/?#].*)?", text)):
-        raise ConfigError(f"--kaggle takes the last part of the address of a competition's page; found {text!r}.")
+        raise ConfigError(
+            f"--kaggle takes the last part of the address of a competition's page; found {text!r}."
+        )
     return found[1]
 
 
@@ -31,7 +33,10 @@ def download(slug: str) -> Path:
     """
     folder = paths.kaggle_files(slug)
     if folder.is_dir():
-        print(f"The files of {slug} are in {paths.display_path(folder)} already; delete it to download them again.")
+        print(
+            f"The files of {slug} are in {paths.display_path(folder)} already; delete it to download them "
+            f"again."
+        )
         return folder
     print(f"Downloading the files of {slug} ...", flush=True)
     archive = client.fetch(slug, folder.parent)
@@ -54,11 +59,13 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
 
     Args:
         folder: of `download`.
-        given: for train, test and sample, what the user names: a file of the download, or any other; None: look for
-            it by its name.
+        given: for train, test and sample, what the user names: a file of the download, or any other; None:
+            look for it by its name.
     """
     csvs = sorted(path for path in folder.rglob("*.csv") if "__MACOSX" not in path.parts)
-    letters = {path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs}  # sample_submission, sampleSubmission
+    letters = {
+        path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs
+    }  # sample_submission, sampleSubmission
     tables, unclear = {}, []
     for table, file in given.items():
         found = [path for path in csvs if re.fullmatch(NAMES[table], letters[path])]
@@ -71,7 +78,8 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
     if unclear:
         names = ", ".join(path.relative_to(folder).as_posix() for path in csvs[:20])
         raise DataError(
-            f"The names of the downloaded files do not tell the three tables; add {', '.join(unclear)} with one of: "
+            f"The names of the downloaded files do not tell the three tables; add {', '.join(unclear)} "
+            f"with one of: "
             f"{names or 'none is a CSV file'}."
         )
     return tables

@@ -1,4 +1,5 @@
-"""What was submitted, work/<name>/ledger.csv: one row per submission, the whole file written anew with each change.
+"""What was submitted, work/<name>/ledger.csv: one row per submission, the whole file written anew with each
+change.
 
 A row is there before anything is sent, so that a process which dies leaves a trace of what it was doing.
 """
@@ -80,7 +81,9 @@ def find_submission(name: str, known: list[Submission]) -> Submission:
     """The submission with an id."""
     by_id = {one.submission: one for one in known}
     if name not in by_id:
-        raise ConfigError(f"There is no submission {name!r}; the ledger has {', '.join(by_id) or 'none yet'}.")
+        raise ConfigError(
+            f"There is no submission {name!r}; the ledger has {', '.join(by_id) or 'none yet'}."
+        )
     return by_id[name]
 
 
@@ -114,4 +117,6 @@ def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
     if read_manifest(run, CHOICE)[CHOICE]["chosen"] == one.chosen or table.empty:
         return table
     table = read_table(run / cross_fitted_file(one.chosen, task.scores_labels)).set_index("id")
-    return table.filter(regex="^cross_fitted ").rename(columns=lambda name: name.removeprefix("cross_fitted "))
+    return table.filter(regex="^cross_fitted ").rename(
+        columns=lambda name: name.removeprefix("cross_fitted ")
+    )

@@ -1,12 +1,13 @@
-"""Submit to the leaderboard and write down what became of it: `./run.sh submit [COMPETITION] [-m MESSAGE] [--file F]`.
+"""Submit to the leaderboard and write down what became of it: `./run.sh submit [COMPETITION] [-m MESSAGE]
+[--file F]`.
 
-The file is held against the sample first; then it says how many submissions are left and asks before it spends one,
-waits for the score, and says how it compares with the expected one. --kernel submits the notebook version that
-`./run.sh kernel --push` uploaded, for a code competition.
+The file is held against the sample first; then it says how many submissions are left and asks before it
+spends one, waits for the score, and says how it compares with the expected one. --kernel submits the notebook
+version that `./run.sh kernel --push` uploaded, for a code competition.
 
-Nothing is sent twice, and nothing that was sent is forgotten: a submission is in the ledger before anything is sent,
-and its message on the platform ends with its id. So where the end of it is not known, after a lost connection or a
-kill, the platform's own list tells.
+Nothing is sent twice, and nothing that was sent is forgotten: a submission is in the ledger before anything
+is sent, and its message on the platform ends with its id. So where the end of it is not known, after a lost
+connection or a kill, the platform's own list tells.
 
 Reads: the submission of the latest run (or --file), the sample, the run that the file is of.
 Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
@@ -33,7 +34,15 @@ from competition.task import build_metric, build_task
 from submissions.formatting import format_number, format_with_error
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
-from submissions.leaderboard.ledger import BY_HAND, Submission, find_run, find_submission, read, scores_of, write
+from submissions.leaderboard.ledger import (
+    BY_HAND,
+    Submission,
+    find_run,
+    find_submission,
+    read,
+    scores_of,
+    write,
+)
 from submissions.run import SUBMISSION_FILE, latest_run
 from submissions.submission_file import check_submission
 
@@ -47,7 +56,8 @@ Send = Callable[[str], str]
 
 
 def settle(slug: str, ledger: Path) -> list[Submission]:
-    """Bring the ledger up to what the platform knows: submissions with an unknown end, scores that came later.
+    """Bring the ledger up to what the platform knows: submissions with an unknown end, scores that came
+    later.
 
     What it does not list is lost, and looked for again with every later submission: platforms may be slow.
     """
@@ -55,13 +65,20 @@ def settle(slug: str, ledger: Path) -> list[Submission]:
     listed = client.submissions(slug) if waiting else []
     for one in waiting:
         tag = f"[{one.submission}]"
-        found = next((each for each in listed if str(each.ref) == one.ref or each.description.endswith(tag)), None)
+        found = next(
+            (each for each in listed if str(each.ref) == one.ref or each.description.endswith(tag)), None
+        )
         if found is None:
             write(ledger, one.but(status="lost" if one.status == "submitting" else one.status))
             continue
-        public, private = (float(score) if score else None for score in (found.public_score, found.private_score))
+        public, private = (
+            float(score) if score else None for score in (found.public_score, found.private_score)
+        )
         one = one.but(ref=str(found.ref), status=STATES[found.status.name], public=public, private=private)
-        write(ledger, one.but(message=f"{one.message}: {found.error_description}") if one.status == "failed" else one)
+        write(
+            ledger,
+            one.but(message=f"{one.message}: {found.error_description}") if one.status == "failed" else one,
+        )
     return read(ledger)
 
 
@@ -87,8 +104,12 @@ def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
 
 
 def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
-    """The ledger's row of a file that fits the sample, and how its copy is sent, which later runs leave alone."""
-    check_submission(file, read_text_table(competition.sample_submission), competition.id, build_task(competition))
+    """The ledger's row of a file that fits the sample, and how its copy is sent, which later runs leave
+    alone.
+    """
+    check_submission(
+        file, read_text_table(competition.sample_submission), competition.id, build_task(competition)
+    )
     print(f"{display_path(file)} fits the sample")
     file_digest = sha256_of(file)
     copy = paths.submitted(file_digest[:12])
@@ -106,7 +127,9 @@ def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
 
 
 def _row(file: str, file_digest: str, made: dict[str, Any]) -> Submission:
-    name = secrets.choice("abcdef") + secrets.token_hex(3)[1:]  # spreadsheets take 012345 and 12e456 for numbers
+    name = (
+        secrets.choice("abcdef") + secrets.token_hex(3)[1:]
+    )  # spreadsheets take 012345 and 12e456 for numbers
     time_sent = datetime.now(UTC).isoformat(timespec="seconds")
     sent = {"file": file, "file_digest": file_digest, "revision": revision(), **made}
     return Submission(submission=name, time=time_sent, status="submitting", **sent)
@@ -125,7 +148,8 @@ def check_slot(slug: str, row: Submission, ledger: Path, again: bool) -> None:
         sent = one.status in ("submitted", "scored") and one.ref != BY_HAND
         if sent and one.file_digest == row.file_digest and not again:
             raise SubmissionError(
-                f"This was sent at {one.time} as {one.submission}, public {format_number(one.public)}; --again "
+                f"This was sent at {one.time} as {one.submission}, public {format_number(one.public)}; "
+                f"--again "
                 "spends another slot on it."
             )
     left = client.submissions_left(slug)
@@ -155,7 +179,8 @@ def main() -> None:
     slug, metric = str(competition.kaggle), build_metric(competition)
     if competition.kaggle is None and not args.dry_run:
         raise ConfigError(
-            "competition.kaggle of the YAML is missing, the last part of the competition's address on Kaggle. Add it, "
+            "competition.kaggle of the YAML is missing, the last part of the competition's address on "
+            "Kaggle. Add it, "
             "or use --dry-run for another platform."
         )
     with cli.locked(paths, paths.submit_lock):
@@ -167,14 +192,19 @@ def main() -> None:
         if args.kernel:
             row, send = notebook_to_send(slug, paths)
         else:
-            row, send = file_to_send(competition, paths, args.file or latest_run(paths.name).folder / SUBMISSION_FILE)
+            row, send = file_to_send(
+                competition, paths, args.file or latest_run(paths.name).folder / SUBMISSION_FILE
+            )
         expected = format_with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected}"
         row = row.but(message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:
             write(ledger, row.but(status="submitted", ref=BY_HAND))
-            print(f"Nothing was sent. Submit {display_path(paths.root / row.file)} yourself, and write its score down:")
+            print(
+                f"Nothing was sent. Submit {display_path(paths.root / row.file)} yourself, and write its "
+                f"score down:"
+            )
             print(f"./run.sh ledger {args.competition} --submission {row.submission} --public SCORE")
             return
         check_slot(slug, row, ledger, args.again)
@@ -186,7 +216,10 @@ def main() -> None:
         if not args.no_wait:
             print("Waiting for the score, half an hour at most; --fetch asks for it later.", flush=True)
             client.wait(
-                row.submission, lambda: find_submission(row.submission, settle(slug, ledger)).status, ENDED, LIMIT
+                row.submission,
+                lambda: find_submission(row.submission, settle(slug, ledger)).status,
+                ENDED,
+                LIMIT,
             )
             print(outcome(find_submission(row.submission, read(ledger)), metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
@@ -194,15 +227,21 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     options = cli.parser(__doc__, takes=())
-    options.add_argument("-m", "--message", help="shown on the platform (default: run, chosen method and score)")
+    options.add_argument(
+        "-m", "--message", help="shown on the platform (default: run, chosen method and score)"
+    )
     what = options.add_mutually_exclusive_group()
     what.add_argument("--file", type=Path, help="another file than the submission of the latest run")
-    what.add_argument("--kernel", action="store_true", help="the notebook version that kernel --push uploaded")
+    what.add_argument(
+        "--kernel", action="store_true", help="the notebook version that kernel --push uploaded"
+    )
     what.add_argument("--fetch", action="store_true", help="only ask for scores of what was sent before")
     options.add_argument("--yes", action="store_true", help="spend the slot without asking")
     options.add_argument("--again", action="store_true", help="send what was sent before")
     options.add_argument("--dry-run", action="store_true", help="check and write down, send nothing")
-    options.add_argument("--no-wait", action="store_true", help="do not wait for the score, half an hour at most")
+    options.add_argument(
+        "--no-wait", action="store_true", help="do not wait for the score, half an hour at most"
+    )
     return options.parse_args()
 
 

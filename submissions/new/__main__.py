@@ -1,8 +1,8 @@
 """Write a competition's YAML from its CSV files: `./run.sh new NAME --train F --test F --sample F`.
 
 It holds what differs from the defaults. Every guess is explained in a comment beside it; read them once. With
---kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and --sample then say which
-of them are the tables, where their names do not.
+--kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and --sample then say
+which of them are the tables, where their names do not.
 
 Reads: the three tables, and with --answers the labels of the test rows.
 Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
@@ -48,20 +48,35 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--train", type=Path, help="training table: id, inputs, targets")
     add("--test", type=Path, help="test table: id, inputs")
     add("--sample", type=Path, help="sample submission: id, targets")
-    add("--kaggle", metavar="SLUG", help="download the tables of this competition, as in the address of its page")
+    add(
+        "--kaggle",
+        metavar="SLUG",
+        help="download the tables of this competition, as in the address of its page",
+    )
     add("--answers", type=Path, help="labels of the test rows, where they are known")
     add("--metric", help="name of a metric, or file.py:function")
     direction = options.add_mutually_exclusive_group()
     own: dict[str, Any] = {"default": None, "dest": "greater", "help": "of a metric of your own"}
     direction.add_argument("--greater-is-better", action="store_true", **own)
     direction.add_argument("--smaller-is-better", action="store_false", **own)
-    add("--problem-type", choices=get_args(ProblemType), help="what the targets are, where the guess is wrong")
+    add(
+        "--problem-type", choices=get_args(ProblemType), help="what the targets are, where the guess is wrong"
+    )
     add("--id", help="column that names a row (default: the sample's first)")
-    add("--target", nargs="+", default=[], help="training columns to predict, in the order of the sample's columns")
+    add(
+        "--target",
+        nargs="+",
+        default=[],
+        help="training columns to predict, in the order of the sample's columns",
+    )
     add("--group", help="training column whose equal values must share a fold")
-    kinds = [kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")]  # which name a column
+    kinds = [
+        kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")
+    ]  # which name a column
     add("--folds", choices=kinds, help="kind of folds")
-    preset = "stages for minutes or an hour on a CPU, or for GPUs of 16 GB; yours go to submissions/new/presets"
+    preset = (
+        "stages for minutes or an hour on a CPU, or for GPUs of 16 GB; yours go to submissions/new/presets"
+    )
     presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
     add("--preset", choices=presets, help=f"{preset} (default: quick; none with --oof)")
     oof = f"folder of predictions made elsewhere: a folder with {OOF} and {TEST} for each stage"
@@ -78,13 +93,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def target_file(name: str, force: bool) -> Path:
     """Where the YAML goes."""
     is_file = name.endswith((".yaml", ".yml"))
-    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) and name not in ("cache", "configs", "kaggle")
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) and name not in (
+        "cache",
+        "configs",
+        "kaggle",
+    )
     if not (is_file or plain):
         allowed = "up to 100 letters, digits, _, - and ., and is none of cache, configs and kaggle"
         raise ConfigError(f"NAME takes {allowed}; found {name!r}.")
     path = Path(name).resolve() if is_file else paths.CONFIGS / f"{name}.yaml"
     if path.exists() and not force:
-        raise ConfigError(f"{path} is there already; remove it, choose another name, or add --force to replace it.")
+        raise ConfigError(
+            f"{path} is there already; remove it, choose another name, or add --force to replace it."
+        )
     return path
 
 
@@ -99,7 +120,9 @@ def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
         said = f"predictions made elsewhere, the folder {part.name!r}"
         blocks.append(Block(name, {"kind": "file", "folder": written_yaml(part, yaml_file)}, said))
     if not blocks:
-        raise DataError(f"--oof {folder} has no folder with {OOF} and {TEST}, one for each stage. Correct the path.")
+        raise DataError(
+            f"--oof {folder} has no folder with {OOF} and {TEST}, one for each stage. Correct the path."
+        )
     return blocks
 
 
@@ -111,7 +134,9 @@ def to_yaml(args: argparse.Namespace, path: Path, found: DetectedTables) -> str:
         file, function = metric.rsplit(":", 1)
         metric = f"{written_yaml(Path(file), path)}:{function}"
     kind, n_folds, folds_reason = choose_folds(found, problem, args.group, args.folds)
-    folds: dict[str, Any] = {"kind": kind} | ({} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds})
+    folds: dict[str, Any] = {"kind": kind} | (
+        {} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds}
+    )
     stages = choose_stages(read_preset(args.preset), found, problem) if args.preset else []
     if args.oof is not None:
         theirs = file_stages(args.oof, path, {stage.name for stage in stages})
@@ -126,7 +151,12 @@ def to_yaml(args: argparse.Namespace, path: Path, found: DetectedTables) -> str:
                 folds["equal_inputs_may_cross"] = True  # what they did is done; folds.make counts such inputs
 
     lines = [*comments(f"{path.stem}, written by ./run.sh new; look at each GUESS.", ""), "competition:"]
-    files = {"train": args.train, "test": args.test, "sample_submission": args.sample, "answers": args.answers}
+    files = {
+        "train": args.train,
+        "test": args.test,
+        "sample_submission": args.sample,
+        "answers": args.answers,
+    }
     for key, file in files.items():
         lines += setting(key, file and written_yaml(file, path))
     lines += setting("kaggle", args.kaggle, "where submit and kernel go to")
@@ -162,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = target_file(args.name, args.force)
     if args.kaggle is not None:
         args.kaggle = slug_of(args.kaggle)
-        vars(args).update(find_tables(download(args.kaggle), train=args.train, test=args.test, sample=args.sample))
+        vars(args).update(
+            find_tables(download(args.kaggle), train=args.train, test=args.test, sample=args.sample)
+        )
     if args.answers is not None and not args.answers.is_file():
         raise DataError(f"--answers: there is no file {args.answers}.")
     files = args.train, args.test, args.sample

@@ -28,8 +28,12 @@ NEARLY_ALL = 0.95
 NAMED_LIKE_SMILES = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
 NAMED_LIKE_ID = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
 NAMED_LIKE_GROUP = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
-STRUCTURE = re.compile(r"[=#()\[\]\d]")  # bonds, branches, brackets, rings: what words and codes of letters do not have
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")  # or one Chinese or Japanese sign
+STRUCTURE = re.compile(
+    r"[=#()\[\]\d]"
+)  # bonds, branches, brackets, rings: what words and codes of letters do not have
+WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+"
+)  # or one Chinese or Japanese sign
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Column:
 
 @dataclass(frozen=True)
 class DetectedTables:
-    """What stands in the tables: targets of the training table, and the sample's columns where these differ, one for
-    each target or, in the order of `class_names`, for each class of a single one."""
+    """What stands in the tables: targets of the training table, and the sample's columns where these differ,
+    one for each target or, in the order of `class_names`, for each class of a single one.
+    """
 
     train: pd.DataFrame
     test: pd.DataFrame
@@ -98,14 +103,20 @@ def detect(
     """Read train, test and sample and guess the role of each column; what is named here is not guessed."""
     tables = {str(file): read_text_table(file) for file in files}
     if len(tables) < len(files):
-        raise DataError(f"--train, --test and --sample must be three files; found {', '.join(map(str, files))}.")
+        raise DataError(
+            f"--train, --test and --sample must be three files; found {', '.join(map(str, files))}."
+        )
     (train_file, train), (_, test), (sample_file, sample) = tables.items()
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
         raise DataError(f"--group names a column of {train_file} other than the id; found {group!r}.")
-    repeated = [n for n in sample if n in test and sample[n].nunique() > 1 and sorted(sample[n]) == sorted(test[n])]
+    repeated = [
+        n for n in sample if n in test and sample[n].nunique() > 1 and sorted(sample[n]) == sorted(test[n])
+    ]
     asked = sample.drop(columns=[id_column, *(name for name in repeated if name not in targets)])
-    spare = [name for name in train.columns if name.strip() and name not in (*test.columns, *asked.columns, group)]
+    spare = [
+        name for name in train.columns if name.strip() and name not in (*test.columns, *asked.columns, group)
+    ]
     predicted, renamed, targets_reason = find_targets(train, spare, asked, list(targets), sample_file)
     columns = []
     for name in dict.fromkeys([*train.columns, *test.columns]):
@@ -116,25 +127,40 @@ def detect(
         else:
             reason = f"only in {'train' if name in train else 'test'}"
             if name in train and NAMED_LIKE_GROUP.search(name) and 1 < train[name].nunique() < len(train):
-                reason += f"; if rows of one {name} belong together, set group: {to_yaml(name)} and folds.kind group"
+                reason += (
+                    f"; if rows of one {name} belong together, set group: {to_yaml(name)} and "
+                    f"folds.kind group"
+                )
             column = Column(name, "left out", reason)
-        if name == group and column.role == "smiles":  # a new molecule still says much; a new label says nothing
+        if (
+            name == group and column.role == "smiles"
+        ):  # a new molecule still says much; a new label says nothing
             column = replace(column, reason=f"{column.reason}; it makes the folds, too (--group)")
         elif name == group:
             column = Column(name, "left out", "makes the folds (--group)")
         columns.append(column)
-    found = DetectedTables(train, test, asked, id_column, id_reason, predicted, renamed, targets_reason, columns)
+    found = DetectedTables(
+        train, test, asked, id_column, id_reason, predicted, renamed, targets_reason, columns
+    )
     if inputs_needed and not found.inputs:
-        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
-        raise DataError(f"no column of {' and '.join(list(tables)[:2])} is an input to learn from ({reasons}).")
+        reasons = (
+            "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
+        )
+        raise DataError(
+            f"no column of {' and '.join(list(tables)[:2])} is an input to learn from ({reasons})."
+        )
     return found
 
 
 def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, str]:
     """The column that names a row in all three tables, the sample last, and the reason."""
     *_, sample = tables.values()
-    common = [name for name in sample.columns if name.strip() and all(name in table for table in tables.values())]
-    common.sort(key=lambda name: bool(NAMED_LIKE_SMILES.search(name)))  # a sample may repeat them before the id
+    common = [
+        name for name in sample.columns if name.strip() and all(name in table for table in tables.values())
+    ]
+    common.sort(
+        key=lambda name: bool(NAMED_LIKE_SMILES.search(name))
+    )  # a sample may repeat them before the id
     candidates = [name for name in common if named in (None, name)]
     for name in candidates:
         if all(table[name].is_unique and (table[name].str.strip() != "").all() for table in tables.values()):
@@ -146,9 +172,14 @@ def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, st
         for name in candidates[:1]:
             check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
     expected = named or next(filter(str.strip, sample.columns), "")
-    lacking = [f"{file} (it has {', '.join(table.columns)})" for file, table in tables.items() if expected not in table]
+    lacking = [
+        f"{file} (it has {', '.join(table.columns)})"
+        for file, table in tables.items()
+        if expected not in table
+    ]
     raise DataError(
-        f"the id column {expected!r} is missing in {' and in '.join(lacking)}. All three tables need it: add the "
+        f"the id column {expected!r} is missing in {' and in '.join(lacking)}. All three tables need it: "
+        f"add the "
         "column, or choose another one with --id."
     )
 
@@ -158,15 +189,21 @@ def find_targets(
 ) -> tuple[list[str], list[str] | None, str]:
     """Training columns to predict, the sample's columns where they differ, and the reason.
 
-    `spare` are the columns that neither the test table nor the sample has, `sample` is without its id, `named` are the
-    targets that the user names.
+    `spare` are the columns that neither the test table nor the sample has, `sample` is without its id,
+    `named` are the targets that the user names.
     """
     asked = list(sample.columns)
     lacking = [name for name in asked if name not in train]
     if foreign := [name for name in named if name not in train]:
-        raise DataError(f"--target names {', '.join(map(repr, foreign))}, which the training table does not have.")
+        raise DataError(
+            f"--target names {', '.join(map(repr, foreign))}, which the training table does not have."
+        )
     if named and len(named) == len(asked):
-        return named, None if set(named) == set(asked) else asked, "named with --target, in the sample's order"
+        return (
+            named,
+            None if set(named) == set(asked) else asked,
+            "named with --target, in the sample's order",
+        )
     if asked and not named and not lacking:
         return asked, None, "the sample's other columns"
     spare = [name for name in spare if not NAMED_LIKE_GROUP.search(name)]
@@ -175,15 +212,21 @@ def find_targets(
     by_order = numeric if numeric and any(is_numeric(sample[name]) for name in lacking) else texts
     fits = len(by_order) == len(lacking)
     for name in named or (texts if fits else texts + numeric):
-        if len(named) < 2 and (columns := columns_of_classes(class_names(train[[name]]), asked, name, sample_file)):
+        if len(named) < 2 and (
+            columns := columns_of_classes(class_names(train[[name]]), asked, name, sample_file)
+        ):
             return [name], columns, "GUESS: the sample has a column for each of its classes"
     if named or not asked:
         found = ", ".join(asked) or "none"
-        raise DataError(f"{sample_file} needs a column for each target beside the id, in their order; it has {found}.")
+        raise DataError(
+            f"{sample_file} needs a column for each target beside the id, in their order; it has {found}."
+        )
     if not fits:
         raise DataError(
-            f"{sample_file} asks for {', '.join(lacking)}, which the training table does not have; {len(by_order)} of "
-            f"its columns with labels are not in the test table ({', '.join(by_order) or 'none'}). Name the targets "
+            f"{sample_file} asks for {', '.join(lacking)}, which the training table does not have; "
+            f"{len(by_order)} of "
+            f"its columns with labels are not in the test table ({', '.join(by_order) or 'none'}). Name "
+            f"the targets "
             "with --target, in the order of the sample's columns. Or are --train and --test swapped?"
         )
     of = dict(zip(lacking, by_order, strict=True))
@@ -192,10 +235,13 @@ def find_targets(
 
 
 def columns_of_classes(classes: list[str], asked: list[str], target: str, sample_file: str) -> list[str]:
-    """The sample's column of each class: its name, with what all columns have before and after it; none where the
-    sample has no such columns."""
+    """The sample's column of each class: its name, with what all columns have before and after it; none where
+    the sample has no such columns.
+    """
     places = [(column, name) for column in asked for name in classes if name in column]
-    affixes = Counter(affix for c, name in places for affix in {c.partition(name)[::2], c.rpartition(name)[::2]})
+    affixes = Counter(
+        affix for c, name in places for affix in {c.partition(name)[::2], c.rpartition(name)[::2]}
+    )
     [((before, after), _)] = affixes.most_common(1) or [(("", ""), 0)]
     columns = [f"{before}{name}{after}" for name in classes]
     shared = {*columns} & {*asked}
@@ -204,7 +250,8 @@ def columns_of_classes(classes: list[str], asked: list[str], target: str, sample
     if len(shared) < max(len(columns), len(asked)):
         found = {"has no class": {*asked} - shared, "is not there": {*columns} - shared}
         raise DataError(
-            f"{sample_file} has a column for each class of {target!r}, and other classes than the training table: "
+            f"{sample_file} has a column for each class of {target!r}, and other classes than the "
+            f"training table: "
             f"{', '.join(f'{join_first(sorted(names))} {words}' for words, names in found.items() if names)}. "
             "Use the files of one competition."
         )
@@ -225,7 +272,9 @@ def repeats(cells: pd.Series) -> bool:
 
 
 def describe_damage(cells: pd.Series) -> str:
-    """What is wrong with a column of numbers of which few are none, or have a decimal comma; empty for any other."""
+    """What is wrong with a column of numbers of which few are none, or have a decimal comma; empty for any
+    other.
+    """
     wrong, n_known = is_not_numeric(cells)
     commas = bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
     if wrong.empty or not (commas or len(wrong) <= 0.2 * n_known):
@@ -267,7 +316,9 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("left out", f"WARNING: {why}; correct or empty them to use it")
     filled = cells[cells != ""]
     if len(filled) and pd.to_datetime(filled, format="ISO8601", utc=True, errors="coerce").notna().all():
-        return column("left out", f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time")
+        return column(
+            "left out", f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time"
+        )
     distinct, n_cells = list(filled.unique()), len(filled)
     n, sample = len(distinct), distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
     n_parsed, n_empty = sum(canonical_smiles(value) is not None for value in sample), len(cells) - n_cells
@@ -276,17 +327,23 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("smiles", reason + (f"; {n_empty} cells are empty" if n_empty else ""))
     if np.mean([is_reaction(value) for value in sample]) >= NEARLY_ALL:
         return column("text", "reaction SMILES (with >), which only language models read", reaction=True)
-    words, reason = np.mean([len(WORD.findall(value)) for value in sample]), f"{n} distinct values in {n_cells} cells"
+    words, reason = (
+        np.mean([len(WORD.findall(value)) for value in sample]),
+        f"{n} distinct values in {n_cells} cells",
+    )
     if (words >= 3 and n > max(10, 0.2 * n_cells)) or (words >= 2 and n > 0.5 * n_cells):
         return column("text", f"{reason}, {words:.1f} words on average")
     if n <= 0.5 * n_cells:
-        also = "; all parse as SMILES too: move it to smiles if they are molecules" * (n_parsed == len(sample))
+        also = "; all parse as SMILES too: move it to smiles if they are molecules" * (
+            n_parsed == len(sample)
+        )
         return column("categorical", reason + also)
     return column("left out", f"{reason}, of one word, like ids; name it under text if they say something")
 
 
 def looks_like_smiles(name: str, values: list[str], parsed: float) -> bool:
-    """Whether distinct values, of which a share parses, are molecules, and not words or codes such as C, CO or NO.
+    """Whether distinct values, of which a share parses, are molecules, and not words or codes such as C, CO
+    or NO.
 
     Half of them must parse where the column's name or their signs speak for SMILES, else nearly all: words of
     C, N, O, S, P and I alone are rare among words of five letters.

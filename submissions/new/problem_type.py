@@ -12,7 +12,21 @@ from competition.metrics import get_metric
 from competition.types import ProblemType
 from submissions.new.detect import DetectedTables, describe_damage, is_not_numeric, is_numeric
 
-POSITIVE = {"yes", "y", "true", "t", "positive", "pos", "active", "toxic", "spam", "fraud", "sick", "hit", "present"}
+POSITIVE = {
+    "yes",
+    "y",
+    "true",
+    "t",
+    "positive",
+    "pos",
+    "active",
+    "toxic",
+    "spam",
+    "fraud",
+    "sick",
+    "hit",
+    "present",
+}
 """Names of the positive class of two, in small letters."""
 MOST_GRADES = 10
 FEWEST_ROWS = 3
@@ -60,7 +74,9 @@ class LabelSummary(NamedTuple):
 def choose_problem(
     found: DetectedTables, metric: str | None = None, problem_type: ProblemType | None = None
 ) -> ProblemGuess:
-    """Problem type, classes and metric, which the user may name; a DataError where the labels do not allow these."""
+    """Problem type, classes and metric, which the user may name; a DataError where the labels do not allow
+    these.
+    """
     labels, ours = read_labels(found), get_metric(metric or "")
     possible, reason = possible_types(labels)
     asked = [problem_type] if problem_type else list(ours.types) if ours else possible
@@ -68,10 +84,18 @@ def choose_problem(
         asked.sort(key=lambda each: each != "ordinal")  # it is the metric of grades
     chosen = next((each for each in asked if each in possible), None)
     if chosen is None:
-        named = f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(asked)})"
-        fit = f"fit to {' or '.join(possible)}, not to {named}" if possible else "are neither numbers nor classes"
+        named = (
+            f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(asked)})"
+        )
+        fit = (
+            f"fit to {' or '.join(possible)}, not to {named}"
+            if possible
+            else "are neither numbers nor classes"
+        )
         same = "; several targets of classes all have the same two" * (len(found.targets) > 1)
-        raise DataError(f"the labels of {join_first(found.targets)} ({join_first(labels.classes)}) {fit}{same}.")
+        raise DataError(
+            f"the labels of {join_first(found.targets)} ({join_first(labels.classes)}) {fit}{same}."
+        )
     classes, of_classes = order_classes(labels, chosen)
     columns, needs = found.submission_columns, None
     if columns and labels.column_per_class:
@@ -128,7 +152,11 @@ def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
     consecutive = float(classes[-1]) - float(classes[0]) == n - 1 < MOST_GRADES
     placeholders = labels.found.sample.stack()
     if consecutive and labels.counts.min() >= FEWEST_ROWS and placeholders.str.fullmatch(r"[+-]?\d+").all():
-        return ["ordinal", "multiclass", "regression"], f"{n} consecutive grades, whole numbers in the sample, too"
+        return [
+            "ordinal",
+            "multiclass",
+            "regression",
+        ], f"{n} consecutive grades, whole numbers in the sample, too"
     return ["regression", "multiclass", "ordinal"], "whole numbers"
 
 
@@ -137,8 +165,12 @@ def order_classes(labels: LabelSummary, problem_type: ProblemType) -> tuple[list
     classes = labels.classes if problem_type != "regression" else []
     if problem_type in ("binary", "multilabel") and labels.numbers is None:
         known = [name for name in classes if name.lower() in POSITIVE]
-        positive, why = (*known, "by its name") if len(known) == 1 else (labels.counts[::-1].idxmin(), "the rarer one")
-        return sorted(classes, key=lambda name: name == positive), f"GUESS: {positive} is the positive class, {why}"
+        positive, why = (
+            (*known, "by its name") if len(known) == 1 else (labels.counts[::-1].idxmin(), "the rarer one")
+        )
+        return sorted(
+            classes, key=lambda name: name == positive
+        ), f"GUESS: {positive} is the positive class, {why}"
     if problem_type == "multiclass" and len(single := labels.counts.index[labels.counts == 1]):
         return classes, f"WARNING: one row each of {join_first(single)}; correct these if they are typos"
     if absent := [name for name in classes if name.lower() in MISSING]:
@@ -157,7 +189,11 @@ def choose_metric(labels: LabelSummary, problem_type: ProblemType) -> tuple[str,
         deviations = labels.numbers.std()
         ratio = deviations.max() / deviations.min() if deviations.min() > 0 else np.inf
         said = f"GUESS: the targets' standard deviations differ {ratio:.1f} times"
-        return ("rmse", f"{said}, little") if ratio <= 2 else ("r2", f"{said}, so that in rmse the widest would decide")
+        return (
+            ("rmse", f"{said}, little")
+            if ratio <= 2
+            else ("r2", f"{said}, so that in rmse the widest would decide")
+        )
     if problem_type == "ordinal":
         return "quadratic_kappa", "GUESS, the usual one for grades"
     if labels.top > 1:
@@ -167,5 +203,7 @@ def choose_metric(labels: LabelSummary, problem_type: ProblemType) -> tuple[str,
     if problem_type != "multiclass" and not labels.named_in_sample:
         return "roc_auc", "GUESS, the usual one for two classes"
     ratio = labels.counts.max() / labels.counts.min()
-    said = f"GUESS: labels are submitted, and the largest class has {ratio:.1f} times the rows of the smallest"
+    said = (
+        f"GUESS: labels are submitted, and the largest class has {ratio:.1f} times the rows of the smallest"
+    )
     return ("accuracy" if ratio <= IMBALANCED else "f1" if problem_type == "binary" else "f1_macro"), said

@@ -29,13 +29,17 @@ class PresetStage(StrictModel):
 
     name: str
     needs: list[Need]
-    """Any of: columns of molecules, one or several of them, reactions, texts, or numbers and categories alone."""
+    """Any of: columns of molecules, one or several of them, reactions, texts, or numbers and categories
+    alone.
+    """
     targets: Literal["numbers", "classes"] | None = None
     """What it learns, grades being numbers; null: both."""
     gaps: bool = False
     """Whether it is for several targets of which some rows lack labels alone."""
     max_rows: int = sys.maxsize
-    """Largest training table that it is for; the time of kernel methods grows with the square of the rows or faster."""
+    """Largest training table that it is for; the time of kernel methods grows with the square of the rows or
+    faster.
+    """
     reason: str
     """Stands above the stage; {features} is what trees read."""
     settings: dict[str, Any]
@@ -89,7 +93,10 @@ def choose_folds(
     else:
         kind, reason = "kfold", "several targets: at random"
     for name in smiles if group is None and len(smiles) > 1 else []:
-        if train[name].duplicated(keep=False).mean() > 0.5 and found.test[name].isin(train[name]).mean() < 0.05:
+        if (
+            train[name].duplicated(keep=False).mean() > 0.5
+            and found.test[name].isin(train[name]).mean() < 0.05
+        ):
             reason += f"; WARNING: test rows have other {name!r} than training rows: consider --group {name}"
     if group is not None:
         n_groups = train[group].nunique()
@@ -140,7 +147,9 @@ def choose_stages(preset: Preset, found: DetectedTables, problem: ProblemGuess) 
                     settings["columns"] = read
                 elif "features" in settings:
                     parts = settings["features"]
-                    settings["features"] = [p if isinstance(p, str) else {**p, "columns": read} for p in parts]
+                    settings["features"] = [
+                        p if isinstance(p, str) else {**p, "columns": read} for p in parts
+                    ]
             blocks.append(Block(stage.name, settings, stage.reason.format(features=features)))
     return blocks
 

@@ -27,7 +27,9 @@ def setting(key: str, value: Any, *reasons: str, indent: str = "  ") -> list[str
 
 def comments(text: str, indent: str = "  ") -> list[str]:
     """Text as lines of comment."""
-    return textwrap.wrap(on_one_line(text), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   ")
+    return textwrap.wrap(
+        on_one_line(text), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   "
+    )
 
 
 def to_yaml(value: Any) -> str:

@@ -1,9 +1,9 @@
 """What came out of the latest run, on one page: `python -m submissions.report [COMPETITION]`.
 
-Reads: the reports of competition.prepare and of all jobs, the run's folder; and, here alone, the answers where
-`competition.answers` names a file that is there.
-Writes: report/report.md, which is printed, too, report/index.html, which opens in a browser without a network, and
-report/handover.md: how to make the submission again.
+Reads: the reports of competition.prepare and of all jobs, the run's folder; and, here alone, the answers
+where `competition.answers` names a file that is there. Writes: report/report.md, which is printed, too,
+report/index.html, which opens in a browser without a network, and report/handover.md: how to make the
+submission again.
 """
 
 import textwrap
@@ -43,7 +43,9 @@ def markdown(found: Report, folder: Path) -> str:
             parts += [format_table(*part) for part in section.parts if isinstance(part, Table)]
             said = [part for part in section.parts if isinstance(part, str)]
             parts.append("\n".join(textwrap.fill(line, 108, break_on_hyphens=False) for line in said))
-    written = f"Page: {display_path(folder / PAGE)}\nHandover: {display_path(folder / HANDOVER)}\n{found.to_submit}"
+    written = (
+        f"Page: {display_path(folder / PAGE)}\nHandover: {display_path(folder / HANDOVER)}\n{found.to_submit}"
+    )
     return "\n\n".join(filter(None, [*parts, written]))
 
 
@@ -60,7 +62,9 @@ def main() -> None:
     run = latest_run(cli.parser(__doc__).parse_args().competition)
     with cli.locked(run.paths, wait=True):
         if table_digests(run.paths) != run.stored["tables"]:
-            raise DataError(f"The tables or folds have changed since {run.folder} was written. Run ./run.sh full.")
+            raise DataError(
+                f"The tables or folds have changed since {run.folder} was written. Run ./run.sh full."
+            )
         print(report(run))
 
 

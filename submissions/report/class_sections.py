@@ -24,7 +24,9 @@ CUTS = {
 
 
 def scores_by_class(run: Run) -> list[Element]:
-    """Precision, recall and F1 of each class, or of class 1 of each label; cuts and shares; who is taken for whom."""
+    """Precision, recall and F1 of each class, or of class 1 of each label; cuts and shares; who is taken for
+    whom.
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
     task, y, predicted, rows = run.task, run.columns.y, labels(run), list[list[Any]]()
@@ -37,11 +39,16 @@ def scores_by_class(run: Run) -> list[Element]:
             of_tables = [part[target][name] for part in shares.values()]
             rows.append([target if several else name, str(count), *of_class, *of_tables])
     header = ["class", "rows", "precision", "recall", "F1"]
-    said = [f"Training rows by labels that were made without their fold{'' if shares else ': the likeliest class'}."]
+    said = [
+        f"Training rows by labels that were made without their "
+        f"fold{'' if shares else ': the likeliest class'}."
+    ]
     if shares:
         cuts, words = _cuts(run)
         header, said = [*header, "share in training", "out of fold", "on test", "cut"], [*said, words]
-        rows = [[*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)]
+        rows = [
+            [*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)
+        ]
     parts: list[Element] = [make_table(header, rows, "{:.3f}"), *said]
     if not several:
         parts.append(Figure("Confusion matrix", figures.confusion_matrix(task.classes, truth, taken)))
@@ -63,7 +70,10 @@ def _cuts(run: Run) -> tuple[list[float], str]:
 def probabilities(run: Run) -> list[Element]:
     """Reliability of the submission and of its first stages."""
     task, curves = run.task, dict[str, tuple[Array, Array]]()
-    shown = {"submission": predictions(run), **{stage: run.columns.stage_oof(stage) for stage in run.config.stages}}
+    shown = {
+        "submission": predictions(run),
+        **{stage: run.columns.stage_oof(stage) for stage in run.config.stages},
+    }
     for name, y_pred in list(shown.items())[:MOST_LINES]:
         p, true, error = reliability(task, run.columns.y, y_pred)
         curves[f"{error:.3f} {name}"] = p, true
@@ -73,11 +83,12 @@ def probabilities(run: Run) -> list[Element]:
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:
-    """Mean probability and share of what is true in bins of equal numbers of rows, and the mean gap between the two.
+    """Mean probability and share of what is true in bins of equal numbers of rows, and the mean gap between
+    the two.
 
-    It is the probability of class 1, of several classes that of the likeliest one. Sources: Niculescu-Mizil and
-    Caruana, Predicting good probabilities with supervised learning, ICML 2005; Guo et al., On calibration of modern
-    neural networks, ICML 2017.
+    It is the probability of class 1, of several classes that of the likeliest one. Sources: Niculescu-Mizil
+    and Caruana, Predicting good probabilities with supervised learning, ICML 2005; Guo et al., On calibration
+    of modern neural networks, ICML 2017.
     """
     truth = task.one_hot(y)
     if task.problem_type == "multiclass":

@@ -70,6 +70,12 @@ def make_table(header: list[str], rows: Iterable[Iterable[Any]], form: str = "")
     """Texts as they are, numbers with five digits or in a form such as {:.3f}, "-" where there is none."""
 
     def text(cell: Any) -> str:
-        return cell if isinstance(cell, str) else form.format(cell) if form and is_finite(cell) else format_number(cell)
+        return (
+            cell
+            if isinstance(cell, str)
+            else form.format(cell)
+            if form and is_finite(cell)
+            else format_number(cell)
+        )
 
     return Table(header, [[text(cell) for cell in row] for row in rows])

@@ -47,8 +47,17 @@ def confusion_matrix(names: list[str], y: Array, predicted: Array) -> str:
     has_numbers = len(names) <= MOST_NUMBERS
     side = 2.4 + 0.55 * len(names) if has_numbers else 8
     figure, ((axis,),) = new_figure(width=side, height=side)
-    shown: Any = {"display_labels": [as_text(shortened(name)) for name in names], "xticks_rotation": "vertical"}
-    shown |= {"include_values": has_numbers, "values_format": ".0%", "cmap": "Blues", "colorbar": False, "ax": axis}
+    shown: Any = {
+        "display_labels": [as_text(shortened(name)) for name in names],
+        "xticks_rotation": "vertical",
+    }
+    shown |= {
+        "include_values": has_numbers,
+        "values_format": ".0%",
+        "cmap": "Blues",
+        "colorbar": False,
+        "ax": axis,
+    }
     ConfusionMatrixDisplay.from_predictions(y, predicted, labels=range(len(names)), normalize="true", **shown)
     axis.tick_params(labelsize=9 if has_numbers else 6)
     axis.grid(visible=False)
@@ -61,13 +70,17 @@ def reliability(curves: dict[str, tuple[Array, Array]], of: str) -> str:
     for name, (probability, share) in curves.items():
         axis.plot(probability, share, label=as_text(shortened(name)), marker=".")
     axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
-    axis.set(xlabel=f"probability of {as_text(of)}", ylabel="how often it is true", xlim=(0, None), ylim=(0, None))
+    axis.set(
+        xlabel=f"probability of {as_text(of)}", ylabel="how often it is true", xlim=(0, None), ylim=(0, None)
+    )
     figure.legend(loc="outside right upper", frameon=False)
     return as_svg(figure)
 
 
 def learning_curves(run: Run, stage: str) -> str | None:
-    """Loss by epoch of each job of a neural stage (in both modes where it is monitored), and its learning rates."""
+    """Loss by epoch of each job of a neural stage (in both modes where it is monitored), and its learning
+    rates.
+    """
     files = [job.folder / TRAINING for job in run.plan.jobs_of_stage(stage)]
     histories = [pd.DataFrame(read_json(file)["history"]) for file in files if file.exists()]
     if not histories:

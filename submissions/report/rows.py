@@ -16,11 +16,13 @@ N_ROWS = 20
 LONGEST_TEXT = 1500
 """Characters of a text that a card shows."""
 RESIDUALS = (
-    "Training rows with the largest error of the submission's out-of-fold prediction, in standard deviations of the "
+    "Training rows with the largest error of the submission's out-of-fold prediction, in standard "
+    "deviations of the "
     "target's labels: wrong labels and unusual inputs are often among them."
 )
 MISTAKES = (
-    "Training rows whose out-of-fold label is wrong, the largest probability of the wrong class first: wrong labels "
+    "Training rows whose out-of-fold label is wrong, the largest probability of the wrong class first: "
+    "wrong labels "
     "and unusual inputs are often among them."
 )
 
@@ -32,7 +34,10 @@ def worst_rows(run: Run) -> list[Element]:
     sizes = np.nan_to_num(np.abs(list(errors.values())[-1]), nan=-1.0)
     largest = sizes.max(axis=1)
     order = np.argsort(-largest, kind="stable")[:N_ROWS]
-    table, parts = read_table(run.paths.train), list[Element]([MISTAKES if task.has_probabilities else RESIDUALS])
+    table, parts = (
+        read_table(run.paths.train),
+        list[Element]([MISTAKES if task.has_probabilities else RESIDUALS]),
+    )
     for rank, i in enumerate(order[largest[order] >= 0], start=1):
         row = table.iloc[i]
         shown = [t for t in range(len(task.targets)) if sizes[i, t] >= 0 or not task.has_probabilities]
@@ -52,7 +57,11 @@ def _residuals(run: Run) -> dict[str, Any]:
     """What a card says of each target, (n_rows, n_targets) each; what is largest comes last."""
     y, y_pred = run.columns.y, predictions(run)
     deviations = np.nanstd(y[run.columns.folds >= 0], axis=0)
-    return {"truth": y, "prediction": y_pred, "residual (sd)": (y - y_pred) / np.where(deviations, deviations, np.nan)}
+    return {
+        "truth": y,
+        "prediction": y_pred,
+        "residual (sd)": (y - y_pred) / np.where(deviations, deviations, np.nan),
+    }
 
 
 def _mistakes(run: Run) -> dict[str, Any]:

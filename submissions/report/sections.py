@@ -1,7 +1,7 @@
 """What a run found, gathered once as sections; report.md has the brief ones, the page has all.
 
-To add something to the report, add a part to a section, or a section to the table in `build_report` (`elements.py`
-has their kinds). Every section is made by a function of the run.
+To add something to the report, add a part to a section, or a section to the table in `build_report`
+(`elements.py` has their kinds). Every section is made by a function of the run.
 """
 
 from pathlib import Path
@@ -50,7 +50,8 @@ MARKS = {
     "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
     "other code": "made by other code than today's (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
-    "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",
+    "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; "
+    "cv_score: folds",
     "class weights": "trained with weights of classes, which bend its probabilities",
     **FOLD_MARKS,
 }
@@ -74,7 +75,11 @@ def build_report(run: Run) -> Report:
         Section("Without one stage", _drop_one(run), brief=True),
         Section("Post-processing", _postprocessing(run), brief=True),
         Section(on_answers, answers, brief=True),
-        Section("Scores by class", scores_by_class(run) if task.classes else [], brief=len(task.outputs) <= MOST_BRIEF),
+        Section(
+            "Scores by class",
+            scores_by_class(run) if task.classes else [],
+            brief=len(task.outputs) <= MOST_BRIEF,
+        ),
         Section("Probabilities" if task.has_probabilities else "Predictions", _predictions(run)),
         Section("Errors between stages", _correlations(run)),
         Section("Learning curves", _learning_curves(run)),
@@ -85,7 +90,9 @@ def build_report(run: Run) -> Report:
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
     to_submit = f"Submission: {display_path(run.folder / SUBMISSION_FILE)}"
     if holdout_of:
-        to_submit = f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
+        to_submit = (
+            f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
+        )
     return Report(
         title=f"{run.paths.name}: {run.metric.name}, {direction}",
         about=f"run {run.name}, {run.plan.n_folds} folds",
@@ -112,7 +119,10 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     facts = {
         "cross_fitted_score": (score, "of the submission, +- its standard error: the score to expect"),
         "in_sample_score": (format_number(in_sample), f"of {chosen}, on the rows it was fitted on"),
-        "optimism": (format_number(_gain(run, in_sample, expected)), "by which the in-sample score looks better"),
+        "optimism": (
+            format_number(_gain(run, in_sample, expected)),
+            "by which the in-sample score looks better",
+        ),
     }
     for key, words in (("best_single", "the best single stage"), ("previous_run", "the previous run")):
         part = choice["against"][key]
@@ -148,7 +158,9 @@ def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
 
 
 def _stages(run: Run) -> list[Element]:
-    """Each stage on all targets and, where there are several, on each; what marks mean, and notes of the stages."""
+    """Each stage on all targets and, where there are several, on each; what marks mean, and notes of the
+    stages.
+    """
     columns, folds, decided = run.columns, run.columns.folds, read_table(run.folder / STAGES).set_index("id")
     weights = pd.DataFrame(run.weights, columns.names)  # for each output; none of a median or the like
     if len(weights.columns) > len(run.task.targets):
@@ -160,7 +172,9 @@ def _stages(run: Run) -> list[Element]:
     for stage in run.config.stages:
         jobs, names = run.plan.jobs_of_stage(stage), [f"{stage} {name}" for name in run.task.scored_columns]
         y_pred = decided.loc[columns.ids, names].to_numpy()
-        of_folds = [_scores(run, columns.y[own], y_pred[own]) for own in (folds == k for k in range(run.plan.n_folds))]
+        of_folds = [
+            _scores(run, columns.y[own], y_pred[own]) for own in (folds == k for k in range(run.plan.n_folds))
+        ]
         whole = _scores(run, columns.y[folds >= 0], y_pred[folds >= 0])
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
         first, *last = stage, f"{seconds:.1f}", ", ".join(marks[stage])
@@ -170,15 +184,23 @@ def _stages(run: Run) -> list[Element]:
             first, last = "", ["", ""]
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
         if run.task.classes and isinstance(settings := run.config.stages[stage], NeuralConfig):
-            rates = settings.head.rates if isinstance(settings.head, MultiSampleHead) else settings.pooler_dropout
+            rates = (
+                settings.head.rates if isinstance(settings.head, MultiSampleHead) else settings.pooler_dropout
+            )
             said = f"dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer"
             notes.append(f"{stage}: {said}.")
     used = {mark for found in marks.values() for mark in found}
-    unscored = (folds[: len(without_extra_rows(read_table(run.paths.train)))] < 0).sum()  # extra rows stand behind them
+    unscored = (
+        folds[: len(without_extra_rows(read_table(run.paths.train)))] < 0
+    ).sum()  # extra rows stand behind them
     return [
         make_table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
         f"fold_scores: mean +- standard deviation. weight: in {weighted}, which was chosen.",
-        *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
+        *(
+            [f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."]
+            if unscored
+            else []
+        ),
         *(f"{mark}: {words}." for mark, words in MARKS.items() if mark in used),
         *notes,
     ]
@@ -192,26 +214,40 @@ def _candidates(run: Run) -> list[Element]:
     ranked = [key for key in ("score_mean_over_folds",) if key in choice["procedure"]]
     keys = ["in_sample_score", "cross_fitted_score", *ranked]
     for name, part in run.candidates.items():
-        words = ["chosen"] * (name == chosen) + ["default"] * (name == default) + ["no correction"] * (name in same)
+        words = (
+            ["chosen"] * (name == chosen)
+            + ["default"] * (name == default)
+            + ["no correction"] * (name in same)
+        )
         compared, is_default = choice["candidates"][name], name in {default, *same}
         gain = ["", ""] if is_default else [_gain(run, compared["difference"]), compared["standard_error"]]
         rows.append([name, *(part[key] for key in keys), *gain, ", ".join(words)])
     rows.append(["submission", "", *(choice["procedure"][key] for key in keys[1:]), "", "", ""])
-    counts = ", ".join(f"{name} in {without.count(name)} of {len(without)} folds" for name in dict.fromkeys(without))
+    counts = ", ".join(
+        f"{name} in {without.count(name)} of {len(without)} folds" for name in dict.fromkeys(without)
+    )
     parts: list[Element] = [
         make_table(["candidate", *keys, "gain", "standard_error", ""], rows),
         choice["reason"],
-        "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, "
+        "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by "
+        "weights, "
         "scaling and tuning fitted without its fold. gain: over the default, above 0 is better.",
-        "The row submission scores the whole procedure: candidate and post-processing are chosen again without each "
+        "The row submission scores the whole procedure: candidate and post-processing are chosen again "
+        "without each "
         f"fold. That chose {counts}.",
     ]
     if ranked:
-        parts.append("score_mean_over_folds: of ranks within each fold, since models of two folds differ in offset.")
+        parts.append(
+            "score_mean_over_folds: of ranks within each fold, since models of two folds differ in offset."
+        )
     if n_undefined := choice["procedure"].get("without_score"):
-        parts.append(f"{n_undefined} scores of a target in a fold are left out: it has one class alone there.")
+        parts.append(
+            f"{n_undefined} scores of a target in a fold are left out: it has one class alone there."
+        )
     if run.plan.n_folds == 2:
-        parts.append("Two folds: on the one that is left nothing can be tuned, so convex stands in for tuned blends.")
+        parts.append(
+            "Two folds: on the one that is left nothing can be tuned, so convex stands in for tuned blends."
+        )
     if same:
         parts.append(
             "no correction: fitted on all rows, the stack is the default blend and cannot be chosen; its "
@@ -227,22 +263,37 @@ def _drop_one(run: Run) -> list[Element]:
         for stage in run.config.stages
         if (part := blend["drop_one"].get(stage))  # its difference: without minus with
     ]
-    said = f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the stage helps."
-    return [make_table(["stage", "score without it", "gain with it", "standard_error"], rows), said] if rows else []
+    said = (
+        f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the "
+        f"stage helps."
+    )
+    return (
+        [make_table(["stage", "score without it", "gain with it", "standard_error"], rows), said]
+        if rows
+        else []
+    )
 
 
 def _postprocessing(run: Run) -> list[Element]:
-    tried = [(target, step) for target, steps in run.stored[CHOICE]["postprocessing"].items() for step in steps]
+    tried = [
+        (target, step) for target, steps in run.stored[CHOICE]["postprocessing"].items() for step in steps
+    ]
     rows = [[t, step["step"], step["score_without"], step["score_with"]] for t, step in tried if step["kept"]]
     left_out = ", ".join(sorted({step["step"] for _, step in tried} - {row[1] for row in rows}))
     return [
         *([make_table(["target", "step", "score without", "score with"], rows)] if rows else []),
-        *([f"Left out for all targets, since the score does not clearly gain: {left_out}."] if left_out else []),
+        *(
+            [f"Left out for all targets, since the score does not clearly gain: {left_out}."]
+            if left_out
+            else []
+        ),
     ]
 
 
 def _answers(run: Run) -> tuple[list[Element], float]:
-    """The scores of the files and of each stage alone on the labels of the test rows, and that of the submission."""
+    """The scores of the files and of each stage alone on the labels of the test rows, and that of the
+    submission.
+    """
     competition, columns, task = run.config.competition, run.columns, run.task
     if competition.answers is None or not competition.answers.exists():
         return [], np.nan
@@ -252,8 +303,12 @@ def _answers(run: Run) -> tuple[list[Element], float]:
     y_pred = {file: from_sample(task, read_text_table(run.folder / file)) for file in files}
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read
     for stage in run.config.stages:
-        alone = pd.DataFrame(columns.stage_test(stage), columns.test_ids).reindex(ids).fillna(filling).to_numpy()
-        y_pred[f"stage {stage}"] = apply_decision(from_json(run.stored[CHOICE]["stages"][stage]["decision"]), alone)
+        alone = (
+            pd.DataFrame(columns.stage_test(stage), columns.test_ids).reindex(ids).fillna(filling).to_numpy()
+        )
+        y_pred[f"stage {stage}"] = apply_decision(
+            from_json(run.stored[CHOICE]["stages"][stage]["decision"]), alone
+        )
     scores = {name: _scores(run, y, each) for name, each in y_pred.items()}
     rows = [[name, *found.values()] for name, found in scores.items()]
     n_unknown, submitted = len({*ids} - {*truth.index}), scores[SUBMISSION_FILE]
@@ -262,7 +317,9 @@ def _answers(run: Run) -> tuple[list[Element], float]:
 
 
 def read_answers(competition: CompetitionConfig, file: Path) -> pd.DataFrame:
-    """The labels of a table of answers, by id, under the names of the targets or under those that the sample has."""
+    """The labels of a table of answers, by id, under the names of the targets or under those that the sample
+    has.
+    """
     task = build_task(competition)
     table = read_table_with_ids(file, [competition.id])
     if not {*task.targets} <= {*table} and not task.has_column_per_class:
@@ -276,7 +333,8 @@ def _predictions(run: Run) -> list[Element]:
     if run.task.has_probabilities:
         return probabilities(run)
     return [
-        f"Out-of-fold predictions against the truth, at most {figures.MOST_POINTS} rows. submission: by weights and "
+        f"Out-of-fold predictions against the truth, at most {figures.MOST_POINTS} rows. submission: by "
+        f"weights and "
         "choices made without the row's fold.",
         Figure("Truth against prediction", figures.predictions(run, predictions(run))),
     ]
@@ -286,7 +344,10 @@ def _correlations(run: Run) -> list[Element]:
     columns = run.columns
     if len(columns.names) < 2:
         return []
-    said = "Pearson's correlation of the out-of-fold errors (mean over targets or classes): a low one helps a blend."
+    said = (
+        "Pearson's correlation of the out-of-fold errors (mean over targets or classes): a low one "
+        "helps a blend."
+    )
     errors = columns.oof - run.task.one_hot(columns.y)[:, None]  # (n_rows, n_columns, n_outputs)
     of_outputs = [pd.DataFrame(errors[:, :, t], columns=columns.names).corr() for t in range(errors.shape[2])]
     rows = pd.concat(of_outputs).groupby(level=0, sort=False).mean().reset_index().to_numpy().tolist()
@@ -323,7 +384,9 @@ def _folds(run: Run) -> list[Element]:
     parts.append(f"Recommended folds: {stored['recommended']['kind']}: {stored['recommended']['reason']}.")
     if stored["adversarial"]:
         auc = format_with_error(stored["adversarial"]["auc"], stored["adversarial"]["standard_deviation"])
-        parts.append(f"Adversarial validation: AUC {auc} over folds; at 0.5 train and test cannot be told apart.")
+        parts.append(
+            f"Adversarial validation: AUC {auc} over folds; at 0.5 train and test cannot be told apart."
+        )
     return [*parts, *(Figure(file.stem, file.read_bytes()) for file in sorted(shift.parent.glob("*.png")))]
 
 

@@ -11,7 +11,9 @@ from submissions.run import CHOICE, Run, cross_fitted_file, scored_rows
 def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
     """The predictions of a candidate for the training rows, or what the metric scores of them."""
     table = read_table(run.folder / cross_fitted_file(name, scored and run.task.scores_labels))
-    return CrossFitted.from_table(table, run.columns.ids, len(run.task.scored_columns if scored else run.task.outputs))
+    return CrossFitted.from_table(
+        table, run.columns.ids, len(run.task.scored_columns if scored else run.task.outputs)
+    )
 
 
 def cross_fitted(run: Run) -> Array:
@@ -31,6 +33,12 @@ def predictions(run: Run) -> Array:
 
 
 def labels(run: Run) -> Array:
-    """Labels of classes, (n_rows, n_targets): decided where the metric scores labels, else by what is likeliest."""
+    """Labels of classes, (n_rows, n_targets): decided where the metric scores labels, else by what is
+    likeliest.
+    """
     found = cross_fitted(run)
-    return found if run.task.scores_labels else np.where(np.isnan(found[:, :1]), np.nan, run.task.default_labels(found))
+    return (
+        found
+        if run.task.scores_labels
+        else np.where(np.isnan(found[:, :1]), np.nan, run.task.default_labels(found))
+    )

@@ -5,7 +5,15 @@ from typing import Any
 
 import yaml
 
-TRAIN = ["id,SMILES,y", "a,CCO,1.0", "b,CCC,2.0", "c,CCN,3.0", "d,c1ccccc1,4.0", "e,CC(=O)O,5.0", "f,CCCl,6.0"]
+TRAIN = [
+    "id,SMILES,y",
+    "a,CCO,1.0",
+    "b,CCC,2.0",
+    "c,CCN,3.0",
+    "d,c1ccccc1,4.0",
+    "e,CC(=O)O,5.0",
+    "f,CCCl,6.0",
+]
 TEST = ["id,SMILES", "t1,CCCC", "t2,CCBr"]
 SAMPLE = ["id,y", "t1,0", "t2,0"]
 

@@ -28,7 +28,9 @@ def test_a_score_of_labels_is_that_of_scikit_learn(name: str, n_classes: int) ->
     y, labels = TRUE % n_classes, GUESSED % n_classes
     expected = LABELS[name](y, labels)
     assert METRICS[name](y[:, None], labels[:, None]) == pytest.approx(expected)
-    counts = np.pad([confusion(y, labels), confusion(y, y)], [(0, 0), (0, 2), (0, 2)])  # two classes that no row has
+    counts = np.pad(
+        [confusion(y, labels), confusion(y, y)], [(0, 0), (0, 2), (0, 2)]
+    )  # two classes that no row has
     assert METRICS[name].score_from_confusion(counts) == pytest.approx([expected, 1.0])
 
 
@@ -41,8 +43,13 @@ def test_f1_is_that_of_class_1_and_0_where_nothing_is_found() -> None:
 def test_scores_of_probabilities_are_those_of_scikit_learn() -> None:
     y, column = TRUE[:, None], P[:, 1]
     one = (y[:, 0] == 1).astype(float)
-    of_all = {"log_loss": theirs.log_loss(TRUE, P), "roc_auc": theirs.roc_auc_score(TRUE, P, multi_class="ovr")}
-    of_all["average_precision"] = np.mean([theirs.average_precision_score(c == TRUE, P[:, c]) for c in range(4)])
+    of_all = {
+        "log_loss": theirs.log_loss(TRUE, P),
+        "roc_auc": theirs.roc_auc_score(TRUE, P, multi_class="ovr"),
+    }
+    of_all["average_precision"] = np.mean(
+        [theirs.average_precision_score(c == TRUE, P[:, c]) for c in range(4)]
+    )
     of_all["brier"] = ((P - np.eye(4)[TRUE.astype(int)]) ** 2).sum(axis=1).mean()
     of_one = {"log_loss": theirs.log_loss, "roc_auc": theirs.roc_auc_score, "brier": theirs.brier_score_loss}
     for name, expected in of_all.items():

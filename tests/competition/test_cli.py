@@ -1,4 +1,6 @@
-"""How commands end, who may work on a competition at a time, times in words, and which code and packages these are."""
+"""How commands end, who may work on a competition at a time, times in words, and which code and packages
+these are.
+"""
 
 import errno
 import os
@@ -32,7 +34,9 @@ from tests.competition.small import TRAIN, write_small
         (OSError(errno.EIO, "disk"), None),
     ],
 )  # fmt: skip
-def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_ours(error: Any, status: Any) -> None:
+def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_ours(
+    error: Any, status: Any
+) -> None:
     def main() -> None:
         raise error
 
@@ -43,7 +47,11 @@ def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_o
 
 @pytest.mark.parametrize(("place", "advice"), [("out", "Choose another place"), ("work", "set WORK_DIR")])
 def test_a_file_that_cannot_be_written_is_blamed_and_not_another_folder(
-    place: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str,
+    advice: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
     (tmp_path / place).touch()
@@ -85,7 +93,9 @@ def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_says_for_
     with cli.locked(paths):
         with pytest.raises(DataError, match=rf"one is in use \(.*process {os.getpid()}\)"), cli.locked(paths):
             raise AssertionError("both hold the lock")
-        waiting = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+        )
         assert waiting.stdout.readline().startswith("waiting for ")
         assert waiting.poll() is None
     assert waiting.communicate()[0] == "mine\n"
@@ -117,22 +127,37 @@ def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_doe
 def test_times_are_read_and_said_and_any_other_text_is_refused() -> None:
     read = [parse_duration(text) for text in ("2h", "90m", "30s", "45", "1.5h", " 0.5 ")]
     assert read == [7200, 5400, 30, 45, 5400, 0.5]
-    assert [format_duration(seconds) for seconds in (7200, 3599, 90, 59.96)] == ["2 h", "60 min", "1.5 min", "60 s"]
+    assert [format_duration(seconds) for seconds in (7200, 3599, 90, 59.96)] == [
+        "2 h",
+        "60 min",
+        "1.5 min",
+        "60 s",
+    ]
     for text in ("", "2d", "-1", "0h", "nan", "2h30", "²h"):
         with pytest.raises(ConfigError, match=rf"such as 2h, .*; found {re.escape(repr(text))}"):
             parse_duration(text)
 
 
 def test_missing_packages_are_named_and_versions_are_numbers() -> None:
-    bare = [sys.executable, "-I", "-S", str(PROJECT / "competition" / "environment.py")]  # without any package
+    bare = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(PROJECT / "competition" / "environment.py"),
+    ]  # without any package
     done = subprocess.run(bare, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "torch is missing, needed torch>=" in done.stderr
-    fits = [mismatch("name", *pair) == "" for pair in ((">=2.10,<3", "2.13.0+cpu"), (">=2.10", "2.9"), ("<3", "3.0"))]
+    fits = [
+        mismatch("name", *pair) == ""
+        for pair in ((">=2.10,<3", "2.13.0+cpu"), (">=2.10", "2.9"), ("<3", "3.0"))
+    ]
     assert fits == [True, False, False]
 
 
-def test_the_revision_is_gits_and_says_when_code_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_is_gits_and_says_when_code_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def git(folder: Path, *arguments: str) -> str:
         line = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e@example.org", *arguments]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
@@ -163,7 +188,9 @@ def test_options_are_read_and_impossible_values_are_refused() -> None:
             cli.parser("x").parse_args([name, value])
 
 
-def test_a_tracker_reaches_workers_and_one_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_reaches_workers_and_one_that_is_not_installed_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("LOSS_TRACKER", "")
     cli.parser("x").parse_args(["--tracker", "tensorboard"])
     assert os.environ["LOSS_TRACKER"] == "tensorboard"

@@ -46,7 +46,11 @@ def test_the_embedded_competitions_load(name: str) -> None:
         ),
         (
             r"a: weights unimol_small need architecture compact with layers 6, width 128 and heads 8",
-            {"stages": {"a": {"kind": "unimol", "weights": "unimol_small", "remove_hydrogens": True, "layers": 4}}},
+            {
+                "stages": {
+                    "a": {"kind": "unimol", "weights": "unimol_small", "remove_hydrogens": True, "layers": 4}
+                }
+            },
         ),
         (r"a\.code: must be file\.py:name \(found", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
     ],
@@ -64,13 +68,21 @@ def test_mistakes_of_all_sections_are_reported_at_once(tmp_path: Path) -> None:
     lines = str(error.value).splitlines()
     assert lines[0].endswith("has 4 mistake(s):")
     starts = [line.split(":")[0].strip() for line in lines[1:]]
-    assert sorted(starts) == ["competition.id", "competition.metric", "folds.n_folds", "stages.text_model.epochs"]
+    assert sorted(starts) == [
+        "competition.id",
+        "competition.metric",
+        "folds.n_folds",
+        "stages.text_model.epochs",
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("competition:\n  id: a\n  metric: r2\n  id: b\n", "is no valid YAML: key 'id' stands twice.* line 4"),
+        (
+            "competition:\n  id: a\n  metric: r2\n  id: b\n",
+            "is no valid YAML: key 'id' stands twice.* line 4",
+        ),
         ("- a\n- b\n", "needs the sections"),
         ("!!python/object/apply:os.getcwd []\n", "is no valid YAML"),
     ],
@@ -88,14 +100,36 @@ def test_numbers_and_booleans_are_those_of_yaml_1_2_in_free_form_parameters_too(
     path = write_small(tmp_path, stages={"svr": {"kind": "sklearn", "parameters": {"C": "VALUE"}}})
     text = path.read_text()
     numbers = {"1e-3": 0.001, "2E5": 2e5, ".5": 0.5, "1.": 1.0, "010": 10, "-7": -7, "0o10": 8, "0x1F": 31}
-    for written, value in {**numbers, "true": True, "on": "on", "1_0": "1_0", "2024-01-01": "2024-01-01"}.items():
+    for written, value in {
+        **numbers,
+        "true": True,
+        "on": "on",
+        "1_0": "1_0",
+        "2024-01-01": "2024-01-01",
+    }.items():
         path.write_text(text.replace("VALUE", written))
         parameters = load_config(str(path)).stages["svr"].parameters
         assert repr(parameters["C"]) == repr(value)
 
 
 def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
-    text = ["1e-3", "010", "08", "0o7", "0x1F", "1_0", "on", "No", "2024-01-01", "1:30", "~", "<<", ".5", "", "1e5x"]
+    text = [
+        "1e-3",
+        "010",
+        "08",
+        "0o7",
+        "0x1F",
+        "1_0",
+        "on",
+        "No",
+        "2024-01-01",
+        "1:30",
+        "~",
+        "<<",
+        ".5",
+        "",
+        "1e5x",
+    ]
     document = {"values": [*text, 1e-5, 1e16, 10, True, None], "1e-3": "a key", "C": 0.001}
     path = tmp_path / "written.yaml"
     path.write_text(dump_yaml(document))
@@ -112,11 +146,15 @@ def test_a_name_is_found_beside_the_code_and_among_the_products_or_the_known_one
     assert find_config("qm9_orbitals") == CONFIGS / "qm9_orbitals.yaml"
     mine = write_small(work_root() / "configs")
     assert find_config("small") == mine.resolve()
-    with pytest.raises(ConfigError, match=r"no competition 'nothing', only .*qm9_orbitals, small.*run\.sh new"):
+    with pytest.raises(
+        ConfigError, match=r"no competition 'nothing', only .*qm9_orbitals, small.*run\.sh new"
+    ):
         find_config("nothing")
 
 
-def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_small(
         tmp_path / "deep", metric="mine.py:score", greater_is_better=True, features="../own.py:f",
         extra_train=[{"file": "more.csv"}], answers=str(tmp_path / "answers.csv"),

@@ -29,7 +29,9 @@ def made(folder: Path, train: pd.DataFrame = TRAIN, **competition: Any) -> Prepa
 
 
 def more_rows() -> pd.DataFrame:
-    """A new molecule, one of the training table, one of the test table, one that does not parse, one without label."""
+    """A new molecule, one of the training table, one of the test table, one that does not parse, one without
+    label.
+    """
     rows = [TRAIN.iloc[0], TRAIN.iloc[1], TEST.iloc[0], TRAIN.iloc[2], TRAIN.iloc[3]]
     table = pd.DataFrame(rows)[INPUTS].reset_index(drop=True)
     table["SMILES"] = ["CCCCCCCCO", TRAIN["SMILES"][1], TEST["SMILES"][0], "C(C", "CCCCCCCCN"]
@@ -68,7 +70,12 @@ def test_an_extra_row_stays_out_of_the_job_that_holds_its_group_out_or_earlier_r
     times = np.array([1.0, 2.0, 3.0, 1.5, 0.5, np.nan])
     inputs = pd.DataFrame({"__input": list("abcdef")})
     rows = Dataset(
-        list("uvwxyz"), inputs, np.zeros((6, 1)), extra=extra, groups=np.array([0, 1, 2, 3, 1, 4]), times=times
+        list("uvwxyz"),
+        inputs,
+        np.zeros((6, 1)),
+        extra=extra,
+        groups=np.array([0, 1, 2, 3, 1, 4]),
+        times=times,
     )
     assert training_rows(rows, folds, 0, "train", True).tolist() == [True, False, False, False, False, True]
     assert training_rows(rows, folds, 1, "train", True).tolist() == [True, True, False, True, True, True]
@@ -81,14 +88,21 @@ def test_extra_rows_bring_groups_and_times_or_are_reported_without_them(tmp_path
     train = TRAIN.assign(batch=[f"b{i // 3}" for i in range(len(TRAIN))], day=range(len(TRAIN)))
     more = more_rows().assign(plate=["b0", "", "b1", "b1", "b1"], day=["2.5", "", "1", "1", "1"])
     write_table(tmp_path / "more.csv", more)
-    roles = {"group": "batch", "time": "day", "extra_train": [{"file": "more.csv", "columns": {"batch": "plate"}}]}
+    roles = {
+        "group": "batch",
+        "time": "day",
+        "extra_train": [{"file": "more.csv", "columns": {"batch": "plate"}}],
+    }
     prepared = made(tmp_path, train, **roles)
     assert prepared.train["batch"].tail(2).tolist() == ["b0", ""]
     assert np.array_equal(prepared.train[TIME].tail(2), [2.5, np.nan], equal_nan=True)
     assert "cannot be told" not in describe(prepared.report)
     write_table(tmp_path / "more.csv", more.drop(columns=["plate", "day"]))
     said = describe(made(tmp_path, train, **{**roles, "extra_train": [{"file": "more.csv"}]}).report)
-    assert "more.csv has no 'batch', so it cannot be told whether its rows share a group with held-out rows" in said
+    assert (
+        "more.csv has no 'batch', so it cannot be told whether its rows share a group with held-out rows"
+        in said
+    )
     assert "more.csv has no 'day', so it cannot be told whether its rows are later than held-out rows" in said
 
 
@@ -104,7 +118,9 @@ SHARED = TRAIN.iloc[:6][INPUTS].assign(lumo=[1000.0, 2000, 1500, 1700, 1800, 190
         (CENTRED, CENTRED[:20].assign(lumo=lambda t: t["lumo"] / 27.2), r"and deviate 0\.0368 times as much"),
     ],
 )
-def test_labels_in_other_units_are_refused(tmp_path: Path, train: pd.DataFrame, more: pd.DataFrame, says: str) -> None:
+def test_labels_in_other_units_are_refused(
+    tmp_path: Path, train: pd.DataFrame, more: pd.DataFrame, says: str
+) -> None:
     write_table(tmp_path / "more.csv", more[[*INPUTS, "lumo"]])
     with pytest.raises(DataError, match=f"labels of 'lumo' seem to be in other units.*{says}"):
         made(tmp_path, train, extra_train=[{"file": "more.csv"}])
@@ -112,7 +128,12 @@ def test_labels_in_other_units_are_refused(tmp_path: Path, train: pd.DataFrame, 
 
 
 def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labels(tmp_path: Path) -> None:
-    classes = {"problem_type": "multiclass", "targets": ["lumo"], "classes": ["low", "mid", "high"], "metric": "mcc"}
+    classes = {
+        "problem_type": "multiclass",
+        "targets": ["lumo"],
+        "classes": ["low", "mid", "high"],
+        "metric": "mcc",
+    }
     labels = np.array(["low", "mid", "high"])[np.arange(len(TRAIN)) % 3]
     train, extra = TRAIN.assign(lumo=labels), {**classes, "extra_train": [{"file": "more.csv"}]}
     more = train[[*INPUTS, "lumo"]].iloc[:9]
@@ -121,7 +142,10 @@ def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labe
     moved = more.assign(lumo=["mid", *labels[1:4], "low", *labels[:4]])  # 3 of 9 are as ours
     for wrong, says in (
         (moved, "'lumo' seem to .*mean something else.* of 9 shared inputs 33% have the same one"),
-        (more.assign(lumo=["tiny", *labels[1:9]]), r"labels that are none of the classes \('low', .*row 2.*'tiny'"),
+        (
+            more.assign(lumo=["tiny", *labels[1:9]]),
+            r"labels that are none of the classes \('low', .*row 2.*'tiny'",
+        ),
     ):
         write_table(tmp_path / "more.csv", wrong)
         with pytest.raises(DataError, match=says):
@@ -186,7 +210,9 @@ def nothing(inputs):
 """
 
 
-def test_features_of_ones_own_join_both_tables_or_the_function_is_named_that_cannot_be_trusted(tmp_path: Path) -> None:
+def test_features_of_ones_own_join_both_tables_or_the_function_is_named_that_cannot_be_trusted(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "own.py").write_text(FEATURES)
     prepared = made(tmp_path, features="own.py:lengths")
     assert prepared.train["feature atoms"].tolist() == [float(len(s)) for s in prepared.train["SMILES"]]

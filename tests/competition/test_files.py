@@ -41,7 +41,9 @@ def test_a_full_disk_leaves_the_old_file_whole_and_no_temporary_one(tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folders_are_made_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(tmp_path: Path) -> None:
+def test_folders_are_made_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(
+    tmp_path: Path,
+) -> None:
     path, other = tmp_path / "deep" / "er" / "a.json", tmp_path / "b"
     for value in ({"b": 1, "a": [1, 2]}, {"a": [1, 2], "b": 2}):
         write_json(path, value)
@@ -108,7 +110,9 @@ def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> 
         (b"id;y\n1;2,5\n", "semicolons between its cells. Save it with commas"),
     ],
 )
-def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"^[^\n]*bad\.csv[^\n]*{words}[^\n]*$"):
@@ -124,7 +128,9 @@ def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path: Path, cont
         (read_json, "c.json", '{"a": '),
     ],
 )
-def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path, read: Any, name: str, content: str) -> None:
+def test_absent_and_broken_files_are_the_users_to_mend(
+    tmp_path: Path, read: Any, name: str, content: str
+) -> None:
     with pytest.raises(DataError, match="is not there; run the step"):
         read(tmp_path / name)
     (tmp_path / name).write_text(content)

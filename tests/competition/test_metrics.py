@@ -30,7 +30,9 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.types == REGRESSION])
-def test_a_metric_gives_the_number_computed_by_hand_knows_its_direction_and_is_best_for_the_labels(name: str) -> None:
+def test_a_metric_gives_the_number_computed_by_hand_knows_its_direction_and_is_best_for_the_labels(
+    name: str,
+) -> None:
     y_pred, expected, greater_is_better = BY_HAND[name]
     metric = METRICS[name]
     assert metric(TRUE[:, None], y_pred[:, None]) == pytest.approx(expected)
@@ -64,7 +66,9 @@ def test_a_score_that_is_not_defined_is_nan_and_not_a_number_to_win_with() -> No
 
 
 def test_wmae_is_the_formula_of_the_polymer_competition() -> None:
-    """Ranges 4 and 10, 4 labels and 2: w = 1/4 * 2 * (1/2) / s and 1/10 * 2 * sqrt(1/2) / s, s = 1/2 + sqrt(1/2)."""
+    """Ranges 4 and 10, 4 labels and 2: w = 1/4 * 2 * (1/2) / s and 1/10 * 2 * sqrt(1/2) / s, s = 1/2 +
+    sqrt(1/2).
+    """
     y_true = np.array([[0.0, np.nan], [4.0, 10.0], [2.0, 20.0], [2.0, np.nan], [np.nan, np.nan]])
     y_pred = np.array([[1.0, 99.0], [4.0, 13.0], [5.0, 20.0], [2.0, 99.0], [99.0, 99.0]])
     s = 1 / 2 + np.sqrt(1 / 2)

@@ -30,7 +30,10 @@ TEXTS = {"train": ["id,SMILES,y", "a, ,1", "b,words,2"], "smiles": None, "text":
 
 
 def timed(role: str, *cells: str) -> dict[str, Any]:
-    return {"train": [TIMES[0], *(line.format(cell) for line, cell in zip(TIMES[1:], cells, strict=True))], role: "t"}
+    return {
+        "train": [TIMES[0], *(line.format(cell) for line, cell in zip(TIMES[1:], cells, strict=True))],
+        role: "t",
+    }
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,9 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-def test_a_broken_table_is_refused_and_the_place_named(tmp_path: Path, broken: Any, error: Any, words: str) -> None:
+def test_a_broken_table_is_refused_and_the_place_named(
+    tmp_path: Path, broken: Any, error: Any, words: str
+) -> None:
     with pytest.raises(error, match=words):
         prepared(tmp_path, **broken)
 
@@ -133,7 +138,12 @@ def test_constant_columns_and_targets_of_0_and_1_are_said(tmp_path: Path) -> Non
 
 
 def test_a_molecule_has_one_canonical_form_or_none() -> None:
-    for smiles, canonical in {"OCC": "CCO", " OCC ": "CCO", "C1=CC=CC=C1": "c1ccccc1", "CCO |$;;$|": "CCO"}.items():
+    for smiles, canonical in {
+        "OCC": "CCO",
+        " OCC ": "CCO",
+        "C1=CC=CC=C1": "c1ccccc1",
+        "CCO |$;;$|": "CCO",
+    }.items():
         assert canonical_smiles(smiles) == canonical
     assert not any(map(canonical_smiles, ("", "CC O", "CCO ethanol", "C1CC", "CC>>CO", "yes")))
 
@@ -141,7 +151,10 @@ def test_a_molecule_has_one_canonical_form_or_none() -> None:
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     path = write_small(tmp_path, ["id,SMILES,y", "007,OCC,0.1", "x,CC,"])
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
-    assert run(config, paths, path) == "2 training rows, 2 test rows\nlabels missing: y 1\ncolumns of one value: y"
+    assert (
+        run(config, paths, path)
+        == "2 training rows, 2 test rows\nlabels missing: y 1\ncolumns of one value: y"
+    )
     rows = read_rows(paths.train, config, labelled=True)
     assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])
     np.testing.assert_array_equal(rows.y, [[0.1], [np.nan]])

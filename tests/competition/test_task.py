@@ -22,9 +22,16 @@ def test_outputs_are_the_targets_or_the_classes_of_a_multiclass_one() -> None:
     assert Task(["a", "b"], problem_type="multilabel").outputs == Task(["a", "b"]).outputs == ["a", "b"]
 
 
-def task(problem_type: str, metric: str, classes: list[str], columns: list[str] | None = None, **roles: Any) -> Task:
+def task(
+    problem_type: str, metric: str, classes: list[str], columns: list[str] | None = None, **roles: Any
+) -> Task:
     targets = roles.pop("targets", ["y"])
-    settings = {"problem_type": problem_type, "metric": metric, "classes": classes, "submission_columns": columns}
+    settings = {
+        "problem_type": problem_type,
+        "metric": metric,
+        "classes": classes,
+        "submission_columns": columns,
+    }
     return build_task(competition(targets=targets, **settings, **roles))
 
 
@@ -74,9 +81,13 @@ def test_the_likeliest_classes_are_named_in_their_order_and_read_back_as_it() ->
 
 def test_a_cell_that_no_submission_of_ours_has_is_read_as_nan() -> None:
     names = task("multiclass", "accuracy", ["a", "b"])
-    np.testing.assert_array_equal(from_sample(names, pd.DataFrame({"y": ["b", "d", ""]})), [[1], [np.nan], [np.nan]])
+    np.testing.assert_array_equal(
+        from_sample(names, pd.DataFrame({"y": ["b", "d", ""]})), [[1], [np.nan], [np.nan]]
+    )
     numbers = task("binary", "roc_auc", ["no", "yes"])
-    np.testing.assert_array_equal(from_sample(numbers, pd.DataFrame({"y": ["0.5", "yes"]})), [[0.5], [np.nan]])
+    np.testing.assert_array_equal(
+        from_sample(numbers, pd.DataFrame({"y": ["0.5", "yes"]})), [[0.5], [np.nan]]
+    )
 
 
 def test_labels_are_told_apart_as_numbers_booleans_and_names() -> None:
@@ -84,11 +95,22 @@ def test_labels_are_told_apart_as_numbers_booleans_and_names() -> None:
         numbers, wrong = class_numbers(pd.Series(cells), classes)
         return numbers.fillna(-1).tolist(), wrong.tolist()
 
-    assert read(["1.0", " 0", "2", "", "NA"], ["0", "1"]) == ([1, 0, -1, -1, -1], [False, False, True, False, False])
-    assert read(["True", "false", "TRUE", "truth"], ["false", "true"]) == ([1, 0, 1, -1], [False, False, False, True])
+    assert read(["1.0", " 0", "2", "", "NA"], ["0", "1"]) == (
+        [1, 0, -1, -1, -1],
+        [False, False, True, False, False],
+    )
+    assert read(["True", "false", "TRUE", "truth"], ["false", "true"]) == (
+        [1, 0, 1, -1],
+        [False, False, False, True],
+    )
     assert read(["Yes", "yes"], ["no", "yes"]) == ([-1, 1], [True, False])
     assert class_names(pd.DataFrame({"y": ["10", "9.0", "1.5", "9", ""]})) == ["1.5", "9", "10"]
-    assert class_names(pd.DataFrame({"y": ["b", "a ", "NA"], "z": ["c", "nan", "b"]})) == ["NA", "a", "b", "c"]
+    assert class_names(pd.DataFrame({"y": ["b", "a ", "NA"], "z": ["c", "nan", "b"]})) == [
+        "NA",
+        "a",
+        "b",
+        "c",
+    ]
 
 
 ANNOTATED = """

@@ -12,12 +12,21 @@ from folds.fold_files import read_folds
 
 
 def competition(**settings: Any) -> CompetitionConfig:
-    files = {"train": "a", "test": "b", "sample_submission": "c", "id": "id", "metric": "rmse", "targets": ["y"]}
+    files = {
+        "train": "a",
+        "test": "b",
+        "sample_submission": "c",
+        "id": "id",
+        "metric": "rmse",
+        "targets": ["y"],
+    }
     return CompetitionConfig.model_validate({**files, **settings})
 
 
 def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
-    """Prepare and assign_folds, with changes of the section `folds`: what was said, the paths, the fold of each row."""
+    """Prepare and assign_folds, with changes of the section `folds`: what was said, the paths, the fold of
+    each row.
+    """
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
     prepare.run(config, paths, path)
     said = make.run(config, make.load_folds_config(str(path)).model_copy(update=changes), paths)

@@ -20,7 +20,9 @@ def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_
     assert class_shares(two, ["no", "yes"]).mean().to_dict() == {"y=yes": pytest.approx(2 / 3), "z=yes": 0.5}
     assert class_shares(two, []) is two
     many = pd.DataFrame({"y": np.repeat(range(20), range(1, 21)).astype(float)})
-    assert list(class_shares(many, [f"c{i}" for i in range(20)])) == [f"y=c{i}" for i in range(12)]  # the rarest
+    assert list(class_shares(many, [f"c{i}" for i in range(20)])) == [
+        f"y=c{i}" for i in range(12)
+    ]  # the rarest
 
 
 def test_classes_that_a_fold_or_its_models_lack_are_said() -> None:
@@ -40,7 +42,9 @@ def test_classes_that_a_fold_or_its_models_lack_are_said() -> None:
     assert missing_class_warnings(y[y["y"] != 2], ["a", "b"], folds[y["y"] != 2]) == []
 
 
-def test_one_class_alone_in_the_rows_that_train_a_label_is_said_and_blocks_in_time_train_on_earlier_ones() -> None:
+def test_one_class_alone_in_the_rows_that_train_a_label_is_said_and_blocks_in_time_train_on_earlier_ones() -> (
+    None
+):
     y = pd.DataFrame({"a": [0, 1, 0, 1], "b": [0, 0, 1, NAN]})
     folds = np.array([0, 0, 1, 1])
     assert missing_class_warnings(y, ["0", "1"], folds)[1:] == [

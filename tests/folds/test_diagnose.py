@@ -52,7 +52,9 @@ def test_features_have_names_that_can_be_read() -> None:
     two |= {"signs": ["!", "?"], "x": [1.0, np.nan], "c": ["a", "b"]}
     rows = pd.DataFrame(two).loc[[0, 1] * 20].reset_index(drop=True)
     rows.loc[0, "c"] = "rare"
-    found = readable_features(rows, config(smiles=["s"], text=["t", "signs"], numeric=["x"], categorical=["c"]))
+    found = readable_features(
+        rows, config(smiles=["s"], text=["t", "signs"], numeric=["x"], categorical=["c"])
+    )
     assert {"s: MolWt", "t: word 'good'", "t: characters ' :('", "c: is b"} <= {*found.columns}
     assert "c: is rare" not in found
     assert found["s: MolWt"][0] == pytest.approx(46.07, abs=0.01)
@@ -85,10 +87,14 @@ def test_texts_are_compared_in_any_script() -> None:
     ("test", "kind"),
     [(0.69, "stratified"), (0.40, "scaffold"), (0.31, "cluster"), (0.1, "cluster"), (0.95, "stratified")],
 )
-def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended(test: float, kind: str) -> None:
+def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended(
+    test: float, kind: str
+) -> None:
     """Unless kinds fit alike, where it is the simplest, or the test table has new scaffolds."""
 
-    def recommended(test: float, molecules: str = "CCO CCC", new: str = "CCN", **held_out: float) -> tuple[str, str]:
+    def recommended(
+        test: float, molecules: str = "CCO CCC", new: str = "CCN", **held_out: float
+    ) -> tuple[str, str]:
         values = {kind: np.full(50, value) for kind, value in held_out.items()}
         train, asked = (pd.DataFrame({"s": text.split() * 20}) for text in (molecules, new))
         similarity = Similarity("made up", np.full(50, test), values)
@@ -117,7 +123,9 @@ def test_time_and_groups_come_before_what_is_guessed() -> None:
         assert recommend(config(**settings), "kfold", train, test.assign(**changes), [], None)[0] == expected
 
 
-def test_the_command_writes_a_picture_and_what_it_found(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_writes_a_picture_and_what_it_found(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     """Then without molecules and text: there is no similarity, and the picture of the older run is gone."""
     train, test = mixed_tables(60, 30)
     path = write_competition(tmp_path, train, test)

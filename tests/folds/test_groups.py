@@ -17,7 +17,9 @@ ACID = "O=C(O)c1ccccc1"
 
 
 def table(smiles: list[str], **columns: Any) -> pd.DataFrame:
-    rows = pd.DataFrame({"id": range(len(smiles)), "smiles": [canonical_smiles(text) for text in smiles], **columns})
+    rows = pd.DataFrame(
+        {"id": range(len(smiles)), "smiles": [canonical_smiles(text) for text in smiles], **columns}
+    )
     return rows.assign(**{INPUT_KEY: input_keys(rows, roles())})
 
 
@@ -51,7 +53,9 @@ def test_a_molecule_without_its_salts_is_neutral_and_never_empty(smiles: str, ex
 def test_salts_of_one_molecule_are_one_group(kind: str) -> None:
     """The acid, its sodium salt, the same as an ion, and other molecules."""
     ion = "O=C([O-])c1ccccc1"
-    groups = compute_groups(config(kind), table([ACID, f"{ion}.[Na+]", ion, "CCO", "CCO.Cl", "C1CCCCCCC1"]), roles())
+    groups = compute_groups(
+        config(kind), table([ACID, f"{ion}.[Na+]", ion, "CCO", "CCO.Cl", "C1CCCCCCC1"]), roles()
+    )
     assert groups.tolist() == [0, 0, 0, 1, 1, 2]
     assert desalted(f"{ion}.[Na+]") == canonical_smiles(ion)
 
@@ -75,7 +79,9 @@ def test_without_salts_groups_are_the_equal_inputs() -> None:
 def test_rows_outside_of_folds_join_the_groups_of_the_training_rows_or_form_new_ones(
     kind: str, expected: list[int]
 ) -> None:
-    """A new molecule, the salt of a training molecule, a molecule of group a, and one that is similar to the first."""
+    """A new molecule, the salt of a training molecule, a molecule of group a, and one that is similar to the
+    first.
+    """
     rows = table(["CCCCCCCCc1ccccc1", "C1CCCCC1", "CCN"], g=["a", "b", "c"])
     others = table(["FC(F)(F)I", "CCN.Cl", "Brc1ccccc1", "CCCCCCCCCc1ccccc1"], g=["", "", "a", np.nan])
     groups = groups_outside_folds(config(kind), rows, np.arange(3), others, roles())

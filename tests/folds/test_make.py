@@ -1,4 +1,6 @@
-"""folds.csv: made once, kept while nothing changes; folds of the user's own and blocks in time: taken and refused."""
+"""folds.csv: made once, kept while nothing changes; folds of the user's own and blocks in time: taken and
+refused.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,9 @@ MOLECULES = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
 IDS = list("abcdef")
 
 
-def own(folder: Path, kind: str, cells: str | list[str] = "001122", twins: bool = False, **folds: Any) -> Path:
+def own(
+    folder: Path, kind: str, cells: str | list[str] = "001122", twins: bool = False, **folds: Any
+) -> Path:
     """Six rows with a cell each of a column `own`, which is the time and the fold column alike."""
     smiles = ["CCO", "OCC", *MOLECULES[2:]] if twins else MOLECULES
     lines = [f"{i},{s},{n},{c}" for n, (i, s, c) in enumerate(zip(IDS, smiles, cells, strict=True))]
@@ -45,7 +49,9 @@ def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path)
         assert (int(rows), float(mean)) == (held_out.sum(), pytest.approx(y[held_out].mean(), abs=1e-3))
 
 
-def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_or_rows_do(tmp_path: Path) -> None:
+def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_or_rows_do(
+    tmp_path: Path,
+) -> None:
     path = write_small(tmp_path)
     _, paths, first = divided(path)
     by_hand = "id,fold\n" + "".join(f"{i},{k}\n" for i, k in zip(IDS, [-1, 0, 0, 1, 1, 2], strict=True))
@@ -84,7 +90,10 @@ def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_pat
     [
         ("id,fold a,0 b,1 c,0 d,1 e,0 x,1", r"1 of its ids are .* \('x'\), and 1 rows lack in it \('f'\)"),
         ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "ids 'a' stand in several rows"),
-        ("id,fold a,0 b, c,0 d,1 e,-2 f,1", r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'"),
+        (
+            "id,fold a,0 b, c,0 d,1 e,-2 f,1",
+            r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'",
+        ),
         ("id,part a,0", "lacking: fold"),
         ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"folds 0 to n-1.* found \[0, 2\]"),
         ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"found \[0\]"),

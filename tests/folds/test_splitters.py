@@ -39,7 +39,9 @@ def split(*rest: Any, **roles: Any) -> pd.Series:
 
 @pytest.mark.parametrize("targets", [["y"], ["y", "z"]])
 @every_kind
-def test_every_row_is_in_one_fold_by_the_seed_and_not_by_the_order_of_rows(kind: str, targets: list[str]) -> None:
+def test_every_row_is_in_one_fold_by_the_seed_and_not_by_the_order_of_rows(
+    kind: str, targets: list[str]
+) -> None:
     table = molecules()
     folds, shuffled = split(table, kind, targets=targets), table.sample(frac=1, random_state=3)
     assert (len(folds), set(folds)) == (120, {0, 1, 2, 3, 4})
@@ -76,7 +78,9 @@ def test_groups_that_an_equal_input_ties_together_share_a_fold() -> None:
 
 
 def test_scaffolds_and_their_overlap_by_hand() -> None:
-    """Of 12 test molecules with rings 3 have a known scaffold; of 4 training molecules with rings 2 share one."""
+    """Of 12 test molecules with rings 3 have a known scaffold; of 4 training molecules with rings 2 share
+    one.
+    """
     found = scaffolds(["Cc1ccccc1", "OCc1ccccc1", "CCO", "CCC"])
     assert found.tolist() == ["c1ccccc1", "c1ccccc1", "acyclic CCO", "acyclic CCC"]
     train = ["Cc1ccccc1", "CCc1ccccc1", "Cc1ccncc1", "CC1CCC1", "CCC"]
@@ -91,7 +95,11 @@ def test_scaffolds_and_their_overlap_by_hand() -> None:
 
 def test_large_groups_are_spread_so_that_folds_are_of_like_size() -> None:
     groups = np.repeat(range(10), [7, 1, 5, 1, 3, 1, 3, 1, 1, 1])
-    assert np.bincount(balanced_group_folds(groups, pd.DataFrame(index=range(24)), 3, state=0)).tolist() == [8, 8, 8]
+    assert np.bincount(balanced_group_folds(groups, pd.DataFrame(index=range(24)), 3, state=0)).tolist() == [
+        8,
+        8,
+        8,
+    ]
 
 
 BINARY: dict[str, Any] = {"problem_type": "binary", "classes": ["0", "1"], "metric": "roc_auc"}
@@ -131,12 +139,16 @@ def test_labels_of_several_targets_are_shared_out_with_those_that_are_missing() 
 
 @pytest.mark.parametrize("kind", ["group", "stratified_group", "scaffold"])
 def test_whole_groups_are_shared_out_by_their_classes(kind: str) -> None:
-    """Sixty groups of one to twenty rows, each with a rate of positives of its own, which are also the scaffolds."""
+    """Sixty groups of one to twenty rows, each with a rate of positives of its own, which are also the
+    scaffolds.
+    """
     rng = np.random.default_rng(1)
     groups = rng.permutation(np.repeat(range(60), 1 + np.arange(60) % 20))
     n = len(groups)
     rings = [f"C1{'C' * (2 + i)}1" for i in range(60)]
-    table = molecules(n).assign(g=groups.astype(str), y=(rng.random(n) < rng.beta(0.3, 3, 60)[groups]).astype(float))
+    table = molecules(n).assign(
+        g=groups.astype(str), y=(rng.random(n) < rng.beta(0.3, 3, 60)[groups]).astype(float)
+    )
     table["smiles"] = [rings[g] for g in groups]
     folds = split(table, kind, **BINARY)
     assert (gap(table["y"], folds) <= 3, np.ptp(np.bincount(folds)) <= 3) == (True, True)
@@ -147,11 +159,15 @@ def test_stratified_folds_have_even_means_and_share_out_the_labels_of_a_sparse_t
     table = molecules(300).assign(y=np.random.default_rng(1).normal(size=300))
 
     def spread_of_means(kind: str) -> float:
-        return float(np.mean([table["y"].groupby(split(table, kind, seed)).mean().std() for seed in range(5)]))
+        return float(
+            np.mean([table["y"].groupby(split(table, kind, seed)).mean().std() for seed in range(5)])
+        )
 
     assert spread_of_means("stratified") < 0.4 * spread_of_means("kfold")
     table["z"] = np.where(np.arange(300) < 20, np.arange(300.0), np.nan)
-    counts = [table["z"].notna().groupby(split(table, "stratified", s, targets=["y", "z"])).sum() for s in range(5)]
+    counts = [
+        table["z"].notna().groupby(split(table, "stratified", s, targets=["y", "z"])).sum() for s in range(5)
+    ]
     assert 3 <= np.min(counts) <= np.max(counts) <= 5
 
 
@@ -165,7 +181,14 @@ def test_groups_are_stratified_where_asked() -> None:
 
 
 def test_bins_are_quantiles_of_a_target_and_as_many_as_give_every_fold_a_row() -> None:
-    assert target_bins(np.array([[5.0], [1.0], [4.0], [2.0], [3.0], [6.0]]), 2, 0).tolist() == [2, 0, 2, 1, 1, 2]
+    assert target_bins(np.array([[5.0], [1.0], [4.0], [2.0], [3.0], [6.0]]), 2, 0).tolist() == [
+        2,
+        0,
+        2,
+        1,
+        1,
+        2,
+    ]
     assert len(set(target_bins(np.arange(10.0)[:, None], n_folds=5, state=0))) == 2
 
 

@@ -17,9 +17,16 @@ from tests.models import made
 
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
 SMILES = ["CCO", "c1ccccc1Cl", "CC(=O)[O-]", "C[C@H](N)C(=O)O", "BrCCBr", "C%12CCCC%12", "CC#N", "CCCCCC"]
-TINY = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+TINY = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
 needs_rxnfp = pytest.mark.skipif(
-    importlib.util.find_spec("rxnfp") is None, reason="the package rxnfp (requirements-weights.txt) is not installed"
+    importlib.util.find_spec("rxnfp") is None,
+    reason="the package rxnfp (requirements-weights.txt) is not installed",
 )
 
 

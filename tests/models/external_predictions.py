@@ -9,9 +9,16 @@ from competition.files import write_table
 
 
 def write_external_predictions(
-    folder: Path, train: pd.DataFrame, test: pd.DataFrame, targets: list[str], folds: object = None, seed: int = 0
+    folder: Path,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    targets: list[str],
+    folds: object = None,
+    seed: int = 0,
 ) -> Path:
-    """Write oof.csv (labels, 0 if missing, plus noise) and test.csv (noise) into `folder`, with shuffled rows."""
+    """Write oof.csv (labels, 0 if missing, plus noise) and test.csv (noise) into `folder`, with shuffled
+    rows.
+    """
     rng = np.random.default_rng(seed)
     oof = train[["id"]].copy()
     for name in targets:

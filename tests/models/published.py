@@ -29,7 +29,9 @@ class PackageModel(UniMolModel):
     """UniMolModel with a copy of the backbone's weights, and the same arguments."""
 
     def __init__(self, backbone: UnimolBackbone, architecture: str, args: Any, folder: Path) -> None:
-        """Build the model with the settings `args`. Its constructor reads a checkpoint, and rejects other shapes."""
+        """Build the model with the settings `args`. Its constructor reads a checkpoint, and rejects other
+        shapes.
+        """
         torch.save({"model": backbone.state_dict()}, folder / "model.pt")
         (folder / "dict.txt").write_text("\n".join(read_vocabulary({})[:-1]))  # [MASK] is added
         both = {"molecule_architecture": lambda: args, "oled_architecture": lambda: args}
@@ -76,7 +78,9 @@ class PackageModel2(unimolv2.UniMolV2Model):
             edge_feat=pairs["bond_features"].int(),
             shortest_path=pairs["shortest_path"].int(),
             degree=pairs["degree"],
-            pair_type=torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1),
+            pair_type=torch.stack(
+                torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1
+            ),
             attn_bias=torch.zeros(n_rows, n_atoms + 1, n_atoms + 1),
             src_tokens=tokens,
             src_coord=coordinates,

@@ -17,8 +17,14 @@ from tests.models.encoders import TINY, context, fit, stage, table
 from tests.models.made import predictions_per_augmentation
 
 
-def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_the_canonical_one(tmp_path: Path) -> None:
-    ctx, rows, settings = context(["SMILES"]), table(seed=5), {"enumerate_smiles": True, "epochs": 3, "test_forms": 3}
+def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_the_canonical_one(
+    tmp_path: Path,
+) -> None:
+    ctx, rows, settings = (
+        context(["SMILES"]),
+        table(seed=5),
+        {"enumerate_smiles": True, "epochs": 3, "test_forms": 3},
+    )
     with mock.patch.object(Bert, "encode", autospec=True, side_effect=Bert.encode) as encoded:
         fitted = fit(tmp_path, stage(**settings), ctx)
     assert [call.args[3] for call in encoded.call_args_list if call.args[3]] == [1, 2, 3]
@@ -28,7 +34,9 @@ def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_th
     assert np.abs(forms[0] - forms[1]).max() > 1e-5
 
 
-@pytest.mark.parametrize(("column", "rare", "kind"), [("note", "zyzzyva", "texts"), ("SMILES", "[Se]", "smiles")])
+@pytest.mark.parametrize(
+    ("column", "rare", "kind"), [("note", "zyzzyva", "texts"), ("SMILES", "[Se]", "smiles")]
+)
 def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
     column: str, rare: str, kind: str, tmp_path: Path
 ) -> None:
@@ -57,7 +65,9 @@ def test_it_learns_from_the_text(published: Path, tmp_path: Path) -> None:
     train, fresh = table(60), table(40, seed=7)
     for rows in (train, fresh):
         rows.inputs["pH"] = [float(note.count("e")) for note in rows.inputs["note"]]
-    config = stage(weights=str(published), epochs=15, learning_rate=6e-3, columns=["note"], columns_before_head=False)
+    config = stage(
+        weights=str(published), epochs=15, learning_rate=6e-3, columns=["note"], columns_before_head=False
+    )
     labelled = Dataset(train.ids, train.inputs, train.inputs[["pH"]].to_numpy())
     y_pred = fit(tmp_path, config, context(["SMILES"], ["note"]), labelled).predict(fresh, tmp_path)
     assert np.corrcoef(y_pred[:, 0], fresh.inputs["pH"])[0, 1] > 0.8
@@ -67,15 +77,21 @@ def test_a_roberta_with_byte_pairs_pads_by_its_own_token(tmp_path: Path) -> None
     """Another family: byte pairs, padding by 1, positions from 2, no token for the unknown, no head."""
     special, weights = ["<s>", "<pad>", "</s>"], tmp_path / "roberta"
     vocabulary = [*special, *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({token: i for i, token in enumerate(vocabulary)}, []))
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE({token: i for i, token in enumerate(vocabulary)}, [])
+    )
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     names = {"pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(weights)
-    config = transformers.RobertaConfig(**{**TINY, "vocab_size": 300}, max_position_embeddings=40, pad_token_id=1)
+    config = transformers.RobertaConfig(
+        **{**TINY, "vocab_size": 300}, max_position_embeddings=40, pad_token_id=1
+    )
     transformers.RobertaModel(config, add_pooling_layer=False).save_pretrained(weights)
 
-    fitted = fit(tmp_path, stage(weights=str(weights), columns=["note", "SMILES"]), context(["SMILES"], ["note"]))
+    fitted = fit(
+        tmp_path, stage(weights=str(weights), columns=["note", "SMILES"]), context(["SMILES"], ["note"])
+    )
     saved, rows = text.Tokenizer.from_pretrained(tmp_path), table(seed=5)
     assert (saved.pad_token_id, saved.model_max_length) == (1, 38)
     alone = fitted.predict(rows.take(np.array([0])), tmp_path)

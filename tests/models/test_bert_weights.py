@@ -47,8 +47,12 @@ def test_a_folder_that_lacks_a_file_is_a_config_error(absent: str, own: Path) ->
         load(own)
 
 
-@pytest.mark.parametrize("wrong", ["encoder.layer.0.output.dense.weight", "embeddings.position_embeddings.weight"])
-def test_weights_that_lack_a_part_or_have_it_in_another_shape_are_a_config_error(wrong: str, own: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong", ["encoder.layer.0.output.dense.weight", "embeddings.position_embeddings.weight"]
+)
+def test_weights_that_lack_a_part_or_have_it_in_another_shape_are_a_config_error(
+    wrong: str, own: Path
+) -> None:
     state = safetensors.torch.load_file(own / "model.safetensors")
     tensor = state.pop(f"bert.{wrong}")
     if "position" in wrong:
@@ -66,7 +70,9 @@ def test_an_old_bin_file_is_read_without_running_what_is_in_it(own: Path) -> Non
     state = safetensors.torch.load_file(own / "model.safetensors")
     (own / "model.safetensors").unlink()
     torch.save(state, own / "pytorch_model.bin")
-    assert torch.equal(load(own).state_dict()["embeddings.LayerNorm.weight"], state["bert.embeddings.LayerNorm.weight"])
+    assert torch.equal(
+        load(own).state_dict()["embeddings.LayerNorm.weight"], state["bert.embeddings.LayerNorm.weight"]
+    )
     torch.save({**state, "x": Evil()}, own / "pytorch_model.bin")
     with pytest.raises(Exception, match=r"(?i)weights"):
         load(own)
@@ -74,10 +80,14 @@ def test_an_old_bin_file_is_read_without_running_what_is_in_it(own: Path) -> Non
 
 
 @needs_rxnfp
-def test_rxnfp_loads_whole_though_its_config_names_no_model_and_transposed_tensors_are_saved(tmp_path: Path) -> None:
+def test_rxnfp_loads_whole_though_its_config_names_no_model_and_transposed_tensors_are_saved(
+    tmp_path: Path,
+) -> None:
     state = torch.load(find_weights("rxnfp")["pytorch_model.bin"], weights_only=True)
     assert_whole(encoders.pretrained(stage(weights="rxnfp"), 0.0)[0], state)
-    fitted = fit(tmp_path, stage(weights="rxnfp", columns=["SMILES"], max_length=16), context(["SMILES"]), table(8))
+    fitted = fit(
+        tmp_path, stage(weights="rxnfp", columns=["SMILES"], max_length=16), context(["SMILES"]), table(8)
+    )
     assert np.isfinite(fitted.predict(table(4), tmp_path)).all()
 
 
@@ -90,7 +100,10 @@ FAMILIES = {
     "mpnet": {},
     "gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 2},
 }
-BATCH = {"input_ids": torch.arange(5, 25).reshape(2, 10), "attention_mask": torch.ones(2, 10, dtype=torch.long)}
+BATCH = {
+    "input_ids": torch.arange(5, 25).reshape(2, 10),
+    "attention_mask": torch.ones(2, 10, dtype=torch.long),
+}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

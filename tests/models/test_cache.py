@@ -78,7 +78,12 @@ def test_the_message_on_a_damaged_shard_contains_its_name(cache: Cache) -> None:
 def test_other_settings_or_code_have_another_folder(tmp_path: Path) -> None:
     """Values of older code are never loaded."""
     folders = []
-    for body, settings in (("return 1", {}), ("return 2", {}), ("return 2  # why", {}), ("return 2", {"a": 1})):
+    for body, settings in (
+        ("return 1", {}),
+        ("return 2", {}),
+        ("return 2  # why", {}),
+        ("return 2", {"a": 1}),
+    ):
         (tmp_path / "user.py").write_text(f"def compute(keys):\n    {body}\n")
         names: dict[str, Any] = {}
         exec(compile((tmp_path / "user.py").read_text(), str(tmp_path / "user.py"), "exec"), names)
@@ -97,7 +102,9 @@ def test_other_settings_or_code_have_another_folder(tmp_path: Path) -> None:
         ({"kind": "gnn"}, {}),
     ],
 )  # fmt: skip
-def test_caches_of_jobs_are_filled_before_them(block: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+def test_caches_of_jobs_are_filled_before_them(
+    block: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
     """This includes features of the head of a network: parallel folds would compute them twice."""
     (tmp_path / "config.json").write_text("{}")  # weights that are not loaded
     for encoder in block.get("features", []):

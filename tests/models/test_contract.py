@@ -19,7 +19,7 @@ from models.jobs.run_job import run_job
 from models.registry import KINDS, build_stage
 from models.stage import Context
 from models.stages.trees import Trees
-from models.training import trainer
+from models.training import prediction
 from tests.conftest import mixed_tables
 from tests.models import made
 from tests.models.encoders import publish
@@ -59,7 +59,9 @@ CLASSES = {
 """Problem type -> its classes. No row has the first class of multiclass."""
 MODELS: dict[str, Any] = {name: kind.config for name, kind in KINDS.items()}
 TESTED = [*MODELS, *(name for name in SMALL if name not in MODELS)]
-NEURAL = [kind for kind in TESTED if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields]
+NEURAL = [
+    kind for kind in TESTED if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields
+]
 CASES = [(kind, "regression") for kind in TESTED if kind != "lightgbm, cumulative"]
 CASES += [("lightgbm", "ordinal"), ("lightgbm, cumulative", "ordinal")]
 CASES += [("lightgbm, others", "multilabel")]
@@ -135,7 +137,9 @@ def fit(case: tuple[str, str], train: Dataset, folder: Path, stage_context: Cont
 
 @pytest.fixture(scope="module", params=CASES, ids=" of ".join)
 def fitted(request: Any, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return kind and problem type, folder, tables, predictions of the fitted object, and a copy of the table."""
+    """Return kind and problem type, folder, tables, predictions of the fitted object, and a copy of the
+    table.
+    """
     config = load_competition(str(home / "mixed.yaml"))
     work = home / "work" / "mixed" / "prepared"
     train, test = (read_rows(work / f"{name}.parquet", config, name == "train") for name in ("train", "test"))
@@ -148,7 +152,9 @@ def fitted(request: Any, home: Path, tmp_path_factory: pytest.TempPathFactory) -
     return request.param, here / "job", train, test, y_pred, before
 
 
-def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_by_one(fitted: Any, home: Path) -> None:
+def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_by_one(
+    fitted: Any, home: Path
+) -> None:
     """Neither the arguments nor the working folder change."""
     (kind, problem), folder, train, test, y_pred, (inputs, y) = fitted
     assert train.inputs.equals(inputs)
@@ -167,7 +173,9 @@ def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_
 def test_the_same_seed_predicts_the_same_and_a_refit_uses_the_selections_of_its_folds(
     fitted: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refit with one fold, on the rows and with the seed of that fold, predicts the same and selects nothing."""
+    """A refit with one fold, on the rows and with the seed of that fold, predicts the same and selects
+    nothing.
+    """
     case, folder, train, test, y_pred, _ = fitted
     monkeypatch.delattr(Trees, "_choose")
     refit = fit(case, train, tmp_path / "job", replace(context(home, case[1]), fold_model_dirs=[folder]))
@@ -202,20 +210,27 @@ def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(
         assert np.array_equal(y_moved, y_pred)
         return
     assert 1e-3 < np.abs(y_moved - (y_pred * 100 + 5000)).max() < 100 * 2 * np.nanstd(train.y, axis=0).max()
-    assert np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * np.nanstd(moved.y, axis=0).max()
+    assert (
+        np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max()
+        < 0.5 * np.nanstd(moved.y, axis=0).max()
+    )
 
 
-def test_bf16_changes_a_neural_stage_a_little(fitted: Any, home: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_bf16_changes_a_neural_stage_a_little(
+    fitted: Any, home: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     case, _, train, test, y_pred, _ = fitted
     if case[0] in NEURAL and case[1] == "regression":
-        monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
+        monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
         stage = fit(case, train, tmp_path / "half", context(home, case[1]), precision="bf16")
         y_half = stage.predict(test, tmp_path / "half")
         assert 0 < np.abs(y_half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
 
 
 @pytest.mark.parametrize("case", CASES, ids=" of ".join)
-def test_labels_of_the_held_out_fold_do_not_change_its_predictions(case: Any, home: Path, tmp_path: Path) -> None:
+def test_labels_of_the_held_out_fold_do_not_change_its_predictions(
+    case: Any, home: Path, tmp_path: Path
+) -> None:
     """Scalers, numbers of trees, vocabularies and checkpoints are fitted without the held-out labels."""
     paths = Paths("mixed")
     original = read_table(paths.train)

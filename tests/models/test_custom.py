@@ -34,8 +34,18 @@ ROW_PREDICTION = "[0.5] * self.n_outputs"
 @pytest.mark.parametrize(
     ("task", "old", "new", "message"),
     [
-        (REGRESSION, "self.fitted = True", "raise KeyError(1)", r"user\.py:Mine raised KeyError in line 7: 1\.$"),
-        (REGRESSION, ROW_PREDICTION, "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
+        (
+            REGRESSION,
+            "self.fitted = True",
+            "raise KeyError(1)",
+            r"user\.py:Mine raised KeyError in line 7: 1\.$",
+        ),
+        (
+            REGRESSION,
+            ROW_PREDICTION,
+            "[0.5]",
+            r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)",
+        ),
         (REGRESSION, "0.5", "float('nan')", "6 not finite"),
         (REGRESSION, ROW_PREDICTION, "'high'", r"user\.py:Mine must return numbers from predict; ValueError"),
         (
@@ -45,7 +55,12 @@ ROW_PREDICTION = "[0.5] * self.n_outputs"
             r"Settings of .*user\.py:Mine must be a pydantic model",
         ),
         (REGRESSION, "def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
-        (REGRESSION, "train, valid, folder", "train", r"raised TypeError: .*fit\(\) takes 2 positional arguments"),
+        (
+            REGRESSION,
+            "train, valid, folder",
+            "train",
+            r"raised TypeError: .*fit\(\) takes 2 positional arguments",
+        ),
         (BINARY, ROW_PREDICTION, "[0.5]", None),
         (
             BINARY,
@@ -62,7 +77,9 @@ ROW_PREDICTION = "[0.5] * self.n_outputs"
         ),
     ],
 )
-def test_an_error_of_a_class_is_one_sentence(tmp_path: Path, task: Task, old: str, new: str, message: Any) -> None:
+def test_an_error_of_a_class_is_one_sentence(
+    tmp_path: Path, task: Task, old: str, new: str, message: Any
+) -> None:
     (tmp_path / "user.py").write_text(CLASS.replace(old, new))
     config = CustomConfig(kind="custom", code=f"{tmp_path / 'user.py'}:Mine")
     with pytest.raises(ConfigError, match=message) if message else nullcontext():
@@ -72,7 +89,13 @@ def test_an_error_of_a_class_is_one_sentence(tmp_path: Path, task: Task, old: st
 
 def test_errors_of_settings_name_the_key_in_the_yaml_and_not_the_file(tmp_path: Path) -> None:
     settings = "from competition.config import StrictModel\n\nclass Settings(StrictModel):\n    k: int = 1\n"
-    (tmp_path / "user.py").write_text(settings + CLASS.replace("class Mine:", "class Mine:\n    Settings = Settings"))
-    config = CustomConfig(kind="custom", code=f"{tmp_path / 'user.py'}:Mine", settings={"k": "one", "rate": 1})
-    with pytest.raises(ConfigError, match=r"^settings\.k: .* \(found 'one'\)\nsettings\.rate: this key is not known$"):
+    (tmp_path / "user.py").write_text(
+        settings + CLASS.replace("class Mine:", "class Mine:\n    Settings = Settings")
+    )
+    config = CustomConfig(
+        kind="custom", code=f"{tmp_path / 'user.py'}:Mine", settings={"k": "one", "rate": 1}
+    )
+    with pytest.raises(
+        ConfigError, match=r"^settings\.k: .* \(found 'one'\)\nsettings\.rate: this key is not known$"
+    ):
         load_custom(config)

@@ -16,7 +16,8 @@ NAN = np.nan
 
 def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_training(tmp_path: Path) -> None:
     """x has mean 2 and standard deviation sqrt(2 / 3); c is constant; p is in mol per litre, with picomolar
-    values; d is the output of a dead neuron. A column without gaps in training gets no indicator of missing values.
+    values; d is the output of a dead neuron. A column without gaps in training gets no indicator of missing
+    values.
     """
     x = [1.0, 3.0, NAN, 2.0]
     p = [1e-12, 3e-12, 2e-12, 2e-12]
@@ -59,9 +60,9 @@ def feature(name: str, smiles: str, n_bits: int = 512) -> np.ndarray:
 
 
 def test_features_count_what_their_names_say() -> None:
-    """Ethane: one environment of radius 0 counted twice, one of radius 1 once. Two carboxylic acids count more than
-    one. ErG depends on the distance of a donor from a ring, MACCS on the presence of a ring. Ipc of a long chain is
-    clipped.
+    """Ethane: one environment of radius 0 counted twice, one of radius 1 once. Two carboxylic acids count
+    more than one. ErG depends on the distance of a donor from a ring, MACCS on the presence of a ring. Ipc of
+    a long chain is clipped.
     """
     counts = feature("morgan", "CC")
     assert sorted(counts[counts > 0].tolist()) == [1.0, 2.0]
@@ -75,7 +76,9 @@ def test_features_count_what_their_names_say() -> None:
         assert feature(name, "[Na+].[Cl-]").shape == (width,)
 
 
-def test_maplight_is_four_features_repeated_features_count_once_and_each_length_has_a_cache(tmp_path: Path) -> None:
+def test_maplight_is_four_features_repeated_features_count_once_and_each_length_has_a_cache(
+    tmp_path: Path,
+) -> None:
     caches = molecule_features(["descriptors", "maplight"], 64, tmp_path)
     assert [cache.name for cache in caches] == ["descriptors", "morgan", "avalon", "erg"]
     assert np.array_equal(caches[1].load(["CCO", "CC"])[0], feature("morgan", "CCO", 64)[None])

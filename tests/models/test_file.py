@@ -28,7 +28,9 @@ def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
     return folder
 
 
-def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_folder_no_more(tmp_path: Path) -> None:
+def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_folder_no_more(
+    tmp_path: Path,
+) -> None:
     """The id `a` stands in both tables."""
     theirs = write_files(tmp_path / "x", ["s,y,id", "3,9,c", "1,9,a", "2,9,b"], ["id,s", "d,-2", "a,-1"])
     config, job = FileConfig(kind="file", folder=str(theirs)), tmp_path / "job"
@@ -79,11 +81,17 @@ def test_folds_are_compared_as_a_partition(theirs: list, mark: str | None, tmp_p
 
 def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: Path) -> None:
     oof = np.random.default_rng(0).normal(5, size=50)
-    for name, test, said in (("same", oof[::-1], False), ("log", np.log(oof), True), ("wide", oof * 10 - 45, True)):
+    for name, test, said in (
+        ("same", oof[::-1], False),
+        ("log", np.log(oof), True),
+        ("wide", oof * 10 - 45, True),
+    ):
         tables = (["id,y", *(f"r{i},{value}" for i, value in enumerate(y))] for y in (oof, test))
         config = FileConfig(kind="file", folder=str(write_files(tmp_path / name, *tables)))
         fitted(config, context(tmp_path), rows(oof, x=range(50)), tmp_path / name)
-        assert [note.startswith("y of test.csv is not like") for note in read_notes(tmp_path / name)] == [True] * said
+        assert [note.startswith("y of test.csv is not like") for note in read_notes(tmp_path / name)] == [
+            True
+        ] * said
 
 
 OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid", "top"])
@@ -94,12 +102,22 @@ OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid
     [
         (OF_CLASSES, "y=top,id,y=low,y=mid", ["0.1,a,0.2,0.7"], [0.2, 0.7, 0.1]),  # whatever their order
         (OF_CLASSES, "id,p_top,p_mid,p_low", ["a,0.1,0.7,0.2"], [0.2, 0.7, 0.1]),
-        (OF_CLASSES, "id,y=low,y=mid,y=top", ["a,0.2,0.7,0.2"], r"oof\.csv: row 2 \(id 'a'\) has no probabilities"),
+        (
+            OF_CLASSES,
+            "id,y=low,y=mid,y=top",
+            ["a,0.2,0.7,0.2"],
+            r"oof\.csv: row 2 \(id 'a'\) has no probabilities",
+        ),
         (OF_CLASSES, "id,y=low,y=mid", ["a,0.3,0.7"], "columns are lacking: y=top"),
         (Task(["y"], ["label"], "binary", ["0", "1"]), "y,id", ["0.3,a"], [0.3]),
         (Task(["y"], ["no", "yes"], "binary", ["a", "b"]), "yes,id,no", ["0.3,a,0.7"], [0.3]),
         (Task(["y"], None, "binary", ["a", "b"]), "id,y=a,y=b", ["a,0.7,0.3"], [0.3]),
-        (Task(["y"], None, "binary", ["0", "1"]), "y,id", ["0.3,b", "-0.1,a"], r"row 3 .*no probabilities under"),
+        (
+            Task(["y"], None, "binary", ["0", "1"]),
+            "y,id",
+            ["0.3,b", "-0.1,a"],
+            r"row 3 .*no probabilities under",
+        ),
         (Task(["y"], None, "ordinal", ["1", "2", "3"]), "id,y", ["a,2.5"], [1.5]),  # in the grades' own units
         (Task(["y"], None, "ordinal", ["low", "mid"]), "id,y", ["a,0.5"], [0.5]),
     ],
@@ -107,8 +125,12 @@ OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid
 def test_classes_are_joined_by_name_and_what_is_no_probability_is_refused_with_its_row(
     task: Task, header: str, lines: list[str], expected: Any, tmp_path: Path
 ) -> None:
-    config = FileConfig(kind="file", folder=str(write_files(tmp_path / "x", [header, *lines], [header, *lines])))
+    config = FileConfig(
+        kind="file", folder=str(write_files(tmp_path / "x", [header, *lines], [header, *lines]))
+    )
     stage = build_stage(config, context(tmp_path, task=task))
     with pytest.raises(DataError, match=expected) if isinstance(expected, str) else nullcontext():
         stage.fit(rows([0.0, 1.0], x=[0, 0]), None, tmp_path)
-        assert stage.predict(replace(rows(x=["a"]), ids=["a"]), tmp_path)[0].tolist() == pytest.approx(expected)
+        assert stage.predict(replace(rows(x=["a"]), ids=["a"]), tmp_path)[0].tolist() == pytest.approx(
+            expected
+        )

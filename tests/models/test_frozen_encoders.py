@@ -46,7 +46,8 @@ def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(
 ) -> None:
     changes: list[dict[str, Any]] = [{}, {"pooling": "cls"}, {"max_length": 8}, {"too_long": "cut_middle"}]
     folders = {
-        frozen_encoders.encoder_cache(stage(published, **change).encoders[0], tmp_path).folder for change in changes
+        frozen_encoders.encoder_cache(stage(published, **change).encoders[0], tmp_path).folder
+        for change in changes
     }
     assert len(folders) == 4
 
@@ -73,7 +74,9 @@ def test_long_texts_are_noted_or_rejected_and_unknown_ones_are_rejected(
     fitted(stage(published, max_length=8), note_context(cache), train, tmp_path / "cut")
     assert read_notes(tmp_path / "cut")[0].startswith("4 of 10 training texts have more than 8 tokens")
     with pytest.raises(DataError, match="more than 8 tokens"):
-        fitted(stage(published, max_length=8, too_long="error"), note_context(cache), train, tmp_path / "error")
+        fitted(
+            stage(published, max_length=8, too_long="error"), note_context(cache), train, tmp_path / "error"
+        )
     train.inputs["note"] = ["\u4e2d\u6587" * (i + 1) for i in range(10)]
     with pytest.raises(ConfigError, match="are unknown to the weights"):
         fitted(stage(published), note_context(cache), train, tmp_path / "unknown")

@@ -44,7 +44,9 @@ def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
         ({"head": {"kind": "multi_sample", "samples": 2, "dropout": [0.1, 0.3]}}, [0.1, 0.3]),
     ],
 )
-def test_a_head_drops_by_its_rates_in_training_and_predicts_by_a_plain_pass(settings: Any, rates: list[float]) -> None:
+def test_a_head_drops_by_its_rates_in_training_and_predicts_by_a_plain_pass(
+    settings: Any, rates: list[float]
+) -> None:
     head, x = build_head(NeuralConfig.model_validate(settings), 64, 2), torch.randn(3, 64)
     assert [dropout.p for dropout in head.dropouts] == rates  # type: ignore[union-attr]
     assert not torch.equal(head(x), head(x))

@@ -1,4 +1,6 @@
-"""Splits inside the training rows of a job: groups stay together, the latest rows are held out, else as at random."""
+"""Splits inside the training rows of a job: groups stay together, the latest rows are held out, else as at
+random.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +47,9 @@ def test_rows_that_are_groups_by_themselves_are_split_as_without_groups() -> Non
             inner_folds(data, 5), KFold(3, shuffle=True, random_state=5).split(data.y), strict=True
         ):
             assert all(map(np.array_equal, split, other))
-    assert len(inner_split(sample(10, groups=np.zeros(10)), seed=0)[1]) == 2  # one group cannot be kept together
+    assert (
+        len(inner_split(sample(10, groups=np.zeros(10)), seed=0)[1]) == 2
+    )  # one group cannot be kept together
 
 
 def test_the_latest_rows_are_held_out_with_folds_in_time() -> None:
@@ -54,9 +58,13 @@ def test_the_latest_rows_are_held_out_with_folds_in_time() -> None:
     groups = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0])
     data = sample(9, times=times, groups=groups)
     assert inner_split(data, seed=0)[1].tolist() == [0, 6, 8]
-    held_out_rows = [(sorted({*range(9)} - {*train}), held_out.tolist()) for train, held_out in inner_folds(data, 0)]
+    held_out_rows = [
+        (sorted({*range(9)} - {*train}), held_out.tolist()) for train, held_out in inner_folds(data, 0)
+    ]
     assert held_out_rows == [([0, 2, 3, 4, 6, 8], [2, 3]), ([0, 4, 6, 8], [4]), ([0, 6, 8], [0, 6, 8])]
-    assert len(inner_split(replace(data, times=np.ones(9)), seed=0)[1]) == 2  # by groups, as there is one time
+    assert (
+        len(inner_split(replace(data, times=np.ones(9)), seed=0)[1]) == 2
+    )  # by groups, as there is one time
 
 
 def test_noise_that_groups_share_gives_few_trees_and_a_smaller_error_on_new_groups(tmp_path: Path) -> None:
@@ -73,7 +81,9 @@ def test_noise_that_groups_share_gives_few_trees_and_a_smaller_error_on_new_grou
         train, new = table.take(groups < 60), table.take(groups >= 60)
         for name, ids in (("rows", None), ("groups", groups[groups < 60])):
             folder = tmp_path / f"{name}{draw}"
-            stage = fitted(config, context(tmp_path, numeric=list("abcd")), replace(train, groups=ids), folder)
+            stage = fitted(
+                config, context(tmp_path, numeric=list("abcd")), replace(train, groups=ids), folder
+            )
             n_trees[name].append(read_json(folder / "training.json")["models"][0]["n_trees"])
             errors[name].append(np.std(stage.predict(new.without_labels(), folder) - new.y))
     assert np.mean(n_trees["groups"]) < 0.5 * np.mean(n_trees["rows"])

@@ -20,7 +20,9 @@ NAN = float("nan")
 def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> LabelBatch:
     truth = torch.tensor(y)
     known = ~torch.isnan(truth)
-    return LabelBatch(torch.nan_to_num(truth), known.float() if weights is None else torch.tensor(weights) * known)
+    return LabelBatch(
+        torch.nan_to_num(truth), known.float() if weights is None else torch.tensor(weights) * known
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,9 @@ def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> La
         ([[NAN, NAN], [NAN, NAN]], 0, [[0.0, 0.0], [0.0, 0.0]]),
     ],
 )
-def test_errors_are_averaged_over_the_labels_there_are(y: list[list[float]], loss: float, gradient: object) -> None:
+def test_errors_are_averaged_over_the_labels_there_are(
+    y: list[list[float]], loss: float, gradient: object
+) -> None:
     y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     found = LOSSES["mse"].mean_error(y_pred, labels(y))
     found.backward()
@@ -81,17 +85,23 @@ def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes
     assert found[known, 1] == pytest.approx(compute_sample_weight("balanced", y[known, 1]))
     assert found[1, 1] == 0
     assert (balanced_weights(y * NAN) == 0).all()
-    rows = np.array([[1.0], [2.0], [3.0], [4.0], [5.0]])  # of 15 in all a third for each class, shared by weight
+    rows = np.array(
+        [[1.0], [2.0], [3.0], [4.0], [5.0]]
+    )  # of 15 in all a third for each class, shared by weight
     assert balanced_weights(y, rows)[:, 0] == pytest.approx([5 / 3, 10 / 3, 5, 20 / 9, 25 / 9])
 
 
 def penalty(loss: Loss, one: Any, other: Any, weights: object) -> float:
     y = torch.tensor(weights)
-    return loss.mean_penalty(torch.tensor(one), torch.tensor(other), LabelBatch(torch.zeros_like(y), y)).item()
+    return loss.mean_penalty(
+        torch.tensor(one), torch.tensor(other), LabelBatch(torch.zeros_like(y), y)
+    ).item()
 
 
 @pytest.mark.parametrize(("weights", "expected"), [([[1.0], [1.0]], (0.25 + 4) / 2), ([[0.0], [2.0]], 4)])
-def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(weights: object, expected: float) -> None:
+def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(
+    weights: object, expected: float
+) -> None:
     found = penalty(LOSSES["mse"], [[1.0], [2.0]], [[1.5], [0.0]], weights)
     assert found == pytest.approx(expected)  # only where labels are
 
@@ -107,7 +117,9 @@ def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_where_labels_are() ->
     assert penalty(several, one, other, [[1.0], [0.5]]) == pytest.approx(by_hand.mean(), rel=1e-5)
     assert penalty(several, one, other, [[0.0], [1.0]]) == pytest.approx(by_hand[1], rel=1e-5)
     # Of three targets of two classes each: the sum over them.
-    p, q = (np.stack([1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits))], axis=-1) for logits in (one, other))
+    p, q = (
+        np.stack([1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits))], axis=-1) for logits in (one, other)
+    )
     by_hand, of_two = (kl(p, q) + kl(q, p)) / 2, load_loss(None, "multilabel")
     assert penalty(of_two, one, other, [[1.0] * 3] * 2) == pytest.approx(by_hand.sum(axis=1).mean(), rel=1e-5)
     assert penalty(of_two, one, other, [[0.0, 1, 0], [0, 0, 0]]) == pytest.approx(3 * by_hand[0, 1], rel=1e-5)
@@ -130,7 +142,8 @@ def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_
     assert loss.link is LOSSES["cross_entropy"].link
     one = labels([[0.0], [1.0]])  # and it gives the error of each label
     mine.write_text(
-        "cubed = lambda a, b: (a - b).abs() ** 3\nmean = lambda a, b: cubed(a, b).mean()\nbad = lambda a, b: c\n"
+        "cubed = lambda a, b: (a - b).abs() ** 3\nmean = lambda a, b: cubed(a, b).mean()\nbad = lambda a, "
+        "b: c\n"
     )
     loss = load_loss(f"{mine}:cubed").mean_error(torch.tensor([[1.0], [3.0]]), one)
     assert loss.item() == pytest.approx((1 + 8) / 2)

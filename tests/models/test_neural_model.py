@@ -1,5 +1,5 @@
-"""What neural stages share, on message passing of width 16: columns before the head, extra rows, several molecules;
-and published weights of message passing.
+"""What neural stages share, on message passing of width 16: columns before the head, extra rows, several
+molecules; and published weights of message passing.
 """
 
 from dataclasses import replace
@@ -25,10 +25,25 @@ from models.training.neural_model import PerColumn, side_by_side
 from tests.conftest import mixed_tables, write_competition
 from tests.models import made
 
-SMILES = ["CCO", "CCN", "CCC", "CCCl", "CCF", "CCCO", "CCCN", "CCCC", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "CC#N"]
+SMILES = [
+    "CCO",
+    "CCN",
+    "CCC",
+    "CCCl",
+    "CCF",
+    "CCCO",
+    "CCCN",
+    "CCCC",
+    "c1ccccc1",
+    "Cc1ccccc1",
+    "CC(=O)O",
+    "CC#N",
+]
 
 
-def stage(smiles: str = "s", auxiliary: tuple[str, ...] = (), task: Task | None = None, **changes: Any) -> Gnn:
+def stage(
+    smiles: str = "s", auxiliary: tuple[str, ...] = (), task: Task | None = None, **changes: Any
+) -> Gnn:
     small = {"width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8}
     config = GnnConfig.model_validate({"kind": "gnn", **small, **changes})
     columns = {"numeric": ["x"], "categorical": ["k"]} if smiles == "s" else {}
@@ -50,7 +65,9 @@ def fit(one: Gnn, train: Dataset, folder: Path) -> Gnn:
 
 
 @pytest.mark.parametrize("before_head", [True, False])
-def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(before_head: bool, tmp_path: Path) -> None:
+def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(
+    before_head: bool, tmp_path: Path
+) -> None:
     one = fit(stage(columns_before_head=before_head, epochs=1), rows(), tmp_path)
     test = made.rows(s=["CCO"] * 4, x=[300, 310, 300, np.nan], k=["a", "a", "b", "never seen"])
     y_pred = one.predict(test, tmp_path)
@@ -59,7 +76,9 @@ def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(before_he
 
 
 @pytest.mark.parametrize(("how", "mean"), [("train", 50), ("pretrain", 0)])
-def test_extra_rows_come_first_and_alone_where_the_stage_says_so(how: str, mean: float, tmp_path: Path) -> None:
+def test_extra_rows_come_first_and_alone_where_the_stage_says_so(
+    how: str, mean: float, tmp_path: Path
+) -> None:
     own = rows(96)
     own.y[48:] += 100
     fit(stage(extra_rows=how), replace(own, extra=np.repeat([False, True], 48)), tmp_path)
@@ -80,9 +99,13 @@ def test_auxiliary_targets_are_trained_on_by_weight_and_not_predicted(
     tmp_path: Path, weight: float, n_outputs: int
 ) -> None:
     train = rows()
-    both = Dataset(train.ids, train.inputs, train.y, np.full(len(train), 0.5), auxiliary=np.ones((len(train), 1)))
+    both = Dataset(
+        train.ids, train.inputs, train.y, np.full(len(train), 0.5), auxiliary=np.ones((len(train), 1))
+    )
     one = fit(stage(auxiliary=("z",), auxiliary_weight=weight, epochs=1), both, tmp_path)
-    assert safetensors.torch.load_file(tmp_path / "weights.safetensors")["head.linear.bias"].shape == (n_outputs,)
+    assert safetensors.torch.load_file(tmp_path / "weights.safetensors")["head.linear.bias"].shape == (
+        n_outputs,
+    )
     assert one.predict(train, tmp_path).shape == (len(train), 1)
     weights = one.ready(both, tmp_path)[1].weights
     assert weights[0].tolist() == pytest.approx([0.5, 0.5 * weight][:n_outputs])
@@ -94,7 +117,9 @@ LABELS = Task(["y", "v"], problem_type="multilabel", classes=["no", "yes"])
 KINDS = Task(["y"], problem_type="multiclass", classes=["low", "middle", "high"])
 
 
-def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxiliary_targets(tmp_path: Path) -> None:
+def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxiliary_targets(
+    tmp_path: Path,
+) -> None:
     train = rows(4)
     both = replace(train, y=np.array([[0.0], [0], [0], [1]]), auxiliary=np.array([[1.0], [0], [1], [np.nan]]))
     binary = Task(["y"], problem_type="binary", classes=["0", "1"])
@@ -104,15 +129,21 @@ def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxili
     )
 
 
-@pytest.mark.parametrize(("task", "says"), [(LABELS, "must be 0 or 1 beside classes, and z has"), (KINDS, "cannot be")])
-def test_auxiliary_targets_beside_classes_are_labels_of_two_classes(task: Task, says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "says"), [(LABELS, "must be 0 or 1 beside classes, and z has"), (KINDS, "cannot be")]
+)
+def test_auxiliary_targets_beside_classes_are_labels_of_two_classes(
+    task: Task, says: str, tmp_path: Path
+) -> None:
     train = rows(48)
     y = np.arange(48.0)[:, None] % len(task.classes) * np.ones(len(task.targets))
     both = replace(train, y=y, auxiliary=np.where(np.arange(48) < 9, np.nan, 0.5)[:, None])
     with pytest.raises(ConfigError, match=rf"auxiliary_targets {says}.*set auxiliary_weight: 0"):
         stage(auxiliary=("z",), task=task).ready(both, tmp_path)
     if task is LABELS:
-        one = fit(stage(auxiliary=("z",), task=task), replace(both, auxiliary=2 * both.auxiliary), tmp_path / "fit")
+        one = fit(
+            stage(auxiliary=("z",), task=task), replace(both, auxiliary=2 * both.auxiliary), tmp_path / "fit"
+        )
         assert one.predict(train, tmp_path / "fit").shape == (48, 2)
         assert read_json(tmp_path / "fit" / "training.json")["classes"] == [[0, 1], [0, 1], [1]]
 
@@ -138,7 +169,9 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "mp.pt"
 
 
-def test_published_weights_decide_the_shape_and_are_what_training_starts_from(published: Path, tmp_path: Path) -> None:
+def test_published_weights_decide_the_shape_and_are_what_training_starts_from(
+    published: Path, tmp_path: Path
+) -> None:
     one = stage(weights=str(published), columns_before_head=False)
     messages: Any = one.start(rows(3), tmp_path).message_passing
     known = torch.load(published, weights_only=True)["state_dict"]
@@ -167,7 +200,9 @@ class Echo(torch.nn.Module):
 def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(once: bool) -> None:
     one, two = [float(1)], [float(2)]  # a list: the same object where it is the same molecule
     columns = [
-        Batches(items, np.ones(3, dtype=np.int64), lambda part: {"x": torch.tensor([value for (value,) in part])})
+        Batches(
+            items, np.ones(3, dtype=np.int64), lambda part: {"x": torch.tensor([value for (value,) in part])}
+        )
         for items in ([one, two, one], [two, two, two])
     ]
     joined = side_by_side(columns, once=once)
@@ -178,9 +213,13 @@ def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(o
 
 
 def test_a_loss_of_ones_own_lies_beside_the_yaml_and_its_content_is_in_the_jobs_key(tmp_path: Path) -> None:
-    path = write_competition(tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", "loss": "mine.py:errors"}})
+    path = write_competition(
+        tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", "loss": "mine.py:errors"}}
+    )
     net, keys = load_stages(str(path))["net"], []
     for power in (2, 2, 3):
-        (tmp_path / "mine.py").write_text(f"def errors(outputs, y):\n    return (outputs - y).abs() ** {power}\n")
+        (tmp_path / "mine.py").write_text(
+            f"def errors(outputs, y):\n    return (outputs - y).abs() ** {power}\n"
+        )
         keys.append(code_digest(net))
     assert keys[0] == keys[1] != keys[2]

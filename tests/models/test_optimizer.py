@@ -45,14 +45,24 @@ def in_optimizer(**changes: Any) -> dict[str, tuple[float, float]]:
 def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings() -> None:
     found = in_optimizer(layer_decay=0.5, head_learning_rate=3.0)
     names = ["embeddings", *(f"encoder.layer.{i}" for i in range(3)), "norm"]
-    assert [found[f"backbone.{name}.weight"][0] for name in names] == pytest.approx([0.125, 0.25, 0.5, 1.0, 1.0])
+    assert [found[f"backbone.{name}.weight"][0] for name in names] == pytest.approx(
+        [0.125, 0.25, 0.5, 1.0, 1.0]
+    )
     assert found["head.linear.weight"][0] == 3.0
 
     unimol = UnimolBackbone(UnimolConfig(kind="unimol", layers=2, width=32, heads=4), read_vocabulary({}))
-    rates = {name: optimizer._depth(name, ["encoder.layers.0", "encoder.layers.1"]) for name in unimol.state_dict()}
-    at_the_start = ("embed_tokens", "gbf", "encoder.emb_layer_norm")  # and what is behind the layers with the last
+    rates = {
+        name: optimizer._depth(name, ["encoder.layers.0", "encoder.layers.1"]) for name in unimol.state_dict()
+    }
+    at_the_start = (
+        "embed_tokens",
+        "gbf",
+        "encoder.emb_layer_norm",
+    )  # and what is behind the layers with the last
     assert all(
-        depth == (0 if name.startswith(at_the_start) else 2) for name, depth in rates.items() if "layers." not in name
+        depth == (0 if name.startswith(at_the_start) else 2)
+        for name, depth in rates.items()
+        if "layers." not in name
     )
 
     found = in_optimizer(weight_decay=0.1)  # of which vectors have none

@@ -20,13 +20,17 @@ def few_words() -> Dataset:
     return rows
 
 
-def test_all_weights_become_what_they_become_when_all_tokens_are_trained(tmp_path: Path, published: Path) -> None:
+def test_all_weights_become_what_they_become_when_all_tokens_are_trained(
+    tmp_path: Path, published: Path
+) -> None:
     config = stage(weights=str(published), weight_decay=0, average="ema", epochs=2)
 
     def fitted(folder: Path) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
         """Predictions for rows with words that the training rows do not have, and the weights."""
         model = fit(folder, config, context(texts=["note"]), few_words())
-        return model.predict(table(seed=3), folder), safetensors.torch.load_file(folder / "weights.safetensors")
+        return model.predict(table(seed=3), folder), safetensors.torch.load_file(
+            folder / "weights.safetensors"
+        )
 
     y_pred, own = fitted(tmp_path / "own")
     with mock.patch.object(bert, "train_only"):
@@ -41,7 +45,9 @@ def test_all_tokens_are_trained_where_later_epochs_have_others(tmp_path: Path, p
     def is_seen(**changes: Any) -> bool:
         model = bert.Bert(stage(**changes), context(["SMILES"], ["note"]))
         backbone: Any = model.start(few_words(), tmp_path)
-        return isinstance(backbone.encoder.get_input_embeddings(), partial_embedding.PartiallyTrainedEmbedding)
+        return isinstance(
+            backbone.encoder.get_input_embeddings(), partial_embedding.PartiallyTrainedEmbedding
+        )
 
     assert is_seen(weights=str(published))
     assert not is_seen(weights=str(published), extra_rows="pretrain")  # `start` does not see the extra rows

@@ -42,6 +42,8 @@ def test_restarts_holding_and_a_run_without_warm_up() -> None:
     rate = with_warmup("cosine_with_restarts", 0.0, 90, cycles=3)
     assert [rate(step) for step in (0, 15, 30, 60)] == pytest.approx([1, 0.5, 1, 1])
     rate = with_warmup("warmup_stable_decay", 10, 110, decay=0.2)
-    assert [rate(step) for step in (4, 10, 90, 95, 100, 109)] == pytest.approx([5 / 11, 1, 1, 0.75, 0.5, 0.05])
+    assert [rate(step) for step in (4, 10, 90, 95, 100, 109)] == pytest.approx(
+        [5 / 11, 1, 1, 0.75, 0.5, 0.05]
+    )
     with pytest.raises(ConfigError, match="the run has 20"):
         with_warmup("linear", 20, 20)

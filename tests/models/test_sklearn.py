@@ -28,7 +28,9 @@ def fit(folder: Path, y: Any, estimator: str, x: Any, parameters: Any = None, we
     return fitted(config, context(folder, numeric=["x"]), rows(y, weights, x=x), folder)
 
 
-def test_a_missing_number_becomes_the_median_and_an_outlier_the_end_of_the_training_range(tmp_path: Path) -> None:
+def test_a_missing_number_becomes_the_median_and_an_outlier_the_end_of_the_training_range(
+    tmp_path: Path,
+) -> None:
     stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "LinearRegression", np.array([0.0, 1, 2, 3, 4, np.nan]))
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
 
@@ -53,14 +55,23 @@ def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_seed_is_set_unless_the_user_sets_one_and_few_iterations_are_not_a_warning(tmp_path: Path) -> None:
+def test_the_seed_is_set_unless_the_user_sets_one_and_few_iterations_are_not_a_warning(
+    tmp_path: Path,
+) -> None:
     assert build_estimator("ExtraTreesRegressor", {}, seed=5).random_state == 5
     assert build_estimator("ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
     fit(tmp_path, X6, "MLPRegressor", X6, {"max_iter": 2})
 
 
 @pytest.mark.parametrize(
-    "name", ["SVR", "KNeighborsRegressor", "GaussianProcessRegressor", "MLPRegressor", "HistGradientBoostingRegressor"]
+    "name",
+    [
+        "SVR",
+        "KNeighborsRegressor",
+        "GaussianProcessRegressor",
+        "MLPRegressor",
+        "HistGradientBoostingRegressor",
+    ],
 )
 def test_an_estimator_learns_from_noisy_labels_and_a_loaded_one_predicts_the_same(name: str) -> None:
     """A Gaussian process with scikit-learn's default kernel would fit every noisy label exactly."""
@@ -87,7 +98,9 @@ def test_every_classifier_has_probabilities_of_three_classes_and_a_loaded_one_ha
 MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c"])
 
 
-def test_the_default_for_classes_is_a_classifier_and_a_class_without_rows_has_probability_0(tmp_path: Path) -> None:
+def test_the_default_for_classes_is_a_classifier_and_a_class_without_rows_has_probability_0(
+    tmp_path: Path,
+) -> None:
     """The labels b and c have shares of 1/4 and 3/4. A warning of SVC about its probabilities is hidden."""
     x = np.tile(np.arange(4.0), 25)
     train = rows(1.0 + (x > 0), x=np.zeros(100))
@@ -100,7 +113,12 @@ def test_the_default_for_classes_is_a_classifier_and_a_class_without_rows_has_pr
 @pytest.mark.parametrize(
     ("task", "estimator", "parameters", "message"),
     [
-        (MULTICLASS, "SVR", {}, r"SVR is not a classifier with predict_proba .* \(this stage learns multiclass\)"),
+        (
+            MULTICLASS,
+            "SVR",
+            {},
+            r"SVR is not a classifier with predict_proba .* \(this stage learns multiclass\)",
+        ),
         (Task(["y"]), "lightgbm.LGBMClassifier", {}, r"not a regressor .* \(this stage learns regression\)"),
         (MULTICLASS, "SGDClassifier", {}, "has it with loss: log_loss"),
         (Task(["y"]), "SVM", {}, "try SVR"),

@@ -44,7 +44,9 @@ def test_augmentation_0_is_the_smiles_itself_and_others_differ_by_number_seed_an
 
 def test_molecules_are_shuffled_on_each_side_of_a_reaction_and_with_order_only_not_randomized() -> None:
     assert len({randomize_smiles("C.N.O>>S.P", "row", number, 0) for number in range(1, 200)}) == 6 * 2
-    shuffled = {randomize_smiles("C(N)O.OCC>>S.CP", "row", number, 0, order_only=True) for number in range(50)}
+    shuffled = {
+        randomize_smiles("C(N)O.OCC>>S.CP", "row", number, 0, order_only=True) for number in range(50)
+    }
     assert shuffled == {"C(N)O.OCC>>S.CP", "C(N)O.OCC>>CP.S", "OCC.C(N)O>>S.CP", "OCC.C(N)O>>CP.S"}
 
 
@@ -52,7 +54,9 @@ def test_the_arrow_of_a_dative_bond_is_not_a_reaction() -> None:
     randomized = {randomize_smiles(PLATINUM, "row", number, 0) for number in range(1, 20)}
     assert len(randomized) > 3
     assert len({Chem.CanonSmiles(smiles) for smiles in randomized}) == 1
-    sides = {randomize_smiles(f"{PLATINUM}.CCO>>CC", "row", number, 0, order_only=True) for number in range(20)}
+    sides = {
+        randomize_smiles(f"{PLATINUM}.CCO>>CC", "row", number, 0, order_only=True) for number in range(20)
+    }
     assert sides == {f"{PLATINUM}.CCO>>CC", f"CCO.{PLATINUM}>>CC"}
 
 

@@ -45,7 +45,9 @@ def test_what_goes_through_and_back_is_what_it_was(kind: str, tmp_path: Path) ->
     TargetTransformModel(inner, kind).fit(train, train.take(np.arange(5)), tmp_path)
     assert np.allclose(inner.valid.y, inner.train.y[:5], equal_nan=True)
     assert not np.allclose(inner.train.y, train.y, equal_nan=True)
-    inner.train.y[5] += 1e3 if kind in ("power", "quantile") else 0  # beyond the labels there may be no way back
+    inner.train.y[5] += (
+        1e3 if kind in ("power", "quantile") else 0
+    )  # beyond the labels there may be no way back
     assert np.isfinite(TargetTransformModel(inner, kind).predict(train.take(np.array([5])), tmp_path)).all()
     inner.train.y[5] = inner.train.y[6]
     fresh = TargetTransformModel(inner, kind)  # what counts is in the folder
@@ -67,34 +69,54 @@ GRADES = Task(["y"], None, "ordinal", ["1", "2", "3", "4"])
 
 
 def test_the_mean_grade_is_the_sum_of_the_probabilities_that_each_is_exceeded(tmp_path: Path) -> None:
-    """By Frank and Hall's own numbers: grade 2 of 0 to 3 exceeds 0 and 1; P(y > k) of .9, .5, .2 have the mean 1.6."""
+    """By Frank and Hall's own numbers: grade 2 of 0 to 3 exceeds 0 and 1; P(y > k) of .9, .5, .2 have the
+    mean 1.6.
+    """
     inner = Recorder()
     stage = CumulativeModel(inner, 3)
     stage.fit(rows([0.0, 2, 3, np.nan, 1.6], x=range(5)), None, tmp_path)
-    expected = [[0, 0, 0], [1, 1, 0], [1, 1, 1], [np.nan] * 3, [1, 1, 0]]  # 1.6, a pseudo-label, is nearer to 2
+    expected = [
+        [0, 0, 0],
+        [1, 1, 0],
+        [1, 1, 1],
+        [np.nan] * 3,
+        [1, 1, 0],
+    ]  # 1.6, a pseudo-label, is nearer to 2
     assert np.array_equal(inner.train.y, expected, equal_nan=True)
     inner.train = replace(inner.train, y=np.array([[0.9, 0.5, 0.2]] * 5))
     assert np.allclose(stage.predict(rows(x=range(2)), tmp_path), 1.6)
 
 
 @pytest.mark.parametrize("way", ["regression", "cumulative"])
-def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_them(way: Any, tmp_path: Path) -> None:
+def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_them(
+    way: Any, tmp_path: Path
+) -> None:
     x = np.linspace(0, 1, 200)
     config = LightgbmConfig(kind="lightgbm", max_trees=50, learning_rate=0.1, ordinal=way)
-    stage = fitted(config, context(tmp_path, task=GRADES, numeric=["x"]), rows(np.floor(x * 3.99), x=x), tmp_path)
+    stage = fitted(
+        config, context(tmp_path, task=GRADES, numeric=["x"]), rows(np.floor(x * 3.99), x=x), tmp_path
+    )
     assert stage.predict(rows(x=[0.1, 0.4, 0.6, 0.9]), tmp_path)[:, 0] == pytest.approx([0, 1, 2, 3], abs=0.4)
 
 
 @pytest.mark.parametrize(
     ("task", "settings", "says"),
     [
-        (GRADES, {"ordinal": "cumulative", "target_transform": "power"}, "target_transform requires regression"),
+        (
+            GRADES,
+            {"ordinal": "cumulative", "target_transform": "power"},
+            "target_transform requires regression",
+        ),
         (
             GRADES,
             {"class_weights": "balanced"},
             "class_weights requires classification, but this stage learns regression",
         ),
-        (Task(["y"]), {"ordinal": "cumulative"}, "ordinal requires problem_type ordinal, but it is regression"),
+        (
+            Task(["y"]),
+            {"ordinal": "cumulative"},
+            "ordinal requires problem_type ordinal, but it is regression",
+        ),
         (Task(["a", "b"]), {"predicted_targets": ["x"]}, "names x; the targets are a, b"),
         (Task(["a"]), {"predicted_targets": "all"}, "but there is one; remove it"),
     ],
@@ -105,7 +127,9 @@ def test_a_setting_that_does_not_go_with_the_targets_is_refused(task: Task, sett
 
 
 class Memory:
-    """Predicts the labels of the rows that it was fitted on, and 0 for others; `told` is what it saw of each row."""
+    """Predicts the labels of the rows that it was fitted on, and 0 for others; `told` is what it saw of each
+    row.
+    """
 
     told: dict[str, pd.DataFrame] = {}
 
@@ -123,8 +147,12 @@ class Memory:
 
 
 def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_them(tmp_path: Path) -> None:
-    """A stage that remembers labels tells nothing of them; the rows to predict get what a model of all rows says."""
-    table = Dataset([f"r{i}" for i in range(12)], pd.DataFrame({"x": range(12)}), np.arange(36.0).reshape(12, 3))
+    """A stage that remembers labels tells nothing of them; the rows to predict get what a model of all rows
+    says.
+    """
+    table = Dataset(
+        [f"r{i}" for i in range(12)], pd.DataFrame({"x": range(12)}), np.arange(36.0).reshape(12, 3)
+    )
     told = Context([], [], [], [], Task(["a", "b", "c"]), 0, tmp_path, fold_ids=np.arange(12) % 4)
     stage = StackedTargetModel(Memory, told, ["a", "c"])
     stage.fit(table, None, tmp_path)
@@ -132,7 +160,9 @@ def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_th
     assert {target: list(seen) for target, seen in Memory.told.items()} == columns
     assert all((seen.to_numpy() == 0).all() for seen in Memory.told.values())
     assert np.array_equal(stage.predict(table, tmp_path), table.y)
-    table.inputs[INPUT_KEY] = np.arange(12) // 2  # with one other fold, thirds of its inputs, or of its groups
+    table.inputs[INPUT_KEY] = (
+        np.arange(12) // 2
+    )  # with one other fold, thirds of its inputs, or of its groups
     told = replace(told, fold_ids=np.zeros(12))
     for name, groups in (("inputs", None), ("groups", np.arange(12) // 4)):
         (tmp_path / name).mkdir()

@@ -30,7 +30,16 @@ def test_a_smiles_is_split_into_atoms_bonds_and_rings(expected: str) -> None:
 def test_a_token_that_is_not_in_the_vocabulary_is_unknown_and_not_dropped() -> None:
     assert pieces(text.train_smiles_tokenizer(["CCO"]), "CNO") == ["[CLS]", "C", "[UNK]", "O", "[SEP]"]
     vocabulary = text.train_smiles_tokenizer(["OCl", "CO"]).get_vocab()
-    assert sorted(vocabulary, key=vocabulary.get) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "C", "Cl", "O"]
+    assert sorted(vocabulary, key=vocabulary.get) == [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "C",
+        "Cl",
+        "O",
+    ]
 
 
 @needs_rxnfp
@@ -57,7 +66,9 @@ def test_a_long_text_loses_its_end_or_its_middle_or_is_an_error() -> None:
 def test_word_pieces_are_the_same_each_time() -> None:
     """The trainer of the library numbers the pieces in the order of a hash map with a random seed."""
     notes = list(pd.read_csv(DATA / "tweet_sentiment" / "train.csv")["text"][:300])
-    vocabularies = [text.train_word_piece_tokenizer(notes, 1000, lowercase=True).get_vocab() for _ in range(3)]
+    vocabularies = [
+        text.train_word_piece_tokenizer(notes, 1000, lowercase=True).get_vocab() for _ in range(3)
+    ]
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
 
 

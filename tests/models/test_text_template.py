@@ -16,7 +16,9 @@ INPUTS = pd.DataFrame({
 })  # fmt: skip
 
 
-def read(template: str | None = None, smiles: str = "abc", texts: Any = ("s t",), **settings: Any) -> Template:
+def read(
+    template: str | None = None, smiles: str = "abc", texts: Any = ("s t",), **settings: Any
+) -> Template:
     stage = BertConfig.model_validate({"kind": "bert", "template": template, **settings})
     return read_template(stage, context(Path("unused"), smiles=list(smiles), text=list(texts)))
 

@@ -21,7 +21,7 @@ from competition.task import Task
 from models.neural_config import GnnConfig, NeuralConfig
 from models.registry import build_stage
 from models.stage import Context, read_notes
-from models.training import trainer
+from models.training import prediction, trainer
 from models.training.batches import Batches, EncodedDataset
 from models.training.checkpoint import Checkpoint
 from models.training.hardware import peak_gpu_gib
@@ -81,15 +81,15 @@ def fit(folder: Path, net: Network | None = None, **changes: Any) -> Network:
 
 
 def predict(net: Network, folder: Path, inputs: Batches = INPUTS, n_targets: int = 2, **changes: Any) -> Any:
-    return trainer.predict(net, lambda number: inputs, 1, settings(**changes), folder, n_targets)
+    return prediction.predict(net, lambda number: inputs, 1, settings(**changes), folder, n_targets)
 
 
 def kept(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / trainer.WEIGHTS)
+    return load_file(folder / prediction.WEIGHTS)
 
 
 def history(folder: Path, name: str) -> list[float]:
-    return [epoch[name] for epoch in read_json(folder / trainer.TRAINING)["history"]]
+    return [epoch[name] for epoch in read_json(folder / prediction.TRAINING)["history"]]
 
 
 def make_plan(
@@ -100,14 +100,17 @@ def make_plan(
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"device": "cuda"}, {"equal_lengths": True}])
-def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epoch(changes: dict[str, Any]) -> None:
+def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epoch(
+    changes: dict[str, Any],
+) -> None:
     steps = make_plan(np.arange(1003) % 50, **changes)
     assert sorted(np.concatenate([rows for step in steps for rows in step])) == list(range(1003))
     assert max(sum(map(len, step)) for step in steps) == 16 * changes.get("accumulate", 1)
 
     def sets(seed: int, epoch: int) -> set[frozenset[int]]:
         return {
-            frozenset(np.concatenate(step).tolist()) for step in make_plan(np.arange(300) % 50, seed, epoch, **changes)
+            frozenset(np.concatenate(step).tolist())
+            for step in make_plan(np.arange(300) % 50, seed, epoch, **changes)
         }
 
     assert sets(1, 0) == sets(1, 0)
@@ -129,15 +132,24 @@ def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or
     lengths = np.random.default_rng(0).integers(5, 100, 2000)
     steps = make_plan(lengths, batch_size=32)
     means = [lengths[np.concatenate(step)].mean() for step in steps]
-    assert np.std(means[:-1]) < 1.3 * lengths.std() / np.sqrt(32)  # as rows at random have; by length it is far more
+    assert np.std(means[:-1]) < 1.3 * lengths.std() / np.sqrt(
+        32
+    )  # as rows at random have; by length it is far more
     assert sum(len(rows) * lengths[rows].max() for step in steps for rows in step) < 1.3 * lengths.sum()
-    assert [len(step) for step in make_plan(np.ones(64, dtype=np.int64))] == [1, 1, 1, 1]  # with nothing to pad
+    assert [len(step) for step in make_plan(np.ones(64, dtype=np.int64))] == [
+        1,
+        1,
+        1,
+        1,
+    ]  # with nothing to pad
     unpadded = make_plan(lengths % 6, equal_lengths=True)
     assert all(len(set(lengths[rows] % 6)) == 1 and len(rows) <= 4 for step in unpadded for rows in step)
     assert np.mean([len(set(lengths[np.concatenate(step)] % 6)) for step in unpadded]) > 2
 
 
-def test_it_overfits_a_small_set_and_predicts_in_the_targets_units_whatever_order_and_company(tmp_path: Path) -> None:
+def test_it_overfits_a_small_set_and_predicts_in_the_targets_units_whatever_order_and_company(
+    tmp_path: Path,
+) -> None:
     fit(tmp_path, epochs=100)
     fresh = network(seed=5)  # other random weights: all that counts is in the folder
     y_pred = predict(fresh, tmp_path)
@@ -153,15 +165,17 @@ def test_labels_are_standardised_and_have_their_weights_and_none_where_missing(t
     assert labels.weights.tolist() == [[1, 0.5], [1, 0], [0, 0.5]]
 
 
-def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_that_training_lacks(tmp_path: Path) -> None:
+def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_that_training_lacks(
+    tmp_path: Path,
+) -> None:
     """The rows have the classes 0 and 2 of three; class 1 stays in the network and gets no probability."""
     y = 2.0 * (X[:, :1] > 0)
     set_seed(0)
     net = fit(tmp_path, Network(Backbone(), Head(24, 3, [0.0])), of=sample(y), learns="multiclass")
-    assert read_json(tmp_path / trainer.TRAINING)["classes"] == [[0, 2]]
+    assert read_json(tmp_path / prediction.TRAINING)["classes"] == [[0, 2]]
 
     def predicted(*forms: Batches) -> Any:
-        return trainer.predict(net, forms.__getitem__, len(forms), settings(), tmp_path, 3, softmax)
+        return prediction.predict(net, forms.__getitem__, len(forms), settings(), tmp_path, 3, softmax)
 
     other = replace(INPUTS, items=list(3 * X[::-1]))
     one, two, both = predicted(INPUTS), predicted(other), predicted(INPUTS, other)
@@ -174,13 +188,15 @@ def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_that
 def test_the_gradient_of_a_step_is_clipped(tmp_path: Path) -> None:
     with mock.patch.object(torch.optim.AdamW, "zero_grad"):
         net = fit(tmp_path, epochs=1, batch_size=40, clip_norm=1e-3)
-    assert sum(float(part.grad.square().sum()) for part in net.parameters()) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
+    assert sum(float(part.grad.square().sum()) for part in net.parameters()) ** 0.5 == pytest.approx(
+        1e-3, rel=1e-3
+    )
 
 
 def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lower the stage's learning_rate"):
         fit(tmp_path, learning_rate=1e30, schedule="constant", warmup=0)
-    assert not (tmp_path / trainer.WEIGHTS).exists()
+    assert not (tmp_path / prediction.WEIGHTS).exists()
 
 
 def test_the_rate_in_the_history_follows_the_schedule_and_progress_counts_every_step(tmp_path: Path) -> None:
@@ -202,20 +218,29 @@ def test_best_on_held_out_keeps_the_weights_of_the_best_epoch_and_changes_no_tra
     loss = (((predict(net, tmp_path / "best") - y_valid) / Y.std(axis=0)) ** 2).mean()
     assert loss == pytest.approx(min(losses), rel=1e-5)
     fit(tmp_path / "last", **changes)
-    best, last = (read_json(tmp_path / name / trainer.TRAINING) for name in ("best", "last"))
+    best, last = (read_json(tmp_path / name / prediction.TRAINING) for name in ("best", "last"))
     assert (best["mean"], best["scale"]) == (last["mean"], last["scale"])
     assert history(tmp_path / "best", "train_loss") == history(tmp_path / "last", "train_loss")
 
 
 def test_watching_changes_no_prediction_and_tells_losses_with_dropout_on_and_off(tmp_path: Path) -> None:
     for monitor in ("none", "held_out"):
-        changes: dict[str, Any] = {"backbone_dropout": 0.3, "pooler_dropout": 0.3, "monitor": monitor, "epochs": 2}
+        changes: dict[str, Any] = {
+            "backbone_dropout": 0.3,
+            "pooler_dropout": 0.3,
+            "monitor": monitor,
+            "epochs": 2,
+        }
         fit(tmp_path / monitor, network(dropout=0.3, rate=0.3), valid=VALID, **changes)
-    assert sha256_of(tmp_path / "none" / trainer.WEIGHTS) == sha256_of(tmp_path / "held_out" / trainer.WEIGHTS)
+    assert sha256_of(tmp_path / "none" / prediction.WEIGHTS) == sha256_of(
+        tmp_path / "held_out" / prediction.WEIGHTS
+    )
     measures = read_json(tmp_path / "held_out" / trainer.MEASURES)
     assert measures["seconds_per_step"] > 0
     for part in ("train", "held_out"):
-        on, off = (history(tmp_path / "held_out", f"{part}_{mode}_mode") for mode in ("training", "evaluation"))
+        on, off = (
+            history(tmp_path / "held_out", f"{part}_{mode}_mode") for mode in ("training", "evaluation")
+        )
         assert all(a != b for a, b in zip(on, off, strict=True))
         assert measures[f"{part}_evaluation_mode"] == off[-1]
     assert measures["held_out_evaluation_mode"] > measures["train_evaluation_mode"]  # its labels are moved
@@ -227,17 +252,19 @@ def test_rates_are_set_and_audited_and_listed_where_they_are_on(tmp_path: Path, 
         net = fit(tmp_path, network(dropout=0.1, rate=0.25), epochs=1, backbone_dropout=rate)
     assert audit.called is (rate == 0)
     assert net.backbone.dropout.p == rate
-    assert read_json(tmp_path / trainer.TRAINING)["dropout"] == {**on, "head.dropouts.0.p": 0.25}
+    assert read_json(tmp_path / prediction.TRAINING)["dropout"] == {**on, "head.dropouts.0.p": 0.25}
 
 
-def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
+def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
     net = fit(tmp_path, precision="bf16", epochs=1)
     assert {weights.dtype for weights in kept(tmp_path).values()} == {torch.float32}
     if not torch.cuda.is_available():
         np.testing.assert_array_equal(predict(net, tmp_path, precision="bf16"), predict(net, tmp_path))
         with pytest.raises(ConfigError, match="precision: auto"):
-            trainer.make_accelerator("fp16")
+            prediction.make_accelerator("fp16")
 
 
 @pytest.mark.parametrize(("named", "on_card"), [("auto", "float32"), ("bf16", "auto"), ("fp16", "fp16")])
@@ -245,9 +272,9 @@ def test_predictions_on_a_card_are_of_full_precision_unless_one_is_named(
     named: str, on_card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = fit(tmp_path, epochs=1)
-    accelerator = trainer.make_accelerator("float32")
+    accelerator = prediction.make_accelerator("float32")
     makes = mock.Mock(return_value=accelerator)
-    monkeypatch.setattr(trainer, "make_accelerator", makes)
+    monkeypatch.setattr(prediction, "make_accelerator", makes)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     predict(net, tmp_path, precision=named)
     makes.assert_called_once_with(on_card)
@@ -268,7 +295,10 @@ class Shifted(Head):
 
 @pytest.mark.parametrize(
     ("head", "n_gaps", "changes"),
-    [(Head, (20, 0), {}), (Shifted, (28, 28), {"learns": "multilabel", "r_drop": 5.0, "pooler_dropout": 0.1})],
+    [
+        (Head, (20, 0), {}),
+        (Shifted, (28, 28), {"learns": "multilabel", "r_drop": 5.0, "pooler_dropout": 0.1}),
+    ],
 )
 def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_labels_each_has(
     head: type[Head], n_gaps: tuple[int, int], changes: dict[str, Any], tmp_path: Path
@@ -280,13 +310,17 @@ def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_l
     for n in (1, 4):
         set_seed(0)
         net = Network(Backbone(), head(24, 2, [0.0]))
-        found.append(fit(tmp_path / str(n), net, of=of, epochs=3, batch_size=32 // n, accumulate=n, **changes))
+        found.append(
+            fit(tmp_path / str(n), net, of=of, epochs=3, batch_size=32 // n, accumulate=n, **changes)
+        )
     for (name, one), four in zip(found[0].state_dict().items(), found[1].state_dict().values(), strict=True):
         assert torch.allclose(one, four, atol=1e-5), name
 
 
 @pytest.mark.parametrize("backbone_dropout", [0.0, 0.1])
-def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dropout: float, tmp_path: Path) -> None:
+def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
+    backbone_dropout: float, tmp_path: Path
+) -> None:
     class Two(nn.Module):
         """A head that adds 1 to the second pass."""
 
@@ -297,10 +331,14 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dr
     net = Network(nn.Identity(), Two())
     net.features = lambda batch: batch["x"]  # type: ignore[method-assign, assignment]
     training = make(tmp_path, net, r_drop=3.0, pooler_dropout=0.1, backbone_dropout=backbone_dropout)
-    inputs = Batches([1.0, 2.0], np.ones(2, dtype=np.int64), lambda items: {"x": torch.tensor(items)[:, None]})
+    inputs = Batches(
+        [1.0, 2.0], np.ones(2, dtype=np.int64), lambda items: {"x": torch.tensor(items)[:, None]}
+    )
     labels, device = LabelBatch(torch.zeros(2, 1), torch.ones(2, 1)), torch.device("cpu")
     ((batch,),) = inputs.steps(labels, training.settings, 0, 0, device)
-    assert len(batch.inputs["x"]) == (4 if backbone_dropout else 2)  # where the backbone drops it runs twice per row
+    assert len(batch.inputs["x"]) == (
+        4 if backbone_dropout else 2
+    )  # where the backbone drops it runs twice per row
     # Squares 1, 4 and 4, 9: means 2.5 and 6.5; the passes differ by 1 everywhere.
     assert training.loss_of(batch.inputs, batch.labels).item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
 
@@ -326,10 +364,14 @@ def test_the_mean_of_the_labels_is_told_from_what_is_better(tmp_path: Path) -> N
     nn.init.zeros_(flat.network.head.linear.bias)
     assert not flat.has_learned(sample(), flat.prepare(sample()))
     assert make(tmp_path).fit(sample(Y))
-    assert make(tmp_path, epochs=1, learning_rate=1e-9, learns="multilabel").fit(sample((X[:, :2] > 0).astype(float)))
+    assert make(tmp_path, epochs=1, learning_rate=1e-9, learns="multilabel").fit(
+        sample((X[:, :2] > 0).astype(float))
+    )
 
 
-@pytest.mark.parametrize(("learned", "said"), [([False, True], "another."), ([False, False], "no better either.")])
+@pytest.mark.parametrize(
+    ("learned", "said"), [([False, True], "another."), ([False, False], "no better either.")]
+)
 def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_and_named(
     tmp_path: Path, learned: list[bool], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,7 +397,9 @@ def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(
     halved = trainer.smaller(settings(), full)
     assert (halved.batch_size, halved.accumulate) == (4, 2)
     odd = trainer.smaller(settings(batch_size=50), full)
-    assert odd.batch_size * odd.accumulate == 50  # never another number of rows, which is another number of steps
+    assert (
+        odd.batch_size * odd.accumulate == 50
+    )  # never another number of rows, which is another number of steps
     with pytest.raises(DataError, match="too small for a single row"):
         trainer.smaller(settings(batch_size=1), full)
     with pytest.raises(RuntimeError, match="shapes"):
@@ -408,14 +452,16 @@ def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(
 ) -> None:
     steps = fit_until(tmp_path / "whole", None, **changes)
     losses = without_seconds(tmp_path / "whole")
-    assert [(row.phase, row.step) for row in losses] == [("pretrain" if n <= 10 else "train", n) for n in range(1, 21)]
+    assert [(row.phase, row.step) for row in losses] == [
+        ("pretrain" if n <= 10 else "train", n) for n in range(1, 21)
+    ]
     for stop_at in (3, 6, 11, 13, 20):
         killed = tmp_path / str(stop_at)
         with pytest.raises(KeyboardInterrupt):
             fit_until(killed, stop_at, **changes)
-        assert not (killed / trainer.WEIGHTS).exists()
+        assert not (killed / prediction.WEIGHTS).exists()
         assert fit_until(killed, None, seed=9, **changes) == steps[stop_at - 1 :]
-        for name in (trainer.WEIGHTS, trainer.TRAINING):
+        for name in (prediction.WEIGHTS, trainer.TRAINING):
             assert sha256_of(killed / name) == sha256_of(tmp_path / "whole" / name), (stop_at, name)
         assert without_seconds(killed) == losses
 
@@ -479,7 +525,9 @@ def test_losses_are_written_every_10_seconds_and_as_the_mean_of_each_epoch(
     assert [row.loss for row in rows] == pytest.approx(means)
     assert history(tmp_path, "train_loss") == [rows[1].loss, rows[3].loss]
     assert history(tmp_path, "learning_rate") == [rows[1].learning_rate, rows[3].learning_rate]
-    assert now == [None] * 3 + [rows[0]] * 2 + [rows[1]] * 3 + [rows[2]] * 2  # as another process reads it meanwhile
+    assert (
+        now == [None] * 3 + [rows[0]] * 2 + [rows[1]] * 3 + [rows[2]] * 2
+    )  # as another process reads it meanwhile
 
 
 def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(

@@ -1,4 +1,5 @@
-"""Trees of both libraries: what they see, where the number of trees comes from, weights, objectives, and the search.
+"""Trees of both libraries: what they see, where the number of trees comes from, weights, objectives, and the
+search.
 
 What stages of one model per target share is held to estimators of scikit-learn, too.
 """
@@ -50,7 +51,10 @@ def models_of(folder: Path) -> Any:
 def test_categories_and_words_are_seen_and_new_ones_are_no_error(kind: str, tmp_path: Path) -> None:
     site = ["a", "b", "c"] * 40
     notes = ["red apple", "green apple", "blue pear", "red pear"] * 30
-    y = [{"a": 0.0, "b": 5.0, "c": 10.0}[s] + 20.0 * ("red" in note) for s, note in zip(site, notes, strict=True)]
+    y = [
+        {"a": 0.0, "b": 5.0, "c": 10.0}[s] + 20.0 * ("red" in note)
+        for s, note in zip(site, notes, strict=True)
+    ]
     stage = fit(kind, tmp_path, rows(y, site=site, note=notes), text=["note"], categorical=["site"])
     test = rows(site=["a", "b", "c", "unseen"], note=["blue pear", "red pear", "green apple", "violet plum"])
     y_pred = stage.predict(test, tmp_path)[:, 0]
@@ -79,7 +83,10 @@ def test_of_two_answers_to_one_question_the_heavier_row_is_believed(kind: str, t
     assert answers == pytest.approx({"even": 5, "uneven": 9}, abs=1)
 
 
-QUANTILE = {"lightgbm": {"objective": "quantile", "alpha": 0.9}, "catboost": {"loss_function": "Quantile:alpha=0.9"}}
+QUANTILE = {
+    "lightgbm": {"objective": "quantile", "alpha": 0.9},
+    "catboost": {"loss_function": "Quantile:alpha=0.9"},
+}
 COUNTS = {"lightgbm": {"objective": "poisson"}, "catboost": {"loss_function": "Poisson"}}
 
 
@@ -90,7 +97,9 @@ COUNTS = {"lightgbm": {"objective": "poisson"}, "catboost": {"loss_function": "P
 def test_the_objective_fits_the_metric_unless_it_is_named(
     kind: str, tmp_path: Path, own: dict[str, Any], absolute: bool, expected: float
 ) -> None:
-    """Labels of an exponential distribution: mean 1, median log 2, nine tenths below log 10; counts stay positive."""
+    """Labels of an exponential distribution: mean 1, median log 2, nine tenths below log 10; counts stay
+    positive.
+    """
     y, x = np.random.default_rng(0).exponential(size=2000), np.tile([0.0, 1.0], 1000)
     task = Task(["y"], minimizes_absolute_error=absolute)
     stage = fit(kind, tmp_path, rows(y, x=x), {"parameters": own.get(kind, {})}, numeric=["x"], task=task)
@@ -107,7 +116,11 @@ def test_a_new_kind_of_trees_has_to_name_the_parameters_of_its_library() -> None
 
 def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, tmp_path: Path) -> None:
     config = type(SETTINGS[kind])
-    for name, words in (("learning_rate", "by the stage"), ("seed", "by the stage"), ("max_dept", "max_depth")):
+    for name, words in (
+        ("learning_rate", "by the stage"),
+        ("seed", "by the stage"),
+        ("max_dept", "max_depth"),
+    ):
         with pytest.raises(ValueError, match=words):
             config.model_validate({"kind": kind, "parameters": {name: 1}})
     assert config.model_validate({"kind": kind, "parameters": QUANTILE[kind]}).parameters == QUANTILE[kind]
@@ -126,8 +139,12 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({name: parameters[name] for name in names if name in parameters})
         return {name: value for name, value in parameters.items() if name not in names}
 
-    monkeypatch.setattr(lightgbm, "train", lambda parameters, *others, **stop: train(on_cores(parameters), *others))
-    monkeypatch.setattr("models.stages.catboost.CatBoostRegressor", lambda **p: CatBoostRegressor(**on_cores(p)))
+    monkeypatch.setattr(
+        lightgbm, "train", lambda parameters, *others, **stop: train(on_cores(parameters), *others)
+    )
+    monkeypatch.setattr(
+        "models.stages.catboost.CatBoostRegressor", lambda **p: CatBoostRegressor(**on_cores(p))
+    )
     return calls
 
 
@@ -159,7 +176,9 @@ def test_a_small_spread_far_from_zero_is_learned(kind: str, tmp_path: Path) -> N
 
 
 def test_the_search_finds_what_suits_the_data(kind: str, tmp_path: Path) -> None:
-    """One of 40 columns has the law, so seeing few columns at once is bad, and the settings of the YAML are that."""
+    """One of 40 columns has the law, so seeing few columns at once is bad, and the settings of the YAML are
+    that.
+    """
     x = pd.DataFrame(np.random.default_rng(0).normal(size=(150, 40)), columns=[f"x{i}" for i in range(40)])
     few = {"lightgbm": "feature_fraction", "catboost": "rsm"}[kind]
     settings = {"search_trials": 6, few: 0.05, "max_trees": 20}
@@ -181,13 +200,23 @@ def test_two_labels_or_equal_ones_are_enough_and_one_label_or_no_shared_word_is_
         fit(kind, tmp_path, rows([0.0] * 3, note=["one", "two", "three"]), text=["note"])
 
 
-BINARY, MULTILABEL = (Task(["y"], None, "binary", ["no", "yes"]), Task(["y", "z"], None, "multilabel", ["0", "1"]))
+BINARY, MULTILABEL = (
+    Task(["y"], None, "binary", ["no", "yes"]),
+    Task(["y", "z"], None, "multilabel", ["0", "1"]),
+)
 MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c", "d"])
 
 
-def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(kind: str, tmp_path: Path) -> None:
-    """At x = 0 the classes b, c and d are drawn with 1/2, 3/8 and 1/8, at x = 1 with 0, 1/4 and 3/4; a never is."""
-    x, y = np.repeat([0.0, 1.0], 800), np.r_[np.tile([1, 1, 1, 1, 2, 2, 2, 3], 100), np.tile([2, 3, 3, 3], 200)]
+def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(
+    kind: str, tmp_path: Path
+) -> None:
+    """At x = 0 the classes b, c and d are drawn with 1/2, 3/8 and 1/8, at x = 1 with 0, 1/4 and 3/4; a never
+    is.
+    """
+    x, y = (
+        np.repeat([0.0, 1.0], 800),
+        np.r_[np.tile([1, 1, 1, 1, 2, 2, 2, 3], 100), np.tile([2, 3, 3, 3], 200)],
+    )
     stage = fit(kind, tmp_path, rows(y, x=x), numeric=["x"], task=MULTICLASS)
     y_pred = stage.predict(rows(x=[0.0, 1.0]), tmp_path)
     assert y_pred == pytest.approx(np.array([[0, 0.5, 0.375, 0.125], [0, 0, 0.25, 0.75]]), abs=0.04)
@@ -199,18 +228,24 @@ def test_a_label_is_learned_from_its_rows_balanced_where_asked_and_one_class_is_
 ) -> None:
     """One of ten is 1, whatever x: a tenth, or the half where both classes weigh the same."""
     x = np.tile([0.0, 1.0], 500)
-    y = np.c_[np.where(x == 0, np.arange(1000) % 20 == 0, np.arange(1000) % 20 == 1), np.where(x == 0, 1.0, np.nan)]
+    y = np.c_[
+        np.where(x == 0, np.arange(1000) % 20 == 0, np.arange(1000) % 20 == 1), np.where(x == 0, 1.0, np.nan)
+    ]
     for class_weights, share in (("none", 0.1), ("balanced", 0.5)):
         settings, told = {"class_weights": class_weights}, {"numeric": ["x"], "task": MULTILABEL}
         stage = fit(kind, tmp_path / class_weights, rows(y, x=x), settings, **told)
         expected = np.array([[share, 1.0], [share, 1.0]])
-        assert stage.predict(rows(x=[0.0, 1.0]), tmp_path / class_weights) == pytest.approx(expected, abs=0.03)
+        assert stage.predict(rows(x=[0.0, 1.0]), tmp_path / class_weights) == pytest.approx(
+            expected, abs=0.03
+        )
 
 
 def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_refit_takes_both_over(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six of 300 rows are 1; the other label has one class in one of two folds, which then has nothing to hand on."""
+    """Six of 300 rows are 1; the other label has one class in one of two folds, which then has nothing to
+    hand on.
+    """
     own: Any = type(build_stage(SETTINGS[kind], context(tmp_path)))
     x, told = np.arange(300.0), {"numeric": ["x"], "task": MULTILABEL}
     rare = (x % 50 == 0).astype(float)

@@ -38,7 +38,9 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 def both(architecture: str, folder: Path, **size: int) -> tuple[UnimolBackbone, PackageModel]:
-    """Ours and the package's, in another size where so asked; their kernel's parameters are not ones and zeros."""
+    """Ours and the package's, in another size where so asked; their kernel's parameters are not ones and
+    zeros.
+    """
     torch.manual_seed(0)
     args = (unimol.oled_architecture if architecture == "oled" else unimol.molecule_architecture)()
     args.update(size)
@@ -63,7 +65,9 @@ def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_ot
 
 
 @pytest.mark.parametrize("architecture", ["molecule", "oled"])
-def test_the_backbone_has_the_parameters_of_the_model_of_the_package(architecture: str, tmp_path: Path) -> None:
+def test_the_backbone_has_the_parameters_of_the_model_of_the_package(
+    architecture: str, tmp_path: Path
+) -> None:
     ours, theirs = both(architecture, tmp_path)
     names = {name for name in theirs.state_dict() if not name.startswith("classification_head.")}
     assert names == set(ours.state_dict())
@@ -74,10 +78,15 @@ def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_param
     state = {name: torch.full_like(tensor, 0.5) for name, tensor in ours.state_dict().items()}
 
     def started(state: dict[str, torch.Tensor], name: str = "model.pt") -> Any:
-        torch.save({"model": state}, tmp_path / name) if name[-2:] == "pt" else save_file(state, tmp_path / name)
+        torch.save({"model": state}, tmp_path / name) if name[-2:] == "pt" else save_file(
+            state, tmp_path / name
+        )
         return Unimol(stage(weights=str(tmp_path / name)), told).start(made.rows(s=["CCO"]), tmp_path)
 
-    for backbone in (started({**state, "lm_head.weight": torch.zeros(2)}), started(state, "mine.safetensors")):
+    for backbone in (
+        started({**state, "lm_head.weight": torch.zeros(2)}),
+        started(state, "mine.safetensors"),
+    ):
         assert all((parameter == 0.5).all() for parameter in backbone.parameters())
     with pytest.raises(ConfigError, match='Unexpected key.*"encoder.layers.9.fc1.weight"'):
         started({**state, "encoder.layers.9.fc1.weight": torch.zeros(2)})
@@ -96,7 +105,14 @@ def test_a_damaged_file_of_weights_is_named(name: str, tmp_path: Path) -> None:
 def test_the_small_weights_lie_in_the_project_and_are_worth_more_than_random_ones(tmp_path: Path) -> None:
     table = pd.read_csv(PROJECT / "competition/data/qm9_orbitals/train.csv").head(120)
     rows = made.rows(table["lumo_eV"], s=table["SMILES"])
-    same = {"remove_hydrogens": True, "layers": 6, "width": 128, "heads": 8, "epochs": 2, "learning_rate": 5e-4}
+    same = {
+        "remove_hydrogens": True,
+        "layers": 6,
+        "width": 128,
+        "heads": 8,
+        "epochs": 2,
+        "learning_rate": 5e-4,
+    }
     train, held_out, error = rows.take(np.arange(80)), rows.take(np.arange(80, 120)), {}
     for weights in (None, "unimol_small"):
         told, folder = made.context(tmp_path / "cache", smiles=["s"]), tmp_path / str(weights)
@@ -107,7 +123,9 @@ def test_the_small_weights_lie_in_the_project_and_are_worth_more_than_random_one
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
     ours = UnimolBackbone(stage(), FILE_ORDER)
-    assert sum(rate > 0 for rate in rates(ours).values()) == 1 + 3 * 2  # embedding; three in each of two layers
+    assert (
+        sum(rate > 0 for rate in rates(ours).values()) == 1 + 3 * 2
+    )  # embedding; three in each of two layers
     with pytest.raises(ConfigError, match=r"encoder\.layers\.0\.self_attn\.dropout = 0\.1"):
         audit(ours, batch())
     set_rates(ours, 0.0)
@@ -115,10 +133,19 @@ def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "chunk"), [("molecule", 7), ("oled", 7), ("molecule", 1024)])
-def test_outputs_are_those_of_the_package(architecture: str, chunk: int, monkeypatch: Any, tmp_path: Path) -> None:
-    """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, with both kernels."""
+def test_outputs_are_those_of_the_package(
+    architecture: str, chunk: int, monkeypatch: Any, tmp_path: Path
+) -> None:
+    """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, with both
+    kernels.
+    """
     monkeypatch.setattr(unimol_pairs, "CPU_CHUNK", chunk)
-    small = {"encoder_layers": 3, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "encoder_attention_heads": 4}
+    small = {
+        "encoder_layers": 3,
+        "encoder_embed_dim": 32,
+        "encoder_ffn_embed_dim": 64,
+        "encoder_attention_heads": 4,
+    }
     compare(*both(architecture, tmp_path, **small), batch())
 
 

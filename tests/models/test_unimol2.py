@@ -1,4 +1,6 @@
-"""The Uni-Mol2 stage against unimol_tools itself, and what both stages on conformers must do beside the contract."""
+"""The Uni-Mol2 stage against unimol_tools itself, and what both stages on conformers must do beside the
+contract.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,9 @@ def with_random_weights() -> Unimol2Backbone:
     return backbone
 
 
-@pytest.mark.parametrize("smiles", ["C", "CC(=O)[O-].[Na+]", "c1ccc2[nH]ccc2c1", "C[C@H](N)C(=O)O", "F/C=C/C#N"])
+@pytest.mark.parametrize(
+    "smiles", ["C", "CC(=O)[O-].[Na+]", "c1ccc2[nH]ccc2c1", "C[C@H](N)C(=O)O", "F/C=C/C#N"]
+)
 def test_features_are_those_of_the_package(smiles: str) -> None:
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     rdDistGeom.EmbedMolecule(molecule, randomSeed=42)
@@ -79,7 +83,9 @@ def test_published_sizes_have_the_parameters_of_the_package(size: str) -> None:
         ours = Unimol2Backbone(stage(architecture=size)).state_dict()
         theirs = unimolv2.UniMolV2Model(1, size.replace("b", "B"), pretrained_model_path="none").state_dict()
     theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith(Unimol2.foreign_keys)}
-    assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in theirs.items()}
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: t.shape for name, t in theirs.items()
+    }
 
 
 def test_the_audit_reaches_every_rate() -> None:
@@ -93,11 +99,23 @@ def test_the_audit_reaches_every_rate() -> None:
     audit(backbone, batch)
 
 
-SHORT = {"layers": 2, "width": 16, "heads": 2, "epochs": 2, "conformers": 2, "batch_size": 3, "learning_rate": 3e-3}
+SHORT = {
+    "layers": 2,
+    "width": 16,
+    "heads": 2,
+    "epochs": 2,
+    "conformers": 2,
+    "batch_size": 3,
+    "learning_rate": 3e-3,
+}
 
 
-@pytest.mark.parametrize("config", [UnimolConfig(kind="unimol", **SHORT), stage(**SHORT)], ids=["unimol", "unimol2"])
-def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(config: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config", [UnimolConfig(kind="unimol", **SHORT), stage(**SHORT)], ids=["unimol", "unimol2"]
+)
+def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(
+    config: Any, tmp_path: Path
+) -> None:
     """And it is the mean over the conformers, which training takes in turn."""
     known = ["CCO", "CCCO", "CC(=O)O", "CCN", "C1CC1"]
     train = made.rows(np.arange(5.0), a=known, b=known[::-1])

@@ -33,7 +33,9 @@ def in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder.parent / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "site")
     digests = {name: sha256_of(folder / name) for name in FILES}
-    monkeypatch.setitem(WEIGHT_SETS, "packaged", WeightSet(digests, "MIT", package=("weights_package", "inside")))
+    monkeypatch.setitem(
+        WEIGHT_SETS, "packaged", WeightSet(digests, "MIT", package=("weights_package", "inside"))
+    )
     return folder
 
 
@@ -53,7 +55,9 @@ def test_the_users_folder_comes_first_and_a_changed_copy_there_is_rejected_with_
     mine = written(tmp_path / "mine" / place / ".") / "vocab.txt"
     monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path / "mine"))
     assert find_weights("packaged")["vocab.txt"] == mine
-    assert digest_of_weights("packaged") == digest_of_weights(str(mine.parent)) == good  # wherever the files are
+    assert (
+        digest_of_weights("packaged") == digest_of_weights(str(mine.parent)) == good
+    )  # wherever the files are
     mine.write_bytes(b"changed")
     with pytest.raises(ConfigError) as error:
         find_weights("packaged")
@@ -74,13 +78,19 @@ def test_a_truncated_file_is_rejected_wherever_it_ends(name: str, tmp_path: Path
     digest_of_weights(str(path))
     for size in (0, 5, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(ConfigError, match=rf"{path} is cut short or damaged .* delete it and fetch it again"):
+        with pytest.raises(
+            ConfigError, match=rf"{path} is cut short or damaged .* delete it and fetch it again"
+        ):
             digest_of_weights(str(path))
 
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, weight_set in WEIGHT_SETS.items() if weight_set.package and weight_set.package[0] == "models"],
+    [
+        name
+        for name, weight_set in WEIGHT_SETS.items()
+        if weight_set.package and weight_set.package[0] == "models"
+    ],
 )
 def test_weights_of_this_project_have_their_digest_a_model_card_and_losses(name: str) -> None:
     (path,) = find_weights(name).values()  # checks the digest
@@ -93,11 +103,15 @@ def test_weights_of_this_project_have_their_digest_a_model_card_and_losses(name:
 
 def test_the_message_on_a_deleted_file_of_a_package_contains_its_name(in_package: Path) -> None:
     (in_package / "vocab.txt").unlink()
-    with pytest.raises(ConfigError, match=r"weights_package is installed, .* missing: \S+vocab.txt\. Restore"):
+    with pytest.raises(
+        ConfigError, match=r"weights_package is installed, .* missing: \S+vocab.txt\. Restore"
+    ):
         find_weights("packaged")
 
 
-@pytest.mark.parametrize(("name", "message"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")]
+)
 def test_missing_weights_are_an_error(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=message):
@@ -121,7 +135,9 @@ def test_a_hub_that_never_answers_is_an_error_after_seconds(monkeypatch: pytest.
 
 
 def snapshot(folder: Path, revision: str, text: str = "{}") -> Path:
-    """Write the hub's cache of `someone/encoder` at a revision, which becomes its newest, and return its folder."""
+    """Write the hub's cache of `someone/encoder` at a revision, which becomes its newest, and return its
+    folder.
+    """
     repository = folder / "hub" / "models--someone--encoder"
     path = repository / "snapshots" / (revision * 40)
     for file, content in {path / "config.json": text, repository / "refs" / "main": revision * 40}.items():

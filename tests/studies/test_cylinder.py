@@ -37,7 +37,9 @@ def fitted(
     return stage.predict(rows.without_labels(), folder), json.loads((folder / "measures.json").read_text())
 
 
-def test_the_committed_tables_are_what_the_module_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_committed_tables_are_what_the_module_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     committed = {path.name: path.read_bytes() for path in (cylinders.FOLDER / "data").iterdir()}
     monkeypatch.setattr(cylinders, "FOLDER", tmp_path)
     cylinders.main()
@@ -59,7 +61,9 @@ def test_a_picture_shows_a_disc_of_the_radius_as_bright_as_the_height() -> None:
     assert np.allclose(pictures.max(axis=(1, 2)), [1.0, 0.2, 0.5])
     disc = pictures.sum(axis=(1, 2)) / pictures.max(axis=(1, 2)) / stages.SIZE**2
     assert np.allclose(disc, np.pi * radius**2, rtol=0.01)
-    assert np.array_equal(pictures, pictures[:, ::-1]) and np.array_equal(pictures, pictures.transpose(0, 2, 1))
+    assert np.array_equal(pictures, pictures[:, ::-1]) and np.array_equal(
+        pictures, pictures.transpose(0, 2, 1)
+    )
 
 
 @pytest.mark.parametrize("kind", ["Mlp", "Vgg"])
@@ -69,7 +73,9 @@ def test_at_rate_0_the_modes_are_the_same_and_a_seed_gives_the_same_job(tmp_path
     assert measures["score_mc"] == pytest.approx(measures["score_evaluation"], rel=1e-9)
     for name in ("units", "inputs", "formula"):
         assert measures[f"variance_ratio_{name}"] == pytest.approx(1, rel=1e-5)
-    first, again, other = (fitted(tmp_path / f"job{i}", kind, "each", 0.5, seed) for i, seed in enumerate((0, 0, 1)))
+    first, again, other = (
+        fitted(tmp_path / f"job{i}", kind, "each", 0.5, seed) for i, seed in enumerate((0, 0, 1))
+    )
     assert first[1]["score_training"] != first[1]["score_evaluation"]
     assert np.array_equal(first[0], again[0]) and first[1] == again[1]
     assert not np.array_equal(first[0], other[0])
@@ -112,6 +118,8 @@ def test_measures_of_volumes_are_as_computed_by_hand() -> None:
     measures = stages.measure(volume, volume + [[1.0], [1.0], [-1.0], [-9.0]])
     deviation = 9.110433579144299  # of 1, 5, 9, 25: mean 10, squares 81 + 25 + 1 + 225 = 332, sqrt(83)
     assert measures["score"] == pytest.approx(np.sqrt(84 / 4))
-    assert measures["accuracy"] == 0.5  # 2 is in bin 0 as 1 is, 8 in 3 as 9; 6 is in 2 and not 1, 16 in 6 and not 7
+    assert (
+        measures["accuracy"] == 0.5
+    )  # 2 is in bin 0 as 1 is, 8 in 3 as 9; 6 is in 2 and not 1, 16 in 6 and not 7
     assert measures["bias"] == pytest.approx(-2 / deviation)
     assert measures["bias_large"] == pytest.approx(-9 / deviation)

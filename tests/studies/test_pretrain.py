@@ -22,7 +22,9 @@ STAGE = UnimolConfig(
 )  # fmt: skip
 
 
-def test_the_gap_of_orbitals_shrinks_with_conjugation_and_a_symmetric_molecule_has_no_dipole(tmp_path: Path) -> None:
+def test_the_gap_of_orbitals_shrinks_with_conjugation_and_a_symmetric_molecule_has_no_dipole(
+    tmp_path: Path,
+) -> None:
     cache = conformer_cache(tmp_path, **STAGE.conformer_settings)
     found = np.concatenate(corpus.huckel(cache, ["C=C", "C=CC=C", "C=CC=CC=C", "CCO", "[Na+].[Cl-]"]))
     _, _, gap, below, above, dipole = found[:4].T
@@ -58,7 +60,10 @@ def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(
     losses = pd.read_csv("work/unimol_small.csv")["train_loss"]
     assert losses.iloc[-1] < losses.iloc[0]
     card = Path("work/unimol_small.md").read_text()
-    assert "10 molecules (of molecules.csv, sha256" in card and "none is among the 4 of the evaluation sets" in card
+    assert (
+        "10 molecules (of molecules.csv, sha256" in card
+        and "none is among the 4 of the evaluation sets" in card
+    )
     gone_on = settings.model_copy(update={"weights_from": "another"})
     monkeypatch.setattr(pretrain, "validate", lambda *_: gone_on)
     with pytest.raises(ConfigError, match=r"another\.safetensors"):

@@ -51,14 +51,20 @@ STUDY: dict[str, Any] = {
 TREES: dict[str, Any] = {
     "claim": "Bigger trees are better.",
     "data": {"smoke": {"base": "smoke"}, "orbitals": {"base": "qm9_orbitals"}},
-    "stages": {"trees": {"kind": "lightgbm", "max_trees": 20}, "graph": {"data": ["orbitals"], "kind": "gnn"}},
+    "stages": {
+        "trees": {"kind": "lightgbm", "max_trees": 20},
+        "graph": {"data": ["orbitals"], "kind": "gnn"},
+    },
     "axes": {
         "leaves": {"stages": ["trees"], "key": "num_leaves", "values": [4, 31]},
         "rate": {"key": "learning_rate", "values": [0.01, 0.1]},
     },
     "baseline": {"leaves": 4, "rate": 0.1},
     "seeds": [0, 1],
-    "quick": {"data": {"smoke": {"rows": 50}, "orbitals": None}, "stages": {"trees": {"max_trees": 3}, "graph": None}},
+    "quick": {
+        "data": {"smoke": {"rows": 50}, "orbitals": None},
+        "stages": {"trees": {"max_trees": 3}, "graph": None},
+    },
 }
 
 
@@ -82,21 +88,41 @@ def names(file: Path, data: str) -> list[str]:
     return [cell.name for cell in cells_of(load_study(file, "full"), data)]
 
 
-def test_a_cell_is_a_combination_of_the_axes_of_its_stage_and_the_baseline_comes_first(tmp_path: Path) -> None:
+def test_a_cell_is_a_combination_of_the_axes_of_its_stage_and_the_baseline_comes_first(
+    tmp_path: Path,
+) -> None:
     file = written(tmp_path, TREES)
-    of_trees = [f"trees__leaves={leaves},rate={rate}" for leaves, rate in ((4, 0.1), (4, 0.01), (31, 0.01), (31, 0.1))]
+    of_trees = [
+        f"trees__leaves={leaves},rate={rate}" for leaves, rate in ((4, 0.1), (4, 0.01), (31, 0.01), (31, 0.1))
+    ]
     assert names(file, "smoke") == of_trees
     assert names(file, "orbitals") == [*of_trees, "graph__rate=0.1", "graph__rate=0.01"]
     last = cells_of(load_study(file, "full"), "smoke")[-1]
-    assert last.block == {"kind": "lightgbm", "max_trees": 20, "num_leaves": 31, "learning_rate": 0.1, "seeds": [0, 1]}
+    assert last.block == {
+        "kind": "lightgbm",
+        "max_trees": 20,
+        "num_leaves": 31,
+        "learning_rate": 0.1,
+        "seeds": [0, 1],
+    }
     file = written(tmp_path, TREES, cells=[{"rate": 0.01}, {"leaves": 31}])
-    assert names(file, "smoke") == [of_trees[0], of_trees[1], of_trees[3]]  # the baseline's value where none is named
+    assert names(file, "smoke") == [
+        of_trees[0],
+        of_trees[1],
+        of_trees[3],
+    ]  # the baseline's value where none is named
     study = load_study(written(tmp_path, TREES), "quick")
     assert (list(study.data), study.data["smoke"].rows) == (["smoke"], 50)
     assert study.stages == {"trees": {"kind": "lightgbm", "max_trees": 3}}
-    axes = {"head": {"values": {"plain": {}, "masks": {"head.kind": "multi_sample", "head.samples": 3, "width": 64}}}}
+    axes = {
+        "head": {
+            "values": {"plain": {}, "masks": {"head.kind": "multi_sample", "head.samples": 3, "width": 64}}
+        }
+    }
     stages = {"graph": {"kind": "gnn"}}
-    study = load_study(written(tmp_path, TREES, axes=axes, stages=stages, baseline={"head": "plain"}, quick={}), "full")
+    study = load_study(
+        written(tmp_path, TREES, axes=axes, stages=stages, baseline={"head": "plain"}, quick={}), "full"
+    )
     assert cells_of(study, "smoke")[1].block == {
         "kind": "gnn", "head": {"kind": "multi_sample", "samples": 3}, "width": 64, "seeds": [0, 1],
     }  # fmt: skip
@@ -133,7 +159,9 @@ def test_every_version_of_every_study_has_cells_and_a_page(file: Path) -> None:
 def test_the_interval_of_five_differences_by_hand() -> None:
     # mean 3, variance 2.5, (1/5 + 1/4) * 2.5 = 1.125, root 1.060660; t(4) at 97.5 % is 2.776445
     mean, low, high = corrected_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 1 / 4)
-    assert (mean, high - 3, 3 - low) == pytest.approx((3.0, 2.776445 * 1.060660, 2.776445 * 1.060660), rel=1e-6)
+    assert (mean, high - 3, 3 - low) == pytest.approx(
+        (3.0, 2.776445 * 1.060660, 2.776445 * 1.060660), rel=1e-6
+    )
     assert np.isnan(corrected_interval(np.array([0.5]), 1 / 4)[1:]).all()
 
 
@@ -156,7 +184,9 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
     differences = (by_place[1] - by_place[0]).to_numpy()  # R2: greater is better
     half = 2.570582 * np.sqrt((1 / 6 + 1 / 2) * differences.var(ddof=1))  # t(5); three folds
     line = next(line for line in said.splitlines() if line.startswith("| 1 "))
-    interval = [f"{end:.4g}" for end in (differences.mean(), differences.mean() - half, differences.mean() + half)]
+    interval = [
+        f"{end:.4g}" for end in (differences.mean(), differences.mean() - half, differences.mean() + half)
+    ]
     assert interval == [cell.strip() for cell in line.split("|")][5:8]
     assert (work / "study_moved" / "table.md").read_text() in f"{said}\n"
 
@@ -200,7 +230,9 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
 ) -> None:
     x = np.random.default_rng(0).uniform(0, 6, 60).round(3)
     lines = [f"r{i},{number},{number}" for i, number in enumerate(x)]
-    small = write_small(tmp_path, ["id,x,y", *lines], ["id,x", "t,1"], ["id,y", "t,0"], smiles=None, numeric=["x"])
+    small = write_small(
+        tmp_path, ["id,x,y", *lines], ["id,x", "t,1"], ["id,y", "t,0"], smiles=None, numeric=["x"]
+    )
     (tmp_path / "nearest.py").write_text(NEAREST)
     data = {"numbers": {"base": small.name, "rows": 45}}
     data["classes"] = {**data["numbers"], "cuts": [2, 4]}
@@ -221,7 +253,9 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     assert (of_classes.score, of_classes.accuracy) == (1, 1)  # macro F1
     assert of_classes.log_loss == pytest.approx(-np.log(0.8))
     assert found.loc[("classes", 0.6)].log_loss == pytest.approx(-np.log(0.6))
-    assert (found.loc["classes"].tempered_log_loss < 1e-3).all()  # all are right, so a low temperature mends it
+    assert (
+        found.loc["classes"].tempered_log_loss < 1e-3
+    ).all()  # all are right, so a low temperature mends it
     assert 0.9 < of_classes.spearman < 1  # three values of the expected class, against the numbers themselves
 
 

@@ -1,4 +1,6 @@
-"""A competition whose jobs are made up: predictions are labels and noise, so every weight has a known meaning."""
+"""A competition whose jobs are made up: predictions are labels and noise, so every weight has a known
+meaning.
+"""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -38,7 +40,9 @@ LAST_SEEN = 7.0
 def columns_like(
     kind: str, n: int = 600, n_stages: int = 3, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns (n, n_stages), labels (n,), folds (n,): `independent` errors, or a truth that only `trees` can reach."""
+    """Columns (n, n_stages), labels (n,), folds (n,): `independent` errors, or a truth that only `trees` can
+    reach.
+    """
     rng = np.random.default_rng(seed)
     folds = np.arange(n) % 5
     truth = rng.normal(size=n)
@@ -66,7 +70,9 @@ def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:
-    """YAML, tables and answers of a made-up competition with two targets, one with missing labels, in `folder`."""
+    """YAML, tables and answers of a made-up competition with two targets, one with missing labels, in
+    `folder`.
+    """
     rng, n = np.random.default_rng(1), n_train + n_test
     ids = [f"0{i}" for i in rng.permutation(n)]
     table = pd.DataFrame({"id": ids, "x": rng.normal(size=n), "z": rng.normal(size=n)})
@@ -79,7 +85,9 @@ def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **secti
 def _with_answers(folder: Path, table: pd.DataFrame, n_train: int, roles: dict, sections: dict) -> Path:
     train, test, own = table[:n_train], table[n_train:], {"smiles": [], "text": [], "numeric": ["x", "z"]}
     roles, targets = {**own, "categorical": [], "answers": "answers.csv", **roles}, roles["targets"]
-    stages = {name: {"kind": "lightgbm", "num_leaves": i + 4} for i, name in enumerate(("good", "fair", "poor"))}
+    stages = {
+        name: {"kind": "lightgbm", "num_leaves": i + 4} for i, name in enumerate(("good", "fair", "poor"))
+    }
     submissions = {"trials": 4, "weight_trials": 4, "bootstrap": 100} | sections.pop("submissions", {})
     sections = {"stages": stages, "folds": {"n_folds": 3}, **sections}
     write_table(folder / "answers.csv", test[["id", *targets]].sample(frac=1, random_state=0))
@@ -115,7 +123,9 @@ def fake_classes(
         rank = (0.5 * (table["x"] + rng.normal(size=n))).rank(pct=True) - 1e-9
         table[target] = names[(n_classes * rank ** (1.5 + t / 4)).astype(int)]
         table[target] = table[target].where((rng.random(n) > 0.2) | (not several), "")
-    return _with_answers(folder, table, n_train, {**roles, "problem_type": problem_type, "metric": metric}, sections)
+    return _with_answers(
+        folder, table, n_train, {**roles, "problem_type": problem_type, "metric": metric}, sections
+    )
 
 
 def planned(path: Path) -> JobPlan:

@@ -24,11 +24,15 @@ def notes(n: int) -> list[str]:
 
 
 def write(folder: Path, n_train: int = 60, n_test: int = 20, n_targets: int = 1, **inputs: list) -> list[str]:
-    """Three CSV files in `folder`; `inputs` have n_train + n_test values. Returns the options that name the files."""
+    """Three CSV files in `folder`; `inputs` have n_train + n_test values. Returns the options that name the
+    files.
+    """
     rng = np.random.default_rng(0)
     n = n_train + n_test
     table = pd.DataFrame({"id": [f"m{i:03d}" for i in rng.permutation(n)], **inputs})
-    train = table[:n_train].assign(**{f"y{t}": rng.normal(size=n_train).round(3) * 10**t for t in range(n_targets)})
+    train = table[:n_train].assign(
+        **{f"y{t}": rng.normal(size=n_train).round(3) * 10**t for t in range(n_targets)}
+    )
     test = table[n_train:].sample(frac=1, random_state=0)
     sample = test[["id"]].assign(**{f"y{t}": 0.0 for t in range(n_targets)}).sample(frac=1, random_state=1)
     return write_tables(folder, train, test, sample)
@@ -37,7 +41,9 @@ def write(folder: Path, n_train: int = 60, n_test: int = 20, n_targets: int = 1,
 def write_labels(folder: Path, labels: dict[str, list], sample: dict[str, Any], **inputs: list) -> list[str]:
     """As `write`, with these labels and cells of the sample; `inputs` have 20 values more than `labels`."""
     n_train = len(next(iter(labels.values())))
-    table = pd.DataFrame({"id": range(n_train + 20), **(inputs or {"n": [k / 7 for k in range(n_train + 20)]})})
+    table = pd.DataFrame(
+        {"id": range(n_train + 20), **(inputs or {"n": [k / 7 for k in range(n_train + 20)]})}
+    )
     test = table[n_train:]
     return write_tables(folder, table[:n_train].assign(**labels), test, test[["id"]].assign(**sample))
 

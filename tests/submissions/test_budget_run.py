@@ -45,7 +45,14 @@ def test_the_submission_of_another_command_does_not_take_the_place_of_the_last_o
 
 
 def test_seconds_count_as_well_spent_in_caches_and_in_columns_with_weight() -> None:
-    spent = {"gnn": 40.0, "svr": 20.0, "lost": 10.0, "the conformers (abc)": 10.0, "submissions": 5.0, "all": 100.0}
+    spent = {
+        "gnn": 40.0,
+        "svr": 20.0,
+        "lost": 10.0,
+        "the conformers (abc)": 10.0,
+        "submissions": 5.0,
+        "all": 100.0,
+    }
     finished: Any = SimpleNamespace(
         worker_seconds=spent,
         weights={"y": {"gnn": 0.9, "svr": 0.01}},

@@ -25,7 +25,9 @@ def checked(path: Path) -> str:
 def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
     unread = {"answers": "not there.csv"}  # no step before the report may open it
     path = write_competition(tmp_path, *mixed_tables(), competition=unread)
-    path.write_text(path.read_text() + "\nsubmissions:\n  # default: mean\n")  # a section of comments is empty
+    path.write_text(
+        path.read_text() + "\nsubmissions:\n  # default: mean\n"
+    )  # a section of comments is empty
     assert load_config(str(path)).default_blend == "shrunk_ridge"
     said = checked(path)
     assert "60 training rows, 20 test rows" in said
@@ -41,8 +43,12 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
         ("exit(3)", "SystemExit"),
     ],
 )
-def test_a_metric_that_is_no_number_on_some_rows_of_a_run_is_refused(tmp_path: Path, where: str, says: str) -> None:
-    (tmp_path / "own.py").write_text(f"def score(y_true, y_pred):\n    return float('nan') if {where} else 1.0\n")
+def test_a_metric_that_is_no_number_on_some_rows_of_a_run_is_refused(
+    tmp_path: Path, where: str, says: str
+) -> None:
+    (tmp_path / "own.py").write_text(
+        f"def score(y_true, y_pred):\n    return float('nan') if {where} else 1.0\n"
+    )
     roles = {"metric": "own.py:score", "greater_is_better": True}
     with pytest.raises(ConfigError, match=says):
         checked(write_competition(tmp_path, *mixed_tables(), competition=roles))
@@ -51,7 +57,9 @@ def test_a_metric_that_is_no_number_on_some_rows_of_a_run_is_refused(tmp_path: P
 def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
     train, test = mixed_tables()
     train["mu"] = 1.0
-    with pytest.raises(ConfigError, match="the metric pearson is nan .* all rows .* There mu has one label alone"):
+    with pytest.raises(
+        ConfigError, match="the metric pearson is nan .* all rows .* There mu has one label alone"
+    ):
         checked(write_competition(tmp_path, train, test, competition={"metric": "pearson"}))
     first = np.arange(60) < 20
     train["mu"], train["round"] = np.where(first, 1.0, np.nan), np.where(first, -1, np.arange(60) < 40)
@@ -81,10 +89,12 @@ def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have
     reasons = {"group": "keep the groups of 60 rows together", "time": "hold out the latest", "kfold": None}
     for kind, reason in reasons.items():
         folds = {"kind": kind, "n_folds": 3}
-        said = checked(write_competition(tmp_path, train, test, stages=stages, competition=roles, folds=folds))
-        assert (f"stage s: {estimator} holds out some training rows by itself and cannot {reason}" in said) is (
-            warned and reason is not None
+        said = checked(
+            write_competition(tmp_path, train, test, stages=stages, competition=roles, folds=folds)
         )
+        assert (
+            f"stage s: {estimator} holds out some training rows by itself and cannot {reason}" in said
+        ) is (warned and reason is not None)
 
 
 COLOUR = {"template": "{note} [SEP] {colour}"}
@@ -124,7 +134,9 @@ def test_what_a_stage_can_never_do_is_found_before_any_work(
     tmp_path: Path, stage: dict[str, Any], competition: dict[str, Any], says: str
 ) -> None:
     train, test = mixed_tables()
-    path = write_competition(tmp_path, train.assign(pH=1.0), test, competition=competition, stages={"s": stage})
+    path = write_competition(
+        tmp_path, train.assign(pH=1.0), test, competition=competition, stages={"s": stage}
+    )
     with pytest.raises(ConfigError, match=says):
         checked(path)
 
@@ -135,11 +147,23 @@ GRADED = {"problem_type": "ordinal", "classes": ["low", "middle", "high"], "metr
 @pytest.mark.parametrize(
     ("stage", "competition", "says"),
     [
-        ({"loss": "mae"}, {}, r"s: loss: mae does not fit problem type multiclass; remove it .*\(cross_entropy\)"),
+        (
+            {"loss": "mae"},
+            {},
+            r"s: loss: mae does not fit problem type multiclass; remove it .*\(cross_entropy\)",
+        ),
         ({"loss": "cross_entropy"}, GRADED, r"s: loss: cross_entropy does not fit .*; remove it .*\(mse\)"),
-        ({"loss": "mse", "ordinal": "cumulative"}, GRADED, r"s: loss: mse does not fit .*; remove it .*\(bce\)"),
+        (
+            {"loss": "mse", "ordinal": "cumulative"},
+            GRADED,
+            r"s: loss: mse does not fit .*; remove it .*\(bce\)",
+        ),
         ({"label_smoothing": 0.1}, GRADED, "s: label_smoothing requires a built-in classification loss"),
-        ({}, {"auxiliary_targets": ["z"]}, "s: auxiliary_targets cannot be learned beside a target of several classes"),
+        (
+            {},
+            {"auxiliary_targets": ["z"]},
+            "s: auxiliary_targets cannot be learned beside a target of several classes",
+        ),
         ({"ordinal": "cumulative", "auxiliary_weight": 0, "label_smoothing": 0.1}, {**GRADED}, None),
         ({"loss": "mae"}, {"auxiliary_targets": ["z"], **GRADED}, None),
     ],
@@ -187,7 +211,11 @@ number = lambda y_pred, y: 1.5
     [
         ("candidates", "seen", None),
         ("candidates", "short", r"mine\.py:short must return weights \(2,\) or a dataclass"),
-        ("candidates", "flat", r"mine\.py:flat must .*expected predictions of shape \(100, 2\), got \(100,\)"),
+        (
+            "candidates",
+            "flat",
+            r"mine\.py:flat must .*expected predictions of shape \(100, 2\), got \(100,\)",
+        ),
         ("candidates", "nan", r"mine\.py:nan must .*expected finite predictions"),
         ("candidates", "no_json", r"mine\.py:no_json must return a dataclass of numbers, .*not JSON"),
         ("postprocess", "shift", None),
@@ -209,14 +237,19 @@ def test_candidates_and_steps_of_the_users_own_are_tried_before_any_work(
     [
         ("import numpy\n\nRATE = numpy.absent\n", r"mine\.py must .*AttributeError in line 3 of helpers\.py"),
         ("def rate(:\n", r"mine\.py must .*SyntaxError.*\(helpers\.py, line 1\)"),
-        ("def rate(y):\n    return y.absent\n", r"mine\.py:score must .*AttributeError in line 2 of helpers\.py"),
+        (
+            "def rate(y):\n    return y.absent\n",
+            r"mine\.py:score must .*AttributeError in line 2 of helpers\.py",
+        ),
     ],
 )
 def test_a_mistake_in_a_module_that_the_users_code_imports_is_named_with_its_line(
     tmp_path: Path, helper: str, says: str
 ) -> None:
     (tmp_path / "helpers.py").write_text(helper)
-    (tmp_path / "mine.py").write_text("import helpers\n\ndef score(y_true, y_pred):\n    return helpers.rate(y_true)\n")
+    (tmp_path / "mine.py").write_text(
+        "import helpers\n\ndef score(y_true, y_pred):\n    return helpers.rate(y_true)\n"
+    )
     roles = {"metric": "mine.py:score", "greater_is_better": True}
     with pytest.raises(ConfigError, match=says):
         checked(write_competition(tmp_path, *mixed_tables(), competition=roles))
@@ -229,7 +262,9 @@ def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
     monkeypatch.setattr("submissions.check.cpu_has_bf16", lambda: False)
     stages = {name: {"kind": "gnn", "precision": name} for name in ("fp16", "bf16")}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
-    with pytest.raises(ConfigError, match=r"(?s)fp16: precision fp16 needs a GPU.*bf16: precision bf16 needs a GPU"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)fp16: precision fp16 needs a GPU.*bf16: precision bf16 needs a GPU"
+    ):
         checked(path)
     check_all(load_config(str(path)), here=False)  # other machines train
     monkeypatch.setattr("submissions.check.cards_in_new_process", lambda: [Card("0", 80.0, True)])
@@ -241,16 +276,24 @@ def test_a_torch_that_cannot_be_imported_is_one_sentence_of_the_stage(
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PROJECT}")
-    path = write_competition(tmp_path, *mixed_tables(), stages={"graph": {"kind": "gnn", "precision": "bf16"}})
-    with pytest.raises(ConfigError, match=r"^stages\.graph: torch, .*: ImportError: libcudart is missing\. Set "):
+    path = write_competition(
+        tmp_path, *mixed_tables(), stages={"graph": {"kind": "gnn", "precision": "bf16"}}
+    )
+    with pytest.raises(
+        ConfigError, match=r"^stages\.graph: torch, .*: ImportError: libcudart is missing\. Set "
+    ):
         checked(path)
 
 
 def test_what_no_table_may_have_is_found_before_any_work(tmp_path: Path) -> None:
     train, test = mixed_tables()
     with pytest.raises(DataError, match=r"row 5 .*: '1e\+300'"):
-        checked(write_competition(tmp_path, train.assign(lumo=train["lumo"].where(train.index != 3, 1e300)), test))
-    path = write_competition(tmp_path, train, test.assign(SMILES="no molecule"), competition={"unparsable": "drop"})
+        checked(
+            write_competition(tmp_path, train.assign(lumo=train["lumo"].where(train.index != 3, 1e300)), test)
+        )
+    path = write_competition(
+        tmp_path, train, test.assign(SMILES="no molecule"), competition={"unparsable": "drop"}
+    )
     with pytest.raises(DataError, match="has no row whose molecules"):
         checked(path)
 

@@ -22,7 +22,9 @@ def written(
     header, *cells = sample or ["y", "0"]
     train = ["id,SMILES,y", *(f"r{i},{SMILES[i]},{labels[i % len(labels)]}" for i in range(24))]
     rows = [f"id,{header}", *(f"t{i},{cells[i % len(cells)]}" for i in (1, 2))]
-    path = write_small(folder, train, None, rows, **{"problem_type": "binary", "metric": "roc_auc", **competition})
+    path = write_small(
+        folder, train, None, rows, **{"problem_type": "binary", "metric": "roc_auc", **competition}
+    )
     if stage:
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "stages": {"s": stage}}))
     return path
@@ -71,7 +73,11 @@ def test_bad_classes_are_refused_in_one_sentence(
 def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path: Path) -> None:
     labels = ["no", " no ", "yes", *[""] * 3, *["no"] * 18]
     balanced, of_library = {"class_weights": "balanced"}, {"parameters": {"is_unbalance": True}}
-    for metric, weights, bends in (("log_loss", balanced, 1), ("brier", of_library, 1), ("roc_auc", balanced, 0)):
+    for metric, weights, bends in (
+        ("log_loss", balanced, 1),
+        ("brier", of_library, 1),
+        ("roc_auc", balanced, 0),
+    ):
         trees = {"kind": "lightgbm", **weights}
         lines = checked(written(tmp_path, labels, None, trees, metric=metric)).splitlines()
         assert lines[0] == "24 training rows, 2 test rows"
@@ -102,7 +108,9 @@ def test_labels_and_layouts_that_go_together_are_accepted(
     tmp_path: Path, labels: list[str], sample: list[str], competition: dict[str, Any]
 ) -> None:
     path = written(tmp_path, labels, sample, **competition)
-    path.write_text(path.read_text().replace("'no'", "no").replace("'yes'", "yes"))  # which YAML 1.1 takes for booleans
+    path.write_text(
+        path.read_text().replace("'no'", "no").replace("'yes'", "yes")
+    )  # which YAML 1.1 takes for booleans
     assert "\nproblem_type " in checked(path)
 
 
@@ -122,7 +130,9 @@ def classes(y_true, y_pred):
 
 @pytest.mark.parametrize("function", OWNED)
 @pytest.mark.parametrize("needs", OWNED)
-def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(tmp_path: Path, function: str, needs: str) -> None:
+def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(
+    tmp_path: Path, function: str, needs: str
+) -> None:
     (tmp_path / "own.py").write_text(OWN)
     own = {"metric": f"own.py:{function}", "greater_is_better": True, "needs": needs}
     columns = {"submission_columns": ABC} if needs == "probabilities" else {}

@@ -105,7 +105,11 @@ def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path)
 
 
 def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Path) -> None:
-    several_seeds = {"good": {**TREES, "seeds": [0, 1]}, "fair": {**TREES, "seeds": [0, 10, 2]}, "poor": TREES}
+    several_seeds = {
+        "good": {**TREES, "seeds": [0, 1]},
+        "fair": {**TREES, "seeds": [0, 10, 2]},
+        "poor": TREES,
+    }
     one = opened(tmp_path, stages=several_seeds).columns
     settings = {"seeds": "separate", "weights": "shared", "margin": 100, "stack": False}
     separate = built(fake_competition(tmp_path, stages=several_seeds, submissions=settings))
@@ -115,7 +119,9 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
     for stage in one.names:
         np.testing.assert_allclose(several.stage_oof(stage), one.stage_oof(stage), rtol=1e-12)
         np.testing.assert_allclose(several.stage_test(stage), one.stage_test(stage), rtol=1e-12)
-    oof = pd.concat([pd.read_parquet(job.oof_file) for job in separate.plan.jobs_of_stage("fair") if job.seed == 10])
+    oof = pd.concat(
+        [pd.read_parquet(job.oof_file) for job in separate.plan.jobs_of_stage("fair") if job.seed == 10]
+    )
     assert several.oof[:, 1, 1].tolist() == oof.set_index("id").loc[several.ids, "depth"].tolist()
     part = separate.part("blend")
     weights = [each["weights"] for each in part["candidates"].values()]
@@ -129,7 +135,9 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
 
 
 @pytest.mark.parametrize("step", ["stack", "blend"])
-def test_the_chosen_stack_or_blend_is_the_submission(done: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_the_chosen_stack_or_blend_is_the_submission(
+    done: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     select_candidate = selection.select_candidate
     chosen = {"stack": LIGHTGBM_STACK, "blend": "shrunk_ridge"}[step]
 
@@ -186,7 +194,9 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     assert max(choice["cross_fitted_score"], choice["procedure"]["cross_fitted_score"]) < chosen
     assert (run.folder / "submission.csv").read_bytes() != (run.folder / "blend.csv").read_bytes()
     labels = read_table(run.paths.train)["height"]
-    assert read_table(run.folder / "submission.csv", ["id"])["height"].between(labels.min(), labels.max()).all()
+    assert (
+        read_table(run.folder / "submission.csv", ["id"])["height"].between(labels.min(), labels.max()).all()
+    )
     found = load_model(latest_run(str(path))).predict(run.columns.test, run.columns.test_inputs)
     np.testing.assert_allclose(found, submitted(run), rtol=1e-6)
 
@@ -195,8 +205,13 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
 def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(
     tmp_path: Path, metric: str, known: str
 ) -> None:
-    """They are means of labels, or of classes their shares or the likeliest one; one of the two rows has depth none."""
-    settings, labels = {"stack": False, "postprocess": []}, ["height", "depth"] if metric == "rmse" else ["mood"]
+    """They are means of labels, or of classes their shares or the likeliest one; one of the two rows has
+    depth none.
+    """
+    settings, labels = (
+        {"stack": False, "postprocess": []},
+        ["height", "depth"] if metric == "rmse" else ["mood"],
+    )
     if metric == "rmse":
         path, cells = fake_competition(tmp_path, submissions=settings), [["10", ""], ["13", ""]]
     else:
@@ -221,11 +236,15 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
     first = run_of(done)
     part, columns, choice = first.part("blend"), first.columns, first.part("choice")
     worth, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
-    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], blend_data(first, columns.oof[:, ~columns.stage_mask("good")]))
+    y_pred = cross_fitted(
+        CANDIDATES["shrunk_ridge"], blend_data(first, columns.oof[:, ~columns.stage_mask("good")])
+    )
     assert worth["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](columns.y, y_pred))
     for each in worth.values():
         assert each["difference"] == pytest.approx(each["cross_fitted_score"] - default["cross_fitted_score"])
-    assert worth["good"]["difference"] > 3 * worth["good"]["standard_error"]  # the best stage is missed, clearly
+    assert (
+        worth["good"]["difference"] > 3 * worth["good"]["standard_error"]
+    )  # the best stage is missed, clearly
     assert worth["good"]["difference"] > worth["fair"]["difference"] > worth["poor"]["difference"]
 
     single, score = choice["against"]["best_single"], choice["procedure"]["cross_fitted_score"]
@@ -240,7 +259,9 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
     assert previous["name"] == first.name
     assert previous["difference"] == pytest.approx(choice["procedure"]["cross_fitted_score"] - score)
     before = latest_run("mixed")
-    (before.folder / "cross_fitted.csv").write_text("id\n")  # an earlier run that was changed is none to compare with
+    (before.folder / "cross_fitted.csv").write_text(
+        "id\n"
+    )  # an earlier run that was changed is none to compare with
     choice = built(fake_competition(done.parent, submissions={**settings, "margin": 8.0})).part("choice")
     assert choice["against"]["previous_run"] is None
 

@@ -48,7 +48,9 @@ def made(folder: Path, problem_type: str, metric: str, roles: dict[str, Any]) ->
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Report]]:
+def found(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Run, Report]]:
     folder = tmp_path_factory.mktemp("classes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
@@ -134,7 +136,9 @@ def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: t
     cuts = run.candidates[run.chosen]["decision"]["cuts"]["array"]
     in_training = run.columns.y == len(run.task.classes) - 1
     expected = [in_training.mean(), (submitted == name).mean(), cuts[-1]]
-    assert [float(last[each]) for each in ("share in training", "on test", "cut")] == pytest.approx(expected, abs=1e-3)
+    assert [float(last[each]) for each in ("share in training", "on test", "cut")] == pytest.approx(
+        expected, abs=1e-3
+    )
     words = section(report, "Scores by class")[2]
     (tuned,) = map(float, re.findall(r" and (\d\S+) by cuts", words))
     assert tuned == pytest.approx(run.candidates[run.chosen]["cross_fitted_score"], abs=1e-4)

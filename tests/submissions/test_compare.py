@@ -59,7 +59,11 @@ def test_rows_are_joined_on_id_and_those_of_one_run_alone_are_left_out() -> None
 def test_only_settings_that_differ_are_listed() -> None:
     other = {"stages": {"a": {"epochs": 3, "seeds": [0]}, "b": {"kind": "gnn"}}, "seed": 0}
     this = {"stages": {"a": {"epochs": 5, "seeds": [0]}, "c": {"kind": "gnn"}}, "seed": 0}
-    assert list(differences(this, other)) == ["stages.a.epochs: 3 -> 5", "stages.b: removed", "stages.c: added"]
+    assert list(differences(this, other)) == [
+        "stages.a.epochs: 3 -> 5",
+        "stages.b: removed",
+        "stages.c: added",
+    ]
 
 
 @pytest.fixture
@@ -100,7 +104,9 @@ def test_all_runs_stand_in_one_table_against_the_latest(said: Command, tmp_path:
     assert "reference" in rows[second.name]
     assert "- stages.good: added" in page and "Runs that were tried: 2." in page
     y = read_table(tmp_path / "train.csv", ["id"]).set_index("id")[["height", "depth"]]
-    tables = (read_table(f / "cross_fitted.csv", ["id"]).set_index("id").loc[y.index, [*y]] for f in folders())
+    tables = (
+        read_table(f / "cross_fitted.csv", ["id"]).set_index("id").loc[y.index, [*y]] for f in folders()
+    )
     scores = [METRICS["rmse"](y.to_numpy(), table.to_numpy()) for table in tables]
     gain = float(rows[first.name].split("|")[-3])
     assert gain == pytest.approx(scores[1] - scores[0], rel=1e-3) and gain > 0
@@ -110,7 +116,9 @@ def test_all_runs_stand_in_one_table_against_the_latest(said: Command, tmp_path:
     assert "- stages.good: removed" in swapped and f"{-gain:#.5g}" in swapped
 
 
-def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(said: Command, tmp_path: Path) -> None:
+def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(
+    said: Command, tmp_path: Path
+) -> None:
     first, second = folders()
     table = read_table(first / "cross_fitted.csv", ["id"])
     write_table(first / "cross_fitted.csv", table.iloc[10:])
@@ -142,7 +150,10 @@ def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(said:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(["f1", "no", "yes"], ["log_loss", "no", "yes"]), (["accuracy", "no", "yes"], ["accuracy", "yes", "no"])],
+    [
+        (["f1", "no", "yes"], ["log_loss", "no", "yes"]),
+        (["accuracy", "no", "yes"], ["accuracy", "yes", "no"]),
+    ],
 )
 def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compared(
     before: list[str], after: list[str], tmp_path: Path
@@ -150,7 +161,9 @@ def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compare
     settings = {"stack": False, "default": "mean"}
     runs = []
     for metric, *classes in (before, after):
-        path = fake_classes(tmp_path, "binary", metric, competition={"classes": classes}, submissions=settings)
+        path = fake_classes(
+            tmp_path, "binary", metric, competition={"classes": classes}, submissions=settings
+        )
         prepare_and_fake_jobs(path)
         runs.append(built(path))
     assert runs[1].part("choice")["against"]["previous_run"] is None

@@ -17,7 +17,12 @@ from submissions.selection import selection_rule
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
 
-OF_METRICS = {"binary": "f1", "multilabel": "f1_macro", "multiclass": "f1_macro", "ordinal": "quadratic_kappa"}
+OF_METRICS = {
+    "binary": "f1",
+    "multilabel": "f1_macro",
+    "multiclass": "f1_macro",
+    "ordinal": "quadratic_kappa",
+}
 
 
 @pytest.fixture(scope="module", params=list(OF_METRICS))
@@ -77,7 +82,9 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
         for t, target in enumerate(run.task.targets):
             of_target = choice["class_shares"][where][target]
             known = labels[~np.isnan(labels[:, t]), t]
-            assert of_target[run.task.classes[-1]] == pytest.approx((known == len(run.task.classes) - 1).mean())
+            assert of_target[run.task.classes[-1]] == pytest.approx(
+                (known == len(run.task.classes) - 1).mean()
+            )
             assert sum(of_target.values()) == pytest.approx(1)
     assert choice["stages"]["good"]["cv_score"] > choice["stages"]["poor"]["cv_score"]
     assert choice["against"]["best_single"]["name"] == "good"

@@ -69,7 +69,10 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_agai
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trees, lost = {**TREES, "seeds": [0, 1]}, {**TREES, "num_leaves": 4}
-    late, taught = {**TREES, "final_fit": "both"}, {**TREES, "max_trees": 3, "pseudo_labels": {"of": ["lost"]}}
+    late, taught = (
+        {**TREES, "final_fit": "both"},
+        {**TREES, "max_trees": 3, "pseudo_labels": {"of": ["lost"]}},
+    )
     stages = {"trees": trees, "lost": lost, "late": late, "taught": taught}
     failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, REFIT_FOLD)]
 
@@ -94,7 +97,11 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_agai
     assert {name: stage.seeds for name, stage in run.config.stages.items()} == {"trees": [0]}
     for file in ("report.md", "handover.md"):
         written = (paths.report / file).read_text()
-        assert -1 < written.find("| lost ") < written.find({"report.md": "## Tables", "handover.md": "## Steps"}[file])
+        assert (
+            -1
+            < written.find("| lost ")
+            < written.find({"report.md": "## Tables", "handover.md": "## Steps"}[file])
+        )
     with_failures = paths.submission.read_bytes()
     assert full(options(small(tmp_path, stages={"trees": TREES}))) == 0
     assert paths.submission.read_bytes() == with_failures
@@ -103,7 +110,9 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_agai
     assert sorted(latest_run(str(path)).config.stages) == sorted(stages)
 
 
-def test_without_a_finished_stage_there_is_nothing_to_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_finished_stage_there_is_nothing_to_submit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(full_step, "train", lambda *given: {})
     with pytest.raises(NothingToSubmit, match=r"(?s)no stage has finished.*\| trees "):
         full(options(small(tmp_path)))

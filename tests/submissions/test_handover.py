@@ -1,4 +1,6 @@
-"""The handover names everything that is needed to make the submission again, and is made from what was written down."""
+"""The handover names everything that is needed to make the submission again, and is made from what was
+written down.
+"""
 
 from pathlib import Path
 

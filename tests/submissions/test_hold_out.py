@@ -41,7 +41,9 @@ def test_rows_kept_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> No
     config = load_config(str(holdout_yaml(str(path), 0.2)))
     assert config.competition.holdout_of == "mixed"
     assert dict(config.stages) == dict(load_config(str(path)).stages)
-    path = write_competition(tmp_path, *mixed_tables(), stages={"theirs": {"kind": "file", "folder": "theirs"}})
+    path = write_competition(
+        tmp_path, *mixed_tables(), stages={"theirs": {"kind": "file", "folder": "theirs"}}
+    )
     with pytest.raises(ConfigError, match=r"--holdout trains every stage without the rows.*theirs"):
         hold_out(str(path), 0.2)  # whoever made these predictions may have seen the rows
 
@@ -70,15 +72,23 @@ def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_the_us
 
 
 @pytest.mark.parametrize("layout", ["name", "column per class", "list"])
-def test_classes_are_kept_out_in_like_shares_and_in_the_layout_of_the_sample(tmp_path: Path, layout: str) -> None:
+def test_classes_are_kept_out_in_like_shares_and_in_the_layout_of_the_sample(
+    tmp_path: Path, layout: str
+) -> None:
     """Of forty rows 30 are calm, 9 glad, and one is sad, which may go either way."""
     train, test = mixed_tables(40)
     train["lumo"] = np.random.default_rng(0).permutation(["calm"] * 30 + ["glad"] * 9 + ["sad"])
     roles = {"targets": ["lumo"], "problem_type": "multiclass"}
-    more = {"name": {"metric": "f1_macro"}, "list": {"metric": "map_at_2"}, "column per class": {"metric": "log_loss"}}
+    more = {
+        "name": {"metric": "f1_macro"},
+        "list": {"metric": "map_at_2"},
+        "column per class": {"metric": "log_loss"},
+    }
     columns = {"submission_columns": ["p1", "p2", "p3"]} if layout == "column per class" else {}
     path = write_competition(tmp_path, train, test, competition={**roles, **more[layout], **columns})
-    sample = pd.DataFrame({"id": test["id"]}).assign(**dict.fromkeys(columns.get("submission_columns", ["lumo"]), "0"))
+    sample = pd.DataFrame({"id": test["id"]}).assign(
+        **dict.fromkeys(columns.get("submission_columns", ["lumo"]), "0")
+    )
     sample.to_csv(tmp_path / "sample_submission.csv", index=False)
     tables = made(path, 0.2)
     counts = tables["answers"]["lumo"].value_counts()

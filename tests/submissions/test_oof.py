@@ -42,8 +42,16 @@ def small(folder: Path, oof: list[str] = OOF, predicted: list[str] = TEST, **com
         (OOF[:-2], TEST, r"oof\.csv lacks predictions for 2 rows of the competition \('a', 'b'\)"),
         ([*OOF, "a,2"], TEST, r"oof\.csv: the ids 'a' stand in several rows\. Remove"),
         ([*OOF[:-1], "a,"], TEST, r"oof\.csv lacks predictions for 1 rows of the competition \('a'\)"),
-        ([*OOF[:-1], "a,inf"], TEST, r"oof\.csv: column 'y' has cells that are no finite number: row 7 .*: 'inf'"),
-        (OOF, [*TEST[:-1], "t1,-inf"], r"test\.csv: column 'y' has cells that are no finite number: .* '-inf'"),
+        (
+            [*OOF[:-1], "a,inf"],
+            TEST,
+            r"oof\.csv: column 'y' has cells that are no finite number: row 7 .*: 'inf'",
+        ),
+        (
+            OOF,
+            [*TEST[:-1], "t1,-inf"],
+            r"test\.csv: column 'y' has cells that are no finite number: .* '-inf'",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_found_before_any_work(
@@ -68,7 +76,10 @@ def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
     train = ["id,SMILES,y", *(f"{name},{'C' * i},{i}" for i, name in enumerate("abcdef", 1)), "bad,c1cc,1"]
     for oof in (OOF, [*OOF, "bad,"]):
         said = check_all(load_config(str(small(tmp_path, oof, train=train, unparsable="drop"))))
-        assert "stage theirs: file; unknown folds: predictions made elsewhere, whose oof.csv does not name" in said
+        assert (
+            "stage theirs: file; unknown folds: predictions made elsewhere, whose oof.csv does not name"
+            in said
+        )
         assert "WARNING" not in said
 
 
@@ -77,7 +88,9 @@ def test_a_stage_that_learns_needs_an_input_column(tmp_path: Path) -> None:
     path = small(tmp_path, train=train, test=["id", "t1", "t2"], smiles=None)
     assert "6 training rows, 2 test rows" in check_all(load_config(str(path)))
     path.write_text(path.read_text() + "  trees: {kind: lightgbm}\n")
-    with pytest.raises(ConfigError, match=r"stages\.trees: .* must name at least one input column under smiles, text"):
+    with pytest.raises(
+        ConfigError, match=r"stages\.trees: .* must name at least one input column under smiles, text"
+    ):
         check_all(load_config(str(path)))
 
 
@@ -88,7 +101,9 @@ def ids_alone(folder: Path, **inputs: list) -> tuple[list[str], pd.DataFrame, pd
     """Tables with ids, which both have from 0, and two targets; the options that name them."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"id": [str(i) for i in range(N_TRAIN)], **inputs})
-    train_table = table.assign(p=rng.normal(size=N_TRAIN), q=rng.normal(size=N_TRAIN)).sample(frac=1, random_state=0)
+    train_table = table.assign(p=rng.normal(size=N_TRAIN), q=rng.normal(size=N_TRAIN)).sample(
+        frac=1, random_state=0
+    )
     test = table[:N_TEST]
     return write_tables(folder, train_table, test, test[["id"]].assign(p=0.0, q=0.0)), train_table, test
 
@@ -110,7 +125,9 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
     (given / "empty").mkdir()
     new.main([str(path), *options, "--oof", str(given)])
     text = path.read_text().replace("n_folds: 10", "n_folds: 3")
-    path.write_text(text + "submissions: {default: mean, margin: 100, bootstrap: 100, trials: 2, stack: false}\n")
+    path.write_text(
+        text + "submissions: {default: mean, margin: 100, bootstrap: 100, trials: 2, stack: false}\n"
+    )
     assert yaml.safe_load(path.read_text())["stages"] == {
         "a_b": {"kind": "file", "folder": "oof/a b"}, "c": {"kind": "file", "folder": "oof/c"},
     }  # fmt: skip

@@ -106,7 +106,14 @@ def test_every_section_is_there_and_linked_and_every_tag_is_closed(made: Made) -
     links = {str(attributes["href"])[1:] for tag, attributes in made.reader.elements if tag == "a"}
     assert links == ids
     titles = {each.title for each in made.found.sections}
-    assert {"Tables", "Candidates", "Without one stage", "Predictions", "Learning curves", "Worst rows"} <= titles
+    assert {
+        "Tables",
+        "Candidates",
+        "Without one stage",
+        "Predictions",
+        "Learning curves",
+        "Worst rows",
+    } <= titles
 
 
 def test_numbers_of_the_page_are_those_of_the_summary_and_of_the_run(made: Made) -> None:
@@ -120,7 +127,9 @@ def test_numbers_of_the_page_are_those_of_the_summary_and_of_the_run(made: Made)
     assert f"{procedure['cross_fitted_score'] - in_sample:#.5g}" in made.reader.text  # rmse: the optimism
 
 
-def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_the_network(made: Made) -> None:
+def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_the_network(
+    made: Made,
+) -> None:
     elements, text = made.reader.elements, made.reader.text
     assert not {"script", "b"} & {tag for tag, _ in elements}
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
@@ -135,7 +144,9 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
 
 def test_the_worst_rows_come_first(made: Made) -> None:
     columns = made.run.columns
-    cross_fitted = read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[columns.ids].to_numpy()
+    cross_fitted = (
+        read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[columns.ids].to_numpy()
+    )
     largest = np.nanmax(np.abs(cross_fitted - columns.y) / np.nanstd(columns.y, axis=0), axis=1)
     cards, order = section(made.found, "Worst rows")[1:], np.argsort(-largest)[:20]
     titles = [f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}" for rank, i in enumerate(order, start=1)]
@@ -160,12 +171,17 @@ def test_weights_stand_under_their_targets_and_correlations_under_their_columns(
 
 def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric(done: Path) -> None:
     runs = [run_of(done)]
-    runs.append(built(fake_competition(done.parent, competition={"metric": "r2"}, submissions={"stack": False})))
+    runs.append(
+        built(fake_competition(done.parent, competition={"metric": "r2"}, submissions={"stack": False}))
+    )
     for run, sign in zip(runs, (1, -1), strict=True):
         without = run.part("blend")["drop_one"]["good"]
         assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
         found = build_report(run)
         rows = section(found, "Without one stage")[0]
         assert float({row[0]: row[2] for row in rows.rows}["good"]) > 0
-        scores = run.part(CHOICE)["procedure"]["cross_fitted_score"], run.candidates[run.chosen]["in_sample_score"]
+        scores = (
+            run.part(CHOICE)["procedure"]["cross_fitted_score"],
+            run.candidates[run.chosen]["in_sample_score"],
+        )
         assert float(found.facts["optimism"][0]) == pytest.approx(sign * (scores[0] - scores[1]), rel=1e-3)

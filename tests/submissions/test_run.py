@@ -1,5 +1,6 @@
-"""From finished jobs to the submission: one run, the same bytes however its steps are run, and no file that does not
-fit."""
+"""From finished jobs to the submission: one run, the same bytes however its steps are run, and no file that
+does not fit.
+"""
 
 import pickle
 import shutil
@@ -24,14 +25,26 @@ from submissions.predict import predict
 from submissions.predictor import load_candidate, load_model
 from submissions.run import latest_run
 from submissions.submission_file import check_submission, write_submission
-from tests.submissions.fakes import TARGETS, built, fake_competition, opened, prepare_and_fake_jobs, run_of, train_all
+from tests.submissions.fakes import (
+    TARGETS,
+    built,
+    fake_competition,
+    opened,
+    prepare_and_fake_jobs,
+    run_of,
+    train_all,
+)
 
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
 TREES = {"kind": "lightgbm"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 def by_id(file: Path) -> pd.DataFrame:
@@ -57,7 +70,9 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
         jobs = run.plan.jobs_of_stage(stage)
         oof = pd.concat([by_id(job.oof_file) for job in jobs])
         np.testing.assert_array_equal(columns.oof[:, j], oof.loc[columns.ids, TARGETS])
-        mean = np.mean([by_id(job.test_file(run.plan.test_key)).loc[columns.test_ids] for job in jobs], axis=0)
+        mean = np.mean(
+            [by_id(job.test_file(run.plan.test_key)).loc[columns.test_ids] for job in jobs], axis=0
+        )
         np.testing.assert_allclose(columns.test[:, j], mean, rtol=1e-12)
     np.testing.assert_array_equal(columns.y, by_id(paths.train).loc[columns.ids, TARGETS])
     assert np.isnan(columns.y).any()  # a missing label stays missing
@@ -74,10 +89,17 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     y_pred = load_model(run).predict(columns.test, columns.test_inputs)
     stacked = load_candidate(run, run.part("stack")["chosen"])(columns.test)
     for name, found in (("submission", y_pred), ("stack", stacked)):
-        np.testing.assert_allclose(found, by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS], rtol=1e-6)
+        np.testing.assert_allclose(
+            found, by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS], rtol=1e-6
+        )
 
     table = run.oof_table()
-    assert list(table.columns) == ["id", "fold", *TARGETS, *(f"{s} {t}" for s in columns.names for t in TARGETS)]
+    assert list(table.columns) == [
+        "id",
+        "fold",
+        *TARGETS,
+        *(f"{s} {t}" for s in columns.names for t in TARGETS),
+    ]
     assert list(table["id"]) == columns.ids
     np.testing.assert_array_equal(table["fold"], columns.folds)
     np.testing.assert_array_equal(table[TARGETS], columns.y)
@@ -151,10 +173,14 @@ def test_new_predictions_and_unfinished_jobs_are_noticed(done: Path) -> None:
         run_of(done)
 
 
-def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stages(done: Path, tmp_path: Path) -> None:
+def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stages(
+    done: Path, tmp_path: Path
+) -> None:
     run = run_of(done)
     before = {name: (run.folder / name).read_bytes() for name in SUBMISSIONS}
-    reordered = {stage: {**TREES, "num_leaves": leaves} for stage, leaves in (("poor", 6), ("good", 4), ("fair", 5))}
+    reordered = {
+        stage: {**TREES, "num_leaves": leaves} for stage, leaves in (("poor", 6), ("good", 4), ("fair", 5))
+    }
     shutil.rmtree(run.folder)
     again = built(fake_competition(tmp_path / "moved", stages=reordered))
     assert {name: (again.folder / name).read_bytes() for name in SUBMISSIONS} == before
@@ -162,7 +188,9 @@ def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stage
     assert run_of(fake_competition(tmp_path, submissions={"trials": 41})).name != run.name
 
 
-def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_of_the_sample(tmp_path: Path) -> None:
+def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_of_the_sample(
+    tmp_path: Path,
+) -> None:
     texts = {"text": ["x"], "numeric": ["z"], "unparsable": "drop", "submission_columns": ["H", "D"]}
     path = fake_competition(tmp_path, competition=texts, submissions={"stack": False})
     test = read_text_table(tmp_path / "test.csv")
@@ -251,7 +279,9 @@ def test_a_file_that_does_not_fit_the_sample_is_refused(tmp_path: Path, table: d
 
 def test_what_a_sample_repeats_of_the_test_table_is_written_as_it_stands_there(tmp_path: Path) -> None:
     sample = SAMPLE.assign(SMILES=["C", "N", "not a molecule"])
-    write_submission(tmp_path / "blend.csv", sample, "id", Task(["y"]), [" d", "01"], np.array([[3.0], [1.0]]), [2.0])
+    write_submission(
+        tmp_path / "blend.csv", sample, "id", Task(["y"]), [" d", "01"], np.array([[3.0], [1.0]]), [2.0]
+    )
     assert read_text_table(tmp_path / "blend.csv").to_numpy().tolist() == [
         ["01", "1.0", "C"], ["b,c", "2.0", "N"], [" d", "3.0", "not a molecule"],
     ]  # fmt: skip
@@ -276,7 +306,12 @@ def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(
     P = np.array([[1 - 2**-40], [2 / 3], [1 / 7e9]])
     write_submission(file, three.assign(p1=0, p0=0), "id", binary, list(SAMPLE["id"]), P, [0.5])
     rows = [line.rsplit(",", 2)[1:] for line in file.read_text().splitlines()]
-    assert rows == [["p1", "p0"], ["1.0", "9.094947e-13"], ["0.6666667", "0.3333333"], ["1.428571e-10", "1.0"]]
+    assert rows == [
+        ["p1", "p0"],
+        ["1.0", "9.094947e-13"],
+        ["0.6666667", "0.3333333"],
+        ["1.428571e-10", "1.0"],
+    ]
     names = Task(["y"], **CLASSES, scores_labels=True)
     assert write_submission(file, SAMPLE, "id", names, [" d", "01"], np.array([[0.0], [2.0]]), SHARES) == 1
     assert [line[-1] for line in file.read_text().splitlines()] == ["y", "c", "b", "a"]
@@ -285,9 +320,17 @@ def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(
 @pytest.mark.parametrize(
     ("settings", "cells", "message"),
     [
-        ({}, [0.2, 1.0, 1.0000001], "'y' must hold probabilities from 0 to 1; 1 row.*id ' d' and '1.0000001'"),
+        (
+            {},
+            [0.2, 1.0, 1.0000001],
+            "'y' must hold probabilities from 0 to 1; 1 row.*id ' d' and '1.0000001'",
+        ),
         ({}, [-1e-9, 0.5, ""], "2 row.*id '01' and '-1e-09'"),
-        ({"scores_labels": True}, ["a", "d", "c"], "'y' must hold one of the classes a, b, c; 1 row.*id 'b,c' and 'd'"),
+        (
+            {"scores_labels": True},
+            ["a", "d", "c"],
+            "'y' must hold one of the classes a, b, c; 1 row.*id 'b,c' and 'd'",
+        ),
         ({"top_k": 2}, ["a", "b c", "b b"], "up to 2 different classes, .* 1 row.*id ' d' and 'b b'"),
         ({"top_k": 2}, ["a d", "a b c", ""], "3 row"),
     ],

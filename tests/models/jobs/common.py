@@ -78,14 +78,19 @@ class InlineExecutor:
 
 
 class FakeProcesses(LocalExecutor):
-    """Places tasks as `LocalExecutor` does; processes are made up, and each look of the loop ends one of them.
+    """Places tasks as `LocalExecutor` does; processes are made up, and each look of the loop ends one of
+    them.
 
     outcome: task -> its result, or the exception of its pool.
     moments: what ran side by side, with its placement, at each look.
     """
 
     def __init__(
-        self, cores: int, cards: Sequence[str] = (), seed: int = 0, outcome: Callable[[Task], Any] | None = None
+        self,
+        cores: int,
+        cards: Sequence[str] = (),
+        seed: int = 0,
+        outcome: Callable[[Task], Any] | None = None,
     ) -> None:
         super().__init__(cores, [Card(name, 80.0, True) for name in cards])
         self.random = random.Random(seed)
@@ -117,11 +122,14 @@ def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> JobPlan
 def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> JobPlan:
     """The jobs of a small competition, by default of one stage of three folds."""
     tables = sections.pop("tables", None) or mixed_tables()
-    return plan_of(write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections}), seed, reuse)
+    return plan_of(
+        write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections}), seed, reuse
+    )
 
 
 def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
-    """A YAML with two stages of three folds, whose jobs take some seconds each and write a line to folder/log.
+    """A YAML with two stages of three folds, whose jobs take some seconds each and write a line to
+    folder/log.
 
     Those of the second stage wait as long as folder/hold is there.
     """
@@ -164,7 +172,9 @@ def products() -> dict[str, str]:
     root = Paths("mixed").root / "models"
     assert not [path for path in root.rglob("*") if path.name[0] == "."]
     return {
-        str(path.relative_to(root)): sha256_of(path) if path.name != "report.json" else str(read_json(path)["files"])
+        str(path.relative_to(root)): sha256_of(path)
+        if path.name != "report.json"
+        else str(read_json(path)["files"])
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }

@@ -29,7 +29,9 @@ class Counted:
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         """Wait, some seconds or as long as the file `hold` is there, and write the means."""
         with Path(self.settings.log).open("a") as log:
-            log.write(f"{folder.parents[2].name}/{folder.parent.name}/{folder.name.split('.')[1]} {os.getppid()}\n")
+            log.write(
+                f"{folder.parents[2].name}/{folder.parent.name}/{folder.name.split('.')[1]} {os.getppid()}\n"
+            )
         time.sleep(self.settings.seconds)
         while self.settings.hold and Path(self.settings.hold).exists():
             time.sleep(0.05)

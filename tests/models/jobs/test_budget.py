@@ -64,7 +64,9 @@ class Machine:
         self.running: dict[Task, tuple[float, float, Future[JobResult]]] = {}
         self.started: list[tuple[float, str, int | None]] = []
         self.busy = 0.0
-        clock = SimpleNamespace(monotonic=lambda: self.now, time=lambda: 0.0, strftime=lambda *_: "00:00", localtime=id)
+        clock = SimpleNamespace(
+            monotonic=lambda: self.now, time=lambda: 0.0, strftime=lambda *_: "00:00", localtime=id
+        )
         for module in (scheduler, pace_module, budget_module):
             monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(scheduler, "wait", self.wait)
@@ -138,7 +140,9 @@ def budget_of(todo: JobPlan, machine: Machine, seconds: float) -> Budget:
     jobs = make_plan(todo.competition, stages, todo.paths)
     file = todo.paths.budget(seconds)
     end = machine.now + seconds
-    return Budget(jobs, lambda stages: make_plan(todo.competition, stages, todo.paths), machine, seconds, end, file)
+    return Budget(
+        jobs, lambda stages: make_plan(todo.competition, stages, todo.paths), machine, seconds, end, file
+    )
 
 
 def trained(budget: Budget) -> dict[str, tuple[int | None, list[int]]]:
@@ -171,10 +175,13 @@ def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_i
     budget = budget_of(planned(tmp_path, stages={"net": NET}), machine, 300)
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"net": (7, [0])}  # 210 of the 278 s, 300 would be too many
-    assert [(now, title) for now, title, epochs in machine.started if epochs == 10] == [(0, "net/seed_0/fold_0")]
+    assert [(now, title) for now, title, epochs in machine.started if epochs == 10] == [
+        (0, "net/seed_0/fold_0")
+    ]
     assert [now for now, _, epochs in machine.started if epochs == 7] == [20, 90, 160]
-    assert "stage net  7 of 10 epochs, about 1.17 min a job; this and what was started before end in about 3.5 min" in (
-        capsys.readouterr().out
+    assert (
+        "stage net  7 of 10 epochs, about 1.17 min a job; this and what was started before end in about "
+        "3.5 min" in (capsys.readouterr().out)
     )
 
 
@@ -232,11 +239,15 @@ def test_a_stage_that_hangs_gives_its_core_back_before_the_time_is_used(
     budget = budget_of(planned(tmp_path, stages=stages), machine, 300)
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
-    assert machine.started[1][0] == pytest.approx(278 / 3, abs=2)  # the two folds after it could have fitted until then
+    assert machine.started[1][0] == pytest.approx(
+        278 / 3, abs=2
+    )  # the two folds after it could have fitted until then
     assert "its first job was not finished after" in budget.left_out[0][2]
 
 
-def test_a_later_job_that_hangs_fails_and_frees_its_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_job_that_hangs_fails_and_frees_its_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def seconds(job: Job, stage: Any) -> float:
         return math.inf if job.title == "trees/seed_0/fold_1" else 10.0
 
@@ -253,7 +264,9 @@ def test_a_stage_that_fails_is_no_matter_of_time_and_the_same_command_tries_it_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     todo = planned(tmp_path, stages={"trees": TREES, "others": TREES})
-    budget = budget_of(todo, Machine(monkeypatch, 1, by_epoch(trees=10, others=20), ("trees/seed_0/fold_1",)), 200)
+    budget = budget_of(
+        todo, Machine(monkeypatch, 1, by_epoch(trees=10, others=20), ("trees/seed_0/fold_1",)), 200
+    )
     results = budget.train(FailurePolicy(), lambda: None)
     assert results["trees/seed_0/fold_1"].reason == "error"
     assert trained(budget) == {"trees": (None, []), "others": (None, [0, 1])}
@@ -379,9 +392,13 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
     jobs = budget.current_plan
     named = {(stage, seed) for stage, seed, _ in budget.left_out}
     for name in names:
-        failed = any(result.status == "failed" for title, result in results.items() if title.startswith(f"{name}/"))
+        failed = any(
+            result.status == "failed" for title, result in results.items() if title.startswith(f"{name}/")
+        )
         finished = [
-            s for s in range(5) if name in jobs.stages and jobs.has_finished_seed(name, s) and jobs.jobs_of_stage(name)
+            s
+            for s in range(5)
+            if name in jobs.stages and jobs.has_finished_seed(name, s) and jobs.jobs_of_stage(name)
         ]
         assert failed or finished or (name, None) in named or (name, 0) in named
         if name in jobs.stages and not failed:

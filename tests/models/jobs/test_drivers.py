@@ -16,9 +16,12 @@ from tests.models.jobs.common import TREES, counted, ended, products, start, tra
 N_JOBS = 12
 
 
-def test_a_second_driver_is_told_so_and_after_a_kill_the_next_one_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
-    """The first is killed with six jobs finished and two under way; in the end all bytes are those of one that was not
-    disturbed."""
+def test_a_second_driver_is_told_so_and_after_a_kill_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The first is killed with six jobs finished and two under way; in the end all bytes are those of one
+    that was not disturbed.
+    """
     path, hold = counted(tmp_path), tmp_path / "hold"
     hold.touch()
     first = start(path, "--workers", "2")
@@ -71,5 +74,8 @@ def test_a_full_folder_is_one_sentence(tmp_path: Path) -> None:
     if done.returncode in (1, 77) and "Error" not in done.stderr:
         pytest.skip(f"no name spaces here: {done.stderr}")
     assert done.returncode == 2, done.stderr
-    assert f"the folder for products, {tmp_path / 'work'}, takes no new files ([Errno 28] No space left" in done.stderr
+    assert (
+        f"the folder for products, {tmp_path / 'work'}, takes no new files ([Errno 28] No space left"
+        in done.stderr
+    )
     assert done.stderr.count("\n") == 1

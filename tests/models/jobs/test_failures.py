@@ -37,7 +37,9 @@ def train_here(plan: JobPlan, **policy: Any) -> dict[str, JobResult]:
 def published(plan: JobPlan, stage: str) -> dict[str, str]:
     """Digests of the predictions that a stage has published."""
     return {
-        str(path.name): sha256_of(path) for job in plan.jobs_of_stage(stage) for path in job.folder.rglob("*.parquet")
+        str(path.name): sha256_of(path)
+        for job in plan.jobs_of_stage(stage)
+        for path in job.folder.rglob("*.parquet")
     }
 
 
@@ -95,7 +97,9 @@ def test_the_next_run_tries_a_failed_job_again_after_other_stages_and_points_out
     executor = InlineExecutor()
     train(plan, executor)
     assert [task.name for task in executor.tasks] == ["fails/seed_0/fold_2"]
-    assert "fails/seed_0/fold_2 failed (error), the same error as in the run before" in capsys.readouterr().out
+    assert (
+        "fails/seed_0/fold_2 failed (error), the same error as in the run before" in capsys.readouterr().out
+    )
     assert read_failure(plan.jobs[2].folder)["attempts"] == 2
     mend.touch()
     results = train(plan, InlineExecutor())
@@ -108,7 +112,14 @@ def test_the_next_run_tries_a_failed_job_again_after_other_stages_and_points_out
 def test_failed_jobs_can_be_left_out_and_a_failure_can_end_the_run(tmp_path: Path) -> None:
     plan = planned(tmp_path, stages={"fails": failing("raises", fold=0), "trees": TREES})
     results = train(plan, InlineExecutor(), FailurePolicy(fail_fast=True))
-    assert [result.reason for result in results.values()] == ["error", "group", "group", "time", "time", "time"]
+    assert [result.reason for result in results.values()] == [
+        "error",
+        "group",
+        "group",
+        "time",
+        "time",
+        "time",
+    ]
     assert results["trees/seed_0/fold_0"].error == "stopped by --fail-fast"
     executor = InlineExecutor()
     results = train(plan, executor, FailurePolicy(skip_failed=True))
@@ -134,7 +145,9 @@ def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(
     assert not read_failure(plan.jobs[0].folder)
 
 
-def test_a_failure_that_cannot_be_recorded_keeps_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_that_cannot_be_recorded_keeps_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = planned(tmp_path, stages={"fails": failing("raises", fold=0)})
 
     def broken(*arguments: Any) -> None:

@@ -1,4 +1,6 @@
-"""The folder of a job, and its tables of predictions: joined on id, refused where an id or a number is missing."""
+"""The folder of a job, and its tables of predictions: joined on id, refused where an id or a number is
+missing.
+"""
 
 from pathlib import Path
 
@@ -20,20 +22,25 @@ from models.jobs.plan import REFIT_FOLD, Job
 
 
 def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: Path) -> None:
-    """A row's own number is its prediction, 10 more in the second seed, written in any order; a refit takes no part.
+    """A row's own number is its prediction, 10 more in the second seed, written in any order; a refit takes
+    no part.
 
     Row 9 has fold -1 and is never predicted.
     """
     ids = [f"r{i}" for i in range(10)]
     folds = np.array([2, 0, 1, 1, 0, 2, 0, 1, 2, -1])
     todo = [
-        Job("echo", "k", seed, fold, tmp_path / f"{seed}_{fold}") for seed in (0, 1) for fold in (0, 1, 2, REFIT_FOLD)
+        Job("echo", "k", seed, fold, tmp_path / f"{seed}_{fold}")
+        for seed in (0, 1)
+        for fold in (0, 1, 2, REFIT_FOLD)
     ]
     for job in todo:
         held_out = np.random.default_rng(job.seed).permutation(np.flatnonzero(folds == job.fold))
         if job.fold != REFIT_FOLD:
             numbers = held_out[:, None] + 10.0 * job.seed
-            write_predictions(job.oof_file, [ids[i] for i in held_out], ["y", "-y"], np.hstack([numbers, -numbers]))
+            write_predictions(
+                job.oof_file, [ids[i] for i in held_out], ["y", "-y"], np.hstack([numbers, -numbers])
+            )
     oof = stage_oof(todo, ids, folds, ["y", "-y"])
     assert oof[:9].tolist() == [[i + 5.0, -i - 5.0] for i in range(9)]
     assert np.isnan(oof[9]).all()
@@ -76,7 +83,9 @@ def test_predictions_keep_every_digit_and_those_that_are_not_finite_are_not_writ
 def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
     tmp_path: Path, final_fit: str, expected: float
 ) -> None:
-    """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50 more."""
+    """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50
+    more.
+    """
     jobs = []
     for seed in (0, 1):
         for fold, value in ((0, 1.0), (1, 3.0), (REFIT_FOLD, 10.0)):
@@ -89,7 +98,9 @@ def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
 
 
 @pytest.mark.parametrize("left", [".fold_0", "fold_0"])
-def test_what_was_left_unfinished_is_thrown_away_but_for_its_own_checkpoints(tmp_path: Path, left: str) -> None:
+def test_what_was_left_unfinished_is_thrown_away_but_for_its_own_checkpoints(
+    tmp_path: Path, left: str
+) -> None:
     (tmp_path / left / "test").mkdir(parents=True)
     (tmp_path / left / "weights").write_text("half")
     (tmp_path / left / "checkpoint.pt").write_text("epoch 3")

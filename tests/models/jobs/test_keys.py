@@ -1,4 +1,6 @@
-"""The parts of a job's key that old work depends on: settings as they have always been, and versions of libraries."""
+"""The parts of a job's key that old work depends on: settings as they have always been, and versions of
+libraries.
+"""
 
 from importlib import metadata
 from pathlib import Path
@@ -30,12 +32,17 @@ SETTINGS_PARTS = {
 
 
 def one_of_each_kind(folder: Path, **changes: Any) -> JobPlan:
-    """The plan of a fixed competition with a stage of each kind; `changes` are settings of the stage lightgbm."""
+    """The plan of a fixed competition with a stage of each kind; `changes` are settings of the stage
+    lightgbm.
+    """
     train = pd.DataFrame({"id": list("abcd"), "SMILES": ["C", "CC", "CO", "N"], "note": ["x", "y", "x", "y"]})
     train = train.assign(pH=[7.0, 6.5, None, 7.5], site=["s", "t", "s", "t"], lumo=[0.1, 0.2, 0.3, 0.4])
     train = train.assign(mu=[1.0, None, 3.0, 4.0])
     test = train.drop(columns=["lumo", "mu"]).assign(id=list("efgh"))
-    for name, table in (("oof", train[["id", "lumo", "mu"]]), ("test", test[["id"]].assign(lumo=0.0, mu=0.0))):
+    for name, table in (
+        ("oof", train[["id", "lumo", "mu"]]),
+        ("test", test[["id"]].assign(lumo=0.0, mu=0.0)),
+    ):
         write_table(folder / "theirs" / f"{name}.csv", table)
     (folder / "mine.py").write_text("class Mine:\n    fit = predict = None\n")
     kinds = ("catboost", "sklearn", "gnn", "bert", "unimol", "unimol2")

@@ -57,7 +57,9 @@ def sleep_with_pid(path: Path) -> None:
 
 
 def results_of(executor: Executor, **functions: Callable[..., Any]) -> dict[str, JobResult]:
-    return run(Queue([Task(name, function, group=name) for name, function in functions.items()]), executor, "tasks")
+    return run(
+        Queue([Task(name, function, group=name) for name, function in functions.items()]), executor, "tasks"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +80,15 @@ def test_exceptions_of_a_task_are_results_with_their_text(executor: LocalExecuto
     }
 
 
-@pytest.mark.parametrize(("death", "how"), [(kill, "SIGKILL(-9)"), (crash, "SIGSEGV(-11)"), (os._exit, "EXIT(0)")])
+@pytest.mark.parametrize(
+    ("death", "how"), [(kill, "SIGKILL(-9)"), (crash, "SIGSEGV(-11)"), (os._exit, "EXIT(0)")]
+)
 def test_a_worker_that_dies_harms_its_task_alone_which_is_tried_twice(
-    death: Callable[..., Any], how: str, executor: LocalExecutor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    death: Callable[..., Any],
+    how: str,
+    executor: LocalExecutor,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = (0,) if death is os._exit else ()
     tasks = [Task("death", death, arguments, group="death")]
@@ -92,7 +100,9 @@ def test_a_worker_that_dies_harms_its_task_alone_which_is_tried_twice(
     assert capsys.readouterr().out.count("tried once more, alone") == 1
 
 
-def test_workers_have_one_thread_and_no_card_and_are_used_again(executor: LocalExecutor, tmp_path: Path) -> None:
+def test_workers_have_one_thread_and_no_card_and_are_used_again(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
     run(Queue([Task(f"{i}", write_environment, (tmp_path / f"{i}",)) for i in range(6)]), executor, "tasks")
     written = [(tmp_path / f"{i}").read_text().split(" ", 1) for i in range(6)]
     assert {variables for _, variables in written} == {"1 "}
@@ -133,7 +143,10 @@ def test_where_torch_has_no_cuda_networks_run_on_the_cores_and_one_line_says_why
 
 
 def test_a_hanging_task_is_ended_with_its_process_and_its_place_is_free(tmp_path: Path) -> None:
-    tasks = [Task("hangs", sleep_with_pid, (tmp_path / "pid",), group="a"), Task("fine", os.getpid, group="b")]
+    tasks = [
+        Task("hangs", sleep_with_pid, (tmp_path / "pid",), group="a"),
+        Task("fine", os.getpid, group="b"),
+    ]
     with closing(LocalExecutor(1, cards=[])) as executor:
         run(Queue([Task("warm", os.getpid)]), executor, "tasks")
         results = run(Queue(tasks, job_timeout=10.0), executor, "tasks")
@@ -185,7 +198,9 @@ if __name__ == "__main__":
 def test_workers_end_when_their_driver_does(
     tmp_path: Path, send: Callable[[int, int], None], how: int, times: int
 ) -> None:
-    """A kill is of the driver only, Ctrl-C of all processes in its group, once or by an impatient person twice."""
+    """A kill is of the driver only, Ctrl-C of all processes in its group, once or by an impatient person
+    twice.
+    """
     (tmp_path / "script.py").write_text(SCRIPT)
     driver = subprocess.Popen(
         [sys.executable, "script.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PROJECT)},
@@ -202,7 +217,9 @@ def test_workers_end_when_their_driver_does(
         send(driver.pid, how)
     errors = driver.communicate()[1]
     if how == signal.SIGINT and times == 1:
-        assert (driver.returncode, errors.count("\n")) == (130, 2), errors  # an empty line and a sentence, of no worker
+        assert (driver.returncode, errors.count("\n")) == (130, 2), (
+            errors
+        )  # an empty line and a sentence, of no worker
         assert "Interrupted. Finished jobs are kept" in errors
     require_gone(pid)
 

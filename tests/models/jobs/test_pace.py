@@ -40,12 +40,21 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
     task = job(tmp_path, "net", 0)
     queue.running[task] = time.monotonic() - 15
     assert paces.of("net") is None
-    # Its first step is done after 6 s of imports and inputs. The next take 2 s each, and from the 7th on one second.
-    for done, seconds, pace in ((1, 8, None), (4, 14, None), (6, 18, 206.0), (15, 27, 142.0), (16, 28, 112.0)):
+    # Its first step is done after 6 s of imports and inputs. The next take 2 s each, and from the 7th on one
+    # second.
+    for done, seconds, pace in (
+        (1, 8, None),
+        (4, 14, None),
+        (6, 18, 206.0),
+        (15, 27, 142.0),
+        (16, 28, 112.0),
+    ):
         write_json(task.folder / PROGRESS, {"done": done, "total": 100, "seconds": seconds})
         assert paces.of("net") == pytest.approx(pace, abs=1) if pace else paces.of("net") is None
         assert paces.is_sure("net") == (done == 16)
-    assert Paces(queue, InlineExecutor(), set()).of("net") is None  # trees report targets, which differ in rows
+    assert (
+        Paces(queue, InlineExecutor(), set()).of("net") is None
+    )  # trees report targets, which differ in rows
     assert paces.remaining([task]) == [(pytest.approx(97, abs=1), ONE)]
     paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
     paces.add("net", JobResult("net/2", seconds=20))
@@ -66,7 +75,9 @@ def test_a_forecast_is_printed_once_for_each_stage_when_all_before_it_are_known(
     forecast.update()
     a, b = capsys.readouterr().out.splitlines()
     assert a.startswith("stage a  about 30 s a job; its jobs, and those before them, end in about 1 min, at ")
-    assert b.startswith("stage b  about 1 min a job; its jobs, and those before them, end in about 3 min, at ")
+    assert b.startswith(
+        "stage b  about 1 min a job; its jobs, and those before them, end in about 3 min, at "
+    )
     forecast.paces.add("c", JobResult("c/9", seconds=1))
     forecast.update()
     assert "stage c  about 1 s a job; all jobs end in about 3" in capsys.readouterr().out

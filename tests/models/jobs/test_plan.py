@@ -59,8 +59,10 @@ def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(value: float, t
 
 
 PROJECT_OF_ITS_OWN = {
-    "models/stages/own.py": "from models.inputs.shared import RATE\nfrom competition.far import FAR\n\nx = RATE\n",
-    "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.base_config import S\n\nRATE = 1\n",
+    "models/stages/own.py": "from models.inputs.shared import RATE\nfrom competition.far import FAR\n\nx "
+    "= RATE\n",
+    "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.base_config import "
+    "S\n\nRATE = 1\n",
     "models/inputs/deep.py": "DEEP = 1\n",
     "models/base_config.py": "S = 1\n",
     "competition/far.py": "FAR = 1\n",
@@ -77,7 +79,12 @@ PROJECT_OF_ITS_OWN = {
         ("competition/far.py", "FAR = 1", "FAR = 2", (False, True)),
         ("work.py", "folds != 0", "folds != 1", (False, True)),
         ("models/base_config.py", "S = 1", "S = 2", (False, False)),
-        ("work.py", "    return folds", '    """Says what."""\n    # and why\n    return folds', (False, False)),
+        (
+            "work.py",
+            "    return folds",
+            '    """Says what."""\n    # and why\n    return folds',
+            (False, False),
+        ),
     ],
 )
 def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it_its_rows(
@@ -147,7 +154,9 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
     assert planned(tmp_path, reuse=True).keys == new.keys
 
 
-def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(tmp_path: Path, monkeypatch: Any) -> None:
+def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
     todo = planned(tmp_path, stages=stages)
     finish(todo, 400.0)
@@ -155,7 +164,8 @@ def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(tm
     edited(monkeypatch, shared="edited")
     new = planned(tmp_path, stages=stages)
     with pytest.raises(
-        DataError, match=r"(?s)  trees: 3 jobs, 20 min; .*\n  others: 3 jobs, 20 min; .*\n.*--reuse.*--retrain"
+        DataError,
+        match=r"(?s)  trees: 3 jobs, 20 min; .*\n  others: 3 jobs, 20 min; .*\n.*--reuse.*--retrain",
     ):
         require_reuse_or_retrain(new)
     require_reuse_or_retrain(new.select("trees"))  # 20 minutes are not worth a question
@@ -196,7 +206,10 @@ def test_a_refit_is_one_more_job_per_seed_behind_its_folds_and_changes_no_key(tm
 def test_seeds_and_folds_have_random_numbers_of_their_own_which_stages_share(tmp_path: Path) -> None:
     path = str(write_competition(tmp_path, *mixed_tables()))
     configs = [load_competition(path), load_competition(path, seed=1)]
-    assert len({job_seed(config, seed, fold) for config in configs for seed in (0, 1) for fold in (-2, 0, 1)}) == 12
+    assert (
+        len({job_seed(config, seed, fold) for config in configs for seed in (0, 1) for fold in (-2, 0, 1)})
+        == 12
+    )
     assert job_seed(configs[0], 0, 0) == 1904144577
 
 

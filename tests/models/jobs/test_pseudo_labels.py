@@ -26,7 +26,9 @@ SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"of": ["source"], "weight": 0.3}}
 
 
-def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> JobPlan:
+def made(
+    folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any
+) -> JobPlan:
     """A learner above its source: the order of the YAML does not matter."""
     return planned(folder, stages={"learner": learner, "source": source}, **more)
 
@@ -36,7 +38,13 @@ def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] 
     [
         ("regression", [1.0], [3.0], [6.0], 4.0),  # (2 + 6) / 2
         ("ordinal", [1.0], [1.0], [1.5], 1.25),  # a grade stays a number
-        ("multiclass", [0.8, 0.2, 0.0], [0.4, 0.6, 0.0], [0.0, 0.5, 0.5], 1.0),  # the likeliest of (.3, .45, .25)
+        (
+            "multiclass",
+            [0.8, 0.2, 0.0],
+            [0.4, 0.6, 0.0],
+            [0.0, 0.5, 0.5],
+            1.0,
+        ),  # the likeliest of (.3, .45, .25)
     ],
 )
 def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
@@ -46,7 +54,9 @@ def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
     task, needs = Task(["y"], None, problem_type, ["a", "b", "c"]), list[Job]()
     for stage, seed, value in (("a", 0, a0), ("a", 1, a1), ("b", 0, b), ("learner", 0, [1000.0] * len(b))):
         needs.append(Job(stage, "k", seed, 0, tmp_path / f"{stage}{seed}"))
-        write_predictions(needs[-1].test_file("t"), ["p", "q"], task.outputs, np.array([value, [9.0] * len(b)]))
+        write_predictions(
+            needs[-1].test_file("t"), ["p", "q"], task.outputs, np.array([value, [9.0] * len(b)])
+        )
     job = Job("learner", "k", 0, REFIT_FOLD, tmp_path, dependencies=tuple(needs))
     assert pseudo_labels(job, "t", ["q", "p"], task)[1].tolist() == [label]
 
@@ -85,7 +95,9 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
 
 
 def labels_of_test_rows(folder: Path, todo: JobPlan, fold: int, monkeypatch: pytest.MonkeyPatch) -> pd.Series:
-    """What the learner's job of a fold is told about the test rows, after all jobs of its source were trained."""
+    """What the learner's job of a fold is told about the test rows, after all jobs of its source were
+    trained.
+    """
     todo, learner = make_plan(todo.competition, load_stages(str(folder / "mixed.yaml")), todo.paths), Echo()
     for job in todo.jobs_of_stage("source"):
         if not job.finished:
@@ -100,7 +112,9 @@ def labels_of_test_rows(folder: Path, todo: JobPlan, fold: int, monkeypatch: pyt
     return pd.Series(seen.y[is_test][:, 0], np.array(seen.ids)[is_test])
 
 
-def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path: Path, monkeypatch: Any) -> None:
+def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     """Those of another fold's job and of the refit do change, or this test could not fail."""
     todo = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
     before = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
@@ -116,7 +130,8 @@ def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path: 
 def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path: Path) -> None:
     todo = made(tmp_path, {**SOURCE, "seeds": [0, 1], "final_fit": "both"}, {**LEARNER, "final_fit": "both"})
     *folds, refit = [
-        {(need.stage, need.seed, need.fold) for need in job.dependencies} for job in todo.jobs_of_stage("learner")
+        {(need.stage, need.seed, need.fold) for need in job.dependencies}
+        for job in todo.jobs_of_stage("learner")
     ]
     assert folds == [{("source", 0, fold), ("source", 1, fold)} for fold in range(3)]
     assert refit == set.union(*folds) | {("learner", 0, fold) for fold in range(3)}
@@ -138,9 +153,13 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
     assert len({plain, *others}) == 6
 
 
-def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(tmp_path: Path, capsys: Any) -> None:
+def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
+    tmp_path: Path, capsys: Any
+) -> None:
     todo = made(tmp_path)
-    with pytest.raises(DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"):
+    with pytest.raises(
+        DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"
+    ):
         train(todo.select("learner"), InlineExecutor())
     train(todo.select(fold=1), InlineExecutor())
     assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
@@ -157,7 +176,9 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(tmp_
         ("source", {"kind": "gnn", "keep": "best_on_held_out"}),
     ],
 )
-def test_a_stage_that_cannot_label_is_refused_by_name(tmp_path: Path, of: str, source: dict[str, Any]) -> None:
+def test_a_stage_that_cannot_label_is_refused_by_name(
+    tmp_path: Path, of: str, source: dict[str, Any]
+) -> None:
     stages = {"source": source, "learner": {**LEARNER, "pseudo_labels": {"of": [of]}}, "other": SOURCE}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(ConfigError, match=rf"\(.*other\); got {of} \(of learner\)"):

@@ -1,4 +1,6 @@
-"""The same jobs on a Ray cluster of several nodes on this machine: placed, lost, started again, to the same bytes."""
+"""The same jobs on a Ray cluster of several nodes on this machine: placed, lost, started again, to the same
+bytes.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -17,7 +19,13 @@ from models.jobs import cluster as cluster_module
 from models.jobs.cluster import RayExecutor, make_executor, require_cluster
 from models.jobs.scheduler import Queue, Resources, Task, run
 from tests.models.jobs.common import counted, ended, products, start, trained, wait_until_begun
-from tests.models.jobs.test_local import kill, raise_config_error, raise_unpicklable, sleep_with_pid, write_environment
+from tests.models.jobs.test_local import (
+    kill,
+    raise_config_error,
+    raise_unpicklable,
+    sleep_with_pid,
+    write_environment,
+)
 
 
 @pytest.fixture
@@ -39,7 +47,10 @@ def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, mon
         results = run(Queue(tasks), executor, "tasks")
         hanging = Task("hangs", sleep_with_pid, (tmp_path / "pid",))
         late = run(Queue([hanging], job_timeout=20.0), executor, "tasks")
-    assert (results["config"].reason, results["config"].error) == ("error", "ConfigError: lower the learning_rate")
+    assert (results["config"].reason, results["config"].error) == (
+        "error",
+        "ConfigError: lower the learning_rate",
+    )
     assert (results["unpicklable"].reason, results["unpicklable"].error) == ("error", "Unpicklable: HTTP 404")
     assert results["kill"].reason == "killed"
     assert {results[f"{i}"].status for i in range(4)} == {"ok"}
@@ -49,7 +60,9 @@ def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, mon
 
 def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path: Path) -> None:
     """On a node that says it has two cards, four halves run at once; torch sees no card."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2, "include_dashboard": False})
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2, "include_dashboard": False}
+    )
     try:
         with closing(RayExecutor(address=made.address)) as executor:
             half = Resources(1, 0.5)

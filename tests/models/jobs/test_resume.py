@@ -25,7 +25,12 @@ def write(folder: Path, *files: str) -> None:
 def attached(tmp_path: Path) -> Path:
     """An earlier output: one finished job, one with a checkpoint, one that was not begun in earnest, a cache."""
     work = tmp_path / "input" / "notebooks" / "me" / "mine" / "work"
-    write(work, f"{SEED}/fold_0/report.json", f"{SEED}/fold_0/weights.safetensors", f"{SEED}/fold_0/test/t.parquet")
+    write(
+        work,
+        f"{SEED}/fold_0/report.json",
+        f"{SEED}/fold_0/weights.safetensors",
+        f"{SEED}/fold_0/test/t.parquet",
+    )
     write(work, f"{SEED}/.fold_1/checkpoint.pt", f"{SEED}/.fold_1/shape.json", f"{SEED}/.fold_2/shape.json")
     write(work, "cache/conformers-1/a.npz", "other/models/x/report.json")
     for path in [*work.rglob("*"), work]:
@@ -38,7 +43,9 @@ def here() -> Paths:
     return Paths("mixed")
 
 
-def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_beside(attached: Path, here: Paths) -> None:
+def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_beside(
+    attached: Path, here: Paths
+) -> None:
     assert resume(attached, here) == (1, 1)
     finished = here.job("gnn", "key", 0, 0)
     assert (finished / "weights.safetensors").read_text().startswith("earlier")
@@ -50,7 +57,9 @@ def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_besid
     assert resume(attached, here) == (0, 0)
 
 
-def test_what_is_finished_here_stays_and_what_was_half_copied_is_copied_to_its_end(attached: Path, here: Paths) -> None:
+def test_what_is_finished_here_stays_and_what_was_half_copied_is_copied_to_its_end(
+    attached: Path, here: Paths
+) -> None:
     write(here.root.parent, f"{SEED}/fold_0/weights.safetensors", f"{SEED}/fold_1/report.json")
     assert resume(attached, here) == (1, 0)
     report = here.job("gnn", "key", 0, 0) / "report.json"

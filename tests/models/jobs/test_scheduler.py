@@ -42,7 +42,9 @@ def test_every_task_ends_in_one_status_and_the_machine_is_never_overbooked(seed:
     for stage in range(4):
         resources = Resources(rng.randint(1, 3), rng.choice([0.0, 0.25, 0.5, 1.0]))
         tasks += stage_tasks(f"s{stage}", 5, resources=resources)
-    outcomes = {task.name: rng.choice(["ok"] * 8 + ["error", "killed once", "killed twice"]) for task in tasks}
+    outcomes = {
+        task.name: rng.choice(["ok"] * 8 + ["error", "killed once", "killed twice"]) for task in tasks
+    }
     starts: dict[str, int] = {}
 
     def outcome(task: Task) -> JobResult | Exception:
@@ -96,7 +98,11 @@ def test_a_failed_part_of_a_cache_lets_the_other_parts_and_its_jobs_run() -> Non
     job = Task("job", nothing, group="a", wait_for_groups=frozenset({"cache"}))
     executor = FakeProcesses(2, outcome=failing("cache/0"))
     results = run(Queue([job, *parts]), executor, "tasks")
-    assert [name for name, result in results.items() if result.status == "ok"] == ["cache/1", "cache/2", "job"]
+    assert [name for name, result in results.items() if result.status == "ok"] == [
+        "cache/1",
+        "cache/2",
+        "job",
+    ]
     assert names(executor.moments[-1]) == ["job"]
 
 
@@ -155,7 +161,10 @@ def test_trees_use_the_other_cores_while_networks_use_the_card() -> None:
     run(Queue([*networks, *stage_tasks("trees", 12)]), executor, "tasks")
     first = executor.moments[0]
     assert [task.group for task in first] == ["network", *["trees"] * 6]
-    assert [placement.slot.card for placement in first.values()] == ["0", *[""] * 6]  # with two cores for the network
+    assert [placement.slot.card for placement in first.values()] == [
+        "0",
+        *[""] * 6,
+    ]  # with two cores for the network
 
 
 def test_without_a_card_networks_fill_the_cores() -> None:

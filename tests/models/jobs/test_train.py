@@ -60,7 +60,9 @@ def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path: Path) ->
     }
 
 
-def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_those_of_another(tmp_path: Path) -> None:
+def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_those_of_another(
+    tmp_path: Path,
+) -> None:
     stages = {"one": UNIMOL, "same": {**UNIMOL, "epochs": 2}, "other": {**UNIMOL, "conformers": 2}}
     tasks = tasks_of(tmp_path, stages=stages, tables=many_molecules())
     parts = of_function(tasks, fill)
@@ -135,7 +137,9 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
 def test_after_the_first_fold_a_line_says_how_many_jobs_a_card_would_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The cards are known only after the first job that asked for one. 64 of 80 GiB hold four jobs of 10, not eight."""
+    """The cards are known only after the first job that asked for one. 64 of 80 GiB hold four jobs of 10, not
+    eight.
+    """
     plan = planned(tmp_path, stages={"graph": GNN, "shared": {**GNN, "gpu": 0.25}})
     executor = FakeProcesses(8)
     executor.cards = None
@@ -147,11 +151,15 @@ def test_after_the_first_fold_a_line_says_how_many_jobs_a_card_would_take(
     assert lines == ["stage graph  used 10.0 of 80 GiB; gpu: 0.25 trains 4 jobs at once on a card"]
 
 
-def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_job_is_reported_with_its_last_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = planned(tmp_path)
     folder = attempt_folder(plan.jobs[0].folder)
     folder.mkdir(parents=True)
-    (folder / "losses.csv").write_text("phase,epoch,step,loss,learning_rate,seconds\ntrain,7,70,0.21,0.1,9.0\n")
+    (folder / "losses.csv").write_text(
+        "phase,epoch,step,loss,learning_rate,seconds\ntrain,7,70,0.21,0.1,9.0\n"
+    )
     killed = JobResult(plan.jobs[0].title, "failed", "killed", "its worker died (SIGKILL(-9))")
     JobReporter(plan, InlineExecutor()).on_end(plan.jobs[0], killed)
     expected = "its worker died (SIGKILL(-9)); last: epoch 7, loss 0.21"
@@ -188,13 +196,21 @@ def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_is_as
     assert [job.has_predicted(todo.test_key) for job in todo.jobs] == [False] * 3 + [True]
 
 
-def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(tmp_path: Path, capsys: Any) -> None:
+def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(
+    tmp_path: Path, capsys: Any
+) -> None:
     todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
     todo = replace(todo, jobs=todo.jobs[::-1])  # the refit is trained last, whatever the order of the list
     for shard in ((1, 3), (2, 3), (1, 1)):
         train(todo.select(shard=shard), InlineExecutor())
     lines = [line for line in capsys.readouterr().out.splitlines() if "jobs are finished" not in line]
-    words = ["fold 2 of 3", "fold 0 of 3", "fold 1 of 3", "1 jobs wait for jobs of other", "refit on all rows"]
+    words = [
+        "fold 2 of 3",
+        "fold 0 of 3",
+        "fold 1 of 3",
+        "1 jobs wait for jobs of other",
+        "refit on all rows",
+    ]
     assert sorted(words) == sorted(word for word in words for line in lines if word in line)
     assert "refit on all rows" in lines[-1]
     assert all(job.finished for job in todo.jobs)

@@ -1,4 +1,6 @@
-"""One job from prepared tables to a published folder: alignment, leaks, refits, resumption, new rows in pieces."""
+"""One job from prepared tables to a published folder: alignment, leaks, refits, resumption, new rows in
+pieces.
+"""
 
 import shutil
 from dataclasses import replace
@@ -61,7 +63,10 @@ def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sectio
     todo = planned(folder, **sections)
     for job in reversed(todo.jobs):
         run_job(job, todo)
-    rows, test_ids = read_rows(todo.paths.train, todo.competition, True), list(read_table(todo.paths.test)["id"])
+    rows, test_ids = (
+        read_rows(todo.paths.train, todo.competition, True),
+        list(read_table(todo.paths.test)["id"]),
+    )
     folds, outputs = read_folds(todo.paths.folds, rows.ids), todo.competition.targets
     return (
         rows,
@@ -81,13 +86,17 @@ def test_predictions_stay_with_their_ids_through_shuffled_folds_and_unordered_ro
 
 
 def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path, monkeypatch: Any) -> None:
-    """Each input stands twice with the same random label, written differently: only folds that split them leak."""
+    """Each input stands twice with the same random label, written differently: only folds that split them
+    leak.
+    """
     train, test = mixed_tables()
     train[["note", "pH", "site"]] = ["same", 7.0, "a"]
     rng = np.random.default_rng(1)
     train["lumo"], train["mu"] = rng.normal(size=(2, len(train)))
     twin = train.assign(id="t" + train["id"])
-    twin["SMILES"] = [Chem.MolToSmiles(Chem.MolFromSmiles(s), canonical=False, doRandom=True) for s in train["SMILES"]]
+    twin["SMILES"] = [
+        Chem.MolToSmiles(Chem.MolFromSmiles(s), canonical=False, doRandom=True) for s in train["SMILES"]
+    ]
     both = pd.concat([train, twin], ignore_index=True)
     rows, _, oof, _ = run_all(tmp_path, monkeypatch, Memoriser(), tables=(both, test))
     r2 = 1 - ((oof - rows.y) ** 2).sum(axis=0) / ((rows.y - rows.y.mean(axis=0)) ** 2).sum(axis=0)
@@ -97,7 +106,9 @@ def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path
 def test_a_job_trains_on_other_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refit trains on every row, and has none to predict out of fold."""
     stage = Listening()
-    rows, folds, *_ = run_all(tmp_path, monkeypatch, stage, stages={"one": {"kind": "bert", "final_fit": "refit"}})
+    rows, folds, *_ = run_all(
+        tmp_path, monkeypatch, stage, stages={"one": {"kind": "bert", "final_fit": "refit"}}
+    )
     assert list(stage.told) == ["fold_all", "fold_2", "fold_1", "fold_0"]
     for fold, trains in zip((REFIT_FOLD, 2, 1, 0), stage.told.values(), strict=True):
         assert trains == [name for name, of_row in zip(rows.ids, folds, strict=True) if of_row != fold]
@@ -105,7 +116,9 @@ def test_a_job_trains_on_other_folds(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_path: Path) -> None:
-    """Counts 10, 20, 33: 63 / 3. Leaves 4, 8, 64 on the search's logarithmic scale: the cube root of 2048, 12.7."""
+    """Counts 10, 20, 33: 63 / 3. Leaves 4, 8, 64 on the search's logarithmic scale: the cube root of 2048,
+    12.7.
+    """
     folders = [tmp_path / f"{fold}" for fold in range(3)]
     for folder, count, leaves, l2 in zip(folders, (10, 20, 33), (4, 8, 64), (0.1, 1.0, 10.0), strict=True):
         found = {"num_leaves": leaves, "lambda_l2": l2}
@@ -169,7 +182,9 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     assert len(steps) < n_steps  # it did not begin anew
 
 
-def test_rows_reach_a_stage_in_pieces_and_leave_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lengths: list[int] = []
 
     class Lengths(Echo):

@@ -51,10 +51,14 @@ def data_for(metric: Metric, problem_type: str, n: int) -> tuple[np.ndarray, dic
     rng = np.random.default_rng(0)
     n_targets = 3 if problem_type == "multilabel" else 1
     k = 4 if problem_type in ("multiclass", "ordinal") else 2
-    y = np.minimum(rng.integers(k, size=(n, n_targets)), rng.integers(k + 1, size=(n, n_targets))).astype(float)
+    y = np.minimum(rng.integers(k, size=(n, n_targets)), rng.integers(k + 1, size=(n, n_targets))).astype(
+        float
+    )
     y[:, -1] = np.where(np.arange(n) < 6, y[:, -1], 0)  # some resamples have a single class
     if metric.kind == "decisions":
-        y_pred = {name: np.where(rng.random(y.shape) < 0.5, y, rng.integers(k, size=y.shape)) for name in "ab"}
+        y_pred = {
+            name: np.where(rng.random(y.shape) < 0.5, y, rng.integers(k, size=y.shape)) for name in "ab"
+        }
     else:
         y_pred = {"a": rng.dirichlet(np.ones(4), n) if problem_type == "multiclass" else rng.random(y.shape)}
         y_pred["b"] = np.round(y_pred["a"], 1)  # ties

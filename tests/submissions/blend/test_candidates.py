@@ -29,12 +29,16 @@ CONVEX = ["best_single", "mean", "convex", "greedy", "optuna"]
 SUM_TO_ONE = [*CONVEX, "hill_climb"]
 
 
-def blend_data(preds: np.ndarray, y: np.ndarray, folds: np.ndarray | None = None, metric: str = "rmse") -> BlendData:
+def blend_data(
+    preds: np.ndarray, y: np.ndarray, folds: np.ndarray | None = None, metric: str = "rmse"
+) -> BlendData:
     folds = np.arange(len(y)) % 5 if folds is None else folds
     return BlendData(preds[:, :, None], y[:, None], folds, METRICS[metric], weight_trials=12)
 
 
-def fit(name: str, preds: np.ndarray, y: np.ndarray, folds: np.ndarray | None = None, metric: str = "rmse") -> Blend:
+def fit(
+    name: str, preds: np.ndarray, y: np.ndarray, folds: np.ndarray | None = None, metric: str = "rmse"
+) -> Blend:
     return CANDIDATES[name].fit(blend_data(preds, y, folds, metric))  # type: ignore[return-value]
 
 
@@ -47,7 +51,9 @@ def predict(blend: Blend, preds: np.ndarray) -> np.ndarray:
 
 
 def preds_with_orthogonal_errors() -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of two models, with mean squared errors 1 and 4 and mean product of errors 0, and the labels."""
+    """Predictions of two models, with mean squared errors 1 and 4 and mean product of errors 0, and the
+    labels.
+    """
     y = np.tile([0.0, 3.0, 1.0, -2.0], 5)
     small = np.tile([1.0, -1.0, 1.0, -1.0], 5)
     large = np.tile([2.0, 2.0, -2.0, -2.0], 5)
@@ -155,7 +161,9 @@ def test_the_order_of_models_and_rows_and_the_unit_do_not_change_predictions(nam
 
 @pytest.mark.parametrize("metric", ["rmse", "mae"])
 @pytest.mark.parametrize("name", REGRESSION_CANDIDATES)
-def test_duplicate_models_give_finite_predictions_and_share_their_convex_weight(name: str, metric: str) -> None:
+def test_duplicate_models_give_finite_predictions_and_share_their_convex_weight(
+    name: str, metric: str
+) -> None:
     preds, y, folds = columns_like("independent", 100, 2)
     perfect = np.column_stack([y, y])
     for duplicates in (preds[:, [0, 0, 1]], preds[:, [0, 0]], perfect, np.ones((100, 2))):
@@ -171,7 +179,9 @@ def test_the_shrunk_ridge_is_the_formula_of_its_docstring_with_settings_that_are
     y = y + 3
     data = blend_data(preds, y, folds)
 
-    def formula(rows: np.ndarray, excluded: frozenset[int], share: float, penalty: float) -> tuple[np.ndarray, float]:
+    def formula(
+        rows: np.ndarray, excluded: frozenset[int], share: float, penalty: float
+    ) -> tuple[np.ndarray, float]:
         mean, std = y[rows].mean(), y[rows].std()
         x = (preds[rows] - mean) / std
         labels = (y[rows] - mean) / std
@@ -308,7 +318,9 @@ def test_a_user_defined_candidate_only_gets_the_rows_it_is_fitted_on() -> None:
     data = blend_data(preds, y, np.where(np.arange(60) < 5, -1, folds))
     rows = (folds > 0) & (np.arange(60) >= 5)
 
-    def first(preds: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str) -> list[float]:
+    def first(
+        preds: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str
+    ) -> list[float]:
         np.testing.assert_array_equal(preds, data.preds[rows])
         np.testing.assert_array_equal(y, data.y[rows])
         np.testing.assert_array_equal(folds, data.folds[rows])
@@ -338,7 +350,9 @@ def test_the_level_2_model_of_the_page_on_ensembling_is_a_candidate_that_can_be_
 # One vector of weights for all targets
 
 
-def shared_weights(targets: list[tuple[np.ndarray, np.ndarray]], folds: np.ndarray, metric: str = "rmse") -> BlendData:
+def shared_weights(
+    targets: list[tuple[np.ndarray, np.ndarray]], folds: np.ndarray, metric: str = "rmse"
+) -> BlendData:
     """Blend data with shared weights from base predictions and labels of each target."""
     preds = np.stack([target_preds for target_preds, _ in targets], axis=2)
     y = np.column_stack([labels for _, labels in targets])

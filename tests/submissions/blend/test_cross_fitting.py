@@ -50,7 +50,9 @@ def selection_rule(
     ("metric", "weights"),
     [("rmse", "per_target"), ("rmse", "shared"), ("mae", "shared"), ("spearman", "per_target")],
 )
-def test_labels_of_a_fold_that_would_change_all_weights_do_not_reach_its_predictions(metric: str, weights: str) -> None:
+def test_labels_of_a_fold_that_would_change_all_weights_do_not_reach_its_predictions(
+    metric: str, weights: str
+) -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(120, 2))
     folds = np.arange(120) % 4

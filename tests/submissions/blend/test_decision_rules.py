@@ -159,7 +159,9 @@ def selection_rule(task: Task, y: np.ndarray, metric: str, folds: np.ndarray) ->
     )
 
 
-def weights_by_labels(preds: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str) -> np.ndarray:
+def weights_by_labels(
+    preds: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str
+) -> np.ndarray:
     """Weights that any label changes."""
     return np.array([1 + np.nansum(y * (y > 0)) % 7, 1.0]) / 8
 

@@ -1,4 +1,6 @@
-"""Blends of probabilities: weights of logits compared with a general optimizer, invariances, and extreme inputs."""
+"""Blends of probabilities: weights of logits compared with a general optimizer, invariances, and extreme
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +34,21 @@ BLENDS = [name for name in CLASS_CANDIDATES if isinstance(CANDIDATES[name], Weig
 N_OUTPUTS = {"binary": 1, "multiclass": 3}
 
 
-def random_data(problem_type: str, n: int = 400, n_models: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Base predictions (n, n_models, n_outputs) from noisy logits, later models with more noise; labels (n, 1)."""
+def random_data(
+    problem_type: str, n: int = 400, n_models: int = 3, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Base predictions (n, n_models, n_outputs) from noisy logits, later models with more noise; labels (n,
+    1).
+    """
     rng = np.random.default_rng(seed)
     k = N_OUTPUTS[problem_type]
     truth = 1.5 * rng.normal(size=(n, k))
     noisy = truth[:, None] + rng.normal(size=(n, n_models, k)) * np.linspace(0.5, 2, n_models)[:, None]
     if k == 1:
         return expit(noisy), (rng.random((n, 1)) < expit(truth)).astype(float)
-    return softmax(noisy, axis=2), (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)[:, None].astype(float)
+    return softmax(noisy, axis=2), (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)[:, None].astype(
+        float
+    )
 
 
 def blend_data(preds: np.ndarray, y: np.ndarray, metric: str = "log_loss", **settings: object) -> BlendData:
@@ -161,7 +169,9 @@ def test_labels_of_a_fold_do_not_reach_a_fit_without_it(name: str) -> None:
         in_fold = np.arange(200) % 5 == 2
         new_y = np.where(in_fold[:, None], (y + 1) % 2, y)
         for metric in ("log_loss", "roc_auc"):
-            before, after = (cross_fit(CANDIDATES[name], blend_data(preds, labels, metric)) for labels in (y, new_y))
+            before, after = (
+                cross_fit(CANDIDATES[name], blend_data(preds, labels, metric)) for labels in (y, new_y)
+            )
             np.testing.assert_array_equal(before.nested[2], after.nested[2])
             np.testing.assert_array_equal(before.cross_fitted[in_fold], after.cross_fitted[in_fold])
 
@@ -209,7 +219,9 @@ def test_a_user_defined_candidate_must_predict_probabilities() -> None:
     first = Candidate(lambda preds, y, metric, folds, weights: [1, 0, 0], "mine.py:first").fit(data)
     np.testing.assert_array_equal(first.predict(data.preds), data.preds[:, 0])
     negative = Candidate(lambda preds, y, metric, folds, weights: [1, 1, -0.5], "mine.py:negative")
-    with pytest.raises(ConfigError, match=r"mine.py:negative must return weights \(3,\).*expected probabilities"):
+    with pytest.raises(
+        ConfigError, match=r"mine.py:negative must return weights \(3,\).*expected probabilities"
+    ):
         negative.fit(data)
 
 
@@ -230,12 +242,37 @@ def test_shared_weights_are_one_vector_and_each_label_has_the_same_influence() -
 @pytest.mark.parametrize(
     ("problem_type", "metric", "submissions", "message"),
     [
-        ("binary", "log_loss", {"candidates": ["ridge"]}, "ridge, which is not for problem_type binary.*shrunk_logits"),
-        ("ordinal", "quadratic_kappa", {"default": "shrunk_logits"}, "shrunk_logits, which is not for.*ordinal"),
-        ("multilabel", "f1_macro", {"candidates": ["mean_of_ranks"]}, "mean_of_ranks, which is not for.*f1_macro"),
+        (
+            "binary",
+            "log_loss",
+            {"candidates": ["ridge"]},
+            "ridge, which is not for problem_type binary.*shrunk_logits",
+        ),
+        (
+            "ordinal",
+            "quadratic_kappa",
+            {"default": "shrunk_logits"},
+            "shrunk_logits, which is not for.*ordinal",
+        ),
+        (
+            "multilabel",
+            "f1_macro",
+            {"candidates": ["mean_of_ranks"]},
+            "mean_of_ranks, which is not for.*f1_macro",
+        ),
         ("binary", "log_loss", {"candidates": ["/a/m.py:f", "/b/m.py:f"]}, "m.py:f of two files; rename one"),
-        ("binary", "log_loss", {"postprocess": ["clip"]}, "postprocess: clip is not for probabilities; leave it out"),
-        ("multiclass", "log_loss", {"postprocess": ["m.py:f"]}, "m.py:f is not for probabilities of several classes"),
+        (
+            "binary",
+            "log_loss",
+            {"postprocess": ["clip"]},
+            "postprocess: clip is not for probabilities; leave it out",
+        ),
+        (
+            "multiclass",
+            "log_loss",
+            {"postprocess": ["m.py:f"]},
+            "m.py:f is not for probabilities of several classes",
+        ),
         ("ordinal", "quadratic_kappa", {"postprocess": ["clip"]}, "postprocess: clip is not for labels"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Post-processing: steps by hand, used only where they help, and independent of the labels of the fold they predict."""
+"""Post-processing: steps by hand, used only where they help, and independent of the labels of the fold they
+predict.
+"""
 
 import dataclasses
 import json
@@ -79,7 +81,9 @@ def test_steps_are_not_used_if_the_labels_are_predictions_plus_noise() -> None:
 
 @pytest.mark.parametrize(("excess", "is_used"), [(0.01, False), (0.5, True)])
 def test_a_gain_of_less_than_a_thousandth_is_too_small(excess: float, is_used: bool) -> None:
-    """Clipping certainly improves predictions outside the range of the labels, but with few such rows very little."""
+    """Clipping certainly improves predictions outside the range of the labels, but with few such rows very
+    little.
+    """
     y = np.tile(np.linspace(0, 1, 24), 20)
     error = np.where(np.arange(480) // 24 % 2, 0.1, -0.1)
     y_pred = y + np.where((y > 0.2) & (y < 0.8), error, 0.0) + np.where(y == 1, excess, 0.0)
@@ -110,7 +114,9 @@ def test_a_step_is_used_if_the_score_is_only_defined_with_it() -> None:
     y = np.random.default_rng(0).random(50)
     y_pred = y.copy()
     y_pred[7] = -0.01
-    rule = dataclasses.replace(selection_rule(y, np.arange(50) % 5), metric=Metric("user", False, None, score))
+    rule = dataclasses.replace(
+        selection_rule(y, np.arange(50) % 5), metric=Metric("user", False, None, score)
+    )
     assert used_steps(choose_steps(rule, ["clip"], y_pred[:, None])) == ["clip"]
 
 

@@ -8,7 +8,13 @@ import pytest
 from competition.metrics import METRICS
 from competition.task import Task
 from submissions.blend.cross_fitting import CrossFitted
-from submissions.blend.selection_rule import Comparison, apply_rule, compare_to_default, mean_over_folds, min_gain
+from submissions.blend.selection_rule import (
+    Comparison,
+    apply_rule,
+    compare_to_default,
+    mean_over_folds,
+    min_gain,
+)
 from submissions.selection import cross_fit_procedure
 from tests.submissions.blend.test_cross_fitting import STACK, selection_rule
 from tests.submissions.fakes import columns_like

@@ -1,4 +1,6 @@
-"""The stack: chosen where it helps, else equal to the default blend, and without influence of held-out labels."""
+"""The stack: chosen where it helps, else equal to the default blend, and without influence of held-out
+labels.
+"""
 
 import json
 from dataclasses import replace
@@ -33,7 +35,9 @@ def test_the_stack_is_chosen_for_labels_that_are_nonlinear_in_the_predictions_an
 
 
 @pytest.mark.parametrize("problem_type", ["regression", "binary", "multiclass"])
-def test_labels_of_a_fold_do_not_reach_a_fit_without_it(monkeypatch: pytest.MonkeyPatch, problem_type: str) -> None:
+def test_labels_of_a_fold_do_not_reach_a_fit_without_it(
+    monkeypatch: pytest.MonkeyPatch, problem_type: str
+) -> None:
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: min(20, len(losses) - 1))
     fold = 2
     if problem_type == "regression":
@@ -152,7 +156,9 @@ def test_the_loss_of_the_blend_is_the_loss_that_lightgbm_computes(monkeypatch: p
 def test_a_target_without_positives_in_some_folds_has_finite_predictions() -> None:
     data = class_data("binary", n=200)
     rare_y = np.where(np.arange(200) == 0, 1.0, 0.0)
-    two_targets = replace(data, preds=np.repeat(data.preds, 2, axis=2), y=np.column_stack([data.y[:, 0], rare_y]))
+    two_targets = replace(
+        data, preds=np.repeat(data.preds, 2, axis=2), y=np.column_stack([data.y[:, 0], rare_y])
+    )
     stack = StackCandidate(CANDIDATES["shrunk_logits"]).fit(two_targets)
     assert np.isfinite(stack.predict(two_targets.preds)).all()
     assert stack.only(np.array([False, False])).corrections == [None, None]

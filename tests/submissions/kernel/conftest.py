@@ -78,7 +78,9 @@ def prepare_image(folder: Path, patch: pytest.MonkeyPatch) -> None:
     names = {Requirement(text).name for text in wheels.project_requirements()} - {SHIPPED}
     (folder / "image.txt").write_text("\n".join([*names, "packaging"]))
     patch.setattr(wheels, "IMAGE", folder / "image.txt")
-    files = [file for file in metadata.files(SHIPPED) or [] if file.suffix == ".py" and ".." not in file.parts]
+    files = [
+        file for file in metadata.files(SHIPPED) or [] if file.suffix == ".py" and ".." not in file.parts
+    ]
     tiny_wheel(folder / "index", SHIPPED, metadata.version(SHIPPED), files=tuple(files))
     patch.setenv("PIP_NO_INDEX", "1")
     patch.setenv("PIP_FIND_LINKS", str(folder / "index"))
@@ -106,7 +108,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "refit": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5, "final_fit": "refit"},
             "own": {"kind": "custom", "code": "own.py:Shrunk"},
         },
-        submissions={"trials": 4, "bootstrap": 100, "stack": False, "default": "mean", "margin": 99, "postprocess": []},
+        submissions={
+            "trials": 4,
+            "bootstrap": 100,
+            "stack": False,
+            "default": "mean",
+            "margin": 99,
+            "postprocess": [],
+        },
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))

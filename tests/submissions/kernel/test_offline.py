@@ -55,7 +55,12 @@ def test_an_earlier_output_is_taken_over_but_not_what_a_bundle_predicts_with(
     [
         (0, ["final"], "final", ""),
         (3, ["final"], "final", "status 3. Left out:\n\n| stage | seed | reason "),
-        (130, ["final", "so_far"], "so_far", "status 130; this is the submission of the stages that were finished"),
+        (
+            130,
+            ["final", "so_far"],
+            "so_far",
+            "status 130; this is the submission of the stages that were finished",
+        ),
         (1, [], "", ""),
     ],
 )

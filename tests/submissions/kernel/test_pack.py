@@ -23,7 +23,11 @@ from tests.submissions.kernel.conftest import SHIPPED, SLUG
 
 
 def contents_of(bundle: Bundle) -> dict[str, bytes]:
-    return {str(path.relative_to(bundle.root)): path.read_bytes() for path in bundle.root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(bundle.root)): path.read_bytes()
+        for path in bundle.root.rglob("*")
+        if path.is_file()
+    }
 
 
 def build(paths: Paths) -> Bundle:
@@ -34,7 +38,9 @@ def stored_run(bundle: Bundle) -> dict[str, Any]:
     return dict(read_json(next(bundle.work.glob("mixed/submissions/*/run.json"))))
 
 
-def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_travels(made: Path, work: Paths) -> None:
+def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_travels(
+    made: Path, work: Paths
+) -> None:
     table, test = read_text_table(made / "train.csv"), read_text_table(made / "test.csv")
     secrets = {label for name in ("lumo", "mu") for label in table[name] if len(label) > 8}
     secrets |= {smiles for smiles in set(table["SMILES"]) - set(test["SMILES"]) if len(smiles) > 8}
@@ -43,7 +49,9 @@ def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_trav
     packed = contents_of(work.kernel.bundle)
     everything = b"\n".join(packed.values())
     assert not [secret for secret in secrets if secret.encode() in everything]
-    assert not [name for name in packed if "oof" in Path(name).name or "cross_fitted" in name or "/test/" in name]
+    assert not [
+        name for name in packed if "oof" in Path(name).name or "cross_fitted" in name or "/test/" in name
+    ]
     assert not [folder for folder in (made, PROJECT, work.root) if str(folder).encode() in everything]
 
 
@@ -70,9 +78,17 @@ def test_what_prediction_does_not_read_stays_at_home(work: Paths) -> None:
     assert sorted(job.name for job in jobs if "trees" in job.parts) == ["fold_0", "fold_1"]
 
 
-def test_code_alone_travels_of_what_a_user_keeps_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_alone_travels_of_what_a_user_keeps_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project, bundle = tmp_path / "project", Bundle(tmp_path / "bundle")
-    names = ("models/own.py", "models/kaggle.json", "competition/mine/a.csv", "models/.hidden/a.py", *pack.SCRIPTS)
+    names = (
+        "models/own.py",
+        "models/kaggle.json",
+        "competition/mine/a.csv",
+        "models/.hidden/a.py",
+        *pack.SCRIPTS,
+    )
     for name in names:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).touch()
@@ -116,7 +132,10 @@ def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Pat
     assert (metadata["competition_sources"], metadata["dataset_sources"]) == ([SLUG], ["me/mixed-pack"])
     written = read_json(work.kernel.notebook / metadata["code_file"], "nbformat")
     assert not any(cell.get("outputs") for cell in written["cells"])
-    manifest = read_json(work.kernel.bundle.manifest) | {"accelerator": "NvidiaTeslaT4", "name": "My_" + 80 * "y"}
+    manifest = read_json(work.kernel.bundle.manifest) | {
+        "accelerator": "NvidiaTeslaT4",
+        "name": "My_" + 80 * "y",
+    }
     write_notebook(tmp_path / "notebook", work.kernel.bundle, manifest, "me")
     metadata = read_json(tmp_path / "notebook" / "kernel-metadata.json")
     assert (metadata["enable_gpu"], metadata["machine_shape"]) == (True, "NvidiaTeslaT4")

@@ -30,7 +30,9 @@ def packed(run: str = "1", training: bool = False) -> Paths:
     return paths
 
 
-def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_beside_it(server: KaggleServer) -> None:
+def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_beside_it(
+    server: KaggleServer,
+) -> None:
     paths = packed()
     with pytest.raises(DataError, match="has no notebook on Kaggle"):
         pushed_notebook(paths)
@@ -77,7 +79,11 @@ def test_a_notebook_that_is_refused_and_a_data_set_that_fails_or_is_slow_are_tol
     ("call", "fault", "words"),
     [
         ("/upload/", (403, b""), r"upload of .*code\.zip.* failed"),  # the client goes on without it
-        ("CreateDataset", (200, {"status": "error", "error": "The title is taken"}), "refused .*: The title is taken"),
+        (
+            "CreateDataset",
+            (200, {"status": "error", "error": "The title is taken"}),
+            "refused .*: The title is taken",
+        ),
         ("GetDatasetStatus", (500, {"code": 500, "message": "down"}), "answered: down"),  # not: there is none
     ],
 )

@@ -39,7 +39,9 @@ open("submission.csv", "w").write("id")
 def run(sandbox: Sandbox, code: str, minutes: float = 1.0) -> tuple[float, float]:
     """Run a notebook of one cell."""
     notebook = sandbox.root / "notebook.ipynb"
-    write_json(notebook, {"cells": [{"cell_type": "markdown", "source": "?"}, {"cell_type": "code", "source": code}]})
+    write_json(
+        notebook, {"cells": [{"cell_type": "markdown", "source": "?"}, {"cell_type": "code", "source": code}]}
+    )
     return run_notebook(sandbox, notebook, minutes, sandbox.root / "log")
 
 
@@ -64,7 +66,9 @@ def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor
 def test_nothing_that_a_notebook_started_outlives_it_and_its_time_has_a_limit(tmp_path: Path) -> None:
     sandbox = make_sandbox(tmp_path / "sandbox", [], set())
     beat = "import time\nwhile True:\n open('alive', 'a').write('x'); time.sleep(0.02)"
-    code = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {beat!r}]); time.sleep(1.5)"
+    code = (
+        f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {beat!r}]); time.sleep(1.5)"
+    )
     run(sandbox, code)
     size = (sandbox.working / "alive").stat().st_size
     time.sleep(0.2)

@@ -25,7 +25,9 @@ MINUTES = 30.0
 def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
     work: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Other ids, another order in the sample, a molecule that is none, though `unparsable` is `error` in the YAML."""
+    """Other ids, another order in the sample, a molecule that is none, though `unparsable` is `error` in the
+    YAML.
+    """
     verify.verify_notebook("mixed", MINUTES, 1, 50)
     said = capsys.readouterr().out
     assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in said

@@ -34,7 +34,9 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
     monkeypatch.setattr(wheels, "download", lambda *arguments: None)
     bundle = Bundle(tmp_path)
     bundle.user.mkdir(parents=True)
-    (bundle.user / "own.py").write_text("import os\ndef f():\n from sklearn.svm import SVR\n import pytest as p\n")
+    (bundle.user / "own.py").write_text(
+        "import os\ndef f():\n from sklearn.svm import SVR\n import pytest as p\n"
+    )
 
     def shipped() -> dict[str, str]:
         add_wheels(bundle, {"SVR", "mypy.api.Estimator"})
@@ -57,14 +59,20 @@ def fetched(folder: Path, *names: str) -> set[str]:
 
 
 def test_of_several_wheels_that_for_the_image_is_taken_and_a_lack_is_named(tmp_path: Path) -> None:
-    fits = {("a", "py3-none-any"), ("b", "cp312-cp312-manylinux_2_28_x86_64"), ("c", "cp39-abi3-manylinux2014_x86_64")}
+    fits = {
+        ("a", "py3-none-any"),
+        ("b", "cp312-cp312-manylinux_2_28_x86_64"),
+        ("c", "cp39-abi3-manylinux2014_x86_64"),
+    }
     other = {("a", "cp311-cp311-manylinux_2_28_x86_64"), ("b", "cp312-cp312-macosx_11_0_arm64")}
     other |= {("d", "cp311-cp311-manylinux_2_28_x86_64"), ("d", "cp312-cp312-musllinux_1_2_x86_64")}
     for name, tag in fits | other:
         tiny_wheel(tmp_path, name, "1.0", tag)
     assert fetched(tmp_path, "a", "b", "c") == {f"{name}-1.0-{tag}.whl" for name, tag in fits}
     (tmp_path / "wheels").rename(tmp_path / "before")
-    with pytest.raises(ServiceError, match=r"for Python 3.12 on Linux: ERROR: No matching distribution .* d==1.0"):
+    with pytest.raises(
+        ServiceError, match=r"for Python 3.12 on Linux: ERROR: No matching distribution .* d==1.0"
+    ):
         fetched(tmp_path, "d")
 
 
@@ -80,5 +88,7 @@ def test_a_package_that_has_its_source_alone_is_built_if_it_is_pure_python(
     if tag == "py3-none-any":
         assert fetched(tmp_path, "a") == {"a-1.0-py3-none-any.whl"}
     else:
-        with pytest.raises(ServiceError, match=r"a-1\.0-cp311-cp311-linux_x86_64\.whl was built for this machine"):
+        with pytest.raises(
+            ServiceError, match=r"a-1\.0-cp311-cp311-linux_x86_64\.whl was built for this machine"
+        ):
             fetched(tmp_path, "a")

@@ -41,4 +41,6 @@ def paths(done: Path) -> Paths:
 def one(name: str, day: int = 1, **fields: object) -> Submission:
     """A row of the ledger."""
     base = {"status": "submitted", "file_digest": f"of {name}", "message": f"try {name}"}
-    return Submission.model_validate({"submission": name, "time": f"2026-11-{day:02d}T10:00:00Z", **base, **fields})
+    return Submission.model_validate(
+        {"submission": name, "time": f"2026-11-{day:02d}T10:00:00Z", **base, **fields}
+    )

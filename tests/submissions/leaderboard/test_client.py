@@ -1,4 +1,6 @@
-"""The real client against a server that speaks its protocol: nothing is spent twice, no failure passes for success."""
+"""The real client against a server that speaks its protocol: nothing is spent twice, no failure passes for
+success.
+"""
 
 import sys
 from pathlib import Path
@@ -35,11 +37,19 @@ def test_a_file_arrives_whole_and_once_though_the_upload_was_cut(server: KaggleS
 
 FAILURES: list[tuple[str, Any, str]] = [
     ("StartSubmissionUpload", "cut", "could not be reached"),
-    ("StartSubmissionUpload", answer(403, "no"), "accept its rules at https://www.kaggle.com/competitions/tides/rules"),
+    (
+        "StartSubmissionUpload",
+        answer(403, "no"),
+        "accept its rules at https://www.kaggle.com/competitions/tides/rules",
+    ),
     ("StartSubmissionUpload", (404, b"<html>lost</html>"), "is tides the last part of the address"),
     ("/upload/", (500, b""), r"has not confirmed the submission \(Could not submit"),
     ("CreateSubmission", answer(400, "The column height is missing."), r"column height is missing\.$"),
-    ("CreateSubmission", (200, {"code": 400, "message": "The column height is missing."}), "column height is missing"),
+    (
+        "CreateSubmission",
+        (200, {"code": 400, "message": "The column height is missing."}),
+        "column height is missing",
+    ),
     ("CreateSubmission", answer(500, "late"), "answered: late"),
     ("CreateSubmission", (200, b"<html>Log in to this network</html>"), "Kaggle"),
 ]
@@ -92,7 +102,9 @@ def test_without_credentials_or_with_old_ones_it_is_said_how_to_get_them(
         monkeypatch.delenv(name)
     for token in ("", "KGAT_old"):
         monkeypatch.setenv("KAGGLE_API_TOKEN", token)
-        with pytest.raises(ServiceError, match=r"KAGGLE_API_TOKEN or into the file ~/\.kaggle/access_token") as raised:
+        with pytest.raises(
+            ServiceError, match=r"KAGGLE_API_TOKEN or into the file ~/\.kaggle/access_token"
+        ) as raised:
             client.username()
         assert "KGAT_" not in str(raised.value)
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)

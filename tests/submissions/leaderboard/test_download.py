@@ -1,4 +1,6 @@
-"""`./run.sh new NAME --kaggle SLUG`: the files come through the real client, once, and nothing leaves their folder."""
+"""`./run.sh new NAME --kaggle SLUG`: the files come through the real client, once, and nothing leaves their
+folder.
+"""
 
 from pathlib import Path
 
@@ -16,14 +18,18 @@ from tests.submissions.made_up import smiles, write
 
 @pytest.fixture
 def tables(server: KaggleServer, tmp_path: Path) -> dict[str, bytes]:
-    """The three tables and notes that only look like an archive, which are the files of the competition `tides`."""
+    """The three tables and notes that only look like an archive, which are the files of the competition
+    `tides`.
+    """
     write(tmp_path / "source", s=smiles(80))
     read = {name: (tmp_path / "source" / f"{name}.csv").read_bytes() for name in ("train", "test", "sample")}
     read["notes"] = b"no archive"
     server.competitions["tides"]["files"] = {
         "train.csv": read["train"],
         "data/Test.csv": read["test"],
-        "sampleSubmission.csv.zip": archive({"sampleSubmission.csv": read["sample"], "__MACOSX/._train.csv": b""}),
+        "sampleSubmission.csv.zip": archive(
+            {"sampleSubmission.csv": read["sample"], "__MACOSX/._train.csv": b""}
+        ),
         "notes.zip": read["notes"],
     }
     return read
@@ -38,7 +44,10 @@ def test_new_downloads_once_finds_the_tables_and_writes_the_slug(
     folder = paths.kaggle_files("tides")
     assert written["kaggle"] == "tides"
     assert path.parent / written["train"] == folder / "train.csv"
-    assert path.parent / written["sample_submission"] == folder / "sampleSubmission.csv.zip" / "sampleSubmission.csv"
+    assert (
+        path.parent / written["sample_submission"]
+        == folder / "sampleSubmission.csv.zip" / "sampleSubmission.csv"
+    )
     assert load_config(str(path)).competition.test.read_bytes() == tables["test"]
     assert [file.name for file in folder.parent.iterdir()] == ["tides"]
     assert (folder / "notes.zip").read_bytes() == tables["notes"]
@@ -50,7 +59,9 @@ def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path:
     for name in ("train_values.csv", "train_labels.csv", "test.csv", "old/test.csv", "submission_format.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("id\n")
-    with pytest.raises(DataError, match=r"--train \(none fits\), --test \(several fit\) with one of: old/test\.csv, "):
+    with pytest.raises(
+        DataError, match=r"--train \(none fits\), --test \(several fit\) with one of: old/test\.csv, "
+    ):
         find_tables(tmp_path, train=None, test=None, sample=None)
     mine = tmp_path.parent / "mine.csv"
     assert find_tables(tmp_path, train=mine, test=Path("old/test.csv"), sample=None) == {
@@ -59,7 +70,11 @@ def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path:
 
 
 def test_a_slug_is_found_in_what_a_browser_shows() -> None:
-    for text in ("high-tides", "c/high-tides#prizes", "https://www.kaggle.com/competitions/high-tides/data?select=a"):
+    for text in (
+        "high-tides",
+        "c/high-tides#prizes",
+        "https://www.kaggle.com/competitions/high-tides/data?select=a",
+    ):
         assert slug_of(text) == "high-tides"
     for text in ("Tides", "https://example.com/tides", "../tides"):
         with pytest.raises(ConfigError, match="takes the last part of the address"):

@@ -24,7 +24,9 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     write(path, first.but(status="failed"))
     assert [each.status for each in read(path)] == ["failed", "scored"]
     mine = path.read_text().replace("submission,", "mine,submission,", 1).replace("\ne12345", "\n,e12345")
-    mine = mine.replace("\nfedcba", "\n7,fedcba").replace("\n", "\r\n")  # saved by a spreadsheet, with one more column
+    mine = mine.replace("\nfedcba", "\n7,fedcba").replace(
+        "\n", "\r\n"
+    )  # saved by a spreadsheet, with one more column
     path.write_bytes(b"\xef\xbb\xbf" + mine.encode())
     assert read(path)[1] == full == find_submission(full.submission, read(path))
     with pytest.raises(ConfigError, match="no submission 'x'; the ledger has e12345, "):
@@ -35,5 +37,7 @@ def test_damaged_cells_are_named(tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     write(path, one("a1", status="scored", cv_score=0.5))
     path.write_text(path.read_text().replace("0.5", "much").replace("scored", "sent"))
-    with pytest.raises(ConfigError, match=r"ledger\.csv has 2 mistake[^$]*row\.2\.status[^$]*row\.2\.cv_score.*'much'"):
+    with pytest.raises(
+        ConfigError, match=r"ledger\.csv has 2 mistake[^$]*row\.2\.status[^$]*row\.2\.cv_score.*'much'"
+    ):
         read(path)

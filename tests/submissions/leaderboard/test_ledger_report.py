@@ -16,7 +16,13 @@ from competition.task import Task
 from submissions.compare import PairedScorer
 from submissions.leaderboard import ledger_report
 from submissions.leaderboard.ledger import BY_HAND, read, write
-from submissions.leaderboard.ledger_report import distinct, draw, leaderboard_gap, pick_final_two, rank_correlations
+from submissions.leaderboard.ledger_report import (
+    distinct,
+    draw,
+    leaderboard_gap,
+    pick_final_two,
+    rank_correlations,
+)
 from tests.submissions.leaderboard.conftest import one
 
 Command = Callable[..., str]
@@ -24,7 +30,9 @@ RMSE, R2 = METRICS["rmse"], METRICS["r2"]
 
 
 @pytest.fixture
-def said(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def said(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
     """What `./run.sh ledger` prints, given options."""
 
     def run(*options: str) -> str:
@@ -35,15 +43,31 @@ def said(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     return run
 
 
-def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(said: Command, paths: Paths) -> None:
+def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
+    said: Command, paths: Paths
+) -> None:
     run = paths.run(paths.latest_run.read_text().strip())
     for day, (name, chosen) in enumerate({"first": "convex", "copy": "convex", "other": "mean"}.items(), 1):
-        made = {"run": run.name, "chosen": chosen, "cross_fitted_score": 0.6 + day / 10, "public": 0.65 + day / 10}
+        made = {
+            "run": run.name,
+            "chosen": chosen,
+            "cross_fitted_score": 0.6 + day / 10,
+            "public": 0.65 + day / 10,
+        }
         write(paths.ledger, one(name, day, status="scored", **made).but(file_digest=f"of {chosen}"))
     write(paths.ledger, one("mine", 4, status="scored", public=0.99, cross_fitted_score=0.98))
     write(paths.ledger, one("gone", 5, status="failed", message="try: 3 rows too few"))
     header, *rows = [line.split() for line in said().splitlines()[2:8]]
-    assert header == ["submission", "time", "run", "chosen", "cross_fitted_score", "public", "status", "message"]
+    assert header == [
+        "submission",
+        "time",
+        "run",
+        "chosen",
+        "cross_fitted_score",
+        "public",
+        "status",
+        "message",
+    ]
     assert [row[0] for row in rows] == ["first", "copy", "other", "mine", "gone"]
     assert rows[-1][4:] == ["-", "-", "failed", "try:", "3", "rows", "too", "few"]
     text = " ".join(said().split())
@@ -61,7 +85,9 @@ def test_parts_of_the_real_sizes_have_the_noise_of_a_mean_over_groups() -> None:
     shifted = errors + 0.1
     shifted[0] = np.nan  # not among the rows that all predict
     oof = {name: pd.DataFrame({"height": values}) for name, values in (("a", errors), ("b", shifted))}
-    labels = PairedScorer(Task(["height"]), pd.DataFrame({"height": 0 * errors}), groups, METRICS["mae"], 1000, 0)
+    labels = PairedScorer(
+        Task(["height"]), pd.DataFrame({"height": 0 * errors}), groups, METRICS["mae"], 1000, 0
+    )
     public, private = draw(oof, labels, (100, 400))
     for part, n in ((public, 100), (private, 400)):
         assert part["a"].mean() == pytest.approx(errors.mean(), rel=0.03)
@@ -74,8 +100,12 @@ def test_a_lead_on_the_board_is_held_against_its_paired_deviation() -> None:
     board = pd.Series({"a": 0.5, "b": 0.6, "c": 0.9, "d": 0.1})  # d has no draws; a - b is 0.2 or 0: 0.1414
     public = pd.DataFrame({"a": [0.0, 1.0], "b": [0.2, 1.0], "c": [0.1, 1.3]})
     (said,) = leaderboard_gap(board, public, RMSE)
-    assert said.startswith("On the board a leads b by 0.10000, with a paired standard deviation of 0.14142. A gain")
-    assert leaderboard_gap(board, public, R2)[0].startswith("On the board c leads b by 0.30000, with a paired")
+    assert said.startswith(
+        "On the board a leads b by 0.10000, with a paired standard deviation of 0.14142. A gain"
+    )
+    assert leaderboard_gap(board, public, R2)[0].startswith(
+        "On the board c leads b by 0.30000, with a paired"
+    )
     assert leaderboard_gap(board[["a", "d"]], public, RMSE) == []
 
 
@@ -89,10 +119,17 @@ def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
 def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     private = pd.DataFrame({"a": [2.0, 2, 2, 2], "b": [2.0, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
     said = pick_final_two(private, RMSE)
-    assert said.startswith("Select a and c: ") and "1.5000 on average (2.0000 of a and 3.0000 of c alone" in said
+    assert (
+        said.startswith("Select a and c: ") and "1.5000 on average (2.0000 of a and 3.0000 of c alone" in said
+    )
     said = pick_final_two(private[["b", "c"]], R2)
-    assert said.startswith("Select b and c: ") and "rows is 3.5000 on" in said and "correlation 0.577)" in said
-    assert pick_final_two(private[["b"]], RMSE) == "Select b; the mean score on the drawn private rows is 2.1000 of b."
+    assert (
+        said.startswith("Select b and c: ") and "rows is 3.5000 on" in said and "correlation 0.577)" in said
+    )
+    assert (
+        pick_final_two(private[["b"]], RMSE)
+        == "Select b; the mean score on the drawn private rows is 2.1000 of b."
+    )
 
 
 def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all() -> None:
@@ -103,10 +140,14 @@ def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_
     assert sorted(each.submission for each in distinct(known)) == ["c", "f", "h"]
 
 
-def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(said: Command, paths: Paths) -> None:
+def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
+    said: Command, paths: Paths
+) -> None:
     assert said().startswith("No submissions of mixed yet")
     write(paths.ledger, one("a", 1), one("b", 2), one("c", 3, status="failed"))
-    assert said("--public", "0.61", "--private", "0").startswith("Added to b of 2026-11-02T10:00:00Z: try b\n")
+    assert said("--public", "0.61", "--private", "0").startswith(
+        "Added to b of 2026-11-02T10:00:00Z: try b\n"
+    )
     said("--public", "0.62")
     said("--public", "0.65", "--submission", "b")
     assert {s.submission: (s.status, s.public, s.private) for s in read(paths.ledger)} == {

@@ -65,7 +65,9 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     assert (row.public, row.private) == (0.51, None)
     assert row.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / row.file)
     (sent,) = server.submissions
-    assert str(sent["ref"]) == row.ref and re.fullmatch("[a-f][0-9a-f]{5}", row.submission)  # no spreadsheet's number
+    assert str(sent["ref"]) == row.ref and re.fullmatch(
+        "[a-f][0-9a-f]{5}", row.submission
+    )  # no spreadsheet's number
     expected = rf"run {row.run}, {row.chosen}, cross-fitted rmse .* \+- .* \[{row.submission}\]"
     assert re.fullmatch(expected, sent["description"])
     assert f"{row.submission}: public 0.51000, private -, cross-fitted" in out
@@ -90,7 +92,10 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
 ) -> None:
     server.competitions[SLUG]["limit"] = 2
     server.scores = ()  # what waits for its score counts as sent
-    ended = [submitted(*options)[0] for options in (("--yes",), ("--yes",), ("--yes", "--again"), ("--yes", "--again"))]
+    ended = [
+        submitted(*options)[0]
+        for options in (("--yes",), ("--yes",), ("--yes", "--again"), ("--yes", "--again"))
+    ]
     assert ended == [0, 2, 0, 2]
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
@@ -138,8 +143,12 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
     assert submitted("--kernel", "--yes")[0] == 2
     manifest = paths.kernel.bundle.manifest
     write_json(manifest, {"run": run_folder(paths).name})
-    write_json(paths.kernel.pushed, {"notebook": "ada/heights-offline", "version": 3, "bundle": sha256_of(manifest)})
-    assert submitted("--kernel", "--yes")[0] == 2 and statuses(paths) == ["lost"]  # Kaggle has no such version
+    write_json(
+        paths.kernel.pushed, {"notebook": "ada/heights-offline", "version": 3, "bundle": sha256_of(manifest)}
+    )
+    assert submitted("--kernel", "--yes")[0] == 2 and statuses(paths) == [
+        "lost"
+    ]  # Kaggle has no such version
     server.kernels["ada/heights-offline"] = {"versions": [{}, {}, {}]}
     server.faults.append(("CreateCodeSubmission", "cut after"))
     status, out = submitted("--kernel", "--yes")
@@ -185,16 +194,31 @@ def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_its_own(
         ([("CreateSubmission", (400, {"code": 400, "message": "the team is full"}))], 2, "lost", 0, 0),
         ([("CreateSubmission", "cut after")], 0, "scored", 1, 2),  # the answer was lost
         ([("CreateSubmission", "cut")], 2, "lost", 0, 0),  # it never arrived
-        ([("CreateSubmission", "cut after"), ("ListSubmissions", (200, {"submissions": []}))], 2, "lost", 1, 2),
+        (
+            [("CreateSubmission", "cut after"), ("ListSubmissions", (200, {"submissions": []}))],
+            2,
+            "lost",
+            1,
+            2,
+        ),
     ],
 )
 def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_sent_again_only_if_it_never_arrived(
-    submitted: Command, paths: Paths, server: KaggleServer, faults: list, status: int, state: str, sent: int, again: int
+    submitted: Command,
+    paths: Paths,
+    server: KaggleServer,
+    faults: list,
+    status: int,
+    state: str,
+    sent: int,
+    again: int,
 ) -> None:
     server.faults += faults
     assert submitted("--yes")[0] == status
     assert statuses(paths) == [state] and len(server.submissions) == sent
-    assert "the team is full" not in str(faults) or read(paths.ledger)[0].message.endswith("the team is full.")
+    assert "the team is full" not in str(faults) or read(paths.ledger)[0].message.endswith(
+        "the team is full."
+    )
     assert submitted("--yes")[0] == again
     assert len(server.submissions) == 1 and statuses(paths)[-1] == "scored"
 

@@ -19,7 +19,9 @@ LARGE = [str(i * i + 1000) for i in range(20)]
 
 
 def column(values: list[str], name: str = "column", test: list[str] | None = None) -> Column:
-    return classify(name, pd.Series(values, dtype=str), pd.Series(values[:3] if test is None else test, dtype=str))
+    return classify(
+        name, pd.Series(values, dtype=str), pd.Series(values[:3] if test is None else test, dtype=str)
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,9 @@ def test_a_column_is_taken_for_what_it_is(values: list[str], name: str, expected
         (NUMBERS, ["0.5", "?", "."], "left out", "2 of 23 cells are no numbers"),
     ],
 )
-def test_damaged_cells_of_either_table_are_shown(values: list[str], test: list[str], role: str, words: str) -> None:
+def test_damaged_cells_of_either_table_are_shown(
+    values: list[str], test: list[str], role: str, words: str
+) -> None:
     found = column(values, test=test)
     assert found.role == role and words in found.reason
 
@@ -93,7 +97,9 @@ def find(
 
 
 def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
-    found = find(tmp_path, ROWS, {**NEW, "y": ["", ""]}, ASKED)  # a target is no input even with an empty column
+    found = find(
+        tmp_path, ROWS, {**NEW, "y": ["", ""]}, ASKED
+    )  # a target is no input even with an empty column
     assert (found.id, found.targets, found.submission_columns) == ("id", ["y"], None)
     assert found.inputs == found.named("numeric") == ["x"]
     found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})  # the id need not be the first column
@@ -114,7 +120,12 @@ def test_what_a_sample_repeats_of_the_test_table_is_no_target(tmp_path: Path) ->
         (Z, {"id": ["e", "f"], "z": [0, 0], "y": [0, 0]}, ["y", "z"], ["y", "z"]),
         (Z, OTHER_NAME, ["z"], ["z"]),
         (Z, {"id": ["e", "f"], "first": [0, 0], "second": [0, 0]}, [], ["y", "z"]),
-        ({"": [0, 1, 2, 3], "n": [4, 3, 2, 1], "cluster": [1, 1, 2, 2], "t": list("pqpq")}, OTHER_NAME, [], ["y"]),
+        (
+            {"": [0, 1, 2, 3], "n": [4, 3, 2, 1], "cluster": [1, 1, 2, 2], "t": list("pqpq")},
+            OTHER_NAME,
+            [],
+            ["y"],
+        ),
         ({"t": list("pqpq"), "u": list("pqrs")}, {"id": ["e", "f"], "prediction": ["p", "p"]}, [], ["t"]),
     ],
 )
@@ -131,11 +142,23 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
     ("tables", "named", "words"),
     [
         (({**ROWS, **Z}, NEW, OTHER_NAME), {}, r"2 of its columns with labels are .* \(y, z\).*--target"),
-        (({**ROWS, **Z}, NEW, OTHER_NAME), {"targets": ["w"]}, "--target names 'w', which the training table"),
-        (({**ROWS, **Z}, NEW, OTHER_NAME), {"targets": ["y", "z"]}, "needs a column for each target .* has prediction"),
+        (
+            ({**ROWS, **Z}, NEW, OTHER_NAME),
+            {"targets": ["w"]},
+            "--target names 'w', which the training table",
+        ),
+        (
+            ({**ROWS, **Z}, NEW, OTHER_NAME),
+            {"targets": ["y", "z"]},
+            "needs a column for each target .* has prediction",
+        ),
         ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column for each target .* has none"),
         ((NEW, ROWS, ASKED), {}, "are --train and --test swapped"),
-        (({**ROWS, "id": list("aabc")}, NEW, ASKED), {}, r"train\.csv, column 'id' .*: the ids 'a' stand in several"),
+        (
+            ({**ROWS, "id": list("aabc")}, NEW, ASKED),
+            {},
+            r"train\.csv, column 'id' .*: the ids 'a' stand in several",
+        ),
         (
             ({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, ASKED),
             {},
@@ -143,10 +166,16 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
         ),
         ((ROWS, NEW, ASKED), {"id_column": "x"}, "the id column 'x' is missing in "),
         ((ROWS, NEW, ASKED), {"group": "absent"}, "--group names a column of .*'absent'"),
-        (({**ROWS, "x": [1, 1, 1, 1]}, NEW, ASKED), {}, "input to learn from .*'x': the same in every training row"),
+        (
+            ({**ROWS, "x": [1, 1, 1, 1]}, NEW, ASKED),
+            {},
+            "input to learn from .*'x': the same in every training row",
+        ),
     ],
 )
-def test_what_cannot_be_told_is_asked_for(tmp_path: Path, tables: Any, named: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_told_is_asked_for(
+    tmp_path: Path, tables: Any, named: dict[str, Any], words: str
+) -> None:
     with pytest.raises(DataError, match=words):
         find(tmp_path, *tables, **named)
 
@@ -155,7 +184,9 @@ def test_columns_of_one_table_and_the_group_are_left_out(tmp_path: Path) -> None
     train = {**ROWS, "cluster": ["p", "p", "q", "q"], "lab": ["r", "r", "s", "s"]}
     found = find(tmp_path, train, {**NEW, "later": [1, 2], "lab": ["r", "t"]}, ASKED, group="lab")
     reasons = {column.name: column.reason for column in found.columns if column.role == "left out"}
-    assert reasons.pop("cluster").startswith("only in train; if rows of one cluster belong together, set group: clus")
+    assert reasons.pop("cluster").startswith(
+        "only in train; if rows of one cluster belong together, set group: clus"
+    )
     assert reasons == {"lab": "makes the folds (--group)", "later": "only in test"}
 
 
@@ -174,9 +205,17 @@ OF_CLASSES: dict[str, Any] = {"id": range(6), "x": range(1, 12, 2), "n": [0.5, 0
     ("labels", "columns", "expected"),
     [
         ("pqpqrr", ["r", "p", "q"], ["p", "q", "r"]),
-        ("pqpqrr", ["prob_q", "prob_p", "prob_r"], ["prob_p", "prob_q", "prob_r"]),  # p stands in the prefix, too
+        (
+            "pqpqrr",
+            ["prob_q", "prob_p", "prob_r"],
+            ["prob_p", "prob_q", "prob_r"],
+        ),  # p stands in the prefix, too
         ("pqpqrr", ["label=q", "label=p", "label=r"], ["label=p", "label=q", "label=r"]),
-        ("pqpqrr", ["r is likely", "q is likely", "p is likely"], ["p is likely", "q is likely", "r is likely"]),
+        (
+            "pqpqrr",
+            ["r is likely", "q is likely", "p is likely"],
+            ["p is likely", "q is likely", "r is likely"],
+        ),
         ("010122", ["class_1", "class_0", "class_2"], ["class_0", "class_1", "class_2"]),
         ("ynynyy", ["is_y", "is_n"], ["is_n", "is_y"]),
     ],
@@ -188,6 +227,11 @@ def test_a_column_for_each_class_is_found_by_name_with_what_stands_around_all_na
     test, sample = {"id": [7, 8], "x": [9, 8]}, {"id": [7, 8], **dict.fromkeys(columns, [0.5, 0.5])}
     found = find(tmp_path, train, test, sample, **({"targets": ["label"]} if labels == "010122" else {}))
     assert (found.targets, found.submission_columns) == (["label"], expected)
-    more = {**sample, columns[0].replace("r", "z").replace("q", "z").replace("1", "z").replace("y", "z"): [0, 0]}
-    with pytest.raises(DataError, match="has a column for each class of 'label', and other classes .*z.* has no class"):
+    more = {
+        **sample,
+        columns[0].replace("r", "z").replace("q", "z").replace("1", "z").replace("y", "z"): [0, 0],
+    }
+    with pytest.raises(
+        DataError, match="has a column for each class of 'label', and other classes .*z.* has no class"
+    ):
         find(tmp_path, train, test, more, targets=["label"])

@@ -26,7 +26,10 @@ def test_a_named_metric_is_no_guess_and_one_of_the_users_own_needs_its_direction
     own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
     config = make(tmp_path, files, "--metric", f"{own}:score", "--smaller-is-better").competition
     assert (config.metric, config.greater_is_better) == (f"{own}:score", False)
-    for metric, words in (("acuracy", "must be one of r2"), (f"{own}:score", "greater_is_better must be set")):
+    for metric, words in (
+        ("acuracy", "must be one of r2"),
+        (f"{own}:score", "greater_is_better must be set"),
+    ):
         with pytest.raises(ConfigError, match=words):
             make(tmp_path, files, "--metric", metric)
 
@@ -39,7 +42,9 @@ ODD = [
 
 @pytest.fixture
 def odd(tmp_path: Path) -> list[str]:
-    """Odd column names everywhere, ids like 007 in no order, a group, a row counter, a constant, damaged numbers."""
+    """Odd column names everywhere, ids like 007 in no order, a group, a row counter, a constant, damaged
+    numbers.
+    """
     rng = np.random.default_rng(0)
     n = 80
     table = pd.DataFrame({"": range(n), "ID : №": [f"{i:03d}" for i in rng.permutation(n)]})
@@ -64,7 +69,11 @@ def test_odd_names_read_back_and_what_was_found_guessed_and_left_out_is_printed(
     competition, text, out = config.competition, (tmp_path / "mine.yaml").read_text(), capsys.readouterr().out
     assert (competition.id, competition.targets) == ("ID : №", ["no", "score: [a], {b}"])
     assert competition.submission_columns == ["off", "0"]
-    assert (competition.numeric, competition.categorical, competition.smiles) == (ODD[::2], ODD[1::2], ["on: mol"])
+    assert (competition.numeric, competition.categorical, competition.smiles) == (
+        ODD[::2],
+        ODD[1::2],
+        ["on: mol"],
+    )
     assert r'"line\nend"' in text  # on one line, which every YAML reader takes
     assert competition.group == ("cluster" if "--group" in options else None)
     assert assign_folds(config.folds, prepare(competition).train, competition, 0)[0].shape == (60,)
@@ -74,7 +83,8 @@ def test_odd_names_read_back_and_what_was_found_guessed_and_left_out_is_printed(
         "left out: same: the same in every training row",
         "left out: late: only in test",
         "left out: price: WARNING: 80 of 80 cells are no numbers ('0,5', a decimal comma)",
-        "left out: cluster: " + ("makes the folds" if competition.group else "only in train; if rows of one cluster"),
+        "left out: cluster: "
+        + ("makes the folds" if competition.group else "only in train; if rows of one cluster"),
         "60 training rows, 20 test rows",
         f"./run.sh full {tmp_path / 'mine.yaml'}",
     ):
@@ -114,7 +124,9 @@ def test_rows_that_cannot_be_read_are_dropped_and_named_and_the_yaml_runs(
     assert make(tmp_path, write(tmp_path, s=smiles(80))).competition.unparsable == "error"
 
 
-def test_what_prepare_finds_or_refuses_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_prepare_finds_or_refuses_is_said_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = write(tmp_path, n_targets=2, n=NUMBER)
     train = pd.read_csv(tmp_path / "train.csv")
     train.loc[:4, "y1"] = np.nan
@@ -122,7 +134,9 @@ def test_what_prepare_finds_or_refuses_is_said_at_once(tmp_path: Path, capsys: p
     make(tmp_path, files)
     assert "labels missing: y1 5" in capsys.readouterr().out
     write_table(Path(files[-1]), pd.read_csv(files[-1], dtype=str).iloc[1:])
-    with pytest.raises(SubmissionError, match="Mend the data before ./run.sh full: .*sample.csv names other ids"):
+    with pytest.raises(
+        SubmissionError, match="Mend the data before ./run.sh full: .*sample.csv names other ids"
+    ):
         new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
 
 
@@ -135,7 +149,11 @@ def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path:
     config = make(tmp_path, files, "--group", "clinic")
     competition = config.competition
     assert (competition.problem_type, competition.classes) == ("binary", ["well", "sick"])
-    assert (competition.metric, config.folds.kind, config.folds.n_folds) == ("roc_auc", "stratified_group", 10)
+    assert (competition.metric, config.folds.kind, config.folds.n_folds) == (
+        "roc_auc",
+        "stratified_group",
+        10,
+    )
     text = (tmp_path / "mine.yaml").read_text()
     assert "problem_type: binary  # GUESS: sick or well" in text
     assert "classes: [well, sick]  # GUESS: sick is the positive class, by its name" in text
@@ -178,7 +196,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_name_goes_beside_the_code(tmp_path: Path, project: Path) -> None:
-    files, elsewhere = (write(path, n=NUMBER) for path in (project / "competition" / "data" / "mine", tmp_path / "far"))
+    files, elsewhere = (
+        write(path, n=NUMBER) for path in (project / "competition" / "data" / "mine", tmp_path / "far")
+    )
     new.main(["mine", *files])
     new.main(["other", *elsewhere])
     path = project / "competition" / "configs" / "mine.yaml"

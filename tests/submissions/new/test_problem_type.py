@@ -87,12 +87,22 @@ def test_a_named_metric_decides_between_types_and_a_named_type_overrules(
 @pytest.mark.parametrize(
     ("labels", "sample", "named", "words"),
     [
-        (list("pqr") * 20, "p", {"metric": "rmse"}, r"'y' \('p', 'q', 'r'\) fit to multiclass .* --metric rmse \(regr"),
+        (
+            list("pqr") * 20,
+            "p",
+            {"metric": "rmse"},
+            r"'y' \('p', 'q', 'r'\) fit to multiclass .* --metric rmse \(regr",
+        ),
         (list("pqr") * 20, "p", {"problem_type": "binary"}, "not to --problem-type binary"),
         (["p"] * 60, "p", {}, "all labels of 'y' are 'p', so there is nothing to predict"),
         ([None] * 60, 0, {}, "all labels of 'y' are missing"),
         ([f"text {k}" for k in range(60)], "p", {}, "are neither numbers nor classes"),
-        ({"a": list("pq") * 30, "b": list("rs") * 30}, "p", {}, "several targets of classes all have the same two"),
+        (
+            {"a": list("pq") * 30, "b": list("rs") * 30},
+            "p",
+            {},
+            "several targets of classes all have the same two",
+        ),
         (["1", "2,5", "", "4"] * 15, 0, {}, r"'y' has .* row 3 \(id '1'\): '2,5'"),
     ],
 )

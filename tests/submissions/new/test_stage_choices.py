@@ -63,7 +63,11 @@ def test_the_quick_stages_of_each_kind_of_problem(
 def test_classes_have_stages_of_their_own_that_learn_them_and_grades_those_of_numbers(
     tmp_path: Path, inputs: dict[str, Any], preset: str
 ) -> None:
-    labels = {"names": (["p", "q", "r"] * 20, "p"), "grades": ([1, 2, 3] * 20, 1), "numbers": (NUMBER[:60], 0.5)}
+    labels = {
+        "names": (["p", "q", "r"] * 20, "p"),
+        "grades": ([1, 2, 3] * 20, 1),
+        "numbers": (NUMBER[:60], 0.5),
+    }
     blocks = {}
     for what, (cells, cell) in labels.items():
         write_labels(tmp_path, {"y": cells}, {"y": cell}, **inputs)
@@ -76,7 +80,11 @@ def test_classes_have_stages_of_their_own_that_learn_them_and_grades_those_of_nu
 
 def test_predictions_of_other_targets_are_features_where_some_labels_are_missing(tmp_path: Path) -> None:
     full, gaps = NUMBER[:60], [None] * 20 + NUMBER[:40]
-    for labels, expected in (({"a": full, "b": full}, False), ({"a": full, "b": gaps}, True), ({"a": gaps}, False)):
+    for labels, expected in (
+        ({"a": full, "b": full}, False),
+        ({"a": full, "b": gaps}, True),
+        ({"a": gaps}, False),
+    ):
         write_labels(tmp_path, labels, dict.fromkeys(labels, 0.5), s=smiles(80))
         assert ("lightgbm_others" in stages(detect(files_in(tmp_path)), "cpu")) is expected
 
@@ -101,7 +109,9 @@ def test_long_texts_are_told_from_short_ones_by_their_words(tmp_path: Path) -> N
     assert longer["deberta"].settings["batch_size"] == 8
 
 
-def test_a_preset_of_ones_own_is_a_file_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_of_ones_own_is_a_file_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stage_choices, "PRESETS", tmp_path)
     stage = "{name: ridge, needs: [table], reason: mine, settings: {kind: sklearn, estimator: Ridge}}"
     (tmp_path / "mine.yaml").write_text(f"budget: 3m\nstages:\n- {stage}\n")
@@ -127,7 +137,12 @@ SHIFTED = [*smiles(60, RINGS[:3]), *smiles(20, RINGS[3:])]
     ],
 )
 def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
-    tmp_path: Path, sizes: tuple[int, ...], inputs: Any, group: str | None, kind: str | None, expected: tuple[str, int]
+    tmp_path: Path,
+    sizes: tuple[int, ...],
+    inputs: Any,
+    group: str | None,
+    kind: str | None,
+    expected: tuple[str, int],
 ) -> None:
     found = found_in(tmp_path, *sizes, **inputs)
     *folds, reason = choose_folds(found, choose_problem(found), group, kind)

@@ -1,0 +1,88 @@
+"""Predictions of a network, and the device and precision of a process."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from competition.files import read_json
+from competition.types import Array
+from models.neural_config import NeuralConfig
+from models.training.batches import Batches
+from models.training.dropout import set_rates
+from models.training.hardware import cpu_has_bf16, require_precision
+from models.training.heads import Network
+
+WEIGHTS = "weights.safetensors"
+TRAINING = "training.json"
+Encoded = Callable[[int], Batches]
+"""Rows by augmentation; see `EncodedDataset`."""
+
+
+def predict(
+    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralConfig, folder: Path, n_outputs: int,
+    link: Callable[..., Tensor] | None = None,
+) -> Array:  # fmt: skip
+    """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities of classes, with the
+    weights in `folder`, as the mean over augmentations and the passes of `mc_dropout`. A class that no
+    training row had has the probability 0.
+
+    Source of mc_dropout: Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016.
+    """
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    set_rates(network.backbone, settings.backbone_dropout)
+    # On a CPU always in float32: a notebook's processor may have nothing else, and rows are alike in any
+    # batch. With `auto` on a GPU too, so that both predict the same. A notebook's GPU may have no bf16.
+    on_gpu = {"auto": "float32", "bf16": "auto"}.get(settings.precision, settings.precision)
+    accelerator = make_accelerator(on_gpu if torch.cuda.is_available() else "float32")
+    network.to(accelerator.device)
+    training = read_json(folder / TRAINING)
+    mean, scale = (np.array(training[name])[:n_outputs] for name in ("mean", "scale"))
+    set_seed(training["seed"])
+    passes = [
+        forward(network, encoded(i), settings.batch_size, accelerator, drops=settings.mc_dropout > 0)
+        for i in range(n_augmentations)
+        for _ in range(max(settings.mc_dropout, 1))
+    ]
+    outputs = torch.stack(passes).double()
+    y_pred = (outputs if link is None else link(outputs, training["classes"]))[..., :n_outputs].numpy()
+    return y_pred.mean(axis=0) * scale + mean
+
+
+def forward(
+    network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator, drops: bool = False
+) -> Tensor:
+    """Outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows; with `drops`,
+    dropout stays on.
+    """
+    network.train(drops)
+    plan = batches.sorted_plan(batch_size)
+    with torch.inference_mode(), accelerator.autocast():
+        outputs = [network(batches.batch(rows, accelerator.device)).float() for rows in plan]
+    return torch.cat(outputs).cpu()[np.argsort(np.concatenate(plan))]
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of its weights on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def make_accelerator(precision: str, **tracker: Any) -> Accelerator:
+    """Device and precision of this process; `tracker` has the arguments of `tracker_arguments`."""
+    has_gpu = torch.cuda.is_available()
+    # A T4 says that it has bf16, too, by slow emulation (pytorch issue 148322).
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_has_bf16()
+    if precision == "auto":
+        precision = ("bf16" if has_bf16 else "fp16") if has_gpu else "float32"
+    require_precision(precision, has_gpu, has_bf16)
+    AcceleratorState._reset_state(True)  # stages of one worker may differ in precision
+    mixed = "no" if precision == "float32" else precision
+    # A Mac's GPU is left alone: all workers would share it.
+    return Accelerator(cpu=not has_gpu, mixed_precision=mixed, **tracker)
