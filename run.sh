@@ -1,36 +1,38 @@
 #!/usr/bin/env bash
-# From a competition's train.csv, test.csv and sample_submission.csv to checked submission files with an honest score.
+# Competition pipeline for molecules and text: train.csv, test.csv and sample_submission.csv -> a checked submission.
 #
-#   ./run.sh full [COMPETITION] [--budget 2h]    everything, in that time; finished jobs are skipped, so run it again
-#                                after a crash
-#   ./run.sh new NAME --train F --test F --sample F [--preset quick|cpu|gpu] [--oof DIR]    a YAML for your own
-#                                competition; --oof blends predictions made elsewhere (docs/stages.md)
-#   ./run.sh check [COMPETITION]    settings, data and weights, in seconds
-#   ./run.sh folds [COMPETITION]    sizes, targets and similarity of the folds, train against test, and which kind fits
-#   ./run.sh smoke                  the same path as full, small: a minute on a laptop
-#   ./run.sh train [COMPETITION] [--stage S] [--fold K]    jobs only
-#   ./run.sh compare [COMPETITION] [--with RUN]    all runs: scores, what differs, paired differences
-#   ./run.sh predict [COMPETITION] --test F    new rows, with the saved weights
-#   ./run.sh submit [COMPETITION] [-m MESSAGE]    the submission to Kaggle, checked, asked for, waited for
-#   ./run.sh ledger [COMPETITION]   every submission with its scores, and whether CV can be trusted
-#   ./run.sh kernel [COMPETITION] [--try] [--push]    an offline notebook with the saved weights: made, proved, uploaded
-#   ./run.sh kernel [COMPETITION] --training [--push]    an offline notebook that trains, with all that this needs
-#   ./run.sh study [NAME] [--quick|--short]   what a default rests on, measured again (docs/evidence.md); no NAME lists them
-#   ./run.sh test [--all]           lint, types and tests; --all has the long ones too; other words go to pytest
-#   ./run.sh help                   this text; all but test have more with --help
+#   ./run.sh full [COMPETITION]     train all stages, blend them, write the submission and the report
+#   ./run.sh smoke                  do the same for a tiny competition, in a minute
+#   ./run.sh new NAME --train F --test F --sample F    write the YAML of your competition
+#   ./run.sh list                   list all competitions with their last scores
+#   ./run.sh check [COMPETITION]    check settings, tables and weights, in seconds
+#   ./run.sh folds [COMPETITION]    compare held-out rows with test rows, and recommend a kind of folds
+#   ./run.sh train [COMPETITION]    train only: [--stage S] [--fold K] [--shard I/N]
+#   ./run.sh compare [COMPETITION]  compare all runs: scores, settings, paired differences
+#   ./run.sh predict [COMPETITION] --test F    predict new rows with the saved weights
+#   ./run.sh submit [COMPETITION]   send the submission to Kaggle and wait for its score
+#   ./run.sh ledger [COMPETITION]   list all submissions with their scores
+#   ./run.sh kernel [COMPETITION]   write an offline notebook: [--training] [--try] [--push]
+#   ./run.sh study [NAME]           repeat the experiment behind a default (docs/evidence.md)
+#   ./run.sh test [--all]           lint, types and tests; --all has the slow tests, other words go to pytest
+#   ./run.sh help                   print this text; every command but test has --help
 #
-# full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --retrain (do not).
-# With --from FOLDER they go on from an earlier run's products, such as an attached notebook output.
-# A job that fails is left out: --job-timeout 2h fails one that hangs, --skip-failed leaves out what failed before,
-# --fail-fast stops at the first failure.
-# With --tracker tensorboard|wandb|mlflow they show losses while neural stages train (docs/stages.md).
-# Several machines on one WORK_DIR share the jobs: train --shard I/N on each and then full on one, or on one of a Ray
-# cluster full --executor ray [--ray-address HOST:PORT] (docs/scale.md).
-# full takes --holdout 0.2: that share of the training rows is kept out of everything, and the submission scored on it.
-# Exit status of full: 0 everything, 3 a valid submission without something that failed, 2 a mistake to correct or a full
-# disk, 1 nothing to submit, 130 Ctrl-C.
+# COMPETITION is a name in competition/configs/ or a YAML file (default: qm9_orbitals).
 #
-# COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
+# Options of full, smoke and train:
+#   --set KEY=VALUE      replace a setting of the YAML: --set stages.gnn.epochs=100; may be repeated
+#   --stages A,B         use only these stages
+#   --budget 2h          of full: take at most this time; none lifts the budget of the YAML
+#   --holdout 0.2        of full: keep 20 % of the training rows out of everything, and score the submission on them
+#   --workers N, --seed N, --executor ray, --shard I/N, --tracker tensorboard|wandb|mlflow
+#   --reuse, --retrain   accept finished jobs that other code trained, or train them again
+#   --from FOLDER        continue from the outputs of an earlier run
+#   --fail-fast, --skip-failed, --job-timeout 2h    what to do about jobs that fail
+#
+# The same command continues after a crash or Ctrl-C: finished jobs are skipped.
+#
+# Exit status of full: 0 everything was done; 3 the submission is valid but something failed and was left out;
+# 2 a mistake to correct, or a full disk; 1 nothing to submit; 130 Ctrl-C.
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders of the same name where you stand
@@ -72,6 +74,7 @@ case "$verb" in
   folds)   setup; step folds.diagnose "$@" ;;
   train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
   study)   ready "$@"; step studies "$@" ;;
+  list)    setup; step submissions.list_competitions "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup requirements-kaggle.txt; step submissions.leaderboard.submit "$@" ;;
@@ -79,5 +82,5 @@ case "$verb" in
   kernel)  setup requirements-kaggle.txt; step submissions.kernel "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;
-  *) echo "run.sh has no verb '$verb'; ./run.sh help lists them." >&2; exit 2 ;;
+  *) echo "run.sh has no command '$verb'; ./run.sh help lists them." >&2; exit 2 ;;
 esac

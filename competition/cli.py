@@ -4,6 +4,7 @@ import argparse
 import errno
 import fcntl
 import importlib.util
+import math
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 
 from competition.durations import parse_duration
 from competition.errors import ConfigError, DataError, UserError
+from competition.overrides import Overrides, parse_setting, parse_stages
 from competition.paths import DEFAULT_COMPETITION, Paths, holdout_yaml, work_root
 
 FULL_OR_CLOSED = (
@@ -24,6 +26,8 @@ FULL_OR_CLOSED = (
 """What the system says of a folder that takes no new files, or has no locks."""
 
 
+NO_BUDGET = math.inf
+"""Value of `--budget none`."""
 TRACKER_VARIABLE = "LOSS_TRACKER"
 """Environment variable by which workers get the option --tracker."""
 
@@ -47,8 +51,16 @@ def _workers(text: str) -> int:
     return int(text)
 
 
+def _budget(text: str) -> float:
+    return NO_BUDGET if text == "none" else parse_duration(text)
+
+
 SHARED: dict[str, dict[str, Any]] = {
-    "seed": {"type": int, "help": "replaces competition.seed of the YAML"},
+    "seed": {"type": int, "help": "seed of the competition; replaces competition.seed of the YAML"},
+    "set": {"type": parse_setting, "action": "append", "default": [], "metavar": "KEY=VALUE",
+            "help": "replace a setting of the YAML, such as stages.gnn.epochs=100; may be repeated"},
+    "stages": {"type": parse_stages, "default": (), "metavar": "NAMES",
+               "help": "use only these stages of the YAML, such as gnn,lightgbm"},
     "workers": {"type": _workers, "help": "jobs side by side (default: as many as the cores or GPUs allow)"},
     "holdout": {"type": _share, "metavar": "SHARE", "help": "full keeps this share of the training rows, such as "
                 "0.2, out of everything, and scores the finished submission on it (holdout_score): a "
@@ -56,10 +68,9 @@ SHARED: dict[str, dict[str, Any]] = {
                 "its own, NAME_holdout20, which other verbs mean by the same option"},
     "reuse": {"action": "store_true", "help": "accept finished jobs of other code; tables mark them"},
     "retrain": {"action": "store_true", "help": "train jobs again whose code has changed, without asking"},
-    "budget": {"type": parse_duration, "metavar": "TIME", "help": "for full: the time that the whole command may take, "
-               "such as 90m or 2h. Epochs are reduced, stages left out and seeds added so that what "
-               "starts also ends, "
-               "and a submission is written as stages finish"},
+    "budget": {"type": _budget, "metavar": "TIME", "help": "for full: the time that the whole command may take, "
+               "such as 90m or 2h (default: budget of the YAML; none: no limit). Epochs are reduced, stages left "
+               "out and seeds added so that what starts also ends, and a submission is written as stages finish"},
     "fail-fast": {"action": "store_true", "help": "end the run at the first job that fails"},
     "skip-failed": {"action": "store_true", "help": "leave out jobs that failed in an earlier run; without it they are "
                     "tried again, last"},
@@ -92,8 +103,17 @@ class Parser(argparse.ArgumentParser):
                     f"--tracker {tracker} needs a package: pip install {tracker} in this environment."
                 )
             os.environ[TRACKER_VARIABLE] = tracker
+        values = dict(getattr(options, "set", []))
+        if options.seed is not None:
+            values["competition.seed"] = options.seed
+        options.overrides = Overrides(values, getattr(options, "stages", ()))
         options.held_out_of = options.competition
         if options.holdout:
+            if options.overrides.tables:
+                raise ConfigError(
+                    f"--holdout makes its own tables, so {options.overrides.tables[0]} cannot be set with it. "
+                    "Change it in the YAML."
+                )
             options.competition = str(holdout_yaml(options.competition, options.holdout))
         return options
 

@@ -19,6 +19,7 @@ from competition.classes import class_name, class_names
 from competition.errors import ConfigError
 from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
+from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths, config_folders
 from competition.types import ProblemType
 from competition.yaml_files import load_yaml
@@ -328,16 +329,17 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
     return keys
 
 
-def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]:
-    """Where the YAML of a competition is, and its sections; `classes`, where it leaves them out, are those of
-    its training table, and `seed` replaces that of the file where it is given.
+def read_yaml(name: str, overrides: Overrides = NO_OVERRIDES) -> tuple[Path, dict[str, Any]]:
+    """Return the file of a competition's YAML and its sections, with the overrides of the command line.
+
+    `classes` are those of the training table if the YAML leaves them out.
     """
     path = find_config(name)
     document = {
         section: values for section, values in load_yaml(path).items() if values is not None
     }  # all commented
+    overrides.apply(document, path)
     if isinstance(section := document.get("competition"), dict):
-        section |= {} if seed is None else {"seed": seed}
         train, targets = section.get("train"), section.get("targets")
         unset = section.get("problem_type", "regression") != "regression" and not section.get("classes")
         if (
@@ -348,9 +350,9 @@ def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]
     return path, document
 
 
-def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
-    """The `competition:` section of a YAML, as `read_yaml` finds it."""
-    path, document = read_yaml(name, seed)
+def load_competition(name: str, overrides: Overrides = NO_OVERRIDES) -> CompetitionConfig:
+    """Return the `competition:` section of a YAML; see `read_yaml`."""
+    path, document = read_yaml(name, overrides)
     return validate(CompetitionConfig, document.get("competition", {}), path, "competition")
 
 

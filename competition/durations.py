@@ -10,11 +10,11 @@ SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a time above 0 such as `2h`, `90m`, `30s` or `30`; the type of --budget."""
+    """Return the seconds of a time above 0 such as `2h`, `90m`, `30s` or `30`."""
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([hms]?)", text.strip())
     seconds = float(found[1]) * {"h": 3600, "m": 60}.get(found[2], 1) if found else 0.0
     if seconds <= 0:
-        raise ConfigError(f"--budget takes a time above 0 such as 2h, 90m, 30s or 30; found {text!r}.")
+        raise ConfigError(f"a time is a number above 0 such as 2h, 90m, 30s or 30; got {text!r}.")
     return seconds
 
 

@@ -170,8 +170,8 @@ def main() -> None:
     """Command line."""
     args = cli.parser(__doc__, "folds", ("seed", "holdout")).parse_args()
     competition, config = (
-        load_competition(args.competition, args.seed),
-        make.load_folds_config(args.competition),
+        load_competition(args.competition, args.overrides),
+        make.load_folds_config(args.competition, args.overrides),
     )
     paths = Paths.for_competition(args.competition)
     with cli.locked(paths):

@@ -23,6 +23,7 @@ from competition.files import (
     write_json,
     write_table,
 )
+from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths
 from competition.types import Integers
 from folds.class_shares import class_shares, missing_class_warnings
@@ -32,9 +33,9 @@ from folds.groups import groups_outside_folds
 from folds.splitters import assign_folds
 
 
-def load_folds_config(name: str) -> FoldsConfig:
+def load_folds_config(name: str, overrides: Overrides = NO_OVERRIDES) -> FoldsConfig:
     """The `folds:` section of a YAML."""
-    path, document = read_yaml(name)
+    path, document = read_yaml(name, overrides)
     return validate(FoldsConfig, document.get("folds", {}), path, "folds")
 
 

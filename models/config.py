@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import AfterValidator, Field
 
 from competition.config import StrictModel, read_yaml, validate
+from competition.overrides import NO_OVERRIDES, Overrides
 from models.base_config import StageConfig
 from models.registry import KINDS
 
@@ -53,9 +54,9 @@ class StagesConfig(StrictModel):
     stages: Stages
 
 
-def load_stages(name: str) -> dict[str, Any]:
+def load_stages(name: str, overrides: Overrides = NO_OVERRIDES) -> dict[str, Any]:
     """Return the `stages:` section of a competition's YAML, in its order: name of the stage -> its
     settings.
     """
-    path, document = read_yaml(name)
+    path, document = read_yaml(name, overrides)
     return validate(StagesConfig, {"stages": document.get("stages", {})}, path).stages

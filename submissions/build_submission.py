@@ -145,7 +145,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         write_table(folder / file, table)
     _write_submission(run, folder / SUBMISSION_FILE, model.predict(columns.test, columns.test_inputs))
     parts[CHOICE] = {**_choice(run, rule, selection, stages), "files": [*tables, SUBMISSION_FILE]}
-    settings = run.config.model_dump(mode="json", exclude_unset=True)
+    settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(settings))
     _write_manifest(run, folder, parts)
 
@@ -257,7 +257,7 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
     content = {
         "run": run.name,
         "made_from": run.made_from,
-        "config": run.config.model_dump(mode="json"),
+        "config": run.config.model_dump(mode="json", exclude={"budget"}),
         "stages": list(_stages(run)),
         "columns": run.columns.names,
         "sample_columns": list(read_table(run.paths.sample).columns),
@@ -319,7 +319,7 @@ def _lines(run: Run) -> list[str]:
 def main() -> int:
     """Command line."""
     args = cli.parser(__doc__).parse_args()
-    config, paths = load_config(args.competition, args.seed), Paths.for_competition(args.competition)
+    config, paths = load_config(args.competition, args.overrides), Paths.for_competition(args.competition)
     plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
     left_out = left_out_of(plan, {})
     config, plan = finished_part(config, plan)

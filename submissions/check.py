@@ -242,7 +242,7 @@ def main() -> None:
     args = cli.parser(__doc__).parse_args()
     if args.executor == "ray":
         require_cluster(args.ray_address)
-    found = check_all(load_config(args.competition, args.seed), here=args.executor == "local")
+    found = check_all(load_config(args.competition, args.overrides), here=args.executor == "local")
     print(f"{Paths.for_competition(args.competition).name}: checked\n{found}")
 
 

@@ -21,6 +21,7 @@ from competition import cli
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_table, sha256_of
 from competition.metrics import Metric
+from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths
 from competition.task import Task, build_metric, build_task
 from competition.types import Array
@@ -98,9 +99,9 @@ class PairedScorer:
         return table.loc[ids, self.task.scored_columns].to_numpy()
 
 
-def read_labels(name: str, seed: int | None = None) -> PairedScorer:
+def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
     """Labels of a competition's prepared training table, to be scored as the YAML says now."""
-    config, paths = load_config(name, seed), Paths.for_competition(name)
+    config, paths = load_config(name, overrides), Paths.for_competition(name)
     competition = config.competition
     train = read_table(paths.train).set_index(competition.id)
     metric, file = build_metric(competition), competition.metric.rpartition(":")[0]
@@ -208,7 +209,7 @@ def main() -> None:
     reference = args.other or name_of_latest(paths)
     if reference not in runs:
         raise ConfigError(f"--with takes one of {', '.join(runs)}; found {reference!r}.")
-    labels = read_labels(args.competition, args.seed)
+    labels = read_labels(args.competition, args.overrides)
     direction = "greater is better" if labels.metric.greater_is_better else "lower is better"
     print(f"# Runs of {paths.name}: {labels.metric.name}, {direction}\n")
     print("\n".join([comparison(runs, reference, labels, paths), *left_out]))

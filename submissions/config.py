@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from competition.config import CompetitionConfig, StrictModel, UniqueList, UserCodeRef, read_yaml, validate
+from competition.durations import parse_duration
+from competition.errors import ConfigError
 from competition.metrics import CLASS_TYPES, get_metric
+from competition.overrides import NO_OVERRIDES, Overrides
 from competition.user_code import short_ref
 from folds.config import FoldsConfig
 from models.config import Stages
@@ -58,13 +61,23 @@ class SubmissionsConfig(StrictModel):
     """
 
 
+def _require_duration(text: str | int | float) -> str:
+    try:
+        parse_duration(str(text))
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return str(text)
+
+
 class Config(StrictModel):
-    """One YAML: `competition:`, `folds:`, `stages:`, `submissions:`."""
+    """One YAML: `competition:`, `folds:`, `stages:`, `submissions:`, and a time for all of it."""
 
     competition: CompetitionConfig
     folds: FoldsConfig = FoldsConfig()
     stages: Stages
     submissions: SubmissionsConfig = SubmissionsConfig()
+    budget: Annotated[str, BeforeValidator(_require_duration)] | None = None
+    """Time that `./run.sh full` may take, such as 5m; --budget replaces it, and --budget none lifts it."""
 
     @property
     def default_blend(self) -> str:
@@ -126,9 +139,9 @@ class Config(StrictModel):
         return self
 
 
-def load_config(name: str, seed: int | None = None) -> Config:
+def load_config(name: str, overrides: Overrides = NO_OVERRIDES) -> Config:
     """The whole YAML of a competition; a ConfigError names every mistake of every section at once."""
-    path, document = read_yaml(name, seed)
+    path, document = read_yaml(name, overrides)
     return validate(Config, document, path)
 
 

@@ -12,7 +12,9 @@ from functools import partial
 
 from competition import cli
 from competition.config import find_config
+from competition.durations import parse_duration
 from competition.errors import ConfigError
+from competition.overrides import NO_OVERRIDES
 from competition.paths import Paths
 from competition.prepare import prepare, write_prepared
 from folds import make
@@ -41,9 +43,19 @@ def full(options: Namespace) -> int:
     require_possible(options)
     if options.holdout:  # the competition without some of its training rows
         with cli.locked(Paths.for_competition(options.competition), wait=True):
-            say(hold_out(options.held_out_of, options.holdout, options.seed))
-    config, paths = load_config(options.competition, options.seed), Paths.for_competition(options.competition)
+            say(hold_out(options.held_out_of, options.holdout, options.overrides))
+    config, paths = (
+        load_config(options.competition, options.overrides),
+        Paths.for_competition(options.competition),
+    )
     competition = config.competition
+    if options.budget is None and config.budget is not None:
+        options.budget = parse_duration(config.budget)
+        say(f"budget: {config.budget}, from the YAML; --budget none trains everything in full")
+    if options.budget == cli.NO_BUDGET:
+        options.budget = None
+    if options.overrides != NO_OVERRIDES:
+        say(f"settings of the command line: {options.overrides}")
 
     with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables

@@ -18,9 +18,9 @@ from competition.files import read_json, sha256_of
 from competition.paths import config_folders, display_path
 from competition.revision import revision
 from competition.user_code import user_code_files
-from models.config import load_stages
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, weights_of_stage
 from models.jobs.plan import REPORT
+from submissions.config import load_config
 from submissions.formatting import format_with_error
 from submissions.run import CHOICE, SUBMISSION_FILE, Run, describe_left_out
 
@@ -46,8 +46,9 @@ def handover(run: Run) -> str:
         name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
     )
     with suppress(UserError, OSError):  # the YAML that the user edits may be gone or wrong by now
-        if load_stages(run.paths.owner.read_text(encoding="utf-8").strip()) != run.config.stages:
-            named = str(display_path(run.folder / f"{name}.yaml"))  # such as after a budget
+        written = load_config(run.paths.owner.read_text(encoding="utf-8").strip())
+        if written.model_copy(update={"budget": None}) != run.config.model_copy(update={"budget": None}):
+            named = str(display_path(run.folder / f"{name}.yaml"))  # such as after a budget or --set
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
         left_out=describe_left_out(run.left_out),

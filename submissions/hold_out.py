@@ -15,6 +15,7 @@ import pandas as pd
 from competition.dataset import without_extra_rows
 from competition.errors import ConfigError
 from competition.files import derive_seed, read_text_table, write_atomically, write_table
+from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.task import build_task, to_sample
@@ -25,9 +26,9 @@ from models.base_config import FileConfig
 from submissions.config import Config, load_config
 
 
-def hold_out(name: str, share: float, seed: int | None = None) -> str:
+def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> str:
     """Write the competition without `share` of its training rows; returns what was done, in words."""
-    config = load_config(name, seed)
+    config = load_config(name, overrides)
     if made_elsewhere := [name for name, stage in config.stages.items() if isinstance(stage, FileConfig)]:
         raise ConfigError(
             f"--holdout trains every stage without the rows that are kept out, and "

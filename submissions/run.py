@@ -182,7 +182,9 @@ def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[Lef
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
     # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and
     # user_code.
-    settings = config.model_dump(exclude={"competition": {"answers", "kaggle"}, "folds": {"file"}})
+    settings = config.model_dump(
+        exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
+    )
     portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
     name = digest({"config": portable, "tables": table_digests(paths), "keys": plan.keys}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]

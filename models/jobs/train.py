@@ -331,16 +331,16 @@ def main() -> int:
     args = options.parse_args()
     if args.budget:
         raise ConfigError("--budget is of full, which trains what fits; train has no time to keep to.")
-    competition = load_competition(args.competition, args.seed)
+    competition = load_competition(args.competition, args.overrides)
     stages, paths, shard = (
-        load_stages(args.competition),
+        load_stages(args.competition, args.overrides),
         Paths.for_competition(args.competition),
         args.shard or (1, 1),
     )
     if args.prepare:
         with cli.locked(paths, wait=True):
             prepare.run(competition, paths, find_config(args.competition))
-            make.run(competition, make.load_folds_config(args.competition), paths)
+            make.run(competition, make.load_folds_config(args.competition, args.overrides), paths)
     with cli.training(paths, args.shard):
         if args.earlier:
             resume(args.earlier, paths)

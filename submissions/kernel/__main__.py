@@ -32,7 +32,7 @@ def main() -> None:
     )
     args = options.parse_args()
     paths = Paths.for_competition(args.competition)
-    config = load_config(args.competition, args.seed) if args.training else None
+    config = load_config(args.competition, args.overrides) if args.training else None
     if config and (config.competition.holdout_of or not config.competition.kaggle):
         raise ConfigError(
             f"The notebook trains on tables of a competition on Kaggle, and those of {args.competition} "

@@ -180,7 +180,11 @@ def to_yaml(args: argparse.Namespace, path: Path, found: DetectedTables) -> str:
     lines += setting("metric", metric, problem.reasons["metric"])
     lines += setting("greater_is_better", args.greater)
     lines += setting("needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
-    lines += ["", *setting("folds", folds, folds_reason, indent=""), "", "stages:"]
+    lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
+    if args.preset:
+        budget_reason = "time of ./run.sh full; --budget none trains all stages in full"
+        lines += [*setting("budget", read_preset(args.preset).budget, budget_reason, indent=""), ""]
+    lines.append("stages:")
     for stage in stages:
         lines += [*comments(stage.comment), *setting(stage.name, stage.settings)]
     return "\n".join(lines) + "\n"
@@ -205,10 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
     config = load_config(args.name)
     preset = read_preset(args.preset) if args.preset else None
-    within = f" --budget {preset.budget}" if preset else ""
     print(
         f"Written: {paths.display_path(path)}\n"
-        f"Next: look at the guesses in it, then ./run.sh full {args.name}{within}\n"
+        f"Next: look at the guesses in it, then ./run.sh full {args.name}\n"
     )
     if preset and preset.warning:
         print(f"Warning: {preset.warning}.\n")

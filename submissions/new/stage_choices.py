@@ -46,7 +46,7 @@ class PresetStage(StrictModel):
 
 
 class Preset(StrictModel):
-    """Stages in the order of their worth, and the time that `new` proposes for them."""
+    """Stages in the order of their worth, and the time that `new` writes for them."""
 
     budget: str
     warning: str | None = None

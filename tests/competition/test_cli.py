@@ -134,7 +134,7 @@ def test_times_are_read_and_said_and_any_other_text_is_refused() -> None:
         "60 s",
     ]
     for text in ("", "2d", "-1", "0h", "nan", "2h30", "²h"):
-        with pytest.raises(ConfigError, match=rf"such as 2h, .*; found {re.escape(repr(text))}"):
+        with pytest.raises(ConfigError, match=rf"such as 2h, .*; got {re.escape(repr(text))}"):
             parse_duration(text)
 
 
@@ -183,9 +183,11 @@ def test_options_are_read_and_impossible_values_are_refused() -> None:
     assert (options.held_out_of, Path(options.competition).name) == ("toy", "toy_holdout20.yaml")
     assert (options.shard, options.workers) == ((2, 4), 3)
     shards = [("--shard", value) for value in ("0/4", "5/4", "a/b", "1", "1/4/2")]
-    for name, value in (*shards, ("--workers", "0"), ("--holdout", "0.9"), ("--budget", "never")):
+    for name, value in (*shards, ("--workers", "0"), ("--holdout", "0.9"), ("--set", "x"), ("--stages", ",")):
         with pytest.raises(ConfigError, match=f"{name} takes"):
             cli.parser("x").parse_args([name, value])
+    with pytest.raises(ConfigError, match="a time is .* got 'never'"):
+        cli.parser("x").parse_args(["--budget", "never"])
 
 
 def test_a_tracker_reaches_workers_and_one_that_is_not_installed_is_an_error(

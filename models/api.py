@@ -1,0 +1,22 @@
+"""What code next to a YAML may import: stages, losses, candidates and features of your own.
+
+These names stay where they are; other modules may change. A notebook reads the columns of a run with
+`submissions.run.latest_run`.
+"""
+
+from competition.dataset import Dataset
+from competition.files import read_json, write_json
+from models.estimators import from_bytes
+from models.inputs.features import descriptors, morgan
+from models.stage import Context, StageModel
+
+__all__ = [
+    "Context",
+    "Dataset",
+    "StageModel",
+    "descriptors",
+    "from_bytes",
+    "morgan",
+    "read_json",
+    "write_json",
+]
