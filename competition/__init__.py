@@ -1,3 +1,1 @@
-"""What is predicted and how it is scored: configuration, tables, checks, metrics. Imports no other package of
-ours.
-"""
+"""What is predicted and how it is scored: configuration, tables, checks and metrics."""

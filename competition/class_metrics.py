@@ -1,10 +1,10 @@
-"""Scores of classes: of probabilities, and of labels by their confusion matrix.
+"""Classification metrics: scores of probabilities, and scores of labels from their confusion matrix.
 
-A label is the number of its class in `competition.classes`. Probabilities are (n_rows,), those of class 1 of
-two, or (n_rows, n_classes). A confusion matrix counts rows by true and by predicted class, (..., n_classes,
-n_classes); many of them are scored at once. Sources: scikit-learn's user guide, "Classification metrics";
-Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004, for the MCC of
-several classes.
+A label is the index of its class in `competition.classes`. Probabilities are (n_rows,) for class 1 of two
+classes, or (n_rows, n_classes). A confusion matrix counts rows by true and by predicted class, (...,
+n_classes, n_classes); many of them are scored at once. Sources: scikit-learn's user guide, "Classification
+metrics"; Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004, for
+the MCC of several classes.
 """
 
 from collections.abc import Callable
@@ -15,85 +15,89 @@ import numpy as np
 from competition.types import Array
 
 PROBABILITY_EPSILON = 1e-15
-"""Probability that a log loss takes for 0, as leaderboards do."""
+"""Lower bound of the probabilities in a log loss, as on leaderboards."""
 
 
 def confusion(y_true: Array, labels: Array) -> Array:
-    """How often each true class is taken for each, (n_classes, n_classes), of labels (n_rows,) without a gap."""
+    """Return the confusion matrix, (n_classes, n_classes), of labels (n_rows,) without missing values."""
     n = int(max(y_true.max(initial=0), labels.max(initial=0), 1)) + 1
     cells = (y_true * n + labels).astype(np.int64)
     return np.bincount(cells, minlength=n * n).reshape(n, n).astype(np.float64)
 
 
-def _ratio(above: Array, below: Array) -> Array:
-    """`above` over `below`; 0 where both are 0."""
-    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below != 0)
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    """Return the ratio; 0 where the denominator is 0."""
+    zeros = np.zeros(np.broadcast(numerator, denominator).shape)
+    return np.divide(numerator, denominator, out=zeros, where=denominator != 0)
 
 
-def _parts(counts: Array) -> tuple[Array, Array, Array]:
-    """Rows that are right, of each true class, and of each predicted one, (..., n_classes) each."""
+def _class_counts(counts: Array) -> tuple[Array, Array, Array]:
+    """Return the numbers of correct, true and predicted rows per class, (..., n_classes) each."""
     return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1), counts.sum(axis=-2)
 
 
 def accuracy(counts: Array) -> Array:
-    """Share of the rows that are right."""
-    right, true, _ = _parts(counts)
-    return _ratio(right.sum(axis=-1), true.sum(axis=-1))
+    """Return the share of correct rows."""
+    correct, true, _ = _class_counts(counts)
+    return _ratio(correct.sum(axis=-1), true.sum(axis=-1))
 
 
 def balanced_accuracy(counts: Array) -> Array:
-    """Mean recall of the classes that there are."""
-    right, true, _ = _parts(counts)
-    return _ratio(_ratio(right, true).sum(axis=-1), (true > 0).sum(axis=-1).astype(np.float64))
+    """Return the mean recall of the classes that occur."""
+    correct, true, _ = _class_counts(counts)
+    return _ratio(_ratio(correct, true).sum(axis=-1), (true > 0).sum(axis=-1).astype(np.float64))
 
 
-def _f1_of_classes(counts: Array) -> tuple[Array, Array]:
-    right, true, predicted = _parts(counts)
-    return _ratio(2 * right, true + predicted), (true + predicted > 0).astype(np.float64)
+def _class_f1(counts: Array) -> tuple[Array, Array]:
+    """Return the F1 of each class, and 1 for each class that is true or predicted in some row."""
+    correct, true, predicted = _class_counts(counts)
+    return _ratio(2 * correct, true + predicted), (true + predicted > 0).astype(np.float64)
 
 
 def f1(counts: Array) -> Array:
-    """F1 of class 1; 0 where it is neither true nor predicted."""
-    return _f1_of_classes(counts)[0][..., 1]
+    """Return the F1 of class 1; 0 if it is neither true nor predicted."""
+    return _class_f1(counts)[0][..., 1]
 
 
 def f1_macro(counts: Array) -> Array:
-    """Mean F1 of the classes that are true or predicted somewhere."""
-    each, there = _f1_of_classes(counts)
-    return _ratio(each.sum(axis=-1), there.sum(axis=-1))
+    """Return the mean F1 of the classes that are true or predicted in some row."""
+    scores, is_present = _class_f1(counts)
+    return _ratio(scores.sum(axis=-1), is_present.sum(axis=-1))
 
 
 def mcc(counts: Array) -> Array:
-    """Correlation of true and predicted classes; 0 where one of the two is constant."""
-    right, true, predicted = _parts(counts)
+    """Return the correlation of true and predicted classes; 0 if one of the two is constant."""
+    correct, true, predicted = _class_counts(counts)
     n = true.sum(axis=-1)
-    above = right.sum(axis=-1) * n - (true * predicted).sum(axis=-1)
-    below = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
-    return _ratio(above, np.sqrt(np.maximum(below, 0.0)))
+    covariance = correct.sum(axis=-1) * n - (true * predicted).sum(axis=-1)
+    variances = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
+    return _ratio(covariance, np.sqrt(np.maximum(variances, 0.0)))
 
 
 def quadratic_kappa(counts: Array) -> Array:
-    """1 minus the squared distance of true and predicted classes over that of a prediction by chance.
+    """Return Cohen's kappa with quadratic weights; NaN if true and predicted classes are constant and equal.
 
     Source: Cohen, Weighted kappa, Psychological Bulletin 1968.
     """
-    _, true, predicted = _parts(counts)
-    place = np.arange(counts.shape[-1])
-    distance = (place[:, None] - place) ** 2
-    found = (counts * distance).sum(axis=(-2, -1)) * true.sum(axis=-1)
+    _, true, predicted = _class_counts(counts)
+    level = np.arange(counts.shape[-1])
+    distance = (level[:, None] - level) ** 2
+    observed = (counts * distance).sum(axis=(-2, -1)) * true.sum(axis=-1)
     by_chance = (true[..., :, None] * predicted[..., None, :] * distance).sum(axis=(-2, -1))
-    return np.where(by_chance > 0, 1 - _ratio(found, by_chance), np.nan)
+    return np.where(by_chance > 0, 1 - _ratio(observed, by_chance), np.nan)
 
 
 def log_losses(y_true: Array, y_pred: Array) -> Array:
-    """Minus the logarithm of the probability of each row's class, (n_rows,)."""
-    both = np.column_stack([1 - y_pred, y_pred]) if y_pred.ndim == 1 else y_pred
-    return -np.log(np.clip(both[np.arange(len(y_true)), y_true.astype(int)], PROBABILITY_EPSILON, None))
+    """Return minus the logarithm of the probability of the true class per row, (n_rows,)."""
+    probabilities = np.column_stack([1 - y_pred, y_pred]) if y_pred.ndim == 1 else y_pred
+    true_class = probabilities[np.arange(len(y_true)), y_true.astype(int)]
+    return -np.log(np.clip(true_class, PROBABILITY_EPSILON, None))
 
 
 def squared_errors(y_true: Array, y_pred: Array) -> Array:
-    """Brier score of each row, (n_rows,): of two classes half of what it is of several, as scikit-learn's.
+    """Return the Brier score per row, (n_rows,).
 
+    As in scikit-learn, the score of two classes given as one column is half of that of two columns.
     Source: Brier, Verification of forecasts expressed in terms of probability, 1950.
     """
     if y_pred.ndim == 1:
@@ -101,36 +105,39 @@ def squared_errors(y_true: Array, y_pred: Array) -> Array:
     return ((y_pred - np.eye(y_pred.shape[1])[y_true.astype(int)]) ** 2).sum(axis=1)
 
 
-def _one_against_rest(score: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:
-    """Score of class 1 of two, or mean over several, each against all others; NaN where there is one class
-    alone.
-    """
-    columns = [(1, y_pred)] if y_pred.ndim == 1 else enumerate(y_pred.T)
-    truths = [(y_true == number, column) for number, column in columns]
-    return float(np.mean([score(*pair) for pair in truths if 0 < pair[0].sum() < len(y_true)] or [np.nan]))
+def _one_vs_rest(score: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:
+    """Return the score of class 1 of two classes, or the macro average; NaN if there is only one class."""
+    class_probabilities = {1: y_pred} if y_pred.ndim == 1 else dict(enumerate(y_pred.T))
+    class_scores = []
+    for class_index, probabilities in class_probabilities.items():
+        is_positive = y_true == class_index
+        if 0 < is_positive.sum() < len(y_true):  # undefined without both classes
+            class_scores.append(score(is_positive, probabilities))
+    return float(np.mean(class_scores)) if class_scores else float("nan")
 
 
-def _area(positive: Array, y_pred: Array) -> float:
-    _, place, counts = np.unique(y_pred, return_inverse=True, return_counts=True)
-    ranks, n = (np.cumsum(counts) - (counts - 1) / 2)[place], float(positive.sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
+def _roc_auc(is_positive: Array, probabilities: Array) -> float:
+    _, position, counts = np.unique(probabilities, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[position]
+    n = float(is_positive.sum())
+    return float((ranks[is_positive].sum() - n * (n + 1) / 2) / (n * (len(is_positive) - n)))
 
 
-def _precision(positive: Array, y_pred: Array) -> float:
-    place = np.unique(-y_pred, return_inverse=True)[1]  # the likeliest first, equal ones together
-    found = np.bincount(place, positive)
-    return float(found @ (np.cumsum(found) / np.cumsum(np.bincount(place))) / found.sum())
+def _average_precision(is_positive: Array, probabilities: Array) -> float:
+    position = np.unique(-probabilities, return_inverse=True)[1]  # the most probable first, ties together
+    positives = np.bincount(position, is_positive)
+    precision = np.cumsum(positives) / np.cumsum(np.bincount(position))
+    return float(positives @ precision / positives.sum())
 
 
-roc_auc = partial(_one_against_rest, _area)
-average_precision = partial(_one_against_rest, _precision)
+roc_auc = partial(_one_vs_rest, _roc_auc)
+average_precision = partial(_one_vs_rest, _average_precision)
 
 
 def map_at(k: int, y_true: Array, y_pred: Array) -> float:
-    """Mean of 1 over the place of the true class among the k likeliest of (n_rows, n_classes); 0 if it is not
-    there.
+    """Return the mean of 1 / rank of the true class among the k most probable classes; 0 if it is not there.
 
-    Of equal probabilities the class that stands first is the likelier one.
+    Ties are broken by the order of the classes.
     """
-    places = np.argsort(-y_pred, axis=1, kind="stable")[:, :k] == y_true[:, None]
-    return float((places / np.arange(1, places.shape[1] + 1)).sum(axis=1).mean())
+    is_hit = np.argsort(-y_pred, axis=1, kind="stable")[:, :k] == y_true[:, None]
+    return float((is_hit / np.arange(1, is_hit.shape[1] + 1)).sum(axis=1).mean())

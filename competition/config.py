@@ -31,20 +31,21 @@ class StrictModel(BaseModel):
     model_config = {"extra": "forbid", "frozen": True, "allow_inf_nan": False}
 
 
-def _beside_yaml(file: Path, info: ValidationInfo) -> Path:
+def _absolute_path(file: Path, info: ValidationInfo) -> Path:
     return (info.context["folder"] / file).resolve() if info.context else file
 
 
-def _named_in_file(named: str, info: ValidationInfo) -> str:
-    file, _, name = named.rpartition(":")
+def _absolute_code_ref(code_ref: str, info: ValidationInfo) -> str:
+    file, _, name = code_ref.rpartition(":")
     if not file.endswith(".py") or not name.isidentifier():
         raise ValueError("must be file.py:name")
-    return f"{_beside_yaml(Path(file), info)}:{name}"
+    return f"{_absolute_path(Path(file), info)}:{name}"
 
 
-def _each_once(values: list[Any]) -> list[Any]:
-    if twice := [value for value in values if values.count(value) > 1]:
-        raise ValueError(f"must name each once; {twice[0]} stands there again")
+def _require_unique(values: list[Any]) -> list[Any]:
+    duplicates = [value for value in values if values.count(value) > 1]
+    if duplicates:
+        raise ValueError(f"must not have duplicates; got {duplicates[0]} twice")
     return values
 
 
@@ -52,34 +53,34 @@ N_CLASSES: dict[ProblemType, tuple[str, range]] = {
     "regression": ("no", range(1)), "binary": ("two", range(2, 3)), "multilabel": ("two", range(2, 3)),
     "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
 }  # fmt: skip
-UserPath = Annotated[Path, AfterValidator(_beside_yaml)]
-"""A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does.
-"""
-UserCodeRef = Annotated[str, AfterValidator(_named_in_file)]
-"""`file.py:name`, the user's own function or class, relative to the YAML (`competition.user_code` loads it).
-"""
-UniqueList = AfterValidator(_each_once)
-"""Of a list whose entries must differ."""
+"""Problem type -> number of classes that it takes, as text and as a range."""
+UserPath = Annotated[Path, AfterValidator(_absolute_path)]
+"""File or folder in a YAML, relative to the YAML. Only `validate` makes it absolute."""
+UserCodeRef = Annotated[str, AfterValidator(_absolute_code_ref)]
+"""`file.py:name`, a user-defined function or class, relative to the YAML (`competition.user_code` loads it)."""
+UniqueList = AfterValidator(_require_unique)
+"""Annotation of lists without duplicates."""
 ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
-"""A label as `competition.classes` tells it from others; a YAML may have numbers and booleans."""
+"""Normalized class label; a YAML may have numbers and booleans."""
 
 
 class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
     file: UserPath
-    """CSV with the competition's input columns and some or all of its targets; it needs no ids. With the
-    columns of `group` and `time` its rows leave the folds that hold out their group, or earlier rows.
+    """CSV with the competition's input columns and some or all of its targets; ids are not needed. If it has
+    the columns of `group` and `time`, its rows are left out of folds that hold out their group, or earlier
+    rows.
     """
     columns: dict[str, str] = {}
-    """Our name of a column: its name in this file, where they differ."""
+    """Name of a column in the competition: its name in this file, if they differ."""
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Weight of its rows in training."""
     check_units: bool = True
-    """Whether to stop where its labels are on another scale than the competition's."""
+    """Whether to stop if its labels are on another scale than the competition's."""
 
 
-def _known_metric(metric: str, info: ValidationInfo) -> str:
+def _require_metric(metric: str, info: ValidationInfo) -> str:
     metric = ALIASES.get(metric, metric)
     if get_metric(metric):
         return metric
@@ -87,11 +88,11 @@ def _known_metric(metric: str, info: ValidationInfo) -> str:
         raise ValueError(
             f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function"
         )
-    return _named_in_file(metric, info)
+    return _absolute_code_ref(metric, info)
 
 
 class CompetitionConfig(StrictModel):
-    """The `competition:` section."""
+    """Settings of the `competition:` section."""
 
     train: UserPath
     """Training table: id, inputs, targets."""
@@ -100,28 +101,26 @@ class CompetitionConfig(StrictModel):
     sample_submission: UserPath
     """Decides ids, order and columns of the submission."""
     answers: UserPath | None = None
-    """Labels of the test rows, where they are known; read by the final scoring alone."""
+    """Labels of the test rows, if there are any; only the final scoring reads them."""
     kaggle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Slug of the competition on Kaggle, as in its address; `submit` and `kernel` need it."""
     holdout_of: str | None = None
-    """Written by `--holdout`: the competition whose training rows are the test rows; their score is
-    holdout_score.
-    """
+    """Name of the competition that the held-out rows are from; written by `--holdout`."""
     id: str = Field(min_length=1)
-    """Column that names a row."""
+    """Column of the ids."""
     targets: list[str] = Field(min_length=1)
     """Columns to predict, in the order of the sample's columns."""
     problem_type: ProblemType = "regression"
-    """What a target is: a number; one of two classes (binary); of several (multiclass); several targets of
-    two classes each, some missing (multilabel); one of few ordered grades (ordinal).
+    """Type of the targets: numbers (regression), one of two classes (binary), one of several (multiclass),
+    several targets of two classes, some missing (multilabel), or one of few ordered levels (ordinal).
     """
     classes: Annotated[list[ClassName], UniqueList] = []
-    """Labels of all targets: the negative one first, grades from the lowest. Unset: those of the training
+    """Class labels: the negative one first, ordinal levels from the lowest. Unset: the labels in the training
     table, sorted.
     """
     submission_columns: list[str] | None = None
-    """Names of the targets in the sample, where they differ from the training table's; or of one column per
-    class, in the order of `classes`.
+    """Names of the targets in the sample, if they differ from the training table's; or the names of one
+    column per class, in the order of `classes`.
     """
     smiles: list[str] = []
     """Input columns with molecules."""
@@ -130,164 +129,150 @@ class CompetitionConfig(StrictModel):
     numeric: list[str] = []
     """Input columns with numbers; an empty cell is a missing value."""
     categorical: list[str] = []
-    """Input columns with categories; an empty cell is a category of its own."""
+    """Input columns with categories; an empty cell is one more category."""
     features: UserCodeRef | None = None
-    """A function of numbers of your own: it takes the input columns as a table and returns one with a row of
-    numbers for each row, which depends on that row alone. Stages read them as they read `numeric`."""
+    """User-defined function that takes the input columns as a table and returns a table with a row of numbers
+    for each row, which depends on that row only. Stages read the numbers like `numeric`.
+    """
     weight: str | None = None
-    """Training column with the weight of each row in training; scores know no weights."""
+    """Training column with the weight of each row in training; scores ignore weights."""
     auxiliary_targets: list[str] = []
-    """Training columns that neural stages learn beside the targets and that are not submitted."""
+    """Training columns that neural stages learn in addition to the targets and that are not submitted."""
     extra_train: list[ExtraTrain] = []
-    """More rows to train on in every fold; never scored, and left out where a test row has the same input, or
-    where the held-out fold has the same input, group, scaffold or cluster, or is earlier in time.
+    """More rows to train on in every fold. They are never scored. Rows with the input of a test row are left
+    out, and in each fold rows with the input, group, scaffold or cluster of a held-out row, or later ones.
     """
     group: str | None = None
-    """Training column whose equal values must share a fold (with `folds.kind: group`)."""
+    """Training column with groups: equal values share a fold (with `folds.kind: group`)."""
     time: str | None = None
-    """Training column with a number or an ISO 8601 date of each row (with `folds.kind: time`); it may be an
-    input.
-    """
+    """Training column with a number or an ISO 8601 date per row (with `folds.kind: time`); may be an input."""
     fold_column: str | None = None
-    """Training column with a fold of your own for each row (with `folds.kind: column`): 0 to n-1, or -1 for a
-    row that trains in every fold.
+    """Training column with user-defined folds (with `folds.kind: column`): 0 to n-1, or -1 for a row that
+    trains in every fold.
     """
-    metric: Annotated[str, AfterValidator(_known_metric)]
-    """Name of a metric (`competition/metrics.py`), or a function of your own, file.py:function. It decides
+    metric: Annotated[str, AfterValidator(_require_metric)]
+    """Name of a metric (`competition/metrics.py`), or a user-defined function, file.py:function. It determines
     whether numbers, probabilities or labels are submitted.
     """
     greater_is_better: bool | None = None
-    """Direction of a metric of your own; the named metrics know theirs."""
+    """Direction of a user-defined metric."""
     needs: Literal["probabilities", "classes"] | None = None
-    """What a metric of your own scores, where the targets are classes; these come as their numbers in
-    `classes`.
-    """
+    """What a user-defined classification metric scores; labels are passed as their indices in `classes`."""
     empty_smiles: str | None = None
-    """SMILES that an empty cell of a molecule column is read as, where empty means none, as of an additive:
-    "[Ar]" is
-    an atom that few molecules have. null: an empty cell cannot be parsed.
+    """SMILES that replaces an empty cell of a molecule column, if empty means no molecule (an additive, say);
+    "[Ar]" is an atom that few molecules have. null: an empty cell cannot be parsed.
     """
     unparsable: Literal["error", "drop"] = "error"
-    """What to do with rows whose molecule RDKit cannot parse or whose text is empty: stop, or leave them
-    out of training and give test rows the mean of the training labels (counted in the report)."""
+    """What to do with rows with an unparsable molecule or an empty text: stop, or leave them out of training
+    and give test rows the mean of the training labels (counted in the report).
+    """
     seed: int = 0
-    """The one seed from which all others are derived."""
+    """Seed from which all others are derived."""
 
     @property
     def scores_labels(self) -> bool:
-        """Whether the metric scores labels of classes, for which thresholds are tuned."""
-        ours = get_metric(self.metric)
-        return ours.kind == "decisions" if ours else self.needs == "classes"
+        """Whether the metric scores class labels, for which thresholds are tuned."""
+        metric = get_metric(self.metric)
+        return metric.kind == "decisions" if metric else self.needs == "classes"
 
     @property
     def inputs(self) -> list[str]:
-        """All input columns, molecules first; there may be none where every stage is of kind file."""
+        """All input columns, molecules first; empty if every stage is of kind file."""
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
 
     @property
     def columns_in_sample(self) -> list[str]:
-        """Columns of the sample beside the id: one per target, in their order, or one per class of a single
-        target.
-        """
+        """Columns of the sample except the id: one per target, or one per class of a single target."""
         return self.submission_columns or self.targets
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if mistakes := [
-            *self._mistakes_in_columns(),
-            *self._mistakes_in_classes(),
-            *self._mistakes_in_metric(),
-        ]:
-            raise ValueError("; ".join(mistakes))
+    def _check_consistency(self) -> Self:
+        errors = [*self._column_errors(), *self._class_errors(), *self._metric_errors()]
+        if errors:
+            raise ValueError("; ".join(errors))
         return self
 
-    def _mistakes_in_columns(self) -> Iterator[str]:
+    def _column_errors(self) -> Iterator[str]:
         labels = [*self.targets, *self.auxiliary_targets]
-        roles = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
-        for name in dict.fromkeys(roles):
-            if roles.count(name) > 1:
+        columns = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
+        for name in dict.fromkeys(columns):
+            if columns.count(name) > 1:
                 yield f"the column {name!r} has several roles; give it one"
-        for name in {name: None for extra in self.extra_train for name in extra.columns}:
-            if name not in [*self.inputs, *labels, self.group, self.time]:
-                yield (
-                    f"extra_train.columns names {name!r}, which is neither an input nor a target, group "
-                    f"or time"
-                )
-        if any(name.startswith(("__", "feature ")) for name in roles) or {"id", "fold"} & {*self.targets}:
-            yield (
-                "no column may begin with '__' or 'feature ', and no target may be called id or fold: "
-                "such are ours"
-            )
+        for extra in self.extra_train:
+            for name in extra.columns:
+                if name not in [*self.inputs, *labels, self.group, self.time]:
+                    yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
+        is_reserved = any(name.startswith(("__", "feature ")) for name in columns)
+        if is_reserved or {"id", "fold"} & {*self.targets}:
+            yield "no column may begin with '__' or 'feature ', and no target may be called id or fold"
         if self.group in (self.id, *labels, *self.numeric):
             yield f"group is {self.group!r}, and must not be the id, a target or a numeric column"
 
-    def _mistakes_in_classes(self) -> Iterator[str]:
-        kind, (needed, allowed) = f"problem_type {self.problem_type}", N_CLASSES[self.problem_type]
-        n_targets, n_classes, n_in_sample = len(self.targets), len(self.classes), len(self.columns_in_sample)
+    def _class_errors(self) -> Iterator[str]:
+        kind = f"problem_type {self.problem_type}"
+        expected, allowed = N_CLASSES[self.problem_type]
+        n_targets = len(self.targets)
+        n_classes = len(self.classes)
+        n_in_sample = len(self.columns_in_sample)
         if n_targets > 1 and self.problem_type not in ("regression", "multilabel"):
-            yield (
-                f"{kind} has one target, and targets names {n_targets}; several of two classes are multilabel"
-            )
+            yield f"{kind} has one target, got {n_targets}; several targets of two classes are multilabel"
         if n_classes not in allowed:
-            found = (
-                f"{n_classes} ({', '.join(self.classes[:5])}{', ...' * (n_classes > 5)})"
-                if n_classes
-                else "none"
-            )
-            yield (
-                f"{kind} takes {needed} classes, and classes, or where it is unset the training labels, "
-                f"are {found}"
-            )
+            names = [*self.classes[:5], *(["..."] if n_classes > 5 else [])]
+            got = f"{n_classes} ({', '.join(names)})" if n_classes else "none"
+            yield f"{kind} takes {expected} classes (classes, or if unset the training labels); got {got}"
         per_class = n_classes if n_targets == 1 else 0
         if n_in_sample not in (n_targets, per_class):
-            either = f", or {per_class}, one per class" * bool(per_class)
+            alternative = f", or {per_class}, one per class" if per_class else ""
             yield (
-                f"submission_columns names {n_in_sample} columns, and must name {n_targets}, one per "
-                f"target{either}"
+                f"submission_columns must have {n_targets} columns, one per target{alternative}; "
+                f"got {n_in_sample}"
             )
-        if top_k_of(self.metric) and (of_words := [name for name in self.classes if len(name.split()) > 1]):
-            yield (
-                f"{self.metric} is submitted as classes between spaces, and the class {of_words[0]!r} "
-                f"has one in it"
-            )
+        with_space = [name for name in self.classes if len(name.split()) > 1]
+        if top_k_of(self.metric) and with_space:
+            yield f"{self.metric} is submitted as classes separated by spaces, and {with_space[0]!r} contains one"
 
-    def _mistakes_in_metric(self) -> Iterator[str]:
-        ours = get_metric(self.metric, self.problem_type)
-        asks_for_all = (
-            self.problem_type == "multiclass" and not self.scores_labels and not top_k_of(self.metric)
-        )
-        if ours and self.problem_type not in ours.types:
+    def _metric_errors(self) -> Iterator[str]:
+        metric = get_metric(self.metric, self.problem_type)
+        scores_probabilities = not self.scores_labels and not top_k_of(self.metric)
+        if metric and self.problem_type not in metric.types:
             yield (
-                f"the metric {self.metric} scores problem_type {', '.join(ours.types)}, and this is "
+                f"the metric {self.metric} scores problem_type {', '.join(metric.types)}, and this is "
                 f"{self.problem_type}; change one of the two"
             )
-        elif asks_for_all and len(self.columns_in_sample) == len(self.targets):
+        elif (
+            self.problem_type == "multiclass"
+            and scores_probabilities
+            and len(self.columns_in_sample) == len(self.targets)
+        ):
             yield (
-                f"the metric {self.metric} scores the probability of each class, so the sample needs a "
-                f"column for "
-                "each; name these columns, in the order of the classes, in submission_columns"
+                f"the metric {self.metric} scores the probability of each class, so the sample needs a column "
+                "per class; list these columns, in the order of the classes, in submission_columns"
             )
-        if (self.needs is None) != (ours is not None or self.problem_type == "regression"):
-            yield "needs must be set for a metric of your own on classes, and not otherwise"
+        if (self.needs is None) != (metric is not None or self.problem_type == "regression"):
+            yield "needs must be set for a user-defined metric of classification, and not otherwise"
         if self.needs == "probabilities" and self.problem_type == "ordinal":
-            yield "needs must be classes for problem_type ordinal, whose predictions are no probabilities"
-        if ours is None and self.greater_is_better is None:
-            yield "greater_is_better must be set for a metric of your own"
-        if ours and self.greater_is_better not in (None, ours.greater_is_better):
+            yield "needs must be classes for problem_type ordinal, since its predictions are levels"
+        if metric is None and self.greater_is_better is None:
+            yield "greater_is_better must be set for a user-defined metric"
+        if metric and self.greater_is_better not in (None, metric.greater_is_better):
             yield f"greater_is_better contradicts the metric {self.metric}; remove it"
 
 
 def find_config(name: str) -> Path:
-    """The YAML file of a competition: a path that ends in .yaml, or a name in one of `config_folders()`."""
+    """Return the YAML file of a competition.
+
+    Args:
+        name: a path that ends in .yaml, or a name in one of `config_folders()`.
+    """
     for folder in config_folders():
         path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
         if path.is_file():
             return path.resolve()
-    known = sorted({file.stem for folder in config_folders() for file in folder.glob("*.yaml")})
+    files = [file for folder in config_folders() for file in folder.glob("*.yaml")]
+    available = sorted({file.stem for file in files})
     raise ConfigError(
-        f"there is no competition {name!r}, only {', '.join(known)} or the path of a YAML file; make one "
-        f"from its CSV "
-        f"files with ./run.sh new NAME --train F --test F --sample F, or from Kaggle with --kaggle SLUG."
+        f"there is no competition {name!r}; available: {', '.join(available)}, or the path of a YAML file. "
+        "./run.sh new NAME --train F --test F --sample F writes one from CSV files, and --kaggle SLUG from Kaggle."
     )
 
 
@@ -295,29 +280,30 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], values: Any, path: Path, section: str = "") -> Model:
-    """`values` as a settings model, with the paths in it relative to the folder of the file `path`."""
+    """Return `values` as a settings model; paths in it are relative to the folder of the file `path`.
+
+    Raises:
+        ConfigError: with all errors, each with its key.
+    """
     try:
         return model.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        said: dict[
-            tuple[str, str], list[str]
-        ] = {}  # of a setting that may be one or another thing, all at once
+        # A setting with several allowed types has an error for each of them; they share a line.
+        messages: dict[tuple[str, str], list[str]] = {}
         for item in error.errors():
-            where = ".".join(filter(None, [section, *_keys(values, item["loc"])])) or "the file"
-            found, message = f" (found {item['input']!r})", item["msg"].removeprefix("Value error, ")
-            if item["type"] == "extra_forbidden":
-                message = "this key is not known"
-            if item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel):
-                found = ""
-            said.setdefault((where, found), []).append(message)
-        lines = [f"  {where}: {'; or: '.join(messages)}{found}" for (where, found), messages in said.items()]
-        raise ConfigError("\n".join([f"{path} has {len(lines)} mistake(s):", *lines])) from None
+            key = ".".join(filter(None, [section, *_keys(values, item["loc"])])) or "the file"
+            is_unknown = item["type"] == "extra_forbidden"
+            message = "unknown key" if is_unknown else item["msg"].removeprefix("Value error, ")
+            is_scalar = not isinstance(item["input"], dict | BaseModel)
+            has_value = is_scalar and not is_unknown and item["type"] != "missing"
+            got = f" (got {item['input']!r})" if has_value else ""
+            messages.setdefault((key, got), []).append(message)
+        lines = [f"  {key}: {'; or: '.join(texts)}{got}" for (key, got), texts in messages.items()]
+        raise ConfigError("\n".join([f"{path} has {len(lines)} error(s):", *lines])) from None
 
 
 def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
-    """pydantic's location without what it adds where a setting has several possible classes: their kind or
-    type.
-    """
+    """Return the location of an error without what pydantic adds for unions: the kind or type."""
     keys = []
     for part in location:
         if isinstance(values, dict) and (part in values or part != values.get("kind")):
@@ -335,16 +321,18 @@ def read_yaml(name: str, overrides: Overrides = NO_OVERRIDES) -> tuple[Path, dic
     `classes` are those of the training table if the YAML leaves them out.
     """
     path = find_config(name)
-    document = {
-        section: values for section, values in load_yaml(path).items() if values is not None
-    }  # all commented
+    # A section is None if all of its lines are comments.
+    document = {section: values for section, values in load_yaml(path).items() if values is not None}
     overrides.apply(document, path)
-    if isinstance(section := document.get("competition"), dict):
-        train, targets = section.get("train"), section.get("targets")
-        unset = section.get("problem_type", "regression") != "regression" and not section.get("classes")
+    section = document.get("competition")
+    if isinstance(section, dict):
+        train = section.get("train")
+        targets = section.get("targets")
+        is_classification = section.get("problem_type", "regression") != "regression"
+        has_no_classes = is_classification and not section.get("classes")
         if (
-            unset and isinstance(train, str) and isinstance(targets, list)
-        ):  # else `validate` says what is wrong
+            has_no_classes and isinstance(train, str) and isinstance(targets, list)
+        ):  # `validate` reports others
             table = read_text_table((path.parent / train).resolve())
             section["classes"] = class_names(table[[name for name in targets if name in table]])
     return path, document
@@ -357,15 +345,12 @@ def load_competition(name: str, overrides: Overrides = NO_OVERRIDES) -> Competit
 
 
 def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:
-    """Check that the products of a name were made from this YAML, or one that lies among them, and no other
-    file.
-    """
+    """Raise a ConfigError if the outputs of a competition were made from another YAML outside their folder."""
     if paths.owner.exists():
         owner = Path(paths.owner.read_text(encoding="utf-8").strip())
         others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]
         if len(set(others)) == 2 and owner.is_file():
             raise ConfigError(
-                f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of "
-                f"the two, or set "
-                "WORK_DIR."
+                f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of the "
+                "two, or set WORK_DIR."
             )

@@ -13,31 +13,34 @@ from competition.files import read_table
 from competition.types import Array, Integers
 
 INPUT_KEY = "__input"
-"""Column of a prepared table: equal where the whole input is the same (canonical molecules, normalised text).
-"""
-FEATURE = "feature "  # what columns with features of the user's own begin with
-WEIGHT, EXTRA, TIME, FOLD = "__weight", "__extra", "__time", "__fold"
-"""Columns of a training table, where configured: weight, whether from extra_train, time as a number, own
-fold.
-"""
+"""Column of a prepared table: equal for rows with equal inputs (canonical molecules, normalised text)."""
+FEATURE = "feature "
+"""Prefix of the columns with user-defined features."""
+WEIGHT = "__weight"
+"""Column of a prepared training table with weights."""
+EXTRA = "__extra"
+"""Column of a prepared training table: 1 for rows of extra_train."""
+TIME = "__time"
+"""Column of a prepared training table with times as numbers."""
+FOLD = "__fold"
+"""Column of a prepared training table with user-defined folds."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Some rows of a table, in a fixed order.
+    """Rows of a table, in a fixed order.
 
-    ids: n_rows names.
-    inputs: n_rows rows; molecule columns are canonical SMILES, numbers are floats (NaN: missing), features of
-        the user's function follow as `feature <name>`.
-    y: (n_rows, n_targets) in the targets' own units, NaN where there is no label; None for test rows.
-    weights: (n_rows,) of the rows in training; None where all are 1. Scores know no weights.
-    auxiliary: (n_rows, n_auxiliary) targets that are trained on and not submitted; None where there are none.
-    extra: (n_rows,) whether a row comes from competition.extra_train; None where none does.
-    groups: (n_rows,) a split of the training rows keeps the rows of one group together, as the folds do;
-        None: each row may be split from all others.
-    times: (n_rows,) NaN where a row has no time; None without competition.time. A job gets them if folds are
-    blocks in
-        time: a split of its training rows then holds out the latest.
+    Attributes:
+        ids: n_rows names.
+        inputs: n_rows rows. Molecule columns are canonical SMILES, numbers are floats (NaN: missing), and
+            user-defined features follow as `feature <name>`.
+        y: (n_rows, n_targets) in the units of the targets, NaN for a missing label; None for test rows.
+        weights: (n_rows,) for training, None if all are 1. Scores ignore them.
+        auxiliary: (n_rows, n_auxiliary) targets that are trained on and not submitted, or None.
+        extra: (n_rows,) whether a row is from competition.extra_train; None if no row is.
+        groups: (n_rows,) rows of one group stay together in splits of the training rows; None without groups.
+        times: (n_rows,) NaN for a row without a time; None without competition.time. A job gets them if folds
+            are blocks in time: splits of its training rows then hold out the latest rows.
     """
 
     ids: list[str]
@@ -53,38 +56,40 @@ class Dataset:
         return len(self.ids)
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Dataset":
-        """Rows of a mask or of positions, in that order."""
+        """Return the rows of a mask, or of positions in their order."""
         positions = np.flatnonzero(which) if which.dtype == bool else which
-        arrays = [getattr(self, part.name) for part in fields(self)[2:]]
+        arrays = {array.name: getattr(self, array.name) for array in fields(self)[2:]}
         return Dataset(
-            [self.ids[i] for i in positions],
-            self.inputs.iloc[positions].reset_index(drop=True),
-            *(None if values is None else values[positions] for values in arrays),
+            ids=[self.ids[i] for i in positions],
+            inputs=self.inputs.iloc[positions].reset_index(drop=True),
+            **{name: None if values is None else values[positions] for name, values in arrays.items()},
         )
 
     def without_labels(self) -> "Dataset":
-        """The same rows with nothing to learn from."""
+        """Return ids and inputs only, without labels, weights and groups."""
         return Dataset(self.ids, self.inputs, None)
 
 
 def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Dataset:
-    """A prepared table (`competition.prepare`), in its own order."""
+    """Return the rows of a prepared table (`competition.prepare`), in the order of the file."""
     table = read_table(path)
     features = [name for name in table.columns if name.startswith(FEATURE)]
-    ids, inputs = list(table[config.id]), table[[*config.inputs, *features, INPUT_KEY]]
+    ids = list(table[config.id])
+    inputs = table[[*config.inputs, *features, INPUT_KEY]]
     if not labelled:
         return Dataset(ids, inputs, None)
+    auxiliary = table[config.auxiliary_targets].to_numpy(dtype=np.float64)
     return Dataset(
-        ids,
-        inputs,
-        table[config.targets].to_numpy(dtype=np.float64),
-        table[WEIGHT].to_numpy(dtype=np.float64) if WEIGHT in table else None,
-        table[config.auxiliary_targets].to_numpy(dtype=np.float64) if config.auxiliary_targets else None,
-        table[EXTRA].to_numpy(dtype=bool) if EXTRA in table else None,
+        ids=ids,
+        inputs=inputs,
+        y=table[config.targets].to_numpy(dtype=np.float64),
+        weights=table[WEIGHT].to_numpy(dtype=np.float64) if WEIGHT in table else None,
+        auxiliary=auxiliary if config.auxiliary_targets else None,
+        extra=table[EXTRA].to_numpy(dtype=bool) if EXTRA in table else None,
         times=table[TIME].to_numpy(dtype=np.float64) if TIME in table else None,
     )
 
 
 def without_extra_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """A prepared training table without the rows of extra_train."""
+    """Return a prepared training table without the rows of extra_train."""
     return table[~table[EXTRA].astype(bool)].reset_index(drop=True) if EXTRA in table else table

@@ -1,32 +1,31 @@
-"""Mistakes that the user can mend. Every message says what is wrong, where, and what to do.
+"""Errors that the user can fix. Every message says what is wrong, where, and what to do.
 
-Whatever reads what a user wrote may raise one of them; docstrings say so only where it is not plain. Commands
-print these without a traceback and exit with their status (`competition.cli.run`); any other exception is a
-mistake of ours and keeps its traceback.
+Commands print these errors without a traceback and exit with their status (`competition.cli.run`). Any other
+exception is a bug and keeps its traceback.
 """
 
 
 class UserError(Exception):
-    """Base of the others."""
+    """Base class of all errors that the user can fix."""
 
     status = 2
-    """Exit status of a command that ends with it."""
+    """Exit status of the command."""
 
 
 class ConfigError(UserError):
-    """A setting, or something that a setting names, is wrong."""
+    """A setting is invalid, or something that it refers to."""
 
 
 class DataError(UserError):
-    """A table, a label, a molecule, or a file of an earlier step is wrong."""
+    """A table, a label, a molecule, or a file of an earlier step is invalid."""
 
 
 class SubmissionError(UserError):
-    """A submission does not fit the sample."""
+    """A submission does not match the sample."""
 
 
 class NothingToSubmit(UserError):
-    """No stage has finished."""
+    """No stage is finished, so there is no submission."""
 
     status = 1
 

@@ -1,4 +1,4 @@
-"""Files are the contract between steps: written whole or not at all, joined on id, known by digest."""
+"""Reading and writing of files: written whole or not at all, tables joined on id, identified by digest."""
 
 import csv
 import hashlib
@@ -18,16 +18,16 @@ from pyarrow import parquet
 
 from competition.errors import DataError
 
-csv.field_size_limit(2**31 - 1)  # the default refuses long texts
-DIGEST = b"sha256"  # where the metadata of a Parquet table hold what `table_digest` returns
+csv.field_size_limit(2**31 - 1)  # the default rejects long texts
+DIGEST = b"sha256"
+"""Key of the metadata of a Parquet table with what `table_digest` returns."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` under a temporary name and rename it, so `path` is never seen half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
-    )  # machines that share a folder share pids
+    # Machines that share a folder may share process ids.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
@@ -37,9 +37,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` at the end, and is taken away where that fails."""
+    """Yield a new folder to fill; it replaces `folder` at the end, and is deleted after an error."""
     new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)  # of a killed process
+    shutil.rmtree(new, ignore_errors=True)  # left by a killed process
     new.mkdir(parents=True)
     try:
         yield new
@@ -50,7 +50,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 
 def as_json(value: Any) -> str:
-    """A value as `write_json` writes it."""
+    """Return the text that `write_json` writes."""
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
@@ -60,7 +60,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def _of_ours(path: Path) -> Iterator[None]:
+def _read_errors(path: Path) -> Iterator[None]:
+    """Turn errors of reading a file that the project wrote into a DataError."""
     try:
         yield
     except FileNotFoundError:
@@ -72,62 +73,62 @@ def _of_ours(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path, *keys: str) -> Any:
-    """Content of a JSON file of ours; a DataError where it is absent or broken, or lacks one of the `keys`."""
-    with _of_ours(path):
+    """Return the content of a JSON file.
+
+    Raises:
+        DataError: if the file is missing or broken, or lacks one of the keys.
+    """
+    with _read_errors(path):
         value = json.loads(path.read_text(encoding="utf-8"))
-        if lacking := [key for key in keys if key not in value]:
-            raise ValueError(f"it lacks {', '.join(lacking)}")
+        missing = [key for key in keys if key not in value]
+        if missing:
+            raise ValueError(f"missing keys: {', '.join(missing)}")
     return value
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index: typed, as Parquet, where the name says so, else as CSV with every
-    digit.
-    """
+    """Write a table without its index, as Parquet if the name ends in .parquet, else as CSV with all digits."""
     write_atomically(path, as_parquet(table) if path.suffix == ".parquet" else as_csv(table))
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """A table as text."""
+    """Return a table as CSV."""
     content = table.to_csv(index=False, lineterminator="\n")
-    # The csv module leaves this character unquoted, and every reader takes it for the end of a row.
-    return (
-        table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        if "\r" in content
-        else content
-    )
+    if "\r" not in content:
+        return content
+    # The csv module leaves a carriage return unquoted, and readers take it for the end of a row.
+    return table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
 
 def as_parquet(table: pd.DataFrame) -> bytes:
-    """A table with its types and, for `table_digest`, the digest of what it says."""
+    """Return a table as Parquet, with the digest of its content in the metadata."""
     typed = pa.Table.from_pandas(table, preserve_index=False)
-    known = {**typed.schema.metadata, DIGEST: content_digest(table)}
-    parquet.write_table(typed.replace_schema_metadata(known), buffer := io.BytesIO())
+    metadata = {**typed.schema.metadata, DIGEST: content_digest(table)}
+    buffer = io.BytesIO()
+    parquet.write_table(typed.replace_schema_metadata(metadata), buffer)
     return buffer.getvalue()
 
 
 def content_digest(table: pd.DataFrame) -> str:
-    """Digest of a table: of its content as CSV."""
+    """Return the SHA-256 of a table as CSV."""
     return hashlib.sha256(as_csv(table).encode()).hexdigest()
 
 
 def table_digest(path: Path) -> str:
-    """Digest of a table of ours: of what a Parquet table says, whichever version of pyarrow wrote it, or of a
-    CSV.
-    """
-    with _of_ours(path):
-        return (
-            parquet.read_schema(path).metadata[DIGEST].decode()
-            if path.suffix == ".parquet"
-            else sha256_of(path)
-        )
+    """Return the digest of the content of a table file; it does not depend on the version of pyarrow."""
+    with _read_errors(path):
+        if path.suffix == ".parquet":
+            return parquet.read_schema(path).metadata[DIGEST].decode()
+        return sha256_of(path)
 
 
 def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table of ours, Parquet or CSV; of a CSV, `text_columns` are text and all others are exact
-    numbers.
+    """Read a table that the project wrote, Parquet or CSV.
+
+    Args:
+        text_columns: columns of a CSV that are text; all others are numbers.
     """
-    with _of_ours(path):
+    with _read_errors(path):
         if path.suffix == ".parquet":
             return parquet.read_table(path).to_pandas()
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -136,12 +137,11 @@ def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
-    """Read a CSV of the user's with every cell as the text that stands in the file; an empty cell is ''.
+    """Read a CSV of the user with every cell as text; an empty cell is ''.
 
-    The index is the number of a row in a spreadsheet: the header's is 1, and empty rows, which are left out,
-    count.
-    Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into a
-    missing value and the id '007' into 7, and take a row that is cut off for one with empty cells.
+    The index is the number of a row in a spreadsheet: the header is row 1, and empty rows count but are left
+    out. Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into
+    a missing value and the id '007' into 7, and would accept a truncated row.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -157,31 +157,31 @@ def read_text_table(path: Path) -> pd.DataFrame:
     for sign, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and sign in header[0]:
             raise DataError(f"{path} has {name} between its cells. Save it with commas and decimal points.")
-    if doubled := sorted({name for name in header if header.count(name) > 1}):
+    duplicates = sorted({name for name in header if header.count(name) > 1})
+    if duplicates:
         raise DataError(
-            f"{path} has several columns of the name {', '.join(map(repr, doubled))}; rename or remove them."
+            f"{path} has duplicate columns: {', '.join(map(repr, duplicates))}. Rename or remove them."
         )
     for number, row in rows.items():
         if len(row) != len(header):
             raise DataError(
-                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is the file "
-                f"complete, and are"
-                " texts with commas in quotes? Fetch or export it again."
+                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is the file complete, "
+                "and are texts with commas in quotes? Download or export it again."
             )
     return pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    """Return the SHA-256 of the content of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(value: Any, length: int = 16) -> str:
-    """First `length` hexadecimal digits of the SHA-256 of a JSON value; the order of keys does not matter."""
+    """Return the first hexadecimal digits of the SHA-256 of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
 def derive_seed(*parts: Any) -> int:
-    """One 32-bit seed from the top-level seed and the names of what it is for, by SHA-256."""
+    """Return a 32-bit seed derived from the seed of the competition and the names of its purpose, by SHA-256."""
     return int(digest([str(part) for part in parts], 8), 16)

@@ -1,19 +1,19 @@
-"""One reading of a molecule or a text for the whole project: its canonical form."""
+"""Canonical forms of molecules and texts."""
 
 import unicodedata
 from functools import cache
 
 from rdkit import Chem, RDLogger
 
-RDLogger.DisableLog("rdApp.*")  # for all rooms; our messages name the row, or the status, instead
+RDLogger.DisableLog("rdApp.*")  # messages of this project name the row instead
 
 
-@cache  # tables are read again and again, and parsing is slow
+@cache  # tables are read several times, and parsing is slow
 def canonical_smiles(smiles: str) -> str | None:
-    """RDKit's canonical SMILES, or None where it cannot parse the text or it holds no atom.
+    """Return RDKit's canonical SMILES; None if RDKit cannot parse the text, or if it has no atom.
 
-    RDKit takes all that follows a blank for the molecule's name, so 'CC O' would be ethane; only a
-    CXSMILES extension, '|...|', may follow one here.
+    RDKit takes text after whitespace for the name of the molecule, so 'CC O' would be ethane. Only a CXSMILES
+    extension, '|...|', is accepted there.
     """
     parts = smiles.split(maxsplit=1)
     if len(parts) == 2 and not parts[1].startswith("|"):
@@ -23,5 +23,5 @@ def canonical_smiles(smiles: str) -> str | None:
 
 
 def normalised_text(text: str) -> str:
-    """Text by which duplicates are found: Unicode NFKC, lower case, single blanks."""
+    """Return text for the detection of duplicates: Unicode NFKC, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())

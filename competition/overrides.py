@@ -50,8 +50,9 @@ class Overrides:
 
     @property
     def tables(self) -> list[str]:
-        """Paths of the replaced settings that name tables of the competition."""
-        return [key for key in self.values if key in {f"competition.{table}" for table in TABLES}]
+        """Keys of the replaced tables of the competition."""
+        tables = {f"competition.{table}" for table in TABLES}
+        return [key for key in self.values if key in tables]
 
 
 NO_OVERRIDES = Overrides()
@@ -89,7 +90,7 @@ def _mapping(parent: dict[str, Any], name: str, key: str, path: Path) -> dict[st
     if parent.get(name) is None:
         parent[name] = {}
     if not isinstance(parent[name], dict):
-        raise ConfigError(f"{key} of {path} has no settings of its own; it is {parent[name]!r}.")
+        raise ConfigError(f"{key} of {path} is {parent[name]!r} and has no settings below it.")
     child: dict[str, Any] = parent[name]
     return child
 

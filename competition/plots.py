@@ -1,18 +1,18 @@
-"""The look of every plot, for the report and the folds."""
+"""Style and output of all plots."""
 
 import io
 from typing import Any
 
 STYLE = {
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 9,
-    "svg.fonttype": "none", "svg.hashsalt": "plots", "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "plots", "legend.frameon": False,
 }  # fmt: skip
 
 
 def new_figure(
     n_rows: int = 1, n_columns: int = 1, width: float = 6.4, height: float = 3.6
 ) -> tuple[Any, Any]:
-    """A figure of width x height inches and its axes, (n_rows, n_columns); no window is ever opened."""
+    """Return a figure of width x height inches and its axes, (n_rows, n_columns); it opens no window."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -22,12 +22,12 @@ def new_figure(
 
 
 def as_text(name: str) -> str:
-    """A name of the user's as it stands, where matplotlib takes what is between two $ for a formula."""
+    """Return a name with escaped $, since matplotlib renders text between two $ as a formula."""
     return name.replace("$", r"\$")
 
 
 def as_svg(figure: Any) -> str:
-    """The figure as an `<svg>` element on a transparent ground; equal figures give equal texts."""
+    """Return the figure as an `<svg>` element with a transparent background; equal figures give equal text."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()

@@ -1,17 +1,18 @@
-"""Which code this is, for what has to be made again one day: the ledger, the handover."""
+"""Version of the code, for the ledger and the handover."""
 
 import subprocess
 
 from competition.paths import PROJECT
 
 PACKAGES = ("competition", "folds", "models", "submissions")
-"""Folders of the code that makes and uses a run."""
+"""Packages that make and use a run."""
 
 
 def revision() -> str:
-    """Git's short hash, `-dirty` where files differ from it; "unknown" where git does not track this code."""
+    """Return the short hash of git, with `-dirty` if files differ; "unknown" if git does not track this code."""
     try:
-        _git("ls-files", "--error-unmatch", "run.sh")  # another project's repository may lie around this one
+        # The folder may be inside the repository of another project.
+        _git("ls-files", "--error-unmatch", "run.sh")
         return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=10").strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

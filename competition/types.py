@@ -1,4 +1,4 @@
-"""Types that signatures name."""
+"""Types of arrays and of problems."""
 
 from typing import Literal
 

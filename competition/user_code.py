@@ -1,4 +1,4 @@
-"""Functions and classes of the user's files, `file.py:name` in the YAML, and the modules next to them."""
+"""User-defined functions and classes, `file.py:name` in a YAML, and the modules next to them."""
 
 import ast
 import functools
@@ -16,15 +16,20 @@ from competition.files import digest, sha256_of
 
 PACKAGES = ("competition", "folds", "models", "submissions", "studies")
 _LOADED: set[str] = set()
-"""Paths of the users' files that this process has executed, and of their helpers."""
+"""Paths of the user files that this process has executed, and of their helpers."""
 _FOLDERS: list[str] = []
-"""Folders of the users' files, the latest first, as they are at the end of sys.path."""
+"""Folders of the user files at the end of sys.path, the latest first."""
 _IMPORTED: dict[str, str] = {}
-"""Digest of each module next to a user's file that this process has imported, by its name."""
+"""Name -> digest of the modules next to a user file that this process has imported."""
 
 
 def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Key and value of each of some dumped settings that names code of the user's, `file.py:name`."""
+    """Yield key and value of each setting that is user code, `file.py:name`.
+
+    Args:
+        settings: dumped settings.
+        where: key of `settings` in the YAML.
+    """
     if isinstance(settings, str) and ".py:" in settings:
         yield where, settings
     elif isinstance(settings, dict | list):
@@ -33,18 +38,16 @@ def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def user_code_files(settings: Any) -> list[Path]:
-    """All files of the user's code that some dumped settings name, and the modules that these import, each
-    once.
-    """
+    """Return the files of all user code in dumped settings, and the modules that these import."""
     files: dict[Path, None] = {}
-    for _, named in user_code(settings):
-        file = Path(named.rpartition(":")[0])
+    for _, code_ref in user_code(settings):
+        file = Path(code_ref.rpartition(":")[0])
         files |= dict.fromkeys([file, *with_helpers(file)])
     return list(files)
 
 
 def with_helpers(file: Path) -> list[Path]:
-    """A user's file and its helpers: modules in or below its folder that it imports, directly or indirectly."""
+    """Return a user file and its helpers: modules in or below its folder that it imports, also indirectly."""
     files: list[Path] = []
     waiting = [file]
     while waiting:
@@ -63,9 +66,7 @@ def with_helpers(file: Path) -> list[Path]:
 
 @functools.cache
 def _imported_names(code: bytes) -> list[tuple[int, str]]:
-    """Level of a relative import (0: absolute) and dotted name of whatever may be a module that some code
-    imports.
-    """
+    """Return level of the relative import (0: absolute) and dotted name of all that some code may import."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError):  # reported when the file is executed
@@ -79,32 +80,30 @@ def _imported_names(code: bytes) -> list[tuple[int, str]]:
     return [(level, name) for level, name in names if level or name.partition(".")[0] not in PACKAGES]
 
 
-def short_ref(named: str) -> str:
-    """How it is called in tables and messages: by its name, or `file.py:name` without the folder."""
-    file, _, name = named.rpartition(":")
+def short_ref(code_ref: str) -> str:
+    """Return the name in tables and messages: `file.py:name` without the folder, or a name of the project."""
+    file, _, name = code_ref.rpartition(":")
     return f"{Path(file).name}:{name}" if file else name
 
 
 @contextmanager
-def user_code_errors(named: str, must: str = "") -> Iterator[None]:
-    """Around a call of a user's function; whatever it raises is a ConfigError with the line of the file.
+def user_code_errors(code_ref: str, must: str = "") -> Iterator[None]:
+    """Turn errors of a user-defined function into a ConfigError with the line of the file.
 
     Args:
-        must: what the function has to do, if an error most often means that it does something else.
+        must: what the function must do, if an error usually means that it does something else.
     """
     try:
         yield
     except (Exception, SystemExit) as error:
-        line = _line_of(error, named.rpartition(":")[0])
+        line = _line_of(error, code_ref.rpartition(":")[0])
         what = f"{type(error).__name__}{line}: {str(error).rstrip('.')}"
         start = f"must {must};" if must else "raised"
-        raise ConfigError(f"{short_ref(named)} {start} {what}.") from error
+        raise ConfigError(f"{short_ref(code_ref)} {start} {what}.") from error
 
 
 def _line_of(error: BaseException, file: str) -> str:
-    """The last line of a user's code that an error came through, " in line 3", of another file " in line 3 of
-    x.py".
-    """
+    """Return the last line of user code in a traceback, such as " in line 3" or " in line 3 of helper.py"."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _LOADED]
     if not frames:
         return ""
@@ -112,22 +111,21 @@ def _line_of(error: BaseException, file: str) -> str:
     return f" in line {frames[-1].lineno}" + ("" if name == Path(file).name else f" of {name}")
 
 
-def load_user_code(setting: str, named: str, what: str) -> Any:
-    """The function or class that `file.py:name` names.
+def load_user_code(setting: str, code_ref: str, what: str) -> Any:
+    """Return a user-defined function or class.
 
-    A process executes a file once, and again when it or a helper has changed. Its folder is importable from
-    then on.
+    A process executes a file once, and again if it or a helper has changed. Its folder becomes importable.
 
     Args:
         setting: key of the YAML, for messages.
-        what: what the file must define, for messages, as `score(y_true, y_pred)`.
+        code_ref: `file.py:name`.
+        what: what the file must define, for messages, such as `score(y_true, y_pred)`.
     """
-    file, _, name = named.rpartition(":")
+    file, _, name = code_ref.rpartition(":")
     path = Path(file)
     if not path.is_file():
-        raise ConfigError(f"{setting} names {path}, which is not there; correct the path.")
-    # Dataclasses and pydantic look annotations up in sys.modules, where no other file's name may be in the
-    # way.
+        raise ConfigError(f"{setting}: there is no file {path}; correct the path.")
+    # Dataclasses and pydantic look annotations up in sys.modules, so the name must be unique.
     files = with_helpers(path)
     _LOADED.update(map(str, files))
     module_name = f"{path.stem}_{digest([str(path.resolve()), *map(sha256_of, files)])}"
@@ -148,11 +146,9 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
 
 
 def _make_importable(folder: Path, helpers: list[Path]) -> None:
-    """Put a folder on sys.path, and forget its modules if those of another folder or an older content were
-    imported.
+    """Put a folder on sys.path, and unload its modules if other versions of them were imported.
 
-    Libraries are before it: workers start with this path, and a user's `json.py` must not be the one that
-    they import.
+    Libraries come first: workers start with this path, and must not import a `json.py` of the user.
     """
     if str(folder) in _FOLDERS or str(folder) not in sys.path:
         libraries = [entry for entry in sys.path if entry not in _FOLDERS]

@@ -1,4 +1,4 @@
-"""Reading and writing YAML: numbers and booleans are those of YAML 1.2.
+"""Reading and writing YAML with the numbers and booleans of YAML 1.2.
 
 PyYAML reads YAML 1.1, in which 1e-3 is text, 010 is eight and 1_0 is ten.
 """
@@ -26,11 +26,12 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping of a node."""
         keys = [key for key, _ in node.value if key.value != "<<"]
-        for n, key in enumerate(keys):
-            if any(key.value == earlier.value for earlier in keys[:n]):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} stands twice", key.start_mark
-                )
+        previous = set()
+        for key in keys:
+            if key.value in previous:
+                message = f"key {key.value!r} is repeated"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+            previous.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
@@ -61,7 +62,7 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     try:
         document = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(document, dict):
         raise ConfigError(
             f"{path} needs the sections competition, folds, stages and submissions; it has none."
@@ -74,7 +75,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}.") from None
+        raise ConfigError(f"{path} is not valid YAML: {error}.") from None
     return parse_yaml(text, path)
 
 

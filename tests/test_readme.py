@@ -92,4 +92,4 @@ def test_the_stage_of_ones_own_is_checked_trained_and_blended(tmp_path: Path) ->
     path.write_text(path.read_text().replace("neighbours: 3", "neighbors: 3"))
     done = step_of("submissions.check", path)
     assert done.returncode == 2
-    assert "settings.neighbors: this key is not known" in done.stderr
+    assert "settings.neighbors: unknown key" in done.stderr

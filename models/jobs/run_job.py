@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from competition.cli import FULL_OR_CLOSED
+from competition.cli import NOT_WRITABLE
 from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
 from competition.task import build_metric, build_task
@@ -145,6 +145,6 @@ def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
         (folder / ".probe").unlink()
         return write_failure(job.folder, result, error)
     except OSError as full:
-        if full.errno in FULL_OR_CLOSED:
+        if full.errno in NOT_WRITABLE:
             return replace(result, reason="disk", error=str(full))
         return result  # the error of the job is worth more than why it cannot be recorded

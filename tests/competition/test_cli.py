@@ -45,7 +45,7 @@ def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_o
     assert getattr(end.value, "code", None) == status
 
 
-@pytest.mark.parametrize(("place", "advice"), [("out", "Choose another place"), ("work", "set WORK_DIR")])
+@pytest.mark.parametrize(("place", "advice"), [("out", "Choose another path"), ("work", "set WORK_DIR")])
 def test_a_file_that_cannot_be_written_is_blamed_and_not_another_folder(
     place: str,
     advice: str,

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from competition.config import find_config
 from competition.errors import ConfigError
+from competition.overrides import Overrides
 from competition.paths import CONFIGS, Paths, work_root
 from competition.yaml_files import dump_yaml, load_yaml
 from submissions.config import Config, load_config
@@ -23,19 +24,22 @@ def test_the_embedded_competitions_load(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "settings"),
     [
-        (r"competition\.surprise: this key is not known$", {"surprise": 1}),
+        (r"competition\.surprise: unknown key$", {"surprise": 1}),
         ("the column 'y' has several roles", {"numeric": ["y"]}),
-        ("must name 1, one per target$", {"submission_columns": ["p", "q"]}),
+        ("must have 1 columns, one per target; got 2$", {"submission_columns": ["p", "q"]}),
         ("'id' has several roles.* group is 'y', and must not be", {"group": "y", "numeric": ["id"]}),
-        (r"must be one of r2, .* or file\.py:function \(found 'rsme'\)", {"metric": "rsme"}),
+        (r"must be one of r2, .* or file\.py:function \(got 'rsme'\)", {"metric": "rsme"}),
         ("greater_is_better must be set", {"metric": "mine.py:score"}),
         ("contradicts the metric rmse", {"greater_is_better": True}),
         ("no column may begin with '__'", {"numeric": ["__x"]}),
-        (r"folds\.n_folds: .*valid integer.* \(found 'many'\)", {"folds": {"n_folds": "many"}}),
+        (r"folds\.n_folds: .*valid integer.* \(got 'many'\)", {"folds": {"n_folds": "many"}}),
         ("kind: file and the setting file must be given together", {"folds": {"kind": "file"}}),
         ("kind: file and the setting file must be given together", {"folds": {"file": "mine.csv"}}),
         (r"stages\.a: .*'unimoll'.*'unimol'", {"stages": {"a": {"kind": "unimoll"}}}),
-        (r"stages\.a\.seeds: must name each once; 0", {"stages": {"a": {"kind": "gnn", "seeds": [0, 0]}}}),
+        (
+            r"stages\.a\.seeds: must not have duplicates; got 0",
+            {"stages": {"a": {"kind": "gnn", "seeds": [0, 0]}}},
+        ),
         (
             r"a: architecture compact has no weights unimol_small; use a file or null",
             {"stages": {"a": {"kind": "unimol2", "weights": "unimol_small"}}},
@@ -52,7 +56,7 @@ def test_the_embedded_competitions_load(name: str) -> None:
                 }
             },
         ),
-        (r"a\.code: must be file\.py:name \(found", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
+        (r"a\.code: must be file\.py:name \(got", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
     ],
 )
 def test_a_mistake_is_named_with_the_path_of_its_key(tmp_path: Path, words: str, settings: Any) -> None:
@@ -66,7 +70,7 @@ def test_mistakes_of_all_sections_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(str(path))
     lines = str(error.value).splitlines()
-    assert lines[0].endswith("has 4 mistake(s):")
+    assert lines[0].endswith("has 4 error(s):")
     starts = [line.split(":")[0].strip() for line in lines[1:]]
     assert sorted(starts) == [
         "competition.id",
@@ -81,10 +85,10 @@ def test_mistakes_of_all_sections_are_reported_at_once(tmp_path: Path) -> None:
     [
         (
             "competition:\n  id: a\n  metric: r2\n  id: b\n",
-            "is no valid YAML: key 'id' stands twice.* line 4",
+            "is not valid YAML: key 'id' is repeated.* line 4",
         ),
         ("- a\n- b\n", "needs the sections"),
-        ("!!python/object/apply:os.getcwd []\n", "is no valid YAML"),
+        ("!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )
 def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, content: str, words: str) -> None:
@@ -147,7 +151,7 @@ def test_a_name_is_found_beside_the_code_and_among_the_products_or_the_known_one
     mine = write_small(work_root() / "configs")
     assert find_config("small") == mine.resolve()
     with pytest.raises(
-        ConfigError, match=r"no competition 'nothing', only .*qm9_orbitals, small.*run\.sh new"
+        ConfigError, match=r"no competition 'nothing'; available: qm9_orbitals, small.*run\.sh new"
     ):
         find_config("nothing")
 
@@ -162,7 +166,7 @@ def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(
         stages={"own": {"kind": "custom", "code": "stage.py:Own"}, "theirs": {"kind": "file", "folder": "oof"}},
     )  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    config = load_config("deep/small.yaml", seed=7)
+    config = load_config("deep/small.yaml", Overrides({"competition.seed": 7}))
     here, competition = path.parent, config.competition
     assert competition.train == here / "train.csv"
     assert competition.metric == f"{here / 'mine.py'}:score"

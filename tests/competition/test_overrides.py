@@ -56,9 +56,9 @@ def test_a_stage_can_be_added_whole(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (Overrides({"stages.nett.epochs": 3}), "--set stages.nett.epochs: .* no stage 'nett'; it has small, net"),
-        (Overrides({"stages.net.epoch": 3}), r"stages\.net\.epoch: this key is not known"),
+        (Overrides({"stages.net.epoch": 3}), r"stages\.net\.epoch: unknown key"),
         (Overrides({"stages.net.epochs": "many"}), r"stages\.net\.epochs: .*valid integer.*'many'"),
-        (Overrides({"competition.id.name": 3}), "competition.id of .* has no settings of its own; it is 'id'"),
+        (Overrides({"competition.id.name": 3}), "competition.id of .* is 'id' and has no settings below it"),
         (Overrides(stages=("other",)), "--stages: .* no stage 'other'"),
     ],
 )  # fmt: skip

@@ -39,18 +39,18 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("broken", "error", "words"),
     [
-        ({"train": ["id,y", "a,1"]}, DataError, r"train\.csv: columns are lacking: SMILES \(it has id, y\)"),
+        ({"train": ["id,y", "a,1"]}, DataError, r"train\.csv: missing columns: SMILES; available: id, y"),
         ({"train": TRAIN[:1]}, DataError, r"train\.csv has no row"),
-        ({"train": [*TRAIN, "a,CC,1"]}, DataError, r"train\.csv: the ids 'a' stand in several rows"),
-        ({"sample": [*SAMPLE, "t9,0"]}, SubmissionError, r"in the first only are 't9'"),
-        ({"sample": ["id,z", "t1,0", "t2,0"]}, SubmissionError, r"has the columns id, z, where id, y are expected"),
+        ({"train": [*TRAIN, "a,CC,1"]}, DataError, r"train\.csv: duplicate ids: 'a'"),
+        ({"sample": [*SAMPLE, "t9,0"]}, SubmissionError, r"only in the first: 't9'"),
+        ({"sample": ["id,z", "t1,0", "t2,0"]}, SubmissionError, r"must have the columns id, y; got id, z"),
         ({"train": with_line(TRAIN, 3, "c,CCN,high")}, DataError, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
         ({"train": with_line(TRAIN, 3, "\n  \nc,CCN,inf")}, DataError, r"row 6 \(id 'c'\): 'inf'"),  # empty rows count
         ({"train": ["id,SMILES,y", "a,bad,1", "b,CC,"], "unparsable": "drop"}, DataError, r"no label at all for y"),
         ({"train": with_line(TRAIN, 4, "d,c1ccccc,4")}, DataError, r"row 5 \(id 'd'\): 'c1ccccc'.*unparsable: drop"),
         ({"train": with_line(TRAIN, 4, "d, ,4")}, DataError, r"row 5 .*drop \(.*\), or empty_smiles: \"\[Ar\]\" where"),
         ({"test": with_line(TEST, 2, "t2,what")}, DataError, r"test\.csv: .*row 3 \(id 't2'\): 'what'"),
-        ({"empty_smiles": "none"}, ConfigError, r"empty_smiles, 'none', is no valid SMILES\. Correct it"),
+        ({"empty_smiles": "none"}, ConfigError, r"empty_smiles, 'none', is not a valid SMILES\. Correct it"),
         (TEXTS, DataError, r"has empty texts: row 2 \(id 'a'\)"),
         ({"train": with_line(GROUPS, 2, "b,CC,,2"), "group": "g"}, DataError, r"'g' has empty cells.* row 3 \(id 'b'"),
         (timed("time", "1", "", "3"), DataError, r"'t' has times that are neither .*: row 3 \(id 'b'\): ''\. "),
@@ -72,7 +72,7 @@ def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path:
     labels = ["1.5", "", "NA", "NaN", " null ", "-2e1"]
     found = prepared(tmp_path, ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))])
     np.testing.assert_array_equal(found.train["y"], [1.5, np.nan, np.nan, np.nan, np.nan, -20.0])
-    assert "labels missing: y 4" in describe(found.report)
+    assert "missing labels: y 4" in describe(found.report)
     train, test = ["id,SMILES,y", "007,NA,1", "7,none,2", "1e3,a text,3"], ["id,SMILES", "008,null", "8,NaN"]
     found = prepared(tmp_path, train, test, ["id,y", "8,0", "008,0"], smiles=None, text=["SMILES"])
     assert found.train["id"].tolist() == ["007", "7", "1e3"]
@@ -86,7 +86,7 @@ def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(
     keys = found.train[INPUT_KEY]
     assert keys[0] == keys[1] == keys[2] != keys[3]
     assert "2 training rows repeat the input" in describe(found.report)
-    assert "1 test rows have an input that is in the training table, too" in describe(found.report)
+    assert "1 test rows have an input that is also in the training table" in describe(found.report)
     lines = ["id,SMILES,y", "a,Good  day,1", "b,good day ,2", "c,\uff47ood\u00a0DAY,3", "d,bad day,4"]
     found = prepared(tmp_path, lines, smiles=None, text=["SMILES"])
     assert "2 training rows repeat the input" in describe(found.report)
@@ -104,8 +104,8 @@ def test_a_sample_may_repeat_columns_of_the_test_table(tmp_path: Path) -> None:
 def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_named(tmp_path: Path) -> None:
     found = prepared(tmp_path, with_line(TRAIN, 4, "d,not,4"), with_line(TEST, 1, "t1,"), unparsable="drop")
     assert (found.train["id"].tolist(), found.sample["id"].tolist()) == (list("abcef"), ["t1", "t2"])
-    assert "1 training rows are left out, as they cannot be read: 'd'" in describe(found.report)
-    said = "1 test rows cannot be read and get the mean of the training labels, or the commonest: 't1'"
+    assert "1 unreadable training rows are left out: 'd'" in describe(found.report)
+    said = "1 unreadable test rows get the mean, or the most frequent, training label: 't1'"
     assert said in describe(found.report)
     assert prepared(tmp_path, **TEXTS, unparsable="drop").train["id"].tolist() == ["b"]
     found = prepared(tmp_path, with_line(TRAIN, 4, "d,  ,4"), empty_smiles="[Ar]")
@@ -131,10 +131,10 @@ def test_times_are_numbers_or_dates(tmp_path: Path) -> None:
 
 def test_constant_columns_and_targets_of_0_and_1_are_said(tmp_path: Path) -> None:
     found = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,OCC,1"])
-    assert "columns of one value: SMILES, y" in describe(found.report)
+    assert "columns with only one value: SMILES, y" in describe(found.report)
     assert "only 0 and 1" not in describe(found.report)
     found = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,CC,0", "c,C,", "d,CN,1.0"])
-    assert "only 0 and 1 under y, predicted as numbers" in describe(found.report)
+    assert "only 0 and 1 in y, which is predicted by regression" in describe(found.report)
 
 
 def test_a_molecule_has_one_canonical_form_or_none() -> None:
@@ -153,7 +153,7 @@ def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
     assert (
         run(config, paths, path)
-        == "2 training rows, 2 test rows\nlabels missing: y 1\ncolumns of one value: y"
+        == "2 training rows, 2 test rows\nmissing labels: y 1\ncolumns with only one value: y"
     )
     rows = read_rows(paths.train, config, labelled=True)
     assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])

@@ -89,12 +89,12 @@ def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_pat
     ("lines", "words"),
     [
         ("id,fold a,0 b,1 c,0 d,1 e,0 x,1", r"1 of its ids are .* \('x'\), and 1 rows lack in it \('f'\)"),
-        ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "ids 'a' stand in several rows"),
+        ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "duplicate ids: 'a'"),
         (
             "id,fold a,0 b, c,0 d,1 e,-2 f,1",
             r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'",
         ),
-        ("id,part a,0", "lacking: fold"),
+        ("id,part a,0", "missing columns: fold"),
         ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"folds 0 to n-1.* found \[0, 2\]"),
         ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"found \[0\]"),
     ],

@@ -108,7 +108,7 @@ OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid
             ["a,0.2,0.7,0.2"],
             r"oof\.csv: row 2 \(id 'a'\) has no probabilities",
         ),
-        (OF_CLASSES, "id,y=low,y=mid", ["a,0.3,0.7"], "columns are lacking: y=top"),
+        (OF_CLASSES, "id,y=low,y=mid", ["a,0.3,0.7"], "missing columns: y=top"),
         (Task(["y"], ["label"], "binary", ["0", "1"]), "y,id", ["0.3,a"], [0.3]),
         (Task(["y"], ["no", "yes"], "binary", ["a", "b"]), "yes,id,no", ["0.3,a,0.7"], [0.3]),
         (Task(["y"], None, "binary", ["a", "b"]), "id,y=a,y=b", ["a,0.7,0.3"], [0.3]),

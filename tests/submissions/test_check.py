@@ -120,8 +120,8 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
             "s: .* bert or gnn is required here. Choose from minilm, rxnfp, chemeleon",
         ),
         ({"kind": "gnn", "layer_decay": 0.9}, {}, "s: message passing repeats one layer"),
-        ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss names .*own\.py, which is not there"),
-        ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code names .*own\.py, which is not there"),
+        ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss: there is no file .*own\.py"),
+        ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code: there is no file .*own\.py"),
         ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1.* the smallest is -\d"),
         (
             {"kind": "sklearn", "estimator": "KNeighborsRegressor"},
@@ -294,7 +294,7 @@ def test_what_no_table_may_have_is_found_before_any_work(tmp_path: Path) -> None
     path = write_competition(
         tmp_path, train, test.assign(SMILES="no molecule"), competition={"unparsable": "drop"}
     )
-    with pytest.raises(DataError, match="has no row whose molecules"):
+    with pytest.raises(DataError, match="has no row with readable molecules"):
         checked(path)
 
 

@@ -42,22 +42,22 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
 @pytest.mark.parametrize(
     ("labels", "sample", "competition", "words"),
     [
-        bad(r"sample\.csv names the classes 'd', and those .* are 'a', 'b', 'c'\. Use", ABC, ["y", "a", "d"], **NAMES),
-        bad("has the columns id, a, b, c, d, where id, a, b, c are", ABC, FOUR, **NAMES, submission_columns=ABC),
-        bad("names 4 columns, and must name 1, .*, or 3, one", ABC, FOUR, **NAMES, submission_columns=[*ABC, "d"]),
-        bad(r"takes two classes, and classes, or .* training labels, are 1 \(1\)", ["1"]),
-        bad(r"binary takes two classes, and .* are 3 \(0\.1, 0\.3, 0\.7\)", ["0.3", "0.7", "0.1"]),
+        bad(r"sample\.csv has the classes 'd', the training table has 'a', 'b', 'c'\. Use", ABC, ["y", "a", "d"], **NAMES),
+        bad("must have the columns id, a, b, c; got id, a, b, c, d", ABC, FOUR, **NAMES, submission_columns=ABC),
+        bad("must have 1 columns, .*, or 3, one per class; got 4", ABC, FOUR, **NAMES, submission_columns=[*ABC, "d"]),
+        bad(r"takes two classes .* training labels\); got 1 \(1\)", ["1"]),
+        bad(r"binary takes two classes .* got 3 \(0\.1, 0\.3, 0\.7\)", ["0.3", "0.7", "0.1"]),
         bad("log_loss scores .*, and this is regression", ["0", "1"], problem_type="regression", metric="log_loss"),
         bad("the metric f1 scores .* binary, multilabel, and this is multi", ABC, **{**NAMES, "metric": "f1"}),
-        bad("log_loss .* so the sample needs a column for each", ABC, **{**NAMES, "metric": "log_loss"}),
+        bad("log_loss .* so the sample needs a column per class", ABC, **{**NAMES, "metric": "log_loss"}),
         bad(r"none of the classes \('a', 'b'\): row 4 \(id 'r2'\): 'c', .* 3 more\. Correct", ABC, classes=["a", "b"]),
         bad(r"train\.csv has no row of 'd', which is in competition\.classes", ABC, **NAMES, classes=[*ABC, "d"]),
-        bad(r"classes: must name each once; 1 stands there again", ["0", "1"], classes=["0", "1", "1.0"]),
-        bad("regression takes no classes, and", ["0", "1"], problem_type="regression", classes=["0", "1"]),
-        bad(r"binary has one target, and targets names 2; several", ["0", "1"], targets=["y", "SMILES"], smiles=[]),
+        bad(r"classes: must not have duplicates; got 1 twice", ["0", "1"], classes=["0", "1", "1.0"]),
+        bad("regression takes no classes", ["0", "1"], problem_type="regression", classes=["0", "1"]),
+        bad(r"binary has one target, got 2; several", ["0", "1"], targets=["y", "SMILES"], smiles=[]),
         bad("has no label at all for y", ["", " "], classes=["0", "1"]),
-        bad("between spaces, and the class 'b c' has one", ["a", "b c"], **{**NAMES, "metric": "map_at_3"}),
-        bad("needs must be set for a metric of your own", ["0", "1"], **OF_OWN),
+        bad("separated by spaces, and 'b c' contains one", ["a", "b c"], **{**NAMES, "metric": "map_at_3"}),
+        bad("needs must be set for a user-defined metric", ["0", "1"], **OF_OWN),
         bad("needs must be classes", ["1", "2", "3"], problem_type="ordinal", needs="probabilities", **OF_OWN),
     ],
 )  # fmt: skip
@@ -67,7 +67,7 @@ def test_bad_classes_are_refused_in_one_sentence(
     with pytest.raises(UserError, match=words) as error:
         checked(written(tmp_path, labels, sample, **competition))
     said = str(error.value)
-    assert len(said.splitlines()) == (2 if "1 mistake(s):" in said else 1)
+    assert len(said.splitlines()) == (2 if "1 error(s):" in said else 1)
 
 
 def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_p
         lines = checked(written(tmp_path, labels, None, trees, metric=metric)).splitlines()
         assert lines[0] == "24 training rows, 2 test rows"
         assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
-        assert "labels missing: y 3" in lines
+        assert "missing labels: y 3" in lines
         assert "y: not every fold has a row of 'yes' (1 rows); its own scores know nothing of them" in lines
         assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
         said = f"; it weighs classes, which bends the probabilities that {metric} scores; 3 jobs"

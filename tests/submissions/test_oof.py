@@ -40,17 +40,17 @@ def small(folder: Path, oof: list[str] = OOF, predicted: list[str] = TEST, **com
     ("oof", "test", "words"),
     [
         (OOF[:-2], TEST, r"oof\.csv lacks predictions for 2 rows of the competition \('a', 'b'\)"),
-        ([*OOF, "a,2"], TEST, r"oof\.csv: the ids 'a' stand in several rows\. Remove"),
+        ([*OOF, "a,2"], TEST, r"oof\.csv: duplicate ids: 'a'\. Remove"),
         ([*OOF[:-1], "a,"], TEST, r"oof\.csv lacks predictions for 1 rows of the competition \('a'\)"),
         (
             [*OOF[:-1], "a,inf"],
             TEST,
-            r"oof\.csv: column 'y' has cells that are no finite number: row 7 .*: 'inf'",
+            r"oof\.csv: column 'y' has cells that are not finite numbers: row 7 .*: 'inf'",
         ),
         (
             OOF,
             [*TEST[:-1], "t1,-inf"],
-            r"test\.csv: column 'y' has cells that are no finite number: .* '-inf'",
+            r"test\.csv: column 'y' has cells that are not finite numbers: .* '-inf'",
         ),
     ],
 )

@@ -16,6 +16,7 @@ import numpy as np
 from competition.config import load_competition
 from competition.dataset import Dataset
 from competition.files import read_json, sha256_of
+from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import PROJECT, Paths
 from competition.prepare import run as prepare
 from folds.make import load_folds_config
@@ -113,7 +114,8 @@ class FakeProcesses(LocalExecutor):
 
 def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> JobPlan:
     """The jobs of a YAML, after its tables and folds are made."""
-    config, paths = load_competition(str(path), seed), Paths("mixed")
+    overrides = NO_OVERRIDES if seed is None else Overrides({"competition.seed": seed})
+    config, paths = load_competition(str(path), overrides), Paths("mixed")
     prepare(config, paths, path)
     make_folds(config, load_folds_config(str(path)), paths)
     return make_plan(config, load_stages(str(path)), paths, reuse)

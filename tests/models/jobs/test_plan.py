@@ -10,6 +10,7 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
+from competition.overrides import Overrides
 from models.inputs import code_digest
 from models.jobs import plan as plan_module
 from models.jobs.job_files import write_report
@@ -205,7 +206,7 @@ def test_a_refit_is_one_more_job_per_seed_behind_its_folds_and_changes_no_key(tm
 
 def test_seeds_and_folds_have_random_numbers_of_their_own_which_stages_share(tmp_path: Path) -> None:
     path = str(write_competition(tmp_path, *mixed_tables()))
-    configs = [load_competition(path), load_competition(path, seed=1)]
+    configs = [load_competition(path), load_competition(path, Overrides({"competition.seed": 1}))]
     assert (
         len({job_seed(config, seed, fold) for config in configs for seed in (0, 1) for fold in (-2, 0, 1)})
         == 12

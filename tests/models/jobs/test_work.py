@@ -86,7 +86,7 @@ def test_predictions_stay_with_their_ids_through_shuffled_folds_and_unordered_ro
 
 
 def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path, monkeypatch: Any) -> None:
-    """Each input stands twice with the same random label, written differently: only folds that split them
+    """Each input is repeated with the same random label, written differently: only folds that split them
     leak.
     """
     train, test = mixed_tables()

@@ -157,7 +157,7 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
         (
             ({**ROWS, "id": list("aabc")}, NEW, ASKED),
             {},
-            r"train\.csv, column 'id' .*: the ids 'a' stand in several",
+            r"train\.csv, column 'id' .*: duplicate ids: 'a'",
         ),
         (
             ({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, ASKED),

@@ -119,7 +119,7 @@ def test_rows_that_cannot_be_read_are_dropped_and_named_and_the_yaml_runs(
     assert make(tmp_path, files).competition.unparsable == "drop"
     text, captured = (tmp_path / "mine.yaml").read_text(), capsys.readouterr()
     assert "1 of train: row 5 (id " in text and "1 of test: row " in text
-    assert "1 training rows are left out, as they cannot be read: 'm" in captured.out
+    assert "1 unreadable training rows are left out: 'm" in captured.out
     assert captured.err == ""
     assert make(tmp_path, write(tmp_path, s=smiles(80))).competition.unparsable == "error"
 
@@ -132,10 +132,10 @@ def test_what_prepare_finds_or_refuses_is_said_at_once(
     train.loc[:4, "y1"] = np.nan
     write_table(tmp_path / "train.csv", train)
     make(tmp_path, files)
-    assert "labels missing: y1 5" in capsys.readouterr().out
+    assert "missing labels: y1 5" in capsys.readouterr().out
     write_table(Path(files[-1]), pd.read_csv(files[-1], dtype=str).iloc[1:])
     with pytest.raises(
-        SubmissionError, match="Mend the data before ./run.sh full: .*sample.csv names other ids"
+        SubmissionError, match="Mend the data before ./run.sh full: .*sample.csv has other ids"
     ):
         new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
 

@@ -100,10 +100,9 @@ def test_extra_rows_bring_groups_and_times_or_are_reported_without_them(tmp_path
     write_table(tmp_path / "more.csv", more.drop(columns=["plate", "day"]))
     said = describe(made(tmp_path, train, **{**roles, "extra_train": [{"file": "more.csv"}]}).report)
     assert (
-        "more.csv has no 'batch', so it cannot be told whether its rows share a group with held-out rows"
-        in said
+        "more.csv has no 'batch', so it is unknown whether its rows share a group with held-out rows" in said
     )
-    assert "more.csv has no 'day', so it cannot be told whether its rows are later than held-out rows" in said
+    assert "more.csv has no 'day', so it is unknown whether its rows are later than held-out rows" in said
 
 
 CENTRED = TRAIN.assign(lumo=TRAIN["lumo"] - TRAIN["lumo"].mean())
@@ -169,9 +168,9 @@ def test_columns_of_an_extra_table_go_by_their_names_or_are_named_as_lacking(tmp
     assert prepared.train["lumo"].tail(2).tolist() == [1.0, 2.0]
     assert prepared.train["mu"].tail(2).isna().all()
     for columns, words in (
-        ({}, r"extra_train .*more\.csv: columns are lacking: SMILES"),
+        ({}, r"extra_train .*more\.csv: missing columns: SMILES"),
         ({"SMILES": "structure"}, r"has none of the targets lumo, mu.*columns: \{lumo: THEIR NAME\}"),
-        ({"Lumo": "lumo"}, "names 'Lumo', which is neither"),
+        ({"Lumo": "lumo"}, "'Lumo' is neither"),
     ):
         with pytest.raises(UserError, match=words):
             made(tmp_path, extra_train=[{"file": "more.csv", "columns": columns}])
@@ -220,7 +219,7 @@ def test_features_of_ones_own_join_both_tables_or_the_function_is_named_that_can
     for function, words in {
         "ranks": "other numbers when other rows are missing",
         "broken": "must return a table of numbers .*KeyError",
-        "nothing": "returned no number at all",
+        "nothing": "returned only missing values",
         "missing": "must define",
     }.items():
         with pytest.raises(ConfigError, match=words):

@@ -1,0 +1,135 @@
+"""Labelled rows of other tables, which are trained on and never scored (`competition.extra_train`)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from competition.clean import clean_inputs, parse_labels, parse_times, require_columns
+from competition.config import CompetitionConfig, ExtraTrain
+from competition.dataset import EXTRA, FOLD, INPUT_KEY, TIME, WEIGHT
+from competition.errors import DataError
+from competition.files import read_text_table
+
+MIN_SHARED_ROWS = 5
+"""Number of inputs in both tables from which their labels are compared one by one."""
+MIN_AGREEMENT = 0.5
+"""Share of the shared inputs that must have the same class."""
+MIN_CORRELATION = 0.8
+"""Correlation of the labels of shared inputs from which their standard deviations are compared."""
+MIN_STD_RATIO = 0.5
+MAX_STD_RATIO = 2.0
+"""Ratio of the standard deviations beyond which the labels are in other units."""
+
+
+def with_extra_rows(
+    train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the prepared training table followed by the rows of all extra tables, and a summary per table.
+
+    Rows with the input of a test row, with an unreadable input or without any label are left out. A row with
+    the input or the group of a training row stays: the job that holds that row out leaves it out
+    (`models.jobs.job_rows`). An empty group or time is no error.
+    """
+    tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
+    summary = []
+    for i, extra in enumerate(config.extra_train):
+        table = _read(extra, config)
+        rows, is_unreadable = _clean_rows(table, extra, config, train)
+        is_unusable = is_unreadable | rows[config.targets].isna().all(axis=1)
+        is_in_test = rows[INPUT_KEY].isin(test[INPUT_KEY]) & ~is_unusable
+        rows = rows[~is_unusable & ~is_in_test]
+        rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})
+        if extra.check_units:
+            for name in config.targets:
+                _check_units(rows.dropna(subset=name), train.dropna(subset=name), name, extra.file, config)
+        summary.append(
+            f"{len(rows)} extra training rows from {extra.file.name}; left out: {is_in_test.sum()} with the "
+            f"input of a test row, {is_unusable.sum()} without a usable input or label"
+        )
+        summary += _missing_group_notes(table, config, extra.file)
+        tables.append(rows[tables[0].columns])
+    return pd.concat(tables, ignore_index=True), summary
+
+
+def _clean_rows(
+    table: pd.DataFrame, extra: ExtraTrain, config: CompetitionConfig, train: pd.DataFrame
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the clean rows of an extra table, with all columns of `train`, and a mask of unreadable rows."""
+    lenient = config.model_copy(update={"unparsable": "drop"})
+    label_names = [*config.targets, *config.auxiliary_targets]
+    labels = {name: parse_labels(table, name, config, extra.file) for name in label_names}
+    inputs, is_unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
+    rows = pd.concat([inputs, pd.DataFrame(labels)], axis=1).assign(**{EXTRA: 1, WEIGHT: extra.weight})
+    if config.group and config.group not in rows:
+        rows[config.group] = table[config.group].str.strip()
+    rows[[name for name in (TIME, FOLD) if name in train]] = np.nan
+    if config.time:
+        dated = table[table[config.time].str.strip() != ""]
+        rows[TIME] = parse_times(dated, config.time, config.id, extra.file).reindex(table.index)
+    return rows, is_unreadable
+
+
+def _missing_group_notes(table: pd.DataFrame, config: CompetitionConfig, file: Path) -> Iterator[str]:
+    """Yield a note if an extra table has no groups or no times, so that leaks cannot be excluded."""
+    relations = {config.group: "share a group with", config.time: "are later than"}
+    for name, relation in relations.items():
+        if name and (table[name].str.strip() == "").all():
+            yield f"{file.name} has no {name!r}, so it is unknown whether its rows {relation} held-out rows"
+
+
+def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
+    """Return an extra table with the competition's column names; labels that it does not have are empty."""
+    raw = read_text_table(extra.file)
+    names = [*config.inputs, *config.targets, *config.auxiliary_targets]
+    names += [name for name in (config.group, config.time) if name]
+    columns = {name: extra.columns.get(name, name) for name in names}
+    required = [columns[name] for name in columns if name in config.inputs or name in extra.columns]
+    require_columns(raw, required, f"extra_train {extra.file}")
+    if not any(columns[name] in raw for name in config.targets):
+        raise DataError(
+            f"extra_train {extra.file} has none of the targets {', '.join(config.targets)}, but "
+            f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
+        )
+    table = pd.DataFrame({name: raw.get(column, "") for name, column in columns.items()}, index=raw.index)
+    return table.assign(**{config.id: [f"row {number}" for number in raw.index]})
+
+
+def _check_units(
+    extra: pd.DataFrame, train: pd.DataFrame, name: str, file: Path, config: CompetitionConfig
+) -> None:
+    """Raise a DataError if the labels of an extra table mean something else than the competition's.
+
+    Shared inputs must have mostly the same classes, or similar numbers. If there are few of them, the extra
+    numbers must be in the range of the training labels.
+    """
+    medians = [table.groupby(INPUT_KEY)[name].median() for table in (extra, train)]
+    shared = pd.concat(medians, axis=1, join="inner", keys=["extra", "train"])
+    n_shared = len(shared)
+    std = train[name].std() if train[name].nunique() > 1 else 1.0
+    if config.problem_type not in ("regression", "ordinal"):
+        agreement = (shared["extra"] == shared["train"]).mean()
+        is_other = n_shared >= MIN_SHARED_ROWS and agreement < MIN_AGREEMENT
+        evidence = f"of {n_shared} shared inputs {agreement:.0%} have the same one"
+    elif n_shared >= MIN_SHARED_ROWS:
+        difference = (shared["extra"] - shared["train"]).abs().median()
+        std_ratio = shared["extra"].std() / shared["train"].std()
+        is_correlated = shared["extra"].corr(shared["train"]) > MIN_CORRELATION
+        is_scaled = is_correlated and not MIN_STD_RATIO < std_ratio < MAX_STD_RATIO
+        is_other = is_scaled or difference > std
+        evidence = (
+            f"on {n_shared} shared inputs they differ by {difference:.3g}, and deviate "
+            f"{std_ratio:.3g} times as much"
+        )
+    else:
+        median = extra[name].median()
+        low = train[name].min()
+        high = train[name].max()
+        is_other = median < low - std or median > high + std
+        evidence = f"their median is {median:.3g}, and the training labels are from {low:.3g} to {high:.3g}"
+    if is_other:
+        raise DataError(
+            f"extra_train {file}: the labels of {name!r} seem to be in other units, or to mean something else, "
+            f"than the competition's: {evidence}. Convert the column, or set check_units: false."
+        )
