@@ -1,43 +1,56 @@
-"""The `folds:` section."""
+"""Settings of the `folds:` section."""
 
-from typing import Literal, Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from competition.config import StrictModel, UserPath
+from folds.kinds import FOLD_KINDS, FoldKind
 
-Kind = Literal[
-    "kfold", "stratified", "group", "stratified_group", "scaffold", "cluster", "time", "column", "file"
-]
+
+def _require_kind(name: str) -> str:
+    if name not in FOLD_KINDS:
+        raise ValueError(f"must be one of {', '.join(FOLD_KINDS)}")
+    return name
 
 
 class FoldsConfig(StrictModel):
-    """How the training rows are divided. Rows with the same whole input always share a fold."""
+    """How the training rows are split into folds. Rows with equal inputs always share a fold."""
 
-    kind: Kind = "kfold"
-    """kfold: at random. stratified: like values of the targets in every fold. group: rows of one
-    `competition.group` together; stratified_group: and like values of the targets in every fold. scaffold:
-    molecules of one Murcko scaffold
-    together, each without a ring by itself. cluster: similar molecules together. time: blocks in the order of
-    `competition.time`; the first trains in every fold, and each fold trains on earlier blocks alone. column:
-    `competition.fold_column`. file: `file`. Of classes, all but kfold, time, column and file have like shares
-    in every fold.
+    kind: Annotated[str, AfterValidator(_require_kind)] = "kfold"
+    """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds except kfold, time, column and
+    file balance the classes.
     """
     n_folds: int = Field(default=5, ge=2)
-    """Number of folds; each is held out once. column and file bring their own number."""
+    """Number of folds; each is held out once. column and file have their own number."""
     similarity: float = Field(default=0.4, gt=0, lt=1)
-    """cluster: least Tanimoto similarity of a molecule to its cluster's centre; higher makes more and smaller
-    ones.
+    """cluster: minimum Tanimoto similarity of a molecule to the centre of its cluster; higher values make more
+    and smaller clusters.
     """
     file: UserPath | None = None
     """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold."""
     equal_inputs_may_cross: bool = False
-    """column, file: whether rows with the same whole input may be in different folds; they are counted then,
-    and else an error.
+    """column, file: whether rows with equal inputs may be in different folds; they are counted then, and
+    otherwise an error.
     """
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_consistency(self) -> Self:
         if (self.kind == "file") != (self.file is not None):
             raise ValueError("kind: file and the setting file must be given together")
         return self
+
+    @property
+    def definition(self) -> FoldKind:
+        """The kind of folds in the registry."""
+        return FOLD_KINDS[self.kind]
+
+    @property
+    def is_ordered_in_time(self) -> bool:
+        """Whether each fold trains on earlier folds only."""
+        return self.definition.is_ordered_in_time
+
+    @property
+    def is_user_defined(self) -> bool:
+        """Whether the user gives the fold of each row."""
+        return self.definition.split is None

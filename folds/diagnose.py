@@ -1,9 +1,9 @@
-"""Show whether held-out rows are like test rows: `./run.sh folds [COMPETITION]`.
+"""Compare held-out rows with test rows, and recommend a kind of folds: `./run.sh folds [COMPETITION]`.
 
-How near test rows and held-out rows are to training rows; whether a classifier can tell train from test, and
-by what; and the kind of folds that fits, with its reason.
+It shows how similar test rows and held-out rows are to the training rows; whether a classifier can distinguish
+training and test rows, and by which features; and the kind of folds that fits, with the reason.
 
-Reads: the raw tables, which are prepared and divided first, as in ./run.sh full. No label of a test row.
+Reads: the raw tables, which are prepared and split first, as in ./run.sh full. No label of a test row.
 Writes: folds/shift.json and similarity.png.
 """
 
@@ -23,144 +23,161 @@ from competition.paths import Paths, display_path
 from competition.plots import new_figure
 from folds import make
 from folds.adversarial import MIN_INPUTS, adversarial_validation
+from folds.assign import assign_folds
 from folds.config import FoldsConfig
 from folds.fold_files import read_folds
-from folds.groups import scaffold_shift_reason
-from folds.similarity import QUERIES, Similarity, similarities
-from folds.splitters import assign_folds
+from folds.kinds import FOLD_KINDS
+from folds.molecule_groups import scaffold_shift_reason
+from folds.similarity import MAX_QUERIES, Similarity, similarities
 
-REFERENCES = 20_000
-"""Most training rows among which the nearest is looked for."""
-NEAR = 0.02
-"""A kind is as good as the best when its distance to the test rows is larger by at most this."""
+MAX_TRAIN_ROWS = 20_000
+"""Number of training rows among which the nearest one is searched."""
+MAX_EXTRA_DISTANCE = 0.02
+"""Wasserstein distance to the test rows by which a simpler kind of folds may be worse than the best one."""
 DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
-RANDOM = ("kfold", "stratified")
-TOLD_APART = 0.6
-"""AUC from which train and test are said to differ."""
+MIN_SHIFT_AUC = 0.6
+"""AUC from which train and test are reported as different."""
 
 
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
-    """Look at prepared tables and folds.csv, write the picture and shift.json; returns what to print."""
-    whole, test = (read_table(path) for path in (paths.train, paths.test))
-    train = without_extra_rows(whole)
-    folds = read_folds(paths.folds, list(whole[competition.id]))[: len(train)]  # extra rows stand last
-    seed, picture = derive_seed(competition.seed, "shift"), paths.shift.with_name("similarity.png")
-    picture.unlink(missing_ok=True)  # of other tables
-    lines, compared = [], compare_fold_kinds(competition, config, train.assign(fold=folds), test, seed)
-    for each in compared:
-        rows = {
-            "test rows": each.test,
-            **{f"held out, {name}": values for name, values in each.held_out.items()},
-        }
-        table = pd.DataFrame({name: np.quantile(values, [0.1, 0.5, 0.9]) for name, values in rows.items()}).T
-        table.columns = ["10 %", "median", "90 %"]
-        table["Wasserstein distance to test rows"] = [0.0, *map(each.distance, each.held_out)]
-        lines.append(f"similarity to the nearest training row ({each.measure})\n{table.to_string(**DIGITS)}")
+    """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print."""
+    all_rows = read_table(paths.train)
+    test = read_table(paths.test)
+    train = without_extra_rows(all_rows)
+    folds = read_folds(paths.folds, list(all_rows[competition.id]))[: len(train)]  # extra rows are last
+    seed = derive_seed(competition.seed, "shift")
+    figure = paths.shift.with_name("similarity.png")
+    figure.unlink(missing_ok=True)  # it may be that of other tables
+    compared = compare_fold_kinds(competition, config, train.assign(fold=folds), test, seed)
+    blocks = [describe_similarity(similarity) for similarity in compared]
     if compared:
-        plot_similarity(compared, config.kind, picture)
+        plot_similarity(compared, config.kind, figure)
     print("... adversarial validation", flush=True)
     shift = adversarial_validation(train, test, competition, seed)
-    if shift is None:
-        lines.append(f"adversarial validation: train and test must have {MIN_INPUTS} distinct inputs each")
-    else:
-        auc = f"AUC {shift['auc']:.3f} ± {shift['standard_deviation']:.3f}"
-        said = (
-            f"adversarial validation: {auc} (standard deviation over folds; 0.5: they cannot be told apart)"
-        )
-        lines.append(f"{said}\n{pd.DataFrame(shift['features']).to_string(index=False, **DIGITS)}")
+    blocks.append(describe_shift(shift))
     kind, reason = recommend(competition, config.kind, train, test, compared, shift)
     made_from = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
     recommended = {"kind": kind, "reason": reason}
     write_json(paths.shift, {"made_from": made_from, "adversarial": shift, "recommended": recommended})
-    lines.append(textwrap.fill(f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}", 110))
-    lines.append(f"Written: {display_path(paths.shift.parent)}; the next ./run.sh full shows it on its page")
-    return "\n\n".join(lines)
+    blocks.append(textwrap.fill(f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}", 110))
+    blocks.append(f"Written: {display_path(paths.shift.parent)}; the next ./run.sh full shows it on its page")
+    return "\n\n".join(blocks)
+
+
+def describe_similarity(similarity: Similarity) -> str:
+    """Return quantiles of the similarities, and the distance of each kind of folds to the test rows."""
+    quantiles = {"test rows": np.quantile(similarity.test, [0.1, 0.5, 0.9])}
+    for kind, values in similarity.held_out.items():
+        quantiles[f"held out, {kind}"] = np.quantile(values, [0.1, 0.5, 0.9])
+    table = pd.DataFrame(quantiles, index=["10 %", "median", "90 %"]).T
+    table["Wasserstein distance to test rows"] = [0.0, *map(similarity.distance, similarity.held_out)]
+    return f"similarity to the nearest training row ({similarity.measure})\n{table.to_string(**DIGITS)}"
+
+
+def describe_shift(shift: dict[str, Any] | None) -> str:
+    """Return the result of adversarial validation as text."""
+    if shift is None:
+        return f"adversarial validation: train and test must have {MIN_INPUTS} distinct inputs each"
+    auc = f"AUC {shift['auc']:.3f} ± {shift['standard_deviation']:.3f}"
+    title = f"adversarial validation: {auc} (standard deviation over folds; 0.5: indistinguishable)"
+    return f"{title}\n{pd.DataFrame(shift['features']).to_string(index=False, **DIGITS)}"
 
 
 def compare_fold_kinds(
     competition: CompetitionConfig, config: FoldsConfig, train: pd.DataFrame, test: pd.DataFrame, seed: int
 ) -> list[Similarity]:
-    """Similarities of molecules and of text, where there are any, under the column `fold` and folds of other
-    kinds.
+    """Return similarities of molecules and of texts, for the configured folds and other kinds.
+
+    Args:
+        train: prepared training rows with the configured folds in the column `fold`.
     """
     if not (competition.smiles or competition.text):
         return []
     n_folds = int(train["fold"].max()) + 1
-    train = train.sample(min(REFERENCES, len(train)), random_state=seed).reset_index(drop=True)
-    of_kind: dict[str, Any] = {config.kind: train.pop("fold").to_numpy()}
-    for kind in ("kfold", "scaffold", "cluster") if competition.smiles else ("kfold",):
-        if kind == config.kind or {kind, config.kind} == {*RANDOM}:
+    train = train.sample(min(MAX_TRAIN_ROWS, len(train)), random_state=seed).reset_index(drop=True)
+    folds: dict[str, Any] = {config.kind: train.pop("fold").to_numpy()}
+    for name, kind in FOLD_KINDS.items():
+        is_possible = not kind.needs or bool(getattr(competition, kind.needs))
+        is_similar = kind.is_random and config.definition.is_random
+        if name == config.kind or is_similar or not kind.is_compared or not is_possible:
             continue
-        print(f"... folds of kind {kind}, to compare", flush=True)
-        other = config.model_copy(update={"kind": kind, "file": None, "n_folds": n_folds})
+        print(f"... folds of kind {name}, to compare", flush=True)
+        other = config.model_copy(update={"kind": name, "file": None, "n_folds": n_folds})
         try:
-            of_kind[kind] = assign_folds(other, train, competition, competition.seed)[0]
+            folds[name] = assign_folds(other, train, competition, competition.seed)[0]
         except DataError as error:
-            print(f"kind {kind} is left out: {error}")
-    asked = test.sample(min(QUERIES, len(test)), random_state=seed)
-    return similarities(train, asked, competition, of_kind)
+            print(f"kind {name} is left out: {error}")
+    queries = test.sample(min(MAX_QUERIES, len(test)), random_state=seed)
+    return similarities(train, queries, competition, folds)
 
 
 def recommend(
     competition: CompetitionConfig, configured: str, train: pd.DataFrame, test: pd.DataFrame,
     compared: list[Similarity], shift: dict[str, Any] | None,
 ) -> tuple[str, str]:  # fmt: skip
-    """The kind of folds whose held-out rows are most like the test rows, and why in one sentence.
+    """Return the kind of folds with held-out rows most similar to the test rows, and the reason.
 
-    What the user knows comes first: time, if the test rows are later or that cannot be seen, then groups that
-    test rows do not share. Then, of molecules, scaffolds if the test table has new ones, else the simplest
-    kind whose held-out rows are as near to their training rows as test rows are. Else folds at random.
+    What the user has configured comes first: time, if the test rows are later or that is unknown, then groups
+    that test rows do not share. For molecules, scaffolds follow if the test table has new ones, then the
+    simplest kind with held-out rows as similar to their training rows as test rows are. The default is at
+    random.
     """
-    time_column, group = competition.time, competition.group
+    time_column = competition.time
+    group = competition.group
     stratify = len(competition.targets) == 1 or bool(competition.classes)
-    at_random = configured if configured in RANDOM else "stratified" if stratify else "kfold"
+    at_random = "stratified" if stratify else "kfold"
+    if FOLD_KINDS[configured].is_random:
+        at_random = configured
     if time_column and time_column not in competition.numeric:
         return "time", f"rows have a time, {time_column!r}; if the test rows are later, as is usual"
     if time_column and (test[time_column] > train[TIME].max()).mean() > 0.5:
         return "time", "most test rows are later than every training row"
     if group and (group not in test or test[group].isin(train[group]).mean() < 0.05):
-        kind = "stratified_group" if stratify else "group"
-        return (
-            kind,
-            f"rows of one {group!r} belong together, and test rows hardly share one with a training row",
-        )
+        reason = f"rows of one {group!r} belong together, and few test rows share one with a training row"
+        return "stratified_group" if stratify else "group", reason
     if len(competition.smiles) == 1:
         (name,) = competition.smiles
-        if why := scaffold_shift_reason(list(train[name]), list(test[name])):
-            return "scaffold", why
-    if shift is None:
-        why = "there are too few rows, or no features, to tell train and test apart"
-    elif shift["auc"] > TOLD_APART:
-        telling = ", ".join(feature["feature"] for feature in shift["features"][:3])
-        why = f"train and test differ (AUC {shift['auc']:.2f}), most in {telling}"
-    else:
-        why = f"train and test can hardly be told apart (AUC {shift['auc']:.2f})"
+        reason = scaffold_shift_reason(list(train[name]), list(test[name]))
+        if reason:
+            return "scaffold", reason
+    evidence = _shift_sentence(shift)
     if not competition.smiles:
-        return at_random, f"{why}; no kind of folds can be seen to imitate the test rows better"
-    molecules = compared[0]
-    order = [kind for kind in (*RANDOM, "scaffold", "cluster") if kind in molecules.held_out]
-    nearest = min(map(molecules.distance, order))
-    best = next(kind for kind in order if molecules.distance(kind) <= nearest + NEAR)
-    said = f"the test molecules are as far from the training molecules as those held out by {best}"
-    return (
-        at_random if best in RANDOM else best,
-        f"{said} (Wasserstein distance {molecules.distance(best):.2f}); {why}",
+        return at_random, f"{evidence}; no other kind of folds imitates the test rows better"
+    similarity = compared[0]
+    kinds = [
+        name
+        for name, kind in FOLD_KINDS.items()
+        if name in similarity.held_out and (kind.is_random or kind.is_compared)
+    ]
+    smallest = min(map(similarity.distance, kinds))
+    best = next(kind for kind in kinds if similarity.distance(kind) <= smallest + MAX_EXTRA_DISTANCE)
+    reason = (
+        f"the test molecules are as far from the training molecules as those held out by {best} "
+        f"(Wasserstein distance {similarity.distance(best):.2f}); {evidence}"
     )
+    return at_random if FOLD_KINDS[best].is_random else best, reason
+
+
+def _shift_sentence(shift: dict[str, Any] | None) -> str:
+    if shift is None:
+        return "there are too few rows, or no features, to distinguish train and test"
+    if shift["auc"] > MIN_SHIFT_AUC:
+        names = ", ".join(feature["feature"] for feature in shift["features"][:3])
+        return f"train and test differ (AUC {shift['auc']:.2f}), most in {names}"
+    return f"train and test can hardly be distinguished (AUC {shift['auc']:.2f})"
 
 
 def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> None:
-    """The share of rows whose nearest training row is at most so similar: test rows, and held-out rows of
-    each kind.
-    """
+    """Plot the distribution of the similarity to the nearest training row, of test rows and held-out rows."""
     figure, axes = new_figure(1, len(compared), width=6.4 * len(compared), height=4.2)
-    for axis, each in zip(axes[0], compared, strict=True):
-        for kind, values in each.held_out.items():
-            label, line = (f"{kind} (as configured)", "-") if kind == configured else (kind, "--")
-            axis.ecdf(values, label=f"held out, {label}", linestyle=line)
-        axis.ecdf(each.test, label="test rows", color="black", linewidth=2.8)
-        axis.set(
-            xlabel=f"similarity to the nearest training row\n({each.measure})", ylabel="share of rows below"
-        )
+    for axis, similarity in zip(axes[0], compared, strict=True):
+        for kind, values in similarity.held_out.items():
+            is_configured = kind == configured
+            label = f"held out, {kind} (as configured)" if is_configured else f"held out, {kind}"
+            axis.ecdf(values, label=label, linestyle="-" if is_configured else "--")
+        axis.ecdf(similarity.test, label="test rows", color="black", linewidth=2.8)
+        axis.set(xlabel=f"similarity to the nearest training row\n({similarity.measure})")
+        axis.set(ylabel="share of rows below")
         axis.set(xlim=(0, 1), title="folds imitate the competition where their curve meets the test rows'")
         axis.legend(loc="lower right")
     figure.savefig(file, dpi=150)
@@ -168,11 +185,9 @@ def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> 
 
 def main() -> None:
     """Command line."""
-    args = cli.parser(__doc__, "folds", ("seed", "holdout")).parse_args()
-    competition, config = (
-        load_competition(args.competition, args.overrides),
-        make.load_folds_config(args.competition, args.overrides),
-    )
+    args = cli.parser(__doc__, "folds", ("seed", "set", "holdout")).parse_args()
+    competition = load_competition(args.competition, args.overrides)
+    config = make.load_folds_config(args.competition, args.overrides)
     paths = Paths.for_competition(args.competition)
     with cli.locked(paths):
         print(prepare.run(competition, paths, find_config(args.competition)))

@@ -1,6 +1,6 @@
-"""The folds of the training rows: folds/folds.csv, groups.csv, test_groups.csv and report.json.
+"""Make the folds of the training rows: folds/folds.csv, groups.csv, test_groups.csv and report.json.
 
-They are kept while the settings and the rows stay the same.
+They are kept as long as the settings and the rows stay the same.
 """
 
 from dataclasses import dataclass
@@ -26,27 +26,28 @@ from competition.files import (
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths
 from competition.types import Integers
+from folds.assign import assign_folds
 from folds.class_shares import class_shares, missing_class_warnings
 from folds.config import FoldsConfig
 from folds.fold_files import read_folds, read_groups
 from folds.groups import groups_outside_folds
-from folds.splitters import assign_folds
 
 
 def load_folds_config(name: str, overrides: Overrides = NO_OVERRIDES) -> FoldsConfig:
-    """The `folds:` section of a YAML."""
+    """Return the `folds:` section of a YAML."""
     path, document = read_yaml(name, overrides)
     return validate(FoldsConfig, document.get("folds", {}), path, "folds")
 
 
 @dataclass(frozen=True)
 class Folds:
-    """Folds and groups of the prepared training table, whose last rows are those of extra_train.
+    """Folds and groups of the prepared training table; its last rows are those of extra_train.
 
-    folds: (n_rows,), -1 for rows that train in every fold, as all rows of extra_train do.
-    groups: (n_rows without extra_train,), equal for rows that share a fold by construction.
-    report: the content of folds/report.json.
-    is_written: whether they were read from the files.
+    Attributes:
+        folds: (n_rows,), -1 for rows that train in every fold, such as all rows of extra_train.
+        groups: (n_rows without extra_train,), equal for rows that share a fold by construction.
+        report: content of folds/report.json.
+        is_written: whether they were read from the files.
     """
 
     folds: Integers
@@ -62,34 +63,30 @@ def make_folds(
     test: pd.DataFrame,
     paths: Paths | None = None,
 ) -> Folds:
-    """Return the folds of prepared tables: those below `paths` if they were made of the same tables, else new
-    ones.
+    """Return the folds of prepared tables.
+
+    Args:
+        paths: folder of existing folds, which are read if they were made from the same tables.
     """
     settings = config.model_dump(mode="json")
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
-    made_from = digest(
-        {
-            "train": content_digest(train),
-            "test": content_digest(test),
-            "folds": settings,
-            "seed": competition.seed,
-        }
-    )
-    own_train = without_extra_rows(train)
+    digests = {"train": content_digest(train), "test": content_digest(test)}
+    made_from = digest({**digests, "folds": settings, "seed": competition.seed})
+    train_rows = without_extra_rows(train)
     if paths is not None and all(path.exists() for path in fold_files(paths)):
         report = read_json(paths.folds_report, "made_from")
         if report["made_from"] == made_from:
             ids = list(train[competition.id])
-            groups = read_groups(paths.groups, ids)[: len(own_train)]
+            groups = read_groups(paths.groups, ids)[: len(train_rows)]
             return Folds(read_folds(paths.folds, ids), groups, report, is_written=True)
-    folds, groups = assign_folds(config, own_train, competition, competition.seed)
-    crossing = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
+    folds, groups = assign_folds(config, train_rows, competition, competition.seed)
+    n_split_groups = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     n_extra = len(train) - len(folds)  # the last rows
     report = {
         "made_from": made_from,
-        "time_ordered": config.kind == "time",
-        "inputs_in_several_folds": crossing,
+        "time_ordered": config.is_ordered_in_time,
+        "inputs_in_several_folds": n_split_groups,
     }
     return Folds(np.append(folds, np.full(n_extra, -1)), groups, report)
 
@@ -107,17 +104,15 @@ def write_folds(
     test: pd.DataFrame,
     paths: Paths,
 ) -> None:
-    """Write folds and groups of a prepared training table and the groups of the test rows, unless they are
-    written.
-    """
+    """Write folds and groups of a prepared training table and the groups of the test rows."""
     if folds.is_written:
         return
     cli.require_no_training(paths)
-    paths.folds_report.unlink(missing_ok=True)  # written last: without it these tables are made again
-    own_train = without_extra_rows(train)
-    extra = train[len(own_train) :]
+    paths.folds_report.unlink(missing_ok=True)  # written last: without it the tables are incomplete
+    train_rows = without_extra_rows(train)
+    extra = train[len(train_rows) :]
     others = pd.concat([extra, test], ignore_index=True)
-    other_groups = groups_outside_folds(config, own_train, folds.groups, others, competition)
+    other_groups = groups_outside_folds(config, train_rows, folds.groups, others, competition)
     groups = np.append(folds.groups, other_groups[: len(extra)])
     write_table(paths.folds, pd.DataFrame({"id": train[competition.id], "fold": folds.folds}))
     write_table(paths.groups, pd.DataFrame({"id": train[competition.id], "group": groups}))
@@ -127,31 +122,28 @@ def write_folds(
 
 
 def describe(folds: Folds, competition: CompetitionConfig, train: pd.DataFrame) -> str:
-    """Size and mean labels of each fold, and the classes that it lacks, as text."""
-    said = ""
-    if folds.report["inputs_in_several_folds"]:
-        said += (
-            f"{folds.report['inputs_in_several_folds']} inputs stand in several folds, so scores are "
-            f"too good\n"
-        )
-    y, classes = train[competition.targets], competition.classes
-    said += "".join(
-        f"{words}\n"
-        for words in missing_class_warnings(y, classes, folds.folds, folds.report["time_ordered"])
-    )
-    means = (
-        class_shares(y, classes).groupby(folds.folds).mean().add_prefix("share of " if classes else "mean ")
-    )
-    means = means.rename_axis("fold").reset_index()
+    """Return size and mean labels of each fold, and the classes that it lacks, as text."""
+    lines = []
+    n_split_groups = folds.report["inputs_in_several_folds"]
+    if n_split_groups:
+        lines.append(f"{n_split_groups} inputs are in several folds, so scores are too good")
+    y = train[competition.targets]
+    classes = competition.classes
+    lines += missing_class_warnings(y, classes, folds.folds, folds.report["time_ordered"])
+    means = class_shares(y, classes).groupby(folds.folds).mean()
+    means = means.add_prefix("share of " if classes else "mean ").rename_axis("fold").reset_index()
     means.insert(1, "rows", y.groupby(folds.folds).size().to_numpy())
-    if classes:  # of which there may be many: a line each
-        return said + means.astype(object).T.to_string(header=False, float_format="{:.4g}".format)
-    return said + means.to_string(index=False, float_format="{:.4g}".format)
+    if classes:  # one line per class, since there may be many
+        lines.append(means.astype(object).T.to_string(header=False, float_format="{:.4g}".format))
+    else:
+        lines.append(means.to_string(index=False, float_format="{:.4g}".format))
+    return "\n".join(lines)
 
 
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
-    """Make or keep the files below `paths`, from the prepared tables there; return what to print."""
-    train, test = read_table(paths.train), read_table(paths.test)
+    """Make or keep the files below `paths`, from the prepared tables there; return lines to print."""
+    train = read_table(paths.train)
+    test = read_table(paths.test)
     folds = make_folds(competition, config, train, test, paths)
     write_folds(folds, competition, config, train, test, paths)
     return describe(folds, competition, train)

@@ -1,8 +1,7 @@
-"""How near held-out rows are to the rows they are predicted from, and how near test rows are to the training
-rows.
+"""Similarity of held-out rows and of test rows to the rows that they are predicted from.
 
-A kind of folds imitates the competition where the two distributions agree, which their Wasserstein distance
-measures. Source: Linnenbrink, Mila, Ludwig and Meyer, "kNNDM CV", Geoscientific Model Development 2024.
+Folds imitate the competition if the two distributions agree, which their Wasserstein distance measures.
+Source: Linnenbrink, Mila, Ludwig and Meyer, "kNNDM CV", Geoscientific Model Development 2024.
 """
 
 import operator
@@ -17,19 +16,21 @@ from scipy.stats import wasserstein_distance
 
 from competition.config import CompetitionConfig
 from competition.types import Array, Integers
-from folds.groups import fingerprint
+from folds.kinds import FOLD_KINDS
+from folds.molecule_groups import fingerprint
 
-QUERIES = 2_000
-"""Most rows of a table whose nearest training row is looked for."""
+MAX_QUERIES = 2_000
+"""Number of rows of a table for which the nearest training row is searched."""
 
 
 @dataclass(frozen=True)
 class Similarity:
     """Similarities to the nearest training row, from 0 to 1.
 
-    measure: what they are, in words.
-    test: (n_queries,), of test rows to all training rows.
-    held_out: kind of folds -> (n_queries,), of training rows to those of other folds.
+    Attributes:
+        measure: name of the similarity.
+        test: (n_queries,) similarity of test rows to all training rows.
+        held_out: kind of folds -> (n_queries,) similarity of training rows to the rows of other folds.
     """
 
     measure: str
@@ -37,31 +38,34 @@ class Similarity:
     held_out: dict[str, Array]
 
     def distance(self, kind: str) -> float:
-        """Wasserstein distance of held-out rows to test rows, from 0 to 1: 0 where folds of a kind imitate
-        the test.
-        """
+        """Return the Wasserstein distance of held-out rows to test rows, from 0 to 1."""
         return float(wasserstein_distance(self.held_out[kind], self.test))
 
 
 def similarities(
     train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, folds: dict[str, Integers]
 ) -> list[Similarity]:
-    """Of molecules by the Tanimoto similarity of their Morgan fingerprints, those of several columns side by
-    side; of text by the cosine of TF-IDF vectors of 2 to 4 characters, which serve every language.
+    """Return the similarities by molecules, by texts, or both.
+
+    The similarity of molecules is Tanimoto's of their Morgan fingerprints, concatenated over columns. That of
+    texts is the cosine of TF-IDF vectors of 2 to 4 characters, which work for every language.
 
     Args:
-        train, test: rows of the prepared tables; of the training rows, `QUERIES` are looked at as held-out
-        ones.
+        train: prepared training rows; at most `MAX_QUERIES` are taken as held-out rows.
+        test: prepared test rows.
         folds: kind of folds -> (n_train,).
     """
-    rows, n = pd.concat([train, test]), len(train)
-    measures: dict[str, Callable[[int], Array]] = {}  # of a row of either table to every training row
+    rows = pd.concat([train, test])
+    n = len(train)
+    measures: dict[
+        str, Callable[[int], Array]
+    ] = {}  # similarity of a row of either table to all training rows
     if competition.smiles:
         molecules = rows[competition.smiles].itertuples(index=False)
         prints = [reduce(operator.add, map(fingerprint, row)) for row in molecules]
-        of_train = prints[:n]
+        train_prints = prints[:n]
         measures["Tanimoto similarity, Morgan radius 2"] = lambda i: np.array(
-            BulkTanimotoSimilarity(prints[i], of_train)
+            BulkTanimotoSimilarity(prints[i], train_prints)
         )
     if competition.text:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -72,17 +76,18 @@ def similarities(
         vectors = vectorizer.fit_transform(rows[competition.text].agg(" ".join, axis=1))
         columns = vectors[:n].T.tocsr()
         measures["cosine of TF-IDF, 2 to 4 characters"] = lambda i: (vectors[i] @ columns).toarray()[0]
-    asked, found = np.random.default_rng(0).permutation(n)[:QUERIES], []
-    for measure, similar in measures.items():
+    queries = np.random.default_rng(0).permutation(n)[:MAX_QUERIES]
+    results = []
+    for measure, similarity_to_train in measures.items():
         held_out: dict[str, list[float]] = {kind: [] for kind in folds}
-        for i in asked:
-            near = similar(i)
+        for i in queries:
+            similarity = similarity_to_train(i)
             for kind, fold in folds.items():
                 if fold[i] >= 0:
-                    trains = fold < fold[i] if kind == "time" else fold != fold[i]
-                    held_out[kind].append(near[trains].max(initial=0.0))
-        of_test = np.array([similar(i).max() for i in range(n, len(rows))])
-        found.append(
-            Similarity(measure, of_test, {kind: np.array(values) for kind, values in held_out.items()})
-        )
-    return found
+                    is_ordered = FOLD_KINDS[kind].is_ordered_in_time
+                    is_train_row = fold < fold[i] if is_ordered else fold != fold[i]
+                    held_out[kind].append(similarity[is_train_row].max(initial=0.0))
+        test_similarity = np.array([similarity_to_train(i).max() for i in range(n, len(rows))])
+        arrays = {kind: np.array(values) for kind, values in held_out.items()}
+        results.append(Similarity(measure, test_similarity, arrays))
+    return results

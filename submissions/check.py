@@ -82,11 +82,11 @@ def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -
     _check_metric(metric, task, y, own_folds)
     _try_users_blending(config, metric, task, y)
     rare = missing_class_warnings(
-        prepared.train[competition.targets], task.classes, folds.folds, config.folds.kind == "time"
+        prepared.train[competition.targets], task.classes, folds.folds, config.folds.is_ordered_in_time
     )
     if any(not isinstance(stage, FileConfig | CustomConfig) for stage in config.stages.values()):
         for fold in range(n_folds):
-            trains = folds.folds < fold if config.folds.kind == "time" else folds.folds != fold
+            trains = folds.folds < fold if config.folds.is_ordered_in_time else folds.folds != fold
             labelled_rows(prepared.train.loc[trains, competition.targets].to_numpy(), competition.targets)
     lines, mistakes = [describe(prepared.report), *rare], []
     for name, stage in config.stages.items():
@@ -97,7 +97,7 @@ def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -
             continue
         n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {found}; {n_jobs} jobs")
-        lines += _split_warning(name, stage, task, folds.groups, config.folds.kind == "time")
+        lines += _split_warning(name, stage, task, folds.groups, config.folds.is_ordered_in_time)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)

@@ -20,8 +20,8 @@ from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.task import build_task, to_sample
 from competition.yaml_files import dump_yaml
+from folds.assign import assign_folds
 from folds.groups import compute_groups
-from folds.splitters import assign_folds
 from models.base_config import FileConfig
 from submissions.config import Config, load_config
 
@@ -71,10 +71,10 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     of them are kept out, as many as come nearest to the share.
     """
     competition, folds = config.competition, config.folds
-    if folds.kind not in ("column", "file"):
+    if not folds.is_user_defined:
         n_groups = int(compute_groups(folds, table, competition).max()) + 1
         n_folds = Fraction(share).limit_denominator(max(2, min(20, n_groups))).denominator
-        n_folds -= folds.kind == "time"  # one more block is before the first fold
+        n_folds -= folds.is_ordered_in_time  # one more block is before the first fold
         kind = "stratified" if folds.kind == "kfold" and competition.classes else folds.kind
         folds = folds.model_copy(update={"n_folds": n_folds, "kind": kind})
     fold_of = assign_folds(folds, table, competition, derive_seed(competition.seed, "holdout"))[0]

@@ -22,7 +22,7 @@ from competition.prepare import describe, prepare
 from competition.types import ProblemType
 from competition.yaml_files import parse_yaml
 from folds.config import FoldsConfig
-from folds.config import Kind as FoldsKind
+from folds.kinds import FOLD_KINDS
 from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check_all
 from submissions.config import Config, load_config
@@ -70,9 +70,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="training columns to predict, in the order of the sample's columns",
     )
     add("--group", help="training column whose equal values must share a fold")
-    kinds = [
-        kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")
-    ]  # which name a column
+    # A YAML has to name the column of the other kinds.
+    kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
     add("--folds", choices=kinds, help="kind of folds")
     preset = (
         "stages for minutes or an hour on a CPU, or for GPUs of 16 GB; yours go to submissions/new/presets"

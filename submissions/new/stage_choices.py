@@ -11,7 +11,8 @@ from competition.errors import ConfigError, DataError
 from competition.metrics import CLASS_TYPES
 from competition.molecules import canonical_smiles
 from competition.yaml_files import load_yaml
-from folds.groups import scaffold_shift_reason, scaffolds
+from folds.kinds import FOLD_KINDS
+from folds.molecule_groups import scaffold_shift_reason, scaffolds
 from submissions.new.detect import WORD, DetectedTables
 from submissions.new.problem_type import ProblemGuess
 
@@ -73,9 +74,9 @@ def choose_folds(
 ) -> tuple[str, int, str]:
     """Kind and number of folds, and the reason."""
     smiles, train = found.named("smiles"), found.train
-    if kind is not None and (kind in ("group", "stratified_group")) != (group is not None):
+    if kind is not None and (FOLD_KINDS[kind].needs == "group") != (group is not None):
         raise ConfigError("--folds group and --group COL belong together; add the other, or leave both out.")
-    if kind in ("scaffold", "cluster") and not smiles:
+    if kind is not None and FOLD_KINDS[kind].needs == "smiles" and not smiles:
         raise ConfigError(f"--folds {kind} needs a column of molecules, and none was found.")
     if kind is not None:
         reason = "named with --folds"
@@ -108,7 +109,7 @@ def choose_folds(
         raise DataError(f"folds need two groups or distinct inputs; there is {n_groups}.")
     n_folds = min(3 if len(train) < 30 else 10 if len(train) < 500 else 5, n_groups)
     if n_folds == n_groups or len(train) < 30:
-        reason += f"; {n_folds} folds, as there is no more to assign_folds"
+        reason += f"; {n_folds} folds, as there are no more groups"
     elif n_folds == 10:
         reason += "; 10 folds, since below 500 rows each row to train on matters"
     return kind, n_folds, reason

@@ -28,7 +28,7 @@ def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_
 def test_classes_that_a_fold_or_its_models_lack_are_said() -> None:
     y, folds = pd.DataFrame({"y": [0, 0, 0, 1, 1, 2, NAN, 0, 1.0]}), np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
     assert missing_class_warnings(y, list("abc"), folds) == [
-        "y: not every fold has a row of 'c' (1 rows); its own scores know nothing of them",
+        "y: some folds have no row of 'c' (1 rows); their scores ignore these classes",
         "y: no row of 'c' trains the models of fold 2",
     ]
     always = np.where(y["y"] == 2, -1, folds)  # such rows train in every fold
@@ -61,6 +61,6 @@ def test_the_table_of_folds_shows_classes(tmp_path: Path) -> None:
     lines = [f"{i},{s},{y}" for i, s, y in zip("abcdef", smiles, labels, strict=True)]
     path = write_small(tmp_path, ["id,SMILES,y", *lines], problem_type="multiclass", metric="accuracy")
     said, _, _ = divided(path, kind="stratified")
-    assert "not every fold has a row of 'no' (2 rows), 'rare' (1 rows)" in said
+    assert "some folds have no row of 'no' (2 rows), 'rare' (1 rows)" in said
     (line,) = [line.split() for line in said.splitlines() if line.startswith("share of y=yes")]
     assert [float(share) for share in line[3:]] == [0.5, 0.5, 0.5]

@@ -72,7 +72,7 @@ def test_folds_and_groups_are_read_in_the_order_of_the_ids_asked_for(tmp_path: P
     path.write_text("id,fold,group\na,0,5\n007,1,6\nc,-1,7\n")
     for read, expected in ((read_folds, [-1, 1, 0]), (read_groups, [7, 6, 5])):
         assert read(path, ["c", "007", "a"]).tolist() == expected
-        with pytest.raises(DataError, match=r"1 of its ids are no training rows \('c'\)"):
+        with pytest.raises(DataError, match=r"1 of its ids are not training rows \('c'\)"):
             read(path, ["a", "007"])
 
 
@@ -88,15 +88,15 @@ def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_pat
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ("id,fold a,0 b,1 c,0 d,1 e,0 x,1", r"1 of its ids are .* \('x'\), and 1 rows lack in it \('f'\)"),
+        ("id,fold a,0 b,1 c,0 d,1 e,0 x,1", r"1 of its ids are .* \('x'\), and 1 rows are missing \('f'\)"),
         ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "duplicate ids: 'a'"),
         (
             "id,fold a,0 b, c,0 d,1 e,-2 f,1",
             r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'",
         ),
         ("id,part a,0", "missing columns: fold"),
-        ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"folds 0 to n-1.* found \[0, 2\]"),
-        ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"found \[0\]"),
+        ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"folds 0 to n-1.* got \[0, 2\]"),
+        ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"got \[0\]"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: str) -> None:
@@ -107,14 +107,14 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: 
 
 def test_own_folds_that_split_equal_inputs_are_refused_or_counted_and_said(tmp_path: Path) -> None:
     path = own(tmp_path, "column", "011201", twins=True)
-    with pytest.raises(DataError, match=r"1 inputs stand in several \(the first: 'a' in 0, 'b' in 1\)"):
+    with pytest.raises(DataError, match=r"1 inputs are in several \(the first: 'a' in 0, 'b' in 1\)"):
         divided(path)
     said, paths, folds = divided(path, equal_inputs_may_cross=True)
     assert folds == [0, 1, 1, 2, 0, 1]
-    assert said.startswith("1 inputs stand in several folds")
+    assert said.startswith("1 inputs are in several folds")
     groups = read_groups(paths.groups, IDS)
     assert (groups[0] == groups[1], len(set(groups))) == (True, 5)
-    with pytest.raises(DataError, match=r"fold_column must use the folds 0 to n-1"):
+    with pytest.raises(DataError, match=r"fold_column must have the folds 0 to n-1"):
         divided(own(tmp_path, "column", "002222"))
 
 

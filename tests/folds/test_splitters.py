@@ -1,5 +1,6 @@
 """Folds: every row once, what belongs together stays together, and the same rows get the same folds."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from competition.dataset import INPUT_KEY
 from competition.errors import DataError
+from folds.assign import assign_folds
 from folds.config import FoldsConfig
-from folds.groups import clusters, scaffold_shift_reason, scaffolds
-from folds.splitters import NEEDS, assign_folds, balanced_group_folds, target_bins, time_blocks
+from folds.kinds import FOLD_KINDS
+from folds.molecule_groups import clusters, scaffold_shift_reason, scaffolds
+from folds.splitters import SplitData, balanced_group_folds, target_bins, time_blocks
 from tests.folds.made import competition
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
@@ -201,9 +204,9 @@ def test_labels_that_are_mostly_equal_are_divided_without_a_warning(targets: lis
 
 def test_too_few_groups_and_a_group_larger_than_all_folds_but_one_are_refused() -> None:
     for kind in ("kfold", "stratified", "group", "stratified_group", "scaffold"):
-        with pytest.raises(DataError, match="5 folds .* 4 groups"):
+        with pytest.raises(DataError, match="4 groups .* 5 folds"):
             split(molecules(4), kind)
-    with pytest.raises(DataError, match="5 folds .* 2 groups"):
+    with pytest.raises(DataError, match="2 groups .* 5 folds"):
         split(molecules(10).assign(**{INPUT_KEY: ["a", "b"] * 5}), "kfold")
     large, small = ["large"] * 80, [f"g{i}" for i in range(20)]
     with pytest.raises(DataError, match=r"id 'm\d+', has 81 of 100 rows"):
@@ -211,9 +214,9 @@ def test_too_few_groups_and_a_group_larger_than_all_folds_but_one_are_refused() 
     assert np.bincount(split(molecules(100).assign(g=[*large, *small]), "group")).tolist().count(80) == 1
 
 
-@pytest.mark.parametrize("kind", NEEDS)
+@pytest.mark.parametrize("kind", [name for name, kind in FOLD_KINDS.items() if kind.needs])
 def test_a_kind_without_what_it_needs_is_refused(kind: str) -> None:
-    with pytest.raises(DataError, match=rf"{kind} needs competition\.{NEEDS[kind]}\."):
+    with pytest.raises(DataError, match=rf"{kind} needs competition\.{FOLD_KINDS[kind].needs}\."):
         assign_folds(FoldsConfig.model_validate({"kind": kind}), molecules(), competition(), 0)
 
 
@@ -224,6 +227,11 @@ def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_
     assert len(set(clusters([*chains, *rings], similarity=0.99))) > 2
     smiles = list(molecules()["smiles"])
     assert clusters(smiles[::-1], 0.4).tolist() == clusters(smiles, 0.4)[::-1].tolist()
+
+
+def timed_rows(times: Sequence[float], groups: Iterable[int], n_folds: int) -> SplitData:
+    y = pd.DataFrame(index=range(len(times)))
+    return SplitData(y, False, np.array([*groups]), np.array(times, dtype=float), n_folds, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -237,10 +245,10 @@ def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_
 def test_time_is_cut_into_blocks_of_like_size_the_first_of_which_always_trains(
     times: list[int], groups: Any, n_folds: int, expected: list[int]
 ) -> None:
-    assert time_blocks(np.array(times, dtype=float), np.array(groups), n_folds).tolist() == expected
+    assert time_blocks(timed_rows(times, groups, n_folds)).tolist() == expected
 
 
 def test_times_that_leave_a_block_empty_are_refused() -> None:
     for times in ([1.0, 1.0, 2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 2.0, 2.0, 2.0, 3.0]):
-        with pytest.raises(DataError, match=r"divide into 4 blocks .* commonest with 4 of 6 rows"):
-            time_blocks(np.array(times), np.arange(6), n_folds=3)
+        with pytest.raises(DataError, match=r"divide into 4 blocks .* most frequent with 4 of 6 rows"):
+            time_blocks(timed_rows(times, range(6), n_folds=3))

@@ -42,7 +42,7 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
 @pytest.mark.parametrize(
     ("labels", "sample", "competition", "words"),
     [
-        bad(r"sample\.csv has the classes 'd', the training table has 'a', 'b', 'c'\. Use", ABC, ["y", "a", "d"], **NAMES),
+        bad(r"sample\.csv has the classes 'd', the training table has 'a', 'b', 'c'", ABC, ["y", "a", "d"], **NAMES),
         bad("must have the columns id, a, b, c; got id, a, b, c, d", ABC, FOUR, **NAMES, submission_columns=ABC),
         bad("must have 1 columns, .*, or 3, one per class; got 4", ABC, FOUR, **NAMES, submission_columns=[*ABC, "d"]),
         bad(r"takes two classes .* training labels\); got 1 \(1\)", ["1"]),
@@ -83,7 +83,7 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_p
         assert lines[0] == "24 training rows, 2 test rows"
         assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
         assert "missing labels: y 3" in lines
-        assert "y: not every fold has a row of 'yes' (1 rows); its own scores know nothing of them" in lines
+        assert "y: some folds have no row of 'yes' (1 rows); their scores ignore these classes" in lines
         assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
         said = f"; it weighs classes, which bends the probabilities that {metric} scores; 3 jobs"
         assert lines[-1].endswith(said) == bends

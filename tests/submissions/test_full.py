@@ -12,7 +12,7 @@ from competition import cli
 from competition.errors import ConfigError, NothingToSubmit
 from competition.paths import Paths
 from competition.prepare import prepare
-from folds.splitters import assign_folds
+from folds.assign import assign_folds
 from models.jobs.plan import REFIT_FOLD, JobPlan, make_plan
 from models.jobs.scheduler import JobResult
 from models.jobs.train import train

@@ -11,7 +11,7 @@ from competition import paths
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.files import write_table
 from competition.prepare import prepare
-from folds.splitters import assign_folds
+from folds.assign import assign_folds
 from submissions.config import load_config
 from submissions.new import __main__ as new
 from tests.submissions.made_up import make, smiles, write, write_labels, write_tables
