@@ -1,6 +1,6 @@
-"""What the columns of a competition's tables are: id, targets, molecules, text, numbers, categories.
+"""Detection of the roles of columns: id, targets, molecules, text, numbers, categories.
 
-Every answer is a guess and comes with its reason, which `./run.sh new` prints and writes into the YAML.
+Every role is a guess with a reason, which `./run.sh new` prints and writes into the YAML.
 """
 
 import re
@@ -23,17 +23,17 @@ from submissions.new.yaml_writer import to_yaml
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
 
-SAMPLED = 200  # distinct values that are looked at where looking at all would take long
-NEARLY_ALL = 0.95
-NAMED_LIKE_SMILES = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
-NAMED_LIKE_ID = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
-NAMED_LIKE_GROUP = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
-STRUCTURE = re.compile(
-    r"[=#()\[\]\d]"
-)  # bonds, branches, brackets, rings: what words and codes of letters do not have
-WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+"
-)  # or one Chinese or Japanese sign
+MAX_SAMPLED = 200
+"""Number of distinct values that are parsed to detect molecules."""
+MIN_PARSED = 0.95
+"""Share of the values that RDKit must parse in a column without a telling name."""
+SMILES_NAME = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
+ID_NAME = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
+GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
+STRUCTURE = re.compile(r"[=#()\[\]\d]")
+"""Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+"""A word, or one Chinese or Japanese character."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,13 @@ class Column:
 
 @dataclass(frozen=True)
 class DetectedTables:
-    """What stands in the tables: targets of the training table, and the sample's columns where these differ,
-    one for each target or, in the order of `class_names`, for each class of a single one.
+    """The tables and the detected roles of their columns.
+
+    Attributes:
+        sample: sample submission without the id and repeated columns of the test table.
+        targets: columns of the training table.
+        submission_columns: columns of the sample if they have other names than the targets: one per target,
+            or one per class of a single target in the order of `class_names`.
     """
 
     train: pd.DataFrame
@@ -62,35 +67,37 @@ class DetectedTables:
     targets_reason: str
     columns: list[Column]
 
-    def named(self, *roles: Role) -> list[str]:
-        """Columns of some roles, in the order of the training table."""
+    def with_roles(self, *roles: Role) -> list[str]:
+        """Return the columns with one of the roles, in the order of the training table."""
         return [column.name for column in self.columns if column.role in roles]
 
     @property
     def inputs(self) -> list[str]:
-        """Columns that are not left out."""
+        """All columns except those that are left out."""
         return [column.name for column in self.columns if column.role != "left out"]
 
     @property
     def has_no_molecules(self) -> bool:
         """Whether an empty cell means no molecule: there are others in its row."""
-        smiles = self.named("smiles")
+        smiles = self.with_roles("smiles")
         return len(smiles) > 1 and any((t[smiles] == "").any(axis=None) for t in (self.train, self.test))
 
     @property
     def unreadable(self) -> str:
-        """The rows whose molecule does not parse or whose text is empty, in words."""
-        said = []
+        """Description of the rows with an unparsable molecule or an empty text; "" if there are none."""
+        descriptions = []
         for where, table in (("train", self.train), ("test", self.test)):
             rows = pd.Series(False, table.index)
-            for name in self.named("text"):
+            for name in self.with_roles("text"):
                 rows |= table[name].map(normalised_text) == ""
-            for name in self.named("smiles"):
-                stands_for_none = (table[name].str.strip() == "") & self.has_no_molecules
-                rows |= table[name].map(canonical_smiles).isna() & ~stands_for_none
+            for name in self.with_roles("smiles"):
+                is_no_molecule = (table[name].str.strip() == "") & self.has_no_molecules
+                rows |= table[name].map(canonical_smiles).isna() & ~is_no_molecule
             if rows.any():
-                said.append(f"{rows.sum()} of {where}: {describe_rows(table, rows.to_numpy(), self.id)}")
-        return "; ".join(said)
+                descriptions.append(
+                    f"{rows.sum()} of {where}: {describe_rows(table, rows.to_numpy(), self.id)}"
+                )
+        return "; ".join(descriptions)
 
 
 def detect(
@@ -100,260 +107,298 @@ def detect(
     group: str | None = None,
     inputs_needed: bool = True,
 ) -> DetectedTables:
-    """Read train, test and sample and guess the role of each column; what is named here is not guessed."""
+    """Read the tables and detect the role of each column.
+
+    Args:
+        files: training table, test table and sample submission.
+        id_column: column of the ids, if the user gives it.
+        targets: columns to predict, if the user gives them.
+        group: column of the groups, if the user gives it.
+        inputs_needed: whether there must be an input column.
+    """
     tables = {str(file): read_text_table(file) for file in files}
     if len(tables) < len(files):
         raise DataError(
-            f"--train, --test and --sample must be three files; found {', '.join(map(str, files))}."
+            f"--train, --test and --sample must be three files; got {', '.join(map(str, files))}."
         )
     (train_file, train), (_, test), (sample_file, sample) = tables.items()
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
-        raise DataError(f"--group names a column of {train_file} other than the id; found {group!r}.")
-    repeated = [
-        n for n in sample if n in test and sample[n].nunique() > 1 and sorted(sample[n]) == sorted(test[n])
-    ]
-    asked = sample.drop(columns=[id_column, *(name for name in repeated if name not in targets)])
-    spare = [
-        name for name in train.columns if name.strip() and name not in (*test.columns, *asked.columns, group)
-    ]
-    predicted, renamed, targets_reason = find_targets(train, spare, asked, list(targets), sample_file)
-    columns = []
-    for name in dict.fromkeys([*train.columns, *test.columns]):
-        if name in (id_column, *predicted):
-            continue
-        if name in test and name in train:
-            column = classify(name, train[name], test[name])
-        else:
-            reason = f"only in {'train' if name in train else 'test'}"
-            if name in train and NAMED_LIKE_GROUP.search(name) and 1 < train[name].nunique() < len(train):
-                reason += (
-                    f"; if rows of one {name} belong together, set group: {to_yaml(name)} and "
-                    f"folds.kind group"
-                )
-            column = Column(name, "left out", reason)
-        if (
-            name == group and column.role == "smiles"
-        ):  # a new molecule still says much; a new label says nothing
-            column = replace(column, reason=f"{column.reason}; it makes the folds, too (--group)")
-        elif name == group:
-            column = Column(name, "left out", "makes the folds (--group)")
-        columns.append(column)
-    found = DetectedTables(
-        train, test, asked, id_column, id_reason, predicted, renamed, targets_reason, columns
+        raise DataError(f"--group takes a column of {train_file} other than the id; got {group!r}.")
+    repeated = [name for name in sample.columns if name not in targets and _is_repeated(name, sample, test)]
+    sample = sample.drop(columns=[id_column, *repeated])
+    other_columns = {*test.columns, *sample.columns, group}
+    only_in_train = [name for name in train.columns if name.strip() and name not in other_columns]
+    predicted, renamed, targets_reason = find_targets(
+        train, only_in_train, sample, list(targets), sample_file
     )
-    if inputs_needed and not found.inputs:
-        reasons = (
-            "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
-        )
+    names = dict.fromkeys([*train.columns, *test.columns])
+    columns = [
+        _detect_column(name, train, test, group) for name in names if name not in (id_column, *predicted)
+    ]
+    detected = DetectedTables(
+        train=train,
+        test=test,
+        sample=sample,
+        id=id_column,
+        id_reason=id_reason,
+        targets=predicted,
+        submission_columns=renamed,
+        targets_reason=targets_reason,
+        columns=columns,
+    )
+    if inputs_needed and not detected.inputs:
+        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns)
         raise DataError(
-            f"no column of {' and '.join(list(tables)[:2])} is an input to learn from ({reasons})."
+            f"no column of {' and '.join(list(tables)[:2])} is an input to learn from "
+            f"({reasons or 'there is no other column'})."
         )
-    return found
+    return detected
 
 
-def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, str]:
-    """The column that names a row in all three tables, the sample last, and the reason."""
+def _is_repeated(name: str, sample: pd.DataFrame, test: pd.DataFrame) -> bool:
+    """Return whether a column of the sample is a copy of one of the test table."""
+    return name in test and sample[name].nunique() > 1 and sorted(sample[name]) == sorted(test[name])
+
+
+def _detect_column(name: str, train: pd.DataFrame, test: pd.DataFrame, group: str | None) -> Column:
+    if name in test and name in train:
+        column = classify(name, train[name], test[name])
+    else:
+        reason = f"only in {'train' if name in train else 'test'}"
+        if name in train and GROUP_NAME.search(name) and 1 < train[name].nunique() < len(train):
+            reason += (
+                f"; if rows of one {name} belong together, set group: {to_yaml(name)} and folds.kind group"
+            )
+        column = Column(name, "left out", reason)
+    if name == group and column.role == "smiles":  # a new molecule is still informative, a new label is not
+        return replace(column, reason=f"{column.reason}; it also makes the folds (--group)")
+    if name == group:
+        return Column(name, "left out", "makes the folds (--group)")
+    return column
+
+
+def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str, str]:
+    """Return the id column of all three tables and the reason.
+
+    Args:
+        tables: file -> table, the sample last.
+        id_column: the column, if the user gives it.
+    """
     *_, sample = tables.values()
-    common = [
+    shared = [
         name for name in sample.columns if name.strip() and all(name in table for table in tables.values())
     ]
-    common.sort(
-        key=lambda name: bool(NAMED_LIKE_SMILES.search(name))
-    )  # a sample may repeat them before the id
-    candidates = [name for name in common if named in (None, name)]
+    shared.sort(key=lambda name: bool(SMILES_NAME.search(name)))  # a sample may have molecules before the id
+    candidates = [name for name in shared if id_column in (None, name)]
     for name in candidates:
         if all(table[name].is_unique and (table[name].str.strip() != "").all() for table in tables.values()):
-            if named is not None:
-                return name, "named with --id"
+            if id_column is not None:
+                return name, "set with --id"
             is_first = name == sample.columns[0]
             return name, "the sample's first column" if is_first else "GUESS: the first with distinct values"
     for file, table in tables.items():
         for name in candidates[:1]:
             check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
-    expected = named or next(filter(str.strip, sample.columns), "")
-    lacking = [
+    expected = id_column or next(filter(str.strip, sample.columns), "")
+    missing = [
         f"{file} (it has {', '.join(table.columns)})"
         for file, table in tables.items()
         if expected not in table
     ]
     raise DataError(
-        f"the id column {expected!r} is missing in {' and in '.join(lacking)}. All three tables need it: "
-        f"add the "
-        "column, or choose another one with --id."
+        f"the id column {expected!r} is missing in {' and in '.join(missing)}. All three tables need it: add "
+        "the column, or choose another one with --id."
     )
 
 
 def find_targets(
-    train: pd.DataFrame, spare: list[str], sample: pd.DataFrame, named: list[str], sample_file: str
+    train: pd.DataFrame, only_in_train: list[str], sample: pd.DataFrame, targets: list[str], sample_file: str
 ) -> tuple[list[str], list[str] | None, str]:
-    """Training columns to predict, the sample's columns where they differ, and the reason.
+    """Return the training columns to predict, the sample's columns if they differ, and the reason.
 
-    `spare` are the columns that neither the test table nor the sample has, `sample` is without its id,
-    `named` are the targets that the user names.
+    Args:
+        only_in_train: columns that neither the test table nor the sample has.
+        sample: sample submission without the id.
+        targets: the columns to predict, if the user gives them.
     """
-    asked = list(sample.columns)
-    lacking = [name for name in asked if name not in train]
-    if foreign := [name for name in named if name not in train]:
+    expected = list(sample.columns)
+    missing = [name for name in expected if name not in train]
+    unknown = [name for name in targets if name not in train]
+    if unknown:
+        raise DataError(f"--target: {', '.join(map(repr, unknown))} is not in the training table.")
+    if targets and len(targets) == len(expected):
+        renamed = None if set(targets) == set(expected) else expected
+        return targets, renamed, "set with --target, in the sample's order"
+    if expected and not targets and not missing:
+        return expected, None, "the sample's other columns"
+    candidates = [name for name in only_in_train if not GROUP_NAME.search(name)]
+    numeric = [name for name in candidates if is_numeric(train[name]) and not counts_rows(train[name])]
+    texts = [name for name in candidates if name not in numeric and repeats(train[name])]
+    by_order = numeric if numeric and any(is_numeric(sample[name]) for name in missing) else texts
+    fits = len(by_order) == len(missing)
+    if len(targets) < 2:
+        for name in targets or (texts if fits else texts + numeric):
+            columns = columns_of_classes(class_names(train[[name]]), expected, name, sample_file)
+            if columns:
+                return [name], columns, "GUESS: the sample has a column for each of its classes"
+    if targets or not expected:
         raise DataError(
-            f"--target names {', '.join(map(repr, foreign))}, which the training table does not have."
-        )
-    if named and len(named) == len(asked):
-        return (
-            named,
-            None if set(named) == set(asked) else asked,
-            "named with --target, in the sample's order",
-        )
-    if asked and not named and not lacking:
-        return asked, None, "the sample's other columns"
-    spare = [name for name in spare if not NAMED_LIKE_GROUP.search(name)]
-    numeric = [name for name in spare if is_numeric(train[name]) and not counts_rows(train[name])]
-    texts = [name for name in spare if name not in numeric and repeats(train[name])]
-    by_order = numeric if numeric and any(is_numeric(sample[name]) for name in lacking) else texts
-    fits = len(by_order) == len(lacking)
-    for name in named or (texts if fits else texts + numeric):
-        if len(named) < 2 and (
-            columns := columns_of_classes(class_names(train[[name]]), asked, name, sample_file)
-        ):
-            return [name], columns, "GUESS: the sample has a column for each of its classes"
-    if named or not asked:
-        found = ", ".join(asked) or "none"
-        raise DataError(
-            f"{sample_file} needs a column for each target beside the id, in their order; it has {found}."
+            f"{sample_file} needs a column per target after the id, in their order; it has "
+            f"{', '.join(expected) or 'none'}."
         )
     if not fits:
         raise DataError(
-            f"{sample_file} asks for {', '.join(lacking)}, which the training table does not have; "
-            f"{len(by_order)} of "
-            f"its columns with labels are not in the test table ({', '.join(by_order) or 'none'}). Name "
-            f"the targets "
-            "with --target, in the order of the sample's columns. Or are --train and --test swapped?"
+            f"{sample_file} asks for {', '.join(missing)}, which the training table does not have; "
+            f"{len(by_order)} of its columns with labels are not in the test table "
+            f"({', '.join(by_order) or 'none'}). Set the targets with --target, in the order of the sample's "
+            "columns. Or are --train and --test swapped?"
         )
-    of = dict(zip(lacking, by_order, strict=True))
-    pairs = ", ".join(f"{new} is {old}" for new, old in of.items())
-    return [of.get(name, name) for name in asked], asked, f"GUESS, by order: in the sample {pairs}"
+    training_column = dict(zip(missing, by_order, strict=True))
+    pairs = ", ".join(f"{new} is {old}" for new, old in training_column.items())
+    predicted = [training_column.get(name, name) for name in expected]
+    return predicted, expected, f"GUESS, by order: in the sample {pairs}"
 
 
-def columns_of_classes(classes: list[str], asked: list[str], target: str, sample_file: str) -> list[str]:
-    """The sample's column of each class: its name, with what all columns have before and after it; none where
-    the sample has no such columns.
+def columns_of_classes(classes: list[str], expected: list[str], target: str, sample_file: str) -> list[str]:
+    """Return the sample's column per class: its name with a common prefix and suffix; [] if there is none.
+
+    Args:
+        expected: columns of the sample.
     """
-    places = [(column, name) for column in asked for name in classes if name in column]
-    affixes = Counter(
-        affix for c, name in places for affix in {c.partition(name)[::2], c.rpartition(name)[::2]}
-    )
-    [((before, after), _)] = affixes.most_common(1) or [(("", ""), 0)]
-    columns = [f"{before}{name}{after}" for name in classes]
-    shared = {*columns} & {*asked}
-    if len(shared) < 2 or 2 * len(shared) < max(len(columns), len(asked)):
+    affixes: Counter[tuple[str, ...]] = Counter()
+    for column in expected:
+        for name in classes:
+            if name in column:
+                affixes.update({column.partition(name)[::2], column.rpartition(name)[::2]})
+    [((prefix, suffix), _)] = affixes.most_common(1) or [(("", ""), 0)]
+    columns = [f"{prefix}{name}{suffix}" for name in classes]
+    shared = {*columns} & {*expected}
+    n_columns = max(len(columns), len(expected))
+    if len(shared) < 2 or 2 * len(shared) < n_columns:
         return []
-    if len(shared) < max(len(columns), len(asked)):
-        found = {"has no class": {*asked} - shared, "is not there": {*columns} - shared}
+    if len(shared) < n_columns:
+        differences = []
+        if {*expected} - shared:
+            differences.append(f"{join_first(sorted({*expected} - shared))} has no class")
+        if {*columns} - shared:
+            differences.append(f"{join_first(sorted({*columns} - shared))} is missing")
         raise DataError(
-            f"{sample_file} has a column for each class of {target!r}, and other classes than the "
-            f"training table: "
-            f"{', '.join(f'{join_first(sorted(names))} {words}' for words, names in found.items() if names)}. "
-            "Use the files of one competition."
+            f"{sample_file} has a column for each class of {target!r}, and other classes than the training "
+            f"table: {', '.join(differences)}. Use the files of one competition."
         )
     return columns
 
 
-def is_not_numeric(cells: pd.Series) -> tuple[pd.Series, int]:
-    """The cells that are neither missing nor a finite number, and how many are not missing."""
+def non_numeric_cells(cells: pd.Series) -> tuple[pd.Series, int]:
+    """Return the cells that are neither missing nor a finite number, and the number of non-missing cells."""
     cells = cells.str.strip()
-    known = cells[~cells.str.lower().isin(MISSING)]
-    return known[~np.isfinite(pd.to_numeric(known, errors="coerce"))], len(known)
+    filled = cells[~cells.str.lower().isin(MISSING)]
+    return filled[~np.isfinite(pd.to_numeric(filled, errors="coerce"))], len(filled)
 
 
 def repeats(cells: pd.Series) -> bool:
-    """Whether values stand in several rows, as names of classes do."""
-    known = cells[cells.str.strip() != ""]
-    return 1 < known.nunique() <= 0.5 * len(known)
+    """Return whether values are repeated in several rows, as names of classes are."""
+    filled = cells[cells.str.strip() != ""]
+    return 1 < filled.nunique() <= 0.5 * len(filled)
 
 
 def describe_damage(cells: pd.Series) -> str:
-    """What is wrong with a column of numbers of which few are none, or have a decimal comma; empty for any
-    other.
-    """
-    wrong, n_known = is_not_numeric(cells)
-    commas = bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
-    if wrong.empty or not (commas or len(wrong) <= 0.2 * n_known):
+    """Return what is wrong with a numeric column that has few other cells, or decimal commas; "" for others."""
+    invalid, n_filled = non_numeric_cells(cells)
+    has_commas = bool(invalid.str.fullmatch(r"[+-]?\d*,\d+").all())
+    if invalid.empty or not (has_commas or len(invalid) <= 0.2 * n_filled):
         return ""
-    return f"{len(wrong)} of {n_known} cells are no numbers ({wrong.iloc[0]!r}{', a decimal comma' * commas})"
+    example = f"{invalid.iloc[0]!r}, a decimal comma" if has_commas else repr(invalid.iloc[0])
+    return f"{len(invalid)} of {n_filled} cells are not numbers ({example})"
 
 
 def is_numeric(cells: pd.Series) -> bool:
-    """Whether every cell is a finite number or missing, and some are numbers."""
-    wrong, n_known = is_not_numeric(cells)
-    return wrong.empty and n_known > 0
+    """Return whether every cell is a finite number or missing, and some are numbers."""
+    invalid, n_filled = non_numeric_cells(cells)
+    return invalid.empty and n_filled > 0
 
 
 def counts_rows(cells: pd.Series) -> bool:
-    """Whether the cells are consecutive whole numbers, one per row, in any order."""
+    """Return whether the cells are consecutive whole numbers, one per row, in any order."""
     numbers = pd.to_numeric(cells, errors="coerce").sort_values()
     return len(cells) > 1 and bool((numbers.diff()[1:] == 1).all() and numbers.iloc[0] % 1 == 0)
 
 
 def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
-    """Role of a column that both tables have."""
-    column, cells = partial(Column, name), pd.concat([train, test], ignore_index=True).str.strip()
+    """Return the role of a column that both tables have."""
+    column = partial(Column, name)
+    cells = pd.concat([train, test], ignore_index=True).str.strip()
     if not name.strip():
         return column("left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
         return column("left out", "the same in every training row")
-    wrong, n_known = is_not_numeric(cells)
+    invalid, n_filled = non_numeric_cells(cells)
     is_code = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, and would lose its zeros
-    if wrong.empty and n_known and not is_code:
+    if invalid.empty and n_filled and not is_code:
         if counts_rows(train) or counts_rows(cells):
             return column("left out", "counts the rows")
-        if train.is_unique and NAMED_LIKE_ID.search(name):
-            return column("left out", "has a value of its own in every row and a name like an id")
-        reason = "numbers" + (f", {len(cells) - n_known} cells empty" if n_known < len(cells) else "")
+        if train.is_unique and ID_NAME.search(name):
+            return column("left out", "has a unique value in every row and a name like an id")
+        reason = "numbers" + (f", {len(cells) - n_filled} cells empty" if n_filled < len(cells) else "")
         if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
             reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
         return column("numeric", reason)
-    if (why := describe_damage(cells)) and not is_code:
-        return column("left out", f"WARNING: {why}; correct or empty them to use it")
+    damage = describe_damage(cells)
+    if damage and not is_code:
+        return column("left out", f"WARNING: {damage}; correct or empty them to use it")
     filled = cells[cells != ""]
     if len(filled) and pd.to_datetime(filled, format="ISO8601", utc=True, errors="coerce").notna().all():
-        return column(
-            "left out", f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time"
-        )
-    distinct, n_cells = list(filled.unique()), len(filled)
-    n, sample = len(distinct), distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
-    n_parsed, n_empty = sum(canonical_smiles(value) is not None for value in sample), len(cells) - n_cells
+        advice = f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time"
+        return column("left out", advice)
+    return _classify_text(name, cells, filled)
+
+
+def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
+    """Return the role of a column of molecules, reactions, texts or categories.
+
+    Args:
+        filled: the cells that are not empty.
+    """
+    column = partial(Column, name)
+    distinct = list(filled.unique())
+    n_cells = len(filled)
+    n_distinct = len(distinct)
+    n_empty = len(cells) - n_cells
+    sample = distinct[:: max(1, n_distinct // MAX_SAMPLED)][:MAX_SAMPLED]
+    n_parsed = sum(canonical_smiles(value) is not None for value in sample)
     if looks_like_smiles(name, sample, n_parsed / max(1, len(sample))):
         reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"
         return column("smiles", reason + (f"; {n_empty} cells are empty" if n_empty else ""))
-    if np.mean([is_reaction(value) for value in sample]) >= NEARLY_ALL:
+    if np.mean([is_reaction(value) for value in sample]) >= MIN_PARSED:
         return column("text", "reaction SMILES (with >), which only language models read", reaction=True)
-    words, reason = (
-        np.mean([len(WORD.findall(value)) for value in sample]),
-        f"{n} distinct values in {n_cells} cells",
-    )
-    if (words >= 3 and n > max(10, 0.2 * n_cells)) or (words >= 2 and n > 0.5 * n_cells):
-        return column("text", f"{reason}, {words:.1f} words on average")
-    if n <= 0.5 * n_cells:
-        also = "; all parse as SMILES too: move it to smiles if they are molecules" * (
-            n_parsed == len(sample)
-        )
-        return column("categorical", reason + also)
-    return column("left out", f"{reason}, of one word, like ids; name it under text if they say something")
+    n_words = np.mean([len(WORD.findall(value)) for value in sample])
+    reason = f"{n_distinct} distinct values in {n_cells} cells"
+    is_long = n_words >= 3 and n_distinct > max(10, 0.2 * n_cells)
+    if is_long or (n_words >= 2 and n_distinct > 0.5 * n_cells):
+        return column("text", f"{reason}, {n_words:.1f} words on average")
+    if n_distinct <= 0.5 * n_cells:
+        if n_parsed == len(sample):
+            reason += "; all parse as SMILES too: move it to smiles if they are molecules"
+        return column("categorical", reason)
+    return column("left out", f"{reason}, of one word, like ids; add it to text if they are informative")
 
 
-def looks_like_smiles(name: str, values: list[str], parsed: float) -> bool:
-    """Whether distinct values, of which a share parses, are molecules, and not words or codes such as C, CO
-    or NO.
+def looks_like_smiles(name: str, values: list[str], share_parsed: float) -> bool:
+    """Return whether distinct values are molecules, and not words or codes such as C, CO or NO.
 
-    Half of them must parse where the column's name or their signs speak for SMILES, else nearly all: words of
-    C, N, O, S, P and I alone are rare among words of five letters.
+    Half of them must parse if the name of the column or their characters suggest SMILES, otherwise nearly all:
+    words of only the letters C, N, O, S, P and I are rare among words of five letters.
+
+    Args:
+        share_parsed: share of the values that RDKit parses.
     """
-    if NAMED_LIKE_SMILES.search(name) or np.mean([bool(STRUCTURE.search(value)) for value in values]) >= 0.5:
-        return parsed >= 0.5
-    return parsed >= NEARLY_ALL and bool(np.mean([len(value) for value in values]) >= 5)
+    if SMILES_NAME.search(name) or np.mean([bool(STRUCTURE.search(value)) for value in values]) >= 0.5:
+        return share_parsed >= 0.5
+    return share_parsed >= MIN_PARSED and bool(np.mean([len(value) for value in values]) >= 5)
 
 
 def is_reaction(value: str) -> bool:
-    """Whether a value is reaction SMILES: reactants > agents > products, each may be empty."""
+    """Return whether a value is reaction SMILES: reactants > agents > products, each may be empty."""
     parts = value.split(">")
     return len(parts) == 3 and all(part == "" or canonical_smiles(part) is not None for part in parts)

@@ -1,4 +1,4 @@
-"""What the targets are: problem type, classes and metric, each with its reason."""
+"""Detection of the problem type, the classes and the metric, each with its reason."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from competition.clean import join_first, parse_numbers
 from competition.errors import DataError
 from competition.metrics import get_metric
 from competition.types import ProblemType
-from submissions.new.detect import DetectedTables, describe_damage, is_not_numeric, is_numeric
+from submissions.new.detect import DetectedTables, describe_damage, is_numeric, non_numeric_cells
 
 POSITIVE = {
     "yes",
@@ -27,21 +27,24 @@ POSITIVE = {
     "hit",
     "present",
 }
-"""Names of the positive class of two, in small letters."""
-MOST_GRADES = 10
-FEWEST_ROWS = 3
-"""Of each grade; else whole numbers are no grades."""
-IMBALANCED = 3
-"""Rows of the largest class over those of the smallest, above which the metric should count classes alike."""
+"""Names of the positive class in lower case."""
+MAX_LEVELS = 10
+"""Number of levels of an ordinal target."""
+MIN_ROWS_PER_LEVEL = 3
+"""Number of rows that each level of an ordinal target must have."""
+MAX_IMBALANCE = 3
+"""Rows of the largest class over rows of the smallest, above which a macro-averaged metric is chosen."""
 
 
 class ProblemGuess(NamedTuple):
-    """What `new` makes of the targets.
+    """Settings of the targets.
 
-    reasons: of some of these settings.
-    classes: the negative one first, grades from the lowest; none in regression.
-    submission_columns: of the targets, or of the classes in their order, where the sample has other names.
-    needs: what a metric of the user's own scores, where the targets are classes.
+    Attributes:
+        reasons: "type", "classes" and "metric" -> reason.
+        classes: the negative one first, ordinal levels from the lowest; empty for regression.
+        submission_columns: columns of the targets, or of the classes in their order, if the sample has other
+            names.
+        needs: what a user-defined classification metric scores.
     """
 
     reasons: dict[str, str]
@@ -53,157 +56,191 @@ class ProblemGuess(NamedTuple):
 
 
 class LabelSummary(NamedTuple):
-    """What stands in the columns to predict, and in the sample.
+    """Labels of the training table, and how the sample submits them.
 
-    numbers: (n_rows, n_targets), NaN where there is none; None where labels are names.
-    counts: rows of each class, over all targets.
-    column_per_class: whether the sample has one.
-    named_in_sample: whether its cells name classes; a number may be a placeholder.
-    top: most classes in one of them.
+    Attributes:
+        numbers: (n_rows, n_targets), NaN if missing; None if labels are names.
+        counts: rows per class, over all targets.
+        column_per_class: whether the sample has a column per class.
+        has_labels_in_sample: whether cells of the sample are labels; a number may be a placeholder.
+        top: largest number of classes in a cell of the sample.
     """
 
-    found: DetectedTables
+    tables: DetectedTables
     numbers: pd.DataFrame | None
     classes: list[str]
     counts: pd.Series
     column_per_class: bool
-    named_in_sample: bool
+    has_labels_in_sample: bool
     top: int
 
 
 def choose_problem(
-    found: DetectedTables, metric: str | None = None, problem_type: ProblemType | None = None
+    tables: DetectedTables, metric: str | None = None, problem_type: ProblemType | None = None
 ) -> ProblemGuess:
-    """Problem type, classes and metric, which the user may name; a DataError where the labels do not allow
-    these.
+    """Return problem type, classes and metric.
+
+    Args:
+        metric: the metric, if the user gives it.
+        problem_type: the type, if the user gives it.
+
+    Raises:
+        DataError: if the labels do not allow the metric or the type.
     """
-    labels, ours = read_labels(found), get_metric(metric or "")
+    labels = read_labels(tables)
+    known_metric = get_metric(metric or "")
     possible, reason = possible_types(labels)
-    asked = [problem_type] if problem_type else list(ours.types) if ours else possible
-    if ours and ours.name == "quadratic_kappa":
-        asked.sort(key=lambda each: each != "ordinal")  # it is the metric of grades
-    chosen = next((each for each in asked if each in possible), None)
+    allowed = possible
+    if problem_type:
+        allowed = [problem_type]
+    elif known_metric:
+        allowed = list(known_metric.types)
+        if known_metric.name == "quadratic_kappa":  # the usual metric of ordinal targets
+            allowed.sort(key=lambda name: name != "ordinal")
+    chosen = next((name for name in allowed if name in possible), None)
     if chosen is None:
-        named = (
-            f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(asked)})"
-        )
-        fit = (
-            f"fit to {' or '.join(possible)}, not to {named}"
-            if possible
-            else "are neither numbers nor classes"
-        )
-        same = "; several targets of classes all have the same two" * (len(found.targets) > 1)
-        raise DataError(
-            f"the labels of {join_first(found.targets)} ({join_first(labels.classes)}) {fit}{same}."
-        )
-    classes, of_classes = order_classes(labels, chosen)
-    columns, needs = found.submission_columns, None
+        raise DataError(_describe_misfit(labels, possible, metric, problem_type, allowed))
+    classes, classes_reason = order_classes(labels, chosen)
+    columns = tables.submission_columns
     if columns and labels.column_per_class:
         columns = [columns[labels.classes.index(name)] for name in classes]
+    needs = None
     if classes and metric and ":" in metric:
-        needs = "classes" if chosen == "ordinal" or labels.named_in_sample else "probabilities"
-    guess = f"GUESS: {reason if chosen == possible[0] else 'what the metric scores'}"
-    metric, of_metric = (metric, "named with --metric") if metric else choose_metric(labels, chosen)
-    of_type = "named with --problem-type" if problem_type else guess
-    reasons = {"type": of_type, "classes": of_classes, "metric": of_metric}
+        needs = "classes" if chosen == "ordinal" or labels.has_labels_in_sample else "probabilities"
+    if problem_type:
+        type_reason = "set with --problem-type"
+    else:
+        type_reason = f"GUESS: {reason if chosen == possible[0] else 'what the metric scores'}"
+    metric_reason = "set with --metric"
+    if not metric:
+        metric, metric_reason = choose_metric(labels, chosen)
+    reasons = {"type": type_reason, "classes": classes_reason, "metric": metric_reason}
     return ProblemGuess(reasons, chosen, classes, metric, columns, needs)
 
 
-def read_labels(found: DetectedTables) -> LabelSummary:
-    """The labels of all targets; a DataError where numbers are damaged, or all labels are the same."""
-    cells, sample = found.train[found.targets], found.sample
-    for name in found.targets:
+def _describe_misfit(
+    labels: LabelSummary,
+    possible: list[ProblemType],
+    metric: str | None,
+    problem_type: ProblemType | None,
+    allowed: list[ProblemType],
+) -> str:
+    """Return why the labels do not allow the metric or the problem type of the user."""
+    targets = labels.tables.targets
+    option = f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(allowed)})"
+    fit = (
+        f"fit to {' or '.join(possible)}, not to {option}" if possible else "are neither numbers nor classes"
+    )
+    message = f"the labels of {join_first(targets)} ({join_first(labels.classes)}) {fit}"
+    if len(targets) > 1:
+        message += "; in multilabel classification all targets have the same two classes"
+    return f"{message}."
+
+
+def read_labels(tables: DetectedTables) -> LabelSummary:
+    """Return the labels of all targets.
+
+    Raises:
+        DataError: if numbers are damaged, or if all labels are equal.
+    """
+    cells = tables.train[tables.targets]
+    for name in tables.targets:
         if describe_damage(cells[name]):
-            parse_numbers(found.train, name, found.id, "the training table")  # which names the row
-    classes, column_per_class = class_names(cells), len(found.submission_columns or []) > len(found.targets)
+            parse_numbers(tables.train, name, tables.id, "the training table")  # its error names the row
+    classes = class_names(cells)
     if len(classes) < 2:
         are = f"are {classes[0]!r}" if classes else "are missing"
-        raise DataError(f"all labels of {join_first(found.targets)} {are}, so there is nothing to predict.")
-    are_numbers = all(is_numeric(cells[name]) for name in found.targets)
-    numbers = cells.apply(pd.to_numeric, errors="coerce") if are_numbers else None
-    counts = pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes)
-    in_sample = {class_name(cell) for name in sample for cell in sample[name].unique()}
-    lists = [cell.split() for cell in in_sample - {*classes} if {*cell.split()} & {*classes}]
-    named_in_sample = not column_per_class and not is_not_numeric(pd.Series(sorted(in_sample)))[0].empty
+        raise DataError(f"all labels of {join_first(tables.targets)} {are}, so there is nothing to predict.")
+    column_per_class = len(tables.submission_columns or []) > len(tables.targets)
+    are_numbers = all(is_numeric(cells[name]) for name in tables.targets)
+    sample_cells = {class_name(cell) for cell in pd.unique(tables.sample.to_numpy().ravel())}
+    lists = [cell.split() for cell in sample_cells - {*classes} if {*cell.split()} & {*classes}]
+    non_numeric, _ = non_numeric_cells(pd.Series(sorted(sample_cells)))
     return LabelSummary(
-        found, numbers, classes, counts, column_per_class, named_in_sample, max(map(len, lists), default=1)
+        tables=tables,
+        numbers=cells.apply(pd.to_numeric, errors="coerce") if are_numbers else None,
+        classes=classes,
+        counts=pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes),
+        column_per_class=column_per_class,
+        has_labels_in_sample=not column_per_class and not non_numeric.empty,
+        top=max(map(len, lists), default=1),
     )
 
 
 def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
-    """Problem types that the labels allow, the likeliest first, and the reason for that one."""
-    classes, numbers, n = labels.classes, labels.numbers, len(labels.classes)
+    """Return the problem types that the labels allow, the most probable first, and the reason for that one."""
+    classes = labels.classes
+    numbers = labels.numbers
+    n_classes = len(classes)
     as_number: list[ProblemType] = [] if numbers is None or labels.column_per_class else ["regression"]
-    whole = numbers is not None and all(float(name) % 1 == 0 for name in classes)
-    if len(labels.found.targets) > 1 and n == 2:
+    are_integers = numbers is not None and all(float(name) % 1 == 0 for name in classes)
+    if len(labels.tables.targets) > 1 and n_classes == 2:
         return ["multilabel", *as_number], f"each is {classes[0]} or {classes[1]}"
-    if len(labels.found.targets) > 1:
+    if len(labels.tables.targets) > 1:
         return as_number, "numbers"
     if labels.top > 1:
-        return ["multiclass"], f"the sample names up to {labels.top} classes in a cell"
-    if labels.column_per_class and n > 2:
+        return ["multiclass"], f"the sample has up to {labels.top} classes in a cell"
+    if labels.column_per_class and n_classes > 2:
         return ["multiclass"], "the sample has a column for each class"
-    if 2 * n > labels.counts.sum() or (numbers is not None and not whole):
+    if 2 * n_classes > labels.counts.sum() or (numbers is not None and not are_integers):
         return as_number, "numbers"
-    if n == 2:
+    if n_classes == 2:
         return ["binary", "multiclass", *as_number], f"{classes[0]} or {classes[1]}"
     if numbers is None:
-        return ["multiclass", "ordinal"], f"{n} names that repeat"
-    consecutive = float(classes[-1]) - float(classes[0]) == n - 1 < MOST_GRADES
-    placeholders = labels.found.sample.stack()
-    if consecutive and labels.counts.min() >= FEWEST_ROWS and placeholders.str.fullmatch(r"[+-]?\d+").all():
-        return [
-            "ordinal",
-            "multiclass",
-            "regression",
-        ], f"{n} consecutive grades, whole numbers in the sample, too"
+        return ["multiclass", "ordinal"], f"{n_classes} names that repeat"
+    is_consecutive = float(classes[-1]) - float(classes[0]) == n_classes - 1 < MAX_LEVELS
+    has_enough_rows = labels.counts.min() >= MIN_ROWS_PER_LEVEL
+    has_integers_in_sample = labels.tables.sample.stack().str.fullmatch(r"[+-]?\d+").all()
+    if is_consecutive and has_enough_rows and has_integers_in_sample:
+        reason = f"{n_classes} consecutive levels, and whole numbers in the sample"
+        return ["ordinal", "multiclass", "regression"], reason
     return ["regression", "multiclass", "ordinal"], "whole numbers"
 
 
 def order_classes(labels: LabelSummary, problem_type: ProblemType) -> tuple[list[str], str]:
-    """The classes, the negative one of two first, grades from the lowest, and the reason."""
+    """Return the classes, the negative one first, ordinal levels from the lowest, and the reason."""
     classes = labels.classes if problem_type != "regression" else []
     if problem_type in ("binary", "multilabel") and labels.numbers is None:
-        known = [name for name in classes if name.lower() in POSITIVE]
-        positive, why = (
-            (*known, "by its name") if len(known) == 1 else (labels.counts[::-1].idxmin(), "the rarer one")
-        )
-        return sorted(
-            classes, key=lambda name: name == positive
-        ), f"GUESS: {positive} is the positive class, {why}"
-    if problem_type == "multiclass" and len(single := labels.counts.index[labels.counts == 1]):
-        return classes, f"WARNING: one row each of {join_first(single)}; correct these if they are typos"
-    if absent := [name for name in classes if name.lower() in MISSING]:
+        positives = [name for name in classes if name.lower() in POSITIVE]
+        positive = positives[0] if len(positives) == 1 else labels.counts[::-1].idxmin()
+        reason = "by its name" if len(positives) == 1 else "the rarer one"
+        ordered = sorted(classes, key=lambda name: name == positive)
+        return ordered, f"GUESS: {positive} is the positive class, {reason}"
+    singles = labels.counts.index[labels.counts == 1]
+    if problem_type == "multiclass" and len(singles):
+        return classes, f"WARNING: one row each of {join_first(singles)}; correct these if they are typos"
+    absent = [name for name in classes if name.lower() in MISSING]
+    if absent:
         return classes, f"WARNING: {join_first(absent)} is taken for a class; empty its cells if it is none"
     if problem_type == "ordinal" and labels.numbers is None:
-        return classes, "GUESS: the order of the alphabet; write them from the lowest to the highest"
+        return classes, "GUESS: alphabetical order; write them from the lowest to the highest"
     return classes, ""
 
 
 def choose_metric(labels: LabelSummary, problem_type: ProblemType) -> tuple[str, str]:
-    """Metric and reason, where the user names none."""
-    if problem_type == "regression" and len(labels.found.targets) == 1:
+    """Return a metric and the reason, if the user gives none."""
+    if problem_type == "regression" and len(labels.tables.targets) == 1:
         return "rmse", "GUESS, the usual one for a single target"
     if problem_type == "regression":
         assert labels.numbers is not None
-        deviations = labels.numbers.std()
-        ratio = deviations.max() / deviations.min() if deviations.min() > 0 else np.inf
-        said = f"GUESS: the targets' standard deviations differ {ratio:.1f} times"
-        return (
-            ("rmse", f"{said}, little")
-            if ratio <= 2
-            else ("r2", f"{said}, so that in rmse the widest would decide")
-        )
+        std = labels.numbers.std()
+        ratio = std.max() / std.min() if std.min() > 0 else np.inf
+        reason = f"GUESS: the standard deviations of the targets differ by a factor of {ratio:.1f}"
+        if ratio <= 2:
+            return "rmse", f"{reason}, little"
+        return "r2", f"{reason}, so that the one with the largest would dominate rmse"
     if problem_type == "ordinal":
-        return "quadratic_kappa", "GUESS, the usual one for grades"
+        return "quadratic_kappa", "GUESS, the usual one for ordinal levels"
     if labels.top > 1:
-        return f"map_at_{labels.top}", f"GUESS: the sample names up to {labels.top} classes in a cell"
+        return f"map_at_{labels.top}", f"GUESS: the sample has up to {labels.top} classes in a cell"
     if problem_type == "multiclass" and labels.column_per_class:
         return "log_loss", "GUESS: the sample has a column for each class"
-    if problem_type != "multiclass" and not labels.named_in_sample:
+    if problem_type != "multiclass" and not labels.has_labels_in_sample:
         return "roc_auc", "GUESS, the usual one for two classes"
     ratio = labels.counts.max() / labels.counts.min()
-    said = (
+    reason = (
         f"GUESS: labels are submitted, and the largest class has {ratio:.1f} times the rows of the smallest"
     )
-    return ("accuracy" if ratio <= IMBALANCED else "f1" if problem_type == "binary" else "f1_macro"), said
+    if ratio <= MAX_IMBALANCE:
+        return "accuracy", reason
+    return "f1" if problem_type == "binary" else "f1_macro", reason

@@ -1,4 +1,4 @@
-"""What `./run.sh new` chooses for what it found: folds and stages, each with its reason."""
+"""Choice of folds and stages by `./run.sh new`, each with its reason."""
 
 import sys
 from pathlib import Path
@@ -17,8 +17,8 @@ from submissions.new.detect import WORD, DetectedTables
 from submissions.new.problem_type import ProblemGuess
 
 PRESETS = Path(__file__).with_name("presets")
-LONG = 150
-"""Words of a text, on average, above which it is a long one."""
+MIN_WORDS_OF_LONG_TEXT = 150
+"""Mean number of words above which texts are long."""
 
 Need = Literal[
     "molecules", "one_molecule", "several_molecules", "reactions", "text", "short_text", "long_text", "table"
@@ -26,37 +26,35 @@ Need = Literal[
 
 
 class PresetStage(StrictModel):
-    """One stage of a preset, written where the tables have what it needs."""
+    """One stage of a preset, written if the tables have what it needs."""
 
     name: str
     needs: list[Need]
-    """Any of: columns of molecules, one or several of them, reactions, texts, or numbers and categories
-    alone.
-    """
+    """Any of: molecules, one or several columns of them, reactions, texts, or only numbers and categories."""
     targets: Literal["numbers", "classes"] | None = None
-    """What it learns, grades being numbers; null: both."""
+    """Targets that it is for, ordinal levels being numbers; null: both."""
     gaps: bool = False
-    """Whether it is for several targets of which some rows lack labels alone."""
+    """Whether it is only for several targets with missing labels."""
     max_rows: int = sys.maxsize
-    """Largest training table that it is for; the time of kernel methods grows with the square of the rows or
-    faster.
+    """Number of training rows up to which it is written; the time of kernel methods grows with the square of
+    the rows or faster.
     """
     reason: str
-    """Stands above the stage; {features} is what trees read."""
+    """Comment above the stage; {features} is what trees read."""
     settings: dict[str, Any]
 
 
 class Preset(StrictModel):
-    """Stages in the order of their worth, and the time that `new` writes for them."""
+    """Stages in the order of their priority, and the time that `new` writes for them."""
 
     budget: str
     warning: str | None = None
-    """Printed after the YAML is written."""
+    """Warning that is printed after the YAML is written."""
     stages: list[PresetStage]
 
 
 def read_preset(name: str) -> Preset:
-    """The file of a preset."""
+    """Return a preset."""
     path = PRESETS / f"{name}.yaml"
     return validate(Preset, load_yaml(path), path)
 
@@ -70,92 +68,119 @@ class Block(NamedTuple):
 
 
 def choose_folds(
-    found: DetectedTables, problem: ProblemGuess, group: str | None, kind: str | None
+    tables: DetectedTables, problem: ProblemGuess, group: str | None, kind: str | None
 ) -> tuple[str, int, str]:
-    """Kind and number of folds, and the reason."""
-    smiles, train = found.named("smiles"), found.train
+    """Return kind and number of folds, and the reason.
+
+    Args:
+        group: column of the groups, if the user gives it.
+        kind: kind of folds, if the user gives it.
+    """
+    smiles = tables.with_roles("smiles")
+    train = tables.train
     if kind is not None and (FOLD_KINDS[kind].needs == "group") != (group is not None):
         raise ConfigError("--folds group and --group COL belong together; add the other, or leave both out.")
     if kind is not None and FOLD_KINDS[kind].needs == "smiles" and not smiles:
-        raise ConfigError(f"--folds {kind} needs a column of molecules, and none was found.")
-    if kind is not None:
-        reason = "named with --folds"
-    elif group is not None:
-        kind = "stratified_group" if problem.classes else "group"
-        reason = f"rows of one {group!r} share a fold"
-    elif len(smiles) == 1 and (
-        unlike := scaffold_shift_reason(_molecules(train, smiles), _molecules(found.test, smiles))
-    ):
-        kind, reason = "scaffold", f"{unlike}: the folds hold out scaffolds too"
-    elif problem.classes:
-        kind, reason = "stratified", "like shares of each class in every fold"
-    elif len(found.targets) == 1:
-        kind, reason = "stratified", "one target: like values in every fold"
-    else:
-        kind, reason = "kfold", "several targets: at random"
-    for name in smiles if group is None and len(smiles) > 1 else []:
-        if (
-            train[name].duplicated(keep=False).mean() > 0.5
-            and found.test[name].isin(train[name]).mean() < 0.05
-        ):
-            reason += f"; WARNING: test rows have other {name!r} than training rows: consider --group {name}"
+        raise ConfigError(f"--folds {kind} needs a column of molecules, and none was detected.")
+    reason = "set with --folds"
+    if kind is None:
+        kind, reason = _choose_kind(tables, problem, group)
+    if group is None and len(smiles) > 1:
+        for name in smiles:
+            is_repeated = train[name].duplicated(keep=False).mean() > 0.5
+            if is_repeated and tables.test[name].isin(train[name]).mean() < 0.05:
+                reason += (
+                    f"; WARNING: test rows have other {name!r} than training rows: consider --group {name}"
+                )
     if group is not None:
         n_groups = train[group].nunique()
     elif kind == "scaffold":
         n_groups = len(set(scaffolds(_molecules(train, smiles))))
     else:
-        n_groups = len(train[found.inputs].drop_duplicates())
+        n_groups = len(train[tables.inputs].drop_duplicates())
     if n_groups < 2:
         raise DataError(f"folds need two groups or distinct inputs; there is {n_groups}.")
-    n_folds = min(3 if len(train) < 30 else 10 if len(train) < 500 else 5, n_groups)
+    if len(train) < 30:
+        n_folds = 3
+    elif len(train) < 500:
+        n_folds = 10
+    else:
+        n_folds = 5
+    n_folds = min(n_folds, n_groups)
     if n_folds == n_groups or len(train) < 30:
-        reason += f"; {n_folds} folds, as there are no more groups"
+        reason += f"; {n_folds} folds, since there are few groups or rows"
     elif n_folds == 10:
-        reason += "; 10 folds, since below 500 rows each row to train on matters"
+        reason += "; 10 folds, since below 500 rows every training row matters"
     return kind, n_folds, reason
 
 
+def _choose_kind(tables: DetectedTables, problem: ProblemGuess, group: str | None) -> tuple[str, str]:
+    """Return the kind of folds and the reason."""
+    smiles = tables.with_roles("smiles")
+    if group is not None:
+        kind = "stratified_group" if problem.classes else "group"
+        return kind, f"rows of one {group!r} share a fold"
+    if len(smiles) == 1:
+        reason = scaffold_shift_reason(_molecules(tables.train, smiles), _molecules(tables.test, smiles))
+        if reason:
+            return "scaffold", f"{reason}: the folds hold out scaffolds too"
+    if problem.classes:
+        return "stratified", "balanced classes in every fold"
+    if len(tables.targets) == 1:
+        return "stratified", "one target: similar values in every fold"
+    return "kfold", "several targets: at random"
+
+
 def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
-    """Canonical SMILES of the molecules of the first column that parse."""
+    """Return canonical SMILES of the first molecule column, without unparsable cells."""
     return [text for text in map(canonical_smiles, table[smiles[0]]) if text]
 
 
-def choose_stages(preset: Preset, found: DetectedTables, problem: ProblemGuess) -> list[Block]:
-    """The stages of a preset that fit to the tables."""
-    smiles, reactions = found.named("smiles"), [column.name for column in found.columns if column.reaction]
-    text, numbers = found.named("text"), found.named("numeric", "categorical")
+def choose_stages(preset: Preset, tables: DetectedTables, problem: ProblemGuess) -> list[Block]:
+    """Return the stages of a preset that the tables have the columns, targets and rows for."""
+    smiles = tables.with_roles("smiles")
+    reactions = [column.name for column in tables.columns if column.reaction]
+    text = tables.with_roles("text")
+    numbers = tables.with_roles("numeric", "categorical")
     notes = [name for name in text if name not in reactions]
+    are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
         "several_molecules" if len(smiles) > 1 else "one_molecule": smiles,
         "reactions": reactions,
         "text": notes,
-        "long_text" if _n_words(found.train[notes]) > LONG else "short_text": notes,
+        "long_text" if are_long else "short_text": notes,
         "table": [] if smiles or text else numbers,
     }
-    parts = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
-    features = ", ".join(words for words, there in parts.items() if there)
-    learned, blocks = "classes" if problem.type in CLASS_TYPES else "numbers", []
-    labels = found.train[found.targets].apply(pd.to_numeric, errors="coerce")
+    blocks = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
+    features = ", ".join(name for name, block_columns in blocks.items() if block_columns)
+    target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
+    labels = tables.train[tables.targets].apply(pd.to_numeric, errors="coerce")
     has_gaps = labels.shape[1] > 1 and bool(labels.isna().any(axis=None))
+    stages = []
     for stage in preset.stages:
-        read = next(filter(None, map(columns.get, stage.needs)), None)
-        fits_size = len(found.train) <= stage.max_rows
-        if read and fits_size and stage.targets in (None, learned) and has_gaps >= stage.gaps:
+        inputs = next(filter(None, map(columns.get, stage.needs)), None)
+        fits = len(tables.train) <= stage.max_rows and stage.targets in (None, target_type)
+        if inputs and fits and has_gaps >= stage.gaps:
             settings = dict(stage.settings)
-            if read != (text or smiles):  # what a language model takes without `columns`
-                if settings.get("kind") == "bert":
-                    settings["columns"] = read
-                elif "features" in settings:
-                    parts = settings["features"]
-                    settings["features"] = [
-                        p if isinstance(p, str) else {**p, "columns": read} for p in parts
-                    ]
-            blocks.append(Block(stage.name, settings, stage.reason.format(features=features)))
-    return blocks
+            if inputs != (text or smiles):  # a language model reads these by default
+                _set_columns(settings, inputs)
+            stages.append(Block(stage.name, settings, stage.reason.format(features=features)))
+    return stages
 
 
-def _n_words(texts: pd.DataFrame) -> float:
-    """Of all texts of a row together, as the mean over some 200 rows."""
-    words = texts.iloc[:: max(1, len(texts) // 200)].map(lambda text: len(WORD.findall(text)))
-    return float(words.sum(axis=1).mean())
+def _set_columns(settings: dict[str, Any], columns: list[str]) -> None:
+    """Set the columns that a language model reads, in the settings of a stage."""
+    if settings.get("kind") == "bert":
+        settings["columns"] = columns
+    elif "features" in settings:
+        settings["features"] = [
+            feature if isinstance(feature, str) else {**feature, "columns": columns}
+            for feature in settings["features"]
+        ]
+
+
+def _mean_words(texts: pd.DataFrame) -> float:
+    """Return the mean number of words in all texts of a row, over about 200 rows."""
+    n_words = texts.iloc[:: max(1, len(texts) // 200)].map(lambda text: len(WORD.findall(text)))
+    return float(n_words.sum(axis=1).mean())

@@ -1,4 +1,4 @@
-"""Lines of a YAML: settings with the reason beside or above them, and paths as a person would write them."""
+"""Lines of a YAML: settings with their reasons as comments, and paths relative to the YAML."""
 
 import math
 import os
@@ -13,7 +13,7 @@ WIDTH = 110
 
 
 def setting(key: str, value: Any, *reasons: str, indent: str = "  ") -> list[str]:
-    """Lines of one setting, its reason beside it where there is room, else above; none for None."""
+    """Return the lines of one setting, its reason after it if there is space, else above; [] for None."""
     if value is None:
         return []
     line = f"{indent}{key}: {to_yaml(value)}"
@@ -26,14 +26,14 @@ def setting(key: str, value: Any, *reasons: str, indent: str = "  ") -> list[str
 
 
 def comments(text: str, indent: str = "  ") -> list[str]:
-    """Text as lines of comment."""
+    """Return text as lines of comments."""
     return textwrap.wrap(
         on_one_line(text), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   "
     )
 
 
 def to_yaml(value: Any) -> str:
-    """A value on one line of YAML, quoted wherever plain text would be read as something else."""
+    """Return a value on one line of YAML, quoted if plain text would be read as something else."""
     texts = value if isinstance(value, list) else [value]
     style = '"' if any(isinstance(text, str) and len(text.splitlines()) > 1 for text in texts) else None
     dumped = dump_yaml([value], default_flow_style=True, default_style=style, width=math.inf)
@@ -41,13 +41,14 @@ def to_yaml(value: Any) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """Text on one line; column names may hold line ends."""
+    """Return text on one line; names of columns may contain line breaks."""
     return " ".join(text.split())
 
 
 def written_yaml(file: Path, yaml_file: Path) -> str:
-    """A path relative to the YAML where both move together, else absolute."""
-    file, folder = file.resolve(), yaml_file.parent
+    """Return a path relative to the YAML if both are in one folder or in the project, else absolute."""
+    file = file.resolve()
+    folder = yaml_file.parent
     in_project = file.is_relative_to(paths.PROJECT) and folder.is_relative_to(paths.PROJECT)
     together = in_project or file.is_relative_to(folder)
     return Path(os.path.relpath(file, folder)).as_posix() if together else str(file)

@@ -58,8 +58,8 @@ def test_a_column_is_taken_for_what_it_is(values: list[str], name: str, expected
     ("values", "test", "role", "words"),
     [
         ([*RINGS, "c1cc", "C(("], RINGS[:2], "smiles", "RDKit parses 20 of 22 distinct values"),
-        (["1,5", "2,25", "3"], ["1,0"], "left out", "3 of 4 cells are no numbers ('1,5', a decimal comma)"),
-        (NUMBERS, ["0.5", "?", "."], "left out", "2 of 23 cells are no numbers"),
+        (["1,5", "2,25", "3"], ["1,0"], "left out", "3 of 4 cells are not numbers ('1,5', a decimal comma)"),
+        (NUMBERS, ["0.5", "?", "."], "left out", "2 of 23 cells are not numbers"),
     ],
 )
 def test_damaged_cells_of_either_table_are_shown(
@@ -101,7 +101,7 @@ def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
         tmp_path, ROWS, {**NEW, "y": ["", ""]}, ASKED
     )  # a target is no input even with an empty column
     assert (found.id, found.targets, found.submission_columns) == ("id", ["y"], None)
-    assert found.inputs == found.named("numeric") == ["x"]
+    assert found.inputs == found.with_roles("numeric") == ["x"]
     found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})  # the id need not be the first column
     assert (found.id, found.id_reason[:5]) == ("id", "GUESS")
 
@@ -110,7 +110,7 @@ def test_what_a_sample_repeats_of_the_test_table_is_no_target(tmp_path: Path) ->
     train, test = {"SMILES": ["C", "CC", "CCC", "CCCC"], **ROWS}, {"SMILES": ["CO", "CCO"], **NEW}
     sample = {"": [0, 1], "SMILES": ["CCO", "CO"], **ASKED, "x": [0.6, 0.5]}
     found = find(tmp_path, train, {"": [0, 1], **test}, sample, inputs_needed=False)
-    assert (found.id, found.targets, found.named("smiles", "numeric")) == ("id", ["y"], ["SMILES", "x"])
+    assert (found.id, found.targets, found.with_roles("smiles", "numeric")) == ("id", ["y"], ["SMILES", "x"])
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,14 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
         (
             ({**ROWS, **Z}, NEW, OTHER_NAME),
             {"targets": ["w"]},
-            "--target names 'w', which the training table",
+            "--target: 'w' is not in the training table",
         ),
         (
             ({**ROWS, **Z}, NEW, OTHER_NAME),
             {"targets": ["y", "z"]},
-            "needs a column for each target .* has prediction",
+            "needs a column per target .* has prediction",
         ),
-        ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column for each target .* has none"),
+        ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column per target .* has none"),
         ((NEW, ROWS, ASKED), {}, "are --train and --test swapped"),
         (
             ({**ROWS, "id": list("aabc")}, NEW, ASKED),
@@ -165,7 +165,7 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
             r"'id' is missing in .*train\.csv \(it ",
         ),
         ((ROWS, NEW, ASKED), {"id_column": "x"}, "the id column 'x' is missing in "),
-        ((ROWS, NEW, ASKED), {"group": "absent"}, "--group names a column of .*'absent'"),
+        ((ROWS, NEW, ASKED), {"group": "absent"}, "--group takes a column of .*'absent'"),
         (
             ({**ROWS, "x": [1, 1, 1, 1]}, NEW, ASKED),
             {},
@@ -194,8 +194,8 @@ def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_pat
     train = {"id": range(20), "smiles": RINGS, "amount": [k % 7 for k in range(20)], "y": range(20)}
     test = {"id": [20, 21], "smiles": ["CCCc1ccccc1", "CCOc1ccccc1"], "amount": [3, 4]}
     found = find(tmp_path, train, test, {"id": [20, 21], "y": [0, 0]}, group="smiles")
-    assert found.named("smiles") == ["smiles"]
-    assert "makes the folds, too" in found.columns[0].reason
+    assert found.with_roles("smiles") == ["smiles"]
+    assert "also makes the folds" in found.columns[0].reason
 
 
 OF_CLASSES: dict[str, Any] = {"id": range(6), "x": range(1, 12, 2), "n": [0.5, 0.25, 4, 3, 2, 1]}

@@ -82,7 +82,7 @@ def test_odd_names_read_back_and_what_was_found_guessed_and_left_out_is_printed(
         "left out: (no name): has no name",
         "left out: same: the same in every training row",
         "left out: late: only in test",
-        "left out: price: WARNING: 80 of 80 cells are no numbers ('0,5', a decimal comma)",
+        "left out: price: WARNING: 80 of 80 cells are not numbers ('0,5', a decimal comma)",
         "left out: cluster: "
         + ("makes the folds" if competition.group else "only in train; if rows of one cluster"),
         "60 training rows, 20 test rows",
@@ -135,7 +135,7 @@ def test_what_prepare_finds_or_refuses_is_said_at_once(
     assert "missing labels: y1 5" in capsys.readouterr().out
     write_table(Path(files[-1]), pd.read_csv(files[-1], dtype=str).iloc[1:])
     with pytest.raises(
-        SubmissionError, match="Mend the data before ./run.sh full: .*sample.csv has other ids"
+        SubmissionError, match="Correct the data before ./run.sh full: .*sample.csv has other ids"
     ):
         new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
 
@@ -173,7 +173,7 @@ def test_a_yaml_is_only_replaced_with_force_and_by_tables_that_can_be_read(tmp_p
     path.write_text("precious: true\n")
     with pytest.raises(ConfigError, match="--force"):
         new.main([str(path), *files])
-    with pytest.raises(DataError, match="--answers: there is no file"):
+    with pytest.raises(DataError, match="--answers: file .* does not exist"):
         make(tmp_path, files, "--answers", str(tmp_path / "absent.csv"))
     table = (tmp_path / "train.csv").read_text()
     (tmp_path / "train.csv").write_text(table.replace(",", ";"))

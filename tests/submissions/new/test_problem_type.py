@@ -101,7 +101,7 @@ def test_a_named_metric_decides_between_types_and_a_named_type_overrules(
             {"a": list("pq") * 30, "b": list("rs") * 30},
             "p",
             {},
-            "several targets of classes all have the same two",
+            "all targets have the same two classes",
         ),
         (["1", "2,5", "", "4"] * 15, 0, {}, r"'y' has .* row 3 \(id '1'\): '2,5'"),
     ],
