@@ -1,1 +1,1 @@
-"""Submissions to a platform: its client, and what became of each."""
+"""Submissions to a platform, and the ledger of them."""

@@ -1,7 +1,7 @@
-"""The few calls to Kaggle that this project makes, through the platform's own package (`kaggle==2.2.4`).
+"""Calls to Kaggle, through its Python package (`kaggle==2.2.4`).
 
-Every failure becomes one sentence. Credentials are found by the package itself and never printed: what it
-prints is dropped, and addresses in its errors lose what stands behind `?`.
+Every failure becomes one sentence. The package reads the credentials, and they are never printed: its output
+is hidden, and queries are removed from addresses in its errors.
 """
 
 import io
@@ -20,20 +20,21 @@ from competition.files import read_json
 
 PAGE = 100
 POLL = 10.0
-"""Seconds until the platform is looked at, or looked at again."""
+"""Seconds between two requests for a state."""
 TOKEN = "make a token at https://www.kaggle.com/settings/api"
 ADVICE = {
     401: f"it does not accept your credentials, so {TOKEN}",
     403: "join the competition and accept its rules at https://www.kaggle.com/competitions/{slug}/rules",
     404: "is {slug} the last part of the address of the competition's page?",
-}  # by the status of the answer
+}
+"""Status of HTTP -> advice."""
 
 
 @cache
 def login() -> Any:
-    """The package's `KaggleApi` with the user's credentials."""
+    """Return the `KaggleApi` of the package with the user's credentials."""
     try:
-        with _asked():
+        with _api_errors():
             from kaggle.api.kaggle_api_extended import KaggleApi
 
             api = KaggleApi()
@@ -44,45 +45,41 @@ def login() -> Any:
         ) from None
     except SystemExit:
         raise ServiceError(
-            f"Kaggle's client found no credentials that the platform accepts; {TOKEN} and put it into the "
-            f"variable "
+            f"Kaggle accepts no credentials of this machine; {TOKEN} and put it into the variable "
             "KAGGLE_API_TOKEN or into the file ~/.kaggle/access_token."
         ) from None
     return api
 
 
 def username() -> str:
-    """Who the credentials belong to."""
+    """Return the user name of the credentials."""
     return str(login().config_values["username"])
 
 
 def fetch(slug: str, folder: Path) -> Path:
-    """Download all files of a competition as one archive into `folder`, going on where an earlier call was
-    cut.
-    """
-    with _asked(slug):
+    """Download all files of a competition as one archive into `folder`; an interrupted download continues."""
+    with _api_errors(slug):
         login().competition_download_files(slug, path=str(folder), quiet=False)
     return folder / f"{slug}.zip"
 
 
 def submit_file(slug: str, file: Path, message: str) -> str:
-    """Submit a file, which spends a slot; returns the platform's reference.
+    """Submit a file, which uses one of the daily submissions; return its reference on the platform.
 
-    The package sends what spends the slot once, whatever comes back; after an error `submissions` tells
-    whether it arrived.
+    The package sends it only once, even after an error; `submissions` tells whether it arrived.
     """
-    with _asked(slug):
+    with _api_errors(slug):
         return _reference(login().competition_submit(str(file), message, slug))
 
 
 def submit_kernel(slug: str, kernel: str, version: int, message: str) -> str:
-    """Submit the `submission.csv` of a version of owner/notebook to a code competition; as `submit_file`."""
-    with _asked(slug):
+    """Submit the `submission.csv` of a version of owner/notebook to a code competition; see `submit_file`."""
+    with _api_errors(slug):
         return _reference(login().competition_submit_code("submission.csv", message, slug, kernel, version))
 
 
 def _reference(answer: Any) -> str:
-    if not answer.ref:  # such as after an upload that failed, of which the package says so in a message
+    if not answer.ref:  # such as after a failed upload
         raise ServiceError(
             f"Kaggle has not confirmed the submission ({answer.message}); run the same command again."
         )
@@ -90,65 +87,59 @@ def _reference(answer: Any) -> str:
 
 
 def submissions(slug: str) -> list[Any]:
-    """The submissions of the user's team as the package's `ApiSubmission`."""
-    found: list[Any] = []
+    """Return the submissions of the user's team, as `ApiSubmission` of the package."""
+    answer: list[Any] = []
     pages = 0
-    while len(found) == pages * PAGE:
+    while len(answer) == pages * PAGE:
         pages += 1
-        with _asked(slug):
-            found += login().competition_submissions(slug, page_number=pages, page_size=PAGE)
-    return found
+        with _api_errors(slug):
+            answer += login().competition_submissions(slug, page_number=pages, page_size=PAGE)
+    return answer
 
 
 def submissions_left(slug: str) -> int | None:
-    """How many the platform takes now; None where it does not say, as before the first one."""
-    with _asked(slug):
-        found = login().competition_get_submission_limits(slug)
-    return int(found.num_allowed_now) if found.num_allowed_now or found.num_total else None
+    """Return how many submissions are left now; None if unknown, such as before the first one."""
+    with _api_errors(slug):
+        answer = login().competition_get_submission_limits(slug)
+    return int(answer.num_allowed_now) if answer.num_allowed_now or answer.num_total else None
 
 
 def dataset_status(dataset: str) -> tuple[str, int] | None:
-    """State, such as ready or failed, and number of the current version of owner/slug; None: no such data
-    set.
-    """
+    """Return state, such as ready, and version of the data set owner/slug; None if there is no such data set."""
     try:
-        with _asked():
-            found = json.loads(login().dataset_status(dataset, format="json"))
+        with _api_errors():
+            answer = json.loads(login().dataset_status(dataset, format="json"))
     except ServiceError as error:
-        if _status(error.__cause__) in (
-            403,
-            404,
-        ):  # 403: private data sets of others, and names that nobody has
+        if _status(error.__cause__) in (403, 404):  # 403: private data sets of others, and unused names
             return None
         raise
-    return found["status"], found["current_version_number"]
+    return answer["status"], answer["current_version_number"]
 
 
 def create_or_version_dataset(folder: Path, message: str) -> int:
-    """Upload a folder with dataset-metadata.json, its folders as archives; returns the version before, 0 for
-    none.
-    """
+    """Upload a folder with dataset-metadata.json, its folders as archives; return the previous version, or 0."""
     dataset = str(read_json(folder / "dataset-metadata.json", "id")["id"])
-    known = dataset_status(dataset)
-    with _asked() as said:
-        if known is None:
+    current = dataset_status(dataset)
+    with _api_errors() as printed:
+        if current is None:
             answer = login().dataset_create_new(str(folder), dir_mode="zip")
         else:
             answer = login().dataset_create_version(str(folder), message, dir_mode="zip")
     if answer.status.lower() != "ok":
-        raise ServiceError(f"Kaggle refused the data set {dataset}: {_clean(answer.error)}.")
-    if lost := re.findall("^Upload unsuccessful: (.*)$", said.getvalue(), re.MULTILINE):  # and it goes on
+        raise ServiceError(f"Kaggle rejected the data set {dataset}: {_clean(answer.error)}.")
+    lost = re.findall(
+        "^Upload unsuccessful: (.*)$", printed.getvalue(), re.MULTILINE
+    )  # no error of the package
+    if lost:
         raise ServiceError(
             f"The upload of {', '.join(lost)} failed, so the data set {dataset} lacks it; run it again."
         )
-    return known[1] if known else 0
+    return current[1] if current else 0
 
 
 def push_kernel(folder: Path) -> int:
-    """Upload a folder with kernel-metadata.json and its notebook, which Kaggle then runs; returns the
-    version.
-    """
-    with _asked():
+    """Upload a folder with kernel-metadata.json and its notebook, which Kaggle then runs; return the version."""
+    with _api_errors():
         answer = login().kernels_push(str(folder))
     unknown = [*answer.invalid_dataset_sources, *answer.invalid_competition_sources]
     if answer.error or unknown:
@@ -158,38 +149,40 @@ def push_kernel(folder: Path) -> int:
 
 
 def wait(what: str, look: Callable[[], str], final: set[str], limit: float) -> str:
-    """Look until a state is a final one or the seconds are over; prints each new state, and returns the last."""
-    end, said = time.monotonic() + limit, ""
+    """Poll a state until it is final or the time is over; print each new state, and return the last one.
+
+    Args:
+        limit: seconds.
+    """
+    end = time.monotonic() + limit
+    printed = ""
     while True:
         try:
             state = look()
-        except ServiceError as error:  # a passing trouble of the network, perhaps
+        except ServiceError as error:  # the network may fail for a moment
             state = str(error)
-        if state != said:
+        if state != printed:
             print(f"{what}: {state}", flush=True)
         if state in final or time.monotonic() + POLL > end:
             return state
-        said = state
+        printed = state
         time.sleep(POLL)
 
 
 @contextmanager
-def _asked(slug: str | None = None) -> Iterator[io.StringIO]:
-    """Turns a failed call into a ServiceError, whose cause it is; yields what the package prints, which is
-    hidden.
-    """
+def _api_errors(slug: str | None = None) -> Iterator[io.StringIO]:
+    """Turn a failed call into a ServiceError; yield the output of the package, which is hidden."""
     bars = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
-        with redirect_stdout(io.StringIO()) as said, redirect_stderr(bars):
-            yield said
-    except (OSError, ValueError) as error:  # of requests, of the package's own checks
+        with redirect_stdout(io.StringIO()) as printed, redirect_stderr(bars):
+            yield printed
+    except (OSError, ValueError) as error:  # of requests, and of checks of the package
         status = _status(error)
         if status is None and isinstance(error, OSError):
             if error.errno:  # of the disk
                 raise
             why = (
-                f"could not be reached ({type(error).__name__}); look at the network and run the "
-                f"command again"
+                f"could not be reached ({type(error).__name__}); check the network and run the command again"
             )
         else:
             why = f"answered: {_clean(str(error))}"
@@ -198,7 +191,7 @@ def _asked(slug: str | None = None) -> Iterator[io.StringIO]:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """Of the answer behind an error: that of its body, which may come with 200, or else that of HTTP."""
+    """Return the status in the body of an answer, which may differ from that of HTTP, or else that of HTTP."""
     response = getattr(error, "response", None)
     if response is None:
         return None
@@ -209,5 +202,5 @@ def _status(error: BaseException | None) -> int | None:
 
 
 def _clean(text: str) -> str:
-    """A reason on one line, without its full stop and without the signatures of addresses."""
+    """Return text on one line, without its full stop and without queries of addresses."""
     return re.sub(r"(?<=\S)\?[^\s'\")>,]*=[^\s'\")>,]*", "", " ".join(text.split()))[:300].rstrip(". ")

@@ -1,6 +1,6 @@
-"""The files of a competition on Kaggle, and which of them are the three tables.
+"""Download of the files of a competition on Kaggle, and detection of the three tables.
 
-Writes: work/kaggle/SLUG/, when all of it is there.
+Writes: work/kaggle/SLUG/, when all files are complete.
 """
 
 import re
@@ -13,23 +13,22 @@ from competition.files import replaced
 from submissions.leaderboard import client
 
 NAMES = {"train": "train(ing|set|data)?", "test": "test(set|data)?", "sample": "(sample|example)?sub.*"}
-"""Letters of the names of tables."""
+"""Table -> pattern of the letters of its name."""
 
 
 def slug_of(text: str) -> str:
-    """The slug in what was given: itself, or the address of the competition's page."""
+    """Return the slug of a competition, given the slug or the address of its page."""
     site = r"(?:(?:https?://)?(?:www\.)?kaggle\.com/)?(?:competitions/|c/)?"
-    if not (found := re.fullmatch(rf"{site}([a-z0-9][a-z0-9-]*)(?:[/?#].*)?", text)):
-        raise ConfigError(
-            f"--kaggle takes the last part of the address of a competition's page; found {text!r}."
-        )
-    return found[1]
+    match = re.fullmatch(rf"{site}([a-z0-9][a-z0-9-]*)(?:[/?#].*)?", text)
+    if not match:
+        raise ConfigError(f"--kaggle takes the end of the address of a competition; got {text!r}.")
+    return match[1]
 
 
 def download(slug: str) -> Path:
-    """Folder with all files of a competition; each archive among them becomes a folder of its name.
+    """Download all files of a competition, unless they exist; return their folder.
 
-    What is there already is not downloaded again.
+    Each archive among them becomes a folder with its name.
     """
     folder = paths.kaggle_files(slug)
     if folder.is_dir():
@@ -55,31 +54,29 @@ def download(slug: str) -> Path:
 
 
 def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
-    """The training table, the test table and the sample submission of a download.
+    """Return "train", "test" and "sample" -> file of a download.
 
     Args:
-        folder: of `download`.
-        given: for train, test and sample, what the user names: a file of the download, or any other; None:
-            look for it by its name.
+        folder: folder of `download`.
+        given: "train", "test" and "sample" -> file that the user gives, in the download or elsewhere; None to
+            detect it by its name.
     """
     csvs = sorted(path for path in folder.rglob("*.csv") if "__MACOSX" not in path.parts)
-    letters = {
-        path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs
-    }  # sample_submission, sampleSubmission
+    # sample_submission and sampleSubmission have the same letters.
+    letters = {path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs}
     tables, unclear = {}, []
     for table, file in given.items():
-        found = [path for path in csvs if re.fullmatch(NAMES[table], letters[path])]
+        matches = [path for path in csvs if re.fullmatch(NAMES[table], letters[path])]
         if file is not None:
-            found = [folder / file if (folder / file).is_file() else file]
-        if len(found) == 1:
-            tables[table] = found[0]
+            matches = [folder / file if (folder / file).is_file() else file]
+        if len(matches) == 1:
+            tables[table] = matches[0]
         else:
-            unclear.append(f"--{table} ({'several fit' if found else 'none fits'})")
+            unclear.append(f"--{table} ({'several fit' if matches else 'none fits'})")
     if unclear:
         names = ", ".join(path.relative_to(folder).as_posix() for path in csvs[:20])
         raise DataError(
-            f"The names of the downloaded files do not tell the three tables; add {', '.join(unclear)} "
-            f"with one of: "
+            f"The three tables cannot be detected by their names; add {', '.join(unclear)} with one of: "
             f"{names or 'none is a CSV file'}."
         )
     return tables

@@ -1,7 +1,6 @@
-"""What was submitted, work/<name>/ledger.csv: one row per submission, the whole file written anew with each
-change.
+"""The ledger of submissions, work/<name>/ledger.csv: one row per submission.
 
-A row is there before anything is sent, so that a process which dies leaves a trace of what it was doing.
+A row is written before anything is sent, so that it stays if the process dies.
 """
 
 from pathlib import Path
@@ -27,11 +26,11 @@ from submissions.run import (
 )
 
 BY_HAND = "by hand"
-"""`ref` of a file that this program did not send."""
+"""`ref` of a file that was sent by hand."""
 
 
 class Submission(StrictModel):
-    """One row; texts that are not known are empty, numbers None."""
+    """A row; unknown texts are empty, unknown numbers None."""
 
     model_config = {"extra": "ignore"}  # a column that a person or an earlier version has added is not kept
     submission: str  # its id
@@ -42,53 +41,51 @@ class Submission(StrictModel):
     chosen: str = ""
     cv_score: float | None = None
     cross_fitted_score: float | None = None
-    standard_error: float | None = None  # of the cross_fitted_score
+    standard_error: float | None = None  # of cross_fitted_score
     public: float | None = None  # on the leaderboard, as `private`
     private: float | None = None
     message: str = ""
-    file: str = ""  # what was sent, relative to the competition's products
+    file: str = ""  # copy of the file, relative to the competition's outputs
     file_digest: str = ""
     revision: str = ""  # of the code
-    ref: str = ""  # the platform's own name of the submission
+    ref: str = ""  # reference on the platform
 
-    def but(self, **changes: Any) -> "Submission":
-        """The row with other values."""
+    def with_changes(self, **changes: Any) -> "Submission":
+        """Return the row with other values."""
         return self.model_copy(update=changes)
 
 
 class Ledger(StrictModel):
-    """Number of a row in the file -> the row."""
+    """The rows of the file by their number, for messages."""
 
     row: dict[int, Submission]
 
 
 def read(path: Path) -> list[Submission]:
-    """All submissions, the first one first; none where there is no file."""
+    """Return all submissions, the oldest first; [] if there is no file."""
     if not path.exists():
         return []
     rows = read_text_table(path).to_dict("index")
-    known = {number: {name: cell for name, cell in row.items() if cell} for number, row in rows.items()}
-    return list(validate(Ledger, {"row": known}, path).row.values())
+    rows = {number: {name: cell for name, cell in row.items() if cell} for number, row in rows.items()}
+    return list(validate(Ledger, {"row": rows}, path).row.values())
 
 
 def write(path: Path, *changed: Submission) -> None:
-    """Add submissions, or replace the rows that have their ids; the caller holds the lock."""
+    """Add submissions, or replace the rows with their ids; the caller holds the lock."""
     rows = {one.submission: one.model_dump() for one in (*read(path), *changed)}
     write_table(path, pd.DataFrame(rows.values()))
 
 
-def find_submission(name: str, known: list[Submission]) -> Submission:
-    """The submission with an id."""
-    by_id = {one.submission: one for one in known}
+def find_submission(name: str, rows: list[Submission]) -> Submission:
+    """Return the submission with an id."""
+    by_id = {one.submission: one for one in rows}
     if name not in by_id:
-        raise ConfigError(
-            f"There is no submission {name!r}; the ledger has {', '.join(by_id) or 'none yet'}."
-        )
+        raise ConfigError(f"Unknown submission {name!r}; the ledger has {', '.join(by_id) or 'none yet'}.")
     return by_id[name]
 
 
 def find_run(paths: Paths, file_digest: str) -> dict[str, Any]:
-    """Run, candidate and scores behind a file, as in the ledger; nothing for a file of no run."""
+    """Return run, candidate and scores of a file, as in the ledger; {} for a file of no run."""
     for name, step in ((SUBMISSION_FILE, CHOICE), (BLEND_FILE, BLEND), (STACK_FILE, STACK)):
         for file in sorted(paths.latest_run.parent.glob(f"[!.]*/{name}")):
             if sha256_of(file) == file_digest:
@@ -97,20 +94,20 @@ def find_run(paths: Paths, file_digest: str) -> dict[str, Any]:
 
 
 def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
-    """Run, candidate and scores of the file that a step of a run has written, as in the ledger."""
-    found = read_manifest(run, step)[step]
-    made = {"run": run.name, "chosen": found["chosen"]}
+    """Return run, candidate and scores of the file that a step of a run has written, as in the ledger."""
+    matches = read_manifest(run, step)[step]
+    made = {"run": run.name, "chosen": matches["chosen"]}
     if step != CHOICE:  # a candidate that was not chosen
-        score = found["candidates"][found["chosen"]]["cross_fitted_score"]
+        score = matches["candidates"][matches["chosen"]]["cross_fitted_score"]
         return made | {"cv_score": score, "cross_fitted_score": score}
-    scores = {name: found["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
-    return made | {"cv_score": found["cross_fitted_score"], **scores}
+    scores = {name: matches["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
+    return made | {"cv_score": matches["cross_fitted_score"], **scores}
 
 
 def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
-    """Id (its index) -> what the metric scores of it, cross-fitted; a DataError where its run is gone.
+    """Return the cross-fitted predictions, or labels, that the metric scores; indexed by id.
 
-    No rows where the run scored labels and `task` scores predictions, or the other way round.
+    There are no rows if the run scored labels and `task` scores predictions, or the other way round.
     """
     run = paths.run(one.run or "no run")
     table = scored_rows(run, task)

@@ -1,15 +1,14 @@
-"""Submit to the leaderboard and write down what became of it: `./run.sh submit [COMPETITION] [-m MESSAGE]
-[--file F]`.
+"""Submit to the leaderboard and record the result: `./run.sh submit [COMPETITION] [-m MESSAGE] [--file F]`.
 
-The file is held against the sample first; then it says how many submissions are left and asks before it
-spends one, waits for the score, and says how it compares with the expected one. --kernel submits the notebook
-version that `./run.sh kernel --push` uploaded, for a code competition.
+The file is compared with the sample first. Then the command prints how many submissions are left, asks before
+it uses one, waits for the score, and compares it with the expected one. --kernel submits the notebook version
+that `./run.sh kernel --push` uploaded, for a code competition.
 
-Nothing is sent twice, and nothing that was sent is forgotten: a submission is in the ledger before anything
-is sent, and its message on the platform ends with its id. So where the end of it is not known, after a lost
-connection or a kill, the platform's own list tells.
+Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent, and
+its message on the platform ends with its id. If its end is unknown, after a lost connection or a kill, the
+list of the platform is read.
 
-Reads: the submission of the latest run (or --file), the sample, the run that the file is of.
+Reads: the submission of the latest run (or --file), the sample, the run of the file.
 Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
 """
 
@@ -47,65 +46,70 @@ from submissions.run import SUBMISSION_FILE, latest_run
 from submissions.submission_file import check_submission
 
 LIMIT = 1800.0
-"""Seconds that a score is waited for."""
+"""Seconds to wait for a score."""
 STATES = {"PENDING": "submitted", "COMPLETE": "scored", "ERROR": "failed"}
-"""The platform's states in the ledger's words."""
+"""State on the platform -> status in the ledger."""
 ENDED = {"scored", "failed"}
 Send = Callable[[str], str]
 """Sends a submission with a message and returns the platform's reference."""
 
 
-def settle(slug: str, ledger: Path) -> list[Submission]:
-    """Bring the ledger up to what the platform knows: submissions with an unknown end, scores that came
-    later.
+def sync_ledger(slug: str, ledger: Path) -> list[Submission]:
+    """Update the ledger from the platform's list; return its rows.
 
-    What it does not list is lost, and looked for again with every later submission: platforms may be slow.
+    A submission that is not listed is lost. It is searched again with every later submission, since platforms
+    may be slow.
     """
-    waiting = [one for one in read(ledger) if is_open(one)]
+    waiting = [row for row in read(ledger) if is_open(row)]
     listed = client.submissions(slug) if waiting else []
-    for one in waiting:
-        tag = f"[{one.submission}]"
-        found = next(
-            (each for each in listed if str(each.ref) == one.ref or each.description.endswith(tag)), None
-        )
-        if found is None:
-            write(ledger, one.but(status="lost" if one.status == "submitting" else one.status))
+    for row in waiting:
+        entry = next((entry for entry in listed if _is_entry_of(row, entry)), None)
+        if entry is None:
+            write(ledger, row.with_changes(status="lost" if row.status == "submitting" else row.status))
             continue
-        public, private = (
-            float(score) if score else None for score in (found.public_score, found.private_score)
+        row = row.with_changes(
+            ref=str(entry.ref),
+            status=STATES[entry.status.name],
+            public=float(entry.public_score) if entry.public_score else None,
+            private=float(entry.private_score) if entry.private_score else None,
         )
-        one = one.but(ref=str(found.ref), status=STATES[found.status.name], public=public, private=private)
-        write(
-            ledger,
-            one.but(message=f"{one.message}: {found.error_description}") if one.status == "failed" else one,
-        )
+        if row.status == "failed":
+            row = row.with_changes(message=f"{row.message}: {entry.error_description}")
+        write(ledger, row)
     return read(ledger)
 
 
-def is_open(one: Submission) -> bool:
-    """Whether the platform may know more of a submission than the ledger."""
-    return one.status != "failed" and one.ref != BY_HAND and one.private is None
+def _is_entry_of(row: Submission, entry: Any) -> bool:
+    """Return whether an entry of the platform's list is a submission of the ledger."""
+    return str(entry.ref) == row.ref or entry.description.endswith(f"[{row.submission}]")
 
 
-def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
-    """Send a submission; after an error the platform's list tells whether it arrived all the same."""
-    write(ledger, one)
+def is_open(row: Submission) -> bool:
+    """Return whether the platform may have news about a submission."""
+    return row.status != "failed" and row.ref != BY_HAND and row.private is None
+
+
+def send_once(slug: str, row: Submission, send: Send, ledger: Path) -> None:
+    """Send a submission; after an error, check in the platform's list whether it arrived."""
+    write(ledger, row)
     try:
-        ref = send(f"{one.message} [{one.submission}]")
+        ref = send(f"{row.message} [{row.submission}]")
     except ServiceError as error:
         time.sleep(client.POLL)
-        found = find_submission(one.submission, settle(slug, ledger))
-        if found.status == "lost":
-            write(ledger, found.but(message=f"{one.message}: {error}"))
+        sent = find_submission(row.submission, sync_ledger(slug, ledger))
+        if sent.status == "lost":
+            write(ledger, sent.with_changes(message=f"{row.message}: {error}"))
             raise
         print(f"The platform's list has the submission: it arrived, in spite of an error ({error}).")
     else:
-        write(ledger, one.but(status="submitted", ref=ref))
+        write(ledger, row.with_changes(status="submitted", ref=ref))
 
 
 def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
-    """The ledger's row of a file that fits the sample, and how its copy is sent, which later runs leave
-    alone.
+    """Return the ledger row of a file, and a function that sends a copy of it, which later runs do not change.
+
+    Raises:
+        SubmissionError: if the file does not match the sample.
     """
     check_submission(
         file, read_text_table(competition.sample_submission), competition.id, build_task(competition)
@@ -119,7 +123,7 @@ def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tu
 
 
 def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
-    """The same for the version of the notebook that was pushed last."""
+    """Return the ledger row of the latest pushed version of the notebook, and a function that submits it."""
     notebook, version = pushed_notebook(paths)
     made = scores_of(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
     row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
@@ -127,52 +131,50 @@ def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
 
 
 def _row(file: str, file_digest: str, made: dict[str, Any]) -> Submission:
-    name = (
-        secrets.choice("abcdef") + secrets.token_hex(3)[1:]
-    )  # spreadsheets take 012345 and 12e456 for numbers
+    # An id with only digits, such as 012345 or 12e456, would be a number in a spreadsheet.
+    name = secrets.choice("abcdef") + secrets.token_hex(3)[1:]
     time_sent = datetime.now(UTC).isoformat(timespec="seconds")
     sent = {"file": file, "file_digest": file_digest, "revision": revision(), **made}
     return Submission(submission=name, time=time_sent, status="submitting", **sent)
 
 
 def confirm(question: str) -> bool:
-    """Ask on the terminal, where there is somebody to answer."""
+    """Return the answer of the user at a terminal; a ConfigError without a terminal."""
     if not sys.stdin.isatty():
         raise ConfigError("A slot is spent only after a yes, and nobody can answer here. Add --yes.")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def check_slot(slug: str, row: Submission, ledger: Path, again: bool) -> None:
-    """Check that there is a slot, and that what it is spent on was not sent before, unless `again` allows it."""
-    for one in settle(slug, ledger):
-        sent = one.status in ("submitted", "scored") and one.ref != BY_HAND
-        if sent and one.file_digest == row.file_digest and not again:
+def check_slot(slug: str, row: Submission, ledger: Path, resend: bool) -> None:
+    """Check that a submission is left, and that the file was not sent before, unless `resend` allows it."""
+    for earlier_row in sync_ledger(slug, ledger):
+        was_sent = earlier_row.status in ("submitted", "scored") and earlier_row.ref != BY_HAND
+        if was_sent and earlier_row.file_digest == row.file_digest and not resend:
             raise SubmissionError(
-                f"This was sent at {one.time} as {one.submission}, public {format_number(one.public)}; "
-                f"--again "
-                "spends another slot on it."
+                f"This was sent at {earlier_row.time} as {earlier_row.submission}, public "
+                f"{format_number(earlier_row.public)}; --again uses another submission for it."
             )
-    left = client.submissions_left(slug)
-    if left == 0:
+    n_left = client.submissions_left(slug)
+    if n_left == 0:
         raise ServiceError(f"You have used all submissions that {slug} takes now.")
-    print(f"{slug}: {'an unknown format_number' if left is None else left} left now")
+    print(f"{slug}: {'an unknown number' if n_left is None else n_left} left now")
 
 
-def outcome(one: Submission, metric: Metric) -> str:
-    """What became of a submission, in a line."""
-    if one.public is None:
-        return f"{one.submission}: {one.status}, {one.message}"
-    expected = format_with_error(one.cross_fitted_score, one.standard_error)
-    public, private = format_number(one.public), format_number(one.private)
-    said = f"{one.submission}: public {public}, private {private}, cross-fitted {expected}"
-    if one.cross_fitted_score is None or not one.standard_error:
-        return said
-    off = (one.public - one.cross_fitted_score) / one.standard_error * (1 if metric.greater_is_better else -1)
-    return f"{said}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
+def describe_outcome(row: Submission, metric: Metric) -> str:
+    """Return the status or the scores of a submission, in a line."""
+    if row.public is None:
+        return f"{row.submission}: {row.status}, {row.message}"
+    expected = format_with_error(row.cross_fitted_score, row.standard_error)
+    public, private = format_number(row.public), format_number(row.private)
+    line = f"{row.submission}: public {public}, private {private}, cross-fitted {expected}"
+    if row.cross_fitted_score is None or not row.standard_error:
+        return line
+    off = (row.public - row.cross_fitted_score) / row.standard_error * (1 if metric.greater_is_better else -1)
+    return f"{line}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     args = _options()
     competition, paths = load_competition(args.competition), Paths.for_competition(args.competition)
     ledger = paths.ledger
@@ -185,9 +187,12 @@ def main() -> None:
         )
     with cli.locked(paths, paths.submit_lock):
         if args.fetch:
-            waiting = [one.submission for one in read(ledger) if is_open(one)]
-            asked = [one for one in settle(slug, ledger) if one.submission in waiting]
-            print("\n".join(outcome(one, metric) for one in asked) or "No submission waits for a score.")
+            waiting = [row.submission for row in read(ledger) if is_open(row)]
+            updated = [row for row in sync_ledger(slug, ledger) if row.submission in waiting]
+            print(
+                "\n".join(describe_outcome(row, metric) for row in updated)
+                or "No submission waits for a score."
+            )
             return
         if args.kernel:
             row, send = notebook_to_send(slug, paths)
@@ -197,10 +202,10 @@ def main() -> None:
             )
         expected = format_with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected}"
-        row = row.but(message=args.message or (of_run if row.run else "a file of no run"))
+        row = row.with_changes(message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:
-            write(ledger, row.but(status="submitted", ref=BY_HAND))
+            write(ledger, row.with_changes(status="submitted", ref=BY_HAND))
             print(
                 f"Nothing was sent. Submit {display_path(paths.root / row.file)} yourself, and write its "
                 f"score down:"
@@ -211,38 +216,34 @@ def main() -> None:
         if not (args.yes or confirm("Send it?")):
             print("Nothing was sent.")
             return
-        attempt(slug, row, send, ledger)
+        send_once(slug, row, send, ledger)
         print(f"Sent as {row.submission}.")
         if not args.no_wait:
             print("Waiting for the score, half an hour at most; --fetch asks for it later.", flush=True)
             client.wait(
                 row.submission,
-                lambda: find_submission(row.submission, settle(slug, ledger)).status,
+                lambda: find_submission(row.submission, sync_ledger(slug, ledger)).status,
                 ENDED,
                 LIMIT,
             )
-            print(outcome(find_submission(row.submission, read(ledger)), metric))
+            print(describe_outcome(find_submission(row.submission, read(ledger)), metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
 
 
 def _options() -> argparse.Namespace:
-    options = cli.parser(__doc__, takes=())
-    options.add_argument(
-        "-m", "--message", help="shown on the platform (default: run, chosen method and score)"
-    )
-    what = options.add_mutually_exclusive_group()
-    what.add_argument("--file", type=Path, help="another file than the submission of the latest run")
-    what.add_argument(
-        "--kernel", action="store_true", help="the notebook version that kernel --push uploaded"
-    )
-    what.add_argument("--fetch", action="store_true", help="only ask for scores of what was sent before")
-    options.add_argument("--yes", action="store_true", help="spend the slot without asking")
-    options.add_argument("--again", action="store_true", help="send what was sent before")
-    options.add_argument("--dry-run", action="store_true", help="check and write down, send nothing")
-    options.add_argument(
-        "--no-wait", action="store_true", help="do not wait for the score, half an hour at most"
-    )
-    return options.parse_args()
+    parser = cli.parser(__doc__, takes=())
+    add = parser.add_argument
+    add("-m", "--message", help="Message on the platform (default: run, chosen method and score).")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--file", type=Path, help="Send this file instead of the latest run's submission.")
+    kernel_help = "Submit the notebook version that kernel --push uploaded."
+    source.add_argument("--kernel", action="store_true", help=kernel_help)
+    source.add_argument("--fetch", action="store_true", help="Only fetch the scores of earlier submissions.")
+    add("--yes", action="store_true", help="Send without asking.")
+    add("--again", action="store_true", help="Send a file that was sent before.")
+    add("--dry-run", action="store_true", help="Check the file and add it to the ledger, but send nothing.")
+    add("--no-wait", action="store_true", help="Do not wait for the score (half an hour at most).")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -132,10 +132,8 @@ def detect(
     predicted, renamed, targets_reason = find_targets(
         train, only_in_train, sample, list(targets), sample_file
     )
-    names = dict.fromkeys([*train.columns, *test.columns])
-    columns = [
-        _detect_column(name, train, test, group) for name in names if name not in (id_column, *predicted)
-    ]
+    names = [name for name in dict.fromkeys([*train, *test]) if name not in (id_column, *predicted)]
+    columns = [_detect_column(name, train, test, group) for name in names]
     detected = DetectedTables(
         train=train,
         test=test,
@@ -201,11 +199,8 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
         for name in candidates[:1]:
             check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
     expected = id_column or next(filter(str.strip, sample.columns), "")
-    missing = [
-        f"{file} (it has {', '.join(table.columns)})"
-        for file, table in tables.items()
-        if expected not in table
-    ]
+    others = {file: table for file, table in tables.items() if expected not in table}
+    missing = [f"{file} (it has {', '.join(table.columns)})" for file, table in others.items()]
     raise DataError(
         f"the id column {expected!r} is missing in {' and in '.join(missing)}. All three tables need it: add "
         "the column, or choose another one with --id."

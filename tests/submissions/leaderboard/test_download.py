@@ -77,5 +77,5 @@ def test_a_slug_is_found_in_what_a_browser_shows() -> None:
     ):
         assert slug_of(text) == "high-tides"
     for text in ("Tides", "https://example.com/tides", "../tides"):
-        with pytest.raises(ConfigError, match="takes the last part of the address"):
+        with pytest.raises(ConfigError, match="takes the end of the address"):
             slug_of(text)

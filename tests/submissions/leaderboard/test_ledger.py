@@ -21,7 +21,7 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     write(path, first)
     write(path, full)
     assert read(path) == [first, full]
-    write(path, first.but(status="failed"))
+    write(path, first.with_changes(status="failed"))
     assert [each.status for each in read(path)] == ["failed", "scored"]
     mine = path.read_text().replace("submission,", "mine,submission,", 1).replace("\ne12345", "\n,e12345")
     mine = mine.replace("\nfedcba", "\n7,fedcba").replace(
@@ -29,7 +29,7 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     )  # saved by a spreadsheet, with one more column
     path.write_bytes(b"\xef\xbb\xbf" + mine.encode())
     assert read(path)[1] == full == find_submission(full.submission, read(path))
-    with pytest.raises(ConfigError, match="no submission 'x'; the ledger has e12345, "):
+    with pytest.raises(ConfigError, match="Unknown submission 'x'; the ledger has e12345, "):
         find_submission("x", read(path))
 
 
@@ -38,6 +38,6 @@ def test_damaged_cells_are_named(tmp_path: Path) -> None:
     write(path, one("a1", status="scored", cv_score=0.5))
     path.write_text(path.read_text().replace("0.5", "much").replace("scored", "sent"))
     with pytest.raises(
-        ConfigError, match=r"ledger\.csv has 2 mistake[^$]*row\.2\.status[^$]*row\.2\.cv_score.*'much'"
+        ConfigError, match=r"ledger\.csv has 2 error[^$]*row\.2\.status[^$]*row\.2\.cv_score.*'much'"
     ):
         read(path)

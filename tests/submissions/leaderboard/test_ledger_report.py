@@ -54,7 +54,7 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
             "cross_fitted_score": 0.6 + day / 10,
             "public": 0.65 + day / 10,
         }
-        write(paths.ledger, one(name, day, status="scored", **made).but(file_digest=f"of {chosen}"))
+        write(paths.ledger, one(name, day, status="scored", **made).with_changes(file_digest=f"of {chosen}"))
     write(paths.ledger, one("mine", 4, status="scored", public=0.99, cross_fitted_score=0.98))
     write(paths.ledger, one("gone", 5, status="failed", message="try: 3 rows too few"))
     header, *rows = [line.split() for line in said().splitlines()[2:8]]
@@ -76,7 +76,7 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
     assert "Select copy and other: the better of their scores on the drawn private rows is" in text
     assert "on 15 public rows" in " ".join(said("--public-share", "0.5").split())
     shutil.rmtree(run)
-    assert "so nothing is said of chance. Select by CV." in " ".join(said().split())
+    assert "so the effect of chance is unknown. Select by CV." in " ".join(said().split())
 
 
 def test_parts_of_the_real_sizes_have_the_noise_of_a_mean_over_groups() -> None:
@@ -154,8 +154,8 @@ def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
         "a": ("scored", 0.62, None), "b": ("scored", 0.65, 0.0), "c": ("failed", None, None)
     }  # fmt: skip
     for options, words in (
-        (("--public", "0.6"), "no submission without this score"),
-        (("--public", "0.6", "--submission", "d"), "no submission 'd'"),
+        (("--public", "0.6"), "All submissions have this score"),
+        (("--public", "0.6", "--submission", "d"), "Unknown submission 'd'"),
         (("--submission", "a"), "--submission needs the score"),
         (("--public-share", "30"), "--public-share must be between 0 and 1; found 30"),
     ):

@@ -121,8 +121,8 @@ def test_after_a_kill_the_platform_is_asked_before_anything_is_sent(
 def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> None:
     row = one("a", status="scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
     said = "a: public 0.71000, private -, cross-fitted 0.65000 +- 0.030, so public is 2.0 standard errors"
-    assert submit.outcome(row, METRICS["rmse"]) == f"{said} worse"
-    assert submit.outcome(row, METRICS["r2"]) == f"{said} better"
+    assert submit.describe_outcome(row, METRICS["rmse"]) == f"{said} worse"
+    assert submit.describe_outcome(row, METRICS["r2"]) == f"{said} better"
 
 
 def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
@@ -234,7 +234,7 @@ def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_a
     server.score(row.ref, 0.4, 0.3)
     assert f"{row.submission}: public 0.40000, private 0.30000" in submitted("--fetch")[1]
     assert (read(paths.ledger)[0].public, read(paths.ledger)[0].private) == (0.4, 0.3)
-    write(paths.ledger, row.but(submission="b"))
+    write(paths.ledger, row.with_changes(submission="b"))
     server.score(row.ref, error="Evaluation: ids do not match")
     assert submitted("--fetch")[0] == 0
     assert read(paths.ledger)[1].status == "failed" and "ids do not match" in read(paths.ledger)[1].message

@@ -81,7 +81,7 @@ def test_a_named_metric_decides_between_types_and_a_named_type_overrules(
     found = problem(tmp_path, labels, 0, **named)
     assert found.type == expected
     assert found.metric == named.get("metric", "rmse")
-    assert found.reasons["type"].startswith("named" if "problem_type" in named else "GUESS: ")
+    assert found.reasons["type"].startswith("set with" if "problem_type" in named else "GUESS: ")
 
 
 @pytest.mark.parametrize(
