@@ -1,12 +1,11 @@
-"""From columns of predictions to the files of a submission: `python -m submissions.build_submission
-[COMPETITION]`.
+"""Build a submission from the predictions of the jobs: `python -m submissions.build_submission [COMPETITION]`.
 
-Fits the blends and the stack, chooses one of them, post-processes its predictions and writes them.
+It fits the blends and the stack, chooses one of them, post-processes its predictions and writes them.
 
-Reads: prepared tables, folds.csv, the predictions of all jobs; cross_fitted.csv of the run before this one.
-Writes: the folder of the run (submissions/run.py lists its files), whole or not at all; submissions/latest,
-the name of the run; and a copy of submission.csv in the competition's folder. A run is kept if it was built
-from the same predictions and the same code.
+Reads: prepared tables, folds.csv, the predictions of all jobs; cross_fitted.csv of the previous run.
+Writes: the folder of the run (submissions/run.py lists its files), complete or not at all; submissions/latest,
+the name of the run; and a copy of submission.csv in the folder of the competition. A run is kept if it was
+built from the same predictions and the same code.
 """
 
 import json
@@ -44,7 +43,7 @@ from submissions.run import (
     BLEND_FILE,
     CHOICE,
     CROSS_FITTED,
-    KNOWN_LABELS,
+    INPUT_LABELS,
     MANIFEST,
     OOF,
     OOF_TABLE,
@@ -139,8 +138,8 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         STAGES: prediction_table(columns.ids, stage_names, np.hstack(list(stages.values()))),
         STD_FILE: prediction_table(columns.test_ids, task.outputs, std),
     }
-    if model.known_labels is not None:
-        tables[KNOWN_LABELS] = model.known_labels.reset_index()
+    if model.input_labels is not None:
+        tables[INPUT_LABELS] = model.input_labels.reset_index()
     for file, table in tables.items():
         write_table(folder / file, table)
     _write_submission(run, folder / SUBMISSION_FILE, model.predict(columns.test, columns.test_inputs))
@@ -153,9 +152,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
 def _write_candidates(
     run: Run, folder: Path, rule: SelectionRule, selection: Selection, names: list[str], file: str, best: str
 ) -> dict[str, Any]:
-    """Write candidates with their predictions, and the submission of the best of them; their part of
-    run.json.
-    """
+    """Write candidates with their predictions, and the submission of the best; return their part of run.json."""
     task, ids = run.task, run.columns.ids
     _write_submission(run, folder / file, selection.candidates[best].predict(run.columns.test))
     files, described = [file], {}
@@ -229,7 +226,7 @@ def _postprocessing(run: Run, selection: Selection) -> dict[str, list[dict[str, 
     tried = zip(run.task.targets, selection.steps.results, strict=True)
     steps = {target: [step.to_dict() for step in of_target] for target, of_target in tried}
     if "known_labels" in run.config.postprocess:
-        nan = float("nan")  # rows of one input share a fold: without the fold none of their labels is known
+        nan = float("nan")  # rows with equal inputs share a fold, so no label of another fold is used
         for of_target in steps.values():
             of_target.append(StepResult("known_labels", True, nan, nan, nan).to_dict())
     return steps
@@ -307,17 +304,17 @@ def _lines(run: Run) -> list[str]:
     ]
     if run.plan.n_folds < MIN_FOLDS:
         lines.append(f"post-processing: none, since with fewer than {MIN_FOLDS} folds it has no honest score")
-    if KNOWN_LABELS in choice["files"]:
-        inputs = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
+    if INPUT_LABELS in choice["files"]:
+        inputs = read_table(run.folder / INPUT_LABELS, [INPUT_KEY])[INPUT_KEY]
         n = pd.Series(run.columns.test_inputs).isin(inputs).sum()
         lines.append(
-            f"known_labels: {n} test rows have the mean label of their input; no score here knows of it"
+            f"known_labels: {n} test rows have the mean label of their input; no score includes this"
         )
     return lines
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command."""
     args = cli.parser(__doc__).parse_args()
     config, paths = load_config(args.competition, args.overrides), Paths.for_competition(args.competition)
     plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)

@@ -1,10 +1,9 @@
-"""All runs of a competition side by side: `./run.sh compare [COMPETITION] [--with RUN]`.
+"""Compare all runs of a competition: `./run.sh compare [COMPETITION] [--with RUN]`.
 
-Each run is held against one of them, the latest unless --with names another: the settings that differ, and
-the paired difference of the cross-fitted predictions on the training rows that both have predicted.
+Each run is compared with the latest one, or that of --with: settings that differ, and the paired difference of
+the cross-fitted predictions on the training rows of both.
 
-Reads: the prepared training table, its groups, and of every run run.json and cross_fitted.csv. Writes
-nothing.
+Reads: the prepared training table, its groups, and run.json and cross_fitted.csv of each run. Writes nothing.
 """
 
 import json
@@ -39,14 +38,19 @@ from submissions.run import (
     scored_rows,
 )
 
-LONGEST = 50
-"""Characters of a setting's value that are shown."""
+MAX_VALUE_LENGTH = 50
+"""Characters of the value of a setting."""
 
 
 @dataclass(frozen=True)
 class PairedScorer:
-    """Training rows to compare predictions on: labels and groups by id, and how the bootstrap draws and
-    scores.
+    """Scores predictions on the same training rows and bootstrap resamples.
+
+    Attributes:
+        y: labels, indexed by id.
+        groups: group of each row, indexed by id.
+        draws: number of resamples.
+        metric_code: name and digest of the file of a user-defined metric.
     """
 
     task: Task
@@ -55,24 +59,23 @@ class PairedScorer:
     metric: Metric
     draws: int
     seed: int
-    metric_code: list[str] | None = None  # name and digest of the file of a metric of the user's own
+    metric_code: list[str] | None = None
 
     def ids_of_all(self, predictions: list[pd.DataFrame]) -> pd.Index:
-        """Ids of the rows that all have predicted; none where their outputs are others."""
+        """Return the ids of the rows that all have predicted; none if their outputs differ."""
         ids = self.y.index
-        for each in predictions:
-            ids = ids.intersection(each.reindex(columns=self.task.scored_columns).dropna().index)
+        for table in predictions:
+            ids = ids.intersection(table.reindex(columns=self.task.scored_columns).dropna().index)
         return ids
 
     def drawn_scores(
         self, predictions: dict[str, pd.DataFrame], seed: int, n_rows: int | None = None
     ) -> pd.DataFrame:
-        """Scores on draws of the rows that all predict, group by group, (n_draws, n_predictions).
+        """Return scores on bootstrap resamples by group, (n_resamples, n_predictions).
 
         Args:
-            predictions: id (its index) -> what the metric scores (`Task.scored_columns`), NaN where there is
-            nothing.
-            n_rows: rows in a draw, on average; None for as many as there are.
+            predictions: name -> what the metric scores (`Task.scored_columns`), indexed by id, NaN if missing.
+            n_rows: mean number of rows in a resample; None for all rows.
         """
         ids = self.ids_of_all(list(predictions.values()))
         groups = pd.factorize(self.groups.loc[ids])[0]
@@ -82,9 +85,7 @@ class PairedScorer:
         return bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups)
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
-        """By how much one is better than the other, the standard error of that, and on how many rows; None
-        below 2.
-        """
+        """Return the gain of `this` over `other`, its standard error and the number of rows; None below 2 rows."""
         ids = self.ids_of_all([this, other])
         if len(ids) < 2:
             return None
@@ -100,7 +101,7 @@ class PairedScorer:
 
 
 def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
-    """Labels of a competition's prepared training table, to be scored as the YAML says now."""
+    """Return the labels of the prepared training table, with the current metric of the YAML."""
     config, paths = load_config(name, overrides), Paths.for_competition(name)
     competition = config.competition
     train = read_table(paths.train).set_index(competition.id)
@@ -117,7 +118,7 @@ def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
 
 
 def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> Iterator[str]:
-    """A line for each key whose value differs, `key: value in other -> value in this`; nested keys with dots."""
+    """Yield a line per key with different values, `key: value in other -> value in this`, with dotted keys."""
     for key in sorted({*this, *other}):
         where = f"{path}{key}"
         if key not in this or key not in other:
@@ -125,22 +126,26 @@ def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> 
         elif isinstance(this[key], dict) and isinstance(other[key], dict):
             yield from differences(this[key], other[key], f"{where}.")
         elif this[key] != other[key]:
-            yield f"{where}: {json.dumps(other[key])[:LONGEST]} -> {json.dumps(this[key])[:LONGEST]}"
+            yield f"{where}: {json.dumps(other[key])[:MAX_VALUE_LENGTH]} -> {json.dumps(this[key])[:MAX_VALUE_LENGTH]}"
 
 
 def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedScorer, paths: Paths) -> str:
-    """Scores, gains over `reference` and what differs from it, the latest of `runs` (name -> run.json) first."""
+    """Return scores, gains over `reference` and settings that differ, the latest run first.
+
+    Args:
+        runs: name -> run.json.
+    """
     oof = {name: scored_rows(paths.run(name), labels.task) for name in runs}
     rows, remarks, changed = [], [], []
     for name, run in reversed(runs.items()):
         gains = ["reference", ""]
         if name != reference:
-            found = labels.paired(oof[name], oof[reference])
-            gains = [format_number(found[0]), format_number(found[1])] if found else ["-", "-"]
-            if found is None:
+            paired = labels.paired(oof[name], oof[reference])
+            gains = [format_number(paired[0]), format_number(paired[1])] if paired else ["-", "-"]
+            if paired is None:
                 remarks.append(f"{name} has other targets, rows or classes, and is not compared.")
-            elif found[2] < max(len(oof[name]), len(oof[reference])):
-                remarks.append(f"{name} is compared on the {found[2]} rows that both runs predict.")
+            elif paired[2] < max(len(oof[name]), len(oof[reference])):
+                remarks.append(f"{name} is compared on the {paired[2]} rows that both runs predict.")
             if run["tables"]["folds.csv"] != runs[reference]["tables"]["folds.csv"]:
                 remarks.append(f"{name} has other folds, from which part of the difference may come.")
             lines = list(differences(_settings(run), _settings(runs[reference]))) or ["nothing"]
@@ -148,16 +153,15 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedSc
         written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
         rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, labels), *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
-    said = (
-        "best stage: cv_score. in_sample: of the chosen candidate. cross_fitted: with the choice. gain: "
-        "of that "
-        f"over {reference} on the same rows, above 0 is better."
+    legend = (
+        "best stage: its cv_score. in_sample: score of the chosen candidate. cross_fitted: score of the "
+        f"selection. gain: its gain over {reference} on the same rows, above 0 is better."
     )
     n, tried = len(runs), f"Runs that were tried: {len(runs)}."
     if n > 2:
         luck = stats.norm.ppf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
         tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
-    parts = [format_table(header, rows), "\n".join([said, tried, *remarks])]
+    parts = [format_table(header, rows), "\n".join([legend, tried, *remarks])]
     return "\n\n".join([*parts, *([f"## What differs from {reference}"] if changed else []), *changed])
 
 
@@ -171,7 +175,7 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(run: dict[str, Any], labels: PairedScorer) -> list[str]:
-    """Name of the chosen candidate and three scores; dashes where the run was scored by another metric."""
+    """Return the chosen candidate and three scores; dashes if the run was scored by another metric."""
     choice, used = run[CHOICE], run["config"]["competition"]["metric"]
     chosen = choice["chosen"]
     if Path(used).name != labels.metric.name or (
@@ -191,10 +195,10 @@ def _scores(run: dict[str, Any], labels: PairedScorer) -> list[str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     options = cli.parser(__doc__, takes=("seed", "holdout"))
     options.add_argument(
-        "--with", dest="other", metavar="RUN", help="the run to compare with (default: the latest)"
+        "--with", dest="other", metavar="RUN", help="Run to compare with (default: the latest)."
     )
     args = options.parse_args()
     paths, runs, left_out = Paths.for_competition(args.competition), {}, []
@@ -208,7 +212,7 @@ def main() -> None:
         raise DataError(f"{paths.root} has no finished run; run ./run.sh full {args.competition} first.")
     reference = args.other or name_of_latest(paths)
     if reference not in runs:
-        raise ConfigError(f"--with takes one of {', '.join(runs)}; found {reference!r}.")
+        raise ConfigError(f"--with takes one of {', '.join(runs)}; got {reference!r}.")
     labels = read_labels(args.competition, args.overrides)
     direction = "greater is better" if labels.metric.greater_is_better else "lower is better"
     print(f"# Runs of {paths.name}: {labels.metric.name}, {direction}\n")

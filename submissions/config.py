@@ -1,8 +1,8 @@
-"""The `submissions:` section, and the whole YAML: all four sections checked together."""
+"""Settings of the `submissions:` section, and of the whole YAML."""
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,40 +24,39 @@ Step = Literal[*STEPS, "known_labels"] | UserCodeRef  # type: ignore[valid-type]
 
 
 class SubmissionsConfig(StrictModel):
-    """How columns of predictions become one file."""
+    """Settings of the `submissions:` section."""
 
     default: Blend | None = None
     """The blend that is submitted unless another candidate is better by more than `margin` standard errors
-    and by a
-    thousandth of what this one is better than a constant. Unset: shrunk_ridge, or shrunk_logits for classes.
+    and by a thousandth of the default's gain over a constant. Unset: shrunk_ridge, or shrunk_logits for
+    classification.
     """
     candidates: Annotated[list[Blend], UniqueList] = []
-    """More blends to compare with the default, beside those that always are (`ALWAYS` in
-    `submissions/blend/candidates.py`, which says what `file.py:function`, one of your own, has to be)."""
-    weights: Literal["per_target", "shared"] = "per_target"
-    """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread.
+    """Blends to compare with the default, in addition to the standard ones (`ALWAYS` in
+    `submissions/blend/candidates.py`, which documents user-defined ones, `file.py:function`).
     """
+    weights: Literal["per_target", "shared"] = "per_target"
+    """shared: one vector of weights for all targets, fitted on standardised labels."""
     seeds: Literal["averaged", "separate"] = "averaged"
     """Whether the seeds of a stage are one column, their mean, or a column each (`stage:seed`)."""
     margin: float = Field(default=2.0, ge=0)
-    """Standard errors of the paired difference by which another candidate has to be better."""
+    """Standard errors of the paired difference by which another candidate must be better."""
     trials: int = Field(default=40, ge=2)
     """Trials of Optuna on the shrinkage of the default."""
     weight_trials: int = Field(default=100, ge=2)
     """Trials of Optuna on the weights themselves (candidate optuna)."""
     bootstrap: int = Field(default=1000, ge=100)
-    """Draws of the paired bootstrap; a tenth, but 100 or more, for metrics that are not sums over rows, such
-    as AUC.
+    """Resamples of the paired bootstrap; a tenth, but at least 100, for metrics that are not sums over rows,
+    such as AUC.
     """
     stack: bool = True
-    """Whether the stack is a candidate: small trees on what the default blend leaves."""
+    """Whether the stack is a candidate: small trees on the residual of the default blend."""
     postprocess: Annotated[list[Step], UniqueList] | None = None
-    """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a
-    target
-    where it gains out of fold by more than `margin` standard errors. Unset: clip, of numbers.
-    `file.py:function` is one of your own (`submissions/blend/postprocess.py`). known_labels (a test row whose
-    input is in the training table gets its mean label there) cannot be scored: it is kept where it is named,
-    and comes last.
+    """Post-processing steps of the chosen candidate, in this order, with four folds or more. A step is used
+    for a target if it gains more than `margin` standard errors out of fold. Unset: clip, for regression.
+    `file.py:function` is a user-defined step (`submissions/blend/postprocess.py`). known_labels (a test row
+    with the inputs of a training row gets its mean label) cannot be scored: it is always used if it is
+    listed, and comes last.
     """
 
 
@@ -81,71 +80,78 @@ class Config(StrictModel):
 
     @property
     def default_blend(self) -> str:
-        """The blend that stands unless another is better."""
-        of_classes = self.competition.problem_type in CLASS_TYPES
-        return self.submissions.default or ("shrunk_logits" if of_classes else "shrunk_ridge")
+        """The blend that is submitted unless another one is better."""
+        is_classification = self.competition.problem_type in CLASS_TYPES
+        return self.submissions.default or ("shrunk_logits" if is_classification else "shrunk_ridge")
 
     @property
     def blends(self) -> list[str]:
-        """The default and the candidates that the YAML names."""
+        """The default blend and the candidates of the YAML."""
         return [self.default_blend, *self.submissions.candidates]
 
     @property
     def postprocess(self) -> list[str]:
-        """The post-processing steps: those of the YAML, or the usual one of numbers."""
-        of_numbers = self.competition.problem_type not in CLASS_TYPES and not self.competition.scores_labels
-        return (
-            ["clip"] * of_numbers
-            if self.submissions.postprocess is None
-            else list(self.submissions.postprocess)
-        )
+        """The post-processing steps of the YAML, or the default ones."""
+        if self.submissions.postprocess is not None:
+            return list(self.submissions.postprocess)
+        is_regression = self.competition.problem_type not in CLASS_TYPES
+        return ["clip"] if is_regression and not self.competition.scores_labels else []
 
     @model_validator(mode="after")
-    def _submissions_fit_the_competition(self) -> Self:
-        inputs, own, metric = self.competition, self.submissions, get_metric(self.competition.metric)
-        of_classes, one_output = inputs.problem_type in CLASS_TYPES, inputs.problem_type != "multiclass"
-        blends = {*(CLASS_CANDIDATES if of_classes else REGRESSION_CANDIDATES)}
-        if of_classes and not (one_output and metric and metric.kind == "ranks"):
-            blends -= {"mean_of_ranks"}
-        others = [name for name in self.blends if name in CANDIDATES and name not in blends]
-        steps = [step for step in own.postprocess or [] if step != "known_labels"]
-        senseless = [
-            step for step in steps if inputs.scores_labels or not one_output or (of_classes and step in STEPS)
-        ]
-        what = (
-            "labels"
-            if inputs.scores_labels
-            else "probabilities"
-            if one_output
-            else "probabilities of several classes"
-        )
-        mistakes = {
-            f"submissions names {', '.join(others)}, which is not for problem_type {inputs.problem_type} "
-            f"with the "
-            f"metric {inputs.metric}; there are {', '.join(sorted(blends))}": others,
-            (
-                f"submissions.postprocess: {', '.join(map(short_ref, senseless))} is not for {what}; "
-                f"leave it out"
-            ): senseless,
-        }
-        for named in (self.blends, self.postprocess):
-            labels = [short_ref(name) for name in {*named}]
-            twice = sorted({each for each in labels if labels.count(each) > 1})
-            mistakes[f"submissions names {', '.join(twice)} of two files; rename one of the functions"] = (
-                twice
-            )
-        if found := [words for words, holds in mistakes.items() if holds]:
-            raise ValueError("\n".join(found))
+    def _check_submissions(self) -> Self:
+        errors = [*self._blend_errors(), *self._postprocess_errors(), *self._duplicate_errors()]
+        if errors:
+            raise ValueError("\n".join(errors))
         return self
+
+    def _blend_errors(self) -> Iterator[str]:
+        competition = self.competition
+        metric = get_metric(competition.metric)
+        is_classification = competition.problem_type in CLASS_TYPES
+        allowed = {*(CLASS_CANDIDATES if is_classification else REGRESSION_CANDIDATES)}
+        is_rank_metric = metric is not None and metric.kind == "ranks"
+        if is_classification and (competition.problem_type == "multiclass" or not is_rank_metric):
+            allowed -= {"mean_of_ranks"}
+        others = [name for name in self.blends if name in CANDIDATES and name not in allowed]
+        if others:
+            yield (
+                f"submissions: {', '.join(others)} is not for problem_type {competition.problem_type} with the "
+                f"metric {competition.metric}; allowed: {', '.join(sorted(allowed))}"
+            )
+
+    def _postprocess_errors(self) -> Iterator[str]:
+        competition = self.competition
+        is_classification = competition.problem_type in CLASS_TYPES
+        if competition.scores_labels:
+            what = "labels"
+        elif competition.problem_type == "multiclass":
+            what = "probabilities of several classes"
+        else:
+            what = "probabilities"
+        impossible = []
+        for step in self.submissions.postprocess or []:
+            is_only_regression = is_classification and step in STEPS
+            if step != "known_labels" and (what != "probabilities" or is_only_regression):
+                impossible.append(step)
+        if impossible:
+            steps = ", ".join(map(short_ref, impossible))
+            yield f"submissions.postprocess: {steps} is not for {what}; remove it"
+
+    def _duplicate_errors(self) -> Iterator[str]:
+        for code_refs in (self.blends, self.postprocess):
+            names = [short_ref(code_ref) for code_ref in {*code_refs}]
+            duplicates = sorted({name for name in names if names.count(name) > 1})
+            if duplicates:
+                yield f"submissions: {', '.join(duplicates)} is in two files; rename one of the functions"
 
 
 def load_config(name: str, overrides: Overrides = NO_OVERRIDES) -> Config:
-    """The whole YAML of a competition; a ConfigError names every mistake of every section at once."""
+    """Return the whole YAML of a competition; a ConfigError has all errors of all sections."""
     path, document = read_yaml(name, overrides)
     return validate(Config, document, path)
 
 
 def rewrite_paths(settings: Any, place: Callable[[Path], str]) -> Any:
-    """Settings with each path, also that of file.py:name, replaced by what `place` says of it."""
+    """Return settings with each path, also that in file.py:name, replaced by `place(path)`."""
     text = json.dumps(settings, default=place, ensure_ascii=False)
-    return json.loads(re.sub(r'(?<=")/[^"]+\.py(?=:\w+")', lambda named: place(Path(named[0])), text))
+    return json.loads(re.sub(r'(?<=")/[^"]+\.py(?=:\w+")', lambda match: place(Path(match[0])), text))

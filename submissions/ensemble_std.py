@@ -1,4 +1,4 @@
-"""How far the models behind a submission disagree on each test row."""
+"""Disagreement of the models of a submission on each test row."""
 
 import numpy as np
 
@@ -11,23 +11,20 @@ from submissions.stage_predictions import jobs_by_column
 
 
 def ensemble_std(run: Run, model: SubmissionModel) -> Array:
-    """Standard deviation of the predictions of each test row over the members of the ensemble, (n_rows,
-    n_outputs).
+    """Return the standard deviation of test predictions over the members of the ensemble, (n_rows, n_outputs).
 
-    A member is the submission as one model per column makes it: of one fold, and of the first, second and so
-    on seed of every column; a column with fewer seeds than another starts again with its first. Refits are in
-    no member. If labels are submitted, these are the predictions before the decision. The number ranks rows
-    that deserve a look or a measurement. It is not an error bar, since all models may be wrong together.
+    A member is the submission with one model per column: that of one fold and one seed; a column with fewer
+    seeds than another reuses its first ones. Refits are not members. If labels are submitted, the predictions
+    before the decision are used. The numbers rank rows that deserve a look or a measurement. They are not
+    error bars, since all models may be wrong together.
     Source: the disagreement of an ensemble as in Lakshminarayanan et al., NeurIPS 2017.
     """
     ids = run.columns.test_ids
     columns = jobs_by_column(run.config, run.plan).values()
     fold_jobs = [[job for job in jobs if job.fold != REFIT_FOLD] for jobs in columns]
     members = []
-    for member in range(
-        max(map(len, fold_jobs))
-    ):  # by seed, then fold: all columns have the same fold in a member
+    for member in range(max(map(len, fold_jobs))):  # jobs are sorted by seed and fold, so folds agree
         files = [jobs[member % len(jobs)].test_file(run.plan.test_key) for jobs in fold_jobs]
         P = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
-        members.append(model.predict(P, run.columns.test_inputs, decided=False))
+        members.append(model.predict(P, run.columns.test_inputs, as_labels=False))
     return np.std(members, axis=0, ddof=1)

@@ -1,19 +1,19 @@
-"""Numbers and tables as people read them, in a terminal and in Markdown."""
+"""Formatting of numbers and tables, for a terminal and for Markdown."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-LONGEST_NAME = 24
+MAX_NAME_LENGTH = 24
 
 
 def format_number(value: float | None) -> str:
-    """Five significant digits, "-" where there is no number."""
+    """Return five significant digits, or "-" for a missing number."""
     return f"{value:#.5g}".rstrip(".") if is_finite(value) else "-"
 
 
 def format_with_error(value: float | None, standard_error: float | None) -> str:
-    """A number and its standard error; the number alone where there is none."""
+    """Return a number and its standard error, or only the number without one."""
     return (
         f"{format_number(value)} +- {standard_error:#.2g}".rstrip(".")
         if is_finite(standard_error)
@@ -22,25 +22,23 @@ def format_with_error(value: float | None, standard_error: float | None) -> str:
 
 
 def shortened(name: str) -> str:
-    """A name that fits beside a plot and into a card."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    """Return a name that is short enough for plots and cards."""
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
 def mean_and_std(values: list[float]) -> str:
-    """Mean and standard deviation of the values that are defined."""
+    """Return mean and standard deviation of the finite values."""
     defined = [value for value in values if is_finite(value)]
     return f"{np.mean(defined):#.4g} +- {np.std(defined, ddof=1):#.2g}" if len(defined) > 1 else "-"
 
 
 def is_finite(value: float | None) -> bool:
-    """Whether there is a number."""
+    """Return whether there is a finite number."""
     return value is not None and bool(np.isfinite(value))
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """Aligned text that is a Markdown table as well; a column of numbers is aligned to the right, but the
-    first.
-    """
+    """Return an aligned Markdown table; columns of numbers except the first are aligned to the right."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     left = [i == 0 or not _are_numbers(column[1:]) for i, column in enumerate(columns)]
@@ -58,6 +56,6 @@ def format_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:
-    """Whether there are numbers, such as `-0.5` or `0.71 +- 0.03`, and no other text."""
+    """Return whether all cells are numbers, such as `-0.5` or `0.71 +- 0.03`."""
     texts = [cell for cell in cells if cell not in ("", "-")]
     return bool(texts) and all(text[0] in "-+.0123456789" for text in texts)

@@ -38,7 +38,7 @@ say = partial(print, flush=True)
 
 
 def full(options: Namespace) -> int:
-    """Run all steps with the options of the command line; returns the exit status."""
+    """Run all steps with the options of the command line; return the exit status."""
     started = command_start()
     require_possible(options)
     if options.holdout:  # the competition without some of its training rows
@@ -100,7 +100,7 @@ def full(options: Namespace) -> int:
 
 
 def require_possible(options: Namespace) -> None:
-    """A ConfigError for options that `full` cannot have."""
+    """Raise a ConfigError for options that `full` does not support."""
     if options.shard:
         raise ConfigError(
             "full does not divide its work: run ./run.sh train --shard I/N on each machine, then full on one."
@@ -110,7 +110,7 @@ def require_possible(options: Namespace) -> None:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command."""
     return full(cli.parser(__doc__, "full").parse_args())
 
 

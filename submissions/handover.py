@@ -29,61 +29,69 @@ TEMPLATE = Path(__file__).with_name("handover.md.jinja")
 
 
 def handover(run: Run) -> str:
-    """The document, in Markdown."""
-    choice, name, competition = run.stored[CHOICE], run.paths.name, run.config.competition
-    reports = {
-        stage: [read_json(job.folder / REPORT) for job in run.plan.jobs_of_stage(stage)]
-        for stage in run.config.stages
-    }
-    machines = Counter(
-        ", ".join(f"{name} {value}" for name, value in report.get("machine", {}).items()) or "not written down"
-        for found in reports.values() for report in found
-    )  # fmt: skip
-    code = user_code_files(run.stored["config"])
-    files = [competition.train, competition.test, competition.sample_submission, *code]
+    """Return the document, in Markdown."""
+    choice = run.stored[CHOICE]
+    competition = run.config.competition
+    reports = {}
+    for stage in run.config.stages:
+        reports[stage] = [read_json(job.folder / REPORT) for job in run.plan.jobs_of_stage(stage)]
+    machines = Counter(_machine(report) for stage_reports in reports.values() for report in stage_reports)
+    files = [competition.train, competition.test, competition.sample_submission]
+    files += user_code_files(run.stored["config"])
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
-    named = (
-        name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
-    )
-    with suppress(UserError, OSError):  # the YAML that the user edits may be gone or wrong by now
-        written = load_config(run.paths.owner.read_text(encoding="utf-8").strip())
-        if written.model_copy(update={"budget": None}) != run.config.model_copy(update={"budget": None}):
-            named = str(display_path(run.folder / f"{name}.yaml"))  # such as after a budget or --set
+    procedure = choice["procedure"]
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
         left_out=describe_left_out(run.left_out),
-        named=named,
-        score=format_with_error(
-            choice["procedure"]["cross_fitted_score"], choice["procedure"]["standard_error"]
-        ),
-        files=[(file.name, sha256_of(file) if file.exists() else "not there any more") for file in files],
+        command_argument=_command_argument(run),
+        score=format_with_error(procedure["cross_fitted_score"], procedure["standard_error"]),
+        files=[(file.name, sha256_of(file) if file.exists() else "missing") for file in files],
         revision=revision(),
-        stages=[_stage(run, *found) for found in reports.items()],
-        machines=machines.most_common(),
+        stages=[_stage(run, stage, stage_reports) for stage, stage_reports in reports.items()],
+        machines=sorted(machines.items(), key=lambda item: -item[1]),
         outside=_outside(run),
     )
 
 
+def _machine(report: dict[str, Any]) -> str:
+    """Return the machine of a job."""
+    return ", ".join(f"{key} {value}" for key, value in report.get("machine", {}).items()) or "not recorded"
+
+
+def _command_argument(run: Run) -> str:
+    """Return the name or the YAML with which `./run.sh full` repeats the run."""
+    name = run.paths.name
+    argument = f"{name}.yaml"
+    if any((folder / f"{name}.yaml").is_file() for folder in config_folders()):
+        argument = name
+    with suppress(UserError, OSError):  # the user may have changed or deleted the YAML
+        written = load_config(run.paths.owner.read_text(encoding="utf-8").strip())
+        if written.model_copy(update={"budget": None}) != run.config.model_copy(update={"budget": None}):
+            argument = str(display_path(run.folder / f"{name}.yaml"))  # such as after a budget or --set
+    return argument
+
+
 def _stage(run: Run, name: str, reports: list[Any]) -> list[Any]:
-    stage, seconds = run.config.stages[name], sum(report["seconds"] for report in reports)
-    size = sum(file["size"] for report in reports for file in report["files"].values()) / 2**20
+    stage = run.config.stages[name]
+    seconds = sum(report["seconds"] for report in reports)
+    files = [file for report in reports for file in report["files"].values()]
+    size = sum(file["size"] for file in files) / 2**20
     seeds = ", ".join(map(str, sorted(set(stage.seeds))))
     return [name, stage.kind, seeds, len(reports), format_duration(seconds), f"{size:.1f} MiB"]
 
 
 def _outside(run: Run) -> list[str]:
-    """Pretrained weights and more training rows."""
+    """Return lines about pretrained weights and extra training rows."""
     lines = []
     for name, stage in run.config.stages.items():
         for weights in weights_of_stage(stage):
-            known, source = WEIGHT_SETS.get(weights), "a file of ours"
-            if known:
-                package = known.package and f"the package {known.package[0]}"
-                source = f"{known.hub or known.url or package}, {known.licence}"
+            weight_set = WEIGHT_SETS.get(weights)
+            source = "a file of the user"
+            if weight_set:
+                package = weight_set.package and f"the package {weight_set.package[0]}"
+                source = f"{weight_set.hub or weight_set.url or package}, {weight_set.licence}"
             lines.append(
                 f"{name}: pretrained weights {weights} ({source}); digest {digest_of_weights(weights)}"
             )
-    return [
-        *lines,
-        *(f"more training rows: {extra.file.name}" for extra in run.config.competition.extra_train),
-    ]
+    extra = [f"extra training rows: {table.file.name}" for table in run.config.competition.extra_train]
+    return [*lines, *extra]

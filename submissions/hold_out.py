@@ -1,10 +1,8 @@
-"""Keep training rows out of everything, to score a finished submission on: `./run.sh full [COMPETITION]
---holdout 0.2`.
+"""Keep training rows out of everything, to score a finished submission: `./run.sh full [NAME] --holdout 0.2`.
 
-Reads: the YAML and the raw training table. Writes: a competition of its own, NAME_holdout20: a YAML in
-configs/ of the work folder and, in its raw/ folder, train.csv without the rows, test.csv and
-sample_submission.csv of the rows, and their labels as answers.csv. All later steps run on that YAML, so
-nothing but the final scoring ever sees the labels of the rows.
+Reads: the YAML and the raw training table. Writes: a new competition NAME_holdout20: a YAML in configs/ of the
+work folder and, in its raw/ folder, train.csv without the rows, test.csv and sample_submission.csv of the rows,
+and their labels as answers.csv. All later steps use that YAML, so only the final scoring sees the labels.
 """
 
 from fractions import Fraction
@@ -27,17 +25,17 @@ from submissions.config import Config, load_config
 
 
 def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> str:
-    """Write the competition without `share` of its training rows; returns what was done, in words."""
+    """Write the competition without a share of its training rows; return a line about it."""
     config = load_config(name, overrides)
-    if made_elsewhere := [name for name, stage in config.stages.items() if isinstance(stage, FileConfig)]:
+    external = [name for name, stage in config.stages.items() if isinstance(stage, FileConfig)]
+    if external:
         raise ConfigError(
-            f"--holdout trains every stage without the rows that are kept out, and "
-            f"{', '.join(made_elsewhere)} (kind "
-            "file) brings predictions made elsewhere. Leave such stages out."
+            f"--holdout trains every stage without the held-out rows, which {', '.join(external)} (kind file) "
+            "may have seen. Remove such stages, or use --stages."
         )
     competition, yaml_file = config.competition, holdout_yaml(name, share)
-    own = without_extra_rows(prepare(competition).train)
-    held_out = held_out_ids(config, own, share)
+    train = without_extra_rows(prepare(competition).train)
+    held_out = held_out_ids(config, train, share)
     raw = read_text_table(competition.train).set_index(competition.id, drop=False)
     rows = raw[raw.index.isin(held_out)]
     task = build_task(competition)
@@ -49,8 +47,8 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
         "answers": rows[[competition.id, *competition.targets]],
     }
     if config.folds.file is not None:
-        theirs = read_text_table(config.folds.file)
-        tables["file"] = theirs[~theirs["id"].isin(held_out)]
+        user_folds = read_text_table(config.folds.file)
+        tables["file"] = user_folds[~user_folds["id"].isin(held_out)]
     document = config.model_dump(mode="json", exclude_unset=True)
     for key, table in tables.items():
         file = Paths.for_competition(str(yaml_file)).raw / f"{'folds' if key == 'file' else key}.csv"
@@ -59,16 +57,16 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
     document["competition"]["holdout_of"] = Paths.for_competition(name).name
     document["competition"].pop("kaggle", None)  # its submission is of training rows
     write_atomically(yaml_file, dump_yaml(document))
-    part = f"{len(rows)} of {len(own)} training rows ({len(rows) / len(own):.0%})"
+    part = f"{len(rows)} of {len(train)} training rows ({len(rows) / len(train):.0%})"
     return f"{yaml_file.stem}: {part} are kept out of everything but the final scoring"
 
 
 def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
-    """Ids of the rows to keep out: whole folds of a division of their own, made as the YAML divides rows.
+    """Return the ids of the rows to keep out: folds of a separate split of the kind in the YAML.
 
-    So they are to the other rows what a held-out fold is: other groups, other scaffolds, or later ones;
-    classes have like shares, of folds at random, too. Folds of the user's own cannot be made anew: the last
-    of them are kept out, as many as come nearest to the share.
+    They differ from the other rows as held-out folds do: other groups, other scaffolds, or later rows. Classes
+    are balanced, also for kfold. User-defined folds cannot be made again: the last folds are kept out, as many
+    as come closest to the share.
     """
     competition, folds = config.competition, config.folds
     if not folds.is_user_defined:

@@ -11,19 +11,19 @@ from submissions.config import Config
 from submissions.run import SUBMISSION_FILE, finished_part, open_run
 
 SUBMISSIONS = "submissions"
-"""Group of these tasks."""
+"""Group of the tasks."""
 SHARE_OF_TIME = 0.1
 """Maximum share of the time that these submissions take on one core."""
 FIRST_SECONDS = 6.0
-"""Assumed seconds of the first one."""
+"""Assumed seconds of the first submission."""
 
 
 class InterimSubmissions:
-    """Makes the tasks that write a submission of what is finished.
+    """Makes tasks that write a submission of the finished stages.
 
     Args:
-        current: returns the configuration and the plan as they stand.
-        first_at_once: whether the first one does not wait until it would take its share of the time.
+        current: returns the current configuration and plan.
+        first_at_once: whether the first one starts immediately, whatever its share of the time.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class InterimSubmissions:
 
 
 def submit_finished(config: Config, paths: Paths, plan: JobPlan) -> JobResult:
-    """In a worker: build the submission of the stages and seeds that are finished."""
+    """Build the submission of the finished stages and seeds, in a worker."""
     config, plan = finished_part(config, plan)
     submission = build_submission(open_run(config, paths, plan), interim=True)
     file = display_path(submission.folder / SUBMISSION_FILE)

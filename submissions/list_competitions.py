@@ -21,14 +21,15 @@ HEADER = ["competition", "problem type", "metric", "cross_fitted_score", "chosen
 def competitions() -> dict[str, str]:
     """Return name of each competition -> name or path of its YAML, sorted by name.
 
-    A YAML elsewhere is known from the work folder of its competition.
+    YAMLs outside of these folders are listed if the work folder has outputs of them.
     """
-    found = {file.stem: file.stem for folder in config_folders() for file in folder.glob("*.yaml")}
+    files = [file for folder in config_folders() for file in folder.glob("*.yaml")]
+    names = {file.stem: file.stem for file in files}
     for owner in work_root().glob("*/yaml"):
         yaml_file = Path(owner.read_text(encoding="utf-8").strip())
         if yaml_file.is_file():
-            found.setdefault(owner.parent.name, str(yaml_file))
-    return dict(sorted(found.items()))
+            names.setdefault(owner.parent.name, str(yaml_file))
+    return dict(sorted(names.items()))
 
 
 def describe(name: str, yaml_file: str) -> list[str]:
@@ -55,7 +56,7 @@ def describe(name: str, yaml_file: str) -> list[str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     argparse.ArgumentParser(
         prog="./run.sh list", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

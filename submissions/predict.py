@@ -1,7 +1,7 @@
 """Predict new rows with the saved weights: `./run.sh predict [COMPETITION] --test F [--out F]`.
 
-Reads: the new test table, the folder of the latest run and of its jobs. Neither the YAML nor the training
-table. Writes: predictions/<key of the table>/test.parquet and submission.csv, and --out where it is given.
+Reads: the new test table, and the folders of the latest run and of its jobs; not the YAML, nor the training
+table. Writes: predictions/<key of the table>/test.parquet and submission.csv, and --out if it is given.
 """
 
 import shutil
@@ -26,7 +26,7 @@ from submissions.submission_file import write_submission
 
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
-    """Predict the rows of `test_file` with the chosen submission of the latest run; returns the file written."""
+    """Predict the rows of `test_file` with the submission model of the latest run; return the written file."""
     paths = Paths.for_competition(name)
     if name.endswith((".yaml", ".yml")):
         require_owned_outputs(paths, Path(name))
@@ -41,23 +41,23 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     jobs = [job for job in run.plan.jobs if job.predicts_test]
     with closing(LocalExecutor(n_workers)) as executor:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
-    kept = list(table[competition.id])
+    predicted_ids = list(table[competition.id])
     scored = load_model(run).predict(
-        load_test_predictions(config, run.plan, test_key, kept), list(table[INPUT_KEY])
+        load_test_predictions(config, run.plan, test_key, predicted_ids), list(table[INPUT_KEY])
     )
     sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
     file = folder / "submission.csv"
-    write_submission(file, sample, competition.id, run.task, kept, scored, stored["label_means"])
+    write_submission(file, sample, competition.id, run.task, predicted_ids, scored, stored["label_means"])
     if dropped:
-        print(f"{len(dropped)} rows cannot be read and get {run.what_fills}: {join_first(dropped)}")
+        print(f"{len(dropped)} unreadable rows get {run.fallback_description}: {join_first(dropped)}")
     return file
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     options = cli.parser(__doc__, takes=("workers", "holdout"))
-    options.add_argument("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows")
-    options.add_argument("--out", type=Path, help="copy of the submission")
+    options.add_argument("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows.")
+    options.add_argument("--out", type=Path, help="File for a copy of the submission.")
     args = options.parse_args()
     if args.out and args.out.is_dir():
         raise ConfigError(f"--out must be a file; {args.out} is a folder.")

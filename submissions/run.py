@@ -1,18 +1,16 @@
-"""A run: one configuration with its tables and finished jobs, and the folder of the files that are made of
-them.
+"""A run: one configuration with its tables and finished jobs, and the folder of the files made from them.
 
-Its folder, work/<name>/submissions/<run>/, holds
+Its folder, work/<name>/submissions/<run>/, has
 
-    run.json                  what the run is made of, its candidates, and the choice among them; written last
+    run.json                  configuration, candidates, and the choice among them; written last
     oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns (`Run.oof_table`)
-    fitted/                   the fitted candidates
+    fitted/                   fitted candidates
     cross_fitted/             predictions of each candidate that the scores and the choice are computed from
-    labels/                   their labels where the metric scores these
-    stages.parquet            what the metric scores of each stage alone, decided on without the row's fold
-    cross_fitted.csv          what the metric scores of the training rows, by what was fitted and chosen without their
-                              fold
+    labels/                   their labels if the metric scores labels
+    stages.parquet            cross-fitted predictions or labels of each single stage
+    cross_fitted.csv          cross-fitted predictions or labels of the training rows by the whole procedure
     blend.csv, stack.csv, submission.csv, spread.csv
-    NAME.yaml                 the competition with the stages, epochs and seeds that the run has, for any command
+    NAME.yaml                 the competition with the stages, epochs and seeds of the run, for any command
 """
 
 import platform
@@ -43,18 +41,18 @@ from submissions.stage_predictions import StagePredictions, load_stage_predictio
 
 MANIFEST = "run.json"
 BLEND, STACK, CHOICE = "blend", "stack", "choice"
-"""Parts of run.json: the blends, the stack, and the choice among all candidates."""
+"""Keys of run.json: the blends, the stack, and the choice among all candidates."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-STAGES, KNOWN_LABELS = "stages.parquet", "known_labels.csv"
+STAGES, INPUT_LABELS = "stages.parquet", "known_labels.csv"
 SO_FAR = "so_far"
-"""Folder of the submission of the stages that are finished while others train."""
+"""Folder of the interim submission, while stages still train."""
 CODE = (
     "submissions/blend/*.py", "submissions/build_submission.py", "submissions/stage_predictions.py",
     "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/submission_file.py",
     "submissions/selection.py", "competition/*metrics.py", "competition/task.py",
 )  # fmt: skip
-"""What the files of a run depend on in addition to the jobs and the settings; so do these packages."""
+"""Files of the code that a run depends on, in addition to the jobs and the settings."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
 )  # fmt: skip
@@ -62,19 +60,20 @@ PACKAGES = (
 
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 ALL_SECONDS = "all"
-"""In `Run.worker_seconds`: all seconds that the cores had, whether they were used or not."""
+"""Key of `Run.worker_seconds`: all seconds of the cores, used or not."""
 MAX_ERROR = 110
-"""Characters of an error that tables show."""
+"""Characters of an error in tables."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
     """A stage, or one of its seeds, that is not in a run.
 
-    seed: None for the whole stage.
-    reason: see `models.jobs.scheduler.JobResult`.
-    error: one line.
-    log: file with the traceback.
+    Attributes:
+        seed: None for the whole stage.
+        reason: see `models.jobs.scheduler.JobResult`.
+        error: one line.
+        log: file with the traceback.
     """
 
     stage: str
@@ -85,20 +84,20 @@ class LeftOut:
 
     @property
     def row(self) -> list[str]:
-        """Its row below LEFT_OUT_HEADER."""
+        """Row of a table with the columns LEFT_OUT_HEADER."""
         seed = "" if self.seed is None else str(self.seed)
         return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR, placeholder=" ...")]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One resolved configuration with its tables and jobs, all finished, and the folder of what is made of
-    them.
+    """One configuration with its tables and finished jobs, and the folder of its files.
 
-    name: digest of the configuration, the tables and the keys of the jobs.
-    made_from: digest of what else its files depend on: predictions, code, packages, and what is left out.
-    left_out: stages and seeds that were asked for and are not in `config` and `plan`.
-    worker_seconds: stage or other group of tasks -> seconds of workers in the command that built the run.
+    Attributes:
+        name: digest of the configuration, the tables and the keys of the jobs.
+        made_from: digest of predictions, code, packages, and of what is left out.
+        left_out: requested stages and seeds that are not in `config` and `plan`.
+        worker_seconds: stage or other group of tasks -> seconds of workers in the command that built the run.
     """
 
     name: str
@@ -112,35 +111,35 @@ class Run:
 
     @property
     def metric(self) -> Metric:
-        """What predictions are scored by."""
+        """The metric of the competition."""
         return build_metric(self.config.competition)
 
     @property
     def task(self) -> Task:
-        """What is predicted."""
+        """Targets, outputs and classes."""
         return build_task(self.config.competition)
 
     @cached_property
     def columns(self) -> StagePredictions:
-        """All columns with ids, folds and labels; DataError if predictions do not fit the tables."""
+        """Predictions of all stages; a DataError if they do not match the tables."""
         return load_stage_predictions(self.config, self.plan)
 
     def oof_table(self) -> pd.DataFrame:
-        """Ids, folds, labels (under the names of the targets) and all out-of-fold columns (`column output`)."""
+        """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`column output`)."""
         return pd.read_parquet(self.folder / OOF)
 
     @property
     def stored(self) -> dict[str, Any]:
-        """The content of run.json."""
+        """Content of run.json."""
         return read_manifest(self.folder)
 
     def part(self, step: str) -> dict[str, Any]:
-        """A part of run.json; a DataError if one of its files has changed since."""
+        """Return a part of run.json; a DataError if one of its files has changed."""
         return read_manifest(self.folder, step)[step]
 
     @property
     def is_built(self) -> bool:
-        """Whether the folder holds the files of this run, made from the same predictions and code."""
+        """Whether the folder has the files of this run, made from the same predictions and code."""
         steps = [BLEND, STACK, CHOICE] if self.config.submissions.stack else [BLEND, CHOICE]
         try:
             stored = read_manifest(self.folder, *steps)
@@ -150,15 +149,15 @@ class Run:
 
     @property
     def exit_status(self) -> int:
-        """Of the command that builds the run: 3 if something failed, else 0."""
+        """Exit status of the command that builds the run: 3 if something failed, else 0."""
         return 3 if any(each.reason != "time" for each in self.left_out) else 0
 
     @property
-    def what_fills(self) -> str:
-        """What rows that cannot be read get, in words."""
+    def fallback_description(self) -> str:
+        """What unreadable test rows get, as text."""
         if not self.task.scores_labels:
             return "the mean of the training labels"
-        return "the mean grade" if self.task.problem_type == "ordinal" else "the commonest class"
+        return "the mean level" if self.task.problem_type == "ordinal" else "the most frequent class"
 
     @property
     def candidates(self) -> dict[str, Any]:
@@ -172,16 +171,15 @@ class Run:
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:
-        """Target -> weight of each column in the chosen blend, or in that below the chosen stack; else empty."""
+        """Target -> weight of each column in the chosen blend, or in the base of the chosen stack; else empty."""
         return self.candidates[self.chosen]["weights"]
 
 
 def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
-    """The run of a configuration and its plan, all of its jobs finished. Reads digests, no predictions."""
+    """Return the run of a configuration and its plan with all jobs finished; predictions are not read."""
     if not config.stages:
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
-    # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and
-    # user_code.
+    # The name does not depend on paths of files nor on the answers; tables, jobs and user_code have contents.
     settings = config.model_dump(
         exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
     )
@@ -194,7 +192,7 @@ def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[Lef
 
 
 def unfinished_seeds(plan: JobPlan) -> set[tuple[str, int]]:
-    """Stage and seed of each job that is not finished, or that has pseudo-labels of such a job."""
+    """Return stage and seed of each job that is not finished, or has pseudo-labels of such a job."""
     return {
         (job.stage, job.seed)
         for job in plan.jobs
@@ -203,12 +201,12 @@ def unfinished_seeds(plan: JobPlan) -> set[tuple[str, int]]:
 
 
 def finished_part(config: Config, plan: JobPlan) -> tuple[Config, JobPlan]:
-    """The configuration and plan of the seeds of which all jobs are finished, refits included, and of their
-    stages.
-    """
-    unfinished, stages = unfinished_seeds(plan), {}
+    """Return the configuration and plan of the seeds with all jobs finished, refits included."""
+    unfinished = unfinished_seeds(plan)
+    stages = {}
     for name, stage in config.stages.items():
-        if seeds := [seed for seed in stage.seeds if (name, seed) not in unfinished]:
+        seeds = [seed for seed in stage.seeds if (name, seed) not in unfinished]
+        if seeds:
             stages[name] = stage.model_copy(update={"seeds": seeds})
     jobs = [job for job in plan.jobs if job.stage in stages and (job.stage, job.seed) not in unfinished]
     keys = {name: key for name, key in plan.keys.items() if name in stages}
@@ -216,10 +214,10 @@ def finished_part(config: Config, plan: JobPlan) -> tuple[Config, JobPlan]:
 
 
 def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
-    """Return the seeds with a job that is not finished, each with why one of its jobs is not.
+    """Return the seeds with an unfinished job, each with the reason.
 
     Args:
-        results: of the jobs that were run now, by their titles; of others the record in their folders counts.
+        results: title of a job -> result, for the jobs of this command; others have a record in their folders.
     """
     left_out = []
     for stage, seed in sorted(unfinished_seeds(plan)):
@@ -243,7 +241,7 @@ def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
 
 
 def describe_left_out(left_out: Sequence[LeftOut]) -> str:
-    """What is left out, as a table for the terminal, and where the tracebacks are; nothing if nothing is."""
+    """Return a table of what is left out, and the files of the tracebacks; "" if nothing is."""
     if not left_out:
         return ""
     lines = [
@@ -256,67 +254,69 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
 
 
 def tracebacks(left_out: Sequence[LeftOut]) -> list[str]:
-    """Return a line for each traceback of what is left out."""
+    """Return a line per traceback of what is left out."""
     return [
         f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None
     ]
 
 
 def name_of_latest(paths: Paths) -> str:
-    """The name of the run that was written last; nothing where there is none."""
+    """Return the name of the latest run; "" if there is none."""
     return paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
 
 
 def latest_run(competition: str) -> Run:
-    """The run of a competition that was written last, as its folder holds it; needs no table."""
+    """Return the latest run of a competition from its folder; tables are not needed."""
     paths = Paths.for_competition(competition)
-    if not (name := name_of_latest(paths)):
+    name = name_of_latest(paths)
+    if not name:
         raise DataError(
-            f"{paths.root} must hold a finished run; run ./run.sh full {competition} first, and look at "
-            f"the name."
+            f"{paths.root} must have a finished run; run ./run.sh full {competition} first, and check the name."
         )
     folder = paths.run(name)
     stored = read_manifest(folder)
     config = validate(Config, stored["config"], folder / MANIFEST)
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
-    jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
-    made = JobPlan(
+    jobs = []
+    for stage, key in keys.items():
+        jobs += jobs_of(stage, config.stages[stage], key, stored["n_folds"], paths)
+    plan = JobPlan(
         jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths
     )
     left_out = [
-        LeftOut(**{**each, "log": each["log"] and Path(each["log"])}) for each in stored.get("left_out", [])
+        LeftOut(**{**record, "log": record["log"] and Path(record["log"])})
+        for record in stored.get("left_out", [])
     ]
-    return Run(stored["run"], stored["made_from"], folder, config, paths, made, left_out)
+    return Run(stored["run"], stored["made_from"], folder, config, paths, plan, left_out)
 
 
 def candidates_in(stored: dict[str, Any]) -> dict[str, Any]:
-    """The candidates of a run.json, from simple to complex."""
+    """Return the candidates in a run.json, from simple to complex."""
     return by_complexity(stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"])
 
 
 def by_complexity(candidates: dict[str, Any]) -> dict[str, Any]:
-    """The same candidates, from simple to complex."""
+    """Return candidates sorted from simple to complex."""
     return {
         name: candidates[name] for name in dict.fromkeys([*CANDIDATES, *candidates]) if name in candidates
     }
 
 
 def fitted_file(name: str) -> str:
-    """A fitted candidate, relative to the run's folder."""
+    """Return the file of a fitted candidate, relative to the folder of the run."""
     return f"fitted/{name.replace(':', '.')}.json"
 
 
 def cross_fitted_file(name: str, labels: bool = False) -> str:
-    """The predictions of a candidate for the training rows, or their labels, relative to the run's folder."""
+    """Return the file of a candidate's cross-fitted predictions or labels, relative to the folder of the run."""
     return f"{'labels' if labels else 'cross_fitted'}/{name.replace(':', '.')}.parquet"
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
-    """What a finished run has had scored of each training row (index: its id), as `cross_fitted.csv` holds
-    it.
+    """Return the content of `cross_fitted.csv` of a finished run, indexed by id.
 
-    No rows where it scored labels and `task` scores predictions, or the other way round, or had other
-    classes.
+    There are no rows if the run scored labels and `task` scores predictions, or vice versa, or if the classes
+    differ.
     """
     stored = read_manifest(folder, CHOICE)
     is_same = stored[CHOICE].get("decides", False) == task.scores_labels
@@ -326,54 +326,57 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
 
 
 def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
-    """The content of a run's run.json; a DataError if one of `steps` is not in it, or a file of it is not as
-    it was.
+    """Return the content of run.json of a run.
+
+    Args:
+        steps: parts that must be in it, with unchanged files.
+
+    Raises:
+        DataError: if a part is missing, or if one of its files is missing or has changed.
     """
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
     if "made_from" not in stored:
         raise DataError(
-            f"{folder} was made by an earlier version of this code; run ./run.sh full for one of today's."
+            f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
         )
     for step in steps:
         if step not in stored:
             raise DataError(f"{folder} is not finished: the step {step} has not run. Run ./run.sh full.")
-        for name, known in stored[step]["files"].items():
-            if not (folder / name).is_file() or sha256_of(folder / name) != known:
+        for name, expected_digest in stored[step]["files"].items():
+            if not (folder / name).is_file() or sha256_of(folder / name) != expected_digest:
                 raise DataError(
-                    f"{folder} is not as the run wrote it; changed or gone: {name}. Run ./run.sh full to "
-                    f"make it again."
+                    f"{folder}: {name} is missing or has changed. Run ./run.sh full to make it again."
                 )
     return stored
 
 
 def user_code_of(config: Config) -> list[list[str]]:
-    """Name and digest of each file of the user's code that the settings name, and of the modules that it
-    imports.
-    """
+    """Return name and digest of each file of user code in the settings, and of the modules that it imports."""
     files = user_code_files(config.model_dump())
     return sorted([file.name, sha256_of(file) if file.exists() else "gone"] for file in files)
 
 
 def require_same_code(config: Config, stored: dict[str, Any]) -> None:
-    """A DataError if the user's code that the settings name has changed since the run wrote `stored`."""
-    if changed := [found[0] for found in user_code_of(config) if found not in stored["user_code"]]:
+    """Raise a DataError if user code in the settings has changed since the run."""
+    changed = [name for name, code in user_code_of(config) if [name, code] not in stored["user_code"]]
+    if changed:
         raise DataError(
-            f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again."
+            f"Your code in {changed[0]} has changed since the run. Run ./run.sh full, then this again."
         )
 
 
 def table_digests(paths: Paths) -> dict[str, str]:
-    """Digests of the prepared tables and of folds.csv, by file name."""
+    """Return file name -> digest of the prepared tables and of folds.csv."""
     return {file.name: table_digest(file) for file in (paths.train, paths.test, paths.sample, paths.folds)}
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the files of a run depend on."""
+    """Return the versions of Python and of the packages that a run depends on."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def _digests(job: Job, test_key: str) -> list[str]:
-    """Name of a finished job and the digests of its predictions, which have to be as it wrote them."""
+    """Return name and digests of the predictions of a finished job; a DataError if they have changed."""
     test = job.test_file(test_key)
     if not job.has_predicted(test_key):
         raise DataError(
@@ -381,7 +384,7 @@ def _digests(job: Job, test_key: str) -> list[str]:
         )
     if job.fold == REFIT_FOLD:
         return [job.name, sha256_of(test)]
-    known = read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]
-    if not job.oof_file.is_file() or sha256_of(job.oof_file) != known:
-        raise DataError(f"{job.oof_file} is not as its job wrote it; delete {job.folder} to train it again.")
-    return [job.name, known, sha256_of(test)]
+    oof_digest = read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]
+    if not job.oof_file.is_file() or sha256_of(job.oof_file) != oof_digest:
+        raise DataError(f"{job.oof_file} is missing or has changed; delete {job.folder} to train it again.")
+    return [job.name, oof_digest, sha256_of(test)]

@@ -1,6 +1,6 @@
-"""What is submitted: all candidates, fitted and compared, the choice among them, and its post-processing.
+"""Model selection: fit all candidates, compare them, choose one and its post-processing.
 
-Everything here is computed from a run in memory; `submissions.build_submission` writes it.
+Nothing is written here; `submissions.build_submission` does that.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -32,16 +32,17 @@ from submissions.predictor import SubmissionModel
 from submissions.run import Run, by_complexity, name_of_latest, scored_rows
 
 MIN_FOLDS = 4
-"""For post-processing: without a fold, three leave blends of one fold, which vary more than blends of two."""
+"""Number of folds that post-processing needs: with three, nested blends are fitted on one fold only."""
 
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A fitted candidate with what it is compared by.
+    """A fitted candidate and its predictions.
 
-    predictions: those of all training rows, with the fitted predictor.
-    scored: what the metric scores of them: labels, or the predictions themselves.
-    decision: makes labels of predictions; None if the metric scores predictions.
+    Attributes:
+        predictions: predictions of all training rows, with the fitted predictor.
+        scored: what the metric scores of them: labels, or the predictions themselves.
+        decision: makes labels from predictions; None if the metric scores predictions.
     """
 
     predictions: CrossFitted
@@ -49,7 +50,7 @@ class ScoredCandidate:
     decision: Decision | None
 
     def predict(self, P: Array) -> Array:
-        """Labels or predictions, (n_rows, n_scored), for columns P (n_rows, n_columns, n_outputs)."""
+        """Return labels or predictions, (n_rows, n_scored), for base predictions P (n_rows, n_columns, n_outputs)."""
         return apply_decision(self.decision, self.predictions.fitted.predict(P))
 
 
@@ -57,13 +58,17 @@ class ScoredCandidate:
 class Selection:
     """The candidates and the choice among them.
 
-    candidates: from simple to complex.
-    chosen, chosen_blend: of all candidates, and without the stack.
-    same_as_default: candidates that predict what the default predicts, which are not chosen.
-    steps: post-processing of the chosen candidate.
-    cross_fitted: what the metric scores of the training rows, (n_rows, n_scored); each fold is predicted by
-        what was chosen and fitted without it.
-    chosen_without_fold: the candidate chosen without each fold.
+    Attributes:
+        candidates: name -> candidate, from simple to complex.
+        compared: name -> comparison with the default.
+        chosen: name of the chosen candidate.
+        reason: why it was chosen, as a sentence.
+        same_as_default: candidates with the same predictions as the default, which are not chosen.
+        chosen_blend: the candidate that would be chosen without the stack.
+        steps: post-processing of the chosen candidate.
+        cross_fitted: what the metric scores of the training rows, (n_rows, n_scored); each fold is predicted
+            by what was chosen and fitted without it.
+        chosen_without_fold: the candidate that was chosen without each fold.
     """
 
     candidates: dict[str, ScoredCandidate]
@@ -78,7 +83,7 @@ class Selection:
 
 
 def selection_rule(run: Run) -> SelectionRule:
-    """The rule of selection as the YAML sets it."""
+    """Return the selection rule with the settings of a run."""
     settings, columns = run.config.submissions, run.columns
     return SelectionRule(
         metric=run.metric,
@@ -94,28 +99,35 @@ def selection_rule(run: Run) -> SelectionRule:
 
 
 def blend_data(run: Run, P: Array) -> BlendData:
-    """What the candidates are fitted on: columns P (n_rows, n_columns, n_outputs) with their labels."""
+    """Return base predictions P (n_rows, n_columns, n_outputs) with labels and settings, for the candidates."""
     settings, columns, seed = run.config.submissions, run.columns, run.config.competition.seed
     seeds = tuple(derive_seed(seed, "blend", name) for name in run.task.targets)
-    tuned = settings.trials, settings.weight_trials, seeds
-    rows = P, columns.y, columns.folds
-    return BlendData(*rows, run.metric, settings.weights, *tuned, run.task.has_probabilities)
+    return BlendData(
+        P,
+        columns.y,
+        columns.folds,
+        run.metric,
+        settings.weights,
+        settings.trials,
+        settings.weight_trials,
+        seeds,
+        run.task.has_probabilities,
+    )
 
 
 def candidates_of(run: Run, m: BlendData) -> list[str]:
-    """The blends that are compared: those that always are, then those that the YAML names."""
+    """Return the blends to compare: the standard ones, then those of the YAML."""
     if not m.has_probabilities:
         always = [*ALWAYS_REGRESSION, *([] if m.convex_objective else ["optuna"])]
     else:
-        always = [
-            *ALWAYS_CLASSES,
-            *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.outputs_per_target == 1),
-        ]
+        always = list(ALWAYS_CLASSES)
+        if m.metric.kind == "ranks" and m.outputs_per_target == 1:
+            always.append("mean_of_ranks")
     return list(dict.fromkeys([*always, *run.config.blends]))
 
 
 def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
-    """All blends and, unless the YAML excludes it, the stack on the default blend, from simple to complex."""
+    """Fit all blends and, unless it is disabled, the stack on the default blend; from simple to complex."""
     data = blend_data(run, run.columns.oof)
     predictions = {
         short_ref(blend): cross_fit(get_candidate(blend), data) for blend in candidates_of(run, data)
@@ -124,29 +136,27 @@ def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
         stack = cross_fit(StackCandidate(get_candidate(run.config.default_blend)), data)
         predictions[LIGHTGBM_STACK] = _without_untried_corrections(rule, stack, predictions[rule.default])
     return {
-        name: ScoredCandidate(each, rule.as_scored(each), rule.fit_decision(each.cross_fitted))
-        for name, each in by_complexity(predictions).items()
+        name: ScoredCandidate(candidate, rule.as_scored(candidate), rule.fit_decision(candidate.cross_fitted))
+        for name, candidate in by_complexity(predictions).items()
     }
 
 
 def _without_untried_corrections(
     rule: SelectionRule, stack: CrossFitted, default: CrossFitted
 ) -> CrossFitted:
-    """The stack with corrections of those outputs only in which it corrects a held-out row: others have no
-    score.
-    """
+    """Return the stack without corrections of outputs in which no held-out row is corrected, as they have no score."""
     is_tried = (stack.cross_fitted != default.cross_fitted)[rule.has_fold].any(axis=0)
     in_sample = np.where(is_tried, stack.in_sample, default.in_sample)
     return replace(stack, in_sample=in_sample, fitted=stack.fitted.only(is_tried))
 
 
 def select(run: Run, rule: SelectionRule) -> Selection:
-    """Fit all candidates, compare each with the default, choose one and its post-processing."""
+    """Fit all candidates, compare them with the default, and choose one with its post-processing."""
     candidates = fit_candidates(run, rule)
-    predictions = {name: each.scored for name, each in candidates.items()}
+    predictions = {name: candidate.scored for name, candidate in candidates.items()}
     result = select_candidate(rule, predictions)
     not_a_blend = (*result.same_as_default, LIGHTGBM_STACK)
-    blends = {name: each for name, each in result.comparisons.items() if name not in not_a_blend}
+    blends = {name: candidate for name, candidate in result.comparisons.items() if name not in not_a_blend}
     steps = [step for step in run.config.postprocess if step != "known_labels"]
     if run.plan.n_folds < MIN_FOLDS:
         steps = []
@@ -167,8 +177,7 @@ def select(run: Run, rule: SelectionRule) -> Selection:
 def cross_fit_procedure(
     rule: SelectionRule, predictions: dict[str, CrossFitted], steps: list[str]
 ) -> tuple[Array, list[str]]:
-    """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each
-    fold.
+    """Repeat the selection without each fold; return the predictions, and the chosen candidate of each fold.
 
     For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other
     folds, each predicted without its fold and fold k. The chosen candidate, refitted without fold k, predicts
@@ -187,19 +196,19 @@ def cross_fit_procedure(
 
 
 def submission_model(run: Run, selection: Selection) -> SubmissionModel:
-    """The chosen candidate with its post-processing, as one model."""
+    """Return the chosen candidate with its post-processing, as one model."""
     chosen = selection.candidates[selection.chosen]
     return SubmissionModel(
         task=run.task,
         candidate=chosen.predictions.fitted.predict,
         decision=chosen.decision,
         steps=selection.steps.fitted,
-        known_labels=known_labels(run) if "known_labels" in run.config.postprocess else None,
+        input_labels=input_labels(run) if "known_labels" in run.config.postprocess else None,
     )
 
 
-def known_labels(run: Run) -> pd.DataFrame:
-    """Mean label of each input of the training table (its index), or of classes the most probable one."""
+def input_labels(run: Run) -> pd.DataFrame:
+    """Return the mean label, or the most frequent class, per input of the training table (the index)."""
     task, train = run.task, without_extra_rows(read_table(run.paths.train))
     truth = pd.DataFrame(task.one_hot(train[task.targets].to_numpy()), index=train[INPUT_KEY])
     means = truth.groupby(level=0).mean().dropna(how="all")
@@ -208,10 +217,10 @@ def known_labels(run: Run) -> pd.DataFrame:
 
 
 def leave_one_stage_out(run: Run, rule: SelectionRule, default: Array) -> dict[str, dict[str, float]]:
-    """Cross-fitted score of the default blend refitted without each stage, and its paired difference to the
-    whole.
+    """Return stage -> score of the default blend refitted without it, and the paired difference to all stages.
 
-    `default`, (n_rows, n_scored), is what the metric scores of the default blend of all stages.
+    Args:
+        default: what the metric scores of the default blend of all stages, (n_rows, n_scored).
     """
     columns = run.columns
     stages = sorted(run.config.stages) if len(run.config.stages) > 1 else []
@@ -224,8 +233,9 @@ def leave_one_stage_out(run: Run, rule: SelectionRule, default: Array) -> dict[s
 
 
 def compare_to_best_stage(rule: SelectionRule, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:
-    """Paired difference of the submission to the stage with the best score on these rows, which favours it a
-    little.
+    """Return the paired difference of the submission to the best stage.
+
+    The best stage is chosen on the same rows, which favours it a little.
     """
     scores = {stage: rule.score(stage_pred) for stage, stage_pred in stages.items()}
     best = max(scores, key=lambda stage: np.nan_to_num(rule.gain(scores[stage]), nan=-np.inf))
@@ -233,9 +243,7 @@ def compare_to_best_stage(rule: SelectionRule, y_pred: Array, stages: dict[str, 
 
 
 def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dict[str, Any] | None:
-    """Paired difference to the latest run before this one, on the rows of both; None if there are none to
-    compare.
-    """
+    """Return the paired difference to the previous run on the rows of both; None if there are none."""
     name = name_of_latest(run.paths)
     if name in ("", run.name):
         return None
@@ -251,5 +259,5 @@ def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dic
 def _against(rule: SelectionRule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
     both = rule.has_fold & np.isfinite(other).all(axis=1)
     rule_on_both = replace(rule, default="other").on_rows(both)
-    paired = compare_to_default(rule_on_both, {"other": other, "own": y_pred})["own"]
+    paired = compare_to_default(rule_on_both, {"other": other, "this": y_pred})["this"]
     return {"name": name, "difference": paired.difference, "standard_error": paired.standard_error}

@@ -1,4 +1,4 @@
-"""The columns of a run: predictions of its stages, joined on id, with the labels that they are held against."""
+"""Base predictions of a run: predictions of its stages, joined on id, with the labels."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -19,17 +19,20 @@ from submissions.config import Config
 
 @dataclass(frozen=True)
 class StagePredictions:
-    """Predictions of all stages with what they are held against.
+    """Predictions of all stages with the labels.
 
-    stage_of: column -> its stage; columns are in alphabetical order everywhere.
-    ids, test_ids: of the rows of `oof` and of `test`.
-    oof: (n_rows, n_columns, n_outputs), NaN where the fold is -1.
-    y: (n_rows, n_targets), NaN where there is no label.
-    folds, groups: (n_rows,); rows of one group share a fold by construction.
-    test: (n_test_rows, n_columns, n_outputs).
-    test_inputs: of the test rows, equal where the whole input is the same.
-    label_means: (n_outputs,), or shares of classes, of the competition's own training rows: for rows that
-    were dropped.
+    Attributes:
+        stage_of: column -> stage; columns are in alphabetical order everywhere.
+        ids: ids of the training rows.
+        oof: out-of-fold predictions (n_rows, n_columns, n_outputs), NaN in fold -1.
+        y: labels (n_rows, n_targets), NaN if missing.
+        folds: (n_rows,).
+        groups: (n_rows,); rows of one group share a fold by construction.
+        test_ids: ids of the test rows.
+        test: test predictions (n_test_rows, n_columns, n_outputs).
+        test_inputs: input keys of the test rows, equal for rows with equal inputs.
+        label_means: (n_outputs,) means of the labels, or shares of the classes, without extra rows; they are
+            the predictions of dropped rows.
     """
 
     stage_of: dict[str, str]
@@ -45,23 +48,23 @@ class StagePredictions:
 
     @property
     def names(self) -> list[str]:
-        """Name of each column: its stage, or `stage:seed`."""
+        """Names of the columns: `stage`, or `stage:seed`."""
         return list(self.stage_of)
 
     def stage_mask(self, stage: str) -> NDArray[np.bool_]:
-        """Mask of the columns of one stage, (n_columns,)."""
+        """Return the mask of the columns of a stage, (n_columns,)."""
         return np.array([each == stage for each in self.stage_of.values()])
 
     def stage_oof(self, stage: str) -> Array:
-        """Mean of the columns of one stage, (n_rows, n_outputs)."""
+        """Return the mean out-of-fold prediction of a stage, (n_rows, n_outputs)."""
         return self.oof[:, self.stage_mask(stage)].mean(axis=1)
 
     def stage_test(self, stage: str) -> Array:
-        """The same for the test rows."""
+        """Return the mean test prediction of a stage, (n_test_rows, n_outputs)."""
         return self.test[:, self.stage_mask(stage)].mean(axis=1)
 
     def table(self, task: Task) -> pd.DataFrame:
-        """Ids, folds, labels (under the names of the targets) and all out-of-fold columns (`column output`)."""
+        """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`column output`)."""
         names = [f"{name} {output}" for name in self.names for output in task.outputs]
         numbers = np.hstack([self.y, self.oof.reshape(len(self.ids), -1)])
         table = pd.DataFrame({"id": self.ids, "fold": self.folds})
@@ -69,7 +72,11 @@ class StagePredictions:
 
 
 def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
-    """All columns of a run; DataError if predictions do not fit the tables."""
+    """Return all columns of a run.
+
+    Raises:
+        DataError: if predictions do not match the tables.
+    """
     competition, task, paths = config.competition, build_task(config.competition), plan.paths
     train, test = read_table(paths.train), read_table(paths.test)
     ids, test_ids = list(train[competition.id]), list(test[competition.id])
@@ -99,9 +106,9 @@ def load_test_predictions(config: Config, plan: JobPlan, test_key: str, ids: lis
 
 
 def jobs_by_column(config: Config, plan: JobPlan) -> dict[str, list[Job]]:
-    """Column, in alphabetical order -> its jobs, by seed and fold."""
-    found: dict[str, list[Job]] = defaultdict(list)
+    """Return column -> its jobs by seed and fold; the columns are in alphabetical order."""
+    columns: dict[str, list[Job]] = defaultdict(list)
     for job in plan.jobs:
-        alone = config.submissions.seeds == "separate" and len(config.stages[job.stage].seeds) > 1
-        found[f"{job.stage}:{job.seed}" if alone else job.stage].append(job)
-    return dict(sorted(found.items()))
+        is_separate = config.submissions.seeds == "separate" and len(config.stages[job.stage].seeds) > 1
+        columns[f"{job.stage}:{job.seed}" if is_separate else job.stage].append(job)
+    return dict(sorted(columns.items()))

@@ -1,4 +1,4 @@
-"""Submission files: a table with the ids, order and columns of the sample, checked as a judge would read it."""
+"""Submission files: tables with the ids, order and columns of the sample."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from competition.task import Task, to_sample
 from competition.types import Array
 
 DIGITS = 7
-"""Significant ones of a prediction in a file."""
+"""Significant digits of predictions."""
 
 
 def write_submission(
@@ -24,27 +24,28 @@ def write_submission(
     scored: Array,
     means: list[float],
 ) -> int:
-    """Write a submission with the columns, ids and order of the prepared sample; no file is left that does
-    not fit.
+    """Write a submission with the columns, ids and order of the prepared sample.
+
+    An invalid file is deleted.
 
     Args:
-        ids: of the rows of `scored`, (n_rows, n_scored) labels or predictions (`Task.scored_columns`), each
-            in the sample.
-        means: of the labels, or shares of classes, (n_outputs,): for rows of the sample that are not among
-            `ids`, test rows that were dropped; the commonest class where labels are scored.
+        ids: ids of the rows of `scored`; all of them are in the sample.
+        scored: labels or predictions, (n_rows, n_scored) (`Task.scored_columns`).
+        means: means of the labels, or shares of classes, (n_outputs,). Rows of the sample that are not among
+            `ids` get them, or the most frequent class.
 
     Returns:
-        How many rows were filled.
+        Number of rows that got the means.
     """
-    filling = np.array([means])
-    values = np.vstack(
-        [scored.reshape(len(ids), -1), task.default_labels(filling) if task.scores_labels else filling]
-    )
-    places = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, where there is none
-    table = to_sample(task, values[places])
+    default = np.array([means])
+    if task.scores_labels:
+        default = task.default_labels(default)
+    values = np.vstack([scored.reshape(len(ids), -1), default])
+    positions = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, if missing
+    table = to_sample(task, values[positions])
     numbers = table.select_dtypes("float")
     table[numbers.columns] = numbers.map(lambda value: float(f"{value:.{DIGITS}g}"))
-    for name in sample.columns.difference(table.columns):  # the id, and what repeats the test table
+    for name in sample.columns.difference(table.columns):  # the id, and columns of the test table
         table[name] = list(sample[name])
     write_table(path, table[sample.columns])
     try:
@@ -52,44 +53,48 @@ def write_submission(
     except SubmissionError:
         path.unlink()
         raise
-    return (places < 0).sum()
+    return (positions < 0).sum()
 
 
 def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Task) -> None:
-    """Read a file as a judge would; a SubmissionError where it does not fit the sample, or has a cell that is
-    not what
-    the metric asks for: a finite number, a probability, or names of classes.
+    """Check a submission file against the sample.
+
+    Raises:
+        SubmissionError: if columns or ids differ, or if a cell is not what the metric needs: a finite number,
+            a probability, or classes.
     """
     table = read_text_table(path)
     if list(table.columns) != list(sample.columns):
         raise SubmissionError(
-            f"{path} must have the columns {', '.join(sample.columns)} in this order; found "
+            f"{path} must have the columns {', '.join(sample.columns)} in this order; got "
             f"{', '.join(table.columns)}."
         )
-    found, expected = list(table[id_column]), list(sample[id_column])
-    if found != expected:
-        lacking, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    ids = list(table[id_column])
+    expected = list(sample[id_column])
+    if ids != expected:
+        missing = sorted(set(expected) - set(ids))
+        extra = sorted(set(ids) - set(expected))
         raise SubmissionError(
-            f"{path} must have the ids of the sample in its order, each once; it has {len(found)} rows for "
-            f"{len(expected)} ids, lacks {len(lacking)} {lacking[:3]} and has {len(extra)} others "
-            f"{extra[:3]}."
+            f"{path} must have the ids of the sample in its order, each once; it has {len(ids)} rows for "
+            f"{len(expected)} ids, {len(missing)} are missing {missing[:3]} and {len(extra)} are not in the "
+            f"sample {extra[:3]}."
         )
     for name in task.columns_in_sample:
-        what, good = _asked(table[name], task)
-        if (bad := ~good).any():
-            first = bad.argmax()
+        what, is_valid = _check_cells(table[name], task)
+        if not is_valid.all():
+            first = is_valid.argmin()
             raise SubmissionError(
-                f"{path}: column {name!r} must hold {what}; {bad.sum()} row(s) do not, the first has "
-                f"id {found[first]!r} and {table[name].iloc[first]!r}."
+                f"{path}: column {name!r} must have {what}; {(~is_valid).sum()} row(s) have not, the first is "
+                f"id {ids[first]!r} with {table[name].iloc[first]!r}."
             )
 
 
-def _asked(cells: pd.Series, task: Task) -> tuple[str, NDArray[np.bool_]]:
-    """What a column has to hold, and which of its cells do."""
+def _check_cells(cells: pd.Series, task: Task) -> tuple[str, NDArray[np.bool_]]:
+    """Return what a column must have, and a mask of its valid cells."""
     if task.top_k:
         rows = [cell.split() for cell in cells]
-        good = [0 < len(row) <= task.top_k and len({*row} & {*task.classes}) == len(row) for row in rows]
-        return f"up to {task.top_k} different classes, separated by spaces", np.array(good)
+        is_valid = [0 < len(row) <= task.top_k and len({*row} & {*task.classes}) == len(row) for row in rows]
+        return f"up to {task.top_k} different classes, separated by spaces", np.array(is_valid)
     if task.scores_labels and not task.has_column_per_class:
         return f"one of the classes {', '.join(task.classes)}", cells.isin(task.classes).to_numpy()
     numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)

@@ -1,14 +1,14 @@
-"""What is trained in a given time: `./run.sh full --budget 2h`.
+"""Training under a time budget: `./run.sh full --budget 2h`.
 
 Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
-pace is known, the stage
+pace is measured, the stage
 
 - goes on, if all of its folds fit into 60 % of the time that is left;
 - starts again with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
 - is given up otherwise.
 
-When every stage is decided, more seeds follow, each if it fits. What was decided is kept in
-budget_<seconds>.json, so that the same command goes on with the same epochs and seeds after a kill.
+When every stage is decided, more seeds follow, each if it fits. The decisions are stored in
+budget_<seconds>.json, so that the same command continues with the same epochs and seeds after a kill.
 """
 
 import math
@@ -35,7 +35,7 @@ MAX_CACHE_SHARE = 0.6
 """Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
-SLOWER = 1.1
+SAFETY_FACTOR = 1.1
 """Seconds of a job that has not started, relative to the pace of its stage."""
 MIN_WAIT = 10.0
 """Seconds after which a job without a pace may be given up."""
@@ -151,10 +151,10 @@ class Budget:
         """Return the next tasks, since a core has nothing to do."""
         if self.decisions.has_ended:
             return []
-        return self._probe_next_stage() or self._fold_beside_probe() or self._retry() or self._next_seed()
+        return self._probe_next_stage() or self._add_fold_to_probe() or self._retry() or self._next_seed()
 
     def _watch(self) -> list[tuple[Task, JobResult]]:
-        """Decide about stages whose pace has become known; return the tasks to end now, each with its result."""
+        """Decide about stages with a measured pace; return the tasks to end now, each with its result."""
         self.queue.deadline = min(self.queue.deadline, self.deadline)
         for state in self.states.values():
             if state.status == "probing":
@@ -178,8 +178,8 @@ class Budget:
                 self.paces.add(job.stage, result)
             if state.status == "probing":
                 self._queue(self._decide(state, self.paces.of(job.stage) or 0.0))
-            if self.current_plan.has_finished_seed(job.stage, job.seed) and (task := self.on_seed()):
-                self.queue.waiting.insert(0, task)
+            if self.current_plan.has_finished_seed(job.stage, job.seed):
+                self.queue.waiting[:0] = filter(None, [self.on_seed()])
 
     # Steps of `_more`: each returns the tasks that it starts.
 
@@ -197,7 +197,7 @@ class Budget:
                     return tasks
         return []
 
-    def _fold_beside_probe(self) -> list[Task]:
+    def _add_fold_to_probe(self) -> list[Task]:
         """Start another fold of a stage that says nothing about its pace before its probe ends."""
         for state in self.states.values():
             is_running = any(task.group == state.name for task in self.queue.running)
@@ -230,7 +230,7 @@ class Budget:
                     continue
                 seed = state.settings.seeds[number]
                 unfinished = state.unfinished(seed)
-                jobs = [(SLOWER * pace, self._resources(state))] * len(unfinished)
+                jobs = [(SAFETY_FACTOR * pace, self._resources(state))] * len(unfinished)
                 if self.paces.seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
                     state.seeds = [*state.seeds, seed]
                     self.decisions.write(self.states)
@@ -242,7 +242,7 @@ class Budget:
     # Decisions about one stage.
 
     def _decide_while_running(self, state: StageState) -> None:
-        """Decide if the pace of a stage is known; give it up if its caches or its probe take too long."""
+        """Decide about a stage with a measured pace; give it up if its caches or its probe take too long."""
         left = self._seconds_left()
         pace = self.paces.of(state.name)
         if pace is not None:
@@ -261,7 +261,7 @@ class Budget:
             self._give_up(state, f"its first job was not finished after {format_duration(elapsed)}")
 
     def _decide(self, state: StageState, pace: float) -> list[Task]:
-        """Go on with a stage whose pace is known, or give it up."""
+        """Continue a stage with a measured pace, or give it up."""
         share = self._fitting_share(state, pace)
         if share is not None:
             return self._accept(state, pace, share)
@@ -271,7 +271,7 @@ class Budget:
         return []
 
     def _fitting_share(self, state: StageState, pace: float) -> float | None:
-        """Return the largest share of its epochs that a stage has time for; None if there is no time for any."""
+        """Return the largest share of its epochs that a stage has time for; None if it has time for none."""
         left = self._seconds_left()
         others = self._tasks(without=state.name)
         seconds_of_others = self.paces.seconds_until_end(others)
@@ -283,7 +283,7 @@ class Budget:
             if share > state.share:
                 continue
             seconds = pace * share / state.share
-            jobs = [SLOWER * seconds] * self._n_unfinished(state, share)
+            jobs = [SAFETY_FACTOR * seconds] * self._n_unfinished(state, share)
             if share == state.share:
                 jobs[: len(running)] = [max(0.0, seconds - elapsed) for elapsed in running]
             allowed = left

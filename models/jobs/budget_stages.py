@@ -12,22 +12,25 @@ from models.neural_config import NeuralConfig
 
 EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 """Shares of a network's epochs that it may be trained with."""
-MIN_EPOCH_SHARE, ENOUGH_ROWS = 0.5, 40_000
-"""Smallest share, unless the network sees so many rows in less; a row counts in each epoch."""
+MIN_EPOCH_SHARE = 0.5
+"""Smallest share, unless the network is trained on MIN_ROWS_SEEN rows."""
+MIN_ROWS_SEEN = 40_000
+"""Number of training rows times epochs."""
 MAX_SEEDS = 5
-RESERVE_SECONDS, RESERVE_SHARE, RESERVE_SUBMISSIONS = 10.0, 0.04, 3.0
-"""Kept for the last submission and the report: seconds and a share of the budget, or so many times the
-seconds of the last submission of finished stages, whichever is more.
-"""
+RESERVE_SECONDS = 10.0
+RESERVE_SHARE = 0.04
+"""Seconds and share of the budget that are reserved for the last submission and the report."""
+RESERVE_SUBMISSIONS = 3.0
+"""Multiple of the seconds of the last interim submission that is reserved at least."""
 NOT_STARTED = "the time was over before it started"
 
 StageConfigs = dict[str, Any]
 
 
 def with_more_seeds(stages: StageConfigs) -> StageConfigs:
-    """Return the stages with the seeds that a budget may train: MAX_SEEDS, or as many as the YAML names.
+    """Return the stages with the seeds that a budget may train: MAX_SEEDS, or the seeds of the YAML if they are more.
 
-    A stage that does not depend on its seed keeps those of the YAML. Stages with pseudo-labels are left out,
+    A stage that does not depend on its seed keeps the seeds of the YAML. Stages with pseudo-labels are left out,
     since their labels change with each seed of another stage.
     """
     result = {}
@@ -50,7 +53,7 @@ def epoch_shares(stage: Any, n_rows: float) -> list[float]:
     """
     if not isinstance(stage, NeuralConfig):
         return [1.0]
-    smallest = min(MIN_EPOCH_SHARE, ENOUGH_ROWS / max(1.0, n_rows * stage.epochs))
+    smallest = min(MIN_EPOCH_SHARE, MIN_ROWS_SEEN / max(1.0, n_rows * stage.epochs))
     return [share for share in EPOCH_SHARES if share >= smallest]
 
 
@@ -80,7 +83,7 @@ class StageState:
         shares: shares of its epochs that it may be trained with, largest first.
         share: the one that `plan` has.
         seeds: seeds that have started.
-        pace: seconds of a job when the stage was given up; None if that was not known.
+        pace: seconds of a job when the stage was given up; None if it was not measured.
         reason: why it is left out.
     """
 
@@ -107,7 +110,7 @@ class StageState:
         return [job for job in self.jobs_of(seed) if not job.has_predicted(self.plan.test_key)]
 
     def start(self, status: StageStatus) -> None:
-        """Start the first seed."""
+        """Set the status and the first seed of a stage that starts."""
         self.status = status
         self.seeds = self.settings.seeds[:1]
 
@@ -159,9 +162,9 @@ class Decisions:
         content = read_json(self.file, "jobs", "stages", "reasons", "cut_seeds", "ended")
         if content["jobs"] != self.jobs:
             return {}
-        for name, decided in content["stages"].items():
-            states[name].share = decided["share"]
-            states[name].seeds = decided["seeds"]
+        for name, saved in content["stages"].items():
+            states[name].share = saved["share"]
+            states[name].seeds = saved["seeds"]
             states[name].status = "accepted"
         self.has_ended = content["ended"]
         if self.has_ended:

@@ -1,7 +1,7 @@
 """Tasks on a Ray cluster, for `--executor ray`.
 
-Every machine of the cluster has this project, its packages and the output folder at the same paths. A task
-whose machine is lost is started again by Ray on another one, where its job goes on from its last checkpoint.
+Every machine of the cluster has this project, its packages and the output folder at the same paths. If a machine
+is lost, Ray starts its tasks again on another one, where their jobs continue from the last checkpoint.
 """
 
 import importlib.util
@@ -128,16 +128,15 @@ def make_executor(executor: str, ray_address: str | None, n_workers: int | None)
 
 
 def require_cluster(address: str | None) -> str | None:
-    """HOST:PORT of the cluster that an address or $RAY_ADDRESS names, where something answers; None for one
-    of our own.
+    """Return HOST:PORT of the cluster at an address or $RAY_ADDRESS; None to start one for the run.
 
-    Ray itself asks for minutes before it says that there is none.
+    Raises:
+        ServiceError: if no cluster answers. Ray would try for minutes.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             "--executor ray needs the package ray, which is not installed; pip install -r "
-            "requirements-ray.txt into "
-            "the environment in use, or leave that (deactivate), and ./run.sh installs it."
+            "requirements-ray.txt into this environment, or leave it (deactivate), and ./run.sh installs it."
         )
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address in ("local", "auto"):
@@ -154,9 +153,11 @@ def require_cluster(address: str | None) -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """Variables that a worker on any machine of a cluster reads when it starts."""
-    named = ("WEIGHTS_DIR", "UNIMOL_WEIGHT_DIR", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", TRACKER_VARIABLE)
-    found = {name: os.environ[name] for name in named if name in os.environ}
-    found |= {name: str(Path(found[name]).resolve()) for name in named[:3] if name in found}
+    """Return the environment variables of workers on all machines of a cluster."""
+    folders = ("WEIGHTS_DIR", "UNIMOL_WEIGHT_DIR", "HF_HOME")
+    texts = ("HF_HUB_OFFLINE", "HF_ENDPOINT", TRACKER_VARIABLE)
+    variables = {name: os.environ[name] for name in texts if name in os.environ}
+    variables |= {name: str(Path(os.environ[name]).resolve()) for name in folders if name in os.environ}
     search = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-    return {**WORKER_ENVIRONMENT, **found, "WORK_DIR": str(work_root().resolve()), "PYTHONPATH": search}
+    variables |= {"WORK_DIR": str(work_root().resolve()), "PYTHONPATH": search}
+    return {**WORKER_ENVIRONMENT, **variables}

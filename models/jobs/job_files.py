@@ -47,13 +47,14 @@ def start_attempt(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)  # without a report: a copy of it was cut short
     attempt = attempt_folder(folder)
     attempt.mkdir(parents=True, exist_ok=True)
-    kept = {FAILURE}
-    if checkpoints := list(attempt.glob(CHECKPOINTS)):
-        kept |= {PROGRESS, *(path.name for path in checkpoints)}
+    files_to_keep = {FAILURE}
+    checkpoints = list(attempt.glob(CHECKPOINTS))
+    if checkpoints:
+        files_to_keep |= {PROGRESS, *(path.name for path in checkpoints)}
     for path in attempt.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name not in kept:
+        elif path.name not in files_to_keep:
             path.unlink()
     return attempt
 
@@ -65,14 +66,13 @@ def clear_attempt(attempt: Path) -> None:
 
 
 def write_failure(folder: Path, result: JobResult, error: BaseException | None = None) -> JobResult:
-    """Keep how a job failed beside its checkpoints, in failed.json and traceback.txt; return the result with
-    the log.
+    """Write failed.json and traceback.txt next to the checkpoints of a job; return the result with the log.
 
     Args:
-        error: the exception; None for a worker that died, whose last words nobody has.
+        error: the exception; None for a worker that died.
     """
     attempt = attempt_folder(folder)
-    earlier = read_failure(folder)
+    previous = read_failure(folder)
     log = None
     if error is not None:
         try:
@@ -85,8 +85,8 @@ def write_failure(folder: Path, result: JobResult, error: BaseException | None =
         "reason": result.reason,
         "error": result.error,
         "seconds": round(result.seconds, 1),
-        "attempts": earlier.get("attempts", 0) + 1,
-        "same_error_before": earlier.get("error") == result.error,
+        "attempts": previous.get("attempts", 0) + 1,
+        "same_error_before": previous.get("error") == result.error,
         "machine": machine(),
     }
     write_json(attempt / FAILURE, record)
@@ -128,15 +128,14 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
 
 
 def verify_job(job: Job) -> dict[str, Any]:
-    """Report of a finished job; a DataError where one of its files is gone or is not as it was written."""
+    """Return the report of a finished job; a DataError if one of its files is missing or has changed."""
     report: dict[str, Any] = read_json(job.folder / REPORT, "files", "seconds")
     for name, expected in report["files"].items():
         path = job.folder / name
         if not path.is_file() or sha256_of(path) != expected["sha256"]:
             raise DataError(
-                f"{path} {'has changed' if path.is_file() else 'is gone'} since the job wrote it; delete "
-                f"the folder "
-                f"{job.folder} to train it again."
+                f"{path} {'has changed' if path.is_file() else 'is gone'} since the job wrote it; delete the "
+                f"folder {job.folder} to train it again."
             )
     return report
 
@@ -159,47 +158,47 @@ def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Ar
 
 
 def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:
-    """Predictions (n_rows, n_outputs) in the order of `ids`.
+    """Return predictions (n_rows, n_outputs) in the order of `ids`.
 
-    A DataError where the file is no table, an id is missing, doubled or foreign, or a value is not finite.
+    Raises:
+        DataError: if the file is not a table, if an id is missing, repeated or unknown, or if a value is not
+            finite.
     """
     table = read_table(path)
-    found = table.set_index("id").reindex(columns=outputs).astype(float) if "id" in table else table
-    if sorted(found.index) != sorted(ids) or not np.isfinite(found.to_numpy()).all():
+    predictions = table.set_index("id").reindex(columns=outputs).astype(float) if "id" in table else table
+    if sorted(predictions.index) != sorted(ids) or not np.isfinite(predictions.to_numpy()).all():
         raise DataError(
-            f"{path} must name {len(ids)} ids once each, with finite {', '.join(outputs)}; delete "
-            f"{path.parent} and "
-            "run again."
+            f"{path} must have {len(ids)} ids once each, with finite {', '.join(outputs)}; delete "
+            f"{path.parent} and run again."
         )
-    return found.loc[ids].to_numpy()
+    return predictions.loc[ids].to_numpy()
 
 
 def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
-    """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_outputs); NaN where fold is -1."""
-    of_seed: dict[int, Array] = {}
+    """Return out-of-fold predictions of a stage, mean over its seeds, (n_rows, n_outputs); NaN in fold -1."""
+    oof_of_seed: dict[int, Array] = {}
     for job in [job for job in jobs if job.fold != REFIT_FOLD]:
-        oof = of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
+        oof = oof_of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
         held_out = np.flatnonzero(folds == job.fold)
         oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in held_out], outputs)
-    mean: Array = np.mean(list(of_seed.values()), axis=0)
+    mean: Array = np.mean(list(oof_of_seed.values()), axis=0)
     if np.isnan(mean[folds >= 0]).any():
         raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
     return mean
 
 
 def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
-    """Test predictions of one stage, (n_rows, n_outputs), in the order of `ids`.
+    """Return test predictions of a stage, (n_rows, n_outputs), in the order of `ids`.
 
-    They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two
+    They are the mean over folds and seeds, the mean of the refits over seeds, or the mean of both
     (`final_fit`).
     """
-    of_kind = [
-        [job for job in jobs if job.predicts_test and (job.fold == REFIT_FOLD) is refit]
-        for refit in (False, True)
-    ]
-    return np.mean([mean_test(part, test_key, ids, outputs) for part in of_kind if part], axis=0)
+    fold_jobs = [job for job in jobs if job.predicts_test and job.fold != REFIT_FOLD]
+    refits = [job for job in jobs if job.predicts_test and job.fold == REFIT_FOLD]
+    means = [mean_test(group, test_key, ids, outputs) for group in (fold_jobs, refits) if group]
+    return np.mean(means, axis=0)
 
 
 def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
-    """Mean test predictions of jobs, (n_rows, n_outputs), in the order of `ids`."""
+    """Return the mean test predictions of jobs, (n_rows, n_outputs), in the order of `ids`."""
     return np.mean([read_predictions(job.test_file(test_key), ids, outputs) for job in jobs], axis=0)

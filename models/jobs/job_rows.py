@@ -91,7 +91,7 @@ def read_tables(plan: JobPlan) -> tuple[Dataset, Dataset, Integers]:
 
 
 def training_rows(
-    rows: Dataset, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool
+    rows: Dataset, folds: Integers, fold: int, extra_rows: str, in_time_order: bool
 ) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that a job trains on.
 
@@ -103,7 +103,7 @@ def training_rows(
         extra_rows: the setting of the stage.
         earlier_alone: whether folds are blocks in time, so that later folds are left out.
     """
-    in_time = earlier_alone and fold != REFIT_FOLD
+    in_time = in_time_order and fold != REFIT_FOLD
     trains = folds < fold if in_time else folds != fold
     if rows.extra is None:
         return trains

@@ -1,6 +1,6 @@
 """Tasks in processes of this machine, each in a one-worker pool of loky with its environment.
 
-A worker that dies harms its own task only. Pools are reused from task to task, so that libraries are imported
+A worker that dies affects only its task. Pools are reused from task to task, so that libraries are imported
 once.
 """
 
@@ -92,7 +92,7 @@ class LocalExecutor:
         return Resources(self.n_workers or max(cpu_count(), n_cards), n_cards)
 
     def placed(self, resources: Resources) -> Resources:
-        """Return what a task takes here: no card where there is none, and never more cores than there are."""
+        """Return what a task takes here: no card without cards, and at most all cores."""
         if resources.gpus > 0 and self.cards is None:
             self._detect_cards()
         capacity = self.capacity()
@@ -134,8 +134,8 @@ class LocalExecutor:
     def close(self) -> None:
         """End all workers at once; a second Ctrl-C does not interrupt that.
 
-        A pool's feeder thread frees the semaphores of its queue. A process that exits meanwhile leaves one
-        behind, and loky's resource tracker prints a warning about it, so the threads are waited for.
+        The feeder thread of a pool frees the semaphores of its queue, so it is waited for: otherwise the resource
+        tracker of loky prints a warning about a leaked semaphore.
         """
         slots = [*self.idle, *(placement.slot for placement in self.running.values())]
         with _sigint_ignored():
@@ -174,7 +174,7 @@ class LocalExecutor:
         return Slot(pool, card)
 
     def _collect(self) -> None:
-        """Make the workers of ended tasks idle; a pool whose process died cannot be used again."""
+        """Make the workers of ended tasks idle; a pool with a dead process cannot be used again."""
         for task, placement in list(self.running.items()):
             if placement.future.done():
                 del self.running[task]

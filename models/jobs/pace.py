@@ -56,7 +56,7 @@ class Paces:
             self.ended[group].append(result.seconds)
 
     def of(self, group: str) -> float | None:
-        """Return the seconds that a task of a group takes; None if nothing is known yet."""
+        """Return the seconds that a task of a group takes; None if it is not measured yet."""
         if self.ended[group]:
             return sum(self.ended[group]) / len(self.ended[group])
         if group in self.expected:
@@ -97,7 +97,7 @@ class Paces:
         return now - self.queue.running.get(task, now)
 
     def remaining(self, tasks: Iterable[Task]) -> Jobs:
-        """Return seconds and resources of the tasks whose pace is known, without the time that they have run."""
+        """Return remaining seconds and resources of the tasks with a measured pace."""
         jobs = []
         for task in tasks:
             seconds = self.of(task.group)
@@ -106,14 +106,16 @@ class Paces:
         return jobs
 
     def hanging(self) -> dict[Task, JobResult]:
-        """Return the running jobs that take much longer than those of their stage did, as failed."""
+        """Return the running jobs that take much longer than other jobs of their stage, as failed."""
         hanging = {}
         for task in self.queue.running:
             pace = self.of(task.group)
             if task.folder is not None and pace is not None:
                 limit = max(MIN_HANGING, HANGS_AFTER * pace)
                 if self.elapsed(task) > limit:
-                    hanging[task] = timed_out(task, limit, f"those of its stage took {format_duration(pace)}")
+                    hanging[task] = timed_out(
+                        task, limit, f"other jobs of its stage took {format_duration(pace)}"
+                    )
         return hanging
 
     def seconds_until_end(self, tasks: Iterable[Task], jobs: Jobs = ()) -> float:
@@ -152,11 +154,11 @@ def describe_end(seconds: float) -> str:
 
 
 class Forecast:
-    """Prints when the jobs of each stage will have ended, once their pace is known.
+    """Prints when the jobs of each stage will have ended, as soon as their pace is measured.
 
     Args:
         stages: in the order in which their jobs start.
-        networks: those of them that are networks.
+        networks: the stages that are networks.
     """
 
     def __init__(self, queue: Queue, executor: Executor, stages: Iterable[str], networks: Set[str]) -> None:
@@ -165,9 +167,7 @@ class Forecast:
         self.stages = list(stages)
 
     def update(self) -> list[tuple[Task, JobResult]]:
-        """Print a line for each stage whose pace has become known, and that of all stages before it; end no
-        task.
-        """
+        """Print a line per stage with a measured pace, in the order of the stages; return no task to end."""
         while self.stages:
             pace = self.paces.of(self.stages[0])
             tasks = [*self.queue.running, *self.queue.waiting]

@@ -1,12 +1,12 @@
-"""Jobs: one (stage, seed, fold) each, its folder named by a key of all that can change its result.
+"""Jobs: one (stage, seed, fold) each, in a folder with a key of everything that can change its result.
 
     work/<name>/models/<stage>/<key>/seed_<s>/fold_<k>/   weights, oof.parquet, report.json (written last)
                                               .../test/<test key>.parquet
-                                     seed_<s>/fold_all/   of a refit on all rows: the same without oof.parquet
+                                     seed_<s>/fold_all/   of a refit on all rows, without oof.parquet
 
-A key is `<settings>-<code>-<shared code>`: digests of the stage's settings with its tables, folds and
-weights, of its own file, and of the other code that its result comes from, with the versions of the libraries
-that train it. What differs has another key, and overwrites nothing.
+A key is `<settings>-<code>-<shared code>`: digests of the settings of the stage with its tables, folds and
+weights, of its module, and of the other code that its result depends on, with the versions of the libraries
+that train it. A job with another key has another folder, and overwrites nothing.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ LIBRARIES = {
     "unimol": ["torch", "unimol_tools", "rdkit"],
     "unimol2": ["torch", "unimol_tools", "rdkit"],
 }
-"""Libraries that decide what a kind of stage learns, in addition to those of its features."""
+"""Libraries that the result of a kind of stage depends on, in addition to the libraries of its features."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,7 @@ class Job:
         from_other_code: whether it was finished by another version of the code, and accepted with --reuse.
         dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit
             the folds of its seed.
-        predicts_test: whether its test predictions are part of the stage's column; those of folds are not
-        with
-            `final_fit: refit`.
+        predicts_test: whether its test predictions are used; with `final_fit: refit` only refits are.
     """
 
     stage: str
@@ -86,17 +84,17 @@ class Job:
 
     @property
     def oof_file(self) -> Path:
-        """Its predictions for the rows of its fold."""
+        """File of the predictions for the rows of its fold."""
         return self.folder / "oof.parquet"
 
     @property
     def name(self) -> str:
-        """Names it among all of its competition."""
+        """Name that is unique in the competition."""
         return f"{self.stage}.{self.key}.seed_{self.seed}.{self.folder.name}"
 
     @property
     def title(self) -> str:
-        """What messages call it: `gnn/seed_0/fold_3`."""
+        """Name in messages: `gnn/seed_0/fold_3`."""
         return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"
 
     def test_file(self, test_key: str) -> Path:
@@ -130,7 +128,7 @@ class JobPlan:
     shard: tuple[int, int] = (1, 1)
 
     def jobs_of_stage(self, stage: str) -> list[Job]:
-        """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
+        """Return the jobs of a stage by seed and fold; the refit of a seed follows its folds."""
         return [job for job in self.jobs if job.stage == stage]
 
     def has_finished_seed(self, stage: str, seed: int) -> bool:
@@ -140,24 +138,23 @@ class JobPlan:
     def select(
         self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)
     ) -> "JobPlan":
-        """The part of a plan that --stage, --fold and --shard name.
+        """Return the jobs of --stage, --fold and --shard.
 
-        Shard i of n has every n-th job, whether finished or not, so that all shards, whenever they start,
-        divide the jobs in the same way.
+        Shard i of n has every n-th job, finished or not, so that the shards do not depend on when they start.
         """
         if stage is not None and stage not in self.keys:
-            raise ConfigError(f"--stage must be one of {', '.join(self.keys)}; found {stage!r}.")
+            raise ConfigError(f"--stage must be one of {', '.join(self.keys)}; got {stage!r}.")
         if fold is not None and not 0 <= fold < self.n_folds:
-            raise ConfigError(f"--fold must be from 0 to {self.n_folds - 1}; found {fold}.")
-        own = self.jobs[shard[0] - 1 :: shard[1]]
-        jobs = [job for job in own if stage in (None, job.stage) and fold in (None, job.fold)]
+            raise ConfigError(f"--fold must be from 0 to {self.n_folds - 1}; got {fold}.")
+        shard_jobs = self.jobs[shard[0] - 1 :: shard[1]]
+        jobs = [job for job in shard_jobs if stage in (None, job.stage) and fold in (None, job.fold)]
         return replace(self, jobs=jobs, shard=shard)
 
 
 def make_plan(
     competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False
 ) -> JobPlan:
-    """The jobs of all stages, in the YAML's order, those with pseudo-labels last.
+    """Return the jobs of all stages in the order of the YAML, stages with pseudo-labels last.
 
     Args:
         reuse: whether finished jobs of other code are accepted, where there are none of today's.
@@ -202,16 +199,18 @@ def make_plan(
             }
         key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
-        labelling = [
-            job for source in sources for job in jobs if job.stage == source and job.fold != REFIT_FOLD
-        ]
+        labelling: list[Job] = []
+        for source in sources:
+            labelling += [job for job in jobs if job.stage == source and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
-    """Seed of a job. The stage's name is not in it: two settings share their first weights and their batches,
-    so that they can be compared in pairs.
+    """Return the seed of a job.
+
+    It does not depend on the name of the stage: two settings share their first weights and their batches, so
+    that their difference is paired.
     """
     return derive_seed(competition.seed, seed, fold)
 
@@ -225,8 +224,10 @@ def jobs_of(
     other_code: bool = False,
     labelling: Sequence[Job] = (),
 ) -> list[Job]:
-    """Jobs of one stage, to which those of `labelling` give pseudo-labels; each seed's refit is behind its
-    folds.
+    """Return the jobs of a stage; the refit of a seed follows its folds.
+
+    Args:
+        labelling: jobs that predict its pseudo-labels.
     """
     jobs = []
     for seed in sorted(set(stage.seeds)):
@@ -237,22 +238,13 @@ def jobs_of(
             folds.append(Job(name, key, seed, fold, folder, other_code, needs, stage.final_fit != "refit"))
         jobs += folds
         if stage.final_fit != "folds":
-            jobs.append(
-                Job(
-                    name,
-                    key,
-                    seed,
-                    REFIT_FOLD,
-                    paths.job(name, key, seed, "all"),
-                    other_code,
-                    (*folds, *labelling),
-                )
-            )
+            folder = paths.job(name, key, seed, "all")
+            jobs.append(Job(name, key, seed, REFIT_FOLD, folder, other_code, (*folds, *labelling)))
     return jobs
 
 
 def settings_in_key(stage: Any) -> dict[str, Any]:
-    """Settings of a stage as they are in the keys of its jobs."""
+    """Return the settings of a stage that are part of the keys of its jobs."""
     excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
     for name in NEW_SETTINGS & type(stage).model_fields.keys():
         default = type(stage).model_fields[name].get_default(call_default_factory=True)
@@ -262,7 +254,7 @@ def settings_in_key(stage: Any) -> dict[str, Any]:
 
 
 def library_versions(stage: Any) -> dict[str, str]:
-    """Installed versions of the libraries that train a stage, without the build (`+cpu`)."""
+    """Return the installed versions of the libraries that train a stage, without the build (`+cpu`)."""
     names = set(LIBRARIES.get(stage.kind, []))
     if getattr(stage, "features", None) or getattr(stage, "molecule_features", None):
         names |= {"numpy", "rdkit"}
@@ -272,49 +264,49 @@ def library_versions(stage: Any) -> dict[str, str]:
 
 
 def code_digest(stage: Any, groups: str = "") -> str:
-    """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes
-    from.
+    """Return the digests of the code of a stage: its module with user code, and all other code and libraries.
 
     Args:
-        groups: digest of groups.csv. Where equal folds have other groups, finished jobs are of other code.
+        groups: digest of groups.csv, so that jobs with equal folds and other groups have other code.
     """
     stages = PROJECT / "models" / "stages"
-    users = [named.rpartition(":") for _, named in user_code(stage.model_dump())]
-    file = Path(users[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
+    user_refs = [code_ref.rpartition(":") for _, code_ref in user_code(stage.model_dump())]
+    file = Path(user_refs[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
     changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
     transform = [stages / "target_wrappers.py"] if changed or getattr(stage, "predicted_targets", []) else []
-    own, shared = stage_code_digests(file, transform, ROW_CODE)
-    users_code = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in users]
-    return f"{digest([own, users_code], 6)}-{digest([shared, library_versions(stage), groups], 6)}"
+    stage_code, shared = stage_code_digests(file, transform, ROW_CODE)
+    user_digests = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in user_refs]
+    return f"{digest([stage_code, user_digests], 6)}-{digest([shared, library_versions(stage), groups], 6)}"
 
 
 def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str | None:
-    """The latest key under which a stage has finished jobs of other code; None where it has some of this key.
+    """Return the latest key of finished jobs of other code; None if there are jobs of this key.
 
     Args:
-        same: how many parts of the key they share: 1 for the settings, 2 for the stage's own file as well.
+        same: number of parts of the key that are equal: 1 for the settings, 2 also for the module.
     """
-    alike = "-".join(key.split("-")[:same])
-    reports = (paths.root / "models" / stage).glob(f"{alike}-*/seed_*/fold_*/{REPORT}")
-    found = [report.parents[2].name for report in sorted(reports, key=lambda report: report.stat().st_mtime)]
-    return found[-1] if found and key not in found else None
+    prefix = "-".join(key.split("-")[:same])
+    reports = (paths.root / "models" / stage).glob(f"{prefix}-*/seed_*/fold_*/{REPORT}")
+    keys = [report.parents[2].name for report in sorted(reports, key=lambda report: report.stat().st_mtime)]
+    return keys[-1] if keys and key not in keys else None
 
 
-def require_reuse_or_retrain(todo: JobPlan) -> None:
-    """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were.
+def require_reuse_or_retrain(plan: JobPlan) -> None:
+    """Raise a DataError if many finished jobs would be trained again though their modules are unchanged.
 
-    Jobs that are older than the versions in report.json are taken for those of other code.
+    Jobs without versions of libraries in report.json count as jobs of other code.
     """
     lines: list[str] = []
     total = 0.0
-    for stage in dict.fromkeys(job.stage for job in todo.jobs if not job.finished):
-        if key := key_of_other_code(todo.paths, stage, todo.keys[stage], same=2):
-            folder = todo.paths.root / "models" / stage / key
+    for stage in dict.fromkeys(job.stage for job in plan.jobs if not job.finished):
+        key = key_of_other_code(plan.paths, stage, plan.keys[stage], same=2)
+        if key is not None:
+            folder = plan.paths.root / "models" / stage / key
             reports = [read_json(path, "seconds") for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}"))]
             seconds = sum(report["seconds"] for report in reports)
             total += seconds
             changes = _changed_versions(
-                reports[-1].get("libraries", {}), library_versions(todo.stages[stage])
+                reports[-1].get("libraries", {}), library_versions(plan.stages[stage])
             )
             lines.append(
                 f"  {stage}: {len(reports)} jobs, {format_duration(seconds)}; {changes or 'code has changed'}"
@@ -323,14 +315,12 @@ def require_reuse_or_retrain(todo: JobPlan) -> None:
         raise DataError(
             "code that stages share, or versions of libraries, have changed since these jobs were finished:\n"
             + "\n".join(lines)
-            + "\nRun again with --reuse to keep them, which every table then says, or with --retrain to "
-            "train them "
-            "again."
+            + "\nRun again with --reuse to keep them, which all tables mark, or with --retrain to train them again."
         )
 
 
 def _changed_versions(before: dict[str, str], now: dict[str, str]) -> str:
-    """Which libraries have another version than before, such as "torch 2.4.0 -> 2.5.1"."""
+    """Return the libraries with other versions than before, such as "torch 2.4.0 -> 2.5.1"."""
     return ", ".join(
         f"{name} {before[name]} -> {now[name]}"
         for name in before

@@ -40,7 +40,7 @@ class ProgressFile:
 
 
 def read_progress(folder: Path) -> dict[str, float]:
-    """Return the last report of a job that is worked at in `folder`; zeros if there is none."""
+    """Return the last report of the running job of a folder; zeros without one."""
     if (folder / PROGRESS).exists():
         try:
             progress = read_json(folder / PROGRESS)

@@ -1,9 +1,8 @@
-"""Go on from an earlier run's products: `./run.sh full NAME --from FOLDER`, or `train`.
+"""Continue from an earlier run: `./run.sh full NAME --from FOLDER`, or `train`.
 
-For a machine that starts empty, such as a notebook whose earlier output is attached: FOLDER is that output,
-read-only or not, and need not be named exactly; the folder of the earlier WORK_DIR is looked for below it.
-Jobs, finished or with a checkpoint, decisions of a budget and caches that are not here yet are copied below
-WORK_DIR; what is here stays.
+This is for a machine that starts empty, such as a notebook with an attached output: FOLDER is that output,
+read-only or not; the WORK_DIR of the earlier run is searched below it. Jobs, finished or with a checkpoint,
+decisions of a budget and caches that are missing here are copied to WORK_DIR; existing files stay.
 """
 
 import sys
@@ -18,43 +17,39 @@ from models.jobs.job_files import CHECKPOINTS
 from models.jobs.plan import REPORT
 
 
-def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
-    """Copy jobs and caches of an earlier run; says and returns how many finished jobs and how many begun ones
-    came.
-    """
-    root = _work_root(earlier, paths.name)
+def resume(source: Path, paths: Paths) -> tuple[int, int]:
+    """Copy jobs and caches of an earlier run; print and return the numbers of finished and of started jobs."""
+    root = _work_root(source, paths.name)
     jobs = root.glob(f"{paths.name}/models/*/*/seed_*/*fold_*")
-    came = {True: 0, False: 0}
+    n_copied = {True: 0, False: 0}
     for job in tqdm(jobs, "jobs of the earlier run", disable=not sys.stderr.isatty(), leave=False):
         here = paths.root / job.relative_to(root / paths.name)
-        finished, begun = (job / REPORT).exists(), any(job.glob(CHECKPOINTS)) and not here.exists()
-        if (finished or begun) and not (here.with_name(here.name.lstrip(".")) / REPORT).exists():
+        finished = (job / REPORT).exists()
+        started = any(job.glob(CHECKPOINTS)) and not here.exists()
+        if (finished or started) and not (here.with_name(here.name.lstrip(".")) / REPORT).exists():
             _copy_files(job, here)
-            came[finished] += 1
+            n_copied[finished] += 1
     _copy_files(root / "cache", paths.cache)
     for decisions in root.glob(f"{paths.name}/budget_*.json"):
         if not (paths.root / decisions.name).exists():
             write_atomically(paths.root / decisions.name, decisions.read_bytes())
     print(
-        f"from {earlier}: {came[True]} finished jobs and {came[False]} with a checkpoint that were not here"
+        f"from {source}: {n_copied[True]} finished jobs and {n_copied[False]} with a checkpoint were copied"
     )
-    return came[True], came[False]
+    return n_copied[True], n_copied[False]
 
 
-def _work_root(earlier: Path, name: str) -> Path:
-    """The earlier WORK_DIR, which is `earlier` or below it; that of a notebook's bundle, also one inside, is
-    none.
-    """
-    roots = {folder.parent.parent for folder in earlier.rglob(f"{name}/models") if folder.is_dir()}
+def _work_root(source: Path, name: str) -> Path:
+    """Return the WORK_DIR of the earlier run, which is `source` or below it, but not in a notebook's bundle."""
+    roots = {folder.parent.parent for folder in source.rglob(f"{name}/models") if folder.is_dir()}
     roots -= {root for root in roots if Bundle(root.parent).manifest.exists()}
-    found = sorted(root for root in roots if roots.isdisjoint(root.parents))
-    if len(found) != 1:
+    candidates = sorted(root for root in roots if roots.isdisjoint(root.parents))
+    if len(candidates) != 1:
         raise ConfigError(
-            f"--from names a folder with the products of one earlier run of {name} (its WORK_DIR, with "
-            f"{name}/models "
-            f"in it); found below {earlier}: {', '.join(map(str, found)) or 'none'}. Name that folder."
+            f"--from takes a folder with the outputs of one run of {name} (its WORK_DIR, with {name}/models); "
+            f"got {source} with: {', '.join(map(str, candidates)) or 'none'}. Choose one of them."
         )
-    return found[0]
+    return candidates[0]
 
 
 def _copy_files(source: Path, target: Path) -> None:

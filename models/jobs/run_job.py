@@ -131,7 +131,7 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
 
 
 def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
-    """Return the result of a job that raised, and keep its traceback; a full disk is no failure of the job."""
+    """Return the result of a job with an error, and write its traceback; a full disk is not a failure of the job."""
     folder = attempt_folder(job.folder)
     is_out_of_memory = "OutOfMemoryError" in (
         type(error).__name__,
@@ -141,7 +141,7 @@ def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     result = JobResult(job.title, "failed", reason, one_line(error), seconds=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".probe").write_bytes(bytes(PROBE_BYTES))  # libraries word a full disk in their own ways
+        (folder / ".probe").write_bytes(bytes(PROBE_BYTES))  # errors of libraries do not tell a full disk
         (folder / ".probe").unlink()
         return write_failure(job.folder, result, error)
     except OSError as full:

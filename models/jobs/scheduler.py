@@ -32,7 +32,7 @@ from models.training.hardware import Card, require_gpu
 POLL = 1.0
 """Seconds between two looks at progress, time limits and the size of a cluster."""
 SECONDS_BETWEEN_LOSSES = 30.0
-"""Seconds between two lines about the losses of running jobs, where there is no terminal."""
+"""Seconds between two lines about the losses of running jobs without a terminal."""
 MAX_ERROR_LENGTH = 400
 IN_WORKER = "PIPELINE_WORKER"
 """Environment variable that workers have."""
@@ -81,7 +81,7 @@ class Task:
 
     Attributes:
         name: unique in its queue.
-        group: tasks whose failures concern each other, such as the jobs of a stage.
+        group: related tasks, such as the jobs of a stage; see skips_group.
         skips_group: whether a failure skips the tasks of the group that have not started.
         wait_for_groups: groups that have ended, in whatever way, before it starts.
         wait_for_files: files that exist before it starts.
@@ -107,7 +107,7 @@ class Executor(Protocol):
     """Where tasks run: processes of this machine (`local.py`) or a Ray cluster (`cluster.py`)."""
 
     cards: list[Card] | None
-    """Cards of this machine; None if they are not known."""
+    """Cards of this machine; None if they were not detected."""
 
     @property
     def max_threads(self) -> int:
@@ -162,7 +162,7 @@ class Queue:
         self.running: dict[Task, float] = {}
         self.results: dict[str, JobResult] = {}
         self.seconds: dict[str, float] = defaultdict(float)
-        self.tried_again: set[str] = set()
+        self.retried: set[str] = set()
 
     def next(self, executor: Executor) -> Task | None:
         """Remove and return the first waiting task that can start now; None if no task can.
@@ -198,13 +198,13 @@ class Queue:
         """Take the result of a task that ran, or put the task back if it is tried again."""
         started = self.running.pop(task)
         self.seconds[task.group] += time.monotonic() - started
-        if result.reason == "killed" and task.name not in self.tried_again:
-            self.tried_again.add(task.name)
+        if result.reason == "killed" and task.name not in self.retried:
+            self.retried.add(task.name)
             print(f"{task.name}: {result.error}; tried once more, alone", flush=True)
             self.waiting.append(replace(task, runs_alone=True))
             return
-        if result.reason == "memory" and 0 < task.resources.gpus < 1 and task.name not in self.tried_again:
-            self.tried_again.add(task.name)
+        if result.reason == "memory" and 0 < task.resources.gpus < 1 and task.name not in self.retried:
+            self.retried.add(task.name)
             print(f"{task.name}: {result.error}; tried once more with the whole card", flush=True)
             self.waiting.append(replace(task, resources=replace(task.resources, gpus=1.0)))
             return
@@ -251,8 +251,8 @@ class DiskFull(OSError):
 def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
     """Run the tasks of a queue until all have ended or the queue's deadline; return the results by name.
 
-    A terminal shows a bar with the time left; `noun` says what the tasks are. Tasks whose files or groups
-    never come are skipped with the reason `dependency`.
+    A terminal shows a bar with the time left; `noun` says what the tasks are. Tasks that wait
+    for missing files or groups are skipped with the reason `dependency`.
 
     Raises:
         DiskFull: if a worker cannot write. Running tasks are ended.
@@ -297,7 +297,7 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
 
 
 def result_of(task: Task, future: "Future[JobResult]") -> JobResult:
-    """Return the result of a task; a worker that died has none of its own.
+    """Return the result of a task, also if its worker died.
 
     Raises:
         DiskFull: if the task could not write.

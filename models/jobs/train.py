@@ -120,7 +120,7 @@ def train(
 
 @dataclass
 class JobReporter:
-    """Prints a line per job that ended, and keeps failures that a worker could not keep itself.
+    """Prints a line per job that ended, and writes failures of workers that died.
 
     Attributes:
         executor: where the jobs run. It knows its cards only after the first job that asked for one.
@@ -165,11 +165,10 @@ class JobReporter:
 
 def describe_failure(job: Job, result: JobResult) -> str:
     """Return one line about a failed job."""
-    again = (
-        ", the same error as in the run before" if read_failure(job.folder).get("same_error_before") else ""
-    )
+    is_repeated = read_failure(job.folder).get("same_error_before")
+    remark = ", the same error as in the previous run" if is_repeated else ""
     folder = attempt_folder(job.folder) if result.log is None else result.log
-    return f"{result.name} failed ({result.reason}){again}: {result.error}\n  {display_path(folder)}"
+    return f"{result.name} failed ({result.reason}){remark}: {result.error}\n  {display_path(folder)}"
 
 
 def _skip_failed(queue: Queue, jobs: list[Job]) -> None:
@@ -199,16 +198,12 @@ def _explain_skipped(plan: JobPlan, jobs: list[Job], results: dict[str, JobResul
             f"run full"
         )
     elif not any(result.status == "failed" for result in results.values()):
-        missing = {
-            need.stage
-            for job in waiting
-            for need in job.dependencies
-            if not need.has_predicted(plan.test_key)
-        }
+        missing = set()
+        for job in waiting:
+            missing |= {need.stage for need in job.dependencies if not need.has_predicted(plan.test_key)}
         raise DataError(
-            f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; run ./run.sh train "
-            f"with --stage "
-            "for these first, or without --stage and --fold."
+            f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; run ./run.sh train with "
+            "--stage for these first, or without --stage and --fold."
         )
 
 
@@ -225,11 +220,11 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
         verify_job(job)
     plan = replace(plan, test_key=table_digest(plan.paths.test)[:16])
     waiting = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
-    if fixed := sorted({job.stage for job in waiting if plan.stages[job.stage].kind == "file"}):
+    external = sorted({job.stage for job in waiting if plan.stages[job.stage].kind == "file"})
+    if external:
         raise DataError(
-            f"the stages {', '.join(fixed)} (kind: file) only have predictions for the competition's own "
-            f"test rows. "
-            "Run ./run.sh full without them, or with the new table as competition.test and its rows in "
+            f"the stages {', '.join(external)} (kind: file) only have predictions for the competition's test "
+            "rows. Run ./run.sh full without them, or with the new table as competition.test and its rows in "
             "their test.csv."
         )
     if waiting:
@@ -257,8 +252,9 @@ def networks_of(stages: dict[str, Any]) -> set[str]:
 
 
 def threads_of(stage: Any, n_jobs: int, executor: Executor) -> int:
-    """Return the cores of a job where so many train side by side: for trees, whose result does not depend on
-    it, an equal share.
+    """Return the cores of a job if `n_jobs` train in parallel: an equal share for trees, else one.
+
+    The result of trees does not depend on the number of cores.
     """
     return max(1, executor.max_threads // n_jobs) if isinstance(stage, TreesConfig) else 1
 
@@ -283,16 +279,15 @@ def job_tasks(
     planned = set() if planned is None else planned
     cache_parts: list[Task] = []
     tasks: list[Task] = []
-    payload = replace(plan, jobs=[])  # a worker needs no other job than its own
+    payload = replace(plan, jobs=[])  # a worker needs only its job
     shard, n_shards = plan.shard
     for stage_name in dict.fromkeys(job.stage for job in jobs):
         stage = plan.stages[stage_name]
         stage_jobs = [job for job in jobs if job.stage == stage_name]
         threads = threads_of(stage, max(len(stage_jobs), plan.n_folds), executor)
         parts, cache_groups = cache_tasks(plan, stage_name, tables, planned)
-        first = (
-            len(parts) * (shard - 1) // n_shards
-        )  # each machine starts elsewhere; it skips what others have filled
+        # Each shard starts at another part, and skips those that others have computed.
+        first = len(parts) * (shard - 1) // n_shards
         cache_parts += parts[first:] + parts[:first]
         for job in stage_jobs:
             task = Task(
@@ -321,7 +316,7 @@ def failure_policy(args: Any) -> FailurePolicy:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command."""
     options = cli.parser(__doc__)
     options.add_argument(
         "--prepare", action="store_true", help="the command train: prepare tables and folds first"

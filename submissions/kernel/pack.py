@@ -33,7 +33,7 @@ from submissions.kernel.wheels import add_wheels
 from submissions.run import (
     BLEND,
     CHOICE,
-    KNOWN_LABELS,
+    INPUT_LABELS,
     MANIFEST,
     STACK,
     fitted_file,
@@ -172,7 +172,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
             for file in files:
                 copy(job.folder / file, target / file)
             write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
-    read = (fitted_file(run.chosen), KNOWN_LABELS)  # of the last steps; the other files are predictions
+    read = (fitted_file(run.chosen), INPUT_LABELS)  # of the last steps; the other files are predictions
     for part in {BLEND, STACK, CHOICE} & set(stored):
         stored[part]["files"] = {
             file: known for file, known in run.part(part)["files"].items() if file in read

@@ -58,13 +58,13 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
     train, test = mixed_tables()
     train["mu"] = 1.0
     with pytest.raises(
-        ConfigError, match="the metric pearson is nan .* all rows .* There mu has one label alone"
+        ConfigError, match="the metric pearson is nan .* all rows .* There mu has only one label"
     ):
         checked(write_competition(tmp_path, train, test, competition={"metric": "pearson"}))
     first = np.arange(60) < 20
     train["mu"], train["round"] = np.where(first, 1.0, np.nan), np.where(first, -1, np.arange(60) < 40)
     roles = {"metric": "pearson", "fold_column": "round"}
-    with pytest.raises(ConfigError, match="on all rows that are scored .* There mu has one label alone"):
+    with pytest.raises(ConfigError, match="on all rows that are scored .* There mu has only one label"):
         checked(write_competition(tmp_path, train, test, competition=roles, folds={"kind": "column"}))
 
 

@@ -85,7 +85,7 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_p
         assert "missing labels: y 3" in lines
         assert "y: some folds have no row of 'yes' (1 rows); their scores ignore these classes" in lines
         assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
-        said = f"; it weighs classes, which bends the probabilities that {metric} scores; 3 jobs"
+        said = f"; class weights distort the probabilities that {metric} scores; 3 jobs"
         assert lines[-1].endswith(said) == bends
     assert " and 18 more\n" in checked(written(tmp_path, [f"c{i}" for i in range(23)], **NAMES))
 

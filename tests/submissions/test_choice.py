@@ -100,7 +100,7 @@ def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path)
     require_same_code(run.config, run.stored)
     own.write_text(OWN + "\n\nVERSION = 2\n")
     assert run_of(tmp_path / "mixed.yaml").name != run.name
-    with pytest.raises(DataError, match=r"code of mine\.py has changed since the run"):
+    with pytest.raises(DataError, match=r"code in mine\.py has changed since the run"):
         require_same_code(run.config, run.stored)
 
 
@@ -158,7 +158,7 @@ def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytes
     np.testing.assert_allclose(found, submitted(run, "stack.csv"), rtol=1e-6)
     assert (found != load_candidate(run, "shrunk_ridge")(P)).any(axis=0).all()
     (run.folder / "fitted" / "lightgbm_stack.json").write_text("{}")
-    with pytest.raises(DataError, match=r"changed or gone: fitted/lightgbm_stack\.json"):
+    with pytest.raises(DataError, match=r"fitted/lightgbm_stack\.json is missing or has changed"):
         load_candidate(run, LIGHTGBM_STACK)
 
 

@@ -141,7 +141,7 @@ def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(
     (first / "cross_fitted.csv").write_text("id\n")
     page = said()
     assert f"{first.name} is left out: " in page and f"| {second.name} " in page
-    with pytest.raises(ConfigError, match=f"--with takes one of {second.name}; found '{first.name}'"):
+    with pytest.raises(ConfigError, match=f"--with takes one of {second.name}; got '{first.name}'"):
         said("--with", first.name)
     shutil.rmtree(first.parent)
     with pytest.raises(DataError, match="has no finished run"):

@@ -19,7 +19,7 @@ def test_files_seeds_times_and_machines_are_those_of_the_run(done: Path) -> None
     assert "./run.sh train mixed.yaml " in text and "./run.sh predict mixed.yaml " in text
     assert f"`predict` prints the run that it uses, which is {run.name} " in text
     assert "| good | lightgbm | 0 | 3 | 4.5 s |" in text  # three jobs of 1.5 s
-    assert "- 9 jobs: not written down" in text
+    assert "- 9 jobs: not recorded" in text
     assert "## Outside data\n\n- none" in text and f"- python {run.stored['versions']['python']}\n" in text
     assert str(folder) not in text
     for i, job in enumerate(run.plan.jobs):

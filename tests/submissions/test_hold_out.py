@@ -44,7 +44,7 @@ def test_rows_kept_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> No
     path = write_competition(
         tmp_path, *mixed_tables(), stages={"theirs": {"kind": "file", "folder": "theirs"}}
     )
-    with pytest.raises(ConfigError, match=r"--holdout trains every stage without the rows.*theirs"):
+    with pytest.raises(ConfigError, match=r"--holdout trains every stage without the held-out rows.*theirs"):
         hold_out(str(path), 0.2)  # whoever made these predictions may have seen the rows
 
 

@@ -160,7 +160,7 @@ def test_new_predictions_and_unfinished_jobs_are_noticed(done: Path) -> None:
     job = before.plan.jobs[0]
     table = pd.read_parquet(job.oof_file)
     table.assign(height=table["height"] + 0.5).to_parquet(job.oof_file)
-    with pytest.raises(DataError, match=r"oof\.parquet is not as its job wrote it; delete"):
+    with pytest.raises(DataError, match=r"oof\.parquet is missing or has changed; delete"):
         run_of(done)
     write_report(job.folder, {"seconds": 1.5})  # trained again, under the same key
     after = run_of(done)
@@ -262,11 +262,14 @@ SAMPLE = pd.DataFrame({"id": ["01", "b,c", " d"], "y": ["0", "0", "0"]})
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"id": ["1", "b,c", " d"], "y": [1, 2, 3]}, r"lacks 1 \['01'\] and has 1 others \['1'\]"),
-        ({"id": ["b,c", "01", " d"], "y": [1, 2, 3]}, "in its order.*lacks 0"),
+        (
+            {"id": ["1", "b,c", " d"], "y": [1, 2, 3]},
+            r"1 are missing \['01'\] and 1 are not in the sample \['1'\]",
+        ),
+        ({"id": ["b,c", "01", " d"], "y": [1, 2, 3]}, "in its order.* 0 are missing"),
         ({"id": ["01", "b,c", " d", " d"], "y": [1, 2, 3, 3]}, "4 rows for 3 ids"),
         ({"id": ["01", "b,c", " d"], "z": [1, 2, 3]}, "must have the columns id, y"),
-        ({"y": [1, 2, 3], "id": ["01", "b,c", " d"]}, "in this order; found y, id"),
+        ({"y": [1, 2, 3], "id": ["01", "b,c", " d"]}, "in this order; got y, id"),
         ({"id": ["01", "b,c", " d"], "y": [1, np.nan, 3]}, "id 'b,c'"),
         ({"id": ["01", "b,c", " d"], "y": [1, 2, "many"]}, "'many'"),
     ],
@@ -323,15 +326,15 @@ def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(
         (
             {},
             [0.2, 1.0, 1.0000001],
-            "'y' must hold probabilities from 0 to 1; 1 row.*id ' d' and '1.0000001'",
+            "'y' must have probabilities from 0 to 1; 1 row.*id ' d' with '1.0000001'",
         ),
-        ({}, [-1e-9, 0.5, ""], "2 row.*id '01' and '-1e-09'"),
+        ({}, [-1e-9, 0.5, ""], "2 row.*id '01' with '-1e-09'"),
         (
             {"scores_labels": True},
             ["a", "d", "c"],
-            "'y' must hold one of the classes a, b, c; 1 row.*id 'b,c' and 'd'",
+            "'y' must have one of the classes a, b, c; 1 row.*id 'b,c' with 'd'",
         ),
-        ({"top_k": 2}, ["a", "b c", "b b"], "up to 2 different classes, .* 1 row.*id ' d' and 'b b'"),
+        ({"top_k": 2}, ["a", "b c", "b b"], "up to 2 different classes, .* 1 row.*id ' d' with 'b b'"),
         ({"top_k": 2}, ["a d", "a b c", ""], "3 row"),
     ],
 )
