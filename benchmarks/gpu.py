@@ -119,10 +119,10 @@ class Stopwatch:
     samples_card: whether this job asks nvidia-smi how busy the card is.
     """
 
-    def __init__(self, warm_up: int, seconds: float, ready: Any, samples_card: bool) -> None:
+    def __init__(self, warm_up: int, seconds: float, prepare_training: Any, samples_card: bool) -> None:
         self.warm_up = warm_up
         self.seconds = seconds
-        self.ready = ready
+        self.prepare_training = prepare_training
         self.samples_card = samples_card
         self.started: float | None = None
         self.steps_per_second = 0.0
@@ -131,7 +131,7 @@ class Stopwatch:
     def __call__(self, step: int, total: int) -> None:
         if self.started is None and step >= self.warm_up:
             synchronize()
-            self.ready.wait(LONGEST_WAIT)
+            self.prepare_training.wait(LONGEST_WAIT)
             self.sampler = start_sampler() if self.samples_card else None
             self.started = time.monotonic()
         elif self.started is not None and time.monotonic() - self.started > self.seconds:
@@ -165,7 +165,7 @@ def mean_of(sampler: "subprocess.Popen[str] | None") -> float:
 
 
 def time_training(
-    case: Case, compiled: bool, seconds: float, ready: Any, samples_card: bool
+    case: Case, compiled: bool, seconds: float, prepare_training: Any, samples_card: bool
 ) -> dict[str, float]:
     """In a worker: rows a second, how busy the card is, and the peak of this job's memory."""
     gc.collect()
@@ -173,14 +173,14 @@ def time_training(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     (rows, context), config = case.rows(), case.config(epochs=10_000)
-    watch = Stopwatch(COMPILED_WARM_UP if compiled else WARM_UP, seconds, ready, samples_card)
+    watch = Stopwatch(COMPILED_WARM_UP if compiled else WARM_UP, seconds, prepare_training, samples_card)
     stage: Any = build_stage(config, replace(context, progress=watch))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            network, sample = stage.ready(rows, Path(folder))
+            network, sample = stage.prepare_training(rows, Path(folder))
             if compiled:
                 network.backbone.compile(dynamic=True)
-            stage.trainer_of(network, Path(folder)).fit(sample)
+            stage.make_trainer(network, Path(folder)).fit(sample)
     except TimeIsUpError:
         pass
     finally:
@@ -227,12 +227,14 @@ class Bench:
 
     def line(self, case: Case, n_jobs: int, compiled: bool) -> str:
         """A line of the table."""
-        ready = self.manager.Barrier(n_jobs)
+        prepare_training = self.manager.Barrier(n_jobs)
         futures = [
-            self.slots[i].submit(time_training, case, compiled, self.seconds, ready, samples_card=i == 0)
+            self.slots[i].submit(
+                time_training, case, compiled, self.seconds, prepare_training, samples_card=i == 0
+            )
             for i in range(n_jobs)
         ]
-        start = f"| {case.name} | {n_jobs} | {'yes' if compiled else 'no'} |"
+        init_backbone = f"| {case.name} | {n_jobs} | {'yes' if compiled else 'no'} |"
         results, errors = [], []
         for future in futures:
             try:
@@ -242,11 +244,11 @@ class Bench:
             except Exception as error:  # memory that ran out, or what cannot be compiled, is a result
                 errors.append(" ".join(f"{type(error).__name__}: {error}".split())[:80])
         if errors:
-            return f"{start} failed: {errors[0]} | | |"
+            return f"{init_backbone} failed: {errors[0]} | | |"
         rows = sum(result["rows"] for result in results)
         memory = max(result["memory"] for result in results)
         busy = results[0]["busy"]
-        return f"{start} {rows:.0f} | {'' if np.isnan(busy) else f'{busy:.0f} %'} | {memory:.2f} |"
+        return f"{init_backbone} {rows:.0f} | {'' if np.isnan(busy) else f'{busy:.0f} %'} | {memory:.2f} |"
 
     def difference(self, case: Case) -> str:
         """The largest difference of predictions on the card and on the cores, a line."""

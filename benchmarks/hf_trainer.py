@@ -58,7 +58,7 @@ class Wrapped(torch.nn.Module):
 def theirs(stage: Bert, train: Dataset, folder: Path, grouped: bool) -> tuple[float, Any]:
     """Seconds of Trainer.train() and the trained network."""
     with mock.patch("models.stages.bert.train_only"):  # it trains the vectors of all tokens
-        network, sample = stage.ready(train, folder)
+        network, sample = stage.prepare_training(train, folder)
     network.backbone.encoder.set_attn_implementation("sdpa")  # as it comes; ours is another in bf16 on a CPU
     rows_of = sample.encoded(0)
     mean, scale = target_scale(sample.y)
@@ -95,8 +95,8 @@ def theirs(stage: Bert, train: Dataset, folder: Path, grouped: bool) -> tuple[fl
 
 def ours(stage: Bert, train: Dataset, folder: Path) -> tuple[float, Any]:
     """Seconds of our loop and the trained network."""
-    network, sample = stage.ready(train, folder)
-    training = stage.trainer_of(network, folder)
+    network, sample = stage.prepare_training(train, folder)
+    training = stage.make_trainer(network, folder)
     labels = training.prepare(sample)
     started = time.process_time()
     training.train_epochs(sample.encoded, labels, "train")

@@ -236,7 +236,7 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     assert report.index("Left out") < report.index("## Stages")
     again = run(work, *command, status=3).stdout
     assert again.count("2 of 3 jobs are finished") == len(hows)
-    assert again.count("the same error as in the run before") == len(hows)
+    assert again.count("the same error as in the previous run") == len(hows)
     assert "tried once more" not in run(work, *command, "--skip-failed", status=3).stdout
 
 

@@ -61,7 +61,7 @@ class Bert(NeuralModel):
         """Other spellings: a fresh one each epoch, and `test_forms` in prediction."""
         return None if self.config.enumerate_smiles else 1, self.config.test_forms
 
-    def start(self, train: Dataset, folder: Path) -> nn.Module:
+    def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
         """The configured weights, or random ones; writes tokenizer, shape, and counts."""
         rate = self.config.backbone_dropout
         encoder, tokenizer = (
@@ -84,7 +84,7 @@ class Bert(NeuralModel):
             train_only(encoder, np.concatenate(items))
         return backbone
 
-    def restore(self, folder: Path) -> nn.Module:
+    def restore_backbone(self, folder: Path) -> nn.Module:
         """The encoder's shape from `folder` alone: neither hub nor package nor the original weights are
         asked.
         """

@@ -58,18 +58,18 @@ class GnnBackbone(nn.Module):
 class Gnn(MoleculeModel):
     """The stage; see `models.training.neural_model.Neural`."""
 
-    def start(self, train: Dataset, folder: Path) -> nn.Module:
+    def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
         """Message passing with the configured weights, or with random ones; writes its shape."""
         shape, published = {"d_h": self.config.width, "depth": self.config.depth}, None
         if self.config.weights:
             shape, published = read_message_passing(self.config.weights)
         write_json(folder / SHAPE, shape)
-        backbone = self.restore(folder)
+        backbone = self.restore_backbone(folder)
         if published is not None:
             backbone.message_passing.load_state_dict(published.state_dict())
         return backbone
 
-    def restore(self, folder: Path) -> GnnBackbone:
+    def restore_backbone(self, folder: Path) -> GnnBackbone:
         """The same shape."""
         shape = read_json(folder / SHAPE)
         message_passing = Messages(**shape, dropout=self.config.backbone_dropout)

@@ -89,13 +89,13 @@ class Unimol(ConformerModel):
     )  # fmt: skip
     equal_lengths = False
 
-    def start(self, train: Dataset, folder: Path) -> nn.Module:
+    def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
         """Writes the vocabulary of the weights, too."""
         files = find_weights(self.config.weights) if self.config.weights else {}
         write_json(folder / VOCABULARY, read_vocabulary(files))
-        return super().start(train, folder)
+        return super().init_backbone(train, folder)
 
-    def restore(self, folder: Path) -> nn.Module:
+    def restore_backbone(self, folder: Path) -> nn.Module:
         """Of the vocabulary in the folder."""
         return UnimolBackbone(self.config, read_json(folder / VOCABULARY))
 

@@ -143,7 +143,7 @@ class Unimol2(ConformerModel):
     foreign_keys = ("lm_head.", "movement_pred_head.", "classification_head")
     equal_lengths = True
 
-    def restore(self, folder: Path) -> nn.Module:
+    def restore_backbone(self, folder: Path) -> nn.Module:
         """Of the size in the settings."""
         return Unimol2Backbone(self.config)
 

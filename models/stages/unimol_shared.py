@@ -68,9 +68,9 @@ class ConformerModel(MoleculeModel):
         """As many as conformers."""
         return self.config.conformers, self.config.conformers
 
-    def start(self, train: Dataset, folder: Path) -> nn.Module:
+    def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
         """The configured weights, or random ones where none are configured; notes which molecules are flat."""
-        backbone = self.restore(folder)
+        backbone = self.restore_backbone(folder)
         if self.config.weights:
             load_checkpoint(backbone, find_weights(self.config.weights), self.foreign_keys)
         smiles = sorted(set(train.inputs[self.columns].to_numpy().ravel()))

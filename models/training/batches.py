@@ -1,4 +1,4 @@
-"""Rows as batches: what is encoded, which rows go together, and how they reach the device."""
+"""Batches of encoded rows: which rows are batched together, and how they are copied to the device."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,18 +17,19 @@ from models.training.losses import LabelBatch, to_device
 
 RowIndices = NDArray[np.intp]
 MicroBatches = list[RowIndices]
-"""Positions of rows, micro-batch by micro-batch."""
+"""Positions of rows per micro-batch."""
 LENGTHS_PER_BATCH = 4
-"""Least number of lengths in a batch of rows that cannot be padded."""
+"""Minimum number of lengths in a batch of rows that cannot be padded."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows that go through the network together, on its device.
+    """Rows of one forward pass, on the device.
 
-    inputs: arguments of the backbone by name, and `columns`.
-    labels: of these rows.
-    share: share of the step's labels that these rows have, by which their loss is weighted.
+    Attributes:
+        inputs: arguments of the backbone by name, and `columns`.
+        labels: labels of the rows.
+        share: their share of the labels of the step, which weights their loss.
     """
 
     inputs: dict[str, Tensor]
@@ -37,12 +38,11 @@ class MicroBatch:
 
 
 def micro_batch_size(device_type: str, precision: str) -> int:
-    """Upper limit of the rows that go through the network together, in addition to the setting `batch_size`.
+    """Return the maximum number of rows of a forward pass, in addition to the setting `batch_size`.
 
-    Small micro-batches pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew. A
-    GPU is idle without many rows, so it has no limit. The gradients of micro-batches add up to that of the
-    whole step: only speed depends on their size (and a little the loss in pre-training, which is a mean over
-    tokens).
+    Small micro-batches need little padding and cost a CPU nothing in float32; in bf16 each of them casts all
+    weights. A GPU needs many rows, so it has no limit. The gradients of the micro-batches of a step are added,
+    so that only speed depends on their size (and slightly the loss in pre-training, a mean over tokens).
     """
     if device_type == "cuda":
         return sys.maxsize
@@ -51,16 +51,15 @@ def micro_batch_size(device_type: str, precision: str) -> int:
 
 @dataclass(frozen=True)
 class Batches:
-    """Encoded rows and how they become a batch.
+    """Encoded rows that can be batched.
 
-    items: one encoded input per row.
-    lengths: (n_rows,) tokens or atoms, by which rows of like size go together; all equal where nothing is
-    padded.
-    collate: items to the keyword arguments of the backbone, tensors on the CPU.
-    equal_lengths: whether a batch may hold rows of one length only, for a backbone that does not mask
-    padding.
-    columns: (n_rows, n_columns) numbers that join before the head, as one more tensor of that name; None for
-    none.
+    Attributes:
+        items: encoded input per row.
+        lengths: (n_rows,) number of tokens or atoms, by which rows are batched; all equal without padding.
+        collate: maps items to the keyword arguments of the backbone, tensors on the CPU.
+        equal_lengths: whether all rows of a batch must have one length, since the backbone does not mask
+            padding.
+        columns: (n_rows, n_columns) numbers that are added before the head, or None.
     """
 
     items: list[Any]
@@ -70,12 +69,12 @@ class Batches:
     columns: NDArray[np.float32] | None = None
 
     def take(self, rows: RowIndices) -> "Batches":
-        """Some rows."""
+        """Return rows at some positions."""
         columns = None if self.columns is None else self.columns[rows]
         return replace(self, items=[self.items[i] for i in rows], lengths=self.lengths[rows], columns=columns)
 
     def batch(self, rows: RowIndices, device: torch.device) -> dict[str, Tensor]:
-        """The rows at some positions, on the device."""
+        """Return the inputs of rows at some positions, on the device."""
         batch = self.collate([self.items[i] for i in rows])
         if self.columns is not None:
             batch["columns"] = torch.from_numpy(self.columns[rows])
@@ -158,12 +157,13 @@ class Batches:
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """Rows with labels.
+    """Encoded rows with labels.
 
-    encoded: number of an augmentation (0 is none) to the encoded rows; an epoch of training takes the
-        augmentation after its own number, so that other spellings or conformers of a molecule come by.
-    y: (n_rows, n_targets), auxiliary targets last, NaN where missing.
-    weights: of the labels, of the same shape.
+    Attributes:
+        encoded: maps the number of an augmentation (0 is none) to the encoded rows. Epoch n of training uses
+            augmentation n + 1, so that each epoch has other SMILES or conformers.
+        y: (n_rows, n_targets), auxiliary targets last, NaN if missing.
+        weights: weights of the labels, of the same shape.
     """
 
     encoded: Callable[[int], Batches]

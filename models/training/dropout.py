@@ -1,8 +1,8 @@
-"""Switch dropout off inside a backbone, and prove that it is off before a fold trains.
+"""Switch dropout off inside a backbone, and verify that it is off before a fold trains.
 
 Why off: in regression, dropout inside a network changes the variance of its activations between training and
 inference, which biases predictions (Li et al., arXiv 1801.05134); CommonLit's and FB3's winners set it to 0.
-Why a proof: `unimol_tools` keeps 46 of its rates as plain numbers that a sweep over nn.Dropout does not see.
+Why verify: `unimol_tools` has 46 rates as plain numbers, which a loop over nn.Dropout modules misses.
 """
 
 import torch
@@ -11,23 +11,25 @@ from torch import Tensor, nn
 from competition.errors import ConfigError
 
 RATE_NAMES = (
-    "dropout", "emb_dropout", "attention_dropout", "activation_dropout", "pair_dropout", "drop_prob", "droppath_prob",
+    "dropout", "emb_dropout", "attention_dropout", "activation_dropout", "pair_dropout", "drop_prob",
+    "droppath_prob",
 )  # fmt: skip
 
 
 def rates(module: nn.Module) -> dict[str, float]:
-    """Every dropout rate in a module by its path, those that are 0 included."""
-    found = {}
+    """Return path -> dropout rate of a module, including rates of 0."""
+    all_rates = {}
     for path, part in module.named_modules():
         is_dropout = isinstance(part, nn.modules.dropout._DropoutNd) or type(part).__name__ == "Dropout"
         for name in ("p", *RATE_NAMES) if is_dropout else RATE_NAMES:
-            if type(value := part.__dict__.get(name)) in (int, float):
-                found[f"{path}.{name}".lstrip(".")] = float(value)
-    return found
+            value = part.__dict__.get(name)
+            if type(value) in (int, float):
+                all_rates[f"{path}.{name}".lstrip(".")] = float(value)
+    return all_rates
 
 
 def set_rates(module: nn.Module, rate: float) -> None:
-    """Set every dropout rate that is above 0 to `rate`; one that its authors set to 0 stays 0."""
+    """Set all dropout rates above 0 to `rate`; rates of 0 stay."""
     for path, old in rates(module).items():
         if old > 0:
             owner, _, name = path.rpartition(".")
@@ -44,8 +46,7 @@ def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
     if any(bool((output - expected).abs().max() > tolerance) for output in (first, second)):
         on = [f"{path} = {rate:g}" for path, rate in rates(backbone).items() if rate > 0]
         raise ConfigError(
-            "backbone_dropout is 0, but the backbone still gives other outputs in training mode than in "
-            "evaluation "
-            f"mode: {', '.join(on) or 'no rate is above 0, so a module drops by itself in its forward pass'}. "
-            "Set those rates to 0 in the stage's file, or set backbone_dropout."
+            "backbone_dropout is 0, but the outputs of the backbone differ between training and evaluation mode: "
+            f"{', '.join(on) or 'all rates are 0, so a module drops in its forward pass'}. Set those rates to 0 "
+            "in the module of the stage, or set backbone_dropout."
         )

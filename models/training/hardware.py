@@ -82,19 +82,19 @@ def require_gpu() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, memory in GiB, and the GPU in use, where there is one."""
+    """Return processor, cores of this process, memory in GiB, and the GPU in use."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    named = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
-    processor = named[1] if named else platform.machine()
-    found = {"processor": processor, "cores": loky.cpu_count(), "memory_gib": round(memory)}
+    match = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    processor = match[1] if match else platform.machine()
+    description = {"processor": processor, "cores": loky.cpu_count(), "memory_gib": round(memory)}
     torch = sys.modules.get("torch")  # a stage that does not use it does not use a GPU
     if torch is not None and torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name(0)
-    return found
+        description["gpu"] = torch.cuda.get_device_name(0)
+    return description
 
 
 def peak_gpu_gib() -> float:
-    """Peak GPU memory of the tensors of the last training in this process, in GiB; 0 without a GPU."""
+    """Return the peak GPU memory of the last training in this process, in GiB; 0 without a GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return 0.0
@@ -102,23 +102,21 @@ def peak_gpu_gib() -> float:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies in bf16 (AMD from Zen 4, Intel's servers from Sapphire Rapids); else
-    slower.
-    """
+    """Return whether the processor has instructions for bf16 (AMD Zen 4, Intel Sapphire Rapids, or later)."""
     return "avx512_bf16" in _cpuinfo()
 
 
 def _cpuinfo() -> str:
-    path = Path("/proc/cpuinfo")  # of Linux alone
+    path = Path("/proc/cpuinfo")  # only on Linux
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:
-    """Refuse what the hardware has no instructions for."""
+    """Raise a ConfigError if the hardware does not support a precision."""
     if (precision == "fp16" and not has_gpu) or (precision == "bf16" and not has_bf16):
         raise ConfigError(
-            f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} that has it; "
-            "there is none here. Set precision: auto."
+            f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} with support for it. "
+            "Set precision: auto."
         )
 
 

@@ -42,7 +42,7 @@ class Head(nn.Module):
 
 
 def build_head(settings: NeuralConfig, width: int, n_outputs: int) -> Head:
-    """The head of a stage."""
+    """Return the head of a stage."""
     head = settings.head
     return Head(
         width, n_outputs, head.rates if isinstance(head, MultiSampleHead) else [settings.pooler_dropout]
@@ -67,10 +67,10 @@ class Network(nn.Module):
         self.head: Any = head
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Outputs (n_rows, n_outputs)."""
+        """Return outputs (n_rows, n_outputs)."""
         return self.head(self.features(batch))
 
     def features(self, batch: dict[str, Tensor]) -> Tensor:
-        """What the head reads, (n_rows, width)."""
+        """Return the features that the head reads, (n_rows, width)."""
         pooled = self.backbone(**{name: tensor for name, tensor in batch.items() if name != "columns"})
         return self.join(torch.cat([pooled, batch["columns"]], dim=1) if "columns" in batch else pooled)

@@ -1,4 +1,4 @@
-"""Labels as stages see them: standardised per target, weighted by class, rows without one left out."""
+"""Preparation of labels: standardization, class weights, and checks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +8,9 @@ from competition.types import Array, ProblemType
 
 
 def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:
-    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a
-    constant. Of classes 0 and 1, which leave their numbers as they are.
+    """Return mean and standard deviation of each target without missing labels, (n_targets,) each.
+
+    The standard deviation of a constant is 1. For classes they are 0 and 1, so that class indices are unchanged.
     """
     if has_classes:
         return np.zeros(y.shape[1]), np.ones(y.shape[1])
@@ -18,59 +19,62 @@ def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:
 
 
 def balanced_weights(y: Array, weights: Array | float = 1.0) -> Array:
-    """Weights with which each class of a target has the same total: n / (K n_c), as scikit-learn balances
-    classes.
+    """Return weights with the same total for each class of a target: n / (K n_c), as in scikit-learn.
 
     Args:
-        y: numbers of classes, (n_rows, n_targets), NaN where there is no label.
-        weights: of the labels before, broadcast to that shape; n and n_c are sums of them.
+        y: class indices, (n_rows, n_targets), NaN if missing.
+        weights: weights before balancing, broadcast to that shape; n and n_c are sums of them.
 
     Returns:
-        (n_rows, n_targets) with the same sum for each target as before; 0 where there is no label.
+        Weights (n_rows, n_targets) with the same sum per target as before; 0 for missing labels.
     """
     balanced = np.where(np.isnan(y), 0.0, weights)
     for labels, column in zip(y.T, balanced.T, strict=True):
         which = np.unique(labels, return_inverse=True)[1]
-        totals = np.bincount(which, column)  # that of NaN is 0
+        totals = np.bincount(which, column)  # the total of NaN is 0
         column *= column.sum() / (max((totals > 0).sum(), 1) * np.where(totals > 0, totals, 1.0))[which]
     return balanced
 
 
-def require_auxiliary(y: Array, names: list[str], learns: ProblemType) -> None:
-    """Refuse auxiliary targets (n_rows, n_auxiliary) that cannot be learned beside the classes that a stage
-    learns.
+def require_auxiliary(y: Array, names: list[str], problem_type: ProblemType) -> None:
+    """Raise a ConfigError if auxiliary targets (n_rows, n_auxiliary) cannot be learned with the targets.
+
+    Args:
+        problem_type: what the stage learns.
     """
-    numbers = ", ".join(
-        name for name, column in zip(names, y.T, strict=True) if set(column[~np.isnan(column)]) - {0, 1}
-    )
-    if learns == "multiclass" and names:
-        wrong = "cannot be learned beside a target of several classes"
-    elif learns != "regression" and numbers:
-        wrong = f"must be 0 or 1 beside classes, and {', '.join(numbers)} has other numbers"
+    not_binary = []
+    for name, column in zip(names, y.T, strict=True):
+        if set(column[~np.isnan(column)]) - {0, 1}:
+            not_binary.append(name)
+    if problem_type == "multiclass" and names:
+        error = "cannot be learned with a multiclass target"
+    elif problem_type != "regression" and not_binary:
+        error = f"must be 0 or 1 in classification, and {', '.join(not_binary)} has other numbers"
     else:
         return
-    raise ConfigError(f"auxiliary_targets {wrong}; take them out, or set auxiliary_weight: 0 in this stage.")
+    raise ConfigError(f"auxiliary_targets {error}; remove them, or set auxiliary_weight: 0 in this stage.")
 
 
 def require_log1p(y: Array) -> None:
-    """Refuse labels, pseudo-labels among them, that have no logarithm of 1 + y."""
+    """Raise a DataError if 1 + y has no logarithm for a label, or a pseudo-label."""
     if np.nanmin(y) <= -1:
         raise DataError(
-            f"target_transform: log1p needs targets above -1, pseudo-labels too; the smallest is "
-            f"{np.nanmin(y):g}. "
-            "Set power, which takes any number."
+            f"target_transform: log1p needs targets and pseudo-labels above -1; got {np.nanmin(y):g}. Set power, "
+            "which takes any number."
         )
 
 
 def labelled_rows(y: Array, names: list[str]) -> list[NDArray[np.intp]]:
-    """Positions of the rows that have a label, for each target of y (n_rows, n_targets): two of them at
-    least.
+    """Return the positions of the labelled rows per target of y (n_rows, n_targets).
+
+    Raises:
+        DataError: if a target has fewer than two labels.
     """
     rows = [np.flatnonzero(~np.isnan(column)) for column in y.T]
-    for name, known in zip(names, rows, strict=True):
-        if len(known) < 2:
+    for name, labelled in zip(names, rows, strict=True):
+        if len(labelled) < 2:
             raise DataError(
                 f"target {name!r} must have labels among the training rows of every fold; "
-                "use fewer folds or folds.kind stratified, or take the target out."
+                "use fewer folds or folds.kind stratified, or remove the target."
             )
     return rows

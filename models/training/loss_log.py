@@ -1,5 +1,6 @@
-"""losses.csv: the training loss of a neural job, written while it trains. Without torch, since the driver
-reads it.
+"""The file losses.csv with the training loss of a neural job, written while it trains.
+
+The driver reads it, so this module does not import torch.
 """
 
 import time
@@ -16,12 +17,13 @@ SECONDS_BETWEEN_ROWS = 10.0
 class LossRecord:
     """A row of losses.csv.
 
-    phase: pretrain or train.
-    epoch: from 1, in each phase.
-    step: optimizer steps so far, those of the pretrain phase included.
-    loss: mean since the previous row; in the last row of an epoch the mean of the epoch.
-    learning_rate: of the next step.
-    seconds: training time, that of earlier attempts included if the job was resumed.
+    Attributes:
+        phase: pretrain or train.
+        epoch: number of the epoch, from 1 in each phase.
+        step: optimizer steps so far, including the pretrain phase.
+        loss: mean since the previous row; in the last row of an epoch the mean of the epoch.
+        learning_rate: rate of the next step.
+        seconds: training time, including earlier attempts of a resumed job.
     """
 
     phase: str
@@ -71,18 +73,18 @@ class LossLog:
         self.written = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows and the training time so far."""
+        """Return the rows and the training time so far."""
         return {"rows": list(map(astuple, self.records)), "seconds": time.monotonic() - self.started}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Append the rows of a checkpoint; those of the pretrain phase are already in the file."""
+        """Append the rows of a checkpoint, except those that are already in the file."""
         for row in state["rows"][len(self.records) :]:
             self._append(LossRecord(*row))
         self.started = time.monotonic() - state["seconds"]
 
 
 def read_losses(folder: Path) -> list[LossRecord]:
-    """The complete rows of losses.csv in the folder of a job, which may be training; none without the file."""
+    """Return the complete rows of losses.csv of a job, which may be training; [] without the file."""
     try:
         lines = (folder / LOSSES).read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError:
@@ -95,6 +97,6 @@ def read_losses(folder: Path) -> list[LossRecord]:
 
 
 def last_loss(folder: Path) -> LossRecord | None:
-    """The last complete row of losses.csv in the folder of a job; None if there is no row yet."""
+    """Return the last complete row of losses.csv of a job, or None."""
     records = read_losses(folder)
     return records[-1] if records else None

@@ -1,8 +1,8 @@
-"""What a network is trained on: labels with their weights, the losses, and R-Drop's penalty.
+"""Losses of networks, batches of labels with weights, and the penalty of R-Drop.
 
-A loss is an entry of `LOSSES` and its name in `LossName` of `models/neural_config.py`; one of the user's is a
-function `errors(outputs, y)` that the YAML names as `loss: mine.py:errors`. Outputs are standardised numbers,
-or logits of classes; probabilities are made of these by the loss's `link` alone.
+To add a loss, add an entry of `LOSSES` and its name to `LossName` of `models/neural_config.py`. A user-defined
+loss is a function `errors(outputs, y)`, in the YAML `loss: mine.py:errors`. Outputs are standardised numbers, or
+logits of classes, from which the `link` of the loss makes probabilities.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Errors = Callable[..., Tensor]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to the device; to a GPU from pinned memory, so that nothing waits for the copy."""
+    """Copy a tensor to the device; to a GPU from pinned memory, without waiting."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -33,15 +33,18 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Labels of rows, standardised numbers or those of classes, and the weight of each, (n_rows, n_targets),
-    0 where there is none.
+    """Labels of rows and their weights, (n_rows, n_targets) each.
+
+    Attributes:
+        y: standardised numbers, or class indices.
+        weights: 0 for missing labels.
     """
 
     y: Tensor
     weights: Tensor
 
     def take(self, positions: NDArray[np.intp], device: torch.device) -> "LabelBatch":
-        """Some rows, on the device."""
+        """Return rows at some positions, on the device."""
         return LabelBatch(to_device(self.y[positions], device), to_device(self.weights[positions], device))
 
 
@@ -49,27 +52,27 @@ squared = partial(mse_loss, reduction="none")
 
 
 def bce(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each label, 0 or 1, which smoothing moves towards .5 by half of it."""
+    """Return the cross-entropy per label, 0 or 1; smoothing moves labels towards .5 by half of it."""
     return binary_cross_entropy_with_logits(outputs, y * (1 - smoothing) + smoothing / 2, reduction="none")
 
 
 def cross_entropy(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the class of each row, (n_rows, 1), of which smoothing spreads a share over all
-    classes.
-    """
+    """Return the cross-entropy per row, (n_rows, 1); smoothing distributes a share of it over all classes."""
     return torch_cross_entropy(outputs, y[:, 0].long(), reduction="none", label_smoothing=smoothing)[:, None]
 
 
 def sigmoid(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
-    """Probability of class 1 for each target; 0 or 1 where `classes`, which there are of each, is one alone."""
+    """Return the probability of class 1 per target; 0 or 1 if `classes` of a target has only one class."""
     if classes is None:
         return logits.sigmoid()
-    lowest, highest = torch.tensor([[min(known), max(known)] for known in classes], dtype=logits.dtype).T
+    lowest, highest = torch.tensor(
+        [[min(present), max(present)] for present in classes], dtype=logits.dtype
+    ).T
     return logits.sigmoid().clamp(lowest, highest)
 
 
 def softmax(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
-    """Probability of each class of a single target; 0 for one that is not in `classes`."""
+    """Return the probability per class of a single target; 0 for classes that are not in `classes`."""
     if classes is not None:
         absent = torch.ones(logits.shape[-1], dtype=torch.bool)
         absent[classes[0]] = False
@@ -79,41 +82,39 @@ def softmax(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of the setting `loss`.
+    """A value of the setting `loss`.
 
-    errors: outputs and labels y to the error of each label, (n_rows, n_targets).
-    link: logits of classes to probabilities, of the same shape; None: outputs are standardised numbers.
+    Attributes:
+        errors: maps outputs and labels y to the error per label, (n_rows, n_targets).
+        link: maps logits to probabilities of the same shape; None if outputs are standardised numbers.
     """
 
     errors: Errors
     link: Callable[..., Tensor] | None = None
 
     def mean_error(self, outputs: Tensor, labels: LabelBatch) -> Tensor:
-        """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 for no
-        label.
-        """
+        """Return the weighted sum of the errors divided by the number of labels; 0 without labels."""
         errors = self.errors(outputs.float(), labels.y)
         if errors.shape != labels.y.shape:
             raise ConfigError(
-                f"loss: your function must return the error of each label, {tuple(labels.y.shape)}, and "
-                f"not their sum "
-                f"or mean; it returns {tuple(errors.shape)}."
+                f"loss: your function must return the error per label, {tuple(labels.y.shape)}, not their sum or "
+                f"mean; got {tuple(errors.shape)}."
             )
         return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
     def mean_penalty(self, one: Tensor, other: Tensor, labels: LabelBatch) -> Tensor:
-        """How far two passes with other dropout masks are apart, as the mean over the labels there are: of
-        numbers the square; of classes half of KL(p, q) + KL(q, p), times the number of targets.
+        """Return the mean penalty of two passes with different dropout masks.
 
-        Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be
-        0.
+        For numbers it is the squared difference; for classes half of KL(p, q) + KL(q, p), times the number of
+        targets. Source: Liang et al., R-Drop, NeurIPS 2021. The softmax KL of a single output would be 0.
         """
-        one, other, known = one.float(), other.float(), labels.weights > 0
+        one, other = one.float(), other.float()
+        is_labelled = labels.weights > 0
         if self.link is None:
-            apart = squared(one, other)
-        else:  # in the sum of both KLs what makes logits a distribution cancels out
-            apart = (self.link(one) - self.link(other)) * (one - other) / 2 * known.shape[1]
-        return (apart * known).sum() / known.sum().clamp(min=1)
+            penalty = squared(one, other)
+        else:  # the normalization of the logits cancels in the sum of both KLs
+            penalty = (self.link(one) - self.link(other)) * (one - other) / 2 * is_labelled.shape[1]
+        return (penalty * is_labelled).sum() / is_labelled.sum().clamp(min=1)
 
 
 LOSSES = {
@@ -125,25 +126,21 @@ LOSSES = {
 }
 
 
-def loss_of(name: str | None, problem_type: ProblemType) -> Loss:
-    """The loss of a name in `LOSSES`, the problem type's own for None; a user's function has all of that but
-    errors.
-    """
-    own = CLASS_LOSSES.get(problem_type, "mse")
-    return LOSSES.get(name or own, LOSSES[own])
+def get_loss(name: str | None, problem_type: ProblemType) -> Loss:
+    """Return the loss with a name in `LOSSES`; the default of the problem type for None and user-defined losses."""
+    default = CLASS_LOSSES.get(problem_type, "mse")
+    return LOSSES.get(name or default, LOSSES[default])
 
 
 def load_loss(
     name: str | None, problem_type: ProblemType = "regression", label_smoothing: float = 0.0
 ) -> Loss:
-    """The loss to train with: as `loss_of`, or with the errors of the user's function that `file.py:name`
-    names.
-    """
-    loss = loss_of(name, problem_type)
+    """Return the loss to train with; `name` may be a user-defined function, `file.py:name`."""
+    loss = get_loss(name, problem_type)
     if name is None or name in LOSSES:
-        return (
-            replace(loss, errors=partial(loss.errors, smoothing=label_smoothing)) if label_smoothing else loss
-        )
+        if label_smoothing:
+            return replace(loss, errors=partial(loss.errors, smoothing=label_smoothing))
+        return loss
     function = load_user_code("loss", name, "errors(outputs, y)")
 
     def errors(outputs: Tensor, y: Tensor) -> Tensor:

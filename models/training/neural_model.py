@@ -24,120 +24,132 @@ from models.training import prediction, trainer
 from models.training.batches import Batches, EncodedDataset
 from models.training.heads import Network, build_head
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary
-from models.training.losses import loss_of
+from models.training.losses import get_loss
 
 
 class NeuralModel:
-    """A neural stage; see `models.stage.StageModel` for the contract.
+    """Base class of neural stages; `models.stage.StageModel` documents `fit` and `predict`.
 
-    loss: what the outputs of the network are, whatever the errors of a user's function.
-    n_molecules: molecule columns that the backbone reads one by one.
+    A kind of stage implements `init_backbone`, `restore_backbone`, `encode` and `n_augmentations`.
+
+    Attributes:
+        loss: loss with the link from outputs to predictions.
+        n_molecules: number of molecule columns that the backbone reads one by one.
     """
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config = config
         self.context = context
         self.auxiliary = context.auxiliary if config.auxiliary_weight > 0 else []
-        self.loss = loss_of(config.loss, context.task.problem_type)
+        self.loss = get_loss(config.loss, context.task.problem_type)
         self.n_molecules = 1
 
-    # A kind of stage has these four.
+    def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
+        """Return the backbone with the weights to start from.
 
-    def start(self, train: Dataset, folder: Path) -> nn.Module:
-        """The backbone with the weights to start from, its attribute `width` the length of its pooled
-        features.
-
-        Writes to `folder` all that `restore` and `encode` need beyond the trained weights: vocabularies,
-        shapes.
+        Its attribute `width` is the length of its pooled features. Everything that `restore_backbone` and
+        `encode` need in addition to the trained weights is written to `folder`: vocabularies, shapes.
         """
         raise NotImplementedError
 
-    def restore(self, folder: Path) -> nn.Module:
-        """A backbone of the same shape, whatever its weights."""
+    def restore_backbone(self, folder: Path) -> nn.Module:
+        """Return a backbone of the same shape, with any weights."""
         raise NotImplementedError
 
     def encode(self, rows: Dataset, folder: Path, augmentation: int, seed: int) -> Batches:
-        """The rows as the backbone reads them.
+        """Return the rows as the backbone reads them.
 
         Args:
-            augmentation: 0 for none; others are other spellings or conformers, by (augmentation, seed, input)
-            alone.
+            augmentation: 0 for none. Others are randomized SMILES or conformers, which depend only on
+                (augmentation, seed, input).
         """
         raise NotImplementedError
 
     @property
     def n_augmentations(self) -> tuple[int | None, int]:
-        """How many there are in training (None: a fresh one each epoch), and that a prediction is the mean
-        of.
-        """
+        """Number of augmentations in training (None: a new one per epoch), and in prediction."""
         return 1, 1
 
-    # And these it gets.
-
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        """Train on `train`, on its extra rows first and alone with `extra_rows: pretrain`; see the contract."""
-        first = None
+        """Train on `train`; with `extra_rows: pretrain` first on its extra rows only."""
+        pretrain_set = None
         if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
-            first, train = train.take(train.extra), train.take(~train.extra)
-        asked, trained = self.config, functools.partial(self._train, train, valid, first, folder)
-        if not self._in_memory(trained) and self.context.retry_failed_fit:
+            pretrain_set = train.take(train.extra)
+            train = train.take(~train.extra)
+        config = self.config
+        fit_once = functools.partial(self._train, train, valid, pretrain_set, folder)
+        if not self._retry_on_oom(fit_once) and self.context.retry_failed_fit:
             self.context = replace(self.context, seed=derive_seed(self.context.seed, "checkpoint_again"))
-            end = "." if self._in_memory(trained) else ", no better either."
-            said = (
-                "no better than the mean of the training labels with its first seed; trained once more "
-                "with another"
-            )
-            write_notes(folder, [said + end])
-        if self.config is not asked:
-            size, n = self.config.batch_size, self.config.accumulate
-            note = f"the memory is too small for batches of {asked.batch_size}: a step has {n} of {size}."
+            end = "." if self._retry_on_oom(fit_once) else ", which is not better either."
+            note = "not better than the mean of the training labels with its first seed; trained with another"
+            write_notes(folder, [note + end])
+        if self.config is not config:
+            size = self.config.batch_size
+            n = self.config.accumulate
+            note = f"the memory is too small for batches of {config.batch_size}: a step has {n} of {size}."
             write_notes(folder, [note])
 
-    def _train(self, train: Dataset, valid: Dataset | None, first: Dataset | None, folder: Path) -> bool:
-        network, sample = self.ready(train, folder)
-        others = (None if rows is None else self._sample(rows, folder) for rows in (valid, first))
-        return self.trainer_of(network, folder).fit(sample, *others)
+    def _train(
+        self, train: Dataset, valid: Dataset | None, pretrain_set: Dataset | None, folder: Path
+    ) -> bool:
+        network, encoded_train = self.prepare_training(train, folder)
+        others = [None if rows is None else self._encode(rows, folder) for rows in (valid, pretrain_set)]
+        return self.make_trainer(network, folder).fit(encoded_train, *others)
 
-    def _in_memory(self, function: Callable[[], Any]) -> Any:
-        """What a function gives, with smaller batches where memory runs out."""
+    def _retry_on_oom(self, function: Callable[[], Any]) -> Any:
+        """Return the result of a function, with smaller batches if the memory is too small."""
         while True:
             try:
                 return function()
             except RuntimeError as error:
-                self.config = trainer.smaller(self.config, error)
+                self.config = trainer.halve_batch_size(self.config, error)
 
-    def trainer_of(self, network: Network, folder: Path) -> trainer.Trainer:
-        """What trains a network of this stage."""
-        told = self.context
-        return trainer.Trainer(network, self.config, told.seed, folder, told.progress, told.task.problem_type)
+    def make_trainer(self, network: Network, folder: Path) -> trainer.Trainer:
+        """Return the trainer of a network of this stage."""
+        return trainer.Trainer(
+            network=network,
+            settings=self.config,
+            seed=self.context.seed,
+            folder=folder,
+            progress=self.context.progress,
+            problem_type=self.context.task.problem_type,
+        )
 
-    def ready(self, train: Dataset, folder: Path) -> tuple[Network, EncodedDataset]:
-        """The network with the weights to start from, and the rows as it reads them."""
+    def prepare_training(self, train: Dataset, folder: Path) -> tuple[Network, EncodedDataset]:
+        """Return the network with the weights to start from, and the encoded rows."""
         set_seed(self.context.seed)
         fit_columns(train, self.config, self.context, folder)
-        backbone, sample = self.start(train, folder), self._sample(train, folder)
-        labelled_rows(sample.y, [*self.context.task.targets, *self.auxiliary])
-        return self._network(backbone, sample.encoded(0)), sample
+        backbone = self.init_backbone(train, folder)
+        encoded_train = self._encode(train, folder)
+        labelled_rows(encoded_train.y, [*self.context.task.targets, *self.auxiliary])
+        return self._network(backbone, encoded_train.encoded(0)), encoded_train
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Predictions (n_rows, n_outputs)."""
-        encoded, n_outputs = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
-        network, n_forms = self._network(self.restore(folder), encoded(0)), self.n_augmentations[1]
-        link = self.loss.link
-        return self._in_memory(
-            lambda: prediction.predict(network, encoded, n_forms, self.config, folder, n_outputs, link)
+        """Return predictions (n_rows, n_outputs)."""
+        encoded = self._encoded(rows, folder, seed=0)
+        network = self._network(self.restore_backbone(folder), encoded(0))
+        predict = functools.partial(
+            prediction.predict,
+            network=network,
+            encoded=encoded,
+            n_augmentations=self.n_augmentations[1],
+            folder=folder,
+            n_outputs=len(self.context.task.outputs),
+            link=self.loss.link,
         )
+        return self._retry_on_oom(lambda: predict(settings=self.config))
 
     def _network(self, backbone: Any, batches: Batches) -> Network:
         n_outputs = len([*self.context.task.outputs, *self.auxiliary])
-        width, n_columns = backbone.width, 0 if batches.columns is None else batches.columns.shape[1]
+        width = backbone.width
+        n_columns = 0 if batches.columns is None else batches.columns.shape[1]
         n_features = width * self.n_molecules + n_columns
         head = build_head(self.config, width, n_outputs)
         if self.n_molecules > 1:
             backbone = PerColumn(backbone, self.n_molecules)
         return Network(backbone, head, None if n_features == width else (n_features, width))
 
-    def _sample(self, rows: Dataset, folder: Path) -> EncodedDataset:
+    def _encode(self, rows: Dataset, folder: Path) -> EncodedDataset:
         y = rows.y
         if self.auxiliary and rows.auxiliary is not None:
             require_auxiliary(rows.auxiliary, self.auxiliary, self.context.task.problem_type)
@@ -146,11 +158,12 @@ class NeuralModel:
         weights[:, rows.y.shape[1] :] *= self.config.auxiliary_weight
         if self.config.class_weights == "balanced":
             weights = balanced_weights(y, weights)
-        encoded, n = self._encoded(rows, folder, self.context.seed), self.n_augmentations[0]
+        encoded = self._encoded(rows, folder, self.context.seed)
+        n = self.n_augmentations[0]
         return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights)
 
     def _encoded(self, rows: Dataset, folder: Path, seed: int) -> prediction.Encoded:
-        """Encoded rows by augmentation, with the columns that join before the head; the last ones are kept."""
+        """Return a function of the augmentation that returns the encoded rows, with the columns before the head."""
         columns = read_columns(rows, self.config, self.context, folder)
 
         @functools.lru_cache(maxsize=self.n_augmentations[0] or 1)
@@ -162,7 +175,7 @@ class NeuralModel:
 
 
 class MoleculeModel(NeuralModel):
-    """A stage whose backbone reads each molecule column by itself."""
+    """Base class of stages with a backbone that reads one molecule column at a time."""
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
@@ -170,19 +183,19 @@ class MoleculeModel(NeuralModel):
         self.n_molecules = len(self.columns)
 
     def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
-        """The molecules of one column; a molecule that stands in several rows is the same object in each."""
+        """Return the molecules of a column; equal molecules are the same object."""
         raise NotImplementedError
 
     def encode(self, rows: Dataset, folder: Path, augmentation: int, seed: int) -> Batches:
-        """All columns side by side."""
+        """Return the batches of all columns, joined."""
         columns = [
             self.encode_molecules(list(rows.inputs[name]), folder, augmentation) for name in self.columns
         ]
-        return side_by_side(columns, once=self.config.backbone_dropout == 0)
+        return join_columns(columns, once=self.config.backbone_dropout == 0)
 
 
 class PerColumn(nn.Module):
-    """One backbone on each of several molecule columns, their pooled features side by side."""
+    """Applies one backbone to several molecule columns, and concatenates their pooled features."""
 
     def __init__(self, backbone: nn.Module, n_columns: int) -> None:
         super().__init__()
@@ -190,29 +203,31 @@ class PerColumn(nn.Module):
         self.n_columns = n_columns
 
     def forward(self, **batch: Tensor) -> Tensor:
-        """Features (n_rows, n_columns * width) of tensors named `<column>_<name>`, and `<column>_row`
-        (n_rows,): the molecule of each row among the distinct ones of that column.
+        """Return features (n_rows, n_columns * width).
+
+        Args:
+            batch: tensors `<column>_<name>`, and `<column>_row` (n_rows,): position of the molecule of each row
+                among the distinct molecules of the column.
         """
         parts = []
         for i in range(self.n_columns):
             prefix = f"{i}_"
-            own = {
+            inputs = {
                 name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)
             }
-            molecule = own.pop("row")
-            parts.append(self.backbone(**own)[molecule])
+            molecule = inputs.pop("row")
+            parts.append(self.backbone(**inputs)[molecule])
         return torch.cat(parts, dim=1)
 
 
-def side_by_side(columns: list[Batches], once: bool) -> Batches:
-    """Batches of several columns as the input of `PerColumn`.
+def join_columns(columns: list[Batches], once: bool) -> Batches:
+    """Return batches of several columns as inputs of `PerColumn`.
 
-    Rows go together by the sum of their lengths, or by all of them where a batch may hold one length only;
-    batches stay whole where that encodes each molecule of a batch once.
+    Rows are batched by the sum of their lengths, or by all of them if a batch must have one length.
 
     Args:
-        once: whether a molecule that stands in several rows of a batch is encoded once, as in screens of few
-            reagents; not where the backbone drops, or these rows would share a mask.
+        once: whether equal molecules of a batch are encoded once, as in screens of few reagents. With dropout
+            in the backbone they are not, since these rows would share a mask.
     """
     if len(columns) == 1:
         return columns[0]

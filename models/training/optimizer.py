@@ -1,7 +1,6 @@
-"""Which layers a backbone has, how fast each is trained, and the moving average of the weights.
+"""Layers of a backbone, the optimizer with rates per layer, and the moving average of the weights.
 
-A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), whatever the
-library.
+A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), in any library.
 """
 
 from functools import partial
@@ -13,27 +12,28 @@ from torch.utils.checkpoint import checkpoint
 from models.neural_config import NeuralConfig
 from models.training.heads import Network
 
-OF_INPUTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
-"""In the names of parameters that stand before all layers."""
+INPUT_PARTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
+"""Parts of the names of parameters before all layers."""
 
 
 def layers_of(backbone: nn.Module) -> dict[str, nn.Module]:
-    """Layers of a backbone by name, from the input on; none where it has no list of equal parts."""
-    lists = {name: part for name, part in backbone.named_modules() if isinstance(part, nn.ModuleList)}
-    equal = {name: part for name, part in lists.items() if len({type(layer) for layer in part}) == 1}
+    """Return name -> layer of a backbone, from the input; {} if it has no list of equal modules."""
+    equal = {}
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.ModuleList) and len(set(map(type, module))) == 1:
+            equal[name] = module
     name = max(equal, key=lambda name: sum(p.numel() for p in equal[name].parameters()), default="")
     return {f"{name}.{i}": layer for i, layer in enumerate(equal.get(name, []))}
 
 
 def recompute_layers(backbone: nn.Module) -> None:
-    """Have each layer computed again in the backward pass, instead of keeping its activations."""
+    """Recompute each layer in the backward pass, instead of storing its activations."""
     for layer in layers_of(backbone).values():
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def make_optimizer(network: Network, settings: NeuralConfig) -> torch.optim.AdamW:
-    """AdamW; no decay on norms, biases and other vectors; rates by layer, and the head's own where one is
-    set.
+    """Return AdamW without decay of norms, biases and other vectors, with rates per layer and of the head.
 
     Source of the layer-wise rates: Howard and Ruder, ULMFiT, ACL 2018.
     """
@@ -54,11 +54,15 @@ def make_optimizer(network: Network, settings: NeuralConfig) -> torch.optim.Adam
 
 
 def _depth(name: str, layers: list[str]) -> int:
-    """Layers below and including the one that a parameter belongs to: 0 for embeddings and, in Uni-Mol, what
-    makes the features of atoms and pairs; all for what stands behind.
+    """Return the number of a parameter's layer, from 1.
+
+    It is 0 for parameters before all layers, such as embeddings and, in Uni-Mol, the features of atoms and
+    pairs, and the number of layers for parameters after them.
     """
-    behind = 0 if any(part in name for part in OF_INPUTS) else len(layers)
-    return next((i for i, layer in enumerate(layers, start=1) if name.startswith(f"{layer}.")), behind)
+    for i, layer in enumerate(layers, start=1):
+        if name.startswith(f"{layer}."):
+            return i
+    return 0 if any(part in name for part in INPUT_PARTS) else len(layers)
 
 
 def moving_average(

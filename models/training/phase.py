@@ -39,23 +39,24 @@ class TrainingState:
         self.load_state_dict(vars(TrainingState(history=[*self.history, record], best=self.best)))
 
     def state_dict(self) -> dict[str, Any]:
-        """All fields by name."""
+        """Return all fields by their names."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace all fields."""
+        """Replace all fields by those of a checkpoint."""
         vars(self).update(state)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Epochs under one schedule: those of pre-training on extra rows, or those of training.
+    """Epochs with one schedule: pre-training on extra rows, or training.
 
-    name: pretrain or train.
-    n_steps: steps of the optimizer per epoch.
-    first_step: steps of the phase before.
-    average: moving average of the network's weights, with `average: ema`.
-    state: how far training has come; `checkpoint` contains it.
+    Attributes:
+        name: pretrain or train.
+        n_steps: steps of the optimizer per epoch.
+        first_step: steps of the previous phase.
+        average: moving average of the weights, with `average: ema`.
+        state: progress, which `checkpoint` contains.
     """
 
     name: str

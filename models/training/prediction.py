@@ -1,4 +1,4 @@
-"""Predictions of a network, and the device and precision of a process."""
+"""Prediction with a trained network, and the device and precision of a process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,16 +30,16 @@ def predict(
     network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralConfig, folder: Path, n_outputs: int,
     link: Callable[..., Tensor] | None = None,
 ) -> Array:  # fmt: skip
-    """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities of classes, with the
-    weights in `folder`, as the mean over augmentations and the passes of `mc_dropout`. A class that no
-    training row had has the probability 0.
+    """Return predictions (n_rows, n_outputs) with the weights in `folder`.
 
-    Source of mc_dropout: Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016.
+    They are in the units of the targets, or probabilities of classes; a class without training rows has
+    probability 0. They are means over augmentations and the passes of `mc_dropout` (Gal and Ghahramani, Dropout
+    as a Bayesian Approximation, ICML 2016).
     """
     network.load_state_dict(load_file(folder / WEIGHTS))
     set_rates(network.backbone, settings.backbone_dropout)
-    # On a CPU always in float32: a notebook's processor may have nothing else, and rows are alike in any
-    # batch. With `auto` on a GPU too, so that both predict the same. A notebook's GPU may have no bf16.
+    # On a CPU always float32, which every processor has, and which does not depend on the batch. `auto` is
+    # float32 on a GPU as well, so that both predict the same. The GPU of a notebook may not support bf16.
     on_gpu = {"auto": "float32", "bf16": "auto"}.get(settings.precision, settings.precision)
     accelerator = make_accelerator(on_gpu if torch.cuda.is_available() else "float32")
     network.to(accelerator.device)
@@ -69,8 +69,8 @@ def forward(
     return torch.cat(outputs).cpu()[np.argsort(np.concatenate(plan))]
 
 
-def state_of(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of its weights on the CPU."""
+def copy_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the weights on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
@@ -80,7 +80,8 @@ def make_accelerator(precision: str, **tracker: Any) -> Accelerator:
     # A T4 says that it has bf16, too, by slow emulation (pytorch issue 148322).
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_has_bf16()
     if precision == "auto":
-        precision = ("bf16" if has_bf16 else "fp16") if has_gpu else "float32"
+        gpu_precision = "bf16" if has_bf16 else "fp16"
+        precision = gpu_precision if has_gpu else "float32"
     require_precision(precision, has_gpu, has_bf16)
     AcceleratorState._reset_state(True)  # stages of one worker may differ in precision
     mixed = "no" if precision == "float32" else precision

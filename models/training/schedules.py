@@ -13,40 +13,40 @@ from competition.errors import ConfigError
 
 
 def constant(step: int, total_steps: int) -> float:
-    """1 throughout."""
+    """Return 1 in all steps."""
     return 1.0
 
 
 def linear(step: int, total_steps: int) -> float:
-    """A straight line from 1 to 0: the practice for fine-tuning BERT (Devlin et al. 2019)."""
+    """Return a straight line from 1 to 0: the practice for fine-tuning BERT (Devlin et al. 2019)."""
     return 1.0 - step / total_steps
 
 
 def cosine(step: int, total_steps: int) -> float:
-    """Half a cosine from 1 to 0. Source: Loshchilov and Hutter, SGDR, ICLR 2017, without restarts."""
+    """Return half a cosine from 1 to 0. Source: Loshchilov and Hutter, SGDR, ICLR 2017, without restarts."""
     return 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
 
 
 def polynomial(step: int, total_steps: int) -> float:
-    """A parabola (1 - x)^2 from 1 to 0: more of the steps at small rates than `linear`."""
+    """Return a parabola (1 - x)^2 from 1 to 0: more of the steps at small rates than `linear`."""
     return (1.0 - step / total_steps) ** 2
 
 
 def one_cycle(step: int, total_steps: int) -> float:
-    """Half a cosine from 1 to 1e-4, after a rise over the warm-up that begins at 1/25 (`with_warmup`).
+    """Return half a cosine from 1 to 1e-4; the warm-up before it starts at 1/25 (`with_warmup`).
 
-    Source: Smith and Topin, Super-Convergence, 2018; the two end points are those of PyTorch's OneCycleLR.
+    Source: Smith and Topin, Super-Convergence, 2018, with the end points of PyTorch's OneCycleLR.
     """
     return 1e-4 + (1 - 1e-4) * cosine(step, total_steps)
 
 
 def cosine_with_restarts(step: int, total_steps: int, cycles: int = 3) -> float:
-    """Half a cosine from 1 to 0, `cycles` times. Source: Loshchilov and Hutter, SGDR, ICLR 2017."""
+    """Return half a cosine from 1 to 0, `cycles` times. Source: Loshchilov and Hutter, SGDR, ICLR 2017."""
     return 0.5 * (1.0 + math.cos(math.pi * ((cycles * step / total_steps) % 1.0)))
 
 
 def warmup_stable_decay(step: int, total_steps: int, decay: float = 0.2) -> float:
-    """1, then a straight line to 0 over the last `decay` share. Source: Hu et al., MiniCPM, arXiv 2404.06395."""
+    """Return 1, then a straight line to 0 over the last `decay` share. Source: Hu et al., MiniCPM, arXiv 2404.06395."""
     return min(1.0, (total_steps - step) / (decay * total_steps))
 
 
@@ -67,27 +67,30 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 def with_warmup(
     name: str, warmup: float, total_steps: int, cycles: int = 3, decay: float = 0.2
 ) -> Callable[[int], float]:
-    """A named schedule after a linear rise: over a share of all steps, or a number of steps from 1 on.
+    """Return a schedule after a linear warm-up, as a function of the step.
 
-    The rise ends at 1; it begins one step above 0, or above 1/25 for `one_cycle`. The schedule then runs over
-    the steps that are left, so its last step is just above its end point and never wasted at 0.
+    The warm-up ends at 1; it starts one step above 0, or above 1/25 for `one_cycle`. The schedule then runs
+    over the remaining steps, so that its last step is just above its end point.
+
+    Args:
+        warmup: below 1 a share of all steps, else a number of steps.
     """
-    own: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "cosine_with_restarts": {"cycles": cycles},
         "warmup_stable_decay": {"decay": decay},
     }
-    schedule = partial(SCHEDULES[name], **own.get(name, {}))
+    schedule = partial(SCHEDULES[name], **parameters.get(name, {}))
     if warmup >= max(total_steps, 1):
         raise ConfigError(
             f"warmup must be shorter than the run; it is {warmup:g} steps, and the run has {total_steps}. "
             "Set it to a share below 1, or raise epochs."
         )
     warmup_steps = min(round(warmup * total_steps) if warmup < 1 else round(warmup), total_steps - 1)
-    start = 1 / 25 if name == "one_cycle" else 0.0
+    init_backbone = 1 / 25 if name == "one_cycle" else 0.0
 
     def multiplier(step: int) -> float:
         if step < warmup_steps:
-            return start + (1 - start) * (step + 1) / (warmup_steps + 1)
+            return init_backbone + (1 - init_backbone) * (step + 1) / (warmup_steps + 1)
         return schedule(step - warmup_steps, max(total_steps - warmup_steps, 1))
 
     return multiplier

@@ -1,4 +1,4 @@
-"""Shows the losses of jobs in one of accelerate's trackers: `--tracker tensorboard|wandb|mlflow`."""
+"""Logs the losses of jobs to a tracker of accelerate: `--tracker tensorboard|wandb|mlflow`."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def tracker_arguments(job_folder: Path) -> dict[str, Any]:
 
 
 def start_tracker(accelerator: Accelerator, job_folder: Path) -> None:
-    """Start a run that is named STAGE/KEY/seed_S/fold_K after the folder of the job."""
+    """Start a run with the name STAGE/KEY/seed_S/fold_K, which is the folder of the job."""
     if not accelerator.log_with:
         return
     root = _competition_folder(job_folder)
@@ -38,5 +38,5 @@ def start_tracker(accelerator: Accelerator, job_folder: Path) -> None:
 
 
 def _competition_folder(job_folder: Path) -> Path:
-    """work/NAME of work/NAME/models/STAGE/KEY/seed_S/fold_K."""
+    """Return work/NAME, given work/NAME/models/STAGE/KEY/seed_S/fold_K."""
     return job_folder.absolute().parents[4]

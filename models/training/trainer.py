@@ -1,7 +1,7 @@
-"""The one training loop of the neural stages: read it from `fit` down, and change it.
+"""The training loop of all neural stages; read it from `Trainer.fit` down.
 
-A stage gives a `Network` and `EncodedDataset`s; the loop owns target scaling, length-bucketed batches, the
-optimizer, the schedule, precision and device (by accelerate), checkpoints, and what is written for
+A stage provides a `Network` and `EncodedDataset`s. The loop does the scaling of targets, batches of similar
+length, the optimizer, the schedule, precision and device (by accelerate), checkpoints, and the files for
 prediction.
 """
 
@@ -31,18 +31,18 @@ from models.training.loss_log import LossLog, LossRecord
 from models.training.losses import LabelBatch, load_loss
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.phase import Phase, TrainingState
-from models.training.prediction import TRAINING, WEIGHTS, Encoded, forward, make_accelerator, state_of
+from models.training.prediction import TRAINING, WEIGHTS, Encoded, copy_state, forward, make_accelerator
 from models.training.schedules import with_warmup
 from models.training.tracking import start_tracker, tracker_arguments
 
 MEASURES = "measures.json"
-"""Flat numbers that a job found out about itself, by name."""
+"""File with measurements of a job, name -> number."""
 HELD_OUT = "held_out_evaluation_mode"
 
 
 @dataclass(frozen=True)
 class Monitored:
-    """Rows for which the history has the loss of each epoch, computed with dropout on or off."""
+    """Rows with a loss per epoch in the history, with dropout on or off."""
 
     batches: Batches
     labels: LabelBatch
@@ -51,11 +51,15 @@ class Monitored:
 
 @dataclass
 class Trainer:
-    """What trains a network.
+    """Trains a network.
 
-    network: with the random or pretrained weights to start from; left with the trained ones.
-    folder: of the weights, the report, losses.csv, and the checkpoints on the way.
-    problem_type: what is learned, never ordinal.
+    Attributes:
+        network: network with random or pretrained weights; it is trained in place.
+        settings: settings of the stage.
+        seed: seed of the job.
+        folder: folder of the weights, the report, losses.csv and the checkpoints.
+        progress: called with the number of finished steps and of all steps.
+        problem_type: what is learned; never ordinal.
     """
 
     network: Network
@@ -74,25 +78,28 @@ class Trainer:
         self.network.to(self.accelerator.device)
 
     def fit(
-        self, train: EncodedDataset, valid: EncodedDataset | None = None, first: EncodedDataset | None = None
+        self,
+        train: EncodedDataset,
+        valid: EncodedDataset | None = None,
+        pretrain_set: EncodedDataset | None = None,
     ) -> bool:
-        """Train on labelled rows and write weights and a report; return whether it beats the mean of the
-        labels.
+        """Train, write weights and a report, and return whether the network beats the mean of the labels.
 
         Args:
+            train: labelled rows.
             valid: held-out rows, only for `keep: best_on_held_out` and `monitor: held_out`.
-            first: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
+            pretrain_set: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
         """
         labels = self.prepare(train)
         report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
         if self.loss.link is not None:
-            y = train.y if first is None else np.vstack([train.y, first.y])
+            y = train.y if pretrain_set is None else np.vstack([train.y, pretrain_set.y])
             report["classes"] = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
         start_tracker(self.accelerator, self.folder)
         try:
-            if first is not None:
+            if pretrain_set is not None:
                 report["pretrain_history"], _ = self.train_epochs(
-                    first.encoded, self.labels_of(first), "pretrain"
+                    pretrain_set.encoded, self.make_labels(pretrain_set), "pretrain"
                 )
             monitored = self._monitored_rows(train, labels, valid)
             history, weights = self.train_epochs(train.encoded, labels, "train", monitored)
@@ -105,18 +112,18 @@ class Trainer:
         report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         report |= {"precision": self.accelerator.mixed_precision, "history": history}
         write_json(self.folder / TRAINING, report)
-        return self.loss.link is not None or self.has_learned(train, labels)
+        return self.loss.link is not None or self.beats_mean_predictor(train, labels)
 
     def _monitored_rows(
         self, train: EncodedDataset, labels: LabelBatch, valid: EncodedDataset | None
     ) -> dict[str, Monitored]:
-        """The held-out rows; with `monitor: held_out` also as many training rows, and each with dropout."""
+        """Return the held-out rows; with `monitor: held_out` also as many training rows, and each with dropout."""
         if valid is None:
             return {}
-        held_out = Monitored(valid.encoded(0), self.labels_of(valid))
+        held_out = Monitored(valid.encoded(0), self.make_labels(valid))
         monitored = {HELD_OUT: held_out}
         if self.settings.monitor == "held_out":
-            some_train = Monitored(*evenly(train, labels, len(valid.y)))
+            some_train = Monitored(*evenly_spaced_rows(train, labels, len(valid.y)))
             monitored["held_out_training_mode"] = replace(held_out, with_dropout=True)
             monitored["train_evaluation_mode"] = some_train
             monitored["train_training_mode"] = replace(some_train, with_dropout=True)
@@ -128,16 +135,16 @@ class Trainer:
         measures["seconds_per_step"] = seconds / (n_steps * self.settings.epochs)
         write_json(self.folder / MEASURES, measures)
 
-    def has_learned(self, train: EncodedDataset, labels: LabelBatch) -> bool:
-        """Whether the loss of some training rows is below that of the mean of all."""
-        batches, some = evenly(train, labels, 256)
+    def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
+        """Return whether the loss of some training rows is below the loss of the mean label."""
+        batches, some_labels = evenly_spaced_rows(train, labels, 256)
         outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
-        return bool(
-            self.loss.mean_error(outputs, some) < self.loss.mean_error(torch.zeros_like(outputs), some)
-        )
+        error = self.loss.mean_error(outputs, some_labels)
+        error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
+        return bool(error < error_of_mean)
 
     def prepare(self, train: EncodedDataset) -> LabelBatch:
-        """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
+        """Set dropout rates and recomputed layers of the network, audit its dropout, and return the labels."""
         self.mean, self.scale = target_scale(train.y, self.loss.link is not None)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
@@ -146,10 +153,10 @@ class Trainer:
         if self.settings.backbone_dropout == 0:
             batches = replace(train.encoded(0), columns=None)
             audit(backbone, batches.batch(batches.sorted_plan(4)[0], self.accelerator.device))
-        return self.labels_of(train)
+        return self.make_labels(train)
 
-    def labels_of(self, sample: EncodedDataset) -> LabelBatch:
-        """Labels in standard deviations of the training rows, or numbers of classes, and their weights."""
+    def make_labels(self, sample: EncodedDataset) -> LabelBatch:
+        """Return standardised labels, or class indices, and their weights."""
         weights = sample.weights * ~np.isnan(sample.y)
         scaled = np.nan_to_num((sample.y - self.mean) / self.scale)
         return LabelBatch(
@@ -159,10 +166,11 @@ class Trainer:
     def train_epochs(
         self, encoded: Encoded, labels: LabelBatch, name: str, monitored: dict[str, Monitored] | None = None
     ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-        """Train all epochs of a phase, from its checkpoint on if there is one.
+        """Train all epochs of a phase, from its checkpoint if there is one.
 
-        Returns the history, one record per epoch, and the weights to keep: the last ones, their moving
-        average, or those of the best epoch by the monitored held-out rows.
+        Returns:
+            The history, one record per epoch, and the weights to keep: the last ones, their moving average, or
+            the weights of the best epoch on the monitored held-out rows.
         """
         phase = self._start_phase(encoded, labels, name)
         phase.checkpoint.load()
@@ -172,17 +180,17 @@ class Trainer:
         if name == "pretrain":
             phase.checkpoint.save()  # a job that is killed in the next phase does not repeat the end of this one
         state = phase.state
-        return state.history, state.best[1] if state.best else state_of(phase.averaged)
+        return state.history, state.best[1] if state.best else copy_state(phase.averaged)
 
     def _start_phase(self, encoded: Encoded, labels: LabelBatch, name: str) -> Phase:
-        """Optimizer, schedule, moving average and checkpoint of a phase."""
+        """Return a phase with its optimizer, schedule, moving average and checkpoint."""
         network, settings = self.network, self.settings
         n_steps = steps_per_epoch(encoded(0), settings)
         n_total = n_steps * settings.epochs
         optimizer = make_optimizer(network, settings)
         rate = with_warmup(settings.schedule, settings.warmup, n_total, settings.cycles, settings.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        self.accelerator.free_memory()  # else it unscales and clips for the optimizer of the phase before, too
+        self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
         average = None
         if settings.average == "ema":
@@ -240,9 +248,7 @@ class Trainer:
                 phase.checkpoint.save()
 
     def _end_epoch(self, phase: Phase, monitored: dict[str, Monitored]) -> None:
-        """Add the epoch to the history, with the losses of the monitored rows, and select it if it is the
-        best.
-        """
+        """Add the epoch to the history, with the losses of the monitored rows, and keep it if it is the best."""
         state = phase.state
         record = {"train_loss": float(state.loss_sum) / state.step, "learning_rate": phase.learning_rate}
         self._log_loss(phase, record["train_loss"])
@@ -253,11 +259,15 @@ class Trainer:
             record |= self.evaluate_monitored(network, monitored)
             is_best = state.best is None or record[HELD_OUT] < state.best[0]
             if self.settings.keep == "best_on_held_out" and is_best:
-                state.best = record[HELD_OUT], state_of(network)
+                state.best = record[HELD_OUT], copy_state(network)
         state.end_epoch(record)
 
     def _log_loss(self, phase: Phase, loss: float) -> None:
-        """Add a row to losses.csv; a DataError if the loss is not finite."""
+        """Add a row to losses.csv.
+
+        Raises:
+            DataError: if the loss is not finite.
+        """
         epoch = len(phase.state.history)
         if not np.isfinite(loss):
             raise DataError(
@@ -275,11 +285,11 @@ class Trainer:
         self.accelerator.log({f"{phase}/{name}": value for name, value in values.items()}, step=step)
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
-        """One step of the optimizer on the gradient of all its micro-batches; returns their loss."""
+        """Make one step of the optimizer with the gradients of all its micro-batches; return their loss."""
         total = torch.zeros((), device=self.accelerator.device)
         for micro_batch in micro_batches:
             with self.accelerator.autocast():
-                loss = self.loss_of(micro_batch.inputs, micro_batch.labels) * micro_batch.share
+                loss = self.training_loss(micro_batch.inputs, micro_batch.labels) * micro_batch.share
             self.accelerator.backward(loss)
             total += loss.detach()
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
@@ -287,13 +297,14 @@ class Trainer:
         optimizer.zero_grad()
         return total
 
-    def loss_of(self, batch: dict[str, Tensor], labels: LabelBatch) -> Tensor:
-        """Training loss of a batch; with R-Drop, of two passes with other masks and of what they disagree on.
+    def training_loss(self, batch: dict[str, Tensor], labels: LabelBatch) -> Tensor:
+        """Return the training loss of a batch; with R-Drop the loss of two passes and their penalty.
 
-        With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the
-        backbone runs once and its features go twice through the head.
+        With R-Drop and dropout in the backbone, the batch has each row twice. With dropout only in the head, the
+        backbone runs once and the head twice.
         """
-        features, head = self.network.features(batch), self.network.head
+        features = self.network.features(batch)
+        head = self.network.head
         error = partial(self.loss.mean_error, labels=labels)
         if self.settings.r_drop == 0:
             return head.loss(features, error)
@@ -305,10 +316,10 @@ class Trainer:
         )
 
     def evaluate_monitored(self, network: nn.Module, monitored: dict[str, Monitored]) -> dict[str, float]:
-        """Loss of the monitored rows; every random stream is left unchanged.
+        """Return the losses of the monitored rows, without a change of the random state.
 
-        Why both modes: where dropout sits inside a network, the variance of its activations differs between
-        training and inference (Li et al., arXiv 1801.05134), so the two losses on the same rows come apart.
+        Both modes are monitored since dropout inside a network changes the variance of its activations between
+        training and inference (Li et al., arXiv 1801.05134), so that the two losses differ.
         """
         losses = {}
         with torch.random.fork_rng():
@@ -321,22 +332,23 @@ class Trainer:
         return losses
 
 
-def evenly(sample: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
-    """At most n rows of a sample and of its labels, evenly spread."""
+def evenly_spaced_rows(sample: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
+    """Return at most n evenly spaced rows and their labels."""
     rows = np.unique(np.linspace(0, len(sample.y) - 1, n).astype(np.intp))
     return sample.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
 
 
 def steps_per_epoch(batches: Batches, settings: NeuralConfig) -> int:
-    """Steps of the optimizer in one epoch, the same number on any device and in any epoch."""
+    """Return the number of optimizer steps per epoch, which is the same on all devices."""
     return len(batches.step_plan(settings, 0, 0, "cpu"))
 
 
-def smaller(settings: NeuralConfig, error: RuntimeError) -> NeuralConfig:
-    """Settings of the same step with at most half as many rows together, after memory ran out; else raises
-    the error.
+def halve_batch_size(settings: NeuralConfig, error: RuntimeError) -> NeuralConfig:
+    """Return settings with at most half as many rows per forward pass, after the memory was too small.
 
-    A DataError where one row alone is too large.
+    Raises:
+        RuntimeError: the error, if it has another cause.
+        DataError: if a single row is too large.
     """
     if not should_reduce_batch_size(error):
         raise error
@@ -344,9 +356,8 @@ def smaller(settings: NeuralConfig, error: RuntimeError) -> NeuralConfig:
     together = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
     if together == 1:
         raise DataError(
-            "the memory is too small for a single row. Set checkpoint_layers: true, or shorten the "
-            "inputs; finished "
-            "folds are kept."
+            "the memory is too small for a single row. Set checkpoint_layers: true, or shorten the inputs; "
+            "finished folds are kept."
         ) from error
     n_rows = settings.batch_size * settings.accumulate
     batch_size = max(n for n in range(1, together // 2 + 1) if n_rows % n == 0)

@@ -44,7 +44,7 @@ def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
     valid.inputs[column] = rare
     ctx: Any = context(**{kind: [column]})  # type: ignore[arg-type]
     fit(tmp_path / "with", stage(keep="best_on_held_out"), ctx, train, valid)
-    Bert(stage(), ctx).start(train, tmp_path)
+    Bert(stage(), ctx).init_backbone(train, tmp_path)
     assert (tmp_path / "with" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 

@@ -21,7 +21,7 @@ from models.jobs.plan import code_digest
 from models.neural_config import GnnConfig
 from models.stages.gnn import Gnn
 from models.training.batches import Batches
-from models.training.neural_model import PerColumn, side_by_side
+from models.training.neural_model import PerColumn, join_columns
 from tests.conftest import mixed_tables, write_competition
 from tests.models import made
 
@@ -107,10 +107,10 @@ def test_auxiliary_targets_are_trained_on_by_weight_and_not_predicted(
         n_outputs,
     )
     assert one.predict(train, tmp_path).shape == (len(train), 1)
-    weights = one.ready(both, tmp_path)[1].weights
+    weights = one.prepare_training(both, tmp_path)[1].weights
     assert weights[0].tolist() == pytest.approx([0.5, 0.5 * weight][:n_outputs])
     with pytest.raises(DataError, match="target 'y' must have labels"):
-        one.ready(replace(both, y=both.y * np.nan), tmp_path)  # type: ignore[operator]
+        one.prepare_training(replace(both, y=both.y * np.nan), tmp_path)  # type: ignore[operator]
 
 
 LABELS = Task(["y", "v"], problem_type="multilabel", classes=["no", "yes"])
@@ -124,7 +124,7 @@ def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxili
     both = replace(train, y=np.array([[0.0], [0], [0], [1]]), auxiliary=np.array([[1.0], [0], [1], [np.nan]]))
     binary = Task(["y"], problem_type="binary", classes=["0", "1"])
     one = stage(auxiliary=("z",), task=binary, class_weights="balanced", auxiliary_weight=0.5)
-    assert one.ready(both, tmp_path)[1].weights == pytest.approx(
+    assert one.prepare_training(both, tmp_path)[1].weights == pytest.approx(
         np.array([[2 / 3, 0.375], [2 / 3, 0.75], [2 / 3, 0.375], [2, 0]])
     )
 
@@ -139,7 +139,7 @@ def test_auxiliary_targets_beside_classes_are_labels_of_two_classes(
     y = np.arange(48.0)[:, None] % len(task.classes) * np.ones(len(task.targets))
     both = replace(train, y=y, auxiliary=np.where(np.arange(48) < 9, np.nan, 0.5)[:, None])
     with pytest.raises(ConfigError, match=rf"auxiliary_targets {says}.*set auxiliary_weight: 0"):
-        stage(auxiliary=("z",), task=task).ready(both, tmp_path)
+        stage(auxiliary=("z",), task=task).prepare_training(both, tmp_path)
     if task is LABELS:
         one = fit(
             stage(auxiliary=("z",), task=task), replace(both, auxiliary=2 * both.auxiliary), tmp_path / "fit"
@@ -173,7 +173,7 @@ def test_published_weights_decide_the_shape_and_are_what_training_starts_from(
     published: Path, tmp_path: Path
 ) -> None:
     one = stage(weights=str(published), columns_before_head=False)
-    messages: Any = one.start(rows(3), tmp_path).message_passing
+    messages: Any = one.init_backbone(rows(3), tmp_path).message_passing
     known = torch.load(published, weights_only=True)["state_dict"]
     assert all(torch.equal(tensor, known[name]) for name, tensor in messages.state_dict().items())
     assert (messages.depth, messages.dropout.p) == (4, 0)  # theirs is .3
@@ -205,7 +205,7 @@ def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(o
         )
         for items in ([one, two, one], [two, two, two])
     ]
-    joined = side_by_side(columns, once=once)
+    joined = join_columns(columns, once=once)
     net = PerColumn(Echo(), 2)
     found = net(**joined.collate(joined.items))
     assert found.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]

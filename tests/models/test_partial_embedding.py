@@ -44,7 +44,7 @@ def test_all_weights_become_what_they_become_when_all_tokens_are_trained(
 def test_all_tokens_are_trained_where_later_epochs_have_others(tmp_path: Path, published: Path) -> None:
     def is_seen(**changes: Any) -> bool:
         model = bert.Bert(stage(**changes), context(["SMILES"], ["note"]))
-        backbone: Any = model.start(few_words(), tmp_path)
+        backbone: Any = model.init_backbone(few_words(), tmp_path)
         return isinstance(
             backbone.encoder.get_input_embeddings(), partial_embedding.PartiallyTrainedEmbedding
         )

@@ -340,7 +340,9 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
         4 if backbone_dropout else 2
     )  # where the backbone drops it runs twice per row
     # Squares 1, 4 and 4, 9: means 2.5 and 6.5; the passes differ by 1 everywhere.
-    assert training.loss_of(batch.inputs, batch.labels).item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
+    assert training.training_loss(batch.inputs, batch.labels).item() == pytest.approx(
+        (2.5 + 6.5) / 2 + 3.0 * 1
+    )
 
 
 def test_mc_dropout_predicts_the_mean_of_passes_with_dropout_on(tmp_path: Path) -> None:
@@ -362,7 +364,7 @@ def test_the_mean_of_the_labels_is_told_from_what_is_better(tmp_path: Path) -> N
     flat = make(tmp_path)
     nn.init.zeros_(flat.network.head.linear.weight)
     nn.init.zeros_(flat.network.head.linear.bias)
-    assert not flat.has_learned(sample(), flat.prepare(sample()))
+    assert not flat.beats_mean_predictor(sample(), flat.prepare(sample()))
     assert make(tmp_path).fit(sample(Y))
     assert make(tmp_path, epochs=1, learning_rate=1e-9, learns="multilabel").fit(
         sample((X[:, :2] > 0).astype(float))
@@ -394,16 +396,16 @@ def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-    halved = trainer.smaller(settings(), full)
+    halved = trainer.halve_batch_size(settings(), full)
     assert (halved.batch_size, halved.accumulate) == (4, 2)
-    odd = trainer.smaller(settings(batch_size=50), full)
+    odd = trainer.halve_batch_size(settings(batch_size=50), full)
     assert (
         odd.batch_size * odd.accumulate == 50
     )  # never another number of rows, which is another number of steps
     with pytest.raises(DataError, match="too small for a single row"):
-        trainer.smaller(settings(batch_size=1), full)
+        trainer.halve_batch_size(settings(batch_size=1), full)
     with pytest.raises(RuntimeError, match="shapes"):
-        trainer.smaller(settings(), RuntimeError("shapes do not match"))
+        trainer.halve_batch_size(settings(), RuntimeError("shapes do not match"))
     fit, sizes = trainer.Trainer.fit, []
 
     def full_at_first(self: trainer.Trainer, *samples: Any) -> bool:

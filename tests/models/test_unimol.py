@@ -81,7 +81,7 @@ def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_param
         torch.save({"model": state}, tmp_path / name) if name[-2:] == "pt" else save_file(
             state, tmp_path / name
         )
-        return Unimol(stage(weights=str(tmp_path / name)), told).start(made.rows(s=["CCO"]), tmp_path)
+        return Unimol(stage(weights=str(tmp_path / name)), told).init_backbone(made.rows(s=["CCO"]), tmp_path)
 
     for backbone in (
         started({**state, "lm_head.weight": torch.zeros(2)}),
@@ -152,5 +152,5 @@ def test_outputs_are_those_of_the_package(
 def test_flat_molecules_are_named_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformers, "_embed", lambda *_: False)
     rows = made.rows(s=["CCO", "CO", "CO"])
-    Unimol(stage(), made.context(tmp_path / "cache", smiles=["s"])).start(rows, tmp_path)
+    Unimol(stage(), made.context(tmp_path / "cache", smiles=["s"])).init_backbone(rows, tmp_path)
     assert read_notes(tmp_path)[0].startswith("2 of 2 training molecules have flat coordinates")

@@ -27,6 +27,6 @@ def test_files_seeds_times_and_machines_are_those_of_the_run(done: Path) -> None
         write_json(job.folder / "report.json", {**read_json(job.folder / "report.json"), "machine": on})
     run.config.competition.train.unlink()
     text = handover(run)
-    assert "| `train.csv` | not there any more |" in text
+    assert "| `train.csv` | missing |" in text
     assert "- 8 jobs: cores " in text and "- 1 jobs: cores " in text
     assert text.count(", gpu T4") == 1

@@ -98,7 +98,7 @@ def test_the_next_run_tries_a_failed_job_again_after_other_stages_and_points_out
     train(plan, executor)
     assert [task.name for task in executor.tasks] == ["fails/seed_0/fold_2"]
     assert (
-        "fails/seed_0/fold_2 failed (error), the same error as in the run before" in capsys.readouterr().out
+        "fails/seed_0/fold_2 failed (error), the same error as in the previous run" in capsys.readouterr().out
     )
     assert read_failure(plan.jobs[2].folder)["attempts"] == 2
     mend.touch()

@@ -220,7 +220,7 @@ def test_shards_have_each_job_once_and_a_stage_goes_by_its_whole_name(tmp_path: 
     assert shares == [[("a", 0), ("ab", 0), ("ab", -2)], [("a", 1), ("ab", 1)], [("a", 2), ("ab", 2)]]
     assert [job.stage for job in todo.jobs_of_stage("a")] == ["a"] * 3
     assert [(job.stage, job.fold) for job in todo.select("a", 2).jobs] == [("a", 2)]
-    with pytest.raises(ConfigError, match="--stage must be one of a, ab; found 'forest'"):
+    with pytest.raises(ConfigError, match="--stage must be one of a, ab; got 'forest'"):
         todo.select("forest")
     with pytest.raises(ConfigError, match="--fold must be from 0 to 2; found 3"):
         todo.select(fold=3)

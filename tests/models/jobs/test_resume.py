@@ -79,7 +79,7 @@ def test_a_kernel_among_the_products_is_not_taken_for_an_earlier_run(attached: P
 
 
 def test_no_products_or_those_of_two_runs_are_named(here: Paths, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="its WORK_DIR, with mixed/models in it"):
+    with pytest.raises(ConfigError, match="its WORK_DIR, with mixed/models"):
         resume(tmp_path / "nothing", here)
     write(tmp_path / "both", "a/mixed/models/x", "b/mixed/models/x")
     with pytest.raises(ConfigError, match=r"both/a, .*both/b\. Name that folder"):
