@@ -50,7 +50,7 @@ class BertBackbone(nn.Module):
 
 
 class Bert(NeuralModel):
-    """The stage; see `models.training.neural_model.Neural`."""
+    """Stage `bert`; `models.training.neural_model.NeuralModel` documents its methods."""
 
     def __init__(self, config: BertConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -73,7 +73,8 @@ class Bert(NeuralModel):
             encoder.set_attn_implementation("eager")
         items, n_cut = self._items(train, tokenizer)
         unknown, longest = unknown_share(tokenizer, items), tokenizer.model_max_length
-        if notes := self.template.notes(self.config, unknown, n_cut, len(train), longest):
+        notes = self.template.notes(self.config, unknown, n_cut, len(train), longest)
+        if notes:
             write_notes(folder, notes)
         encoder.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

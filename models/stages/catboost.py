@@ -1,8 +1,7 @@
-"""Stage `catboost`: gradient-boosted symmetric trees (`models/stages/trees.py` has what is not CatBoost's
-own).
+"""Stage `catboost`: gradient-boosted symmetric trees (`models/stages/trees.py` has the base class).
 
-Categories go in as they are. Text goes in as topics, a truncated SVD of TF-IDF: CatBoost takes no sparse
-columns beside categories, and its own text features are made for classification. Sources: Prokhorenkova et
+Categories are passed to CatBoost. Text becomes topics, a truncated SVD of TF-IDF: CatBoost supports no sparse
+columns together with categories, and its text features are made for classification. Sources: Prokhorenkova et
 al., CatBoost, NeurIPS 2018; Deerwester et al., latent semantic analysis, JASIS 1990.
 """
 
@@ -23,47 +22,49 @@ from models.stages.per_target import TargetData
 from models.stages.trees import LEARNED, MIN_ROWS, Trees
 
 TOPICS = "topics.npy"
-ONE_HOT = 16  # categories, up to which each is asked for by itself; CatBoost's means see only "above the median or not"
+ONE_HOT = 16
+"""Number of categories up to which they are one-hot encoded; CatBoost's means see only "above the median"."""
 
 
 class Catboost(Trees):
-    """The stage; its features are numbers, topics and, last, the codes of categories."""
+    """Stage `catboost`. Its features are numbers, topics, and codes of categories, in this order."""
 
     ranges = {
         "depth": (4, 8), "l2_leaf_reg": (0.5, 50.0), "random_strength": (0.1, 10.0), "rsm": (0.05, 1.0),
         "subsample": (0.4, 1.0),
     }  # fmt: skip
-    refusals = (CatBoostError, TypeError)
+    library_errors = (CatBoostError, TypeError)
 
     @property
     def _booster(self) -> type[CatBoostClassifier] | type[CatBoostRegressor]:
         return CatBoostClassifier if self.context.task.has_probabilities else CatBoostRegressor
 
-    def _learn(self, train: Dataset, folder: Path) -> None:
-        super()._learn(train, folder)
+    def _fit_features(self, train: Dataset, folder: Path) -> None:
+        super()._fit_features(train, folder)
         words = feature_blocks.tfidf_block(train, read_json(folder / LEARNED)["words"])
         if words.shape[1]:
             svd = TruncatedSVD(min(self.config.topics, *words.shape), random_state=self.seed).fit(words)
             np.save(folder / TOPICS, svd.components_.astype(np.float32))  # (n_topics, n_words)
 
-    def _features(self, rows: Dataset, folder: Path) -> NDArray[np.float32]:
+    def _build_features(self, rows: Dataset, folder: Path) -> NDArray[np.float32]:
         numbers, words, codes = self._blocks(rows, folder)
         topics = words @ np.load(folder / TOPICS).T if words.shape[1] else words.toarray()
         return np.hstack([numbers, topics, codes])
 
-    def _count(self, config: CatboostConfig, sample: TargetData, held_back: TargetData) -> tuple[int, float]:
+    def _best_n_trees(
+        self, config: CatboostConfig, sample: TargetData, held_back: TargetData
+    ) -> tuple[int, float]:
         x = np.nan_to_num(sample.x, nan=-np.inf)
-        if (x == x[:1]).all() or (
-            sample.n_classes and np.ptp(sample.y) == 0
-        ):  # few rows, which CatBoost refuses
+        is_constant = sample.n_classes and np.ptp(sample.y) == 0
+        if (x == x[:1]).all() or is_constant:  # CatBoost rejects such rows
             return 1, float(np.std(held_back.y))
         booster = self._train(config, sample, config.max_trees, held_back)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])
 
-    def _grow(self, config: CatboostConfig, sample: TargetData, n_trees: int, path: Path) -> None:
+    def _fit_booster(self, config: CatboostConfig, sample: TargetData, n_trees: int, path: Path) -> None:
         self._train(config, sample, n_trees).save_model(str(path.with_suffix(".cbm")))
 
-    def _predict_one(self, x: NDArray[np.float32], path: Path) -> Array:
+    def _predict_target_model(self, x: NDArray[np.float32], path: Path) -> Array:
         booster = self._booster().load_model(str(path.with_suffix(".cbm")))
         predict = getattr(booster, "predict_proba", booster.predict)
         return predict(self._data(x), thread_count=1)
@@ -97,14 +98,12 @@ class Catboost(Trees):
             parameters |= {"bootstrap_type": "No", "subsample": None}
         pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, held_back)]
         patience = config.patience if held_back else None
-        silent = io.StringIO()  # it says of inner splits that they lack a rare class
+        silent = io.StringIO()  # it warns about inner splits without a rare class
         booster = self._booster(**parameters)
         return booster.fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience, log_cerr=silent)
 
     def _data(self, x: NDArray[np.float32]) -> FeaturesData:
-        """Numbers and categories as CatBoost takes them; the code -1 is a category of its own that no tree
-        knows.
-        """
+        """Return numbers and categories in the format of CatBoost; -1 is the code of unknown categories."""
         n_numbers = x.shape[1] - len(self.context.categorical)
         codes = np.char.encode(x[:, n_numbers:].astype(int).astype(str)).astype(object)
         return FeaturesData(

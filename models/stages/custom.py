@@ -1,4 +1,4 @@
-"""Stage `custom`: a class of the user's own; what it gets wrong is said with its file and line."""
+"""Stage `custom`: a user-defined class; its errors are reported with file and line."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -17,21 +17,22 @@ from models.stage import Context, as_probabilities, invalid_probability_rows
 
 
 class Custom:
-    """The stage; see `models.stage.StageModel`."""
+    """Stage `custom`; `models.stage.StageModel` documents its methods."""
 
     def __init__(self, config: CustomConfig, context: Context) -> None:
-        self.config, self.context = config, context
+        self.config = config
+        self.context = context
         kind, settings = load_custom(config)
         with user_code_errors(config.code):
             self.stage = kind(settings, context)
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        """What the class does with the training rows."""
+        """Fit the user-defined class on the training rows."""
         with user_code_errors(self.config.code):
             self.stage.fit(train, valid, folder)
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Predictions (n_rows, n_outputs), finite; a single output may be (n_rows,)."""
+        """Return finite predictions (n_rows, n_outputs); the class may return (n_rows,) for a single output."""
         with user_code_errors(self.config.code):
             predictions = self.stage.predict(rows, folder)
         with user_code_errors(self.config.code, "return numbers from predict"):
@@ -40,37 +41,35 @@ class Custom:
         shape = (len(rows), len(self.context.task.outputs))
         if y_pred.shape != shape or not np.isfinite(y_pred).all():
             raise ConfigError(
-                f"predict of {self.config.code} must return finite numbers of shape {shape}, a row per "
-                f"row and a "
-                f"column per output; it returned the shape {y_pred.shape}, {(~np.isfinite(y_pred)).sum()} "
-                f"not finite. "
-                "Labels in training may be missing (NaN)."
+                f"predict of {self.config.code} must return finite numbers of shape {shape}, a column per output; "
+                f"got shape {y_pred.shape} with {(~np.isfinite(y_pred)).sum()} numbers that are not finite. Labels "
+                "in training may be missing (NaN)."
             )
-        if (wrong := invalid_probability_rows(self.context.task, y_pred)).any():
-            first = np.flatnonzero(wrong)[0]
+        is_invalid = invalid_probability_rows(self.context.task, y_pred)
+        if is_invalid.any():
+            first = np.flatnonzero(is_invalid)[0]
             raise ConfigError(
                 f"predict of {self.config.code} must return probabilities of "
-                f"{', '.join(self.context.task.outputs)}, "
-                "which lie in 0 to 1 and, where there is one for each class of a target, sum to 1; "
-                f"of row {rows.ids[first]!r} it returned {y_pred[first].tolist()}."
+                f"{', '.join(self.context.task.outputs)}, from 0 to 1, with the sum 1 if there is one per class; "
+                f"got {y_pred[first].tolist()} for row {rows.ids[first]!r}."
             )
         return as_probabilities(self.context.task, y_pred)
 
 
 def load_custom(config: CustomConfig) -> tuple[Any, Any]:
-    """The class of a custom stage, and its settings, checked by its `Settings` where it has them."""
-    found = load_user_code("code", config.code, "a class with fit and predict")
-    if not (hasattr(found, "fit") and hasattr(found, "predict")):
+    """Return the class of a custom stage, and its settings, validated by its `Settings` if it has them."""
+    stage_class = load_user_code("code", config.code, "a class with fit and predict")
+    if not (hasattr(stage_class, "fit") and hasattr(stage_class, "predict")):
         raise ConfigError(
             f"code: {config.code} must be a class with fit(train, valid, folder) and predict(rows, folder)."
         )
-    if not hasattr(found, "Settings"):
-        return found, config.settings
-    if not (isinstance(found.Settings, type) and issubclass(found.Settings, BaseModel)):
+    if not hasattr(stage_class, "Settings"):
+        return stage_class, config.settings
+    model = stage_class.Settings
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ConfigError(f"code: Settings of {config.code} must be a pydantic model.")
     try:
-        return found, validate(
-            found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings"
-        )
-    except ConfigError as error:  # its first line blames the file of the class for what the YAML has
+        settings = validate(model, config.settings, Path(config.code.rpartition(":")[0]), "settings")
+    except ConfigError as error:  # its first line names the file of the class instead of the YAML
         raise ConfigError(dedent(str(error).partition("\n")[2])) from None
+    return stage_class, settings

@@ -1,6 +1,6 @@
-"""Stage `file`: predictions made elsewhere, `oof.csv` and `test.csv` of a folder, joined on id.
+"""Stage `file`: external predictions, `oof.csv` and `test.csv` of a folder, joined on id.
 
-A job trains nothing: it copies both files into its folder and hands out the rows that are asked for.
+A job trains nothing: it copies both files into its folder and returns the requested rows.
 """
 
 import shutil
@@ -21,101 +21,108 @@ from competition.types import Array, Integers
 from models.base_config import FileConfig
 from models.stage import Context, as_probabilities, invalid_probability_rows, write_notes
 
-OOF, TEST, FOLD = (
-    "oof.csv",
-    "test.csv",
-    "fold",
-)  # the column fold of oof.csv says where a row was held out there
-COPY_OF_OOF, COPY_OF_TEST = "their_oof.csv", "their_test.csv"  # beside the job's own predictions
+OOF = "oof.csv"
+TEST = "test.csv"
+FOLD = "fold"
+"""Column of oof.csv with the fold in which a row was held out."""
+COPY_OF_OOF = "their_oof.csv"
+COPY_OF_TEST = "their_test.csv"
+"""Copies in the folder of the job."""
 WHY = (
-    "their models may have seen labels of the fold that is held out here, so the scores of this stage, "
-    "and the "
+    "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
     "cross_fitted_score of a blend with it, may be optimistic"
 )
 FOLD_MARKS = {
-    "other folds": f"predictions made elsewhere, with other folds than ours: {WHY}",
-    "unknown folds": f"predictions made elsewhere, whose {OOF} does not name their folds: {WHY}",
+    "other folds": f"external predictions with other folds: {WHY}",
+    "unknown folds": f"external predictions without folds in {OOF}: {WHY}",
 }
-LEAST_ROWS, FAR = 20, 3.0
-"""Rows below which a column says too little; standard deviations of the labels that no column should have."""
+MIN_ROWS = 20
+"""Number of predictions that a comparison of units needs."""
+MAX_STD_RATIO = 3.0
+"""Standard deviation of test predictions, relative to the labels, above which other units are suspected."""
 
 
 class File:
-    """The stage; see `models.stage.StageModel`."""
+    """Stage `file`; `models.stage.StageModel` documents its methods."""
 
     def __init__(self, config: FileConfig, context: Context) -> None:
-        self.config, self.context = config, context
+        self.config = config
+        self.context = context
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        """Copy both files and note what looks wrong beside the labels of `train`."""
+        """Copy both files, and note suspicious units."""
         for file in files_of(self.config):
             shutil.copyfile(file, folder / f"their_{file.name}")
-        oof, test = self._read(folder / COPY_OF_OOF), self._read(folder / COPY_OF_TEST)
+        oof = self._read(folder / COPY_OF_OOF)
+        test = self._read(folder / COPY_OF_TEST)
         if not self.context.task.has_probabilities:
-            write_notes(folder, doubts(oof, test, np.nanstd(train.y, axis=0)))
+            write_notes(folder, unit_mismatch_notes(oof, test, np.nanstd(train.y, axis=0)))
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Their predictions for `rows`, (n_rows, n_outputs)."""
+        """Return the external predictions of rows, (n_rows, n_outputs)."""
         file = folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST)
-        return as_probabilities(
-            self.context.task, self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
-        )
+        y_pred = self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
+        return as_probabilities(self.context.task, y_pred)
 
-    def _read(self, file: Path, wanted: Sequence[str] = ()) -> pd.DataFrame:
-        return read_theirs(file, self.context.id, self.context.task, wanted)
+    def _read(self, file: Path, required_ids: Sequence[str] = ()) -> pd.DataFrame:
+        return read_external(file, self.context.id, self.context.task, required_ids)
 
 
 def files_of(config: FileConfig) -> tuple[Path, Path]:
-    """oof.csv and test.csv of a stage."""
+    """Return oof.csv and test.csv of a stage."""
     files = Path(config.folder) / OOF, Path(config.folder) / TEST
-    if lacking := [str(file) for file in files if not file.is_file()]:
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
         raise ConfigError(
-            f"the folder of the stage needs {OOF} and {TEST}; there is no {' and no '.join(lacking)}. "
-            f"Correct the "
-            "path, which is relative to the YAML, or put them there."
+            f"the folder of the stage needs {OOF} and {TEST}; missing: {', '.join(missing)}. Correct the path, "
+            "which is relative to the YAML, or add the files."
         )
     return files
 
 
-def read_theirs(path: Path, id_column: str, task: Task, wanted: Sequence[str] = ()) -> pd.DataFrame:
-    """All predictions of a file, ids as the index, one column of floats for each output of the task, found by
-    name.
+def read_external(path: Path, id_column: str, task: Task, required_ids: Sequence[str] = ()) -> pd.DataFrame:
+    """Return all predictions of a file, indexed by id, one column of floats per output of the task.
 
-    Grades that are whole numbers without a gap are read as such, and become their numbers from 0. Rows that
-    are `wanted` must have predictions; others may lack them or have NaN.
+    Consecutive ordinal levels are converted to indices from 0.
+
+    Args:
+        required_ids: ids of rows that must have predictions; others may be missing or NaN.
     """
     table = read_table_with_ids(path, [id_column])
     columns = _columns(task, set(table.columns))
     require_columns(table, columns, path)
     values = pd.concat([parse_numbers(table, name, id_column, path) for name in columns], axis=1)
-    if (wrong := invalid_probability_rows(task, values.to_numpy())).any():
+    is_invalid = invalid_probability_rows(task, values.to_numpy())
+    if is_invalid.any():
         raise DataError(
-            f"{path}: {describe_rows(table, wrong, id_column)} has no probabilities under "
-            f"{join_first(columns)}; "
-            "they must lie in 0 to 1 and, where there is one for each class of a target, sum to 1. "
-            "Correct the file."
+            f"{path}: {describe_rows(table, is_invalid, id_column)} has no probabilities in "
+            f"{join_first(columns)}; they must be from 0 to 1, with the sum 1 if there is one per class. Correct "
+            "the file."
         )
-    values = values.set_axis(pd.Index(table[id_column])) - _lowest_grade(task)
-    complete = values.reindex(list(wanted)).notna().all(axis=1)
-    if lacking := list(complete.index[~complete]):
+    values = values.set_axis(pd.Index(table[id_column])) - _lowest_level(task)
+    is_complete = values.reindex(list(required_ids)).notna().all(axis=1)
+    missing = list(is_complete.index[~is_complete])
+    if missing:
         raise DataError(
-            f"{path} lacks predictions for {len(lacking)} rows of the competition ({join_first(lacking)}). "
-            "Use predictions for this version of the data, or leave the stage out."
+            f"{path} lacks predictions for {len(missing)} rows of the competition ({join_first(missing)}). "
+            "Use predictions for this version of the data, or remove the stage."
         )
     return values
 
 
-def _columns(task: Task, there: set[str]) -> list[str]:
-    """Which columns of a file have the outputs: those of the sample, else those of the outputs' names."""
-    known = [task.columns_in_sample]
+def _columns(task: Task, available: set[str]) -> list[str]:
+    """Return the columns of a file with the outputs: those of the sample, else those with the outputs' names."""
+    candidates = [task.columns_in_sample]
     if task.problem_type == "binary":
-        known = [[known[0][-1]], [f"{task.targets[0]}={task.classes[1]}"]]
-    named = (names for names in known if len(names) == len(task.outputs) and there >= {*names})
-    return next(named, task.outputs)
+        candidates = [[candidates[0][-1]], [f"{task.targets[0]}={task.classes[1]}"]]
+    for names in candidates:
+        if len(names) == len(task.outputs) and available >= {*names}:
+            return names
+    return task.outputs
 
 
-def _lowest_grade(task: Task) -> int:
-    """The first of grades that are whole numbers without a gap, which files have in their own units; else 0."""
+def _lowest_level(task: Task) -> int:
+    """Return the lowest of consecutive ordinal levels, such as 1 of 1 to 5; else 0."""
     if task.problem_type != "ordinal" or not task.classes[0].lstrip("-").isdigit():
         return 0
     first = int(task.classes[0])
@@ -123,57 +130,59 @@ def _lowest_grade(task: Task) -> int:
 
 
 def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:
-    """One of `FOLD_MARKS`; None where their folds are ours, whatever their numbers.
+    """Return a key of `FOLD_MARKS`; None if the external folds are the same partition.
 
-    `oof_file` has all of `ids` whose fold is not -1.
+    Args:
+        oof_file: file with all ids that have a fold.
+        folds: (n_rows,), -1 for rows without a fold.
     """
-    table, scored = read_text_table(oof_file).set_index(id_column), folds >= 0
-    theirs = table.get(FOLD, pd.Series("", table.index)).str.strip().loc[np.array(ids, dtype=object)[scored]]
-    if (theirs == "").any():
+    table = read_text_table(oof_file).set_index(id_column)
+    has_fold = folds >= 0
+    external = table.get(FOLD, pd.Series("", table.index)).str.strip()
+    external = external.loc[np.array(ids, dtype=object)[has_fold]]
+    if (external == "").any():
         return "unknown folds"
-    same = np.array_equal(pd.factorize(theirs)[0], pd.factorize(folds[scored])[0])
-    return None if same else "other folds"
+    is_same = np.array_equal(pd.factorize(external)[0], pd.factorize(folds[has_fold])[0])
+    return None if is_same else "other folds"
 
 
 def common_folds(files: Sequence[Path]) -> Path | None:
-    """The first of some oof.csv, if `folds.kind: file` can read its folds and all others have the same
-    partition.
-    """
+    """Return the first of several oof.csv if all have the same folds, which `folds.kind: file` can read."""
     tables = [read_text_table(file) for file in files if file.is_file()]
     if len(tables) < len(files) or not all({"id", FOLD} <= {*table} for table in tables):
         return None
-    ids, folds = list(tables[0]["id"]), tables[0][FOLD].str.strip()
+    ids = list(tables[0]["id"])
+    folds = tables[0][FOLD].str.strip()
     if {*folds} != {*map(str, range(folds.nunique()))} or any({*table["id"]} != {*ids} for table in tables):
         return None
     marks = [fold_mark(file, "id", ids, folds.to_numpy(dtype=np.int64)) for file in files]
     return None if any(marks) else files[0]
 
 
-def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> list[str]:
-    """Which test columns look as if they were in other units than the OOF columns, in words; no score shows
-    that.
+def unit_mismatch_notes(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> list[str]:
+    """Return a note per test column that may have other units than the OOF column, which no score shows.
 
-    `scale` is the standard deviation of the labels of each column.
+    Args:
+        scale: standard deviation of the labels per column.
     """
-    here, there = test.median(), oof.median()
-    is_far = np.maximum((here - there).abs(), test.std() / FAR) > scale
-    is_known = np.minimum(oof.count(), test.count()) >= LEAST_ROWS
+    test_median = test.median()
+    oof_median = oof.median()
+    is_far = np.maximum((test_median - oof_median).abs(), test.std() / MAX_STD_RATIO) > scale
+    has_enough_rows = np.minimum(oof.count(), test.count()) >= MIN_ROWS
     return [
-        f"{name} of {TEST} is not like that of {OOF} (median {here[name]:.3g}, there {there[name]:.3g}): "
-        f"other units?"
-        for name in test.columns[is_far & is_known]
+        f"{name} of {TEST} differs from {OOF} (median {test_median[name]:.3g}, there {oof_median[name]:.3g}): "
+        "other units?"
+        for name in test.columns[is_far & has_enough_rows]
     ]
 
 
 def check_predictions(
     stage: FileConfig, competition: CompetitionConfig, prepared: Prepared, folds: Integers
 ) -> str | None:
-    """Check both files of a stage against the tables; returns the mark of its folds, as `fold_mark`."""
-    ids, task, (oof, test) = (
-        without_extra_rows(prepared.train)[competition.id],
-        build_task(competition),
-        files_of(stage),
-    )
-    read_theirs(oof, competition.id, task, list(ids[folds >= 0]))
-    read_theirs(test, competition.id, task, list(prepared.test[competition.id]))
+    """Check both files of a stage against the tables; return the mark of its folds, see `fold_mark`."""
+    ids = without_extra_rows(prepared.train)[competition.id]
+    task = build_task(competition)
+    oof, test = files_of(stage)
+    read_external(oof, competition.id, task, list(ids[folds >= 0]))
+    read_external(test, competition.id, task, list(prepared.test[competition.id]))
     return fold_mark(oof, competition.id, list(ids), folds)

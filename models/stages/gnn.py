@@ -56,7 +56,7 @@ class GnnBackbone(nn.Module):
 
 
 class Gnn(MoleculeModel):
-    """The stage; see `models.training.neural_model.Neural`."""
+    """Stage `gnn`; `models.training.neural_model.NeuralModel` documents its methods."""
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
         """Message passing with the configured weights, or with random ones; writes its shape."""
@@ -70,13 +70,13 @@ class Gnn(MoleculeModel):
         return backbone
 
     def restore_backbone(self, folder: Path) -> GnnBackbone:
-        """The same shape."""
+        """Return a backbone of the same shape."""
         shape = read_json(folder / SHAPE)
         message_passing = Messages(**shape, dropout=self.config.backbone_dropout)
         return GnnBackbone(message_passing, shape["d_h"], self.config)
 
     def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
-        """Molecular graphs."""
+        """Return the molecular graphs of a column."""
         cached = functools.cache(graph_of)
         equal = np.ones(len(smiles), dtype=np.int64)  # atoms of a batch stand in one table
         return Batches(list(map(cached, smiles)), equal, collate)

@@ -1,8 +1,8 @@
 """Splits of the training rows of a job, for the number of trees and the search for settings.
 
-They divide rows as the folds do. Rows of a group stay together, since a group on both sides makes noise that
-its rows share look like a law. With folds that are blocks in time the latest rows are held out. Where every
-row is a group by itself they are scikit-learn's splits at random.
+They split rows as the folds do. Rows of a group stay together, since a group on both sides makes its noise look
+like a rule. With folds that are blocks in time, the latest rows are held out. If every row is a group by itself,
+the splits are random splits of scikit-learn.
 """
 
 from typing import Any
@@ -29,12 +29,12 @@ def inner_split(sample: TargetData, seed: int) -> Split:
     n_parts = round(1 / INNER_SHARE)
     block = _blocks(sample, n_parts)
     if block is not None:
-        return _divided(block == block.max())
+        return _split_at(block == block.max())
     part = _parts(sample, n_parts, seed)
     if part is not None:
         sizes = np.bincount(part)
         nearest = np.abs(sizes - INNER_SHARE * len(part)).argmin()  # not the part that has a very large group
-        return _divided(part == nearest)
+        return _split_at(part == nearest)
     rows = np.arange(len(sample.y))
     classes = sample.y if _can_be_stratified(sample) else None
     train, held_out = train_test_split(rows, test_size=INNER_SHARE, random_state=seed, stratify=classes)
@@ -51,7 +51,7 @@ def inner_folds(sample: TargetData, seed: int) -> list[Split]:
         return [(np.flatnonzero(block < b), np.flatnonzero(block == b)) for b in later]
     part = _parts(sample, INNER_FOLDS, seed)
     if part is not None:
-        return [_divided(part == k) for k in range(part.max() + 1)]
+        return [_split_at(part == k) for k in range(part.max() + 1)]
     splitter = StratifiedKFold if _can_be_stratified(sample) else KFold
     return list(splitter(INNER_FOLDS, shuffle=True, random_state=seed).split(sample.y, sample.y))
 
@@ -82,7 +82,7 @@ def _parts(sample: TargetData, n_parts: int, seed: int) -> Integers | None:
     return balanced_group_folds(groups, classes, min(n_parts, len(distinct)), seed)
 
 
-def _divided(held_out: Any) -> Split:
+def _split_at(held_out: Any) -> Split:
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 

@@ -1,5 +1,4 @@
-"""Stage `lightgbm`: gradient-boosted trees, leaf by leaf (`models/stages/trees.py` has what is not LightGBM's
-own).
+"""Stage `lightgbm`: gradient-boosted trees, leaf by leaf (`models/stages/trees.py` has the base class).
 
 Source: Ke et al., LightGBM, NeurIPS 2017.
 """
@@ -17,35 +16,35 @@ from models.feature_config import LightgbmConfig
 from models.stages.per_target import TargetData
 from models.stages.trees import MIN_ROWS, Trees
 
-SQUARED, ABSOLUTE = (
-    {"objective": "regression", "metric": "rmse"},
-    {"objective": "regression_l1", "metric": "l1"},
-)
+SQUARED = {"objective": "regression", "metric": "rmse"}
+ABSOLUTE = {"objective": "regression_l1", "metric": "l1"}
 
 
 class Lightgbm(Trees):
-    """The stage; without words its features are dense, with it sparse, and categories stand last."""
+    """Stage `lightgbm`. Its features are sparse if there are words; categories are the last columns."""
 
     ranges = {
         "num_leaves": (4, 128), "min_data_in_leaf": (2, 50), "feature_fraction": (0.05, 1.0),
         "bagging_fraction": (0.4, 1.0), "lambda_l2": (0.01, 100.0),
     }  # fmt: skip
-    refusals = (lightgbm.basic.LightGBMError,)
+    library_errors = (lightgbm.basic.LightGBMError,)
 
-    def _features(self, rows: Dataset, folder: Path) -> Any:
+    def _build_features(self, rows: Dataset, folder: Path) -> Any:
         numbers, words, codes = self._blocks(rows, folder)
         if not words.shape[1]:
             return np.hstack([numbers, codes])
         return sparse.hstack([sparse.csr_matrix(numbers), words, sparse.csr_matrix(codes)], format="csr")
 
-    def _count(self, config: LightgbmConfig, sample: TargetData, held_back: TargetData) -> tuple[int, float]:
+    def _best_n_trees(
+        self, config: LightgbmConfig, sample: TargetData, held_back: TargetData
+    ) -> tuple[int, float]:
         booster = self._train(config, sample, config.max_trees, held_back)
         return max(booster.best_iteration, 1), float(booster.best_score["valid_0"].popitem()[1])
 
-    def _grow(self, config: LightgbmConfig, sample: TargetData, n_trees: int, path: Path) -> None:
+    def _fit_booster(self, config: LightgbmConfig, sample: TargetData, n_trees: int, path: Path) -> None:
         path.with_suffix(".txt").write_text(self._train(config, sample, n_trees).model_to_string())
 
-    def _predict_one(self, x: Any, path: Path) -> Array:
+    def _predict_target_model(self, x: Any, path: Path) -> Array:
         booster = lightgbm.Booster(model_str=path.with_suffix(".txt").read_text())
         y_pred = np.asarray(booster.predict(x, num_threads=1))
         both = self.context.task.has_probabilities and y_pred.ndim == 1

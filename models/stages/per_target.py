@@ -1,6 +1,4 @@
-"""What the stages share that fit one model per target: trees and scikit-learn's estimators, on feature
-blocks.
-"""
+"""Base class of stages with one model per target: trees and scikit-learn's estimators, on feature blocks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -24,14 +22,15 @@ TRAINING = "training.json"
 
 @dataclass(frozen=True)
 class TargetData:
-    """Rows with a label of one target.
+    """Labelled rows of one target.
 
-    x: (n_rows, n_features), dense or sparse.
-    y: (n_rows,) standardised labels, or the place of each row's class among those that the training rows
-    have.
-    weights: (n_rows,); None where all are 1.
-    n_classes: how many of them there are; 0 of numbers.
-    groups, times: (n_rows,), as in `Dataset`.
+    Attributes:
+        x: (n_rows, n_features), dense or sparse.
+        y: (n_rows,) standardised labels, or positions of the classes among those of the training rows.
+        weights: (n_rows,), or None if all are 1.
+        n_classes: number of classes of the training rows; 0 for regression.
+        groups: (n_rows,), see `Dataset`.
+        times: (n_rows,), see `Dataset`.
     """
 
     x: Any
@@ -42,100 +41,95 @@ class TargetData:
     times: Array | None = None
 
     def take(self, rows: NDArray[np.intp]) -> "TargetData":
-        """Rows at positions, in that order."""
+        """Return the rows at some positions, in their order."""
         columns = {name: getattr(self, name) for name in ("weights", "groups", "times")}
         taken = {name: values[rows] for name, values in columns.items() if values is not None}
         return replace(self, x=self.x[rows], y=self.y[rows], **taken)
 
 
 class PerTarget(ABC):
-    """One model per target; see `models.stage.StageModel`. A kind says what it sees of a row and how it fits."""
+    """Base class of stages with one model per target; `models.stage.StageModel` documents `fit` and `predict`."""
 
-    refusals: ClassVar[tuple[type[Exception], ...]]
-    """What the library raises for parameters or rows that it cannot take."""
+    library_errors: ClassVar[tuple[type[Exception], ...]]
+    """Errors of the library for parameters or rows that it does not support."""
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config, self.context = config, context
-        self.named: str = config.kind  # what messages call the model
-        self.seed = context.seed % 2**31  # as large as the libraries take
+        self.model_name: str = config.kind  # in messages
+        self.seed = context.seed % 2**31  # the largest seed of the libraries
 
     @abstractmethod
-    def _learn(self, train: Dataset, folder: Path) -> None:
-        """Learn from all training rows, and write, what `_features` needs."""
+    def _fit_features(self, train: Dataset, folder: Path) -> None:
+        """Fit on all training rows, and write, what `_build_features` needs."""
 
     @abstractmethod
-    def _features(self, rows: Dataset, folder: Path) -> Any:
-        """A row of features for each of `rows`."""
+    def _build_features(self, rows: Dataset, folder: Path) -> Any:
+        """Return the features of rows, (n_rows, n_features)."""
 
     @abstractmethod
-    def _fit_one(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
-        """Fit the model of a target and write it to `path` with an ending; returns what a refit must know of
-        it.
-        """
+    def _fit_target_model(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
+        """Fit the model of a target and write it to `path` with a suffix; return what a refit needs."""
 
     @abstractmethod
-    def _predict_one(self, x: Any, path: Path) -> Array:
-        """Predictions (n_rows,) of the model that `_fit_one` wrote, or probabilities (n_rows, n_classes)."""
+    def _predict_target_model(self, x: Any, path: Path) -> Array:
+        """Return predictions (n_rows,) of a written model, or probabilities (n_rows, n_classes)."""
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        """Fit on the training rows alone."""
-        known = labelled_rows(train.y, self.context.task.targets)
-        self._learn(train, folder)
-        as_they_are = self.context.task.has_probabilities or getattr(self.config, "needs_raw_labels", False)
-        x, (mean, scale) = self._features(train, folder), target_scale(train.y, as_they_are)
-        y, models = (
-            (train.y - mean) / scale,
-            [],
-        )  # libraries keep float32, which a large mean would leave no digits
-        weights = [train.weights] * len(known)
+        """Fit on the training rows only."""
+        labelled = labelled_rows(train.y, self.context.task.targets)
+        self._fit_features(train, folder)
+        is_raw = self.context.task.has_probabilities or getattr(self.config, "needs_raw_labels", False)
+        x = self._build_features(train, folder)
+        mean, scale = target_scale(train.y, is_raw)
+        y = (train.y - mean) / scale  # libraries use float32, which loses the digits of a large mean
+        weights = [train.weights] * len(labelled)
         if self.config.class_weights == "balanced":
-            weights = list(
-                balanced_weights(train.y, 1.0 if train.weights is None else train.weights[:, None]).T
-            )
-        for t, rows in enumerate(known):
-            sample = TargetData(x, y[:, t], weights[t], groups=train.groups, times=train.times)
-            models.append(self._fit_target(sample.take(rows), t, folder / f"target_{t}"))
+            row_weights = 1.0 if train.weights is None else train.weights[:, None]
+            weights = list(balanced_weights(train.y, row_weights).T)
+        models = []
+        for t, rows in enumerate(labelled):
+            data = TargetData(x, y[:, t], weights[t], groups=train.groups, times=train.times)
+            models.append(self._fit_target(data.take(rows), t, folder / f"target_{t}"))
         write_json(folder / TRAINING, {"mean": mean.tolist(), "scale": scale.tolist(), "models": models})
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities."""
-        training, x = read_json(folder / TRAINING, "mean", "scale", "models"), self._features(rows, folder)
-        models = enumerate(training["models"])
-        y_pred = [
-            self._predict_target(x, model.get("classes"), folder / f"target_{t}") for t, model in models
-        ]
+        """Return predictions (n_rows, n_outputs) in the units of the targets, or probabilities."""
+        training = read_json(folder / TRAINING, "mean", "scale", "models")
+        x = self._build_features(rows, folder)
+        y_pred = []
+        for t, model in enumerate(training["models"]):
+            y_pred.append(self._predict_target(x, model.get("classes"), folder / f"target_{t}"))
         return np.hstack(y_pred) * training["scale"] + training["mean"]
 
-    def _fit_target(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
-        """What `_fit_one` returns, and of a target with classes those that the rows have; one alone needs no
-        model.
+    def _fit_target(self, data: TargetData, target: int, path: Path) -> dict[str, Any]:
+        """Return the record of a target: its classes, if it has some, and the result of `_fit_target_model`.
+
+        A single class needs no model.
         """
-        found: dict[str, Any] = {}
+        record: dict[str, Any] = {}
         if self.context.task.has_probabilities:
-            classes, places = np.unique(sample.y, return_inverse=True)
-            found = {"classes": classes.tolist()}
-            sample = replace(sample, y=places.astype(np.float64), n_classes=len(classes))
-        if sample.n_classes != 1:
-            with self._told():
-                found |= self._fit_one(sample, target, path)
-        return found
+            classes, positions = np.unique(data.y, return_inverse=True)
+            record = {"classes": classes.tolist()}
+            data = replace(data, y=positions.astype(np.float64), n_classes=len(classes))
+        if data.n_classes != 1:
+            with self._library_errors():
+                record |= self._fit_target_model(data, target, path)
+        return record
 
     def _predict_target(self, x: Any, classes: list[float] | None, path: Path) -> Array:
-        """Predictions (n_rows, n_outputs) of a target; a class that its training rows lack has the
-        probability 0.
-        """
-        with self._told():
-            y_pred = 1.0 if classes and len(classes) == 1 else self._predict_one(x, path)
+        """Return predictions (n_rows, n_outputs) of a target; 0 for classes without training rows."""
+        with self._library_errors():
+            y_pred = 1.0 if classes and len(classes) == 1 else self._predict_target_model(x, path)
         if classes is None:
             return np.reshape(y_pred, (-1, 1))
-        of_all = np.zeros((x.shape[0], len(self.context.task.classes)))
-        of_all[:, np.array(classes, dtype=int)] = y_pred
-        return of_all if self.context.task.problem_type == "multiclass" else of_all[:, 1:]
+        probabilities = np.zeros((x.shape[0], len(self.context.task.classes)))
+        probabilities[:, np.array(classes, dtype=int)] = y_pred
+        return probabilities if self.context.task.problem_type == "multiclass" else probabilities[:, 1:]
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _library_errors(self) -> Iterator[None]:
         try:
             yield
-        except self.refusals as error:
-            what = f"refuses the rows, or its parameters {self.config.parameters}"
-            raise ConfigError(f"{self.named} {what}: {' '.join(str(error).split())}") from error
+        except self.library_errors as error:
+            what = f"rejects the rows, or its parameters {self.config.parameters}"
+            raise ConfigError(f"{self.model_name} {what}: {' '.join(str(error).split())}") from error

@@ -1,6 +1,4 @@
-"""Between labels and a stage: it sees transformed ones, which grades are exceeded, or predictions of other
-targets.
-"""
+"""Wrappers of stages: transformed targets, cumulative ordinal targets, and predictions of other targets."""
 
 import tempfile
 from collections.abc import Callable
@@ -19,13 +17,14 @@ from competition.types import Array
 from models.stage import Context, StageModel
 from models.training.labels import require_log1p
 
-FILE, RANGE = "target_transform.skops", "transformed_range.json"
+FILE = "target_transform.skops"
+RANGE = "transformed_range.json"
 
 
 class TargetTransformModel:
-    """A stage of any kind between a scikit-learn transform of the targets and its inverse.
+    """Wraps a stage with a scikit-learn transform of the targets and its inverse.
 
-    The transform is fitted on the training rows of the fold, each target by itself, missing labels left out.
+    The transform is fitted on the training rows of the fold, per target, without missing labels.
     """
 
     def __init__(self, stage: Any, kind: str) -> None:
@@ -52,83 +51,86 @@ class TargetTransformModel:
         self.stage.fit(replace(train, y=y), valid, folder)
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Predictions (n_rows, n_outputs) in the targets' own units."""
-        back, y_pred = skops.io.load(folder / FILE).inverse_transform, self.stage.predict(rows, folder)
-        if self.kind == "power":  # which has no inverse far beyond the labels
+        """Return predictions (n_rows, n_outputs) in the units of the targets."""
+        transform = skops.io.load(folder / FILE)
+        y_pred = self.stage.predict(rows, folder)
+        if self.kind == "power":  # it has no inverse far beyond the labels
             y_pred = y_pred.clip(*read_json(folder / RANGE))
-        return np.asarray(back(y_pred), dtype=np.float64)
+        return np.asarray(transform.inverse_transform(y_pred), dtype=np.float64)
 
 
 class CumulativeModel:
-    """A stage of any kind that learns which grades are exceeded, a label for each but the highest.
+    """Wraps a stage that learns which ordinal levels are exceeded, one label per level except the highest.
 
-    The mean grade is the sum of their probabilities. Source: Frank and Hall, A simple approach to ordinal
+    The mean level is the sum of their probabilities. Source: Frank and Hall, A simple approach to ordinal
     classification, ECML 2001.
     """
 
-    def __init__(self, stage: Any, n_grades: int) -> None:
-        self.stage, self.n_grades = stage, n_grades
+    def __init__(self, stage: Any, n_levels: int) -> None:
+        self.stage, self.n_levels = stage, n_levels
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        """Fit the stage on labels (n_rows, n_grades); a pseudo-label between two grades counts as the nearer
-        one.
-        """
-        bounds = np.arange(self.n_grades) + 0.5
-        seen = [r and replace(r, y=np.where(np.isnan(r.y), np.nan, r.y > bounds)) for r in (train, valid)]
-        self.stage.fit(*seen, folder)
+        """Fit the stage on labels (n_rows, n_levels); a pseudo-label between two levels is rounded."""
+        bounds = np.arange(self.n_levels) + 0.5
+        train = replace(train, y=np.where(np.isnan(train.y), np.nan, train.y > bounds))
+        if valid is not None:
+            valid = replace(valid, y=np.where(np.isnan(valid.y), np.nan, valid.y > bounds))
+        self.stage.fit(train, valid, folder)
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """The mean grade of each row, (n_rows, 1)."""
+        """Return the mean level of each row, (n_rows, 1)."""
         return np.asarray(self.stage.predict(rows, folder).sum(axis=1, keepdims=True))
 
 
 class StackedTargetModel:
-    """A stage for each target, to which predictions of other targets are numbers like those of the
-    competition.
+    """A stage per target that reads predictions of other targets as numeric inputs.
 
-    Training rows get them from models that did not see their label: one for each fold of the division among
-    them. The rows to predict get them from a model of all training rows. Where assays share molecules, and
-    one has many labels, this is the best that the others can know (source: most of the first places of
-    OpenADMET's PXR challenge, 2026).
+    Training rows get out-of-fold predictions, from a model per fold of the training rows. The rows to predict
+    get them from a model of all training rows. This helps if assays share molecules and one of them has many
+    labels (source: most of the first places of OpenADMET's PXR challenge, 2026).
 
-    build: makes the stage from what it is told.
+    Args:
+        build: returns a stage for a context.
+        sources: targets with predictions that the stages read.
     """
 
     def __init__(self, build: Callable[[Context], StageModel], context: Context, sources: list[str]) -> None:
         self.build, self.context = build, context
         self.names = {target: f"predicted {target}" for target in sources}
-        self.first = build(self._told("first"))
+        self.first = build(self._context("first"))
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        """Fit the predictions of the sources, then a stage for each target on these, too."""
-        division, predicted = self.context.fold_ids, np.full(train.y.shape, np.nan)
-        assert division is not None
-        if len(np.unique(division)) == 1:  # of two folds, or of the first block in time
+        """Fit the model of the sources, then a stage per target with its predictions as inputs."""
+        fold_ids = self.context.fold_ids
+        predicted = np.full(train.y.shape, np.nan)
+        assert fold_ids is not None
+        if len(np.unique(fold_ids)) == 1:  # with two folds, or in the first block in time
             groups = train.inputs[INPUT_KEY] if train.groups is None else train.groups
-            division = pd.factorize(groups)[0] % 3
+            fold_ids = pd.factorize(groups)[0] % 3
         (folder / "first").mkdir()
         self.first.fit(train, None, folder / "first")
-        again = self.build(
-            replace(self.context, fold_model_dirs=[folder / "first"])
-        )  # with what that one has chosen
-        for part in np.unique(division):
-            inside = division == part
+        # The inner models use the choices of the first one, such as the number of trees.
+        inner_model = self.build(replace(self.context, fold_model_dirs=[folder / "first"]))
+        for fold in np.unique(fold_ids):
+            inside = fold_ids == fold
             with tempfile.TemporaryDirectory() as inner:
-                again.fit(train.take(~inside), None, Path(inner))
-                predicted[inside] = again.predict(train.take(inside), Path(inner))
-        told = self._joined(train, predicted)
+                inner_model.fit(train.take(~inside), None, Path(inner))
+                predicted[inside] = inner_model.predict(train.take(inside), Path(inner))
+        rows_with_sources = self._joined(train, predicted)
         for t, target in enumerate(self.context.task.targets):
             (folder / f"{t}").mkdir()
-            self._second(t, target).fit(replace(told, y=train.y[:, [t]]), None, folder / f"{t}")
+            self._second(t, target).fit(replace(rows_with_sources, y=train.y[:, [t]]), None, folder / f"{t}")
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Predictions (n_rows, n_targets)."""
-        told = self._joined(rows, self.first.predict(rows, folder / "first"))
+        """Return predictions (n_rows, n_targets)."""
+        rows_with_sources = self._joined(rows, self.first.predict(rows, folder / "first"))
         seconds = [self._second(t, target) for t, target in enumerate(self.context.task.targets)]
-        return np.hstack([stage.predict(told, folder / f"{t}") for t, stage in enumerate(seconds)])
+        return np.hstack(
+            [stage.predict(rows_with_sources, folder / f"{t}") for t, stage in enumerate(seconds)]
+        )
 
-    def _told(self, part: str, **changes: Any) -> Context:
-        """What the stage of a part of a job's folder is told."""
+    def _context(self, part: str, **changes: Any) -> Context:
+        """Return the context of a stage in a subfolder of the job."""
         return replace(
             self.context,
             fold_model_dirs=[folder / part for folder in self.context.fold_model_dirs],
@@ -138,10 +140,10 @@ class StackedTargetModel:
     def _second(self, t: int, target: str) -> StageModel:
         others = [name for source, name in self.names.items() if source != target]
         task = replace(self.context.task, targets=[target])
-        return self.build(self._told(f"{t}", task=task, numeric=[*self.context.numeric, *others]))
+        return self.build(self._context(f"{t}", task=task, numeric=[*self.context.numeric, *others]))
 
     def _joined(self, rows: Dataset, predicted: Array) -> Dataset:
-        """Rows with the sources among predictions (n_rows, n_targets) as inputs."""
+        """Return rows with the predictions (n_rows, n_targets) of the sources as inputs."""
         targets = self.context.task.targets
-        of_sources = {name: predicted[:, targets.index(source)] for source, name in self.names.items()}
-        return replace(rows, inputs=rows.inputs.assign(**of_sources))
+        columns = {name: predicted[:, targets.index(source)] for source, name in self.names.items()}
+        return replace(rows, inputs=rows.inputs.assign(**columns))

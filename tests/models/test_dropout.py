@@ -33,7 +33,7 @@ class Block(nn.Module):
     [
         ({"module": 0.1}, r"act\.1\.p = 0\.1"),
         ({"attribute": 0.25}, r"attention_dropout = 0\.25"),
-        ({"hidden": 0.1}, "no rate is above 0, so a module drops by itself"),
+        ({"hidden": 0.1}, "all rates are 0, so a module drops"),
     ],
 )
 def test_the_audit_names_what_drops(on: dict[str, float], named: str) -> None:

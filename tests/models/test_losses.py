@@ -147,7 +147,7 @@ def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_
     )
     loss = load_loss(f"{mine}:cubed").mean_error(torch.tensor([[1.0], [3.0]]), one)
     assert loss.item() == pytest.approx((1 + 8) / 2)
-    with pytest.raises(ConfigError, match="of each label"):
+    with pytest.raises(ConfigError, match="error per label"):
         load_loss(f"{mine}:mean").mean_error(torch.tensor([[1.0], [3.0]]), one)
     with pytest.raises(ConfigError, match=r"mine\.py:bad must .*NameError in line 3: name 'c'"):
         load_loss(f"{mine}:bad").mean_error(torch.tensor([[1.0], [3.0]]), one)

@@ -130,7 +130,7 @@ def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxili
 
 
 @pytest.mark.parametrize(
-    ("task", "says"), [(LABELS, "must be 0 or 1 beside classes, and z has"), (KINDS, "cannot be")]
+    ("task", "says"), [(LABELS, "must be 0 or 1 in classification, and z has"), (KINDS, "cannot be")]
 )
 def test_auxiliary_targets_beside_classes_are_labels_of_two_classes(
     task: Task, says: str, tmp_path: Path

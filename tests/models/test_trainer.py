@@ -372,7 +372,7 @@ def test_the_mean_of_the_labels_is_told_from_what_is_better(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("learned", "said"), [([False, True], "another."), ([False, False], "no better either.")]
+    ("learned", "said"), [([False, True], "another."), ([False, False], "not better either.")]
 )
 def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_and_named(
     tmp_path: Path, learned: list[bool], said: str, monkeypatch: pytest.MonkeyPatch
@@ -389,7 +389,7 @@ def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_a
     fitted.fit(rows, None, tmp_path)
     assert len({seed for seed, _ in tries}) == len({weights for _, weights in tries}) == len(tries) == 2
     (note,) = read_notes(tmp_path)
-    assert note.startswith("no better than the mean of the training labels") and note.endswith(said)
+    assert note.startswith("not better than the mean of the training labels") and note.endswith(said)
 
 
 def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(

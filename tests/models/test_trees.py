@@ -250,7 +250,7 @@ def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_re
     x, told = np.arange(300.0), {"numeric": ["x"], "task": MULTILABEL}
     rare = (x % 50 == 0).astype(float)
     settings = {"search_trials": 1, "max_trees": 10}
-    with mock.patch.object(own, "_count", autospec=True, side_effect=own._count) as counted:
+    with mock.patch.object(own, "_count", autospec=True, side_effect=own._best_n_trees) as counted:
         fit(kind, tmp_path / "0", rows(np.c_[rare, x * 0], x=x), settings, **told)
     seen = [(call.args[2].y.sum(), call.args[3].y.sum()) for call in counted.call_args_list]
     assert seen == [(4, 2), (4, 2), (4, 2), (5, 1)]

@@ -75,7 +75,7 @@ def test_a_full_folder_is_one_sentence(tmp_path: Path) -> None:
         pytest.skip(f"no name spaces here: {done.stderr}")
     assert done.returncode == 2, done.stderr
     assert (
-        f"the folder for products, {tmp_path / 'work'}, takes no new files ([Errno 28] No space left"
+        f"no file can be written in the work folder {tmp_path / 'work'} ([Errno 28] No space left"
         in done.stderr
     )
     assert done.stderr.count("\n") == 1

@@ -124,9 +124,9 @@ def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_
         found = {"num_leaves": leaves, "lambda_l2": l2}
         models = [{"n_trees": 5, "found": {}}, {"n_trees": count, "found": found}]
         write_json(folder / "training.json", {"models": models})
-    assert trees.choice_of_folds(folders, 0) == {"n_trees": 5, "found": {}}
+    assert trees.mean_choice(folders, 0) == {"n_trees": 5, "found": {}}
     expected = {"num_leaves": 13, "lambda_l2": pytest.approx(1.0)}
-    assert trees.choice_of_folds(folders, 1) == {"n_trees": 21, "found": expected}
+    assert trees.mean_choice(folders, 1) == {"n_trees": 21, "found": expected}
 
 
 def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, monkeypatch: Any) -> None:
