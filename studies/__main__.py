@@ -1,8 +1,8 @@
-"""Evidence for defaults: `./run.sh study [STUDY]`.
+"""Repeat the experiment behind a default: `./run.sh study [STUDY]`.
 
-A study varies settings of a stage along axes. Each cell is a stage of its own in a competition that the study
-makes of a base, so its jobs are trained, resumed and skipped as any other. Without a name, the studies and
-their claims. Options of `./run.sh train`, such as --workers=2 and --executor=ray, go to it.
+A study varies settings of a stage along axes. Each cell is a stage in a competition that is made from a base, so
+its jobs are trained, resumed and skipped like others. Without a name, the studies and their claims are listed.
+Options of `./run.sh train`, such as --workers=2 and --executor=ray, are passed on.
 
 Reads: studies/<name>.yaml, the base's YAML and tables. Writes: work/study_<name>_<data>/ with the jobs;
 work/study_<name>/ with results.csv (a row per job) and table.md.
@@ -34,17 +34,17 @@ from submissions.check import check_all
 from submissions.config import load_config
 
 TEST_ROWS = 20
-"""A study scores held-out folds; that a job also predicts test rows is the price of an ordinary job."""
+"""Number of test rows: a study scores held-out folds only, but every job predicts test rows."""
 
 
 def run_study(
     file: Path, version: StudySize = "full", folder: Path | None = None, options: Sequence[str] = ()
 ) -> str:
-    """Train what is not trained yet and write what was found; returns what to print.
+    """Train the missing jobs and write the results; return lines to print.
 
     Args:
-        folder: with data that may not be embedded.
-        options: of `./run.sh train`, such as --workers and --executor.
+        folder: folder with data that may not be embedded.
+        options: options of `./run.sh train`, such as --workers and --executor.
     """
     study = load_study(file, version)
     name = file.stem + ("" if version == "full" else f"_{version}")
@@ -63,35 +63,36 @@ def run_study(
             f"The study {file.stem} needs the tables of at least one of its data; name them with --data."
         )
     plans = {data: _trained(study, path, options) for data, path in made.items()}
-    found = tidy(plans, study)
-    results, text = Paths(f"study_{name}").root / "results.csv", markdown(gains(plans, found, study), study)
-    write_table(results, found)
+    jobs = tidy(plans, study)
+    results, text = Paths(f"study_{name}").root / "results.csv", markdown(gains(plans, jobs, study), study)
+    write_table(results, jobs)
     write_atomically(results.with_name("table.md"), text + "\n")
-    said = f"{text}\n\nTable of jobs: {display_path(results)}"
+    lines = f"{text}\n\nTable of jobs: {display_path(results)}"
     if version != "quick" and file.parent == STUDIES:
         copy = STUDIES / "results" / f"{name}.csv"
-        said += f"\nTo keep it with the project: cp {display_path(results)} {display_path(copy)}"
-    return said
+        lines += f"\nTo keep it with the project: cp {display_path(results)} {display_path(copy)}"
+    return lines
 
 
 def _trained(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
-    """Train the folds that the study measures, by `./run.sh train`, and tell where the jobs lie."""
+    """Train the folds of the study with `./run.sh train`; return the plan of the jobs."""
     folds: Sequence[int | None] = study.folds or [None]
     for fold in folds:
         call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
         call += [] if fold is None else ["--fold", str(fold)]
-        if status := subprocess.run(call, check=False).returncode:
+        status = subprocess.run(call, check=False).returncode
+        if status:
             sys.exit(status)
     config = load_config(str(path))
     return make_plan(config.competition, dict(config.stages), Paths.for_competition(str(path)))
 
 
 def write_competition(path: Path, base: str, folder: Path | None, data: StudyData, cells: list[Cell]) -> None:
-    """Write the competition whose stages are the cells: the base's, with fewer rows and no answers.
+    """Write the competition with the cells as stages: that of the base, with fewer rows and no answers.
 
     Args:
         base: name or YAML.
-        folder: with its tables, where they do not lie as its YAML says.
+        folder: folder of its tables, if they are not at the paths of the YAML.
     """
     base_yaml, document = read_yaml(base)
     base_yaml = folder.resolve() / base_yaml.name if folder else base_yaml
@@ -107,10 +108,8 @@ def write_competition(path: Path, base: str, folder: Path | None, data: StudyDat
     if data.cuts:
         if len(config.targets) > 1:
             raise DataError(f"cuts need a base with a single target; {base} has {', '.join(config.targets)}.")
-        target, classes = (
-            config.targets[0] + CLASS,
-            [f"class_{number}" for number in range(len(data.cuts) + 1)],
-        )
+        target = config.targets[0] + CLASS
+        classes = [f"class_{number}" for number in range(len(data.cuts) + 1)]
         numbers = train[config.targets[0]].astype(float)
         train[target] = np.array(classes)[np.digitize(numbers, data.cuts)]
         sample = pd.DataFrame({config.id: sample[config.id], target: classes[0]})
@@ -132,13 +131,13 @@ def write_competition(path: Path, base: str, folder: Path | None, data: StudyDat
 
 
 def claims() -> str:
-    """The studies of the project with what they are about."""
-    said = [f"{file.stem}: {load_study(file, 'full').claim}" for file in sorted(STUDIES.glob("*.yaml"))]
-    return "\n".join(textwrap.fill(claim, 110, subsequent_indent="    ") for claim in said)
+    """Return the studies of the project with their claims."""
+    lines = [f"{file.stem}: {load_study(file, 'full').claim}" for file in sorted(STUDIES.glob("*.yaml"))]
+    return "\n".join(textwrap.fill(claim, 110, subsequent_indent="    ") for claim in lines)
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="./run.sh study", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

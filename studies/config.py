@@ -1,4 +1,4 @@
-"""The YAML of a study: a claim, the stages it is about, and the axes along which their settings vary."""
+"""The YAML of a study: a claim, stages, and axes along which their settings vary."""
 
 import itertools
 from collections.abc import Collection
@@ -17,39 +17,35 @@ STUDIES = PROJECT / "studies"
 StudySize = Literal["full", "short", "quick"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")]
 Place = dict[str, Any]
-"""Axis -> its value; an axis that is not named has the baseline's."""
+"""Axis -> value; a missing axis has the value of the baseline."""
 
 
 class StudyData(StrictModel):
-    """A table on which stages are measured."""
+    """A data set on which stages are measured."""
 
     base: str
-    """Competition: its name, or a YAML relative to the study's; its own stages play no part."""
+    """Name of a competition, or a YAML relative to the study's; its stages are not used."""
     folder: str | None = None
-    """Folder below --data (or $STUDY_DATA) with the tables, for data that may not be embedded; without it
-    this part is left out.
-    """
+    """Folder below --data (or $STUDY_DATA) with the tables, for data that may not be embedded."""
     rows: int | None = Field(default=None, ge=10)
-    """Training rows, drawn at random once; null takes all."""
+    """Number of training rows, sampled once; null: all."""
     folds: dict[str, Any] = {}
-    """Settings of `folds:` that differ from the base's."""
+    """Settings of `folds:` that differ from those of the base."""
     cuts: list[float] = []
-    """Numbers at which the base's single target is cut into classes, which are learned and scored in its
-    stead; folds of kind kfold are then those of the same rows with their numbers.
+    """Bin edges that convert the single target of the base into classes; folds of kind kfold are the same as
+    for the numbers.
     """
     metric: str = "f1_macro"
-    """Of these classes."""
+    """Metric of these classes."""
 
 
 class Axis(StrictModel):
-    """One thing that varies."""
+    """Settings that vary together."""
 
     stages: list[str] = []
-    """Those that it varies; empty: all."""
+    """Stages with these settings; empty: all."""
     key: str | None = None
-    """Dotted path of the setting inside the stage's block, such as head.dropout; null: each value names its
-    own.
-    """
+    """Dotted path of the setting of a stage, such as head.dropout; null: each value has its paths."""
     values: Annotated[list[Any], UniqueList] | dict[Any, dict[str, Any]] = Field(min_length=1)
     """The values; without a key, label -> {dotted path: value, ...}."""
 
@@ -61,7 +57,7 @@ class Axis(StrictModel):
         return {value_label(value): {str(self.key): value} for value in self.values}
 
     @model_validator(mode="after")
-    def _values_say_what_they_set(self) -> Self:
+    def _check_values(self) -> Self:
         if (self.key is None) is not isinstance(self.values, dict):
             raise ValueError(
                 "values must be a list with a key, or label -> {setting: value, ...} without one"
@@ -70,13 +66,11 @@ class Axis(StrictModel):
 
 
 CLASS = "_class"
-"""What the name of a target has behind it where its numbers are cut into classes."""
+"""Suffix of the name of a target that was converted into classes."""
 
 
 class EpochsToThreshold(StrictModel):
-    """A measure made of a learning curve: the first epoch whose loss is at or below a number, empty if none
-    is.
-    """
+    """A measure from a learning curve: the first epoch with a loss of at most a number, or empty."""
 
     name: Name
     curve: str
@@ -85,57 +79,60 @@ class EpochsToThreshold(StrictModel):
 
 
 class Study(StrictModel):
-    """One study. Its keys `short` (about an hour on 2 cores) and `quick` (minutes) hold what a smaller
-    version changes: the same keys, merged into those above; null takes something out.
+    """One study.
+
+    The keys `short` (about an hour on 2 cores) and `quick` (minutes) have the changes of smaller versions, which
+    are merged into the study; null removes a key.
     """
 
     claim: str = Field(min_length=1)
-    """What others say, in one or two sentences."""
+    """Claim of the literature, in one or two sentences."""
     published: list[dict[Literal["what", "value", "source"], str]] = []
-    """Numbers that others reported, as their sources have them."""
+    """Published numbers with their sources."""
     data: dict[Name, StudyData] = Field(min_length=1)
     stages: dict[Name, dict[str, Any]] = Field(min_length=1)
-    """Name -> block as in a competition's YAML; its key `data` lists what it is measured on, all by default.
-    """
+    """Name -> block as in a competition's YAML; its key `data` lists the data sets, by default all."""
     axes: dict[Name, Axis] = {}
     cells: list[Place] | None = None
-    """Combinations that are measured; null: all of them. The baseline always is."""
+    """Combinations to measure, in addition to the baseline; null: all."""
     baseline: Place = {}
-    """The cell that others are held against: a value of each axis."""
+    """The cell to compare with: a value per axis."""
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     folds: Annotated[list[int], UniqueList] | None = None
-    """Folds that are measured; null: all."""
+    """Folds to measure; null: all."""
     measures: list[str | EpochsToThreshold] = []
-    """Columns of `results.csv` that the table shows beside the score: of the stage's `measures.json`, of a
-    curve, or other metrics. Where classes were cut from numbers, a metric of numbers holds these against the
-    expected class.
+    """More columns of `results.csv` for the table: from the stage's `measures.json`, from a curve, or other
+    metrics. If classes were made from numbers, a regression metric scores the expected class.
     """
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Self:
-        asked: list[tuple[str, Any, Collection[Any]]] = [
-            ("baseline", axis, self.baseline) for axis in self.axes
-        ]
+    def _check_names(self) -> Self:
+        errors: list[str] = []
+
+        def require(where: str, name: Any, available: Collection[Any]) -> None:
+            if name not in available:
+                errors.append(f"{where} must have {name!r}; it has {', '.join(available)}")
+
+        for axis in self.axes:
+            require("baseline", axis, self.baseline)
         for place in (self.baseline, *(self.cells or [])):
-            asked += [("axes", axis, self.axes) for axis in place]
-            known = [(axis, value_label(value)) for axis, value in place.items() if axis in self.axes]
-            asked += [(f"axes.{axis}", value, self.axes[axis].settings) for axis, value in known]
-        asked += [
-            ("data", name, self.data) for block in self.stages.values() for name in block.get("data", [])
-        ]
-        asked += [("stages", name, self.stages) for axis in self.axes.values() for name in axis.stages]
-        wrong = [
-            f"{where} must have {name!r}; it has {', '.join(has)}"
-            for where, name, has in asked
-            if name not in has
-        ]
-        if wrong:
-            raise ValueError("; ".join(wrong))
+            for axis, value in place.items():
+                require("axes", axis, self.axes)
+                if axis in self.axes:
+                    require(f"axes.{axis}", value_label(value), self.axes[axis].settings)
+        for block in self.stages.values():
+            for name in block.get("data", []):
+                require("data", name, self.data)
+        for settings in self.axes.values():
+            for name in settings.stages:
+                require("stages", name, self.stages)
+        if errors:
+            raise ValueError("; ".join(errors))
         return self
 
 
 class Cell(NamedTuple):
-    """One variant of a stage of the study: axis -> label, and its block as in a competition's YAML."""
+    """A variant of a stage: axis -> label, and its block as in a competition's YAML."""
 
     stage: str
     values: dict[str, str]
@@ -143,15 +140,15 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the stage in the competition that is made: `minilm__rate=0.1`."""
+        """Name of the stage in the competition of the study: `minilm__rate=0.1`."""
         return "__".join(
             filter(None, (self.stage, ",".join(f"{axis}={v}" for axis, v in self.values.items())))
         )
 
 
 def cells_of(study: Study, data: str) -> list[Cell]:
-    """The cells of each stage that is measured on `data`, the baseline first."""
-    found = []
+    """Return the cells of each stage on a data set, the baseline first."""
+    cells = []
     for stage, block in study.stages.items():
         if data not in block.get("data", study.data):
             continue
@@ -170,43 +167,43 @@ def cells_of(study: Study, data: str) -> list[Cell]:
             variant.pop("data", None)
             for axis, value in place.items():
                 for path, setting in axes[axis][value].items():
-                    set_at(variant, path, setting)
-            found.append(Cell(stage, place, variant))
-    return found
+                    set_dotted(variant, path, setting)
+            cells.append(Cell(stage, place, variant))
+    return cells
 
 
 def find_study(name: str) -> Path:
-    """The YAML of a study: a path that ends in .yaml, or a name in studies/."""
+    """Return the YAML of a study, given its path or its name in studies/."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(file.stem for file in sorted(STUDIES.glob("*.yaml")))
+        labels = ", ".join(file.stem for file in sorted(STUDIES.glob("*.yaml")))
         raise ConfigError(
-            f"{name!r} must be a YAML file or one of the studies {known}; ./run.sh study lists them."
+            f"{name!r} must be a YAML file or one of the studies {labels}; ./run.sh study lists them."
         )
     return path.resolve()
 
 
 def load_study(path: Path, version: StudySize) -> Study:
-    """A version of a study, files of custom stages resolved against its folder."""
+    """Return a version of a study; files of custom stages are relative to its folder."""
     document = load_yaml(path)
     changes = {name: document.pop(name, None) or {} for name in ("short", "quick")}
-    study = validate(Study, merged(document, changes.get(version, {})), path)
+    study = validate(Study, deep_merge(document, changes.get(version, {})), path)
     for block in study.stages.values():  # blocks are validated when the axes have set their values
         if "code" in block:
             block["code"] = str(path.parent / block["code"])
     return study
 
 
-def merged(document: Any, changes: Any) -> Any:
-    """`document` with the mappings of `changes` merged into its own; null takes a key out, all else replaces."""
+def deep_merge(document: Any, changes: Any) -> Any:
+    """Return a document with merged changes: mappings are merged, null removes a key, other values replace."""
     if not (isinstance(document, dict) and isinstance(changes, dict)):
         return changes
-    both = {**document, **{key: merged(document.get(key), value) for key, value in changes.items()}}
+    both = {**document, **{key: deep_merge(document.get(key), value) for key, value in changes.items()}}
     return {key: value for key, value in both.items() if value is not None or key not in changes}
 
 
-def set_at(block: dict[str, Any], path: str, value: Any) -> None:
-    """Set what a dotted path names in a block of settings."""
+def set_dotted(block: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a dotted path of a block of settings."""
     *above, last = path.split(".")
     for key in above:
         block = block.setdefault(key, {})
@@ -214,5 +211,5 @@ def set_at(block: dict[str, Any], path: str, value: Any) -> None:
 
 
 def value_label(value: Any) -> str:
-    """The text that names a value."""
+    """Return the label of a value."""
     return f"{value:g}" if isinstance(value, float) else str(value)

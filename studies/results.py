@@ -1,4 +1,4 @@
-"""What the jobs of a study found: a tidy table, and paired gains with their intervals."""
+"""Results of a study: a tidy table of jobs, and paired gains with their intervals."""
 
 import math
 from pathlib import Path
@@ -21,25 +21,22 @@ from submissions import formatting
 from submissions.blend.logits import logits, probabilities
 from submissions.blend.selection_rule import score_per_target
 
-SAID = (
-    "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same "
-    "seeds and folds, "
-    "above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). An "
-    "interval that holds "
-    "0 does not tell the cell from the baseline."
+TABLE_NOTE = (
+    "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and "
+    "folds, above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). If the "
+    "interval contains 0, the cell is not significantly different from the baseline."
 )
 
 
 def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
-    """A row for each finished job: data, metric, stage, a column for each axis, seed, fold, score, seconds,
-    measures.
+    """Return a row per finished job: data, metric, stage, the axes, seed, fold, score, seconds, measures.
 
-    The score is that of the held-out fold. An axis that does not vary a stage is empty there. With several
-    targets and a metric that scores each alone, `score_<target>` is among the measures. A metric of labels
-    scores the likeliest class, without any threshold.
+    The score is the score on the held-out fold. An axis without effect on a stage is empty. With several targets
+    and a metric per target there are columns `score_<target>`. A metric of labels scores the most probable
+    class, without thresholds.
 
     Args:
-        plans: data -> the jobs of the competition that was made of it.
+        plans: data -> jobs of its competition.
     """
     rows = []
     for data, plan in plans.items():
@@ -50,73 +47,68 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
         if study.data[data].cuts:
             raw = read_text_table(competition.train).set_index(competition.id)
             numbers = raw.loc[labelled.ids, [targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
-        for cell, job in (
-            (each, job) for each in cells_of(study, data) for job in plan.jobs_of_stage(each.name)
-        ):
+        jobs = [(cell, job) for cell in cells_of(study, data) for job in plan.jobs_of_stage(cell.name)]
+        for cell, job in jobs:
             if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
-            own = folds == job.fold
-            held_out = labelled.take(own)
+            in_fold = folds == job.fold
+            held_out = labelled.take(in_fold)
             y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
             scored = task.default_labels(y_pred) if task.scores_labels else y_pred
             row: dict[str, Any] = {"data": data, "metric": metric.name, "stage": cell.stage}
-            row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {
-                "seed": job.seed,
-                "fold": job.fold,
-            }
+            row |= {axis: cell.values.get(axis, "") for axis in study.axes}
+            row |= {"seed": job.seed, "fold": job.fold}
             row |= {"score": metric(held_out.y, scored), "seconds": verify_job(job)["seconds"]}
             if len(targets) > 1:
                 of_targets = score_per_target(metric, held_out.y, scored)
                 row |= {f"score_{name}": score for name, score in zip(targets, of_targets, strict=False)}
-            row |= _other_metrics(study, task, held_out.y, y_pred, numbers[own])
+            row |= _other_metrics(study, task, held_out.y, y_pred, numbers[in_fold])
             rows.append(row | _measures(job.folder, study))
     return pd.DataFrame(rows)
 
 
 def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: Array) -> dict[str, float]:
-    """The scores of the metrics among the measures; one of numbers gets the expected class.
+    """Return the scores of the metrics among the measures; a regression metric scores the expected class.
 
-    tempered_log_loss: at the temperature that is best for these rows, so that of what is wrong with the
-    probabilities only what no temperature can mend is left (Guo et al., On calibration of modern neural
-    networks, ICML 2017).
+    tempered_log_loss is the log loss at the best temperature for these rows, so that only errors that no
+    temperature can correct are left (Guo et al., On calibration of modern neural networks, ICML 2017).
     """
-    found = {}
+    values = {}
     if "tempered_log_loss" in study.measures and task.problem_type == "multiclass":
         log_loss, sums = METRICS["log_loss"], logits(y_pred, "softmax")
         tempered = optimize.minimize_scalar(
             lambda power: log_loss(y, probabilities(sums * np.exp(power), "softmax")), bounds=(-3, 3)
         )
-        found["tempered_log_loss"] = float(tempered.fun)
-    for name in (wanted for wanted in study.measures if isinstance(wanted, str) and wanted in METRICS):
+        values["tempered_log_loss"] = float(tempered.fun)
+    for name in study.measures:
+        if not isinstance(name, str) or name not in METRICS:
+            continue
         metric = METRICS[name]
         if task.problem_type in metric.types:
-            found[name] = metric(y, task.default_labels(y_pred) if metric.kind == "decisions" else y_pred)
+            values[name] = metric(y, task.default_labels(y_pred) if metric.kind == "decisions" else y_pred)
         elif task.problem_type == "multiclass" and "regression" in metric.types:
-            found[name] = metric(numbers, y_pred @ np.arange(len(task.classes))[:, None])
-    return found
+            values[name] = metric(numbers, y_pred @ np.arange(len(task.classes))[:, None])
+    return values
 
 
 def _measures(folder: Path, study: Study) -> dict[str, float]:
-    """What a job measured itself (`measures.json`), and the epochs in which its curves reached a loss."""
+    """Return the measurements of a job (`measures.json`), and the epochs until its curves reached a loss."""
     measures, training = folder / "measures.json", folder / "training.json"
-    found: dict[str, float] = read_json(measures) if measures.exists() else {}
+    values: dict[str, float] = read_json(measures) if measures.exists() else {}
     history = read_json(training).get("history", []) if training.exists() else []
-    for wanted in study.measures:
-        if isinstance(wanted, EpochsToThreshold):
-            below = (
-                n
-                for n, epoch in enumerate(history, start=1)
-                if epoch.get(wanted.curve, math.inf) <= wanted.below
-            )
-            found[wanted.name] = next(below, math.nan)
-    return found
+    for measure in study.measures:
+        if isinstance(measure, EpochsToThreshold):
+            losses = [epoch.get(measure.curve, math.inf) for epoch in history]
+            reached = [n for n, loss in enumerate(losses, start=1) if loss <= measure.below]
+            values[measure.name] = min(reached, default=math.nan)
+    return values
 
 
 def corrected_interval(differences: Array, test_over_train: float) -> tuple[float, float, float]:
-    """The mean of paired differences (n_pairs,) and the ends of its 95 % interval, NaN of a single pair.
+    """Return the mean of paired differences (n_pairs,) and its 95 % interval, NaN for a single pair.
 
     Folds share training rows, so their differences are not independent, and the usual interval is far too
-    narrow. The variance of the mean is taken as (1 / pairs + test rows / training rows) times that of the
+    narrow. The variance of the mean is (1 / pairs + test rows / training rows) times the variance of the
     differences; the second term, 1 / (folds - 1), does not shrink with more seeds. Source: Nadeau and Bengio,
     Inference for the Generalization Error, Machine Learning 52 (2003), equation 9; derived for random splits,
     and used here on folds times seeds.
@@ -129,16 +121,16 @@ def corrected_interval(differences: Array, test_over_train: float) -> tuple[floa
     return mean, mean - half, mean + half
 
 
-def gains(plans: dict[str, JobPlan], found: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """A row for each cell with a finished job: its score, its paired gain over the baseline, its measures.
+def gains(plans: dict[str, JobPlan], jobs_table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Return a row per cell with a finished job: score, paired gain over the baseline, measures.
 
     The columns are data, stage, the axes, jobs, score, standard_error, gain, low and high (NaN for the
     baseline), pairs, and the means of the measures.
     """
-    measures = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
+    measures = [measure if isinstance(measure, str) else measure.name for measure in study.measures]
     baseline = {axis: value_label(value) for axis, value in study.baseline.items()}
     rows, baselines = [], dict[Any, pd.Series]()
-    for (data, stage, *values), jobs in found.groupby(["data", "stage", *study.axes], sort=False):
+    for (data, stage, *values), jobs in jobs_table.groupby(["data", "stage", *study.axes], sort=False):
         place = {axis: value for axis, value in zip(study.axes, values, strict=True) if value}
         scores, plan = jobs.set_index(["seed", "fold"])["score"], plans[str(data)]
         row = {"data": data, "stage": stage, **place, "jobs": len(jobs), "score": scores.mean()}
@@ -168,15 +160,15 @@ def gains(plans: dict[str, JobPlan], found: pd.DataFrame, study: Study) -> pd.Da
 
 
 def markdown(table: pd.DataFrame, study: Study) -> str:
-    """The gains as Markdown, a table for each data and stage."""
+    """Return the gains as Markdown, a table per data set and stage."""
     parts = [study.claim.strip()]
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
-        shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"]).astype(object)
-        cells = shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).replace(
-            "nan", ""
-        )
+        table_cells = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"]).astype(object)
+        cells = table_cells.map(
+            lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+        ).replace("nan", "")
         parts.append(
             f"## {data}, "
             f"{stage}\n\n{formatting.format_table(cells.columns.tolist(), cells.to_numpy().tolist())}"
         )
-    return "\n\n".join([*parts, SAID])
+    return "\n\n".join([*parts, TABLE_NOTE])

@@ -141,10 +141,10 @@ class Cylinders:
             "mc": np.mean(predicted, axis=0),
             "evaluation": network.predictions(outputs),
         }
-        found = variance_shift(units, torch.stack(own), torch.stack(read), network.dropout.p)
+        results = variance_shift(units, torch.stack(own), torch.stack(read), network.dropout.p)
         for mode, y_pred in modes.items():
-            found |= {f"{name}_{mode}": value for name, value in measure(volume, y_pred).items()}
-        return found
+            results |= {f"{name}_{mode}": value for name, value in measure(volume, y_pred).items()}
+        return results
 
 
 def measure(volume: Array, y_pred: Array) -> dict[str, float]:
@@ -154,8 +154,8 @@ def measure(volume: Array, y_pred: Array) -> dict[str, float]:
     (`large`) of the quarter of largest volumes.
     """
     bins, has_bins = np.digitize(volume, EDGES), y_pred.shape[1] > 1
-    found = y_pred.argmax(axis=1)[:, None] if has_bins else np.digitize(y_pred, EDGES)
-    accuracy = {"accuracy": float((found == bins).mean())}
+    results = y_pred.argmax(axis=1)[:, None] if has_bins else np.digitize(y_pred, EDGES)
+    accuracy = {"accuracy": float((results == bins).mean())}
     if has_bins:
         return accuracy
     error, large = y_pred - volume, volume >= np.quantile(volume, 0.75)
@@ -193,13 +193,13 @@ def variance_shift(units: Tensor, own: Tensor, read: Tensor, rate: float) -> dic
         values[..., vary].double().flatten(0, -2).numpy() for values in (units, own, read)
     )
     mean, variance = still.mean(axis=0), still.var(axis=0)
-    found = {
+    results = {
         "variance_ratio_units": moved.var(axis=0) / variance,
         "variance_ratio_inputs": behind.var(axis=0) / variance,
         "variance_ratio_formula": unit_ratio(rate, mean, variance),
         "mean_ratio_units": mean / moved.mean(axis=0),
     }
-    return {name: float(np.median(ratio)) for name, ratio in found.items()}
+    return {name: float(np.median(ratio)) for name, ratio in results.items()}
 
 
 class Mlp(Cylinders):

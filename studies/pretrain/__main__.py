@@ -82,17 +82,17 @@ def main() -> None:
     stage = settings.stage.model_copy(update={"weights": weights_from})
     torch.set_num_threads(loky.cpu_count())
 
-    known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))} - {""}
-    if not known:
+    excluded = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))} - {""}
+    if not excluded:
         options.error(
             f"{args.evaluation} must have folders with train.csv and test.csv, with molecules in them"
         )
     tables = [corpus.qm9(settings.n_qm9, SEED)] if settings.n_qm9 else []
     if settings.n_molecules:
         tables.append(corpus.read_molecules(args.molecules, settings.n_molecules, SEED))
-    table = corpus.without(pd.concat(tables), known)
+    table = corpus.without(pd.concat(tables), excluded)
     smiles, conformers = list(table["SMILES"]), conformer_cache(args.work, **stage.conformer_settings)
-    if not known.isdisjoint(table["skeleton"]):
+    if not excluded.isdisjoint(table["skeleton"]):
         raise AssertionError("a molecule of an evaluation set is among those to pre-train on")
     corpus.fill(conformers, smiles)
     if settings.labels == "computed":
@@ -111,7 +111,7 @@ def main() -> None:
     )
     card = (
         f"# {args.name}\n\n```yaml\n{file.read_text(encoding='utf-8')}```\n\n"
-        f"{len(table):,} molecules (of {source}); none is among the {len(known):,} of the evaluation sets "
+        f"{len(table):,} molecules (of {source}); none is among the {len(excluded):,} of the evaluation sets "
         f"(asserted, by InChIKey without stereochemistry). {sum(map(torch.numel, weights.values())):,} "
         f"weights. After "
         f"{len(history)} epochs and {time.monotonic() - started:.0f} s of this run: {losses}.\n"

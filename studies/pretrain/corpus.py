@@ -21,7 +21,7 @@ from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Task
 from models.jobs.train import run_all
 
-WIDEST = 4.0
+MAX_SCALED = 4.0
 """Standard deviations at which labels are cut: some descriptors have values without bound."""
 N_ORBITALS, TIMES = 6, 12
 """Labels of extended Hueckel theory, and how often they stand beside the descriptors."""
@@ -47,12 +47,12 @@ def skeletons(smiles: list[str]) -> list[str]:
 
 def evaluation_molecules(folder: Path) -> list[str]:
     """All SMILES in train.csv and test.csv of the competitions in a folder, with the fragments of mixtures."""
-    found = set[str]()
+    texts = set[str]()
     for file in sorted([*folder.glob("*/train.csv"), *folder.glob("*/test.csv")]):
         table = pd.read_csv(file, dtype=str)
         for name in table.columns[[any(word in name.lower() for word in SMILES) for name in table.columns]]:
-            found.update(part for text in table[name].dropna().unique() for part in (text, *text.split(".")))
-    return sorted(found - {""})
+            texts.update(part for text in table[name].dropna().unique() for part in (text, *text.split(".")))
+    return sorted(texts - {""})
 
 
 def read_molecules(file: Path, n: int, seed: int) -> pd.DataFrame:
@@ -72,10 +72,10 @@ def qm9(n: int, seed: int) -> pd.DataFrame:
     )
 
 
-def without(table: pd.DataFrame, known: set[str]) -> pd.DataFrame:
+def without(table: pd.DataFrame, excluded: set[str]) -> pd.DataFrame:
     """The rows whose molecule has a skeleton, and none of some, with a column `skeleton`."""
     table = table.assign(skeleton=skeletons(list(table["SMILES"])))
-    return table[~table["skeleton"].isin({*known, ""})].reset_index(drop=True)
+    return table[~table["skeleton"].isin({*excluded, ""})].reset_index(drop=True)
 
 
 def fill(cache: Cache, smiles: list[str]) -> None:
@@ -114,11 +114,11 @@ def huckel(conformers: Cache, smiles: list[str]) -> list[Any]:
     Source: extended Hueckel theory (Hoffmann, J. Chem. Phys. 1963) in YAeHMOP, which RDKit carries.
     """
     nothing = np.full(N_ORBITALS, np.nan, dtype=np.float32)
-    found = conformers.load(smiles)
-    known = [not is_flat(atoms) and set(atoms[:, 0]) <= ORGANIC for atoms in found]
+    texts = conformers.load(smiles)
+    excluded = [not is_flat(atoms) and set(atoms[:, 0]) <= ORGANIC for atoms in texts]
     return [
         (_huckel(select(atoms, 0), nothing) if is_known else nothing)[None]
-        for atoms, is_known in zip(found, known, strict=True)
+        for atoms, is_known in zip(texts, excluded, strict=True)
     ]
 
 
@@ -145,4 +145,4 @@ def standardised(y: Array) -> Array:
     """Labels that differ, in standard deviations, cut at `WIDEST`."""
     y = y[:, np.nanstd(y, axis=0) > 0].astype(np.float64)
     scaled: Any = (y - np.nanmean(y, axis=0)) / np.nanstd(y, axis=0)
-    return scaled.clip(-WIDEST, WIDEST)
+    return scaled.clip(-MAX_SCALED, MAX_SCALED)
