@@ -51,7 +51,7 @@ from models.inputs.feature_blocks import molecule_block
 from models.inputs.frozen_encoders import encoder_cache
 from models.jobs.job_rows import context_of
 from models.training.hardware import machine
-from submissions.report import sections
+from submissions.report import score_sections
 from submissions.run import SUBMISSION_FILE, Run, latest_run
 
 SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "bace", "tox21", "emotion"]
@@ -120,7 +120,7 @@ def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, floa
     """The errors of a submission file on the answers."""
     assert competition.answers is not None
     submission = read_text_table(file)
-    answers = sections.read_answers(competition, competition.answers).loc[submission[competition.id]]
+    answers = score_sections.read_answers(competition, competition.answers).loc[submission[competition.id]]
     return errors(competition, answers.to_numpy(), from_sample(build_task(competition), submission))
 
 
@@ -132,7 +132,7 @@ def of_ours(run: Run) -> dict[str, dict[str, float]]:
     if "lightgbm" in run.config.stages:
         trees = columns.stage_test("lightgbm")
         trees = run.task.default_labels(trees) if run.task.scores_labels else trees
-        answers = sections.read_answers(competition, competition.answers).loc[list(columns.test_ids)]
+        answers = score_sections.read_answers(competition, competition.answers).loc[list(columns.test_ids)]
         found["lightgbm"] = errors(competition, answers.to_numpy(), trees)
     return found
 
@@ -172,7 +172,7 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
         found.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
     ids = read_rows(run.paths.test, competition, labelled=False).ids
     assert competition.answers is not None
-    answers = sections.read_answers(competition, competition.answers)
+    answers = score_sections.read_answers(competition, competition.answers)
     read = pd.DataFrame(np.column_stack(found), ids).reindex(answers.index)
     return errors(
         competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy()

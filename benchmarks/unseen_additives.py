@@ -16,7 +16,7 @@ from sklearn.metrics import r2_score
 
 from benchmarks.budget import ours
 from competition.files import read_table
-from submissions.report.sections import read_answers
+from submissions.report.score_sections import read_answers
 from submissions.run import SUBMISSION_FILE, latest_run
 
 

@@ -18,7 +18,7 @@ from competition import cli, prepare
 from competition.config import CompetitionConfig, find_config, load_competition
 from competition.dataset import TIME, without_extra_rows
 from competition.errors import DataError
-from competition.files import derive_seed, read_table, table_digest, write_json
+from competition.files import derive_seed, read_json, read_table, table_digest, write_json
 from competition.paths import Paths, display_path
 from competition.plots import new_figure
 from folds import make
@@ -34,13 +34,19 @@ MAX_TRAIN_ROWS = 20_000
 """Number of training rows among which the nearest one is searched."""
 MAX_EXTRA_DISTANCE = 0.02
 """Wasserstein distance to the test rows by which a simpler kind of folds may be worse than the best one."""
+QUICK_ROWS = 500
+"""Number of rows of each table in the comparison of `./run.sh full`."""
 DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
 MIN_SHIFT_AUC = 0.6
 """AUC from which train and test are reported as different."""
 
 
-def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
-    """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print."""
+def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths, quick: bool = False) -> str:
+    """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print.
+
+    Args:
+        quick: whether to use at most QUICK_ROWS of each table, and no other kinds of folds.
+    """
     all_rows = read_table(paths.train)
     test = read_table(paths.test)
     train = without_extra_rows(all_rows)
@@ -48,20 +54,43 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     seed = derive_seed(competition.seed, "shift")
     figure = paths.shift.with_name("similarity.png")
     figure.unlink(missing_ok=True)  # it may be that of other tables
-    compared = compare_fold_kinds(competition, config, train.assign(fold=folds), test, seed)
+    train = train.assign(fold=folds)
+    if quick:
+        train = train.sample(min(QUICK_ROWS, len(train)), random_state=seed).reset_index(drop=True)
+        test = test.sample(min(QUICK_ROWS, len(test)), random_state=seed).reset_index(drop=True)
+    compared = compare_fold_kinds(competition, config, train, test, seed, with_other_kinds=not quick)
+    train = train.drop(columns="fold")
     blocks = [describe_similarity(similarity) for similarity in compared]
     if compared:
         plot_similarity(compared, config.kind, figure)
-    print("... adversarial validation", flush=True)
+    if not quick:
+        print("... adversarial validation", flush=True)
     shift = adversarial_validation(train, test, competition, seed)
     blocks.append(describe_shift(shift))
-    kind, reason = recommend(competition, config.kind, train, test, compared, shift)
     made_from = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
-    recommended = {"kind": kind, "reason": reason}
-    write_json(paths.shift, {"made_from": made_from, "adversarial": shift, "recommended": recommended})
-    blocks.append(textwrap.fill(f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}", 110))
+    content: dict[str, Any] = {"made_from": made_from, "adversarial": shift, "recommended": None}
+    if not quick:
+        kind, reason = recommend(competition, config.kind, train, test, compared, shift)
+        content["recommended"] = {"kind": kind, "reason": reason}
+        line = f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}"
+        blocks.append(textwrap.fill(line, 110))
+    write_json(paths.shift, content)
     blocks.append(f"Written: {display_path(paths.shift.parent)}; the next ./run.sh full shows it on its page")
     return "\n\n".join(blocks)
+
+
+def update(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> None:
+    """Make a quick comparison for the report, unless there is one of these tables and folds.
+
+    An error is printed, since it must not end a run.
+    """
+    made_from = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
+    if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == made_from:
+        return
+    try:
+        run(competition, config, paths, quick=True)
+    except Exception as error:
+        print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 
 
 def describe_similarity(similarity: Similarity) -> str:
@@ -84,7 +113,12 @@ def describe_shift(shift: dict[str, Any] | None) -> str:
 
 
 def compare_fold_kinds(
-    competition: CompetitionConfig, config: FoldsConfig, train: pd.DataFrame, test: pd.DataFrame, seed: int
+    competition: CompetitionConfig,
+    config: FoldsConfig,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    seed: int,
+    with_other_kinds: bool = True,
 ) -> list[Similarity]:
     """Return similarities of molecules and of texts, for the configured folds and other kinds.
 
@@ -96,7 +130,7 @@ def compare_fold_kinds(
     n_folds = int(train["fold"].max()) + 1
     train = train.sample(min(MAX_TRAIN_ROWS, len(train)), random_state=seed).reset_index(drop=True)
     folds: dict[str, Any] = {config.kind: train.pop("fold").to_numpy()}
-    for name, kind in FOLD_KINDS.items():
+    for name, kind in FOLD_KINDS.items() if with_other_kinds else ():
         is_possible = not kind.needs or bool(getattr(competition, kind.needs))
         is_similar = kind.is_random and config.definition.is_random
         if name == config.kind or is_similar or not kind.is_compared or not is_possible:

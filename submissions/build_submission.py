@@ -170,6 +170,7 @@ def _write_candidates(
             "weights": _weights(run, getattr(fitted, "base", fitted)),
             "decision": to_json(candidate.decision),
             **describe_scores(rule, candidate.scored),
+            "score_standard_error": standard_error(rule, candidate.scored.cross_fitted),
             **asdict(selection.compared[name]),
         }
     same = [name for name in selection.same_as_default if name in names]
@@ -206,7 +207,11 @@ def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[st
             "chosen_without_fold": selection.chosen_without_fold,
         },
         "stages": {
-            stage: {"cv_score": rule.score(stage_pred), "decision": to_json(decisions[stage])}
+            stage: {
+                "cv_score": rule.score(stage_pred),
+                "standard_error": standard_error(rule, stage_pred),
+                "decision": to_json(decisions[stage]),
+            }
             for stage, stage_pred in stages.items()
         },
         "against": {

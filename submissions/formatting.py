@@ -8,8 +8,8 @@ MAX_NAME_LENGTH = 24
 
 
 def format_number(value: float | None) -> str:
-    """Return five significant digits, or "-" for a missing number."""
-    return f"{value:#.5g}".rstrip(".") if is_finite(value) else "-"
+    """Return four significant digits, or "-" for a missing number."""
+    return f"{value:#.4g}".rstrip(".") if is_finite(value) else "-"
 
 
 def format_with_error(value: float | None, standard_error: float | None) -> str:

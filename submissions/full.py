@@ -17,7 +17,7 @@ from competition.errors import ConfigError
 from competition.overrides import NO_OVERRIDES
 from competition.paths import Paths
 from competition.prepare import prepare, write_prepared
-from folds import make
+from folds import diagnose, make
 from folds.make import make_folds, write_folds
 from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
@@ -93,6 +93,7 @@ def full(options: Namespace) -> int:
         run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: n_seconds})
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
         say("\n".join(submission.lines))
+        diagnose.update(competition, config.folds, paths)  # test rows against training rows, for the report
         say(report(run))
     if left_out:
         say(describe_left_out(left_out))

@@ -264,7 +264,7 @@ def apply_rule(rule: SelectionRule, comparisons: dict[str, Comparison]) -> tuple
     clear_gains = {name: gain for name, gain in gains.items() if gain > required[name]}
     eligible = clear_gains or {name: gain for name, gain in gains.items() if np.isfinite(gain)}
     if not eligible:
-        return default, f"keeping the default {default}: no other candidate has a score."
+        return default, f"Keeping the default {default}: no other candidate has a score."
     best = max(eligible, key=eligible.__getitem__)
     explanation = (
         f"gains {eligible[best]:.4g}, and a switch requires more than {required[best]:.4g} "
@@ -272,7 +272,10 @@ def apply_rule(rule: SelectionRule, comparisons: dict[str, Comparison]) -> tuple
     )
     if clear_gains:
         return best, f"{best} replaces the default {default}: it {explanation}"
-    return default, f"keeping the default {default}: {best}, the best other candidate, {explanation}"
+    if eligible[best] <= 0:
+        worse = f"{-eligible[best]:.2g} worse" if eligible[best] < 0 else "equally good"
+        return default, f"No candidate beats the default {default}; the closest is {best}, {worse}."
+    return default, f"Keeping the default {default}: {best}, the best other candidate, {explanation}"
 
 
 def select_candidate(

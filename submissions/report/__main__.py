@@ -1,9 +1,8 @@
-"""What came out of the latest run, on one page: `python -m submissions.report [COMPETITION]`.
+"""Write the report of the latest run: `python -m submissions.report [COMPETITION]`.
 
-Reads: the reports of competition.prepare and of all jobs, the run's folder; and, here alone, the answers
-where `competition.answers` names a file that is there. Writes: report/report.md, which is printed, too,
-report/index.html, which opens in a browser without a network, and report/handover.md: how to make the
-submission again.
+Reads: the reports of competition.prepare and of all jobs, the folder of the run; and, only here, the answers if
+`competition.answers` is an existing file. Writes: report/report.md, which is also printed, report/index.html,
+which opens in a browser without a network, and report/handover.md: how to make the submission again.
 """
 
 import textwrap
@@ -21,44 +20,51 @@ from submissions.report.elements import Report, Table, data_url
 from submissions.report.sections import build_report
 from submissions.run import Run, latest_run, table_digests
 
-SUMMARY, PAGE = "report.md", "index.html"
+SUMMARY = "report.md"
+PAGE = "index.html"
 
 
 def report(run: Run) -> str:
-    """Write report.md, index.html and handover.md of a finished run; returns what stands in the first."""
-    found, folder = build_report(run), run.paths.report
-    summary = markdown(found, folder)
+    """Write report.md, index.html and handover.md of a finished run; return the text of report.md."""
+    content = build_report(run)
+    folder = run.paths.report
+    summary = markdown(content, folder)
     write_atomically(folder / SUMMARY, summary + "\n")
-    write_atomically(folder / PAGE, page(found))
+    write_atomically(folder / PAGE, page(content))
     write_atomically(folder / HANDOVER, handover(run) + "\n")
     return summary
 
 
-def markdown(found: Report, folder: Path) -> str:
-    """The brief sections for a terminal; `folder` has the page."""
-    parts = [f"# {found.title}\n\n{found.about}"]
-    for section in found.sections:
+def markdown(content: Report, folder: Path) -> str:
+    """Return the brief sections for a terminal.
+
+    Args:
+        folder: folder of the page.
+    """
+    blocks = [f"# {content.title}\n\n{content.subtitle}", _wrapped([content.summary])]
+    for section in content.sections:
         if section.brief:
-            parts.append(f"## {section.title}")
-            parts += [format_table(*part) for part in section.parts if isinstance(part, Table)]
-            said = [part for part in section.parts if isinstance(part, str)]
-            parts.append("\n".join(textwrap.fill(line, 108, break_on_hyphens=False) for line in said))
-    written = (
-        f"Page: {display_path(folder / PAGE)}\nHandover: {display_path(folder / HANDOVER)}\n{found.to_submit}"
-    )
-    return "\n\n".join(filter(None, [*parts, written]))
+            blocks.append(f"## {section.title}")
+            blocks += [format_table(*element) for element in section.elements if isinstance(element, Table)]
+            blocks.append(_wrapped([element for element in section.elements if isinstance(element, str)]))
+    files = [f"Page: {display_path(folder / PAGE)}", f"Handover: {display_path(folder / HANDOVER)}"]
+    return "\n\n".join(filter(None, [*blocks, "\n".join([*files, content.submission])]))
 
 
-def page(found: Report) -> str:
-    """All sections as one HTML file that needs no network."""
+def _wrapped(sentences: list[str]) -> str:
+    return "\n".join(textwrap.fill(sentence, 108, break_on_hyphens=False) for sentence in sentences)
+
+
+def page(content: Report) -> str:
+    """Return all sections as one HTML file that needs no network."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["embedded"] = data_url
-    return environment.get_template("page.html").render(found=found)
+    return environment.get_template("page.html").render(report=content)
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     run = latest_run(cli.parser(__doc__).parse_args().competition)
     with cli.locked(run.paths, wait=True):
         if table_digests(run.paths) != run.stored["tables"]:

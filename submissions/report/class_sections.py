@@ -1,4 +1,4 @@
-"""What the report says of classes beside what it says of numbers."""
+"""Sections of the report for classification."""
 
 from typing import Any
 
@@ -10,93 +10,108 @@ from competition.types import Array
 from submissions.blend.serialization import from_json
 from submissions.formatting import format_number
 from submissions.report import figures
-from submissions.report.elements import Element, Figure, make_table
+from submissions.report.elements import Element, Figure, MoreFigures, make_table
 from submissions.report.training_predictions import labels, predictions, read_cross_fitted
 from submissions.run import CHOICE, Run
 
 N_BINS = 15
-"""Of a reliability curve."""
-MOST_LINES = 10
-CUTS = {
-    "multiclass": "what is taken off the logarithm of the class's probability before the largest is taken",
-    "ordinal": "the mean grade from which on it is this one, where the lowest is 0",
+"""Number of bins of a reliability curve."""
+MAX_CURVES = 10
+"""Number of reliability curves."""
+THRESHOLDS = {
+    "multiclass": "number that is subtracted from the logarithm of the probability of a class",
+    "ordinal": "mean level from which a row has this level, where the lowest is 0",
 }
+"""Problem type -> meaning of the thresholds."""
 
 
 def scores_by_class(run: Run) -> list[Element]:
-    """Precision, recall and F1 of each class, or of class 1 of each label; cuts and shares; who is taken for
-    whom.
-    """
+    """Return precision, recall and F1 per class, or of class 1 per target; thresholds, shares and confusions."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    task, y, predicted, rows = run.task, run.columns.y, labels(run), list[list[Any]]()
-    shares, several = run.stored[CHOICE].get("class_shares", {}), len(task.targets) > 1
+    task = run.task
+    y = run.columns.y
+    predicted = labels(run)
+    shares = run.stored[CHOICE].get("class_shares", {})
+    has_several_targets = len(task.targets) > 1
+    rows: list[list[Any]] = []
     for t, target in enumerate(task.targets):
-        known = np.isfinite(y[:, t]) & np.isfinite(predicted[:, t])
-        truth, taken, numbers = y[known, t], predicted[known, t], range(len(task.classes))
-        scores = precision_recall_fscore_support(truth, taken, labels=numbers, zero_division=np.nan)
-        for name, *of_class, count in list(zip(task.classes, *scores, strict=True))[1 if several else 0 :]:
-            of_tables = [part[target][name] for part in shares.values()]
-            rows.append([target if several else name, str(count), *of_class, *of_tables])
+        is_labelled = np.isfinite(y[:, t]) & np.isfinite(predicted[:, t])
+        truth = y[is_labelled, t]
+        label = predicted[is_labelled, t]
+        scores = precision_recall_fscore_support(
+            truth, label, labels=range(len(task.classes)), zero_division=np.nan
+        )
+        class_rows = list(zip(task.classes, *scores, strict=True))
+        for name, precision, recall, f1, count in class_rows[1 if has_several_targets else 0 :]:
+            class_shares = [part[target][name] for part in shares.values()]
+            title = target if has_several_targets else name
+            rows.append([title, str(count), precision, recall, f1, *class_shares])
     header = ["class", "rows", "precision", "recall", "F1"]
-    said = [
-        f"Training rows by labels that were made without their "
-        f"fold{'' if shares else ': the likeliest class'}."
-    ]
+    how = "" if shares else ": the most probable class"
+    sentences = [f"Training rows, by labels that were predicted without their fold{how}."]
     if shares:
-        cuts, words = _cuts(run)
-        header, said = [*header, "share in training", "out of fold", "on test", "cut"], [*said, words]
-        rows = [
-            [*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)
-        ]
-    parts: list[Element] = [make_table(header, rows, "{:.3f}"), *said]
-    if not several:
-        parts.append(Figure("Confusion matrix", figures.confusion_matrix(task.classes, truth, taken)))
-    return parts
+        thresholds, explanation = _thresholds(run)
+        header += ["share in training", "out of fold", "on test", "threshold"]
+        sentences.append(explanation)
+        missing = [None] * (len(rows) - len(thresholds))
+        rows = [[*row, value] for row, value in zip(rows, [*missing, *thresholds], strict=True)]
+    elements: list[Element] = [make_table(header, rows, "{:.3f}"), *sentences]
+    if not has_several_targets:
+        elements.append(Figure("Confusion matrix", figures.confusion_matrix(task.classes, truth, label)))
+    return elements
 
 
-def _cuts(run: Run) -> tuple[list[float], str]:
-    """The cuts of the submission, and what tuning them gains."""
-    chosen, rows, task = run.candidates[run.chosen], run.columns.folds >= 0, run.task
-    y, y_pred = run.columns.y[rows], read_cross_fitted(run, run.chosen).cross_fitted[rows]
-    plain, tuned = run.metric(y, task.default_labels(y_pred)), chosen["cross_fitted_score"]
-    cut = CUTS.get(task.problem_type, "the probability from which on a row is of the class")
+def _thresholds(run: Run) -> tuple[list[float], str]:
+    """Return the thresholds of the submission, and the gain of tuning them as a sentence."""
+    task = run.task
+    chosen = run.candidates[run.chosen]
+    has_fold = run.columns.folds >= 0
+    y_pred = read_cross_fitted(run, run.chosen).cross_fitted[has_fold]
+    default_score = run.metric(run.columns.y[has_fold], task.default_labels(y_pred))
+    meaning = THRESHOLDS.get(task.problem_type, "probability from which a row has the class")
     return from_json(chosen["decision"]).cuts.tolist(), (
-        f"cut: {cut}. The labels of {run.chosen} score {format_number(plain)} by what is likeliest, and "
-        f"{format_number(tuned)} by cuts tuned without the row's fold."
+        f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "
+        f"and {format_number(chosen['cross_fitted_score'])} with thresholds that were tuned without the row's fold."
     )
 
 
 def probabilities(run: Run) -> list[Element]:
-    """Reliability of the submission and of its first stages."""
-    task, curves = run.task, dict[str, tuple[Array, Array]]()
-    shown = {
-        "submission": predictions(run),
-        **{stage: run.columns.stage_oof(stage) for stage in run.config.stages},
-    }
-    for name, y_pred in list(shown.items())[:MOST_LINES]:
-        p, true, error = reliability(task, run.columns.y, y_pred)
-        curves[f"{error:.3f} {name}"] = p, true
-    of = "the likeliest class" if task.problem_type == "multiclass" else task.classes[1]
-    said = "Expected calibration error, which with few rows is above 0 by chance"
-    return [Figure(said, figures.reliability(curves, of))]
+    """Return the reliability of the submission, and of the stages on request."""
+    task = run.task
+    class_name = "the most probable class" if task.problem_type == "multiclass" else task.classes[1]
+    caption = "Number before the name: expected calibration error, which is above 0 by chance with few rows"
+
+    def curve(name: str, y_pred: Array) -> dict[str, tuple[Array, Array]]:
+        probability, frequency, error = reliability(task, run.columns.y, y_pred)
+        return {f"{error:.3f} {name}": (probability, frequency)}
+
+    submission = curve("submission", predictions(run))
+    stages: dict[str, tuple[Array, Array]] = {}
+    for stage in list(run.config.stages)[:MAX_CURVES]:
+        stages |= curve(stage, run.columns.stage_oof(stage))
+    return [
+        Figure(caption, figures.reliability(submission, class_name)),
+        MoreFigures("Reliability of the stages", [Figure(caption, figures.reliability(stages, class_name))]),
+    ]
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:
-    """Mean probability and share of what is true in bins of equal numbers of rows, and the mean gap between
-    the two.
+    """Return mean probability and frequency in bins of equal numbers of rows, and their mean absolute difference.
 
-    It is the probability of class 1, of several classes that of the likeliest one. Sources: Niculescu-Mizil
+    The probability is that of class 1, or of the most probable of several classes. Sources: Niculescu-Mizil
     and Caruana, Predicting good probabilities with supervised learning, ICML 2005; Guo et al., On calibration
     of modern neural networks, ICML 2017.
     """
     truth = task.one_hot(y)
     if task.problem_type == "multiclass":
-        places = y_pred.argmax(axis=1)[:, None]
-        truth, y_pred = np.take_along_axis(truth, places, 1), np.take_along_axis(y_pred, places, 1)
+        most_probable = y_pred.argmax(axis=1)[:, None]
+        truth = np.take_along_axis(truth, most_probable, 1)
+        y_pred = np.take_along_axis(y_pred, most_probable, 1)
     cells = np.column_stack([y_pred.ravel(), truth.ravel()])
     cells = cells[np.isfinite(cells).all(axis=1)]
     inner = np.quantile(cells[:, 0], np.arange(1, N_BINS) / N_BINS)
     bins = pd.DataFrame(cells).groupby(np.searchsorted(inner, cells[:, 0], side="right"))
-    p, true = bins.mean().to_numpy().T
-    return p, true, np.average(np.abs(p - true), weights=bins.size())
+    probability, frequency = bins.mean().to_numpy().T
+    error = np.average(np.abs(probability - frequency), weights=bins.size())
+    return probability, frequency, error

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of sentences, tables of texts, figures, cards of rows and folded texts."""
+"""Elements of a report: sentences, tables, figures, cards of rows, and text or figures that are shown on request."""
 
 import base64
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What a figure shows, and the figure as an SVG or a PNG."""
+    """A figure, as SVG or PNG, with its caption."""
 
-    words: str
+    caption: str
     image: str | bytes
 
 
 class Card(NamedTuple):
-    """One row of the training table: its inputs (molecules: SMILES -> drawing) and its errors."""
+    """One training row with its inputs (molecules: SMILES -> drawing) and its errors."""
 
     title: str
     molecules: dict[str, str]
@@ -38,44 +38,59 @@ class Collapsible(NamedTuple):
     text: str
 
 
-Element = str | Table | Figure | Card | Collapsible
+class MoreFigures(NamedTuple):
+    """Figures that are shown on request."""
+
+    title: str
+    figures: list[Figure]
+
+
+Element = str | Table | Figure | Card | Collapsible | MoreFigures
 
 
 class Section(NamedTuple):
-    """A part of the report; `brief`: whether report.md has it, too."""
+    """A section of the report.
+
+    Attributes:
+        brief: whether report.md has its sentences and tables.
+        wide: whether it has the whole width of the page, instead of a column.
+    """
 
     title: str
-    parts: list[Element]
+    elements: list[Element]
     brief: bool = False
+    wide: bool = False
 
 
 class Report(NamedTuple):
-    """All that is said about a run; facts: name -> value and what it is, for the head of the page."""
+    """Everything about a run.
+
+    Attributes:
+        summary: what to expect, what was chosen and what was left out, in a few sentences.
+        facts: name -> value and explanation, for the head of the page.
+    """
 
     title: str
-    about: str
+    subtitle: str
+    summary: str
     facts: dict[str, tuple[str, str]]
     reason: str
-    to_submit: str
+    submission: str
     sections: list[Section]
 
 
 def data_url(image: str | bytes) -> str:
-    """An SVG or a PNG as an address that has all of it, so that the page needs no other file."""
+    """Return an SVG or a PNG as a data URL, so that the page needs no other file."""
     kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("png", image)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def make_table(header: list[str], rows: Iterable[Iterable[Any]], form: str = "") -> Table:
-    """Texts as they are, numbers with five digits or in a form such as {:.3f}, "-" where there is none."""
+    """Return a table: texts unchanged, numbers with four digits or in a format such as {:.3f}, "-" if missing."""
 
     def text(cell: Any) -> str:
-        return (
-            cell
-            if isinstance(cell, str)
-            else form.format(cell)
-            if form and is_finite(cell)
-            else format_number(cell)
-        )
+        if isinstance(cell, str):
+            return cell
+        return form.format(cell) if form and is_finite(cell) else format_number(cell)
 
     return Table(header, [[text(cell) for cell in row] for row in rows])

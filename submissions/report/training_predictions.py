@@ -1,4 +1,4 @@
-"""What the submission predicts for training rows without their fold; of classes as labels, too."""
+"""Predictions of the training rows by the whole procedure, each row without its fold."""
 
 import numpy as np
 
@@ -9,36 +9,34 @@ from submissions.run import CHOICE, Run, cross_fitted_file, scored_rows
 
 
 def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
-    """The predictions of a candidate for the training rows, or what the metric scores of them."""
+    """Return the predictions of a candidate for the training rows, or what the metric scores of them."""
     table = read_table(run.folder / cross_fitted_file(name, scored and run.task.scores_labels))
-    return CrossFitted.from_table(
-        table, run.columns.ids, len(run.task.scored_columns if scored else run.task.outputs)
-    )
+    n_columns = len(run.task.scored_columns if scored else run.task.outputs)
+    return CrossFitted.from_table(table, run.columns.ids, n_columns)
 
 
 def cross_fitted(run: Run) -> Array:
-    """What the metric scores, (n_rows, n_scored), by what was fitted and chosen without each row's fold."""
+    """Return what the metric scores, (n_rows, n_scored), fitted and selected without the fold of each row."""
     return scored_rows(run.folder, run.task).loc[run.columns.ids].to_numpy()
 
 
 def predictions(run: Run) -> Array:
-    """The same before a decision, (n_rows, n_outputs): each fold by the candidate that was chosen without it."""
+    """Return predictions (n_rows, n_outputs), fitted and selected without the fold of each row.
+
+    If the metric scores labels, these are the predictions before the decision.
+    """
     if not run.task.scores_labels:
         return cross_fitted(run)
     y_pred = np.full((len(run.columns.ids), len(run.task.outputs)), np.nan)
     for fold, name in enumerate(run.stored[CHOICE]["procedure"]["chosen_without_fold"]):
-        own = run.columns.folds == fold
-        y_pred[own] = read_cross_fitted(run, name).cross_fitted[own]
+        in_fold = run.columns.folds == fold
+        y_pred[in_fold] = read_cross_fitted(run, name).cross_fitted[in_fold]
     return y_pred
 
 
 def labels(run: Run) -> Array:
-    """Labels of classes, (n_rows, n_targets): decided where the metric scores labels, else by what is
-    likeliest.
-    """
-    found = cross_fitted(run)
-    return (
-        found
-        if run.task.scores_labels
-        else np.where(np.isnan(found[:, :1]), np.nan, run.task.default_labels(found))
-    )
+    """Return class labels, (n_rows, n_targets): by the decision if the metric scores labels, else most probable."""
+    y_pred = cross_fitted(run)
+    if run.task.scores_labels:
+        return y_pred
+    return np.where(np.isnan(y_pred[:, :1]), np.nan, run.task.default_labels(y_pred))

@@ -47,7 +47,7 @@ def test_a_rare_feature_of_a_molecule_does_not_outweigh_common_ones(tmp_path: Pa
 
 
 def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"RidgeCV refuses the rows.*n_splits"):
+    with pytest.raises(ConfigError, match=r"RidgeCV rejects the rows.*n_splits"):
         fit(tmp_path, X6, "RidgeCV", X6, {"cv": 20})
     stage = fit(tmp_path, X6, "KNeighborsRegressor", X6, {"n_neighbors": 9})
     with pytest.raises(ConfigError, match=r"KNeighborsRegressor refuses .*n_neighbors"):

@@ -125,7 +125,7 @@ def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, 
             config.model_validate({"kind": kind, "parameters": {name: 1}})
     assert config.model_validate({"kind": kind, "parameters": QUANTILE[kind]}).parameters == QUANTILE[kind]
     x, wrong = np.arange(60.0), {"lightgbm": {"objective": "nothing"}, "catboost": {"max_depth": 3}}[kind]
-    with pytest.raises(ConfigError, match=f"{kind} refuses the rows, or its parameters"):
+    with pytest.raises(ConfigError, match=f"{kind} rejects the rows, or its parameters"):
         fit(kind, tmp_path, rows(x, x=x), {"parameters": wrong}, numeric=["x"])
 
 
@@ -156,7 +156,7 @@ def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
     x = np.arange(40.0)
     train, folder, told = rows(x, x=x), tmp_path / "job", context(tmp_path, numeric=["x"])
     config = SETTINGS[kind].model_copy(update={"gpu": gpu, "max_trees": 3, "patience": 5})
-    monkeypatch.setattr(f"models.stages.{kind}.{kind.capitalize()}._count", lambda *samples: (3, 0.0))
+    monkeypatch.setattr(f"models.stages.{kind}.{kind.capitalize()}._best_n_trees", lambda *samples: (3, 0.0))
     fitted(config, told, train, folder)
     cores = {"lightgbm": {"device_type": "cpu"}, "catboost": {"rsm": 1.0}}
     card = {
@@ -250,12 +250,12 @@ def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_re
     x, told = np.arange(300.0), {"numeric": ["x"], "task": MULTILABEL}
     rare = (x % 50 == 0).astype(float)
     settings = {"search_trials": 1, "max_trees": 10}
-    with mock.patch.object(own, "_count", autospec=True, side_effect=own._best_n_trees) as counted:
+    with mock.patch.object(own, "_best_n_trees", autospec=True, side_effect=own._best_n_trees) as counted:
         fit(kind, tmp_path / "0", rows(np.c_[rare, x * 0], x=x), settings, **told)
     seen = [(call.args[2].y.sum(), call.args[3].y.sum()) for call in counted.call_args_list]
     assert seen == [(4, 2), (4, 2), (4, 2), (5, 1)]
     fit(kind, tmp_path / "1", rows(np.c_[rare, x > 99], x=x), settings, **told)
-    monkeypatch.delattr(Trees, "_choose")
+    monkeypatch.delattr(Trees, "_tune")
     folds = [tmp_path / "0", tmp_path / "1"]
     fit(kind, tmp_path / "all", rows(np.c_[rare, x > 99], x=x), settings, fold_model_dirs=folds, **told)
     assert models_of(tmp_path / "all")[1]["n_trees"] == models_of(tmp_path / "1")[1]["n_trees"]

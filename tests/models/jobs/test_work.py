@@ -134,7 +134,7 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, 
     *folds, refit = todo.jobs
     for job in folds:
         run_job(job, todo)
-    monkeypatch.delattr(trees.Trees, "_choose")
+    monkeypatch.delattr(trees.Trees, "_tune")
     run_job(refit, todo)
     *counts, n_trees = [
         [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]] for job in todo.jobs

@@ -1,0 +1,304 @@
+"""Sections of the report about scores: stages, candidates, weights, ablation, post-processing, test scores."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from competition.clean import parse_labels, read_table_with_ids, require_columns
+from competition.config import CompetitionConfig
+from competition.dataset import without_extra_rows
+from competition.files import read_json, read_table, read_text_table
+from competition.task import build_task, from_sample
+from competition.types import Array
+from models.jobs.plan import REPORT
+from models.neural_config import MultiSampleHead, NeuralConfig
+from models.stage import read_notes
+from models.stages.file import FOLD_MARKS
+from submissions.blend.decision_rules import apply_decision
+from submissions.blend.selection_rule import score_per_target
+from submissions.blend.serialization import from_json
+from submissions.blend.stacks import LIGHTGBM_STACK
+from submissions.formatting import mean_and_std
+from submissions.report.charts import ScoreRow, heat_map, score_chart
+from submissions.report.elements import Element, Figure, make_table
+from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK_FILE, STAGES, SUBMISSION_FILE, Run
+
+MARKS = {
+    "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
+    "other code": "trained by other code (--reuse)",
+    "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
+    "refit": "predicts test rows by models of all rows (final_fit), which have no score; cv_score: of the folds",
+    "class weights": "trained with class weights, which distort its probabilities",
+    **FOLD_MARKS,
+}
+
+
+class TestScores(NamedTuple):
+    """Scores on the answers.
+
+    Attributes:
+        stages: stage -> score.
+        submission: score of submission.csv.
+    """
+
+    elements: list[Element]
+    stages: dict[str, float]
+    submission: float
+
+
+def gain(run: Run, this: float | None, other: float | None = 0.0) -> float | None:
+    """Return by how much a score is better than another, above 0; None if one of them is unknown."""
+    if this is None or other is None:
+        return None
+    return this - other if run.metric.greater_is_better else other - this
+
+
+def score_overview(run: Run, test: TestScores | None) -> list[Element]:
+    """Return a chart of all stages and candidates with their standard errors and test scores."""
+    choice = run.stored[CHOICE]
+    stages = []
+    for name, stage in choice["stages"].items():
+        test_score = test.stages.get(name) if test else None
+        stages.append(ScoreRow(name, stage["cv_score"], stage.get("standard_error"), test_score))
+    candidates = []
+    for name, candidate in run.candidates.items():
+        score = candidate["cross_fitted_score"]
+        candidates.append(ScoreRow(name, score, candidate.get("score_standard_error")))
+    procedure = choice["procedure"]
+    submission = ScoreRow(
+        name=f"submission ({choice['chosen']})",
+        score=procedure["cross_fitted_score"],
+        standard_error=procedure["standard_error"],
+        test_score=test.submission if test else None,
+        is_submitted=True,
+    )
+    groups = {"stages": stages, "candidates": candidates, "submission": [submission]}
+    groups = {
+        heading: [row for row in rows if row.score is not None and np.isfinite(row.score)]
+        for heading, rows in groups.items()
+    }
+    caption = "Cross-validated scores of stages, cross-fitted scores of candidates, ± one standard error"
+    return [Figure(caption, score_chart(groups, run.metric.name, run.metric.greater_is_better))]
+
+
+def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
+    """Return the score on all targets and, if there are several, per target."""
+    targets = run.task.targets
+    score = run.metric(y, y_pred)
+    if len(targets) == 1:
+        return {targets[0]: score}
+    target_scores = score_per_target(run.metric, y, y_pred) or [np.nan] * len(targets)
+    return {"all": score, **dict(zip(targets, target_scores, strict=True))}
+
+
+def _stage_weights(run: Run) -> pd.DataFrame:
+    """Return the weights of the chosen blend, (n_stages, n_targets); no column if it is not a weighted sum."""
+    weights = pd.DataFrame(run.weights, run.columns.names)
+    if len(weights.columns) > len(run.task.targets):
+        weights = weights.mean(axis=1).to_frame(*run.task.targets)
+    return weights.groupby(run.columns.stage_of.get).sum()
+
+
+def stage_section(run: Run) -> list[Element]:
+    """Return scores and weights of each stage, on all targets and per target; the marks, and notes."""
+    columns = run.columns
+    folds = columns.folds
+    stage_scored = read_table(run.folder / STAGES).set_index("id")
+    weights = _stage_weights(run)
+    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    rows = []
+    notes = []
+    for stage in run.config.stages:
+        jobs = run.plan.jobs_of_stage(stage)
+        names = [f"{stage} {name}" for name in run.task.scored_columns]
+        scored = stage_scored.loc[columns.ids, names].to_numpy()
+        fold_scores = []
+        for fold in range(run.plan.n_folds):
+            in_fold = folds == fold
+            fold_scores.append(_scores(run, columns.y[in_fold], scored[in_fold]))
+        scores = _scores(run, columns.y[folds >= 0], scored[folds >= 0])
+        seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
+        for i, (name, score) in enumerate(scores.items()):
+            spread = mean_and_std([one_fold[name] for one_fold in fold_scores])
+            weight = f"{weights[name][stage]:.3f}" if name in weights else ""
+            last = [f"{seconds:.1f}", ", ".join(marks[stage])] if i == 0 else ["", ""]
+            rows.append([stage if i == 0 else "", name, score, spread, weight, *last])
+        notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
+        notes += _dropout_note(run, stage)
+    base = f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else run.chosen
+    elements: list[Element] = [
+        make_table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
+        f"fold_scores: mean +- standard deviation over folds. weight: in {base}, which was chosen.",
+    ]
+    n_train_rows = len(without_extra_rows(read_table(run.paths.train)))  # extra rows follow them
+    n_without_fold = (folds[:n_train_rows] < 0).sum()
+    if n_without_fold:
+        elements.append(f"{n_without_fold} training rows are in no held-out fold (fold -1) and in no score.")
+    used_marks = {mark for stage_marks in marks.values() for mark in stage_marks}
+    elements += [f"{mark}: {meaning}." for mark, meaning in MARKS.items() if mark in used_marks]
+    return [*elements, *notes]
+
+
+def _dropout_note(run: Run, stage: str) -> list[str]:
+    """Return the dropout rates of a network in classification."""
+    settings = run.config.stages[stage]
+    if not run.task.classes or not isinstance(settings, NeuralConfig):
+        return []
+    rates: object = settings.pooler_dropout
+    if isinstance(settings.head, MultiSampleHead):
+        rates = settings.head.rates
+    return [f"{stage}: dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer."]
+
+
+def candidate_section(run: Run) -> list[Element]:
+    """Return the scores of all candidates from simple to complex, and of the submission."""
+    choice = run.stored[CHOICE]
+    procedure = choice["procedure"]
+    same_as_default = {*choice["same_as_default"]} & {LIGHTGBM_STACK}
+    keys = ["in_sample_score", "cross_fitted_score"]
+    if "score_mean_over_folds" in procedure:
+        keys.append("score_mean_over_folds")
+    rows = []
+    for name, candidate in run.candidates.items():
+        remarks = []
+        if name == choice["chosen"]:
+            remarks.append("chosen")
+        if name == choice["default"]:
+            remarks.append("default")
+        if name in same_as_default:
+            remarks.append("same as default")
+        comparison = choice["candidates"][name]
+        gains = [gain(run, comparison["difference"]), comparison["standard_error"]]
+        if name == choice["default"] or name in same_as_default:
+            gains = ["", ""]
+        rows.append([name, *(candidate[key] for key in keys), *gains, ", ".join(remarks)])
+    rows.append(["submission", "", *(procedure[key] for key in keys[1:]), "", "", ""])
+    without = procedure["chosen_without_fold"]
+    names = dict.fromkeys(without)
+    counts = ", ".join(f"{name} in {without.count(name)} of {len(without)} folds" for name in names)
+    elements: list[Element] = [
+        make_table(["candidate", *keys, "gain", "standard_error", ""], rows),
+        choice["reason"],
+        "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, "
+        "scaling and tuning fitted without its fold. gain: over the default, above 0 is better.",
+        "The row submission scores the whole procedure: candidate and post-processing are selected again without "
+        f"each fold. This selected {counts}.",
+    ]
+    if "score_mean_over_folds" in procedure:
+        elements.append(
+            "score_mean_over_folds: mean of the scores within each fold, since models of two folds differ in offset."
+        )
+    n_undefined = procedure.get("without_score")
+    if n_undefined:
+        elements.append(
+            f"{n_undefined} scores of a target in a fold are left out: it has only one class there."
+        )
+    if run.plan.n_folds == 2:
+        elements.append(
+            "With two folds the remaining fold cannot be tuned on, so convex replaces tuned blends."
+        )
+    if same_as_default:
+        elements.append(
+            "same as default: fitted on all rows, the stack equals the default blend and cannot be chosen; its "
+            "cross_fitted_score is the score of the stacks that were fitted without one fold each."
+        )
+    return elements
+
+
+def weight_section(run: Run) -> list[Element]:
+    """Return the weights of the stages as a heat map, (n_stages, n_targets)."""
+    weights = _stage_weights(run)
+    if not len(weights.columns):
+        return []
+    values = weights.to_numpy(dtype=float)
+    limit = max(1.0, float(np.abs(values).max()))
+    elements: list[Element] = [
+        Figure(
+            f"Weights of the stages in {run.chosen}",
+            heat_map(values, list(weights.index), list(weights.columns), limit, "{:.2f}"),
+        )
+    ]
+    if (values < 0).any():
+        elements.append(
+            "A negative weight is not an error: the errors of that stage correlate with those of stages with large "
+            "weights, so that subtracting a part of it cancels errors that they share."
+        )
+    return elements
+
+
+def ablation(run: Run) -> list[Element]:
+    """Return the score of the default blend without each stage, and the gain of the stage."""
+    blend = run.stored[BLEND]
+    rows = []
+    for stage in run.config.stages:
+        record = blend["drop_one"].get(stage)
+        if record:  # its difference is: without minus with
+            stage_gain = gain(run, 0.0, record["difference"])
+            rows.append([stage, record["cross_fitted_score"], stage_gain, record["standard_error"]])
+    if not rows:
+        return []
+    explanation = (
+        f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the stage "
+        "helps."
+    )
+    return [make_table(["stage", "score without it", "gain with it", "standard_error"], rows), explanation]
+
+
+def postprocessing(run: Run) -> list[Element]:
+    """Return the post-processing steps with their scores, and the steps that were tried and not used."""
+    rows = []
+    tried = set()
+    for target, steps in run.stored[CHOICE]["postprocessing"].items():
+        for step in steps:
+            tried.add(step["step"])
+            if step["kept"]:
+                rows.append([target, step["step"], step["score_without"], step["score_with"]])
+    unused = ", ".join(sorted(tried - {row[1] for row in rows}))
+    elements: list[Element] = []
+    if rows:
+        elements.append(make_table(["target", "step", "score without", "score with"], rows))
+    if unused:
+        elements.append(f"Not used for any target, since the score does not clearly gain: {unused}.")
+    return elements
+
+
+def test_scores(run: Run) -> TestScores | None:
+    """Return the scores of the files and of each single stage on the answers; None without answers."""
+    competition = run.config.competition
+    task = run.task
+    if competition.answers is None or not competition.answers.exists():
+        return None
+    answers = read_answers(competition, competition.answers)
+    ids = read_table(run.paths.sample)[competition.id]
+    y = answers.reindex(ids).to_numpy()
+    files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
+    scores = {file: _scores(run, y, from_sample(task, read_text_table(run.folder / file))) for file in files}
+    means = dict(enumerate(run.columns.label_means))  # for unreadable rows
+    stage_scores = {}
+    for stage in run.config.stages:
+        y_pred = pd.DataFrame(run.columns.stage_test(stage), run.columns.test_ids).reindex(ids).fillna(means)
+        decision = from_json(run.stored[CHOICE]["stages"][stage]["decision"])
+        scores[f"stage {stage}"] = _scores(run, y, apply_decision(decision, y_pred.to_numpy()))
+        stage_scores[stage] = next(iter(scores[f"stage {stage}"].values()))
+    rows = [[name, *target_scores.values()] for name, target_scores in scores.items()]
+    elements: list[Element] = [make_table(["file or stage", *scores[SUBMISSION_FILE]], rows)]
+    n_without = len({*ids} - {*answers.index})
+    if n_without:
+        elements.append(f"{n_without} of {len(ids)} rows have no answer and are in no score.")
+    return TestScores(elements, stage_scores, next(iter(scores[SUBMISSION_FILE].values())))
+
+
+def read_answers(competition: CompetitionConfig, file: Path) -> pd.DataFrame:
+    """Return the labels in a table of answers, indexed by id.
+
+    Its columns have the names of the targets, or of the columns of the sample.
+    """
+    task = build_task(competition)
+    table = read_table_with_ids(file, [competition.id])
+    if not {*task.targets} <= {*table} and not task.has_column_per_class:
+        table = table.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=True)))
+    require_columns(table, task.targets, file)
+    numbers = {name: parse_labels(table, name, competition, file) for name in task.targets}
+    return pd.DataFrame(numbers).set_axis(table[competition.id])
