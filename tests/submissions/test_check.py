@@ -122,7 +122,7 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
         ({"kind": "gnn", "layer_decay": 0.9}, {}, "s: message passing repeats one layer"),
         ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss: there is no file .*own\.py"),
         ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code: there is no file .*own\.py"),
-        ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1.* the smallest is -\d"),
+        ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1; got -\d"),
         (
             {"kind": "sklearn", "estimator": "KNeighborsRegressor"},
             {"weight": "pH", "numeric": []},
@@ -162,7 +162,7 @@ GRADED = {"problem_type": "ordinal", "classes": ["low", "middle", "high"], "metr
         (
             {},
             {"auxiliary_targets": ["z"]},
-            "s: auxiliary_targets cannot be learned beside a target of several classes",
+            "s: auxiliary_targets cannot be learned with a multiclass target",
         ),
         ({"ordinal": "cumulative", "auxiliary_weight": 0, "label_smoothing": 0.1}, {**GRADED}, None),
         ({"loss": "mae"}, {"auxiliary_targets": ["z"], **GRADED}, None),

@@ -115,7 +115,7 @@ def test_the_finished_submission_is_scored_on_the_rows_kept_out(tmp_path: Path) 
     kept_out = read_table(tmp_path / "train.csv", ["id"]).set_index("id").loc[submission.index]
     assert len(kept_out) == 30
     expected = METRICS["rmse"](kept_out[TARGETS].to_numpy(), submission[TARGETS].to_numpy())
-    assert f"| submission.csv | {expected:#.5g} " in report(run).split("holdout_score")[-1]
+    assert f"| submission.csv | {expected:#.4g} " in report(run).split("holdout_score")[-1]
 
 
 @pytest.mark.slow

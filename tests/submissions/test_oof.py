@@ -77,7 +77,7 @@ def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
     for oof in (OOF, [*OOF, "bad,"]):
         said = check_all(load_config(str(small(tmp_path, oof, train=train, unparsable="drop"))))
         assert (
-            "stage theirs: file; unknown folds: predictions made elsewhere, whose oof.csv does not name"
+            "stage theirs: file; unknown folds: external predictions without folds in oof.csv"
             in said
         )
         assert "WARNING" not in said

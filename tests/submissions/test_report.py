@@ -12,6 +12,7 @@ import pytest
 from competition.files import read_table, read_text_table, write_json, write_table
 from competition.paths import PROJECT
 from competition.plots import new_figure
+from submissions.report import figures
 from submissions.report.__main__ import markdown, page
 from submissions.report.elements import Report
 from submissions.report.sections import build_report
@@ -96,7 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 def section(found: Report, title: str) -> list[Any]:
-    (parts,) = [each.parts for each in found.sections if each.title == title]
+    (parts,) = [each.elements for each in found.sections if each.title == title]
     return parts
 
 
@@ -109,10 +110,10 @@ def test_every_section_is_there_and_linked_and_every_tag_is_closed(made: Made) -
     assert {
         "Tables",
         "Candidates",
-        "Without one stage",
+        "Ablation: leave one stage out",
         "Predictions",
         "Learning curves",
-        "Worst rows",
+        "Largest errors",
     } <= titles
 
 
@@ -123,8 +124,8 @@ def test_numbers_of_the_page_are_those_of_the_summary_and_of_the_run(made: Made)
     assert [number for number in numbers if number.replace("+-", "±") not in made.reader.text] == []
     procedure = made.run.part(CHOICE)["procedure"]
     in_sample = made.run.candidates[made.run.chosen]["in_sample_score"]
-    assert f"{procedure['cross_fitted_score']:#.5g} ± {procedure['standard_error']:#.2g}" in made.reader.text
-    assert f"{procedure['cross_fitted_score'] - in_sample:#.5g}" in made.reader.text  # rmse: the optimism
+    assert f"{procedure['cross_fitted_score']:#.4g} ± {procedure['standard_error']:#.2g}" in made.reader.text
+    assert f"{procedure['cross_fitted_score'] - in_sample:#.4g}" in made.reader.text  # rmse: the optimism
 
 
 def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_the_network(
@@ -137,9 +138,37 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
     assert COLUMN in [attributes.get("aria-label") for _, attributes in elements]
     sources = [str(attributes["src"]) for _, attributes in elements if "src" in attributes]
     assert len(sources) > 15 and all(source.startswith("data:image/") for source in sources)
-    assert "://" not in made.html and len(made.html.encode()) < 6_000_000
+    assert "://" not in made.html and len(made.html.encode()) < 3_000_000
     policy = next(a["content"] for _, a in elements if a.get("http-equiv") == "Content-Security-Policy")
     assert str(policy).startswith("default-src 'none'")
+
+
+def test_the_page_begins_with_the_score_to_expect_and_a_chart_of_all_stages_and_candidates(
+    made: Made,
+) -> None:
+    procedure = made.run.part(CHOICE)["procedure"]
+    n_models = sum(job.predicts_test for job in made.run.plan.jobs)
+    assert made.found.summary == (
+        f"Expect rmse {procedure['cross_fitted_score']:#.4g} +- {procedure['standard_error']:#.2g}. Submitted: "
+        f"{made.run.chosen} of good, fair, poor; a test prediction uses {n_models} models of folds and seeds."
+    )
+    (chart,) = section(made.found, "Overview")
+    for name in ("good", "fair", "poor", *made.run.candidates):
+        assert name in chart.image
+    assert "could not be made" not in made.reader.text
+
+
+def test_a_section_with_an_error_is_a_note_and_ends_no_report(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: Any) -> str:
+        raise ValueError("no fonts")
+
+    monkeypatch.setenv("WORK_DIR", str(made.run.folder.parents[2]))
+    monkeypatch.setattr(figures, "scatter", broken)
+    content = build_report(made.run)
+    assert section(content, "Predictions") == ["This section could not be made (ValueError: no fonts)."]
+    assert "no fonts" in capsys.readouterr().err
 
 
 def test_the_worst_rows_come_first(made: Made) -> None:
@@ -148,7 +177,7 @@ def test_the_worst_rows_come_first(made: Made) -> None:
         read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[columns.ids].to_numpy()
     )
     largest = np.nanmax(np.abs(cross_fitted - columns.y) / np.nanstd(columns.y, axis=0), axis=1)
-    cards, order = section(made.found, "Worst rows")[1:], np.argsort(-largest)[:20]
+    cards, order = section(made.found, "Largest errors")[1:], np.argsort(-largest)[:20]
     titles = [f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}" for rank, i in enumerate(order, start=1)]
     assert [card.title for card in cards] == titles
     assert "<svg" in next(iter(cards[0].molecules.values()))
@@ -160,7 +189,7 @@ def test_weights_stand_under_their_targets_and_correlations_under_their_columns(
     weights = [row[4] for row in stages.rows]
     names = made.run.config.stages
     assert weights == [cell for name in names for cell in ("", *(f"{chosen[t][name]:.3f}" for t in TARGETS))]
-    table = section(made.found, "Errors between stages")[1]
+    table = section(made.found, "Error correlation")[2]
     assert [row[0] for row in table.rows] == table.header[1:] == columns.names
     known = ~np.isnan(columns.y[:, 1])  # depth lacks some labels
     height = np.corrcoef(columns.oof[:, :, 0] - columns.y[:, :1], rowvar=False)
@@ -178,7 +207,7 @@ def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric
         without = run.part("blend")["drop_one"]["good"]
         assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
         found = build_report(run)
-        rows = section(found, "Without one stage")[0]
+        rows = section(found, "Ablation: leave one stage out")[0]
         assert float({row[0]: row[2] for row in rows.rows}["good"]) > 0
         scores = (
             run.part(CHOICE)["procedure"]["cross_fitted_score"],

@@ -122,7 +122,7 @@ def test_a_job_or_own_code_that_changed_since_the_run_is_not_packed(
     manifest.write_text(manifest.read_text().replace(f"{made}/", f"{tmp_path}/edited/"))
     with (tmp_path / "edited" / file).open("a") as code:
         code.write("\nMORE = 1\n")
-    with pytest.raises(DataError, match=rf"Your code of {file} has changed"):
+    with pytest.raises(DataError, match=rf"Your code in {file} has changed"):
         build(work)
 
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_packed_is_told_before_anything_is_made(
 ) -> None:
     holdout = str(to_train(tmp_path / "holdout", competition={"holdout_of": "mixed"}))
     for arguments, error, message in (
-        (["nothing"], DataError, r"run \./run\.sh full nothing first, and look at the name"),
+        (["nothing"], DataError, r"run \./run\.sh full nothing first, and check the name"),
         (["smoke", "--training"], ConfigError, r"add competition\.kaggle: SLUG"),
         ([holdout, "--training"], ConfigError, "without --holdout"),
     ):

@@ -82,7 +82,7 @@ def test_a_notebook_that_is_refused_and_a_data_set_that_fails_or_is_slow_are_tol
         (
             "CreateDataset",
             (200, {"status": "error", "error": "The title is taken"}),
-            "refused .*: The title is taken",
+            "rejected .*: The title is taken",
         ),
         ("GetDatasetStatus", (500, {"code": 500, "message": "down"}), "answered: down"),  # not: there is none
     ],

@@ -101,7 +101,7 @@ def test_a_lead_on_the_board_is_held_against_its_paired_deviation() -> None:
     public = pd.DataFrame({"a": [0.0, 1.0], "b": [0.2, 1.0], "c": [0.1, 1.3]})
     (said,) = leaderboard_gap(board, public, RMSE)
     assert said.startswith(
-        "On the board a leads b by 0.10000, with a paired standard deviation of 0.14142. A gain"
+        "On the board a leads b by 0.1000, with a paired standard deviation of 0.1414. A gain"
     )
     assert leaderboard_gap(board, public, R2)[0].startswith(
         "On the board c leads b by 0.30000, with a paired"
@@ -120,7 +120,7 @@ def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     private = pd.DataFrame({"a": [2.0, 2, 2, 2], "b": [2.0, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
     said = pick_final_two(private, RMSE)
     assert (
-        said.startswith("Select a and c: ") and "1.5000 on average (2.0000 of a and 3.0000 of c alone" in said
+        said.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in said
     )
     said = pick_final_two(private[["b", "c"]], R2)
     assert (
@@ -157,7 +157,7 @@ def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
         (("--public", "0.6"), "All submissions have this score"),
         (("--public", "0.6", "--submission", "d"), "Unknown submission 'd'"),
         (("--submission", "a"), "--submission needs the score"),
-        (("--public-share", "30"), "--public-share must be between 0 and 1; found 30"),
+        (("--public-share", "30"), "--public-share must be between 0 and 1; got 30"),
     ):
         with pytest.raises(ConfigError, match=words):
             said(*options)

@@ -70,7 +70,7 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     )  # no spreadsheet's number
     expected = rf"run {row.run}, {row.chosen}, cross-fitted rmse .* \+- .* \[{row.submission}\]"
     assert re.fullmatch(expected, sent["description"])
-    assert f"{row.submission}: public 0.51000, private -, cross-fitted" in out
+    assert f"{row.submission}: public 0.5100, private -, cross-fitted" in out
 
 
 def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_becomes_of_the_file(
@@ -120,7 +120,7 @@ def test_after_a_kill_the_platform_is_asked_before_anything_is_sent(
 
 def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> None:
     row = one("a", status="scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
-    said = "a: public 0.71000, private -, cross-fitted 0.65000 +- 0.030, so public is 2.0 standard errors"
+    said = "a: public 0.7100, private -, cross-fitted 0.6500 +- 0.030, so public is 2.0 standard errors"
     assert submit.describe_outcome(row, METRICS["rmse"]) == f"{said} worse"
     assert submit.describe_outcome(row, METRICS["r2"]) == f"{said} better"
 
@@ -232,7 +232,7 @@ def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_a
     assert submit.LIMIT - 2 * client.POLL <= sum(clock) <= submit.LIMIT
     (row,) = read(paths.ledger)
     server.score(row.ref, 0.4, 0.3)
-    assert f"{row.submission}: public 0.40000, private 0.30000" in submitted("--fetch")[1]
+    assert f"{row.submission}: public 0.4000, private 0.3000" in submitted("--fetch")[1]
     assert (read(paths.ledger)[0].public, read(paths.ledger)[0].private) == (0.4, 0.3)
     write(paths.ledger, row.with_changes(submission="b"))
     server.score(row.ref, error="Evaluation: ids do not match")
