@@ -136,7 +136,7 @@ class Paths:
 
     @property
     def kernel(self) -> "Kernel":
-        """Files of `./run.sh kernel`."""
+        """Files that `./run.sh kernel` writes."""
         return Kernel(self.root / "kernel")
 
     @property

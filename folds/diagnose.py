@@ -218,7 +218,7 @@ def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> 
 
 
 def main() -> None:
-    """Command line."""
+    """Parse the command line and run the command."""
     args = cli.parser(__doc__, "folds", ("seed", "set", "holdout")).parse_args()
     competition = load_competition(args.competition, args.overrides)
     config = make.load_folds_config(args.competition, args.overrides)

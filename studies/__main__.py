@@ -137,7 +137,7 @@ def claims() -> str:
 
 
 def main() -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(
         prog="./run.sh study", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

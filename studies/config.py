@@ -40,7 +40,7 @@ class StudyData(StrictModel):
 
 
 class Axis(StrictModel):
-    """Settings that vary together."""
+    """Settings of stages that vary together."""
 
     stages: list[str] = []
     """Stages with these settings; empty: all."""

@@ -319,7 +319,7 @@ def _lines(run: Run) -> list[str]:
 
 
 def main() -> int:
-    """Run the command."""
+    """Parse the command line and run the command."""
     args = cli.parser(__doc__).parse_args()
     config, paths = load_config(args.competition, args.overrides), Paths.for_competition(args.competition)
     plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)

@@ -264,7 +264,7 @@ def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None
 
 
 def main() -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     args = cli.parser(__doc__).parse_args()
     if args.executor == "ray":
         require_cluster(args.ray_address)

@@ -195,7 +195,7 @@ def _scores(run: dict[str, Any], labels: PairedScorer) -> list[str]:
 
 
 def main() -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     options = cli.parser(__doc__, takes=("seed", "holdout"))
     options.add_argument(
         "--with", dest="other", metavar="RUN", help="Run to compare with (default: the latest)."

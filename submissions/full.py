@@ -111,7 +111,7 @@ def require_possible(options: Namespace) -> None:
 
 
 def main() -> int:
-    """Run the command."""
+    """Parse the command line and run the command."""
     return full(cli.parser(__doc__, "full").parse_args())
 
 

@@ -56,7 +56,7 @@ def describe(name: str, yaml_file: str) -> list[str]:
 
 
 def main() -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     argparse.ArgumentParser(
         prog="./run.sh list", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

@@ -54,7 +54,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
 
 
 def main() -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     options = cli.parser(__doc__, takes=("workers", "holdout"))
     options.add_argument("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows.")
     options.add_argument("--out", type=Path, help="File for a copy of the submission.")

@@ -116,7 +116,7 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """Targets, outputs and classes."""
+        """Targets, outputs and classes of the competition."""
         return build_task(self.config.competition)
 
     @cached_property
@@ -130,7 +130,7 @@ class Run:
 
     @property
     def stored(self) -> dict[str, Any]:
-        """Content of run.json."""
+        """Content of run.json in the folder."""
         return read_manifest(self.folder)
 
     def part(self, step: str) -> dict[str, Any]:

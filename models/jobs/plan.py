@@ -94,7 +94,7 @@ class Job:
 
     @property
     def title(self) -> str:
-        """Name in messages: `gnn/seed_0/fold_3`."""
+        """Name of the job in messages: `gnn/seed_0/fold_3`."""
         return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"
 
     def test_file(self, test_key: str) -> Path:

@@ -316,7 +316,7 @@ def failure_policy(args: Any) -> FailurePolicy:
 
 
 def main() -> int:
-    """Run the command."""
+    """Parse the command line and run the command."""
     options = cli.parser(__doc__)
     options.add_argument(
         "--prepare", action="store_true", help="the command train: prepare tables and folds first"

@@ -38,7 +38,7 @@ _FITTED: dict[Any, Any] = {}
 
 
 class Sklearn(PerTarget):
-    """Stage `sklearn`."""
+    """Stage `sklearn`; `models.stage.StageModel` documents its methods."""
 
     library_errors = (ValueError, TypeError)
 

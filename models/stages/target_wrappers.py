@@ -122,7 +122,7 @@ class StackedTargetModel:
             self._second(t, target).fit(replace(rows_with_sources, y=train.y[:, [t]]), None, folder / f"{t}")
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Return predictions (n_rows, n_targets)."""
+        """Return the predictions of all targets, (n_rows, n_targets)."""
         rows_with_sources = self._joined(rows, self.first.predict(rows, folder / "first"))
         seconds = [self._second(t, target) for t, target in enumerate(self.context.task.targets)]
         return np.hstack(

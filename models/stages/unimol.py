@@ -82,7 +82,7 @@ class UnimolBackbone(nn.Module):
 
 
 class Unimol(ConformerModel):
-    """The stage; see `models.training.neural_model.Neural`."""
+    """Stage `unimol`; `models.training.neural_model.NeuralModel` documents its methods."""
 
     foreign_keys = (
         "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
@@ -96,11 +96,11 @@ class Unimol(ConformerModel):
         return super().init_backbone(train, folder)
 
     def restore_backbone(self, folder: Path) -> nn.Module:
-        """Of the vocabulary in the folder."""
+        """Return a backbone with the vocabulary in the folder."""
         return UnimolBackbone(self.config, read_json(folder / VOCABULARY))
 
     def reader(self, folder: Path) -> Any:
-        """Tokens and centred coordinates."""
+        """Return tokens and centred coordinates of molecules."""
         vocabulary, without = read_json(folder / VOCABULARY), self.config.remove_hydrogens
         return lambda smiles, conformer: encode(conformer, vocabulary, without)
 

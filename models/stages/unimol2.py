@@ -138,13 +138,13 @@ class OuterProductByParts(OuterProduct):
 
 
 class Unimol2(ConformerModel):
-    """The stage; see `models.training.neural_model.Neural`."""
+    """Stage `unimol2`; `models.training.neural_model.NeuralModel` documents its methods."""
 
     foreign_keys = ("lm_head.", "movement_pred_head.", "classification_head")
     equal_lengths = True
 
     def restore_backbone(self, folder: Path) -> nn.Module:
-        """Of the size in the settings."""
+        """Return a backbone of the size in the settings."""
         return Unimol2Backbone(self.config)
 
     def reader(self, folder: Path) -> Any:

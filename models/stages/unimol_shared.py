@@ -65,7 +65,7 @@ class ConformerModel(MoleculeModel):
 
     @property
     def n_augmentations(self) -> tuple[int, int]:
-        """As many as conformers."""
+        """Number of conformers in training, and in prediction."""
         return self.config.conformers, self.config.conformers
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:

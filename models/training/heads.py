@@ -67,7 +67,7 @@ class Network(nn.Module):
         self.head: Any = head
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return outputs (n_rows, n_outputs)."""
+        """Return the outputs of a batch, (n_rows, n_outputs)."""
         return self.head(self.features(batch))
 
     def features(self, batch: dict[str, Tensor]) -> Tensor:

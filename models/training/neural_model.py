@@ -125,7 +125,7 @@ class NeuralModel:
         return self._network(backbone, encoded_train.encoded(0)), encoded_train
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Return predictions (n_rows, n_outputs)."""
+        """Return the predictions of rows, (n_rows, n_outputs)."""
         encoded = self._encoded(rows, folder, seed=0)
         network = self._network(self.restore_backbone(folder), encoded(0))
         predict = functools.partial(

@@ -38,5 +38,5 @@ def start_tracker(accelerator: Accelerator, job_folder: Path) -> None:
 
 
 def _competition_folder(job_folder: Path) -> Path:
-    """Return work/NAME, given work/NAME/models/STAGE/KEY/seed_S/fold_K."""
+    """Return the folder of the competition, given work/NAME/models/STAGE/KEY/seed_S/fold_K."""
     return job_folder.absolute().parents[4]

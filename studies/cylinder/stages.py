@@ -86,7 +86,7 @@ class Cylinders:
         self.settings, self.context = settings, context
 
     def layers(self) -> list[nn.Module]:
-        """New hidden layers."""
+        """Return new hidden layers of the network."""
         raise NotImplementedError
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
@@ -94,7 +94,7 @@ class Cylinders:
         raise NotImplementedError
 
     def network(self) -> Network:
-        """A new network."""
+        """Return a new network with random weights."""
         return Network(self.layers(), len(self.context.task.outputs), self.settings)
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
@@ -206,11 +206,11 @@ class Mlp(Cylinders):
     """Three hidden layers on radius and height, each moved to [-1, 1]."""
 
     def layers(self) -> list[nn.Module]:
-        """64 units a layer."""
+        """Return hidden layers of 64 units each."""
         return [nn.Sequential(nn.Linear(width, WIDTH), nn.ReLU()) for width in (2, WIDTH, WIDTH)]
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
-        """(n_rows, 2)."""
+        """Return scaled radius and height, (n_rows, 2)."""
         return torch.tensor(
             inputs[["radius", "height"]].to_numpy() * [10, 1 / 15] - [4, 4 / 3], dtype=torch.float32
         )
@@ -230,7 +230,7 @@ class Vgg(Cylinders):
         return [*layers, nn.Sequential(nn.Flatten(), nn.Linear(32 * (SIZE // 8) ** 2, WIDTH), nn.ReLU())]
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
-        """(n_rows, 1, SIZE, SIZE)."""
+        """Return images of the cylinders, (n_rows, 1, SIZE, SIZE)."""
         return torch.from_numpy(pictures(inputs["radius"].to_numpy(), inputs["height"].to_numpy()))[:, None]
 
 

@@ -42,7 +42,7 @@ BACKBONE = "backbone."
 
 
 class Settings(StrictModel):
-    """A pre-training."""
+    """Settings of a pre-training run."""
 
     labels: Literal["computed", "dft"]
     """RDKit's descriptors and orbital energies by extended Hueckel theory, or the energies of HOMO and LUMO
@@ -63,7 +63,7 @@ class Settings(StrictModel):
 
 
 def main() -> None:
-    """Command line."""
+    """Parse the command line and run the command."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

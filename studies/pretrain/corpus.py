@@ -40,7 +40,7 @@ def skeleton(smiles: str) -> str:
 
 
 def skeletons(smiles: list[str]) -> list[str]:
-    """The same of many, by all cores."""
+    """Return the skeletons of many molecules, with all cores."""
     with ProcessPoolExecutor() as pool:
         return list(pool.map(skeleton, smiles, chunksize=500))
 
@@ -108,7 +108,7 @@ def computed_labels(smiles: list[str], conformers: Cache, n_orbitals: int) -> Ar
 
 
 def huckel(conformers: Cache, smiles: list[str]) -> list[Any]:
-    """Of each molecule (1, 6): energies of HOMO, LUMO, their difference, HOMO - 1 and LUMO + 1 in eV, and the
+    """Return per molecule (1, 6): energies of HOMO, LUMO, their difference, HOMO - 1 and LUMO + 1 in eV, and the
     dipole moment of the partial charges in e angstrom; NaN where there are none.
 
     Source: extended Hueckel theory (Hoffmann, J. Chem. Phys. 1963) in YAeHMOP, which RDKit carries.

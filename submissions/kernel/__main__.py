@@ -18,7 +18,7 @@ from submissions.run import latest_run
 
 
 def main() -> None:
-    """Command line."""
+    """Parse the command line and run the command."""
     options = cli.parser(__doc__, "kernel", ("workers",))
     kind = options.add_mutually_exclusive_group()  # a proof compares predictions with those of a finished run
     kind.add_argument(

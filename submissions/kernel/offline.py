@@ -98,7 +98,7 @@ def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[
 
 
 def main() -> None:
-    """Command line."""
+    """Parse the command line and run the command."""
     bundle = Bundle(PROJECT.parent)
     manifest = read_json(bundle.manifest)
     inputs = Path(os.environ.get("KAGGLE_INPUT") or "/kaggle/input")

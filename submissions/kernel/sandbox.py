@@ -25,7 +25,7 @@ NO_NETWORK = Path(__file__).with_name("no_network.py")
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A sandbox on disk."""
+    """Folders of a sandbox on disk."""
 
     root: Path
     input = child_path("input")  # what the platform mounts as /kaggle/input

@@ -176,7 +176,7 @@ def _table(rows: list[Submission]) -> str:
 
 
 def main() -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     options = cli.parser(__doc__, "ledger", ())
     options.add_argument(
         "--public", type=float, metavar="SCORE", help="Add a score on the public leaderboard."

@@ -174,7 +174,7 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
 
 
 def main() -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     args = _options()
     competition, paths = load_competition(args.competition), Paths.for_competition(args.competition)
     ledger = paths.ledger

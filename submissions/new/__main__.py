@@ -196,7 +196,7 @@ def _competition_lines(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     args = parse_arguments(arguments)
     path = target_file(args.name, args.force)
     if args.kaggle is not None:

@@ -54,7 +54,7 @@ class Preset(StrictModel):
 
 
 def read_preset(name: str) -> Preset:
-    """Return a preset."""
+    """Return a preset of stages by its name."""
     path = PRESETS / f"{name}.yaml"
     return validate(Preset, load_yaml(path), path)
 

@@ -64,7 +64,7 @@ def page(content: Report) -> str:
 
 
 def main() -> None:
-    """Run the command."""
+    """Parse the command line and run the command."""
     run = latest_run(cli.parser(__doc__).parse_args().competition)
     with cli.locked(run.paths, wait=True):
         if table_digests(run.paths) != run.stored["tables"]:

@@ -8,7 +8,7 @@ from submissions.formatting import format_number, is_finite
 
 
 class Table(NamedTuple):
-    """A table of texts."""
+    """A table of texts with a header."""
 
     header: list[str]
     rows: list[list[str]]

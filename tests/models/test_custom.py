@@ -44,9 +44,9 @@ ROW_PREDICTION = "[0.5] * self.n_outputs"
             REGRESSION,
             ROW_PREDICTION,
             "[0.5]",
-            r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)",
+            r"finite numbers of shape \(3, 2\).*; got shape \(3, 1\)",
         ),
-        (REGRESSION, "0.5", "float('nan')", "6 not finite"),
+        (REGRESSION, "0.5", "float('nan')", "6 numbers that are not finite"),
         (REGRESSION, ROW_PREDICTION, "'high'", r"user\.py:Mine must return numbers from predict; ValueError"),
         (
             REGRESSION,
@@ -66,14 +66,14 @@ ROW_PREDICTION = "[0.5] * self.n_outputs"
             BINARY,
             ROW_PREDICTION,
             "[1.5]",
-            r"probabilities of y, which lie in 0 to 1.* of row 'r0' it returned \[1\.5\]",
+            r"probabilities of y, from 0 to 1.*; got \[1\.5\] for row 'r0'",
         ),
         (MULTICLASS, ROW_PREDICTION, "[0.3, 0.3, 0.4]", None),
         (
             MULTICLASS,
             ROW_PREDICTION,
             "[0.3, 0.3, 0.3]",
-            r"of y=a, y=b, y=c.* sum to 1; of row 'r0' it returned \[0\.3, ",
+            r"of y=a, y=b, y=c.* sum 1.*; got \[0\.3, .*for row 'r0'",
         ),
     ],
 )

@@ -81,17 +81,16 @@ def test_folds_are_compared_as_a_partition(theirs: list, mark: str | None, tmp_p
 
 def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: Path) -> None:
     oof = np.random.default_rng(0).normal(5, size=50)
-    for name, test, said in (
-        ("same", oof[::-1], False),
-        ("log", np.log(oof), True),
-        ("wide", oof * 10 - 45, True),
+    for name, test, n_notes in (
+        ("same", oof[::-1], 0),
+        ("log", np.log(oof), 1),
+        ("wide", oof * 10 - 45, 1),
     ):
         tables = (["id,y", *(f"r{i},{value}" for i, value in enumerate(y))] for y in (oof, test))
         config = FileConfig(kind="file", folder=str(write_files(tmp_path / name, *tables)))
         fitted(config, context(tmp_path), rows(oof, x=range(50)), tmp_path / name)
-        assert [note.startswith("y of test.csv is not like") for note in read_notes(tmp_path / name)] == [
-            True
-        ] * said
+        notes = read_notes(tmp_path / name)
+        assert [note.startswith("y of test.csv differs from") for note in notes] == [True] * n_notes
 
 
 OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid", "top"])
@@ -116,7 +115,7 @@ OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid
             Task(["y"], None, "binary", ["0", "1"]),
             "y,id",
             ["0.3,b", "-0.1,a"],
-            r"row 3 .*no probabilities under",
+            r"row 3 .*no probabilities in",
         ),
         (Task(["y"], None, "ordinal", ["1", "2", "3"]), "id,y", ["a,2.5"], [1.5]),  # in the grades' own units
         (Task(["y"], None, "ordinal", ["low", "mid"]), "id,y", ["a,0.5"], [0.5]),

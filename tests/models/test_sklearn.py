@@ -50,7 +50,7 @@ def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"RidgeCV rejects the rows.*n_splits"):
         fit(tmp_path, X6, "RidgeCV", X6, {"cv": 20})
     stage = fit(tmp_path, X6, "KNeighborsRegressor", X6, {"n_neighbors": 9})
-    with pytest.raises(ConfigError, match=r"KNeighborsRegressor refuses .*n_neighbors"):
+    with pytest.raises(ConfigError, match=r"KNeighborsRegressor rejects .*n_neighbors"):
         stage.predict(rows(x=[1.0]), tmp_path)
 
 

@@ -61,7 +61,7 @@ def test_a_standard_transform_is_of_the_training_rows(tmp_path: Path) -> None:
     TargetTransformModel(inner, "standard").fit(train, held_out, tmp_path)
     expected = (train.y - np.nanmean(train.y, axis=0)) / np.nanstd(train.y, axis=0)
     assert np.allclose(inner.train.y, expected, equal_nan=True)
-    with pytest.raises(DataError, match="smallest is -2"):
+    with pytest.raises(DataError, match="above -1; got -2"):
         TargetTransformModel(Recorder(), "log1p").fit(labelled(-2), None, tmp_path)
 
 

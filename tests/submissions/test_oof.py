@@ -76,10 +76,7 @@ def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
     train = ["id,SMILES,y", *(f"{name},{'C' * i},{i}" for i, name in enumerate("abcdef", 1)), "bad,c1cc,1"]
     for oof in (OOF, [*OOF, "bad,"]):
         said = check_all(load_config(str(small(tmp_path, oof, train=train, unparsable="drop"))))
-        assert (
-            "stage theirs: file; unknown folds: external predictions without folds in oof.csv"
-            in said
-        )
+        assert "stage theirs: file; unknown folds: external predictions without folds in oof.csv" in said
         assert "WARNING" not in said
 
 

@@ -222,5 +222,5 @@ def test_shards_have_each_job_once_and_a_stage_goes_by_its_whole_name(tmp_path: 
     assert [(job.stage, job.fold) for job in todo.select("a", 2).jobs] == [("a", 2)]
     with pytest.raises(ConfigError, match="--stage must be one of a, ab; got 'forest'"):
         todo.select("forest")
-    with pytest.raises(ConfigError, match="--fold must be from 0 to 2; found 3"):
+    with pytest.raises(ConfigError, match="--fold must be from 0 to 2; got 3"):
         todo.select(fold=3)

@@ -82,5 +82,5 @@ def test_no_products_or_those_of_two_runs_are_named(here: Paths, tmp_path: Path)
     with pytest.raises(ConfigError, match="its WORK_DIR, with mixed/models"):
         resume(tmp_path / "nothing", here)
     write(tmp_path / "both", "a/mixed/models/x", "b/mixed/models/x")
-    with pytest.raises(ConfigError, match=r"both/a, .*both/b\. Name that folder"):
+    with pytest.raises(ConfigError, match=r"both/a, .*both/b\. Choose one of them"):
         resume(tmp_path / "both", here)

@@ -119,9 +119,7 @@ def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
 def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     private = pd.DataFrame({"a": [2.0, 2, 2, 2], "b": [2.0, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
     said = pick_final_two(private, RMSE)
-    assert (
-        said.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in said
-    )
+    assert said.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in said
     said = pick_final_two(private[["b", "c"]], R2)
     assert (
         said.startswith("Select b and c: ") and "rows is 3.5000 on" in said and "correlation 0.577)" in said
