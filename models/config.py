@@ -7,12 +7,12 @@ from pydantic import AfterValidator, Field
 from competition.config import StrictModel, read_yaml, validate
 from competition.overrides import NO_OVERRIDES, Overrides
 from models.base_config import StageConfig
-from models.registry import KINDS
+from models.registry import STAGE_KINDS
 
 if TYPE_CHECKING:
     AnyStageConfig = StageConfig
 else:
-    CONFIGS = tuple(kind.config for kind in KINDS.values())
+    CONFIGS = tuple(kind.config for kind in STAGE_KINDS.values())
     AnyStageConfig = Annotated[Union[CONFIGS], Field(discriminator="kind")]  # noqa: UP007
 """Settings of one stage, of the kind that its key `kind` names."""
 

@@ -2,13 +2,14 @@
 
 To add a kind, write a settings class (in `models/feature_config.py` or `models/neural_config.py`),
 a module `models/stages/KIND.py` with a class that has the two methods of `models.stage.StageModel`,
-and an entry of `KINDS`.
+and an entry of `STAGE_KINDS`. `tests/models/test_new_kind.py` does this with a booster of scikit-learn.
 """
 
-import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from competition.errors import ConfigError
 from competition.task import Task
@@ -27,21 +28,32 @@ class StageKind:
         module: module that implements it. It is imported when a stage is built, since most import a
             large library.
         class_name: class in `module`, which is called with the settings and a `Context`.
+        libraries: installed packages that train it, whose versions are part of the keys of its jobs. The
+            packages of its features are added to them.
     """
 
     config: type[StageConfig]
     module: str
     class_name: str
+    libraries: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> Path:
+        """File of the module, which is not imported."""
+        spec = importlib.util.find_spec(self.module)
+        assert spec is not None
+        return Path(str(spec.origin))
 
 
-KINDS = {
-    "unimol": StageKind(UnimolConfig, "models.stages.unimol", "Unimol"),
-    "unimol2": StageKind(Unimol2Config, "models.stages.unimol2", "Unimol2"),
-    "gnn": StageKind(GnnConfig, "models.stages.gnn", "Gnn"),
-    "bert": StageKind(BertConfig, "models.stages.bert", "Bert"),
-    "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm"),
-    "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost"),
-    "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn"),
+UNIMOL_LIBRARIES = ("torch", "unimol_tools", "rdkit")
+STAGE_KINDS = {
+    "unimol": StageKind(UnimolConfig, "models.stages.unimol", "Unimol", UNIMOL_LIBRARIES),
+    "unimol2": StageKind(Unimol2Config, "models.stages.unimol2", "Unimol2", UNIMOL_LIBRARIES),
+    "gnn": StageKind(GnnConfig, "models.stages.gnn", "Gnn", ("torch", "chemprop", "rdkit")),
+    "bert": StageKind(BertConfig, "models.stages.bert", "Bert", ("torch", "transformers", "tokenizers")),
+    "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm", ("lightgbm",)),
+    "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost", ("catboost",)),
+    "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn", ("scikit-learn",)),
     "file": StageKind(FileConfig, "models.stages.file", "File"),
     "custom": StageKind(CustomConfig, "models.stages.custom", "Custom"),
 }
@@ -56,7 +68,7 @@ def build_stage(config: StageConfig, context: Context) -> StageModel:
     """
     task = task_for_stage(config, context.task)
     stage_context = replace(context, task=task)
-    kind = KINDS[config.kind]
+    kind = STAGE_KINDS[config.kind]
     stage_class = getattr(importlib.import_module(kind.module), kind.class_name)
     build: Callable[[Context], StageModel] = partial(stage_class, config)
     sources = predicted_targets(config, task)

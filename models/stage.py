@@ -3,7 +3,7 @@
 A user-defined stage is a class with these two methods in a file, and a block in the YAML:
 
     stages:
-      mine: {kind: custom, code: mine.py:Mine, settings: {neighbours: 5}}
+      mine: {kind: custom, code: mine.py:Mine, settings: {n_neighbors: 5}}
 
 The class is called with its settings and a `Context`. `tests/models/custom_stage.py` is a small example.
 """

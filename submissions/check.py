@@ -37,7 +37,7 @@ from models.inputs.weights import (
 )
 from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_digest
-from models.neural_config import BertConfig, NeuralConfig
+from models.neural_config import BertConfig, MoleculeStage, NeuralConfig
 from models.registry import task_for_stage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
@@ -133,7 +133,7 @@ def _check_stage(
 
 def _check_columns(stage: Any, competition: CompetitionConfig, prepared: Prepared) -> None:
     """Check that the competition has the columns that a stage reads."""
-    if stage.kind in ("gnn", "unimol", "unimol2"):
+    if isinstance(stage, MoleculeStage):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
     for encoder in stage.encoders:
         if reads_graphs(encoder.weights):

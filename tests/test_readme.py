@@ -89,7 +89,7 @@ def test_the_stage_of_ones_own_is_checked_trained_and_blended(tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
     run = json.loads(next((tmp_path / "work").glob("mixed/submissions/*/run.json")).read_text())
     assert [stage["name"] for stage in run["stages"]] == ["knn", "trees"]
-    path.write_text(path.read_text().replace("neighbours: 3", "neighbors: 3"))
+    path.write_text(path.read_text().replace("n_neighbors: 3", "neighbors: 3"))
     done = step_of("submissions.check", path)
     assert done.returncode == 2
     assert "settings.neighbors: unknown key" in done.stderr

@@ -27,6 +27,7 @@ from models.estimators import version_of
 from models.feature_config import TreesConfig
 from models.inputs.code_digest import code_digest_of, stage_code_digests
 from models.inputs.weights import digest_of_weights, reads_graphs, weights_of_stage
+from models.registry import STAGE_KINDS
 from models.stage import require_inputs
 from models.stages.file import files_of
 
@@ -50,16 +51,6 @@ NEW_SETTINGS: set[str] = set()
 """Settings that are in a key only if they differ from their default: finished jobs are older than these
 settings.
 """
-LIBRARIES = {
-    "lightgbm": ["lightgbm"],
-    "catboost": ["catboost"],
-    "sklearn": ["scikit-learn"],
-    "gnn": ["torch", "chemprop", "rdkit"],
-    "bert": ["torch", "transformers", "tokenizers"],
-    "unimol": ["torch", "unimol_tools", "rdkit"],
-    "unimol2": ["torch", "unimol_tools", "rdkit"],
-}
-"""Libraries that the result of a kind of stage depends on, in addition to the libraries of its features."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +246,7 @@ def settings_in_key(stage: Any) -> dict[str, Any]:
 
 def library_versions(stage: Any) -> dict[str, str]:
     """Return the installed versions of the libraries that train a stage, without the build (`+cpu`)."""
-    names = set(LIBRARIES.get(stage.kind, []))
+    names = set(STAGE_KINDS[stage.kind].libraries)
     if getattr(stage, "features", None) or getattr(stage, "molecule_features", None):
         names |= {"numpy", "rdkit"}
     for encoder in stage.encoders:
@@ -271,7 +262,7 @@ def code_digest(stage: Any, groups: str = "") -> str:
     """
     stages = PROJECT / "models" / "stages"
     user_refs = [code_ref.rpartition(":") for _, code_ref in user_code(stage.model_dump())]
-    file = Path(user_refs[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
+    file = Path(user_refs[0][0]) if stage.kind == "custom" else STAGE_KINDS[stage.kind].file
     changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
     transform = [stages / "target_wrappers.py"] if changed or getattr(stage, "predicted_targets", []) else []
     stage_code, shared = stage_code_digests(file, transform, ROW_CODE)

@@ -23,13 +23,13 @@ class Predictor(Protocol):
         """
 
 
-KINDS: dict[str, type] = {}
+SERIALIZABLE: dict[str, type] = {}
 """Classes of this project by name. A user-defined class is written as `file.py:Name`."""
 
 
 def serializable(kind: type) -> type:
     """Register a class of this project, so that `from_json` can restore it; a class decorator."""
-    KINDS[kind.__name__] = kind
+    SERIALIZABLE[kind.__name__] = kind
     return kind
 
 
@@ -42,7 +42,7 @@ def to_json(value: Any) -> Any:
     if not is_dataclass(value):
         return value
     name = type(value).__name__
-    if KINDS.get(name) is not type(value):
+    if SERIALIZABLE.get(name) is not type(value):
         name = f"{Path(str(sys.modules[type(value).__module__].__file__)).name}:{name}"
     return {"class": name, **{field.name: to_json(getattr(value, field.name)) for field in fields(value)}}
 
@@ -62,7 +62,7 @@ def from_json(content: Any, code_ref: str = "") -> Any:
                 class_ref = f"{code_ref.rpartition(':')[0]}:{name.rpartition(':')[2]}"
                 kind = load_user_code("submissions", class_ref, "this class")
             else:
-                kind = KINDS[name]
+                kind = SERIALIZABLE[name]
             return kind(**{str(key): from_json(value, code_ref) for key, value in attributes.items()})
         case list():
             return [from_json(item, code_ref) for item in content]

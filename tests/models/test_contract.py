@@ -1,4 +1,4 @@
-"""The interface of stages: every kind with every problem type. A kind in `models.registry.KINDS` is covered."""
+"""The interface of stages: every kind with every problem type. A kind in `models.registry.STAGE_KINDS` is covered."""
 
 import contextlib
 from dataclasses import replace
@@ -16,7 +16,7 @@ from competition.task import Task
 from folds.fold_files import read_folds
 from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
-from models.registry import KINDS, build_stage
+from models.registry import STAGE_KINDS, build_stage
 from models.stage import Context
 from models.stages.trees import Trees
 from models.training import prediction
@@ -57,7 +57,7 @@ CLASSES = {
     "multiclass": ["unseen", "low", "middle", "high"],
 }  # fmt: skip
 """Problem type -> its classes. No row has the first class of multiclass."""
-MODELS: dict[str, Any] = {name: kind.config for name, kind in KINDS.items()}
+MODELS: dict[str, Any] = {name: kind.config for name, kind in STAGE_KINDS.items()}
 TESTED = [*MODELS, *(name for name in SMALL if name not in MODELS)]
 NEURAL = [
     kind for kind in TESTED if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields
