@@ -12,7 +12,7 @@
 #   ./run.sh predict [COMPETITION] --test F    predict new rows with the saved weights
 #   ./run.sh submit [COMPETITION]   send the submission to Kaggle and wait for its score
 #   ./run.sh ledger [COMPETITION]   list all submissions with their scores
-#   ./run.sh kernel [COMPETITION]   write an offline notebook: [--training] [--try] [--push]
+#   ./run.sh kernel [COMPETITION]   write an offline notebook: [--training] [--verify] [--push]
 #   ./run.sh study [NAME]           repeat the experiment behind a default (docs/evidence.md)
 #   ./run.sh test [--all]           lint, types and tests; --all has the slow tests, other words go to pytest
 #   ./run.sh help                   print this text; every command but test has --help

@@ -10,8 +10,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
+    model_serializer,
     model_validator,
 )
 
@@ -21,6 +24,7 @@ from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths, config_folders
+from competition.renamed_settings import FOR_DIGESTS, with_new_names, with_old_names
 from competition.types import ProblemType
 from competition.yaml_files import load_yaml
 
@@ -29,6 +33,17 @@ class StrictModel(BaseModel):
     """Settings are read-only, and an unknown key is a mistake, not an extra."""
 
     model_config = {"extra": "forbid", "frozen": True, "allow_inf_nan": False}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: Any) -> Any:
+        return with_new_names(values, set(cls.model_fields)) if isinstance(values, dict) else values
+
+    @model_serializer(mode="wrap")
+    def _write_names(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        dumped = handler(self)
+        is_for_digest = info.context == FOR_DIGESTS
+        return with_old_names(dumped, set(type(self).model_fields)) if is_for_digest else dumped
 
 
 def _absolute_path(file: Path, info: ValidationInfo) -> Path:
@@ -156,7 +171,7 @@ class CompetitionConfig(StrictModel):
     """
     greater_is_better: bool | None = None
     """Direction of a user-defined metric."""
-    needs: Literal["probabilities", "classes"] | None = None
+    metric_needs: Literal["probabilities", "classes"] | None = None
     """What a user-defined classification metric scores; labels are passed as their indices in `classes`."""
     empty_smiles: str | None = None
     """SMILES that replaces an empty cell of a molecule column, if empty means no molecule (an additive, say);
@@ -173,7 +188,7 @@ class CompetitionConfig(StrictModel):
     def scores_labels(self) -> bool:
         """Whether the metric scores class labels, for which thresholds are tuned."""
         metric = get_metric(self.metric)
-        return metric.kind == "decisions" if metric else self.needs == "classes"
+        return metric.kind == "decisions" if metric else self.metric_needs == "classes"
 
     @property
     def inputs(self) -> list[str]:
@@ -248,10 +263,10 @@ class CompetitionConfig(StrictModel):
                 f"the metric {self.metric} scores the probability of each class, so the sample needs a column "
                 "per class; list these columns, in the order of the classes, in submission_columns"
             )
-        if (self.needs is None) != (metric is not None or self.problem_type == "regression"):
-            yield "needs must be set for a user-defined metric of classification, and not otherwise"
-        if self.needs == "probabilities" and self.problem_type == "ordinal":
-            yield "needs must be classes for problem_type ordinal, since its predictions are levels"
+        if (self.metric_needs is None) != (metric is not None or self.problem_type == "regression"):
+            yield "metric_needs must be set for a user-defined metric of classification, and not otherwise"
+        if self.metric_needs == "probabilities" and self.problem_type == "ordinal":
+            yield "metric_needs must be classes for problem_type ordinal, since its predictions are levels"
         if metric is None and self.greater_is_better is None:
             yield "greater_is_better must be set for a user-defined metric"
         if metric and self.greater_is_better not in (None, metric.greater_is_better):

@@ -102,7 +102,7 @@ def build_task(config: CompetitionConfig) -> Task:
 def build_metric(config: CompetitionConfig) -> Metric:
     """Return the metric of a `competition:` section: a built-in one, or the user's function."""
     metric = get_metric(config.metric, config.problem_type)
-    return metric or load_user_metric(config.metric, bool(config.greater_is_better), config.needs)
+    return metric or load_user_metric(config.metric, bool(config.greater_is_better), config.metric_needs)
 
 
 def to_sample(task: Task, scored: Array) -> pd.DataFrame:

@@ -20,7 +20,7 @@ def assign_folds(
     """Return fold and group of each row of the prepared training table, (n_rows,) each.
 
     They do not depend on the order of rows. A user-defined fold may be -1. Rows of a group share a fold,
-    except in user-defined folds with `equal_inputs_may_cross`.
+    except in user-defined folds with `allow_split_duplicates`.
     """
     kind = config.definition
     if kind.needs and not getattr(competition, kind.needs):
@@ -61,13 +61,13 @@ def _read_user_folds(
     where = config.file or "competition.fold_column"
     check_fold_numbers(folds, where)
     split_groups = np.flatnonzero(pd.Series(folds).groupby(groups).nunique() > 1)
-    if len(split_groups) and not config.equal_inputs_may_cross:
+    if len(split_groups) and not config.allow_split_duplicates:
         first = np.flatnonzero(groups == split_groups[0])[:3]
         examples = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in first)
         raise DataError(
             f"{where} must keep rows with equal inputs in one fold, also if only salts differ; "
             f"{len(split_groups)} inputs are in several (the first: {examples}). Correct the folds, or set "
-            "folds.equal_inputs_may_cross: true."
+            "folds.allow_split_duplicates: true."
         )
     return folds
 

@@ -29,7 +29,7 @@ class FoldsConfig(StrictModel):
     """
     file: UserPath | None = None
     """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold."""
-    equal_inputs_may_cross: bool = False
+    allow_split_duplicates: bool = False
     """column, file: whether rows with equal inputs may be in different folds; they are counted then, and
     otherwise an error.
     """

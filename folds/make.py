@@ -25,6 +25,7 @@ from competition.files import (
 )
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths
+from competition.renamed_settings import FOR_DIGESTS
 from competition.types import Integers
 from folds.assign import assign_folds
 from folds.class_shares import class_shares, missing_class_warnings
@@ -68,7 +69,7 @@ def make_folds(
     Args:
         paths: folder of existing folds, which are read if they were made from the same tables.
     """
-    settings = config.model_dump(mode="json")
+    settings = config.model_dump(mode="json", context=FOR_DIGESTS)
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
     digests = {"train": content_digest(train), "test": content_digest(test)}

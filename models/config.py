@@ -25,15 +25,15 @@ def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
     allowed = []
     for name, stage in stages.items():
         is_trained_here = stage.kind != "file" and not stage.pseudo_labels
-        if is_trained_here and getattr(stage, "keep", "last") == "last":
+        if is_trained_here and getattr(stage, "select_epoch", "last") == "last":
             allowed.append(name)
     invalid = []
     for name, stage in stages.items():
-        sources = stage.pseudo_labels.of if stage.pseudo_labels else []
+        sources = stage.pseudo_labels.stages if stage.pseudo_labels else []
         invalid += [f"{source} (of {name})" for source in sources if source not in allowed]
     if invalid:
         raise ValueError(
-            "pseudo_labels.of must name stages that are trained here, have no pseudo-labels and do not "
+            "pseudo_labels.stages must name stages that are trained here, have no pseudo-labels and do not "
             f"select an epoch by the held-out fold ({', '.join(allowed) or 'none'}); got {', '.join(invalid)}"
         )
     return stages

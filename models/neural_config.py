@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from competition.config import StrictModel, UniqueList, UserCodeRef
+from competition.renamed_settings import with_new_names
 from competition.types import ProblemType
 from models.base_config import Feature, Share, StageConfig, TextStage, Width
 from models.gpu_share import GpuShare
@@ -67,7 +68,7 @@ class NeuralConfig(StageConfig):
     """Number of passes over the training rows."""
     batch_size: PositiveInt = 32
     """Rows per forward pass."""
-    accumulate: PositiveInt = 1
+    gradient_accumulation_steps: PositiveInt = 1
     """Gradient accumulation: batches per optimizer step."""
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of the schedule."""
@@ -88,7 +89,7 @@ class NeuralConfig(StageConfig):
     """warmup_stable_decay: share of the steps in which the learning rate falls."""
     clip_norm: PositiveFloat = 1.0
     """Maximum norm of the gradient."""
-    average: Literal["none", "ema"] = "none"
+    weight_averaging: Literal["none", "ema"] = "none"
     """Weights that are saved. none: the weights of the last step. ema: their exponential moving
     average over steps."""
     ema_decay: Mask = 0.999
@@ -118,10 +119,10 @@ class NeuralConfig(StageConfig):
     pass without dropout."""
     molecule_features: list[Feature] = []
     """Features of the molecule columns that are concatenated with the pooled features before the head."""
-    columns_before_head: bool = True
+    use_tabular_columns: bool = True
     """Whether the competition's numeric and categorical columns are concatenated with the pooled
     features as well."""
-    keep: Literal["last", "best_on_held_out"] = "last"
+    select_epoch: Literal["last", "best_on_held_out"] = "last"
     """Epoch that is saved. best_on_held_out: the epoch with the best score on the held-out fold.
     The score of the stage is then optimistic, and every table marks it."""
     monitor: Literal["none", "held_out"] = "none"
@@ -132,7 +133,7 @@ class NeuralConfig(StageConfig):
     """Numerical precision of training. auto: on a GPU bf16 if the hardware supports it, otherwise
     fp16 with a gradient scaler; on a CPU float32 (bf16 on a CPU requires avx512_bf16). Predictions
     are computed in float32, except on a GPU if bf16 or fp16 is set here."""
-    checkpoint_layers: bool = False
+    gradient_checkpointing: bool = False
     """Gradient checkpointing: recompute each layer in the backward pass instead of storing its
     activations. This takes less memory and a third more time."""
     gpu: GpuShare = 1.0
@@ -150,7 +151,9 @@ class NeuralConfig(StageConfig):
                 "head multi_sample applies dropout itself; remove r_drop and pooler_dropout, or this head"
             )
         if self.reads_held_out and self.final_fit != "folds":
-            raise ValueError("a refit on all rows has no held-out fold; set keep: last and monitor: none")
+            raise ValueError(
+                "a refit on all rows has no held-out fold; set select_epoch: last and monitor: none"
+            )
         return self
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
@@ -172,7 +175,7 @@ class NeuralConfig(StageConfig):
     @property
     def reads_held_out(self) -> bool:
         """Whether a job reads the labels of its held-out fold, to select an epoch or to write their loss."""
-        return self.keep == "best_on_held_out" or self.monitor == "held_out"
+        return self.select_epoch == "best_on_held_out" or self.monitor == "held_out"
 
 
 class MoleculeStage(NeuralConfig):
@@ -309,8 +312,10 @@ class GnnConfig(MoleculeStage):
 
     @model_validator(mode="after")
     def _check_single_layer(self) -> Self:
-        if self.layer_decay < 1 or self.checkpoint_layers:
-            raise ValueError("message passing repeats one layer; remove layer_decay and checkpoint_layers")
+        if self.layer_decay < 1 or self.gradient_checkpointing:
+            raise ValueError(
+                "message passing repeats one layer; remove layer_decay and gradient_checkpointing"
+            )
         return self
 
 
@@ -330,13 +335,13 @@ class BertConfig(TextStage, NeuralConfig):
     """SMILES augmentation. true: in every epoch each molecule is written as another randomized
     SMILES, and the molecules of a cell, or of one side of a reaction, are in random order. order:
     only the order is randomized."""
-    test_forms: PositiveInt
+    test_augmentations: PositiveInt
     """Test-time augmentation: number of SMILES per row that are averaged for a prediction, the
     canonical one first. Unset: 5 with enumerate_smiles, otherwise 1."""
     layers: PositiveInt = 4
     width: Width = 128
     heads: PositiveInt = 4
-    vocabulary: int = Field(default=4000, ge=100)
+    vocab_size: int = Field(default=4000, ge=100)
     """From scratch: maximum number of word pieces, which are learned from the training rows of the fold."""
     epochs: PositiveInt
     """Number of passes over the training rows. Unset: 4 with weights, 20 from scratch."""
@@ -353,11 +358,12 @@ class BertConfig(TextStage, NeuralConfig):
 
         Random weights need many larger steps.
         """
+        values = with_new_names(values, set(cls.model_fields))  # this validator runs before that of the base
         is_pretrained = bool(values.get("weights"))
         defaults = {"learning_rate": 5e-5 if is_pretrained else 1e-3, "epochs": 4 if is_pretrained else 20}
         # 600 QM9 molecules, mean R2 of 3 targets, one seed: 0.38 without enumeration, 0.38 with it and
         # 1 SMILES in prediction, 0.59 with 5.
-        defaults["test_forms"] = 5 if values.get("enumerate_smiles") in (True, "order") else 1
+        defaults["test_augmentations"] = 5 if values.get("enumerate_smiles") in (True, "order") else 1
         return defaults | {
             name: value for name, value in values.items() if name not in defaults or value is not None
         }
@@ -366,8 +372,8 @@ class BertConfig(TextStage, NeuralConfig):
     def _check_heads_and_test_forms(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
-        if self.test_forms > 1 and not self.enumerate_smiles:
+        if self.test_augmentations > 1 and not self.enumerate_smiles:
             raise ValueError(
-                "test_forms above 1 requires enumerate_smiles: training would see one SMILES per molecule"
+                "test_augmentations above 1 requires enumerate_smiles: training would see one SMILES per molecule"
             )
         return self

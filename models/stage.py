@@ -92,7 +92,7 @@ class StageModel(Protocol):
         Args:
             train: training rows with labels. Missing labels are NaN. Rows with the same value of
                 `train.groups` must be on the same side of every split inside them.
-            valid: held-out rows with labels, only for stages with `keep: best_on_held_out` or
+            valid: held-out rows with labels, only for stages with `select_epoch: best_on_held_out` or
                 `monitor: held_out`; otherwise None.
             folder: existing, empty folder.
         """

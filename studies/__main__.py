@@ -105,13 +105,15 @@ def write_competition(path: Path, base: str, folder: Path | None, data: StudyDat
     test = test[:TEST_ROWS]
     sample = sample[sample[config.id].isin(test[config.id])]
     competition = config.model_dump(mode="json", exclude_unset=True, exclude={"answers"})
-    if data.cuts:
+    if data.bin_edges:
         if len(config.targets) > 1:
-            raise DataError(f"cuts need a base with a single target; {base} has {', '.join(config.targets)}.")
+            raise DataError(
+                f"bin_edges need a base with a single target; {base} has {', '.join(config.targets)}."
+            )
         target = config.targets[0] + CLASS
-        classes = [f"class_{number}" for number in range(len(data.cuts) + 1)]
+        classes = [f"class_{number}" for number in range(len(data.bin_edges) + 1)]
         numbers = train[config.targets[0]].astype(float)
-        train[target] = np.array(classes)[np.digitize(numbers, data.cuts)]
+        train[target] = np.array(classes)[np.digitize(numbers, data.bin_edges)]
         sample = pd.DataFrame({config.id: sample[config.id], target: classes[0]})
         competition |= {
             "targets": [target],

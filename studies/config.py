@@ -31,7 +31,7 @@ class StudyData(StrictModel):
     """Number of training rows, sampled once; null: all."""
     folds: dict[str, Any] = {}
     """Settings of `folds:` that differ from those of the base."""
-    cuts: list[float] = []
+    bin_edges: list[float] = []
     """Bin edges that convert the single target of the base into classes; folds of kind kfold are the same as
     for the numbers.
     """
@@ -100,7 +100,7 @@ class Study(StrictModel):
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     folds: Annotated[list[int], UniqueList] | None = None
     """Folds to measure; null: all."""
-    measures: list[str | EpochsToThreshold] = []
+    extra_metrics: list[str | EpochsToThreshold] = []
     """More columns of `results.csv` for the table: from the stage's `measures.json`, from a curve, or other
     metrics. If classes were made from numbers, a regression metric scores the expected class.
     """

@@ -44,7 +44,7 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
         labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
         task, metric, numbers = build_task(competition), build_metric(competition), labelled.y
         folds = read_folds(paths.folds, labelled.ids)
-        if study.data[data].cuts:
+        if study.data[data].bin_edges:
             raw = read_text_table(competition.train).set_index(competition.id)
             numbers = raw.loc[labelled.ids, [targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
         jobs = [(cell, job) for cell in cells_of(study, data) for job in plan.jobs_of_stage(cell.name)]
@@ -74,13 +74,13 @@ def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: A
     temperature can correct are left (Guo et al., On calibration of modern neural networks, ICML 2017).
     """
     values = {}
-    if "tempered_log_loss" in study.measures and task.problem_type == "multiclass":
+    if "tempered_log_loss" in study.extra_metrics and task.problem_type == "multiclass":
         log_loss, sums = METRICS["log_loss"], logits(y_pred, "softmax")
         tempered = optimize.minimize_scalar(
             lambda power: log_loss(y, probabilities(sums * np.exp(power), "softmax")), bounds=(-3, 3)
         )
         values["tempered_log_loss"] = float(tempered.fun)
-    for name in study.measures:
+    for name in study.extra_metrics:
         if not isinstance(name, str) or name not in METRICS:
             continue
         metric = METRICS[name]
@@ -96,7 +96,7 @@ def _measures(folder: Path, study: Study) -> dict[str, float]:
     measures, training = folder / "measures.json", folder / "training.json"
     values: dict[str, float] = read_json(measures) if measures.exists() else {}
     history = read_json(training).get("history", []) if training.exists() else []
-    for measure in study.measures:
+    for measure in study.extra_metrics:
         if isinstance(measure, EpochsToThreshold):
             losses = [epoch.get(measure.curve, math.inf) for epoch in history]
             reached = [n for n, loss in enumerate(losses, start=1) if loss <= measure.below]
@@ -127,7 +127,7 @@ def gains(plans: dict[str, JobPlan], jobs_table: pd.DataFrame, study: Study) -> 
     The columns are data, stage, the axes, jobs, score, standard_error, gain, low and high (NaN for the
     baseline), pairs, and the means of the measures.
     """
-    measures = [measure if isinstance(measure, str) else measure.name for measure in study.measures]
+    measures = [measure if isinstance(measure, str) else measure.name for measure in study.extra_metrics]
     baseline = {axis: value_label(value) for axis, value in study.baseline.items()}
     rows, baselines = [], dict[Any, pd.Series]()
     for (data, stage, *values), jobs in jobs_table.groupby(["data", "stage", *study.axes], sort=False):

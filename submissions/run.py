@@ -29,6 +29,7 @@ from competition.errors import DataError, NothingToSubmit
 from competition.files import digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import Metric
 from competition.paths import PROJECT, Paths, display_path
+from competition.renamed_settings import FOR_DIGESTS
 from competition.task import Task, build_metric, build_task
 from competition.user_code import user_code_files
 from models.jobs.job_files import recorded_failure
@@ -181,7 +182,7 @@ def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[Lef
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
     # The name does not depend on paths of files nor on the answers; tables, jobs and user_code have contents.
     settings = config.model_dump(
-        exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
+        exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}, context=FOR_DIGESTS
     )
     portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
     name = digest({"config": portable, "tables": table_digests(paths), "keys": plan.keys}, 12)

@@ -166,7 +166,7 @@ def fit_columns(train: Dataset, config: NeuralConfig, context: Context, folder: 
         "mean": mean.tolist(),
         "scale": np.where(is_varying, std, 1.0).tolist(),
         "gaps": np.isnan(values).any(axis=0).tolist(),
-        "categories": fit_categories(train, context.categorical if config.columns_before_head else []),
+        "categories": fit_categories(train, context.categorical if config.use_tabular_columns else []),
     }
     write_json(folder / COLUMNS, scaling)
 
@@ -196,5 +196,5 @@ def read_columns(rows: Dataset, config: NeuralConfig, context: Context, folder: 
 
 def _numeric_values(rows: Dataset, config: NeuralConfig, context: Context) -> Array:
     """Return numeric columns, if the settings use them, and molecule features, (n_rows, n_values)."""
-    numeric = numeric_block(rows, context) if config.columns_before_head else np.empty((len(rows), 0))
+    numeric = numeric_block(rows, context) if config.use_tabular_columns else np.empty((len(rows), 0))
     return np.hstack([numeric, molecule_block(rows, config, context)])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from competition.renamed_settings import FOR_DIGESTS
 from models.base_config import EncoderFeature, StageConfig
 from models.inputs.cache import Array, Cache
 from models.inputs.text_template import SEPARATOR, reads_atoms
@@ -28,7 +29,9 @@ def encoder_cache(config: EncoderFeature, root: Path) -> Cache:
         compute = functools.partial(embed_molecules, config.weights)
     else:
         name = "embedding"
-        settings |= config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
+        settings |= config.model_dump(
+            mode="json", include={"pooling", "max_length", "truncation"}, context=FOR_DIGESTS
+        )
         settings |= {"atoms": reads_atoms(config), "transformers": metadata.version("transformers")}
         compute = functools.partial(embed_texts, config)
     return Cache(root, name, settings, compute, per_shard=SHARD_SIZE, gpu=True)
@@ -55,7 +58,7 @@ def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:
     ids = []
     counts = []
     for text in texts:
-        (text_ids,), n_cut = encode(tokenizer, [text.replace(SEPARATOR, separator)], config.too_long)
+        (text_ids,), n_cut = encode(tokenizer, [text.replace(SEPARATOR, separator)], config.truncation)
         ids.append(text_ids)
         counts.append([len(text_ids), (text_ids == tokenizer.unk_token_id).sum(), n_cut])
     by_length = np.argsort([len(text_ids) for text_ids in ids], kind="stable")

@@ -82,7 +82,7 @@ class Template:
         """Return a message if training texts were truncated; otherwise an empty list.
 
         Args:
-            stage: settings with the weights and `too_long`.
+            stage: settings with the weights and `truncation`.
             unknown_share: share of the tokens that the vocabulary does not contain.
             n_cut: number of truncated texts, out of `n_texts`.
             longest: maximum length in tokens.
@@ -94,13 +94,13 @@ class Template:
         if unknown_share > MAX_UNKNOWN_SHARE:
             raise ConfigError(
                 f"{unknown_share:.0%} of the tokens of {', '.join(self.columns)} are unknown to the weights "
-                f"{stage.weights!r}; use other columns or weights, or set tokens: smiles if vocab.txt "
+                f"{stage.weights!r}; use other columns or weights, or set tokenizer: smiles if vocab.txt "
                 "contains atoms."
             )
         if not n_cut:
             return []
         truncated = f"{n_cut} of {n_texts} training texts have more than {longest} tokens and were cut"
-        return [f"{truncated} (too_long: {stage.too_long})."]
+        return [f"{truncated} (truncation: {stage.truncation})."]
 
 
 def read_template(stage: BertConfig | EncoderFeature, inputs: CompetitionConfig | Context) -> Template:
@@ -161,7 +161,7 @@ def _require_molecules(stage: BertConfig | EncoderFeature, template: Template) -
     if not template.smiles:
         raise ConfigError(
             f"enumerate_smiles requires a molecule column, got {', '.join(template.columns)}. "
-            "Name one, or set tokens: smiles if a text column contains SMILES."
+            "Name one, or set tokenizer: smiles if a text column contains SMILES."
         )
     if randomized == "order" and len(template.columns) > 1 and not template.is_reaction:
         raise ConfigError(
@@ -172,4 +172,4 @@ def _require_molecules(stage: BertConfig | EncoderFeature, template: Template) -
 
 def reads_atoms(stage: BertConfig | EncoderFeature) -> bool:
     """Return whether all columns of a stage are SMILES, with one token per atom."""
-    return stage.tokens == "smiles" or (stage.weights in WEIGHT_SETS and WEIGHT_SETS[stage.weights].atoms)
+    return stage.tokenizer == "smiles" or (stage.weights in WEIGHT_SETS and WEIGHT_SETS[stage.weights].atoms)

@@ -43,25 +43,25 @@ PAD, UNKNOWN, FIRST, SEPARATOR, _ = SPECIAL.values()
 Ids = Integers
 
 
-def encode(tokenizer: Tokenizer, texts: Iterable[str], too_long: str = "cut_end") -> tuple[list[Ids], int]:
+def encode(tokenizer: Tokenizer, texts: Iterable[str], truncation: str = "end") -> tuple[list[Ids], int]:
     """Return the token ids of each text, special tokens included, and the number of truncated texts.
 
     Args:
         tokenizer: its `model_max_length` is the maximum length.
         texts: texts to encode.
-        too_long: "cut_end" or "cut_middle" to truncate, "error" to raise a DataError.
+        truncation: "end" or "middle" to truncate, "error" to raise a DataError.
     """
     texts = list(texts)
     longest = tokenizer.model_max_length
     ids = tokenizer(texts, verbose=False)["input_ids"]
     n_cut = sum(len(row) > longest for row in ids)
-    if n_cut and too_long == "error":
+    if n_cut and truncation == "error":
         raise DataError(
             f"{n_cut} of {len(ids)} texts have more than {longest} tokens, the longest has "
-            f"{max(map(len, ids))}; raise max_length as far as the encoder allows, or set too_long: "
-            f"cut_middle."
+            f"{max(map(len, ids))}; raise max_length as far as the encoder allows, or set truncation: "
+            f"middle."
         )
-    if n_cut and too_long == "cut_end":
+    if n_cut and truncation == "end":
         ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
     head = longest // 4  # Sun et al.: 128 of 512
     ids = [row if len(row) <= longest else [*row[:head], *row[head - longest :]] for row in ids]
@@ -92,7 +92,9 @@ def build_smiles_tokenizer(vocabulary: list[str]) -> Tokenizer:
     """
     missing = [token for token in (PAD, UNKNOWN, FIRST, SEPARATOR) if token not in vocabulary]
     if missing:
-        raise ConfigError(f"tokens: smiles requires a vocab.txt with {', '.join(missing)}; set tokens: auto.")
+        raise ConfigError(
+            f"tokenizer: smiles requires a vocab.txt with {', '.join(missing)}; set tokenizer: auto."
+        )
     ids = {token: i for i, token in enumerate(vocabulary)}
     return _tokenizer(models.WordLevel(vocab=ids, unk_token=UNKNOWN), None, ATOMS, ids)
 
@@ -154,7 +156,9 @@ def _tokenizer(model: Any, normalizer: Any, pre_tokenizer: Any, ids: dict[str, i
 def read_vocabulary(path: Path) -> list[str]:
     """Return the tokens of a vocab.txt, in the order of their ids."""
     if not path.exists():
-        raise ConfigError("tokens: smiles requires weights with a vocab.txt; set tokens: auto for these.")
+        raise ConfigError(
+            "tokenizer: smiles requires weights with a vocab.txt; set tokenizer: auto for these."
+        )
     # str.splitlines would also split at rare characters that are tokens of a text vocabulary.
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 

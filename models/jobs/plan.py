@@ -20,6 +20,7 @@ from competition.durations import format_duration
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.paths import PROJECT, Paths
+from competition.renamed_settings import FOR_DIGESTS
 from competition.task import build_task
 from competition.user_code import user_code, with_helpers
 from folds.fold_files import read_folds, time_ordered
@@ -153,7 +154,7 @@ def make_plan(
     test_key = table_digest(paths.test)[:16]
     n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
     common = {
-        "columns": competition.model_dump(mode="json", include=COLUMNS),
+        "columns": competition.model_dump(mode="json", include=COLUMNS, context=FOR_DIGESTS),
         "train": table_digest(paths.train),
         "folds": sha256_of(paths.folds),
         "seed": job_seed(competition, 0, 0),  # as the code derives it
@@ -165,7 +166,7 @@ def make_plan(
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
         require_inputs(stage, competition)
         labels = stage.pseudo_labels
-        sources = sorted(set(labels.of)) if labels else []
+        sources = sorted(set(labels.stages)) if labels else []
         settings = common | {
             "stage": settings_in_key(stage),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
@@ -241,7 +242,7 @@ def settings_in_key(stage: Any) -> dict[str, Any]:
         default = type(stage).model_fields[name].get_default(call_default_factory=True)
         if getattr(stage, name) == default:
             excluded.add(name)
-    return stage.model_dump(mode="json", exclude=excluded)
+    return stage.model_dump(mode="json", exclude=excluded, context=FOR_DIGESTS)
 
 
 def library_versions(stage: Any) -> dict[str, str]:

@@ -58,8 +58,8 @@ class Bert(NeuralModel):
 
     @property
     def n_augmentations(self) -> tuple[int | None, int]:
-        """Other spellings: a fresh one each epoch, and `test_forms` in prediction."""
-        return None if self.config.enumerate_smiles else 1, self.config.test_forms
+        """Other spellings: a fresh one each epoch, and `test_augmentations` in prediction."""
+        return None if self.config.enumerate_smiles else 1, self.config.test_augmentations
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
         """The configured weights, or random ones; writes tokenizer, shape, and counts."""
@@ -105,7 +105,7 @@ class Bert(NeuralModel):
         order_only = self.config.enumerate_smiles == "order"
         spell = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
         texts = self.template.texts(rows.inputs, separator_of(tokenizer), spell)
-        return encode(tokenizer, texts, self.config.too_long)
+        return encode(tokenizer, texts, self.config.truncation)
 
     def _from_scratch(self, train: Dataset, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
         if self.template.smiles >= set(self.template.columns):
@@ -117,7 +117,7 @@ class Bert(NeuralModel):
         else:
             texts = self.template.texts(train.inputs, " ")
             tokenizer = train_word_piece_tokenizer(
-                texts, self.config.vocabulary, lowercase=not self.template.smiles
+                texts, self.config.vocab_size, lowercase=not self.template.smiles
             )
         config = transformers.BertConfig(
             vocab_size=len(tokenizer),

@@ -95,11 +95,11 @@ class Batches:
         if self.equal_lengths:
             plan = self._cut(order, max(1, size // LENGTHS_PER_BATCH))
             plan = [plan[i] for i in generator.permutation(len(plan))]
-            per_step = min(LENGTHS_PER_BATCH, size) * settings.accumulate
+            per_step = min(LENGTHS_PER_BATCH, size) * settings.gradient_accumulation_steps
             return [plan[i : i + per_step] for i in range(0, len(plan), per_step)]
         if np.ptp(self.lengths) > 0:
             size = min(size, micro_batch_size(device_type, settings.precision))
-        per_step = settings.batch_size * settings.accumulate
+        per_step = settings.batch_size * settings.gradient_accumulation_steps
         steps = map(self._by_length, np.split(order, range(per_step, len(order), per_step)))
         return [np.array_split(step, -(-len(step) // size)) for step in steps]
 

@@ -85,7 +85,7 @@ class NeuralModel:
             write_notes(folder, [note + end])
         if self.config is not config:
             size = self.config.batch_size
-            n = self.config.accumulate
+            n = self.config.gradient_accumulation_steps
             note = f"the memory is too small for batches of {config.batch_size}: a step has {n} of {size}."
             write_notes(folder, [note])
 

@@ -23,7 +23,7 @@ class TrainingState:
     loss_sum: sum of their losses, in float64.
     logged_step, logged_sum: `step` and `loss_sum` at the last row of losses.csv.
     seconds: time spent on them.
-    best: loss on the held-out rows and weights of the best epoch, with `keep: best_on_held_out`.
+    best: loss on the held-out rows and weights of the best epoch, with `select_epoch: best_on_held_out`.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Phase:
         name: pretrain or train.
         n_steps: steps of the optimizer per epoch.
         first_step: steps of the previous phase.
-        average: moving average of the weights, with `average: ema`.
+        average: moving average of the weights, with `weight_averaging: ema`.
         state: progress, which `checkpoint` contains.
     """
 

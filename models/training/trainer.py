@@ -87,7 +87,7 @@ class Trainer:
 
         Args:
             train: labelled rows.
-            valid: held-out rows, only for `keep: best_on_held_out` and `monitor: held_out`.
+            valid: held-out rows, only for `select_epoch: best_on_held_out` and `monitor: held_out`.
             pretrain_set: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
         """
         labels = self.prepare(train)
@@ -148,7 +148,7 @@ class Trainer:
         self.mean, self.scale = target_scale(train.y, self.loss.link is not None)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
-        if self.settings.checkpoint_layers:
+        if self.settings.gradient_checkpointing:
             recompute_layers(backbone)
         if self.settings.backbone_dropout == 0:
             batches = replace(train.encoded(0), columns=None)
@@ -193,7 +193,7 @@ class Trainer:
         self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
         average = None
-        if settings.average == "ema":
+        if settings.weight_averaging == "ema":
             average = AveragedModel(network, multi_avg_fn=partial(moving_average, decay=settings.ema_decay))
         state = TrainingState()
         parts = {
@@ -258,7 +258,7 @@ class Trainer:
             network = phase.averaged
             record |= self.evaluate_monitored(network, monitored)
             is_best = state.best is None or record[HELD_OUT] < state.best[0]
-            if self.settings.keep == "best_on_held_out" and is_best:
+            if self.settings.select_epoch == "best_on_held_out" and is_best:
                 state.best = record[HELD_OUT], copy_state(network)
         state.end_epoch(record)
 
@@ -356,9 +356,11 @@ def halve_batch_size(settings: NeuralConfig, error: RuntimeError) -> NeuralConfi
     together = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
     if together == 1:
         raise DataError(
-            "the memory is too small for a single row. Set checkpoint_layers: true, or shorten the inputs; "
+            "the memory is too small for a single row. Set gradient_checkpointing: true, or shorten the inputs; "
             "finished folds are kept."
         ) from error
-    n_rows = settings.batch_size * settings.accumulate
+    n_rows = settings.batch_size * settings.gradient_accumulation_steps
     batch_size = max(n for n in range(1, together // 2 + 1) if n_rows % n == 0)
-    return settings.model_copy(update={"batch_size": batch_size, "accumulate": n_rows // batch_size})
+    return settings.model_copy(
+        update={"batch_size": batch_size, "gradient_accumulation_steps": n_rows // batch_size}
+    )

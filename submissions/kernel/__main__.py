@@ -1,4 +1,4 @@
-"""An offline notebook of the latest run: `./run.sh kernel [COMPETITION] [--try] [--push]`; with --training,
+"""An offline notebook of the latest run: `./run.sh kernel [COMPETITION] [--verify] [--push]`; with --training,
 one that trains, for which no run has to be finished.
 
 Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained weights;
@@ -24,11 +24,13 @@ def main() -> None:
     kind.add_argument(
         "--training", action="store_true", help="a notebook that trains; it needs no finished run"
     )
-    kind.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
+    kind.add_argument(
+        "--verify", "--try", action="store_true", help="run the notebook offline and compare its predictions"
+    )
     options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
     options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage has a network)")
     options.add_argument(
-        "--minutes", type=float, default=30.0, help="for --try: what it may take (default: 30)"
+        "--minutes", type=float, default=30.0, help="for --verify: what it may take (default: 30)"
     )
     args = options.parse_args()
     paths = Paths.for_competition(args.competition)
@@ -51,7 +53,7 @@ def main() -> None:
     for part in sorted(kernel.bundle.root.iterdir()):
         size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
         print(f"{part.name:24} {size / 1e6:10.2f} MB")
-    if args.tried:
+    if args.verify:
         verify_notebook(args.competition, args.minutes, args.workers)
     if args.push:
         push(args.competition, args.training)

@@ -54,7 +54,7 @@ NOT_READ = ("oof", "notes.json", "measures.json")
 """How files of a job begin that prediction does without: predictions of training rows, and what training
 told.
 """
-TOLERANT = {"unparsable": "drop", "too_long": "cut_end"}
+TOLERANT = {"unparsable": "drop", "truncation": "end"}
 """Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission.
 """
 

@@ -1,4 +1,4 @@
-"""Proof of a packed notebook before it costs a submission: `./run.sh kernel [COMPETITION] --try`.
+"""Proof of a packed notebook before it costs a submission: `./run.sh kernel [COMPETITION] --verify`.
 
 Reads: kernel/dataset and kernel/notebook, the raw tables of the competition, the latest run.
 Writes: kernel/proof.log, all that the notebook printed.

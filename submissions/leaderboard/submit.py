@@ -152,7 +152,7 @@ def check_slot(slug: str, row: Submission, ledger: Path, resend: bool) -> None:
         if was_sent and earlier_row.file_digest == row.file_digest and not resend:
             raise SubmissionError(
                 f"This was sent at {earlier_row.time} as {earlier_row.submission}, public "
-                f"{format_number(earlier_row.public)}; --again uses another submission for it."
+                f"{format_number(earlier_row.public)}; --resubmit uses another submission for it."
             )
     n_left = client.submissions_left(slug)
     if n_left == 0:
@@ -212,7 +212,7 @@ def main() -> None:
             )
             print(f"./run.sh ledger {args.competition} --submission {row.submission} --public SCORE")
             return
-        check_slot(slug, row, ledger, args.again)
+        check_slot(slug, row, ledger, args.resubmit)
         if not (args.yes or confirm("Send it?")):
             print("Nothing was sent.")
             return
@@ -240,7 +240,7 @@ def _options() -> argparse.Namespace:
     source.add_argument("--kernel", action="store_true", help=kernel_help)
     source.add_argument("--fetch", action="store_true", help="Only fetch the scores of earlier submissions.")
     add("--yes", action="store_true", help="Send without asking.")
-    add("--again", action="store_true", help="Send a file that was sent before.")
+    add("--resubmit", "--again", action="store_true", help="Send a file that was sent before.")
     add("--dry-run", action="store_true", help="Check the file and add it to the ledger, but send nothing.")
     add("--no-wait", action="store_true", help="Do not wait for the score (half an hour at most).")
     return parser.parse_args()

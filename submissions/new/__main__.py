@@ -139,7 +139,7 @@ def to_yaml(args: argparse.Namespace, path: Path, tables: DetectedTables) -> str
             folds = {"kind": "file", "file": written_yaml(shared, path)}
             folds_reason = f"the same folds in every {OOF}"
             if tables.inputs:
-                folds["equal_inputs_may_cross"] = True  # folds.make counts such inputs
+                folds["allow_split_duplicates"] = True  # folds.make counts such inputs
     title = f"{path.stem}, written by ./run.sh new; look at each GUESS."
     lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem)]
     lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
@@ -191,7 +191,7 @@ def _competition_lines(
     lines += setting("group", args.group)
     lines += setting("metric", metric, problem.reasons["metric"])
     lines += setting("greater_is_better", args.greater)
-    lines += setting("needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
+    lines += setting("metric_needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
     return lines
 
 

@@ -33,7 +33,7 @@ class PresetStage(StrictModel):
     """Any of: molecules, one or several columns of them, reactions, texts, or only numbers and categories."""
     targets: Literal["numbers", "classes"] | None = None
     """Targets that it is for, ordinal levels being numbers; null: both."""
-    gaps: bool = False
+    sparse_labels: bool = False
     """Whether it is only for several targets with missing labels."""
     max_rows: int = sys.maxsize
     """Number of training rows up to which it is written; the time of kernel methods grows with the square of
@@ -161,7 +161,7 @@ def choose_stages(preset: Preset, tables: DetectedTables, problem: ProblemGuess)
     for stage in preset.stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
         fits = len(tables.train) <= stage.max_rows and stage.targets in (None, target_type)
-        if inputs and fits and has_gaps >= stage.gaps:
+        if inputs and fits and has_gaps >= stage.sparse_labels:
             settings = dict(stage.settings)
             if inputs != (text or smiles):  # a language model reads these by default
                 _set_columns(settings, inputs)

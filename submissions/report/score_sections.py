@@ -26,7 +26,7 @@ from submissions.report.elements import Element, Figure, make_table
 from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK_FILE, STAGES, SUBMISSION_FILE, Run
 
 MARKS = {
-    "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
+    "optimistic": "the epoch was chosen on the fold that is scored (select_epoch: best_on_held_out)",
     "other code": "trained by other code (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows by models of all rows (final_fit), which have no score; cv_score: of the folds",
