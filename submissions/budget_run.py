@@ -63,9 +63,7 @@ def full_in_time(
         started: time.monotonic() from which the time counts.
     """
     if not all_jobs.stages:
-        raise ConfigError(
-            "--budget trains stages without pseudo_labels, and each of these has some. Run full without it."
-        )
+        raise ConfigError("--budget trains no stages with pseudo_labels, and all have some. Remove --budget.")
     seconds = options.budget
     end = started + seconds - min(MAX_EARLY, max(MIN_EARLY, EARLY_SHARE * seconds))
 
@@ -89,16 +87,15 @@ def full_in_time(
         print("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
     left_out = [LeftOut(stage, seed, "time", reason) for stage, seed, reason in budget.left_out]
-    left_out += [
-        LeftOut(name, None, "time", NO_LABELS) for name in config.stages if name not in all_jobs.stages
-    ]
+    without_labels = [name for name in config.stages if name not in all_jobs.stages]
+    left_out += [LeftOut(name, None, "time", NO_LABELS) for name in without_labels]
     config, jobs = current()
     left_out += left_out_of(jobs, results)
+    total_seconds = (time.monotonic() - started) * executor.capacity().cpus
     config, jobs = finished_part(config, jobs)
     with cli.locked(paths, wait=True):
         finished = open_run(config, paths, jobs, left_out)
-        n_seconds = (time.monotonic() - started) * executor.capacity().cpus
-        finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: n_seconds})
+        finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: total_seconds})
         result = _submit_until(end, finished, executor)
         if result.status == "failed":
             result = _submit(finished)  # it fails here too, with its traceback, or the worker was killed

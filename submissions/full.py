@@ -21,14 +21,14 @@ from folds import diagnose, make
 from folds.make import make_folds, write_folds
 from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
-from models.jobs.plan import make_plan, require_reuse_or_retrain
+from models.jobs.plan import JobPlan, make_plan, require_reuse_or_retrain
 from models.jobs.resume import resume
 from models.jobs.scheduler import Queue
 from models.jobs.train import exit_status, failure_policy, train
 from submissions.budget_run import command_start, full_in_time
 from submissions.build_submission import build_submission
 from submissions.check import check
-from submissions.config import load_config
+from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
 from submissions.interim import InterimSubmissions
 from submissions.report.__main__ import report
@@ -44,24 +44,16 @@ def full(options: Namespace) -> int:
     if options.holdout:  # the competition without some of its training rows
         with cli.locked(Paths.for_competition(options.competition), wait=True):
             say(hold_out(options.held_out_of, options.holdout, options.overrides))
-    config, paths = (
-        load_config(options.competition, options.overrides),
-        Paths.for_competition(options.competition),
-    )
+    config = load_config(options.competition, options.overrides)
+    paths = Paths.for_competition(options.competition)
     competition = config.competition
-    if options.budget is None and config.budget is not None:
-        options.budget = parse_duration(config.budget)
-        say(f"budget: {config.budget}, from the YAML; --budget none trains everything in full")
-    if options.budget == cli.NO_BUDGET:
-        options.budget = None
+    options.budget = budget_seconds(options.budget, config)
     if options.overrides != NO_OVERRIDES:
         say(f"settings of the command line: {options.overrides}")
 
     with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables
-        folds = make_folds(
-            competition, config.folds, tables.train, tables.test, paths
-        )  # training rows -> fold of each
+        folds = make_folds(competition, config.folds, tables.train, tables.test, paths)
         lines = check(config, tables, folds, here=options.executor == "local")  # all mistakes at once
         say(f"{paths.name}: checked\n{lines}")
         write_prepared(tables, paths, find_config(options.competition))
@@ -69,19 +61,14 @@ def full(options: Namespace) -> int:
         say(make.describe(folds, competition, tables.train))
 
     with cli.training(paths):
-        if options.earlier:
-            resume(options.earlier, paths)
-        stages = dict(config.stages) if options.budget is None else with_more_seeds(dict(config.stages))
-        plan = make_plan(competition, stages, paths, options.reuse)  # stage, seed, fold -> job
-        if not options.reuse and not options.retrain:
-            require_reuse_or_retrain(plan)
+        plan = plan_jobs(options, config, paths)  # stage, seed, fold -> job
         with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
             if options.budget is not None:
                 return full_in_time(options, config, paths, plan, executor, started)
             queue = Queue()
             interim = InterimSubmissions(paths, lambda: (config, plan))
             results = train(plan, executor, failure_policy(options), interim.next_task, queue)
-            n_seconds = executor.capacity().cpus * (time.monotonic() - started)
+            total_seconds = executor.capacity().cpus * (time.monotonic() - started)
     if options.fail_fast and exit_status(results):
         say("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
@@ -90,7 +77,7 @@ def full(options: Namespace) -> int:
     config, plan = finished_part(config, plan)
     with cli.locked(paths, wait=True):
         run = open_run(config, paths, plan, left_out)
-        run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: n_seconds})
+        run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: total_seconds})
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
         say("\n".join(submission.lines))
         diagnose.update(competition, config.folds, paths)  # test rows against training rows, for the report
@@ -98,6 +85,31 @@ def full(options: Namespace) -> int:
     if left_out:
         say(describe_left_out(left_out))
     return run.exit_status
+
+
+def plan_jobs(options: Namespace, config: Config, paths: Paths) -> JobPlan:
+    """Return the jobs of all stages; with a budget also the seeds that time may be left for."""
+    if options.earlier:
+        resume(options.earlier, paths)
+    stages = dict(config.stages)
+    if options.budget is not None:
+        stages = with_more_seeds(stages)
+    plan = make_plan(config.competition, stages, paths, options.reuse)
+    if not options.reuse and not options.retrain:
+        require_reuse_or_retrain(plan)
+    return plan
+
+
+def budget_seconds(option: float | None, config: Config) -> float | None:
+    """Return the seconds of `--budget`, or else of the YAML; None if everything is trained in full.
+
+    Args:
+        option: value of `--budget`; None if it is not given.
+    """
+    if option is None and config.budget is not None:
+        say(f"budget: {config.budget}, from the YAML; --budget none trains everything in full")
+        return parse_duration(config.budget)
+    return None if option == cli.NO_BUDGET else option
 
 
 def require_possible(options: Namespace) -> None:

@@ -167,28 +167,13 @@ def make_plan(
         require_inputs(stage, competition)
         labels = stage.pseudo_labels
         sources = sorted(set(labels.stages)) if labels else []
-        settings = common | {
-            "stage": settings_in_key(stage),
-            "weights": digest_of_weights(getattr(stage, "weights", None)),
+        settings = {
+            **common,
+            **_settings_of_stage(stage, competition),
             "test": test_key if labels else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": labels.weight if labels else None,
-            "absolute_errors": isinstance(stage, TreesConfig)
-            and build_task(competition).minimizes_absolute_error,
         }
-        if isinstance(stage, TreesConfig) and stage.gpu_share:
-            # `gpu` is in no key, since a network predicts the same on a card, up to rounding. Trees are
-            # different trees there: rounded sums move splits, and CatBoost samples no features.
-            settings["device"] = "gpu"
-        if stage.encoders:
-            settings["encoders"] = list(map(digest_of_weights, weights_of_stage(stage)))
-        if "." in (getattr(stage, "estimator", None) or ""):
-            settings["package"] = version_of(stage.estimator)
-        if stage.kind == "file":
-            settings |= {
-                "files": [sha256_of(f) for f in files_of(stage)],
-                "named": competition.columns_in_sample,
-            }
         key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         labelling: list[Job] = []
@@ -196,6 +181,28 @@ def make_plan(
             labelling += [job for job in jobs if job.stage == source and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
+
+
+def _settings_of_stage(stage: Any, competition: CompetitionConfig) -> dict[str, Any]:
+    """Return what the key of a stage has of it: settings, and digests of its weights and files."""
+    is_trees = isinstance(stage, TreesConfig)
+    settings: dict[str, Any] = {
+        "stage": settings_in_key(stage),
+        "weights": digest_of_weights(getattr(stage, "weights", None)),
+        "absolute_errors": is_trees and build_task(competition).minimizes_absolute_error,
+    }
+    if is_trees and stage.gpu_share:
+        # `gpu` is in no key, since a network predicts the same on a card, up to rounding. Trees are
+        # different trees there: rounded sums move splits, and CatBoost samples no features.
+        settings["device"] = "gpu"
+    if stage.encoders:
+        settings["encoders"] = list(map(digest_of_weights, weights_of_stage(stage)))
+    if "." in (getattr(stage, "estimator", None) or ""):
+        settings["package"] = version_of(stage.estimator)
+    if stage.kind == "file":
+        settings["files"] = [sha256_of(file) for file in files_of(stage)]
+        settings["named"] = competition.columns_in_sample
+    return settings
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:

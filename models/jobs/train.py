@@ -79,16 +79,7 @@ def train(
         DataError: if a finished job was changed, or jobs need other jobs that are not part of the plan.
         DiskFull: if a worker cannot write.
     """
-    for stage_name in plan.stages:
-        finished = [job for job in plan.jobs_of_stage(stage_name) if job.finished]
-        for job in finished:
-            verify_job(job)
-        if finished:
-            mark = "; by other code, accepted with --reuse" if finished[0].from_other_code else ""
-            print(
-                f"stage {stage_name}  {len(finished)} of {len(plan.jobs_of_stage(stage_name))} jobs are "
-                f"finished{mark}"
-            )
+    _verify_finished(plan)
     unfinished = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
     if not unfinished:
         return {}
@@ -116,6 +107,18 @@ def train(
     results = run(queue, executor, "jobs")
     _explain_skipped(plan, unfinished, results)
     return {job.title: results[job.title] for job in unfinished}
+
+
+def _verify_finished(plan: JobPlan) -> None:
+    """Check the files of all finished jobs, and print their number per stage."""
+    for stage_name in plan.stages:
+        jobs = plan.jobs_of_stage(stage_name)
+        finished = [job for job in jobs if job.finished]
+        for job in finished:
+            verify_job(job)
+        if finished:
+            mark = "; by other code, accepted with --reuse" if finished[0].from_other_code else ""
+            print(f"stage {stage_name}  {len(finished)} of {len(jobs)} jobs are finished{mark}")
 
 
 @dataclass

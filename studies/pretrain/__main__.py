@@ -74,7 +74,8 @@ def main() -> None:
     options.add_argument("--evaluation", type=Path, required=True, help="folder of competitions to leave out")
     options.add_argument("--work", type=Path, required=True)
     args = options.parse_args()
-    file, started = Path(__file__).with_name(f"{args.name}.yaml"), time.monotonic()
+    started = time.monotonic()
+    file = Path(__file__).with_name(f"{args.name}.yaml")
     settings = validate(Settings, load_yaml(file), file)
     if settings.n_molecules and args.molecules is None:
         options.error(f"{args.name} takes molecules of a CSV; name it with --molecules")
@@ -87,10 +88,7 @@ def main() -> None:
         options.error(
             f"{args.evaluation} must have folders with train.csv and test.csv, with molecules in them"
         )
-    tables = [corpus.qm9(settings.n_qm9, SEED)] if settings.n_qm9 else []
-    if settings.n_molecules:
-        tables.append(corpus.read_molecules(args.molecules, settings.n_molecules, SEED))
-    table = corpus.without(pd.concat(tables), excluded)
+    table = corpus.without(read_tables(settings, args.molecules), excluded)
     smiles, conformers = list(table["SMILES"]), conformer_cache(args.work, **stage.conformer_settings)
     if not excluded.isdisjoint(table["skeleton"]):
         raise AssertionError("a molecule of an evaluation set is among those to pre-train on")
@@ -102,22 +100,46 @@ def main() -> None:
     history, weights = train(stage, table[["SMILES"]], corpus.standardised(y), args.work, args.name)
     save_file(weights, args.work / f"{args.name}.safetensors")
     history.to_csv(args.work / f"{args.name}.csv", index_label="epoch")
-    sources = [f"qm9pack {version('qm9pack')}"] if settings.n_qm9 else []
-    sources += [f"{args.molecules.name}, sha256 {sha256_of(args.molecules)}"] * bool(settings.n_molecules)
-    source = " and ".join(sources)
-    versions = [f"{name} {version(name)}" for name in ("torch", "rdkit", "unimol_tools")]
-    losses = ", ".join(
-        f"{value:.4g} {name}" for name, value in history.iloc[-1].filter(like="evaluation").items()
-    )
+    sources = describe_sources(settings, args.molecules)
     card = (
         f"# {args.name}\n\n```yaml\n{file.read_text(encoding='utf-8')}```\n\n"
-        f"{len(table):,} molecules (of {source}); none is among the {len(excluded):,} of the evaluation sets "
-        f"(asserted, by InChIKey without stereochemistry). {sum(map(torch.numel, weights.values())):,} "
-        f"weights. After "
-        f"{len(history)} epochs and {time.monotonic() - started:.0f} s of this run: {losses}.\n"
-        f"{', '.join(versions)}, Python {platform.python_version()}.\n"
+        f"{len(table):,} molecules (of {sources}); none is among the {len(excluded):,} of the "
+        "evaluation sets (asserted, by InChIKey without stereochemistry). "
+        f"{sum(map(torch.numel, weights.values())):,} weights. "
+        f"{describe_training(history, time.monotonic() - started)}"
     )
     write_atomically(args.work / f"{args.name}.md", card)
+
+
+def read_tables(settings: Settings, molecules: Path | None) -> pd.DataFrame:
+    """Return the molecules to pre-train on, of QM9 and of the CSV."""
+    tables = []
+    if settings.n_qm9:
+        tables.append(corpus.qm9(settings.n_qm9, SEED))
+    if settings.n_molecules and molecules:
+        tables.append(corpus.read_molecules(molecules, settings.n_molecules, SEED))
+    return pd.concat(tables)
+
+
+def describe_sources(settings: Settings, molecules: Path | None) -> str:
+    """Return the sources of the molecules, with their version or digest."""
+    sources = []
+    if settings.n_qm9:
+        sources.append(f"qm9pack {version('qm9pack')}")
+    if settings.n_molecules and molecules:
+        sources.append(f"{molecules.name}, sha256 {sha256_of(molecules)}")
+    return " and ".join(sources)
+
+
+def describe_training(history: pd.DataFrame, seconds: float) -> str:
+    """Return the last part of the model card: epochs, time, losses and versions."""
+    last_losses = history.iloc[-1].filter(like="evaluation")
+    losses = ", ".join(f"{value:.4g} {name}" for name, value in last_losses.items())
+    versions = [f"{name} {version(name)}" for name in ("torch", "rdkit", "unimol_tools")]
+    return (
+        f"After {len(history)} epochs and {seconds:.0f} s of this run: {losses}.\n"
+        f"{', '.join(versions)}, Python {platform.python_version()}.\n"
+    )
 
 
 def train(
@@ -126,10 +148,8 @@ def train(
     """Losses of each epoch, and the trained backbone; y (n_molecules, n_labels), NaN where there is none."""
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
-    rows, targets = (
-        Dataset([str(i) for i in inputs.index], inputs, y),
-        [f"label {i}" for i in range(y.shape[1])],
-    )
+    rows = Dataset([str(i) for i in inputs.index], inputs, y)
+    targets = [f"label {i}" for i in range(y.shape[1])]
     held_out = np.arange(len(rows)) % HELD_OUT == 0
     with tqdm(desc=f"{name}, steps") as bar:
 

@@ -24,7 +24,7 @@ from competition.yaml_files import dump_yaml
 from models.feature_config import SklearnConfig
 from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.jobs.job_files import verify_job
-from models.jobs.plan import REPORT
+from models.jobs.plan import REPORT, Job
 from models.neural_config import NeuralConfig
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.check import check_all
@@ -36,6 +36,7 @@ from submissions.run import (
     INPUT_LABELS,
     MANIFEST,
     STACK,
+    Run,
     fitted_file,
     latest_run,
     require_same_code,
@@ -137,58 +138,74 @@ def blocks_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     """Copy what the submission of the latest run is predicted with: settings and manifest of the notebook."""
     run = latest_run(name)
-    stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
-    columns = jobs_by_column(run.config, run.plan)
-    weighed = {column for weights in run.weights.values() for column, weight in weights.items() if weight}
-    used = {
-        columns[column][0].stage
-        for column in (weighed if weighed and run.chosen != LIGHTGBM_STACK else columns)
-    }
-    config = run.config.model_copy(
-        update={"stages": {n: s for n, s in run.config.stages.items() if n in used}}
-    )
-    if fixed := [stage for stage, settings in config.stages.items() if settings.kind == "file"]:
+    run_folder = bundle.work / run.folder.relative_to(work_root())
+    used = _stages_of_submission(run)
+    stages = {stage: settings for stage, settings in run.config.stages.items() if stage in used}
+    config = run.config.model_copy(update={"stages": stages})
+    external = [stage for stage, settings in stages.items() if settings.kind == "file"]
+    if external:
         raise DataError(
-            f"Stages of kind file ({', '.join(fixed)}) cannot predict hidden rows. Run full without them."
+            f"Stages of kind file ({', '.join(external)}) cannot predict hidden rows. Run full without them."
         )
-    require_same_code(config, stored)
-    settings = rewrite_paths(
-        config.model_dump(),
-        lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name,
-    )
-    encoders = [block for stage in settings["stages"].values() for block in blocks_of(stage)]
-    for section in (settings["competition"], *settings["stages"].values(), *encoders):
-        section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
-    for stage, section in settings["stages"].items():
-        if named := section.get("weights"):  # of a network its jobs have what they became
-            section["weights"] = Path(named).name
-        for i, block in enumerate(blocks_of(section)):
-            block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
+    require_same_code(config, run.stored)
+    settings = _prediction_settings(config, bundle, run_folder)
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:
-            target = bundle.work / job.folder.relative_to(work_root())
-            report = verify_job(job)
-            files = {file: known for file, known in report["files"].items() if not file.startswith(NOT_READ)}
-            for file in files:
-                copy(job.folder / file, target / file)
-            write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
-    read = (fitted_file(run.chosen), INPUT_LABELS)  # of the last steps; the other files are predictions
+            _copy_job(job, bundle.work / job.folder.relative_to(work_root()))
+    stored = run.stored
+    read_files = (fitted_file(run.chosen), INPUT_LABELS)  # the other files of a run are predictions
     for part in {BLEND, STACK, CHOICE} & set(stored):
-        stored[part]["files"] = {
-            file: known for file, known in run.part(part)["files"].items() if file in read
-        }
-        for file in stored[part]["files"]:
-            copy(run.folder / file, there / file)
-    stages = [stage for stage in stored["stages"] if stage["name"] in used]
-    write_json(there / MANIFEST, {**stored, "config": settings, "stages": stages})
+        files = {file: sha256 for file, sha256 in run.part(part)["files"].items() if file in read_files}
+        stored[part]["files"] = files
+        for file in files:
+            copy(run.folder / file, run_folder / file)
+    records = [record for record in stored["stages"] if record["name"] in used]
+    write_json(run_folder / MANIFEST, {**stored, "config": settings, "stages": records})
     write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
-    about = {
+    manifest = {
         "name": run.paths.name,
         "purpose": "prediction",
         "kaggle": config.competition.kaggle,
         "run": run.name,
     }
-    return config, about
+    return config, manifest
+
+
+def _stages_of_submission(run: Run) -> set[str]:
+    """Return the stages with a weight in the submission; all of them for a stack on all columns."""
+    jobs = jobs_by_column(run.config, run.plan)
+    with_weight = {column for weights in run.weights.values() for column, weight in weights.items() if weight}
+    columns = with_weight if with_weight and run.chosen != LIGHTGBM_STACK else jobs
+    return {jobs[column][0].stage for column in columns}
+
+
+def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> dict[str, Any]:
+    """Return the settings for prediction on another machine, and copy user-defined code and encoders.
+
+    Rows that cannot be read are not an error there.
+    """
+    settings: dict[str, Any] = rewrite_paths(
+        config.model_dump(),
+        lambda path: copy_of_user(path, bundle, run_folder) if path.suffix == ".py" else path.name,
+    )
+    encoders = [block for stage in settings["stages"].values() for block in blocks_of(stage)]
+    for section in (settings["competition"], *settings["stages"].values(), *encoders):
+        section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
+    for stage, section in settings["stages"].items():
+        if section.get("weights"):  # the fine-tuned weights of a network are in the folders of its jobs
+            section["weights"] = Path(section["weights"]).name
+        for i, block in enumerate(blocks_of(section)):
+            block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
+    return settings
+
+
+def _copy_job(job: Job, target: Path) -> None:
+    """Copy the files of a job that prediction reads."""
+    report = verify_job(job)
+    files = {file: sha256 for file, sha256 in report["files"].items() if not file.startswith(NOT_READ)}
+    for file in files:
+        copy(job.folder / file, target / file)
+    write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
 
 
 def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any]:

@@ -173,6 +173,25 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     return f"{line}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
 
 
+def fetch_scores(slug: str, ledger: Path, metric: Metric) -> str:
+    """Update the ledger from the platform, and describe the submissions that waited for a score."""
+    waiting = [row.submission for row in read(ledger) if is_open(row)]
+    updated = [row for row in sync_ledger(slug, ledger) if row.submission in waiting]
+    outcomes = [describe_outcome(row, metric) for row in updated]
+    return "\n".join(outcomes) or "No submission waits for a score."
+
+
+def wait_for_score(slug: str, row: Submission, ledger: Path, metric: Metric) -> str:
+    """Wait until the platform has scored a submission, and describe the outcome."""
+    print("Waiting for the score, half an hour at most; --fetch gets it later.", flush=True)
+
+    def status() -> str:
+        return find_submission(row.submission, sync_ledger(slug, ledger)).status
+
+    client.wait(row.submission, status, ENDED, LIMIT)
+    return describe_outcome(find_submission(row.submission, read(ledger)), metric)
+
+
 def main() -> None:
     """Parse the command line and run the command."""
     args = _options()
@@ -182,17 +201,11 @@ def main() -> None:
     if competition.kaggle is None and not args.dry_run:
         raise ConfigError(
             "competition.kaggle of the YAML is missing, the last part of the competition's address on "
-            "Kaggle. Add it, "
-            "or use --dry-run for another platform."
+            "Kaggle. Add it, or use --dry-run for another platform."
         )
     with cli.locked(paths, paths.submit_lock):
         if args.fetch:
-            waiting = [row.submission for row in read(ledger) if is_open(row)]
-            updated = [row for row in sync_ledger(slug, ledger) if row.submission in waiting]
-            print(
-                "\n".join(describe_outcome(row, metric) for row in updated)
-                or "No submission waits for a score."
-            )
+            print(fetch_scores(slug, ledger, metric))
             return
         if args.kernel:
             row, send = notebook_to_send(slug, paths)
@@ -206,10 +219,8 @@ def main() -> None:
         print(f"{row.file}: {row.message}")
         if args.dry_run:
             write(ledger, row.with_changes(status="submitted", ref=BY_HAND))
-            print(
-                f"Nothing was sent. Submit {display_path(paths.root / row.file)} yourself, and write its "
-                f"score down:"
-            )
+            file = display_path(paths.root / row.file)
+            print(f"Nothing was sent. Submit {file} yourself, and add its score to the ledger:")
             print(f"./run.sh ledger {args.competition} --submission {row.submission} --public SCORE")
             return
         check_slot(slug, row, ledger, args.resubmit)
@@ -219,14 +230,7 @@ def main() -> None:
         send_once(slug, row, send, ledger)
         print(f"Sent as {row.submission}.")
         if not args.no_wait:
-            print("Waiting for the score, half an hour at most; --fetch asks for it later.", flush=True)
-            client.wait(
-                row.submission,
-                lambda: find_submission(row.submission, sync_ledger(slug, ledger)).status,
-                ENDED,
-                LIMIT,
-            )
-            print(describe_outcome(find_submission(row.submission, read(ledger)), metric))
+            print(wait_for_score(slug, row, ledger, metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
 
 

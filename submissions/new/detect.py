@@ -145,13 +145,19 @@ def detect(
         targets_reason=targets_reason,
         columns=columns,
     )
-    if inputs_needed and not detected.inputs:
-        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns)
+    if inputs_needed:
+        _require_inputs(detected, list(tables)[:2])
+    return detected
+
+
+def _require_inputs(detected: DetectedTables, files: list[str]) -> None:
+    """Raise a DataError if no column is an input, with the role of each column."""
+    if not detected.inputs:
+        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in detected.columns)
         raise DataError(
-            f"no column of {' and '.join(list(tables)[:2])} is an input to learn from "
+            f"no column of {' and '.join(files)} is an input to learn from "
             f"({reasons or 'there is no other column'})."
         )
-    return detected
 
 
 def _is_repeated(name: str, sample: pd.DataFrame, test: pd.DataFrame) -> bool:

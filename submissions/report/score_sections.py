@@ -1,7 +1,7 @@
 """Sections of the report about scores: stages, candidates, weights, ablation, post-processing, test scores."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -160,20 +160,10 @@ def candidate_section(run: Run) -> list[Element]:
     keys = ["in_sample_score", "cross_fitted_score"]
     if "score_mean_over_folds" in procedure:
         keys.append("score_mean_over_folds")
-    rows = []
-    for name, candidate in run.candidates.items():
-        remarks = []
-        if name == choice["chosen"]:
-            remarks.append("chosen")
-        if name == choice["default"]:
-            remarks.append("default")
-        if name in same_as_default:
-            remarks.append("same as default")
-        comparison = choice["candidates"][name]
-        gains = [gain(run, comparison["difference"]), comparison["standard_error"]]
-        if name == choice["default"] or name in same_as_default:
-            gains = ["", ""]
-        rows.append([name, *(candidate[key] for key in keys), *gains, ", ".join(remarks)])
+    rows = [
+        _candidate_row(run, name, [candidate[key] for key in keys], name in same_as_default)
+        for name, candidate in run.candidates.items()
+    ]
     rows.append(["submission", "", *(procedure[key] for key in keys[1:]), "", "", ""])
     without = procedure["chosen_without_fold"]
     names = dict.fromkeys(without)
@@ -205,6 +195,23 @@ def candidate_section(run: Run) -> list[Element]:
             "cross_fitted_score is the score of the stacks that were fitted without one fold each."
         )
     return elements
+
+
+def _candidate_row(run: Run, name: str, scores: list[Any], is_same_as_default: bool) -> list[Any]:
+    """Return a row of the table of candidates: name, scores, gain with its standard error, remarks."""
+    choice = run.stored[CHOICE]
+    remarks = []
+    if name == choice["chosen"]:
+        remarks.append("chosen")
+    if name == choice["default"]:
+        remarks.append("default")
+    if is_same_as_default:
+        remarks.append("same as default")
+    comparison = choice["candidates"][name]
+    gains = [gain(run, comparison["difference"]), comparison["standard_error"]]
+    if name == choice["default"] or is_same_as_default:
+        gains = ["", ""]
+    return [name, *scores, *gains, ", ".join(remarks)]
 
 
 def weight_section(run: Run) -> list[Element]:

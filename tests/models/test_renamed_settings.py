@@ -39,7 +39,7 @@ NEW: dict[str, dict[str, Any]] = {
 def test_old_and_new_names_are_the_same_settings() -> None:
     stages = StagesConfig.model_validate({"stages": NEW})
     assert StagesConfig.model_validate({"stages": OLD}) == stages
-    assert stages.model_dump(mode="json", exclude_unset=True)["stages"]["svr"] == NEW["svr"]
+    assert stages.model_dump(mode="json", exclude_unset=True)["stages"]["gnn"] == NEW["gnn"]
     assert FoldsConfig.model_validate({"equal_inputs_may_cross": True}).allow_split_duplicates
 
 
