@@ -115,14 +115,14 @@ class Stopwatch:
     """Times the steps of a training that calls it after each of them, and ends it.
 
     seconds: how long steps are timed.
-    ready: where all jobs on the card wait for each other.
+    barrier: where all jobs on the card wait for each other.
     samples_card: whether this job asks nvidia-smi how busy the card is.
     """
 
-    def __init__(self, warm_up: int, seconds: float, prepare_training: Any, samples_card: bool) -> None:
+    def __init__(self, warm_up: int, seconds: float, barrier: Any, samples_card: bool) -> None:
         self.warm_up = warm_up
         self.seconds = seconds
-        self.prepare_training = prepare_training
+        self.barrier = barrier
         self.samples_card = samples_card
         self.started: float | None = None
         self.steps_per_second = 0.0
@@ -131,7 +131,7 @@ class Stopwatch:
     def __call__(self, step: int, total: int) -> None:
         if self.started is None and step >= self.warm_up:
             synchronize()
-            self.prepare_training.wait(LONGEST_WAIT)
+            self.barrier.wait(LONGEST_WAIT)
             self.sampler = start_sampler() if self.samples_card else None
             self.started = time.monotonic()
         elif self.started is not None and time.monotonic() - self.started > self.seconds:
@@ -165,7 +165,7 @@ def mean_of(sampler: "subprocess.Popen[str] | None") -> float:
 
 
 def time_training(
-    case: Case, compiled: bool, seconds: float, prepare_training: Any, samples_card: bool
+    case: Case, compiled: bool, seconds: float, barrier: Any, samples_card: bool
 ) -> dict[str, float]:
     """In a worker: rows a second, how busy the card is, and the peak of this job's memory."""
     gc.collect()
@@ -173,7 +173,7 @@ def time_training(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     (rows, context), config = case.rows(), case.config(epochs=10_000)
-    watch = Stopwatch(COMPILED_WARM_UP if compiled else WARM_UP, seconds, prepare_training, samples_card)
+    watch = Stopwatch(COMPILED_WARM_UP if compiled else WARM_UP, seconds, barrier, samples_card)
     stage: Any = build_stage(config, replace(context, progress=watch))
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -227,10 +227,10 @@ class Bench:
 
     def line(self, case: Case, n_jobs: int, compiled: bool) -> str:
         """A line of the table."""
-        prepare_training = self.manager.Barrier(n_jobs)
+        barrier = self.manager.Barrier(n_jobs)
         futures = [
             self.slots[i].submit(
-                time_training, case, compiled, self.seconds, prepare_training, samples_card=i == 0
+                time_training, case, compiled, self.seconds, barrier, samples_card=i == 0
             )
             for i in range(n_jobs)
         ]
