@@ -126,7 +126,7 @@ def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     )
     assert (
         pick_final_two(private[["b"]], RMSE)
-        == "Select b; the mean score on the drawn private rows is 2.1000 of b."
+        == "Select b; the mean score on the drawn private rows is 2.100 of b."
     )
 
 
