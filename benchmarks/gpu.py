@@ -229,9 +229,7 @@ class Bench:
         """A line of the table."""
         barrier = self.manager.Barrier(n_jobs)
         futures = [
-            self.slots[i].submit(
-                time_training, case, compiled, self.seconds, barrier, samples_card=i == 0
-            )
+            self.slots[i].submit(time_training, case, compiled, self.seconds, barrier, samples_card=i == 0)
             for i in range(n_jobs)
         ]
         init_backbone = f"| {case.name} | {n_jobs} | {'yes' if compiled else 'no'} |"

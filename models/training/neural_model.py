@@ -1,7 +1,7 @@
 """What the neural stages share: a backbone and encoded rows become a fitted stage.
 
-A kind of stage gives four things: `start` and `restore` make its backbone, `encode` and `n_augmentations` its
-inputs.
+A kind of stage implements four methods: `init_backbone` and `restore_backbone` make its backbone, `encode` and
+`n_augmentations` its inputs.
 """
 
 import functools

@@ -27,7 +27,8 @@ from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check_all
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
-from submissions.new.detect import DetectedTables, Role, detect
+from submissions.new.column_roles import Role
+from submissions.new.detect import DetectedTables, detect
 from submissions.new.problem_type import ProblemGuess, choose_problem
 from submissions.new.stage_choices import PRESETS, Block, choose_folds, choose_stages, read_preset
 from submissions.new.yaml_writer import comments, setting, written_yaml

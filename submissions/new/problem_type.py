@@ -10,7 +10,8 @@ from competition.clean import join_first, parse_numbers
 from competition.errors import DataError
 from competition.metrics import get_metric
 from competition.types import ProblemType
-from submissions.new.detect import DetectedTables, describe_damage, is_numeric, non_numeric_cells
+from submissions.new.column_roles import describe_damage, is_numeric, non_numeric_cells
+from submissions.new.detect import DetectedTables
 
 POSITIVE = {
     "yes",

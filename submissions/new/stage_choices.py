@@ -13,7 +13,8 @@ from competition.molecules import canonical_smiles
 from competition.yaml_files import load_yaml
 from folds.kinds import FOLD_KINDS
 from folds.molecule_groups import scaffold_shift_reason, scaffolds
-from submissions.new.detect import WORD, DetectedTables
+from submissions.new.column_roles import WORD
+from submissions.new.detect import DetectedTables
 from submissions.new.problem_type import ProblemGuess
 
 PRESETS = Path(__file__).with_name("presets")

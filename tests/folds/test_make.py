@@ -109,7 +109,7 @@ def test_own_folds_that_split_equal_inputs_are_refused_or_counted_and_said(tmp_p
     path = own(tmp_path, "column", "011201", twins=True)
     with pytest.raises(DataError, match=r"1 inputs are in several \(the first: 'a' in 0, 'b' in 1\)"):
         divided(path)
-    said, paths, folds = divided(path, equal_inputs_may_cross=True)
+    said, paths, folds = divided(path, allow_split_duplicates=True)
     assert folds == [0, 1, 1, 2, 0, 1]
     assert said.startswith("1 inputs are in several folds")
     groups = read_groups(paths.groups, IDS)

@@ -23,7 +23,7 @@ def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_th
     ctx, rows, settings = (
         context(["SMILES"]),
         table(seed=5),
-        {"enumerate_smiles": True, "epochs": 3, "test_forms": 3},
+        {"enumerate_smiles": True, "epochs": 3, "test_augmentations": 3},
     )
     with mock.patch.object(Bert, "encode", autospec=True, side_effect=Bert.encode) as encoded:
         fitted = fit(tmp_path, stage(**settings), ctx)
@@ -43,7 +43,7 @@ def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
     train, valid = table(), table(seed=1)
     valid.inputs[column] = rare
     ctx: Any = context(**{kind: [column]})  # type: ignore[arg-type]
-    fit(tmp_path / "with", stage(keep="best_on_held_out"), ctx, train, valid)
+    fit(tmp_path / "with", stage(select_epoch="best_on_held_out"), ctx, train, valid)
     Bert(stage(), ctx).init_backbone(train, tmp_path)
     assert (tmp_path / "with" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
@@ -66,7 +66,7 @@ def test_it_learns_from_the_text(published: Path, tmp_path: Path) -> None:
     for rows in (train, fresh):
         rows.inputs["pH"] = [float(note.count("e")) for note in rows.inputs["note"]]
     config = stage(
-        weights=str(published), epochs=15, learning_rate=6e-3, columns=["note"], columns_before_head=False
+        weights=str(published), epochs=15, learning_rate=6e-3, columns=["note"], use_tabular_columns=False
     )
     labelled = Dataset(train.ids, train.inputs, train.inputs[["pH"]].to_numpy())
     y_pred = fit(tmp_path, config, context(["SMILES"], ["note"]), labelled).predict(fresh, tmp_path)

@@ -37,7 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "file": {},
     "sklearn": {"n_bits": 64, "estimator": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
 }
-AUGMENTED = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_forms": 3}
+AUGMENTED = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_augmentations": 3}
 SMALL["bert, augmented"] = {**SMALL["bert"], **AUGMENTED}
 SMALL["lightgbm, cumulative"] = {"kind": "lightgbm", "ordinal": "cumulative", "n_bits": 64, "max_trees": 30}
 SMALL["lightgbm, others"] = {"kind": "lightgbm", "predicted_targets": "all", "n_bits": 64, "max_trees": 30}

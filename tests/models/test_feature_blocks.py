@@ -25,7 +25,7 @@ def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_train
     train = rows(x=x, c=[5.0] * 4, p=p, d=d, k=["b", "a", "b", "a"])
     test = rows(x=[3.0, NAN, 1e9], c=[6.0, NAN, 5.0], p=p[:3], d=d[:3], k=["a", "b", "new"])
     stage_context = context(tmp_path, numeric=["x", "c", "p", "d"], categorical=["k"])
-    config = SimpleNamespace(columns_before_head=True, encoders=[])
+    config = SimpleNamespace(use_tabular_columns=True, encoders=[])
     feature_blocks.fit_columns(train, config, stage_context, tmp_path)
     root = 2**0.5
     expected = [[1.5**0.5, 1, -root, 0, 0, 1, 0], [0, 0, root, 0, 1, 0, 1], [5, 0, 0, 0, 0, 0, 0]]

@@ -44,7 +44,7 @@ def note_context(cache: Path) -> Context:
 def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(
     published: Path, tmp_path: Path
 ) -> None:
-    changes: list[dict[str, Any]] = [{}, {"pooling": "cls"}, {"max_length": 8}, {"too_long": "cut_middle"}]
+    changes: list[dict[str, Any]] = [{}, {"pooling": "cls"}, {"max_length": 8}, {"truncation": "middle"}]
     folders = {
         frozen_encoders.encoder_cache(stage(published, **change).encoders[0], tmp_path).folder
         for change in changes
@@ -75,7 +75,7 @@ def test_long_texts_are_noted_or_rejected_and_unknown_ones_are_rejected(
     assert read_notes(tmp_path / "cut")[0].startswith("4 of 10 training texts have more than 8 tokens")
     with pytest.raises(DataError, match="more than 8 tokens"):
         fitted(
-            stage(published, max_length=8, too_long="error"), note_context(cache), train, tmp_path / "error"
+            stage(published, max_length=8, truncation="error"), note_context(cache), train, tmp_path / "error"
         )
     train.inputs["note"] = ["\u4e2d\u6587" * (i + 1) for i in range(10)]
     with pytest.raises(ConfigError, match="are unknown to the weights"):

@@ -68,7 +68,7 @@ def fit(one: Gnn, train: Dataset, folder: Path) -> Gnn:
 def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(
     before_head: bool, tmp_path: Path
 ) -> None:
-    one = fit(stage(columns_before_head=before_head, epochs=1), rows(), tmp_path)
+    one = fit(stage(use_tabular_columns=before_head, epochs=1), rows(), tmp_path)
     test = made.rows(s=["CCO"] * 4, x=[300, 310, 300, np.nan], k=["a", "a", "b", "never seen"])
     y_pred = one.predict(test, tmp_path)
     assert np.isfinite(y_pred).all()
@@ -172,7 +172,7 @@ def published(tmp_path: Path) -> Path:
 def test_published_weights_decide_the_shape_and_are_what_training_starts_from(
     published: Path, tmp_path: Path
 ) -> None:
-    one = stage(weights=str(published), columns_before_head=False)
+    one = stage(weights=str(published), use_tabular_columns=False)
     messages: Any = one.init_backbone(rows(3), tmp_path).message_passing
     known = torch.load(published, weights_only=True)["state_dict"]
     assert all(torch.equal(tensor, known[name]) for name, tensor in messages.state_dict().items())

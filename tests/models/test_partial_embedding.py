@@ -23,7 +23,7 @@ def few_words() -> Dataset:
 def test_all_weights_become_what_they_become_when_all_tokens_are_trained(
     tmp_path: Path, published: Path
 ) -> None:
-    config = stage(weights=str(published), weight_decay=0, average="ema", epochs=2)
+    config = stage(weights=str(published), weight_decay=0, weight_averaging="ema", epochs=2)
 
     def fitted(folder: Path) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
         """Predictions for rows with words that the training rows do not have, and the weights."""

@@ -12,8 +12,8 @@ from tests.models.encoders import WORDS, needs_rxnfp
 DATA = PROJECT / "competition" / "data"
 
 
-def pieces(tokenizer: text.Tokenizer, value: str, too_long: str = "cut_end") -> list[str]:
-    ids, _ = text.encode(tokenizer, [value], too_long)
+def pieces(tokenizer: text.Tokenizer, value: str, truncation: str = "end") -> list[str]:
+    ids, _ = text.encode(tokenizer, [value], truncation)
     return list(tokenizer.convert_ids_to_tokens(ids[0].tolist()))
 
 
@@ -55,10 +55,10 @@ def test_a_long_text_loses_its_end_or_its_middle_or_is_an_error() -> None:
     tokenizer = text.train_smiles_tokenizer(["BCNOPSFI"])
     texts = ["BCNOPSFI", "BCNOPS"]
     tokenizer.model_max_length = 8
-    for too_long, expected in [("cut_end", "BCNOPS"), ("cut_middle", "BOPSFI")]:
-        assert pieces(tokenizer, texts[0], too_long) == ["[CLS]", *expected, "[SEP]"]
-        assert pieces(tokenizer, texts[1], too_long) == ["[CLS]", *texts[1], "[SEP]"]
-        assert text.encode(tokenizer, texts, too_long)[1] == 1
+    for truncation, expected in [("end", "BCNOPS"), ("middle", "BOPSFI")]:
+        assert pieces(tokenizer, texts[0], truncation) == ["[CLS]", *expected, "[SEP]"]
+        assert pieces(tokenizer, texts[1], truncation) == ["[CLS]", *texts[1], "[SEP]"]
+        assert text.encode(tokenizer, texts, truncation)[1] == 1
     with pytest.raises(DataError, match="1 of 2 texts have more than 8 tokens"):
         text.encode(tokenizer, texts, "error")
 

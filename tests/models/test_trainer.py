@@ -99,13 +99,15 @@ def make_plan(
     return inputs.step_plan(settings(**{"batch_size": 16, **changes}), seed, epoch, device)
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"device": "cuda"}, {"equal_lengths": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"gradient_accumulation_steps": 3}, {"device": "cuda"}, {"equal_lengths": True}]
+)
 def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epoch(
     changes: dict[str, Any],
 ) -> None:
     steps = make_plan(np.arange(1003) % 50, **changes)
     assert sorted(np.concatenate([rows for step in steps for rows in step])) == list(range(1003))
-    assert max(sum(map(len, step)) for step in steps) == 16 * changes.get("accumulate", 1)
+    assert max(sum(map(len, step)) for step in steps) == 16 * changes.get("gradient_accumulation_steps", 1)
 
     def sets(seed: int, epoch: int) -> set[frozenset[int]]:
         return {
@@ -212,7 +214,7 @@ def test_best_on_held_out_keeps_the_weights_of_the_best_epoch_and_changes_no_tra
     # The held-out labels are those of a start that training only moves away from: an early epoch is the best.
     y_valid = np.repeat(Y.mean(axis=0, keepdims=True), len(Y), axis=0)
     changes = {"epochs": 8, "learning_rate": 3e-3}
-    net = fit(tmp_path / "best", valid=sample(y_valid), keep="best_on_held_out", **changes)
+    net = fit(tmp_path / "best", valid=sample(y_valid), select_epoch="best_on_held_out", **changes)
     losses = history(tmp_path / "best", "held_out_evaluation_mode")
     assert losses.index(min(losses)) < 7
     loss = (((predict(net, tmp_path / "best") - y_valid) / Y.std(axis=0)) ** 2).mean()
@@ -311,7 +313,15 @@ def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_l
         set_seed(0)
         net = Network(Backbone(), head(24, 2, [0.0]))
         found.append(
-            fit(tmp_path / str(n), net, of=of, epochs=3, batch_size=32 // n, accumulate=n, **changes)
+            fit(
+                tmp_path / str(n),
+                net,
+                of=of,
+                epochs=3,
+                batch_size=32 // n,
+                gradient_accumulation_steps=n,
+                **changes,
+            )
         )
     for (name, one), four in zip(found[0].state_dict().items(), found[1].state_dict().values(), strict=True):
         assert torch.allclose(one, four, atol=1e-5), name
@@ -397,10 +407,10 @@ def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(
 ) -> None:
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
     halved = trainer.halve_batch_size(settings(), full)
-    assert (halved.batch_size, halved.accumulate) == (4, 2)
+    assert (halved.batch_size, halved.gradient_accumulation_steps) == (4, 2)
     odd = trainer.halve_batch_size(settings(batch_size=50), full)
     assert (
-        odd.batch_size * odd.accumulate == 50
+        odd.batch_size * odd.gradient_accumulation_steps == 50
     )  # never another number of rows, which is another number of steps
     with pytest.raises(DataError, match="too small for a single row"):
         trainer.halve_batch_size(settings(batch_size=1), full)
@@ -409,7 +419,7 @@ def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(
     fit, sizes = trainer.Trainer.fit, []
 
     def full_at_first(self: trainer.Trainer, *samples: Any) -> bool:
-        sizes.append((self.settings.batch_size, self.settings.accumulate))
+        sizes.append((self.settings.batch_size, self.settings.gradient_accumulation_steps))
         if len(sizes) < 3:
             raise full
         fit(self, *samples)
@@ -429,8 +439,13 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.training.loss_log.SECONDS_BETWEEN_ROWS", 0.0)
 
 
-EMA = {"average": "ema", "schedule": "cosine"}
-BEST = {"average": "ema", "accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"}
+EMA = {"weight_averaging": "ema", "schedule": "cosine"}
+BEST = {
+    "weight_averaging": "ema",
+    "gradient_accumulation_steps": 2,
+    "batch_size": 4,
+    "select_epoch": "best_on_held_out",
+}
 PRETRAIN = sample(Y[:, ::-1].copy())
 
 

@@ -49,7 +49,7 @@ def test_the_committed_tables_are_what_the_module_writes(
 def test_volumes_are_exact_and_each_bin_of_the_study_has_about_an_eighth() -> None:
     table = cylinders.draw(2000, seed=0)
     assert np.allclose(table.volume, np.pi * table.radius**2 * table.height)
-    assert load_study(STUDIES / "cylinder.yaml", "full").data["bins"].cuts == cylinders.EDGES
+    assert load_study(STUDIES / "cylinder.yaml", "full").data["bins"].bin_edges == cylinders.EDGES
     shares = np.bincount(np.digitize(table.volume, cylinders.EDGES)) / len(table)
     assert len(shares) == 8 and np.abs(shares - 1 / 8).max() < 0.02
 

@@ -145,7 +145,7 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, 
 
 def test_an_epoch_chosen_on_the_held_out_fold_and_a_refit_contradict_each_other() -> None:
     with pytest.raises(ValidationError, match="a refit on all rows has no held-out fold"):
-        GnnConfig(kind="gnn", keep="best_on_held_out", final_fit="both")
+        GnnConfig(kind="gnn", select_epoch="best_on_held_out", final_fit="both")
 
 
 @pytest.mark.parametrize("final_fit", ["folds", "both"])

@@ -103,9 +103,7 @@ def test_a_lead_on_the_board_is_held_against_its_paired_deviation() -> None:
     assert said.startswith(
         "On the board a leads b by 0.1000, with a paired standard deviation of 0.1414. A gain"
     )
-    assert leaderboard_gap(board, public, R2)[0].startswith(
-        "On the board c leads b by 0.3000, with a paired"
-    )
+    assert leaderboard_gap(board, public, R2)[0].startswith("On the board c leads b by 0.3000, with a paired")
     assert leaderboard_gap(board[["a", "d"]], public, RMSE) == []
 
 
@@ -121,9 +119,7 @@ def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     said = pick_final_two(private, RMSE)
     assert said.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in said
     said = pick_final_two(private[["b", "c"]], R2)
-    assert (
-        said.startswith("Select b and c: ") and "rows is 3.500 on" in said and "correlation 0.577)" in said
-    )
+    assert said.startswith("Select b and c: ") and "rows is 3.500 on" in said and "correlation 0.577)" in said
     assert (
         pick_final_two(private[["b"]], RMSE)
         == "Select b; the mean score on the drawn private rows is 2.100 of b."

@@ -9,7 +9,8 @@ import pytest
 
 from competition.errors import DataError
 from competition.files import write_table
-from submissions.new.detect import Column, DetectedTables, classify, counts_rows, detect, is_reaction
+from submissions.new.column_roles import Column, classify, counts_rows, is_reaction
+from submissions.new.detect import DetectedTables, detect
 
 ALKANES = ["C" * k for k in range(1, 21)]
 RINGS = [f"{'C' * k}c1ccccc1" for k in range(20)]

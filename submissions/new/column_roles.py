@@ -1,0 +1,153 @@
+"""The role of one column: molecules, text, numbers, categories, or none.
+
+Every role is a guess with a reason, which `./run.sh new` prints and writes into the YAML.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from competition.classes import MISSING
+from competition.molecules import canonical_smiles
+from submissions.new.yaml_writer import to_yaml
+
+Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
+
+MAX_SAMPLED = 200
+"""Number of distinct values that are parsed to detect molecules."""
+MIN_PARSED = 0.95
+"""Share of the values that RDKit must parse in a column without a telling name."""
+SMILES_NAME = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
+ID_NAME = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
+STRUCTURE = re.compile(r"[=#()\[\]\d]")
+"""Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+"""A word, or one Chinese or Japanese character."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """An input column, or one that is left out."""
+
+    name: str
+    role: Role
+    reason: str
+    reaction: bool = False  # whether a text column holds reaction SMILES
+
+
+def non_numeric_cells(cells: pd.Series) -> tuple[pd.Series, int]:
+    """Return the cells that are neither missing nor a finite number, and the number of non-missing cells."""
+    cells = cells.str.strip()
+    filled = cells[~cells.str.lower().isin(MISSING)]
+    return filled[~np.isfinite(pd.to_numeric(filled, errors="coerce"))], len(filled)
+
+
+def repeats(cells: pd.Series) -> bool:
+    """Return whether values are repeated in several rows, as names of classes are."""
+    filled = cells[cells.str.strip() != ""]
+    return 1 < filled.nunique() <= 0.5 * len(filled)
+
+
+def describe_damage(cells: pd.Series) -> str:
+    """Return what is wrong with a numeric column that has few other cells, or decimal commas; "" for others."""
+    invalid, n_filled = non_numeric_cells(cells)
+    has_commas = bool(invalid.str.fullmatch(r"[+-]?\d*,\d+").all())
+    if invalid.empty or not (has_commas or len(invalid) <= 0.2 * n_filled):
+        return ""
+    example = f"{invalid.iloc[0]!r}, a decimal comma" if has_commas else repr(invalid.iloc[0])
+    return f"{len(invalid)} of {n_filled} cells are not numbers ({example})"
+
+
+def is_numeric(cells: pd.Series) -> bool:
+    """Return whether every cell is a finite number or missing, and some are numbers."""
+    invalid, n_filled = non_numeric_cells(cells)
+    return invalid.empty and n_filled > 0
+
+
+def counts_rows(cells: pd.Series) -> bool:
+    """Return whether the cells are consecutive whole numbers, one per row, in any order."""
+    numbers = pd.to_numeric(cells, errors="coerce").sort_values()
+    return len(cells) > 1 and bool((numbers.diff()[1:] == 1).all() and numbers.iloc[0] % 1 == 0)
+
+
+def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
+    """Return the role of a column that both tables have."""
+    column = partial(Column, name)
+    cells = pd.concat([train, test], ignore_index=True).str.strip()
+    if not name.strip():
+        return column("left out", "has no name, like the row numbers that pandas writes")
+    if train.str.strip().nunique() == 1:
+        return column("left out", "the same in every training row")
+    invalid, n_filled = non_numeric_cells(cells)
+    is_code = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, and would lose its zeros
+    if invalid.empty and n_filled and not is_code:
+        if counts_rows(train) or counts_rows(cells):
+            return column("left out", "counts the rows")
+        if train.is_unique and ID_NAME.search(name):
+            return column("left out", "has a unique value in every row and a name like an id")
+        reason = "numbers" + (f", {len(cells) - n_filled} cells empty" if n_filled < len(cells) else "")
+        if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
+            reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
+        return column("numeric", reason)
+    damage = describe_damage(cells)
+    if damage and not is_code:
+        return column("left out", f"WARNING: {damage}; correct or empty them to use it")
+    filled = cells[cells != ""]
+    if len(filled) and pd.to_datetime(filled, format="ISO8601", utc=True, errors="coerce").notna().all():
+        advice = f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time"
+        return column("left out", advice)
+    return _classify_text(name, cells, filled)
+
+
+def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
+    """Return the role of a column of molecules, reactions, texts or categories.
+
+    Args:
+        filled: the cells that are not empty.
+    """
+    column = partial(Column, name)
+    distinct = list(filled.unique())
+    n_cells = len(filled)
+    n_distinct = len(distinct)
+    n_empty = len(cells) - n_cells
+    sample = distinct[:: max(1, n_distinct // MAX_SAMPLED)][:MAX_SAMPLED]
+    n_parsed = sum(canonical_smiles(value) is not None for value in sample)
+    if looks_like_smiles(name, sample, n_parsed / max(1, len(sample))):
+        reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"
+        return column("smiles", reason + (f"; {n_empty} cells are empty" if n_empty else ""))
+    if np.mean([is_reaction(value) for value in sample]) >= MIN_PARSED:
+        return column("text", "reaction SMILES (with >), which only language models read", reaction=True)
+    n_words = np.mean([len(WORD.findall(value)) for value in sample])
+    reason = f"{n_distinct} distinct values in {n_cells} cells"
+    is_long = n_words >= 3 and n_distinct > max(10, 0.2 * n_cells)
+    if is_long or (n_words >= 2 and n_distinct > 0.5 * n_cells):
+        return column("text", f"{reason}, {n_words:.1f} words on average")
+    if n_distinct <= 0.5 * n_cells:
+        if n_parsed == len(sample):
+            reason += "; all parse as SMILES too: move it to smiles if they are molecules"
+        return column("categorical", reason)
+    return column("left out", f"{reason}, of one word, like ids; add it to text if they are informative")
+
+
+def looks_like_smiles(name: str, values: list[str], share_parsed: float) -> bool:
+    """Return whether distinct values are molecules, and not words or codes such as C, CO or NO.
+
+    Half of them must parse if the name of the column or their characters suggest SMILES, otherwise nearly all:
+    words of only the letters C, N, O, S, P and I are rare among words of five letters.
+
+    Args:
+        share_parsed: share of the values that RDKit parses.
+    """
+    if SMILES_NAME.search(name) or np.mean([bool(STRUCTURE.search(value)) for value in values]) >= 0.5:
+        return share_parsed >= 0.5
+    return share_parsed >= MIN_PARSED and bool(np.mean([len(value) for value in values]) >= 5)
+
+
+def is_reaction(value: str) -> bool:
+    """Return whether a value is reaction SMILES: reactants > agents > products, each may be empty."""
+    parts = value.split(">")
+    return len(parts) == 3 and all(part == "" or canonical_smiles(part) is not None for part in parts)
