@@ -32,7 +32,7 @@ TARGETS = {"biogen_adme": "log_HLM_CLint", "esol": "logS", "qm9_electronic": "ga
 
 
 def cpu_seconds(call: list[str]) -> float:
-    """Of a process and its children."""
+    """Return the CPU seconds of a command and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         call, check=True, capture_output=True, cwd=PROJECT, env={**os.environ, **WORKER_ENVIRONMENT}
@@ -63,7 +63,7 @@ def main() -> None:
         file = Path(folder) / "train.csv"
         table = pd.read_csv(args.data / args.set / "train.csv").rename(columns={TARGETS[args.set]: "y"})
         table[["id", "SMILES", "y"]].dropna().to_csv(file, index=False)
-        ours = [
+        pipeline_command = [
             sys.executable,
             "-m",
             "benchmarks.against_chemprop",
@@ -72,10 +72,31 @@ def main() -> None:
             "--only",
             str(file),
         ]
-        theirs = [str(Path(sys.executable).with_name("chemprop")), "train", "--data-path", str(file)]
-        theirs += ["--smiles-columns", "SMILES", "--target-columns", "y", "--output-dir", f"{folder}/out"]
-        theirs += ["--batch-size", "64", "--split-sizes", "0.98", "0.01", "0.01", "--accelerator", "cpu"]
-        theirs += [
+        chemprop_command = [
+            str(Path(sys.executable).with_name("chemprop")),
+            "train",
+            "--data-path",
+            str(file),
+        ]
+        chemprop_command += [
+            "--smiles-columns",
+            "SMILES",
+            "--target-columns",
+            "y",
+            "--output-dir",
+            f"{folder}/out",
+        ]
+        chemprop_command += [
+            "--batch-size",
+            "64",
+            "--split-sizes",
+            "0.98",
+            "0.01",
+            "0.01",
+            "--accelerator",
+            "cpu",
+        ]
+        chemprop_command += [
             "--warmup-epochs",
             "1",
             "--max-lr",
@@ -87,16 +108,16 @@ def main() -> None:
         ]
         spent: dict[str, list[list[float]]] = {"ours": [], "chemprop": []}
         for _ in range(args.rounds):
-            for name, call in (("ours", ours), ("chemprop", theirs)):
+            for name, call in (("ours", pipeline_command), ("chemprop", chemprop_command)):
                 spent[name].append([cpu_seconds([*call, "--epochs", str(n)]) for n in args.epochs])
     for i, n in enumerate(args.epochs):
-        own, their = ([seconds[i] for seconds in spent[name]] for name in ("ours", "chemprop"))
-        ratio = statistics.median(t / o for o, t in zip(own, their, strict=True))
-        print(
-            f"{n:3d} epochs: {statistics.median(own):.1f} and {statistics.median(their):.1f} s, "
-            f"{ratio:.2f} times"
+        pipeline_seconds, chemprop_seconds = (
+            [seconds[i] for seconds in spent[name]] for name in ("ours", "chemprop")
         )
-    each = {name: [s[-1] - s[0] for s in found] for name, found in spent.items()}
+        ratio = statistics.median(t / o for o, t in zip(pipeline_seconds, chemprop_seconds, strict=True))
+        medians = [statistics.median(seconds) for seconds in (pipeline_seconds, chemprop_seconds)]
+        print(f"{n:3d} epochs: {medians[0]:.1f} and {medians[1]:.1f} s, {ratio:.2f} times")
+    each = {name: [s[-1] - s[0] for s in samples] for name, samples in spent.items()}
     ratio = statistics.median(t / o for o, t in zip(each["ours"], each["chemprop"], strict=True))
     print(f"an epoch alone: {ratio:.2f} times as fast")
 

@@ -49,8 +49,8 @@ from benchmarks.oof_matrices import (
     SETS,
     Matrix,
     arguments,
+    cached_lines,
     in_per_cent,
-    kept_lines,
     matrices,
     over_sets,
     per_set,
@@ -69,7 +69,7 @@ from submissions.blend.stacks import StackCandidate
 from submissions.blend.weight_problem import BlendData
 
 DEFAULT = "shrunk_ridge"
-OURS = [
+CANDIDATE_NAMES = [
     name
     for name in REGRESSION_CANDIDATES
     if isinstance(CANDIDATES[name], WeightedCandidate) and name != "optuna"
@@ -116,8 +116,8 @@ def optuna_300(columns: np.ndarray, y: np.ndarray) -> np.ndarray:
 def timed(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     """What it returns, and its CPU seconds."""
     started = time.process_time()
-    found = fit()
-    return found, time.process_time() - started
+    record = fit()
+    return record, time.process_time() - started
 
 
 def matrices_of(matrix: Matrix) -> BlendData:
@@ -143,7 +143,7 @@ def held_out_errors(matrix: Matrix) -> list[dict]:
             "n_columns": len(which),
             "subset": i,
         }
-        for name in OURS:
+        for name in CANDIDATE_NAMES:
             blend, seconds = timed(lambda part=part, name=name: CANDIDATES[name].fit(matrices_of(part)))
             error = rmse(part.y_holdout, predict(blend, averaged))
             lines.append({**line, "candidate": name, "error": error, "seconds": seconds})
@@ -155,16 +155,16 @@ def held_out_errors(matrix: Matrix) -> list[dict]:
 
 def honesty(matrix: Matrix) -> dict[str, Any]:
     """Logarithms of score over holdout score, of the default and of the stack."""
-    found: dict[str, Any] = {"set": matrix.set_name}
+    record: dict[str, Any] = {"set": matrix.set_name}
     default, m = CANDIDATES[DEFAULT], matrices_of(matrix)
     candidates: dict[str, Candidate] = {DEFAULT: default, "lightgbm_stack": StackCandidate(default)}
     for name, candidate in candidates.items():
-        without_own = [candidate.fit(m, frozenset({fold})) for fold in range(N_FOLDS)]
+        fitted_without_fold = [candidate.fit(m, frozenset({fold})) for fold in range(N_FOLDS)]
         honest = rmse(matrix.y, cross_fitted(candidate, m)[:, 0])
-        found[f"{name} cross-fitted"] = np.log(honest / of_fold_models(matrix, without_own))
-        whole = candidate.fit(m)
-        in_sample = rmse(matrix.y, predict(whole, matrix.oof))
-        found[f"{name} in-sample"] = np.log(in_sample / of_fold_models(matrix, [whole] * N_FOLDS))
+        record[f"{name} cross-fitted"] = np.log(honest / of_fold_models(matrix, fitted_without_fold))
+        fitted_on_all = candidate.fit(m)
+        in_sample = rmse(matrix.y, predict(fitted_on_all, matrix.oof))
+        record[f"{name} in-sample"] = np.log(in_sample / of_fold_models(matrix, [fitted_on_all] * N_FOLDS))
     singles = [Blend(one[:, None], np.zeros(1)) for one in np.eye(matrix.oof.shape[1])]
     control = np.mean(
         [
@@ -172,9 +172,9 @@ def honesty(matrix: Matrix) -> dict[str, Any]:
             for one in singles
         ]
     )
-    found["single columns"] = control
-    found[f"{DEFAULT} beyond its columns"] = found[f"{DEFAULT} cross-fitted"] - control
-    return found
+    record["single columns"] = control
+    record[f"{DEFAULT} beyond its columns"] = record[f"{DEFAULT} cross-fitted"] - control
+    return record
 
 
 def of_fold_models(matrix: Matrix, fitted: list) -> float:
@@ -192,11 +192,11 @@ def compare(lines: pd.DataFrame, against: str) -> None:
     seconds = lines.groupby(["n_columns", "candidate"])["seconds"].mean()
     for size, part in errors.groupby("n_columns"):
         print(f"\n{size} columns, {len(part)} blends: holdout RMSE against {against}")
-        for name in [*OURS, OPTUNA]:
-            of_set, found = over_sets(np.log(part[name] / part[against]), part["set"])
-            said = f"{in_per_cent(found):26s} better on {(of_set < 0).sum()}/{len(of_set)} sets"
+        for name in [*CANDIDATE_NAMES, OPTUNA]:
+            of_set, record = over_sets(np.log(part[name] / part[against]), part["set"])
+            summary = f"{in_per_cent(record):26s} better on {(of_set < 0).sum()}/{len(of_set)} sets"
             worst = f"{of_set.idxmax()} {100 * np.expm1(of_set.max()):+.2f} %"
-            print(f"  {name:17s} {said}, worst {worst}, {1000 * seconds[size, name]:.1f} ms")
+            print(f"  {name:17s} {summary}, worst {worst}, {1000 * seconds[size, name]:.1f} ms")
 
 
 def main() -> None:
@@ -208,14 +208,14 @@ def main() -> None:
             for matrix in matrices(name, draw, args.data, args.cache)
         ]
 
-    found = kept_lines("blenders", of_draw, args)
+    record = cached_lines("blenders", of_draw, args)
     for against in ("greedy", OPTUNA):
-        compare(pd.DataFrame([line for lines, _ in found for line in lines]), against)
-    table = pd.DataFrame([bias for _, bias in found])
+        compare(pd.DataFrame([line for lines, _ in record for line in lines]), against)
+    table = pd.DataFrame([bias for _, bias in record])
     print(f"\nscore against the holdout score of the same fold models, {len(table)} matrices of 10 columns")
     for name in table.columns.drop("set"):
-        of_set, found = over_sets(table[name], table["set"])
-        print(f"  {name:34s} {in_per_cent(found)}; {per_set(of_set)}")
+        of_set, record = over_sets(table[name], table["set"])
+        print(f"  {name:34s} {in_per_cent(record)}; {per_set(of_set)}")
 
 
 if __name__ == "__main__":

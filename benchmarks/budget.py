@@ -58,7 +58,7 @@ SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki",
 CHECKOUTS = ["before", "after"]
 MAX_WORSENING = 1.02
 """The largest mean ratio of errors, after / before, with which a change passes."""
-THEIRS = """
+AUTOGLUON_SCRIPT = """
 import sys
 import pandas as pd
 from autogluon.tabular import TabularPredictor
@@ -98,7 +98,7 @@ def full(yaml_file: Path, options: list[str], log_file: Path, checkout: Path = P
     return time.monotonic() - started
 
 
-def ours(source: Path, yaml_file: Path, options: list[str], new: tuple[str, ...] = ()) -> float:
+def run_pipeline(source: Path, yaml_file: Path, options: list[str], new: tuple[str, ...] = ()) -> float:
     """Make the submission of the tables in a folder with options of `full` and `new`; returns the seconds of
     `full`.
     """
@@ -124,17 +124,17 @@ def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, floa
     return errors(competition, answers.to_numpy(), from_sample(build_task(competition), submission))
 
 
-def of_ours(run: Run) -> dict[str, dict[str, float]]:
+def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     """Errors of the submission and of LightGBM alone."""
     competition, columns = run.config.competition, run.columns
     assert competition.answers is not None
-    found = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
+    errors_of = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
     if "lightgbm" in run.config.stages:
         trees = columns.stage_test("lightgbm")
         trees = run.task.default_labels(trees) if run.task.scores_labels else trees
         answers = score_sections.read_answers(competition, competition.answers).loc[list(columns.test_ids)]
-        found["lightgbm"] = errors(competition, answers.to_numpy(), trees)
-    return found
+        errors_of["lightgbm"] = errors(competition, answers.to_numpy(), trees)
+    return errors_of
 
 
 def write_features(run: Run, folder: Path) -> None:
@@ -160,20 +160,31 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
     """Errors of AutoGluon in a time: of labels, or of probabilities of two classes."""
     competition, task = run.config.competition, run.task
     write_features(run, folder)
-    asked = "predict_proba" if task.classes and not task.scores_labels else "predict"
+    method = "predict_proba" if task.classes and not task.scores_labels else "predict"
     metric, each = (
         competition.metric if task.classes else "root_mean_squared_error",
         seconds / len(task.targets),
     )
-    environment, found = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, []
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    errors_of = []
     for target in task.targets:
-        call = [str(python), "-c", THEIRS, str(folder), target, str(each), str(os.cpu_count()), metric, asked]
+        call = [
+            str(python),
+            "-c",
+            AUTOGLUON_SCRIPT,
+            str(folder),
+            target,
+            str(each),
+            str(os.cpu_count()),
+            metric,
+            method,
+        ]
         subprocess.run(call, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-        found.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
+        errors_of.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
     ids = read_rows(run.paths.test, competition, labelled=False).ids
     assert competition.answers is not None
     answers = score_sections.read_answers(competition, competition.answers)
-    read = pd.DataFrame(np.column_stack(found), ids).reindex(answers.index)
+    read = pd.DataFrame(np.column_stack(errors_of), ids).reindex(answers.index)
     return errors(
         competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy()
     )  # some test rows cannot be read
@@ -189,11 +200,11 @@ def is_there(file: Path, key: dict[str, Any]) -> bool:
     return file.exists() and bool((read_results(file)[[*key]] == pd.Series(key)).all(axis=1).any())
 
 
-def keep(file: Path, key: dict[str, Any], found: dict[str, float], **measured: float) -> None:
+def keep(file: Path, key: dict[str, Any], errors_of: dict[str, float], **measured: float) -> None:
     """Append the errors of a run, by target, with what else was measured of the run."""
-    new = [{**key, "target": target, "error": error, **measured} for target, error in found.items()]
+    new = [{**key, "target": target, "error": error, **measured} for target, error in errors_of.items()]
     pd.DataFrame(new).to_csv(file, mode="a", header=not file.exists(), index=False)
-    print(*key.values(), found, *(f"{name} {value:.4g}" for name, value in measured.items()), flush=True)
+    print(*key.values(), errors_of, *(f"{name} {value:.4g}" for name, value in measured.items()), flush=True)
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -208,14 +219,17 @@ def table(rows: pd.DataFrame) -> str:
     seconds = rows[rows.who == "submission"].groupby(["budget", "set"])["seconds"].max()
     for budget, of_sets in ratios.groupby("budget"):
         for name, of_set in of_sets.droplevel("budget").iterrows():
-            shown = " ".join(f"{error:.4g}" for error in mean["submission"].loc[budget, name])
-            said = " | ".join(f"{ratio:.3f}" for ratio in np.exp(of_set))
-            lines.append(f"| {budget} | {name} | {shown} | {said} | {seconds[budget, name]:.0f} |")
-        said = []
-        for known in (of_sets[who].dropna() for who in of_sets):
-            found = np.exp(over_sets(known, known.index)[1]) if len(known) else 3 * [np.nan]
-            said.append("{:.3f} ({:.3f} to {:.3f})".format(*found))
-        lines.append(f"| {budget} | geometric mean, 95 % interval | | {' | '.join(said)} | |")
+            formatted = " ".join(f"{error:.4g}" for error in mean["submission"].loc[budget, name])
+            cells = " | ".join(f"{ratio:.3f}" for ratio in np.exp(of_set))
+            lines.append(f"| {budget} | {name} | {formatted} | {cells} | {seconds[budget, name]:.0f} |")
+        cells = []
+        for who in of_sets:
+            set_ratios = of_sets[who].dropna()
+            interval = np.full(3, np.nan)
+            if len(set_ratios):
+                interval = np.exp(over_sets(set_ratios, set_ratios.index)[1])
+            cells.append("{:.3f} ({:.3f} to {:.3f})".format(*interval))
+        lines.append(f"| {budget} | geometric mean, 95 % interval | | {' | '.join(cells)} | |")
     return "\n".join(lines)
 
 
@@ -337,14 +351,14 @@ def main() -> None:
             os.environ["WORK_DIR"] = str(work / "work")
             if not is_there(file, {**key, "who": "submission"}):
                 options = ["--budget", budget, "--seed", str(args.seed)]
-                seconds = ours(args.data / name, work / f"{name}.yaml", options)
-                for who, found in of_ours(latest_run(str(work / f"{name}.yaml"))).items():
-                    keep(file, {**key, "who": who}, found, seconds=seconds)
+                seconds = run_pipeline(args.data / name, work / f"{name}.yaml", options)
+                for who, errors_of in errors_of_run(latest_run(str(work / f"{name}.yaml"))).items():
+                    keep(file, {**key, "who": who}, errors_of, seconds=seconds)
             key["commit"] = "autogluon 1.6.3"
             if args.python and not is_there(file, {**key, "who": "autogluon"}):
                 started, run = time.monotonic(), latest_run(str(work / f"{name}.yaml"))
-                found = of_autogluon(run, args.python, work / "autogluon", parse_duration(budget))
-                keep(file, {**key, "who": "autogluon"}, found, seconds=time.monotonic() - started)
+                errors_of = of_autogluon(run, args.python, work / "autogluon", parse_duration(budget))
+                keep(file, {**key, "who": "autogluon"}, errors_of, seconds=time.monotonic() - started)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""The same for classes as `blenders`: do blends of probabilities hold outside their rows, and is their score
+"""Like `blenders` for classes: do blends of probabilities generalize to new rows, and is their score
 honest?
 
     python -m benchmarks.class_blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets
     ...]
 
-What was measured of a set and draw is kept in --cache as blends_*.json (`oof_matrices.kept_lines`).
+What was measured of a set and draw is kept in --cache as blends_*.json (`oof_matrices.cached_lines`).
 
 JobPlan of the analysis
--------------------- Data: twelve sets, four of them with three or four classes (`oof_matrices.CUTS`); a pair
+-------------------- Data: twelve sets, four of them with three or four classes (`oof_matrices.BIN_EDGES`); a pair
 of draws that swap training rows and holdout; at most 2,000 rows of a set, eight classifiers. Blends of all 8
 columns, and of 4: two random subsets each.
 
@@ -35,12 +35,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.oof_matrices import (
-    CUTS,
+    BIN_EDGES,
     Matrix,
     arguments,
+    cached_lines,
     class_matrices,
     in_per_cent,
-    kept_lines,
     over_sets,
     per_set,
 )
@@ -58,15 +58,15 @@ DEFAULT = "shrunk_logits"
 SUBSETS = {4: 2, 8: 1}
 
 
-def build_task(n_outputs: int) -> Task:
-    """One target, decided."""
+def task_with_labels(n_outputs: int) -> Task:
+    """Return a task of one target that is scored on labels."""
     classes = [str(c) for c in range(max(2, n_outputs))]
     return Task(["y"], None, "multiclass" if n_outputs > 1 else "binary", classes, scores_labels=True)
 
 
 def greedy_on_labels(P: Array, y: Array, metric: Metric, folds: Array, weights: str) -> Blend:
     """AutoGluon's selection on a metric of labels itself: the likeliest class of each mean is scored."""
-    task = build_task(P.shape[2])
+    task = task_with_labels(P.shape[2])
     each, taken, best, highest = np.eye(P.shape[1]), np.zeros(P.shape[1]), np.zeros(P.shape[1]), -np.inf
     for step in range(1, GREEDY_STEPS + 1):
         scores = [metric(y, task.default_labels(np.einsum("nco,c->no", P, w))) for w in (taken + each) / step]
@@ -100,7 +100,7 @@ class Problem:
         if self.metric.kind != "decisions":
             return None
         left, y_pred = self.m.rows_outside(without), cross_fitted(candidate, self.m, without)
-        return fit_decision(self.metric, build_task(y_pred.shape[1]), self.m.y[left], y_pred[left])
+        return fit_decision(self.metric, task_with_labels(y_pred.shape[1]), self.m.y[left], y_pred[left])
 
     def score(self, y: Array, y_pred: Array, decision: Decision | None) -> float:
         """Score of predictions (n_rows, n_outputs); what ranks make of several classes is divided by its sum."""
@@ -117,13 +117,13 @@ class Problem:
         """Logarithm of the cross-fitted score over that on the columns of each fold's models for the holdout."""
         y_pred, scores = cross_fitted(candidate, self.m), []
         for fold, columns in enumerate(holdout):
-            own, without = self.m.folds == fold, frozenset({fold})
+            in_fold, without = self.m.folds == fold, frozenset({fold})
             decision = self.decision(candidate, without)
             scores.append(
                 self.score(self.y_holdout, candidate.fit(self.m, without).predict(columns), decision)
             )
             if decision:
-                y_pred[own, :1] = decision.predict(y_pred[own])
+                y_pred[in_fold, :1] = decision.predict(y_pred[in_fold])
         y_pred = y_pred[:, :1] if self.metric.kind == "decisions" else y_pred
         return float(np.log(self.score(self.m.y, y_pred, None) / np.mean(scores)))
 
@@ -142,11 +142,11 @@ def lines_of(matrix: Matrix) -> list[dict]:
     }
     singles = [Candidate(lambda *_, one=one: column_weights(one, n_outputs)) for one in np.eye(n_columns)]
     lines = []
-    for said, name in metrics.items():
-        line = {"set": matrix.set_name, "target": matrix.target, "draw": matrix.draw, "metric": said}
+    for label, name in metrics.items():
+        line = {"set": matrix.set_name, "target": matrix.target, "draw": matrix.draw, "metric": label}
         for (n, i), part in parts.items():
             problem, columns = Problem(part, METRICS[name]), part.holdout.mean(axis=0)
-            for one, candidate in (COMPARED | (ON_LABELS if said == "F1" else {})).items():
+            for one, candidate in (COMPARED | (ON_LABELS if label == "F1" else {})).items():
                 error = problem.error(candidate, columns)
                 lines.append({**line, "n_columns": n, "subset": i, "candidate": one, "error": error})
         problem = Problem(matrix, METRICS[name])
@@ -157,37 +157,39 @@ def lines_of(matrix: Matrix) -> list[dict]:
 
 
 def main() -> None:
-    """Print the tables."""
-    args = arguments(__doc__, list(CUTS), 2)
+    """Parse the command line and print the tables."""
+    args = arguments(__doc__, list(BIN_EDGES), 2)
 
     def of_draw(name: str, draw: int) -> list[dict]:
         return [
             line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)
         ]
 
-    table = pd.DataFrame(kept_lines("blends", of_draw, args))
+    table = pd.DataFrame(cached_lines("blends", of_draw, args))
     place = ["metric", "n_columns", "set", "target", "draw", "subset"]
     errors = np.log(table[table["bias"].isna()].pivot(index=place, columns="candidate", values="error"))
-    asked = [(metric, n) for metric in table["metric"].unique() for n in SUBSETS]
+    columns_of_table = [(metric, n) for metric in table["metric"].unique() for n in SUBSETS]
     print(f"Error of {DEFAULT} on the holdout against others, its 95 % interval, and the worst set\n")
-    print("| against |", *(f"{metric}, {n} columns |" for metric, n in asked))
-    print("|---" * (1 + len(asked)) + "|")
+    print("| against |", *(f"{metric}, {n} columns |" for metric, n in columns_of_table))
+    print("|---" * (1 + len(columns_of_table)) + "|")
     for name in errors.columns.drop(DEFAULT):
         cells = []
-        for metric, n in asked:
+        for metric, n in columns_of_table:
             rows = errors.loc[metric, n]
             ratios = (rows[DEFAULT] - rows[name]).dropna()
             if len(ratios):
-                of_set, found = over_sets(ratios, ratios.index.get_level_values("set"))
-                cells.append(f"{in_per_cent(found)}; {100 * np.expm1(of_set.max()):+.1f} {of_set.idxmax()}")
+                of_set, mean_interval = over_sets(ratios, ratios.index.get_level_values("set"))
+                cells.append(
+                    f"{in_per_cent(mean_interval)}; {100 * np.expm1(of_set.max()):+.1f} {of_set.idxmax()}"
+                )
             else:
                 cells.append("")
         print("|", " | ".join([name, *cells]), "|")
     print("\nCross-fitted score of the default against the holdout, 8 columns\n")
-    for said, rows in table.dropna(subset="bias").groupby("metric", sort=False):
+    for label, rows in table.dropna(subset="bias").groupby("metric", sort=False):
         for part in ("bias", "control", "beyond"):
-            of_set, found = over_sets(rows[part], rows["set"])
-            print(f"{said}, {part}: {in_per_cent(found)}; {per_set(of_set)}")
+            of_set, mean_interval = over_sets(rows[part], rows["set"])
+            print(f"{label}, {part}: {in_per_cent(mean_interval)}; {per_set(of_set)}")
 
 
 if __name__ == "__main__":

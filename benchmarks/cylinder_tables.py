@@ -50,7 +50,7 @@ def of_tasks(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def sums(unit_mean: float, unit_variance: float, rate: float) -> dict[str, float]:
-    """Of a unit its variance, of a ReLU on a sum of 100 such units its mean: in training, against inference."""
+    """Return, in training against inference, the variance of a unit and the mean of a ReLU on 100 such units."""
     weights = np.random.default_rng(0).normal(size=100)
     ratio = unit_ratio(rate, np.array(unit_mean), np.array(unit_variance))
     random = np.random.default_rng(1)
@@ -74,7 +74,7 @@ def sums(unit_mean: float, unit_variance: float, rate: float) -> dict[str, float
 
 
 def main() -> None:
-    """Print the tables."""
+    """Parse the command line and print the tables."""
     results = pd.read_csv(PROJECT / "studies/results/cylinder.csv", keep_default_na=False, na_values=[""])
     dropped = results[results["where"] != "none"]
     ratios = dropped.groupby(CELL, sort=False).mean(numeric_only=True).filter(regex="ratio|bias")

@@ -26,7 +26,15 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, kept_lines, over_sets
+from benchmarks.oof_matrices import (
+    BIN_EDGES,
+    N_FOLDS,
+    Matrix,
+    arguments,
+    cached_lines,
+    class_matrices,
+    over_sets,
+)
 from competition.metrics import get_metric
 from competition.task import Task
 from submissions.blend import decision_rules
@@ -48,20 +56,20 @@ def one_hot(y: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 def columns_of(matrix: Matrix) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Name -> out-of-fold predictions (n_rows, n_outputs) and those of each fold's models for the holdout."""
-    found = {str(j): (matrix.oof[:, j], matrix.holdout[:, :, j]) for j in range(matrix.oof.shape[1])}
+    record = {str(j): (matrix.oof[:, j], matrix.holdout[:, :, j]) for j in range(matrix.oof.shape[1])}
     metric = get_metric("log_loss", "multiclass" if matrix.oof.shape[2] > 1 else "binary")
     m = BlendData(matrix.oof, matrix.y[:, None].astype(float), matrix.folds, metric, has_probabilities=True)
     blend = CANDIDATES[DEFAULT]
     on_holdout = np.stack([blend.fit(m).predict(each) for each in matrix.holdout])
-    return found | {"blend": (cross_fitted(blend, m), on_holdout)}
+    return record | {"blend": (cross_fitted(blend, m), on_holdout)}
 
 
-def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
+def carried(decision: Any, known_preds: np.ndarray, new: np.ndarray) -> Decision:
     """The decision with as many rows of `new` above each cut as there are of `known`."""
     if isinstance(decision, Offsets):
-        above = [(decision.predict(known) == j).mean() for j in range(len(decision.cuts))]
+        above = [(decision.predict(known_preds) == j).mean() for j in range(len(decision.cuts))]
     else:
-        above = [(known >= cut).mean() for cut in decision.cuts]
+        above = [(known_preds >= cut).mean() for cut in decision.cuts]
     for _ in range(10 if isinstance(decision, Offsets) else 1):
         for j, share in enumerate(above):
             cuts = decision.cuts.copy()
@@ -82,8 +90,8 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
     def labels_across_folds() -> np.ndarray:
         labels = np.empty_like(y)
         for fold in range(N_FOLDS):
-            own = matrix.folds == fold
-            labels[own] = fit_decision(metric, task, y[~own], oof[~own]).predict(oof[own])
+            in_fold = matrix.folds == fold
+            labels[in_fold] = fit_decision(metric, task, y[~in_fold], oof[~in_fold]).predict(oof[in_fold])
         return labels
 
     def bias(labels: np.ndarray, decision: Decision) -> float:
@@ -91,8 +99,8 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
             np.mean([metric(y_holdout, decision.predict(each)) for each in holdout])
         )
 
-    at_0, known = metric(y_holdout, plain.predict(mean)), metric(y, plain.predict(oof))
-    found = {"optimism plain": bias(plain.predict(oof), plain)}
+    at_0, known_preds = metric(y_holdout, plain.predict(mean)), metric(y, plain.predict(oof))
+    record = {"optimism plain": bias(plain.predict(oof), plain)}
     for way in ("expected", "counted"):
         with mock.patch.object(
             decision_rules, "calibrate", one_hot if way == "counted" else decision_rules.calibrate
@@ -104,10 +112,10 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
             "quantiles": carried(decision, oof, mean).predict(mean),
             "vote": votes.argmax(axis=1)[:, None].astype(float),  # the lowest of equally common labels
         }
-        found |= {f"{way} {name}": metric(y_holdout, each) - at_0 for name, each in ways.items()}
-        found[f"{way} values gated"] = found[f"{way} values"] if metric(y, labels) > known else 0.0
-        found[f"optimism {way}"] = bias(labels, decision)
-    return found
+        record |= {f"{way} {name}": metric(y_holdout, each) - at_0 for name, each in ways.items()}
+        record[f"{way} values gated"] = record[f"{way} values"] if metric(y, labels) > known_preds else 0.0
+        record[f"optimism {way}"] = bias(labels, decision)
+    return record
 
 
 def lines_of(matrix: Matrix) -> list[dict[str, Any]]:
@@ -128,15 +136,15 @@ def lines_of(matrix: Matrix) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Command line."""
-    args = arguments(__doc__, list(CUTS), 2)
+    """Parse the command line and run the benchmark."""
+    args = arguments(__doc__, list(BIN_EDGES), 2)
 
     def of_draw(name: str, draw: int) -> list[dict[str, Any]]:
         return [
             line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)
         ]
 
-    table = pd.DataFrame(kept_lines("decisions", of_draw, args))
+    table = pd.DataFrame(cached_lines("decisions", of_draw, args))
     ways = [name for name in table if " " in name]
     for which, part in (
         ("blend", table[table.column == "blend"]),
@@ -145,9 +153,10 @@ def main() -> None:
         for metric, rows in part.groupby("metric"):
             print(f"\n{which}, {metric}, {rows['set'].nunique()} sets, {len(rows)} decisions")
             for way in ways:
-                found = over_sets(rows[way], rows["set"])[1]
+                record = over_sets(rows[way], rows["set"])[1]
                 print(
-                    "  {:24} {:+.4f} [{:+.4f}, {:+.4f}]".format(way, *found), f" worst {rows[way].min():+.3f}"
+                    "  {:24} {:+.4f} [{:+.4f}, {:+.4f}]".format(way, *record),
+                    f" worst {rows[way].min():+.3f}",
                 )
 
 

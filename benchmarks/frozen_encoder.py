@@ -37,21 +37,22 @@ def main() -> None:
     transformer = Transformer(
         str(find_weights("minilm")["config.json"].parent), max_seq_length=config.max_length
     )
-    theirs = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())])
+    reference = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())])
     calls = {
         "ours": lambda: embed_texts(config, texts)[:, 0, :-3],
-        "sentence-transformers": lambda: theirs.encode(texts, batch_size=32, show_progress_bar=False),
+        "sentence-transformers": lambda: reference.encode(texts, batch_size=32, show_progress_bar=False),
     }
     spent: dict[str, list[float]] = {name: [] for name in calls}
-    found = {name: call() for name, call in calls.items()}  # and what a first call loads
+    features = {name: call() for name, call in calls.items()}  # and what a first call loads
     for _ in range(args.rounds):
         for name, call in calls.items():
             started = time.process_time()
             call()
             spent[name].append(time.process_time() - started)
     one, other = (statistics.median(seconds) for seconds in spent.values())
-    ratio = statistics.median(theirs / ours for ours, theirs in zip(*spent.values(), strict=True))
-    gap = float(np.abs(np.subtract(*found.values())).max())
+    ratios = [reference_s / pipeline_s for pipeline_s, reference_s in zip(*spent.values(), strict=True)]
+    ratio = statistics.median(ratios)
+    gap = float(np.abs(np.subtract(*features.values())).max())
     print(
         f"{len(texts)} texts: {one:.1f} and {other:.1f} s, {ratio:.2f} times as fast; features differ by "
         f"{gap:.1g}"

@@ -100,7 +100,7 @@ class Case:
         return rows, Context(*roles, [], [], Task(["y"]), seed=0, cache=self.cache, retry_failed_fit=False)
 
     def config(self, epochs: int, precision: str = "auto") -> Any:
-        """Settings of the stage."""
+        """Return the settings of the stage."""
         settings = NETWORKS[self.name] | {"epochs": epochs, "precision": precision}
         if self.tiny:
             settings |= TINY[settings["kind"]]

@@ -62,7 +62,7 @@ def compare(name: str, stage: str) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Parse the command line and run the benchmark."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

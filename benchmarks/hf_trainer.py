@@ -55,7 +55,7 @@ class Wrapped(torch.nn.Module):
         return {"loss": torch.nn.functional.mse_loss(outputs, labels), "logits": outputs}
 
 
-def theirs(stage: Bert, train: Dataset, folder: Path, grouped: bool) -> tuple[float, Any]:
+def train_with_transformers(stage: Bert, train: Dataset, folder: Path, grouped: bool) -> tuple[float, Any]:
     """Seconds of Trainer.train() and the trained network."""
     with mock.patch("models.stages.bert.train_only"):  # it trains the vectors of all tokens
         network, sample = stage.prepare_training(train, folder)
@@ -93,7 +93,7 @@ def theirs(stage: Bert, train: Dataset, folder: Path, grouped: bool) -> tuple[fl
     return time.process_time() - started, network
 
 
-def ours(stage: Bert, train: Dataset, folder: Path) -> tuple[float, Any]:
+def train_with_pipeline(stage: Bert, train: Dataset, folder: Path) -> tuple[float, Any]:
     """Seconds of our loop and the trained network."""
     network, sample = stage.prepare_training(train, folder)
     training = stage.make_trainer(network, folder)
@@ -119,9 +119,9 @@ def trained(name: str, seed: int, data: Path, precision: str) -> dict[str, float
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if name == "ours":
-            spent, network = ours(stage, train, folder)
+            spent, network = train_with_pipeline(stage, train, folder)
         else:
-            spent, network = theirs(stage, train, folder, name == "group_by_length")
+            spent, network = train_with_transformers(stage, train, folder, name == "group_by_length")
         rows = Dataset(list(test["id"]), test[["text"]], None)
         mean, scale = target_scale(train.y)
         batches, accelerator = stage.encode(rows, folder, 0, 0), prediction.make_accelerator("float32")
@@ -143,19 +143,19 @@ def main() -> None:
     if args.only:
         print(json.dumps(trained(args.only[0], int(args.only[1]), args.data, args.precision)))
         return
-    found: dict[str, list[dict[str, float]]] = {"ours": [], "group_by_length": [], "random": []}
+    results_of: dict[str, list[dict[str, float]]] = {"ours": [], "group_by_length": [], "random": []}
     for round_ in range(args.rounds):
-        for name, results in found.items():
+        for name, results in results_of.items():
             call = [sys.executable, "-m", "benchmarks.hf_trainer", *sys.argv[1:], "--only", name, str(round_)]
             environment = {**os.environ, **WORKER_ENVIRONMENT} if name == "ours" else None
             done = subprocess.run(
                 call, check=True, capture_output=True, text=True, cwd=PROJECT, env=environment
             )
             results.append(json.loads(done.stdout.splitlines()[-1]))
-    for name, results in found.items():
+    for name, results in results_of.items():
         seconds, rmse = (statistics.mean(result[key] for result in results) for key in ("seconds", "rmse"))
         ratio = statistics.median(
-            r["seconds"] / o["seconds"] for r, o in zip(results, found["ours"], strict=True)
+            r["seconds"] / o["seconds"] for r, o in zip(results, results_of["ours"], strict=True)
         )
         print(f"{name:16s} {seconds:6.1f} s, RMSE {rmse:.4f}; ours is {ratio:.2f} times as fast")
 

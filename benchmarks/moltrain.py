@@ -65,7 +65,7 @@ def write_tables(source: Path, name: str, folder: Path, precision: str) -> None:
     (folder / "bench.yaml").write_text(yaml.safe_dump(config))
 
 
-def theirs(folder: Path, name: str) -> None:
+def train_with_unimol_tools(folder: Path, name: str) -> None:
     """MolTrain and MolPredict on the folds of ours; the seconds in its conformer generator go to a file."""
     from unittest import mock
 
@@ -94,9 +94,9 @@ def theirs(folder: Path, name: str) -> None:
 
     def timed(self: Any, smiles: Any) -> Any:
         started = time.monotonic()
-        found = transform(self, smiles)
+        record = transform(self, smiles)
         in_conformers.append(time.monotonic() - started)
-        return found
+        return record
 
     dictionary = folder / "dict.txt"
     dictionary.write_text("\n".join(f"{symbol} 1" for symbol in read_vocabulary({})[4:-1]))
@@ -121,8 +121,8 @@ def theirs(folder: Path, name: str) -> None:
     np.save(folder / "theirs.npy", np.asarray(y_pred).ravel())
 
 
-def parse_duration(work: Path, module: str, *words: str) -> float:
-    """Of a process whose products go to `work`."""
+def seconds_of_command(work: Path, module: str, *words: str) -> float:
+    """Return the seconds of a command with its outputs in `work`."""
     started, call = time.monotonic(), [sys.executable, "-m", module, *words]
     environment = {**os.environ, "WORK_DIR": str(work)}
     done = subprocess.run(call, check=False, capture_output=True, text=True, cwd=PROJECT, env=environment)
@@ -143,11 +143,11 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         make.run(competition, make.load_folds_config(yaml_file), paths)
         folds = pd.read_csv(work / "bench" / "folds" / "folds.csv")
         pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
-        found: dict[str, Any] = {"set": name}
-        found["theirs_cold"] = parse_duration(work, "benchmarks.moltrain", str(folder), name)
-        found["theirs_warm"] = found["theirs_cold"] - float((folder / "in_conformers.txt").read_text())
+        record: dict[str, Any] = {"set": name}
+        record["theirs_cold"] = seconds_of_command(work, "benchmarks.moltrain", str(folder), name)
+        record["theirs_warm"] = record["theirs_cold"] - float((folder / "in_conformers.txt").read_text())
         for state in ("cold", "warm"):
-            found[f"ours_{state}"] = parse_duration(
+            record[f"ours_{state}"] = seconds_of_command(
                 work, "models.jobs.train", yaml_file
             )  # one worker per core
             if state == "cold":  # all but the conformers anew
@@ -158,9 +158,9 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         predictions = [read_table(path) for path in work.rglob("fold_*/test/*.parquet")]
         mine = np.mean([t.set_index("id").loc[test["id"]].iloc[:, 0] for t in predictions], axis=0)
         errors = [((p - y) / y.std()) ** 2 for p in (mine, np.load(folder / "theirs.npy"))]
-        found |= {"rmse_ours": float(np.sqrt(errors[0].mean()) * y.std())}
-        found |= {"rmse_theirs": float(np.sqrt(errors[1].mean()) * y.std())}
-        return found, errors[0], errors[1]
+        record |= {"rmse_ours": float(np.sqrt(errors[0].mean()) * y.std())}
+        record |= {"rmse_theirs": float(np.sqrt(errors[1].mean()) * y.std())}
+        return record, errors[0], errors[1]
 
 
 def main() -> None:
@@ -175,14 +175,14 @@ def main() -> None:
     options.add_argument("--precision", default="float32", help="of ours; MolTrain has no other on a CPU")
     args = options.parse_args()
     if args.theirs:
-        theirs(Path(args.theirs[0]), args.theirs[1])
+        train_with_unimol_tools(Path(args.theirs[0]), args.theirs[1])
         return
     errors = []
     for name in args.sets:
-        found, mine, others = measure(args.data / name, name, args.precision)
+        record, mine, others = measure(args.data / name, name, args.precision)
         errors.append((mine, others))
-        cold, warm = (found[f"theirs_{state}"] / found[f"ours_{state}"] for state in ("cold", "warm"))
-        print(json.dumps(found), f"cold {cold:.2f} warm {warm:.2f} times faster", flush=True)
+        cold, warm = (record[f"theirs_{state}"] / record[f"ours_{state}"] for state in ("cold", "warm"))
+        print(json.dumps(record), f"cold {cold:.2f} warm {warm:.2f} times faster", flush=True)
     rng = np.random.default_rng(0)
 
     def ratio(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:

@@ -129,9 +129,9 @@ def measure(
 
     def timed(*args: Any, **options: Any) -> Any:
         started = time.process_time()
-        found = train_epochs(*args, **options)
+        ratios_of = train_epochs(*args, **options)
         spent.append(time.process_time() - started)
-        return found
+        return ratios_of
 
     stage = build_stage(config, context)
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(trainer.Trainer, "train_epochs", timed):
@@ -158,9 +158,9 @@ def main() -> None:
     for base in args.bases or bases:
         *source, settings = bases[base]
         plain, (rows, roles) = of_stage.validate_python(settings), read(args.data, *source)
-        known = {name: change for name, change in changes.items()
+        selected = {name: change for name, change in changes.items()
                  if not isinstance(change, dict) or set(change) <= set(type(plain).model_fields)}  # fmt: skip
-        found: dict[str, list[np.ndarray]] = {name: [] for name in known}
+        ratios_of: dict[str, list[np.ndarray]] = {name: [] for name in selected}
         folds = list(KFold(5, shuffle=True, random_state=0).split(rows.ids))
         with tempfile.TemporaryDirectory() as cache:
             for seed in range(args.seeds):
@@ -168,19 +168,19 @@ def main() -> None:
                 for shared, keys in shared_caches(plain, context, [rows]):
                     shared.load(keys)
                 without = measure(plain, context, rows, *folds[seed % 5])
-                for name, change in known.items():
+                for name, change in selected.items():
                     config, patch = plain, change
                     if isinstance(change, dict):
                         config, patch = of_stage.validate_python({**settings, **change}), nullcontext()
                     with patch:
-                        found[name].append(
+                        ratios_of[name].append(
                             np.divide(measure(config, context, rows, *folds[seed % 5]), without)
                         )
-        for name, ratios in found.items():
+        for name, ratios in ratios_of.items():
             errors, seconds = np.transpose(ratios)
             error = 100 * np.std(errors, ddof=1) / np.sqrt(len(errors))
-            said = f"RMSE {100 * np.mean(errors - 1):+.1f} % (standard error {error:.1f})"
-            print(f"{base}: {name}: {said}, {np.median(1 / seconds):.2f} times as fast", flush=True)
+            summary = f"RMSE {100 * np.mean(errors - 1):+.1f} % (standard error {error:.1f})"
+            print(f"{base}: {name}: {summary}, {np.median(1 / seconds):.2f} times as fast", flush=True)
 
 
 if __name__ == "__main__":

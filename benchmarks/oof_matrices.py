@@ -47,12 +47,12 @@ ALL_SETS = [*SETS, "bace", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "em
 TEXTS = ("emotion", "icwsm_tweets")
 POOL = 2000
 N_FOLDS = 5
-FEWEST = 75
+MIN_ROWS = 75
 """Labels that a target must have among the training rows and in the holdout to be counted."""
 
 TOX21 = [*map("NR-{}".format, ["AR", "AR-LBD", "AhR", "Aromatase", "ER", "ER-LBD", "PPAR-gamma"]),
          *map("SR-{}".format, ["ARE", "ATAD5", "HSE", "MMP", "p53"])]  # fmt: skip
-CUTS: dict[str, dict[str, list[float]]] = {
+BIN_EDGES: dict[str, dict[str, list[float]]] = {
     "bace": {"active": [0.5]},
     "biogen_adme": {"log_HLM_CLint": [1.5], "log_MDR1_ER": [1], "log_solubility": [1], "log_RLM_CLint": [3]},
     "buchwald_hartwig": {"Yield": [50]},
@@ -69,7 +69,7 @@ CUTS: dict[str, dict[str, list[float]]] = {
 """Set -> target -> where its numbers are cut into classes: near the median, or where a chemist would, so that
 some classes are rare.
 """
-FEWEST_OF_CLASS = 15
+MIN_CLASS_ROWS = 15
 """Rows that each class must have among the training rows and in the holdout."""
 
 TREES = {"learning_rate": 0.1, "max_trees": 200, "patience": 20}
@@ -137,7 +137,7 @@ class Matrix:
     y_holdout: np.ndarray
 
     def of_columns(self, which: np.ndarray) -> Self:
-        """The same with some of the stages."""
+        """Return the matrix of some of the stages."""
         rest = (self.y, self.folds, self.holdout[:, :, which], self.y_holdout)
         return type(self)(self.set_name, self.target, self.draw, self.oof[:, which], *rest)
 
@@ -146,12 +146,12 @@ def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
     """The matrices of a draw, made or kept; rows without a label are left out."""
     parts = draw_of(name, draw, data, cache)
     for t, target in enumerate(parts["targets"]):
-        known, known_holdout = ~np.isnan(parts["y"][:, t]), ~np.isnan(parts["y_holdout"][:, t])
-        if min(known.sum(), known_holdout.sum()) >= FEWEST:
+        is_labelled, is_labelled_holdout = ~np.isnan(parts["y"][:, t]), ~np.isnan(parts["y_holdout"][:, t])
+        if min(is_labelled.sum(), is_labelled_holdout.sum()) >= MIN_ROWS:
             yield Matrix(
                 name, str(target), draw,
-                parts["oof"][known, :, t], parts["y"][known, t], parts["folds"][known],
-                parts["holdout"][:, :, :, t][:, known_holdout], parts["y_holdout"][known_holdout, t],
+                parts["oof"][is_labelled, :, t], parts["y"][is_labelled, t], parts["folds"][is_labelled],
+                parts["holdout"][:, :, :, t][:, is_labelled_holdout], parts["y_holdout"][is_labelled_holdout, t],
             )  # fmt: skip
 
 
@@ -162,13 +162,13 @@ def draw_of(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarr
         targets, classes (none of numbers), problem; oof (n_rows, n_stages, n_outputs), y (n_rows, n_targets),
         folds; holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout.
     """
-    return _kept(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
+    return _cached(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
 
 
 def class_matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
-    """The same of the set's classes."""
-    parts = _kept(cache / f"classes_{name}_{draw}.npz", partial(_make_classes, name, draw, data, cache))
-    for target in CUTS[name]:
+    """Yield the matrices of the classes of a set."""
+    parts = _cached(cache / f"classes_{name}_{draw}.npz", partial(_make_classes, name, draw, data, cache))
+    for target in BIN_EDGES[name]:
         if f"{target} y" in parts:
             yield Matrix(name, target, draw, *(parts[f"{target} {part}"] for part in PARTS))
 
@@ -188,7 +188,9 @@ def arguments(doc: str | None, sets: list[str], draws: int) -> argparse.Namespac
     return args
 
 
-def kept_lines(prefix: str, lines_of: Callable[[str, int], list[Any]], args: argparse.Namespace) -> list[Any]:
+def cached_lines(
+    prefix: str, lines_of: Callable[[str, int], list[Any]], args: argparse.Namespace
+) -> list[Any]:
     """The lines of all sets and draws. Those of each are made or kept, so that a command goes on where it
     stopped and processes can share the sets; take the files PREFIX_*.json away after a change of what is
     measured.
@@ -211,17 +213,17 @@ def over_sets(values: pd.Series, sets: pd.Series) -> tuple[pd.Series, np.ndarray
     return of_set, np.array([of_set.mean(), *np.quantile(drawn, [0.025, 0.975])])
 
 
-def in_per_cent(found: np.ndarray, digits: int = 1) -> str:
+def in_per_cent(embedded: np.ndarray, digits: int = 1) -> str:
     """What `over_sets` finds of logarithms of ratios."""
-    return "{:+.{n}f} % [{:+.{n}f}, {:+.{n}f}]".format(*100 * np.expm1(found), n=digits)
+    return "{:+.{n}f} % [{:+.{n}f}, {:+.{n}f}]".format(*100 * np.expm1(embedded), n=digits)
 
 
 def per_set(of_set: pd.Series) -> str:
-    """The same of each set."""
+    """Return the change of each set in per cent."""
     return ", ".join(f"{name} {100 * np.expm1(value):+.1f} %" for name, value in of_set.items())
 
 
-def _kept(file: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _cached(file: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     if not file.exists():
         made = make()
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
@@ -240,19 +242,19 @@ def _halves(name: str, draw: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _pool(name: str, data: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     """The rows of a set that draws assign_folds, what its `competition.json` says, and its input columns."""
-    told = json.loads((data / name / "competition.json").read_text())
+    info = json.loads((data / name / "competition.json").read_text())
     table, inputs = (
         pd.read_csv(data / name / "train.csv", dtype={"id": str}),
-        told.get("inputs") or [told["column"]],
+        info.get("inputs") or [info["column"]],
     )
     if name not in TEXTS:
         table = table[table[inputs[0]].map(MolFromSmiles).notna()]
-    return table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True), told, inputs
+    return table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True), info, inputs
 
 
 def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray]:
-    (table, told, inputs), text, root = _pool(name, data), name in TEXTS, cache / "features"
-    targets, problem = told["targets"], told.get("problem", "regression")
+    (table, info, inputs), text, root = _pool(name, data), name in TEXTS, cache / "features"
+    targets, problem = info["targets"], info.get("problem", "regression")
     cells = table[targets].astype(object).fillna("").astype(str)
     classes = [] if problem == "regression" else class_names(cells)
     if classes:
@@ -336,8 +338,8 @@ def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, 
     """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
     texts = [".".join(cells) for cells in inputs.to_numpy()]
     settings = {"encoder": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
-    found = encoder_cache(EncoderFeature.model_validate(settings), cache / "features").load(texts)
-    encoder = np.concatenate(found)[:, :-3]
+    embedded = encoder_cache(EncoderFeature.model_validate(settings), cache / "features").load(texts)
+    encoder = np.concatenate(embedded)[:, :-3]
     if text:
         return {"encoder": encoder, "words": np.array(texts, dtype=object)}
     caches = molecule_features(
@@ -365,30 +367,30 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
         "raw": lambda: [],
     }  # fmt: skip
     made: dict[str, np.ndarray] = {}
-    for target, cuts in CUTS[name].items():
+    for target, edges in BIN_EDGES[name].items():
         values, started = table[target], time.process_time()
-        classes = np.digitize(values, cuts) if cuts else pd.factorize(values, sort=True)[0]
+        classes = np.digitize(values, edges) if edges else pd.factorize(values, sort=True)[0]
         train, holdout = (half[values[half].notna()] for half in halves)
         y, y_holdout = classes[train], classes[holdout]
-        if min(np.bincount(part, minlength=len(cuts) + 1).min() for part in (y, y_holdout)) < FEWEST_OF_CLASS:
+        if min(np.bincount(part, minlength=len(edges) + 1).min() for part in (y, y_holdout)) < MIN_CLASS_ROWS:
             continue
         folds = np.empty(len(train), dtype=np.int64)
         for fold, (_, held_out) in enumerate(
             StratifiedKFold(N_FOLDS, shuffle=True, random_state=draw).split(train, y)
         ):
             folds[held_out] = fold
-        known = classifiers(text).values()
-        shape = len(known), y.max() + 1
+        is_labelled = classifiers(text).values()
+        shape = len(is_labelled), y.max() + 1
         oof, of_holdout = np.empty((len(train), *shape)), np.empty((N_FOLDS, len(holdout), *shape))
-        for j, (kind, classifier) in enumerate(known):
+        for j, (kind, classifier) in enumerate(is_labelled):
             x = features[kind]
             for fold in range(N_FOLDS):
-                own, model = folds == fold, make_pipeline(*before[kind](), classifier)
+                in_fold, model = folds == fold, make_pipeline(*before[kind](), classifier)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # networks that have not converged
-                    model.fit(x[train[~own]], y[~own])
-                    oof[own, j], of_holdout[fold, :, j] = map(
-                        model.predict_proba, (x[train[own]], x[holdout])
+                    model.fit(x[train[~in_fold]], y[~in_fold])
+                    oof[in_fold, j], of_holdout[fold, :, j] = map(
+                        model.predict_proba, (x[train[in_fold]], x[holdout])
                     )
         outputs = slice(1, 2) if y.max() == 1 else slice(None)
         arrays = oof[..., outputs], y, folds, of_holdout[..., outputs], y_holdout

@@ -102,12 +102,13 @@ def sizes(products: Path) -> str:
         size = sum(file.stat().st_size for file in report.parent.rglob("*") if file.is_file())
         of_stage.setdefault(report.parent.parts[-4], []).append(size)
     return "\n".join(
-        f"{stage}: {sum(found) / len(found) / 1e6:.2f} MB per job" for stage, found in of_stage.items()
+        f"{stage}: {sum(sizes_of_jobs) / len(sizes_of_jobs) / 1e6:.2f} MB per job"
+        for stage, sizes_of_jobs in of_stage.items()
     )
 
 
 def main() -> None:
-    """Command line."""
+    """Parse the command line and run the benchmark."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,7 +2,7 @@
 
     python -m benchmarks.switches --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
 
-What was measured of a set and draw is kept in --cache as switches_*.json (`oof_matrices.kept_lines`).
+What was measured of a set and draw is kept in --cache as switches_*.json (`oof_matrices.cached_lines`).
 
 JobPlan of the analysis, written before the first full run
 ------------------------------------------------------- Data: all targets of twelve sets, ten stages of at
@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import oof_matrices
-from benchmarks.oof_matrices import arguments, draw_of, in_per_cent, kept_lines, over_sets
+from benchmarks.oof_matrices import arguments, cached_lines, draw_of, in_per_cent, over_sets
 from competition.metrics import METRICS
 from competition.task import Task
 from competition.types import Array
@@ -56,15 +56,15 @@ from submissions.blend.weight_problem import NO_FOLDS, BlendData
 from submissions.selection import candidates_of
 
 CHOICES = (0.0, 0.5, 1.0, 2.0, 3.0)
-FEWEST, LEAST, FREEST = "fewest trees", "trees of least error", "least error, 7 leaves"
+FEW_TREES, LOW_ERROR, FREEST = "fewest trees", "trees of least error", "least error, 7 leaves"
 SETTINGS: dict[str, dict[str, Any]] = {
-    FEWEST: {}, LEAST: {},
+    FEW_TREES: {}, LOW_ERROR: {},
     "2 leaves": {"num_leaves": 2}, "7 leaves": {"num_leaves": 7}, "rate .02": {"learning_rate": 0.02},
     "shrunk a quarter": {"lambda_l2": 5.0}, "shrunk 4 times": {"lambda_l2": 80.0},
     FREEST: {"num_leaves": 7, "lambda_l2": 5.0},
 }  # fmt: skip
 SHARES = {"a quarter of the rows": 4, "half of the rows": 2}
-REFIT_FOLD, OWN = "columns of all targets", "own columns"
+ALL_COLUMNS, TARGET_COLUMNS = "columns of all targets", "own columns"
 Lines = Iterator[tuple[str, str, float]]
 """Part and variant, and the logarithm of the error over the default's, mean over targets."""
 
@@ -105,21 +105,22 @@ def read(parts: dict[str, Any]) -> Draw:
     P, columns = parts["oof"], parts["holdout"].mean(axis=0)
     if classes:
         each_class = [(half == c).sum(axis=0) for half in (y, y_holdout) for c in range(len(classes))]
-        enough = np.min(each_class, axis=0) >= oof_matrices.FEWEST_OF_CLASS
+        has_rows = np.min(each_class, axis=0) >= oof_matrices.MIN_CLASS_ROWS
     else:
-        enough = (
-            np.min([np.isfinite(half).sum(axis=0) for half in (y, y_holdout)], axis=0) >= oof_matrices.FEWEST
+        has_rows = (
+            np.min([np.isfinite(half).sum(axis=0) for half in (y, y_holdout)], axis=0)
+            >= oof_matrices.MIN_ROWS
         )
         units = np.nanstd(y, axis=0)
         y, y_holdout, P, columns = (each / units for each in (y, y_holdout, P, columns))
-    y, y_holdout = y[:, enough], y_holdout[:, enough]
+    y, y_holdout = y[:, has_rows], y_holdout[:, has_rows]
     if problem != "multiclass":
-        P, columns = P[:, :, enough], columns[:, :, enough]
-    named = METRICS[{"regression": "rmse", "multiclass": "log_loss"}.get(problem, "roc_auc")]
-    m = BlendData(P, y, parts["folds"], named, has_probabilities=bool(classes))
-    task = Task(list(parts["targets"][enough]), None, cast(Any, problem), classes)
+        P, columns = P[:, :, has_rows], columns[:, :, has_rows]
+    task_metric = METRICS[{"regression": "rmse", "multiclass": "log_loss"}.get(problem, "roc_auc")]
+    m = BlendData(P, y, parts["folds"], task_metric, has_probabilities=bool(classes))
+    task = Task(list(parts["targets"][has_rows]), None, cast(Any, problem), classes)
     default = "shrunk_logits" if classes else "shrunk_ridge"
-    rule = SelectionRule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, 1000, 0)
+    rule = SelectionRule(task_metric, task, y, m.folds, np.arange(len(y)), default, 1.0, 1000, 0)
     return Draw(m, rule, columns, y_holdout)
 
 
@@ -134,9 +135,11 @@ def made(candidate: Candidate, m: BlendData) -> CrossFitted:
 def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
     """Which candidate the rule takes at each margin."""
     result = select_candidate(draw.rule, predictions)
-    known = {name: each for name, each in result.comparisons.items() if name not in result.same_as_default}
+    different = {
+        name: each for name, each in result.comparisons.items() if name not in result.same_as_default
+    }
     for margin in CHOICES:
-        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), known)[0]
+        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), different)[0]
 
 
 def of_choices(draw: Draw) -> Lines:
@@ -164,31 +167,33 @@ def of_stacks(draw: Draw) -> Lines:
     """The LightGBM stack by what it sees, how it learns and its rows."""
     default, stack = made(draw.default, draw.m), StackCandidate(draw.default)
 
-    def own_columns(P: Array, order: list[int], own: slice, link: Link) -> Array:
-        return logits(P[:, order, own], link).reshape(len(P), -1)
+    def columns_of_target(P: Array, order: list[int], target_columns: slice, link: Link) -> Array:
+        return logits(P[:, order, target_columns], link).reshape(len(P), -1)
 
-    for seen, columns_of in ((REFIT_FOLD, stacks.tree_features), (OWN, own_columns)):
-        for said, settings in SETTINGS.items() if seen != REFIT_FOLD else [(LEAST, {}), (FEWEST, {})]:
+    for seen, columns_of in ((ALL_COLUMNS, stacks.tree_features), (TARGET_COLUMNS, columns_of_target)):
+        for label, settings in (
+            SETTINGS.items() if seen != ALL_COLUMNS else [(LOW_ERROR, {}), (FEW_TREES, {})]
+        ):
             of_classes = stacks.CLASSIFICATION_LAMBDA_L2 * settings.get("lambda_l2", 20.0) / 20.0
             with (
                 mock.patch.dict(stacks.PARAMETERS, settings),
                 mock.patch.object(stacks, "CLASSIFICATION_LAMBDA_L2", of_classes),
                 mock.patch.object(
-                    stacks, "best_n_trees", stacks.best_n_trees if "least" in said else simplest
+                    stacks, "best_n_trees", stacks.best_n_trees if "least" in label else simplest
                 ),
                 mock.patch.object(stacks, "tree_features", columns_of),
             ):
-                found = made(stack, draw.m)
-                error = draw.error(found.fitted.predict(draw.columns))
-            yield f"stack, {seen}, {said}", "always", error
-            for margin, name in chosen(draw, {draw.rule.default: default, LIGHTGBM_STACK: found}):
-                yield f"stack, {seen}, {said}", margin, error if name == LIGHTGBM_STACK else 0.0
-    for said, part in SHARES.items():
+                records = made(stack, draw.m)
+                error = draw.error(records.fitted.predict(draw.columns))
+            yield f"stack, {seen}, {label}", "always", error
+            for margin, name in chosen(draw, {draw.rule.default: default, LIGHTGBM_STACK: records}):
+                yield f"stack, {seen}, {label}", margin, error if name == LIGHTGBM_STACK else 0.0
+    for label, part in SHARES.items():
         fitted = stack.fit(
             replace(draw.m, folds=np.where(np.arange(len(draw.m.y)) % part == 0, draw.m.folds, -1))
         )
         error = draw.error(fitted.predict(draw.columns), fitted.base.predict(draw.columns))
-        yield f"stack, {REFIT_FOLD}, {said}", "always", error
+        yield f"stack, {ALL_COLUMNS}, {label}", "always", error
 
 
 def of_steps(draw: Draw) -> Lines:
@@ -204,24 +209,24 @@ def of_steps(draw: Draw) -> Lines:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Parse the command line and print the tables."""
     args = arguments(__doc__, oof_matrices.ALL_SETS, 2)
 
     def lines_of(name: str, draw: int) -> list[tuple[str, str, str, float]]:
         parts = draw_of(name, draw, args.data, args.cache)
-        own = read(parts)
-        found = [*of_choices(own), *of_stacks(own)]
-        if not own.m.has_probabilities:
-            found += of_steps(own)
-        return [(name, *line) for line in found]
+        target_columns = read(parts)
+        records = [*of_choices(target_columns), *of_stacks(target_columns)]
+        if not target_columns.m.has_probabilities:
+            records += of_steps(target_columns)
+        return [(name, *line) for line in records]
 
-    lines = kept_lines("switches", lines_of, args)
+    lines = cached_lines("switches", lines_of, args)
     table = pd.DataFrame(lines, columns=["set", "part", "variant", "error"])
     for (part, variant), rows in table.groupby(["part", "variant"], sort=False):
-        of_set, found = over_sets(rows["error"], rows["set"])
+        of_set, records = over_sets(rows["error"], rows["set"])
         worst = f"worst {of_set.idxmax()} {100 * np.expm1(of_set.max()):+.2f} %"
         lower = f"{(of_set < 0).sum()} lower and {(of_set > 0).sum()} higher of {len(of_set)}"
-        print(f"{part:60s} {variant:12s} {in_per_cent(found, 2):30s} {worst}, {lower}")
+        print(f"{part:60s} {variant:12s} {in_per_cent(records, 2):30s} {worst}, {lower}")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ def of_sets(added: pd.DataFrame) -> pd.Series:
 
     Its interval is the t-interval over sets, which are independent of each other.
     """
-    said = {data: FORM.format(*corrected_interval(added[data].to_numpy(), TEST_OVER_TRAIN)) for data in added}
+    intervals = {
+        data: FORM.format(*corrected_interval(added[data].to_numpy(), TEST_OVER_TRAIN)) for data in added
+    }
     means = added.mean().to_numpy()
     low, high = stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means))
-    return pd.Series(said | {f"mean of {len(means)}": FORM.format(means.mean(), low, high)})
+    return pd.Series(intervals | {f"mean of {len(means)}": FORM.format(means.mean(), low, high)})
 
 
 def main() -> None:
-    """Print the tables."""
+    """Parse the command line and print the tables."""
     results = pd.read_csv(PROJECT / "studies/results/unimol_dropout.csv")
     tables: dict[Any, pd.DataFrame] = {
         cell: jobs.pivot(index=["seed", "fold"], columns="data", values="score")[jobs["data"].unique()]

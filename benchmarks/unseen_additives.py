@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from sklearn.metrics import r2_score
 
-from benchmarks.budget import ours
+from benchmarks.budget import run_pipeline
 from competition.files import read_table
 from submissions.report.score_sections import read_answers
 from submissions.run import SUBMISSION_FILE, latest_run
@@ -23,8 +23,8 @@ from submissions.run import SUBMISSION_FILE, latest_run
 def make(split: str, data: Path, work: Path, budget: str | None) -> Path:
     """The YAML of a split, its submission made."""
     rows = pd.concat([pd.read_csv(data / "train.csv"), pd.read_csv(data / "test.csv")], ignore_index=True)
-    known = rows.set_index("id")["Yield"].fillna(pd.read_csv(data / "answers.csv").set_index("id")["Yield"])
-    rows["Yield"] = known.loc[rows["id"]].to_numpy()
+    yields = rows.set_index("id")["Yield"].fillna(pd.read_csv(data / "answers.csv").set_index("id")["Yield"])
+    rows["Yield"] = yields.loc[rows["id"]].to_numpy()
     parts = pd.read_csv(data / "ood_splits.csv").query("split == @split").set_index("part")["id"]
     train, test = (rows[rows["id"].isin(parts[part])] for part in ("train", "test"))
     tables = {
@@ -35,7 +35,7 @@ def make(split: str, data: Path, work: Path, budget: str | None) -> Path:
         (work / split).mkdir(parents=True, exist_ok=True)
         table.to_csv(work / split / f"{name}.csv", index=False)
     yaml_file = work / f"{split}.yaml"
-    ours(
+    run_pipeline(
         work / split, yaml_file, [f"--budget={budget}"] if budget else [], ("--group=Additive", "--metric=r2")
     )
     return yaml_file
@@ -51,7 +51,7 @@ def main() -> None:
     args = options.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     os.environ["WORK_DIR"] = str(args.work / "work")
-    found = {}
+    results = {}
     for split in ("Test1", "Test2", "Test3", "Test4"):
         run = latest_run(str(make(split, args.data, args.work, args.budget)))
         ids, columns = list(run.columns.test_ids), run.columns
@@ -61,9 +61,9 @@ def main() -> None:
             "submission": submission["Yield"],
             **{name: columns.stage_test(name) for name in columns.names},
         }
-        found[split] = {name: r2_score(y, y_pred) for name, y_pred in predicted.items()}
-        print(split, found[split], flush=True)
-    print(pd.DataFrame(found).assign(mean=lambda table: table.mean(axis=1)).round(3).to_string())
+        results[split] = {name: r2_score(y, y_pred) for name, y_pred in predicted.items()}
+        print(split, results[split], flush=True)
+    print(pd.DataFrame(results).assign(mean=lambda table: table.mean(axis=1)).round(3).to_string())
 
 
 if __name__ == "__main__":

@@ -80,68 +80,72 @@ class KaggleServer(ThreadingHTTPServer):
 
     # What each call does; names as in the client.
 
-    def IntrospectToken(self, asked: dict[str, Any]) -> Any:
-        return {"active": True, "username": USER} if asked["token"] == TOKEN else {"active": False}
+    def IntrospectToken(self, request: dict[str, Any]) -> Any:
+        return {"active": True, "username": USER} if request["token"] == TOKEN else {"active": False}
 
-    def DownloadDataFiles(self, asked: dict[str, Any]) -> Any:
-        return f"http://localhost/storage/{asked['competitionName']}/archive.zip?{SIGNATURE}"
+    def DownloadDataFiles(self, request: dict[str, Any]) -> Any:
+        return f"http://localhost/storage/{request['competitionName']}/archive.zip?{SIGNATURE}"
 
-    def StartSubmissionUpload(self, asked: dict[str, Any]) -> Any:
-        return self.StartBlobUpload(asked | {"name": asked["fileName"]})
+    def StartSubmissionUpload(self, request: dict[str, Any]) -> Any:
+        return self.StartBlobUpload(request | {"name": request["fileName"]})
 
-    def CreateSubmission(self, asked: dict[str, Any]) -> Any:
-        upload = self.arrived(asked["blobFileTokens"])
-        return self.submit(asked, upload["name"], upload["content"])
+    def CreateSubmission(self, request: dict[str, Any]) -> Any:
+        upload = self.arrived(request["blobFileTokens"])
+        return self.submit(request, upload["name"], upload["content"])
 
-    def CreateCodeSubmission(self, asked: dict[str, Any]) -> Any:
-        kernel = self.kernels.get(f"{asked['kernelOwner']}/{asked['kernelSlug']}")
-        if kernel is None or asked["kernelVersion"] > len(kernel["versions"]):
+    def CreateCodeSubmission(self, request: dict[str, Any]) -> Any:
+        kernel = self.kernels.get(f"{request['kernelOwner']}/{request['kernelSlug']}")
+        if kernel is None or request["kernelVersion"] > len(kernel["versions"]):
             raise Refused(404, "Kernel version not found")
-        return self.submit(asked, asked["fileName"], b"")
+        return self.submit(request, request["fileName"], b"")
 
-    def GetSubmissionLimits(self, asked: dict[str, Any]) -> Any:
-        n, limit = len(self.submissions), self.competitions[asked["competitionName"]]["limit"]
+    def GetSubmissionLimits(self, request: dict[str, Any]) -> Any:
+        n, limit = len(self.submissions), self.competitions[request["competitionName"]]["limit"]
         return {"numToday": n, "numTotal": n, "numAllowedNow": limit - n}
 
-    def ListSubmissions(self, asked: dict[str, Any]) -> Any:
+    def ListSubmissions(self, request: dict[str, Any]) -> Any:
         for one in self.submissions:
             if self.scores and one["status"] == "PENDING":
                 self.score(str(one["ref"]), *self.scores)
-        size = asked["pageSize"]
-        start = (asked["page"] - 1) * size
+        size = request["pageSize"]
+        start = (request["page"] - 1) * size
         return {"submissions": self.submissions[::-1][start : start + size]}
 
-    def SaveKernel(self, asked: dict[str, Any]) -> Any:
-        unknown = [source for source in asked.get("datasetDataSources", []) if source not in self.datasets]
-        kernel = self.kernels.setdefault(asked["slug"], {"versions": []})
-        kernel["versions"].append(asked)
+    def SaveKernel(self, request: dict[str, Any]) -> Any:
+        unknown = [source for source in request.get("datasetDataSources", []) if source not in self.datasets]
+        kernel = self.kernels.setdefault(request["slug"], {"versions": []})
+        kernel["versions"].append(request)
         return {"versionNumber": len(kernel["versions"]), "invalidDatasetSources": unknown}
 
-    def GetDatasetStatus(self, asked: dict[str, Any]) -> Any:
-        dataset = self.datasets.get(f"{asked['ownerSlug']}/{asked['datasetSlug']}")
+    def GetDatasetStatus(self, request: dict[str, Any]) -> Any:
+        dataset = self.datasets.get(f"{request['ownerSlug']}/{request['datasetSlug']}")
         if dataset is None:
             raise Refused(403, "Permission 'datasets.get' was denied")
         return {"status": dataset["status"]}
 
-    def GetDataset(self, asked: dict[str, Any]) -> Any:
-        dataset = self.datasets[f"{asked['ownerSlug']}/{asked['datasetSlug']}"]
+    def GetDataset(self, request: dict[str, Any]) -> Any:
+        dataset = self.datasets[f"{request['ownerSlug']}/{request['datasetSlug']}"]
         dataset["looks"] += 1
         if dataset["looks"] > self.lag:
             dataset["current"] = len(dataset["versions"])
         return {"currentVersionNumber": dataset["current"]}
 
-    def CreateDataset(self, asked: dict[str, Any]) -> Any:
-        return self.version(f"{asked['ownerSlug']}/{asked['slug']}", asked, "")
+    def CreateDataset(self, request: dict[str, Any]) -> Any:
+        return self.version(f"{request['ownerSlug']}/{request['slug']}", request, "")
 
-    def CreateDatasetVersion(self, asked: dict[str, Any]) -> Any:
-        body = asked["body"]
+    def CreateDatasetVersion(self, request: dict[str, Any]) -> Any:
+        body = request["body"]
         return self.version(
-            f"{asked['ownerSlug']}/{asked['datasetSlug']}", body, body.get("versionNotes", "")
+            f"{request['ownerSlug']}/{request['datasetSlug']}", body, body.get("versionNotes", "")
         )
 
-    def StartBlobUpload(self, asked: dict[str, Any]) -> Any:
+    def StartBlobUpload(self, request: dict[str, Any]) -> Any:
         token = f"blob-{len(self.uploads)}"
-        self.uploads[token] = {"name": asked["name"], "size": asked.get("contentLength", 0), "content": b""}
+        self.uploads[token] = {
+            "name": request["name"],
+            "size": request.get("contentLength", 0),
+            "content": b"",
+        }
         return {"token": token, "createUrl": f"http://localhost/upload/{token}?{SIGNATURE}"}
 
     def arrived(self, token: str) -> dict[str, Any]:
@@ -150,26 +154,26 @@ class KaggleServer(ThreadingHTTPServer):
             raise Refused(400, "The file was not uploaded")
         return upload
 
-    def submit(self, asked: dict[str, Any], name: str, content: bytes) -> Any:
-        if len(self.submissions) >= self.competitions[asked["competitionName"]]["limit"]:
+    def submit(self, request: dict[str, Any], name: str, content: bytes) -> Any:
+        if len(self.submissions) >= self.competitions[request["competitionName"]]["limit"]:
             raise Refused(400, "Submission not allowed: your team has used its daily submissions.")
         ref = 1000 + len(self.submissions)
         one = {
             "ref": ref,
             "fileName": name,
-            "description": asked.get("submissionDescription", ""),
+            "description": request.get("submissionDescription", ""),
             "status": "PENDING",
         }
         one |= {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}7Z", "publicScore": "", "privateScore": ""}
         self.submissions.append(one | {"content": content, "totalBytes": len(content)})
-        return {"message": f"Successfully submitted to {asked['competitionName']}", "ref": ref}
+        return {"message": f"Successfully submitted to {request['competitionName']}", "ref": ref}
 
-    def version(self, name: str, asked: dict[str, Any], notes: str) -> Any:
-        uploads = [self.arrived(file["token"]) for file in asked["files"]]
+    def version(self, name: str, request: dict[str, Any], notes: str) -> Any:
+        uploads = [self.arrived(file["token"]) for file in request["files"]]
         files = {upload["name"]: upload["content"] for upload in uploads}
         dataset = self.datasets.setdefault(name, {"versions": [], "status": "READY", "current": 0})
         dataset["looks"] = 0
-        dataset["versions"].append({"files": files, "notes": notes, "private": asked.get("isPrivate")})
+        dataset["versions"].append({"files": files, "notes": notes, "private": request.get("isPrivate")})
         return {"status": "ok"}
 
 

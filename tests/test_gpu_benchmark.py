@@ -9,7 +9,7 @@ import torch
 from benchmarks import gpu
 
 
-def test_without_a_card_it_says_so_and_ends_well(
+def test_without_a_card_it_reports_so_and_ends_well(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -103,11 +103,11 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
     path, work = small[0], tmp_path / "work"
     in_time = "full", str(path), "--budget", "90s", "--workers", "1"
     before = time.monotonic()
-    said = run(work, *in_time).stdout
+    output = run(work, *in_time).stdout
     assert time.monotonic() - before < 90
-    assert "stage gnn  4 of 4 epochs, about " in said
+    assert "stage gnn  4 of 4 epochs, about " in output
     written = [
-        said.index(text) for text in ("submission of lightgbm: ", "## Candidates", "Time of the workers: ")
+        output.index(text) for text in ("submission of lightgbm: ", "## Candidates", "Time of the workers: ")
     ]
     assert written == sorted(written)
     final = submission(work).parent / "smoke.yaml"
@@ -123,20 +123,20 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
     assert list(work.rglob("models/**/report.json")) == jobs
     run(work, "predict", str(final), "--test", str(DATA / "test.csv"), "--out", "out.csv", cwd=tmp_path)
     assert (tmp_path / "out.csv").read_bytes() == first
-    said = run(tmp_path / "empty", "full", str(path), "--budget", "1s", status=1).stderr
-    assert said.startswith("NothingToSubmit: no stage has finished.")
-    assert "the time was over before it started" in said
+    output = run(tmp_path / "empty", "full", str(path), "--budget", "1s", status=1).stderr
+    assert output.startswith("NothingToSubmit: no stage has finished.")
+    assert "the time was over before it started" in output
     assert "--budget is of full" in run(work, "train", str(path), "--budget", "300s", status=2).stderr
 
 
 def processes_in(work: Path) -> list[str]:
     """Running processes whose products go to a folder."""
-    found = []
+    results = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if f"WORK_DIR={work}\0".encode() in (folder / "environ").read_bytes():
-                found.append(folder.name)
-    return found
+                results.append(folder.name)
+    return results
 
 
 @pytest.mark.slow
@@ -234,13 +234,13 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     assert with_traceback == [f"{how}:" for how in sorted(hows) if how in ("raises", "unpicklable")]
     report = (work / "smoke" / "report" / "report.md").read_text()
     assert report.index("Left out") < report.index("## Stages")
-    again = run(work, *command, status=3).stdout
-    assert again.count("2 of 3 jobs are finished") == len(hows)
-    assert again.count("the same error as in the previous run") == len(hows)
+    second_output = run(work, *command, status=3).stdout
+    assert second_output.count("2 of 3 jobs are finished") == len(hows)
+    assert second_output.count("the same error as in the previous run") == len(hows)
     assert "tried once more" not in run(work, *command, "--skip-failed", status=3).stdout
 
 
-def test_mistakes_in_the_yaml_end_the_run_in_seconds_and_leave_products_whole(
+def test_mistakes_in_the_yaml_end_the_run_in_seconds_and_leave_products_intact(
     small: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path = small_competition(tmp_path / "own")

@@ -26,10 +26,10 @@ def blocks(language: str) -> list[str]:
 
 def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
     verbs = set(re.findall(r"^  ([a-z]+)\)", (PROJECT / "run.sh").read_text(), flags=re.MULTILINE)) | {"help"}
-    named = set(re.findall(r"\./run\.sh ([a-z]+)", README))
-    assert named
-    assert named <= verbs
-    assert verbs <= named
+    commands = set(re.findall(r"\./run\.sh ([a-z]+)", README))
+    assert commands
+    assert commands <= verbs
+    assert verbs <= commands
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_the_first_yaml_loads_as_it_stands() -> None:
 
 def test_every_block_of_the_page_on_stages_is_valid() -> None:
     page = (PROJECT / "docs" / "stages.md").read_text()
-    found = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
-    stages = [block for block in found if "competition" not in block]
+    parsed = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
+    stages = [block for block in parsed if "competition" not in block]
     assert sum(len(block) for block in stages) > 20
     for block in stages:
         StagesConfig.model_validate({"stages": block})
-    for block in found:
+    for block in parsed:
         if "competition" in block:
             competition(**{"targets": ["logS"], "smiles": ["s"], **block["competition"]})
 
@@ -76,7 +76,7 @@ def step_of(module: str, path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_stage_of_ones_own_is_checked_trained_and_blended(tmp_path: Path) -> None:
+def test_the_custom_stage_is_checked_trained_and_blended(tmp_path: Path) -> None:
     code = next(block for block in blocks("python") if "class Knn" in block)
     assert len([line for line in code.splitlines() if line.strip()]) <= 25
     (tmp_path / "knn.py").write_text(code)

@@ -34,7 +34,7 @@ from tests.competition.small import TRAIN, write_small
         (OSError(errno.EIO, "disk"), None),
     ],
 )  # fmt: skip
-def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_ours(
+def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_a_bug(
     error: Any, status: Any
 ) -> None:
     def main() -> None:
@@ -84,7 +84,7 @@ def test_a_command_ends_with_the_status_that_it_returns(status: int | None) -> N
     assert end.value.code == status
 
 
-def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_says_for_whom() -> None:
+def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_prints_for_whom() -> None:
     paths = Paths.for_competition("one")
     code = (
         "from competition import cli\nfrom competition.paths import Paths\n"
@@ -124,7 +124,7 @@ def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_doe
     assert prepare_with("7.5") == 7.5
 
 
-def test_times_are_read_and_said_and_any_other_text_is_refused() -> None:
+def test_times_are_read_and_formatted_and_any_other_text_is_refused() -> None:
     read = [parse_duration(text) for text in ("2h", "90m", "30s", "45", "1.5h", " 0.5 ")]
     assert read == [7200, 5400, 30, 45, 5400, 0.5]
     assert [format_duration(seconds) for seconds in (7200, 3599, 90, 59.96)] == [
@@ -138,7 +138,7 @@ def test_times_are_read_and_said_and_any_other_text_is_refused() -> None:
             parse_duration(text)
 
 
-def test_missing_packages_are_named_and_versions_are_numbers() -> None:
+def test_missing_packages_are_reported_and_versions_are_numbers() -> None:
     bare = [
         sys.executable,
         "-I",
@@ -155,7 +155,7 @@ def test_missing_packages_are_named_and_versions_are_numbers() -> None:
     assert fits == [True, False, False]
 
 
-def test_the_revision_is_gits_and_says_when_code_differs(
+def test_the_revision_is_gits_and_reports_when_code_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def git(folder: Path, *arguments: str) -> str:

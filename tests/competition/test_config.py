@@ -59,7 +59,7 @@ def test_the_embedded_competitions_load(name: str) -> None:
         (r"a\.code: must be file\.py:name \(got", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
     ],
 )
-def test_a_mistake_is_named_with_the_path_of_its_key(tmp_path: Path, words: str, settings: Any) -> None:
+def test_a_mistake_is_reported_with_the_path_of_its_key(tmp_path: Path, words: str, settings: Any) -> None:
     with pytest.raises(ConfigError, match=words):
         load_config(str(write_small(tmp_path, **settings)))
 
@@ -141,7 +141,9 @@ def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
     assert yaml.safe_load(path.read_text()) == document  # by a reader of YAML 1.1
 
 
-def test_a_name_is_found_beside_the_code_and_among_the_products_or_the_known_ones_are_listed() -> None:
+def test_a_name_is_looked_up_next_to_the_code_and_among_the_products_or_the_existing_ones_are_listed() -> (
+    None
+):
     assert (
         Paths.for_competition("logS.v2").root
         == Paths.for_competition("/x/logS.v2.yaml").root

@@ -43,8 +43,10 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
     extra = {"extra_train": [{"file": "more.csv", "weight": 0.25}]}
     config = load_competition(str(write_competition(tmp_path, TRAIN, TEST, competition=extra)))
     prepared, paths = prepare(config), Paths("mixed")
-    said = "2 extra training rows from more.csv; left out: 1 with the input of a test row, 2 without a usable"
-    assert said in describe(prepared.report)
+    description = (
+        "2 extra training rows from more.csv; left out: 1 with the input of a test row, 2 without a usable"
+    )
+    assert description in describe(prepared.report)
     assert len(TRAIN) == len(without_extra_rows(prepared.train))
     write_table(paths.train, prepared.train)
     write_table(paths.test, prepared.test)
@@ -98,11 +100,14 @@ def test_extra_rows_bring_groups_and_times_or_are_reported_without_them(tmp_path
     assert np.array_equal(prepared.train[TIME].tail(2), [2.5, np.nan], equal_nan=True)
     assert "cannot be told" not in describe(prepared.report)
     write_table(tmp_path / "more.csv", more.drop(columns=["plate", "day"]))
-    said = describe(made(tmp_path, train, **{**roles, "extra_train": [{"file": "more.csv"}]}).report)
+    description = describe(made(tmp_path, train, **{**roles, "extra_train": [{"file": "more.csv"}]}).report)
     assert (
-        "more.csv has no 'batch', so it is unknown whether its rows share a group with held-out rows" in said
+        "more.csv has no 'batch', so it is unknown whether its rows share a group with held-out rows"
+        in description
     )
-    assert "more.csv has no 'day', so it is unknown whether its rows are later than held-out rows" in said
+    assert (
+        "more.csv has no 'day', so it is unknown whether its rows are later than held-out rows" in description
+    )
 
 
 CENTRED = TRAIN.assign(lumo=TRAIN["lumo"] - TRAIN["lumo"].mean())
@@ -110,7 +115,7 @@ SHARED = TRAIN.iloc[:6][INPUTS].assign(lumo=[1000.0, 2000, 1500, 1700, 1800, 190
 
 
 @pytest.mark.parametrize(
-    ("train", "more", "says"),
+    ("train", "more", "message"),
     [
         (TRAIN, SHARED, "on 6 shared inputs they differ by"),
         (TRAIN, SHARED.assign(SMILES=["C" * n + "F" for n in range(9, 15)]), r"their median is 1\.75e.03"),
@@ -118,10 +123,10 @@ SHARED = TRAIN.iloc[:6][INPUTS].assign(lumo=[1000.0, 2000, 1500, 1700, 1800, 190
     ],
 )
 def test_labels_in_other_units_are_refused(
-    tmp_path: Path, train: pd.DataFrame, more: pd.DataFrame, says: str
+    tmp_path: Path, train: pd.DataFrame, more: pd.DataFrame, message: str
 ) -> None:
     write_table(tmp_path / "more.csv", more[[*INPUTS, "lumo"]])
-    with pytest.raises(DataError, match=f"labels of 'lumo' seem to be in other units.*{says}"):
+    with pytest.raises(DataError, match=f"labels of 'lumo' seem to be in other units.*{message}"):
         made(tmp_path, train, extra_train=[{"file": "more.csv"}])
     made(tmp_path, train, extra_train=[{"file": "more.csv", "check_units": False}])
 
@@ -139,7 +144,7 @@ def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labe
     write_table(tmp_path / "more.csv", more)
     assert made(tmp_path, train, **extra).train["lumo"].tail(9).tolist() == [0.0, 1.0, 2.0] * 3
     moved = more.assign(lumo=["mid", *labels[1:4], "low", *labels[:4]])  # 3 of 9 are as ours
-    for wrong, says in (
+    for wrong, message in (
         (moved, "'lumo' seem to .*mean something else.* of 9 shared inputs 33% have the same one"),
         (
             more.assign(lumo=["tiny", *labels[1:9]]),
@@ -147,7 +152,7 @@ def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labe
         ),
     ):
         write_table(tmp_path / "more.csv", wrong)
-        with pytest.raises(DataError, match=says):
+        with pytest.raises(DataError, match=message):
             made(tmp_path, train, **extra)
     write_table(tmp_path / "more.csv", moved)
     made(tmp_path, train, **{**extra, "extra_train": [{"file": "more.csv", "check_units": False}]})
@@ -161,7 +166,7 @@ def test_extra_rows_of_several_tables_without_the_column_are_of_no_group(tmp_pat
     assert prepared.train["batch"].tolist() == ["one"] * len(TRAIN) + [""] * 4
 
 
-def test_columns_of_an_extra_table_go_by_their_names_or_are_named_as_lacking(tmp_path: Path) -> None:
+def test_columns_of_an_extra_table_go_by_their_names_or_are_reported_as_missing(tmp_path: Path) -> None:
     names = {"SMILES": "structure", "lumo": "LUMO (eV)"}
     write_table(tmp_path / "more.csv", more_rows().rename(columns=names))
     prepared = made(tmp_path, extra_train=[{"file": "more.csv", "columns": names}])
@@ -209,7 +214,7 @@ def nothing(inputs):
 """
 
 
-def test_features_of_ones_own_join_both_tables_or_the_function_is_named_that_cannot_be_trusted(
+def test_user_defined_features_join_both_tables_or_the_function_that_cannot_be_trusted_is_reported(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "own.py").write_text(FEATURES)

@@ -26,7 +26,9 @@ from competition.files import (
 )
 
 
-def test_a_full_disk_leaves_the_old_file_whole_and_no_temporary_one(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_leaves_the_old_file_intact_and_no_temporary_one(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     def half(self: Path, content: bytes) -> None:
         with self.open("wb") as file:
             file.write(content[: len(content) // 2])
@@ -80,10 +82,10 @@ def test_any_text_and_every_digit_of_a_number_come_back(tmp_path: Path, name: st
     numbers[0] = np.nan
     table = pd.DataFrame({"id": [f"i{k}" for k in range(len(TEXTS))], "text": TEXTS, "y": numbers})
     write_table(tmp_path / name, table)
-    again = read_table(tmp_path / name, ["id", "text"])
-    assert again["text"].tolist() == TEXTS
-    np.testing.assert_array_equal(again["y"], numbers)
-    assert again["y"].dtype == np.float64
+    read_back = read_table(tmp_path / name, ["id", "text"])
+    assert read_back["text"].tolist() == TEXTS
+    np.testing.assert_array_equal(read_back["y"], numbers)
+    assert read_back["y"].dtype == np.float64
     if name == "a.csv":
         assert read_text_table(tmp_path / name)["text"].tolist() == TEXTS
 

@@ -76,14 +76,16 @@ def test_wmae_is_the_formula_of_the_polymer_competition() -> None:
     assert METRICS["wmae"](y_true, y_pred) == pytest.approx((first * (1 + 3) + second * 3) / 4)
 
 
-def own(tmp_path: Path, body: str, function: str = "score") -> str:
+def user_metric(tmp_path: Path, body: str, function: str = "score") -> str:
     path = tmp_path / "mine.py"
     path.write_text(f"import numpy as np\ndef score(y_true, y_pred):\n    {body}\n")
     return f"{path}:{function}"
 
 
-def test_a_metric_of_the_users_own_sees_the_whole_arrays_and_cannot_change_them(tmp_path: Path) -> None:
-    name = own(tmp_path, "y_true[0, 0] += 0; y_pred -= y_true; y_true[:] = 0; return np.nanmax(abs(y_pred))")
+def test_a_user_defined_metric_sees_the_whole_arrays_and_cannot_change_them(tmp_path: Path) -> None:
+    name = user_metric(
+        tmp_path, "y_true[0, 0] += 0; y_pred -= y_true; y_true[:] = 0; return np.nanmax(abs(y_pred))"
+    )
     metric = load_user_metric(name, False, None)
     y_true, y_pred = np.array([[1.0, np.nan], [2.0, 5.0]]), np.array([[1.5, 9.0], [2.0, 2.0]])
     assert metric(y_true, y_pred) == metric(y_true, y_pred) == 3.0
@@ -92,11 +94,11 @@ def test_a_metric_of_the_users_own_sees_the_whole_arrays_and_cannot_change_them(
 
 def test_a_metric_that_raises_returns_no_number_or_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:
     for body in ("raise ValueError('no')", "return 'high'", "return y_true", "return None"):
-        metric = load_user_metric(own(tmp_path, body), True, None)
+        metric = load_user_metric(user_metric(tmp_path, body), True, None)
         with pytest.raises(ConfigError, match=r"mine\.py:score must return one number for arrays \(2, 1\)"):
             metric(np.ones((2, 1)), np.ones((2, 1)))
     for name, words in (
-        (own(tmp_path, "return 1", "other"), "must define other"),
+        (user_metric(tmp_path, "return 1", "other"), "must define other"),
         (f"{tmp_path / 'absent.py'}:score", r"there is no file .*absent\.py"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -47,7 +47,7 @@ def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_p
     assert load_config(path, cli.parser("x").parse_args([path]).overrides) == load_config(path)
 
 
-def test_a_stage_can_be_added_whole(tmp_path: Path) -> None:
+def test_a_stage_can_be_added(tmp_path: Path) -> None:
     added = Overrides({"stages.svr": {"kind": "sklearn", "estimator": "SVR"}}, ("svr",))
     assert load_config(written(tmp_path), added).stages["svr"].estimator == "SVR"
 

@@ -61,7 +61,7 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-def test_a_broken_table_is_refused_and_the_place_named(
+def test_a_broken_table_is_refused_and_the_place_reported(
     tmp_path: Path, broken: Any, error: Any, words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -70,27 +70,27 @@ def test_a_broken_table_is_refused_and_the_place_named(
 
 def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path: Path) -> None:
     labels = ["1.5", "", "NA", "NaN", " null ", "-2e1"]
-    found = prepared(tmp_path, ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))])
-    np.testing.assert_array_equal(found.train["y"], [1.5, np.nan, np.nan, np.nan, np.nan, -20.0])
-    assert "missing labels: y 4" in describe(found.report)
+    result = prepared(tmp_path, ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))])
+    np.testing.assert_array_equal(result.train["y"], [1.5, np.nan, np.nan, np.nan, np.nan, -20.0])
+    assert "missing labels: y 4" in describe(result.report)
     train, test = ["id,SMILES,y", "007,NA,1", "7,none,2", "1e3,a text,3"], ["id,SMILES", "008,null", "8,NaN"]
-    found = prepared(tmp_path, train, test, ["id,y", "8,0", "008,0"], smiles=None, text=["SMILES"])
-    assert found.train["id"].tolist() == ["007", "7", "1e3"]
-    assert found.train["SMILES"].tolist() == ["NA", "none", "a text"]
-    assert found.test["SMILES"].tolist() == ["null", "NaN"]
+    result = prepared(tmp_path, train, test, ["id,y", "8,0", "008,0"], smiles=None, text=["SMILES"])
+    assert result.train["id"].tolist() == ["007", "7", "1e3"]
+    assert result.train["SMILES"].tolist() == ["NA", "none", "a text"]
+    assert result.test["SMILES"].tolist() == ["null", "NaN"]
 
 
 def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(tmp_path: Path) -> None:
     train = ["id,SMILES,y", "a,OCC,1", "b,CCO,2", "c,C(O)C,3", "d,CCC,4"]
-    found = prepared(tmp_path, train, ["id,SMILES", "t1,C(C)O", "a,CN"], ["id,y", "t1,0", "a,0"])
-    keys = found.train[INPUT_KEY]
+    result = prepared(tmp_path, train, ["id,SMILES", "t1,C(C)O", "a,CN"], ["id,y", "t1,0", "a,0"])
+    keys = result.train[INPUT_KEY]
     assert keys[0] == keys[1] == keys[2] != keys[3]
-    assert "2 training rows repeat the input" in describe(found.report)
-    assert "1 test rows have an input that is also in the training table" in describe(found.report)
+    assert "2 training rows repeat the input" in describe(result.report)
+    assert "1 test rows have an input that is also in the training table" in describe(result.report)
     lines = ["id,SMILES,y", "a,Good  day,1", "b,good day ,2", "c,\uff47ood\u00a0DAY,3", "d,bad day,4"]
-    found = prepared(tmp_path, lines, smiles=None, text=["SMILES"])
-    assert "2 training rows repeat the input" in describe(found.report)
-    assert found.train["SMILES"].tolist()[:2] == ["Good  day", "good day "]  # as written
+    result = prepared(tmp_path, lines, smiles=None, text=["SMILES"])
+    assert "2 training rows repeat the input" in describe(result.report)
+    assert result.train["SMILES"].tolist()[:2] == ["Good  day", "good day "]  # as written
     train = ["id,SMILES,pH,y", "a,CCO,1,1", "b,OCC,1.0,2", "c,CCO,2,3", "d,CCO,,4", "e,CCO,NA,5"]
     keys = prepared(tmp_path, train, ["id,SMILES,pH", "t1,C,1", "t2,C,2"], numeric=["pH"]).train[INPUT_KEY]
     assert keys[0] == keys[1] != keys[2] != keys[3] == keys[4]
@@ -101,16 +101,16 @@ def test_a_sample_may_repeat_columns_of_the_test_table(tmp_path: Path) -> None:
     assert prepared(tmp_path, sample=sample).sample.columns.tolist() == ["id", "SMILES", "y"]
 
 
-def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_named(tmp_path: Path) -> None:
-    found = prepared(tmp_path, with_line(TRAIN, 4, "d,not,4"), with_line(TEST, 1, "t1,"), unparsable="drop")
-    assert (found.train["id"].tolist(), found.sample["id"].tolist()) == (list("abcef"), ["t1", "t2"])
-    assert "1 unreadable training rows are left out: 'd'" in describe(found.report)
-    said = "1 unreadable test rows get the mean, or the most frequent, training label: 't1'"
-    assert said in describe(found.report)
+def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reported(tmp_path: Path) -> None:
+    result = prepared(tmp_path, with_line(TRAIN, 4, "d,not,4"), with_line(TEST, 1, "t1,"), unparsable="drop")
+    assert (result.train["id"].tolist(), result.sample["id"].tolist()) == (list("abcef"), ["t1", "t2"])
+    assert "1 unreadable training rows are left out: 'd'" in describe(result.report)
+    note = "1 unreadable test rows get the mean, or the most frequent, training label: 't1'"
+    assert note in describe(result.report)
     assert prepared(tmp_path, **TEXTS, unparsable="drop").train["id"].tolist() == ["b"]
-    found = prepared(tmp_path, with_line(TRAIN, 4, "d,  ,4"), empty_smiles="[Ar]")
-    assert found.train["SMILES"].tolist()[2:4] == ["CCN", "[Ar]"]
-    assert "1 empty molecules are read as empty_smiles" in describe(found.report)
+    result = prepared(tmp_path, with_line(TRAIN, 4, "d,  ,4"), empty_smiles="[Ar]")
+    assert result.train["SMILES"].tolist()[2:4] == ["CCN", "[Ar]"]
+    assert "1 empty molecules are read as empty_smiles" in describe(result.report)
     config = load_competition(str(write_small(tmp_path, unparsable="drop")))
     config.train.unlink()  # a new test table is cleaned alike without it
     (tmp_path / "hidden.csv").write_text("id,SMILES\nh1,OCC\nh2,nothing\n")
@@ -129,12 +129,12 @@ def test_times_are_numbers_or_dates(tmp_path: Path) -> None:
         assert prepared(tmp_path, **timed("time", *cells)).train[TIME].tolist() == expected
 
 
-def test_constant_columns_and_targets_of_0_and_1_are_said(tmp_path: Path) -> None:
-    found = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,OCC,1"])
-    assert "columns with only one value: SMILES, y" in describe(found.report)
-    assert "only 0 and 1" not in describe(found.report)
-    found = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,CC,0", "c,C,", "d,CN,1.0"])
-    assert "only 0 and 1 in y, which is predicted by regression" in describe(found.report)
+def test_constant_columns_and_targets_of_0_and_1_are_reported(tmp_path: Path) -> None:
+    result = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,OCC,1"])
+    assert "columns with only one value: SMILES, y" in describe(result.report)
+    assert "only 0 and 1" not in describe(result.report)
+    result = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,CC,0", "c,C,", "d,CN,1.0"])
+    assert "only 0 and 1 in y, which is predicted by regression" in describe(result.report)
 
 
 def test_a_molecule_has_one_canonical_form_or_none() -> None:

@@ -71,7 +71,7 @@ def test_what_is_scored_is_written_in_the_layout_of_the_sample_and_read_back(lay
     np.testing.assert_array_equal(from_sample(task, table.astype(str)), scored)
 
 
-def test_the_likeliest_classes_are_named_in_their_order_and_read_back_as_it() -> None:
+def test_the_most_probable_classes_are_written_in_their_order_and_read_back_as_it() -> None:
     named = task("multiclass", "map_at_2", ["a", "b", "c"])
     table = to_sample(named, P)
     assert table.to_dict("list") == {"y": ["b a", "a b"]}  # of equal ones the first
@@ -79,7 +79,7 @@ def test_the_likeliest_classes_are_named_in_their_order_and_read_back_as_it() ->
     assert to_sample(task("multiclass", "map_at_5", ["a", "b", "c"]), P)["y"].tolist() == ["b a c", "a b c"]
 
 
-def test_a_cell_that_no_submission_of_ours_has_is_read_as_nan() -> None:
+def test_a_cell_that_no_submission_has_is_read_as_nan() -> None:
     names = task("multiclass", "accuracy", ["a", "b"])
     np.testing.assert_array_equal(
         from_sample(names, pd.DataFrame({"y": ["b", "d", ""]})), [[1], [np.nan], [np.nan]]
@@ -90,7 +90,7 @@ def test_a_cell_that_no_submission_of_ours_has_is_read_as_nan() -> None:
     )
 
 
-def test_labels_are_told_apart_as_numbers_booleans_and_names() -> None:
+def test_labels_are_distinguished_as_numbers_booleans_and_names() -> None:
     def read(cells: list[str], classes: list[str]) -> tuple[list[float], list[bool]]:
         numbers, wrong = class_numbers(pd.Series(cells), classes)
         return numbers.fillna(-1).tolist(), wrong.tolist()

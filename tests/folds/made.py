@@ -29,5 +29,5 @@ def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
     """
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
     prepare.run(config, paths, path)
-    said = make.run(config, make.load_folds_config(str(path)).model_copy(update=changes), paths)
-    return said, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()
+    output = make.run(config, make.load_folds_config(str(path)).model_copy(update=changes), paths)
+    return output, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()

@@ -25,7 +25,7 @@ def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_
     ]  # the rarest
 
 
-def test_classes_that_a_fold_or_its_models_lack_are_said() -> None:
+def test_classes_that_a_fold_or_its_models_do_not_have_are_reported() -> None:
     y, folds = pd.DataFrame({"y": [0, 0, 0, 1, 1, 2, NAN, 0, 1.0]}), np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
     assert missing_class_warnings(y, list("abc"), folds) == [
         "y: some folds have no row of 'c' (1 rows); their scores ignore these classes",
@@ -42,7 +42,7 @@ def test_classes_that_a_fold_or_its_models_lack_are_said() -> None:
     assert missing_class_warnings(y[y["y"] != 2], ["a", "b"], folds[y["y"] != 2]) == []
 
 
-def test_one_class_alone_in_the_rows_that_train_a_label_is_said_and_blocks_in_time_train_on_earlier_ones() -> (
+def test_one_class_alone_in_the_rows_that_train_a_label_is_reported_and_blocks_in_time_train_on_earlier_ones() -> (
     None
 ):
     y = pd.DataFrame({"a": [0, 1, 0, 1], "b": [0, 0, 1, NAN]})
@@ -60,7 +60,7 @@ def test_the_table_of_folds_shows_classes(tmp_path: Path) -> None:
     smiles = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
     lines = [f"{i},{s},{y}" for i, s, y in zip("abcdef", smiles, labels, strict=True)]
     path = write_small(tmp_path, ["id,SMILES,y", *lines], problem_type="multiclass", metric="accuracy")
-    said, _, _ = divided(path, kind="stratified")
-    assert "some folds have no row of 'no' (2 rows), 'rare' (1 rows)" in said
-    (line,) = [line.split() for line in said.splitlines() if line.startswith("share of y=yes")]
+    output, _, _ = divided(path, kind="stratified")
+    assert "some folds have no row of 'no' (2 rows), 'rare' (1 rows)" in output
+    (line,) = [line.split() for line in output.splitlines() if line.startswith("share of y=yes")]
     assert [float(share) for share in line[3:]] == [0.5, 0.5, 0.5]

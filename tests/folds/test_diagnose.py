@@ -32,7 +32,7 @@ def tables(n: int = 200, moved: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame
     return table[:n], test.assign(x=test["x"] + moved)
 
 
-def test_a_shift_is_found_where_there_is_one_with_the_feature_that_moved() -> None:
+def test_a_shift_is_detected_with_the_feature_that_moved() -> None:
     """Where every input stands four times in its table, a row would without groups be known by its copies."""
     alike = adversarial_validation(*tables(), config(), seed=0)
     twins = adversarial_validation(*(pd.concat([table] * 4) for table in tables(60)), config(), seed=0)
@@ -52,35 +52,35 @@ def test_features_have_names_that_can_be_read() -> None:
     two |= {"signs": ["!", "?"], "x": [1.0, np.nan], "c": ["a", "b"]}
     rows = pd.DataFrame(two).loc[[0, 1] * 20].reset_index(drop=True)
     rows.loc[0, "c"] = "rare"
-    found = readable_features(
+    result = readable_features(
         rows, config(smiles=["s"], text=["t", "signs"], numeric=["x"], categorical=["c"])
     )
-    assert {"s: MolWt", "t: word 'good'", "t: characters ' :('", "c: is b"} <= {*found.columns}
-    assert "c: is rare" not in found
-    assert found["s: MolWt"][0] == pytest.approx(46.07, abs=0.01)
-    assert found["t: word 'good'"].tolist()[:2] == [1.0, 0.0]
+    assert {"s: MolWt", "t: word 'good'", "t: characters ' :('", "c: is b"} <= {*result.columns}
+    assert "c: is rare" not in result
+    assert result["s: MolWt"][0] == pytest.approx(46.07, abs=0.01)
+    assert result["t: word 'good'"].tolist()[:2] == [1.0, 0.0]
 
 
 def test_similarity_is_to_rows_of_other_folds_and_of_test_rows_to_all() -> None:
     train = pd.DataFrame({"s": ["CCO", "CCO", "CCCCCCCC", "c1ccccc1"], "r": ["C", "C", "C", "N"]})
     test = pd.DataFrame({"s": ["CCO", "c1ccccc1"], "r": ["C", "C"]})
     folds = {"kfold": np.array([0, 0, 1, 1]), "time": np.array([-1, 0, 1, -1])}
-    (found,) = similarities(train, test, config(smiles=["s"]), folds)
-    assert found.test.tolist() == [1.0, 1.0]
-    assert found.held_out["kfold"].max() < 0.5  # the other ethanol shares the fold
-    assert sorted(found.held_out["time"])[1] == 1.0  # and here is earlier; rows of -1 are never held out
-    assert len(found.held_out["time"]) == 2
-    (found,) = similarities(train, test, config(smiles=["s", "r"]), folds)
-    assert found.test[0] == 1.0 > found.test[1]  # benzene was seen with another reagent
+    (result,) = similarities(train, test, config(smiles=["s"]), folds)
+    assert result.test.tolist() == [1.0, 1.0]
+    assert result.held_out["kfold"].max() < 0.5  # the other ethanol shares the fold
+    assert sorted(result.held_out["time"])[1] == 1.0  # and here is earlier; rows of -1 are never held out
+    assert len(result.held_out["time"]) == 2
+    (result,) = similarities(train, test, config(smiles=["s", "r"]), folds)
+    assert result.test[0] == 1.0 > result.test[1]  # benzene was seen with another reagent
 
 
 def test_texts_are_compared_in_any_script() -> None:
     train = pd.DataFrame({"t": ["今天天气很好", "red fox", "the red fox runs"]})
     test = pd.DataFrame({"t": ["今天天气很好", "xyz"]})
-    (found,) = similarities(train, test, config(text=["t"]), {"kfold": np.arange(3)})
-    np.testing.assert_allclose(found.test, [1.0, 0.0], atol=1e-12)
-    least, *others = sorted(found.held_out["kfold"])
-    assert (least, min(others) > 0.3) == (0.0, True)
+    (result,) = similarities(train, test, config(text=["t"]), {"kfold": np.arange(3)})
+    np.testing.assert_allclose(result.test, [1.0, 0.0], atol=1e-12)
+    lowest, *others = sorted(result.held_out["kfold"])
+    assert (lowest, min(others) > 0.3) == (0.0, True)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended
         similarity = Similarity("made up", np.full(50, test), values)
         return recommend(config(smiles=["s"]), [*held_out][0], train, asked, [similarity], None)
 
-    found, reason = recommended(test, stratified=0.7, scaffold=0.4, cluster=0.3)
-    assert (found, f"those held out by {kind} (Wasserstein" in reason) == (kind, True)
+    result, reason = recommended(test, stratified=0.7, scaffold=0.4, cluster=0.3)
+    assert (result, f"those held out by {kind} (Wasserstein" in reason) == (kind, True)
     assert recommended(0.5, scaffold=0.5, kfold=0.51, cluster=0.5)[0] == "stratified"
     assert recommended(test, "Cc1ccccc1 CCc1ccccc1", "Cc1ccoc1", stratified=0.7)[0] == "scaffold"
 
@@ -123,21 +123,19 @@ def test_time_and_groups_come_before_what_is_guessed() -> None:
         assert recommend(config(**settings), "kfold", train, test.assign(**changes), [], None)[0] == expected
 
 
-def test_the_command_writes_a_picture_and_what_it_found(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_the_command_writes_a_picture_and_its_result(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     """Then without molecules and text: there is no similarity, and the picture of the older run is gone."""
     train, test = mixed_tables(60, 30)
     path = write_competition(tmp_path, train, test)
     monkeypatch.setattr(sys, "argv", ["show", str(path)])
     diagnose.main()
-    said, paths = capsys.readouterr().out, Paths.for_competition(str(path))
+    output, paths = capsys.readouterr().out, Paths.for_competition(str(path))
     for words in ("mean lumo", "held out, scaffold", "Morgan", "TF-IDF", "AUC", "recommended: folds.kind"):
-        assert words in said
+        assert words in output
     assert [file.stem for file in paths.shift.parent.glob("*.png")] == ["similarity"]
-    found = read_json(paths.shift)
-    assert found["made_from"]["folds.csv"] == sha256_of(paths.folds)
-    assert found["recommended"]["kind"] in ("kfold", "scaffold", "cluster")
+    result = read_json(paths.shift)
+    assert result["made_from"]["folds.csv"] == sha256_of(paths.folds)
+    assert result["recommended"]["kind"] in ("kfold", "scaffold", "cluster")
     columns = ["id", "pH", "lumo", "mu"]
     numbers = {"smiles": [], "text": [], "categorical": []}
     write_competition(tmp_path, train[columns], test[["id", "pH"]], competition=numbers)

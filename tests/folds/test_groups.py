@@ -62,10 +62,10 @@ def test_salts_of_one_molecule_are_one_group(kind: str) -> None:
 
 
 def test_other_inputs_that_differ_keep_salts_apart() -> None:
-    named = competition(smiles=["smiles"], numeric=["pH"])
+    settings = competition(smiles=["smiles"], numeric=["pH"])
     rows = pd.DataFrame({"smiles": [ACID, f"{ACID}.Cl", f"{ACID}.Cl"], "pH": [7.0, 7.0, 2.0]})
-    rows[INPUT_KEY] = input_keys(rows, named)
-    assert compute_groups(config("kfold"), rows, named).tolist() == [0, 0, 1]
+    rows[INPUT_KEY] = input_keys(rows, settings)
+    assert compute_groups(config("kfold"), rows, settings).tolist() == [0, 0, 1]
 
 
 def test_without_salts_groups_are_the_equal_inputs() -> None:

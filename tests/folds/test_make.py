@@ -24,7 +24,7 @@ MOLECULES = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
 IDS = list("abcdef")
 
 
-def own(
+def user_folds(
     folder: Path, kind: str, cells: str | list[str] = "001122", twins: bool = False, **folds: Any
 ) -> Path:
     """Six rows with a cell each of a column `own`, which is the time and the fold column alike."""
@@ -35,13 +35,13 @@ def own(
 
 
 def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path) -> None:
-    said, paths, folds = divided(write_small(tmp_path, [*TRAIN, "g,OCC,8.0"]))
+    output, paths, folds = divided(write_small(tmp_path, [*TRAIN, "g,OCC,8.0"]))
     assert read_text_table(paths.folds).columns.tolist() == ["id", "fold"]
     assert sorted(np.bincount(folds)) == [2, 2, 3]
     assert folds[0] == folds[6]  # a and g are one molecule
     groups = read_groups(paths.groups, [*IDS, "g"])
     assert (groups[0] == groups[6], len(set(groups))) == (True, 6)
-    lines = [line.split() for line in said.splitlines()]
+    lines = [line.split() for line in output.splitlines()]
     assert lines[0] == ["fold", "rows", "mean", "y"]
     y = np.array([1, 2, 3, 4, 5, 6, 8])
     for fold, rows, mean in lines[1:]:
@@ -49,7 +49,7 @@ def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path)
         assert (int(rows), float(mean)) == (held_out.sum(), pytest.approx(y[held_out].mean(), abs=1e-3))
 
 
-def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_or_rows_do(
+def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_or_rows_do(
     tmp_path: Path,
 ) -> None:
     path = write_small(tmp_path)
@@ -67,7 +67,7 @@ def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_
     assert sorted(np.bincount(divided(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
 
 
-def test_folds_and_groups_are_read_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
+def test_folds_and_groups_are_read_in_the_order_of_the_given_ids(tmp_path: Path) -> None:
     path = tmp_path / "folds.csv"
     path.write_text("id,fold,group\na,0,5\n007,1,6\nc,-1,7\n")
     for read, expected in ((read_folds, [-1, 1, 0]), (read_groups, [7, 6, 5])):
@@ -76,9 +76,9 @@ def test_folds_and_groups_are_read_in_the_order_of_the_ids_asked_for(tmp_path: P
             read(path, ["a", "007"])
 
 
-def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_path: Path) -> None:
-    assert divided(own(tmp_path, "column", ["2", "0", "1", "0", "-1", "2"]))[2] == [2, 0, 1, 0, -1, 2]
-    path = own(tmp_path, "file", file="mine.csv")
+def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tmp_path: Path) -> None:
+    assert divided(user_folds(tmp_path, "column", ["2", "0", "1", "0", "-1", "2"]))[2] == [2, 0, 1, 0, -1, 2]
+    path = user_folds(tmp_path, "file", file="mine.csv")
     (path.parent / "mine.csv").write_text("fold,id\n0,f\n1,e\n1,d\n0,c\n2,b\n2,a\n")
     assert divided(path)[2] == [2, 2, 0, 1, 1, 0]
     (path.parent / "mine.csv").write_text("id,fold\n" + "".join(f"{i},{n % 2}\n" for n, i in enumerate(IDS)))
@@ -102,25 +102,27 @@ def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_pat
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: str) -> None:
     (tmp_path / "mine.csv").write_text(lines.replace(" ", "\n") + "\n")
     with pytest.raises(DataError, match=words):
-        divided(own(tmp_path, "file", file="mine.csv"))
+        divided(user_folds(tmp_path, "file", file="mine.csv"))
 
 
-def test_own_folds_that_split_equal_inputs_are_refused_or_counted_and_said(tmp_path: Path) -> None:
-    path = own(tmp_path, "column", "011201", twins=True)
+def test_user_defined_folds_that_split_equal_inputs_are_refused_or_counted_and_reported(
+    tmp_path: Path,
+) -> None:
+    path = user_folds(tmp_path, "column", "011201", twins=True)
     with pytest.raises(DataError, match=r"1 inputs are in several \(the first: 'a' in 0, 'b' in 1\)"):
         divided(path)
-    said, paths, folds = divided(path, allow_split_duplicates=True)
+    output, paths, folds = divided(path, allow_split_duplicates=True)
     assert folds == [0, 1, 1, 2, 0, 1]
-    assert said.startswith("1 inputs are in several folds")
+    assert output.startswith("1 inputs are in several folds")
     groups = read_groups(paths.groups, IDS)
     assert (groups[0] == groups[1], len(set(groups))) == (True, 5)
     with pytest.raises(DataError, match=r"fold_column must have the folds 0 to n-1"):
-        divided(own(tmp_path, "column", "002222"))
+        divided(user_folds(tmp_path, "column", "002222"))
 
 
 def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path: Path) -> None:
     dates = ["2021-03-01", "2020-01-01", "2023-01-01", "2022-05-05", "2020-06-01", "2024-01-01"]
-    path = own(tmp_path, "time", dates, n_folds=2)
+    path = user_folds(tmp_path, "time", dates, n_folds=2)
     _, paths, folds = divided(path)
     assert folds == [0, -1, 1, 0, -1, 1]
     rows = read_rows(paths.train, load_competition(str(path)), labelled=True)
@@ -134,7 +136,7 @@ def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path: Pa
 def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Path) -> None:
     keys, tables = [], []
     for kind, folds in (("time", {"n_folds": 2}), ("column", {})):
-        path = own(tmp_path, kind, ["-1", "-1", "0", "0", "1", "1"], **folds)
+        path = user_folds(tmp_path, kind, ["-1", "-1", "0", "0", "1", "1"], **folds)
         config, paths = load_config(str(path)), divided(path)[1]
         keys.append(make_plan(config.competition, dict(config.stages), paths).keys["trees"])
         tables.append(paths.folds.read_bytes())
@@ -143,7 +145,7 @@ def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Pa
 
 
 def test_equal_folds_with_other_groups_give_jobs_of_other_code(tmp_path: Path) -> None:
-    path = own(tmp_path, "column")
+    path = user_folds(tmp_path, "column")
     config, paths = load_config(str(path)), divided(path)[1]
     keys = []
     for groups in ([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2]):

@@ -32,8 +32,8 @@ def molecules(n: int = 120) -> pd.DataFrame:
 
 
 def divided(table: pd.DataFrame, kind: str, seed: int = 0, **roles: Any) -> tuple[np.ndarray, np.ndarray]:
-    named = competition(smiles=["smiles"], group="g", **roles)
-    return assign_folds(FoldsConfig.model_validate({"kind": kind}), table, named, seed)
+    settings = competition(smiles=["smiles"], group="g", **roles)
+    return assign_folds(FoldsConfig.model_validate({"kind": kind}), table, settings, seed)
 
 
 def split(*rest: Any, **roles: Any) -> pd.Series:
@@ -50,8 +50,10 @@ def test_every_row_is_in_one_fold_by_the_seed_and_not_by_the_order_of_rows(
     assert (len(folds), set(folds)) == (120, {0, 1, 2, 3, 4})
     if kind in ("kfold", "stratified"):
         assert set(np.bincount(folds)) == {24}
-    again = split(shuffled.reset_index(drop=True), kind, targets=targets).set_axis(shuffled["id"].to_numpy())
-    assert again[table["id"]].tolist() == folds.tolist()
+    shuffled_folds = split(shuffled.reset_index(drop=True), kind, targets=targets).set_axis(
+        shuffled["id"].to_numpy()
+    )
+    assert shuffled_folds[table["id"]].tolist() == folds.tolist()
     if kind != "stratified_group":  # where the seed decides among ties alone
         assert not split(table, kind, seed=1, targets=targets).equals(folds)
 
@@ -64,8 +66,8 @@ def test_rows_of_one_group_share_a_fold_and_groups_are_those_of_the_kind(kind: s
     smiles = list(table["smiles"])
     assert folds.groupby(groups).nunique().max() == 1
     assert set(groups) == set(range(groups.max() + 1))
-    own = {"scaffold": scaffolds(smiles), "cluster": clusters(smiles, 0.4)}.get(kind, table["g"].to_numpy())
-    for label in [table[INPUT_KEY].to_numpy(), *([own] if kind not in ("kfold", "stratified") else [])]:
+    keys = {"scaffold": scaffolds(smiles), "cluster": clusters(smiles, 0.4)}.get(kind, table["g"].to_numpy())
+    for label in [table[INPUT_KEY].to_numpy(), *([keys] if kind not in ("kfold", "stratified") else [])]:
         assert groups.groupby(label).nunique().max() == 1
     if kind in ("kfold", "stratified"):
         assert groups.nunique() == table[INPUT_KEY].nunique()
@@ -84,8 +86,8 @@ def test_scaffolds_and_their_overlap_by_hand() -> None:
     """Of 12 test molecules with rings 3 have a known scaffold; of 4 training molecules with rings 2 share
     one.
     """
-    found = scaffolds(["Cc1ccccc1", "OCc1ccccc1", "CCO", "CCC"])
-    assert found.tolist() == ["c1ccccc1", "c1ccccc1", "acyclic CCO", "acyclic CCC"]
+    keys_of_rows = scaffolds(["Cc1ccccc1", "OCc1ccccc1", "CCO", "CCC"])
+    assert keys_of_rows.tolist() == ["c1ccccc1", "c1ccccc1", "acyclic CCO", "acyclic CCC"]
     train = ["Cc1ccccc1", "CCc1ccccc1", "Cc1ccncc1", "CC1CCC1", "CCC"]
     test = [*["Nc1ccccc1"] * 2, *["Nc1ccoc1"] * 10, "CCN"]
     assert scaffold_shift_reason(train, test).startswith(
@@ -96,7 +98,7 @@ def test_scaffolds_and_their_overlap_by_hand() -> None:
         assert scaffold_shift_reason(train, enough) == ""
 
 
-def test_large_groups_are_spread_so_that_folds_are_of_like_size() -> None:
+def test_large_groups_are_divided_so_that_folds_are_of_like_size() -> None:
     groups = np.repeat(range(10), [7, 1, 5, 1, 3, 1, 3, 1, 1, 1])
     assert np.bincount(balanced_group_folds(groups, pd.DataFrame(index=range(24)), 3, state=0)).tolist() == [
         8,
@@ -132,8 +134,8 @@ def test_classes_are_shared_out_to_less_than_a_row_also_where_one_is_rare() -> N
 
 def test_labels_of_several_targets_are_shared_out_with_those_that_are_missing() -> None:
     rng, table = np.random.default_rng(2), molecules(1000)
-    rates, known = np.array([0.02, 0.04, 0.15]), rng.random((1000, 3)) < [0.6, 0.8, 0.95]
-    table[MULTILABEL["targets"]] = np.where(known, rng.random((1000, 3)) < rates, np.nan)
+    rates, is_labelled = np.array([0.02, 0.04, 0.15]), rng.random((1000, 3)) < [0.6, 0.8, 0.95]
+    table[MULTILABEL["targets"]] = np.where(is_labelled, rng.random((1000, 3)) < rates, np.nan)
     folds = split(table, "stratified", **MULTILABEL)
     assert np.ptp(np.bincount(folds)) <= 2
     assert max(gap(table[name], folds) for name in MULTILABEL["targets"]) <= 2
@@ -161,12 +163,12 @@ def test_whole_groups_are_shared_out_by_their_classes(kind: str) -> None:
 def test_stratified_folds_have_even_means_and_share_out_the_labels_of_a_sparse_target() -> None:
     table = molecules(300).assign(y=np.random.default_rng(1).normal(size=300))
 
-    def spread_of_means(kind: str) -> float:
+    def std_of_means(kind: str) -> float:
         return float(
             np.mean([table["y"].groupby(split(table, kind, seed)).mean().std() for seed in range(5)])
         )
 
-    assert spread_of_means("stratified") < 0.4 * spread_of_means("kfold")
+    assert std_of_means("stratified") < 0.4 * std_of_means("kfold")
     table["z"] = np.where(np.arange(300) < 20, np.arange(300.0), np.nan)
     counts = [
         table["z"].notna().groupby(split(table, "stratified", s, targets=["y", "z"])).sum() for s in range(5)
@@ -174,7 +176,7 @@ def test_stratified_folds_have_even_means_and_share_out_the_labels_of_a_sparse_t
     assert 3 <= np.min(counts) <= np.max(counts) <= 5
 
 
-def test_groups_are_stratified_where_asked() -> None:
+def test_groups_are_stratified_if_configured() -> None:
     """Forty groups of three rows, a quarter of them high: at random a fold gets more of them or fewer."""
     table = molecules().assign(g=[f"g{i // 3}" for i in range(120)])
     table["y"] = [float(i // 3 % 4 == 0) + 0.001 * i for i in range(120)]
@@ -222,8 +224,8 @@ def test_a_kind_without_what_it_needs_is_refused(kind: str) -> None:
 
 def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_does_not_matter() -> None:
     chains, rings = ["CCCCCCCCO", "CCCCCCCCCO", "CCCCCCCCCCO"], ["Clc1ccccc1", "Brc1ccccc1"]
-    found = clusters([*chains, *rings, chains[0]], similarity=0.4)
-    assert len(set(found[[0, 1, 2, 5]])) == 1 and found[0] not in found[3:5]
+    keys_of_rows = clusters([*chains, *rings, chains[0]], similarity=0.4)
+    assert len(set(keys_of_rows[[0, 1, 2, 5]])) == 1 and keys_of_rows[0] not in keys_of_rows[3:5]
     assert len(set(clusters([*chains, *rings], similarity=0.99))) > 2
     smiles = list(molecules()["smiles"])
     assert clusters(smiles[::-1], 0.4).tolist() == clusters(smiles, 0.4)[::-1].tolist()

@@ -28,10 +28,10 @@ def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_th
     with mock.patch.object(Bert, "encode", autospec=True, side_effect=Bert.encode) as encoded:
         fitted = fit(tmp_path, stage(**settings), ctx)
     assert [call.args[3] for call in encoded.call_args_list if call.args[3]] == [1, 2, 3]
-    forms = predictions_per_augmentation(fitted, 3, rows, tmp_path)
-    assert np.abs(np.mean(forms, axis=0) - fitted.predict(rows, tmp_path)).max() < 1e-6
-    assert np.abs(Bert(stage(), ctx).predict(rows, tmp_path) - forms[0]).max() < 1e-6
-    assert np.abs(forms[0] - forms[1]).max() > 1e-5
+    per_augmentation = predictions_per_augmentation(fitted, 3, rows, tmp_path)
+    assert np.abs(np.mean(per_augmentation, axis=0) - fitted.predict(rows, tmp_path)).max() < 1e-6
+    assert np.abs(Bert(stage(), ctx).predict(rows, tmp_path) - per_augmentation[0]).max() < 1e-6
+    assert np.abs(per_augmentation[0] - per_augmentation[1]).max() > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
 def test_predict_works_after_the_weights_are_gone_and_nothing_is_printed(
     published: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    own = Path(shutil.copytree(published, tmp_path / "weights"))
-    fitted = fit(tmp_path / "job", stage(weights=str(own)), context(texts=["note"]))
+    copied = Path(shutil.copytree(published, tmp_path / "weights"))
+    fitted = fit(tmp_path / "job", stage(weights=str(copied)), context(texts=["note"]))
     y_pred = fitted.predict(table(), tmp_path / "job")
-    shutil.rmtree(own)
+    shutil.rmtree(copied)
     moved = (tmp_path / "job").rename(tmp_path / "moved")
-    again = Bert(stage(weights=str(own)), context(texts=["note"], seed=9)).predict(table(), moved)
-    assert np.array_equal(again, y_pred)
+    restored = Bert(stage(weights=str(copied)), context(texts=["note"], seed=9)).predict(table(), moved)
+    assert np.array_equal(restored, y_pred)
     assert capfd.readouterr() == ("", "")
 
 
@@ -73,7 +73,7 @@ def test_it_learns_from_the_text(published: Path, tmp_path: Path) -> None:
     assert np.corrcoef(y_pred[:, 0], fresh.inputs["pH"])[0, 1] > 0.8
 
 
-def test_a_roberta_with_byte_pairs_pads_by_its_own_token(tmp_path: Path) -> None:
+def test_a_roberta_with_byte_pairs_pads_by_its_token(tmp_path: Path) -> None:
     """Another family: byte pairs, padding by 1, positions from 2, no token for the unknown, no head."""
     special, weights = ["<s>", "<pad>", "</s>"], tmp_path / "roberta"
     vocabulary = [*special, *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
@@ -97,5 +97,5 @@ def test_a_roberta_with_byte_pairs_pads_by_its_own_token(tmp_path: Path) -> None
     alone = fitted.predict(rows.take(np.array([0])), tmp_path)
     assert np.abs(alone - fitted.predict(rows, tmp_path)[:1]).max() < 1e-5
     joined = [f"{a}</s>{b}" for a, b in zip(rows.inputs["note"], rows.inputs["SMILES"], strict=True)]
-    theirs = transformers.AutoTokenizer.from_pretrained(weights)(joined, truncation=True, max_length=38)
-    assert [row.tolist() for row in text.encode(saved, joined)[0]] == theirs["input_ids"]
+    reference = transformers.AutoTokenizer.from_pretrained(weights)(joined, truncation=True, max_length=38)
+    assert [row.tolist() for row in text.encode(saved, joined)[0]] == reference["input_ids"]

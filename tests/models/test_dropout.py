@@ -29,15 +29,15 @@ class Block(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("on", "named"),
+    ("on", "expected_path"),
     [
         ({"module": 0.1}, r"act\.1\.p = 0\.1"),
         ({"attribute": 0.25}, r"attention_dropout = 0\.25"),
         ({"hidden": 0.1}, "all rates are 0, so a module drops"),
     ],
 )
-def test_the_audit_names_what_drops(on: dict[str, float], named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
+def test_the_audit_names_what_drops(on: dict[str, float], expected_path: str) -> None:
+    with pytest.raises(ConfigError, match=expected_path):
         audit(Block(**on), BATCH)
 
 

@@ -32,14 +32,14 @@ def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_
     tmp_path: Path,
 ) -> None:
     """The id `a` stands in both tables."""
-    theirs = write_files(tmp_path / "x", ["s,y,id", "3,9,c", "1,9,a", "2,9,b"], ["id,s", "d,-2", "a,-1"])
-    config, job = FileConfig(kind="file", folder=str(theirs)), tmp_path / "job"
+    external = write_files(tmp_path / "x", ["s,y,id", "3,9,c", "1,9,a", "2,9,b"], ["id,s", "d,-2", "a,-1"])
+    config, job = FileConfig(kind="file", folder=str(external)), tmp_path / "job"
     job.mkdir()
-    told = replace(context(tmp_path), task=Task(["y"], ["s"]))
-    build_stage(config, told).fit(rows([5.0, 6.0], x=[0, 0]), None, job)
-    shutil.rmtree(theirs)
+    stage_context = replace(context(tmp_path), task=Task(["y"], ["s"]))
+    build_stage(config, stage_context).fit(rows([5.0, 6.0], x=[0, 0]), None, job)
+    shutil.rmtree(external)
     for held_out, ids, expected in ((True, "bca", [2.0, 3.0, 1.0]), (False, "ad", [-1.0, -2.0])):
-        stage = build_stage(config, replace(told, predicts_held_out=held_out))
+        stage = build_stage(config, replace(stage_context, predicts_held_out=held_out))
         assert stage.predict(replace(rows(x=list(ids)), ids=list(ids)), job)[:, 0].tolist() == expected
 
 
@@ -47,9 +47,9 @@ def test_the_key_is_that_of_the_content_of_both_files(tmp_path: Path) -> None:
     def key() -> str:
         return planned(tmp_path, stages={"theirs": {"kind": "file", "folder": "x"}}).keys["theirs"]
 
-    theirs = write_external_predictions(tmp_path / "x", *mixed_tables(), ["lumo", "mu"])
+    external = write_external_predictions(tmp_path / "x", *mixed_tables(), ["lumo", "mu"])
     before = key()
-    for file in (theirs / "oof.csv", theirs / "test.csv"):
+    for file in (external / "oof.csv", external / "test.csv"):
         content = file.read_text()
         file.write_text(content + "new,1,1\n")
         assert key() != before
@@ -61,7 +61,7 @@ IDS = ["a", "b", "c", "d", "e", "f"]
 
 
 @pytest.mark.parametrize(
-    ("theirs", "mark"),
+    ("external", "mark"),
     [
         ([2, 2, 0, 0, 1, 1], None),  # other numbers, the same partition; fold -1 of ours is never scored
         (["x", "x ", "y", "y", "z", ""], None),
@@ -70,13 +70,13 @@ IDS = ["a", "b", "c", "d", "e", "f"]
         ([0, 0, 1, 1, "", 0], "unknown folds"),
     ],
 )
-def test_folds_are_compared_as_a_partition(theirs: list, mark: str | None, tmp_path: Path) -> None:
-    lines = [f"{name},1,{fold}" for name, fold in zip(IDS, theirs, strict=True)]
+def test_folds_are_compared_as_a_partition(external: list, mark: str | None, tmp_path: Path) -> None:
+    lines = [f"{name},1,{fold}" for name, fold in zip(IDS, external, strict=True)]
     write_files(tmp_path, ["id,y,fold", *reversed(lines)], ["id,y"])
-    ours = np.array([0, 0, 1, 1, 2, -1])
-    assert fold_mark(tmp_path / "oof.csv", "id", IDS, ours) == mark
+    folds = np.array([0, 0, 1, 1, 2, -1])
+    assert fold_mark(tmp_path / "oof.csv", "id", IDS, folds) == mark
     write_files(tmp_path, ["id,y", *(f"{name},1" for name in IDS)], ["id"])
-    assert fold_mark(tmp_path / "oof.csv", "id", IDS, ours) == "unknown folds"
+    assert fold_mark(tmp_path / "oof.csv", "id", IDS, folds) == "unknown folds"
 
 
 def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: Path) -> None:

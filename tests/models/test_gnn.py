@@ -21,9 +21,9 @@ def graph(smiles: list[str]) -> SimpleNamespace:
 
 def test_atoms_are_those_of_chemprop() -> None:
     for settings in ({}, {"undirected": True, "depth": 5, "bias": True}):
-        theirs, ours = BondMessagePassing(**settings), Messages(**settings)
-        ours.load_state_dict(theirs.state_dict())
-        torch.testing.assert_close(ours(graph(SMILES)), theirs(graph(SMILES)))
+        reference, messages = BondMessagePassing(**settings), Messages(**settings)
+        messages.load_state_dict(reference.state_dict())
+        torch.testing.assert_close(messages(graph(SMILES)), reference(graph(SMILES)))
 
 
 def test_molecules_without_any_bond_have_features() -> None:

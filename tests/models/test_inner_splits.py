@@ -96,10 +96,10 @@ def test_equal_inputs_and_unique_rows_reach_the_bytes_of_a_model(tmp_path: Path)
     train = rows(np.sin(3 * x) + np.random.default_rng(2).normal(size=300), x=x)
     predicted = []
     for groups in (None, np.arange(300), np.argsort(np.argsort(x)) // 10):
-        told = context(tmp_path, numeric=["x"])
+        stage_context = context(tmp_path, numeric=["x"])
         folder = tmp_path / f"{len(predicted)}"
         config = LightgbmConfig(kind="lightgbm", search_trials=2, max_trees=40)
-        stage = fitted(config, told, replace(train, groups=groups), folder)
+        stage = fitted(config, stage_context, replace(train, groups=groups), folder)
         predicted.append(stage.predict(replace(train, y=None), folder).tobytes())
     assert predicted[0] == predicted[1] != predicted[2]
 

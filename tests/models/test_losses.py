@@ -19,9 +19,9 @@ NAN = float("nan")
 
 def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> LabelBatch:
     truth = torch.tensor(y)
-    known = ~torch.isnan(truth)
+    labelled = ~torch.isnan(truth)
     return LabelBatch(
-        torch.nan_to_num(truth), known.float() if weights is None else torch.tensor(weights) * known
+        torch.nan_to_num(truth), labelled.float() if weights is None else torch.tensor(weights) * labelled
     )
 
 
@@ -36,19 +36,19 @@ def test_errors_are_averaged_over_the_labels_there_are(
     y: list[list[float]], loss: float, gradient: object
 ) -> None:
     y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    found = LOSSES["mse"].mean_error(y_pred, labels(y))
-    found.backward()
-    assert found.item() == pytest.approx(loss)
+    result = LOSSES["mse"].mean_error(y_pred, labels(y))
+    result.backward()
+    assert result.item() == pytest.approx(loss)
     assert y_pred.grad is not None and y_pred.grad.tolist() == gradient
 
 
-def test_each_loss_of_the_settings_is_what_its_name_says() -> None:
+def test_each_loss_of_the_settings_matches_its_name() -> None:
     # Errors 0.5 and -3: squares .25 and 9; Huber .125 and 3 - .5.
     expected = {"mse": 4.625, "mae": 1.75, "huber": (0.125 + 2.5) / 2}
     assert {*expected, "bce", "cross_entropy"} == set(LOSSES) == set(get_args(LossName))
     for name, loss in expected.items():
-        found = load_loss(name).mean_error(torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]]))
-        assert found.item() == pytest.approx(loss)
+        result = load_loss(name).mean_error(torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]]))
+        assert result.item() == pytest.approx(loss)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -57,14 +57,14 @@ def test_losses_of_classes_are_the_cross_entropy_of_the_labels_there_are(smoothi
     p, target = 1 / (1 + np.exp([-2.0, 0.5])), np.array([1 - smoothing / 2, smoothing / 2])
     by_hand = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
     loss = load_loss(None, "multilabel", smoothing)
-    known = loss.mean_error(torch.tensor([[2.0, 9.0], [9.0, -0.5]]), labels([[1.0, NAN], [NAN, 0.0]]))
-    assert known.item() == pytest.approx(by_hand, rel=1e-5)
+    labelled = loss.mean_error(torch.tensor([[2.0, 9.0], [9.0, -0.5]]), labels([[1.0, NAN], [NAN, 0.0]]))
+    assert labelled.item() == pytest.approx(by_hand, rel=1e-5)
     # Of three, smoothing spreads its share over all.
     p, target = np.exp([1.0, 2.0, 4.0]) / np.exp([1.0, 2.0, 4.0]).sum(), np.full(3, smoothing / 3)
     target[1] += 1 - smoothing
     loss, logits = load_loss(None, "multiclass", smoothing), torch.tensor([[1.0, 2.0, 4.0], [9.0, 8.0, 7.0]])
-    known = loss.mean_error(logits.requires_grad_(), labels([[1.0], [NAN]]))
-    assert known.item() == pytest.approx(-(target * np.log(p)).sum(), rel=1e-5)
+    labelled = loss.mean_error(logits.requires_grad_(), labels([[1.0], [NAN]]))
+    assert labelled.item() == pytest.approx(-(target * np.log(p)).sum(), rel=1e-5)
     nothing = loss.mean_error(logits, labels([[NAN], [NAN]]))
     nothing.backward()
     assert nothing.item() == 0
@@ -80,10 +80,10 @@ def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
 
 def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total() -> None:
     y = np.array([[0.0, 1.0], [0.0, NAN], [1.0, 0.0], [2.0, 1.0], [2.0, 1.0]])
-    found, known = balanced_weights(y), [0, 2, 3, 4]
-    assert found[:, 0] == pytest.approx(compute_sample_weight("balanced", y[:, 0]))
-    assert found[known, 1] == pytest.approx(compute_sample_weight("balanced", y[known, 1]))
-    assert found[1, 1] == 0
+    result, labelled = balanced_weights(y), [0, 2, 3, 4]
+    assert result[:, 0] == pytest.approx(compute_sample_weight("balanced", y[:, 0]))
+    assert result[labelled, 1] == pytest.approx(compute_sample_weight("balanced", y[labelled, 1]))
+    assert result[1, 1] == 0
     assert (balanced_weights(y * NAN) == 0).all()
     rows = np.array(
         [[1.0], [2.0], [3.0], [4.0], [5.0]]
@@ -102,8 +102,8 @@ def penalty(loss: Loss, one: Any, other: Any, weights: object) -> float:
 def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(
     weights: object, expected: float
 ) -> None:
-    found = penalty(LOSSES["mse"], [[1.0], [2.0]], [[1.5], [0.0]], weights)
-    assert found == pytest.approx(expected)  # only where labels are
+    result = penalty(LOSSES["mse"], [[1.0], [2.0]], [[1.5], [0.0]], weights)
+    assert result == pytest.approx(expected)  # only where labels are
 
 
 def kl(p: Any, q: Any) -> Any:
@@ -125,13 +125,13 @@ def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_where_labels_are() ->
     assert penalty(of_two, one, other, [[0.0, 1, 0], [0, 0, 0]]) == pytest.approx(3 * by_hand[0, 1], rel=1e-5)
 
 
-def test_a_class_that_training_lacks_has_the_probability_0_and_one_alone_the_probability_1() -> None:
+def test_a_class_without_training_rows_has_the_probability_0_and_one_alone_the_probability_1() -> None:
     logits = torch.tensor([[5.0, 1.0, 2.0]], dtype=torch.float64)
-    found = LOSSES["cross_entropy"].link(logits, [[1, 2]])  # type: ignore[misc]
-    assert found[0].tolist() == pytest.approx([0, 1 / (1 + math.e), math.e / (1 + math.e)])
+    result = LOSSES["cross_entropy"].link(logits, [[1, 2]])  # type: ignore[misc]
+    assert result[0].tolist() == pytest.approx([0, 1 / (1 + math.e), math.e / (1 + math.e)])
     assert LOSSES["cross_entropy"].link(logits, [[1]])[0].tolist() == [0, 1, 0]  # type: ignore[misc]
-    found = LOSSES["bce"].link(logits, [[0, 1], [0], [1]])  # type: ignore[misc]
-    assert found[0].tolist() == [pytest.approx(1 / (1 + math.exp(-5))), 0, 1]
+    result = LOSSES["bce"].link(logits, [[0, 1], [0], [1]])  # type: ignore[misc]
+    assert result[0].tolist() == [pytest.approx(1 / (1 + math.exp(-5))), 0, 1]
 
 
 def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_link(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def stage(
     small = {"width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8}
     config = GnnConfig.model_validate({"kind": "gnn", **small, **changes})
     columns = {"numeric": ["x"], "categorical": ["k"]} if smiles == "s" else {}
-    told = made.context(Path("unused"), smiles=list(smiles), auxiliary=list(auxiliary), **columns)
-    return Gnn(config, replace(told, task=task or told.task))
+    stage_context = made.context(Path("unused"), smiles=list(smiles), auxiliary=list(auxiliary), **columns)
+    return Gnn(config, replace(stage_context, task=task or stage_context.task))
 
 
 def rows(n: int = 48, seed: int = 0) -> Dataset:
@@ -65,9 +65,7 @@ def fit(one: Gnn, train: Dataset, folder: Path) -> Gnn:
 
 
 @pytest.mark.parametrize("before_head", [True, False])
-def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(
-    before_head: bool, tmp_path: Path
-) -> None:
+def test_numbers_and_categories_reach_the_head_if_configured(before_head: bool, tmp_path: Path) -> None:
     one = fit(stage(use_tabular_columns=before_head, epochs=1), rows(), tmp_path)
     test = made.rows(s=["CCO"] * 4, x=[300, 310, 300, np.nan], k=["a", "a", "b", "never seen"])
     y_pred = one.predict(test, tmp_path)
@@ -76,20 +74,18 @@ def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(
 
 
 @pytest.mark.parametrize(("how", "mean"), [("train", 50), ("pretrain", 0)])
-def test_extra_rows_come_first_and_alone_where_the_stage_says_so(
-    how: str, mean: float, tmp_path: Path
-) -> None:
-    own = rows(96)
-    own.y[48:] += 100
-    fit(stage(extra_rows=how), replace(own, extra=np.repeat([False, True], 48)), tmp_path)
+def test_extra_rows_come_first_and_alone_if_configured(how: str, mean: float, tmp_path: Path) -> None:
+    train_rows = rows(96)
+    train_rows.y[48:] += 100
+    fit(stage(extra_rows=how), replace(train_rows, extra=np.repeat([False, True], 48)), tmp_path)
     trained = read_json(tmp_path / "training.json")
     assert trained["mean"][0] == pytest.approx(mean, abs=5)  # pretrain: scaled by the competition's own rows
     assert len(trained.get("pretrain_history", [])) == (2 if how == "pretrain" else 0)
 
 
 def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first(tmp_path: Path) -> None:
-    own = replace(rows(60), y=np.arange(60.0)[:, None] // 20, extra=np.arange(60) >= 40)
-    y_pred = fit(stage(task=KINDS, extra_rows="pretrain"), own, tmp_path).predict(own, tmp_path)
+    train_rows = replace(rows(60), y=np.arange(60.0)[:, None] // 20, extra=np.arange(60) >= 40)
+    y_pred = fit(stage(task=KINDS, extra_rows="pretrain"), train_rows, tmp_path).predict(train_rows, tmp_path)
     assert read_json(tmp_path / "training.json")["classes"] == [[0, 1, 2]]
     assert (y_pred[:, 2] > 0).all()
 
@@ -117,7 +113,7 @@ LABELS = Task(["y", "v"], problem_type="multilabel", classes=["no", "yes"])
 KINDS = Task(["y"], problem_type="multiclass", classes=["low", "middle", "high"])
 
 
-def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxiliary_targets(
+def test_balanced_classes_have_the_same_weight_in_the_loss_and_that_of_auxiliary_targets(
     tmp_path: Path,
 ) -> None:
     train = rows(4)
@@ -130,15 +126,15 @@ def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxili
 
 
 @pytest.mark.parametrize(
-    ("task", "says"), [(LABELS, "must be 0 or 1 in classification, and z has"), (KINDS, "cannot be")]
+    ("task", "message"), [(LABELS, "must be 0 or 1 in classification, and z has"), (KINDS, "cannot be")]
 )
-def test_auxiliary_targets_beside_classes_are_labels_of_two_classes(
-    task: Task, says: str, tmp_path: Path
+def test_auxiliary_targets_together_with_classes_are_labels_of_two_classes(
+    task: Task, message: str, tmp_path: Path
 ) -> None:
     train = rows(48)
     y = np.arange(48.0)[:, None] % len(task.classes) * np.ones(len(task.targets))
     both = replace(train, y=y, auxiliary=np.where(np.arange(48) < 9, np.nan, 0.5)[:, None])
-    with pytest.raises(ConfigError, match=rf"auxiliary_targets {says}.*set auxiliary_weight: 0"):
+    with pytest.raises(ConfigError, match=rf"auxiliary_targets {message}.*set auxiliary_weight: 0"):
         stage(auxiliary=("z",), task=task).prepare_training(both, tmp_path)
     if task is LABELS:
         one = fit(
@@ -174,8 +170,8 @@ def test_published_weights_decide_the_shape_and_are_what_training_starts_from(
 ) -> None:
     one = stage(weights=str(published), use_tabular_columns=False)
     messages: Any = one.init_backbone(rows(3), tmp_path).message_passing
-    known = torch.load(published, weights_only=True)["state_dict"]
-    assert all(torch.equal(tensor, known[name]) for name, tensor in messages.state_dict().items())
+    published_state = torch.load(published, weights_only=True)["state_dict"]
+    assert all(torch.equal(tensor, published_state[name]) for name, tensor in messages.state_dict().items())
     assert (messages.depth, messages.dropout.p) == (4, 0)  # theirs is .3
     one.fit(rows(3), None, tmp_path)
     published.unlink()  # what prediction needs is in the job's folder
@@ -207,12 +203,12 @@ def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(o
     ]
     joined = join_columns(columns, once=once)
     net = PerColumn(Echo(), 2)
-    found = net(**joined.collate(joined.items))
-    assert found.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]
+    features = net(**joined.collate(joined.items))
+    assert features.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]
     assert net.backbone.seen == ([2, 1] if once else [3, 3])
 
 
-def test_a_loss_of_ones_own_lies_beside_the_yaml_and_its_content_is_in_the_jobs_key(tmp_path: Path) -> None:
+def test_a_user_defined_loss_lies_next_to_the_yaml_and_its_content_is_in_the_jobs_key(tmp_path: Path) -> None:
     path = write_competition(
         tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", "loss": "mine.py:errors"}}
     )

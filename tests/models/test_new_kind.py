@@ -84,7 +84,7 @@ def test_a_new_kind_of_stage_is_a_class_of_settings_a_module_and_an_entry_of_the
         made.fitted(config, context, train, tmp_path / "job")
 
 
-def test_a_new_kind_of_stage_is_trained_again_after_an_edit_and_with_another_version_of_its_library(
+def test_a_new_kind_of_stage_is_retrained_after_an_edit_and_with_another_version_of_its_library(
     module: Any,
 ) -> None:
     config = module.HistogramConfig(kind="histogram")

@@ -43,12 +43,12 @@ def in_optimizer(**changes: Any) -> dict[str, tuple[float, float]]:
 
 
 def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings() -> None:
-    found = in_optimizer(layer_decay=0.5, head_learning_rate=3.0)
+    group_settings = in_optimizer(layer_decay=0.5, head_learning_rate=3.0)
     names = ["embeddings", *(f"encoder.layer.{i}" for i in range(3)), "norm"]
-    assert [found[f"backbone.{name}.weight"][0] for name in names] == pytest.approx(
+    assert [group_settings[f"backbone.{name}.weight"][0] for name in names] == pytest.approx(
         [0.125, 0.25, 0.5, 1.0, 1.0]
     )
-    assert found["head.linear.weight"][0] == 3.0
+    assert group_settings["head.linear.weight"][0] == 3.0
 
     unimol = UnimolBackbone(UnimolConfig(kind="unimol", layers=2, width=32, heads=4), read_vocabulary({}))
     rates = {
@@ -65,9 +65,9 @@ def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings(
         if "layers." not in name
     )
 
-    found = in_optimizer(weight_decay=0.1)  # of which vectors have none
-    without = {name for name, (_, decay) in found.items() if decay == 0}
-    assert without == {name for name in found if name.endswith("bias") or "norm" in name}
+    group_settings = in_optimizer(weight_decay=0.1)  # of which vectors have none
+    without = {name for name, (_, decay) in group_settings.items() if decay == 0}
+    assert without == {name for name in group_settings if name.endswith("bias") or "norm" in name}
 
 
 def test_checkpointed_layers_give_the_same_gradients() -> None:

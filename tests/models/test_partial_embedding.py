@@ -32,11 +32,11 @@ def test_all_weights_become_what_they_become_when_all_tokens_are_trained(
             folder / "weights.safetensors"
         )
 
-    y_pred, own = fitted(tmp_path / "own")
+    y_pred, state = fitted(tmp_path / "own")
     with mock.patch.object(bert, "train_only"):
         y_all, all_tokens = fitted(tmp_path / "all")
-    assert own.keys() == all_tokens.keys()
-    for name, tensor in own.items():
+    assert state.keys() == all_tokens.keys()
+    for name, tensor in state.items():
         torch.testing.assert_close(tensor, all_tokens[name], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(y_pred, y_all, rtol=1e-3)
 

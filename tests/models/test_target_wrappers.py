@@ -100,7 +100,7 @@ def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_
 
 
 @pytest.mark.parametrize(
-    ("task", "settings", "says"),
+    ("task", "settings", "message"),
     [
         (
             GRADES,
@@ -121,8 +121,10 @@ def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_
         (Task(["a"]), {"predicted_targets": "all"}, "but there is one; remove it"),
     ],
 )
-def test_a_setting_that_does_not_go_with_the_targets_is_refused(task: Task, settings: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_a_setting_that_does_not_go_with_the_targets_is_refused(
+    task: Task, settings: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
         task_for_stage(LightgbmConfig.model_validate({"kind": "lightgbm", **settings}), task)
 
 
@@ -131,7 +133,7 @@ class Memory:
     row.
     """
 
-    told: dict[str, pd.DataFrame] = {}
+    stage_context: dict[str, pd.DataFrame] = {}
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -139,7 +141,7 @@ class Memory:
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         write_json(folder / "seen.json", dict(zip(train.ids, train.y.tolist(), strict=True)))
         if self.context.numeric:
-            Memory.told[self.context.task.targets[0]] = train.inputs[self.context.numeric]
+            Memory.inputs_by_target[self.context.task.targets[0]] = train.inputs[self.context.numeric]
 
     def predict(self, rows: Dataset, folder: Path) -> Any:
         seen = read_json(folder / "seen.json")
@@ -153,19 +155,19 @@ def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_th
     table = Dataset(
         [f"r{i}" for i in range(12)], pd.DataFrame({"x": range(12)}), np.arange(36.0).reshape(12, 3)
     )
-    told = Context([], [], [], [], Task(["a", "b", "c"]), 0, tmp_path, fold_ids=np.arange(12) % 4)
-    stage = StackedTargetModel(Memory, told, ["a", "c"])
+    stage_context = Context([], [], [], [], Task(["a", "b", "c"]), 0, tmp_path, fold_ids=np.arange(12) % 4)
+    stage = StackedTargetModel(Memory, stage_context, ["a", "c"])
     stage.fit(table, None, tmp_path)
     columns = {"a": ["predicted c"], "b": ["predicted a", "predicted c"], "c": ["predicted a"]}
-    assert {target: list(seen) for target, seen in Memory.told.items()} == columns
-    assert all((seen.to_numpy() == 0).all() for seen in Memory.told.values())
+    assert {target: list(seen) for target, seen in Memory.inputs_by_target.items()} == columns
+    assert all((seen.to_numpy() == 0).all() for seen in Memory.inputs_by_target.values())
     assert np.array_equal(stage.predict(table, tmp_path), table.y)
     table.inputs[INPUT_KEY] = (
         np.arange(12) // 2
     )  # with one other fold, thirds of its inputs, or of its groups
-    told = replace(told, fold_ids=np.zeros(12))
+    stage_context = replace(stage_context, fold_ids=np.zeros(12))
     for name, groups in (("inputs", None), ("groups", np.arange(12) // 4)):
         (tmp_path / name).mkdir()
-        stage = StackedTargetModel(Memory, told, ["a"])
+        stage = StackedTargetModel(Memory, stage_context, ["a"])
         stage.fit(replace(table, groups=groups), None, tmp_path / name)
-        assert all((Memory.told[target].to_numpy() == 0).all() for target in "bc")
+        assert all((Memory.inputs_by_target[target].to_numpy() == 0).all() for target in "bc")

@@ -84,7 +84,7 @@ def predict(net: Network, folder: Path, inputs: Batches = INPUTS, n_targets: int
     return prediction.predict(net, lambda number: inputs, 1, settings(**changes), folder, n_targets)
 
 
-def kept(folder: Path) -> dict[str, Tensor]:
+def saved_weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / prediction.WEIGHTS)
 
 
@@ -167,7 +167,7 @@ def test_labels_are_standardised_and_have_their_weights_and_none_where_missing(t
     assert labels.weights.tolist() == [[1, 0.5], [1, 0], [0, 0.5]]
 
 
-def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_that_training_lacks(
+def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_without_training_rows(
     tmp_path: Path,
 ) -> None:
     """The rows have the classes 0 and 2 of three; class 1 stays in the network and gets no probability."""
@@ -176,8 +176,10 @@ def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_that
     net = fit(tmp_path, Network(Backbone(), Head(24, 3, [0.0])), of=sample(y), learns="multiclass")
     assert read_json(tmp_path / prediction.TRAINING)["classes"] == [[0, 2]]
 
-    def predicted(*forms: Batches) -> Any:
-        return prediction.predict(net, forms.__getitem__, len(forms), settings(), tmp_path, 3, softmax)
+    def predicted(*augmentations: Batches) -> Any:
+        return prediction.predict(
+            net, augmentations.__getitem__, len(augmentations), settings(), tmp_path, 3, softmax
+        )
 
     other = replace(INPUTS, items=list(3 * X[::-1]))
     one, two, both = predicted(INPUTS), predicted(other), predicted(INPUTS, other)
@@ -195,7 +197,7 @@ def test_the_gradient_of_a_step_is_clipped(tmp_path: Path) -> None:
     )
 
 
-def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_a_data_error_with_advice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lower the stage's learning_rate"):
         fit(tmp_path, learning_rate=1e30, schedule="constant", warmup=0)
     assert not (tmp_path / prediction.WEIGHTS).exists()
@@ -203,8 +205,8 @@ def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path
 
 def test_the_rate_in_the_history_follows_the_schedule_and_progress_counts_every_step(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    own = {"epochs": 4, "schedule": "cosine", "warmup": 0.25, "learning_rate": 1e-3}
-    fit(tmp_path, progress=lambda *step: seen.append(step), **own)
+    schedule_settings = {"epochs": 4, "schedule": "cosine", "warmup": 0.25, "learning_rate": 1e-3}
+    fit(tmp_path, progress=lambda *step: seen.append(step), **schedule_settings)
     rate = with_warmup("cosine", 0.25, 20)  # 40 rows, batches of 8, 4 epochs
     assert history(tmp_path, "learning_rate") == pytest.approx([1e-3 * rate(5 * n) for n in (1, 2, 3, 4)])
     assert seen == [(step, 20) for step in range(1, 21)]
@@ -262,7 +264,7 @@ def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(
 ) -> None:
     monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
     net = fit(tmp_path, precision="bf16", epochs=1)
-    assert {weights.dtype for weights in kept(tmp_path).values()} == {torch.float32}
+    assert {weights.dtype for weights in saved_weights(tmp_path).values()} == {torch.float32}
     if not torch.cuda.is_available():
         np.testing.assert_array_equal(predict(net, tmp_path, precision="bf16"), predict(net, tmp_path))
         with pytest.raises(ConfigError, match="precision: auto"):
@@ -270,7 +272,7 @@ def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(
 
 
 @pytest.mark.parametrize(("named", "on_card"), [("auto", "float32"), ("bf16", "auto"), ("fp16", "fp16")])
-def test_predictions_on_a_card_are_of_full_precision_unless_one_is_named(
+def test_predictions_on_a_card_are_of_full_precision_unless_one_is_reported(
     named: str, on_card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = fit(tmp_path, epochs=1)
@@ -308,11 +310,11 @@ def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_l
     y = (Y[:32] > Y.mean(axis=0)).astype(float) if changes else Y[:32].copy()
     y[np.arange(32)[:, None] < n_gaps] = np.nan
     of = sample(y, inputs=replace(INPUTS.take(np.arange(32)), lengths=np.zeros(32, dtype=np.int64)))
-    found = []
+    networks = []
     for n in (1, 4):
         set_seed(0)
         net = Network(Backbone(), head(24, 2, [0.0]))
-        found.append(
+        networks.append(
             fit(
                 tmp_path / str(n),
                 net,
@@ -323,7 +325,9 @@ def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_l
                 **changes,
             )
         )
-    for (name, one), four in zip(found[0].state_dict().items(), found[1].state_dict().values(), strict=True):
+    for (name, one), four in zip(
+        networks[0].state_dict().items(), networks[1].state_dict().values(), strict=True
+    ):
         assert torch.allclose(one, four, atol=1e-5), name
 
 
@@ -370,7 +374,7 @@ def small_stage(folder: Path) -> tuple[Any, Dataset]:
     return build_stage(stage, Context(["SMILES"], [], [], [], Task(["y"]), 0, folder)), rows
 
 
-def test_the_mean_of_the_labels_is_told_from_what_is_better(tmp_path: Path) -> None:
+def test_the_mean_of_the_labels_is_distinguished_from_what_is_better(tmp_path: Path) -> None:
     flat = make(tmp_path)
     nn.init.zeros_(flat.network.head.linear.weight)
     nn.init.zeros_(flat.network.head.linear.bias)
@@ -384,7 +388,7 @@ def test_the_mean_of_the_labels_is_told_from_what_is_better(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("learned", "said"), [([False, True], "another."), ([False, False], "not better either.")]
 )
-def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_and_named(
+def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_and_reported(
     tmp_path: Path, learned: list[bool], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit, tries = trainer.Trainer.fit, []
@@ -562,6 +566,6 @@ def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(
     rows = read_losses(folder)
     for phase in ("pretrain", "train"):
         for name in ("epoch", "loss", "learning_rate", "seconds"):
-            shown = [(event.step, event.value) for event in events.Scalars(f"{phase}/{name}")]
+            logged = [(event.step, event.value) for event in events.Scalars(f"{phase}/{name}")]
             expected = [(row.step, np.float32(getattr(row, name))) for row in rows if row.phase == phase]
-            assert shown == expected
+            assert logged == expected

@@ -39,8 +39,12 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def fit(kind: str, folder: Path, train: Dataset, settings: dict[str, Any] | None = None, **told: Any) -> Any:
-    return fitted(SETTINGS[kind].model_copy(update=settings or {}), context(folder, **told), train, folder)
+def fit(
+    kind: str, folder: Path, train: Dataset, settings: dict[str, Any] | None = None, **context_changes: Any
+) -> Any:
+    return fitted(
+        SETTINGS[kind].model_copy(update=settings or {}), context(folder, **context_changes), train, folder
+    )
 
 
 def models_of(folder: Path) -> Any:
@@ -91,18 +95,20 @@ COUNTS = {"lightgbm": {"objective": "poisson"}, "catboost": {"loss_function": "P
 
 
 @pytest.mark.parametrize(
-    ("own", "absolute", "expected"),
+    ("stage_class", "absolute", "expected"),
     [({}, False, 1.0), ({}, True, np.log(2)), (QUANTILE, False, np.log(10)), (COUNTS, False, 1.0)],
 )
-def test_the_objective_fits_the_metric_unless_it_is_named(
-    kind: str, tmp_path: Path, own: dict[str, Any], absolute: bool, expected: float
+def test_the_objective_fits_the_metric_unless_it_is_set(
+    kind: str, tmp_path: Path, stage_class: dict[str, Any], absolute: bool, expected: float
 ) -> None:
     """Labels of an exponential distribution: mean 1, median log 2, nine tenths below log 10; counts stay
     positive.
     """
     y, x = np.random.default_rng(0).exponential(size=2000), np.tile([0.0, 1.0], 1000)
     task = Task(["y"], minimizes_absolute_error=absolute)
-    stage = fit(kind, tmp_path, rows(y, x=x), {"parameters": own.get(kind, {})}, numeric=["x"], task=task)
+    stage = fit(
+        kind, tmp_path, rows(y, x=x), {"parameters": stage_class.get(kind, {})}, numeric=["x"], task=task
+    )
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([expected] * 2, rel=0.12)
 
 
@@ -154,10 +160,10 @@ def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
     x = np.arange(40.0)
-    train, folder, told = rows(x, x=x), tmp_path / "job", context(tmp_path, numeric=["x"])
+    train, folder, context_changes = rows(x, x=x), tmp_path / "job", context(tmp_path, numeric=["x"])
     config = SETTINGS[kind].model_copy(update={"gpu": gpu, "max_trees": 3, "patience": 5})
     monkeypatch.setattr(f"models.stages.{kind}.{kind.capitalize()}._best_n_trees", lambda *samples: (3, 0.0))
-    fitted(config, told, train, folder)
+    fitted(config, context_changes, train, folder)
     cores = {"lightgbm": {"device_type": "cpu"}, "catboost": {"rsm": 1.0}}
     card = {
         "lightgbm": {"device_type": "gpu"},
@@ -168,7 +174,7 @@ def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
 
 
 @of_all
-def test_a_small_spread_far_from_zero_is_learned(kind: str, tmp_path: Path) -> None:
+def test_a_small_variance_far_from_zero_is_learned(kind: str, tmp_path: Path) -> None:
     """Total energies: float32 has no digits left for 1e-3 at 1e6."""
     x = np.random.default_rng(0).normal(size=200)
     stage = fit(kind, tmp_path, rows(1e6 + 1e-3 * np.sign(x), x=x), numeric=["x"])
@@ -223,7 +229,7 @@ def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_i
     assert (y_pred[:, 0] == 0).all()
 
 
-def test_a_label_is_learned_from_its_rows_balanced_where_asked_and_one_class_is_a_constant(
+def test_a_label_is_learned_from_its_rows_balanced_if_configured_and_one_class_is_a_constant(
     kind: str, tmp_path: Path
 ) -> None:
     """One of ten is 1, whatever x: a tenth, or the half where both classes weigh the same."""
@@ -232,8 +238,8 @@ def test_a_label_is_learned_from_its_rows_balanced_where_asked_and_one_class_is_
         np.where(x == 0, np.arange(1000) % 20 == 0, np.arange(1000) % 20 == 1), np.where(x == 0, 1.0, np.nan)
     ]
     for class_weights, share in (("none", 0.1), ("balanced", 0.5)):
-        settings, told = {"class_weights": class_weights}, {"numeric": ["x"], "task": MULTILABEL}
-        stage = fit(kind, tmp_path / class_weights, rows(y, x=x), settings, **told)
+        settings, context_changes = {"class_weights": class_weights}, {"numeric": ["x"], "task": MULTILABEL}
+        stage = fit(kind, tmp_path / class_weights, rows(y, x=x), settings, **context_changes)
         expected = np.array([[share, 1.0], [share, 1.0]])
         assert stage.predict(rows(x=[0.0, 1.0]), tmp_path / class_weights) == pytest.approx(
             expected, abs=0.03
@@ -246,23 +252,32 @@ def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_re
     """Six of 300 rows are 1; the other label has one class in one of two folds, which then has nothing to
     hand on.
     """
-    own: Any = type(build_stage(SETTINGS[kind], context(tmp_path)))
-    x, told = np.arange(300.0), {"numeric": ["x"], "task": MULTILABEL}
+    stage_class: Any = type(build_stage(SETTINGS[kind], context(tmp_path)))
+    x, context_changes = np.arange(300.0), {"numeric": ["x"], "task": MULTILABEL}
     rare = (x % 50 == 0).astype(float)
     settings = {"search_trials": 1, "max_trees": 10}
-    with mock.patch.object(own, "_best_n_trees", autospec=True, side_effect=own._best_n_trees) as counted:
-        fit(kind, tmp_path / "0", rows(np.c_[rare, x * 0], x=x), settings, **told)
+    with mock.patch.object(
+        stage_class, "_best_n_trees", autospec=True, side_effect=stage_class._best_n_trees
+    ) as counted:
+        fit(kind, tmp_path / "0", rows(np.c_[rare, x * 0], x=x), settings, **context_changes)
     seen = [(call.args[2].y.sum(), call.args[3].y.sum()) for call in counted.call_args_list]
     assert seen == [(4, 2), (4, 2), (4, 2), (5, 1)]
-    fit(kind, tmp_path / "1", rows(np.c_[rare, x > 99], x=x), settings, **told)
+    fit(kind, tmp_path / "1", rows(np.c_[rare, x > 99], x=x), settings, **context_changes)
     monkeypatch.delattr(Trees, "_tune")
     folds = [tmp_path / "0", tmp_path / "1"]
-    fit(kind, tmp_path / "all", rows(np.c_[rare, x > 99], x=x), settings, fold_model_dirs=folds, **told)
+    fit(
+        kind,
+        tmp_path / "all",
+        rows(np.c_[rare, x > 99], x=x),
+        settings,
+        fold_model_dirs=folds,
+        **context_changes,
+    )
     assert models_of(tmp_path / "all")[1]["n_trees"] == models_of(tmp_path / "1")[1]["n_trees"]
 
 
 @pytest.mark.parametrize(
-    ("task", "lightgbm", "catboost", "says"),
+    ("task", "lightgbm", "catboost", "message"),
     [
         (BINARY, "huber", "MAE", "objective (huber|MAE) does not fit; problem type binary requires"),
         (MULTICLASS, "binary", "Logloss", "requires (multiclass or softmax|MultiClass)"),
@@ -276,10 +291,12 @@ def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_re
     ],
 )
 def test_an_objective_of_another_problem_type_is_refused(
-    kind: str, tmp_path: Path, task: Task, lightgbm: str, catboost: str, says: str | None
+    kind: str, tmp_path: Path, task: Task, lightgbm: str, catboost: str, message: str | None
 ) -> None:
     x = np.arange(100.0)
-    named = {"parameters": {"lightgbm": {"application": lightgbm}, "catboost": {"objective": catboost}}[kind]}
-    with pytest.raises(ConfigError, match=says) if says else nullcontext():
-        stage = fit(kind, tmp_path, rows(x > 49, x=x), named, numeric=["x"], task=task)
+    objective = {
+        "parameters": {"lightgbm": {"application": lightgbm}, "catboost": {"objective": catboost}}[kind]
+    }
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        stage = fit(kind, tmp_path, rows(x > 49, x=x), objective, numeric=["x"], task=task)
         assert stage.predict(rows(x=[10.0, 90.0]), tmp_path)[:, 0] == pytest.approx([0.1, 0.9], abs=0.15)

@@ -45,10 +45,10 @@ def both(architecture: str, folder: Path, **size: int) -> tuple[UnimolBackbone, 
     args = (unimol.oled_architecture if architecture == "oled" else unimol.molecule_architecture)()
     args.update(size)
     with mock.patch.multiple(unimol, oled_architecture=lambda: args, molecule_architecture=lambda: args):
-        ours = UnimolBackbone(stage(architecture=architecture), FILE_ORDER)
-    torch.nn.init.normal_(ours.gbf.mul.weight, 1, 0.3)
-    torch.nn.init.normal_(ours.gbf.bias.weight, 0, 0.3)
-    return ours, PackageModel(ours, architecture, args, folder)
+        our_backbone = UnimolBackbone(stage(architecture=architecture), FILE_ORDER)
+    torch.nn.init.normal_(our_backbone.gbf.mul.weight, 1, 0.3)
+    torch.nn.init.normal_(our_backbone.gbf.bias.weight, 0, 0.3)
+    return our_backbone, PackageModel(our_backbone, architecture, args, folder)
 
 
 def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_others_are_unknown() -> None:
@@ -68,20 +68,25 @@ def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_ot
 def test_the_backbone_has_the_parameters_of_the_model_of_the_package(
     architecture: str, tmp_path: Path
 ) -> None:
-    ours, theirs = both(architecture, tmp_path)
-    names = {name for name in theirs.state_dict() if not name.startswith("classification_head.")}
-    assert names == set(ours.state_dict())
+    our_backbone, reference = both(architecture, tmp_path)
+    names = {name for name in reference.state_dict() if not name.startswith("classification_head.")}
+    assert names == set(our_backbone.state_dict())
 
 
 def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_parameter(tmp_path: Path) -> None:
-    ours, told = UnimolBackbone(stage(), FILE_ORDER), made.context(tmp_path / "cache", smiles=["s"])
-    state = {name: torch.full_like(tensor, 0.5) for name, tensor in ours.state_dict().items()}
+    our_backbone, stage_context = (
+        UnimolBackbone(stage(), FILE_ORDER),
+        made.context(tmp_path / "cache", smiles=["s"]),
+    )
+    state = {name: torch.full_like(tensor, 0.5) for name, tensor in our_backbone.state_dict().items()}
 
     def started(state: dict[str, torch.Tensor], name: str = "model.pt") -> Any:
         torch.save({"model": state}, tmp_path / name) if name[-2:] == "pt" else save_file(
             state, tmp_path / name
         )
-        return Unimol(stage(weights=str(tmp_path / name)), told).init_backbone(made.rows(s=["CCO"]), tmp_path)
+        return Unimol(stage(weights=str(tmp_path / name)), stage_context).init_backbone(
+            made.rows(s=["CCO"]), tmp_path
+        )
 
     for backbone in (
         started({**state, "lm_head.weight": torch.zeros(2)}),
@@ -96,7 +101,7 @@ def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_param
 
 
 @pytest.mark.parametrize("name", ["mine.safetensors", "mine.pt"])
-def test_a_damaged_file_of_weights_is_named(name: str, tmp_path: Path) -> None:
+def test_a_damaged_file_of_weights_is_reported(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"no weights at all")
     with pytest.raises(ConfigError, match=f"{name} does not hold"):
         load_checkpoint(torch.nn.Linear(1, 1), {name: tmp_path / name}, ())
@@ -115,21 +120,21 @@ def test_the_small_weights_lie_in_the_project_and_are_worth_more_than_random_one
     }
     train, held_out, error = rows.take(np.arange(80)), rows.take(np.arange(80, 120)), {}
     for weights in (None, "unimol_small"):
-        told, folder = made.context(tmp_path / "cache", smiles=["s"]), tmp_path / str(weights)
-        ours = made.fitted(stage(weights=weights, **same), told, train, folder)
-        error[weights] = np.abs(ours.predict(held_out, folder) - held_out.y).mean()
+        stage_context, folder = made.context(tmp_path / "cache", smiles=["s"]), tmp_path / str(weights)
+        our_backbone = made.fitted(stage(weights=weights, **same), stage_context, train, folder)
+        error[weights] = np.abs(our_backbone.predict(held_out, folder) - held_out.y).mean()
     assert error["unimol_small"] < 0.7 * error[None]
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
-    ours = UnimolBackbone(stage(), FILE_ORDER)
+    our_backbone = UnimolBackbone(stage(), FILE_ORDER)
     assert (
-        sum(rate > 0 for rate in rates(ours).values()) == 1 + 3 * 2
+        sum(rate > 0 for rate in rates(our_backbone).values()) == 1 + 3 * 2
     )  # embedding; three in each of two layers
     with pytest.raises(ConfigError, match=r"encoder\.layers\.0\.self_attn\.dropout = 0\.1"):
-        audit(ours, batch())
-    set_rates(ours, 0.0)
-    audit(ours, batch())
+        audit(our_backbone, batch())
+    set_rates(our_backbone, 0.0)
+    audit(our_backbone, batch())
 
 
 @pytest.mark.parametrize(("architecture", "chunk"), [("molecule", 7), ("oled", 7), ("molecule", 1024)])
@@ -149,7 +154,7 @@ def test_outputs_are_those_of_the_package(
     compare(*both(architecture, tmp_path, **small), batch())
 
 
-def test_flat_molecules_are_named_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flat_molecules_are_reported_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformers, "_embed", lambda *_: False)
     rows = made.rows(s=["CCO", "CO", "CO"])
     Unimol(stage(), made.context(tmp_path / "cache", smiles=["s"])).init_backbone(rows, tmp_path)

@@ -50,15 +50,15 @@ def with_random_weights() -> Unimol2Backbone:
 def test_features_are_those_of_the_package(smiles: str) -> None:
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     rdDistGeom.EmbedMolecule(molecule, randomSeed=42)
-    theirs = mol2unimolv2(molecule)
+    reference = mol2unimolv2(molecule)
     conformer = np.column_stack(
         [[atom.GetAtomicNum() for atom in molecule.GetAtoms()], molecule.GetConformer().GetPositions()]
     ).astype(np.float32)
-    ours = featurise(Chem.MolFromSmiles(smiles), conformer)
+    our_backbone = featurise(Chem.MolFromSmiles(smiles), conformer)
     names = {"tokens": "src_tokens", "atom_features": "atom_feat", "degree": "degree", "bond_features": "edge_feat",
              "shortest_path": "shortest_path", "coordinates": "src_coord"}  # fmt: skip
     for our_name, their_name in names.items():
-        assert np.array_equal(ours[our_name], theirs[their_name]), our_name
+        assert np.array_equal(our_backbone[our_name], reference[their_name]), our_name
 
 
 def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
@@ -69,22 +69,26 @@ def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
 
 
 def test_outputs_are_those_of_the_package() -> None:
-    ours = with_random_weights()
-    theirs = PackageModel2(ours)
-    names = ours.state_dict().keys()
-    assert names == {name for name in theirs.state_dict() if not name.startswith(Unimol2.foreign_keys)}
+    our_backbone = with_random_weights()
+    reference = PackageModel2(our_backbone)
+    names = our_backbone.state_dict().keys()
+    assert names == {name for name in reference.state_dict() if not name.startswith(Unimol2.foreign_keys)}
     smiles = ["CCOC(C)=O", "CC(=O)[O-].[Na+].O", "c1ccccc1"]
-    compare(ours, theirs, collate([item(text) for text in smiles]))
+    compare(our_backbone, reference, collate([item(text) for text in smiles]))
 
 
 @pytest.mark.parametrize("size", ["84m", "310m"])
 def test_published_sizes_have_the_parameters_of_the_package(size: str) -> None:
     with torch.device("meta"), mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"):
-        ours = Unimol2Backbone(stage(architecture=size)).state_dict()
-        theirs = unimolv2.UniMolV2Model(1, size.replace("b", "B"), pretrained_model_path="none").state_dict()
-    theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith(Unimol2.foreign_keys)}
-    assert {name: tensor.shape for name, tensor in ours.items()} == {
-        name: t.shape for name, t in theirs.items()
+        our_backbone = Unimol2Backbone(stage(architecture=size)).state_dict()
+        reference = unimolv2.UniMolV2Model(
+            1, size.replace("b", "B"), pretrained_model_path="none"
+        ).state_dict()
+    reference = {
+        name: tensor for name, tensor in reference.items() if not name.startswith(Unimol2.foreign_keys)
+    }
+    assert {name: tensor.shape for name, tensor in our_backbone.items()} == {
+        name: t.shape for name, t in reference.items()
     }
 
 
@@ -117,8 +121,8 @@ def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(
     config: Any, tmp_path: Path
 ) -> None:
     """And it is the mean over the conformers, which training takes in turn."""
-    known = ["CCO", "CCCO", "CC(=O)O", "CCN", "C1CC1"]
-    train = made.rows(np.arange(5.0), a=known, b=known[::-1])
+    molecules = ["CCO", "CCCO", "CC(=O)O", "CCN", "C1CC1"]
+    train = made.rows(np.arange(5.0), a=molecules, b=molecules[::-1])
     test = made.rows(a=["CCCO", "C", "CCO"], b=["O", "CCCl", "C1CC1"])
     built: Any = build_stage(config, made.context(tmp_path, smiles=["a", "b"]))
     (tmp_path / "job").mkdir()

@@ -73,11 +73,11 @@ def test_at_rate_0_the_modes_are_the_same_and_a_seed_gives_the_same_job(tmp_path
     assert measures["score_mc"] == pytest.approx(measures["score_evaluation"], rel=1e-9)
     for name in ("units", "inputs", "formula"):
         assert measures[f"variance_ratio_{name}"] == pytest.approx(1, rel=1e-5)
-    first, again, other = (
+    first, second, other = (
         fitted(tmp_path / f"job{i}", kind, "each", 0.5, seed) for i, seed in enumerate((0, 0, 1))
     )
     assert first[1]["score_training"] != first[1]["score_evaluation"]
-    assert np.array_equal(first[0], again[0]) and first[1] == again[1]
+    assert np.array_equal(first[0], second[0]) and first[1] == second[1]
     assert not np.array_equal(first[0], other[0])
 
 
@@ -89,7 +89,7 @@ def test_the_ratio_of_a_unit_by_hand() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("where", ["each", "last"])
-def test_dropout_before_the_last_layer_alone_shifts_what_it_reads_as_the_formula_says(where: str) -> None:
+def test_dropout_before_the_last_layer_alone_shifts_what_it_reads_as_the_formula_predicts(where: str) -> None:
     torch.manual_seed(0)
     settings = stages.DropoutSettings(where=where, rate=0.3, epochs=1, learning_rate=1e-3)
     context = Context([], [], ["radius", "height"], [], Task(["y"]), 0, STAGES.parent)

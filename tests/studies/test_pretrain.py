@@ -26,15 +26,15 @@ def test_the_gap_of_orbitals_shrinks_with_conjugation_and_a_symmetric_molecule_h
     tmp_path: Path,
 ) -> None:
     cache = conformer_cache(tmp_path, **STAGE.conformer_settings)
-    found = np.concatenate(corpus.huckel(cache, ["C=C", "C=CC=C", "C=CC=CC=C", "CCO", "[Na+].[Cl-]"]))
-    _, _, gap, below, above, dipole = found[:4].T
+    energies = np.concatenate(corpus.huckel(cache, ["C=C", "C=CC=C", "C=CC=CC=C", "CCO", "[Na+].[Cl-]"]))
+    _, _, gap, below, above, dipole = energies[:4].T
     assert gap[0] > gap[1] > gap[2]
-    np.testing.assert_allclose(found[:4, 1] - found[:4, 0], gap, rtol=1e-5)
-    assert (below <= found[:4, 0]).all() and (above >= found[:4, 1]).all()
+    np.testing.assert_allclose(energies[:4, 1] - energies[:4, 0], gap, rtol=1e-5)
+    assert (below <= energies[:4, 0]).all() and (above >= energies[:4, 1]).all()
     assert dipole[0] < 0.05 < dipole[3]
 
 
-def test_labels_of_orbitals_stand_beside_the_descriptors_of_the_first_molecules_only(tmp_path: Path) -> None:
+def test_labels_of_orbitals_are_next_to_the_descriptors_of_the_first_molecules_only(tmp_path: Path) -> None:
     cache = conformer_cache(tmp_path, **STAGE.conformer_settings)
     labels = corpus.computed_labels(SMILES[:3], cache, n_orbitals=2)
     n = corpus.N_ORBITALS * corpus.TIMES

@@ -29,13 +29,13 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
         path.read_text() + "\nsubmissions:\n  # default: mean\n"
     )  # a section of comments is empty
     assert load_config(str(path)).default_blend == "shrunk_ridge"
-    said = checked(path)
-    assert "60 training rows, 20 test rows" in said
-    assert "stage trees: lightgbm; 3 jobs" in said
+    output = checked(path)
+    assert "60 training rows, 20 test rows" in output
+    assert "stage trees: lightgbm; 3 jobs" in output
 
 
 @pytest.mark.parametrize(
-    ("where", "says"),
+    ("where", "message"),
     [
         ("True", "is nan for predictions near the labels on all rows"),
         ("len(y_true) < 60", "on the rows of fold 0"),
@@ -44,13 +44,13 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
     ],
 )
 def test_a_metric_that_is_no_number_on_some_rows_of_a_run_is_refused(
-    tmp_path: Path, where: str, says: str
+    tmp_path: Path, where: str, message: str
 ) -> None:
     (tmp_path / "own.py").write_text(
         f"def score(y_true, y_pred):\n    return float('nan') if {where} else 1.0\n"
     )
     roles = {"metric": "own.py:score", "greater_is_better": True}
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         checked(write_competition(tmp_path, *mixed_tables(), competition=roles))
 
 
@@ -89,11 +89,11 @@ def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have
     reasons = {"group": "keep the groups of 60 rows together", "time": "hold out the latest", "kfold": None}
     for kind, reason in reasons.items():
         folds = {"kind": kind, "n_folds": 3}
-        said = checked(
+        output = checked(
             write_competition(tmp_path, train, test, stages=stages, competition=roles, folds=folds)
         )
         assert (
-            f"stage s: {estimator} holds out some training rows by itself and cannot {reason}" in said
+            f"stage s: {estimator} holds out some training rows by itself and cannot {reason}" in output
         ) is (warned and reason is not None)
 
 
@@ -101,7 +101,7 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
 
 
 @pytest.mark.parametrize(
-    ("stage", "competition", "says"),
+    ("stage", "competition", "message"),
     [
         *(({"kind": k}, {"smiles": []}, rf"s: a stage of kind {k} requires") for k in ("gnn", "unimol2")),
         *(
@@ -130,14 +130,14 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
         ),
     ],
 )  # fmt: skip
-def test_what_a_stage_can_never_do_is_found_before_any_work(
-    tmp_path: Path, stage: dict[str, Any], competition: dict[str, Any], says: str
+def test_what_a_stage_can_never_do_is_reported_before_any_training(
+    tmp_path: Path, stage: dict[str, Any], competition: dict[str, Any], message: str
 ) -> None:
     train, test = mixed_tables()
     path = write_competition(
         tmp_path, train.assign(pH=1.0), test, competition=competition, stages={"s": stage}
     )
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         checked(path)
 
 
@@ -145,7 +145,7 @@ GRADED = {"problem_type": "ordinal", "classes": ["low", "middle", "high"], "metr
 
 
 @pytest.mark.parametrize(
-    ("stage", "competition", "says"),
+    ("stage", "competition", "message"),
     [
         (
             {"loss": "mae"},
@@ -168,14 +168,14 @@ GRADED = {"problem_type": "ordinal", "classes": ["low", "middle", "high"], "metr
         ({"loss": "mae"}, {"auxiliary_targets": ["z"], **GRADED}, None),
     ],
 )
-def test_what_does_not_go_with_the_classes_that_a_network_learns_is_found_before_any_work(
-    tmp_path: Path, stage: dict[str, Any], competition: dict[str, Any], says: str | None
+def test_what_does_not_go_with_the_classes_that_a_network_learns_is_reported_before_any_training(
+    tmp_path: Path, stage: dict[str, Any], competition: dict[str, Any], message: str | None
 ) -> None:
     train, test = mixed_tables()
     train = train.assign(grade=np.array(GRADED["classes"])[np.arange(60) % 3], z=0.5)
     roles = {"targets": ["grade"], "problem_type": "multiclass", "metric": "f1_macro", **competition}
     path = write_competition(tmp_path, train, test, competition=roles, stages={"s": {"kind": "gnn", **stage}})
-    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
         checked(path)
 
 
@@ -207,7 +207,7 @@ number = lambda y_pred, y: 1.5
 
 
 @pytest.mark.parametrize(
-    ("key", "name", "says"),
+    ("key", "name", "message"),
     [
         ("candidates", "seen", None),
         ("candidates", "short", r"mine\.py:short must return weights \(2,\) or a dataclass"),
@@ -222,18 +222,18 @@ number = lambda y_pred, y: 1.5
         ("postprocess", "number", r"mine\.py:number must return None or a dataclass .*got 1\.5"),
     ],
 )
-def test_candidates_and_steps_of_the_users_own_are_tried_before_any_work(
-    tmp_path: Path, key: str, name: str, says: str | None
+def test_user_defined_candidates_and_steps_are_tried_before_any_training(
+    tmp_path: Path, key: str, name: str, message: str | None
 ) -> None:
     (tmp_path / "mine.py").write_text(USERS)
     stages, submissions = dict.fromkeys("ab", {"kind": "lightgbm"}), {key: [f"mine.py:{name}"]}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages, submissions=submissions)
-    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
         checked(path)
 
 
 @pytest.mark.parametrize(
-    ("helper", "says"),
+    ("helper", "message"),
     [
         ("import numpy\n\nRATE = numpy.absent\n", r"mine\.py must .*AttributeError in line 3 of helpers\.py"),
         ("def rate(:\n", r"mine\.py must .*SyntaxError.*\(helpers\.py, line 1\)"),
@@ -243,19 +243,19 @@ def test_candidates_and_steps_of_the_users_own_are_tried_before_any_work(
         ),
     ],
 )
-def test_a_mistake_in_a_module_that_the_users_code_imports_is_named_with_its_line(
-    tmp_path: Path, helper: str, says: str
+def test_a_mistake_in_a_module_that_the_users_code_imports_is_reported_with_its_line(
+    tmp_path: Path, helper: str, message: str
 ) -> None:
     (tmp_path / "helpers.py").write_text(helper)
     (tmp_path / "mine.py").write_text(
         "import helpers\n\ndef score(y_true, y_pred):\n    return helpers.rate(y_true)\n"
     )
     roles = {"metric": "mine.py:score", "greater_is_better": True}
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         checked(write_competition(tmp_path, *mixed_tables(), competition=roles))
 
 
-def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
+def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("submissions.check.cards_in_new_process", list)
@@ -285,7 +285,7 @@ def test_a_torch_that_cannot_be_imported_is_one_sentence_of_the_stage(
         checked(path)
 
 
-def test_what_no_table_may_have_is_found_before_any_work(tmp_path: Path) -> None:
+def test_what_no_table_may_have_is_reported_before_any_training(tmp_path: Path) -> None:
     train, test = mixed_tables()
     with pytest.raises(DataError, match=r"row 5 .*: '1e\+300'"):
         checked(

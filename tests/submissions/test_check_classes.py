@@ -32,7 +32,7 @@ def written(
 
 NAMES: dict[str, Any] = {"problem_type": "multiclass", "metric": "accuracy"}
 ABC, PER_CLASS, FOUR = ["a", "b", "c"], ["a,b,c", ".3,.3,.4"], ["a,b,c,d", "0,0,0,1"]
-OF_OWN: dict[str, Any] = {"metric": "own.py:score", "greater_is_better": True}
+USER_METRIC: dict[str, Any] = {"metric": "own.py:score", "greater_is_better": True}
 
 
 def bad(words: str, labels: list[str], sample: list[str] | None = None, **competition: Any) -> Any:
@@ -57,8 +57,8 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
         bad(r"binary has one target, got 2; several", ["0", "1"], targets=["y", "SMILES"], smiles=[]),
         bad("has no label at all for y", ["", " "], classes=["0", "1"]),
         bad("separated by spaces, and 'b c' contains one", ["a", "b c"], **{**NAMES, "metric": "map_at_3"}),
-        bad("needs must be set for a user-defined metric", ["0", "1"], **OF_OWN),
-        bad("needs must be classes", ["1", "2", "3"], problem_type="ordinal", needs="probabilities", **OF_OWN),
+        bad("needs must be set for a user-defined metric", ["0", "1"], **USER_METRIC),
+        bad("needs must be classes", ["1", "2", "3"], problem_type="ordinal", needs="probabilities", **USER_METRIC),
     ],
 )  # fmt: skip
 def test_bad_classes_are_refused_in_one_sentence(
@@ -66,8 +66,8 @@ def test_bad_classes_are_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(UserError, match=words) as error:
         checked(written(tmp_path, labels, sample, **competition))
-    said = str(error.value)
-    assert len(said.splitlines()) == (2 if "1 error(s):" in said else 1)
+    message = str(error.value)
+    assert len(message.splitlines()) == (2 if "1 error(s):" in message else 1)
 
 
 def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_p
         assert "missing labels: y 3" in lines
         assert "y: some folds have no row of 'yes' (1 rows); their scores ignore these classes" in lines
         assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
-        said = f"; class weights distort the probabilities that {metric} scores; 3 jobs"
-        assert lines[-1].endswith(said) == bends
+        message = f"; class weights distort the probabilities that {metric} scores; 3 jobs"
+        assert lines[-1].endswith(message) == bends
     assert " and 18 more\n" in checked(written(tmp_path, [f"c{i}" for i in range(23)], **NAMES))
 
 
@@ -115,7 +115,7 @@ def test_labels_and_layouts_that_go_together_are_accepted(
 
 
 OWNED = ("probabilities", "classes")
-OWN = """
+USER_CODE = """
 import numpy as np
 
 def probabilities(y_true, y_pred):
@@ -130,25 +130,23 @@ def classes(y_true, y_pred):
 
 @pytest.mark.parametrize("function", OWNED)
 @pytest.mark.parametrize("needs", OWNED)
-def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(
-    tmp_path: Path, function: str, needs: str
-) -> None:
-    (tmp_path / "own.py").write_text(OWN)
-    own = {"metric": f"own.py:{function}", "greater_is_better": True, "needs": needs}
+def test_a_user_defined_metric_is_tried_on_what_it_needs(tmp_path: Path, function: str, needs: str) -> None:
+    (tmp_path / "own.py").write_text(USER_CODE)
+    settings = {"metric": f"own.py:{function}", "greater_is_better": True, "needs": needs}
     columns = {"submission_columns": ABC} if needs == "probabilities" else {}
-    path = written(tmp_path, ABC, PER_CLASS if columns else ["y", "a"], **{**NAMES, **own, **columns})
+    path = written(tmp_path, ABC, PER_CLASS if columns else ["y", "a"], **{**NAMES, **settings, **columns})
     with nullcontext() if function == needs else pytest.raises(UserError, match="must return one number"):
         checked(path)
 
 
-def test_a_metric_of_the_users_own_is_tried_on_rows_without_a_rare_class(tmp_path: Path) -> None:
+def test_a_user_defined_metric_is_tried_on_rows_without_a_rare_class(tmp_path: Path) -> None:
     text = "from sklearn.metrics import log_loss\n\ndef score(y, p):\n    return log_loss(y[:, 0], p[:, 0])\n"
     (tmp_path / "own.py").write_text(text)
-    own = {"metric": "own.py:score", "greater_is_better": False, "needs": "probabilities"}
+    settings = {"metric": "own.py:score", "greater_is_better": False, "needs": "probabilities"}
     with pytest.raises(UserError, match="(?s)own.py:score must return one number.* only one label"):
-        checked(written(tmp_path, ["0", "1"], **own))
+        checked(written(tmp_path, ["0", "1"], **settings))
 
 
-def test_a_target_without_labels_to_train_a_fold_is_found_before_any_work(tmp_path: Path) -> None:
+def test_a_target_without_labels_to_train_a_fold_is_reported_before_any_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="target 'y' must have labels among the training rows of every fold"):
         checked(written(tmp_path, ["0", *[""] * 11, "1", *[""] * 11]))

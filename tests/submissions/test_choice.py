@@ -37,7 +37,7 @@ TREES = {"kind": "lightgbm"}
 # Candidates
 
 
-OWN = """
+USER_CODE = """
 from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
@@ -78,9 +78,9 @@ def score(y_true, y_pred):
 """
 
 
-def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path) -> None:
-    own, names = tmp_path / "mine.py", [*REGRESSION_CANDIDATES, "mine.py:trimmed"]
-    own.write_text(OWN)
+def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path: Path) -> None:
+    user_file, names = tmp_path / "mine.py", [*REGRESSION_CANDIDATES, "mine.py:trimmed"]
+    user_file.write_text(USER_CODE)
     settings = {"candidates": names, "weight_trials": 3, "postprocess": ["mine.py:up"]}
     roles = {"metric": "mine.py:score", "greater_is_better": False}
     run = opened(tmp_path, 90, competition=roles, submissions=settings, folds={"n_folds": 4})
@@ -98,7 +98,7 @@ def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path)
     trimmed = np.median(run.columns.test, axis=1)
     assert np.abs(load_model(stored).predict(run.columns.test, run.columns.test_inputs) - trimmed).max() < 1
     require_same_code(run.config, run.stored)
-    own.write_text(OWN + "\n\nVERSION = 2\n")
+    user_file.write_text(USER_CODE + "\n\nVERSION = 2\n")
     assert run_of(tmp_path / "mixed.yaml").name != run.name
     with pytest.raises(DataError, match=r"code in mine\.py has changed since the run"):
         require_same_code(run.config, run.stored)
@@ -154,9 +154,9 @@ def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytes
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: len(losses) - 1)  # every correction is used
     run = built(fake_competition(done.parent, submissions={"trials": 9}))
     P = run.columns.test
-    found = load_candidate(run, LIGHTGBM_STACK)(P)
-    np.testing.assert_allclose(found, submitted(run, "stack.csv"), rtol=1e-6)
-    assert (found != load_candidate(run, "shrunk_ridge")(P)).any(axis=0).all()
+    predicted = load_candidate(run, LIGHTGBM_STACK)(P)
+    np.testing.assert_allclose(predicted, submitted(run, "stack.csv"), rtol=1e-6)
+    assert (predicted != load_candidate(run, "shrunk_ridge")(P)).any(axis=0).all()
     (run.folder / "fitted" / "lightgbm_stack.json").write_text("{}")
     with pytest.raises(DataError, match=r"fitted/lightgbm_stack\.json is missing or has changed"):
         load_candidate(run, LIGHTGBM_STACK)
@@ -167,8 +167,8 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
     done: Path, monkeypatch: pytest.MonkeyPatch, only: str
 ) -> None:
     """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
-    wanted = {3} if only == "all rows" else {1, 2}
-    monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 3 if len(losses[0]) in wanted else 0)
+    expected = {3} if only == "all rows" else {1, 2}
+    monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 3 if len(losses[0]) in expected else 0)
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
     part, choice = run.part("stack"), run.part("choice")
     assert part["same_as_default"] == choice["same_as_default"] == [LIGHTGBM_STACK]
@@ -183,7 +183,7 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
 
 
 def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "mine.py").write_text(USER_CODE)
     settings = {"stack": False, "postprocess": ["mine.py:curve", "clip"]}
     path = fake_competition(tmp_path, folds={"n_folds": 5}, submissions=settings)
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
@@ -197,12 +197,12 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     assert (
         read_table(run.folder / "submission.csv", ["id"])["height"].between(labels.min(), labels.max()).all()
     )
-    found = load_model(latest_run(str(path))).predict(run.columns.test, run.columns.test_inputs)
-    np.testing.assert_allclose(found, submitted(run), rtol=1e-6)
+    predicted = load_model(latest_run(str(path))).predict(run.columns.test, run.columns.test_inputs)
+    np.testing.assert_allclose(predicted, submitted(run), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("metric", "known"), [("rmse", "11.5"), ("log_loss", "1.0"), ("f1", "yes")])
-def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(
+def test_known_labels_are_used_if_configured_and_nowhere_else(
     tmp_path: Path, metric: str, known: str
 ) -> None:
     """They are means of labels, or of classes their shares or the likeliest one; one of the two rows has
@@ -232,7 +232,7 @@ def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(
     assert len({run.part("choice")["procedure"]["cross_fitted_score"] for run in runs}) == 1
 
 
-def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run_before(done: Path) -> None:
+def test_a_run_is_compared_with_itself_without_a_stage_the_best_stage_and_the_run_before(done: Path) -> None:
     first = run_of(done)
     part, columns, choice = first.part("blend"), first.columns, first.part("choice")
     worth, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
@@ -266,7 +266,9 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
     assert choice["against"]["previous_run"] is None
 
 
-def test_the_spread_is_the_standard_deviation_over_submissions_of_one_model_per_stage(tmp_path: Path) -> None:
+def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_model_per_stage(
+    tmp_path: Path,
+) -> None:
     """`good` has two seeds and `fair` one, three folds: six members, `fair` twice in each of its folds."""
     stages = {"good": {**TREES, "num_leaves": 4, "seeds": [0, 1], "final_fit": "both"}, "fair": {**TREES}}
     opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})

@@ -48,7 +48,7 @@ def made(folder: Path, problem_type: str, metric: str, roles: dict[str, Any]) ->
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0])
-def found(
+def run_and_report(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Run, Report]]:
     folder = tmp_path_factory.mktemp("classes")
@@ -59,24 +59,27 @@ def found(
 
 
 def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows_fold(
-    found: tuple[Run, Report],
+    run_and_report: tuple[Run, Report],
 ) -> None:
-    run, report = found
+    run, report = run_and_report
     task = run.task
     scored = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
     labels, y = scored if task.scores_labels else task.default_labels(scored), run.columns.y
     t, (header, rows) = len(task.targets) - 1, section(report, "Scores by class")[0]
-    known = ~np.isnan(y[:, t])
+    is_labelled = ~np.isnan(y[:, t])
     last = dict(zip(header, rows[-1], strict=True))  # class 1 of the last target
     assert last["class"] == (task.targets[-1] if task.problem_type == "multilabel" else task.classes[-1])
-    true, predicted = y[known, t] == len(task.classes) - 1, labels[known, t] == len(task.classes) - 1
+    true, predicted = (
+        y[is_labelled, t] == len(task.classes) - 1,
+        labels[is_labelled, t] == len(task.classes) - 1,
+    )
     assert int(last["rows"]) == true.sum()
     for name, score in (("precision", precision_score), ("recall", recall_score), ("F1", f1_score)):
         assert float(last[name]) == pytest.approx(score(true, predicted), abs=1e-3)
 
 
-def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[Run, Report]) -> None:
-    run, report = found
+def test_the_page_has_figures_of_its_problem_type_and_stays_small(run_and_report: tuple[Run, Report]) -> None:
+    run, report = run_and_report
     html = page(report)
     assert len(html) < 1_500_000 and "://" not in html and "<b>" not in html
     figures = [part.caption for each in report.sections for part in each.elements if hasattr(part, "image")]
@@ -85,18 +88,20 @@ def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[R
     assert "| class" in markdown(report, run.paths.report)
 
 
-def test_rates_of_dropout_and_balanced_weights_of_classes_are_said(found: tuple[Run, Report]) -> None:
-    run, report = found
-    table, *said = section(report, "Stages")
+def test_rates_of_dropout_and_balanced_weights_of_classes_are_reported(
+    run_and_report: tuple[Run, Report],
+) -> None:
+    run, report = run_and_report
+    table, *notes = section(report, "Stages")
     marks = {row[0]: row[-1] for row in table.rows if row[0]}
     balanced, drops = run.task.problem_type == "binary", run.task.problem_type == "multilabel"
     assert marks == {"good": "", "fair": "class weights" * balanced, "poor": ""}
-    assert any(line.startswith("class weights: ") for line in said) == balanced
-    assert ("fair: dropout 0.25 in the backbone, 0.0 before the last layer." in said) == drops
+    assert any(line.startswith("class weights: ") for line in notes) == balanced
+    assert ("fair: dropout 0.25 in the backbone, 0.0 before the last layer." in notes) == drops
 
 
-def test_mistakes_come_by_the_probability_of_the_wrong_class(found: tuple[Run, Report]) -> None:
-    run, report = found
+def test_errors_are_sorted_by_the_probability_of_the_wrong_class(run_and_report: tuple[Run, Report]) -> None:
+    run, report = run_and_report
     if not run.task.has_probabilities:
         assert "residual (sd)" in section(report, "Largest errors")[1].errors.header
         return
@@ -107,35 +112,37 @@ def test_mistakes_come_by_the_probability_of_the_wrong_class(found: tuple[Run, R
     assert largest == sorted(largest, reverse=True) and 5 < len(largest) <= 20
 
 
-def test_answers_with_names_of_classes_score_what_the_files_name(found: tuple[Run, Report]) -> None:
-    run, report = found
+def test_answers_with_names_of_classes_score_what_the_files_name(run_and_report: tuple[Run, Report]) -> None:
+    run, report = run_and_report
     table = section(report, "Test score")[0]
-    shown = {row[0]: float(row[1]) for row in table.rows}
+    scores = {row[0]: float(row[1]) for row in table.rows}
     answers = read_text_table(run.config.competition.answers).set_index("id")
     submitted = read_text_table(run.folder / SUBMISSION_FILE).set_index("id")
-    assert len(shown) == 5 and np.isfinite(list(shown.values())).all()
+    assert len(scores) == 5 and np.isfinite(list(scores.values())).all()
     if run.task.scores_labels:
         truth, labels = (each.loc[answers.index, "mood"] for each in (answers, submitted))
         if run.metric.name == "f1":
             by_hand = f1_score(truth == "yes", labels == "yes")
         else:
             by_hand = cohen_kappa_score(truth, labels, weights="quadratic")
-        assert shown[SUBMISSION_FILE] == pytest.approx(by_hand, rel=1e-3)
+        assert scores[SUBMISSION_FILE] == pytest.approx(by_hand, rel=1e-3)
     else:
-        assert run.metric.better(shown["stage good"], shown["stage poor"])
+        assert run.metric.better(scores["stage good"], scores["stage poor"])
 
 
-def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: tuple[Run, Report]) -> None:
-    run, report = found
+def test_shares_and_cuts_of_a_metric_of_labels_are_next_to_the_classes(
+    run_and_report: tuple[Run, Report],
+) -> None:
+    run, report = run_and_report
     header, rows = section(report, "Scores by class")[0]
     if not run.task.scores_labels:
         assert "threshold" not in header
         return
     last, name = dict(zip(header, rows[-1], strict=True)), run.task.classes[-1]
     submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"]
-    cuts = run.candidates[run.chosen]["decision"]["cuts"]["array"]
+    thresholds = run.candidates[run.chosen]["decision"]["cuts"]["array"]
     in_training = run.columns.y == len(run.task.classes) - 1
-    expected = [in_training.mean(), (submitted == name).mean(), cuts[-1]]
+    expected = [in_training.mean(), (submitted == name).mean(), thresholds[-1]]
     assert [float(last[each]) for each in ("share in training", "on test", "threshold")] == pytest.approx(
         expected, abs=1e-3
     )
@@ -153,7 +160,7 @@ def test_the_calibration_error_is_the_mean_distance_of_probability_and_share_ove
     assert error == pytest.approx(0.25 * 0.05 + 0.75 * 0.3)
 
 
-def test_of_several_classes_the_likeliest_one_is_held_against_how_often_it_is_true() -> None:
+def test_of_several_classes_the_most_probable_one_is_compared_with_how_often_it_is_true() -> None:
     task = Task(["mood"], problem_type="multiclass", classes=["a", "b", "c"])
     y_pred = np.array([[0.6, 0.3, 0.1], [0.1, 0.6, 0.3], [0.1, 0.3, 0.6], [0.2, 0.2, 0.6]])
     mean, share, error = reliability(task, np.array([[0.0], [1.0], [2.0], [0.0]]), y_pred)

@@ -67,7 +67,7 @@ def test_only_settings_that_differ_are_listed() -> None:
 
 
 @pytest.fixture
-def said(done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+def compare_text(done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """What `./run.sh compare` prints of a run of three stages and, later, one of two, given options."""
     stages = {"fair": {"kind": "lightgbm", "num_leaves": 5}, "poor": {"kind": "lightgbm", "num_leaves": 6}}
     built(fake_competition(done.parent, stages=stages, submissions={"stack": False}))
@@ -88,7 +88,7 @@ def folders() -> tuple[Path, Path]:
     return first, second
 
 
-def sign_again(folder: Path, **changes: object) -> None:
+def sign_manifest(folder: Path, **changes: object) -> None:
     """Make the digests of the choice those of its files as they are now; other changes of run.json."""
     stored = {**read_json(folder / "run.json"), **changes}
     stored["choice"]["files"] = {name: sha256_of(folder / name) for name in stored["choice"]["files"]}
@@ -97,8 +97,8 @@ def sign_again(folder: Path, **changes: object) -> None:
     os.utime(folder / "run.json", ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_all_runs_stand_in_one_table_against_the_latest(said: Command, tmp_path: Path) -> None:
-    page, (first, second) = said(), folders()
+def test_all_runs_stand_in_one_table_against_the_latest(compare_text: Command, tmp_path: Path) -> None:
+    page, (first, second) = compare_text(), folders()
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
     assert list(rows) == ["run", second.name, first.name]
     assert "reference" in rows[second.name]
@@ -111,41 +111,43 @@ def test_all_runs_stand_in_one_table_against_the_latest(said: Command, tmp_path:
     gain = float(rows[first.name].split("|")[-3])
     assert gain == pytest.approx(scores[1] - scores[0], rel=1e-3) and gain > 0
     (second.parent / "latest").write_text(f"{first.name}\n")  # full was run again on its settings
-    swapped = said("--with", first.name)
-    assert said() == swapped
+    swapped = compare_text("--with", first.name)
+    assert compare_text() == swapped
     assert "- stages.good: removed" in swapped and f"{-gain:#.4g}" in swapped
 
 
 def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(
-    said: Command, tmp_path: Path
+    compare_text: Command, tmp_path: Path
 ) -> None:
     first, second = folders()
     table = read_table(first / "cross_fitted.csv", ["id"])
     write_table(first / "cross_fitted.csv", table.iloc[10:])
-    sign_again(first, tables=read_json(first / "run.json")["tables"] | {"folds.csv": "other"})
-    page = said()
+    sign_manifest(first, tables=read_json(first / "run.json")["tables"] | {"folds.csv": "other"})
+    page = compare_text()
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
     assert f"{first.name} has other folds, from which part of the difference may come." in page
     with_setting(tmp_path / "mixed.yaml", "competition", metric="mae")
-    row = next(line for line in said().splitlines() if line.startswith(f"| {first.name}"))
+    row = next(line for line in compare_text().splitlines() if line.startswith(f"| {first.name}"))
     assert re.search(r"by rmse +\| - +\| - +\| - +\| +", row)
-    own = tmp_path / "m.py"
-    own.write_text("def metric(y_true, y_pred):\n    return 0.0\n")
-    with_setting(tmp_path / "mixed.yaml", "competition", metric=f"{own}:metric", greater_is_better=False)
+    user_file = tmp_path / "m.py"
+    user_file.write_text("def metric(y_true, y_pred):\n    return 0.0\n")
+    with_setting(
+        tmp_path / "mixed.yaml", "competition", metric=f"{user_file}:metric", greater_is_better=False
+    )
     config = read_json(first / "run.json")["config"]
-    config["competition"]["metric"] = f"{own}:metric"
-    for digest, is_scored in ((sha256_of(own), True), ("of an older function", False)):
-        sign_again(first, config=config, user_code=[[own.name, digest]])
-        row = next(line for line in said().splitlines() if line.startswith(f"| {first.name}"))
-        assert (f"by {own}:metric" not in row) == is_scored
+    config["competition"]["metric"] = f"{user_file}:metric"
+    for digest, is_scored in ((sha256_of(user_file), True), ("of an older function", False)):
+        sign_manifest(first, config=config, user_code=[[user_file.name, digest]])
+        row = next(line for line in compare_text().splitlines() if line.startswith(f"| {first.name}"))
+        assert (f"by {user_file}:metric" not in row) == is_scored
     (first / "cross_fitted.csv").write_text("id\n")
-    page = said()
+    page = compare_text()
     assert f"{first.name} is left out: " in page and f"| {second.name} " in page
     with pytest.raises(ConfigError, match=f"--with takes one of {second.name}; got '{first.name}'"):
-        said("--with", first.name)
+        compare_text("--with", first.name)
     shutil.rmtree(first.parent)
     with pytest.raises(DataError, match="has no finished run"):
-        said()
+        compare_text()
 
 
 @pytest.mark.parametrize(
@@ -169,5 +171,5 @@ def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compare
     assert runs[1].part("choice")["against"]["previous_run"] is None
     assert [scored_rows(run.folder, runs[1].task).empty for run in runs] == [True, False]
     labels, manifests = read_labels(str(path)), {run.name: run.stored for run in runs}
-    said = comparison(manifests, runs[1].name, labels, runs[1].paths)
-    assert f"{runs[0].name} has other targets, rows or classes, and is not compared." in said
+    compare_text = comparison(manifests, runs[1].name, labels, runs[1].paths)
+    assert f"{runs[0].name} has other targets, rows or classes, and is not compared." in compare_text

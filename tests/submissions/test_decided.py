@@ -69,11 +69,11 @@ def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
         assert part["cross_fitted_score"] == pytest.approx(run.metric(y, labels.cross_fitted))
         assert part["decision"]["class"] in ("Thresholds", "Offsets", "CutPoints")
         y_pred = read_cross_fitted(run, name)
-        again = selection_rule(run).as_scored(y_pred)
-        np.testing.assert_array_equal(again.nested, labels.nested)
-    spread = read_table(run.folder / "spread.csv", ["id"]).set_index("id")
-    assert list(spread.columns) == run.task.outputs
-    assert (spread.to_numpy() > 0).all()
+        relabelled = selection_rule(run).as_scored(y_pred)
+        np.testing.assert_array_equal(relabelled.nested, labels.nested)
+    std_table = read_table(run.folder / "spread.csv", ["id"]).set_index("id")
+    assert list(std_table.columns) == run.task.outputs
+    assert (std_table.to_numpy() > 0).all()
 
 
 def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run: Run) -> None:
@@ -81,9 +81,9 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
     for where, labels in (("labels", run.columns.y), ("test", submitted(run))):
         for t, target in enumerate(run.task.targets):
             of_target = choice["class_shares"][where][target]
-            known = labels[~np.isnan(labels[:, t]), t]
+            labelled = labels[~np.isnan(labels[:, t]), t]
             assert of_target[run.task.classes[-1]] == pytest.approx(
-                (known == len(run.task.classes) - 1).mean()
+                (labelled == len(run.task.classes) - 1).mean()
             )
             assert sum(of_target.values()) == pytest.approx(1)
     assert choice["stages"]["good"]["cv_score"] > choice["stages"]["poor"]["cv_score"]
@@ -96,12 +96,12 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
 def test_other_labels_than_those_of_predict_are_refused_in_a_proof(run: Run, tmp_path: Path) -> None:
     here, there, unreadable = run.folder / "submission.csv", tmp_path / "there.csv", {"id": verify.UNREADABLE}
     table, task = read_text_table(here), run.task
-    likeliest = task.default_labels(np.array([run.stored["label_means"]]))[0]
-    commonest = {name: task.classes[int(c)] for name, c in zip(task.targets, likeliest, strict=True)}
-    found = pd.concat([table.iloc[::-1], pd.DataFrame([unreadable | commonest])])
-    write_table(there, found)
+    default_label = task.default_labels(np.array([run.stored["label_means"]]))[0]
+    most_frequent = {name: task.classes[int(c)] for name, c in zip(task.targets, default_label, strict=True)}
+    rows = pd.concat([table.iloc[::-1], pd.DataFrame([unreadable | most_frequent])])
+    write_table(there, rows)
     verify.compare_predictions(run, there, here)
-    found.iloc[3, 1] = next(name for name in task.classes if name != found.iloc[3, 1])
-    write_table(there, found)
+    rows.iloc[3, 1] = next(name for name in task.classes if name != rows.iloc[3, 1])
+    write_table(there, rows)
     with pytest.raises(SubmissionError, match="differ"):
         verify.compare_predictions(run, there, here)

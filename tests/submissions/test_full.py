@@ -65,7 +65,7 @@ def test_full_does_not_divide_its_work(tmp_path: Path) -> None:
 TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
 
 
-def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_again(
+def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trees, lost = {**TREES, "seeds": [0, 1]}, {**TREES, "num_leaves": 4}
@@ -76,9 +76,9 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_agai
     stages = {"trees": trees, "lost": lost, "late": late, "taught": taught}
     failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, REFIT_FOLD)]
 
-    def train_some(todo: JobPlan, *options: Any) -> dict[str, JobResult]:
-        results = train(todo, *options)
-        for job in todo.jobs:
+    def train_some(job_plan: JobPlan, *options: Any) -> dict[str, JobResult]:
+        results = train(job_plan, *options)
+        for job in job_plan.jobs:
             if (job.stage, job.seed, job.fold) in failed:
                 (job.folder / "report.json").unlink()
                 results[job.title] = JobResult(job.title, "failed", "error", "ValueError: no")

@@ -27,16 +27,16 @@ def made(path: Path, share: float = 0.2) -> dict[str, pd.DataFrame]:
     return {file.stem: read_text_table(file) for file in raw.glob("*.csv")}
 
 
-def test_rows_kept_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> None:
+def test_rows_held_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> None:
     path = write_competition(tmp_path, *mixed_tables())
     tables = made(path)
-    whole = read_text_table(tmp_path / "train.csv")
-    kept_out = list(tables["test"]["id"])
-    assert len(kept_out) == 12
-    assert sorted([*tables["train"]["id"], *kept_out]) == sorted(whole["id"])
-    assert list(tables["answers"]["id"]) == list(tables["sample_submission"]["id"]) == kept_out
+    all_rows = read_text_table(tmp_path / "train.csv")
+    held_out = list(tables["test"]["id"])
+    assert len(held_out) == 12
+    assert sorted([*tables["train"]["id"], *held_out]) == sorted(all_rows["id"])
+    assert list(tables["answers"]["id"]) == list(tables["sample_submission"]["id"]) == held_out
     assert not {"lumo", "mu"} & set(tables["test"].columns)
-    labels = whole.set_index("id").loc[kept_out, ["lumo", "mu"]]
+    labels = all_rows.set_index("id").loc[held_out, ["lumo", "mu"]]
     assert (tables["answers"].set_index("id")[["lumo", "mu"]] == labels).all(axis=None)
     config = load_config(str(holdout_yaml(str(path), 0.2)))
     assert config.competition.holdout_of == "mixed"
@@ -52,27 +52,27 @@ def test_rows_kept_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> No
     ("kind", "share", "n"),
     [("kfold", 0.05, 3), ("kfold", 0.3, 18), ("time", 0.5, 30), ("group", 0.15, 10), ("file", 0.4, 24)],
 )
-def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_the_users_own_folds(
+def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_user_defined_folds(
     tmp_path: Path, kind: str, share: float, n: int
 ) -> None:
     train, test = mixed_tables()
     train["day"], train["plate"] = np.arange(len(train)), np.arange(len(train)) // 10
-    theirs = pd.DataFrame({"id": train["id"], "fold": np.arange(len(train)) % 5})
-    theirs.to_csv(tmp_path / "theirs.csv", index=False)
+    user_folds = pd.DataFrame({"id": train["id"], "fold": np.arange(len(train)) % 5})
+    user_folds.to_csv(tmp_path / "theirs.csv", index=False)
     folds = {"kind": kind, "file": "theirs.csv"} if kind == "file" else {"kind": kind, "n_folds": 3}
     roles = {"time": "day"} if kind == "time" else {"group": "plate"} if kind == "group" else {}
     tables = made(write_competition(tmp_path, train, test, folds=folds, competition=roles), share)
-    kept_out = set(tables["test"]["id"])
-    assert len(kept_out) == n
-    assert kind != "time" or kept_out == set(train["id"][-n:])
-    assert kind != "group" or train["plate"][train["id"].isin(kept_out)].nunique() == 1
+    held_out = set(tables["test"]["id"])
+    assert len(held_out) == n
+    assert kind != "time" or held_out == set(train["id"][-n:])
+    assert kind != "group" or train["plate"][train["id"].isin(held_out)].nunique() == 1
     if kind == "file":
-        assert kept_out == set(theirs["id"][theirs["fold"] >= 3])
+        assert held_out == set(user_folds["id"][user_folds["fold"] >= 3])
         assert set(tables["folds"]["fold"]) == {"0", "1", "2"}
 
 
 @pytest.mark.parametrize("layout", ["name", "column per class", "list"])
-def test_classes_are_kept_out_in_like_shares_and_in_the_layout_of_the_sample(
+def test_classes_are_held_out_in_like_shares_and_in_the_layout_of_the_sample(
     tmp_path: Path, layout: str
 ) -> None:
     """Of forty rows 30 are calm, 9 glad, and one is sad, which may go either way."""
@@ -102,7 +102,7 @@ def test_classes_are_kept_out_in_like_shares_and_in_the_layout_of_the_sample(
     assert "sad 0" in prepare(config).report["said"][1]
 
 
-def test_the_finished_submission_is_scored_on_the_rows_kept_out(tmp_path: Path) -> None:
+def test_the_finished_submission_is_scored_on_the_rows_held_out(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     hold_out(str(path), 0.2)
     yaml_file = holdout_yaml(str(path), 0.2)
@@ -112,9 +112,9 @@ def test_the_finished_submission_is_scored_on_the_rows_kept_out(tmp_path: Path) 
     prepare_and_fake_jobs(yaml_file)
     run = built(yaml_file)
     submission = read_table(run.folder / "submission.csv", ["id"]).set_index("id")
-    kept_out = read_table(tmp_path / "train.csv", ["id"]).set_index("id").loc[submission.index]
-    assert len(kept_out) == 30
-    expected = METRICS["rmse"](kept_out[TARGETS].to_numpy(), submission[TARGETS].to_numpy())
+    held_out = read_table(tmp_path / "train.csv", ["id"]).set_index("id").loc[submission.index]
+    assert len(held_out) == 30
+    expected = METRICS["rmse"](held_out[TARGETS].to_numpy(), submission[TARGETS].to_numpy())
     assert f"| submission.csv | {expected:#.4g} " in report(run).split("holdout_score")[-1]
 
 

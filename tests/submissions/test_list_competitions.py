@@ -22,7 +22,7 @@ def test_a_competition_is_listed_with_the_score_of_its_latest_run(tmp_path: Path
     assert row["chosen"] == choice["chosen"]
 
 
-def test_a_yaml_elsewhere_is_known_from_its_work_folder(tmp_path: Path) -> None:
+def test_a_yaml_elsewhere_is_identified_by_its_work_folder(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     paths = Paths.for_competition(str(path))
     write_prepared(prepare(load_competition(str(path))), paths, path)

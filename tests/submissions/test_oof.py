@@ -54,14 +54,14 @@ def small(folder: Path, oof: list[str] = OOF, predicted: list[str] = TEST, **com
         ),
     ],
 )
-def test_a_mistake_in_a_file_is_found_before_any_work(
+def test_a_mistake_in_a_file_is_reported_before_any_training(
     oof: list[str], test: list[str], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=rf"stages\.theirs: .*{words}"):
         check_all(load_config(str(small(tmp_path, oof, test))))
 
 
-def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_all_stages_are_reported_at_once(tmp_path: Path) -> None:
     path = small(tmp_path, ["id,y", "a,x", "b,2", "zz,1"], TEST[:-1])
     others = "  gone: {kind: file, folder: given/gone}\n  note: {kind: bert, template: '{note}'}\n"
     path.write_text(path.read_text() + others)
@@ -75,9 +75,9 @@ def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
 def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
     train = ["id,SMILES,y", *(f"{name},{'C' * i},{i}" for i, name in enumerate("abcdef", 1)), "bad,c1cc,1"]
     for oof in (OOF, [*OOF, "bad,"]):
-        said = check_all(load_config(str(small(tmp_path, oof, train=train, unparsable="drop"))))
-        assert "stage theirs: file; unknown folds: external predictions without folds in oof.csv" in said
-        assert "WARNING" not in said
+        output = check_all(load_config(str(small(tmp_path, oof, train=train, unparsable="drop"))))
+        assert "stage theirs: file; unknown folds: external predictions without folds in oof.csv" in output
+        assert "WARNING" not in output
 
 
 def test_a_stage_that_learns_needs_an_input_column(tmp_path: Path) -> None:
@@ -145,18 +145,18 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
     # a moved folder changes neither the run nor its bytes
     moved = given.rename(tmp_path / "moved")
     path.write_text(path.read_text().replace("folder: oof/", "folder: moved/"))
-    again, _ = full(path)
-    assert again.name == run.name
-    assert (again.folder / "submission.csv").read_bytes() == before
+    second_output, _ = full(path)
+    assert second_output.name == run.name
+    assert (second_output.folder / "submission.csv").read_bytes() == before
 
     # their folds are not marked where they are ours, under other numbers
-    ours = read_table(Paths("mine").folds, ["id"]).set_index("id")["fold"].astype(int)
+    made_folds = read_table(Paths("mine").folds, ["id"]).set_index("id")["fold"].astype(int)
     oof = read_table(moved / "c" / "oof.csv", ["id"])
-    write_table(moved / "c" / "oof.csv", oof.assign(fold=9 - ours.loc[oof["id"]].to_numpy()))
+    write_table(moved / "c" / "oof.csv", oof.assign(fold=9 - made_folds.loc[oof["id"]].to_numpy()))
     assert full(path)[1]["c"] == []
 
 
-def test_folds_that_all_files_agree_on_become_ours(tmp_path: Path) -> None:
+def test_folds_that_all_files_agree_on_are_adopted(tmp_path: Path) -> None:
     options, train_table, test = ids_alone(tmp_path)
     path, options = tmp_path / "mine.yaml", [*options, "--force", "--oof", str(tmp_path / "oof")]
     folds = np.arange(N_TRAIN) % 4

@@ -191,9 +191,9 @@ def test_weights_stand_under_their_targets_and_correlations_under_their_columns(
     assert weights == [cell for name in names for cell in ("", *(f"{chosen[t][name]:.3f}" for t in TARGETS))]
     table = section(made.found, "Error correlation")[2]
     assert [row[0] for row in table.rows] == table.header[1:] == columns.names
-    known = ~np.isnan(columns.y[:, 1])  # depth lacks some labels
+    is_labelled = ~np.isnan(columns.y[:, 1])  # depth lacks some labels
     height = np.corrcoef(columns.oof[:, :, 0] - columns.y[:, :1], rowvar=False)
-    depth = np.corrcoef(columns.oof[known, :, 1] - columns.y[known, 1:], rowvar=False)
+    depth = np.corrcoef(columns.oof[is_labelled, :, 1] - columns.y[is_labelled, 1:], rowvar=False)
     found = [[float(cell) for cell in row[1:]] for row in table.rows]
     np.testing.assert_allclose(found, (height + depth) / 2, atol=0.006)
 

@@ -88,9 +88,9 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     assert list(run.candidates) == [*ALWAYS_REGRESSION, "lightgbm_stack"]  # from simple to complex
     y_pred = load_model(run).predict(columns.test, columns.test_inputs)
     stacked = load_candidate(run, run.part("stack")["chosen"])(columns.test)
-    for name, found in (("submission", y_pred), ("stack", stacked)):
+    for name, expected in (("submission", y_pred), ("stack", stacked)):
         np.testing.assert_allclose(
-            found, by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS], rtol=1e-6
+            expected, by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS], rtol=1e-6
         )
 
     table = run.oof_table()
@@ -106,7 +106,7 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     np.testing.assert_array_equal(table["good depth"], columns.oof[:, 1, 1])
 
 
-def test_a_run_is_kept_while_nothing_changes_and_made_again_with_the_same_bytes_where_a_file_has(
+def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_where_a_file_has(
     done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(run_of(done).folder)
@@ -134,7 +134,7 @@ def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was
     assert latest_run(str(path)).name == run.name
 
 
-def test_an_interim_submission_has_no_stack_and_is_no_run_of_its_own(
+def test_an_interim_submission_has_no_stack_and_is_no_run(
     done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_of(done)
@@ -182,8 +182,8 @@ def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stage
         stage: {**TREES, "num_leaves": leaves} for stage, leaves in (("poor", 6), ("good", 4), ("fair", 5))
     }
     shutil.rmtree(run.folder)
-    again = built(fake_competition(tmp_path / "moved", stages=reordered))
-    assert {name: (again.folder / name).read_bytes() for name in SUBMISSIONS} == before
+    second_run = built(fake_competition(tmp_path / "moved", stages=reordered))
+    assert {name: (second_run.folder / name).read_bytes() for name in SUBMISSIONS} == before
     assert run_of(fake_competition(tmp_path, competition={"answers": None})).name == run.name
     assert run_of(fake_competition(tmp_path, submissions={"trials": 41})).name != run.name
 
@@ -290,7 +290,7 @@ def test_what_a_sample_repeats_of_the_test_table_is_written_as_it_stands_there(t
     ]  # fmt: skip
 
 
-def test_a_submission_has_seven_digits_and_is_not_left_behind_where_it_does_not_fit(tmp_path: Path) -> None:
+def test_a_submission_has_seven_digits_and_is_removed_where_it_does_not_fit(tmp_path: Path) -> None:
     file, task = tmp_path / "blend.csv", Task(["target"], ["y"])
     y_pred = np.array([[200 / 3], [1.23456789e-300]])
     assert write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred, [7.0]) == 1

@@ -149,7 +149,7 @@ def start(path: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
-def wait_until_begun(folder: Path, n_jobs: int, run: subprocess.Popen[str]) -> None:
+def wait_until_running(folder: Path, n_jobs: int, run: subprocess.Popen[str]) -> None:
     """Until so many jobs of `counted` were begun by this driver and others."""
     while trained(folder).total() < n_jobs:
         assert run.poll() is None, run.communicate()
@@ -158,9 +158,9 @@ def wait_until_begun(folder: Path, n_jobs: int, run: subprocess.Popen[str]) -> N
 
 def ended(process: subprocess.Popen[str], status: int = 0) -> str:
     """What a process said; it must end with this status."""
-    said, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == status, errors
-    return said if status == 0 else errors
+    return output if status == 0 else errors
 
 
 def trained(folder: Path) -> Counter[str]:

@@ -134,14 +134,19 @@ def by_epoch(**seconds: float) -> Seconds:
     return lambda job, stage: seconds[job.stage] * getattr(stage, "epochs", 1)
 
 
-def budget_of(todo: JobPlan, machine: Machine, seconds: float) -> Budget:
+def budget_of(job_plan: JobPlan, machine: Machine, seconds: float) -> Budget:
     """A budget for the stages of a plan; it starts now, and reserves 10 s and 4 %."""
-    stages = with_more_seeds(todo.stages)
-    jobs = make_plan(todo.competition, stages, todo.paths)
-    file = todo.paths.budget(seconds)
+    stages = with_more_seeds(job_plan.stages)
+    jobs = make_plan(job_plan.competition, stages, job_plan.paths)
+    file = job_plan.paths.budget(seconds)
     end = machine.now + seconds
     return Budget(
-        jobs, lambda stages: make_plan(todo.competition, stages, todo.paths), machine, seconds, end, file
+        jobs,
+        lambda stages: make_plan(job_plan.competition, stages, job_plan.paths),
+        machine,
+        seconds,
+        end,
+        file,
     )
 
 
@@ -168,7 +173,7 @@ def test_everything_that_fits_is_trained_in_full_and_more_seeds_use_the_time_tha
     assert not budget.left_out
 
 
-def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_its_pace_is_known(
+def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_its_pace_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = Machine(monkeypatch, 1, by_epoch(net=10))
@@ -203,7 +208,7 @@ def test_a_network_leaves_time_for_another_one_that_waits_for_the_only_card(
     assert trained(budget) == {"net_a": (7, [0]), "net_b": (10, [0])}  # net_a would fit in full, but alone
 
 
-def test_a_stage_that_does_not_fit_is_named_and_those_after_it_are_trained(
+def test_a_stage_that_does_not_fit_is_reported_and_those_after_it_are_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = Machine(monkeypatch, 1, by_epoch(net=100, trees=10))
@@ -260,47 +265,47 @@ def test_a_later_job_that_hangs_fails_and_frees_its_core(
     assert trained(budget) == {"trees": (None, []), "others": (None, [0, 1, 2, 3, 4])}
 
 
-def test_a_stage_that_fails_is_no_matter_of_time_and_the_same_command_tries_it_again(
+def test_a_stage_that_fails_is_no_matter_of_time_and_the_same_command_retries_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    todo = planned(tmp_path, stages={"trees": TREES, "others": TREES})
+    job_plan = planned(tmp_path, stages={"trees": TREES, "others": TREES})
     budget = budget_of(
-        todo, Machine(monkeypatch, 1, by_epoch(trees=10, others=20), ("trees/seed_0/fold_1",)), 200
+        job_plan, Machine(monkeypatch, 1, by_epoch(trees=10, others=20), ("trees/seed_0/fold_1",)), 200
     )
     results = budget.train(FailurePolicy(), lambda: None)
     assert results["trees/seed_0/fold_1"].reason == "error"
     assert trained(budget) == {"trees": (None, []), "others": (None, [0, 1])}
     assert not budget.left_out
     for skip_failed in (True, False):
-        again = Machine(monkeypatch, 1, by_epoch(trees=10, others=20))
-        budget = budget_of(todo, again, 200)
+        second_machine = Machine(monkeypatch, 1, by_epoch(trees=10, others=20))
+        budget = budget_of(job_plan, second_machine, 200)
         budget.train(FailurePolicy(skip_failed=skip_failed), lambda: None)
         tried = [] if skip_failed else ["trees/seed_0/fold_1", "trees/seed_0/fold_2"]
-        assert [title for _, title, _ in again.started] == tried
+        assert [title for _, title, _ in second_machine.started] == tried
 
 
 def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_the_end_trains_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    todo = planned(tmp_path, stages={"net": NET, "trees": TREES})
+    job_plan = planned(tmp_path, stages={"net": NET, "trees": TREES})
     with pytest.raises(Killed):
-        budget_of(todo, Machine(monkeypatch, 1, by_epoch(net=8, trees=10), killed_at=120), 300).train(
+        budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(net=8, trees=10), killed_at=120), 300).train(
             FailurePolicy(), lambda: None
         )
     faster = Machine(monkeypatch, 1, by_epoch(net=1, trees=10))
-    budget = budget_of(todo, faster, 300)
+    budget = budget_of(job_plan, faster, 300)
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget)["net"][0] == 7
     assert faster.started[0][1:] == ("net/seed_0/fold_1", 7)
     assert len({title for _, title, _ in faster.started}) == len(faster.started)
-    again = Machine(monkeypatch, 1, by_epoch(net=1, trees=10))
-    repeated = budget_of(todo, again, 300)
+    second_machine = Machine(monkeypatch, 1, by_epoch(net=1, trees=10))
+    repeated = budget_of(job_plan, second_machine, 300)
     repeated.train(FailurePolicy(), lambda: None)
-    assert not again.started
+    assert not second_machine.started
     assert repeated.current_plan == budget.current_plan
     assert repeated.left_out == budget.left_out
-    assert read_json(todo.paths.budget(300))["ended"]
-    other = budget_of(todo, Machine(monkeypatch, 1, by_epoch(net=1, trees=10)), 400)
+    assert read_json(job_plan.paths.budget(300))["ended"]
+    other = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(net=1, trees=10)), 400)
     other.train(FailurePolicy(), lambda: None)
     assert trained(other)["net"][0] == 10
 
@@ -308,22 +313,22 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
 def test_seeds_that_a_command_with_another_time_has_finished_are_all_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    todo = planned(tmp_path, stages={"trees": TREES})
-    budget_of(todo, Machine(monkeypatch, 1, by_epoch(trees=10)), 160).train(FailurePolicy(), lambda: None)
-    again = Machine(monkeypatch, 1, by_epoch(trees=10))
-    budget = budget_of(todo, again, 200)
+    job_plan = planned(tmp_path, stages={"trees": TREES})
+    budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(trees=10)), 160).train(FailurePolicy(), lambda: None)
+    second_machine = Machine(monkeypatch, 1, by_epoch(trees=10))
+    budget = budget_of(job_plan, second_machine, 200)
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
-    assert {title.split("/")[1] for _, title, _ in again.started} == {"seed_4"}
+    assert {title.split("/")[1] for _, title, _ in second_machine.started} == {"seed_4"}
 
 
 def test_a_shorter_time_takes_the_network_that_a_longer_one_has_trained_with_fewer_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch, 1, by_epoch(net=10))
-    todo = planned(tmp_path, stages={"net": NET})
-    budget_of(todo, machine, 300).train(FailurePolicy(), lambda: None)
-    short = budget_of(todo, machine, 100)
+    job_plan = planned(tmp_path, stages={"net": NET})
+    budget_of(job_plan, machine, 300).train(FailurePolicy(), lambda: None)
+    short = budget_of(job_plan, machine, 100)
     started = machine.now
     short.train(FailurePolicy(), lambda: None)
     assert trained(short) == {"net": (7, [0])}
@@ -336,41 +341,41 @@ def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
     def seconds(job: Job, stage: Any) -> float:
         return 20.0 if job.seed == 0 else 29.0  # the second seed is slower than expected
 
-    todo = planned(tmp_path, stages={"trees": TREES})
+    job_plan = planned(tmp_path, stages={"trees": TREES})
     machine = Machine(monkeypatch, 1, seconds)
-    budget = budget_of(todo, machine, 156)
+    budget = budget_of(job_plan, machine, 156)
     budget.train(FailurePolicy(), lambda: None)
     assert machine.now == pytest.approx(156 - 16.24)
     assert trained(budget) == {"trees": (None, [0])}
     assert budget.left_out == [("trees", 1, "2 of 3 jobs were finished when the time was over")]
-    assert budget_of(todo, Machine(monkeypatch, 1, seconds), 156).left_out == budget.left_out
+    assert budget_of(job_plan, Machine(monkeypatch, 1, seconds), 156).left_out == budget.left_out
 
 
 def test_in_blocks_of_time_the_last_fold_which_is_the_largest_is_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    todo = planned(tmp_path, stages={"trees": TREES})
-    report = read_json(todo.paths.folds_report)
-    write_json(todo.paths.folds_report, {**report, "time_ordered": True})
-    monkeypatch.setattr(budget_module, "read_tables", lambda todo: ([], [], []))
+    job_plan = planned(tmp_path, stages={"trees": TREES})
+    report = read_json(job_plan.paths.folds_report)
+    write_json(job_plan.paths.folds_report, {**report, "time_ordered": True})
+    monkeypatch.setattr(budget_module, "read_tables", lambda job_plan: ([], [], []))
     monkeypatch.setattr(budget_module, "job_tasks", lambda plan, jobs, *others: [job.fold for job in jobs])
-    budget = budget_of(todo, Machine(monkeypatch, 1, by_epoch(trees=1)), 300)
+    budget = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(trees=1)), 300)
     assert budget.probed_fold == 2
 
 
 def test_with_fail_fast_the_first_failure_ends_the_training_and_is_no_end_of_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    todo = planned(tmp_path, stages={"trees": TREES, "others": TREES})
+    job_plan = planned(tmp_path, stages={"trees": TREES, "others": TREES})
     machine = Machine(monkeypatch, 1, by_epoch(trees=10, others=10), fails=("trees/seed_0/fold_1",))
-    budget = budget_of(todo, machine, 300)
+    budget = budget_of(job_plan, machine, 300)
     budget.train(FailurePolicy(fail_fast=True), lambda: None)
     assert machine.now == 20
-    assert not read_json(todo.paths.budget(300))["ended"]
+    assert not read_json(job_plan.paths.budget(300))["ended"]
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_named(
+def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_reported(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = random.Random(seed)
@@ -390,7 +395,7 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
     results = budget.train(FailurePolicy(), lambda: None)
     assert machine.now <= budget.deadline + 1e-6
     jobs = budget.current_plan
-    named = {(stage, seed) for stage, seed, _ in budget.left_out}
+    left_out_seeds = {(stage, seed) for stage, seed, _ in budget.left_out}
     for name in names:
         failed = any(
             result.status == "failed" for title, result in results.items() if title.startswith(f"{name}/")
@@ -400,10 +405,10 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
             for s in range(5)
             if name in jobs.stages and jobs.has_finished_seed(name, s) and jobs.jobs_of_stage(name)
         ]
-        assert failed or finished or (name, None) in named or (name, 0) in named
+        assert failed or finished or (name, None) in left_out_seeds or (name, 0) in left_out_seeds
         if name in jobs.stages and not failed:
             assert set(jobs.stages[name].seeds) <= set(finished)
-            assert not {(name, s) for s in jobs.stages[name].seeds} & named
+            assert not {(name, s) for s in jobs.stages[name].seeds} & left_out_seeds
 
 
 def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows() -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from competition.paths import PROJECT, Paths
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, counted, ended, products, start, trained, wait_until_begun
+from tests.models.jobs.common import TREES, counted, ended, products, start, trained, wait_until_running
 
 N_JOBS = 12
 
 
-def test_a_second_driver_is_told_so_and_after_a_kill_the_next_one_goes_on(
+def test_a_second_driver_gets_a_message_and_after_a_kill_the_next_one_goes_on(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The first is killed with six jobs finished and two under way; in the end all bytes are those of one
@@ -25,16 +25,16 @@ def test_a_second_driver_is_told_so_and_after_a_kill_the_next_one_goes_on(
     path, hold = counted(tmp_path), tmp_path / "hold"
     hold.touch()
     first = start(path, "--workers", "2")
-    wait_until_begun(tmp_path, 8, first)
-    told = ended(start(path), 2)
-    assert told.startswith(f"DataError: {Paths('mixed').root} is in use (train on ")
-    assert f"process {first.pid})" in told
+    wait_until_running(tmp_path, 8, first)
+    message = ended(start(path), 2)
+    assert message.startswith(f"DataError: {Paths('mixed').root} is in use (train on ")
+    assert f"process {first.pid})" in message
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     hold.unlink()
-    said = ended(start(path, "--workers", "2"))
-    assert said.startswith("stage a  6 of 6 jobs are finished\n")
-    assert said.count("valid rmse") == 6
+    output = ended(start(path, "--workers", "2"))
+    assert output.startswith("stage a  6 of 6 jobs are finished\n")
+    assert output.count("valid rmse") == 6
     counts = trained(tmp_path)
     assert (len(counts), counts.total(), max(counts.values())) == (N_JOBS, N_JOBS + 2, 2)
     resumed = products()
@@ -43,11 +43,11 @@ def test_a_second_driver_is_told_so_and_after_a_kill_the_next_one_goes_on(
     assert products() == resumed
 
 
-def test_shards_at_once_train_their_shares_and_a_second_one_of_them_is_told_so(tmp_path: Path) -> None:
+def test_shards_at_once_train_their_shares_and_a_second_one_of_them_gets_a_message(tmp_path: Path) -> None:
     path, hold = counted(tmp_path), tmp_path / "hold"
     hold.touch()
     shards = [start(path, "--workers", "1", "--shard", f"{i}/3") for i in (2, 1, 3)]
-    wait_until_begun(tmp_path, 9, shards[0])
+    wait_until_running(tmp_path, 9, shards[0])
     assert "is in use (train on " in ended(start(path, "--shard", "3/3"), 2)
     assert "is in use (train on " in ended(start(path), 2)
     hold.unlink()
@@ -56,7 +56,7 @@ def test_shards_at_once_train_their_shares_and_a_second_one_of_them_is_told_so(t
     assert len([name for name in products() if name.endswith("report.json")]) == N_JOBS
 
 
-def test_full_on_a_shard_is_told_what_to_do() -> None:
+def test_full_on_a_shard_gets_advice() -> None:
     full = ["bash", "run.sh", "full", "smoke", "--shard", "1/2"]
     done = subprocess.run(full, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2

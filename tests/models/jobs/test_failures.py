@@ -43,7 +43,7 @@ def published(plan: JobPlan, stage: str) -> dict[str, str]:
     }
 
 
-def test_a_stage_fails_in_its_own_way_and_harms_no_other(
+def test_a_failing_stage_harms_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hows = ["leaves_traces", "interrupts", "silent", "raises", "config", "unpicklable", "exits"]
@@ -81,7 +81,7 @@ def test_a_stage_fails_in_its_own_way_and_harms_no_other(
     assert published(plan, "trees") == published(alone, "trees")
 
 
-def test_the_next_run_tries_a_failed_job_again_after_other_stages_and_points_out_the_same_error(
+def test_the_next_run_retries_a_failed_job_after_other_stages_and_points_out_the_same_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mend = tmp_path / "mend"
@@ -173,7 +173,7 @@ def test_files_that_a_stage_or_a_kill_has_damaged_end_no_run(tmp_path: Path) -> 
     assert (share_done(folder), describe_loss(folder)) == (0.0, "")
 
 
-def test_a_job_says_at_which_step_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_reports_its_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for first in (1, 31):
         progress = ProgressFile(tmp_path, "gnn/seed_0/fold_1")
         for done in range(first, first + 2):

@@ -29,23 +29,23 @@ def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: P
     """
     ids = [f"r{i}" for i in range(10)]
     folds = np.array([2, 0, 1, 1, 0, 2, 0, 1, 2, -1])
-    todo = [
+    job_list = [
         Job("echo", "k", seed, fold, tmp_path / f"{seed}_{fold}")
         for seed in (0, 1)
         for fold in (0, 1, 2, REFIT_FOLD)
     ]
-    for job in todo:
+    for job in job_list:
         held_out = np.random.default_rng(job.seed).permutation(np.flatnonzero(folds == job.fold))
         if job.fold != REFIT_FOLD:
             numbers = held_out[:, None] + 10.0 * job.seed
             write_predictions(
                 job.oof_file, [ids[i] for i in held_out], ["y", "-y"], np.hstack([numbers, -numbers])
             )
-    oof = stage_oof(todo, ids, folds, ["y", "-y"])
+    oof = stage_oof(job_list, ids, folds, ["y", "-y"])
     assert oof[:9].tolist() == [[i + 5.0, -i - 5.0] for i in range(9)]
     assert np.isnan(oof[9]).all()
     with pytest.raises(DataError, match="lacks the predictions of a fold"):
-        stage_oof(todo[1:], ids, folds, ["y", "-y"])
+        stage_oof(job_list[1:], ids, folds, ["y", "-y"])
 
 
 @pytest.mark.parametrize(
@@ -98,16 +98,16 @@ def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
 
 
 @pytest.mark.parametrize("left", [".fold_0", "fold_0"])
-def test_what_was_left_unfinished_is_thrown_away_but_for_its_own_checkpoints(
-    tmp_path: Path, left: str
-) -> None:
+def test_what_was_left_unfinished_is_thrown_away_except_for_checkpoints(tmp_path: Path, left: str) -> None:
     (tmp_path / left / "test").mkdir(parents=True)
     (tmp_path / left / "weights").write_text("half")
     (tmp_path / left / "checkpoint.pt").write_text("epoch 3")
     start_attempt(tmp_path / "fold_1")
-    again = start_attempt(tmp_path / "fold_0")
+    second_attempt = start_attempt(tmp_path / "fold_0")
     assert not (tmp_path / "fold_0").exists()
-    assert [path.name for path in again.iterdir()] == (["checkpoint.pt"] if left == ".fold_0" else [])
+    assert [path.name for path in second_attempt.iterdir()] == (
+        ["checkpoint.pt"] if left == ".fold_0" else []
+    )
 
 
 def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path: Path) -> None:

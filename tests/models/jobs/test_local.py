@@ -100,9 +100,7 @@ def test_a_worker_that_dies_harms_its_task_alone_which_is_tried_twice(
     assert capsys.readouterr().out.count("tried once more, alone") == 1
 
 
-def test_workers_have_one_thread_and_no_card_and_are_used_again(
-    executor: LocalExecutor, tmp_path: Path
-) -> None:
+def test_workers_have_one_thread_and_no_card_and_are_reused(executor: LocalExecutor, tmp_path: Path) -> None:
     run(Queue([Task(f"{i}", write_environment, (tmp_path / f"{i}",)) for i in range(6)]), executor, "tasks")
     written = [(tmp_path / f"{i}").read_text().split(" ", 1) for i in range(6)]
     assert {variables for _, variables in written} == {"1 "}
@@ -119,7 +117,7 @@ def test_a_worker_on_a_card_sees_that_card_and_fails_if_torch_does_not(tmp_path:
     assert not (tmp_path / "never").exists()
 
 
-def test_where_torch_has_no_cuda_networks_run_on_the_cores_and_one_line_says_why(
+def test_where_torch_has_no_cuda_networks_run_on_the_cores_and_one_line_explains_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Beside an nvidia-smi that shows a card, which nobody asks."""

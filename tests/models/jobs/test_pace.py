@@ -62,7 +62,7 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
     assert paces.of("net") == 25
 
 
-def test_a_forecast_is_printed_once_for_each_stage_when_all_before_it_are_known(
+def test_a_forecast_is_printed_once_for_each_stage_when_all_before_it_are_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     queue = Queue([job(tmp_path, group, i) for group in ("a", "b", "c") for i in range(4)])

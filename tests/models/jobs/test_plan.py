@@ -59,7 +59,7 @@ def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(value: float, t
         planned(tmp_path, stages={"graph": {**GNN, "gpu": value}})
 
 
-PROJECT_OF_ITS_OWN = {
+SMALL_PROJECT = {
     "models/stages/own.py": "from models.inputs.shared import RATE\nfrom competition.far import FAR\n\nx "
     "= RATE\n",
     "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.base_config import "
@@ -94,12 +94,12 @@ def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it
     monkeypatch.setattr(code_digest, "PROJECT", tmp_path)
 
     def digests(**edited: str) -> tuple[str, str]:
-        for name, text in {**PROJECT_OF_ITS_OWN, **edited}.items():
+        for name, text in {**SMALL_PROJECT, **edited}.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
         return code_digest.stage_code_digests(tmp_path / "models/stages/own.py", [], [tmp_path / "work.py"])
 
-    text = PROJECT_OF_ITS_OWN[file]
+    text = SMALL_PROJECT[file]
     assert old in text
     before, after = digests(), digests(**{file: text.replace(old, new)})
     assert (before[0] != after[0], before[1] != after[1]) == changes
@@ -117,19 +117,19 @@ def test_an_edit_of_a_module_that_the_users_code_imports_changes_the_key(tmp_pat
     assert key("RATE = 2\n") != first
 
 
-def edited(monkeypatch: pytest.MonkeyPatch, own: str = "", shared: str = "") -> None:
+def edited(monkeypatch: pytest.MonkeyPatch, stage_code: str = "", shared: str = "") -> None:
     """From now on, code is as after an edit."""
     digest = plan_module.code_digest
 
     def after(stage: Any, groups: str) -> str:
         parts = digest(stage, groups).split("-")
-        return f"{own or parts[0]}-{shared or parts[1]}"
+        return f"{stage_code or parts[0]}-{shared or parts[1]}"
 
     monkeypatch.setattr(plan_module, "code_digest", after)
 
 
-def finish(todo: JobPlan, seconds: float) -> None:
-    for job in todo.jobs:
+def finish(job_plan: JobPlan, seconds: float) -> None:
+    for job in job_plan.jobs:
         job.folder.mkdir(parents=True)
         assert not job.finished  # a folder without a report is none of a finished job
         write_report(job.folder, {"seconds": seconds})
@@ -143,7 +143,7 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
     finish(old, 1.0)
     for job in old.jobs:
         os.utime(job.folder / "report.json", (0, 0))
-    edited(monkeypatch, own="edited")
+    edited(monkeypatch, stage_code="edited")
     new = planned(tmp_path)
     assert new.keys != old.keys
     assert not any(job.finished for job in new.jobs)
@@ -159,9 +159,9 @@ def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
-    todo = planned(tmp_path, stages=stages)
-    finish(todo, 400.0)
-    require_reuse_or_retrain(todo)
+    job_plan = planned(tmp_path, stages=stages)
+    finish(job_plan, 400.0)
+    require_reuse_or_retrain(job_plan)
     edited(monkeypatch, shared="edited")
     new = planned(tmp_path, stages=stages)
     with pytest.raises(
@@ -172,11 +172,11 @@ def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(
     require_reuse_or_retrain(new.select("trees"))  # 20 minutes are not worth a question
     finish(new.select(fold=0), 400.0)  # it was answered: some are trained again
     require_reuse_or_retrain(new)
-    edited(monkeypatch, own="own")
+    edited(monkeypatch, stage_code="own")
     require_reuse_or_retrain(planned(tmp_path, stages=stages))  # who edits a stage wants to see what it does
 
 
-def test_an_upgrade_of_a_library_says_what_it_would_train_again_and_reuse_keeps_it(
+def test_an_upgrade_of_a_library_reports_what_it_would_retrain_and_reuse_keeps_it(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     old = planned(tmp_path)
@@ -185,26 +185,26 @@ def test_an_upgrade_of_a_library_says_what_it_would_train_again_and_reuse_keeps_
         write_report(job.folder, {"seconds": 900.0, "libraries": library_versions(old.stages["trees"])})
     installed = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "99.0.1" if name == "lightgbm" else installed(name))
-    says = rf"  trees: 3 jobs, 45 min; lightgbm {re.escape(installed('lightgbm'))} -> 99\.0\.1\n"
-    with pytest.raises(DataError, match=says):
+    message = rf"  trees: 3 jobs, 45 min; lightgbm {re.escape(installed('lightgbm'))} -> 99\.0\.1\n"
+    with pytest.raises(DataError, match=message):
         require_reuse_or_retrain(planned(tmp_path))
     assert planned(tmp_path, reuse=True).keys == old.keys
 
 
-def test_a_refit_is_one_more_job_per_seed_behind_its_folds_and_changes_no_key(tmp_path: Path) -> None:
+def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp_path: Path) -> None:
     made = {
         how: planned(tmp_path, stages={"trees": {**TREES, "final_fit": how, "seeds": [0, 7]}})
         for how in ("folds", "refit", "both")
     }
-    assert [len({job.folder for job in todo.jobs}) for todo in made.values()] == [6, 8, 8]
-    assert len({todo.keys["trees"] for todo in made.values()}) == 1
+    assert [len({job.folder for job in job_plan.jobs}) for job_plan in made.values()] == [6, 8, 8]
+    assert len({job_plan.keys["trees"] for job_plan in made.values()}) == 1
     jobs = made["both"].jobs
     assert [job.folder.name for job in jobs] == ["fold_0", "fold_1", "fold_2", "fold_all"] * 2
     assert [list(job.dependencies) for job in jobs[4:]] == [[], [], [], jobs[4:7]]
     assert {job.fold for job in made["both"].select(fold=1).jobs} == {1}
 
 
-def test_seeds_and_folds_have_random_numbers_of_their_own_which_stages_share(tmp_path: Path) -> None:
+def test_seeds_and_folds_have_different_random_numbers_which_stages_share(tmp_path: Path) -> None:
     path = str(write_competition(tmp_path, *mixed_tables()))
     configs = [load_competition(path), load_competition(path, Overrides({"competition.seed": 1}))]
     assert (
@@ -214,13 +214,13 @@ def test_seeds_and_folds_have_random_numbers_of_their_own_which_stages_share(tmp
     assert job_seed(configs[0], 0, 0) == 1904144577
 
 
-def test_shards_have_each_job_once_and_a_stage_goes_by_its_whole_name(tmp_path: Path) -> None:
-    todo = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
-    shares = [[(job.stage, job.fold) for job in todo.select(shard=(i, 3)).jobs] for i in (1, 2, 3)]
+def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path: Path) -> None:
+    job_plan = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
+    shares = [[(job.stage, job.fold) for job in job_plan.select(shard=(i, 3)).jobs] for i in (1, 2, 3)]
     assert shares == [[("a", 0), ("ab", 0), ("ab", -2)], [("a", 1), ("ab", 1)], [("a", 2), ("ab", 2)]]
-    assert [job.stage for job in todo.jobs_of_stage("a")] == ["a"] * 3
-    assert [(job.stage, job.fold) for job in todo.select("a", 2).jobs] == [("a", 2)]
+    assert [job.stage for job in job_plan.jobs_of_stage("a")] == ["a"] * 3
+    assert [(job.stage, job.fold) for job in job_plan.select("a", 2).jobs] == [("a", 2)]
     with pytest.raises(ConfigError, match="--stage must be one of a, ab; got 'forest'"):
-        todo.select("forest")
+        job_plan.select("forest")
     with pytest.raises(ConfigError, match="--fold must be from 0 to 2; got 3"):
-        todo.select(fold=3)
+        job_plan.select(fold=3)

@@ -77,34 +77,43 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
     test.loc[0, "SMILES"] = train["SMILES"][4] + ".Cl"
     write_table(tmp_path / "more.csv", train.loc[[4]].assign(SMILES=train["SMILES"][4] + ".Br"))
     roles = {"extra_train": [{"file": "more.csv", "check_units": False}]}
-    todo = made(tmp_path, tables=(train, test), competition=roles)
-    for job in todo.jobs_of_stage("source"):
-        run_job(job, todo)
-    held_out = read_folds(todo.paths.folds, [*train["id"], "extra0_2"])[4]
-    for job in todo.jobs_of_stage("learner"):
-        found = rows_of_job(job, todo)
-        ids, groups, division = found.train.ids, found.train.groups, found.context.fold_ids
-        assert groups is not None and division is not None
+    job_plan = made(tmp_path, tables=(train, test), competition=roles)
+    for job in job_plan.jobs_of_stage("source"):
+        run_job(job, job_plan)
+    held_out = read_folds(job_plan.paths.folds, [*train["id"], "extra0_2"])[4]
+    for job in job_plan.jobs_of_stage("learner"):
+        rows_of_one = rows_of_job(job, job_plan)
+        ids, groups, inner_folds = (
+            rows_of_one.train.ids,
+            rows_of_one.train.groups,
+            rows_of_one.context.fold_ids,
+        )
+        assert groups is not None and inner_folds is not None
         if job.fold == held_out:
             assert not {train["id"][4], "extra0_2"} & set(ids)
             continue
         places = [ids.index(train["id"][4]), ids.index("extra0_2"), ids.index(test["id"][0])]
         assert len(set(groups[places])) == 1
-        assert division[places].tolist() == [held_out] * 3
-        assert division[ids.index(test["id"][1])] == REFIT_FOLD
+        assert inner_folds[places].tolist() == [held_out] * 3
+        assert inner_folds[ids.index(test["id"][1])] == REFIT_FOLD
 
 
-def labels_of_test_rows(folder: Path, todo: JobPlan, fold: int, monkeypatch: pytest.MonkeyPatch) -> pd.Series:
+def labels_of_test_rows(
+    folder: Path, job_plan: JobPlan, fold: int, monkeypatch: pytest.MonkeyPatch
+) -> pd.Series:
     """What the learner's job of a fold is told about the test rows, after all jobs of its source were
     trained.
     """
-    todo, learner = make_plan(todo.competition, load_stages(str(folder / "mixed.yaml")), todo.paths), Echo()
-    for job in todo.jobs_of_stage("source"):
+    job_plan, learner = (
+        make_plan(job_plan.competition, load_stages(str(folder / "mixed.yaml")), job_plan.paths),
+        Echo(),
+    )
+    for job in job_plan.jobs_of_stage("source"):
         if not job.finished:
-            run_job(job, todo)
+            run_job(job, job_plan)
     with monkeypatch.context() as patched:
         patched.setattr(run_job_module, "build_stage", lambda config, context: learner)
-        run_job(next(job for job in todo.jobs_of_stage("learner") if job.fold == fold), todo)
+        run_job(next(job for job in job_plan.jobs_of_stage("learner") if job.fold == fold), job_plan)
     seen = learner.train
     assert seen.weights is not None
     is_test = seen.weights == 0.3
@@ -116,22 +125,24 @@ def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     """Those of another fold's job and of the refit do change, or this test could not fail."""
-    todo = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
-    before = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
-    prepared = read_table(todo.paths.train)
-    held_out = read_folds(todo.paths.folds, list(prepared["id"])) == 0
-    write_table(todo.paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
-    after = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
+    job_plan = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
+    before = {fold: labels_of_test_rows(tmp_path, job_plan, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
+    prepared = read_table(job_plan.paths.train)
+    held_out = read_folds(job_plan.paths.folds, list(prepared["id"])) == 0
+    write_table(job_plan.paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
+    after = {fold: labels_of_test_rows(tmp_path, job_plan, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
     assert after[0].equals(before[0])
     assert (after[1] != before[1]).any()
     assert (after[REFIT_FOLD] != before[REFIT_FOLD]).any()
 
 
 def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path: Path) -> None:
-    todo = made(tmp_path, {**SOURCE, "seeds": [0, 1], "final_fit": "both"}, {**LEARNER, "final_fit": "both"})
+    job_plan = made(
+        tmp_path, {**SOURCE, "seeds": [0, 1], "final_fit": "both"}, {**LEARNER, "final_fit": "both"}
+    )
     *folds, refit = [
         {(need.stage, need.seed, need.fold) for need in job.dependencies}
-        for job in todo.jobs_of_stage("learner")
+        for job in job_plan.jobs_of_stage("learner")
     ]
     assert folds == [{("source", 0, fold), ("source", 1, fold)} for fold in range(3)]
     assert refit == set.union(*folds) | {("learner", 0, fold) for fold in range(3)}
@@ -153,18 +164,18 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
     assert len({plain, *others}) == 6
 
 
-def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
+def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing(
     tmp_path: Path, capsys: Any
 ) -> None:
-    todo = made(tmp_path)
+    job_plan = made(tmp_path)
     with pytest.raises(
         DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"
     ):
-        train(todo.select("learner"), InlineExecutor())
-    train(todo.select(fold=1), InlineExecutor())
-    assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in said] == ["source", "learner"]
+        train(job_plan.select("learner"), InlineExecutor())
+    train(job_plan.select(fold=1), InlineExecutor())
+    assert [job.finished for job in job_plan.jobs] == [False, True, False, False, True, False]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["source", "learner"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from competition.errors import ConfigError, ServiceError
 from models.jobs import cluster as cluster_module
 from models.jobs.cluster import RayExecutor, make_executor, require_cluster
 from models.jobs.scheduler import Queue, Resources, Task, run
-from tests.models.jobs.common import counted, ended, products, start, trained, wait_until_begun
+from tests.models.jobs.common import counted, ended, products, start, trained, wait_until_running
 from tests.models.jobs.test_local import (
     kill,
     raise_config_error,
@@ -87,7 +87,7 @@ def test_jobs_of_lost_nodes_are_trained_by_others_to_the_bytes_of_local_workers(
     path, hold = counted(tmp_path, seeds=3), tmp_path / "hold"
     hold.touch()
     run = start(path, "--executor", "ray", "--ray-address", cluster.address)
-    wait_until_begun(tmp_path, 9 + 4, run)
+    wait_until_running(tmp_path, 9 + 4, run)
     for node in cluster.nodes[:2]:
         cluster.remove_node(node, allow_graceful=False)
     assert run.stdout is not None
@@ -95,8 +95,8 @@ def test_jobs_of_lost_nodes_are_trained_by_others_to_the_bytes_of_local_workers(
         assert line, run.communicate()
     hold.unlink()
     ended(run)
-    said = ended(start(path))
-    assert said == "stage a  9 of 9 jobs are finished\nstage b  9 of 9 jobs are finished\n"
+    output = ended(start(path))
+    assert output == "stage a  9 of 9 jobs are finished\nstage b  9 of 9 jobs are finished\n"
     counts = trained(tmp_path)
     assert (len(counts), counts.total()) == (18, 18 + 2)  # those that were on the two nodes
     shared = products()

@@ -43,7 +43,7 @@ def here() -> Paths:
     return Paths("mixed")
 
 
-def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_beside(
+def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_elsewhere(
     attached: Path, here: Paths
 ) -> None:
     assert resume(attached, here) == (1, 1)
@@ -78,7 +78,7 @@ def test_a_kernel_among_the_products_is_not_taken_for_an_earlier_run(attached: P
         resume(work / "mixed/kernel/dataset", here)
 
 
-def test_no_products_or_those_of_two_runs_are_named(here: Paths, tmp_path: Path) -> None:
+def test_no_products_or_those_of_two_runs_are_reported(here: Paths, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="its WORK_DIR, with mixed/models"):
         resume(tmp_path / "nothing", here)
     write(tmp_path / "both", "a/mixed/models/x", "b/mixed/models/x")

@@ -120,7 +120,7 @@ def test_a_killed_task_is_tried_once_more_last_and_alone(capsys: pytest.CaptureF
     assert message in capsys.readouterr().out
 
 
-def test_a_task_that_others_wait_for_is_tried_again_before_them(tmp_path: Path) -> None:
+def test_a_task_that_others_wait_for_is_retried_before_them(tmp_path: Path) -> None:
     """Last means last of what can run: a refit that waits for the killed fold does not block it."""
     file = tmp_path / "fold"
     deaths = [RuntimeError("died")]
@@ -136,14 +136,14 @@ def test_a_task_that_others_wait_for_is_tried_again_before_them(tmp_path: Path) 
     assert statuses(results) == {"fold": ("ok", ""), "refit": ("ok", "")}
 
 
-def test_a_task_that_ran_out_of_a_shared_card_gets_the_whole_card_once() -> None:
+def test_a_task_that_ran_out_of_a_shared_card_gets_the_full_card_once() -> None:
     executor = FakeProcesses(4, ["0"], outcome=failing("a/0", reason="memory"))
     results = run(Queue(stage_tasks("a", 1, resources=Resources(1, 0.25))), executor, "tasks")
     assert [next(iter(moment)).resources.gpus for moment in executor.moments] == [0.25, 1.0]
     assert statuses(results) == {"a/0": ("failed", "memory")}
 
 
-def test_six_halves_run_four_at_once_on_two_cards_and_never_beside_a_whole() -> None:
+def test_six_halves_run_four_at_once_on_two_cards_and_never_with_a_full_one() -> None:
     halves = stage_tasks("half", 6, resources=Resources(1, 0.5))
     executor = FakeProcesses(16, ["2", "GPU-5f0e"])
     run(Queue([*halves, *stage_tasks("whole", 1, resources=Resources(1, 1.0))]), executor, "tasks")
@@ -151,8 +151,8 @@ def test_six_halves_run_four_at_once_on_two_cards_and_never_beside_a_whole() -> 
     placed = [placement.slot.card for placement in executor.moments[0].values()]
     assert sorted(placed) == ["2", "2", "GPU-5f0e", "GPU-5f0e"]
     for moment in executor.moments:
-        whole = [placement.slot.card for task, placement in moment.items() if task.group == "whole"]
-        assert not [p for task, p in moment.items() if task.group == "half" and p.slot.card in whole]
+        full_cards = [placement.slot.card for task, placement in moment.items() if task.group == "whole"]
+        assert not [p for task, p in moment.items() if task.group == "half" and p.slot.card in full_cards]
 
 
 def test_trees_use_the_other_cores_while_networks_use_the_card() -> None:
@@ -188,7 +188,7 @@ def test_tasks_start_in_their_order_and_a_blocked_one_holds_no_core() -> None:
     assert [names(moment) for moment in executor.moments] == [["a/0"], ["a/1"], ["blocked"], ["c/0"], ["c/1"]]
 
 
-def test_more_tasks_are_asked_for_when_a_core_is_idle_until_there_are_none() -> None:
+def test_more_tasks_are_requested_when_a_core_is_idle_until_there_are_none() -> None:
     batches = [stage_tasks("b", 1), stage_tasks("c", 2)]
     n_running: list[int] = []
     executor = FakeProcesses(2)

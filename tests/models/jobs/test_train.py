@@ -121,16 +121,16 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Noting())
     (table, test), fold = mixed_tables(), np.arange(60) % 3
     table = table.assign(part=fold, lumo=table["lumo"].where((fold < 2) | (table.index == 2)))
-    own = {"targets": ["lumo"], "metric": "mae", "fold_column": "part"}
-    todo = planned(tmp_path, competition=own, folds={"kind": "column"}, tables=(table, test))
+    settings = {"targets": ["lumo"], "metric": "mae", "fold_column": "part"}
+    job_plan = planned(tmp_path, competition=settings, folds={"kind": "column"}, tables=(table, test))
     capsys.readouterr()
-    train(todo, InlineExecutor())
+    train(job_plan, InlineExecutor())
     lines = capsys.readouterr().out.splitlines()
     errors = abs(table["lumo"] - table["id"].str[1:].astype(float))
     score = [*(f"{errors[fold == k].mean():.4f}" for k in range(2)), "nan (fewer than two labels)"]
-    said = [f"stage trees  seed 0  fold {k} of 3  valid mae {score[k]}  0 s" for k in range(3)]
-    assert lines == [said[0], "stage trees  9 of 40 texts are cut.", *said[1:]]
-    train(todo, InlineExecutor())
+    expected_lines = [f"stage trees  seed 0  fold {k} of 3  valid mae {score[k]}  0 s" for k in range(3)]
+    assert lines == [expected_lines[0], "stage trees  9 of 40 texts are cut.", *expected_lines[1:]]
+    train(job_plan, InlineExecutor())
     assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
 
 
@@ -184,25 +184,27 @@ def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
     assert capsys.readouterr().out.count("valid log_loss 0.2877 ") == 2
 
 
-def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_is_asked(tmp_path: Path) -> None:
-    todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
+def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_predicts(tmp_path: Path) -> None:
+    job_plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
     with pytest.raises(DataError, match="report.json is not there"):
-        predict_jobs(todo, InlineExecutor())
-    train(todo, InlineExecutor())
-    for job in todo.jobs:
-        job.test_file(todo.test_key).unlink()
-    (refit,) = [job for job in todo.jobs if job.predicts_test]
-    assert predict_jobs(replace(todo, jobs=[refit]), InlineExecutor()) == todo.test_key
-    assert [job.has_predicted(todo.test_key) for job in todo.jobs] == [False] * 3 + [True]
+        predict_jobs(job_plan, InlineExecutor())
+    train(job_plan, InlineExecutor())
+    for job in job_plan.jobs:
+        job.test_file(job_plan.test_key).unlink()
+    (refit,) = [job for job in job_plan.jobs if job.predicts_test]
+    assert predict_jobs(replace(job_plan, jobs=[refit]), InlineExecutor()) == job_plan.test_key
+    assert [job.has_predicted(job_plan.test_key) for job in job_plan.jobs] == [False] * 3 + [True]
 
 
-def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(
+def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_reports_it(
     tmp_path: Path, capsys: Any
 ) -> None:
-    todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
-    todo = replace(todo, jobs=todo.jobs[::-1])  # the refit is trained last, whatever the order of the list
+    job_plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
+    job_plan = replace(
+        job_plan, jobs=job_plan.jobs[::-1]
+    )  # the refit is trained last, whatever the order of the list
     for shard in ((1, 3), (2, 3), (1, 1)):
-        train(todo.select(shard=shard), InlineExecutor())
+        train(job_plan.select(shard=shard), InlineExecutor())
     lines = [line for line in capsys.readouterr().out.splitlines() if "jobs are finished" not in line]
     words = [
         "fold 2 of 3",
@@ -213,4 +215,4 @@ def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(
     ]
     assert sorted(words) == sorted(word for word in words for line in lines if word in line)
     assert "refit on all rows" in lines[-1]
-    assert all(job.finished for job in todo.jobs)
+    assert all(job.finished for job in job_plan.jobs)

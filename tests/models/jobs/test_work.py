@@ -35,21 +35,21 @@ class Memoriser(Echo):
         assert valid is None
         self.mean = np.nanmean(train.y, axis=0)
         labels = np.where(np.isnan(train.y), self.mean, train.y)
-        self.known = dict(zip(train.inputs["SMILES"], labels, strict=True))
+        self.labels_by_smiles = dict(zip(train.inputs["SMILES"], labels, strict=True))
 
     def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
         assert rows.y is None, "held-out rows come without labels"
-        return np.array([self.known.get(smiles, self.mean) for smiles in rows.inputs["SMILES"]])
+        return np.array([self.labels_by_smiles.get(smiles, self.mean) for smiles in rows.inputs["SMILES"]])
 
 
 class Listening(Echo):
     """Keeps what every job is told."""
 
     def __init__(self) -> None:
-        self.told: dict[str, list[str]] = {}
+        self.trained_rows: dict[str, list[str]] = {}
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        self.told[folder.name.split(".")[1]] = train.ids
+        self.trained_rows[folder.name.split(".")[1]] = train.ids
 
 
 def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sections: Any) -> tuple[Any, ...]:
@@ -60,19 +60,19 @@ def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sectio
         return stage
 
     monkeypatch.setattr(run_job_module, "build_stage", build)
-    todo = planned(folder, **sections)
-    for job in reversed(todo.jobs):
-        run_job(job, todo)
+    job_plan = planned(folder, **sections)
+    for job in reversed(job_plan.jobs):
+        run_job(job, job_plan)
     rows, test_ids = (
-        read_rows(todo.paths.train, todo.competition, True),
-        list(read_table(todo.paths.test)["id"]),
+        read_rows(job_plan.paths.train, job_plan.competition, True),
+        list(read_table(job_plan.paths.test)["id"]),
     )
-    folds, outputs = read_folds(todo.paths.folds, rows.ids), todo.competition.targets
+    folds, outputs = read_folds(job_plan.paths.folds, rows.ids), job_plan.competition.targets
     return (
         rows,
         folds,
-        stage_oof(todo.jobs, rows.ids, folds, outputs),
-        stage_test(todo.jobs, todo.test_key, test_ids, outputs),
+        stage_oof(job_plan.jobs, rows.ids, folds, outputs),
+        stage_test(job_plan.jobs, job_plan.test_key, test_ids, outputs),
     )
 
 
@@ -109,8 +109,8 @@ def test_a_job_trains_on_other_folds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rows, folds, *_ = run_all(
         tmp_path, monkeypatch, stage, stages={"one": {"kind": "bert", "final_fit": "refit"}}
     )
-    assert list(stage.told) == ["fold_all", "fold_2", "fold_1", "fold_0"]
-    for fold, trains in zip((REFIT_FOLD, 2, 1, 0), stage.told.values(), strict=True):
+    assert list(stage.trained_rows) == ["fold_all", "fold_2", "fold_1", "fold_0"]
+    for fold, trains in zip((REFIT_FOLD, 2, 1, 0), stage.trained_rows.values(), strict=True):
         assert trains == [name for name, of_row in zip(rows.ids, folds, strict=True) if of_row != fold]
     assert len(list(Paths("mixed").root.glob("models/one/*/seed_0/*/oof.parquet"))) == 3
 
@@ -121,8 +121,8 @@ def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_
     """
     folders = [tmp_path / f"{fold}" for fold in range(3)]
     for folder, count, leaves, l2 in zip(folders, (10, 20, 33), (4, 8, 64), (0.1, 1.0, 10.0), strict=True):
-        found = {"num_leaves": leaves, "lambda_l2": l2}
-        models = [{"n_trees": 5, "found": {}}, {"n_trees": count, "found": found}]
+        tuned = {"num_leaves": leaves, "lambda_l2": l2}
+        models = [{"n_trees": 5, "found": {}}, {"n_trees": count, "found": tuned}]
         write_json(folder / "training.json", {"models": models})
     assert trees.mean_choice(folders, 0) == {"n_trees": 5, "found": {}}
     expected = {"num_leaves": 13, "lambda_l2": pytest.approx(1.0)}
@@ -130,14 +130,15 @@ def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_
 
 
 def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, monkeypatch: Any) -> None:
-    todo = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 20, "final_fit": "refit"}})
-    *folds, refit = todo.jobs
+    job_plan = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 20, "final_fit": "refit"}})
+    *folds, refit = job_plan.jobs
     for job in folds:
-        run_job(job, todo)
+        run_job(job, job_plan)
     monkeypatch.delattr(trees.Trees, "_tune")
-    run_job(refit, todo)
+    run_job(refit, job_plan)
     *counts, n_trees = [
-        [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]] for job in todo.jobs
+        [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]]
+        for job in job_plan.jobs
     ]
     assert np.std(counts) > 0
     assert n_trees == [round(mean) for mean in np.mean(counts, axis=0)]
@@ -153,8 +154,8 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final_fit: str
 ) -> None:
     gnn = {**GNN, "epochs": 4, "batch_size": 16, "pooler_dropout": 0.2, "final_fit": final_fit}
-    todo = planned(tmp_path, stages={"graph": gnn})
-    job = todo.jobs[-1]
+    job_plan = planned(tmp_path, stages={"graph": gnn})
+    job = job_plan.jobs[-1]
     assert (job.fold == REFIT_FOLD) is (final_fit == "both")
     steps: list[int] = []
 
@@ -165,7 +166,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(run_job_module, "ProgressFile", lambda folder, title: progress)
-        run_job(job, todo)
+        run_job(job, job_plan)
         files = [path for path in job.folder.rglob("*.*") if path.name not in ("report.json", "losses.csv")]
         assert not [path for path in files if path.name.startswith("checkpoint")]
         return {path.name: sha256_of(path) for path in files}
@@ -194,9 +195,9 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
 
     monkeypatch.setattr(run_job_module, "PIECE", 4)
     monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Lengths())
-    todo, ids = planned(tmp_path), [f"r{i}" for i in range(10)]
-    job = replace(todo.jobs[0], folder=tmp_path / "job")
-    run_job_module.predict_test(job, todo, Dataset(ids, pd.DataFrame(index=range(10)), None))
+    job_plan, ids = planned(tmp_path), [f"r{i}" for i in range(10)]
+    job = replace(job_plan.jobs[0], folder=tmp_path / "job")
+    run_job_module.predict_test(job, job_plan, Dataset(ids, pd.DataFrame(index=range(10)), None))
     assert lengths == [4, 4, 2]
     numbers = np.arange(10)[:, None] * [1.0, -1.0]
-    assert np.array_equal(read_predictions(job.test_file(todo.test_key), ids, ["lumo", "mu"]), numbers)
+    assert np.array_equal(read_predictions(job.test_file(job_plan.test_key), ids, ["lumo", "mu"]), numbers)

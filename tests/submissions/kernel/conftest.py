@@ -19,7 +19,7 @@ SHIPPED = "threadpoolctl"
 """One file of Python, which prediction imports: the only package that travels in these tests."""
 SLUG = "some-molecules"
 
-OWN_STAGE = '''
+USER_STAGE = '''
 import json
 
 import numpy as np
@@ -39,14 +39,14 @@ class Shrunk:
     def predict(self, rows, folder):
         return np.tile(json.loads((folder / "half.json").read_text()), (len(rows), 1))
 '''
-OWN_HELPER = """
+USER_HELPER = """
 import numpy as np
 
 
 def half_mean(y):
     return np.nanmean(y, axis=0) / 2
 """
-OWN_FEATURES = '''
+USER_FEATURES = '''
 def lengths(inputs):
     """Characters of a molecule."""
     return inputs[["SMILES"]].map(len)
@@ -94,9 +94,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training, test = mixed_tables(n_train=60, n_test=20)
     training["lumo"] = rng.normal(size=len(training))  # with all digits: found wherever one of them stands
     training["mu"] = training["mu"].where(training["mu"].isna(), rng.normal(size=len(training)))
-    (folder / "own.py").write_text(OWN_STAGE)
-    (folder / "means.py").write_text(OWN_HELPER)
-    (folder / "features.py").write_text(OWN_FEATURES)
+    (folder / "own.py").write_text(USER_STAGE)
+    (folder / "means.py").write_text(USER_HELPER)
+    (folder / "features.py").write_text(USER_FEATURES)
     yaml = write_competition(
         folder,
         training,

@@ -86,6 +86,6 @@ def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_pa
     for order, expected in (([], ["a", "b", "c"]), ([2, 0, 1], ["c", "a", "b"]), ([1, 0], ["a", "b", "c"])):
         if order:
             write_table(sample, table.iloc[order])
-        found = in_order_of(sample, table, "id")
-        assert list(found["id"]) == expected
-        assert dict(found.to_numpy()) == {"a": 0.0, "b": 1.0, "c": 2.0}
+        reordered = in_order_of(sample, table, "id")
+        assert list(reordered["id"]) == expected
+        assert dict(reordered.to_numpy()) == {"a": 0.0, "b": 1.0, "c": 2.0}

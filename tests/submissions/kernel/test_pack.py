@@ -78,7 +78,7 @@ def test_what_prediction_does_not_read_stays_at_home(work: Paths) -> None:
     assert sorted(job.name for job in jobs if "trees" in job.parts) == ["fold_0", "fold_1"]
 
 
-def test_code_alone_travels_of_what_a_user_keeps_beside_it(
+def test_code_alone_travels_of_what_a_user_keeps_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, bundle = tmp_path / "project", Bundle(tmp_path / "bundle")
@@ -110,7 +110,7 @@ def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, wo
 
 
 @pytest.mark.parametrize("file", ["own.py", "features.py", "means.py"])
-def test_a_job_or_own_code_that_changed_since_the_run_is_not_packed(
+def test_a_job_or_user_defined_code_that_changed_since_the_run_is_not_packed(
     made: Path, work: Paths, tmp_path: Path, file: str
 ) -> None:
     booster = next(work.root.glob("models/trees/*/seed_0/fold_1/target_0.txt"))
@@ -197,21 +197,23 @@ def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
     roles = {"numeric": ["z"], "text": ["x"], "features": None}
     made = build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
     settings = settings_of(made)
-    named = settings["stages"]["text"]["weights"]
+    weights_folder = settings["stages"]["text"]["weights"]
     of_file = settings["stages"]["file"]["weights"]  # since others ask for its ending
     assert of_file.endswith("mine.safetensors")
     assert (made.root / of_file).read_bytes() == (tmp_path / "mine.safetensors").read_bytes()
     assert settings["competition"]["test"] == f"/kaggle/input/competitions/{SLUG}/test.csv"
     of_block = settings["stages"]["blocks"]["features"][1]["weights"]
-    assert of_block != named
-    assert all((made.root / folder / "config.json").read_text() == "{}" for folder in (named, of_block))
+    assert of_block != weights_folder
+    assert all(
+        (made.root / folder / "config.json").read_text() == "{}" for folder in (weights_folder, of_block)
+    )
     stages["text"]["weights"] = "someone/unknown"
     with pytest.raises(ConfigError, match=r"stages\.text: the weights 'someone/unknown'"):
         build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
-    assert (made.root / named / "config.json").exists()  # the one that was there stays
+    assert (made.root / weights_folder / "config.json").exists()  # the one that was there stays
 
 
-def test_what_cannot_be_packed_is_told_before_anything_is_made(
+def test_what_cannot_be_packed_is_reported_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     holdout = str(to_train(tmp_path / "holdout", competition={"holdout_of": "mixed"}))

@@ -30,7 +30,7 @@ def packed(run: str = "1", training: bool = False) -> Paths:
     return paths
 
 
-def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_beside_it(
+def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_next_to_it(
     server: KaggleServer,
 ) -> None:
     paths = packed()
@@ -42,8 +42,10 @@ def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_beside_it
     assert pushed_notebook(paths) == (NOTEBOOK, 1)
     assert server.datasets[DATASET]["versions"][0]["private"] is True
     assert server.kernels[NOTEBOOK]["versions"][0]["enableInternet"] is False
-    asked = [path.rsplit("/", 1)[-1] for path, _ in server.requests]
-    assert asked[asked.index("CreateDataset") : asked.index("SaveKernel")].count("GetDataset") == 3
+    requested = [path.rsplit("/", 1)[-1] for path, _ in server.requests]
+    assert (
+        requested[requested.index("CreateDataset") : requested.index("SaveKernel")].count("GetDataset") == 3
+    )
 
     packed(run="2")
     with pytest.raises(DataError, match="has no notebook on Kaggle"):
@@ -59,7 +61,7 @@ def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_beside_it
     assert len(server.kernels[f"{USER}/tides-train"]["versions"]) == 1
 
 
-def test_a_notebook_that_is_refused_and_a_data_set_that_fails_or_is_slow_are_told(
+def test_a_notebook_that_is_refused_and_a_data_set_that_fails_or_is_slow_are_reported(
     server: KaggleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("submissions.kernel.push.LIMIT", 0.0)
@@ -87,7 +89,7 @@ def test_a_notebook_that_is_refused_and_a_data_set_that_fails_or_is_slow_are_tol
         ("GetDatasetStatus", (500, {"code": 500, "message": "down"}), "answered: down"),  # not: there is none
     ],
 )
-def test_a_data_set_that_is_refused_or_lacks_a_file_is_an_error(
+def test_a_data_set_that_is_refused_or_without_a_file_is_an_error(
     server: KaggleServer, call: str, fault: Any, words: str
 ) -> None:
     server.faults.append((call, fault))

@@ -53,14 +53,14 @@ def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor
     sandbox = make_sandbox(tmp_path / "sandbox", ["tqdm", "PyYAML", "scikit-learn"], {"threadpoolctl"})
     (sandbox.input / "data.csv").write_text("id")
     took, memory = run(sandbox, CELL)
-    said = json.loads((sandbox.root / "log").read_text().strip().splitlines()[-1])
+    log = json.loads((sandbox.root / "log").read_text().strip().splitlines()[-1])
     assert 0 < took < 1 and memory > 0.01
     assert (sandbox.working / "submission.csv").read_text() == "id"
-    assert "unreachable" in said["connect"] and "unreachable" in said["child"]
-    assert said["input"] == "id" and said["mode"] == "0o0"
-    assert said["write"] == "Permission denied" or os.getuid() == 0
-    assert said["packages"] == ["tqdm", "yaml", "numpy"] and said["variables"] == []
-    assert not {".cache", ".kaggle"} & set(said["home"])
+    assert "unreachable" in log["connect"] and "unreachable" in log["child"]
+    assert log["input"] == "id" and log["mode"] == "0o0"
+    assert log["write"] == "Permission denied" or os.getuid() == 0
+    assert log["packages"] == ["tqdm", "yaml", "numpy"] and log["variables"] == []
+    assert not {".cache", ".kaggle"} & set(log["home"])
 
 
 def test_nothing_that_a_notebook_started_outlives_it_and_its_time_has_a_limit(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
     YAML.
     """
     verify.verify_notebook("mixed", MINUTES, 1, 50)
-    said = capsys.readouterr().out
-    assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in said
-    assert "proved on 51 hidden rows" in said
+    printed = capsys.readouterr().out
+    assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in printed
+    assert "proved on 51 hidden rows" in printed
     assert work.kernel.bundle.manifest.stat().st_mode & 0o200  # what was tried is a copy
 
 
@@ -97,9 +97,9 @@ def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(t
     assert list(written.columns) == list(sample.columns) and list(written["id"]) == list(sample["id"])
     assert written.drop(columns="id").std().min() > 0
     second = session(tmp_path / "second", kernel.root, path.parent, first)
-    said = (tmp_path / "second.log").read_text()
-    assert "finished jobs and 0 with a checkpoint were copied" in said
-    assert "fold 0 of 3  valid" not in said  # nothing is trained again
+    printed = (tmp_path / "second.log").read_text()
+    assert "finished jobs and 0 with a checkpoint were copied" in printed
+    assert "fold 0 of 3  valid" not in printed  # nothing is trained again
     assert (second / "submission.csv").read_bytes() == (first / "submission.csv").read_bytes()
 
 

@@ -58,7 +58,7 @@ def fetched(folder: Path, *names: str) -> set[str]:
     return {path.name for path in (folder / "wheels").iterdir()}
 
 
-def test_of_several_wheels_that_for_the_image_is_taken_and_a_lack_is_named(tmp_path: Path) -> None:
+def test_of_several_wheels_that_for_the_image_is_taken_and_a_lack_is_reported(tmp_path: Path) -> None:
     fits = {
         ("a", "py3-none-any"),
         ("b", "cp312-cp312-manylinux_2_28_x86_64"),

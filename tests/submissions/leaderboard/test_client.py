@@ -24,7 +24,7 @@ def answer(status: int, message: str) -> tuple[Any, ...]:
     return status, {"code": status, "message": message}
 
 
-def test_a_file_arrives_whole_and_once_though_the_upload_was_cut(server: KaggleServer, file: Path) -> None:
+def test_a_file_arrives_intact_and_once_though_the_upload_was_cut(server: KaggleServer, file: Path) -> None:
     message = "--run 3f, \"quoted\" 'too' ü"
     assert client.submissions_left("tides") == 5
     server.faults.append(("/upload/", "cut"))
@@ -56,7 +56,7 @@ FAILURES: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("call", "fault", "words"), FAILURES)
-def test_a_failure_is_told_with_its_reason_and_nothing_is_sent_twice(
+def test_a_failure_is_reported_with_its_reason_and_nothing_is_sent_twice(
     server: KaggleServer, file: Path, call: str, fault: Any, words: str
 ) -> None:
     server.faults.append((call, fault))
@@ -88,14 +88,14 @@ def test_no_secret_is_printed_or_raised(
     assert not any(secret in text for secret in (KEY, SIGNATURE) for text in seen)
 
 
-def test_a_missing_client_is_told_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_reported_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     client.login.cache_clear()
     monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
     with pytest.raises(ConfigError, match=r"pip install -r requirements-kaggle\.txt"):
         client.submissions("tides")
 
 
-def test_without_credentials_or_with_old_ones_it_is_said_how_to_get_them(
+def test_without_credentials_or_with_old_ones_it_is_explained_how_to_get_them(
     server: KaggleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):

@@ -69,7 +69,7 @@ def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path:
     }  # fmt: skip
 
 
-def test_a_slug_is_found_in_what_a_browser_shows() -> None:
+def test_a_slug_is_read_from_what_a_browser_shows() -> None:
     for text in (
         "high-tides",
         "c/high-tides#prizes",

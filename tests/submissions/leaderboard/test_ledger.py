@@ -33,7 +33,7 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
         find_submission("x", read(path))
 
 
-def test_damaged_cells_are_named(tmp_path: Path) -> None:
+def test_damaged_cells_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     write(path, one("a1", status="scored", cv_score=0.5))
     path.write_text(path.read_text().replace("0.5", "much").replace("scored", "sent"))

@@ -30,7 +30,7 @@ RMSE, R2 = METRICS["rmse"], METRICS["r2"]
 
 
 @pytest.fixture
-def said(
+def text(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
     """What `./run.sh ledger` prints, given options."""
@@ -44,7 +44,7 @@ def said(
 
 
 def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
-    said: Command, paths: Paths
+    text: Command, paths: Paths
 ) -> None:
     run = paths.run(paths.latest_run.read_text().strip())
     for day, (name, chosen) in enumerate({"first": "convex", "copy": "convex", "other": "mean"}.items(), 1):
@@ -57,7 +57,7 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
         write(paths.ledger, one(name, day, status="scored", **made).with_changes(file_digest=f"of {chosen}"))
     write(paths.ledger, one("mine", 4, status="scored", public=0.99, cross_fitted_score=0.98))
     write(paths.ledger, one("gone", 5, status="failed", message="try: 3 rows too few"))
-    header, *rows = [line.split() for line in said().splitlines()[2:8]]
+    header, *rows = [line.split() for line in text().splitlines()[2:8]]
     assert header == [
         "submission",
         "time",
@@ -70,13 +70,13 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
     ]
     assert [row[0] for row in rows] == ["first", "copy", "other", "mine", "gone"]
     assert rows[-1][4:] == ["-", "-", "failed", "try:", "3", "rows", "too", "few"]
-    text = " ".join(said().split())
+    text = " ".join(text().split())
     assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
     assert "on 9 public rows and" in text and "on 21 private rows, drawn from 150 out-of-fold rows" in text
     assert "Select copy and other: the better of their scores on the drawn private rows is" in text
-    assert "on 15 public rows" in " ".join(said("--public-share", "0.5").split())
+    assert "on 15 public rows" in " ".join(text("--public-share", "0.5").split())
     shutil.rmtree(run)
-    assert "so the effect of chance is unknown. Select by CV." in " ".join(said().split())
+    assert "so the effect of chance is unknown. Select by CV." in " ".join(text().split())
 
 
 def test_parts_of_the_real_sizes_have_the_noise_of_a_mean_over_groups() -> None:
@@ -96,11 +96,11 @@ def test_parts_of_the_real_sizes_have_the_noise_of_a_mean_over_groups() -> None:
     assert abs(public["a"].corr(private["a"])) < 0.1
 
 
-def test_a_lead_on_the_board_is_held_against_its_paired_deviation() -> None:
+def test_a_lead_on_the_board_is_compared_with_its_paired_deviation() -> None:
     board = pd.Series({"a": 0.5, "b": 0.6, "c": 0.9, "d": 0.1})  # d has no draws; a - b is 0.2 or 0: 0.1414
     public = pd.DataFrame({"a": [0.0, 1.0], "b": [0.2, 1.0], "c": [0.1, 1.3]})
-    (said,) = leaderboard_gap(board, public, RMSE)
-    assert said.startswith(
+    (text,) = leaderboard_gap(board, public, RMSE)
+    assert text.startswith(
         "On the board a leads b by 0.1000, with a paired standard deviation of 0.1414. A gain"
     )
     assert leaderboard_gap(board, public, R2)[0].startswith("On the board c leads b by 0.3000, with a paired")
@@ -109,17 +109,17 @@ def test_a_lead_on_the_board_is_held_against_its_paired_deviation() -> None:
 
 def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
     scores = pd.DataFrame({"cross_fitted_score": [0.1, 0.2, 0.3, 0.4], "public": [0.1, 0.3, 0.2, 0.9]})
-    said = rank_correlations(scores.assign(private=[np.nan, 0.4, 0.3, 0.2]))
-    assert [line.split(": ")[1] for line in said] == ["0.80, n = 4.", "-1.00, n = 3.", "-0.50, n = 3."]
+    text = rank_correlations(scores.assign(private=[np.nan, 0.4, 0.3, 0.2]))
+    assert [line.split(": ")[1] for line in text] == ["0.80, n = 4.", "-1.00, n = 3.", "-0.50, n = 3."]
     assert "needs 3 files" in rank_correlations(scores[:2].assign(private=np.nan))[0]
 
 
 def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     private = pd.DataFrame({"a": [2.0, 2, 2, 2], "b": [2.0, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
-    said = pick_final_two(private, RMSE)
-    assert said.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in said
-    said = pick_final_two(private[["b", "c"]], R2)
-    assert said.startswith("Select b and c: ") and "rows is 3.500 on" in said and "correlation 0.577)" in said
+    text = pick_final_two(private, RMSE)
+    assert text.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in text
+    text = pick_final_two(private[["b", "c"]], R2)
+    assert text.startswith("Select b and c: ") and "rows is 3.500 on" in text and "correlation 0.577)" in text
     assert (
         pick_final_two(private[["b"]], RMSE)
         == "Select b; the mean score on the drawn private rows is 2.100 of b."
@@ -128,22 +128,22 @@ def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
 
 def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all() -> None:
     scored = {"status": "scored", "public": 0.5}
-    known = [*(one(name, file_digest="same", **scored) for name in "bc"), one("a", file_digest="same")]
-    known += [one("d", status="failed"), one("e", status="submitting"), one("f", file_digest="")]
-    known += [one("g", ref=BY_HAND), one("h", ref=BY_HAND, **scored)]
-    assert sorted(each.submission for each in distinct(known)) == ["c", "f", "h"]
+    duplicates = [*(one(name, file_digest="same", **scored) for name in "bc"), one("a", file_digest="same")]
+    duplicates += [one("d", status="failed"), one("e", status="submitting"), one("f", file_digest="")]
+    duplicates += [one("g", ref=BY_HAND), one("h", ref=BY_HAND, **scored)]
+    assert sorted(each.submission for each in distinct(duplicates)) == ["c", "f", "h"]
 
 
 def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
-    said: Command, paths: Paths
+    text: Command, paths: Paths
 ) -> None:
-    assert said().startswith("No submissions of mixed yet")
+    assert text().startswith("No submissions of mixed yet")
     write(paths.ledger, one("a", 1), one("b", 2), one("c", 3, status="failed"))
-    assert said("--public", "0.61", "--private", "0").startswith(
+    assert text("--public", "0.61", "--private", "0").startswith(
         "Added to b of 2026-11-02T10:00:00Z: try b\n"
     )
-    said("--public", "0.62")
-    said("--public", "0.65", "--submission", "b")
+    text("--public", "0.62")
+    text("--public", "0.65", "--submission", "b")
     assert {s.submission: (s.status, s.public, s.private) for s in read(paths.ledger)} == {
         "a": ("scored", 0.62, None), "b": ("scored", 0.65, 0.0), "c": ("failed", None, None)
     }  # fmt: skip
@@ -154,4 +154,4 @@ def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
         (("--public-share", "30"), "--public-share must be between 0 and 1; got 30"),
     ):
         with pytest.raises(ConfigError, match=words):
-            said(*options)
+            text(*options)

@@ -26,7 +26,7 @@ def submitted(
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Command]:  # fmt: skip
     """`./run.sh submit` with options: its status and its output, in which no secret ever is."""
-    said: list[str] = []
+    lines: list[str] = []
     server.scores = (0.51,)  # at once
 
     def run(*options: str) -> tuple[int, str]:
@@ -36,11 +36,11 @@ def submitted(
             cli.run(submit.main)
         except SystemExit as end:
             status = int(end.code or 0)
-        said.append("".join(capsys.readouterr()))
-        return status, said[-1]
+        lines.append("".join(capsys.readouterr()))
+        return status, lines[-1]
 
     yield run
-    assert KEY not in "".join(said)
+    assert KEY not in "".join(lines)
 
 
 def run_folder(paths: Paths) -> Path:
@@ -100,7 +100,7 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
 
-def test_after_a_kill_the_platform_is_asked_before_anything_is_sent(
+def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(
     submitted: Command, paths: Paths, server: KaggleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = client.submit_file
@@ -120,9 +120,9 @@ def test_after_a_kill_the_platform_is_asked_before_anything_is_sent(
 
 def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> None:
     row = one("a", status="scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
-    said = "a: public 0.7100, private -, cross-fitted 0.6500 +- 0.030, so public is 2.0 standard errors"
-    assert submit.describe_outcome(row, METRICS["rmse"]) == f"{said} worse"
-    assert submit.describe_outcome(row, METRICS["r2"]) == f"{said} better"
+    lines = "a: public 0.7100, private -, cross-fitted 0.6500 +- 0.030, so public is 2.0 standard errors"
+    assert submit.describe_outcome(row, METRICS["rmse"]) == f"{lines} worse"
+    assert submit.describe_outcome(row, METRICS["r2"]) == f"{lines} better"
 
 
 def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_not_there_or_has_no_slug_spends_nothing(
     assert not server.requests and not read(paths.ledger)
 
 
-def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_its_own(
+def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_has_one(
     submitted: Command, paths: Paths, server: KaggleServer, tmp_path: Path
 ) -> None:
     folder = run_folder(paths)
@@ -203,7 +203,7 @@ def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_its_own(
         ),
     ],
 )
-def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_sent_again_only_if_it_never_arrived(
+def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_resent_only_if_it_never_arrived(
     submitted: Command,
     paths: Paths,
     server: KaggleServer,
@@ -223,7 +223,7 @@ def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_sent_again_on
     assert len(server.submissions) == 1 and statuses(paths)[-1] == "scored"
 
 
-def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_and_fetched_later(
+def test_a_score_is_waited_for_no_longer_than_the_limit_and_over_a_passing_trouble_and_fetched_later(
     submitted: Command, paths: Paths, server: KaggleServer, clock: list[float]
 ) -> None:
     server.scores = ()

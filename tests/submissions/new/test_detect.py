@@ -66,8 +66,8 @@ def test_a_column_is_taken_for_what_it_is(values: list[str], name: str, expected
 def test_damaged_cells_of_either_table_are_shown(
     values: list[str], test: list[str], role: str, words: str
 ) -> None:
-    found = column(values, test=test)
-    assert found.role == role and words in found.reason
+    detected = column(values, test=test)
+    assert detected.role == role and words in detected.reason
 
 
 def test_row_numbers_are_consecutive_whole_numbers_in_any_order_over_both_tables() -> None:
@@ -83,39 +83,45 @@ def test_reactions_are_three_parts_of_molecules() -> None:
 
 ROWS: dict[str, Any] = {"id": ["a", "b", "c", "d"], "x": [0.5, 0.1, 0.7, 0.2], "y": [1.0, 2.0, np.nan, 4.0]}
 NEW: dict[str, Any] = {"id": ["e", "f"], "x": [0.5, 0.6]}
-ASKED: dict[str, Any] = {"id": ["f", "e"], "y": [0, 0]}
+SAMPLE: dict[str, Any] = {"id": ["f", "e"], "y": [0, 0]}
 OTHER_NAME = {"id": ["e", "f"], "prediction": [0, 0]}
 Z = {"z": [1, 2, 3, 5]}
 
 
 def find(
-    folder: Path, train: dict[str, Any], test: dict[str, Any], sample: dict[str, Any], **named: Any
+    folder: Path, train: dict[str, Any], test: dict[str, Any], sample: dict[str, Any], **given_targets: Any
 ) -> DetectedTables:
     files = [folder / f"{name}.csv" for name in ("train", "test", "sample")]
     for file, columns in zip(files, (train, test, sample), strict=True):
         write_table(file, pd.DataFrame(columns))
-    return detect(files, **named)
+    return detect(files, **given_targets)
 
 
 def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
-    found = find(
-        tmp_path, ROWS, {**NEW, "y": ["", ""]}, ASKED
+    detected = find(
+        tmp_path, ROWS, {**NEW, "y": ["", ""]}, SAMPLE
     )  # a target is no input even with an empty column
-    assert (found.id, found.targets, found.submission_columns) == ("id", ["y"], None)
-    assert found.inputs == found.with_roles("numeric") == ["x"]
-    found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})  # the id need not be the first column
-    assert (found.id, found.id_reason[:5]) == ("id", "GUESS")
+    assert (detected.id, detected.targets, detected.submission_columns) == ("id", ["y"], None)
+    assert detected.inputs == detected.with_roles("numeric") == ["x"]
+    detected = find(
+        tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]}
+    )  # the id need not be the first column
+    assert (detected.id, detected.id_reason[:5]) == ("id", "GUESS")
 
 
 def test_what_a_sample_repeats_of_the_test_table_is_no_target(tmp_path: Path) -> None:
     train, test = {"SMILES": ["C", "CC", "CCC", "CCCC"], **ROWS}, {"SMILES": ["CO", "CCO"], **NEW}
-    sample = {"": [0, 1], "SMILES": ["CCO", "CO"], **ASKED, "x": [0.6, 0.5]}
-    found = find(tmp_path, train, {"": [0, 1], **test}, sample, inputs_needed=False)
-    assert (found.id, found.targets, found.with_roles("smiles", "numeric")) == ("id", ["y"], ["SMILES", "x"])
+    sample = {"": [0, 1], "SMILES": ["CCO", "CO"], **SAMPLE, "x": [0.6, 0.5]}
+    detected = find(tmp_path, train, {"": [0, 1], **test}, sample, inputs_needed=False)
+    assert (detected.id, detected.targets, detected.with_roles("smiles", "numeric")) == (
+        "id",
+        ["y"],
+        ["SMILES", "x"],
+    )
 
 
 @pytest.mark.parametrize(
-    ("more", "sample", "named", "targets"),
+    ("more", "sample", "given_targets", "targets"),
     [
         (Z, {"id": ["e", "f"], "z": [0, 0], "y": [0, 0]}, [], ["z", "y"]),  # the order of the sample
         (Z, {"id": ["e", "f"], "z": [0, 0], "y": [0, 0]}, ["y", "z"], ["y", "z"]),
@@ -131,16 +137,18 @@ def test_what_a_sample_repeats_of_the_test_table_is_no_target(tmp_path: Path) ->
     ],
 )
 def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
-    tmp_path: Path, more: dict[str, Any], sample: dict[str, Any], named: list[str], targets: list[str]
+    tmp_path: Path, more: dict[str, Any], sample: dict[str, Any], given_targets: list[str], targets: list[str]
 ) -> None:
-    found = find(tmp_path, {**ROWS, **more}, NEW, sample, targets=named)
-    assert found.targets == targets
-    assert found.submission_columns in (None, [name for name in sample if name != "id"])
-    assert found.targets_reason.startswith("GUESS") == (not named and not set(sample) <= {*ROWS, *more})
+    detected = find(tmp_path, {**ROWS, **more}, NEW, sample, targets=given_targets)
+    assert detected.targets == targets
+    assert detected.submission_columns in (None, [name for name in sample if name != "id"])
+    assert detected.targets_reason.startswith("GUESS") == (
+        not given_targets and not set(sample) <= {*ROWS, *more}
+    )
 
 
 @pytest.mark.parametrize(
-    ("tables", "named", "words"),
+    ("tables", "given_targets", "words"),
     [
         (({**ROWS, **Z}, NEW, OTHER_NAME), {}, r"2 of its columns with labels are .* \(y, z\).*--target"),
         (
@@ -154,37 +162,37 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
             "needs a column per target .* has prediction",
         ),
         ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column per target .* has none"),
-        ((NEW, ROWS, ASKED), {}, "are --train and --test swapped"),
+        ((NEW, ROWS, SAMPLE), {}, "are --train and --test swapped"),
         (
-            ({**ROWS, "id": list("aabc")}, NEW, ASKED),
+            ({**ROWS, "id": list("aabc")}, NEW, SAMPLE),
             {},
             r"train\.csv, column 'id' .*: duplicate ids: 'a'",
         ),
         (
-            ({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, ASKED),
+            ({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, SAMPLE),
             {},
             r"'id' is missing in .*train\.csv \(it ",
         ),
-        ((ROWS, NEW, ASKED), {"id_column": "x"}, "the id column 'x' is missing in "),
-        ((ROWS, NEW, ASKED), {"group": "absent"}, "--group takes a column of .*'absent'"),
+        ((ROWS, NEW, SAMPLE), {"id_column": "x"}, "the id column 'x' is missing in "),
+        ((ROWS, NEW, SAMPLE), {"group": "absent"}, "--group takes a column of .*'absent'"),
         (
-            ({**ROWS, "x": [1, 1, 1, 1]}, NEW, ASKED),
+            ({**ROWS, "x": [1, 1, 1, 1]}, NEW, SAMPLE),
             {},
             "input to learn from .*'x': the same in every training row",
         ),
     ],
 )
-def test_what_cannot_be_told_is_asked_for(
-    tmp_path: Path, tables: Any, named: dict[str, Any], words: str
+def test_what_cannot_be_detected_is_asked_for(
+    tmp_path: Path, tables: Any, given_targets: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(DataError, match=words):
-        find(tmp_path, *tables, **named)
+        find(tmp_path, *tables, **given_targets)
 
 
 def test_columns_of_one_table_and_the_group_are_left_out(tmp_path: Path) -> None:
     train = {**ROWS, "cluster": ["p", "p", "q", "q"], "lab": ["r", "r", "s", "s"]}
-    found = find(tmp_path, train, {**NEW, "later": [1, 2], "lab": ["r", "t"]}, ASKED, group="lab")
-    reasons = {column.name: column.reason for column in found.columns if column.role == "left out"}
+    detected = find(tmp_path, train, {**NEW, "later": [1, 2], "lab": ["r", "t"]}, SAMPLE, group="lab")
+    reasons = {column.name: column.reason for column in detected.columns if column.role == "left out"}
     assert reasons.pop("cluster").startswith(
         "only in train; if rows of one cluster belong together, set group: clus"
     )
@@ -194,9 +202,9 @@ def test_columns_of_one_table_and_the_group_are_left_out(tmp_path: Path) -> None
 def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_path: Path) -> None:
     train = {"id": range(20), "smiles": RINGS, "amount": [k % 7 for k in range(20)], "y": range(20)}
     test = {"id": [20, 21], "smiles": ["CCCc1ccccc1", "CCOc1ccccc1"], "amount": [3, 4]}
-    found = find(tmp_path, train, test, {"id": [20, 21], "y": [0, 0]}, group="smiles")
-    assert found.with_roles("smiles") == ["smiles"]
-    assert "also makes the folds" in found.columns[0].reason
+    detected = find(tmp_path, train, test, {"id": [20, 21], "y": [0, 0]}, group="smiles")
+    assert detected.with_roles("smiles") == ["smiles"]
+    assert "also makes the folds" in detected.columns[0].reason
 
 
 OF_CLASSES: dict[str, Any] = {"id": range(6), "x": range(1, 12, 2), "n": [0.5, 0.25, 4, 3, 2, 1]}
@@ -221,13 +229,13 @@ OF_CLASSES: dict[str, Any] = {"id": range(6), "x": range(1, 12, 2), "n": [0.5, 0
         ("ynynyy", ["is_y", "is_n"], ["is_n", "is_y"]),
     ],
 )
-def test_a_column_for_each_class_is_found_by_name_with_what_stands_around_all_names(
+def test_a_column_for_each_class_is_detected_by_name_with_what_stands_around_all_names(
     tmp_path: Path, labels: str, columns: list[str], expected: list[str]
 ) -> None:
     train = {**OF_CLASSES, "label": list(labels)}
     test, sample = {"id": [7, 8], "x": [9, 8]}, {"id": [7, 8], **dict.fromkeys(columns, [0.5, 0.5])}
-    found = find(tmp_path, train, test, sample, **({"targets": ["label"]} if labels == "010122" else {}))
-    assert (found.targets, found.submission_columns) == (["label"], expected)
+    detected = find(tmp_path, train, test, sample, **({"targets": ["label"]} if labels == "010122" else {}))
+    assert (detected.targets, detected.submission_columns) == (["label"], expected)
     more = {
         **sample,
         columns[0].replace("r", "z").replace("q", "z").replace("1", "z").replace("y", "z"): [0, 0],

@@ -19,16 +19,16 @@ from tests.submissions.made_up import make, smiles, write, write_labels, write_t
 NUMBER = [k / 7 for k in range(80)]
 
 
-def test_a_named_metric_is_no_guess_and_one_of_the_users_own_needs_its_direction(tmp_path: Path) -> None:
+def test_a_named_metric_is_no_guess_and_a_user_defined_one_needs_its_direction(tmp_path: Path) -> None:
     files = write(tmp_path, n=NUMBER)
     assert make(tmp_path, files, "--metric", "mae").competition.metric == "mae"
-    own = tmp_path / "mine.py"
-    own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
-    config = make(tmp_path, files, "--metric", f"{own}:score", "--smaller-is-better").competition
-    assert (config.metric, config.greater_is_better) == (f"{own}:score", False)
+    user_file = tmp_path / "mine.py"
+    user_file.write_text("def score(y_true, y_pred):\n    return 1.0\n")
+    config = make(tmp_path, files, "--metric", f"{user_file}:score", "--smaller-is-better").competition
+    assert (config.metric, config.greater_is_better) == (f"{user_file}:score", False)
     for metric, words in (
         ("acuracy", "must be one of r2"),
-        (f"{own}:score", "greater_is_better must be set"),
+        (f"{user_file}:score", "greater_is_better must be set"),
     ):
         with pytest.raises(ConfigError, match=words):
             make(tmp_path, files, "--metric", metric)
@@ -62,7 +62,7 @@ def odd(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [["--group", "cluster"], ["--preset", "gpu"]])
-def test_odd_names_read_back_and_what_was_found_guessed_and_left_out_is_printed(
+def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_printed(
     tmp_path: Path, odd: list[str], options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = make(tmp_path, odd, *options)
@@ -110,7 +110,7 @@ def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path: Path
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_rows_that_cannot_be_read_are_dropped_and_named_and_the_yaml_runs(
+def test_rows_that_cannot_be_read_are_dropped_and_reported_and_the_yaml_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = smiles(80)
@@ -124,7 +124,7 @@ def test_rows_that_cannot_be_read_are_dropped_and_named_and_the_yaml_runs(
     assert make(tmp_path, write(tmp_path, s=smiles(80))).competition.unparsable == "error"
 
 
-def test_what_prepare_finds_or_refuses_is_said_at_once(
+def test_what_prepare_finds_or_refuses_is_reported_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = write(tmp_path, n_targets=2, n=NUMBER)
@@ -195,7 +195,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_name_goes_beside_the_code(tmp_path: Path, project: Path) -> None:
+def test_a_name_goes_next_to_the_code(tmp_path: Path, project: Path) -> None:
     files, elsewhere = (
         write(path, n=NUMBER) for path in (project / "competition" / "data" / "mine", tmp_path / "far")
     )

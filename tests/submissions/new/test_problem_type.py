@@ -13,17 +13,17 @@ from tests.submissions.made_up import files_in, write_labels
 NUMBER = [k / 7 for k in range(80)]
 
 
-def problem(folder: Path, labels: Any, sample: Any = 0, **named: Any) -> ProblemGuess:
+def problem(folder: Path, labels: Any, sample: Any = 0, **options: Any) -> ProblemGuess:
     """Of one target `y` unless `labels` has several; `sample` is what stands in its cells."""
     labels = labels if isinstance(labels, dict) else {"y": labels}
     write_labels(folder, labels, sample if isinstance(sample, dict) else dict.fromkeys(labels, sample))
-    return choose_problem(detect(files_in(folder)), **named)
+    return choose_problem(detect(files_in(folder)), **options)
 
 
 def test_the_guessed_metric_follows_how_the_targets_deviate(tmp_path: Path) -> None:
     for scale, metric in ((1.9, "rmse"), (2.1, "r2")):
-        found = problem(tmp_path, {"a": NUMBER[:60], "b": [scale * number for number in NUMBER[:60]]})
-        assert (found.metric, found.reasons["metric"][:5]) == (metric, "GUESS")
+        guess = problem(tmp_path, {"a": NUMBER[:60], "b": [scale * number for number in NUMBER[:60]]})
+        assert (guess.metric, guess.reasons["metric"][:5]) == (metric, "GUESS")
 
 
 CASES: dict[str, tuple[Any, Any, str, list[str], str]] = {
@@ -56,13 +56,13 @@ CASES: dict[str, tuple[Any, Any, str, list[str], str]] = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_problem_type_classes_and_metric_follow_from_labels_and_sample(tmp_path: Path, case: Any) -> None:
     labels, sample, *expected = case
-    found = problem(tmp_path, labels, sample)
-    assert [found.type, found.classes, found.metric] == expected
-    assert found.reasons["type"].startswith("GUESS: ") and found.reasons["metric"].startswith("GUESS")
+    guess = problem(tmp_path, labels, sample)
+    assert [guess.type, guess.classes, guess.metric] == expected
+    assert guess.reasons["type"].startswith("GUESS: ") and guess.reasons["metric"].startswith("GUESS")
 
 
 @pytest.mark.parametrize(
-    ("labels", "named", "expected"),
+    ("labels", "options", "expected"),
     [
         ([0, 1] * 30, {"metric": "rmse"}, "regression"),
         ([1, 2, 3] * 20, {"metric": "f1_macro"}, "multiclass"),
@@ -75,17 +75,17 @@ def test_problem_type_classes_and_metric_follow_from_labels_and_sample(tmp_path:
         ([1, 2, 3] * 20, {"metric": "mine.py:score"}, "ordinal"),
     ],
 )
-def test_a_named_metric_decides_between_types_and_a_named_type_overrules(
-    tmp_path: Path, labels: list[Any], named: Any, expected: str
+def test_a_named_metric_selects_between_types_and_a_named_type_overrules(
+    tmp_path: Path, labels: list[Any], options: Any, expected: str
 ) -> None:
-    found = problem(tmp_path, labels, 0, **named)
-    assert found.type == expected
-    assert found.metric == named.get("metric", "rmse")
-    assert found.reasons["type"].startswith("set with" if "problem_type" in named else "GUESS: ")
+    guess = problem(tmp_path, labels, 0, **options)
+    assert guess.type == expected
+    assert guess.metric == options.get("metric", "rmse")
+    assert guess.reasons["type"].startswith("set with" if "problem_type" in options else "GUESS: ")
 
 
 @pytest.mark.parametrize(
-    ("labels", "sample", "named", "words"),
+    ("labels", "sample", "options", "words"),
     [
         (
             list("pqr") * 20,
@@ -107,23 +107,23 @@ def test_a_named_metric_decides_between_types_and_a_named_type_overrules(
     ],
 )
 def test_labels_that_fit_to_nothing_are_one_sentence(
-    tmp_path: Path, labels: Any, sample: Any, named: Any, words: str
+    tmp_path: Path, labels: Any, sample: Any, options: Any, words: str
 ) -> None:
     with pytest.raises(DataError, match=words) as error:
-        problem(tmp_path, labels, sample, **named)
+        problem(tmp_path, labels, sample, **options)
     assert "\n" not in str(error.value)
 
 
-def test_a_class_of_a_single_row_may_be_a_typo_and_is_named(tmp_path: Path) -> None:
+def test_a_class_of_a_single_row_may_be_a_typo_and_is_reported(tmp_path: Path) -> None:
     assert "one row each of 'n0'" in problem(tmp_path, ["yes", "no"] * 30 + ["n0"], "yes").reasons["classes"]
 
 
 def test_the_column_of_each_class_follows_the_order_of_the_classes(tmp_path: Path) -> None:
-    found = problem(tmp_path, ["active", "inactive"] * 30, {"p_active": 0, "p_inactive": 1})
-    assert (found.classes, found.submission_columns) == (["inactive", "active"], ["p_inactive", "p_active"])
+    guess = problem(tmp_path, ["active", "inactive"] * 30, {"p_active": 0, "p_inactive": 1})
+    assert (guess.classes, guess.submission_columns) == (["inactive", "active"], ["p_inactive", "p_active"])
 
 
-def test_a_metric_of_ones_own_is_given_what_the_sample_asks_for(tmp_path: Path) -> None:
+def test_a_user_defined_metric_is_given_what_the_sample_requires(tmp_path: Path) -> None:
     needs = [problem(tmp_path, list("ab") * 30, cell, metric="mine.py:score").needs for cell in (0.5, "a")]
     assert needs == ["probabilities", "classes"]
     assert problem(tmp_path, NUMBER[:60], 0, metric="mine.py:score").needs is None

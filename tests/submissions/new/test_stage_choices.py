@@ -21,13 +21,15 @@ TEXT = {"lightgbm", "minilm_frozen", "minilm_svr", "minilm"}
 NUMBER = [k / 7 for k in range(80)]
 
 
-def found_in(folder: Path, *sizes: int, **inputs: Any) -> DetectedTables:
+def detected_in(folder: Path, *sizes: int, **inputs: Any) -> DetectedTables:
     write(folder, *sizes, **inputs)
     return detect(files_in(folder))
 
 
-def stages(found: DetectedTables, preset: str = "quick") -> dict[str, Block]:
-    return {block.name: block for block in choose_stages(read_preset(preset), found, choose_problem(found))}
+def stages(detected: DetectedTables, preset: str = "quick") -> dict[str, Block]:
+    return {
+        block.name: block for block in choose_stages(read_preset(preset), detected, choose_problem(detected))
+    }
 
 
 def columns_of(settings: dict[str, Any]) -> list[str] | None:
@@ -52,15 +54,15 @@ def columns_of(settings: dict[str, Any]) -> list[str] | None:
 def test_the_quick_stages_of_each_kind_of_problem(
     tmp_path: Path, inputs: dict[str, Any], expected: set[str], columns: dict[str, list[str]]
 ) -> None:
-    chosen = stages(found_in(tmp_path, **inputs))
+    chosen = stages(detected_in(tmp_path, **inputs))
     assert set(chosen) == expected
-    named = {name: columns_of(block.settings) for name, block in chosen.items()}
-    assert {name: found for name, found in named.items() if found} == columns
+    columns_by_stage = {name: columns_of(block.settings) for name, block in chosen.items()}
+    assert {name: detected for name, detected in columns_by_stage.items() if detected} == columns
 
 
 @pytest.mark.parametrize("inputs", [{"s": smiles(80)}, {"t": notes(80)}, {"n": NUMBER, "k": ["p", "q"] * 40}])
 @pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
-def test_classes_have_stages_of_their_own_that_learn_them_and_grades_those_of_numbers(
+def test_classes_have_other_stages_and_grades_those_of_numbers(
     tmp_path: Path, inputs: dict[str, Any], preset: str
 ) -> None:
     labels = {
@@ -93,31 +95,31 @@ def test_predictions_of_other_targets_are_features_where_some_labels_are_missing
 def test_no_support_vectors_are_chosen_for_a_table_of_200_000_rows(tmp_path: Path, preset: str) -> None:
     for labels in ({"y": NUMBER[:60]}, {"y": ["p", "q", "r"] * 20}):
         write_labels(tmp_path, labels, {"y": labels["y"][0]}, s=smiles(80), t=notes(80))
-        found = detect(files_in(tmp_path))
-        problem = choose_problem(found)
-        small = choose_stages(read_preset(preset), found, problem)
-        rows = pd.concat([found.train] * 3334)
-        large = choose_stages(read_preset(preset), replace(found, train=rows), problem)
+        detected = detect(files_in(tmp_path))
+        problem = choose_problem(detected)
+        small = choose_stages(read_preset(preset), detected, problem)
+        rows = pd.concat([detected.train] * 3334)
+        large = choose_stages(read_preset(preset), replace(detected, train=rows), problem)
         kernels = [block for block in small if "SV" in block.settings.get("estimator", "")]
         assert kernels
         assert large == [block for block in small if block not in kernels]
 
 
-def test_long_texts_are_told_from_short_ones_by_their_words(tmp_path: Path) -> None:
-    longer = stages(found_in(tmp_path, t=[" ".join([note] * 60) for note in notes(80)]), "gpu")
-    assert "batch_size" not in stages(found_in(tmp_path, t=notes(80)), "gpu")["deberta"].settings
+def test_long_texts_are_distinguished_from_short_ones_by_their_words(tmp_path: Path) -> None:
+    longer = stages(detected_in(tmp_path, t=[" ".join([note] * 60) for note in notes(80)]), "gpu")
+    assert "batch_size" not in stages(detected_in(tmp_path, t=notes(80)), "gpu")["deberta"].settings
     assert longer["deberta"].settings["batch_size"] == 8
 
 
-def test_a_preset_of_ones_own_is_a_file_in_the_folder(
+def test_a_user_defined_preset_is_a_file_in_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_choices, "PRESETS", tmp_path)
     stage = "{name: ridge, needs: [table], reason: mine, settings: {kind: sklearn, estimator: Ridge}}"
     (tmp_path / "mine.yaml").write_text(f"budget: 3m\nstages:\n- {stage}\n")
     assert read_preset("mine").budget == "3m"
-    found = stages(found_in(tmp_path, n=NUMBER), "mine")
-    assert found == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
+    detected = stages(detected_in(tmp_path, n=NUMBER), "mine")
+    assert detected == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
 
 
 GROUP = [f"g{i % 8}" for i in range(80)]
@@ -144,19 +146,19 @@ def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
     kind: str | None,
     expected: tuple[str, int],
 ) -> None:
-    found = found_in(tmp_path, *sizes, **inputs)
-    *folds, reason = choose_folds(found, choose_problem(found), group, kind)
+    detected = detected_in(tmp_path, *sizes, **inputs)
+    *folds, reason = choose_folds(detected, choose_problem(detected), group, kind)
     assert tuple(folds) == expected
     assert ("of the test molecules with rings" in reason) is (inputs.get("s") == SHIFTED)
 
 
 def test_folds_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    found = found_in(tmp_path, n=NUMBER, lab=["a"] * 80)
-    problem = choose_problem(found)
+    detected = detected_in(tmp_path, n=NUMBER, lab=["a"] * 80)
+    problem = choose_problem(detected)
     for group, kind in ((None, "group"), ("lab", "kfold")):
         with pytest.raises(ConfigError, match="--folds group and --group COL belong together"):
-            choose_folds(found, problem, group, kind)
+            choose_folds(detected, problem, group, kind)
     with pytest.raises(ConfigError, match="--folds scaffold needs a column of molecules"):
-        choose_folds(found, problem, None, "scaffold")
+        choose_folds(detected, problem, None, "scaffold")
     with pytest.raises(DataError, match="two groups or distinct inputs; there is 1"):
-        choose_folds(found, problem, "lab", None)
+        choose_folds(detected, problem, "lab", None)
