@@ -122,5 +122,5 @@ def _nearest(smiles: Iterable[str], centres: list[str]) -> dict[str, tuple[str, 
 
 
 def fingerprint(smiles: str) -> ExplicitBitVect:
-    """Morgan fingerprint of radius 2 in 2048 bits. Source: Rogers and Hahn, JCIM 2010."""
+    """Return the Morgan fingerprint of radius 2 in 2048 bits. Source: Rogers and Hahn, JCIM 2010."""
     return _MORGAN.GetFingerprint(Chem.MolFromSmiles(smiles))

@@ -180,7 +180,7 @@ def _write_candidates(
 
 
 def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
-    """Output -> weight of each column; empty if the candidate is not a weighted sum."""
+    """Return output -> column -> weight; empty if the candidate is not a weighted sum."""
     if not isinstance(fitted, Blend):
         return {}
     rows = zip(run.task.outputs, fitted.weights.T.tolist(), strict=True)
@@ -188,7 +188,11 @@ def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
 
 
 def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[str, Array]) -> dict[str, Any]:
-    """The part of run.json about the choice; `stages` is what the metric scores of each stage alone."""
+    """Return the part of run.json about the choice.
+
+    Args:
+        stages: stage -> what the metric scores of the stage alone, (n_rows, n_scored).
+    """
     columns, task, y_pred = run.columns, run.task, selection.cross_fitted
     decisions = {stage: rule.fit_decision(columns.stage_oof(stage)) for stage in stages}
     choice = {
@@ -227,22 +231,24 @@ def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[st
 
 
 def _postprocessing(run: Run, selection: Selection) -> dict[str, list[dict[str, Any]]]:
-    """Target -> the steps that were tried, in order."""
-    tried = zip(run.task.targets, selection.steps.results, strict=True)
-    steps = {target: [step.to_dict() for step in of_target] for target, of_target in tried}
+    """Return target -> the steps that were tried, in order."""
+    steps: dict[str, list[dict[str, Any]]] = {}
+    for target, results in zip(run.task.targets, selection.steps.results, strict=True):
+        steps[target] = [result.to_dict() for result in results]
     if "known_labels" in run.config.postprocess:
         nan = float("nan")  # rows with equal inputs share a fold, so no label of another fold is used
-        for of_target in steps.values():
-            of_target.append(StepResult("known_labels", True, nan, nan, nan).to_dict())
+        for results_of_target in steps.values():
+            results_of_target.append(StepResult("known_labels", True, nan, nan, nan).to_dict())
     return steps
 
 
 def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
-    """Target -> class -> its share of the labels (n_rows, n_targets) that are not missing."""
-    labelled_rows = {target: y[~np.isnan(y)] for target, y in zip(task.targets, labels.T, strict=True)}
-    return {
-        t: {name: np.mean(y == c) for c, name in enumerate(task.classes)} for t, y in labelled_rows.items()
-    }
+    """Return target -> class -> its share of the labels (n_rows, n_targets) that are not missing."""
+    shares = {}
+    for target, y in zip(task.targets, labels.T, strict=True):
+        labelled = y[~np.isnan(y)]
+        shares[target] = {name: np.mean(labelled == c) for c, name in enumerate(task.classes)}
+    return shares
 
 
 def _write_submission(run: Run, path: Path, scored: Array) -> None:
@@ -278,7 +284,7 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
 
 
 def _stages(run: Run) -> Iterable[dict[str, Any]]:
-    """Name, kind, key and seeds of each stage, and what a reader has to know about it."""
+    """Yield name, kind, key, seeds and flags of each stage."""
     for name, stage in sorted(run.config.stages.items()):
         jobs = run.plan.jobs_of_stage(name)
         marks = {
@@ -292,13 +298,17 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
             oof = jobs[0].folder / COPY_OF_OOF
             mark = fold_mark(oof, run.config.competition.id, run.columns.ids, run.columns.folds)
             marks[str(mark)] = mark is not None
-        holds = [mark for mark, is_true in marks.items() if is_true]
-        seeds, key = sorted(stage.seeds), run.plan.keys[name]
-        yield {"name": name, "kind": stage.kind, "key": key, "seeds": seeds, "marks": holds}
+        yield {
+            "name": name,
+            "kind": stage.kind,
+            "key": run.plan.keys[name],
+            "seeds": sorted(stage.seeds),
+            "marks": [mark for mark, is_true in marks.items() if is_true],
+        }
 
 
 def _lines(run: Run) -> list[str]:
-    """What was built, and what the report does not contain about post-processing."""
+    """Return lines about the files, and about post-processing that the report does not contain."""
     choice = run.stored[CHOICE]
     scores_by_name = {name: each["cross_fitted_score"] for name, each in run.candidates.items()}
     listed = ", ".join(f"{name} {format_number(score)}" for name, score in scores_by_name.items())

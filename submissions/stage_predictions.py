@@ -98,11 +98,10 @@ def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
 
 
 def load_test_predictions(config: Config, plan: JobPlan, test_key: str, ids: list[str]) -> Array:
-    """Predictions of all columns for a test table that the jobs have predicted, (n_rows, n_columns,
-    n_outputs).
-    """
-    outputs, jobs = build_task(config.competition).outputs, jobs_by_column(config, plan)
-    return np.stack([stage_test(part, test_key, ids, outputs) for part in jobs.values()], axis=1)
+    """Return the predictions of all columns for a test table, (n_rows, n_columns, n_outputs)."""
+    outputs = build_task(config.competition).outputs
+    columns = [stage_test(jobs, test_key, ids, outputs) for jobs in jobs_by_column(config, plan).values()]
+    return np.stack(columns, axis=1)
 
 
 def jobs_by_column(config: Config, plan: JobPlan) -> dict[str, list[Job]]:

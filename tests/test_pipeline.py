@@ -64,7 +64,7 @@ def small_competition(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Products of `./run.sh smoke`."""
+    """Return the folder with the outputs of `./run.sh smoke`."""
     work = tmp_path_factory.mktemp("smoke")
     assert "submission.csv" in run(work, "smoke").stdout.splitlines()[-1]
     return work

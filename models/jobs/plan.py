@@ -90,7 +90,7 @@ class Job:
         return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"
 
     def test_file(self, test_key: str) -> Path:
-        """Its predictions for the test table of that key."""
+        """Return the file of its predictions for a test table."""
         return self.folder / "test" / f"{test_key}.parquet"
 
     @property
@@ -105,9 +105,15 @@ class Job:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """All jobs of a competition as its YAML and tables stand now, and what a worker has to know to do one.
+    """All jobs of a competition, and what a worker needs for any of them.
 
-    shard: which of how many machines on one folder has these jobs.
+    Attributes:
+        jobs: in the order in which they should start.
+        keys: stage -> key of its jobs.
+        n_folds: number of folds.
+        test_key: digest of the test table.
+        stages: stage -> its settings.
+        shard: number of this machine, and number of machines that share the jobs.
     """
 
     jobs: list[Job]

@@ -1,7 +1,6 @@
-"""Any Hugging Face encoder on text or SMILES, pretrained or from scratch, under the one training loop.
+"""Stage `bert`: a Hugging Face encoder on text or SMILES, pretrained or from scratch.
 
-A job's folder holds all that prediction needs: the encoder's config.json, its tokenizer, and the trainer's
-weights.
+Prediction needs only the folder of a job, which has the encoder's config.json, its tokenizer and the weights.
 """
 
 from functools import partial
@@ -43,7 +42,12 @@ class BertBackbone(nn.Module):
         self.pooling = pooling
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pooled features (n_rows, width) of token ids (n_rows, n_tokens) and their mask, 1 for a real token."""
+        """Return pooled features (n_rows, width).
+
+        Args:
+            input_ids: (n_rows, n_tokens).
+            attention_mask: (n_rows, n_tokens), 0 for padding.
+        """
         # Token types are left out: all columns are one sequence, and every encoder then takes type 0.
         tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return pooled(tokens.float(), attention_mask, self.pooling)
@@ -58,42 +62,38 @@ class Bert(NeuralModel):
 
     @property
     def n_augmentations(self) -> tuple[int | None, int]:
-        """Other spellings: a fresh one each epoch, and `test_augmentations` in prediction."""
+        """Number of randomized SMILES: a new one per epoch, and `test_augmentations` in prediction."""
         return None if self.config.enumerate_smiles else 1, self.config.test_augmentations
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
-        """The configured weights, or random ones; writes tokenizer, shape, and counts."""
+        """Return the encoder with the configured weights, or random ones; write its tokenizer and shape."""
         rate = self.config.backbone_dropout
         encoder, tokenizer = (
             pretrained(self.config, rate) if self.config.weights else self._from_scratch(train, rate)
         )
         if self.config.precision == "bf16" and not torch.cuda.is_available():
-            # On a CPU the fused kernel's backward pass is slower in bf16 than in float32; plain products are
-            # not.
+            # The backward pass of the fused kernel is slower on a CPU in bf16 than in float32.
             encoder.set_attn_implementation("eager")
         items, n_cut = self._items(train, tokenizer)
-        unknown, longest = unknown_share(tokenizer, items), tokenizer.model_max_length
-        notes = self.template.notes(self.config, unknown, n_cut, len(train), longest)
+        unknown = unknown_share(tokenizer, items)
+        notes = self.template.notes(self.config, unknown, n_cut, len(train), tokenizer.model_max_length)
         if notes:
             write_notes(folder, notes)
         encoder.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         backbone = BertBackbone(encoder, self.config.pooling)
-        if (
-            not self.config.enumerate_smiles and self.config.extra_rows != "pretrain"
-        ):  # else more tokens come by
+        sees_other_tokens = self.config.enumerate_smiles or self.config.extra_rows == "pretrain"
+        if not sees_other_tokens:
             train_only(encoder, np.concatenate(items))
         return backbone
 
     def restore_backbone(self, folder: Path) -> nn.Module:
-        """The encoder's shape from `folder` alone: neither hub nor package nor the original weights are
-        asked.
-        """
+        """Return an encoder of the shape in the folder; the hub and the original weights are not needed."""
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         return BertBackbone(new_encoder(config), self.config.pooling)
 
     def encode(self, rows: Dataset, folder: Path, augmentation: int, seed: int) -> Batches:
-        """Token ids of all rows."""
+        """Return the token ids of all rows."""
         tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True)
         items, _ = self._items(rows, tokenizer, augmentation, seed)
         return Batches(items, np.array(list(map(len, items))), partial(pad, pad_id=tokenizer.pad_token_id))
@@ -101,7 +101,7 @@ class Bert(NeuralModel):
     def _items(
         self, rows: Dataset, tokenizer: Tokenizer, augmentation: int = 0, seed: int = 0
     ) -> tuple[list[Ids], int]:
-        """Token ids of each row's text, and how many texts were too long."""
+        """Return the token ids of each row, and the number of truncated texts."""
         order_only = self.config.enumerate_smiles == "order"
         spell = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
         texts = self.template.texts(rows.inputs, separator_of(tokenizer), spell)
@@ -112,7 +112,7 @@ class Bert(NeuralModel):
             texts = self.template.texts(train.inputs, SEPARATOR)
             if self.config.enumerate_smiles:
                 texts = [*mirror_stereo(texts), RANDOM_SMILES_TOKENS]
-            # "." joins molecules and need not stand inside one.
+            # "." joins molecules, and may not be inside of one.
             tokenizer = train_smiles_tokenizer([*texts, "."])
         else:
             texts = self.template.texts(train.inputs, " ")

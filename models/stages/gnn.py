@@ -37,19 +37,22 @@ class GnnBackbone(nn.Module):
         )
 
     def forward(self, molecule: Tensor, **graph: Tensor) -> Tensor:
-        """Features (n_rows, hidden_width).
+        """Return features (n_rows, hidden_width).
 
         Args:
-            molecule: (n_atoms,) the row of each atom.
-            graph: V, atoms (n_atoms, d_atom); E, directed bonds (n_bonds, d_bond); edge_index (2, n_bonds),
-                from and to atom; rev_edge_index (n_bonds,), the bond in the other direction; into, the bonds
-                that end at each atom, one after the other, and into_starts (n_atoms,), where those of an atom
-                begin; before and before_starts (n_bonds,), the same of the bonds that end where a bond
-                begins, without its own reverse.
+            molecule: (n_atoms,), row of each atom.
+            graph: tensors of a graph with directed bonds.
+
+                - V: (n_atoms, d_atom), features of atoms.
+                - E: (n_bonds, d_bond), features of bonds.
+                - edge_index: (2, n_bonds), first and last atom of each bond.
+                - rev_edge_index: (n_bonds,), the bond in the other direction.
+                - into: bonds that end at each atom, atom after atom.
+                - into_starts: (n_atoms,), position in `into` of the first bond of each atom.
+                - before: for each bond, the bonds that end where it begins, except its reverse.
+                - before_starts: (n_bonds,), position in `before` of the first of them.
         """
-        atoms = self.message_passing(
-            SimpleNamespace(**graph)
-        ).float()  # so that sums over atoms are in float32
+        atoms = self.message_passing(SimpleNamespace(**graph)).float()  # sums over atoms need float32
         return self.hidden(
             torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1)
         )
@@ -59,8 +62,9 @@ class Gnn(MoleculeModel):
     """Stage `gnn`; `models.training.neural_model.NeuralModel` documents its methods."""
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
-        """Message passing with the configured weights, or with random ones; writes its shape."""
-        shape, published = {"d_h": self.config.width, "depth": self.config.depth}, None
+        """Return message passing with the configured weights, or random ones, and write its shape."""
+        shape = {"d_h": self.config.width, "depth": self.config.depth}
+        published = None
         if self.config.weights:
             shape, published = read_message_passing(self.config.weights)
         write_json(folder / SHAPE, shape)

@@ -1,8 +1,10 @@
-"""Stage `unimol`: the UniMolModel of `unimol_tools` on 3-D conformers, as a plain module under our trainer.
+"""Stage `unimol`: the UniMolModel of `unimol_tools` on 3-D conformers, in the training loop of all networks.
+
+The differences to training by unimol_tools: token ids have the order of the released checkpoints (unimol_tools
+0.1.5 and later permute them silently), every dropout rate can be set, weights are checked key by key, and
+distances are computed on the device.
 
 Source: Zhou et al., Uni-Mol: A Universal 3D Molecular Representation Learning Framework, ICLR 2023.
-What is ours and why: token ids in the order of the released checkpoints (unimol_tools 0.1.5 and later permute
-them silently), every dropout rate reachable, weights checked key by key, distances built on the device.
 """
 
 from importlib.metadata import distribution
@@ -30,10 +32,10 @@ with quiet_import():
         oled_architecture,
     )
 
-KERNEL_WIDTH, COMPACT_KERNEL_WIDTH = 128, 32
-"""Basis functions of a distance: of every published model, and of the compact one, whose step 128 make much
-longer.
-"""
+KERNEL_WIDTH = 128
+"""Number of basis functions of a distance in all published models."""
+COMPACT_KERNEL_WIDTH = 32
+"""Number of basis functions in the compact model, whose steps are much shorter with fewer."""
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 PADDING, FIRST, LAST, UNKNOWN = range(4)
 VOCABULARY = "vocabulary.json"
@@ -42,11 +44,11 @@ SAME = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
 
 
 class UnimolBackbone(nn.Module):
-    """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes
-    only.
+    """UniMolModel without its head, in any size.
 
-    The parts are the package's own, run faster (`pairs.py`); tests hold both published architectures to the
-    package's constructor parameter by parameter, and their outputs to those of its modules.
+    The constructor of UniMolModel requires a checkpoint and has fixed sizes. The parts are those of
+    unimol_tools, run faster (`unimol_pairs.py`). Tests compare the parameters of both published architectures
+    with that constructor, and their outputs with those of its modules.
     """
 
     def __init__(self, config: UnimolConfig, vocabulary: list[str]) -> None:
@@ -58,24 +60,24 @@ class UnimolBackbone(nn.Module):
         kernel_width = COMPACT_KERNEL_WIDTH if config.architecture == "compact" else KERNEL_WIDTH
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(len(vocabulary), self.width, PADDING)
-        of_layer = {name: getattr(args, name) for name in SAME} | {
+        layer_settings = {name: getattr(args, name) for name in SAME} | {
             "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
             "attention_heads": args.encoder_attention_heads,
         }  # fmt: skip
         self.encoder = UnimolEncoder(
-            0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer
+            0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **layer_settings
         )
-        self.encoder.layers.extend(UnimolEncoderLayer(**of_layer) for _ in range(args.encoder_layers))
+        self.encoder.layers.extend(UnimolEncoderLayer(**layer_settings) for _ in range(args.encoder_layers))
         self.gbf_proj = NonLinearHead(kernel_width, args.encoder_attention_heads, args.activation_fn)
         kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
         self.gbf = kernel(kernel_width, len(vocabulary) ** 2)
 
     def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
-        """Vector of [CLS], (n_rows, width).
+        """Return the vector of [CLS], (n_rows, width).
 
         Args:
-            tokens: (n_rows, n_tokens) ids, [CLS] atoms [SEP] padding.
-            coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, where [CLS] and [SEP] stand.
+            tokens: (n_rows, n_tokens) ids: [CLS], atoms, [SEP], padding.
+            coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, at which [CLS] and [SEP] are.
         """
         bias = pair_bias(self.gbf, self.gbf_proj, tokens, coordinates, PADDING)
         return self.encoder(self.embed_tokens(tokens), bias)
@@ -90,7 +92,7 @@ class Unimol(ConformerModel):
     equal_lengths = False
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
-        """Writes the vocabulary of the weights, too."""
+        """Return the backbone with its first weights, and write their vocabulary."""
         files = find_weights(self.config.weights) if self.config.weights else {}
         write_json(folder / VOCABULARY, read_vocabulary(files))
         return super().init_backbone(train, folder)
@@ -100,17 +102,16 @@ class Unimol(ConformerModel):
         return UnimolBackbone(self.config, read_json(folder / VOCABULARY))
 
     def reader(self, folder: Path) -> Any:
-        """Return tokens and centred coordinates of molecules."""
-        vocabulary, without = read_json(folder / VOCABULARY), self.config.remove_hydrogens
-        return lambda smiles, conformer: encode(conformer, vocabulary, without)
+        """Return a function that makes tokens and centred coordinates of a molecule."""
+        vocabulary = read_json(folder / VOCABULARY)
+        return lambda smiles, conformer: encode(conformer, vocabulary, self.config.remove_hydrogens)
 
 
 def read_vocabulary(files: dict[str, Path]) -> list[str]:
-    """Symbols by token id: the special tokens in the order of the released checkpoints, the dictionary's
-    atoms, [MASK].
+    """Return the symbol of each token id: special tokens in the order of the checkpoints, atoms, [MASK].
 
     Args:
-        files: of the weights; a dictionary among them wins over the one that ships with unimol_tools.
+        files: files of the weights. A dictionary among them replaces that of unimol_tools.
     """
     bundled = distribution("unimol_tools").locate_file("unimol_hf/pretrained/unimol-v1-allh/mol.dict.txt")
     path = next((path for name, path in files.items() if name.endswith("dict.txt")), Path(str(bundled)))
@@ -120,12 +121,12 @@ def read_vocabulary(files: dict[str, Path]) -> list[str]:
 
 
 def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> MoleculeInput:
-    """Token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
-    atoms, table = with_atoms(conformer, remove_hydrogens), Chem.GetPeriodicTable()
-    id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
+    """Return token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
+    atoms = with_atoms(conformer, remove_hydrogens)
+    table = Chem.GetPeriodicTable()
+    token_ids = {symbol: i for i, symbol in enumerate(vocabulary)}
     # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
-    ids = [id_of.get(table.GetElementSymbol(int(number)), UNKNOWN) for number in atoms[:, 0]]
-    centred = np.pad(
-        atoms[:, 1:] - atoms[:, 1:].mean(axis=0), ((1, 1), (0, 0))
-    )  # [CLS] and [SEP] at the centroid
+    ids = [token_ids.get(table.GetElementSymbol(int(number)), UNKNOWN) for number in atoms[:, 0]]
+    centred = atoms[:, 1:] - atoms[:, 1:].mean(axis=0)
+    centred = np.pad(centred, ((1, 1), (0, 0)))  # [CLS] and [SEP] are at the centroid
     return {"tokens": np.array([FIRST, *ids, LAST]), "coordinates": centred.astype(np.float32)}

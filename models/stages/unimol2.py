@@ -1,10 +1,15 @@
 """Stage `unimol2`: the UniMolV2Model of `unimol_tools` on graphs and 3-D conformers, as a plain module.
 
-Source: Ji et al., Uni-Mol2: Exploring Molecular Pretraining Model at Scale, NeurIPS 2024. What is ours and
-why: batches of one number of atoms, since the package's attention sees padding and two of its modules divide
-by the padded length; any size; shortest paths by RDKit; and less work for the same numbers. An outer product
-is contracted with its weights one side at a time, which divides its cost by the number of atoms, and the head
-that moves atoms and the last layer's pairs, which nothing reads, are left out.
+The differences to the package:
+
+- All molecules of a batch have the same number of atoms, since the attention of the package sees padding, and
+  two of its modules divide by the padded length.
+- The network may have any size, and RDKit computes the shortest paths.
+- The same numbers take less work. The outer product is contracted with its weights one side at a time, which
+  divides its cost by the number of atoms. The head that moves atoms, and the pairs of the last layer, are not
+  computed, since nothing reads them.
+
+Source: Ji et al., Uni-Mol2: Exploring Molecular Pretraining Model at Scale, NeurIPS 2024.
 """
 
 from pathlib import Path
@@ -32,11 +37,12 @@ with quiet_import():
     )
     from unimol_tools.models.unimolv2 import molecule_architecture
 
-N_TOKENS, UNKNOWN = (
-    128,
-    127,
-)  # atomic numbers; '*' has 0, the package's padding, and takes the token of a masked atom
-UNREACHABLE = 510  # length of a path between fragments
+N_TOKENS = 128
+"""Number of atomic numbers in the vocabulary."""
+UNKNOWN = 127
+"""Token of a masked atom, also used for '*': its atomic number 0 is the padding of the package."""
+UNREACHABLE = 510
+"""Length of a path between fragments."""
 SAME = (
     "ffn_embedding_dim", "num_attention_heads", "dropout", "attention_dropout", "activation_dropout", "activation_fn",
     "droppath_prob", "pair_dropout",
@@ -45,7 +51,7 @@ SAME = (
 
 
 class Unimol2Backbone(nn.Module):
-    """UniMolV2Model without its heads, in any size; its parts are the package's own."""
+    """UniMolV2Model without its heads, in any size, from the parts of the package."""
 
     def __init__(self, config: Unimol2Config) -> None:
         super().__init__()
@@ -84,9 +90,10 @@ class Unimol2Backbone(nn.Module):
         shortest_path: Tensor,
         coordinates: Tensor,
     ) -> Tensor:
-        """Vector of the virtual atom, (n_rows, width), of molecules with the same number of atoms.
+        """Return the vector of the virtual atom, (n_rows, width), of molecules with the same number of atoms.
 
-        Args: as `featurise` gives them, stacked: (n_rows, n_atoms, ...) and (n_rows, n_atoms, n_atoms, ...).
+        The arguments are the features of `featurise`, stacked: (n_rows, n_atoms, ...) for atoms and
+        (n_rows, n_atoms, n_atoms, ...) for pairs.
         """
         n_rows, n_atoms = tokens.shape
         x = self.atom_feature({"atom_feat": atom_features, "degree": degree}, self.embed_tokens(tokens))
@@ -94,8 +101,7 @@ class Unimol2Backbone(nn.Module):
         pair = self.edge_feature(
             {"shortest_path": shortest_path.int(), "edge_feat": bond_features.int()}, pair
         )
-        # The package's type of a pair: the first feature of both atoms, the second in a vocabulary of its
-        # own.
+        # In the package, the type of a pair is the first feature of both atoms, each with its own range of ids.
         kind = atom_features[:, :, 0]
         pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
@@ -104,7 +110,7 @@ class Unimol2Backbone(nn.Module):
 
 
 class EncoderLayer(TransformerEncoderLayerV2):
-    """The package's layer for molecules without padding; the last one leaves the pairs as they are."""
+    """Layer of the package for molecules without padding; the last layer does not update the pairs."""
 
     def __init__(self, is_last: bool, **settings: Any) -> None:
         super().__init__(**settings)
@@ -114,7 +120,7 @@ class EncoderLayer(TransformerEncoderLayerV2):
         )
 
     def forward(self, x: Tensor, pair: Tensor, **masks: Any) -> tuple[Tensor, Tensor]:
-        """Atoms (n_rows, n, width) and pairs (n_rows, n, n, pair_width) of the next layer."""
+        """Return the atoms (n_rows, n, width) and pairs (n_rows, n, n, pair_width) of the next layer."""
         if not self.is_last:
             return super().forward(x, pair, **masks)
         normed = self.self_attn_layer_norm(x)
@@ -123,12 +129,13 @@ class EncoderLayer(TransformerEncoderLayerV2):
 
 
 class OuterProductByParts(OuterProduct):
-    """The package's linear map of outer products a_i b_j, as a_i (W b_j): no array of n * n * hidden *
-    hidden.
+    """Linear map of outer products a_i b_j, computed as a_i (W b_j).
+
+    The package makes an array of n * n * hidden * hidden numbers instead.
     """
 
     def forward(self, m: Tensor, *masks: Tensor) -> Tensor:
-        """Pairs (n_rows, n, n, d_pair) of atoms m (n_rows, n, d_atom), none of which is padding."""
+        """Return pairs (n_rows, n, n, d_pair) of atoms m (n_rows, n, d_atom) without padding."""
         scale = m.shape[1] ** -0.5
         a, b = (self.linear_in(m) * scale).chunk(2, dim=-1)
         by_parts = self.linear_out.weight.view(self.d_pair, self.d_hid, self.d_hid)
@@ -148,13 +155,13 @@ class Unimol2(ConformerModel):
         return Unimol2Backbone(self.config)
 
     def reader(self, folder: Path) -> Any:
-        """Graph and coordinates of the heavy atoms."""
+        """Return a function that makes the graph and coordinates of the heavy atoms of a molecule."""
         how = self.config.fragments, self.config.repeat_units
         return lambda smiles, conformer: featurise(build_molecule(smiles, *how), conformer)
 
 
 def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> MoleculeInput:
-    """Features of a molecule's heavy atoms, as `mol2unimolv2` of the package gives them.
+    """Return the features of the heavy atoms of a molecule; they equal those of `mol2unimolv2` of the package.
 
     Args:
         conformer: (n_atoms, 4) of the molecule with hydrogens.
@@ -166,18 +173,17 @@ def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> MoleculeInp
         heavy = with_hydrogens
     features, bonds, bond_features = get_graph(heavy)
     n_atoms = len(features)
-    of_pairs = np.zeros((n_atoms, n_atoms, 3), dtype=np.uint8)
-    of_pairs[bonds[0], bonds[1]] = convert_to_single_emb(bond_features, [16, 16, 16]) + 1
+    pair_features = np.zeros((n_atoms, n_atoms, 3), dtype=np.uint8)
+    pair_features[bonds[0], bonds[1]] = convert_to_single_emb(bond_features, [16, 16, 16]) + 1
     degree = np.bincount(bonds[0], minlength=n_atoms)
     paths = np.minimum(Chem.GetDistanceMatrix(heavy), UNREACHABLE)
     numbers = atoms[:, 0].astype(np.int64)
-    # Added numbers are the package's: each feature has a vocabulary of its own behind those that it keeps for
-    # itself.
+    # The added numbers are those of the package, which reserves the first ids of each feature.
     return {
         "tokens": np.where(numbers == 0, UNKNOWN, numbers),
         "atom_features": convert_to_single_emb(features[:, 1:], [16] * 8) + 2,
         "degree": degree + 2,
-        "bond_features": of_pairs + np.uint8(2),
+        "bond_features": pair_features + np.uint8(2),
         "shortest_path": paths.astype(np.int16) + np.int16(1),
         "coordinates": atoms[:, 1:],
     }

@@ -1,9 +1,9 @@
-"""The costly parts of Uni-Mol with the parameters and numbers of `unimol_tools` and less work.
+"""Faster versions of the costly parts of Uni-Mol, with the parameters and outputs of `unimol_tools`.
 
-Pair features take most of a step of a small model. Here they are computed for real pairs only, once for a
-pair and its mirror image where both are equal, in chunks that stay in the cache of a core. In the encoder the
-carried pair bias is one `baddbmm` per layer, and the last layer runs for [CLS] alone, since nothing else of
-it is read. `benchmarks/moltrain.py` measures whole trainings.
+Pair features take most of a step of a small model. Here they are computed for pairs without padding only,
+once for (i, j) and (j, i) if both are equal, and in chunks that fit into the cache of a core. The pair bias
+of a layer is one `baddbmm`, and the last layer is computed for [CLS] only, since nothing else of it is read.
+`benchmarks/moltrain.py` measures entire trainings.
 """
 
 from typing import Any
@@ -17,22 +17,28 @@ from models.stages.unimol_shared import quiet_import
 with quiet_import():
     from unimol_tools.models.transformers import TransformerEncoderLayer, TransformerEncoderWithPair
 
-CPU_CHUNK = (
-    1024  # pairs; a buffer (1024, 128) is half a megabyte, and from 512 to 4096 the time differs by a tenth
-)
+CPU_CHUNK = 1024
+"""Pairs per chunk on a CPU. The time differs by a tenth from 512 to 4096 pairs."""
 ROOT_TWO_PI = (2 * 3.14159) ** 0.5  # pi as in the package, whose published weights were trained with it
 
 
 def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
-    """Scalars (n,), their normal densities for means and deviations (k,), then linear, GELU, linear: (n_out,
-    n).
+    """Return the outputs (n_out, n) of normal densities, a linear layer, GELU and another linear layer.
 
-    All in float32. Exponents are cut at -60: a CPU takes ten times as long for an exponential that
-    underflows, and for products with one.
+    Everything is computed in float32. Exponents are at least -60, since a CPU takes ten times as long for an
+    exponential that underflows, and for products with one.
+
+    Args:
+        x: (n,) scalars.
+        mean: (k,) means of the densities.
+        std: (k,) standard deviations of the densities.
+        first: the first linear layer.
+        second: the second linear layer.
     """
     with torch.autocast(x.device.type, enabled=False):
         scale = 0.5**0.5 / std
-        weight, parts = first.weight / (ROOT_TWO_PI * std), []
+        weight = first.weight / (ROOT_TWO_PI * std)
+        parts = []
         for part in x.split(CPU_CHUNK if x.device.type == "cpu" else len(x)):
             exponent = torch.addcmul(-mean * scale, part[:, None], scale).square().neg().clamp_min(-60.0)
             parts.append(second(F.gelu(F.linear(exponent.exp(), weight, first.bias))).T)
@@ -40,14 +46,17 @@ def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any)
 
 
 def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padding: int) -> Tensor:
-    """Attention bias of each head and pair, (n_heads * n_rows, n_tokens, n_tokens), head by head.
+    """Return the attention bias of each head and pair, (n_heads * n_rows, n_tokens, n_tokens), head by head.
 
-    The features of a pair are a function of the two tokens, in their order, and the distance. So (i, j) and
-    (j, i) are equal where the tokens are, and are computed once. Padded keys have minus infinity.
+    The features of a pair depend on its two tokens, in their order, and on their distance. So (i, j) and (j, i)
+    have the same features if their tokens are equal, and are then computed once. Padded keys have minus
+    infinity.
 
     Args:
-        gbf, gbf_proj: the package's modules.
-        tokens: (n_rows, n_tokens); coordinates: (n_rows, n_tokens, 3) in angstrom.
+        gbf: module of the package that maps distances to densities.
+        gbf_proj: module of the package that maps densities to the bias of each head.
+        tokens: (n_rows, n_tokens).
+        coordinates: (n_rows, n_tokens, 3) in angstrom.
     """
     n_rows, n_tokens = tokens.shape
     real = tokens != padding
@@ -67,8 +76,8 @@ def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padd
     else:
         values = gbf_proj(gbf(distance, edge_type)).float().T
 
-    # Which column of `values` each pair has; behind them stand 0, of a padded row, and minus infinity, of a
-    # padded key.
+    # The column of `values` for each pair. Two more columns follow: 0 for a padded row, and minus infinity for
+    # a padded key.
     source = torch.where(real, len(row), len(row) + 1)[:, None, :].repeat(1, n_tokens, 1)
     source[row, i, j] = torch.arange(len(row), device=tokens.device)
     twice = equal[row, i, j]
@@ -78,13 +87,16 @@ def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padd
 
 
 class UnimolEncoderLayer(TransformerEncoderLayer):
-    """The package's layer; heads come before rows, so that the pair bias needs no transposing."""
+    """Layer of the package, with heads before rows, so that the pair bias is never transposed."""
 
     def forward(self, x: Tensor, bias: Tensor, first_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Tokens (n_rows, n_tokens, width) and the bias (n_heads * n_rows, n_tokens, n_tokens) of the next
-        layer.
+        """Return tokens (n_rows, n_tokens, width) and the bias of the next layer.
 
-        With `first_only`, of the first token alone: (n_rows, 1, width) and (n_heads * n_rows, 1, n_tokens).
+        The bias has the shape (n_heads * n_rows, n_tokens, n_tokens).
+
+        Args:
+            first_only: compute the first token only; the shapes are then (n_rows, 1, width) and
+                (n_heads * n_rows, 1, n_tokens).
         """
         attention = self.self_attn
         n_rows, n_tokens, width = x.shape
@@ -93,9 +105,7 @@ class UnimolEncoderLayer(TransformerEncoderLayer):
         q, k, v = split.permute(2, 3, 0, 1, 4).reshape(3, heads * n_rows, n_tokens, head_width)
         if first_only:
             x, q, bias = x[:, :1], q[:, :1], bias[:, :1]
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # the bias adds up over layers: float32, as the softmax
+        with torch.autocast(x.device.type, enabled=False):  # float32, since the bias adds up over layers
             bias = torch.baddbmm(bias, q.float(), k.float().transpose(1, 2), alpha=attention.scaling)
         weights = F.dropout(bias.softmax(-1), attention.dropout, self.training)
         mixed = torch.bmm(weights, v).view(heads, n_rows, -1, head_width).permute(1, 2, 0, 3)
@@ -107,12 +117,18 @@ class UnimolEncoderLayer(TransformerEncoderLayer):
 
 
 class UnimolEncoder(TransformerEncoderWithPair):
-    """The package's encoder, to be filled with layers, for the first token alone and without losses of
-    pre-training.
+    """Encoder of the package, for the first token only and without the losses of pre-training.
+
+    It is made without layers, and the caller adds them.
     """
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The first token, (n_rows, width), of tokens (n_rows, n_tokens, width) and the bias of `pair_bias`."""
+        """Return the first token, (n_rows, width).
+
+        Args:
+            x: embedded tokens (n_rows, n_tokens, width).
+            bias: output of `pair_bias`.
+        """
         x = F.dropout(self.emb_layer_norm(x), self.emb_dropout, self.training)
         for layer in self.layers[:-1]:
             x, bias = layer(x, bias)

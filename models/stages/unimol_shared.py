@@ -1,6 +1,4 @@
-"""What both Uni-Mol stages share: the import of unimol_tools, published weights, and conformers as
-augmentations.
-"""
+"""What both Uni-Mol stages share: the import of unimol_tools, its weights, and conformers as augmentations."""
 
 import argparse
 import contextlib
@@ -33,8 +31,9 @@ MoleculeInput = dict[str, NDArray[Any]]
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Import unimol_tools and leave alone what it touches: a folder logs/, the root logger, the filter of
-    warnings.
+    """Undo the side effects of an import of unimol_tools.
+
+    It makes a folder logs/, and changes the root logger and the filter of warnings.
     """
     level = logging.root.level
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
@@ -44,22 +43,24 @@ def quiet_import() -> Iterator[None]:
 
 
 class ConformerModel(MoleculeModel):
-    """A stage whose backbone reads molecules in their conformers, which are the augmentations; see
-    `NeuralModel`.
+    """A stage with a backbone that reads conformers; the conformers of a molecule are its augmentations.
+
+    A kind of stage implements `reader` and `restore_backbone`.
     """
 
     foreign_keys: tuple[str, ...]
-    """Beginnings of keys of a checkpoint that only its pre-training or an earlier fine-tuning used."""
+    """Prefixes of keys of a checkpoint that belong to its pre-training or an earlier fine-tuning."""
     equal_lengths: bool
-    """Of its batches; see `Batches`."""
+    """Whether all molecules of a batch have the same number of atoms; see `Batches`."""
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
         self.cache = conformer_cache(context.cache, **config.conformer_settings)
 
     def reader(self, folder: Path) -> Callable[[str, NDArray[np.float32]], MoleculeInput]:
-        """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it. A kind has this
-        and `restore`.
+        """Return a function that makes the input of the backbone from a SMILES and a conformer (n_atoms, 4).
+
+        The input has an array `tokens`, by whose length rows are batched.
         """
         raise NotImplementedError
 
@@ -69,38 +70,41 @@ class ConformerModel(MoleculeModel):
         return self.config.conformers, self.config.conformers
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
-        """The configured weights, or random ones where none are configured; notes which molecules are flat."""
+        """Return the backbone with the configured weights, or random ones, and note flat molecules."""
         backbone = self.restore_backbone(folder)
         if self.config.weights:
             load_checkpoint(backbone, find_weights(self.config.weights), self.foreign_keys)
         smiles = sorted(set(train.inputs[self.columns].to_numpy().ravel()))
-        if flat := [
-            text for text, found in zip(smiles, self.cache.load(smiles), strict=True) if is_flat(found)
-        ]:
-            said = (
-                f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit "
-                f"finds no others"
+        conformers = self.cache.load(smiles)
+        flat = [text for text, conformer in zip(smiles, conformers, strict=True) if is_flat(conformer)]
+        if flat:
+            examples = f"{', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}"
+            note = (
+                f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no "
+                f"others: {examples}"
             )
-            write_notes(folder, [f"{said}: {', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}"])
+            write_notes(folder, [note])
         return backbone
 
     def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
-        """Each molecule in one of its conformers."""
-        read = self.reader(folder)
-        conformers = dict(zip(smiles, self.cache.load(smiles), strict=True))
-        item_of = {text: read(text, select(found, augmentation)) for text, found in conformers.items()}
-        items = [item_of[text] for text in smiles]
+        """Return one conformer of each molecule, the one of the augmentation."""
+        make_input = self.reader(folder)
+        inputs: dict[str, MoleculeInput] = {}
+        for text, conformers in zip(smiles, self.cache.load(smiles), strict=True):
+            if text not in inputs:
+                inputs[text] = make_input(text, select(conformers, augmentation))
+        items = [inputs[text] for text in smiles]
         return Batches(items, np.array([len(item["tokens"]) for item in items]), collate, self.equal_lengths)
 
 
 def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArray[np.float32]:
-    """The atoms of a conformer (n_atoms, 4) that a model sees: molecular hydrogen has nothing but hydrogens."""
+    """Return the atoms of a conformer (n_atoms, 4) without hydrogens, if there are others."""
     heavy = conformer[conformer[:, 0] != 1]
     return heavy if remove_hydrogens and len(heavy) else conformer
 
 
 def collate(items: list[MoleculeInput]) -> dict[str, Tensor]:
-    """Molecules to the arguments of a backbone, padded with 0 to the longest."""
+    """Return the arguments of a backbone for some molecules, padded with 0 to the longest."""
     return {
         name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True)
         for name in items[0]
@@ -108,12 +112,17 @@ def collate(items: list[MoleculeInput]) -> dict[str, Tensor]:
 
 
 def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
-    """Load the checkpoint (.pt or .safetensors) among the files of weights but for its foreign keys; a
-    ConfigError unless all others are those of the backbone.
+    """Load the checkpoint (.pt or .safetensors) among the files of weights.
+
+    Args:
+        foreign_keys: prefixes of keys that are not loaded.
+
+    Raises:
+        ConfigError: if there is no checkpoint, or if the other keys are not those of the backbone.
     """
     path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
     if path is None:
-        raise ConfigError(f"weights must hold a .pt or .safetensors file; there is only {', '.join(files)}.")
+        raise ConfigError(f"weights must contain a .pt or .safetensors file; got {', '.join(files)}.")
     try:
         if path.suffix == ".pt":
             with torch.serialization.safe_globals([argparse.Namespace]):
@@ -124,6 +133,6 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: t
         backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
     except (RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ConfigError(
-            f"{path} does not hold the weights of this architecture; set the two that belong together: "
-            f"{str(error)[:500]}"
+            f"{path} does not have the weights of this architecture; set weights and architecture that belong "
+            f"together: {str(error)[:500]}"
         ) from None

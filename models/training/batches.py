@@ -83,15 +83,16 @@ class Batches:
     def step_plan(
         self, settings: NeuralConfig, seed: int, epoch: int, device_type: str
     ) -> list[MicroBatches]:
-        """The micro-batches of each step of an epoch: a function of (seed, epoch), each row once.
+        """Return the micro-batches of each step of an epoch, with each row once; they depend on (seed, epoch).
 
-        The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as
-        trainers make them, have a biased gradient wherever the target goes with the length
-        (`benchmarks/one_setting.py`). Here only the micro-batches of a step are of like length. With
-        `equal_lengths` a micro-batch has one length, and a step some random micro-batches.
+        The rows of a step are drawn at random from all lengths: batches of rows with similar lengths have a
+        biased gradient if the target depends on the length (`benchmarks/one_setting.py`). Only the rows of a
+        micro-batch have similar lengths. With `equal_lengths` they have the same length, and a step has some
+        random micro-batches.
         """
         generator = np.random.default_rng([seed, epoch])
-        order, size = generator.permutation(len(self.lengths)), settings.batch_size
+        order = generator.permutation(len(self.lengths))
+        size = settings.batch_size
         if self.equal_lengths:
             plan = self._cut(order, max(1, size // LENGTHS_PER_BATCH))
             plan = [plan[i] for i in generator.permutation(len(plan))]
@@ -104,17 +105,23 @@ class Batches:
         return [np.array_split(step, -(-len(step) // size)) for step in steps]
 
     def sorted_plan(self, batch_size: int) -> MicroBatches:
-        """The batches for prediction: by length."""
+        """Return the batches for prediction, sorted by length."""
         return self._cut(np.arange(len(self.lengths)), batch_size)
 
     def _by_length(self, rows: RowIndices) -> RowIndices:
         return rows[np.argsort(self.lengths[rows], kind="stable")]
 
     def _cut(self, rows: RowIndices, size: int) -> MicroBatches:
-        """Rows by length, cut where a batch is full and, with `equal_lengths`, where the length changes."""
+        """Divide rows, sorted by length, into parts of at most `size` rows.
+
+        With `equal_lengths` all rows of a part have the same length.
+        """
         rows = self._by_length(rows)
         changes = np.flatnonzero(np.diff(self.lengths[rows]) if self.equal_lengths else [])
-        return [part[i : i + size] for part in np.split(rows, changes + 1) for i in range(0, len(part), size)]
+        parts = []
+        for group in np.split(rows, changes + 1):
+            parts += [group[i : i + size] for i in range(0, len(group), size)]
+        return parts
 
     def steps(
         self,
@@ -125,7 +132,7 @@ class Batches:
         device: torch.device,
         first: int = 0,
     ) -> Iterator[list[MicroBatch]]:
-        """The micro-batches of each step of an epoch from step `first` on.
+        """Yield the micro-batches of each step of an epoch, from step `first` on.
 
         Weighted by their shares, the losses of the micro-batches have the gradient of one large batch. On a
         GPU a thread loads the next step while the current one is computed.
@@ -133,9 +140,7 @@ class Batches:
         doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
         def load(step: MicroBatches) -> list[MicroBatch]:
-            n_labels = [
-                int((labels.weights[rows] > 0).sum()) for rows in step
-            ]  # counted before they go to the device
+            n_labels = [int((labels.weights[rows] > 0).sum()) for rows in step]
             micro_batches = []
             for rows, n in zip(step, n_labels, strict=True):
                 inputs = self.batch(np.tile(rows, 1 + doubled), device)

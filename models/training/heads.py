@@ -1,6 +1,4 @@
-"""Heads: from pooled features (n_rows, width) to outputs (n_rows, n_outputs), and the loss they are trained
-with.
-"""
+"""Heads map pooled features (n_rows, width) to outputs (n_rows, n_outputs), and compute their loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +10,13 @@ from models.neural_config import MultiSampleHead, NeuralConfig
 
 
 class Head(nn.Module):
-    """Dropout and one linear layer; with several rates, multi-sample dropout: several masks share the layer.
+    """Dropout and one linear layer; with several rates, multi-sample dropout.
 
-    Dropout right before the last layer leaves the mean prediction unbiased.
+    In multi-sample dropout several masks share the linear layer, and the backbone runs once. Their losses are
+    averaged and not their outputs: with averaged outputs, the implicit penalty on the weights would shrink by
+    the number of masks. Dropout right before the last layer leaves the mean prediction unbiased.
+
     Source: Inoue, Multi-Sample Dropout for Accelerated Training and Better Generalization, arXiv 1905.09788.
-    The losses are averaged, not the outputs: with outputs averaged the penalty on the weights shrinks by
-    the number of samples. The backbone runs once.
     """
 
     def __init__(self, width: int, n_outputs: int, rates: list[float]) -> None:
@@ -26,13 +25,15 @@ class Head(nn.Module):
         self.linear = nn.Linear(width, n_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Outputs (n_rows, n_outputs) of one pass: plain at inference, the first mask for a pass of
-        `mc_dropout`.
-        """
+        """Return outputs (n_rows, n_outputs), with the first mask if dropout is on (`mc_dropout`)."""
         return self._outputs(self.dropouts[0], features)
 
     def loss(self, features: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """Mean over the masks of the loss of features (n_rows, width); `loss` maps outputs to a number."""
+        """Return the loss of features (n_rows, width), the mean over all masks.
+
+        Args:
+            loss: maps outputs (n_rows, n_outputs) to a number.
+        """
         return torch.stack([loss(self._outputs(dropout, features)) for dropout in self.dropouts]).mean()
 
     def _outputs(self, dropout: nn.Module, features: Tensor) -> Tensor:
@@ -50,17 +51,16 @@ def build_head(settings: NeuralConfig, width: int, n_outputs: int) -> Head:
 
 
 class Network(nn.Module):
-    """A backbone that maps a batch to pooled features (n_rows, width), what joins them, and a head.
+    """A backbone that maps a batch to pooled features (n_rows, width), a hidden layer, and a head.
 
-    The features of several molecules, and the batch's tensor `columns` (n_rows, n_columns) where there is
-    one, go
-    through one hidden layer together: a linear head alone would add up what each says by itself.
+    The features of several molecules, and the tensor `columns` (n_rows, n_columns) of a batch, go through one
+    hidden layer, so that they can interact. With one molecule and no columns there is no such layer.
+
+    Args:
+        join: number of inputs and outputs of the hidden layer; None for no such layer.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module, join: tuple[int, int] | None = None) -> None:
-        """`join`: how many features come together, and the width of their hidden layer; None for no such
-        layer.
-        """
         super().__init__()
         self.backbone = backbone
         self.join = nn.Sequential(nn.Linear(*join), nn.GELU()) if join else nn.Identity()

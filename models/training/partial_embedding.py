@@ -14,9 +14,15 @@ from torch import Tensor, nn
 
 
 class PartiallyTrainedEmbedding(nn.Module):
-    """Vectors of all tokens; only the vectors of `seen` are a parameter.
+    """An embedding in which only the vectors of some tokens are trained.
 
     Its state is compatible with that of `nn.Embedding`.
+
+    Attributes:
+        place: (n_tokens,), position of a token among the trained ones; -1 for the others.
+        seen: (n_seen,), ids of the trained tokens.
+        whole: (n_tokens, width), vectors of all tokens before training.
+        weight: (n_seen, width), the trained vectors.
     """
 
     place: Tensor

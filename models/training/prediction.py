@@ -59,8 +59,10 @@ def predict(
 def forward(
     network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator, drops: bool = False
 ) -> Tensor:
-    """Outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows; with `drops`,
-    dropout stays on.
+    """Return outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows.
+
+    Args:
+        drops: whether dropout is on.
     """
     network.train(drops)
     plan = batches.sorted_plan(batch_size)
@@ -75,9 +77,14 @@ def copy_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def make_accelerator(precision: str, **tracker: Any) -> Accelerator:
-    """Device and precision of this process; `tracker` has the arguments of `tracker_arguments`."""
+    """Return an accelerator with the device of this process and a precision.
+
+    Args:
+        precision: setting of the stage.
+        tracker: arguments of `tracker_arguments`.
+    """
     has_gpu = torch.cuda.is_available()
-    # A T4 says that it has bf16, too, by slow emulation (pytorch issue 148322).
+    # torch reports bf16 for a T4 too, which emulates it slowly (pytorch issue 148322).
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_has_bf16()
     if precision == "auto":
         gpu_precision = "bf16" if has_bf16 else "fp16"

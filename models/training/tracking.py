@@ -11,7 +11,7 @@ from competition.cli import TRACKER_VARIABLE
 
 
 def tracker_arguments(job_folder: Path) -> dict[str, Any]:
-    """Arguments of Accelerator for the tracker of `--tracker`; none without that option.
+    """Return the arguments of Accelerator for the tracker of `--tracker`; none without that option.
 
     Files of trackers are in work/NAME/trackers, one log directory for all jobs.
     """

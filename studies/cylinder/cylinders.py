@@ -20,7 +20,7 @@ N_TRAIN, N_TEST = 2000, 200
 
 
 def draw(n: int, seed: int) -> pd.DataFrame:
-    """`n` cylinders: radius, height, volume."""
+    """Return random cylinders with the columns radius, height and volume."""
     random = np.random.default_rng(seed)
     table = pd.DataFrame(
         {"radius": random.uniform(*RADIUS, n).round(4), "height": random.uniform(*HEIGHT, n).round(3)}

@@ -145,7 +145,12 @@ def describe_training(history: pd.DataFrame, seconds: float) -> str:
 def train(
     stage: UnimolConfig, inputs: pd.DataFrame, y: np.ndarray, work: Path, name: str
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """Losses of each epoch, and the trained backbone; y (n_molecules, n_labels), NaN where there is none."""
+    """Train a backbone; return the losses of each epoch, and its weights.
+
+    Args:
+        inputs: molecules in a column SMILES.
+        y: (n_molecules, n_labels), NaN for a missing label.
+    """
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     rows = Dataset([str(i) for i in inputs.index], inputs, y)

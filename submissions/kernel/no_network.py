@@ -1,4 +1,4 @@
-"""Every Python of a sandbox imports this at its start, and refuses to connect."""
+"""Refuses network connections; every Python process of a sandbox imports it at its start."""
 
 import sys
 from typing import Any
@@ -8,7 +8,7 @@ INTERNET = (2, 10)
 
 
 def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: an error for what would reach another machine, or a server on this one."""
+    """Raise an OSError for a connection to another machine or to a server on this one; an audit hook."""
     connects = (
         event in ("socket.connect", "socket.sendto", "socket.sendmsg") and arguments[0].family in INTERNET
     )

@@ -1,10 +1,8 @@
-"""What the notebook runs, without a network: `python -m submissions.kernel.offline` from the code of a
-bundle.
+"""What the notebook runs without a network: `python -m submissions.kernel.offline`.
 
-Reads: the bundle that this code lies in, and the competition's files, wherever they are mounted below
-/kaggle/input (KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING), by `run.sh predict`
-or by `run.sh full`, which gets the options and writes its products beside it; what exists then is copied,
-whatever its exit status.
+Reads the bundle that contains this code, and the files of the competition, wherever they are mounted below
+/kaggle/input (KAGGLE_INPUT). Writes submission.csv to /kaggle/working (KAGGLE_WORKING): a notebook for
+prediction by `run.sh predict`, a notebook for training by `run.sh full` with the options of this command.
 """
 
 import os
@@ -24,26 +22,30 @@ from submissions.run import SO_FAR, SUBMISSION_FILE, describe_left_out, latest_r
 
 
 def mounted(inputs: Path, name: str) -> list[Path]:
-    """Files or folders of this name below `inputs`, but for those in bundles."""
+    """Return the files or folders of a name below `inputs`, without those in bundles."""
     bundles = {manifest.parent for manifest in inputs.rglob(Bundle(inputs).manifest.name)}
     return [path for path in sorted(inputs.rglob(name)) if bundles.isdisjoint(path.parents)]
 
 
 def find_table(name: str, slug: str | None, inputs: Path) -> Path:
-    """The competition's table of this name."""
-    anywhere = mounted(inputs, name)
-    found = [path for path in anywhere if slug in path.parts] or anywhere
-    if len(found) != 1:
+    """Return the path of a table of the competition.
+
+    Raises:
+        DataError: if there is not exactly one file of this name.
+    """
+    files = mounted(inputs, name)
+    candidates = [path for path in files if slug in path.parts] or files
+    if len(candidates) != 1:
         raise DataError(
-            f"The notebook needs one {name} below {inputs}, that of the competition {slug or ''}; found "
-            f"{', '.join(map(str, found)) or 'none'}. Attach the competition's data, and nothing else of "
-            f"that name."
+            f"The notebook needs exactly one {name} of the competition {slug or ''} below {inputs}; got "
+            f"{', '.join(map(str, candidates)) or 'none'}. Attach the data of the competition, and no other "
+            "file of that name."
         )
-    return found[0]
+    return candidates[0]
 
 
 def run(bundle: Bundle, work: Path, *arguments: str) -> int:
-    """Run a verb of run.sh, whose products go to `work`; returns its exit status."""
+    """Run a command of run.sh with its outputs in `work`; return its exit status."""
     os.environ |= {"WORK_DIR": str(work), "WEIGHTS_DIR": str(bundle.weights), "HF_HUB_OFFLINE": "1"}
     program = ["bash", str(bundle.code / "run.sh")]  # since an upload loses the permission to run a file
     return subprocess.run([*program, *arguments], cwd=bundle.root).returncode
@@ -55,30 +57,32 @@ def predict(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
     competition = latest_run(name).config.competition
     test = find_table(competition.test.name, competition.kaggle, inputs)
     with tempfile.TemporaryDirectory() as work:
-        for source in sorted(
-            bundle.work.rglob("*")
-        ):  # links, since predictions are written beside the weights
+        # Predictions are written next to the weights, and the bundle is read-only.
+        for source in sorted(bundle.work.rglob("*")):
             target = Path(work, source.relative_to(bundle.work))
             target.mkdir() if source.is_dir() else target.symlink_to(source)
-        if status := run(bundle, Path(work), "predict", name, f"--test={test}", f"--out={written}"):
+        status = run(bundle, Path(work), "predict", name, f"--test={test}", f"--out={written}")
+        if status:
             sys.exit(status)
-    table, sample = read_text_table(written), test.with_name(competition.sample_submission.name)
+    table = read_text_table(written)
+    sample = test.with_name(competition.sample_submission.name)
     write_table(written, in_order_of(sample, table, competition.id))
     print(f"{len(table)} rows of {test}")
 
 
 def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFrame:
-    """The rows in the order of the sample, if it is there and names the same ones."""
-    asked = read_text_table(sample)[[id_column]] if sample.is_file() else table[[id_column]]
-    ordered = asked.merge(table)
-    return ordered if len(ordered) == len(asked) == len(table) else table
+    """Return the rows in the order of the sample, if it exists and has the same ids; else unchanged."""
+    if not sample.is_file():
+        return table
+    ids = read_text_table(sample)[[id_column]]
+    ordered = ids.merge(table)
+    return ordered if len(ordered) == len(ids) == len(table) else table
 
 
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
-    """Train in the folder `work` next to the submission; what an earlier session finished is taken over.
+    """Train in the folder `work` next to the submission, from the finished jobs of an earlier session.
 
-    The submission that exists is copied, whatever the exit status of the training; without one the notebook
-    fails.
+    The latest submission is copied whatever the exit status of the training; without one the notebook fails.
     """
     earlier = ["--from", str(inputs)] if mounted(inputs, f"{name}/models") else []
     status = run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *earlier)
@@ -89,10 +93,7 @@ def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[
         sys.exit(status or 1)
     shutil.copy(file, written)
     if file == interim:
-        print(
-            f"full ended with status {status}; this is the submission of the stages that were finished by "
-            f"then."
-        )
+        print(f"full ended with status {status}; this is the submission of the stages finished by then.")
     elif status:
         print(f"full ended with status {status}. {describe_left_out(latest_run(name).left_out)}")
 

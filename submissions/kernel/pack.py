@@ -1,12 +1,12 @@
-"""What travels to an offline notebook: what it reads, and nothing else.
+"""The bundle of an offline notebook: the files that it reads, and nothing else.
 
-A bundle for prediction has no training rows, no labels and no out-of-fold predictions, and of the stages only
-those that have weight in the submission; one for training has no answers, and of the tables only those that
-the platform does not mount. Files of the user's are copied, and named relative to the file that names them.
+A bundle for prediction has no training rows, no labels and no out-of-fold predictions, and only the stages
+with a weight in the submission. A bundle for training has no answers, and only the tables that the platform
+does not mount. User-defined files are copied, with paths relative to the file that refers to them.
 
-    work/<name>/kernel/dataset/     for one data set: code/ work/ weights/ wheels/ requirements.txt and bundle.json, by
-                                    which the notebook finds it: purpose, competition, packages, digest of its files
-    work/<name>/kernel/notebook/    the notebook and what it is uploaded with
+    work/<name>/kernel/dataset/     a data set with code/ work/ weights/ wheels/ requirements.txt and bundle.json
+                                    (purpose, competition, packages, digest of the files)
+    work/<name>/kernel/notebook/    the notebook and its metadata
 """
 
 import os
@@ -45,27 +45,25 @@ from submissions.stage_predictions import jobs_by_column
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
-"""Other files that a user keeps among the code, such as tables or credentials, stay at home."""
+"""Suffixes of the files that are copied. Others next to the code, such as tables or credentials, are not."""
 NOT_CODE = {"configs", "data"}
 NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
 SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
-"""How data set and notebook are called after the competition."""
-CPU, GPU = "cpu", "NvidiaTeslaT4"
+"""Purpose -> suffixes of the names of the data set and the notebook."""
+CPU = "cpu"
+GPU = "NvidiaTeslaT4"
 NOT_READ = ("oof", "notes.json", "measures.json")
-"""How files of a job begin that prediction does without: predictions of training rows, and what training
-told.
-"""
+"""Prefixes of the files of a job that prediction does not read."""
 TOLERANT = {"unparsable": "drop", "truncation": "end"}
-"""Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission.
-"""
+"""Replacements of settings that are `error`, since an invalid row of the hidden table would cost the submission."""
 
 
 def build(paths: Paths, config: Config | None, owner: str, accelerator: str | None) -> Kernel:
-    """Make the folder of a notebook and its bundle, whole or not at all; an earlier one is replaced.
+    """Make the folder of a notebook and its bundle, in place of an earlier one. If it fails, nothing changes.
 
     Args:
-        config: of what is to be trained; None for a notebook that predicts with the latest run.
-        accelerator: cpu, or an id of Kaggle's; None for a GPU where a stage has use for one.
+        config: settings of a notebook that trains; None for a notebook that predicts with the latest run.
+        accelerator: cpu, or an id of Kaggle; None for a GPU if a stage can use one.
     """
     kernel = paths.training_kernel if config else paths.kernel
     with replaced(kernel.root) as folder:
@@ -76,40 +74,42 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-        add_wheels(
-            bundle,
-            {s.estimator for s in config.stages.values() if isinstance(s, SklearnConfig) and s.estimator},
-        )
+        estimators = set()
+        for stage in config.stages.values():
+            if isinstance(stage, SklearnConfig) and stage.estimator:
+                estimators.add(stage.estimator)
+        add_wheels(bundle, estimators)
         networks = any(isinstance(stage, NeuralConfig) or stage.encoders for stage in config.stages.values())
         manifest["accelerator"] = accelerator or (GPU if networks else CPU)
-        manifest["content"] = digest(
-            [sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()]
-        )
+        files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
+        manifest["content"] = digest([sha256_of(file) for file in files])
         write_json(bundle.manifest, manifest)
         write_notebook(Kernel(folder).notebook, bundle, manifest, owner)
     return kernel
 
 
 def copy_code(bundle: Bundle) -> None:
-    """Copy the four packages and what `./run.sh` needs."""
-    files = [file for room in PACKAGES for file in (PROJECT / room).rglob("*") if file.suffix in CODE]
-    for file in [*files, *(PROJECT / name for name in SCRIPTS)]:
+    """Copy the four packages and the scripts of `./run.sh`."""
+    files = [PROJECT / name for name in SCRIPTS]
+    for package in PACKAGES:
+        files += [file for file in (PROJECT / package).rglob("*") if file.suffix in CODE]
+    for file in files:
         inside = file.relative_to(PROJECT)
         if not any(part in NOT_CODE or part.startswith(".") for part in inside.parts):
             copy(file, bundle.code / inside)
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file's content to a folder that need not be there."""
+    """Copy the content of a file; the folder of the target is created."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 
 
-def copy_of_user(path: Path, bundle: Bundle, named_in: Path) -> str:
-    """Copy a user's file with the modules that it imports, or a folder of predictions.
+def copy_of_user(path: Path, bundle: Bundle, base: Path) -> str:
+    """Copy a user-defined file with the modules that it imports, or a folder of predictions.
 
     Returns:
-        Its path relative to a folder of the bundle.
+        Its path relative to `base`, a folder of the bundle.
     """
     folder = bundle.user / digest(str(path), 8)
     if path.is_dir():
@@ -118,25 +118,25 @@ def copy_of_user(path: Path, bundle: Bundle, named_in: Path) -> str:
         files = with_helpers(path) if path.suffix == ".py" else [path]
     for file in files:
         copy(file, folder / file.relative_to(path.parent))
-    return os.path.relpath(folder / path.name, named_in)
+    return os.path.relpath(folder / path.name, base)
 
 
-def copy_weights(named: str, stage: str, bundle: Bundle) -> str:
-    """Copy the pretrained files of a stage; returns what names them in the notebook."""
-    folder = bundle.weights / (named if named in WEIGHT_SETS else stage)
-    for name, file in find_weights(named).items():
+def copy_weights(weights: str, stage: str, bundle: Bundle) -> str:
+    """Copy the pretrained files of a stage; return its setting `weights` in the notebook."""
+    folder = bundle.weights / (weights if weights in WEIGHT_SETS else stage)
+    for name, file in find_weights(weights).items():
         copy(file, folder / name)
-    inside = folder / name if Path(named).is_file() else folder
-    return named if named in WEIGHT_SETS else str(inside.relative_to(bundle.root))
+    copied = folder / name if Path(weights).is_file() else folder
+    return weights if weights in WEIGHT_SETS else str(copied.relative_to(bundle.root))
 
 
 def blocks_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
-    """The encoders among the features of dumped settings."""
+    """Return the encoders among the features of dumped settings."""
     return [feature for feature in stage.get("features") or [] if isinstance(feature, dict)]
 
 
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
-    """Copy what the submission of the latest run is predicted with: settings and manifest of the notebook."""
+    """Copy what prediction with the latest run needs; return settings and manifest of the notebook."""
     run = latest_run(name)
     run_folder = bundle.work / run.folder.relative_to(work_root())
     used = _stages_of_submission(run)
@@ -209,8 +209,9 @@ def _copy_job(job: Job, target: Path) -> None:
 
 
 def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any]:
-    """Copy what training needs, with a YAML that names it; the manifest of the notebook."""
-    competition, slug = config.competition, str(config.competition.kaggle)
+    """Copy what training needs, with its YAML; return the manifest of the notebook."""
+    competition = config.competition
+    slug = str(competition.kaggle)
     print(check_all(config, here=False), flush=True)
     tables = [competition.train, competition.test, competition.sample_submission]
     downloaded = kaggle_files(slug).resolve()
@@ -237,13 +238,13 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
 
 
 def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner: str) -> None:
-    """Write the notebook and its metadata into `folder`, and the metadata of the data set into the bundle."""
+    """Write the notebook and its metadata, and the metadata of the data set."""
     data_set, notebook = (slug_of(manifest["name"], what) for what in SLUGS[manifest["purpose"]])
     about: dict[str, Any] = {"id": f"{owner}/{data_set}", "title": data_set.replace("-", " ")}
     write_json(bundle.metadata, about | {"licenses": [{"name": "other"}]})
     gpu = manifest["accelerator"] != CPU
     about = {
-        "id": f"{owner}/{notebook}", "title": notebook.replace("-", " "),  # of which Kaggle makes the slug again
+        "id": f"{owner}/{notebook}", "title": notebook.replace("-", " "),  # Kaggle makes the slug from it
         "code_file": f"{notebook}.ipynb", "language": "python", "kernel_type": "notebook", "is_private": True,
         "enable_gpu": gpu, "machine_shape": manifest["accelerator"] if gpu else None, "enable_internet": False,
         "dataset_sources": [f"{owner}/{data_set}"],
@@ -254,6 +255,6 @@ def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner
 
 
 def slug_of(name: str, what: str) -> str:
-    """A name on Kaggle, of 6 to 50 characters."""
+    """Return a name on Kaggle, of 6 to 50 characters."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: 49 - len(what)].strip("-")
     return f"{words or 'competition'}-{what}"

@@ -1,6 +1,6 @@
-"""Upload the data set, and when the platform has it, the notebook, which then runs there once.
+"""Upload the data set of a notebook to Kaggle, and then the notebook, which runs there once.
 
-Reads: work/<name>/kernel/ or kernel_training/. Writes: <that folder>_pushed.json: what was uploaded.
+The versions of both are written to kernel_pushed.json, next to the folder of the notebook.
 """
 
 from competition.errors import DataError, ServiceError
@@ -8,10 +8,12 @@ from competition.files import read_json, sha256_of, write_json
 from competition.paths import Paths
 from submissions.leaderboard import client
 
-READY, BROKEN = "ready", {"failed", "deleted"}
-"""The states of a data set that do not change any more."""
+READY = "ready"
+"""State of a data set that can be used."""
+BROKEN = {"failed", "deleted"}
+"""States of a data set that will not become ready."""
 LIMIT = 3600.0
-"""Seconds that it may take."""
+"""Seconds to wait for a data set."""
 
 
 def push(name: str, training: bool) -> None:
@@ -31,23 +33,25 @@ def push(name: str, training: bool) -> None:
     if state != READY:
         raise ServiceError(
             f"Kaggle has not unpacked the data set {dataset} ({state}). Look at "
-            f"https://www.kaggle.com/datasets/{dataset}, and run the same command again."
+            f"https://www.kaggle.com/datasets/{dataset}, and run the command again."
         )
     version = client.push_kernel(kernel.notebook)
     bundle = sha256_of(kernel.bundle.manifest)
     write_json(kernel.pushed, {"bundle": bundle, "notebook": notebook, "version": version})
     print(
-        f"https://www.kaggle.com/code/{notebook} (version {version}) runs now; look at its log and its "
-        f"output there"
+        f"https://www.kaggle.com/code/{notebook} (version {version}) runs now; its log and output are there"
     )
     print(
-        f"Next: {'submit it there' if training else f'./run.sh submit {name} --kernel'}, when it has run "
-        f"to its end"
+        f"Next, after it has ended: {'submit it there' if training else f'./run.sh submit {name} --kernel'}"
     )
 
 
 def pushed_notebook(paths: Paths) -> tuple[str, int]:
-    """Id and version of the notebook that was pushed last; a DataError if there is none with the bundle here."""
+    """Return id and version of the notebook that was uploaded last.
+
+    Raises:
+        DataError: if the current bundle was not uploaded.
+    """
     pushed = read_json(paths.kernel.pushed) if paths.kernel.pushed.is_file() else {}
     manifest = paths.kernel.bundle.manifest
     if not manifest.is_file() or sha256_of(manifest) != pushed.get("bundle"):

@@ -1,5 +1,6 @@
-"""A notebook's machine: inputs without write permission, only the image's packages, and no network, since
-every Python of it refuses to connect (`no_network.py`).
+"""A sandbox like the machine of a notebook: read-only inputs, only the packages of its image, no network.
+
+`no_network.py` makes every Python process of the sandbox refuse connections.
 """
 
 import json
@@ -33,7 +34,12 @@ class Sandbox:
 
 
 def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sandbox:
-    """An empty sandbox with some of the packages that are here and what they need, but for those `without`."""
+    """Return an empty sandbox with some of the installed packages and their requirements.
+
+    Args:
+        packages: names of the packages.
+        without: packages to leave out, also among the requirements.
+    """
     sandbox = Sandbox(root)
     for folder in (sandbox.input, sandbox.working, root / "home"):
         folder.mkdir(parents=True)
@@ -43,19 +49,23 @@ def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sand
         for name in {file.parts[0] for file in metadata.files(package) or []} - {"..", "__pycache__"}:
             if not (site / name).exists():
                 (site / name).symlink_to(str(metadata.distribution(package).locate_file(name)))
-    shutil.copy(NO_NETWORK, site)  # no sitecustomize.py, since some systems have one of their own before it
+    shutil.copy(NO_NETWORK, site)  # a sitecustomize.py would be hidden by that of some systems
     (site / "no_network.pth").write_text(f"import {NO_NETWORK.stem}\n")
     return sandbox
 
 
 def run_notebook(sandbox: Sandbox, notebook: Path, minutes: float, log: Path) -> tuple[float, float]:
-    """Run the cells of a notebook from top to bottom; all that they print goes to `log`.
+    """Run the cells of a notebook from top to bottom, with their output in `log`.
 
     Args:
-        minutes: that it may take.
+        minutes: maximum time of the notebook.
 
     Returns:
-        The minutes that it took, and the GB of memory of its largest process.
+        Its minutes, and the memory of its largest process in GB.
+
+    Raises:
+        SubmissionError: if it takes too long.
+        DataError: if it fails.
     """
     for path in [sandbox.input, *sandbox.input.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
@@ -67,26 +77,26 @@ def run_notebook(sandbox: Sandbox, notebook: Path, minutes: float, log: Path) ->
     }
     variables |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(sandbox.root / "home")}
     variables |= {"KAGGLE_INPUT": str(sandbox.input), "KAGGLE_WORKING": str(sandbox.working)}
-    variables |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}  # by which setup.sh uses the interpreter that is there
-    command, started = [str(python), "-u", "-P", "-c", code], time.monotonic()
-    with log.open("w") as said:
+    variables |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}  # then setup.sh uses the current interpreter
+    command = [str(python), "-u", "-P", "-c", code]
+    started = time.monotonic()
+    with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=sandbox.working, env=variables, stdout=said, stderr=said, start_new_session=True
+            command, cwd=sandbox.working, env=variables, stdout=output, stderr=output, start_new_session=True
         )
         try:
             status = process.wait(60 * minutes)
         except subprocess.TimeoutExpired:
             raise SubmissionError(
-                f"The notebook was stopped, since it needs more than --minutes {minutes:g} allows. Blend "
-                f"fewer or "
-                "cheaper stages, or allow more."
+                f"The notebook was stopped after --minutes {minutes:g}. Blend fewer or cheaper stages, or "
+                "allow more minutes."
             ) from None
         finally:
-            with suppress(ProcessLookupError):  # none of what it started is left
+            with suppress(ProcessLookupError):  # all of its processes have ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if status:
-        last = (log.read_text().strip() or "it says nothing").splitlines()[-1]
-        raise DataError(f"The notebook fails: {last} (all that it printed: {display_path(log)})")
+        last = (log.read_text().strip() or "no output").splitlines()[-1]
+        raise DataError(f"The notebook fails: {last} (its output: {display_path(log)})")
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     return (time.monotonic() - started) / 60, memory

@@ -1,10 +1,8 @@
-"""Proof of a packed notebook before it costs a submission: `./run.sh kernel [COMPETITION] --verify`.
+"""Test of a packed notebook before it costs a submission: `./run.sh kernel [COMPETITION] --verify`.
 
-Reads: kernel/dataset and kernel/notebook, the raw tables of the competition, the latest run.
-Writes: kernel/proof.log, all that the notebook printed.
-
-The notebook runs from top to bottom in a sandbox, on rows that it has never seen, one of which cannot be
-read where there are molecules, and has to predict what `./run.sh predict` predicts for them here.
+The notebook runs from top to bottom in a sandbox, on rows with new ids, and must predict the same as
+`./run.sh predict` on this machine. If the competition has molecules, one row has an invalid one. The output
+of the notebook is in kernel/proof.log.
 """
 
 import shutil
@@ -32,44 +30,51 @@ UNREADABLE = "hidden_unreadable"
 
 
 def verify_notebook(name: str, minutes: float, n_workers: int | None = None, n_rows: int = 200) -> None:
-    """Run the notebook of the latest run, just packed, as the platform would, and compare what it predicts.
+    """Run the notebook of the latest run as the platform would, and compare its predictions.
 
     Args:
-        minutes: that the notebook may take.
-        n_workers: of the prediction that the notebook's is compared with.
-        n_rows: hidden ones, at most.
+        minutes: maximum time of the notebook.
+        n_workers: number of workers of the prediction on this machine.
+        n_rows: maximum number of rows.
+
+    Raises:
+        SubmissionError: if the submission of the notebook is invalid, late or different.
     """
     run = latest_run(name)
-    kernel, competition = run.paths.kernel, run.config.competition
+    kernel = run.paths.kernel
+    competition = run.config.competition
     with cli.locked(run.paths), tempfile.TemporaryDirectory(dir=kernel.root) as folder:
         shipped = {pin.partition("==")[0] for pin in kernel.bundle.requirements.read_text().split()}
         sandbox = make_sandbox(Path(folder, "sandbox"), image_packages(), shipped)
-        print("running it in a sandbox, whose Python refuses to connect ...", flush=True)
-        slug, dataset = competition.kaggle or run.paths.name, read_json(kernel.bundle.metadata)["id"]
-        tables = sandbox.input / f"competitions/{slug}"
+        print("running the notebook in a sandbox without a network ...", flush=True)
+        tables = sandbox.input / "competitions" / (competition.kaggle or run.paths.name)
         rows, sample = hidden_test(run, n_rows)
         write_table(tables / competition.test.name, rows)
         write_table(tables / competition.sample_submission.name, sample)
-        there = Bundle(sandbox.input / "datasets" / dataset)
-        shutil.copytree(kernel.bundle.root, there.root)
-        if PYTHON != IMAGE_PYTHON:  # the same packages for the Python that is here
-            shutil.rmtree(there.wheels)
-            download(there.requirements, there.wheels, PYTHON)
-        took, memory = run_notebook(sandbox, next(kernel.notebook.glob("*.ipynb")), minutes, kernel.proof_log)
-        written, readable = sandbox.working / SUBMISSION_FILE, Path(folder, "readable.csv")
-        check_submission(written, sample, competition.id, run.task)
+        bundle = Bundle(sandbox.input / "datasets" / read_json(kernel.bundle.metadata)["id"])
+        shutil.copytree(kernel.bundle.root, bundle.root)
+        if PYTHON != IMAGE_PYTHON:  # the same packages for the Python of this machine
+            shutil.rmtree(bundle.wheels)
+            download(bundle.requirements, bundle.wheels, PYTHON)
+        notebook = next(kernel.notebook.glob("*.ipynb"))
+        duration, memory = run_notebook(sandbox, notebook, minutes, kernel.proof_log)
+        submission = sandbox.working / SUBMISSION_FILE
+        check_submission(submission, sample, competition.id, run.task)
+        readable = Path(folder, "readable.csv")
         write_table(readable, rows[rows[competition.id] != UNREADABLE])
-        compare_predictions(run, written, predict(name, readable, n_workers))
+        compare_predictions(run, submission, predict(name, readable, n_workers))
     print(
-        f"proved on {len(rows)} hidden rows in {took:.2g} minutes; its largest process took {memory:.2g} GB"
+        f"verified on {len(rows)} hidden rows in {duration:.2g} minutes; the largest process took "
+        f"{memory:.2g} GB"
     )
 
 
 def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of both tables under new ids, always the same ones, and their sample in another order."""
+    """Return rows of both tables under new ids, and their sample in another order; the same on each call."""
     competition = run.config.competition
-    known, sample = read_text_table(competition.test), read_text_table(competition.sample_submission).head(0)
-    rows = pd.concat([known, read_text_table(competition.train)])[known.columns].fillna("")
+    test = read_text_table(competition.test)
+    sample = read_text_table(competition.sample_submission).head(0)
+    rows = pd.concat([test, read_text_table(competition.train)])[test.columns].fillna("")
     rows = rows.sample(min(n_rows, len(rows)), random_state=competition.seed)
     rows[competition.id] = [f"hidden{i:05d}" for i in range(len(rows))]
     if competition.smiles:
@@ -82,19 +87,28 @@ def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
-    """Hold the notebook's predictions or labels against those made here; a row that cannot be read is not
-    here.
+    """Compare the predictions or labels of the notebook with those of this machine.
+
+    Args:
+        notebook: submission of the notebook.
+        here: predictions of this machine, without the row that cannot be read.
+
+    Raises:
+        SubmissionError: if they differ by more than the tolerance and rounding.
     """
     competition, task = run.config.competition, run.task
-    found, expected = (read_text_table(file).set_index(competition.id) for file in (notebook, here))
-    theirs, ours = (from_sample(task, table.loc[expected.index]) for table in (found, expected))
+    expected = read_text_table(here).set_index(competition.id)
+    table = read_text_table(notebook).set_index(competition.id)
+    y_expected = from_sample(task, expected)
+    y_notebook = from_sample(task, table.loc[expected.index])
     labels = read_table(run.paths.train)[competition.targets].to_numpy(dtype=np.float64)
     deviations = np.nanstd(labels if task.scores_labels else task.one_hot(labels), axis=0)
-    rounded = 10.0 ** (1 - DIGITS) * np.abs(ours)  # one in the last digit that is written
-    off = (np.abs(theirs - ours) - rounded).max(axis=0) / np.where(deviations, deviations, 1.0)
-    if not (off <= TOLERANCE).all():
+    rounding = 10.0 ** (1 - DIGITS) * np.abs(y_expected)  # one in the last written digit
+    difference = np.abs(y_notebook - y_expected) - rounding
+    largest = difference.max(axis=0) / np.where(deviations, deviations, 1.0)
+    if not (largest <= TOLERANCE).all():
         raise SubmissionError(
-            f"The notebook's predictions differ from those of ./run.sh predict by up to {off.max():.3g} "
-            f"standard deviations of the labels, more than {TOLERANCE:g}. Pack it again."
+            f"The predictions of the notebook differ from ./run.sh predict by up to {largest.max():.3g} "
+            f"standard deviations of the labels; the limit is {TOLERANCE:g}. Run ./run.sh kernel again."
         )
-    print(f"{', '.join(map(str, found))}: the same as ./run.sh predict, to {TOLERANCE:g} standard deviations")
+    print(f"{', '.join(map(str, table))}: the same as ./run.sh predict, to {TOLERANCE:g} standard deviations")

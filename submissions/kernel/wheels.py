@@ -1,6 +1,4 @@
-"""The packages that travel: what a bundle needs and the notebook's image (`image.txt`) has not, fetched by
-pip.
-"""
+"""Wheels of a bundle: the packages that it needs and that are not in the image of the notebook (`image.txt`)."""
 
 import ast
 import os
@@ -27,13 +25,13 @@ LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014
 
 
 def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
-    """Put requirements.txt and the wheels that it names into a bundle that has all else; the settings name
-    these classes, those of packages other than scikit-learn by their dotted names.
+    """Add requirements.txt and its wheels to a bundle that is otherwise complete.
+
+    Args:
+        estimators: estimators of the settings, such as "SVR" or "tabicl.TabICLRegressor".
     """
     image = image_packages()
-    if any(
-        bundle.root.rglob("*.skops")
-    ):  # only its own version reads an estimator of scikit-learn for certain
+    if any(bundle.root.rglob("*.skops")):  # another version may not read an estimator of scikit-learn
         image.discard("scikit-learn")
     versions = versions_of(
         [*project_requirements(), *imported_by(bundle.user, estimators)], image, IMAGE_PYTHON
@@ -44,84 +42,98 @@ def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
 
 
 def project_requirements() -> list[str]:
-    """The requirements of pyproject.toml, such as numpy>=2.0,<2.5."""
+    """Return the requirements of pyproject.toml, such as numpy>=2.0,<2.5."""
     return list(
         tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     )
 
 
 def image_packages() -> set[str]:
-    """Packages that the notebook's image has."""
+    """Return the packages of the image of the notebook."""
     lines = IMAGE.read_text(encoding="utf-8").splitlines()
     return {canonicalize_name(name) for line in lines for name in line.partition("#")[0].split()}
 
 
 def imported_by(folder: Path, classes: set[str]) -> set[str]:
-    """Distributions, installed here, that the code below a folder imports, wherever in its files, or of the
-    classes.
+    """Return the installed packages that the code below a folder imports, and those of some classes.
+
+    Args:
+        classes: dotted names.
     """
     modules = set(classes)
-    for node in [
-        node for file in folder.rglob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))
-    ]:
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            modules.add(node.module or "")
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules.add(node.module or "")
     distributions = metadata.packages_distributions()
-    return {found for module in modules for found in distributions.get(module.partition(".")[0], [])}
+    packages = set[str]()
+    for module in modules:
+        packages |= set(distributions.get(module.partition(".")[0], []))
+    return packages
 
 
 def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -> dict[str, str]:
-    """The packages `names` and all that they need on Linux but for those `without`: name -> version installed
-    here.
+    """Return name -> installed version of some packages and their requirements on Linux.
+
+    Args:
+        names: names or requirements.
+        without: packages to leave out, together with their requirements.
     """
     linux = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
-    there = {"python_version": python, **linux}
-    versions, waiting, seen = dict[str, str](), {Requirement(name) for name in names}, set[Requirement]()
+    target = {"python_version": python, **linux}
+    versions: dict[str, str] = {}
+    waiting = {Requirement(name) for name in names}
+    visited = set[Requirement]()
     while waiting:
-        part = waiting.pop()
-        seen.add(part)
-        name = canonicalize_name(part.name)
+        requirement = waiting.pop()
+        visited.add(requirement)
+        name = canonicalize_name(requirement.name)
         with suppress(metadata.PackageNotFoundError):
             if name not in without:
                 versions[name] = metadata.version(name)
-                extras = [there | {"extra": extra} for extra in ("", *part.extras)]
-                needs = {Requirement(text) for text in metadata.requires(name) or []} - seen
-                waiting |= {
-                    need for need in needs if not need.marker or any(map(need.marker.evaluate, extras))
-                }
+                environments = [target | {"extra": extra} for extra in ("", *requirement.extras)]
+                for other in {Requirement(text) for text in metadata.requires(name) or []} - visited:
+                    if not other.marker or any(map(other.marker.evaluate, environments)):
+                        waiting.add(other)
     return versions
 
 
 def download(requirements: Path, folder: Path, python: str) -> None:
-    """Put the wheels of a requirements file into `folder`; pure Python that is published as source is built
-    here.
+    """Download the wheels of a requirements file; a package without a wheel is built.
+
+    Raises:
+        ServiceError: if a package cannot be downloaded, or if a built wheel fits this machine only.
     """
-    there = [
+    target = [
         "--implementation=cp",
         f"--python-version={python}",
         *(f"--platform={name}_x86_64" for name in LINUX),
     ]
-    pip("download", python, "--no-deps", f"--requirement={requirements}", f"--dest={folder}", *there)
+    pip("download", python, "--no-deps", f"--requirement={requirements}", f"--dest={folder}", *target)
     for source in [path for path in folder.iterdir() if path.suffix != ".whl"]:
         pip("wheel", python, "--no-deps", f"--wheel-dir={folder}", str(source))
         source.unlink()
-    if compiled := [wheel.name for wheel in folder.glob("*-linux_*.whl")]:
+    compiled = [wheel.name for wheel in folder.glob("*-linux_*.whl")]
+    if compiled:
         raise ServiceError(
             f"{compiled[0]} was built for this machine; leave out the stage that needs the package."
         )
 
 
 def pip(verb: str, python: str, *options: str) -> None:
-    """Run a command of pip for the Python of the image."""
+    """Run a command of pip.
+
+    Args:
+        python: version of Python of the wheels, for the message of an error.
+    """
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", verb, *options]
-    same_bytes = os.environ | {"SOURCE_DATE_EPOCH": "1000000000"}  # of a wheel that is built again
+    same_bytes = os.environ | {"SOURCE_DATE_EPOCH": "1000000000"}  # if a wheel is built again
     done = subprocess.run(command, capture_output=True, text=True, env=same_bytes)
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
         raise ServiceError(
-            f"pip cannot fetch the wheels for Python {python} on Linux: {reason}. Look at the network and "
-            f"at pip's "
-            "index, or install a version here that has a wheel."
+            f"pip cannot download the wheels for Python {python} on Linux: {reason}. Check the network and "
+            "the index of pip, or install a version that has a wheel."
         )

@@ -12,7 +12,7 @@ from models.training.heads import Head, build_head
 
 
 class Mask(nn.Module):
-    """Dropout with one mask."""
+    """A dropout layer with one constant mask."""
 
     def __init__(self, mask: list[float]) -> None:
         super().__init__()

@@ -129,11 +129,9 @@ def test_a_setting_that_does_not_go_with_the_targets_is_refused(
 
 
 class Memory:
-    """Predicts the labels of the rows that it was fitted on, and 0 for others; `told` is what it saw of each
-    row.
-    """
+    """Predicts the labels of the rows that it was fitted on, and 0 for others; records its inputs by target."""
 
-    stage_context: dict[str, pd.DataFrame] = {}
+    inputs_by_target: dict[str, pd.DataFrame] = {}
 
     def __init__(self, context: Context) -> None:
         self.context = context

@@ -103,7 +103,7 @@ def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_param
 @pytest.mark.parametrize("name", ["mine.safetensors", "mine.pt"])
 def test_a_damaged_file_of_weights_is_reported(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"no weights at all")
-    with pytest.raises(ConfigError, match=f"{name} does not hold"):
+    with pytest.raises(ConfigError, match=f"{name} does not have"):
         load_checkpoint(torch.nn.Linear(1, 1), {name: tmp_path / name}, ())
 
 

@@ -106,7 +106,7 @@ CLASSES = {
 def fake_classes(
     folder: Path, problem_type: str, metric: str, n_train: int = 240, n_test: int = 60, **sections: object
 ) -> Path:
-    """The same with classes, of which the later ones are rarer; a multilabel competition lacks some labels.
+    """Return a competition with classes, of which the later ones are rarer; multilabel has missing labels.
 
     `competition` in `sections` may name other `targets` and `classes`.
     """
@@ -173,20 +173,20 @@ def train_all(path: Path, n_workers: int = 1) -> None:
 
 
 def run_of(path: Path) -> Run:
-    """The run of a YAML whose tables and jobs are there."""
+    """Return the run of a YAML with prepared tables and finished jobs."""
     config, paths = load_config(str(path)), Paths.for_competition(str(path))
     return open_run(config, paths, make_plan(config.competition, dict(config.stages), paths))
 
 
 def built(path: Path) -> Run:
-    """The same with its files."""
+    """Return the run of a made-up competition with its files."""
     run = run_of(path)
     build_submission(run)
     return run
 
 
 def with_setting(path: Path, section: str, **values: object) -> Path:
-    """The same YAML with other values in a section."""
+    """Change values in a section of a YAML; return its path."""
     document = yaml.safe_load(path.read_text())
     document[section] |= values
     path.write_text(yaml.safe_dump(document, sort_keys=False))
@@ -194,7 +194,7 @@ def with_setting(path: Path, section: str, **values: object) -> Path:
 
 
 def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
-    """A run whose jobs are there."""
+    """Return the run of a made-up competition with finished jobs."""
     path = fake_competition(folder, n_train, **sections)
     prepare_and_fake_jobs(path)
     return run_of(path)

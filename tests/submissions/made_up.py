@@ -39,7 +39,7 @@ def write(folder: Path, n_train: int = 60, n_test: int = 20, n_targets: int = 1,
 
 
 def write_labels(folder: Path, labels: dict[str, list], sample: dict[str, Any], **inputs: list) -> list[str]:
-    """As `write`, with these labels and cells of the sample; `inputs` have 20 values more than `labels`."""
+    """Write a competition with these labels and cells of the sample; `inputs` have 20 values more than `labels`."""
     n_train = len(next(iter(labels.values())))
     table = pd.DataFrame(
         {"id": range(n_train + 20), **(inputs or {"n": [k / 7 for k in range(n_train + 20)]})}

@@ -30,7 +30,7 @@ class Failing:
     """Predicts zeros, except in one fold."""
 
     class Settings(BaseModel, extra="forbid"):
-        """How it fails."""
+        """Settings of how the stage fails."""
 
         how: str
         fold: int = 2
@@ -49,7 +49,7 @@ class Failing:
             FAILURES[self.settings.how]()
 
     def predict(self, rows: Dataset, folder: Path) -> NDArray[np.float64]:
-        """Zeros for every row."""
+        """Return zeros for every row."""
         return np.zeros((len(rows), len(self.outputs)))
 
 

@@ -30,7 +30,7 @@ Seconds = Callable[[Job, Any], float]
 
 
 class Killed(BaseException):
-    """The driver dies."""
+    """Stands for the death of the driver."""
 
 
 class Machine:

@@ -1,6 +1,4 @@
-"""The same jobs on a Ray cluster of several nodes on this machine: placed, lost, started again, to the same
-bytes.
-"""
+"""Jobs on a Ray cluster of several nodes on this machine: placement, lost nodes, and equal predictions."""
 
 from collections.abc import Iterator
 from concurrent.futures import wait

@@ -25,10 +25,12 @@ def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_pa
 
     mount("datasets/me/mixed-pack/work")  # in a bundle: none of the competition's
     Bundle(tmp_path / "datasets/me/mixed-pack").manifest.touch()
-    with pytest.raises(DataError, match=rf"one test\.csv below .*{SLUG}; found none\. Attach"):
+    with pytest.raises(
+        DataError, match=rf"one test\.csv of the competition {SLUG} below .*; got none\. Attach"
+    ):
         find_table("test.csv", SLUG, tmp_path)
     mount("datasets/you/other", "datasets/you/another")
-    with pytest.raises(DataError, match=r"found .*another/test\.csv, .*other/test\.csv\. Attach"):
+    with pytest.raises(DataError, match=r"got .*another/test\.csv, .*other/test\.csv\. Attach"):
         find_table("test.csv", SLUG, tmp_path)
     mount(f"{SLUG}/data")
     assert find_table("test.csv", SLUG, tmp_path) == tmp_path / SLUG / "data" / "test.csv"
@@ -59,7 +61,7 @@ def test_an_earlier_output_is_taken_over_but_not_what_a_bundle_predicts_with(
             130,
             ["final", "so_far"],
             "so_far",
-            "status 130; this is the submission of the stages that were finished",
+            "status 130; this is the submission of the stages finished by then",
         ),
         (1, [], "", ""),
     ],

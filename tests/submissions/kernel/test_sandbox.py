@@ -73,5 +73,5 @@ def test_nothing_that_a_notebook_started_outlives_it_and_its_time_has_a_limit(tm
     size = (sandbox.working / "alive").stat().st_size
     time.sleep(0.2)
     assert (sandbox.working / "alive").stat().st_size == size > 0
-    with pytest.raises(SubmissionError, match=r"more than --minutes 0\.01 allows"):
+    with pytest.raises(SubmissionError, match=r"stopped after --minutes 0\.01"):
         run(sandbox, code.replace("1.5", "60"), minutes=0.01)

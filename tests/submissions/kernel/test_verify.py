@@ -31,7 +31,7 @@ def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
     verify.verify_notebook("mixed", MINUTES, 1, 50)
     printed = capsys.readouterr().out
     assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in printed
-    assert "proved on 51 hidden rows" in printed
+    assert "verified on 51 hidden rows" in printed
     assert work.kernel.bundle.manifest.stat().st_mode & 0o200  # what was tried is a copy
 
 

@@ -30,7 +30,7 @@ RMSE, R2 = METRICS["rmse"], METRICS["r2"]
 
 
 @pytest.fixture
-def text(
+def run_ledger(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
     """What `./run.sh ledger` prints, given options."""
@@ -44,7 +44,7 @@ def text(
 
 
 def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
-    text: Command, paths: Paths
+    run_ledger: Command, paths: Paths
 ) -> None:
     run = paths.run(paths.latest_run.read_text().strip())
     for day, (name, chosen) in enumerate({"first": "convex", "copy": "convex", "other": "mean"}.items(), 1):
@@ -57,7 +57,7 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
         write(paths.ledger, one(name, day, status="scored", **made).with_changes(file_digest=f"of {chosen}"))
     write(paths.ledger, one("mine", 4, status="scored", public=0.99, cross_fitted_score=0.98))
     write(paths.ledger, one("gone", 5, status="failed", message="try: 3 rows too few"))
-    header, *rows = [line.split() for line in text().splitlines()[2:8]]
+    header, *rows = [line.split() for line in run_ledger().splitlines()[2:8]]
     assert header == [
         "submission",
         "time",
@@ -70,13 +70,13 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
     ]
     assert [row[0] for row in rows] == ["first", "copy", "other", "mine", "gone"]
     assert rows[-1][4:] == ["-", "-", "failed", "try:", "3", "rows", "too", "few"]
-    text = " ".join(text().split())
+    text = " ".join(run_ledger().split())
     assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
     assert "on 9 public rows and" in text and "on 21 private rows, drawn from 150 out-of-fold rows" in text
     assert "Select copy and other: the better of their scores on the drawn private rows is" in text
-    assert "on 15 public rows" in " ".join(text("--public-share", "0.5").split())
+    assert "on 15 public rows" in " ".join(run_ledger("--public-share", "0.5").split())
     shutil.rmtree(run)
-    assert "so the effect of chance is unknown. Select by CV." in " ".join(text().split())
+    assert "so the effect of chance is unknown. Select by CV." in " ".join(run_ledger().split())
 
 
 def test_parts_of_the_real_sizes_have_the_noise_of_a_mean_over_groups() -> None:
@@ -135,15 +135,15 @@ def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_
 
 
 def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
-    text: Command, paths: Paths
+    run_ledger: Command, paths: Paths
 ) -> None:
-    assert text().startswith("No submissions of mixed yet")
+    assert run_ledger().startswith("No submissions of mixed yet")
     write(paths.ledger, one("a", 1), one("b", 2), one("c", 3, status="failed"))
-    assert text("--public", "0.61", "--private", "0").startswith(
+    assert run_ledger("--public", "0.61", "--private", "0").startswith(
         "Added to b of 2026-11-02T10:00:00Z: try b\n"
     )
-    text("--public", "0.62")
-    text("--public", "0.65", "--submission", "b")
+    run_ledger("--public", "0.62")
+    run_ledger("--public", "0.65", "--submission", "b")
     assert {s.submission: (s.status, s.public, s.private) for s in read(paths.ledger)} == {
         "a": ("scored", 0.62, None), "b": ("scored", 0.65, 0.0), "c": ("failed", None, None)
     }  # fmt: skip
@@ -154,4 +154,4 @@ def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
         (("--public-share", "30"), "--public-share must be between 0 and 1; got 30"),
     ):
         with pytest.raises(ConfigError, match=words):
-            text(*options)
+            run_ledger(*options)

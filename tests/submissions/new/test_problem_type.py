@@ -14,7 +14,7 @@ NUMBER = [k / 7 for k in range(80)]
 
 
 def problem(folder: Path, labels: Any, sample: Any = 0, **options: Any) -> ProblemGuess:
-    """Of one target `y` unless `labels` has several; `sample` is what stands in its cells."""
+    """Guess the problem of one target `y`, or of several `labels`; `sample` has the cells of the sample."""
     labels = labels if isinstance(labels, dict) else {"y": labels}
     write_labels(folder, labels, sample if isinstance(sample, dict) else dict.fromkeys(labels, sample))
     return choose_problem(detect(files_in(folder)), **options)
