@@ -29,8 +29,8 @@ def with_extra_rows(
     """Return the prepared training table followed by the rows of all extra tables, and a summary per table.
 
     Rows with the input of a test row, with an unreadable input or without any label are left out. A row with
-    the input or the group of a training row stays: the job that holds that row out leaves it out
-    (`models.jobs.job_rows`). An empty group or time is no error.
+    the input or the group of a training row is kept; the job that holds out that training row excludes it
+    (`models.jobs.job_rows`). Empty groups and times are allowed.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
     summary = []

@@ -26,7 +26,7 @@ def desalted(smiles: str) -> str:
     """Return a canonical SMILES without the salts of RDKit's list, each remaining fragment once.
 
     Counter-ions, mineral acids and a few organic acids such as acetate, mesylate and tosylate are removed. A
-    mixture or an ionic liquid keeps its fragments, and what consists of salts alone stays unchanged.
+    mixture or an ionic liquid keeps its fragments. A SMILES that has only salts is unchanged.
     """
     if "." not in smiles:
         return smiles
@@ -82,9 +82,10 @@ def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None
     """Return the centre of each molecule's cluster, (n_rows,) SMILES; it does not depend on the order of
     rows.
 
-    Sphere exclusion: molecules in the order of their SMILES become centres if none before is as similar as
-    `similarity`, and every molecule joins the nearest centre. It needs no matrix of all pairs, as Butina's
-    method does.
+    This is sphere exclusion: in the order of SMILES, a molecule becomes a centre unless its similarity to an
+    earlier centre is at least `similarity`. Every molecule joins the nearest centre. Butina's method would need
+    a matrix of all pairs.
+
     Source: Landrum, "Sphere exclusion clustering with the RDKit", RDKit blog 2020, on its LeaderPicker.
 
     Args:

@@ -39,13 +39,15 @@ from submissions.run import (
     read_manifest,
 )
 
-EARLY_SHARE, MIN_EARLY, MAX_EARLY = 0.01, 2.0, 5.0
-"""Share of the time, and least and most seconds, by which the command ends early, in case the machine is slow
-then.
-"""
+EARLY_SHARE = 0.01
+"""Share of the budget by which the command ends early, in case the machine becomes slow."""
+MIN_EARLY = 2.0
+"""Minimum of these seconds."""
+MAX_EARLY = 5.0
+"""Maximum of these seconds."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 MIN_WEIGHT = 0.02
-"""Weight of a column from which the time of its jobs counts as well spent."""
+"""Weight of a column above which its jobs count as useful."""
 
 
 def command_start() -> float:

@@ -77,9 +77,7 @@ from submissions.submission_file import write_submission
 
 STD_FILE = "spread.csv"
 JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
-"""How numbers that are not finite are stored: NaN is null; an edge of a user's post-processing step may be
-infinite.
-"""
+"""JSON values of numbers that are not finite; a user-defined post-processing step may have infinite edges."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def build_submission(run: Run, interim: bool = False) -> Submission:
 
     Args:
         interim: whether other stages still train. The stack is left out then, the folder is `so_far`, and the
-            latest run stays what it is.
+            latest run does not change.
     """
     if interim:
         settings = run.config.submissions.model_copy(update={"stack": False})

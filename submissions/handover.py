@@ -1,8 +1,9 @@
-"""What a winner hands over: how to make the submission again, from the raw files, and on what it was made.
+"""The documentation that competition hosts ask winners for: how to reproduce a submission from the raw files.
 
-Competition hosts ask winners for it: training and prediction apart, exact versions, seeds, hardware and time,
-all outside data (Kaggle, "Winning Model Documentation Guidelines"). Written into the report's folder by
-`submissions.report`, from what the run and its jobs wrote down; nothing has to be remembered.
+It lists the commands for training and prediction, versions, seeds, hardware, time and all outside data, from
+the files of the run and its jobs. `submissions.report` writes it to the folder of the report.
+
+Source: Kaggle, "Winning Model Documentation Guidelines".
 """
 
 from collections import Counter

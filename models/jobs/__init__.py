@@ -1,1 +1,1 @@
-"""The plan of jobs, one job, the workers that share them, and the commands train and predict."""
+"""Jobs: their plan, one job in a worker, scheduling, budget, and the commands `train` and `predict`."""

@@ -3,8 +3,8 @@
 Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
 pace is measured, the stage
 
-- goes on, if all of its folds fit into 60 % of the time that is left;
-- starts again with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
+- continues, if all of its folds fit into 60 % of the time that is left;
+- restarts with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
 - is given up otherwise.
 
 When every stage is decided, more seeds follow, each if it fits. The decisions are stored in
@@ -50,7 +50,7 @@ class Budget:
         plan_of: returns the plan of some stages; called for a network with fewer epochs.
         seconds: time of the whole command.
         end: time.monotonic() at which the command has to end.
-        file: where decisions are kept.
+        file: file of the decisions.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Budget:
         return {title: result for title, result in results.items() if title in titles}
 
     def _end(self) -> None:
-        """Keep that the time was used: the same command again trains nothing more but what failed."""
+        """Record that the time was used, so that the same command only retries failed jobs."""
         for state in self.states.values():
             for seed in list(state.seeds):
                 n_jobs = len(state.jobs_of(seed))
@@ -345,7 +345,7 @@ class Budget:
     # Tasks and their seconds.
 
     def _start(self, state: StageState, seed: int, jobs: list[Job]) -> list[Task]:
-        """Return the tasks of some jobs; count what finished jobs of their stage took."""
+        """Return the tasks of some jobs; count the seconds of the finished jobs of their stage."""
         if not self.paces.ended[state.name]:
             finished = [verify_job(job) for job in state.plan.jobs if job.finished]
             self.paces.ended[state.name] += [report["seconds"] for report in finished]
@@ -354,11 +354,11 @@ class Budget:
         position = list(self.states).index(state.name)
         for task in tasks:
             self.order[task.name] = (state.has_failed, number, position)
-        # What the parts of a cache take is learned as what jobs take is.
+        # The pace of the parts of a cache is measured like that of jobs.
         return [replace(task, on_end=task.on_end or partial(self.paces.add, task.group)) for task in tasks]
 
     def _queue(self, tasks: list[Task]) -> None:
-        """Queue tasks: stages in the YAML's order, second seeds after all first ones, then what failed before."""
+        """Queue tasks: first seeds in the order of the YAML, then further seeds, then jobs that failed before."""
         self.queue.waiting += tasks
         self.queue.waiting.sort(key=lambda task: self.order.get(task.name, (False, -1, -1)))
 
@@ -377,7 +377,7 @@ class Budget:
         return [job for job in state.unfinished(state.settings.seeds[0]) if job.title not in queued]
 
     def _tasks(self, without: str = "") -> list[Task]:
-        """Return what runs and waits, but of one stage, and without what is to end now."""
+        """Return running and waiting tasks, except those of one stage and those to end now."""
         stopped = {task for task, _ in self.stopped}
         tasks = [*self.queue.running, *self.queue.waiting]
         return [task for task in tasks if task.group != without and task not in stopped]

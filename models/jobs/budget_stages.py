@@ -1,4 +1,4 @@
-"""What a budget may train of each stage, what it has decided about it, and the file that keeps that."""
+"""The state of each stage under a budget: the seeds and epochs that it may get, and the decisions about it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +11,13 @@ from models.jobs.plan import Job, JobPlan
 from models.neural_config import NeuralConfig
 
 EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
-"""Shares of a network's epochs that it may be trained with."""
+"""Allowed shares of the epochs of a network."""
 MIN_EPOCH_SHARE = 0.5
-"""Smallest share, unless the network is trained on MIN_ROWS_SEEN rows."""
+"""Smallest share, unless the network still sees MIN_ROWS_SEEN rows."""
 MIN_ROWS_SEEN = 40_000
-"""Number of training rows times epochs."""
+"""Number of training rows times epochs that suffices."""
 MAX_SEEDS = 5
+"""Number of seeds of a stage, if the YAML does not have more."""
 RESERVE_SECONDS = 10.0
 RESERVE_SHARE = 0.04
 """Seconds and share of the budget that are reserved for the last submission and the report."""
@@ -28,10 +29,10 @@ StageConfigs = dict[str, Any]
 
 
 def with_more_seeds(stages: StageConfigs) -> StageConfigs:
-    """Return the stages with the seeds that a budget may train: MAX_SEEDS, or the seeds of the YAML if they are more.
+    """Return the stages with at least MAX_SEEDS seeds, which are trained if there is time.
 
     A stage that does not depend on its seed keeps the seeds of the YAML. Stages with pseudo-labels are left out,
-    since their labels change with each seed of another stage.
+    since their labels change with each new seed of another stage.
     """
     result = {}
     for name, stage in stages.items():
@@ -45,11 +46,10 @@ def with_more_seeds(stages: StageConfigs) -> StageConfigs:
 
 
 def epoch_shares(stage: Any, n_rows: float) -> list[float]:
-    """Return the shares of its epochs that a stage may be trained with, largest first; 1 for a stage without
-    epochs.
+    """Return the allowed shares of the epochs of a stage, largest first; 1 for a stage without epochs.
 
     Args:
-        n_rows: training rows of a fold.
+        n_rows: number of training rows of a fold.
     """
     if not isinstance(stage, NeuralConfig):
         return [1.0]
@@ -66,7 +66,7 @@ def reserve(seconds: float, submission_seconds: float) -> float:
     """Return the seconds of a budget that are kept for the last submission and the report.
 
     Args:
-        submission_seconds: what the last submission of finished stages took.
+        submission_seconds: seconds of the last interim submission.
     """
     return max(RESERVE_SECONDS + RESERVE_SHARE * seconds, RESERVE_SUBMISSIONS * submission_seconds)
 
@@ -76,12 +76,12 @@ StageStatus = Literal["waiting", "probing", "accepted", "given up"]
 
 @dataclass
 class StageState:
-    """What is decided about one stage.
+    """State of one stage.
 
     Attributes:
-        plan: the jobs of the stage with the epochs that it is trained with, and all seeds that it may get.
-        shares: shares of its epochs that it may be trained with, largest first.
-        share: the one that `plan` has.
+        plan: jobs of the stage, with its current epochs and all seeds that it may get.
+        shares: allowed shares of its epochs, largest first.
+        share: share of its epochs in `plan`.
         seeds: seeds that have started.
         pace: seconds of a job when the stage was given up; None if it was not measured.
         reason: why it is left out.
@@ -129,13 +129,12 @@ class StageState:
 
 @dataclass
 class Decisions:
-    """The file budget_<seconds>.json: what was decided, so that the same command goes on with it after a
-    kill.
+    """The file budget_<seconds>.json, from which the same command continues after a kill.
 
     Attributes:
-        jobs: digest of all jobs that there may be; decisions about other jobs are not read.
-        cut_seeds: stage, seed and reason of each that was not finished in time.
-        has_ended: whether the time was used up: nothing new starts any more.
+        jobs: digest of all jobs of the budget; decisions about other jobs are ignored.
+        cut_seeds: stage, seed and reason of each seed that was not finished in time.
+        has_ended: whether the time was used up, so that nothing new starts.
     """
 
     file: Path
@@ -144,7 +143,7 @@ class Decisions:
     has_ended: bool = False
 
     def write(self, states: dict[str, StageState]) -> None:
-        """Keep the epochs and seeds of the stages that were accepted."""
+        """Write the epochs and seeds of the accepted stages."""
         accepted = [state for state in states.values() if state.status == "accepted"]
         content = {
             "jobs": self.jobs,
@@ -156,7 +155,7 @@ class Decisions:
         write_json(self.file, content)
 
     def read(self, states: dict[str, StageState]) -> dict[str, float]:
-        """Take over what an earlier command decided; return the share of its epochs that each stage has."""
+        """Restore the decisions of an earlier command; return stage -> share of its epochs."""
         if not self.file.exists():
             return {}
         content = read_json(self.file, "jobs", "stages", "reasons", "cut_seeds", "ended")

@@ -1,6 +1,4 @@
-"""Tasks that compute what several jobs read of the same molecules and texts, on all cores or cards, before
-the jobs.
-"""
+"""Tasks that fill the caches of molecules and texts, on all cores or cards, before the jobs that read them."""
 
 from competition.dataset import Dataset
 from models.inputs.cache import Cache
@@ -15,11 +13,10 @@ def cache_tasks(
 ) -> tuple[list[Task], frozenset[str]]:
     """Return the tasks that fill the caches of one stage, and the groups that its jobs wait for.
 
-    A failed part is no failure of the run: the jobs compute it themselves, and then name the molecule.
+    If such a task fails, the jobs compute its part themselves, and their error names the molecule.
 
     Args:
-        planned: cache folder and key of everything that tasks of other stages compute; what these compute is
-        added.
+        planned: cache folder and key of all entries that tasks compute; the entries of the new tasks are added.
     """
     tasks = []
     groups = set()
@@ -29,7 +26,7 @@ def cache_tasks(
         groups.add(group)
         missing = {key for key in cache.missing(keys) if (folder, key) not in planned}
         planned.update((folder, key) for key in missing)
-        # Parts of all keys, not of the missing ones: so several processes on one folder have the same parts.
+        # Parts are cut from all keys, so that several machines on one folder have the same parts.
         for start in range(0, len(keys), cache.per_shard):
             part = [key for key in keys[start : start + cache.per_shard] if key in missing]
             if not part:

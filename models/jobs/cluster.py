@@ -38,9 +38,9 @@ class RayExecutor:
     """Executor on a Ray cluster.
 
     Args:
-        n_workers: CPUs that tasks may use together; None for all that the cluster has.
-        address: HOST:PORT of a cluster, or auto for the one that runs here; None for $RAY_ADDRESS, or where
-            that is not set a cluster of this machine alone, which ends with the run.
+        n_workers: CPUs that tasks may use together; None for all CPUs of the cluster.
+        address: HOST:PORT of a cluster, or auto for a cluster on this machine. None for $RAY_ADDRESS; if that is
+            not set, a cluster of this machine is started, which ends with the run.
     """
 
     max_threads = 1
@@ -105,7 +105,7 @@ class RayExecutor:
         self.ray.cancel(reference, force=True)
 
     def announce(self, waiting: list[Task]) -> None:
-        """Tell a cluster that can grow what all tasks together could use."""
+        """Tell a cluster that can grow the resources of all tasks."""
         tasks = [*self.running, *waiting]
         bundles = [{"CPU": float(task.resources.cpus), "GPU": task.resources.gpus} for task in tasks]
         if bundles != self.announced:

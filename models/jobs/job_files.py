@@ -1,11 +1,11 @@
-"""The folder of a job: worked on under another name, and published whole by one rename, or not at all.
+"""The files of a job. A job is trained in a temporary folder, and published by renaming it.
 
-    seed_<s>/.fold_<k>/    of a worker that is at it, or was when it was killed or failed: checkpoints, progress.json,
-                           losses.csv, failed.json, traceback.txt
+    seed_<s>/.fold_<k>/    running, killed or failed: checkpoints, progress.json, losses.csv, failed.json,
+                           traceback.txt
     seed_<s>/fold_<k>/     published: weights, predictions, and report.json with sizes and sha256
 
-Predictions are Parquet tables with `id` and a column of float64 per output, joined on id into one table per
-stage.
+Predictions are Parquet tables with `id` and a column of float64 per output. They are joined on the id into one
+table per stage.
 """
 
 import io
@@ -34,17 +34,16 @@ FAILURE, TRACEBACK = "failed.json", "traceback.txt"
 
 
 def attempt_folder(folder: Path) -> Path:
-    """Return the folder in which a job is worked at until it is published as `folder`."""
+    """Return the temporary folder of a job that is published as `folder`."""
     return folder.with_name(f".{folder.name}")
 
 
 def start_attempt(folder: Path) -> Path:
-    """Return the folder to work at a job in.
+    """Return the temporary folder of a job that starts.
 
-    It holds nothing but what goes on from an earlier attempt: its checkpoints with the progress up to them,
-    and the record of its failure.
+    From an earlier attempt it keeps the checkpoints with their progress, and the record of its failure.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # without a report: a copy of it was cut short
+    shutil.rmtree(folder, ignore_errors=True)  # it has no report, so it is an incomplete copy
     attempt = attempt_folder(folder)
     attempt.mkdir(parents=True, exist_ok=True)
     files_to_keep = {FAILURE}
@@ -60,7 +59,7 @@ def start_attempt(folder: Path) -> Path:
 
 
 def clear_attempt(attempt: Path) -> None:
-    """Remove what only an unfinished job has."""
+    """Remove the files that only an unfinished job has."""
     for path in [*attempt.glob(CHECKPOINTS), *(attempt / name for name in (PROGRESS, FAILURE, TRACEBACK))]:
         path.unlink(missing_ok=True)
 
@@ -77,7 +76,7 @@ def write_failure(folder: Path, result: JobResult, error: BaseException | None =
     if error is not None:
         try:
             text = "".join(traceback.format_exception(error))
-        except BaseException:  # of a user's class, which cannot be printed
+        except BaseException:  # the error of user-defined code may not be printable
             text = "".join(traceback.format_tb(error.__traceback__)) + result.error
         log = attempt / TRACEBACK
         write_atomically(log, text.encode("utf-8", "replace"))
@@ -128,7 +127,11 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
 
 
 def verify_job(job: Job) -> dict[str, Any]:
-    """Return the report of a finished job; a DataError if one of its files is missing or has changed."""
+    """Return the report of a finished job.
+
+    Raises:
+        DataError: if one of its files is missing or has changed.
+    """
     report: dict[str, Any] = read_json(job.folder / REPORT, "files", "seconds")
     for name, expected in report["files"].items():
         path = job.folder / name
@@ -141,7 +144,11 @@ def verify_job(job: Job) -> dict[str, Any]:
 
 
 def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Array) -> None:
-    """Write predictions (n_rows, n_outputs) with their ids; a DataError where one is not finite."""
+    """Write predictions (n_rows, n_outputs) with their ids.
+
+    Raises:
+        DataError: if a prediction is not finite.
+    """
     bad = ~(np.abs(y_pred) <= MAX_PREDICTION).all(axis=1)  # NaN too
     if bad.any():
         raise DataError(

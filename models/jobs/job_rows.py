@@ -20,10 +20,10 @@ from models.stage import Context
 
 @dataclass(frozen=True)
 class JobRows:
-    """What one job is trained on and what it predicts.
+    """Rows of one job.
 
     Attributes:
-        train: training rows of the fold, with pseudo-labelled test rows below them where the stage has these.
+        train: training rows of the fold, followed by pseudo-labelled test rows if the stage has them.
         held_out: rows of the fold with their labels; no rows for a refit.
         test: rows of the test table, without labels.
         context: the job's seed, columns and task.

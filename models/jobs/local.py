@@ -32,16 +32,13 @@ WORKER_ENVIRONMENT = {
     # of a training step of MiniLM on a CPU.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "LOKY_MAX_MEMORY_LEAK_SIZE": str(
-        2**31
-    ),  # growth after which loky starts a new worker; importing torch is no leak
+    # Growth of memory after which loky starts a new worker; importing torch is no leak.
+    "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**31),
 }
 CORES_OF_GPU_TASK = 2
-"""Cores of a task on a card, if there are twice as many per card: one computes, one prepares the next
-batches.
-"""
+"""Cores of a task on a card, one of which prepares batches, if there are at least twice as many per card."""
 DRIVER_POLL = 0.5
-"""Seconds between two looks of a worker at whether its driver is alive."""
+"""Seconds between two checks of a worker whether its driver is alive."""
 FEEDER_THREAD = "QueueFeederThread"
 """Name that loky gives to the thread which sends tasks to a worker."""
 TOLERANCE = 1e-9
@@ -58,7 +55,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a task runs, and what it takes."""
+    """The worker of a running task, and its resources."""
 
     slot: Slot
     resources: Resources
@@ -150,7 +147,7 @@ class LocalExecutor:
     def _call(self, slot: Slot, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Call a function in a worker.
 
-        Its process is born with SIGINT ignored: Ctrl-C is for the driver, which ends its workers.
+        Its process starts with SIGINT ignored, since the driver handles Ctrl-C and ends its workers.
         """
         with _sigint_ignored():
             return slot.pool.submit(function, *arguments)
@@ -166,7 +163,7 @@ class LocalExecutor:
     def _new_slot(self, card: str, cuda: dict[str, str]) -> Slot:
         pool = ProcessPoolExecutor(
             1,
-            context=LokyContext(),  # not that of the copy which joblib has registered under the same name
+            context=LokyContext(),  # joblib registers its copy of loky under the same name
             env={**WORKER_ENVIRONMENT, **cuda},
             initializer=_start_worker,
             initargs=(os.getpid(),),
@@ -210,7 +207,7 @@ class LocalExecutor:
 
 @contextmanager
 def _sigint_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C, also in processes that are born meanwhile; only the main thread can."""
+    """Ignore Ctrl-C in this process and in processes that it starts meanwhile; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -222,9 +219,7 @@ def _sigint_ignored() -> Iterator[None]:
 
 
 def _start_worker(driver: int) -> None:
-    """Prepare a worker: Ctrl-C is for the driver, and the worker ends when the driver does, however that
-    ends.
-    """
+    """Prepare a worker: it ignores Ctrl-C, and ends when its driver has ended for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_driver() -> None:

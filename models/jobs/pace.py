@@ -1,7 +1,7 @@
 """How long the jobs of a stage take, and when all jobs will have ended.
 
-The pace of a stage is the mean of its jobs that ended, or what the progress of a running network says. Other
-stages report their targets, which differ in rows.
+The pace of a stage is the mean time of its finished jobs, or an extrapolation from the progress of a running
+network. The progress of other stages counts targets, which differ in rows, so it is not extrapolated.
 """
 
 import time
@@ -14,17 +14,15 @@ from models.jobs.progress import read_progress
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, timed_out
 
 SHARES_BETWEEN_REPORTS = (0.05, 0.1)
-"""Share of its steps that a running job has to do before its pace is guessed, and after that before it is
-sure.
-"""
+"""Share of its steps after which the pace of a running job is estimated, and then after which it is final."""
 MIN_SECONDS = 10.0
-"""Seconds that it has to run before."""
-HANGS_AFTER, MIN_HANGING = 4.0, 60.0
-"""Multiple of its stage's pace, and seconds, after which a job hangs: jobs of a stage differ in rows, and the
-first of a worker imports libraries.
-"""
+"""Minimum seconds of a running job before its pace is estimated."""
+HANGS_AFTER = 4.0
+"""Multiple of the pace of its stage after which a job hangs."""
+MIN_HANGING = 60.0
+"""Minimum seconds after which a job hangs, since the first job of a worker imports libraries."""
 Jobs = Sequence[tuple[float, Resources]]
-"""Seconds and resources of each."""
+"""Seconds and resources of jobs."""
 MIN_FORECAST = 30.0
 """Seconds until the end from which a forecast is printed."""
 
@@ -39,8 +37,7 @@ class Paces:
     Attributes:
         ended: group -> seconds of its tasks that ended.
         expected: group -> seconds to assume until a task of the group has ended.
-        reports: running task -> its steps and seconds when it was first seen, when its pace was guessed, and
-        was sure.
+        reports: running task -> steps and seconds at its first report, at its estimate, and at its final pace.
     """
 
     queue: Queue
@@ -69,15 +66,15 @@ class Paces:
         return None
 
     def is_sure(self, group: str) -> bool:
-        """Return whether the pace of a group is more than a guess."""
+        """Return whether the pace of a group is final."""
         running = [task for task in self.queue.running if task.group == group]
         return bool(self.ended[group]) or any(len(self.reports.get(task, ())) == 3 for task in running)
 
     def _projected(self, task: Task, progress: dict[str, float]) -> float | None:
-        """Return the seconds that a running job will have taken; None until it has done enough steps.
+        """Return the extrapolated seconds of a running job; None until it has done enough steps.
 
-        Imports and inputs come before the first report, and the first steps are slower than others. So steps
-        count from the first report until there are enough of them, and then from the end of that part.
+        Imports and inputs come before the first report, and the first steps are slower than others. So the
+        extrapolation uses the steps since the first report, and later only those since the estimate.
         """
         done = progress["done"]
         seconds = progress["seconds"]
@@ -128,12 +125,11 @@ class Paces:
 
 
 def makespan(jobs: Jobs, capacity: Resources) -> float:
-    """Return the seconds until the last job ends if each starts as soon as there is room, in their order.
+    """Return the seconds until the last job ends, if each starts in order as soon as its cores are free.
 
-    Jobs on cards do not wait for cores. They fill the cards without gaps, which shares that do not add up
-    cannot.
+    This is a lower bound for jobs on cards: they do not wait for cores, and fill the cards without gaps.
     """
-    free = [0.0] * max(1, capacity.cpus)  # when each core is free
+    free = [0.0] * max(1, capacity.cpus)  # seconds until each core is free
     on_cards = 0.0
     longest_on_card = 0.0
     for seconds, resources in jobs:
@@ -148,7 +144,7 @@ def makespan(jobs: Jobs, capacity: Resources) -> float:
 
 
 def describe_end(seconds: float) -> str:
-    """Return when something ends that takes so many seconds from now, such as `in about 6 min, at 03:42`."""
+    """Return the end of some seconds from now, such as `in about 6 min, at 03:42`."""
     at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
     return f"in about {format_duration(float(f'{seconds:.2g}'))}, at {at}"
 
@@ -178,7 +174,7 @@ class Forecast:
             later = {*self.stages}
             seconds = self.paces.seconds_until_end([task for task in tasks if task.group not in later])
             if has_tasks and pace is not None and seconds >= MIN_FORECAST:
-                which = "its jobs, and those before them, end" if self.stages else "all jobs end"
+                which = "its jobs and all earlier ones end" if self.stages else "all jobs end"
                 print(
                     f"stage {stage}  about {format_duration(pace)} a job; {which} {describe_end(seconds)}",
                     flush=True,

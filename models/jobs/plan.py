@@ -155,7 +155,7 @@ def make_plan(
     """Return the jobs of all stages in the order of the YAML, stages with pseudo-labels last.
 
     Args:
-        reuse: whether finished jobs of other code are accepted, where there are none of today's.
+        reuse: whether finished jobs of other code are accepted if there are none of the current code.
     """
     test_key = table_digest(paths.test)[:16]
     n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
@@ -190,7 +190,7 @@ def make_plan(
 
 
 def _settings_of_stage(stage: Any, competition: CompetitionConfig) -> dict[str, Any]:
-    """Return what the key of a stage has of it: settings, and digests of its weights and files."""
+    """Return the part of a key about the stage: its settings, and digests of its weights and files."""
     is_trees = isinstance(stage, TreesConfig)
     settings: dict[str, Any] = {
         "stage": settings_in_key(stage),

@@ -1,6 +1,6 @@
-"""What a running job reports while it trains, in its folder: the one channel of local, Ray and sharded runs.
+"""Progress of a running job, in files of its folder, which local, Ray and sharded runs read.
 
-progress.json    steps done, steps in all and seconds, at most once a second
+progress.json    finished steps, all steps and seconds, at most once a second
 losses.csv       losses of a neural stage (`models/training/loss_log.py`)
 """
 
@@ -19,7 +19,7 @@ class ProgressFile:
     """Writes the progress of one job; an instance is the `progress` of its `Context`.
 
     Args:
-        title: of the job, for the line which says where it goes on if an earlier attempt left a checkpoint.
+        title: title of the job, for the line about resuming from a checkpoint.
     """
 
     def __init__(self, folder: Path, title: str) -> None:
@@ -29,9 +29,9 @@ class ProgressFile:
         self.written = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """Report steps done and steps in all."""
+        """Report the number of finished steps and of all steps."""
         if self.resumed:
-            print(f"{self.resumed} goes on at step {done} of {total}", flush=True)
+            print(f"{self.resumed} continues at step {done} of {total}", flush=True)
             self.resumed = ""
         now = time.monotonic()
         if now - self.written >= SECONDS_BETWEEN:
@@ -45,7 +45,7 @@ def read_progress(folder: Path) -> dict[str, float]:
         try:
             progress = read_json(folder / PROGRESS)
             return {name: float(progress[name]) for name in ("done", "total", "seconds")}
-        except Exception:  # the job was published between the two lines, or a user's stage wrote the file
+        except Exception:  # the job was published meanwhile, or user-defined code wrote the file
             pass
     return {"done": 0, "total": 1, "seconds": 0.0}
 
@@ -57,12 +57,10 @@ def share_done(folder: Path) -> float:
 
 
 def describe_loss(folder: Path) -> str:
-    """Return the last epoch and loss of a neural job that is worked at in `folder`; empty if it has written
-    none.
-    """
+    """Return the last epoch and loss of a running neural job; empty if there are none yet."""
     try:
         record = last_loss(folder)
-    except Exception:  # a user's stage may write a file of this name
+    except Exception:  # user-defined code may write a file of this name
         return ""
     if record is None:
         return ""
@@ -71,5 +69,5 @@ def describe_loss(folder: Path) -> str:
 
 
 def seconds_before(folder: Path) -> float:
-    """Return the seconds that an earlier attempt, which left a checkpoint in `folder`, spent on the job."""
+    """Return the seconds that an earlier attempt spent until its last checkpoint; 0 without one."""
     return read_progress(folder)["seconds"]

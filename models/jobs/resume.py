@@ -53,9 +53,7 @@ def _work_root(source: Path, name: str) -> Path:
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    """Copy what is not there yet, a job's report last; files alone, since an attached output has read-only
-    folders.
-    """
+    """Copy missing files, the reports of jobs last. Modes of folders are not copied, since they may be read-only."""
     for file in sorted(source.rglob("*"), key=lambda file: file.name == REPORT):
         copy = target / file.relative_to(source)
         if file.is_file() and not copy.exists():

@@ -1,6 +1,4 @@
-"""What a worker does with one job: rows -> stage -> fit, predict -> a published folder, or a failure on
-record.
-"""
+"""One job in a worker: select its rows, build its stage, fit, predict, and publish the folder or a failure."""
 
 import time
 from dataclasses import replace
@@ -29,17 +27,16 @@ from models.stage import read_notes
 from models.training.hardware import machine, peak_gpu_gib
 
 PIECE = 10_000
-"""Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory.
-"""
+"""Number of test rows that are predicted at a time, which limits the memory for features and batches."""
 PROBE_BYTES = 2**16
-"""Size of a file that a disk with room takes."""
+"""Size of the file that tests whether the disk is full."""
 
 
 def run_job(job: Job, plan: JobPlan, threads: int = 1) -> JobResult:
-    """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder.
+    """Fit one job, predict its held-out fold and the test rows, and publish its folder.
 
-    If the job is finished, only the test rows are predicted. Whatever goes wrong is in the result, and its
-    traceback in the folder of the attempt.
+    If the job is finished, only the test rows are predicted. An error is part of the result; its traceback is
+    written to the temporary folder of the job.
     """
     started = time.monotonic()
     try:
@@ -48,7 +45,7 @@ def run_job(job: Job, plan: JobPlan, threads: int = 1) -> JobResult:
         if not job.has_predicted(plan.test_key):
             predict_test(job, plan, read_rows(plan.paths.test, plan.competition, labelled=False))
         return JobResult(job.title, seconds=time.monotonic() - started)
-    except BaseException as error:  # sys.exit in a user's stage too
+    except BaseException as error:  # also sys.exit in user-defined code
         if is_ctrl_c(error):
             raise
         return _failure(job, error, time.monotonic() - started)
@@ -59,9 +56,7 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     folder = start_attempt(job.folder)
     attempt = replace(job, folder=folder)
     rows = rows_of_job(job, plan, threads)
-    started = time.monotonic() - seconds_before(
-        folder
-    )  # with the time that a killed run spent on its checkpoint
+    started = time.monotonic() - seconds_before(folder)  # includes the time before the checkpoint
     held_out_predictions = _fit_and_predict(attempt, plan, rows)
     seconds = time.monotonic() - started
     predict_test(attempt, plan, rows.test)
@@ -109,8 +104,8 @@ def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:
     """Return a line with the score of the held-out fold.
 
-    If the metric scores labels of probabilities it is the log loss: thresholds are tuned by the blend, on all
-    folds. A metric that cannot score the fold costs its line only, since the job is published.
+    It is the log loss if the metric scores labels of probabilities, since the blend tunes thresholds on all
+    folds. The job is published even if the metric cannot score the fold.
     """
     if y_pred is None:
         return f"stage {job.stage}  seed {job.seed}  refit on all rows"
@@ -133,18 +128,18 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
 def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     """Return the result of a job with an error, and write its traceback; a full disk is not a failure of the job."""
     folder = attempt_folder(job.folder)
-    is_out_of_memory = "OutOfMemoryError" in (
-        type(error).__name__,
-        type(error.__cause__).__name__,
-    )  # of torch
+    error_types = (type(error).__name__, type(error.__cause__).__name__)
+    is_out_of_memory = "OutOfMemoryError" in error_types  # of torch
     reason: Reason = "memory" if is_out_of_memory else "error"
     result = JobResult(job.title, "failed", reason, one_line(error), seconds=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".probe").write_bytes(bytes(PROBE_BYTES))  # errors of libraries do not tell a full disk
+        (folder / ".probe").write_bytes(
+            bytes(PROBE_BYTES)
+        )  # libraries raise other errors if the disk is full
         (folder / ".probe").unlink()
         return write_failure(job.folder, result, error)
     except OSError as full:
         if full.errno in NOT_WRITABLE:
             return replace(result, reason="disk", error=str(full))
-        return result  # the error of the job is worth more than why it cannot be recorded
+        return result  # the error of the job matters more than why it cannot be written

@@ -1,13 +1,12 @@
-"""The one loop that places tasks on an executor, and what follows when a task fails.
+"""The scheduler: a loop that runs tasks on an executor, with the policy for failed tasks.
 
-A task returns a `JobResult` and never raises. The loop knows tasks, groups and resources; it does not know
-stages.
+A task returns a `JobResult` and never raises. The scheduler knows tasks, groups and resources, but no stages.
 
     tasks -> Queue -> run -> Executor.submit -> a worker: run_task -> JobResult -> Queue.end
 
-Failure policy: a task that failed skips the tasks of its group that have not started. A worker that was
-killed has its task tried once more, last and alone. A task that ran out of the memory of a shared card is
-tried once more with the whole card. Every other failure is final until the next run.
+Failure policy: after a failed task, the tasks of its group that have not started are skipped. If a worker was
+killed, its task is tried once more, last and alone. If a task ran out of memory on a shared card, it is tried
+once more with the whole card. Every other failure is final until the next run.
 """
 
 import errno
@@ -30,20 +29,22 @@ from models.jobs.progress import describe_loss, share_done
 from models.training.hardware import Card, require_gpu
 
 POLL = 1.0
-"""Seconds between two looks at progress, time limits and the size of a cluster."""
+"""Seconds between two checks of progress, time limits and the size of a cluster."""
 SECONDS_BETWEEN_LOSSES = 30.0
 """Seconds between two lines about the losses of running jobs without a terminal."""
 MAX_ERROR_LENGTH = 400
 IN_WORKER = "PIPELINE_WORKER"
-"""Environment variable that workers have."""
+"""Environment variable that is set in workers."""
 Reason = Literal["", "error", "killed", "timeout", "memory", "disk", "dependency", "group", "time"]
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a task asks for, or what a machine has: cores, and shares of ONE card, counted as Ray counts them.
+    """Resources of a task or of a machine, with the units of Ray.
 
-    A machine's `gpus` is the number of its cards; a task's is at most 1.
+    Attributes:
+        cpus: number of cores.
+        gpus: number of cards of a machine, or the share of one card of a task, at most 1.
     """
 
     cpus: int = 1
@@ -52,16 +53,16 @@ class Resources:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a task ended. Plain values only, so that any process can send and read it.
+    """Result of a task. It has plain values only, so that every process can read it.
 
     Attributes:
-        reason: why it is not ok: an exception in the task (error), a worker that died (killed),
-            `--job-timeout` (timeout), memory of a card (memory), a disk that takes no files (disk), a task
-            that it waits for (dependency), a failed task of its group (group), or the end of the budget
-            (time).
+        name: name of the task.
+        reason: cause of another status than ok: an exception (error), a worker that died (killed),
+            `--job-timeout` (timeout), too little memory of a card (memory), a full disk (disk), a task that it
+            waits for (dependency), a failed task of its group (group), or the end of the budget (time).
         error: type and message of the exception, in one line.
         log: file with the traceback, if there is one.
-        lines: what a person is to read about it.
+        lines: lines to print.
         gpu_gib: peak memory on its card in GiB.
     """
 
@@ -77,15 +78,15 @@ class JobResult:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A call for a worker, `function(*arguments)`, and what it asks for.
+    """A call `function(*arguments)` in a worker, with its requirements.
 
     Attributes:
         name: unique in its queue.
-        group: related tasks, such as the jobs of a stage; see skips_group.
+        group: name of related tasks, such as the jobs of a stage.
         skips_group: whether a failure skips the tasks of the group that have not started.
-        wait_for_groups: groups that have ended, in whatever way, before it starts.
-        wait_for_files: files that exist before it starts.
-        folder: where it reports its progress, if it does.
+        wait_for_groups: groups whose tasks must have ended, in any way, before it starts.
+        wait_for_files: files that must exist before it starts.
+        folder: folder in which it reports its progress, if it does.
         on_end: called in the driver with its final result.
         runs_alone: whether nothing else may run at the same time.
     """
@@ -114,10 +115,10 @@ class Executor(Protocol):
         """Cores that one task may use."""
 
     def capacity(self) -> Resources:
-        """Return the cores and the number of cards that there are now."""
+        """Return the current number of cores and cards."""
 
     def fits(self, resources: Resources) -> bool:
-        """Return whether a task that asks for this could start now, in addition to those that run."""
+        """Return whether a task with these resources could start now, next to the running ones."""
 
     def submit(self, task: Task) -> "Future[JobResult]":
         """Start a task in a worker."""
@@ -126,7 +127,7 @@ class Executor(Protocol):
         """End a running task at once, together with its worker."""
 
     def announce(self, waiting: list[Task]) -> None:
-        """Tell a cluster that can grow which tasks wait."""
+        """Tell a cluster that can grow about the waiting tasks."""
 
     def close(self) -> None:
         """End all workers at once."""
@@ -136,14 +137,14 @@ class Queue:
     """Tasks that wait and run, and the results of those that have ended.
 
     Args:
-        more: asked for further tasks when a core has nothing to do, until it returns none.
-        watch: called about once a second while tasks run; returns those to end now, each with its result.
+        more: called when a core is idle; returns further tasks, or none.
+        watch: called about once a second while tasks run; returns the tasks to end now, each with its result.
         job_timeout: seconds after which a running task fails.
 
     Attributes:
         running: task -> time.monotonic() of its start.
         deadline: time.monotonic() at which running tasks are ended and waiting ones are skipped.
-        seconds: group -> seconds that its tasks took of their workers.
+        seconds: group -> seconds of workers that its tasks took.
     """
 
     def __init__(

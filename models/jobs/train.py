@@ -65,12 +65,12 @@ def train(
     on_seed: Callable[[], Task | None] = lambda: None,
     queue: Queue | None = None,
 ) -> dict[str, JobResult]:
-    """Train what is not finished, and predict what has no prediction for this test table.
+    """Train the unfinished jobs, and predict this test table with all jobs that have not.
 
     Args:
         on_seed: called each time when all jobs of a seed of a stage are finished; its task is the next to
         start.
-        queue: an empty queue to use, for what it knows after the run.
+        queue: an empty queue, whose attributes the caller reads after the run.
 
     Returns:
         Job title -> how it ended, of the jobs that were not finished before.
@@ -126,7 +126,7 @@ class JobReporter:
     """Prints a line per job that ended, and writes failures of workers that died.
 
     Attributes:
-        executor: where the jobs run. It knows its cards only after the first job that asked for one.
+        executor: executor of the jobs. It detects its cards when the first job needs one.
         noted: stages whose notes were printed.
     """
 
@@ -152,7 +152,7 @@ class JobReporter:
             print(describe_failure(job, result), flush=True)
 
     def _describe_memory(self, stage_name: str, gpu_gib: float) -> list[str]:
-        """Return a note if several jobs of a stage fit on a card where it asks for more of it than it uses."""
+        """Return a note if more jobs of a stage would fit on a card than its setting `gpu` allows."""
         share = self.plan.stages[stage_name].gpu_share
         if not self.executor.cards or gpu_gib == 0 or share == 0:
             return []
@@ -277,7 +277,7 @@ def job_tasks(
     Args:
         tables: the tables of which the jobs read molecules and texts.
         on_end: called with each job that ended and its result.
-        planned: cache folder and key of everything that earlier tasks compute; what these compute is added.
+        planned: cache folder and key of all entries that tasks compute; the entries of new tasks are added.
     """
     planned = set() if planned is None else planned
     cache_parts: list[Task] = []

@@ -1,1 +1,1 @@
-"""The one training loop of the neural stages, and what it is made of."""
+"""The training loop of all neural stages."""

@@ -1,4 +1,7 @@
-"""The machine: what a job ran on, for the report of a run, and which precision it has. Without torch."""
+"""The hardware of this machine: processor, GPUs, memory, and the precision that they support.
+
+This module does not import torch; some of its functions do.
+"""
 
 import json
 import os
@@ -36,10 +39,9 @@ def visible_cards() -> tuple[list[Card], str]:
     import torch
 
     if not torch.cuda.is_available():
-        built = (
-            "torch sees no GPU" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
-        )
-        return [], built
+        if torch.version.cuda:
+            return [], "torch sees no GPU"
+        return [], f"torch {torch.__version__} is built without CUDA"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = (
         visible.replace(" ", "").split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
@@ -52,8 +54,10 @@ def visible_cards() -> tuple[list[Card], str]:
 
 
 def cards_in_new_process() -> list[Card]:
-    """Return the cards that torch sees, asked in another process: for commands that do without torch, in
-    seconds.
+    """Return the cards that torch sees, without importing torch in this process.
+
+    Raises:
+        ConfigError: if torch cannot be imported.
     """
     done = subprocess.run(
         [sys.executable, "-m", "models.training.hardware"],
@@ -64,21 +68,17 @@ def cards_in_new_process() -> list[Card]:
     )
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]
-        raise ConfigError(
-            f"torch, which lists the cards, cannot be used here: {reason}. Set precision: auto."
-        )
+        raise ConfigError(f"torch cannot be imported to list the GPUs: {reason}. Set precision: auto.")
     return [Card(**card) for card in json.loads(done.stdout)]
 
 
 def require_gpu() -> None:
-    """Raise unless torch sees a card: for a task that was placed on one, so that no network trains on a core
-    unseen.
-    """
+    """Raise a RuntimeError if torch sees no card, so that a task that needs one does not run on the cores."""
     import torch
 
     if not torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        raise RuntimeError(f"placed on a GPU (CUDA_VISIBLE_DEVICES={visible}), and torch sees none")
+        raise RuntimeError(f"placed on a GPU (CUDA_VISIBLE_DEVICES={visible}), but torch sees none")
 
 
 def machine() -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Pre-training of small weights of Uni-Mol, and how it is done again."""
+"""Pre-training of the small weights of Uni-Mol that come with the project."""

@@ -1,1 +1,1 @@
-"""A notebook without internet: what it needs, and the proof that it runs."""
+"""An offline notebook of a run: its bundle, its upload, and a test that it runs without a network."""

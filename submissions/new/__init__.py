@@ -1,1 +1,1 @@
-"""A YAML from three CSV files: what their columns are, and which metric, folds and stages fit."""
+"""Writing a YAML for three CSV files: roles of columns, metric, folds and stages."""

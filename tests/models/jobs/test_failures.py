@@ -178,7 +178,7 @@ def test_a_job_reports_its_first_step(tmp_path: Path, capsys: pytest.CaptureFixt
         progress = ProgressFile(tmp_path, "gnn/seed_0/fold_1")
         for done in range(first, first + 2):
             progress(done, 50)
-    assert capsys.readouterr().out == "gnn/seed_0/fold_1 goes on at step 31 of 50\n"
+    assert capsys.readouterr().out == "gnn/seed_0/fold_1 continues at step 31 of 50\n"
 
 
 def test_predictions_whose_squares_overflow_are_rejected(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_worker_on_a_card_sees_that_card_and_fails_if_torch_does_not(tmp_path:
     task = Task("network", write_environment, (tmp_path / "never",), Resources(1, 0.5))
     with closing(LocalExecutor(1, cards=cards)) as executor:
         results = run(Queue([task]), executor, "tasks")
-    expected = "RuntimeError: placed on a GPU (CUDA_VISIBLE_DEVICES=GPU-5f0e), and torch sees none"
+    expected = "RuntimeError: placed on a GPU (CUDA_VISIBLE_DEVICES=GPU-5f0e), but torch sees none"
     assert (results["network"].reason, results["network"].error) == ("error", expected)
     assert not (tmp_path / "never").exists()
 

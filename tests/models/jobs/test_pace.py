@@ -74,10 +74,8 @@ def test_a_forecast_is_printed_once_for_each_stage_when_all_before_it_are_measur
     forecast.update()
     forecast.update()
     a, b = capsys.readouterr().out.splitlines()
-    assert a.startswith("stage a  about 30 s a job; its jobs, and those before them, end in about 1 min, at ")
-    assert b.startswith(
-        "stage b  about 1 min a job; its jobs, and those before them, end in about 3 min, at "
-    )
+    assert a.startswith("stage a  about 30 s a job; its jobs and all earlier ones end in about 1 min, at ")
+    assert b.startswith("stage b  about 1 min a job; its jobs and all earlier ones end in about 3 min, at ")
     forecast.paces.add("c", JobResult("c/9", seconds=1))
     forecast.update()
     assert "stage c  about 1 s a job; all jobs end in about 3" in capsys.readouterr().out

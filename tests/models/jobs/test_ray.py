@@ -75,7 +75,7 @@ def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path:
     finally:
         made.shutdown()
     assert {result.reason for result in results.values()} == {"error"}
-    assert all("and torch sees none" in result.error for result in results.values())
+    assert all("but torch sees none" in result.error for result in results.values())
 
 
 @pytest.mark.slow
