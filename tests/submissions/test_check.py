@@ -280,7 +280,8 @@ def test_a_torch_that_cannot_be_imported_is_one_sentence_of_the_stage(
         tmp_path, *mixed_tables(), stages={"graph": {"kind": "gnn", "precision": "bf16"}}
     )
     with pytest.raises(
-        ConfigError, match=r"^stages\.graph: torch, .*: ImportError: libcudart is missing\. Set "
+        ConfigError,
+        match=r"^stages\.graph: torch cannot be imported .*: ImportError: libcudart is missing\. Set ",
     ):
         checked(path)
 
