@@ -203,7 +203,7 @@ def _shift_sentence(shift: dict[str, Any] | None) -> str:
 
 def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> None:
     """Plot the distribution of the similarity to the nearest training row, of test rows and held-out rows."""
-    figure, axes = new_figure(1, len(compared), width=6.4 * len(compared), height=4.2)
+    figure, axes = new_figure(1, len(compared), width=5 * len(compared), height=3.4)
     for axis, similarity in zip(axes[0], compared, strict=True):
         for kind, values in similarity.held_out.items():
             is_configured = kind == configured
@@ -212,9 +212,9 @@ def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> 
         axis.ecdf(similarity.test, label="test rows", color="black", linewidth=2.8)
         axis.set(xlabel=f"similarity to the nearest training row\n({similarity.measure})")
         axis.set(ylabel="share of rows below")
-        axis.set(xlim=(0, 1), title="folds imitate the competition where their curve meets the test rows'")
+        axis.set(xlim=(0, 1), title="similarity to the training rows")
         axis.legend(loc="lower right")
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=110)
 
 
 def main() -> None:

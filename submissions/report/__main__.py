@@ -41,7 +41,8 @@ def markdown(content: Report, folder: Path) -> str:
     Args:
         folder: folder of the page.
     """
-    blocks = [f"# {content.title}\n\n{content.subtitle}", _wrapped([content.summary])]
+    facts = [f"{name}: {value}, {explanation}." for name, (value, explanation) in content.facts.items()]
+    blocks = [f"# {content.title}\n\n{content.subtitle}", _wrapped([content.summary, *facts])]
     for section in content.sections:
         if section.brief:
             blocks.append(f"## {section.title}")

@@ -74,7 +74,6 @@ class Report(NamedTuple):
     subtitle: str
     summary: str
     facts: dict[str, tuple[str, str]]
-    reason: str
     submission: str
     sections: list[Section]
 

@@ -102,5 +102,8 @@ def _shift(run: Run) -> list[Element]:
         features = stored["adversarial"]["features"]
         if features:
             elements.append(make_table(list(features[0]), [list(row.values()) for row in features]))
-    figure_files = sorted(shift.parent.glob("*.png"))
-    return [*elements, *(Figure(file.stem, file.read_bytes()) for file in figure_files)]
+    figure = shift.with_name("similarity.png")
+    if figure.exists():
+        caption = "Similarity to the nearest training row; good folds have the curve of the test rows"
+        elements.append(Figure(caption, figure.read_bytes()))
+    return elements

@@ -25,7 +25,7 @@ from submissions.report.charts import ScoreRow, heat_map, score_chart
 from submissions.report.elements import Element, Figure, make_table
 from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK_FILE, STAGES, SUBMISSION_FILE, Run
 
-MARKS = {
+FLAGS = {
     "optimistic": "the epoch was chosen on the fold that is scored (select_epoch: best_on_held_out)",
     "other code": "trained by other code (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
@@ -68,7 +68,7 @@ def score_overview(run: Run, test: TestScores | None) -> list[Element]:
         candidates.append(ScoreRow(name, score, candidate.get("score_standard_error")))
     procedure = choice["procedure"]
     submission = ScoreRow(
-        name=f"submission ({choice['chosen']})",
+        name="submission",
         score=procedure["cross_fitted_score"],
         standard_error=procedure["standard_error"],
         test_score=test.submission if test else None,
@@ -102,12 +102,12 @@ def _stage_weights(run: Run) -> pd.DataFrame:
 
 
 def stage_section(run: Run) -> list[Element]:
-    """Return scores and weights of each stage, on all targets and per target; the marks, and notes."""
+    """Return scores and weights of each stage, on all targets and per target, with flags and notes."""
     columns = run.columns
     folds = columns.folds
     stage_scored = read_table(run.folder / STAGES).set_index("id")
     weights = _stage_weights(run)
-    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    flags = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows = []
     notes = []
     for stage in run.config.stages:
@@ -123,21 +123,21 @@ def stage_section(run: Run) -> list[Element]:
         for i, (name, score) in enumerate(scores.items()):
             spread = mean_and_std([one_fold[name] for one_fold in fold_scores])
             weight = f"{weights[name][stage]:.3f}" if name in weights else ""
-            last = [f"{seconds:.1f}", ", ".join(marks[stage])] if i == 0 else ["", ""]
+            last = [f"{seconds:.1f}", ", ".join(flags[stage])] if i == 0 else ["", ""]
             rows.append([stage if i == 0 else "", name, score, spread, weight, *last])
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
         notes += _dropout_note(run, stage)
     base = f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else run.chosen
     elements: list[Element] = [
-        make_table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
+        make_table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "flags"], rows),
         f"fold_scores: mean +- standard deviation over folds. weight: in {base}, which was chosen.",
     ]
     n_train_rows = len(without_extra_rows(read_table(run.paths.train)))  # extra rows follow them
     n_without_fold = (folds[:n_train_rows] < 0).sum()
     if n_without_fold:
         elements.append(f"{n_without_fold} training rows are in no held-out fold (fold -1) and in no score.")
-    used_marks = {mark for stage_marks in marks.values() for mark in stage_marks}
-    elements += [f"{mark}: {meaning}." for mark, meaning in MARKS.items() if mark in used_marks]
+    used_flags = {flag for stage_flags in flags.values() for flag in stage_flags}
+    elements += [f"{flag}: {meaning}." for flag, meaning in FLAGS.items() if flag in used_flags]
     return [*elements, *notes]
 
 

@@ -12,6 +12,7 @@ from competition.paths import display_path
 from competition.prepare import describe as describe_tables
 from competition.yaml_files import dump_yaml
 from models.jobs.plan import REFIT_FOLD
+from models.neural_config import NeuralConfig
 from submissions.formatting import format_number, format_with_error
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
@@ -36,6 +37,8 @@ from submissions.run import CHOICE, LEFT_OUT_HEADER, SUBMISSION_FILE, Run, trace
 
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""
+MAX_OUTPUTS_IN_COLUMN = 3
+"""Number of classes or targets up to which their scores and figures fit into a column of the page."""
 
 
 def build_report(run: Run) -> Report:
@@ -46,8 +49,9 @@ def build_report(run: Run) -> Report:
     test_title = f"holdout_score on rows of {holdout_of}" if holdout_of else "Test score"
     if scores:
         facts[test_title] = (format_number(scores.submission), "on labels that nothing else has seen")
-    sentences = [f"{name}: {value}, {explanation}." for name, (value, explanation) in facts.items()]
     task = run.task
+    has_many_targets = len(task.outputs) > MAX_OUTPUTS_IN_COLUMN
+    n_networks = sum(isinstance(stage, NeuralConfig) for stage in run.config.stages.values())
     brief = len(task.outputs) <= MAX_BRIEF_OUTPUTS
     errors_title = "Most confident mistakes" if task.has_probabilities else "Largest errors"
     prediction_title = "Probabilities" if task.has_probabilities else "Predictions"
@@ -55,16 +59,16 @@ def build_report(run: Run) -> Report:
         Section("Left out", _left_out(run), brief=True, wide=True),
         Section("Overview", _safely(run, lambda run: score_overview(run, scores))),
         Section("Weights", _safely(run, weight_section)),
-        Section("Candidates", [*candidate_section(run), *sentences], brief=True, wide=True),
+        Section("Candidates", candidate_section(run), brief=True, wide=True),
         Section("Stages", stage_section(run), brief=True),
-        Section(test_title, scores.elements if scores else [], brief=True),
+        Section(test_title, scores.elements if scores else [], brief=True, wide=has_many_targets),
         Section("Ablation: leave one stage out", ablation(run), brief=True),
         Section("Post-processing", postprocessing(run), brief=True),
         Section("Tables", _tables(run), brief=True),
         Section("Scores by class", _safely(run, scores_by_class) if task.classes else [], brief=brief),
-        Section(prediction_title, _safely(run, prediction_section), wide=True),
-        Section("Learning curves", _safely(run, learning_curve_section), wide=True),
-        Section("Error correlation", _safely(run, error_correlation), wide=True),
+        Section(prediction_title, _safely(run, prediction_section), wide=has_many_targets),
+        Section("Learning curves", _safely(run, learning_curve_section), wide=n_networks > 3),
+        Section("Error correlation", _safely(run, error_correlation)),
         Section("Folds and shift", _safely(run, folds_and_shift), wide=True),
         Section(errors_title, _safely(run, largest_errors), wide=True),
         Section("Settings and versions", _settings(run), wide=True),
@@ -80,7 +84,6 @@ def build_report(run: Run) -> Report:
         subtitle=f"run {run.name}, {run.plan.n_folds} folds; +- is a standard error (bootstrap over rows)",
         summary=_summary(run),
         facts=facts,
-        reason=run.stored[CHOICE]["reason"],
         submission=submission,
         sections=[section for section in sections if section.elements],
     )
@@ -100,9 +103,7 @@ def _summary(run: Run) -> str:
     procedure = run.stored[CHOICE]["procedure"]
     score = format_with_error(procedure["cross_fitted_score"], procedure["standard_error"])
     stages = ", ".join(run.config.stages)
-    n_models = 0
-    for job in run.plan.jobs:
-        n_models += job.predicts_test
+    n_models = sum(job.predicts_test for job in run.plan.jobs)
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
     kinds = "models of folds and seeds" if not n_refits else "models of folds, refits and seeds"
     sentences = [
