@@ -15,7 +15,7 @@ SECONDS_BETWEEN_ROWS = 10.0
 
 @dataclass(frozen=True)
 class LossRecord:
-    """A row of losses.csv.
+    """A row of losses.csv, which is also sent to the tracker. Another number is one more field.
 
     Attributes:
         phase: pretrain or train.
@@ -38,8 +38,7 @@ HEADER = ",".join(field.name for field in fields(LossRecord)) + "\n"
 
 
 class LossLog:
-    """Writes losses.csv line by line. A checkpoint contains its rows, so that a resumed job has each step
-    once.
+    """Writes losses.csv line by line. A checkpoint contains its rows, so that a resumed job has each step once.
 
     Args:
         track: called with each record, also with those that a checkpoint restores.
@@ -91,8 +90,8 @@ def read_losses(folder: Path) -> list[LossRecord]:
         return []
     complete_rows = [line.strip().split(",") for line in lines[1:] if line.endswith("\n")]
     return [
-        LossRecord(phase, int(epoch), int(step), float(loss), float(rate), float(seconds))
-        for phase, epoch, step, loss, rate, seconds in complete_rows
+        LossRecord(phase, int(epoch), int(step), *map(float, numbers))
+        for phase, epoch, step, *numbers in complete_rows
     ]
 
 
