@@ -88,7 +88,8 @@ class Budget:
     @property
     def deadline(self) -> float:
         """time.monotonic() at which training ends."""
-        return self.end - reserve(self.seconds, self.submission_seconds)
+        n_stages = sum(bool(state.seeds) for state in self.states.values())
+        return self.end - reserve(self.seconds, self.submission_seconds, self.plan, n_stages)
 
     @property
     def current_plan(self) -> JobPlan:

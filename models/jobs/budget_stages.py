@@ -1,5 +1,6 @@
 """The state of each stage under a budget: the seeds and epochs that it may get, and the decisions about it."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,10 @@ RESERVE_SHARE = 0.04
 """Seconds and share of the budget that are reserved for the last submission and the report."""
 RESERVE_SUBMISSIONS = 3.0
 """Multiple of the seconds of the last interim submission that is reserved at least."""
+SECONDS_PER_TUNING = 0.15
+"""Seconds of 40 trials of Optuna on one core."""
+MAX_RESERVE_SHARE = 0.4
+"""Maximum share of the budget that is reserved for an expected number of tunings."""
 NOT_STARTED = "the time was over before it started"
 
 StageConfigs = dict[str, Any]
@@ -62,13 +67,26 @@ def with_epochs(stage: Any, share: float) -> Any:
     return stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
 
 
-def reserve(seconds: float, submission_seconds: float) -> float:
+def reserve(seconds: float, submission_seconds: float, plan: JobPlan, n_stages: int) -> float:
     """Return the seconds of a budget that are kept for the last submission and the report.
 
     Args:
         submission_seconds: seconds of the last interim submission.
+        n_stages: number of stages of the last submission.
     """
-    return max(RESERVE_SECONDS + RESERVE_SHARE * seconds, RESERVE_SUBMISSIONS * submission_seconds)
+    n_tunings = count_tunings(len(plan.competition.targets), plan.n_folds, n_stages)
+    expected = min(SECONDS_PER_TUNING * n_tunings, MAX_RESERVE_SHARE * seconds)
+    return max(RESERVE_SECONDS + RESERVE_SHARE * seconds, RESERVE_SUBMISSIONS * submission_seconds, expected)
+
+
+def count_tunings(n_targets: int, n_folds: int, n_stages: int) -> int:
+    """Return how many blends a submission tunes: per target, for all rows and without some of the folds.
+
+    A blend is fitted without one fold for its cross-fitted score, without two to score the selection, and without
+    three for the stack on it. The ablation leaves out each stage, with and without one fold.
+    """
+    without_folds = sum(math.comb(n_folds, n_excluded) for n_excluded in range(4))
+    return n_targets * (without_folds + n_stages * (1 + n_folds))
 
 
 StageStatus = Literal["waiting", "probing", "accepted", "given up"]

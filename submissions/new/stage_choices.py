@@ -24,6 +24,8 @@ MIN_WORDS_OF_LONG_TEXT = 150
 Need = Literal[
     "molecules", "one_molecule", "several_molecules", "reactions", "text", "short_text", "long_text", "table"
 ]
+MAX_TARGETS_OF_TEN_FOLDS = 2
+"""Number of targets up to which small tables have ten folds: cross-fitting a blend takes targets times folds cubed."""
 
 
 class PresetStage(StrictModel):
@@ -103,7 +105,7 @@ def choose_folds(
         raise DataError(f"folds need two groups or distinct inputs; there is {n_groups}.")
     if len(train) < 30:
         n_folds = 3
-    elif len(train) < 500:
+    elif len(train) < 500 and len(tables.targets) <= MAX_TARGETS_OF_TEN_FOLDS:
         n_folds = 10
     else:
         n_folds = 5
