@@ -24,8 +24,8 @@ RESERVE_SHARE = 0.04
 """Seconds and share of the budget that are reserved for the last submission and the report."""
 RESERVE_SUBMISSIONS = 3.0
 """Multiple of the seconds of the last interim submission that is reserved at least."""
-SECONDS_PER_TUNING = 0.15
-"""Seconds of 40 trials of Optuna on one core."""
+SECONDS_PER_TUNING = 0.2
+"""Seconds of a tuning, 0.16 for 40 trials of Optuna on one core, and of what else a submission computes."""
 MAX_RESERVE_SHARE = 0.4
 """Maximum share of the budget that is reserved for an expected number of tunings."""
 NOT_STARTED = "the time was over before it started"
@@ -76,7 +76,11 @@ def reserve(seconds: float, submission_seconds: float, plan: JobPlan, n_stages: 
     """
     n_tunings = count_tunings(len(plan.competition.targets), plan.n_folds, n_stages)
     expected = min(SECONDS_PER_TUNING * n_tunings, MAX_RESERVE_SHARE * seconds)
-    return max(RESERVE_SECONDS + RESERVE_SHARE * seconds, RESERVE_SUBMISSIONS * submission_seconds, expected)
+    return max(
+        RESERVE_SECONDS + RESERVE_SHARE * seconds,
+        RESERVE_SECONDS + expected,
+        RESERVE_SUBMISSIONS * submission_seconds,
+    )
 
 
 def count_tunings(n_targets: int, n_folds: int, n_stages: int) -> int:

@@ -23,5 +23,5 @@ def test_the_reserve_grows_with_an_expensive_submission_up_to_a_share_of_the_bud
     small, large = plan(1, 3), plan(4, 10)
     assert reserve(1000, 0, small, n_stages=2) == pytest.approx(10 + 0.04 * 1000)
     assert reserve(1000, 30, small, n_stages=2) == pytest.approx(3 * 30)
-    assert reserve(1000, 0, large, n_stages=5) == pytest.approx(SECONDS_PER_TUNING * 4 * (176 + 55))
-    assert reserve(200, 0, large, n_stages=5) == pytest.approx(0.4 * 200)
+    assert reserve(1000, 0, large, n_stages=5) == pytest.approx(10 + SECONDS_PER_TUNING * 4 * (176 + 55))
+    assert reserve(200, 0, large, n_stages=5) == pytest.approx(10 + 0.4 * 200)
