@@ -29,6 +29,11 @@ from models.stage import Context
 from models.stages.gnn import Gnn
 
 TARGETS = {"biogen_adme": "log_HLM_CLint", "esol": "logS", "qm9_electronic": "gap"}
+CHEMPROP_OPTIONS = [
+    "--smiles-columns", "SMILES", "--target-columns", "y", "--batch-size", "64", "--split-sizes", "0.98", "0.01",
+    "0.01", "--accelerator", "cpu", "--warmup-epochs", "1", "--max-lr", "0.002", "--aggregation", "norm",
+    "--aggregation-norm", "10",
+]  # fmt: skip
 
 
 def cpu_seconds(call: list[str]) -> float:
@@ -63,49 +68,10 @@ def main() -> None:
         file = Path(folder) / "train.csv"
         table = pd.read_csv(args.data / args.set / "train.csv").rename(columns={TARGETS[args.set]: "y"})
         table[["id", "SMILES", "y"]].dropna().to_csv(file, index=False)
-        pipeline_command = [
-            sys.executable,
-            "-m",
-            "benchmarks.against_chemprop",
-            "--data",
-            str(args.data),
-            "--only",
-            str(file),
-        ]
-        chemprop_command = [
-            str(Path(sys.executable).with_name("chemprop")),
-            "train",
-            "--data-path",
-            str(file),
-        ]
-        chemprop_command += [
-            "--smiles-columns",
-            "SMILES",
-            "--target-columns",
-            "y",
-            "--output-dir",
-            f"{folder}/out",
-        ]
-        chemprop_command += [
-            "--batch-size",
-            "64",
-            "--split-sizes",
-            "0.98",
-            "0.01",
-            "0.01",
-            "--accelerator",
-            "cpu",
-        ]
-        chemprop_command += [
-            "--warmup-epochs",
-            "1",
-            "--max-lr",
-            "0.002",
-            "--aggregation",
-            "norm",
-            "--aggregation-norm",
-            "10",
-        ]
+        pipeline_command = [sys.executable, "-m", "benchmarks.against_chemprop"]
+        pipeline_command += ["--data", str(args.data), "--only", str(file)]
+        chemprop_command = [str(Path(sys.executable).with_name("chemprop")), "train"]
+        chemprop_command += ["--data-path", str(file), "--output-dir", f"{folder}/out", *CHEMPROP_OPTIONS]
         spent: dict[str, list[list[float]]] = {"ours": [], "chemprop": []}
         for _ in range(args.rounds):
             for name, call in (("ours", pipeline_command), ("chemprop", chemprop_command)):

@@ -116,8 +116,8 @@ def optuna_300(columns: np.ndarray, y: np.ndarray) -> np.ndarray:
 def timed(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     """What it returns, and its CPU seconds."""
     started = time.process_time()
-    record = fit()
-    return record, time.process_time() - started
+    result = fit()
+    return result, time.process_time() - started
 
 
 def matrices_of(matrix: Matrix) -> BlendData:
@@ -155,16 +155,16 @@ def held_out_errors(matrix: Matrix) -> list[dict]:
 
 def honesty(matrix: Matrix) -> dict[str, Any]:
     """Logarithms of score over holdout score, of the default and of the stack."""
-    record: dict[str, Any] = {"set": matrix.set_name}
+    biases: dict[str, Any] = {"set": matrix.set_name}
     default, m = CANDIDATES[DEFAULT], matrices_of(matrix)
     candidates: dict[str, Candidate] = {DEFAULT: default, "lightgbm_stack": StackCandidate(default)}
     for name, candidate in candidates.items():
         fitted_without_fold = [candidate.fit(m, frozenset({fold})) for fold in range(N_FOLDS)]
         honest = rmse(matrix.y, cross_fitted(candidate, m)[:, 0])
-        record[f"{name} cross-fitted"] = np.log(honest / of_fold_models(matrix, fitted_without_fold))
+        biases[f"{name} cross-fitted"] = np.log(honest / of_fold_models(matrix, fitted_without_fold))
         fitted_on_all = candidate.fit(m)
         in_sample = rmse(matrix.y, predict(fitted_on_all, matrix.oof))
-        record[f"{name} in-sample"] = np.log(in_sample / of_fold_models(matrix, [fitted_on_all] * N_FOLDS))
+        biases[f"{name} in-sample"] = np.log(in_sample / of_fold_models(matrix, [fitted_on_all] * N_FOLDS))
     singles = [Blend(one[:, None], np.zeros(1)) for one in np.eye(matrix.oof.shape[1])]
     control = np.mean(
         [
@@ -172,9 +172,9 @@ def honesty(matrix: Matrix) -> dict[str, Any]:
             for one in singles
         ]
     )
-    record["single columns"] = control
-    record[f"{DEFAULT} beyond its columns"] = record[f"{DEFAULT} cross-fitted"] - control
-    return record
+    biases["single columns"] = control
+    biases[f"{DEFAULT} beyond its columns"] = biases[f"{DEFAULT} cross-fitted"] - control
+    return biases
 
 
 def of_fold_models(matrix: Matrix, fitted: list) -> float:
@@ -193,8 +193,8 @@ def compare(lines: pd.DataFrame, against: str) -> None:
     for size, part in errors.groupby("n_columns"):
         print(f"\n{size} columns, {len(part)} blends: holdout RMSE against {against}")
         for name in [*CANDIDATE_NAMES, OPTUNA]:
-            of_set, record = over_sets(np.log(part[name] / part[against]), part["set"])
-            summary = f"{in_per_cent(record):26s} better on {(of_set < 0).sum()}/{len(of_set)} sets"
+            of_set, interval = over_sets(np.log(part[name] / part[against]), part["set"])
+            summary = f"{in_per_cent(interval):26s} better on {(of_set < 0).sum()}/{len(of_set)} sets"
             worst = f"{of_set.idxmax()} {100 * np.expm1(of_set.max()):+.2f} %"
             print(f"  {name:17s} {summary}, worst {worst}, {1000 * seconds[size, name]:.1f} ms")
 
@@ -208,14 +208,14 @@ def main() -> None:
             for matrix in matrices(name, draw, args.data, args.cache)
         ]
 
-    record = cached_lines("blenders", of_draw, args)
+    results = cached_lines("blenders", of_draw, args)
     for against in ("greedy", OPTUNA):
-        compare(pd.DataFrame([line for lines, _ in record for line in lines]), against)
-    table = pd.DataFrame([bias for _, bias in record])
+        compare(pd.DataFrame([line for lines, _ in results for line in lines]), against)
+    table = pd.DataFrame([bias for _, bias in results])
     print(f"\nscore against the holdout score of the same fold models, {len(table)} matrices of 10 columns")
     for name in table.columns.drop("set"):
-        of_set, record = over_sets(table[name], table["set"])
-        print(f"  {name:34s} {in_per_cent(record)}; {per_set(of_set)}")
+        of_set, interval = over_sets(table[name], table["set"])
+        print(f"  {name:34s} {in_per_cent(interval)}; {per_set(of_set)}")
 
 
 if __name__ == "__main__":

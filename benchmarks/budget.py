@@ -128,13 +128,13 @@ def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     """Errors of the submission and of LightGBM alone."""
     competition, columns = run.config.competition, run.columns
     assert competition.answers is not None
-    errors_of = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
+    errors_by_method = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
     if "lightgbm" in run.config.stages:
         trees = columns.stage_test("lightgbm")
         trees = run.task.default_labels(trees) if run.task.scores_labels else trees
         answers = score_sections.read_answers(competition, competition.answers).loc[list(columns.test_ids)]
-        errors_of["lightgbm"] = errors(competition, answers.to_numpy(), trees)
-    return errors_of
+        errors_by_method["lightgbm"] = errors(competition, answers.to_numpy(), trees)
+    return errors_by_method
 
 
 def write_features(run: Run, folder: Path) -> None:
@@ -166,7 +166,7 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
         seconds / len(task.targets),
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    errors_of = []
+    predictions = []
     for target in task.targets:
         call = [
             str(python),
@@ -180,11 +180,11 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
             method,
         ]
         subprocess.run(call, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-        errors_of.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
+        predictions.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
     ids = read_rows(run.paths.test, competition, labelled=False).ids
     assert competition.answers is not None
     answers = score_sections.read_answers(competition, competition.answers)
-    read = pd.DataFrame(np.column_stack(errors_of), ids).reindex(answers.index)
+    read = pd.DataFrame(np.column_stack(predictions), ids).reindex(answers.index)
     return errors(
         competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy()
     )  # some test rows cannot be read
@@ -200,11 +200,13 @@ def is_there(file: Path, key: dict[str, Any]) -> bool:
     return file.exists() and bool((read_results(file)[[*key]] == pd.Series(key)).all(axis=1).any())
 
 
-def keep(file: Path, key: dict[str, Any], errors_of: dict[str, float], **measured: float) -> None:
+def keep(file: Path, key: dict[str, Any], target_errors: dict[str, float], **measured: float) -> None:
     """Append the errors of a run, by target, with what else was measured of the run."""
-    new = [{**key, "target": target, "error": error, **measured} for target, error in errors_of.items()]
+    new = [{**key, "target": target, "error": error, **measured} for target, error in target_errors.items()]
     pd.DataFrame(new).to_csv(file, mode="a", header=not file.exists(), index=False)
-    print(*key.values(), errors_of, *(f"{name} {value:.4g}" for name, value in measured.items()), flush=True)
+    print(
+        *key.values(), target_errors, *(f"{name} {value:.4g}" for name, value in measured.items()), flush=True
+    )
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -352,13 +354,13 @@ def main() -> None:
             if not is_there(file, {**key, "who": "submission"}):
                 options = ["--budget", budget, "--seed", str(args.seed)]
                 seconds = run_pipeline(args.data / name, work / f"{name}.yaml", options)
-                for who, errors_of in errors_of_run(latest_run(str(work / f"{name}.yaml"))).items():
-                    keep(file, {**key, "who": who}, errors_of, seconds=seconds)
+                for who, target_errors in errors_of_run(latest_run(str(work / f"{name}.yaml"))).items():
+                    keep(file, {**key, "who": who}, target_errors, seconds=seconds)
             key["commit"] = "autogluon 1.6.3"
             if args.python and not is_there(file, {**key, "who": "autogluon"}):
                 started, run = time.monotonic(), latest_run(str(work / f"{name}.yaml"))
-                errors_of = of_autogluon(run, args.python, work / "autogluon", parse_duration(budget))
-                keep(file, {**key, "who": "autogluon"}, errors_of, seconds=time.monotonic() - started)
+                target_errors = of_autogluon(run, args.python, work / "autogluon", parse_duration(budget))
+                keep(file, {**key, "who": "autogluon"}, target_errors, seconds=time.monotonic() - started)
 
 
 if __name__ == "__main__":

@@ -168,19 +168,19 @@ def main() -> None:
     table = pd.DataFrame(cached_lines("blends", of_draw, args))
     place = ["metric", "n_columns", "set", "target", "draw", "subset"]
     errors = np.log(table[table["bias"].isna()].pivot(index=place, columns="candidate", values="error"))
-    columns_of_table = [(metric, n) for metric in table["metric"].unique() for n in SUBSETS]
+    table_columns = [(metric, n) for metric in table["metric"].unique() for n in SUBSETS]
     print(f"Error of {DEFAULT} on the holdout against others, its 95 % interval, and the worst set\n")
-    print("| against |", *(f"{metric}, {n} columns |" for metric, n in columns_of_table))
-    print("|---" * (1 + len(columns_of_table)) + "|")
+    print("| against |", *(f"{metric}, {n} columns |" for metric, n in table_columns))
+    print("|---" * (1 + len(table_columns)) + "|")
     for name in errors.columns.drop(DEFAULT):
         cells = []
-        for metric, n in columns_of_table:
+        for metric, n in table_columns:
             rows = errors.loc[metric, n]
             ratios = (rows[DEFAULT] - rows[name]).dropna()
             if len(ratios):
-                of_set, mean_interval = over_sets(ratios, ratios.index.get_level_values("set"))
+                of_set, interval = over_sets(ratios, ratios.index.get_level_values("set"))
                 cells.append(
-                    f"{in_per_cent(mean_interval)}; {100 * np.expm1(of_set.max()):+.1f} {of_set.idxmax()}"
+                    f"{in_per_cent(interval)}; {100 * np.expm1(of_set.max()):+.1f} {of_set.idxmax()}"
                 )
             else:
                 cells.append("")
@@ -188,8 +188,8 @@ def main() -> None:
     print("\nCross-fitted score of the default against the holdout, 8 columns\n")
     for label, rows in table.dropna(subset="bias").groupby("metric", sort=False):
         for part in ("bias", "control", "beyond"):
-            of_set, mean_interval = over_sets(rows[part], rows["set"])
-            print(f"{label}, {part}: {in_per_cent(mean_interval)}; {per_set(of_set)}")
+            of_set, interval = over_sets(rows[part], rows["set"])
+            print(f"{label}, {part}: {in_per_cent(interval)}; {per_set(of_set)}")
 
 
 if __name__ == "__main__":

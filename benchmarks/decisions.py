@@ -56,12 +56,12 @@ def one_hot(y: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 def columns_of(matrix: Matrix) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Name -> out-of-fold predictions (n_rows, n_outputs) and those of each fold's models for the holdout."""
-    record = {str(j): (matrix.oof[:, j], matrix.holdout[:, :, j]) for j in range(matrix.oof.shape[1])}
+    columns = {str(j): (matrix.oof[:, j], matrix.holdout[:, :, j]) for j in range(matrix.oof.shape[1])}
     metric = get_metric("log_loss", "multiclass" if matrix.oof.shape[2] > 1 else "binary")
     m = BlendData(matrix.oof, matrix.y[:, None].astype(float), matrix.folds, metric, has_probabilities=True)
     blend = CANDIDATES[DEFAULT]
     on_holdout = np.stack([blend.fit(m).predict(each) for each in matrix.holdout])
-    return record | {"blend": (cross_fitted(blend, m), on_holdout)}
+    return columns | {"blend": (cross_fitted(blend, m), on_holdout)}
 
 
 def carried(decision: Any, known_preds: np.ndarray, new: np.ndarray) -> Decision:
@@ -99,8 +99,8 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
             np.mean([metric(y_holdout, decision.predict(each)) for each in holdout])
         )
 
-    at_0, known_preds = metric(y_holdout, plain.predict(mean)), metric(y, plain.predict(oof))
-    record = {"optimism plain": bias(plain.predict(oof), plain)}
+    at_0, oof_score = metric(y_holdout, plain.predict(mean)), metric(y, plain.predict(oof))
+    scores = {"optimism plain": bias(plain.predict(oof), plain)}
     for way in ("expected", "counted"):
         with mock.patch.object(
             decision_rules, "calibrate", one_hot if way == "counted" else decision_rules.calibrate
@@ -112,10 +112,10 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
             "quantiles": carried(decision, oof, mean).predict(mean),
             "vote": votes.argmax(axis=1)[:, None].astype(float),  # the lowest of equally common labels
         }
-        record |= {f"{way} {name}": metric(y_holdout, each) - at_0 for name, each in ways.items()}
-        record[f"{way} values gated"] = record[f"{way} values"] if metric(y, labels) > known_preds else 0.0
-        record[f"optimism {way}"] = bias(labels, decision)
-    return record
+        scores |= {f"{way} {name}": metric(y_holdout, each) - at_0 for name, each in ways.items()}
+        scores[f"{way} values gated"] = scores[f"{way} values"] if metric(y, labels) > oof_score else 0.0
+        scores[f"optimism {way}"] = bias(labels, decision)
+    return scores
 
 
 def lines_of(matrix: Matrix) -> list[dict[str, Any]]:
@@ -153,9 +153,9 @@ def main() -> None:
         for metric, rows in part.groupby("metric"):
             print(f"\n{which}, {metric}, {rows['set'].nunique()} sets, {len(rows)} decisions")
             for way in ways:
-                record = over_sets(rows[way], rows["set"])[1]
+                interval = over_sets(rows[way], rows["set"])[1]
                 print(
-                    "  {:24} {:+.4f} [{:+.4f}, {:+.4f}]".format(way, *record),
+                    "  {:24} {:+.4f} [{:+.4f}, {:+.4f}]".format(way, *interval),
                     f" worst {rows[way].min():+.3f}",
                 )
 

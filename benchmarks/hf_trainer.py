@@ -143,19 +143,19 @@ def main() -> None:
     if args.only:
         print(json.dumps(trained(args.only[0], int(args.only[1]), args.data, args.precision)))
         return
-    results_of: dict[str, list[dict[str, float]]] = {"ours": [], "group_by_length": [], "random": []}
+    results_by_name: dict[str, list[dict[str, float]]] = {"ours": [], "group_by_length": [], "random": []}
     for round_ in range(args.rounds):
-        for name, results in results_of.items():
+        for name, results in results_by_name.items():
             call = [sys.executable, "-m", "benchmarks.hf_trainer", *sys.argv[1:], "--only", name, str(round_)]
             environment = {**os.environ, **WORKER_ENVIRONMENT} if name == "ours" else None
             done = subprocess.run(
                 call, check=True, capture_output=True, text=True, cwd=PROJECT, env=environment
             )
             results.append(json.loads(done.stdout.splitlines()[-1]))
-    for name, results in results_of.items():
+    for name, results in results_by_name.items():
         seconds, rmse = (statistics.mean(result[key] for result in results) for key in ("seconds", "rmse"))
         ratio = statistics.median(
-            r["seconds"] / o["seconds"] for r, o in zip(results, results_of["ours"], strict=True)
+            r["seconds"] / o["seconds"] for r, o in zip(results, results_by_name["ours"], strict=True)
         )
         print(f"{name:16s} {seconds:6.1f} s, RMSE {rmse:.4f}; ours is {ratio:.2f} times as fast")
 

@@ -94,9 +94,9 @@ def train_with_unimol_tools(folder: Path, name: str) -> None:
 
     def timed(self: Any, smiles: Any) -> Any:
         started = time.monotonic()
-        record = transform(self, smiles)
+        result = transform(self, smiles)
         in_conformers.append(time.monotonic() - started)
-        return record
+        return result
 
     dictionary = folder / "dict.txt"
     dictionary.write_text("\n".join(f"{symbol} 1" for symbol in read_vocabulary({})[4:-1]))

@@ -129,9 +129,9 @@ def measure(
 
     def timed(*args: Any, **options: Any) -> Any:
         started = time.process_time()
-        ratios_of = train_epochs(*args, **options)
+        result = train_epochs(*args, **options)
         spent.append(time.process_time() - started)
-        return ratios_of
+        return result
 
     stage = build_stage(config, context)
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(trainer.Trainer, "train_epochs", timed):
@@ -160,7 +160,7 @@ def main() -> None:
         plain, (rows, roles) = of_stage.validate_python(settings), read(args.data, *source)
         selected = {name: change for name, change in changes.items()
                  if not isinstance(change, dict) or set(change) <= set(type(plain).model_fields)}  # fmt: skip
-        ratios_of: dict[str, list[np.ndarray]] = {name: [] for name in selected}
+        error_ratios: dict[str, list[np.ndarray]] = {name: [] for name in selected}
         folds = list(KFold(5, shuffle=True, random_state=0).split(rows.ids))
         with tempfile.TemporaryDirectory() as cache:
             for seed in range(args.seeds):
@@ -173,10 +173,10 @@ def main() -> None:
                     if isinstance(change, dict):
                         config, patch = of_stage.validate_python({**settings, **change}), nullcontext()
                     with patch:
-                        ratios_of[name].append(
+                        error_ratios[name].append(
                             np.divide(measure(config, context, rows, *folds[seed % 5]), without)
                         )
-        for name, ratios in ratios_of.items():
+        for name, ratios in error_ratios.items():
             errors, seconds = np.transpose(ratios)
             error = 100 * np.std(errors, ddof=1) / np.sqrt(len(errors))
             summary = f"RMSE {100 * np.mean(errors - 1):+.1f} % (standard error {error:.1f})"

@@ -213,9 +213,9 @@ def over_sets(values: pd.Series, sets: pd.Series) -> tuple[pd.Series, np.ndarray
     return of_set, np.array([of_set.mean(), *np.quantile(drawn, [0.025, 0.975])])
 
 
-def in_per_cent(embedded: np.ndarray, digits: int = 1) -> str:
+def in_per_cent(interval: np.ndarray, digits: int = 1) -> str:
     """What `over_sets` finds of logarithms of ratios."""
-    return "{:+.{n}f} % [{:+.{n}f}, {:+.{n}f}]".format(*100 * np.expm1(embedded), n=digits)
+    return "{:+.{n}f} % [{:+.{n}f}, {:+.{n}f}]".format(*100 * np.expm1(interval), n=digits)
 
 
 def per_set(of_set: pd.Series) -> str:
@@ -379,10 +379,10 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
             StratifiedKFold(N_FOLDS, shuffle=True, random_state=draw).split(train, y)
         ):
             folds[held_out] = fold
-        is_labelled = classifiers(text).values()
-        shape = len(is_labelled), y.max() + 1
+        models = classifiers(text).values()
+        shape = len(models), y.max() + 1
         oof, of_holdout = np.empty((len(train), *shape)), np.empty((N_FOLDS, len(holdout), *shape))
-        for j, (kind, classifier) in enumerate(is_labelled):
+        for j, (kind, classifier) in enumerate(models):
             x = features[kind]
             for fold in range(N_FOLDS):
                 in_fold, model = folds == fold, make_pipeline(*before[kind](), classifier)

@@ -135,11 +135,11 @@ def made(candidate: Candidate, m: BlendData) -> CrossFitted:
 def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
     """Which candidate the rule takes at each margin."""
     result = select_candidate(draw.rule, predictions)
-    different = {
+    comparisons = {
         name: each for name, each in result.comparisons.items() if name not in result.same_as_default
     }
     for margin in CHOICES:
-        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), different)[0]
+        yield f"margin {margin:g}", apply_rule(replace(draw.rule, margin=margin), comparisons)[0]
 
 
 def of_choices(draw: Draw) -> Lines:
@@ -183,10 +183,10 @@ def of_stacks(draw: Draw) -> Lines:
                 ),
                 mock.patch.object(stacks, "tree_features", columns_of),
             ):
-                records = made(stack, draw.m)
-                error = draw.error(records.fitted.predict(draw.columns))
+                fitted_stack = made(stack, draw.m)
+                error = draw.error(fitted_stack.fitted.predict(draw.columns))
             yield f"stack, {seen}, {label}", "always", error
-            for margin, name in chosen(draw, {draw.rule.default: default, LIGHTGBM_STACK: records}):
+            for margin, name in chosen(draw, {draw.rule.default: default, LIGHTGBM_STACK: fitted_stack}):
                 yield f"stack, {seen}, {label}", margin, error if name == LIGHTGBM_STACK else 0.0
     for label, part in SHARES.items():
         fitted = stack.fit(
@@ -214,19 +214,19 @@ def main() -> None:
 
     def lines_of(name: str, draw: int) -> list[tuple[str, str, str, float]]:
         parts = draw_of(name, draw, args.data, args.cache)
-        target_columns = read(parts)
-        records = [*of_choices(target_columns), *of_stacks(target_columns)]
-        if not target_columns.m.has_probabilities:
-            records += of_steps(target_columns)
-        return [(name, *line) for line in records]
+        drawn = read(parts)
+        lines = [*of_choices(drawn), *of_stacks(drawn)]
+        if not drawn.m.has_probabilities:
+            lines += of_steps(drawn)
+        return [(name, *line) for line in lines]
 
     lines = cached_lines("switches", lines_of, args)
     table = pd.DataFrame(lines, columns=["set", "part", "variant", "error"])
     for (part, variant), rows in table.groupby(["part", "variant"], sort=False):
-        of_set, records = over_sets(rows["error"], rows["set"])
+        of_set, interval = over_sets(rows["error"], rows["set"])
         worst = f"worst {of_set.idxmax()} {100 * np.expm1(of_set.max()):+.2f} %"
         lower = f"{(of_set < 0).sum()} lower and {(of_set > 0).sum()} higher of {len(of_set)}"
-        print(f"{part:60s} {variant:12s} {in_per_cent(records, 2):30s} {worst}, {lower}")
+        print(f"{part:60s} {variant:12s} {in_per_cent(interval, 2):30s} {worst}, {lower}")
 
 
 if __name__ == "__main__":

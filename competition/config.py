@@ -24,7 +24,7 @@ from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths, config_folders
-from competition.renamed_settings import FOR_DIGESTS, with_new_names, with_old_names
+from competition.renamed_settings import FOR_DIGESTS, OldName, old_names, with_new_names, with_old_names
 from competition.types import ProblemType
 from competition.yaml_files import load_yaml
 
@@ -36,14 +36,18 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_old_names(cls, values: Any) -> Any:
-        return with_new_names(values, set(cls.model_fields)) if isinstance(values, dict) else values
+    def _read_old_names(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for name, old in old_names(cls).items():
+            if info.context and old.name in values:
+                info.context["notes"].add(f"{old.name} is now called {name}; the old name still works")
+        return with_new_names(cls, values)
 
     @model_serializer(mode="wrap")
     def _write_names(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         dumped = handler(self)
-        is_for_digest = info.context == FOR_DIGESTS
-        return with_old_names(dumped, set(type(self).model_fields)) if is_for_digest else dumped
+        return with_old_names(type(self), dumped) if info.context == FOR_DIGESTS else dumped
 
 
 def _absolute_path(file: Path, info: ValidationInfo) -> Path:
@@ -171,7 +175,7 @@ class CompetitionConfig(StrictModel):
     """
     greater_is_better: bool | None = None
     """Direction of a user-defined metric."""
-    metric_needs: Literal["probabilities", "classes"] | None = None
+    metric_needs: Annotated[Literal["probabilities", "classes"] | None, OldName("needs")] = None
     """What a user-defined classification metric scores; labels are passed as their indices in `classes`."""
     empty_smiles: str | None = None
     """SMILES that replaces an empty cell of a molecule column, if empty means no molecule (an additive, say);
@@ -294,14 +298,21 @@ def find_config(name: str) -> Path:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validate(model: type[Model], values: Any, path: Path, section: str = "") -> Model:
+def validate(
+    model: type[Model], values: Any, path: Path, section: str = "", notes: set[str] | None = None
+) -> Model:
     """Return `values` as a settings model; paths in it are relative to the folder of the file `path`.
+
+    Args:
+        section: section of the file that `values` are from, for errors.
+        notes: a sentence is added for each setting with its former name.
 
     Raises:
         ConfigError: with all errors, each with its key.
     """
+    context = {"folder": path.parent.resolve(), "notes": set() if notes is None else notes}
     try:
-        return model.model_validate(values, context={"folder": path.parent.resolve()})
+        return model.model_validate(values, context=context)
     except ValidationError as error:
         # A setting with several allowed types has an error for each of them; they share a line.
         messages: dict[tuple[str, str], list[str]] = {}

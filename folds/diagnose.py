@@ -212,7 +212,7 @@ def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> 
         axis.ecdf(similarity.test, label="test rows", color="black", linewidth=2.8)
         axis.set(xlabel=f"similarity to the nearest training row\n({similarity.measure})")
         axis.set(ylabel="share of rows below")
-        axis.set(xlim=(0, 1), title="similarity to the training rows")
+        axis.set(xlim=(0, 1))
         axis.legend(loc="lower right")
     figure.savefig(file, dpi=110)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from competition.config import StrictModel, UniqueList, UserCodeRef, UserPath
+from competition.renamed_settings import OldName
 from competition.types import ProblemType
 from models.gpu_share import GpuShare
 
@@ -32,7 +33,7 @@ class PseudoLabels(StrictModel):
     Source: Lee, Pseudo-Label, 2013.
     """
 
-    stages: list[str] = Field(min_length=1)
+    stages: Annotated[list[str], OldName("of")] = Field(min_length=1)
     """Stages that predict the labels, as their mean; they must not use pseudo-labels themselves.
     The job of fold k uses their models of fold k, which did not see its labels either. A refit uses
     the mean over all folds."""
@@ -111,13 +112,16 @@ class TextStage(StrictModel):
     """How the columns are joined, each by its name in braces: "{a}.{b}>>{c}" for a reaction,
     "{context} [SEP] {text}" with [SEP] for the separator of the encoder. null: "." between two
     molecules, the separator between all others."""
-    tokenizer: Literal["auto", "smiles"] = "auto"
+    tokenizer: Annotated[Literal["auto", "smiles"], OldName("tokens")] = "auto"
     """Tokenizer. auto: the tokenizer of the weights; from scratch, atoms for molecule columns and
     word pieces for text. smiles: one token per atom, by the vocab.txt of the weights. Text columns
     must then contain SMILES, for example of reactions."""
     max_length: Width = 256
     """Maximum input length in tokens. The encoder may have a lower limit."""
-    truncation: Literal["end", "middle", "error"] = "end"
+    truncation: Annotated[
+        Literal["end", "middle", "error"],
+        OldName("too_long", {"end": "cut_end", "middle": "cut_middle"}),
+    ] = "end"
     """What to do with a longer input. end: keep the start. middle: fill a quarter of the
     length with the start and the rest with the end. error: stop.
     Source of middle: Sun et al., How to Fine-Tune BERT for Text Classification?, 2019."""

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from competition.config import StrictModel, UniqueList, UserCodeRef
-from competition.renamed_settings import with_new_names
+from competition.renamed_settings import OldName, old_names
 from competition.types import ProblemType
 from models.base_config import Feature, Share, StageConfig, TextStage, Width
 from models.gpu_share import GpuShare
@@ -68,7 +68,7 @@ class NeuralConfig(StageConfig):
     """Number of passes over the training rows."""
     batch_size: PositiveInt = 32
     """Rows per forward pass."""
-    gradient_accumulation_steps: PositiveInt = 1
+    gradient_accumulation_steps: Annotated[PositiveInt, OldName("accumulate")] = 1
     """Gradient accumulation: batches per optimizer step."""
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of the schedule."""
@@ -89,7 +89,7 @@ class NeuralConfig(StageConfig):
     """warmup_stable_decay: share of the steps in which the learning rate falls."""
     clip_norm: PositiveFloat = 1.0
     """Maximum norm of the gradient."""
-    weight_averaging: Literal["none", "ema"] = "none"
+    weight_averaging: Annotated[Literal["none", "ema"], OldName("average")] = "none"
     """Weights that are saved. none: the weights of the last step. ema: their exponential moving
     average over steps."""
     ema_decay: Mask = 0.999
@@ -119,10 +119,10 @@ class NeuralConfig(StageConfig):
     pass without dropout."""
     molecule_features: list[Feature] = []
     """Features of the molecule columns that are concatenated with the pooled features before the head."""
-    use_tabular_columns: bool = True
+    use_tabular_columns: Annotated[bool, OldName("columns_before_head")] = True
     """Whether the competition's numeric and categorical columns are concatenated with the pooled
     features as well."""
-    select_epoch: Literal["last", "best_on_held_out"] = "last"
+    select_epoch: Annotated[Literal["last", "best_on_held_out"], OldName("keep")] = "last"
     """Epoch that is saved. best_on_held_out: the epoch with the best score on the held-out fold.
     The score of the stage is then optimistic, and every table marks it."""
     monitor: Literal["none", "held_out"] = "none"
@@ -133,7 +133,7 @@ class NeuralConfig(StageConfig):
     """Numerical precision of training. auto: on a GPU bf16 if the hardware supports it, otherwise
     fp16 with a gradient scaler; on a CPU float32 (bf16 on a CPU requires avx512_bf16). Predictions
     are computed in float32, except on a GPU if bf16 or fp16 is set here."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, OldName("checkpoint_layers")] = False
     """Gradient checkpointing: recompute each layer in the backward pass instead of storing its
     activations. This takes less memory and a third more time."""
     gpu: GpuShare = 1.0
@@ -335,13 +335,13 @@ class BertConfig(TextStage, NeuralConfig):
     """SMILES augmentation. true: in every epoch each molecule is written as another randomized
     SMILES, and the molecules of a cell, or of one side of a reaction, are in random order. order:
     only the order is randomized."""
-    test_augmentations: PositiveInt
+    test_augmentations: Annotated[PositiveInt, OldName("test_forms")]
     """Test-time augmentation: number of SMILES per row that are averaged for a prediction, the
     canonical one first. Unset: 5 with enumerate_smiles, otherwise 1."""
     layers: PositiveInt = 4
     width: Width = 128
     heads: PositiveInt = 4
-    vocab_size: int = Field(default=4000, ge=100)
+    vocab_size: Annotated[int, OldName("vocabulary")] = Field(default=4000, ge=100)
     """From scratch: maximum number of word pieces, which are learned from the training rows of the fold."""
     epochs: PositiveInt
     """Number of passes over the training rows. Unset: 4 with weights, 20 from scratch."""
@@ -358,18 +358,23 @@ class BertConfig(TextStage, NeuralConfig):
 
         Random weights need many larger steps.
         """
-        values = with_new_names(values, set(cls.model_fields))  # this validator runs before that of the base
         is_pretrained = bool(values.get("weights"))
-        defaults = {"learning_rate": 5e-5 if is_pretrained else 1e-3, "epochs": 4 if is_pretrained else 20}
+        defaults: dict[str, float] = {
+            "learning_rate": 5e-5 if is_pretrained else 1e-3,
+            "epochs": 4 if is_pretrained else 20,
+        }
         # 600 QM9 molecules, mean R2 of 3 targets, one seed: 0.38 without enumeration, 0.38 with it and
         # 1 SMILES in prediction, 0.59 with 5.
         defaults["test_augmentations"] = 5 if values.get("enumerate_smiles") in (True, "order") else 1
+        for name, old in old_names(cls).items():
+            if old.name in values:
+                defaults.pop(name, None)
         return defaults | {
             name: value for name, value in values.items() if name not in defaults or value is not None
         }
 
     @model_validator(mode="after")
-    def _check_heads_and_test_forms(self) -> Self:
+    def _check_heads_and_augmentations(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
         if self.test_augmentations > 1 and not self.enumerate_smiles:

@@ -65,7 +65,9 @@ def full_in_time(
         started: time.monotonic() from which the time counts.
     """
     if not all_jobs.stages:
-        raise ConfigError("--budget trains no stages with pseudo_labels, and all have some. Remove --budget.")
+        raise ConfigError(
+            "A budget trains no stages with pseudo_labels, and all have some. Use --budget none."
+        )
     seconds = options.budget
     end = started + seconds - min(MAX_EARLY, max(MIN_EARLY, EARLY_SHARE * seconds))
 

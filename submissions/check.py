@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 
 from competition import cli
-from competition.config import CompetitionConfig, read_yaml
+from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
 from competition.errors import ConfigError, DataError
 from competition.files import as_json
 from competition.metrics import Metric, get_metric
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
-from competition.renamed_settings import describe_old_names
 from competition.task import Task, build_metric, build_task
 from competition.types import Array, Integers, ProblemType
 from competition.user_code import load_user_code, user_code, user_code_errors
@@ -269,8 +268,10 @@ def main() -> None:
     args = cli.parser(__doc__).parse_args()
     if args.executor == "ray":
         require_cluster(args.ray_address)
-    lines = check_all(load_config(args.competition, args.overrides), here=args.executor == "local")
-    for note in describe_old_names(read_yaml(args.competition, args.overrides)[1]):
+    notes = set[str]()
+    config = load_config(args.competition, args.overrides, notes)
+    lines = check_all(config, here=args.executor == "local")
+    for note in sorted(notes):
         print(f"note: {note}")
     print(f"{Paths.for_competition(args.competition).name}: checked\n{lines}")
 

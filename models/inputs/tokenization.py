@@ -59,7 +59,7 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], truncation: str = "end") 
         raise DataError(
             f"{n_cut} of {len(ids)} texts have more than {longest} tokens, the longest has "
             f"{max(map(len, ids))}; raise max_length as far as the encoder allows, or set truncation: "
-            f"middle."
+            "middle."
         )
     if n_cut and truncation == "end":
         ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]

@@ -134,9 +134,8 @@ def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     result = JobResult(job.title, "failed", reason, one_line(error), seconds=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".probe").write_bytes(
-            bytes(PROBE_BYTES)
-        )  # libraries raise other errors if the disk is full
+        # A full disk is tested by a write, since libraries raise other errors for it.
+        (folder / ".probe").write_bytes(bytes(PROBE_BYTES))
         (folder / ".probe").unlink()
         return write_failure(job.folder, result, error)
     except OSError as full:

@@ -65,7 +65,7 @@ def train(
     on_seed: Callable[[], Task | None] = lambda: None,
     queue: Queue | None = None,
 ) -> dict[str, JobResult]:
-    """Train the unfinished jobs, and predict this test table with all jobs that have not.
+    """Train the unfinished jobs, and predict the test table with finished jobs that have not predicted it.
 
     Args:
         on_seed: called each time when all jobs of a seed of a stage are finished; its task is the next to

@@ -1,6 +1,6 @@
 """Upload the data set of a notebook to Kaggle, and then the notebook, which runs there once.
 
-The versions of both are written to kernel_pushed.json, next to the folder of the notebook.
+What was uploaded is written to kernel_pushed.json or kernel_training_pushed.json, next to that folder.
 """
 
 from competition.errors import DataError, ServiceError

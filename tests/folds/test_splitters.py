@@ -86,8 +86,8 @@ def test_scaffolds_and_their_overlap_by_hand() -> None:
     """Of 12 test molecules with rings 3 have a known scaffold; of 4 training molecules with rings 2 share
     one.
     """
-    keys_of_rows = scaffolds(["Cc1ccccc1", "OCc1ccccc1", "CCO", "CCC"])
-    assert keys_of_rows.tolist() == ["c1ccccc1", "c1ccccc1", "acyclic CCO", "acyclic CCC"]
+    scaffold_keys = scaffolds(["Cc1ccccc1", "OCc1ccccc1", "CCO", "CCC"])
+    assert scaffold_keys.tolist() == ["c1ccccc1", "c1ccccc1", "acyclic CCO", "acyclic CCC"]
     train = ["Cc1ccccc1", "CCc1ccccc1", "Cc1ccncc1", "CC1CCC1", "CCC"]
     test = [*["Nc1ccccc1"] * 2, *["Nc1ccoc1"] * 10, "CCN"]
     assert scaffold_shift_reason(train, test).startswith(
@@ -224,8 +224,8 @@ def test_a_kind_without_what_it_needs_is_refused(kind: str) -> None:
 
 def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_does_not_matter() -> None:
     chains, rings = ["CCCCCCCCO", "CCCCCCCCCO", "CCCCCCCCCCO"], ["Clc1ccccc1", "Brc1ccccc1"]
-    keys_of_rows = clusters([*chains, *rings, chains[0]], similarity=0.4)
-    assert len(set(keys_of_rows[[0, 1, 2, 5]])) == 1 and keys_of_rows[0] not in keys_of_rows[3:5]
+    centres = clusters([*chains, *rings, chains[0]], similarity=0.4)
+    assert len(set(centres[[0, 1, 2, 5]])) == 1 and centres[0] not in centres[3:5]
     assert len(set(clusters([*chains, *rings], similarity=0.99))) > 2
     smiles = list(molecules()["smiles"])
     assert clusters(smiles[::-1], 0.4).tolist() == clusters(smiles, 0.4)[::-1].tolist()

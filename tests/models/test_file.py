@@ -61,7 +61,7 @@ IDS = ["a", "b", "c", "d", "e", "f"]
 
 
 @pytest.mark.parametrize(
-    ("external", "mark"),
+    ("folds_of_file", "mark"),
     [
         ([2, 2, 0, 0, 1, 1], None),  # other numbers, the same partition; fold -1 of ours is never scored
         (["x", "x ", "y", "y", "z", ""], None),
@@ -70,8 +70,8 @@ IDS = ["a", "b", "c", "d", "e", "f"]
         ([0, 0, 1, 1, "", 0], "unknown folds"),
     ],
 )
-def test_folds_are_compared_as_a_partition(external: list, mark: str | None, tmp_path: Path) -> None:
-    lines = [f"{name},1,{fold}" for name, fold in zip(IDS, external, strict=True)]
+def test_folds_are_compared_as_a_partition(folds_of_file: list, mark: str | None, tmp_path: Path) -> None:
+    lines = [f"{name},1,{fold}" for name, fold in zip(IDS, folds_of_file, strict=True)]
     write_files(tmp_path, ["id,y,fold", *reversed(lines)], ["id,y"])
     folds = np.array([0, 0, 1, 1, 2, -1])
     assert fold_mark(tmp_path / "oof.csv", "id", IDS, folds) == mark

@@ -19,9 +19,10 @@ NAN = float("nan")
 
 def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> LabelBatch:
     truth = torch.tensor(y)
-    labelled = ~torch.isnan(truth)
+    is_labelled = ~torch.isnan(truth)
     return LabelBatch(
-        torch.nan_to_num(truth), labelled.float() if weights is None else torch.tensor(weights) * labelled
+        torch.nan_to_num(truth),
+        is_labelled.float() if weights is None else torch.tensor(weights) * is_labelled,
     )
 
 
@@ -57,14 +58,16 @@ def test_losses_of_classes_are_the_cross_entropy_of_the_labels_there_are(smoothi
     p, target = 1 / (1 + np.exp([-2.0, 0.5])), np.array([1 - smoothing / 2, smoothing / 2])
     by_hand = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
     loss = load_loss(None, "multilabel", smoothing)
-    labelled = loss.mean_error(torch.tensor([[2.0, 9.0], [9.0, -0.5]]), labels([[1.0, NAN], [NAN, 0.0]]))
-    assert labelled.item() == pytest.approx(by_hand, rel=1e-5)
+    loss_of_labelled = loss.mean_error(
+        torch.tensor([[2.0, 9.0], [9.0, -0.5]]), labels([[1.0, NAN], [NAN, 0.0]])
+    )
+    assert loss_of_labelled.item() == pytest.approx(by_hand, rel=1e-5)
     # Of three, smoothing spreads its share over all.
     p, target = np.exp([1.0, 2.0, 4.0]) / np.exp([1.0, 2.0, 4.0]).sum(), np.full(3, smoothing / 3)
     target[1] += 1 - smoothing
     loss, logits = load_loss(None, "multiclass", smoothing), torch.tensor([[1.0, 2.0, 4.0], [9.0, 8.0, 7.0]])
-    labelled = loss.mean_error(logits.requires_grad_(), labels([[1.0], [NAN]]))
-    assert labelled.item() == pytest.approx(-(target * np.log(p)).sum(), rel=1e-5)
+    loss_of_labelled = loss.mean_error(logits.requires_grad_(), labels([[1.0], [NAN]]))
+    assert loss_of_labelled.item() == pytest.approx(-(target * np.log(p)).sum(), rel=1e-5)
     nothing = loss.mean_error(logits, labels([[NAN], [NAN]]))
     nothing.backward()
     assert nothing.item() == 0
@@ -80,9 +83,9 @@ def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
 
 def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total() -> None:
     y = np.array([[0.0, 1.0], [0.0, NAN], [1.0, 0.0], [2.0, 1.0], [2.0, 1.0]])
-    result, labelled = balanced_weights(y), [0, 2, 3, 4]
+    result, labelled_rows = balanced_weights(y), [0, 2, 3, 4]
     assert result[:, 0] == pytest.approx(compute_sample_weight("balanced", y[:, 0]))
-    assert result[labelled, 1] == pytest.approx(compute_sample_weight("balanced", y[labelled, 1]))
+    assert result[labelled_rows, 1] == pytest.approx(compute_sample_weight("balanced", y[labelled_rows, 1]))
     assert result[1, 1] == 0
     assert (balanced_weights(y * NAN) == 0).all()
     rows = np.array(

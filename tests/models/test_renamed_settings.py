@@ -1,12 +1,15 @@
 """Settings that were renamed: old names are read, stay in the digests, and `check` names the new ones."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from competition.renamed_settings import FOR_DIGESTS, describe_old_names
+from competition.renamed_settings import FOR_DIGESTS
 from folds.config import FoldsConfig
 from models.config import StagesConfig
+from submissions.config import load_config
+from tests.conftest import mixed_tables, write_competition
 
 OLD: dict[str, dict[str, Any]] = {
     "gnn": {"kind": "gnn", "average": "ema", "accumulate": 4, "columns_before_head": False},
@@ -60,11 +63,29 @@ def test_a_setting_under_both_names_is_an_error() -> None:
         StagesConfig.model_validate({"stages": {"gnn": stage}})
 
 
-def test_each_old_name_in_a_yaml_is_noted_once_with_its_new_name() -> None:
+def test_check_notes_each_old_name_once_and_leaves_names_of_stages_and_parameters_alone(
+    tmp_path: Path,
+) -> None:
     other = {"kind": "sklearn", "estimator": "SGDRegressor", "parameters": {"average": True}}
-    document = {"folds": {"equal_inputs_may_cross": True}, "stages": {**OLD, "keep": other}}
-    notes = list(describe_old_names(document))
-    assert len(notes) == 12
-    assert "stages.bert.too_long is now called truncation; the old name still works" in notes
-    assert "stages.svr.pseudo_labels.of is now called stages; the old name still works" in notes
-    assert list(describe_old_names({"stages": NEW})) == []
+    second = {"kind": "gnn", "average": "none"}
+    path = write_competition(tmp_path, *mixed_tables(), stages={**OLD, "keep": other, "second": second})
+    notes = set[str]()
+    config = load_config(str(path), notes=notes)
+    assert config.stages["keep"].parameters == {"average": True}
+    assert sorted(notes) == [
+        f"{old} is now called {new}; the old name still works"
+        for old, new in [
+            ("accumulate", "gradient_accumulation_steps"), ("average", "weight_averaging"),
+            ("checkpoint_layers", "gradient_checkpointing"), ("columns_before_head", "use_tabular_columns"),
+            ("keep", "select_epoch"), ("of", "stages"), ("test_forms", "test_augmentations"),
+            ("tokens", "tokenizer"), ("too_long", "truncation"), ("vocabulary", "vocab_size"),
+        ]
+    ]  # fmt: skip
+
+
+def test_settings_of_the_same_name_in_other_sections_keep_it_in_digests(tmp_path: Path) -> None:
+    """`stages` is a new name in pseudo_labels only, not the section of the YAML."""
+    path = write_competition(tmp_path, *mixed_tables(), stages=NEW)
+    dumped = load_config(str(path)).model_dump(context=FOR_DIGESTS)
+    assert list(dumped["stages"]) == list(NEW)
+    assert dumped["stages"]["svr"]["pseudo_labels"] == {"of": ["gnn"], "weight": 0.5}

@@ -54,11 +54,11 @@ def test_features_are_those_of_the_package(smiles: str) -> None:
     conformer = np.column_stack(
         [[atom.GetAtomicNum() for atom in molecule.GetAtoms()], molecule.GetConformer().GetPositions()]
     ).astype(np.float32)
-    our_backbone = featurise(Chem.MolFromSmiles(smiles), conformer)
+    features = featurise(Chem.MolFromSmiles(smiles), conformer)
     names = {"tokens": "src_tokens", "atom_features": "atom_feat", "degree": "degree", "bond_features": "edge_feat",
              "shortest_path": "shortest_path", "coordinates": "src_coord"}  # fmt: skip
     for our_name, their_name in names.items():
-        assert np.array_equal(our_backbone[our_name], reference[their_name]), our_name
+        assert np.array_equal(features[our_name], reference[their_name]), our_name
 
 
 def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
@@ -80,14 +80,14 @@ def test_outputs_are_those_of_the_package() -> None:
 @pytest.mark.parametrize("size", ["84m", "310m"])
 def test_published_sizes_have_the_parameters_of_the_package(size: str) -> None:
     with torch.device("meta"), mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"):
-        our_backbone = Unimol2Backbone(stage(architecture=size)).state_dict()
+        state = Unimol2Backbone(stage(architecture=size)).state_dict()
         reference = unimolv2.UniMolV2Model(
             1, size.replace("b", "B"), pretrained_model_path="none"
         ).state_dict()
     reference = {
         name: tensor for name, tensor in reference.items() if not name.startswith(Unimol2.foreign_keys)
     }
-    assert {name: tensor.shape for name, tensor in our_backbone.items()} == {
+    assert {name: tensor.shape for name, tensor in state.items()} == {
         name: t.shape for name, t in reference.items()
     }
 

@@ -170,8 +170,8 @@ def test_the_interval_of_five_differences_by_hand() -> None:
 def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     file, work = written(tmp_path), tmp_path / "work"
     output = run_study(file, options=["--workers", "1"])
-    moved_results = pd.read_csv(work / "study_moved" / "results.csv")
-    assert list(moved_results.columns[:8]) == [
+    results = pd.read_csv(work / "study_moved" / "results.csv")
+    assert list(results.columns[:8]) == [
         "data",
         "metric",
         "stage",
@@ -181,19 +181,17 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
         "score",
         "seconds",
     ]
-    assert len(moved_results.drop_duplicates(["moved", "seed", "fold"])) == len(moved_results) == 2 * 2 * 3
+    assert len(results.drop_duplicates(["moved", "seed", "fold"])) == len(results) == 2 * 2 * 3
     made = load_competition(str(work / "configs" / "study_moved_smoke.yaml"))
     raw, folds = pd.read_csv(made.train), pd.read_csv(work / "study_moved_smoke" / "folds" / "folds.csv")
     assert len(raw) == 60
     (job,) = (work / "study_moved_smoke" / "models" / "mean__moved=1").glob("*/seed_1/fold_2")
     y_true = raw[raw["id"].isin(folds[folds.fold == 2]["id"])]
     y_pred = read_predictions(next(job.glob("oof.*")), list(y_true["id"]), made.targets)
-    row = moved_results[
-        (moved_results.moved == 1) & (moved_results.seed == 1) & (moved_results.fold == 2)
-    ].iloc[0]
+    row = results[(results.moved == 1) & (results.seed == 1) & (results.fold == 2)].iloc[0]
     assert row.score == pytest.approx(METRICS[made.metric](y_true[made.targets].to_numpy(), y_pred))
     assert row.rows == 60 - len(y_true)
-    by_place = moved_results.pivot_table("score", ["seed", "fold"], "moved")
+    by_place = results.pivot_table("score", ["seed", "fold"], "moved")
     differences = (by_place[1] - by_place[0]).to_numpy()  # R2: greater is better
     half = 2.570582 * np.sqrt((1 / 6 + 1 / 2) * differences.var(ddof=1))  # t(5); three folds
     line = next(line for line in output.splitlines() if line.startswith("| 1 "))
@@ -258,16 +256,16 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     run_study(file, options=["--workers", "1"])
     folds = [(tmp_path / f"work/study_moved_{name}/folds/folds.csv").read_bytes() for name in data]
     assert folds[0] == folds[1]
-    moved_results = pd.read_csv(tmp_path / "work" / "study_moved" / "results.csv")
-    moved_results = moved_results.groupby(["data", "blur"]).mean(numeric_only=True)
-    of_numbers, of_classes = moved_results.loc[("numbers", 0.3)], moved_results.loc[("classes", 0.3)]
+    results = pd.read_csv(tmp_path / "work" / "study_moved" / "results.csv")
+    results = results.groupby(["data", "blur"]).mean(numeric_only=True)
+    of_numbers, of_classes = results.loc[("numbers", 0.3)], results.loc[("classes", 0.3)]
     assert (of_numbers.score, of_numbers.spearman) == (0, 1)
     assert of_numbers[["log_loss", "accuracy"]].isna().all()
     assert (of_classes.score, of_classes.accuracy) == (1, 1)  # macro F1
     assert of_classes.log_loss == pytest.approx(-np.log(0.8))
-    assert moved_results.loc[("classes", 0.6)].log_loss == pytest.approx(-np.log(0.6))
+    assert results.loc[("classes", 0.6)].log_loss == pytest.approx(-np.log(0.6))
     assert (
-        moved_results.loc["classes"].tempered_log_loss < 1e-3
+        results.loc["classes"].tempered_log_loss < 1e-3
     ).all()  # all are right, so a low temperature mends it
     assert 0.9 < of_classes.spearman < 1  # three values of the expected class, against the numbers themselves
 
@@ -276,10 +274,10 @@ def test_the_command_lists_the_studies_and_refuses_with_status_2(tmp_path: Path)
     assert all(f"{file.stem}: " in claims() for file in STUDIES.glob("*.yaml"))
     for word, output in (("no_such_study", "bert_dropout"), (str(written(tmp_path, seeds=[])), "seeds")):
         call = [sys.executable, "-m", "studies", word]
-        moved_results = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, check=False)
-        assert moved_results.returncode == 2
-        assert output in moved_results.stderr
-        assert "Traceback" not in moved_results.stderr
+        done = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert output in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -88,10 +88,9 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     assert list(run.candidates) == [*ALWAYS_REGRESSION, "lightgbm_stack"]  # from simple to complex
     y_pred = load_model(run).predict(columns.test, columns.test_inputs)
     stacked = load_candidate(run, run.part("stack")["chosen"])(columns.test)
-    for name, expected in (("submission", y_pred), ("stack", stacked)):
-        np.testing.assert_allclose(
-            expected, by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS], rtol=1e-6
-        )
+    for name, predicted in (("submission", y_pred), ("stack", stacked)):
+        written = by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS]
+        np.testing.assert_allclose(predicted, written, rtol=1e-6)
 
     table = run.oof_table()
     assert list(table.columns) == [
