@@ -1,4 +1,4 @@
-"""Settings of the stages on features: LightGBM, CatBoost and scikit-learn.
+"""Settings of the stages on features: LightGBM, CatBoost, scikit-learn and Gaussian processes.
 
 The module imports a library only to check its parameters.
 """
@@ -177,6 +177,30 @@ class CatboostConfig(TreesConfig):
         from catboost import CatBoostClassifier
 
         return set(inspect.signature(CatBoostClassifier).parameters)  # includes all of CatBoostRegressor
+
+
+MoleculeKernel = Literal["ecfp4", "atom_pairs", "fcfp4", "descriptors"]
+
+
+class GpConfig(StageConfig):
+    """Exact Gaussian process regression. Its kernels are averaged, with weights by the marginal likelihood.
+
+    Time grows with the cube and memory with the square of the number of training rows.
+    """
+
+    kind: Literal["gp"]
+    kernels: list[MoleculeKernel | EncoderFeature] = ["ecfp4", "atom_pairs", "fcfp4", "descriptors"]
+    """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
+    their MinMax similarity. descriptors: ranks of RDKit descriptors. `{encoder: minilm}`: pooled features of a
+    frozen encoder. Numeric and categorical columns always have a kernel of their own."""
+    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
+    """Exactly one seed, since the fit does not depend on it."""
+    extra_rows: Literal["train", "ignore"] = "train"
+
+    @property
+    def encoders(self) -> list[EncoderFeature]:
+        """Frozen encoders that `kernels` contains."""
+        return [kernel for kernel in self.kernels if isinstance(kernel, EncoderFeature)]
 
 
 class SklearnConfig(FeatureStage):

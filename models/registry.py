@@ -14,7 +14,7 @@ from pathlib import Path
 from competition.errors import ConfigError
 from competition.task import Task
 from models.base_config import CustomConfig, FileConfig, StageConfig
-from models.feature_config import CatboostConfig, LightgbmConfig, SklearnConfig
+from models.feature_config import CatboostConfig, GpConfig, LightgbmConfig, SklearnConfig
 from models.neural_config import BertConfig, GnnConfig, Unimol2Config, UnimolConfig
 from models.stage import Context, StageModel
 
@@ -54,6 +54,7 @@ STAGE_KINDS = {
     "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm", ("lightgbm",)),
     "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost", ("catboost",)),
     "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn", ("scikit-learn",)),
+    "gp": StageKind(GpConfig, "models.stages.gp", "Gp", ("scipy", "scikit-learn", "numpy", "rdkit")),
     "file": StageKind(FileConfig, "models.stages.file", "File"),
     "custom": StageKind(CustomConfig, "models.stages.custom", "Custom"),
 }

@@ -1,6 +1,6 @@
-"""The interface of a stage: the two methods that it implements, and the `Context` that it gets.
+"""The interface of a stage: the methods that it implements, and the `Context` that it gets.
 
-A user-defined stage is a class with these two methods in a file, and a block in the YAML:
+A user-defined stage is a class with `fit` and `predict` in a file, and a block in the YAML:
 
     stages:
       mine: {kind: custom, code: mine.py:Mine, settings: {n_neighbors: 5}}
@@ -84,6 +84,10 @@ class StageModel(Protocol):
     | multiclass | index of the class in `task.classes` | probability of each class, with a sum of 1 |
 
     A class without training rows gets probability 0.
+
+    A stage may have a third method `predict_std`, with the arguments of `predict`. It returns the standard
+    deviation of the label of each row for regression, (n_rows, n_outputs). It is written beside the
+    predictions, and blends do not use it.
     """
 
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:

@@ -80,6 +80,11 @@ class Job:
         return self.folder / "oof.parquet"
 
     @property
+    def oof_std_file(self) -> Path:
+        """File of the standard deviations for the rows of its fold, if its stage has `predict_std`."""
+        return self.folder / "oof_std.parquet"
+
+    @property
     def name(self) -> str:
         """Name that is unique in the competition."""
         return f"{self.stage}.{self.key}.seed_{self.seed}.{self.folder.name}"
@@ -92,6 +97,10 @@ class Job:
     def test_file(self, test_key: str) -> Path:
         """Return the file of its predictions for a test table."""
         return self.folder / "test" / f"{test_key}.parquet"
+
+    def test_std_file(self, test_key: str) -> Path:
+        """Return the file of its standard deviations for a test table, if its stage has `predict_std`."""
+        return self.folder / "test" / f"{test_key}_std.parquet"
 
     @property
     def finished(self) -> bool:

@@ -1,14 +1,16 @@
 """One job in a worker: select its rows, build its stage, fit, predict, and publish the folder or a failure."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from competition.cli import NOT_WRITABLE
 from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
-from competition.task import build_metric, build_task
+from competition.task import Task, build_metric, build_task
 from competition.types import Array
 from models.jobs.job_files import (
     attempt_folder,
@@ -23,7 +25,7 @@ from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed, library_version
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 from models.registry import build_stage
-from models.stage import read_notes
+from models.stage import StageModel, read_notes
 from models.training.hardware import machine, peak_gpu_gib
 
 PIECE = 10_000
@@ -84,21 +86,34 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
         return None
     held_out = rows.held_out.without_labels()
     y_pred = model.predict(held_out, job.folder)
-    write_predictions(job.oof_file, held_out.ids, rows.context.task.outputs, y_pred)
+    outputs = rows.context.task.outputs
+    write_predictions(job.oof_file, held_out.ids, outputs, y_pred)
+    predict_std = _std_method(model, rows.context.task)
+    if predict_std is not None:
+        write_predictions(job.oof_std_file, held_out.ids, outputs, predict_std(held_out, job.folder))
     return y_pred
+
+
+def _std_method(model: StageModel, task: Task) -> Callable[[Dataset, Path], Array] | None:
+    """Return the method `predict_std` of a stage; None if it has none, or the task is not regression."""
+    return getattr(model, "predict_std", None) if task.problem_type == "regression" else None
 
 
 def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), test)
     model = build_stage(plan.stages[job.stage], context)
-    predictions = []
-    for start in range(0, len(test), PIECE):
-        piece = test.take(np.arange(start, min(start + PIECE, len(test))))
-        predictions.append(model.predict(piece, job.folder))
-    write_predictions(
-        job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(predictions)
-    )
+    methods: dict[Path, Callable[[Dataset, Path], Array]] = {job.test_file(plan.test_key): model.predict}
+    predict_std = _std_method(model, context.task)
+    if predict_std is not None:
+        # The predictions are written last, since their file says that a job has predicted the table.
+        methods = {job.test_std_file(plan.test_key): predict_std, **methods}
+    for file, method in methods.items():
+        predictions = []
+        for start in range(0, len(test), PIECE):
+            piece = test.take(np.arange(start, min(start + PIECE, len(test))))
+            predictions.append(method(piece, job.folder))
+        write_predictions(file, test.ids, context.task.outputs, np.concatenate(predictions))
 
 
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:

@@ -1,5 +1,6 @@
 """Stage `custom`: a user-defined class; its errors are reported with file and line."""
 
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -54,6 +55,12 @@ class Custom:
                 f"got {y_pred[first].tolist()} for row {rows.ids[first]!r}."
             )
         return as_probabilities(self.context.task, y_pred)
+
+    @property
+    def predict_std(self) -> Callable[[Dataset, Path], Array]:
+        """The method of the user-defined class. Without it, an AttributeError says that there is none."""
+        method: Callable[[Dataset, Path], Array] = self.stage.predict_std
+        return method
 
 
 def load_custom(config: CustomConfig) -> tuple[Any, Any]:

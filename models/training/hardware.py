@@ -83,14 +83,22 @@ def require_gpu() -> None:
 
 def machine() -> dict[str, Any]:
     """Return processor, cores of this process, memory in GiB, and the GPU in use."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     match = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
     processor = match[1] if match else platform.machine()
-    description = {"processor": processor, "cores": loky.cpu_count(), "memory_gib": round(memory)}
+    description = {
+        "processor": processor,
+        "cores": loky.cpu_count(),
+        "memory_gib": round(memory_bytes() / 2**30),
+    }
     torch = sys.modules.get("torch")  # a stage that does not use it does not use a GPU
     if torch is not None and torch.cuda.is_available():
         description["gpu"] = torch.cuda.get_device_name(0)
     return description
+
+
+def memory_bytes() -> int:
+    """Return the memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def peak_gpu_gib() -> float:

@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "custom": {"code": f"{Path(__file__).with_name('custom_stage.py')}:Noisy", "settings": {"noise": 0.1}},
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
+    "gp": {},
     "file": {},
     "sklearn": {"n_bits": 64, "estimator": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
 }
