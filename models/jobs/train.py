@@ -183,7 +183,7 @@ def _skip_failed(queue: Queue, jobs: list[Job]) -> None:
                 f"{task.name} is left out (--skip-failed), since it failed before: "
                 f"{failures[task.name].error}"
             )
-            queue.leave_out(task, failures[task.name])
+            queue.record_earlier_failure(task, failures[task.name])
 
 
 def _explain_skipped(plan: JobPlan, jobs: list[Job], results: dict[str, JobResult]) -> None:
