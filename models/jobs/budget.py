@@ -178,8 +178,7 @@ class Budget:
             if result.lines:  # it was trained, not only asked for predictions
                 self.paces.add(job.stage, result)
             if state.status == "probing":
-                pace = self.paces.of(job.stage)  # None if another command has trained the probe
-                self._enqueue(self._decide(state, pace or 0.0))
+                self._enqueue(self._decide(state, self.paces.of(job.stage) or 0.0))
             if self.current_plan.has_finished_seed(job.stage, job.seed) and (task := self.on_seed()):
                 self.queue.waiting.insert(0, task)
 
@@ -263,7 +262,7 @@ class Budget:
             self._give_up(state, f"its first job was not finished after {format_duration(elapsed)}")
 
     def _decide(self, state: StageState, pace: float) -> list[Task]:
-        """Continue a stage with a measured pace, or give it up."""
+        """Continue a stage with a measured pace (0 if another command has trained its jobs), or give it up."""
         share = self._fitting_share(state, pace)
         if share is not None:
             return self._accept(state, pace, share)
@@ -385,9 +384,8 @@ class Budget:
         return [task for task in tasks if task.group != without and task not in to_stop]
 
     def _resources(self, state: StageState) -> Resources:
-        return Resources(
-            threads_of(state.settings, self.plan.n_folds, self.executor), state.settings.gpu_share
-        )
+        threads = threads_of(state.settings, self.plan.n_folds, self.executor)
+        return Resources(threads, state.settings.gpu_share)
 
     def _seconds_left(self) -> float:
         return self.training_deadline - time.monotonic()

@@ -247,7 +247,7 @@ class Queue:
 class DiskFull(OSError):
     """A worker could not write: the run ends, and no task counts as failed."""
 
-    errno = errno.ENOSPC  # by which `cli.run` recognises it as an error of the disk
+    errno = errno.ENOSPC  # `cli.run` then reports that a folder cannot be written
 
 
 def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
