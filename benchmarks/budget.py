@@ -44,7 +44,7 @@ from competition.durations import parse_duration
 from competition.files import read_text_table
 from competition.paths import PROJECT, Paths
 from competition.revision import revision
-from competition.task import build_metric, build_task, from_sample
+from competition.task import build_metric, build_task, from_submission_columns
 from models.base_config import EncoderFeature
 from models.feature_config import LightgbmConfig
 from models.inputs.feature_blocks import molecule_block
@@ -121,18 +121,22 @@ def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, floa
     assert competition.answers is not None
     submission = read_text_table(file)
     answers = score_sections.read_answers(competition, competition.answers).loc[submission[competition.id]]
-    return errors(competition, answers.to_numpy(), from_sample(build_task(competition), submission))
+    return errors(
+        competition, answers.to_numpy(), from_submission_columns(build_task(competition), submission)
+    )
 
 
 def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     """Errors of the submission and of LightGBM alone."""
-    competition, columns = run.config.competition, run.columns
+    competition, stage_preds = run.config.competition, run.stage_predictions
     assert competition.answers is not None
     errors_by_method = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
     if "lightgbm" in run.config.stages:
-        trees = columns.stage_test("lightgbm")
+        trees = stage_preds.stage_test("lightgbm")
         trees = run.task.default_labels(trees) if run.task.scores_labels else trees
-        answers = score_sections.read_answers(competition, competition.answers).loc[list(columns.test_ids)]
+        answers = score_sections.read_answers(competition, competition.answers).loc[
+            list(stage_preds.test_ids)
+        ]
         errors_by_method["lightgbm"] = errors(competition, answers.to_numpy(), trees)
     return errors_by_method
 

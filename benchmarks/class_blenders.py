@@ -97,7 +97,7 @@ class Problem:
 
     def decision(self, candidate: Candidate, without: frozenset[int] = frozenset()) -> Decision | None:
         """What decides on a candidate's predictions, tuned across the folds left; None where they are scored."""
-        if self.metric.kind != "decisions":
+        if self.metric.kind != "labels":
             return None
         left, y_pred = self.m.rows_outside(without), cross_fitted(candidate, self.m, without)
         return fit_decision(self.metric, task_with_labels(y_pred.shape[1]), self.m.y[left], y_pred[left])
@@ -124,7 +124,7 @@ class Problem:
             )
             if decision:
                 y_pred[in_fold, :1] = decision.predict(y_pred[in_fold])
-        y_pred = y_pred[:, :1] if self.metric.kind == "decisions" else y_pred
+        y_pred = y_pred[:, :1] if self.metric.kind == "labels" else y_pred
         return float(np.log(self.score(self.m.y, y_pred, None) / np.mean(scores)))
 
 

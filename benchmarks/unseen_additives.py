@@ -54,12 +54,12 @@ def main() -> None:
     results = {}
     for split in ("Test1", "Test2", "Test3", "Test4"):
         run = latest_run(str(make(split, args.data, args.work, args.budget)))
-        ids, columns = list(run.columns.test_ids), run.columns
+        ids, stage_preds = list(run.stage_predictions.test_ids), run.stage_predictions
         y = read_answers(run.config.competition, args.work / split / "answers.csv").loc[ids]
         submission = read_table(run.folder / SUBMISSION_FILE, ["id"]).set_index("id").loc[ids]
         predicted = {
             "submission": submission["Yield"],
-            **{name: columns.stage_test(name) for name in columns.names},
+            **{name: stage_preds.stage_test(name) for name in stage_preds.names},
         }
         results[split] = {name: r2_score(y, y_pred) for name, y_pred in predicted.items()}
         print(split, results[split], flush=True)

@@ -125,7 +125,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "from": {
         "type": Path,
         "metavar": "FOLDER",
-        "dest": "earlier",
+        "dest": "earlier_run",
         "help": "For full and train: continue from the jobs and caches of an earlier run, such as an attached "
         "notebook output.",
     },

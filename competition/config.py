@@ -192,7 +192,7 @@ class CompetitionConfig(StrictModel):
     def scores_labels(self) -> bool:
         """Whether the metric scores class labels, for which thresholds are tuned."""
         metric = get_metric(self.metric)
-        return metric.kind == "decisions" if metric else self.metric_needs == "classes"
+        return metric.kind == "labels" if metric else self.metric_needs == "classes"
 
     @property
     def inputs(self) -> list[str]:

@@ -38,8 +38,8 @@ class Metric:
         separable_loss: "squared" or "absolute" if optimizing the metric on one target is equivalent to
             minimizing that error (the convex blend then has an exact solution), else None.
         lower_bound: labels and predictions must be above it.
-        kind: what is scored, which decides how columns are combined. "ranks": the order of the rows;
-            "decisions": labels.
+        kind: what is scored, which decides how base predictions are combined. "ranks": only the order of the
+            rows.
         types: problem types that it can score.
         score_from_confusion: for label metrics, the score from confusion matrices (..., n_classes,
         n_classes).
@@ -54,7 +54,7 @@ class Metric:
     target_weights: Callable[[Array], Array] | None = None
     separable_loss: Literal["squared", "absolute"] | None = None
     lower_bound: float = -np.inf
-    kind: Literal["values", "probabilities", "ranks", "decisions"] = "values"
+    kind: Literal["values", "probabilities", "ranks", "labels"] = "values"
     types: tuple[ProblemType, ...] = REGRESSION
     score_from_confusion: Callable[[Array], Array] | None = None
     pooled: bool = False
@@ -137,7 +137,7 @@ def _label_metric(
         return float(score_from_confusion(classes.confusion(y_true, labels)))
 
     return Metric(
-        name, True, column_score, kind="decisions", types=types, score_from_confusion=score_from_confusion
+        name, True, column_score, kind="labels", types=types, score_from_confusion=score_from_confusion
     )
 
 
@@ -234,6 +234,6 @@ def load_user_metric(
         needs: what the function gets as y_pred; None for the values of a regression.
     """
     function = load_user_code("competition.metric", name, f"{name.rpartition(':')[2]}(y_true, y_pred)")
-    kind: Any = {None: "values", "probabilities": "probabilities", "classes": "decisions"}[needs]
+    kind: Any = {None: "values", "probabilities": "probabilities", "classes": "labels"}[needs]
     types = REGRESSION if needs is None else (*CLASS_TYPES, "ordinal")
     return Metric(Path(name).name, greater_is_better, None, function, kind=kind, types=types)

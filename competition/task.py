@@ -16,10 +16,9 @@ class Task:
     """What stages, metrics and submission writers need to know about the targets.
 
     Labels are (n_rows, n_targets), NaN if missing: values in regression, otherwise class numbers. Predictions
-    are
-    (n_rows, n_outputs): a value per target (regression, ordinal), the probability of class 1 per target
-    (binary, multilabel), or a probability per class (multiclass). The inputs of a blend are (n_rows,
-    n_columns, n_outputs).
+    are (n_rows, n_outputs): a value per target (regression, ordinal), the probability of class 1 per target
+    (binary, multilabel), or a probability per class (multiclass). The inputs of a blend are (n_rows, n_models,
+    n_outputs).
 
     Attributes:
         targets: names of the label columns in the training table.
@@ -60,12 +59,12 @@ class Task:
 
     @property
     def columns_in_sample(self) -> list[str]:
-        """Names of the sample's columns except the id, in the order of `targets`, or of `classes`."""
+        """Columns of the sample submission except the id, in the order of `targets`, or of `classes`."""
         return self.submission_columns or self.targets
 
     @property
     def has_column_per_class(self) -> bool:
-        """Whether the sample has a column for each class of the only target."""
+        """Whether the sample submission has a column for each class of the only target."""
         return len(self.columns_in_sample) > len(self.targets)
 
     def one_hot(self, y: Array) -> Array:
@@ -77,8 +76,10 @@ class Task:
         return np.where(np.isnan(y), np.nan, (y == np.arange(len(self.classes))).astype(np.float64))
 
     def default_labels(self, y_pred: Array) -> Array:
-        """Return the most probable labels (n_rows, n_targets) of predictions (n_rows, n_outputs), without
-        tuning.
+        """Return labels (n_rows, n_targets) of predictions (n_rows, n_outputs) without tuned thresholds.
+
+        They are the most probable class (multiclass), class 1 from a probability of 0.5 on (binary, multilabel),
+        or the nearest level (ordinal).
         """
         if self.problem_type == "multiclass":
             return y_pred.argmax(axis=1)[:, None].astype(np.float64)
@@ -87,7 +88,7 @@ class Task:
 
 def build_task(config: CompetitionConfig) -> Task:
     """Return the task of a `competition:` section."""
-    metric = get_metric(config.metric)
+    metric = get_metric(config.metric, config.problem_type)
     task = Task(
         targets=config.targets,
         submission_columns=config.submission_columns,
@@ -105,11 +106,11 @@ def build_metric(config: CompetitionConfig) -> Metric:
     return metric or load_user_metric(config.metric, bool(config.greater_is_better), config.metric_needs)
 
 
-def to_sample(task: Task, scored: Array) -> pd.DataFrame:
-    """Convert what the metric scores to the columns of the sample, without the id.
+def to_submission_columns(task: Task, scored: Array) -> pd.DataFrame:
+    """Convert what the metric scores to the columns of the sample submission, without the id.
 
     Labels become class names, or 0 and 1 in a column per class. Probabilities stay numbers, or become the
-    names of the most probable classes if the sample lists classes.
+    names of the most probable classes if the sample submission lists classes.
 
     Args:
         scored: (n_rows, n_scored) labels or predictions, in the order of `task.scored_columns`.
@@ -129,8 +130,8 @@ def to_sample(task: Task, scored: Array) -> pd.DataFrame:
     return pd.DataFrame(scored.reshape(len(scored), -1), columns=task.columns_in_sample)
 
 
-def from_sample(task: Task, table: pd.DataFrame) -> Array:
-    """Return what `to_sample` converted, from the columns of a submission as text; NaN for invalid cells.
+def from_submission_columns(task: Task, table: pd.DataFrame) -> Array:
+    """Return what `to_submission_columns` converted, from the columns of a submission as text; NaN for invalid cells.
 
     If rows list classes, a listed class gets 1 divided by its rank in place of its probability.
     """

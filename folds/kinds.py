@@ -10,7 +10,7 @@ from competition.dataset import INPUT_KEY
 from folds.molecule_groups import clusters, parent, scaffolds
 from folds.splitters import (
     FoldFunction,
-    balanced,
+    balanced_groups,
     kfold,
     stratified,
     stratified_group,
@@ -18,8 +18,9 @@ from folds.splitters import (
 )
 
 RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], pd.Series]
-"""Function of prepared rows, the `competition:` section, `folds.similarity` and the number of rows that are in
-folds (the first ones). It returns a text per row; rows with equal texts share a fold.
+"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns a text per
+row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test rows)
+only get their texts.
 """
 
 
@@ -28,7 +29,6 @@ class FoldKind:
     """A kind of folds.
 
     Attributes:
-        description: for users, after the name of the kind.
         split: returns the fold of each row; None if the user gives the folds.
         row_keys: which rows share a fold, in addition to rows with equal inputs.
         needs: setting of the competition without which the kind is impossible.
@@ -37,7 +37,6 @@ class FoldKind:
         is_compared: whether `./run.sh folds` compares the kind with the configured one.
     """
 
-    description: str
     split: FoldFunction | None
     row_keys: RowKeys | None = None
     needs: str = ""
@@ -70,31 +69,22 @@ def cluster_keys(
 
 
 FOLD_KINDS = {
-    "kfold": FoldKind("at random", kfold, is_random=True, is_compared=True),
-    "stratified": FoldKind("at random, with similar targets in every fold", stratified, is_random=True),
-    "group": FoldKind("rows of one competition.group together", balanced, group_keys, needs="group"),
-    "stratified_group": FoldKind(
-        "rows of one competition.group together, with similar targets in every fold",
-        stratified_group,
-        group_keys,
-        needs="group",
-    ),
-    "scaffold": FoldKind(
-        "molecules of one Murcko scaffold together, and each molecule without a ring by itself",
-        balanced,
-        scaffold_keys,
-        needs="smiles",
-        is_compared=True,
-    ),
-    "cluster": FoldKind(
-        "similar molecules together", balanced, cluster_keys, needs="smiles", is_compared=True
-    ),
-    "time": FoldKind(
-        "blocks in the order of competition.time; each fold trains on earlier blocks only",
-        time_blocks,
-        needs="time",
-        is_ordered_in_time=True,
-    ),
-    "column": FoldKind("those of competition.fold_column", None, needs="fold_column"),
-    "file": FoldKind("those of folds.file", None),
+    # Rows at random.
+    "kfold": FoldKind(kfold, is_random=True, is_compared=True),
+    # Rows at random, with similar targets in every fold.
+    "stratified": FoldKind(stratified, is_random=True),
+    # Rows of one competition.group together.
+    "group": FoldKind(balanced_groups, group_keys, needs="group"),
+    # The same, with similar targets in every fold.
+    "stratified_group": FoldKind(stratified_group, group_keys, needs="group"),
+    # Molecules of one Murcko scaffold together, and each molecule without a ring by itself.
+    "scaffold": FoldKind(balanced_groups, scaffold_keys, needs="smiles", is_compared=True),
+    # Similar molecules together.
+    "cluster": FoldKind(balanced_groups, cluster_keys, needs="smiles", is_compared=True),
+    # Blocks in the order of competition.time; each fold trains on earlier blocks only.
+    "time": FoldKind(time_blocks, needs="time", is_ordered_in_time=True),
+    # Folds given in competition.fold_column.
+    "column": FoldKind(None, needs="fold_column"),
+    # Folds given in folds.file.
+    "file": FoldKind(None),
 }

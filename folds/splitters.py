@@ -48,7 +48,7 @@ def kfold(data: SplitData) -> Integers:
     return folds[np.argsort(shuffled)][data.groups]
 
 
-def balanced(data: SplitData) -> Integers:
+def balanced_groups(data: SplitData) -> Integers:
     """Assign groups to folds of equal size, with balanced classes for classification."""
     y = data.y if data.is_classification else data.y[[]]
     return balanced_group_folds(data.groups, y, data.n_folds, data.seed)
@@ -57,7 +57,7 @@ def balanced(data: SplitData) -> Integers:
 def stratified(data: SplitData) -> Integers:
     """Assign groups to folds with similar targets: balanced classes, or bins of the groups' mean labels."""
     if data.is_classification:
-        return balanced(data)
+        return balanced_groups(data)
     from sklearn.model_selection import StratifiedKFold
 
     splitter = StratifiedKFold(data.n_folds, shuffle=True, random_state=data.seed)
@@ -68,7 +68,7 @@ def stratified(data: SplitData) -> Integers:
 def stratified_group(data: SplitData) -> Integers:
     """Assign groups to folds with similar targets: balanced classes, or bins of the rows' labels."""
     if data.is_classification:
-        return balanced(data)
+        return balanced_groups(data)
     from sklearn.model_selection import StratifiedGroupKFold
 
     splitter = StratifiedGroupKFold(data.n_folds, shuffle=True, random_state=data.seed)

@@ -218,6 +218,11 @@ class SklearnConfig(FeatureStage):
     parameters: dict[str, Any] = {}
     """Parameters of the estimator, by its names, where they differ from its defaults."""
 
+    @property
+    def is_from_other_package(self) -> bool:
+        """Whether the estimator has a dotted name, so that it is not one of scikit-learn."""
+        return "." in (self.estimator or "")
+
     def estimator_name(self, problem_type: ProblemType) -> str:
         """Return the name of the estimator for a problem type."""
         return self.estimator or ("SVR" if problem_type == "regression" else "LogisticRegression")

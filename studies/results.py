@@ -85,7 +85,7 @@ def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: A
             continue
         metric = METRICS[name]
         if task.problem_type in metric.types:
-            values[name] = metric(y, task.default_labels(y_pred) if metric.kind == "decisions" else y_pred)
+            values[name] = metric(y, task.default_labels(y_pred) if metric.kind == "labels" else y_pred)
         elif task.problem_type == "multiclass" and "regression" in metric.types:
             values[name] = metric(numbers, y_pred @ np.arange(len(task.classes))[:, None])
     return values

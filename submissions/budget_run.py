@@ -95,11 +95,11 @@ def full_in_time(
     left_out += [LeftOut(name, None, "time", NO_LABELS) for name in without_labels]
     config, jobs = current()
     left_out += left_out_of(jobs, results)
-    total_seconds = (time.monotonic() - started) * executor.capacity().cpus
+    core_seconds = (time.monotonic() - started) * executor.capacity().cpus
     config, jobs = finished_part(config, jobs)
     with cli.locked(paths, wait=True):
         finished = open_run(config, paths, jobs, left_out)
-        finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: total_seconds})
+        finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: core_seconds})
         result = _submit_until(end, finished, executor)
         if result.status == "failed":
             result = _submit(finished)  # it fails here too, with its traceback, or the worker was killed

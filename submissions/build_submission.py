@@ -112,11 +112,11 @@ def build_submission(run: Run, interim: bool = False) -> Submission:
 
 def _write_files(run: Run, folder: Path, interim: bool) -> None:
     """Write all files of a run into `folder`, run.json last."""
-    columns, task, rule = run.columns, run.task, selection_rule(run)
+    stage_preds, task, rule = run.stage_predictions, run.task, selection_rule(run)
     selection = select(run, rule)
     model = submission_model(run, selection)
     default = selection.candidates[rule.default].scored.cross_fitted
-    stages = {stage: rule.cross_fitted_labels(columns.stage_oof(stage)) for stage in run.config.stages}
+    stages = {stage: rule.cross_fitted_labels(stage_preds.stage_oof(stage)) for stage in run.config.stages}
     stage_names = [f"{stage} {name}" for stage in stages for name in task.scored_columns]
     std = ensemble_std(run, model)
 
@@ -124,7 +124,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
     blend["drop_one"] = {} if interim else leave_one_stage_out(run, rule, default)
     for file in (OOF, OOF_TABLE):
-        write_table(folder / file, columns.table(task))
+        write_table(folder / file, stage_preds.table(task))
         blend["files"].append(file)
     parts = {BLEND: blend}
     if LIGHTGBM_STACK in selection.candidates:
@@ -132,15 +132,15 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
             run, folder, rule, selection, [LIGHTGBM_STACK], STACK_FILE, LIGHTGBM_STACK
         )
     tables = {
-        CROSS_FITTED: prediction_table(columns.ids, task.scored_columns, selection.cross_fitted),
-        STAGES: prediction_table(columns.ids, stage_names, np.hstack(list(stages.values()))),
-        STD_FILE: prediction_table(columns.test_ids, task.outputs, std),
+        CROSS_FITTED: prediction_table(stage_preds.ids, task.scored_columns, selection.cross_fitted),
+        STAGES: prediction_table(stage_preds.ids, stage_names, np.hstack(list(stages.values()))),
+        STD_FILE: prediction_table(stage_preds.test_ids, task.outputs, std),
     }
     if model.input_labels is not None:
         tables[INPUT_LABELS] = model.input_labels.reset_index()
     for file, table in tables.items():
         write_table(folder / file, table)
-    _write_submission(run, folder / SUBMISSION_FILE, model.predict(columns.test, columns.test_inputs))
+    _write_submission(run, folder / SUBMISSION_FILE, model.predict(stage_preds.test, stage_preds.test_inputs))
     parts[CHOICE] = {**_choice(run, rule, selection, stages), "files": [*tables, SUBMISSION_FILE]}
     settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(settings))
@@ -151,8 +151,8 @@ def _write_candidates(
     run: Run, folder: Path, rule: SelectionRule, selection: Selection, names: list[str], file: str, best: str
 ) -> dict[str, Any]:
     """Write candidates with their predictions, and the submission of the best; return their part of run.json."""
-    task, ids = run.task, run.columns.ids
-    _write_submission(run, folder / file, selection.candidates[best].predict(run.columns.test))
+    task, ids = run.task, run.stage_predictions.ids
+    _write_submission(run, folder / file, selection.candidates[best].predict(run.stage_predictions.test))
     files, described = [file], {}
     for name in names:
         candidate = selection.candidates[name]
@@ -182,7 +182,7 @@ def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
     if not isinstance(fitted, Blend):
         return {}
     rows = zip(run.task.outputs, fitted.weights.T.tolist(), strict=True)
-    return {output: dict(zip(run.columns.names, row, strict=True)) for output, row in rows}
+    return {output: dict(zip(run.stage_predictions.names, row, strict=True)) for output, row in rows}
 
 
 def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[str, Array]) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[st
     Args:
         stages: stage -> what the metric scores of the stage alone, (n_rows, n_scored).
     """
-    columns, task, y_pred = run.columns, run.task, selection.cross_fitted
-    decisions = {stage: rule.fit_decision(columns.stage_oof(stage)) for stage in stages}
+    stage_preds, task, y_pred = run.stage_predictions, run.task, selection.cross_fitted
+    decisions = {stage: rule.fit_decision(stage_preds.stage_oof(stage)) for stage in stages}
     choice = {
         "decides": task.scores_labels,
         "chosen": selection.chosen,
@@ -222,8 +222,8 @@ def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[st
         },
     }
     if task.scores_labels:
-        test = selection.candidates[selection.chosen].predict(columns.test)
-        labels = {"labels": columns.y, "out_of_fold": y_pred, "test": test}
+        test = selection.candidates[selection.chosen].predict(stage_preds.test)
+        labels = {"labels": stage_preds.y, "out_of_fold": y_pred, "test": test}
         choice["class_shares"] = {name: class_shares(task, each) for name, each in labels.items()}
     return choice
 
@@ -251,9 +251,9 @@ def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
 
 def _write_submission(run: Run, path: Path, scored: Array) -> None:
     """Write labels or predictions (n_test_rows, n_scored), checked against the sample."""
-    columns, sample = run.columns, read_table(run.paths.sample)
+    stage_preds, sample = run.stage_predictions, read_table(run.paths.sample)
     id_column = run.config.competition.id
-    write_submission(path, sample, id_column, run.task, columns.test_ids, scored, columns.label_means)
+    write_submission(path, sample, id_column, run.task, stage_preds.test_ids, scored, stage_preds.label_means)
 
 
 def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) -> None:
@@ -265,10 +265,10 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
         "made_from": run.made_from,
         "config": run.config.model_dump(mode="json", exclude={"budget"}),
         "stages": list(_stages(run)),
-        "columns": run.columns.names,
+        "columns": run.stage_predictions.names,
         "sample_columns": list(read_table(run.paths.sample).columns),
         "n_folds": run.plan.n_folds,
-        "label_means": run.columns.label_means,
+        "label_means": run.stage_predictions.label_means,
         "tables": table_digests(run.paths),
         "test_key": run.plan.test_key,
         "user_code": user_code_of(run.config),
@@ -294,7 +294,9 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
         }
         if stage.kind == "file":
             oof = jobs[0].folder / COPY_OF_OOF
-            mark = fold_mark(oof, run.config.competition.id, run.columns.ids, run.columns.folds)
+            mark = fold_mark(
+                oof, run.config.competition.id, run.stage_predictions.ids, run.stage_predictions.folds
+            )
             marks[str(mark)] = mark is not None
         yield {
             "name": name,
@@ -319,7 +321,7 @@ def _lines(run: Run) -> list[str]:
         lines.append(f"post-processing: none, since with fewer than {MIN_FOLDS} folds it has no honest score")
     if INPUT_LABELS in choice["files"]:
         inputs = read_table(run.folder / INPUT_LABELS, [INPUT_KEY])[INPUT_KEY]
-        n = pd.Series(run.columns.test_inputs).isin(inputs).sum()
+        n = pd.Series(run.stage_predictions.test_inputs).isin(inputs).sum()
         lines.append(
             f"known_labels: {n} test rows have the mean label of their input; no score includes this"
         )

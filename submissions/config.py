@@ -16,7 +16,7 @@ from competition.overrides import NO_OVERRIDES, Overrides
 from competition.user_code import short_ref
 from folds.config import FoldsConfig
 from models.config import Stages
-from submissions.blend.candidates import CANDIDATES, CLASS_CANDIDATES, REGRESSION_CANDIDATES
+from submissions.blend.candidates import CANDIDATES, CLASSIFICATION_CANDIDATES, REGRESSION_CANDIDATES
 from submissions.blend.postprocess import STEPS
 
 Blend = Literal[*CANDIDATES] | UserCodeRef  # type: ignore[valid-type]
@@ -108,7 +108,7 @@ class Config(StrictModel):
         competition = self.competition
         metric = get_metric(competition.metric)
         is_classification = competition.problem_type in CLASS_TYPES
-        allowed = {*(CLASS_CANDIDATES if is_classification else REGRESSION_CANDIDATES)}
+        allowed = {*(CLASSIFICATION_CANDIDATES if is_classification else REGRESSION_CANDIDATES)}
         is_rank_metric = metric is not None and metric.kind == "ranks"
         if is_classification and (competition.problem_type == "multiclass" or not is_rank_metric):
             allowed -= {"mean_of_ranks"}

@@ -19,12 +19,12 @@ def ensemble_std(run: Run, model: SubmissionModel) -> Array:
     error bars, since all models may be wrong together.
     Source: the disagreement of an ensemble as in Lakshminarayanan et al., NeurIPS 2017.
     """
-    ids = run.columns.test_ids
+    ids = run.stage_predictions.test_ids
     columns = jobs_by_column(run.config, run.plan).values()
     fold_jobs = [[job for job in jobs if job.fold != REFIT_FOLD] for jobs in columns]
     members = []
     for member in range(max(map(len, fold_jobs))):  # jobs are sorted by seed and fold, so folds agree
         files = [jobs[member % len(jobs)].test_file(run.plan.test_key) for jobs in fold_jobs]
-        P = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
-        members.append(model.predict(P, run.columns.test_inputs, as_labels=False))
+        preds = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
+        members.append(model.predict(preds, run.stage_predictions.test_inputs, as_labels=False))
     return np.std(members, axis=0, ddof=1)

@@ -41,7 +41,8 @@ def full(options: Namespace) -> int:
     """Run all steps with the options of the command line; return the exit status."""
     started = command_start()
     require_possible(options)
-    if options.holdout:  # the competition without some of its training rows
+    # With --holdout, `options.competition` is the YAML without the held-out share of the training rows.
+    if options.holdout:
         with cli.locked(Paths.for_competition(options.competition), wait=True):
             say(hold_out(options.held_out_of, options.holdout, options.overrides))
     config = load_config(options.competition, options.overrides)
@@ -68,16 +69,16 @@ def full(options: Namespace) -> int:
             queue = Queue()
             interim = InterimSubmissions(paths, lambda: (config, plan))
             results = train(plan, executor, failure_policy(options), interim.next_task, queue)
-            total_seconds = executor.capacity().cpus * (time.monotonic() - started)
+            core_seconds = executor.capacity().cpus * (time.monotonic() - started)
     if options.fail_fast and exit_status(results):
         say("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
 
     left_out = left_out_of(plan, results)
-    config, plan = finished_part(config, plan)
+    finished_config, finished_plan = finished_part(config, plan)
     with cli.locked(paths, wait=True):
-        run = open_run(config, paths, plan, left_out)
-        run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: total_seconds})
+        run = open_run(finished_config, paths, finished_plan, left_out)
+        run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: core_seconds})
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
         say("\n".join(submission.lines))
         diagnose.update(competition, config.folds, paths)  # test rows against training rows, for the report
@@ -89,8 +90,8 @@ def full(options: Namespace) -> int:
 
 def plan_jobs(options: Namespace, config: Config, paths: Paths) -> JobPlan:
     """Return the jobs of all stages; with a budget also the seeds that time may be left for."""
-    if options.earlier:
-        resume(options.earlier, paths)
+    if options.earlier_run:
+        resume(options.earlier_run, paths)
     stages = dict(config.stages)
     if options.budget is not None:
         stages = with_more_seeds(stages)
@@ -104,7 +105,7 @@ def budget_seconds(option: float | None, config: Config) -> float | None:
     """Return the seconds of `--budget`, or else of the YAML; None if everything is trained in full.
 
     Args:
-        option: value of `--budget`; None if it is not given.
+        option: seconds of `--budget`; `cli.NO_BUDGET` for `none`, and None if it is not given.
     """
     if option is None and config.budget is not None:
         say(f"budget: {config.budget}, from the YAML; --budget none trains everything in full")
@@ -116,7 +117,8 @@ def require_possible(options: Namespace) -> None:
     """Raise a ConfigError for options that `full` does not support."""
     if options.shard:
         raise ConfigError(
-            "full does not divide its work: run ./run.sh train --shard I/N on each machine, then full on one."
+            "full does not support --shard: run ./run.sh train --shard I/N on each machine, then ./run.sh full on "
+            "one of them."
         )
     if options.executor == "ray":
         require_cluster(options.ray_address)

@@ -16,7 +16,7 @@ from competition.files import derive_seed, read_text_table, write_atomically, wr
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
-from competition.task import build_task, to_sample
+from competition.task import build_task, to_submission_columns
 from competition.yaml_files import dump_yaml
 from folds.assign import assign_folds
 from folds.groups import compute_groups
@@ -39,7 +39,7 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
     raw = read_text_table(competition.train).set_index(competition.id, drop=False)
     rows = raw[raw.index.isin(held_out)]
     task = build_task(competition)
-    of_class_0 = to_sample(task, np.zeros((len(rows), len(task.scored_columns))))
+    of_class_0 = to_submission_columns(task, np.zeros((len(rows), len(task.scored_columns))))
     tables = {
         "train": raw.drop(rows.index),
         "test": rows[[competition.id, *competition.inputs]],

@@ -28,10 +28,11 @@ class SubmissionModel:
     """The chosen candidate with its post-processing.
 
     Attributes:
-        candidate: predicts (n_rows, n_outputs) from base predictions P (n_rows, n_columns, n_outputs).
+        candidate: predicts (n_rows, n_outputs) from base predictions (n_rows, n_models, n_outputs).
         decision: makes labels from predictions; None if the metric scores predictions.
         steps: fitted post-processing steps per target, in order.
-        known_labels: input (`INPUT_KEY`, the index) -> mean label or most frequent class; None if not used.
+        input_labels: for the step known_labels, input (`INPUT_KEY`, the index) -> mean label or most frequent
+            class; None without the step.
     """
 
     task: Task
@@ -40,15 +41,15 @@ class SubmissionModel:
     steps: list[dict[str, Predictor]]
     input_labels: pd.DataFrame | None
 
-    def predict(self, P: Array, inputs: list[str], as_labels: bool = True) -> Array:
+    def predict(self, preds: Array, inputs: list[str], as_labels: bool = True) -> Array:
         """Return the labels or predictions to submit, (n_rows, n_scored).
 
         Args:
-            P: (n_rows, n_columns, n_outputs), each column the mean of its jobs.
+            preds: base predictions (n_rows, n_models, n_outputs), each the mean of its jobs.
             inputs: input keys of the rows (`INPUT_KEY`).
-            as_labels: False for the predictions before the decision, (n_rows, n_outputs).
+            as_labels: if False and there is a decision, return the predictions before it, (n_rows, n_outputs).
         """
-        y_pred = apply_all(self.steps, self.candidate(P))
+        y_pred = apply_all(self.steps, self.candidate(preds))
         if self.decision is not None:
             if not as_labels:
                 return y_pred
@@ -83,14 +84,16 @@ def load_candidate(run: Run, name: str) -> Callable[[Array], Array]:
     run.part(STACK if name == LIGHTGBM_STACK else BLEND)  # checks its files
     names = run.stored["columns"]
     code_refs = {short_ref(blend): blend for blend in run.config.blends}
+    # The blend in a stack is the default one.
     predictor = from_json(
         read_json(run.folder / fitted_file(name)), code_refs.get(name, run.config.default_blend)
     )
     positions = [names.index(column) for column in jobs_by_column(run.config, run.plan)]
 
-    def predict(P: Array) -> Array:
-        all_columns = np.zeros((len(P), len(names), P.shape[2]))  # a bundle has only columns with weight
-        all_columns[:, positions] = P
+    def predict(preds: Array) -> Array:
+        # A packed run (`submissions.kernel.pack`) has only the columns with weight.
+        all_columns = np.zeros((len(preds), len(names), preds.shape[2]))
+        all_columns[:, positions] = preds
         return predictor.predict(all_columns)
 
     return predict

@@ -7,6 +7,7 @@ Its folder, work/<name>/submissions/<run>/, has
     fitted/                   fitted candidates
     cross_fitted/             predictions of each candidate that the scores and the choice are computed from
     labels/                   their labels if the metric scores labels
+    known_labels.csv          labels of the training inputs, if the post-processing uses them (`INPUT_LABELS`)
     stages.parquet            cross-fitted predictions or labels of each single stage
     cross_fitted.csv          cross-fitted predictions or labels of the training rows by the whole procedure
     blend.csv, stack.csv, submission.csv, spread.csv
@@ -47,7 +48,7 @@ BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
 STAGES, INPUT_LABELS = "stages.parquet", "known_labels.csv"
 SO_FAR = "so_far"
-"""Folder of the interim submission, while stages still train."""
+"""Folder of the interim submission, next to those of the runs, while stages still train."""
 CODE = (
     "submissions/blend/*.py", "submissions/build_submission.py", "submissions/stage_predictions.py",
     "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/submission_file.py",
@@ -61,7 +62,7 @@ PACKAGES = (
 
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 ALL_SECONDS = "all"
-"""Key of `Run.worker_seconds`: all seconds of the cores, used or not."""
+"""Key of `Run.worker_seconds`: core-seconds of the whole command, idle ones included."""
 MAX_ERROR = 110
 """Characters of an error in tables."""
 
@@ -121,12 +122,15 @@ class Run:
         return build_task(self.config.competition)
 
     @cached_property
-    def columns(self) -> StagePredictions:
-        """Predictions of all stages; a DataError if they do not match the tables."""
+    def stage_predictions(self) -> StagePredictions:
+        """Predictions of all stages and the labels; a DataError if they do not match the tables."""
         return load_stage_predictions(self.config, self.plan)
 
     def oof_table(self) -> pd.DataFrame:
-        """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`column output`)."""
+        """Return ids, folds, labels (named as the targets) and out-of-fold predictions.
+
+        Their columns are named by column and output, such as `gnn pIC50` or `gnn:1 pIC50` (stage gnn, seed 1).
+        """
         return pd.read_parquet(self.folder / OOF)
 
     @property
@@ -134,28 +138,28 @@ class Run:
         """Content of run.json in the folder."""
         return read_manifest(self.folder)
 
-    def part(self, step: str) -> dict[str, Any]:
+    def part(self, key: str) -> dict[str, Any]:
         """Return a part of run.json; a DataError if one of its files has changed."""
-        return read_manifest(self.folder, step)[step]
+        return read_manifest(self.folder, key)[key]
 
     @property
     def is_built(self) -> bool:
         """Whether the folder has the files of this run, made from the same predictions and code."""
-        steps = [BLEND, STACK, CHOICE] if self.config.submissions.stack else [BLEND, CHOICE]
+        parts = [BLEND, STACK, CHOICE] if self.config.submissions.stack else [BLEND, CHOICE]
         try:
-            stored = read_manifest(self.folder, *steps)
+            stored = read_manifest(self.folder, *parts)
         except DataError:
             return False
         return (stored["run"], stored["made_from"]) == (self.name, self.made_from)
 
     @property
     def exit_status(self) -> int:
-        """Exit status of the command that builds the run: 3 if something failed, else 0."""
+        """Exit status of the command that builds the run: 3 if a failure left something out, else 0."""
         return 3 if any(each.reason != "time" for each in self.left_out) else 0
 
     @property
     def fallback_description(self) -> str:
-        """What unreadable test rows get, as text."""
+        """The prediction for test rows with an unreadable input, such as an invalid SMILES, as text."""
         if not self.task.scores_labels:
             return "the mean of the training labels"
         return "the mean level" if self.task.problem_type == "ordinal" else "the most frequent class"
@@ -180,7 +184,7 @@ def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[Lef
     """Return the run of a configuration and its plan with all jobs finished; predictions are not read."""
     if not config.stages:
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
-    # The name does not depend on paths of files nor on the answers; tables, jobs and user_code have contents.
+    # The name does not depend on file paths or the answers: tables, jobs and user code enter by their content.
     settings = config.model_dump(
         exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}, context=FOR_DIGESTS
     )
@@ -218,17 +222,19 @@ def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
     """Return the seeds with an unfinished job, each with the reason.
 
     Args:
-        results: title of a job -> result, for the jobs of this command; others have a record in their folders.
+        results: title of a job (`gnn/seed_0/fold_3`) -> result, for the jobs of this command; others have a
+            record in their folders.
     """
     left_out = []
     for stage, seed in sorted(unfinished_seeds(plan)):
         jobs = [job for job in plan.jobs_of_stage(stage) if job.seed == seed]
-        ends = [
+        results_of_unfinished = [
             results.get(job.title) or recorded_failure(job)
             for job in jobs
             if not job.has_predicted(plan.test_key)
         ]
-        reasons = sorted([end for end in ends if end.status != "ok"], key=lambda end: end.status != "failed")
+        reasons = [result for result in results_of_unfinished if result.status != "ok"]
+        reasons.sort(key=lambda result: result.status != "failed")
         if reasons:
             first = reasons[0]
             fold = first.name.rpartition("/fold_")[2]
@@ -272,7 +278,7 @@ def latest_run(competition: str) -> Run:
     name = name_of_latest(paths)
     if not name:
         raise DataError(
-            f"{paths.root} must have a finished run; run ./run.sh full {competition} first, and check the name."
+            f"{paths.root} has no finished run: run ./run.sh full {competition} first, or check the name."
         )
     folder = paths.run(name)
     stored = read_manifest(folder)
@@ -320,17 +326,18 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     differ.
     """
     stored = read_manifest(folder, CHOICE)
+    # "decides" is `Task.scores_labels` of that run.
     is_same = stored[CHOICE].get("decides", False) == task.scores_labels
     is_same &= stored["config"]["competition"].get("classes", []) == task.classes
     rows = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
     return rows if is_same else rows.head(0)
 
 
-def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
+def read_manifest(folder: Path, *parts: str) -> dict[str, Any]:
     """Return the content of run.json of a run.
 
     Args:
-        steps: parts that must be in it, with unchanged files.
+        parts: keys that must be in it, with unchanged files.
 
     Raises:
         DataError: if a part is missing, or if one of its files is missing or has changed.
@@ -340,10 +347,10 @@ def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
         raise DataError(
             f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
         )
-    for step in steps:
-        if step not in stored:
-            raise DataError(f"{folder} is not finished: the step {step} has not run. Run ./run.sh full.")
-        for name, expected_digest in stored[step]["files"].items():
+    for part in parts:
+        if part not in stored:
+            raise DataError(f"{folder} is not finished: run.json has no {part}. Run ./run.sh full.")
+        for name, expected_digest in stored[part]["files"].items():
             if not (folder / name).is_file() or sha256_of(folder / name) != expected_digest:
                 raise DataError(
                     f"{folder}: {name} is missing or has changed. Run ./run.sh full to make it again."

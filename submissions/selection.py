@@ -14,7 +14,7 @@ from competition.errors import DataError
 from competition.files import derive_seed, read_table
 from competition.types import Array
 from competition.user_code import short_ref
-from submissions.blend.candidates import ALWAYS_CLASSES, ALWAYS_REGRESSION, get_candidate
+from submissions.blend.candidates import ALWAYS_CLASSIFICATION, ALWAYS_REGRESSION, get_candidate
 from submissions.blend.cross_fitting import CrossFitted, cross_fit
 from submissions.blend.decision_rules import Decision, apply_decision
 from submissions.blend.postprocess import PostprocessChain, choose_steps
@@ -32,7 +32,9 @@ from submissions.predictor import SubmissionModel
 from submissions.run import Run, by_complexity, name_of_latest, scored_rows
 
 MIN_FOLDS = 4
-"""Number of folds that post-processing needs: with three, nested blends are fitted on one fold only."""
+"""Number of folds that post-processing needs: with three, nested blends, which exclude two folds,
+are fitted on one fold only.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class ScoredCandidate:
     scored: CrossFitted
     decision: Decision | None
 
-    def predict(self, P: Array) -> Array:
-        """Return labels or predictions, (n_rows, n_scored), for base predictions P (n_rows, n_columns, n_outputs)."""
-        return apply_decision(self.decision, self.predictions.fitted.predict(P))
+    def predict(self, preds: Array) -> Array:
+        """Return labels or predictions (n_rows, n_scored) for base predictions (n_rows, n_models, n_outputs)."""
+        return apply_decision(self.decision, self.predictions.fitted.predict(preds))
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ class Selection:
 
 def selection_rule(run: Run) -> SelectionRule:
     """Return the selection rule with the settings of a run."""
-    settings, columns = run.config.submissions, run.columns
+    settings, stage_preds = run.config.submissions, run.stage_predictions
     return SelectionRule(
         metric=run.metric,
         task=run.task,
-        y=columns.y,
-        folds=columns.folds,
-        groups=columns.groups,
+        y=stage_preds.y,
+        folds=stage_preds.folds,
+        groups=stage_preds.groups,
         default=short_ref(run.config.default_blend),
         margin=settings.margin,
         n_resamples=settings.bootstrap,
@@ -98,14 +100,14 @@ def selection_rule(run: Run) -> SelectionRule:
     )
 
 
-def blend_data(run: Run, P: Array) -> BlendData:
-    """Return base predictions P (n_rows, n_columns, n_outputs) with labels and settings, for the candidates."""
-    settings, columns, seed = run.config.submissions, run.columns, run.config.competition.seed
+def blend_data(run: Run, preds: Array) -> BlendData:
+    """Return base predictions (n_rows, n_models, n_outputs) with labels and settings, for the candidates."""
+    settings, stage_preds, seed = run.config.submissions, run.stage_predictions, run.config.competition.seed
     seeds = tuple(derive_seed(seed, "blend", name) for name in run.task.targets)
     return BlendData(
-        P,
-        columns.y,
-        columns.folds,
+        preds,
+        stage_preds.y,
+        stage_preds.folds,
         run.metric,
         settings.weights,
         settings.trials,
@@ -115,52 +117,57 @@ def blend_data(run: Run, P: Array) -> BlendData:
     )
 
 
-def candidates_of(run: Run, m: BlendData) -> list[str]:
+def candidates_of(run: Run, data: BlendData) -> list[str]:
     """Return the blends to compare: the standard ones, then those of the YAML."""
-    if not m.has_probabilities:
-        always = [*ALWAYS_REGRESSION, *([] if m.convex_objective else ["optuna"])]
+    if not data.has_probabilities:
+        always = list(ALWAYS_REGRESSION)
+        if data.convex_objective is None:  # then only a search optimizes the metric itself
+            always.append("optuna")
     else:
-        always = list(ALWAYS_CLASSES)
-        if m.metric.kind == "ranks" and m.outputs_per_target == 1:
+        always = list(ALWAYS_CLASSIFICATION)
+        if data.metric.kind == "ranks" and data.outputs_per_target == 1:
             always.append("mean_of_ranks")
     return list(dict.fromkeys([*always, *run.config.blends]))
 
 
 def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
     """Fit all blends and, unless it is disabled, the stack on the default blend; from simple to complex."""
-    data = blend_data(run, run.columns.oof)
+    data = blend_data(run, run.stage_predictions.oof)
     predictions = {
         short_ref(blend): cross_fit(get_candidate(blend), data) for blend in candidates_of(run, data)
     }
     if run.config.submissions.stack:
         stack = cross_fit(StackCandidate(get_candidate(run.config.default_blend)), data)
-        predictions[LIGHTGBM_STACK] = _without_untried_corrections(rule, stack, predictions[rule.default])
+        predictions[LIGHTGBM_STACK] = _without_unvalidated_corrections(rule, stack, predictions[rule.default])
     return {
         name: ScoredCandidate(candidate, rule.as_scored(candidate), rule.fit_decision(candidate.cross_fitted))
         for name, candidate in by_complexity(predictions).items()
     }
 
 
-def _without_untried_corrections(
+def _without_unvalidated_corrections(
     rule: SelectionRule, stack: CrossFitted, default: CrossFitted
 ) -> CrossFitted:
-    """Return the stack without corrections of outputs in which no held-out row is corrected, as they have no score."""
-    is_tried = (stack.cross_fitted != default.cross_fitted)[rule.has_fold].any(axis=0)
-    in_sample = np.where(is_tried, stack.in_sample, default.in_sample)
-    return replace(stack, in_sample=in_sample, fitted=stack.fitted.only(is_tried))
+    """Return the stack without its corrections of outputs in which cross-fitting corrects no held-out row.
+
+    Such corrections were never validated.
+    """
+    is_validated = (stack.cross_fitted != default.cross_fitted)[rule.has_fold].any(axis=0)
+    in_sample = np.where(is_validated, stack.in_sample, default.in_sample)
+    return replace(stack, in_sample=in_sample, fitted=stack.fitted.only(is_validated))
 
 
 def select(run: Run, rule: SelectionRule) -> Selection:
     """Fit all candidates, compare them with the default, and choose one with its post-processing."""
     candidates = fit_candidates(run, rule)
-    predictions = {name: candidate.scored for name, candidate in candidates.items()}
-    result = select_candidate(rule, predictions)
-    not_a_blend = (*result.same_as_default, LIGHTGBM_STACK)
-    blends = {name: candidate for name, candidate in result.comparisons.items() if name not in not_a_blend}
+    scored = {name: candidate.scored for name, candidate in candidates.items()}
+    result = select_candidate(rule, scored)
+    excluded = (*result.same_as_default, LIGHTGBM_STACK)
+    blends = {name: candidate for name, candidate in result.comparisons.items() if name not in excluded}
     steps = [step for step in run.config.postprocess if step != "known_labels"]
     if run.plan.n_folds < MIN_FOLDS:
         steps = []
-    y_pred, chosen_without_fold = cross_fit_procedure(rule, predictions, steps)
+    y_pred, chosen_without_fold = cross_fit_procedure(rule, scored, steps)
     return Selection(
         candidates=candidates,
         compared=result.comparisons,
@@ -168,29 +175,32 @@ def select(run: Run, rule: SelectionRule) -> Selection:
         reason=result.reason,
         same_as_default=result.same_as_default,
         chosen_blend=apply_rule(rule, blends)[0],
-        steps=choose_steps(rule, steps, predictions[result.chosen].cross_fitted),
+        steps=choose_steps(rule, steps, scored[result.chosen].cross_fitted),
         cross_fitted=y_pred,
         chosen_without_fold=chosen_without_fold,
     )
 
 
 def cross_fit_procedure(
-    rule: SelectionRule, predictions: dict[str, CrossFitted], steps: list[str]
+    rule: SelectionRule, scored: dict[str, CrossFitted], steps: list[str]
 ) -> tuple[Array, list[str]]:
     """Repeat the selection without each fold; return the predictions, and the chosen candidate of each fold.
 
-    For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other
-    folds, each predicted without its fold and fold k. The chosen candidate, refitted without fold k, predicts
-    fold k. If the metric scores labels, a decision that was fitted on the other folds has made them. Rows
-    with fold -1 are NaN.
+    For fold k the candidate is chosen, and its post-processing is chosen and fitted, on the rows of the other
+    folds. These have nested predictions, fitted without their own fold and without fold k. The chosen
+    candidate, fitted without fold k, then predicts fold k. Rows with fold -1 are NaN.
+
+    Args:
+        scored: name -> what the metric scores of a candidate. Labels are made by a decision rule that was
+            fitted without the same folds.
     """
-    y_pred = np.full(predictions[rule.default].in_sample.shape, np.nan)
+    y_pred = np.full(scored[rule.default].in_sample.shape, np.nan)
     chosen_without_fold = []
-    for fold in range(len(predictions[rule.default].nested)):
-        name = select_candidate(rule, predictions, fold).chosen
+    for fold in range(len(scored[rule.default].nested)):
+        name = select_candidate(rule, scored, fold).chosen
         in_fold = rule.folds == fold
-        chain = choose_steps(rule.on_rows(~in_fold), steps, predictions[name].nested[fold])
-        y_pred[in_fold] = chain.apply(predictions[name].cross_fitted[in_fold])
+        chain = choose_steps(rule.on_rows(~in_fold), steps, scored[name].nested[fold])
+        y_pred[in_fold] = chain.apply(scored[name].cross_fitted[in_fold])
         chosen_without_fold.append(name)
     return y_pred, chosen_without_fold
 
@@ -216,17 +226,17 @@ def input_labels(run: Run) -> pd.DataFrame:
     return pd.DataFrame(labels, means.index, task.scored_columns)
 
 
-def leave_one_stage_out(run: Run, rule: SelectionRule, default: Array) -> dict[str, dict[str, float]]:
+def leave_one_stage_out(run: Run, rule: SelectionRule, all_stages: Array) -> dict[str, dict[str, float]]:
     """Return stage -> score of the default blend refitted without it, and the paired difference to all stages.
 
     Args:
-        default: what the metric scores of the default blend of all stages, (n_rows, n_scored).
+        all_stages: what the metric scores of the default blend of all stages, (n_rows, n_scored).
     """
-    columns = run.columns
+    stage_preds = run.stage_predictions
     stages = sorted(run.config.stages) if len(run.config.stages) > 1 else []
-    predictions = {"all stages": default}
+    predictions = {"all stages": all_stages}
     for stage in stages:
-        data = blend_data(run, columns.oof[:, ~columns.stage_mask(stage)])
+        data = blend_data(run, stage_preds.oof[:, ~stage_preds.stage_mask(stage)])
         predictions[stage] = cross_fitted_scored(rule, get_candidate(run.config.default_blend), data)
     compared = compare_to_default(replace(rule, default="all stages"), predictions)
     return {stage: asdict(compared[stage]) for stage in stages}
@@ -249,7 +259,7 @@ def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dic
         return None
     try:
         before = scored_rows(run.paths.run(name), run.task).reindex(
-            index=run.columns.ids, columns=run.task.scored_columns
+            index=run.stage_predictions.ids, columns=run.task.scored_columns
         )
     except DataError:  # that run is not finished, or its files are gone or changed
         return None
@@ -257,6 +267,7 @@ def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dic
 
 
 def _against(rule: SelectionRule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
+    """Return `name`, the `difference` to the score of `other` on the rows of both, and its `standard_error`."""
     both = rule.has_fold & np.isfinite(other).all(axis=1)
     rule_on_both = replace(rule, default="other").on_rows(both)
     paired = compare_to_default(rule_on_both, {"other": other, "this": y_pred})["this"]

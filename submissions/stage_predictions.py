@@ -21,15 +21,17 @@ from submissions.config import Config
 class StagePredictions:
     """Predictions of all stages with the labels.
 
+    A base model of the blends is a column, named `stage`, or `stage:seed` with `seeds: separate`.
+
     Attributes:
         stage_of: column -> stage; columns are in alphabetical order everywhere.
         ids: ids of the training rows.
-        oof: out-of-fold predictions (n_rows, n_columns, n_outputs), NaN in fold -1.
+        oof: out-of-fold predictions (n_rows, n_models, n_outputs), NaN in fold -1.
         y: labels (n_rows, n_targets), NaN if missing.
         folds: (n_rows,).
         groups: (n_rows,); rows of one group share a fold by construction.
         test_ids: ids of the test rows.
-        test: test predictions (n_test_rows, n_columns, n_outputs).
+        test: test predictions (n_test_rows, n_models, n_outputs).
         test_inputs: input keys of the test rows, equal for rows with equal inputs.
         label_means: (n_outputs,) means of the labels, or shares of the classes, without extra rows; they are
             the predictions of dropped rows.
@@ -48,11 +50,11 @@ class StagePredictions:
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns: `stage`, or `stage:seed`."""
+        """Names of the columns."""
         return list(self.stage_of)
 
     def stage_mask(self, stage: str) -> NDArray[np.bool_]:
-        """Return the mask of the columns of a stage, (n_columns,)."""
+        """Return the mask of the columns of a stage, (n_models,)."""
         return np.array([each == stage for each in self.stage_of.values()])
 
     def stage_oof(self, stage: str) -> Array:
@@ -98,7 +100,7 @@ def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
 
 
 def load_test_predictions(config: Config, plan: JobPlan, test_key: str, ids: list[str]) -> Array:
-    """Return the predictions of all columns for a test table, (n_rows, n_columns, n_outputs)."""
+    """Return the predictions of all columns for a test table, (n_rows, n_models, n_outputs)."""
     outputs = build_task(config.competition).outputs
     columns = [stage_test(jobs, test_key, ids, outputs) for jobs in jobs_by_column(config, plan).values()]
     return np.stack(columns, axis=1)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from competition.errors import SubmissionError
 from competition.files import read_text_table, write_table
-from competition.task import Task, to_sample
+from competition.task import Task, to_submission_columns
 from competition.types import Array
 
 DIGITS = 7
@@ -42,7 +42,7 @@ def write_submission(
         default = task.default_labels(default)
     values = np.vstack([scored.reshape(len(ids), -1), default])
     positions = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, if missing
-    table = to_sample(task, values[positions])
+    table = to_submission_columns(task, values[positions])
     numbers = table.select_dtypes("float")
     table[numbers.columns] = numbers.map(lambda value: float(f"{value:.{DIGITS}g}"))
     for name in sample.columns.difference(table.columns):  # the id, and columns of the test table

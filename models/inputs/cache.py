@@ -3,7 +3,7 @@
     work/cache/<name>-<digest of settings and code>/<digest of the keys>.npz
 
 Each file is a shard: some keys that are computed together and written atomically. A run that is
-killed keeps its finished shards. A key may be in any shard.
+killed keeps its finished shards. A key is in the shard that it was computed with.
 """
 
 import functools
@@ -25,7 +25,7 @@ from competition.errors import DataError
 from competition.files import digest, write_atomically
 from models.inputs.code_digest import code_digest_of
 
-Array = NDArray[np.float32]
+Array = NDArray[np.float32]  # `competition.types.Array` is float64
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Training under a time budget: `./run.sh full --budget 2h`.
 
 Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
-pace is measured, the stage
+pace (seconds of a job, see pace.py) is measured, the stage
 
 - continues, if all of its folds fit into 60 % of the time that is left;
 - restarts with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
@@ -36,9 +36,9 @@ MAX_CACHE_SHARE = 0.6
 MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
 SAFETY_FACTOR = 1.1
-"""Seconds of a job that has not started, relative to the pace of its stage."""
+"""Expected seconds of a job that has not started, as a multiple of the pace of its stage."""
 MIN_WAIT = 10.0
-"""Seconds after which a job without a pace may be given up."""
+"""Seconds of its first job before a stage without a measured pace may be given up."""
 PlanOfStages = Callable[[StageConfigs], JobPlan]
 
 
@@ -73,8 +73,8 @@ class Budget:
         self.planned_cache_keys: set[tuple[str, str]] = set()
         self.order: dict[str, tuple[bool, int, int]] = {}  # task -> failed before, number of seed, of stage
         self.failed_stages: set[str] = set()
-        self.stopped: list[tuple[Task, JobResult]] = []
-        # Blocks in time grow, so the last fold is the slowest.
+        self.to_stop: list[tuple[Task, JobResult]] = []
+        # In time order each fold trains on all earlier blocks, so the last fold has the most training rows.
         self.probed_fold = plan.n_folds - 1 if time_ordered(plan.paths.folds_report) else 0
         n_rows = len(rows) * (1 - 1 / plan.n_folds)
         self.states = {
@@ -86,8 +86,8 @@ class Budget:
             self.states[name].plan = self._plan_of_stage(name, share)
 
     @property
-    def deadline(self) -> float:
-        """time.monotonic() at which training ends."""
+    def training_deadline(self) -> float:
+        """time.monotonic() at which training ends, so that the last submission ends before `end`."""
         n_stages = sum(bool(state.seeds) for state in self.states.values())
         return self.end - reserve(self.seconds, self.submission_seconds, self.plan, n_stages)
 
@@ -104,7 +104,7 @@ class Budget:
 
     @property
     def left_out(self) -> list[tuple[str, int | None, str]]:
-        """Stage, seed and reason of everything that the time left out; no seed for a whole stage."""
+        """Stage, seed and reason of all that is left out for lack of time; the seed of a whole stage is None."""
         cut_stages = {name for name, _, _ in self.decisions.cut_seeds}
         stages = [state for state in self.states.values() if not state.seeds and state.name not in cut_stages]
         return [*((state.name, None, state.reason) for state in stages), *self.decisions.cut_seeds]
@@ -118,15 +118,15 @@ class Budget:
         self.policy = policy
         self.on_seed = on_seed
         self.queue.job_timeout = policy.job_timeout
-        self.queue.deadline = self.deadline
+        self.queue.deadline = self.training_deadline
         for state in self.states.values():
             if policy.skip_failed and state.has_failed:
                 state.seeds = state.seeds or state.settings.seeds[:1]
-                state.status = "accepted"
+                state.status = "accepted"  # decided; `failed_stages` stops further seeds
                 self.failed_stages.add(state.name)
                 continue
             for seed in state.seeds:
-                self._queue(self._start(state, seed, state.unfinished(seed)))
+                self._enqueue(self._make_tasks(state, seed, state.unfinished(seed)))
         results = run(self.queue, self.executor, "jobs")
         titles = {job.title for job in self.current_plan.jobs}
         if not (policy.fail_fast and self.failed_stages):
@@ -134,7 +134,7 @@ class Budget:
         return {title: result for title, result in results.items() if title in titles}
 
     def _end(self) -> None:
-        """Record that the time was used, so that the same command only retries failed jobs."""
+        """Drop unfinished seeds, and record that the same command only has to retry failed jobs."""
         for state in self.states.values():
             for seed in list(state.seeds):
                 n_jobs = len(state.jobs_of(seed))
@@ -152,18 +152,18 @@ class Budget:
         """Return the next tasks, since a core has nothing to do."""
         if self.decisions.has_ended:
             return []
-        return self._probe_next_stage() or self._add_fold_to_probe() or self._retry() or self._next_seed()
+        return self._probe_next_stage() or self._add_fold_to_probe() or self._readmit() or self._next_seed()
 
     def _watch(self) -> list[tuple[Task, JobResult]]:
         """Decide about stages with a measured pace; return the tasks to end now, each with its result."""
-        self.queue.deadline = min(self.queue.deadline, self.deadline)
+        self.queue.deadline = min(self.queue.deadline, self.training_deadline)  # never later than before
         for state in self.states.values():
             if state.status == "probing":
                 self._decide_while_running(state)
-        stopped = {task: result for task, result in self.stopped if task in self.queue.running}
-        stopped |= self.paces.hanging()
-        self.stopped = []
-        return list(stopped.items())
+        ended = {task: result for task, result in self.to_stop if task in self.queue.running}
+        ended |= self.paces.hanging()
+        self.to_stop = []
+        return list(ended.items())
 
     def _on_end(self, job: Job, result: JobResult) -> None:
         """Report a job that ended, and decide about its stage if it was the probe."""
@@ -171,16 +171,16 @@ class Budget:
         state = self.states[job.stage]
         if result.status == "failed":
             self.failed_stages.add(job.stage)
-            state.status = "accepted"  # with its failure: nothing of it starts any more
+            state.status = "accepted"  # decided; `failed_stages` stops further seeds
             if self.policy.fail_fast:
                 self.queue.stop("stopped by --fail-fast")
         if result.status == "ok":
             if result.lines:  # it was trained, not only asked for predictions
                 self.paces.add(job.stage, result)
             if state.status == "probing":
-                self._queue(self._decide(state, self.paces.of(job.stage) or 0.0))
-            if self.current_plan.has_finished_seed(job.stage, job.seed):
-                self.queue.waiting[:0] = filter(None, [self.on_seed()])
+                self._enqueue(self._decide(state, self.paces.of(job.stage) or 0.0))
+            if self.current_plan.has_finished_seed(job.stage, job.seed) and (task := self.on_seed()):
+                self.queue.waiting.insert(0, task)
 
     # Steps of `_more`: each returns the tasks that it starts.
 
@@ -189,9 +189,8 @@ class Budget:
             has_time = self._seconds_left() >= MIN_SHARE_LEFT * self.seconds
             if state.status == "waiting" and has_time and self.executor.fits(self._resources(state)):
                 state.start("probing")
-                unfinished = state.unfinished(state.seeds[0])
-                probes = [job for job in unfinished if job.fold == self.probed_fold]
-                tasks = self._start(state, state.seeds[0], probes)
+                probes = [job for job in state.unfinished(state.seeds[0]) if job.fold == self.probed_fold]
+                tasks = self._make_tasks(state, state.seeds[0], probes)
                 if not probes:  # the fold is finished already
                     tasks = self._decide(state, self.paces.of(state.name) or 0.0)
                 if tasks:
@@ -199,16 +198,16 @@ class Budget:
         return []
 
     def _add_fold_to_probe(self) -> list[Task]:
-        """Start another fold of a stage that says nothing about its pace before its probe ends."""
+        """Start another fold of a stage that is not a network: its pace is unknown until a job ends."""
         for state in self.states.values():
             is_running = any(task.group == state.name for task in self.queue.running)
             if state.status == "probing" and is_running and state.name not in self.paces.networks:
                 jobs = [job for job in self._not_queued(state) if job.fold != REFIT_FOLD]
                 if jobs:
-                    return self._start(state, state.seeds[0], jobs[:1])
+                    return self._make_tasks(state, state.seeds[0], jobs[:1])
         return []
 
-    def _retry(self) -> list[Task]:
+    def _readmit(self) -> list[Task]:
         """Start a stage that was given up, if it fits by now."""
         for state in self.states.values():
             if state.status == "given up" and state.pace is not None:
@@ -235,7 +234,7 @@ class Budget:
                 if self.paces.seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
                     state.seeds = [*state.seeds, seed]
                     self.decisions.write(self.states)
-                    tasks = self._start(state, seed, unfinished)
+                    tasks = self._make_tasks(state, seed, unfinished)
                     if tasks:  # none if another command has finished them
                         return tasks
         return []
@@ -248,8 +247,9 @@ class Budget:
         pace = self.paces.of(state.name)
         if pace is not None:
             fits = self._fitting_share(state, pace) == state.share
+            # Decide now if it fits, if its pace is final, or if it would not even fit at half the pace.
             if fits or self.paces.is_sure(state.name) or self._fitting_share(state, pace / 2) is None:
-                self._queue(self._decide(state, pace))
+                self._enqueue(self._decide(state, pace))
             return
         running = [task for task in self.queue.running if task.group == state.name]
         n_waiting = len(state.unfinished(state.seeds[0])) - len(running)
@@ -258,11 +258,11 @@ class Budget:
         caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
         if caches > MAX_CACHE_SHARE * left:
             self._give_up(state, f"preparing its inputs takes about {format_duration(caches)}")
-        elif elapsed > max(MIN_WAIT, left / rounds):  # those after it would not fit if it ended now
+        elif elapsed > max(MIN_WAIT, left / rounds):  # even if it ended now, later rounds would not fit
             self._give_up(state, f"its first job was not finished after {format_duration(elapsed)}")
 
     def _decide(self, state: StageState, pace: float) -> list[Task]:
-        """Continue a stage with a measured pace, or give it up."""
+        """Continue a stage with a measured pace (0 if another command has trained its jobs), or give it up."""
         share = self._fitting_share(state, pace)
         if share is not None:
             return self._accept(state, pace, share)
@@ -311,7 +311,7 @@ class Budget:
         self.paces.expected[state.name] = pace
         state.start("accepted")
         self.decisions.write(self.states)
-        tasks = self._start(state, state.seeds[0], self._not_queued(state))
+        tasks = self._make_tasks(state, state.seeds[0], self._not_queued(state))
         epochs = ""
         if state.name in self.paces.networks:
             epochs = f"{state.settings.epochs} of {self.plan.stages[state.name].epochs} epochs, "
@@ -332,21 +332,21 @@ class Budget:
                 self.queue.waiting.remove(task)
                 cache, keys = task.arguments
                 self.planned_cache_keys -= {(cache.folder.name, key) for key in keys}
-        state.give_up(f"{reason} in {format_duration(max(1.0, self._seconds_left()))}", pace)
+        state.give_up(f"{reason}; {format_duration(max(1.0, self._seconds_left()))} were left", pace)
         print(f"stage {state.name}  left out: {state.reason}", flush=True)
 
     def _stop(self, state: StageState) -> None:
         """Take the jobs of a stage out of the queue, and end those that run."""
         for task in self._tasks_of(state):
             if task in self.queue.running:
-                self.stopped.append((task, JobResult(task.name, "skipped", "time", state.reason)))
+                self.to_stop.append((task, JobResult(task.name, "skipped", "time", state.reason)))
             else:
                 self.queue.waiting.remove(task)
 
     # Tasks and their seconds.
 
-    def _start(self, state: StageState, seed: int, jobs: list[Job]) -> list[Task]:
-        """Return the tasks of some jobs; count the seconds of the finished jobs of their stage."""
+    def _make_tasks(self, state: StageState, seed: int, jobs: list[Job]) -> list[Task]:
+        """Return the tasks of some jobs; record their order, and the seconds of the stage's finished jobs."""
         if not self.paces.ended[state.name]:
             finished = [verify_job(job) for job in state.plan.jobs if job.finished]
             self.paces.ended[state.name] += [report["seconds"] for report in finished]
@@ -358,8 +358,8 @@ class Budget:
         # The pace of the parts of a cache is measured like that of jobs.
         return [replace(task, on_end=task.on_end or partial(self.paces.add, task.group)) for task in tasks]
 
-    def _queue(self, tasks: list[Task]) -> None:
-        """Queue tasks: first seeds in the order of the YAML, then further seeds, then jobs that failed before."""
+    def _enqueue(self, tasks: list[Task]) -> None:
+        """Queue tasks: caches, first seeds in the order of the YAML, further seeds, jobs that failed before."""
         self.queue.waiting += tasks
         self.queue.waiting.sort(key=lambda task: self.order.get(task.name, (False, -1, -1)))
 
@@ -379,16 +379,16 @@ class Budget:
 
     def _tasks(self, without: str = "") -> list[Task]:
         """Return running and waiting tasks, except those of one stage and those to end now."""
-        stopped = {task for task, _ in self.stopped}
+        to_stop = {task for task, _ in self.to_stop}
         tasks = [*self.queue.running, *self.queue.waiting]
-        return [task for task in tasks if task.group != without and task not in stopped]
+        return [task for task in tasks if task.group != without and task not in to_stop]
 
     def _resources(self, state: StageState) -> Resources:
         threads = threads_of(state.settings, self.plan.n_folds, self.executor)
         return Resources(threads, state.settings.gpu_share)
 
     def _seconds_left(self) -> float:
-        return self.deadline - time.monotonic()
+        return self.training_deadline - time.monotonic()
 
     def _plan_of_stage(self, name: str, share: float) -> JobPlan:
         """Return the plan of one stage with a share of its epochs."""

@@ -127,7 +127,7 @@ class Paces:
 def makespan(jobs: Jobs, capacity: Resources) -> float:
     """Return the seconds until the last job ends, if each starts in order as soon as its cores are free.
 
-    This is a lower bound for jobs on cards: they do not wait for cores, and fill the cards without gaps.
+    This is a lower bound for jobs on GPUs: they do not wait for cores, and fill the GPUs without gaps.
     """
     free = [0.0] * max(1, capacity.cpus)  # seconds until each core is free
     on_cards = 0.0

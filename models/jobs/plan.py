@@ -25,7 +25,7 @@ from competition.task import build_task
 from competition.user_code import user_code, with_helpers
 from folds.fold_files import read_folds, time_ordered
 from models.estimators import version_of
-from models.feature_config import TreesConfig
+from models.feature_config import SklearnConfig, TreesConfig
 from models.inputs.code_digest import code_digest_of, stage_code_digests
 from models.inputs.weights import digest_of_weights, reads_graphs, weights_of_stage
 from models.registry import STAGE_KINDS
@@ -39,9 +39,9 @@ ROW_CODE = [
     PROJECT / path for path in ("models/jobs/job_rows.py", "competition/dataset.py", "folds/fold_files.py")
 ]
 """Code that selects the rows of a job, whichever stage it is of."""
-AT_STAKE = 1800.0
-"""Seconds of finished jobs that are not trained again without asking where only shared code differs."""
-COLUMNS = {
+MAX_SECONDS_RETRAINED = 1800.0
+"""Maximum seconds of finished jobs that a change of only shared code or libraries trains again without --retrain."""
+COMPETITION_SETTINGS = {
     "id", "targets", "problem_type", "classes", "smiles", "text", "numeric", "categorical", "auxiliary_targets",
     "weight", "seed",
 }  # fmt: skip
@@ -92,7 +92,7 @@ class Job:
     @property
     def title(self) -> str:
         """Name of the job in messages: `gnn/seed_0/fold_3`."""
-        return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"
+        return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"  # .fold_3 while it is trained
 
     def test_file(self, test_key: str) -> Path:
         """Return the file of its predictions for a test table."""
@@ -169,10 +169,10 @@ def make_plan(
     test_key = table_digest(paths.test)[:16]
     n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
     common = {
-        "columns": competition.model_dump(mode="json", include=COLUMNS, context=FOR_DIGESTS),
+        "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS, context=FOR_DIGESTS),
         "train": table_digest(paths.train),
         "folds": sha256_of(paths.folds),
-        "seed": job_seed(competition, 0, 0),  # as the code derives it
+        "seed": job_seed(competition, 0, 0),  # keys change if `job_seed` derives seeds in another way
         "time_ordered": time_ordered(paths.folds_report),
     }
     groups = sha256_of(paths.groups)
@@ -180,21 +180,21 @@ def make_plan(
     keys: dict[str, str] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
         require_inputs(stage, competition)
-        labels = stage.pseudo_labels
-        sources = sorted(set(labels.stages)) if labels else []
+        pseudo_labels = stage.pseudo_labels
+        sources = sorted(set(pseudo_labels.stages)) if pseudo_labels else []
         settings = {
             **common,
             **_settings_of_stage(stage, competition),
-            "test": test_key if labels else None,
+            "test": test_key if pseudo_labels else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
-            "label_weight": labels.weight if labels else None,
+            "label_weight": pseudo_labels.weight if pseudo_labels else None,
         }
         key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
-        labelling: list[Job] = []
+        pseudo_label_jobs: list[Job] = []
         for source in sources:
-            labelling += [job for job in jobs if job.stage == source and job.fold != REFIT_FOLD]
-        jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
+            pseudo_label_jobs += [job for job in jobs if job.stage == source and job.fold != REFIT_FOLD]
+        jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
 
 
@@ -207,24 +207,24 @@ def _settings_of_stage(stage: Any, competition: CompetitionConfig) -> dict[str, 
         "absolute_errors": is_trees and build_task(competition).minimizes_absolute_error,
     }
     if is_trees and stage.gpu_share:
-        # `gpu` is in no key, since a network predicts the same on a card, up to rounding. Trees are
-        # different trees there: rounded sums move splits, and CatBoost samples no features.
+        # `gpu` is in no key: a network gives the same predictions on a GPU up to rounding. Trees do not:
+        # rounding changes splits, and CatBoost cannot sample features (rsm) on a GPU.
         settings["device"] = "gpu"
     if stage.encoders:
         settings["encoders"] = list(map(digest_of_weights, weights_of_stage(stage)))
-    if "." in (getattr(stage, "estimator", None) or ""):
-        settings["package"] = version_of(stage.estimator)
+    if isinstance(stage, SklearnConfig) and stage.is_from_other_package:
+        settings["package"] = version_of(stage.estimator_name(competition.problem_type))
     if stage.kind == "file":
         settings["files"] = [sha256_of(file) for file in files_of(stage)]
-        settings["named"] = competition.columns_in_sample
+        settings["named"] = competition.columns_in_sample  # names under which a file of predictions is read
     return settings
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
     """Return the seed of a job.
 
-    It does not depend on the name of the stage: two settings share their first weights and their batches, so
-    that their difference is paired.
+    It does not depend on the name of the stage: stages that differ in one setting start from the same weights
+    and see the same batches, so that their scores can be compared pairwise.
     """
     return derive_seed(competition.seed, seed, fold)
 
@@ -236,24 +236,24 @@ def jobs_of(
     n_folds: int,
     paths: Paths,
     other_code: bool = False,
-    labelling: Sequence[Job] = (),
+    pseudo_label_jobs: Sequence[Job] = (),
 ) -> list[Job]:
     """Return the jobs of a stage; the refit of a seed follows its folds.
 
     Args:
-        labelling: jobs that predict its pseudo-labels.
+        pseudo_label_jobs: jobs that predict its pseudo-labels.
     """
     jobs = []
     for seed in sorted(set(stage.seeds)):
         folds = []
         for fold in range(n_folds):
-            needs = tuple(job for job in labelling if job.fold == fold)
+            needs = tuple(job for job in pseudo_label_jobs if job.fold == fold)
             folder = paths.job(name, key, seed, fold)
             folds.append(Job(name, key, seed, fold, folder, other_code, needs, stage.final_fit != "refit"))
         jobs += folds
         if stage.final_fit != "folds":
             folder = paths.job(name, key, seed, "all")
-            jobs.append(Job(name, key, seed, REFIT_FOLD, folder, other_code, (*folds, *labelling)))
+            jobs.append(Job(name, key, seed, REFIT_FOLD, folder, other_code, (*folds, *pseudo_label_jobs)))
     return jobs
 
 
@@ -281,14 +281,16 @@ def code_digest(stage: Any, groups: str = "") -> str:
     """Return the digests of the code of a stage: its module with user code, and all other code and libraries.
 
     Args:
-        groups: digest of groups.csv, so that jobs with equal folds and other groups have other code.
+        groups: digest of groups.csv (groups of cross-validation). Finished jobs with the same folds and other
+            groups then count as jobs of other code, which --reuse accepts.
     """
     stages = PROJECT / "models" / "stages"
     user_refs = [code_ref.rpartition(":") for _, code_ref in user_code(stage.model_dump())]
     file = Path(user_refs[0][0]) if stage.kind == "custom" else STAGE_KINDS[stage.kind].file
-    changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
-    transform = [stages / "target_wrappers.py"] if changed or getattr(stage, "predicted_targets", []) else []
-    stage_code, shared = stage_code_digests(file, transform, ROW_CODE)
+    is_wrapped = stage.target_transform != "none" or stage.ordinal == "cumulative"
+    is_wrapped = is_wrapped or bool(getattr(stage, "predicted_targets", []))
+    wrappers = [stages / "target_wrappers.py"] if is_wrapped else []
+    stage_code, shared = stage_code_digests(file, wrappers, ROW_CODE)
     user_digests = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in user_refs]
     return f"{digest([stage_code, user_digests], 6)}-{digest([shared, library_versions(stage), groups], 6)}"
 
@@ -308,7 +310,7 @@ def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str 
 def require_reuse_or_retrain(plan: JobPlan) -> None:
     """Raise a DataError if many finished jobs would be trained again though their modules are unchanged.
 
-    Jobs without versions of libraries in report.json count as jobs of other code.
+    Jobs without versions of libraries in report.json are listed as "code has changed".
     """
     lines: list[str] = []
     total = 0.0
@@ -325,11 +327,11 @@ def require_reuse_or_retrain(plan: JobPlan) -> None:
             lines.append(
                 f"  {stage}: {len(reports)} jobs, {format_duration(seconds)}; {changes or 'code has changed'}"
             )
-    if total > AT_STAKE:
+    if total > MAX_SECONDS_RETRAINED:
         raise DataError(
             "code that stages share, or versions of libraries, have changed since these jobs were finished:\n"
             + "\n".join(lines)
-            + "\nRun again with --reuse to keep them, which all tables mark, or with --retrain to train them again."
+            + "\nRun again with --reuse to keep them (all tables mark them), or with --retrain to train them again."
         )
 
 

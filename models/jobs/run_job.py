@@ -81,7 +81,9 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     """Fit a job and write its held-out predictions; return them, or None for a refit."""
     stage = plan.stages[job.stage]
     model = build_stage(stage, replace(rows.context, progress=ProgressFile(job.folder, job.title)))
-    model.fit(rows.train, rows.held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
+    # Only `select_epoch: best_on_held_out` and `monitor: held_out` of networks read the held-out rows.
+    reads_held_out = getattr(stage, "reads_held_out", False)
+    model.fit(rows.train, rows.held_out if reads_held_out else None, job.folder)
     if job.fold == REFIT_FOLD:
         return None
     held_out = rows.held_out.without_labels()
@@ -101,7 +103,7 @@ def _std_method(model: StageModel, task: Task) -> Callable[[Dataset, Path], Arra
 
 def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
-    context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), test)
+    context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows=test)
     model = build_stage(plan.stages[job.stage], context)
     methods: dict[Path, Callable[[Dataset, Path], Array]] = {job.test_file(plan.test_key): model.predict}
     predict_std = _std_method(model, context.task)
@@ -119,8 +121,8 @@ def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:
     """Return a line with the score of the held-out fold.
 
-    It is the log loss if the metric scores labels of probabilities, since the blend tunes thresholds on all
-    folds. The job is published even if the metric cannot score the fold.
+    If the metric scores labels and the stage predicts probabilities, this is the log loss: the blend tunes
+    thresholds later, on all folds. The job is published even if the metric cannot score the fold.
     """
     if y_pred is None:
         return f"stage {job.stage}  seed {job.seed}  refit on all rows"
@@ -153,7 +155,7 @@ def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
         (folder / ".probe").write_bytes(bytes(PROBE_BYTES))
         (folder / ".probe").unlink()
         return write_failure(job.folder, result, error)
-    except OSError as full:
-        if full.errno in NOT_WRITABLE:
-            return replace(result, reason="disk", error=str(full))
+    except OSError as write_error:
+        if write_error.errno in NOT_WRITABLE:
+            return replace(result, reason="disk", error=str(write_error))
         return result  # the error of the job matters more than why it cannot be written

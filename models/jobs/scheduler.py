@@ -5,8 +5,8 @@ A task returns a `JobResult` and never raises. The scheduler knows tasks, groups
     tasks -> Queue -> run -> Executor.submit -> a worker: run_task -> JobResult -> Queue.end
 
 Failure policy: after a failed task, the tasks of its group that have not started are skipped. If a worker was
-killed, its task is tried once more, last and alone. If a task ran out of memory on a shared card, it is tried
-once more with the whole card. Every other failure is final until the next run.
+killed, its task is tried once more, last and alone. If a task ran out of memory on a shared GPU, it is tried
+once more with the whole GPU. Every other failure is final until the next run.
 """
 
 import errno
@@ -44,7 +44,7 @@ class Resources:
 
     Attributes:
         cpus: number of cores.
-        gpus: number of cards of a machine, or the share of one card of a task, at most 1.
+        gpus: number of GPUs of a machine, or the share of one GPU of a task, at most 1.
     """
 
     cpus: int = 1
@@ -57,13 +57,14 @@ class JobResult:
 
     Attributes:
         name: name of the task.
-        reason: cause of another status than ok: an exception (error), a worker that died (killed),
-            `--job-timeout` (timeout), too little memory of a card (memory), a full disk (disk), a task that it
-            waits for (dependency), a failed task of its group (group), or the end of the budget (time).
+        reason: why the status is not ok: an exception (error), a worker that died (killed), `--job-timeout`
+            (timeout), too little memory of a GPU (memory), a folder that cannot be written, such as on a full
+            disk (disk), a task that it waits for (dependency), a failed task of its group (group), or the end
+            of the budget (time).
         error: type and message of the exception, in one line.
         log: file with the traceback, if there is one.
         lines: lines to print.
-        gpu_gib: peak memory on its card in GiB.
+        gpu_gib: peak memory on its GPU in GiB.
     """
 
     name: str
@@ -108,14 +109,14 @@ class Executor(Protocol):
     """Where tasks run: processes of this machine (`local.py`) or a Ray cluster (`cluster.py`)."""
 
     cards: list[Card] | None
-    """Cards of this machine; None if they were not detected."""
+    """GPUs of this machine; None if they were not detected."""
 
     @property
     def max_threads(self) -> int:
         """Cores that one task may use."""
 
     def capacity(self) -> Resources:
-        """Return the current number of cores and cards."""
+        """Return the current number of cores and GPUs."""
 
     def fits(self, resources: Resources) -> bool:
         """Return whether a task with these resources could start now, next to the running ones."""
@@ -206,13 +207,13 @@ class Queue:
             return
         if result.reason == "memory" and 0 < task.resources.gpus < 1 and task.name not in self.retried:
             self.retried.add(task.name)
-            print(f"{task.name}: {result.error}; tried once more with the whole card", flush=True)
+            print(f"{task.name}: {result.error}; tried once more with the whole GPU", flush=True)
             self.waiting.append(replace(task, resources=replace(task.resources, gpus=1.0)))
             return
         self.record(task, result)
 
-    def leave_out(self, task: Task, result: JobResult) -> None:
-        """Record the failure of an earlier run for a waiting task, which is not run."""
+    def record_earlier_failure(self, task: Task, result: JobResult) -> None:
+        """Record the failure of an earlier run for a waiting task, which is not run; `on_end` is not called."""
         self.waiting.remove(task)
         self.record(replace(task, on_end=None), result)
 
@@ -235,7 +236,7 @@ class Queue:
         self.deadline = -math.inf
         self.end_reason = end_reason
 
-    def to_end(self) -> list[tuple[Task, JobResult]]:
+    def tasks_to_end(self) -> list[tuple[Task, JobResult]]:
         """Return the running tasks that have used up `job_timeout`, and those that `watch` ends."""
         now = time.monotonic()
         overdue = [task for task, started in self.running.items() if now - started > self.job_timeout]
@@ -246,11 +247,11 @@ class Queue:
 class DiskFull(OSError):
     """A worker could not write: the run ends, and no task counts as failed."""
 
-    errno = errno.ENOSPC
+    errno = errno.ENOSPC  # `cli.run` then reports that a folder cannot be written
 
 
 def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
-    """Run the tasks of a queue until all have ended or the queue's deadline; return the results by name.
+    """Run the tasks of a queue until all have ended or the deadline is reached; return the results by name.
 
     A terminal shows a bar with the time left; `noun` says what the tasks are. Tasks that wait
     for missing files or groups are skipped with the reason `dependency`.
@@ -275,7 +276,7 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
                 for future in [future for future in futures if future in done]:  # in the order of their start
                     task = futures.pop(future)
                     queue.end(task, result_of(task, future))
-                for task, result in queue.to_end():
+                for task, result in queue.tasks_to_end():
                     executor.cancel(task)
                     del futures[next(future for future, other in futures.items() if other is task)]
                     queue.end(task, result)
@@ -321,7 +322,7 @@ def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]
     """Call a function in a worker and return its result. Whatever it raises is a failed result.
 
     Args:
-        on_card: whether the task was placed on a card: it fails if torch does not see one.
+        on_card: whether the task was placed on a GPU: it fails if torch does not see one.
     """
     started = time.monotonic()
     folder = Path.cwd()
@@ -346,8 +347,9 @@ def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Return whether an exception is Ctrl-C: workers ignore the signal, so there it is raised by a stage
-    itself.
+    """Return whether an exception is Ctrl-C.
+
+    Workers ignore the signal, so a KeyboardInterrupt in a worker was raised by the code of a stage.
     """
     return isinstance(error, KeyboardInterrupt) and IN_WORKER not in os.environ
 

@@ -183,7 +183,7 @@ def _skip_failed(queue: Queue, jobs: list[Job]) -> None:
                 f"{task.name} is left out (--skip-failed), since it failed before: "
                 f"{failures[task.name].error}"
             )
-            queue.leave_out(task, failures[task.name])
+            queue.record_earlier_failure(task, failures[task.name])
 
 
 def _explain_skipped(plan: JobPlan, jobs: list[Job], results: dict[str, JobResult]) -> None:
@@ -340,8 +340,8 @@ def main() -> int:
             prepare.run(competition, paths, find_config(args.competition))
             make.run(competition, make.load_folds_config(args.competition, args.overrides), paths)
     with cli.training(paths, args.shard):
-        if args.earlier:
-            resume(args.earlier, paths)
+        if args.earlier_run:
+            resume(args.earlier_run, paths)
         selected = make_plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
             require_reuse_or_retrain(selected)

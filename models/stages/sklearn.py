@@ -1,9 +1,10 @@
-"""Stage `sklearn`: an estimator with the interface of scikit-learn on the features of trees, one per target.
+"""Stage `sklearn`: an estimator with the interface of scikit-learn, one per target.
 
-The preprocessing of the features (medians of missing numbers, ranks, ranges, words, categories) is fitted once
-for all targets. Nothing is pickled: estimators of scikit-learn are saved by skops, whose files have only trusted
-types and numbers. For an estimator of another package the training rows are saved, and a process that predicts
-fits it again, which is fast for one that learns in context. Source: Pedregosa et al., scikit-learn, JMLR 2011.
+It has the same features as the tree stages. Their preprocessing (median imputation, quantile transform, scaling,
+TF-IDF, one-hot encoding) is fitted once for all targets. Nothing is pickled: estimators of scikit-learn are saved
+by skops, whose files have only trusted types and numbers. For an estimator of another package the training rows
+are saved, and the estimator is fitted again when it predicts, which is fast for in-context learners such as
+TabPFN. Source: Pedregosa et al., scikit-learn, JMLR 2011.
 """
 
 import warnings
@@ -48,25 +49,27 @@ class Sklearn(PerTarget):
 
     def _fit_features(self, train: Dataset, folder: Path) -> None:
         feature_blocks.fit_encoders(train, self.config, self.context, folder)
-        words = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context)
+        tfidf_of_column = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context)
         x = self._table(train, folder)
-        filled = SimpleImputer(strategy="median", keep_empty_features=True)
+        imputer = SimpleImputer(strategy="median", keep_empty_features=True)
         quantiles = QuantileTransformer(n_quantiles=min(QUANTILES, len(train)), random_state=self.seed)
         parts = [
             # Ranks, since standardised rare bits would move their few molecules far from all others.
-            ("molecule", make_pipeline(filled, quantiles)),
+            ("molecule", make_pipeline(imputer, quantiles)),
             ("encoder", StandardScaler()),
             # Clipped to the training range, since a linear model extrapolates.
-            ("number", make_pipeline(filled, MinMaxScaler(clip=True), StandardScaler())),
+            ("number", make_pipeline(imputer, MinMaxScaler(clip=True), StandardScaler())),
             ("category", OneHotEncoder(handle_unknown="ignore")),
         ]
         columns = [(block, part, list(x.filter(regex=f"^{block} "))) for block, part in parts]
         texts = []
-        for name, tfidf in words.items():
+        for name, tfidf in tfidf_of_column.items():
             vectorizer = feature_blocks.build_vectorizer(vocabulary=tfidf["vocabulary"])
             texts.append((name, vectorizer, f"text {name}"))
         takes_sparse = (
-            bool(texts) and "." not in self.model_name and get_tags(self._build(self.seed)).input_tags.sparse
+            bool(texts)
+            and not self.config.is_from_other_package
+            and get_tags(self._build(self.seed)).input_tags.sparse
         )
         features = ColumnTransformer([*columns, *texts], sparse_threshold=float(takes_sparse)).fit(x)
         skops.io.dump(features, folder / FEATURES)
@@ -91,15 +94,16 @@ class Sklearn(PerTarget):
 
     def _fit_target_model(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
         weights: dict[str, Any] = {} if sample.weights is None else {"sample_weight": sample.weights}
-        if "." in self.model_name:
+        if self.config.is_from_other_package:
+            # The arrays are named like the arguments of `_fitted`.
             np.savez_compressed(path.with_suffix(".npz"), seed=self.seed, x=sample.x, y=sample.y, **weights)
-            self._refit(path.with_suffix(".npz"))
+            self._refit(path.with_suffix(".npz"))  # raises the estimator's errors now, and caches the fit
         else:
             skops.io.dump(self._fitted(self.seed, sample.x, sample.y, **weights), path.with_suffix(".skops"))
         return {}
 
     def _predict_target_model(self, x: Any, path: Path) -> Array:
-        if "." in self.model_name:
+        if self.config.is_from_other_package:
             estimator = self._refit(path.with_suffix(".npz"))
         else:
             estimator = from_bytes(path.with_suffix(".skops").read_bytes())

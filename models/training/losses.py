@@ -92,6 +92,11 @@ class Loss:
     errors: Errors
     link: Callable[..., Tensor] | None = None
 
+    @property
+    def is_classification(self) -> bool:
+        """Whether outputs are logits of classes."""
+        return self.link is not None
+
     def mean_error(self, outputs: Tensor, labels: LabelBatch) -> Tensor:
         """Return the weighted sum of the errors divided by the number of labels; 0 without labels."""
         errors = self.errors(outputs.float(), labels.y)

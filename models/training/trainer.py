@@ -37,7 +37,7 @@ from models.training.tracking import start_tracker, tracker_arguments
 
 MEASURES = "measures.json"
 """File with measurements of a job, name -> number."""
-HELD_OUT = "held_out_evaluation_mode"
+HELD_OUT_LOSS = "held_out_evaluation_mode"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Trainer:
         seed: seed of the job.
         folder: folder of the weights, the report, losses.csv and the checkpoints.
         progress: called with the number of finished steps and of all steps.
-        problem_type: what is learned; never ordinal.
+        problem_type: what is learned. It is never ordinal: ordinal levels are learned as a regression, or as
+            multilabel with `ordinal: cumulative`.
     """
 
     network: Network
@@ -85,6 +86,8 @@ class Trainer:
     ) -> bool:
         """Train, write weights and a report, and return whether the network beats the mean of the labels.
 
+        For classification this is not tested, and True is returned.
+
         Args:
             train: labelled rows.
             valid: held-out rows, only for `select_epoch: best_on_held_out` and `monitor: held_out`.
@@ -92,7 +95,7 @@ class Trainer:
         """
         labels = self.prepare(train)
         report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
-        if self.loss.link is not None:
+        if self.loss.is_classification:
             y = train.y if pretrain_set is None else np.vstack([train.y, pretrain_set.y])
             report["classes"] = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
         start_tracker(self.accelerator, self.folder)
@@ -112,7 +115,7 @@ class Trainer:
         report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         report |= {"precision": self.accelerator.mixed_precision, "history": history}
         write_json(self.folder / TRAINING, report)
-        return self.loss.link is not None or self.beats_mean_predictor(train, labels)
+        return self.loss.is_classification or self.beats_mean_predictor(train, labels)
 
     def _monitored_rows(
         self, train: EncodedDataset, labels: LabelBatch, valid: EncodedDataset | None
@@ -120,8 +123,8 @@ class Trainer:
         """Return the held-out rows; with `monitor: held_out` also as many training rows, and each with dropout."""
         if valid is None:
             return {}
-        held_out = Monitored(valid.encoded(0), self.make_labels(valid))
-        monitored = {HELD_OUT: held_out}
+        held_out = Monitored(valid.encoded(0), self.make_labels(valid))  # 0: without augmentation
+        monitored = {HELD_OUT_LOSS: held_out}
         if self.settings.monitor == "held_out":
             some_train = Monitored(*evenly_spaced_rows(train, labels, len(valid.y)))
             monitored["held_out_training_mode"] = replace(held_out, with_dropout=True)
@@ -144,21 +147,24 @@ class Trainer:
         return bool(error < error_of_mean)
 
     def prepare(self, train: EncodedDataset) -> LabelBatch:
-        """Set dropout rates and recomputed layers of the network, audit its dropout, and return the labels."""
-        self.mean, self.scale = target_scale(train.y, self.loss.link is not None)
+        """Set up scaling, dropout rates and gradient checkpointing; return the scaled labels of the rows.
+
+        With `backbone_dropout: 0` the backbone must give the same outputs in training and evaluation mode.
+        """
+        self.mean, self.scale = target_scale(train.y, self.loss.is_classification)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
         if self.settings.gradient_checkpointing:
             recompute_layers(backbone)
         if self.settings.backbone_dropout == 0:
-            batches = replace(train.encoded(0), columns=None)
+            batches = replace(train.encoded(0), columns=None)  # the backbone does not get the numeric columns
             audit(backbone, batches.batch(batches.sorted_plan(4)[0], self.accelerator.device))
         return self.make_labels(train)
 
-    def make_labels(self, sample: EncodedDataset) -> LabelBatch:
+    def make_labels(self, dataset: EncodedDataset) -> LabelBatch:
         """Return standardised labels, or class indices, and their weights."""
-        weights = sample.weights * ~np.isnan(sample.y)
-        scaled = np.nan_to_num((sample.y - self.mean) / self.scale)
+        weights = dataset.weights * ~np.isnan(dataset.y)
+        scaled = np.nan_to_num((dataset.y - self.mean) / self.scale)
         return LabelBatch(
             torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)
         )
@@ -188,8 +194,8 @@ class Trainer:
         n_steps = steps_per_epoch(encoded(0), settings)
         n_total = n_steps * settings.epochs
         optimizer = make_optimizer(network, settings)
-        rate = with_warmup(settings.schedule, settings.warmup, n_total, settings.cycles, settings.decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        lr_factor = with_warmup(settings.schedule, settings.warmup, n_total, settings.cycles, settings.decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor)
         self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
         average = None
@@ -257,9 +263,9 @@ class Trainer:
                 record["seconds"] = state.seconds
             network = phase.averaged
             record |= self.evaluate_monitored(network, monitored)
-            is_best = state.best is None or record[HELD_OUT] < state.best[0]
+            is_best = state.best is None or record[HELD_OUT_LOSS] < state.best[0]
             if self.settings.select_epoch == "best_on_held_out" and is_best:
-                state.best = record[HELD_OUT], copy_state(network)
+                state.best = record[HELD_OUT_LOSS], copy_state(network)
         state.end_epoch(record)
 
     def _log_loss(self, phase: Phase, loss: float) -> None:
@@ -332,10 +338,10 @@ class Trainer:
         return losses
 
 
-def evenly_spaced_rows(sample: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
+def evenly_spaced_rows(dataset: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
     """Return at most n evenly spaced rows and their labels."""
-    rows = np.unique(np.linspace(0, len(sample.y) - 1, n).astype(np.intp))
-    return sample.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
+    rows = np.unique(np.linspace(0, len(dataset.y) - 1, n).astype(np.intp))
+    return dataset.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
 
 
 def steps_per_epoch(batches: Batches, settings: NeuralConfig) -> int:
@@ -344,7 +350,7 @@ def steps_per_epoch(batches: Batches, settings: NeuralConfig) -> int:
 
 
 def halve_batch_size(settings: NeuralConfig, error: RuntimeError) -> NeuralConfig:
-    """Return settings with at most half as many rows per forward pass, after the memory was too small.
+    """Return settings with at most half as many rows per forward pass, after running out of memory.
 
     Raises:
         RuntimeError: the error, if it has another cause.
@@ -353,14 +359,14 @@ def halve_batch_size(settings: NeuralConfig, error: RuntimeError) -> NeuralConfi
     if not should_reduce_batch_size(error):
         raise error
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    together = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
-    if together == 1:
+    rows_per_pass = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
+    if rows_per_pass == 1:
         raise DataError(
             "the memory is too small for a single row. Set gradient_checkpointing: true, or shorten the inputs; "
             "finished folds are kept."
         ) from error
     n_rows = settings.batch_size * settings.gradient_accumulation_steps
-    batch_size = max(n for n in range(1, together // 2 + 1) if n_rows % n == 0)
+    batch_size = max(n for n in range(1, rows_per_pass // 2 + 1) if n_rows % n == 0)
     return settings.model_copy(
         update={"batch_size": batch_size, "gradient_accumulation_steps": n_rows // batch_size}
     )

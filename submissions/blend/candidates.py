@@ -9,9 +9,9 @@
     weights: "per_target" or "shared", from the YAML.
 
 A predictor is a dataclass of numbers, strings and arrays with a method `predict(preds)` that returns
-predictions (n_rows, n_outputs). A function may also return weights (n_models,). A user-defined
-candidate is written in the YAML as `mine.py:fit`. A function only gets the rows it is fitted on; scores
-come from fits without each fold.
+predictions (n_rows, n_outputs). A function may also return weights, (n_models,) or (n_models, n_outputs).
+A user-defined candidate is written in the YAML as `mine.py:fit`. A function only gets the rows it is
+fitted on; scores come from fits without each fold.
 
 **A weighted mean can be a solver** `solve(problem) -> Solution` instead, which is refitted faster; see
 solvers.py.
@@ -54,7 +54,7 @@ class Blend:
 
     def predict(self, preds: Array) -> Array:
         """Return predictions (n_rows, n_outputs) from base predictions (n_rows, n_models, n_outputs)."""
-        sums = np.einsum("nco,co->no", logits(preds, self.link), self.weights) + self.intercept
+        sums = np.einsum("nmo,mo->no", logits(preds, self.link), self.weights) + self.intercept
         return probabilities(sums, self.link)
 
 
@@ -151,7 +151,8 @@ class MeanOfRanks:
     """The mean rank of the base predictions, converted to the label of that rank.
 
     Attributes:
-        columns: quantiles of the out-of-fold predictions, (n_outputs, n_models, n_quantiles).
+        columns: quantiles of the out-of-fold predictions of each base model, (n_outputs, n_models,
+            n_quantiles).
         labels: quantiles of the labels, (n_outputs, n_quantiles).
     """
 
@@ -161,11 +162,11 @@ class MeanOfRanks:
     def predict(self, preds: Array) -> Array:
         """Return predictions (n_rows, n_outputs) by the stored quantiles, row by row."""
         y_pred = []
-        for output, (model_quantiles, labels) in enumerate(zip(self.columns, self.labels, strict=True)):
+        for output, label_quantiles in enumerate(self.labels):
             ranks = []
-            for model, quantiles in enumerate(model_quantiles):
+            for model, quantiles in enumerate(self.columns[output]):
                 ranks.append(np.interp(preds[:, model, output], quantiles, QUANTILES))
-            y_pred.append(np.interp(np.mean(ranks, axis=0), QUANTILES, labels))
+            y_pred.append(np.interp(np.mean(ranks, axis=0), QUANTILES, label_quantiles))
         return np.column_stack(y_pred)
 
 
@@ -176,12 +177,12 @@ def mean_of_ranks(preds: Array, y: Array, metric: Metric, folds: Integers, weigh
     probability.
     """
     values = y if "regression" in metric.types else preds.mean(axis=1)
-    labels = []
+    label_quantiles = []
     for column in values.T:
         has_label = np.isfinite(column).any()
-        labels.append(np.nanquantile(column, QUANTILES) if has_label else np.zeros_like(QUANTILES))
+        label_quantiles.append(np.nanquantile(column, QUANTILES) if has_label else np.zeros_like(QUANTILES))
     quantiles = np.moveaxis(np.quantile(preds, QUANTILES, axis=0), 0, -1).swapaxes(0, 1)
-    return MeanOfRanks(quantiles, np.array(labels))
+    return MeanOfRanks(quantiles, np.array(label_quantiles))
 
 
 SOLVERS: list[Solver] = [
@@ -193,9 +194,9 @@ CANDIDATES: dict[str, Candidate] = {
     **{solver.__name__: WeightedCandidate(solver, in_logits=solver in LOGIT_SOLVERS) for solver in SOLVERS},
     **{function.__name__: Candidate(function) for function in (median, mean_of_ranks)},
 }
-ALWAYS_CLASSES = ("best_single", "mean", "convex", "shrunk_logits")
+ALWAYS_CLASSIFICATION = ("best_single", "mean", "convex", "shrunk_logits")
 """Candidates that every run with probabilities compares with the default, since they take almost no time."""
-CLASS_CANDIDATES = (*ALWAYS_CLASSES, "greedy", "optuna", "median", "mean_of_ranks")
+CLASSIFICATION_CANDIDATES = (*ALWAYS_CLASSIFICATION, "greedy", "optuna", "median", "mean_of_ranks")
 """Candidates for base models that predict probabilities."""
 REGRESSION_CANDIDATES = tuple(name for name in CANDIDATES if name != "shrunk_logits")
 """Candidates for base models that predict values."""

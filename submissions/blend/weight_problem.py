@@ -54,7 +54,7 @@ from submissions.blend.logits import Link, log_loss_weights, margins
 FoldSet = frozenset[int]
 NO_FOLDS: FoldSet = frozenset()
 MIN_CLASS_ROWS = 10
-"""Rows of each class in each fold from which on weights are tuned on a metric of ranks."""
+"""Minimum rows of each class in each fold for tuning weights on a metric of ranks; otherwise on log loss."""
 SUM_TOLERANCE = 1e-12
 """Weights with a sum this close to 1 count as weights with sum 1."""
 ONE = 0
@@ -133,12 +133,12 @@ class BlendData:
 
     @property
     def convex_objective(self) -> Literal["squared", "absolute"] | None:
-        """Errors to minimize for the best score of one target; None if no such errors are defined.
+        """Kind of error whose minimum is the best score of one target; None if there is no such kind.
 
-        Squared errors replace a metric of labels, since labels are made after the blend, and a
+        Squared errors are used for a metric of labels, which are made after the blend, and for a
         user-defined metric that may need all targets at once.
         """
-        if not self.metric_is_per_target or self.metric.kind == "decisions":
+        if not self.metric_is_per_target or self.metric.kind == "labels":
             return "squared"
         return self.metric.separable_loss
 
@@ -323,6 +323,7 @@ class WeightProblem:
         metric = self.data.metric
         log_loss = METRICS["log_loss"]
         if metric.kind != "ranks":
+            # Only user-defined metrics have a `table_score`.
             is_user_metric = metric.kind == "probabilities" and metric.table_score is not None
             if metric.row_losses is not None or (is_user_metric and self.data.metric_is_per_target):
                 return metric

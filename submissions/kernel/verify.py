@@ -16,7 +16,7 @@ from competition import cli
 from competition.errors import SubmissionError
 from competition.files import read_json, read_table, read_text_table, write_table
 from competition.paths import Bundle
-from competition.task import from_sample
+from competition.task import from_submission_columns
 from submissions.kernel.sandbox import make_sandbox, run_notebook
 from submissions.kernel.wheels import IMAGE_PYTHON, PYTHON, download, image_packages
 from submissions.predict import predict
@@ -99,8 +99,8 @@ def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
     competition, task = run.config.competition, run.task
     expected = read_text_table(here).set_index(competition.id)
     table = read_text_table(notebook).set_index(competition.id)
-    y_expected = from_sample(task, expected)
-    y_notebook = from_sample(task, table.loc[expected.index])
+    y_expected = from_submission_columns(task, expected)
+    y_notebook = from_submission_columns(task, table.loc[expected.index])
     labels = read_table(run.paths.train)[competition.targets].to_numpy(dtype=np.float64)
     deviations = np.nanstd(labels if task.scores_labels else task.one_hot(labels), axis=0)
     rounding = 10.0 ** (1 - DIGITS) * np.abs(y_expected)  # one in the last written digit

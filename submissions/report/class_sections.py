@@ -30,7 +30,7 @@ def scores_by_class(run: Run) -> list[Element]:
     from sklearn.metrics import precision_recall_fscore_support
 
     task = run.task
-    y = run.columns.y
+    y = run.stage_predictions.y
     predicted = labels(run)
     shares = run.stored[CHOICE].get("class_shares", {})
     has_several_targets = len(task.targets) > 1
@@ -66,9 +66,9 @@ def _thresholds(run: Run) -> tuple[list[float], str]:
     """Return the thresholds of the submission, and the gain of tuning them as a sentence."""
     task = run.task
     chosen = run.candidates[run.chosen]
-    has_fold = run.columns.folds >= 0
+    has_fold = run.stage_predictions.folds >= 0
     y_pred = read_cross_fitted(run, run.chosen).cross_fitted[has_fold]
-    default_score = run.metric(run.columns.y[has_fold], task.default_labels(y_pred))
+    default_score = run.metric(run.stage_predictions.y[has_fold], task.default_labels(y_pred))
     meaning = THRESHOLDS.get(task.problem_type, "probability from which a row has the class")
     return from_json(chosen["decision"]).cuts.tolist(), (
         f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "
@@ -83,13 +83,13 @@ def probabilities(run: Run) -> list[Element]:
     caption = "Number before the name: expected calibration error, which is above 0 by chance with few rows"
 
     def curve(name: str, y_pred: Array) -> dict[str, tuple[Array, Array]]:
-        probability, frequency, error = reliability(task, run.columns.y, y_pred)
+        probability, frequency, error = reliability(task, run.stage_predictions.y, y_pred)
         return {f"{error:.3f} {name}": (probability, frequency)}
 
     submission = curve("submission", predictions(run))
     stages: dict[str, tuple[Array, Array]] = {}
     for stage in list(run.config.stages)[:MAX_CURVES]:
-        stages |= curve(stage, run.columns.stage_oof(stage))
+        stages |= curve(stage, run.stage_predictions.stage_oof(stage))
     return [
         Figure(caption, figures.reliability(submission, class_name)),
         MoreFigures("Reliability of the stages", [Figure(caption, figures.reliability(stages, class_name))]),

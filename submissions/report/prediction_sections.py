@@ -24,7 +24,9 @@ def prediction_section(run: Run) -> list[Element]:
     if run.task.has_probabilities:
         return probabilities(run)
     stages = list(run.config.stages)[:MAX_STAGE_FIGURES]
-    stage_figures = [Figure(stage, figures.scatter(run, run.columns.stage_oof(stage))) for stage in stages]
+    stage_figures = [
+        Figure(stage, figures.scatter(run, run.stage_predictions.stage_oof(stage))) for stage in stages
+    ]
     return [
         f"Out-of-fold predictions of at most {figures.MAX_POINTS} rows, by weights and choices that were made "
         "without the fold of the row.",
@@ -35,19 +37,19 @@ def prediction_section(run: Run) -> list[Element]:
 
 def error_correlation(run: Run) -> list[Element]:
     """Return the correlation of the out-of-fold errors of all columns, as a heat map and a table."""
-    columns = run.columns
-    if len(columns.names) < 2:
+    stage_preds = run.stage_predictions
+    if len(stage_preds.names) < 2:
         return []
-    errors = columns.oof - run.task.one_hot(columns.y)[:, None]  # (n_rows, n_columns, n_outputs)
+    errors = stage_preds.oof - run.task.one_hot(stage_preds.y)[:, None]  # (n_rows, n_models, n_outputs)
     outputs = range(errors.shape[2])
-    correlations = [pd.DataFrame(errors[:, :, t], columns=columns.names).corr() for t in outputs]
+    correlations = [pd.DataFrame(errors[:, :, t], columns=stage_preds.names).corr() for t in outputs]
     mean = pd.concat(correlations).groupby(level=0, sort=False).mean()
-    chart = heat_map(mean.to_numpy(), columns.names, columns.names, 1.0, "{:.2f}")
+    chart = heat_map(mean.to_numpy(), stage_preds.names, stage_preds.names, 1.0, "{:.2f}")
     return [
         "Pearson correlation of the out-of-fold errors, as a mean over targets or classes. Columns with a low "
         "correlation help a blend.",
         Figure("Correlation of errors", chart),
-        make_table(["column", *columns.names], mean.reset_index().to_numpy().tolist(), "{:.2f}"),
+        make_table(["column", *stage_preds.names], mean.reset_index().to_numpy().tolist(), "{:.2f}"),
     ]
 
 
@@ -61,8 +63,8 @@ def learning_curve_section(run: Run) -> list[Element]:
 def folds_and_shift(run: Run) -> list[Element]:
     """Return size and labels of each fold, missing classes, and the comparison of test and training rows."""
     task = run.task
-    folds = run.columns.folds
-    labels = pd.DataFrame(run.columns.y, columns=task.targets)
+    folds = run.stage_predictions.folds
+    labels = pd.DataFrame(run.stage_predictions.y, columns=task.targets)
     values = class_shares(labels, task.classes)
     what = "share" if task.classes else "mean +- sd"
     by_fold = {}

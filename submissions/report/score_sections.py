@@ -10,7 +10,7 @@ from competition.clean import parse_labels, read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
 from competition.files import read_json, read_table, read_text_table
-from competition.task import build_task, from_sample
+from competition.task import build_task, from_submission_columns
 from competition.types import Array
 from models.jobs.plan import REPORT
 from models.neural_config import MultiSampleHead, NeuralConfig
@@ -95,16 +95,16 @@ def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
 
 def _stage_weights(run: Run) -> pd.DataFrame:
     """Return the weights of the chosen blend, (n_stages, n_targets); no column if it is not a weighted sum."""
-    weights = pd.DataFrame(run.weights, run.columns.names)
+    weights = pd.DataFrame(run.weights, run.stage_predictions.names)
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
-    return weights.groupby(run.columns.stage_of.get).sum()
+    return weights.groupby(run.stage_predictions.stage_of.get).sum()
 
 
 def stage_section(run: Run) -> list[Element]:
     """Return scores and weights of each stage, on all targets and per target, with flags and notes."""
-    columns = run.columns
-    folds = columns.folds
+    stage_preds = run.stage_predictions
+    folds = stage_preds.folds
     stage_scored = read_table(run.folder / STAGES).set_index("id")
     weights = _stage_weights(run)
     flags = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
@@ -113,12 +113,12 @@ def stage_section(run: Run) -> list[Element]:
     for stage in run.config.stages:
         jobs = run.plan.jobs_of_stage(stage)
         names = [f"{stage} {name}" for name in run.task.scored_columns]
-        scored = stage_scored.loc[columns.ids, names].to_numpy()
+        scored = stage_scored.loc[stage_preds.ids, names].to_numpy()
         fold_scores = []
         for fold in range(run.plan.n_folds):
             in_fold = folds == fold
-            fold_scores.append(_scores(run, columns.y[in_fold], scored[in_fold]))
-        scores = _scores(run, columns.y[folds >= 0], scored[folds >= 0])
+            fold_scores.append(_scores(run, stage_preds.y[in_fold], scored[in_fold]))
+        scores = _scores(run, stage_preds.y[folds >= 0], scored[folds >= 0])
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
         for i, (name, score) in enumerate(scores.items()):
             spread = mean_and_std([one_fold[name] for one_fold in fold_scores])
@@ -281,11 +281,15 @@ def test_scores(run: Run) -> TestScores | None:
     ids = read_table(run.paths.sample)[competition.id]
     y = answers.reindex(ids).to_numpy()
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
-    scores = {file: _scores(run, y, from_sample(task, read_text_table(run.folder / file))) for file in files}
-    means = dict(enumerate(run.columns.label_means))  # for unreadable rows
+    scores = {
+        file: _scores(run, y, from_submission_columns(task, read_text_table(run.folder / file)))
+        for file in files
+    }
+    stage_preds = run.stage_predictions
+    means = dict(enumerate(stage_preds.label_means))  # for unreadable rows
     stage_scores = {}
     for stage in run.config.stages:
-        y_pred = pd.DataFrame(run.columns.stage_test(stage), run.columns.test_ids).reindex(ids).fillna(means)
+        y_pred = pd.DataFrame(stage_preds.stage_test(stage), stage_preds.test_ids).reindex(ids).fillna(means)
         decision = from_json(run.stored[CHOICE]["stages"][stage]["decision"])
         scores[f"stage {stage}"] = _scores(run, y, apply_decision(decision, y_pred.to_numpy()))
         stage_scores[stage] = next(iter(scores[f"stage {stage}"].values()))

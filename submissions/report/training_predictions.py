@@ -12,12 +12,12 @@ def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
     """Return the predictions of a candidate for the training rows, or what the metric scores of them."""
     table = read_table(run.folder / cross_fitted_file(name, scored and run.task.scores_labels))
     n_columns = len(run.task.scored_columns if scored else run.task.outputs)
-    return CrossFitted.from_table(table, run.columns.ids, n_columns)
+    return CrossFitted.from_table(table, run.stage_predictions.ids, n_columns)
 
 
 def cross_fitted(run: Run) -> Array:
     """Return what the metric scores, (n_rows, n_scored), fitted and selected without the fold of each row."""
-    return scored_rows(run.folder, run.task).loc[run.columns.ids].to_numpy()
+    return scored_rows(run.folder, run.task).loc[run.stage_predictions.ids].to_numpy()
 
 
 def predictions(run: Run) -> Array:
@@ -27,9 +27,9 @@ def predictions(run: Run) -> Array:
     """
     if not run.task.scores_labels:
         return cross_fitted(run)
-    y_pred = np.full((len(run.columns.ids), len(run.task.outputs)), np.nan)
+    y_pred = np.full((len(run.stage_predictions.ids), len(run.task.outputs)), np.nan)
     for fold, name in enumerate(run.stored[CHOICE]["procedure"]["chosen_without_fold"]):
-        in_fold = run.columns.folds == fold
+        in_fold = run.stage_predictions.folds == fold
         y_pred[in_fold] = read_cross_fitted(run, name).cross_fitted[in_fold]
     return y_pred
 

@@ -10,7 +10,7 @@ import pytest
 
 from competition.classes import class_names, class_numbers
 from competition.errors import ConfigError
-from competition.task import Task, build_task, from_sample, to_sample
+from competition.task import Task, build_task, from_submission_columns, to_submission_columns
 from competition.user_code import load_user_code
 from tests.folds.made import competition
 
@@ -66,27 +66,30 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_scored_is_written_in_the_layout_of_the_sample_and_read_back(layout: str) -> None:
     task, scored, expected = LAYOUTS[layout]
-    table = to_sample(task, np.array(scored))
+    table = to_submission_columns(task, np.array(scored))
     assert table.to_dict("list") == expected
-    np.testing.assert_array_equal(from_sample(task, table.astype(str)), scored)
+    np.testing.assert_array_equal(from_submission_columns(task, table.astype(str)), scored)
 
 
 def test_the_most_probable_classes_are_written_in_their_order_and_read_back_as_it() -> None:
     named = task("multiclass", "map_at_2", ["a", "b", "c"])
-    table = to_sample(named, P)
+    table = to_submission_columns(named, P)
     assert table.to_dict("list") == {"y": ["b a", "a b"]}  # of equal ones the first
-    np.testing.assert_array_equal(from_sample(named, table), [[0.5, 1, 0], [1, 0.5, 0]])
-    assert to_sample(task("multiclass", "map_at_5", ["a", "b", "c"]), P)["y"].tolist() == ["b a c", "a b c"]
+    np.testing.assert_array_equal(from_submission_columns(named, table), [[0.5, 1, 0], [1, 0.5, 0]])
+    assert to_submission_columns(task("multiclass", "map_at_5", ["a", "b", "c"]), P)["y"].tolist() == [
+        "b a c",
+        "a b c",
+    ]
 
 
 def test_a_cell_that_no_submission_has_is_read_as_nan() -> None:
     names = task("multiclass", "accuracy", ["a", "b"])
     np.testing.assert_array_equal(
-        from_sample(names, pd.DataFrame({"y": ["b", "d", ""]})), [[1], [np.nan], [np.nan]]
+        from_submission_columns(names, pd.DataFrame({"y": ["b", "d", ""]})), [[1], [np.nan], [np.nan]]
     )
     numbers = task("binary", "roc_auc", ["no", "yes"])
     np.testing.assert_array_equal(
-        from_sample(numbers, pd.DataFrame({"y": ["0.5", "yes"]})), [[0.5], [np.nan]]
+        from_submission_columns(numbers, pd.DataFrame({"y": ["0.5", "yes"]})), [[0.5], [np.nan]]
     )
 
 

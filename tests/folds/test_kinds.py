@@ -33,7 +33,7 @@ def test_a_new_kind_of_folds_is_a_function_and_an_entry_of_the_registry(
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    kind = FoldKind("one after the other", module.alternating, module.one_length, needs="smiles")
+    kind = FoldKind(module.alternating, module.one_length, needs="smiles")
     monkeypatch.setitem(FOLD_KINDS, "alternating", kind)
     table = molecules()
     config = FoldsConfig.model_validate({"kind": "alternating", "n_folds": 2})

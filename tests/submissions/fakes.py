@@ -202,4 +202,9 @@ def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
 
 def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
     """Predictions of a submission in the order of the prepared test table."""
-    return read_table(run.folder / file, ["id"]).set_index("id").loc[run.columns.test_ids, TARGETS].to_numpy()
+    return (
+        read_table(run.folder / file, ["id"])
+        .set_index("id")
+        .loc[run.stage_predictions.test_ids, TARGETS]
+        .to_numpy()
+    )

@@ -89,14 +89,14 @@ def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path: Path) -> 
     assert list(run.part("blend")["candidates"]) == sorted(names)
     assert set(choice["candidates"]) == {*names, LIGHTGBM_STACK}
     for name in names:
-        assert np.isfinite(load_candidate(run, name)(run.columns.test)).all()
+        assert np.isfinite(load_candidate(run, name)(run.stage_predictions.test)).all()
     (tried,) = choice["postprocessing"]["height"]
     assert (tried["step"], tried["kept"]) == ("mine.py:up", False)
     stored = run.stored | {"choice": choice | {"chosen": "mine.py:trimmed"}}
     write_json(run.folder / MANIFEST, stored)
     stored = latest_run(str(tmp_path / "mixed.yaml"))
-    trimmed = np.median(run.columns.test, axis=1)
-    assert np.abs(load_model(stored).predict(run.columns.test, run.columns.test_inputs) - trimmed).max() < 1
+    preds, inputs = run.stage_predictions.test, run.stage_predictions.test_inputs
+    assert np.abs(load_model(stored).predict(preds, inputs) - np.median(preds, axis=1)).max() < 1
     require_same_code(run.config, run.stored)
     user_file.write_text(USER_CODE + "\n\nVERSION = 2\n")
     assert run_of(tmp_path / "mixed.yaml").name != run.name
@@ -110,10 +110,10 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
         "fair": {**TREES, "seeds": [0, 10, 2]},
         "poor": TREES,
     }
-    one = opened(tmp_path, stages=several_seeds).columns
+    one = opened(tmp_path, stages=several_seeds).stage_predictions
     settings = {"seeds": "separate", "weights": "shared", "margin": 100, "stack": False}
     separate = built(fake_competition(tmp_path, stages=several_seeds, submissions=settings))
-    several = separate.columns
+    several = separate.stage_predictions
     assert one.names == ["fair", "good", "poor"]
     assert several.names == ["fair:0", "fair:10", "fair:2", "good:0", "good:1", "poor"]
     for stage in one.names:
@@ -153,7 +153,7 @@ def test_the_chosen_stack_or_blend_is_the_submission(
 def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: len(losses) - 1)  # every correction is used
     run = built(fake_competition(done.parent, submissions={"trials": 9}))
-    P = run.columns.test
+    P = run.stage_predictions.test
     predicted = load_candidate(run, LIGHTGBM_STACK)(P)
     np.testing.assert_allclose(predicted, submitted(run, "stack.csv"), rtol=1e-6)
     assert (predicted != load_candidate(run, "shrunk_ridge")(P)).any(axis=0).all()
@@ -175,7 +175,7 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
     assert choice["chosen"] not in part["same_as_default"]
     assert read_json(run.folder / "fitted" / "lightgbm_stack.json")["corrections"] == [None, None]
     assert (choice["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
-    default = load_candidate(run, "shrunk_ridge")(run.columns.test)
+    default = load_candidate(run, "shrunk_ridge")(run.stage_predictions.test)
     np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
 
 
@@ -197,7 +197,9 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     assert (
         read_table(run.folder / "submission.csv", ["id"])["height"].between(labels.min(), labels.max()).all()
     )
-    predicted = load_model(latest_run(str(path))).predict(run.columns.test, run.columns.test_inputs)
+    predicted = load_model(latest_run(str(path))).predict(
+        run.stage_predictions.test, run.stage_predictions.test_inputs
+    )
     np.testing.assert_allclose(predicted, submitted(run), rtol=1e-6)
 
 
@@ -234,12 +236,12 @@ def test_known_labels_are_used_if_configured_and_nowhere_else(
 
 def test_a_run_is_compared_with_itself_without_a_stage_the_best_stage_and_the_run_before(done: Path) -> None:
     first = run_of(done)
-    part, columns, choice = first.part("blend"), first.columns, first.part("choice")
+    part, stage_preds, choice = first.part("blend"), first.stage_predictions, first.part("choice")
     worth, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
     y_pred = cross_fitted(
-        CANDIDATES["shrunk_ridge"], blend_data(first, columns.oof[:, ~columns.stage_mask("good")])
+        CANDIDATES["shrunk_ridge"], blend_data(first, stage_preds.oof[:, ~stage_preds.stage_mask("good")])
     )
-    assert worth["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](columns.y, y_pred))
+    assert worth["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](stage_preds.y, y_pred))
     for each in worth.values():
         assert each["difference"] == pytest.approx(each["cross_fitted_score"] - default["cross_fitted_score"])
     assert (
@@ -249,7 +251,7 @@ def test_a_run_is_compared_with_itself_without_a_stage_the_best_stage_and_the_ru
 
     single, score = choice["against"]["best_single"], choice["procedure"]["cross_fitted_score"]
     assert single["name"] == "good"
-    assert single["cv_score"] == pytest.approx(METRICS["rmse"](columns.y, columns.stage_oof("good")))
+    assert single["cv_score"] == pytest.approx(METRICS["rmse"](stage_preds.y, stage_preds.stage_oof("good")))
     assert single["difference"] == pytest.approx(score - single["cv_score"])
     assert single["standard_error"] > 0
     assert choice["against"]["previous_run"] is None
@@ -273,7 +275,7 @@ def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_mode
     stages = {"good": {**TREES, "num_leaves": 4, "seeds": [0, 1], "final_fit": "both"}, "fair": {**TREES}}
     opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})
     run = built(tmp_path / "mixed.yaml")
-    ids, targets = run.columns.test_ids, run.task.targets
+    ids, targets = run.stage_predictions.test_ids, run.task.targets
     jobs = {(job.stage, job.seed, job.fold): job.test_file(run.plan.test_key) for job in run.plan.jobs}
     of = {job: read_predictions(file, ids, targets) for job, file in jobs.items()}
     members = [(of["good", seed, fold] + of["fair", 0, fold]) / 2 for seed in (0, 1) for fold in range(3)]

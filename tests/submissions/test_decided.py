@@ -8,7 +8,7 @@ import pytest
 
 from competition.errors import SubmissionError
 from competition.files import read_table, read_text_table, write_table
-from competition.task import from_sample
+from competition.task import from_submission_columns
 from submissions.kernel import verify
 from submissions.predictor import load_model
 from submissions.report.training_predictions import read_cross_fitted
@@ -42,7 +42,9 @@ def _products_stay(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
-    return from_sample(run.task, read_text_table(run.folder / file).set_index("id").loc[run.columns.test_ids])
+    return from_submission_columns(
+        run.task, read_text_table(run.folder / file).set_index("id").loc[run.stage_predictions.test_ids]
+    )
 
 
 def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run) -> None:
@@ -50,7 +52,7 @@ def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run)
     for file in ("submission.csv", "blend.csv", "stack.csv"):
         check_submission(run.folder / file, sample, "id", run.task)
         assert np.isfinite(submitted(run, file)).all()
-    P, inputs = run.columns.test, run.columns.test_inputs
+    P, inputs = run.stage_predictions.test, run.stage_predictions.test_inputs
     predict = load_model(latest_run(run.paths.name)).predict
     np.testing.assert_array_equal(predict(P, inputs), submitted(run))
     alone = [predict(P[[i]], inputs[i : i + 1]) for i in range(20)]
@@ -58,8 +60,8 @@ def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run)
 
 
 def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
-    choice, y = run.part("choice"), run.columns.y
-    table = read_table(run.folder / "cross_fitted.csv", ["id"]).set_index("id").loc[run.columns.ids]
+    choice, y = run.part("choice"), run.stage_predictions.y
+    table = read_table(run.folder / "cross_fitted.csv", ["id"]).set_index("id").loc[run.stage_predictions.ids]
     assert list(table.columns) == run.task.targets
     assert set(np.unique(table)) <= set(range(len(run.task.classes)))
     assert run.metric(y, table.to_numpy()) == pytest.approx(choice["procedure"]["cross_fitted_score"])
@@ -78,7 +80,7 @@ def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
 
 def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run: Run) -> None:
     choice = run.part("choice")
-    for where, labels in (("labels", run.columns.y), ("test", submitted(run))):
+    for where, labels in (("labels", run.stage_predictions.y), ("test", submitted(run))):
         for t, target in enumerate(run.task.targets):
             of_target = choice["class_shares"][where][target]
             labelled = labels[~np.isnan(labels[:, t]), t]

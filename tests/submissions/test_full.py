@@ -58,7 +58,7 @@ def test_full_prepares_divides_and_plans_once(tmp_path: Path) -> None:
 
 
 def test_full_does_not_divide_its_work(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="full does not divide its work"):
+    with pytest.raises(ConfigError, match="full does not support --shard"):
         full(options(tmp_path / "any.yaml", "--shard", "1/2"))
 
 

@@ -172,28 +172,30 @@ def test_a_section_with_an_error_is_a_note_and_ends_no_report(
 
 
 def test_the_worst_rows_come_first(made: Made) -> None:
-    columns = made.run.columns
+    stage_preds = made.run.stage_predictions
     cross_fitted = (
-        read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[columns.ids].to_numpy()
+        read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[stage_preds.ids].to_numpy()
     )
-    largest = np.nanmax(np.abs(cross_fitted - columns.y) / np.nanstd(columns.y, axis=0), axis=1)
+    largest = np.nanmax(np.abs(cross_fitted - stage_preds.y) / np.nanstd(stage_preds.y, axis=0), axis=1)
     cards, order = section(made.found, "Largest errors")[1:], np.argsort(-largest)[:20]
-    titles = [f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}" for rank, i in enumerate(order, start=1)]
+    titles = [
+        f"{rank}. {stage_preds.ids[i]}, fold {stage_preds.folds[i]}" for rank, i in enumerate(order, start=1)
+    ]
     assert [card.title for card in cards] == titles
     assert "<svg" in next(iter(cards[0].molecules.values()))
 
 
 def test_weights_stand_under_their_targets_and_correlations_under_their_columns(made: Made) -> None:
-    columns, chosen = made.run.columns, made.run.weights
+    stage_preds, chosen = made.run.stage_predictions, made.run.weights
     stages = section(made.found, "Stages")[0]
     weights = [row[4] for row in stages.rows]
     names = made.run.config.stages
     assert weights == [cell for name in names for cell in ("", *(f"{chosen[t][name]:.3f}" for t in TARGETS))]
     table = section(made.found, "Error correlation")[2]
-    assert [row[0] for row in table.rows] == table.header[1:] == columns.names
-    is_labelled = ~np.isnan(columns.y[:, 1])  # depth lacks some labels
-    height = np.corrcoef(columns.oof[:, :, 0] - columns.y[:, :1], rowvar=False)
-    depth = np.corrcoef(columns.oof[is_labelled, :, 1] - columns.y[is_labelled, 1:], rowvar=False)
+    assert [row[0] for row in table.rows] == table.header[1:] == stage_preds.names
+    is_labelled = ~np.isnan(stage_preds.y[:, 1])  # depth lacks some labels
+    height = np.corrcoef(stage_preds.oof[:, :, 0] - stage_preds.y[:, :1], rowvar=False)
+    depth = np.corrcoef(stage_preds.oof[is_labelled, :, 1] - stage_preds.y[is_labelled, 1:], rowvar=False)
     found = [[float(cell) for cell in row[1:]] for row in table.rows]
     np.testing.assert_allclose(found, (height + depth) / 2, atol=0.006)
 

@@ -57,39 +57,39 @@ def marks_of(run: object) -> dict[str, list[str]]:
 
 def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     run = run_of(done)
-    columns, paths = run.columns, run.paths
+    stage_preds, paths = run.stage_predictions, run.paths
     for name in SUBMISSIONS:
         check_submission(run.folder / name, read_table(paths.sample), "id", run.task)
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / "blend.csv").read_bytes()
     assert paths.latest_run.read_text() == f"{run.name}\n"
-    answers = by_id(done.parent / "answers.csv").loc[columns.test_ids]
+    answers = by_id(done.parent / "answers.csv").loc[stage_preds.test_ids]
     assert by_id(run.folder / "submission.csv")["height"].corr(answers["height"]) > 0.9
 
-    assert columns.names == ["fair", "good", "poor"]
-    for j, stage in enumerate(columns.names):
+    assert stage_preds.names == ["fair", "good", "poor"]
+    for j, stage in enumerate(stage_preds.names):
         jobs = run.plan.jobs_of_stage(stage)
         oof = pd.concat([by_id(job.oof_file) for job in jobs])
-        np.testing.assert_array_equal(columns.oof[:, j], oof.loc[columns.ids, TARGETS])
+        np.testing.assert_array_equal(stage_preds.oof[:, j], oof.loc[stage_preds.ids, TARGETS])
         mean = np.mean(
-            [by_id(job.test_file(run.plan.test_key)).loc[columns.test_ids] for job in jobs], axis=0
+            [by_id(job.test_file(run.plan.test_key)).loc[stage_preds.test_ids] for job in jobs], axis=0
         )
-        np.testing.assert_allclose(columns.test[:, j], mean, rtol=1e-12)
-    np.testing.assert_array_equal(columns.y, by_id(paths.train).loc[columns.ids, TARGETS])
-    assert np.isnan(columns.y).any()  # a missing label stays missing
+        np.testing.assert_allclose(stage_preds.test[:, j], mean, rtol=1e-12)
+    np.testing.assert_array_equal(stage_preds.y, by_id(paths.train).loc[stage_preds.ids, TARGETS])
+    assert np.isnan(stage_preds.y).any()  # a missing label stays missing
     weights = run.weights["height"]
     assert weights["good"] > weights["fair"] > weights["poor"]
 
 
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done: Path) -> None:
-    columns = run_of(done).columns
+    stage_preds = run_of(done).stage_predictions
     for folder in ("prepared", "folds"):
         shutil.rmtree(Paths.for_competition(str(done)).root / folder)
     run = latest_run(str(done))
     assert list(run.candidates) == [*ALWAYS_REGRESSION, "lightgbm_stack"]  # from simple to complex
-    y_pred = load_model(run).predict(columns.test, columns.test_inputs)
-    stacked = load_candidate(run, run.part("stack")["chosen"])(columns.test)
+    y_pred = load_model(run).predict(stage_preds.test, stage_preds.test_inputs)
+    stacked = load_candidate(run, run.part("stack")["chosen"])(stage_preds.test)
     for name, predicted in (("submission", y_pred), ("stack", stacked)):
-        written = by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS]
+        written = by_id(run.folder / f"{name}.csv").loc[stage_preds.test_ids, TARGETS]
         np.testing.assert_allclose(predicted, written, rtol=1e-6)
 
     table = run.oof_table()
@@ -97,12 +97,12 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
         "id",
         "fold",
         *TARGETS,
-        *(f"{s} {t}" for s in columns.names for t in TARGETS),
+        *(f"{s} {t}" for s in stage_preds.names for t in TARGETS),
     ]
-    assert list(table["id"]) == columns.ids
-    np.testing.assert_array_equal(table["fold"], columns.folds)
-    np.testing.assert_array_equal(table[TARGETS], columns.y)
-    np.testing.assert_array_equal(table["good depth"], columns.oof[:, 1, 1])
+    assert list(table["id"]) == stage_preds.ids
+    np.testing.assert_array_equal(table["fold"], stage_preds.folds)
+    np.testing.assert_array_equal(table[TARGETS], stage_preds.y)
+    np.testing.assert_array_equal(table["good depth"], stage_preds.oof[:, 1, 1])
 
 
 def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_where_a_file_has(
@@ -213,7 +213,7 @@ def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path) -> None:
     table.loc[3, "x"] = table.loc[2, "x"]  # an equal input ties two of ten groups together
     write_table(tmp_path / "train.csv", table)
     prepare_and_fake_jobs(path)
-    assert len(set(run_of(path).columns.groups)) == 9
+    assert len(set(run_of(path).stage_predictions.groups)) == 9
 
 
 # What stages did, and what is left out

@@ -216,7 +216,7 @@ def test_a_stage_that_does_not_fit_is_reported_and_those_after_it_are_trained(
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
     (left_out,) = budget.left_out
-    assert left_out == ("net", None, "3 jobs of about 8.33 min did not fit in 3.78 min")
+    assert left_out == ("net", None, "3 jobs of about 8.33 min did not fit; 3.78 min were left")
     assert machine.started[1][:2] == (51, "trees/seed_0/fold_0")  # 5 % of the steps were done then
     assert "stage net  left out: 3 jobs of about 8.33 min did not fit" in capsys.readouterr().out
 
@@ -393,7 +393,7 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
     machine = Machine(monkeypatch, draw.choice([1, 2, 4]), seconds, fails)
     budget = budget_of(planned(tmp_path, stages=stages), machine, total)
     results = budget.train(FailurePolicy(), lambda: None)
-    assert machine.now <= budget.deadline + 1e-6
+    assert machine.now <= budget.training_deadline + 1e-6
     jobs = budget.current_plan
     left_out_seeds = {(stage, seed) for stage, seed, _ in budget.left_out}
     for name in names:
@@ -437,6 +437,6 @@ def test_the_time_reserved_for_the_end_grows_with_the_last_submission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget = budget_of(planned(tmp_path), Machine(monkeypatch, 1, by_epoch(trees=1)), 300)
-    assert budget.deadline == 300 - 22
+    assert budget.training_deadline == 300 - 22
     budget.submission_seconds = 20.0
-    assert budget.deadline == 300 - 60
+    assert budget.training_deadline == 300 - 60

@@ -55,7 +55,7 @@ def data_for(metric: Metric, problem_type: str, n: int) -> tuple[np.ndarray, dic
         float
     )
     y[:, -1] = np.where(np.arange(n) < 6, y[:, -1], 0)  # some resamples have a single class
-    if metric.kind == "decisions":
+    if metric.kind == "labels":
         y_pred = {
             name: np.where(rng.random(y.shape) < 0.5, y, rng.integers(k, size=y.shape)) for name in "ab"
         }

@@ -57,7 +57,7 @@ def test_the_plain_decision_gives_the_default_labels(problem_type: str) -> None:
 def test_without_rows_the_decision_is_the_plain_one() -> None:
     """This happens with two folds: a nested decision excludes both."""
     task, y, y_pred = random_data("binary", 10)
-    metric = Metric("user", True, None, lambda y_true, labels: float(np.min(y_true)), kind="decisions")
+    metric = Metric("user", True, None, lambda y_true, labels: float(np.min(y_true)), kind="labels")
     assert fit_decision(metric, task, y[:0], y_pred[:0]).cuts.tolist() == [0.5]
 
 
@@ -120,7 +120,7 @@ def test_a_user_defined_metric_gets_the_labels_of_all_targets() -> None:
         return float(np.nanmean((y_true == labels) * np.where(y_true == 1, 5.0, 1.0)))
 
     task, y, p = random_data("multilabel")
-    decision = fit_decision(Metric("user", True, None, score, kind="decisions"), task, y, p)
+    decision = fit_decision(Metric("user", True, None, score, kind="labels"), task, y, p)
     assert {labels.shape for labels in calls} == {y.shape}
     assert set(np.unique(calls)) == {0.0, 1.0}
     assert decision.cuts == pytest.approx([1 / 6] * 3, abs=0.08)  # a positive counts like five negatives

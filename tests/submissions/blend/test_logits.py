@@ -16,9 +16,9 @@ from competition.errors import ConfigError
 from competition.metrics import METRICS
 from submissions.blend.blend_losses import blend_losses
 from submissions.blend.candidates import (
-    ALWAYS_CLASSES,
+    ALWAYS_CLASSIFICATION,
     CANDIDATES,
-    CLASS_CANDIDATES,
+    CLASSIFICATION_CANDIDATES,
     Candidate,
     WeightedCandidate,
 )
@@ -30,7 +30,7 @@ from submissions.config import load_config
 from submissions.selection import candidates_of
 from tests.submissions.fakes import fake_classes
 
-BLENDS = [name for name in CLASS_CANDIDATES if isinstance(CANDIDATES[name], WeightedCandidate)]
+BLENDS = [name for name in CLASSIFICATION_CANDIDATES if isinstance(CANDIDATES[name], WeightedCandidate)]
 N_OUTPUTS = {"binary": 1, "multiclass": 3}
 
 
@@ -119,7 +119,7 @@ def test_the_convex_blend_of_probabilities_has_the_smallest_brier_score() -> Non
 
 @pytest.mark.parametrize("problem_type", N_OUTPUTS)
 @pytest.mark.parametrize("metric", ["log_loss", "brier", "roc_auc", "f1_macro"])
-@pytest.mark.parametrize("name", CLASS_CANDIDATES)
+@pytest.mark.parametrize("name", CLASSIFICATION_CANDIDATES)
 def test_every_candidate_predicts_probabilities_that_do_not_depend_on_the_order_of_models_and_rows(
     name: str, metric: str, problem_type: str
 ) -> None:
@@ -137,7 +137,7 @@ def test_every_candidate_predicts_probabilities_that_do_not_depend_on_the_order_
 
 
 @pytest.mark.parametrize("problem_type", N_OUTPUTS)
-@pytest.mark.parametrize("name", CLASS_CANDIDATES)
+@pytest.mark.parametrize("name", CLASSIFICATION_CANDIDATES)
 @pytest.mark.filterwarnings("error")
 def test_extreme_inputs_give_finite_predictions_without_warnings(name: str, problem_type: str) -> None:
     preds, y = random_data(problem_type, 100)
@@ -294,5 +294,8 @@ def test_the_default_and_the_candidates_follow_the_kind_of_the_metric(tmp_path: 
         run = SimpleNamespace(config=load_config(str(fake_classes(tmp_path, problem_type, metric))))
         assert (run.config.default_blend, run.config.postprocess) == ("shrunk_logits", [])
         extra = ["mean_of_ranks"] if metric == "roc_auc" else []
-        assert candidates_of(run, blend_data(*random_data(problem_type), metric)) == [*ALWAYS_CLASSES, *extra]
+        assert candidates_of(run, blend_data(*random_data(problem_type), metric)) == [
+            *ALWAYS_CLASSIFICATION,
+            *extra,
+        ]
     assert load_config(str(fake_classes(tmp_path, "ordinal", "mcc"))).default_blend == "shrunk_ridge"

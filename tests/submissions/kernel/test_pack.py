@@ -218,7 +218,7 @@ def test_what_cannot_be_packed_is_reported_before_anything_is_made(
 ) -> None:
     holdout = str(to_train(tmp_path / "holdout", competition={"holdout_of": "mixed"}))
     for arguments, error, message in (
-        (["nothing"], DataError, r"run \./run\.sh full nothing first, and check the name"),
+        (["nothing"], DataError, r"run \./run\.sh full nothing first, or check the name"),
         (["smoke", "--training"], ConfigError, r"add competition\.kaggle: SLUG"),
         ([holdout, "--training"], ConfigError, "without --holdout"),
     ):
