@@ -101,7 +101,7 @@ def training_rows(
 
     Args:
         extra_rows: the setting of the stage.
-        earlier_alone: whether folds are blocks in time, so that later folds are left out.
+        in_time_order: whether folds are blocks in time, so that later folds are left out.
     """
     in_time = in_time_order and fold != REFIT_FOLD
     trains = folds < fold if in_time else folds != fold
