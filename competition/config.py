@@ -123,7 +123,7 @@ class CompetitionConfig(StrictModel):
     answers: UserPath | None = None
     """Labels of the test rows, if they are known; only the final scoring reads them."""
     kaggle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
-    """Slug of the competition on Kaggle, as in its address; `submit` and `kernel` need it."""
+    """Slug of the competition on Kaggle, as in its URL; `submit` and `kernel` need it."""
     holdout_of: str | None = None
     """Name of the competition whose training rows this one splits into training and test rows; `--holdout` sets it."""
     id: str = Field(min_length=1)
@@ -251,7 +251,7 @@ class CompetitionConfig(StrictModel):
             )
         with_space = [name for name in self.classes if len(name.split()) > 1]
         if top_k_of(self.metric) and with_space:
-            yield f"{self.metric} is submitted as classes separated by spaces, and {with_space[0]!r} contains one"
+            yield f"{self.metric} is submitted as classes separated by spaces, and {with_space[0]!r} has a space"
 
     def _metric_errors(self) -> Iterator[str]:
         metric = get_metric(self.metric, self.problem_type)

@@ -102,7 +102,7 @@ class Metric:
 
 
 def _sklearn(name: str) -> Score:
-    # The library is imported in the call, since that is slow.
+    # sklearn.metrics is imported when a score is computed, since the import is slow.
     return lambda y_true, y_pred: float(getattr(import_module("sklearn.metrics"), name)(y_true, y_pred))
 
 
@@ -163,8 +163,8 @@ def polymer_weights(y_true: Array) -> Array:
     is_labelled = ~np.isnan(y_true)
     n_labels = is_labelled.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rare = np.sqrt(1 / n_labels)
-        return np.asarray(len(rare) * rare / rare.sum() * n_labels / is_labelled.any(axis=1).sum())
+        rarity = np.sqrt(1 / n_labels)
+        return np.asarray(len(rarity) * rarity / rarity.sum() * n_labels / is_labelled.any(axis=1).sum())
 
 
 METRICS: dict[str, Metric] = {

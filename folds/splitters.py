@@ -1,4 +1,4 @@
-"""Functions that split rows into folds over groups that must stay together, by scikit-learn where it has one."""
+"""Functions that assign rows to folds and keep groups together, by the splitters of scikit-learn where they fit."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from competition.errors import DataError
 from competition.types import Array, Integers
 
 MAX_BINS = 10
-"""Number of bins of regression targets."""
+"""Maximum number of bins of regression targets."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def kfold(data: SplitData) -> Integers:
     """
     shuffled = np.random.RandomState(data.seed).permutation(data.groups.max() + 1)
     parts = np.array_split(shuffled, data.n_folds)
-    folds = np.repeat(range(data.n_folds), list(map(len, parts)))
-    return folds[np.argsort(shuffled)][data.groups]
+    fold_of_shuffled = np.repeat(range(data.n_folds), list(map(len, parts)))
+    return fold_of_shuffled[np.argsort(shuffled)][data.groups]
 
 
 def balanced(data: SplitData) -> Integers:
@@ -111,7 +111,7 @@ def blocks_in_time(times: Array, groups: Integers, n_blocks: int) -> Integers:
     latest = pd.Series(times).groupby(groups).transform("max")
     time_index = np.unique(latest, return_inverse=True)[1]
     n_rows_at = np.bincount(time_index)
-    middle = np.cumsum(n_rows_at) - n_rows_at / 2
+    middle = np.cumsum(n_rows_at) - n_rows_at / 2  # position of the middle row of each time
     return np.floor(middle / len(times) * n_blocks).astype(np.int64)[time_index]
 
 

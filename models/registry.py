@@ -61,7 +61,7 @@ STAGE_KINDS = {
 
 
 def build_stage(config: StageConfig, context: Context) -> StageModel:
-    """Build the stage of some settings, with the wrappers that its targets need.
+    """Build a stage from its settings, with the wrappers that its targets need.
 
     Raises:
         ConfigError: the settings do not fit the task.

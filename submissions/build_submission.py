@@ -3,7 +3,7 @@
 It fits the blends and the stack, chooses one of them, post-processes its predictions and writes them.
 
 Reads: prepared tables, folds.csv, the predictions of all jobs; cross_fitted.csv of the previous run.
-Writes: the folder of the run (submissions/run.py lists its files), complete or not at all; submissions/latest,
+Writes: the folder of the run (submissions/run.py lists its files), completely or not at all; submissions/latest,
 the name of the run; and a copy of submission.csv in the folder of the competition. A run is kept if it was
 built from the same predictions and the same code.
 """
@@ -101,7 +101,7 @@ def build_submission(run: Run, interim: bool = False) -> Submission:
         config = run.config.model_copy(update={"submissions": settings})
         run = replace(run, folder=run.paths.run(SO_FAR), config=config)
     if not run.is_built:
-        # Sums are on one thread, since their order decides their last digits.
+        # On one thread: several would add up numbers in any order, which changes the last digits of sums.
         with threadpool_limits(1), replaced(run.folder) as folder:
             _write_files(run, folder, interim)
     if not interim:
@@ -118,7 +118,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     rule = selection_rule(run)
     selection = select(run, rule)
     model = submission_model(run, selection)
-    default = selection.candidates[rule.default].scored.cross_fitted
+    default_scored = selection.candidates[rule.default].scored.cross_fitted
     scored_stages = {}
     for stage in run.config.stages:
         scored_stages[stage] = rule.apply_cross_fitted_decisions(columns.stage_oof(stage))
@@ -127,7 +127,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
 
     blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
     blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
-    blend["drop_one"] = {} if interim else leave_one_stage_out(run, rule, default)
+    blend["drop_one"] = {} if interim else leave_one_stage_out(run, rule, default_scored)
     for file in (OOF, OOF_TABLE):
         write_table(folder / file, columns.table(task))
         blend["files"].append(file)

@@ -151,7 +151,7 @@ class Forecast:
 
     Args:
         stages: in the order in which their jobs start.
-        networks: the stages that are networks.
+        networks: the neural stages among them.
     """
 
     def __init__(self, queue: Queue, executor: Executor, stages: Iterable[str], networks: Set[str]) -> None:

@@ -106,9 +106,11 @@ class Trees(PerTarget):
                 suggest: Any = trial.suggest_int if isinstance(low, int) else trial.suggest_float
                 suggest(name, low, high, log=True)
             config = self.config.model_copy(update=trial.params)
-            return float(
-                np.mean([self._best_n_trees(config, sample.take(a), sample.take(b))[1] for a, b in folds])
-            )
+            errors = []
+            for fit_rows, validation_rows in folds:
+                _, error = self._best_n_trees(config, sample.take(fit_rows), sample.take(validation_rows))
+                errors.append(error)
+            return float(np.mean(errors))
 
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
         first_trial = {}

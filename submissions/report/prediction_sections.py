@@ -84,22 +84,23 @@ def _shift(run: Run) -> list[Element]:
         return [
             f"./run.sh folds {run.paths.name} compares held-out rows with test rows; it has not been run."
         ]
-    stored = read_json(shift)
+    shift_report = read_json(shift)
     elements: list[Element] = []
-    if not stored["made_from"].items() <= run.stored["tables"].items():
+    if not shift_report["made_from"].items() <= run.stored["tables"].items():
         elements.append("Outdated: tables or folds have changed since. Run ./run.sh folds again.")
-    recommended = stored["recommended"]
+    recommended = shift_report["recommended"]
     if recommended:
         elements.append(f"Recommended folds: {recommended['kind']}: {recommended['reason']}.")
     else:
         elements.append(f"./run.sh folds {run.paths.name} also compares kinds of folds, and recommends one.")
-    if stored["adversarial"]:
-        auc = format_with_error(stored["adversarial"]["auc"], stored["adversarial"]["standard_deviation"])
+    adversarial = shift_report["adversarial"]
+    if adversarial:
+        auc = format_with_error(adversarial["auc"], adversarial["standard_deviation"])
         elements.append(
             f"Adversarial validation: AUC {auc} (standard deviation over folds); at 0.5 train and test are "
             "indistinguishable."
         )
-        features = stored["adversarial"]["features"]
+        features = adversarial["features"]
         if features:
             elements.append(make_table(list(features[0]), [list(row.values()) for row in features]))
     figure = shift.with_name("similarity.png")
