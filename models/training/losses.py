@@ -136,7 +136,7 @@ LOSSES = {
 
 
 def builtin_loss(name: str | None, problem_type: ProblemType) -> Loss:
-    """Return a loss in `LOSSES`: the default of the problem type for None and for a user-defined loss.
+    """Return a loss in `LOSSES` by its name; for None or a user-defined loss, the default of the problem type.
 
     A user-defined loss has the `link` of that default; `load_loss` returns the loss to train with.
     """
