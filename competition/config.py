@@ -30,13 +30,14 @@ from competition.yaml_files import load_yaml
 
 
 class StrictModel(BaseModel):
-    """Settings are read-only, and an unknown key is a mistake, not an extra."""
+    """Base class of all settings: they are read-only, and an unknown key is an error."""
 
     model_config = {"extra": "forbid", "frozen": True, "allow_inf_nan": False}
 
     @model_validator(mode="before")
     @classmethod
     def _read_old_names(cls, values: Any, info: ValidationInfo) -> Any:
+        """Accept settings under their former names, and note it."""
         if not isinstance(values, dict):
             return values
         for name, old in old_names(cls).items():
@@ -46,6 +47,7 @@ class StrictModel(BaseModel):
 
     @model_serializer(mode="wrap")
     def _write_names(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Dump under the former names for a digest, so that renaming a setting trains nothing again."""
         dumped = handler(self)
         return with_old_names(type(self), dumped) if info.context == FOR_DIGESTS else dumped
 
@@ -74,9 +76,9 @@ N_CLASSES: dict[ProblemType, tuple[str, range]] = {
 }  # fmt: skip
 """Problem type -> number of classes that it takes, as text and as a range."""
 UserPath = Annotated[Path, AfterValidator(_absolute_path)]
-"""File or folder in a YAML, relative to the YAML. Only `validate` makes it absolute."""
+"""File or folder, relative to the folder of the YAML; the function `validate` below makes it absolute."""
 UserCodeRef = Annotated[str, AfterValidator(_absolute_code_ref)]
-"""`file.py:name`, a user-defined function or class, relative to the YAML (`competition.user_code` loads it)."""
+"""`file.py:name`, a user-defined function or class that `competition.user_code` loads; absolute like `UserPath`."""
 UniqueList = AfterValidator(_require_unique)
 """Annotation of lists without duplicates."""
 ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
@@ -87,16 +89,15 @@ class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
     file: UserPath
-    """CSV with the competition's input columns and some or all of its targets; ids are not needed. If it has
-    the columns of `group` and `time`, its rows are left out of folds that hold out their group, or earlier
-    rows.
+    """CSV with the competition's input columns and some or all of its targets; ids are not needed. The columns
+    of `group` and `time`, if it has them, keep related and later rows out of a fold's training rows.
     """
     columns: dict[str, str] = {}
-    """Name of a column in the competition: its name in this file, if they differ."""
+    """Column of the competition -> its name in this file, if they differ."""
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Weight of its rows in training."""
     check_units: bool = True
-    """Whether to stop if its labels are on another scale than the competition's."""
+    """Whether to raise an error if its labels seem to be in other units than the competition's."""
 
 
 def _require_metric(metric: str, info: ValidationInfo) -> str:
@@ -118,20 +119,21 @@ class CompetitionConfig(StrictModel):
     test: UserPath
     """Test table: id, inputs."""
     sample_submission: UserPath
-    """Decides ids, order and columns of the submission."""
+    """Sample submission: the submission gets its ids, order and columns."""
     answers: UserPath | None = None
-    """Labels of the test rows, if there are any; only the final scoring reads them."""
+    """Labels of the test rows, if they are known; only the final scoring reads them."""
     kaggle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
-    """Slug of the competition on Kaggle, as in its address; `submit` and `kernel` need it."""
+    """Slug of the competition on Kaggle, as in its URL; `submit` and `kernel` need it."""
     holdout_of: str | None = None
-    """Name of the competition that the held-out rows are from; written by `--holdout`."""
+    """Name of the competition whose training rows this one splits into training and test rows; `--holdout` sets it."""
     id: str = Field(min_length=1)
     """Column of the ids."""
     targets: list[str] = Field(min_length=1)
     """Columns to predict, in the order of the sample's columns."""
     problem_type: ProblemType = "regression"
-    """Type of the targets: numbers (regression), one of two classes (binary), one of several (multiclass),
-    several targets of two classes, some missing (multilabel), or one of few ordered levels (ordinal).
+    """Type of the targets. regression: numbers; binary: one target with two classes; multiclass: one target with
+    several classes; multilabel: several targets with two classes each, where labels may be missing; ordinal:
+    one target with a few ordered levels.
     """
     classes: Annotated[list[ClassName], UniqueList] = []
     """Class labels: the negative one first, ordinal levels from the lowest. Unset: the labels in the training
@@ -150,8 +152,8 @@ class CompetitionConfig(StrictModel):
     categorical: list[str] = []
     """Input columns with categories; an empty cell is one more category."""
     features: UserCodeRef | None = None
-    """User-defined function that takes the input columns as a table and returns a table with a row of numbers
-    for each row, which depends on that row only. Stages read the numbers like `numeric`.
+    """User-defined function that makes a table of numbers from the table of the input columns. Each row of the
+    result must depend on the same row of the inputs only. Stages read the numbers like `numeric` columns.
     """
     weight: str | None = None
     """Training column with the weight of each row in training; scores ignore weights."""
@@ -159,12 +161,13 @@ class CompetitionConfig(StrictModel):
     """Training columns that neural stages learn in addition to the targets and that are not submitted."""
     extra_train: list[ExtraTrain] = []
     """More rows to train on in every fold. They are never scored. Rows with the input of a test row are left
-    out, and in each fold rows with the input, group, scaffold or cluster of a held-out row, or later ones.
+    out. Each fold also leaves out rows that share the input, group, scaffold or cluster of a held-out row and,
+    with `folds.kind: time`, rows that are later than the fold's other training rows.
     """
     group: str | None = None
     """Training column with groups: equal values share a fold (with `folds.kind: group`)."""
     time: str | None = None
-    """Training column with a number or an ISO 8601 date per row (with `folds.kind: time`); may be an input."""
+    """Training column with a number or an ISO 8601 date per row (with `folds.kind: time`). It may be an input."""
     fold_column: str | None = None
     """Training column with user-defined folds (with `folds.kind: column`): 0 to n-1, or -1 for a row that
     trains in every fold.
@@ -179,11 +182,11 @@ class CompetitionConfig(StrictModel):
     """What a user-defined classification metric scores; labels are passed as their indices in `classes`."""
     empty_smiles: str | None = None
     """SMILES that replaces an empty cell of a molecule column, if empty means no molecule (an additive, say);
-    "[Ar]" is an atom that few molecules have. null: an empty cell cannot be parsed.
+    "[Ar]" (argon) is a good choice, since data hardly contain it. null: an empty cell cannot be parsed.
     """
     unparsable: Literal["error", "drop"] = "error"
-    """What to do with rows with an unparsable molecule or an empty text: stop, or leave them out of training
-    and give test rows the mean of the training labels (counted in the report).
+    """What to do with rows that have an unparsable molecule or an empty text. error: stop. drop: do not train on
+    them, and predict the mean of the training labels for test rows; the report counts both.
     """
     seed: int = 0
     """Seed from which all others are derived."""
@@ -248,7 +251,7 @@ class CompetitionConfig(StrictModel):
             )
         with_space = [name for name in self.classes if len(name.split()) > 1]
         if top_k_of(self.metric) and with_space:
-            yield f"{self.metric} is submitted as classes separated by spaces, and {with_space[0]!r} contains one"
+            yield f"{self.metric} is submitted as classes separated by spaces, and {with_space[0]!r} has a space"
 
     def _metric_errors(self) -> Iterator[str]:
         metric = get_metric(self.metric, self.problem_type)
@@ -305,7 +308,7 @@ def validate(
 
     Args:
         section: section of the file that `values` are from, for errors.
-        notes: a sentence is added for each setting with its former name.
+        notes: a sentence is added to it for each setting that is given under its former name.
 
     Raises:
         ConfigError: with all errors, each with its key.
@@ -344,7 +347,7 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
 def read_yaml(name: str, overrides: Overrides = NO_OVERRIDES) -> tuple[Path, dict[str, Any]]:
     """Return the file of a competition's YAML and its sections, with the overrides of the command line.
 
-    `classes` are those of the training table if the YAML leaves them out.
+    If the YAML does not set `classes`, they are read from the training table.
     """
     path = find_config(name)
     # A section is None if all of its lines are comments.
@@ -358,7 +361,7 @@ def read_yaml(name: str, overrides: Overrides = NO_OVERRIDES) -> tuple[Path, dic
         has_no_classes = is_classification and not section.get("classes")
         if (
             has_no_classes and isinstance(train, str) and isinstance(targets, list)
-        ):  # `validate` reports others
+        ):  # `validate` reports other types
             table = read_text_table((path.parent / train).resolve())
             section["classes"] = class_names(table[[name for name in targets if name in table]])
     return path, document
@@ -371,7 +374,10 @@ def load_competition(name: str, overrides: Overrides = NO_OVERRIDES) -> Competit
 
 
 def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:
-    """Raise a ConfigError if the outputs of a competition were made from another YAML outside their folder."""
+    """Raise a ConfigError if the output folder belongs to another YAML, as two YAMLs of one name share it.
+
+    A YAML inside that folder, such as the copy that each run writes, is always accepted.
+    """
     if paths.owner.exists():
         owner = Path(paths.owner.read_text(encoding="utf-8").strip())
         others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]

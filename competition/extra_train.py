@@ -12,15 +12,15 @@ from competition.dataset import EXTRA, FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.errors import DataError
 from competition.files import read_text_table
 
-MIN_SHARED_ROWS = 5
-"""Number of inputs in both tables from which their labels are compared one by one."""
+MIN_SHARED_INPUTS = 5
+"""The labels are compared input by input if at least this many inputs are in both tables."""
 MIN_AGREEMENT = 0.5
-"""Share of the shared inputs that must have the same class."""
+"""Minimum share of the shared inputs with the same class in both tables."""
 MIN_CORRELATION = 0.8
-"""Correlation of the labels of shared inputs from which their standard deviations are compared."""
+"""Standard deviations are compared only if the labels of shared inputs correlate more than this."""
 MIN_STD_RATIO = 0.5
 MAX_STD_RATIO = 2.0
-"""Ratio of the standard deviations beyond which the labels are in other units."""
+"""The labels are in other units if the ratio of their standard deviations is outside these two limits."""
 
 
 def with_extra_rows(
@@ -89,7 +89,7 @@ def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
     require_columns(raw, required, f"extra_train {extra.file}")
     if not any(columns[name] in raw for name in config.targets):
         raise DataError(
-            f"extra_train {extra.file} has none of the targets {', '.join(config.targets)}, but "
+            f"extra_train {extra.file} has none of the targets {', '.join(config.targets)}; it has "
             f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
         )
     table = pd.DataFrame({name: raw.get(column, "") for name, column in columns.items()}, index=raw.index)
@@ -101,8 +101,8 @@ def _check_units(
 ) -> None:
     """Raise a DataError if the labels of an extra table mean something else than the competition's.
 
-    Shared inputs must have mostly the same classes, or similar numbers. If there are few of them, the extra
-    numbers must be in the range of the training labels.
+    Inputs that are in both tables must have mostly the same classes, or similar numbers. If there are few such
+    inputs, the median of the extra numbers must be near the range of the training labels.
     """
     medians = [table.groupby(INPUT_KEY)[name].median() for table in (extra, train)]
     shared = pd.concat(medians, axis=1, join="inner", keys=["extra", "train"])
@@ -110,25 +110,25 @@ def _check_units(
     std = train[name].std() if train[name].nunique() > 1 else 1.0
     if config.problem_type not in ("regression", "ordinal"):
         agreement = (shared["extra"] == shared["train"]).mean()
-        is_other = n_shared >= MIN_SHARED_ROWS and agreement < MIN_AGREEMENT
-        evidence = f"of {n_shared} shared inputs {agreement:.0%} have the same one"
-    elif n_shared >= MIN_SHARED_ROWS:
+        is_different = n_shared >= MIN_SHARED_INPUTS and agreement < MIN_AGREEMENT
+        evidence = f"only {agreement:.0%} of {n_shared} shared inputs have the same class in both tables"
+    elif n_shared >= MIN_SHARED_INPUTS:
         difference = (shared["extra"] - shared["train"]).abs().median()
         std_ratio = shared["extra"].std() / shared["train"].std()
         is_correlated = shared["extra"].corr(shared["train"]) > MIN_CORRELATION
         is_scaled = is_correlated and not MIN_STD_RATIO < std_ratio < MAX_STD_RATIO
-        is_other = is_scaled or difference > std
+        is_different = is_scaled or difference > std
         evidence = (
-            f"on {n_shared} shared inputs they differ by {difference:.3g}, and deviate "
-            f"{std_ratio:.3g} times as much"
+            f"on {n_shared} shared inputs the median difference is {difference:.3g}, and their standard "
+            f"deviation is {std_ratio:.3g} times that of the training labels"
         )
     else:
         median = extra[name].median()
         low = train[name].min()
         high = train[name].max()
-        is_other = median < low - std or median > high + std
+        is_different = median < low - std or median > high + std
         evidence = f"their median is {median:.3g}, and the training labels are from {low:.3g} to {high:.3g}"
-    if is_other:
+    if is_different:
         raise DataError(
             f"extra_train {file}: the labels of {name!r} seem to be in other units, or to mean something else, "
             f"than the competition's: {evidence}. Convert the column, or set check_units: false."

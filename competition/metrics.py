@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from competition import class_metrics as classes
+from competition import class_metrics
 from competition.types import Array, ProblemType
 from competition.user_code import load_user_code, user_code_errors
 
@@ -33,17 +33,18 @@ class Metric:
         column_score: score of one target on labelled rows; None for a user-defined metric, which has a
         `table_score`.
         table_score: score of all targets at once, from arrays (n_rows, n_targets) and (n_rows, n_outputs).
-        target_weights: returns the weight of each target's score in their sum, (n_targets,), from y_true;
-            None for their mean.
+        target_weights: function of y_true that returns the weights of the target scores in their sum,
+            (n_targets,); None for their mean.
         separable_loss: "squared" or "absolute" if optimizing the metric on one target is equivalent to
             minimizing that error (the convex blend then has an exact solution), else None.
-        lower_bound: labels and predictions must be above it.
-        kind: what is scored, which decides how base predictions are combined. "ranks": only the order of the
-            rows.
+        lower_bound: labels and predictions must be greater than it.
+        kind: what is scored. "values": numbers; "probabilities"; "ranks": only the order of the rows, so that
+            a blend may average ranks; "labels": class labels (`metric_needs: classes` in the YAML), so that
+            thresholds are tuned after blending.
         types: problem types that it can score.
         score_from_confusion: for label metrics, the score from confusion matrices (..., n_classes,
         n_classes).
-        pooled: whether the rows of all targets are counted together.
+        pooled: whether all targets are scored together, as one long column.
         row_losses: for metrics that are a mean over rows, the terms of that mean, (n_rows,).
     """
 
@@ -61,9 +62,10 @@ class Metric:
     row_losses: Callable[[Array, Array], Array] | None = None
 
     def __call__(self, y_true: Array, y_pred: Array) -> float:
-        """Return the score of predictions or labels; NaN if it is not defined, such as R2 of a single row.
+        """Return the score of y_pred: values, probabilities or class labels, according to `kind`.
 
-        A label column with only one class has no AUC. It is excluded from the mean if other columns have one.
+        The score is NaN if it is not defined, such as R2 of a single row. A target with only one class has no
+        AUC; it is excluded from the mean if other targets have one.
         """
         if self.table_score is not None:
             with user_code_errors(self.name, f"return one number for arrays {y_true.shape}"):
@@ -100,17 +102,17 @@ class Metric:
 
 
 def _sklearn(name: str) -> Score:
-    # The library is imported in the call, since that is slow.
+    # sklearn.metrics is imported when a score is computed, since the import is slow.
     return lambda y_true, y_pred: float(getattr(import_module("sklearn.metrics"), name)(y_true, y_pred))
 
 
-def _squared(y_true: Array, y_pred: Array) -> float:
+def _mse(y_true: Array, y_pred: Array) -> float:
     return float(np.mean((y_true - y_pred) ** 2))
 
 
 def _r2(y_true: Array, y_pred: Array) -> float:
     variance = np.var(y_true)
-    return 1 - _squared(y_true, y_pred) / float(variance) if variance > 0 else 0.0  # like scikit-learn
+    return 1 - _mse(y_true, y_pred) / float(variance) if variance > 0 else 0.0  # like scikit-learn
 
 
 def _scipy(name: str) -> Score:
@@ -123,7 +125,7 @@ def _scipy(name: str) -> Score:
     return correlation
 
 
-def _mae_of_range(y_true: Array, y_pred: Array) -> float:
+def _mae_over_range(y_true: Array, y_pred: Array) -> float:
     width = np.ptp(y_true)
     return float(np.abs(y_pred - y_true).mean() / width) if width > 0 else float("nan")
 
@@ -134,7 +136,7 @@ def _label_metric(
     types: tuple[ProblemType, ...] = (*CLASS_TYPES, "ordinal"),
 ) -> Metric:
     def column_score(y_true: Array, labels: Array) -> float:
-        return float(score_from_confusion(classes.confusion(y_true, labels)))
+        return float(score_from_confusion(class_metrics.confusion(y_true, labels)))
 
     return Metric(
         name, True, column_score, kind="labels", types=types, score_from_confusion=score_from_confusion
@@ -149,8 +151,7 @@ def _mean_over_rows(name: str, row_losses: Callable[[Array, Array], Array]) -> M
 
 
 def polymer_weights(y_true: Array) -> Array:
-    """Return the weight of each target's MAE over its range in `wmae`, (n_targets,); NaN for targets without
-    labels.
+    """Return the weights of the terms MAE_i / r_i in `wmae`, (n_targets,); NaN for targets without labels.
 
     wMAE = 1/|X| * sum over rows and their labels of w_i |y_pred - y_true|, w_i = 1/r_i * K sqrt(1/n_i) /
     sum_j sqrt(1/n_j), with K targets, n_i labels and range r_i of target i, and |X| labelled rows. Ranges and
@@ -162,8 +163,8 @@ def polymer_weights(y_true: Array) -> Array:
     is_labelled = ~np.isnan(y_true)
     n_labels = is_labelled.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rare = np.sqrt(1 / n_labels)
-        return np.asarray(len(rare) * rare / rare.sum() * n_labels / is_labelled.any(axis=1).sum())
+        rarity = np.sqrt(1 / n_labels)
+        return np.asarray(len(rarity) * rarity / rarity.sum() * n_labels / is_labelled.any(axis=1).sum())
 
 
 METRICS: dict[str, Metric] = {
@@ -171,43 +172,41 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("r2", True, _r2, separable_loss="squared"),
         Metric("explained_variance", True, _sklearn("explained_variance_score")),
-        Metric("rmse", False, lambda y, p: _squared(y, p) ** 0.5, separable_loss="squared"),
-        Metric("mse", False, _squared, separable_loss="squared"),
+        Metric("rmse", False, lambda y, p: _mse(y, p) ** 0.5, separable_loss="squared"),
+        Metric("mse", False, _mse, separable_loss="squared"),
         # Undefined for predictions at or below -1: leaderboards reject such a submission.
         Metric("rmsle", False, _sklearn("root_mean_squared_log_error"), lower_bound=-1),
         Metric("mae", False, lambda y, p: float(np.abs(y - p).mean()), separable_loss="absolute"),
-        Metric("wmae", False, _mae_of_range, target_weights=polymer_weights, separable_loss="absolute"),
+        Metric("wmae", False, _mae_over_range, target_weights=polymer_weights, separable_loss="absolute"),
         Metric("median_ae", False, _sklearn("median_absolute_error")),
         Metric("mape", False, _sklearn("mean_absolute_percentage_error")),
         Metric("max_error", False, _sklearn("max_error")),
         Metric("pearson", True, _scipy("pearsonr")),
         Metric("spearman", True, _scipy("spearmanr"), kind="ranks"),
         Metric("kendall", True, _scipy("kendalltau"), kind="ranks"),
-        Metric("roc_auc", True, classes.roc_auc, kind="ranks", types=CLASS_TYPES),
-        Metric("average_precision", True, classes.average_precision, kind="ranks", types=CLASS_TYPES),
-        _mean_over_rows("log_loss", classes.log_losses),
-        _mean_over_rows("brier", classes.squared_errors),
-        _label_metric("accuracy", classes.accuracy),
-        _label_metric("balanced_accuracy", classes.balanced_accuracy),
-        _label_metric("f1", classes.f1, ("binary", "multilabel")),
-        _label_metric("f1_macro", classes.f1_macro),
-        _label_metric("f1_micro", classes.accuracy),
-        _label_metric("mcc", classes.mcc),
-        _label_metric("quadratic_kappa", classes.quadratic_kappa),
+        Metric("roc_auc", True, class_metrics.roc_auc, kind="ranks", types=CLASS_TYPES),
+        Metric("average_precision", True, class_metrics.average_precision, kind="ranks", types=CLASS_TYPES),
+        _mean_over_rows("log_loss", class_metrics.log_losses),
+        _mean_over_rows("brier", class_metrics.squared_errors),
+        _label_metric("accuracy", class_metrics.accuracy),
+        _label_metric("balanced_accuracy", class_metrics.balanced_accuracy),
+        _label_metric("f1", class_metrics.f1, ("binary", "multilabel")),
+        _label_metric("f1_macro", class_metrics.f1_macro),
+        _label_metric("f1_micro", class_metrics.accuracy),
+        _label_metric("mcc", class_metrics.mcc),
+        _label_metric("quadratic_kappa", class_metrics.quadratic_kappa),
     )
 }
 MULTILABEL_METRICS = {
-    "f1_macro": _label_metric("f1_macro", classes.f1),
-    "f1_micro": replace(_label_metric("f1_micro", classes.f1), pooled=True),
+    "f1_macro": _label_metric("f1_macro", class_metrics.f1),
+    "f1_micro": replace(_label_metric("f1_micro", class_metrics.f1), pooled=True),
 }
-"""Definition for multilabel tasks: the mean over labels of the F1 of class 1, and the F1 of all cells
-together.
-"""
+"""Definitions for multilabel tasks: the F1 of class 1 as a mean over targets, and of all targets together."""
 ALIASES = {
     "pr_auc": "average_precision", "logloss": "log_loss", "qwk": "quadratic_kappa", "auc": "roc_auc",
     "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier", "mcrmse": "rmse",
 }  # fmt: skip
-"""Alias -> name of the metric, which is AutoGluon's."""
+"""Other common name of a metric -> its name in `METRICS`."""
 
 
 def top_k_of(name: str) -> int | None:
@@ -220,7 +219,9 @@ def get_metric(name: str, problem_type: ProblemType = "regression") -> Metric | 
     """Return a built-in metric in its definition for the problem type; None if no metric has this name."""
     k = top_k_of(name)
     if k:
-        return Metric(name, True, partial(classes.map_at, k), kind="probabilities", types=("multiclass",))
+        return Metric(
+            name, True, partial(class_metrics.map_at, k), kind="probabilities", types=("multiclass",)
+        )
     name = ALIASES.get(name, name)
     return (METRICS | MULTILABEL_METRICS if problem_type == "multilabel" else METRICS).get(name)
 

@@ -65,6 +65,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     if config.extra_train:
         train, extra_summary = with_extra_rows(train, test, config)
         summary += extra_summary
+    # "said" is the key of the summary in existing files.
     report = {"said": summary, "dropped_train_ids": dropped_train, "dropped_test_ids": dropped_test}
     return Prepared(with_user_features(train, config), test, sample, report)
 
@@ -78,10 +79,10 @@ def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
             f"{config.train} has no label at all for {', '.join(unlabelled)}; remove it from the YAML."
         )
     y = train[config.targets]
-    without_rows = [label for index, label in enumerate(config.classes) if not (y == index).any(axis=None)]
-    if without_rows and not config.holdout_of:  # the only row of a class may be in the holdout
+    absent_classes = [label for index, label in enumerate(config.classes) if not (y == index).any(axis=None)]
+    if absent_classes and not config.holdout_of:  # the only row of a class may be in the holdout
         raise DataError(
-            f"{config.train} has no row of {join_first(without_rows)}, which is in competition.classes. "
+            f"{config.train} has no row of {join_first(absent_classes)}, which is in competition.classes. "
             "Remove it there, or correct the labels."
         )
 
@@ -96,12 +97,12 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, l
 
 
 def _training_columns(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
-    """Return the columns that only training rows have, as numbers: targets, weight, time, fold."""
+    """Check the group column, and return the other training-only columns as numbers: labels, weight, time, fold."""
     where = config.train
     metric = build_metric(config)
     if config.group:
         is_empty = train[config.group].str.strip() == ""
-        what = "empty cells, and makes the groups"
+        what = "empty cells, but defines the groups"
         raise_if_any(train, is_empty, config.group, config.id, where, what, "Fill them.")
     labels = [*config.targets, *config.auxiliary_targets]
     numbers = {name: parse_labels(train, name, config, where) for name in labels}
@@ -146,7 +147,7 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
 def _check_classes_in_sample(sample: pd.DataFrame, config: CompetitionConfig) -> None:
     cells = pd.Series(sample[config.columns_in_sample].to_numpy().ravel())
     labels = (cells.str.split().explode() if top_k_of(config.metric) else cells).drop_duplicates()
-    is_number = pd.to_numeric(labels, errors="coerce").notna()  # a number may fill a sample of any labels
+    is_number = pd.to_numeric(labels, errors="coerce").notna()  # such as 0, which fills many samples
     is_unknown = class_numbers(labels, config.classes)[1] & ~is_number
     if is_unknown.any():
         raise SubmissionError(
@@ -203,7 +204,7 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
-    """Write the clean tables of a competition, except files that are the same already."""
+    """Write the clean tables of a competition; a file that already has the same content is not touched."""
     require_owned_outputs(paths, yaml_file)
     contents = {
         paths.train: as_parquet(prepared.train),

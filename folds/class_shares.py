@@ -10,10 +10,10 @@ MAX_LISTED = 12
 """Number of classes with a listed share; if there are more, the rarest are listed."""
 
 
-def class_shares(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Return a column `target=class` per class with 1 for its rows, so that the mean is its share.
+def labels_or_indicators(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Return the labels for regression, else an indicator column `target=class` per class.
 
-    For regression the labels are returned unchanged; for two classes only the second one has a column.
+    The mean of an indicator is the share of its class. Of two classes only the second one has a column.
 
     Args:
         y: labels (n_rows, n_targets).

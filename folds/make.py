@@ -28,7 +28,7 @@ from competition.paths import Paths
 from competition.renamed_settings import FOR_DIGESTS
 from competition.types import Integers
 from folds.assign import assign_folds
-from folds.class_shares import class_shares, missing_class_warnings
+from folds.class_shares import labels_or_indicators, missing_class_warnings
 from folds.config import FoldsConfig
 from folds.fold_files import read_folds, read_groups
 from folds.groups import groups_outside_folds
@@ -48,7 +48,7 @@ class Folds:
         folds: (n_rows,), -1 for rows that train in every fold, such as all rows of extra_train.
         groups: (n_rows without extra_train,), equal for rows that share a fold by construction.
         report: content of folds/report.json.
-        is_written: whether they were read from the files.
+        is_written: whether the files already have these folds, so that `write_folds` has nothing to do.
     """
 
     folds: Integers
@@ -67,7 +67,8 @@ def make_folds(
     """Return the folds of prepared tables.
 
     Args:
-        paths: folder of existing folds, which are read if they were made from the same tables.
+        paths: where existing folds may be; they are read if they were made from the same tables, settings and
+            seed.
     """
     settings = config.model_dump(mode="json", context=FOR_DIGESTS)
     if config.file:
@@ -82,18 +83,19 @@ def make_folds(
             groups = read_groups(paths.groups, ids)[: len(train_rows)]
             return Folds(read_folds(paths.folds, ids), groups, report, is_written=True)
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)
-    n_split_groups = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
+    # Only user-defined folds split groups, and their groups are rows with equal inputs.
+    n_split_inputs = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     n_extra = len(train) - len(folds)  # the last rows
     report = {
         "made_from": made_from,
         "time_ordered": config.is_ordered_in_time,
-        "inputs_in_several_folds": n_split_groups,
+        "inputs_in_several_folds": n_split_inputs,
     }
     return Folds(np.append(folds, np.full(n_extra, -1)), groups, report)
 
 
 def fold_files(paths: Paths) -> list[Path]:
-    """Return the files that `write_folds` writes, the last one last."""
+    """Return the files that `write_folds` writes, in that order."""
     return [paths.folds, paths.groups, paths.test_groups, paths.folds_report]
 
 
@@ -123,15 +125,15 @@ def write_folds(
 
 
 def describe(folds: Folds, competition: CompetitionConfig, train: pd.DataFrame) -> str:
-    """Return size and mean labels of each fold, and the classes that it lacks, as text."""
+    """Return the size of each fold, its mean labels or class shares, and warnings, as text."""
     lines = []
-    n_split_groups = folds.report["inputs_in_several_folds"]
-    if n_split_groups:
-        lines.append(f"{n_split_groups} inputs are in several folds, so scores are too good")
+    n_split_inputs = folds.report["inputs_in_several_folds"]
+    if n_split_inputs:
+        lines.append(f"{n_split_inputs} inputs are in several folds, so scores are optimistic")
     y = train[competition.targets]
     classes = competition.classes
     lines += missing_class_warnings(y, classes, folds.folds, folds.report["time_ordered"])
-    means = class_shares(y, classes).groupby(folds.folds).mean()
+    means = labels_or_indicators(y, classes).groupby(folds.folds).mean()
     means = means.add_prefix("share of " if classes else "mean ").rename_axis("fold").reset_index()
     means.insert(1, "rows", y.groupby(folds.folds).size().to_numpy())
     if classes:  # one line per class, since there may be many
@@ -142,7 +144,7 @@ def describe(folds: Folds, competition: CompetitionConfig, train: pd.DataFrame) 
 
 
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
-    """Make or keep the files below `paths`, from the prepared tables there; return lines to print."""
+    """Make the folds of the prepared tables in `paths`, or keep existing ones; return lines to print."""
     train = read_table(paths.train)
     test = read_table(paths.test)
     folds = make_folds(competition, config, train, test, paths)

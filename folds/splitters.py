@@ -1,8 +1,9 @@
-"""Functions that split rows into folds over groups that must stay together, by scikit-learn where it has one."""
+"""Functions that assign rows to folds and keep groups together, by the splitters of scikit-learn where they fit."""
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,12 @@ from competition.errors import DataError
 from competition.types import Array, Integers
 
 MAX_BINS = 10
-"""Number of bins of regression targets."""
+"""Maximum number of bins of regression targets."""
 
 
 @dataclass(frozen=True)
 class SplitData:
-    """What a kind of folds is made from.
+    """Input of a fold function.
 
     Attributes:
         y: labels (n_rows, n_targets), NaN if missing; class indices for classification.
@@ -40,12 +41,12 @@ FoldFunction = Callable[[SplitData], Integers]
 def kfold(data: SplitData) -> Integers:
     """Assign groups to folds at random.
 
-    The result is that of scikit-learn's KFold, whose import takes longer than the rest of a check.
+    The result is that of scikit-learn's KFold, whose import takes longer than the rest of `./run.sh check`.
     """
     shuffled = np.random.RandomState(data.seed).permutation(data.groups.max() + 1)
     parts = np.array_split(shuffled, data.n_folds)
-    folds = np.repeat(range(data.n_folds), list(map(len, parts)))
-    return folds[np.argsort(shuffled)][data.groups]
+    fold_of_shuffled = np.repeat(range(data.n_folds), list(map(len, parts)))
+    return fold_of_shuffled[np.argsort(shuffled)][data.groups]
 
 
 def balanced_groups(data: SplitData) -> Integers:
@@ -75,14 +76,14 @@ def stratified_group(data: SplitData) -> Integers:
     return _split_bins(splitter, data.y.to_numpy(), data, data.groups)
 
 
-def _split_bins(splitter: "object", labels: Array, data: SplitData, groups: Integers | None) -> Integers:
-    """Return the fold of each row of labels, (n_labels,), by a splitter of scikit-learn on their bins."""
+def _split_bins(splitter: Any, labels: Array, data: SplitData, groups: Integers | None) -> Integers:
+    """Return the fold of each row of `labels`, (n_rows,), by a splitter of scikit-learn on their bins."""
     bins = target_bins(labels, data.n_folds, data.seed)
     folds = np.empty(len(bins), dtype=np.int64)
     with warnings.catch_warnings():
         # A bin with fewer rows than folds, such as one of equal labels, cannot be in every fold.
         warnings.filterwarnings("ignore", message="The least populated class")
-        for fold, (_, held_out) in enumerate(splitter.split(bins, bins, groups)):  # type: ignore[attr-defined]
+        for fold, (_, held_out) in enumerate(splitter.split(bins, bins, groups)):
             folds[held_out] = fold
     return folds
 
@@ -91,15 +92,15 @@ def time_blocks(data: SplitData) -> Integers:
     """Assign rows to blocks of similar size in the order of time: -1 for the first block, then 0 to n_folds - 1.
 
     Equal times share a block; scikit-learn's TimeSeriesSplit, which counts rows, would split them. A group has
-    the time of its latest row, so that no fold trains on a label that is later than its own rows.
+    the time of its latest row, so that no training row is from after the start of the validation block.
     """
     assert data.times is not None
     block = blocks_in_time(data.times, data.groups, data.n_folds + 1)
     if len(np.unique(block)) <= data.n_folds:
-        rows_at = pd.Series(data.times).groupby(data.groups).transform("max").value_counts()
+        n_rows_at = pd.Series(data.times).groupby(data.groups).transform("max").value_counts()
         raise DataError(
             f"competition.time must divide into {data.n_folds + 1} blocks of similar size, but its "
-            f"{len(rows_at)} distinct times, the most frequent with {rows_at.max()} of {len(data.times)} rows, "
+            f"{len(n_rows_at)} distinct times, the most frequent with {n_rows_at.max()} of {len(data.times)} rows, "
             "leave some empty. Lower folds.n_folds."
         )
     return block - 1
@@ -108,56 +109,59 @@ def time_blocks(data: SplitData) -> Integers:
 def blocks_in_time(times: Array, groups: Integers, n_blocks: int) -> Integers:
     """Return the block of each row, (n_rows,), 0 for the earliest; some of the `n_blocks` may be empty."""
     latest = pd.Series(times).groupby(groups).transform("max")
-    moment = np.unique(latest, return_inverse=True)[1]
-    rows_at = np.bincount(moment)
-    middle = np.cumsum(rows_at) - rows_at / 2
-    return np.floor(middle / len(times) * n_blocks).astype(np.int64)[moment]
+    time_index = np.unique(latest, return_inverse=True)[1]
+    n_rows_at = np.bincount(time_index)
+    middle = np.cumsum(n_rows_at) - n_rows_at / 2  # position of the middle row of each time
+    return np.floor(middle / len(times) * n_blocks).astype(np.int64)[time_index]
 
 
-def balanced_group_folds(groups: Integers, y: pd.DataFrame, n_folds: int, state: int) -> Integers:
-    """Return folds, (n_rows,), with similar numbers of rows, and of rows of each label.
+def balanced_group_folds(groups: Integers, y: pd.DataFrame, n_folds: int, seed: int) -> Integers:
+    """Return folds, (n_rows,), with similar numbers of rows in total and of each class of each target.
 
-    One greedy pass over the groups. The group with the largest share of any label comes first, so that rare
-    labels and large groups are assigned early. It goes into the fold that has the fewest rows with its labels:
-    the fold with the smallest sum of squared shares afterwards. The seed decides between equal groups.
+    Each class of each target is a category, and so are its missing labels. One greedy pass over the groups:
+    the group with the largest share of any category comes first, so that rare classes and large groups are
+    assigned early. It goes into the fold where it increases the sum of the squared shares of its categories
+    least. The seed decides between equal groups.
 
     Sources: Sechidis et al., On the stratification of multi-label data, 2011, for the order; scikit-learn's
-    StratifiedGroupKFold for groups and the variance of shares. GroupKFold with a seed gives every fold the
-    same number of groups, so that a large scaffold makes one fold several times as large as another.
+    StratifiedGroupKFold for groups and the variance of shares. GroupKFold(shuffle=True) balances numbers of
+    groups, not of rows, so that a large scaffold makes one fold several times as large as another.
 
     Args:
         groups: (n_rows,), from 0 up.
-        y: class indices (n_rows, n_labels), whose classes and missing labels are balanced; or no column.
-        state: seed.
+        y: class indices (n_rows, n_targets), NaN if missing; without columns, only numbers of rows are balanced.
+        seed: seed of the order of equal groups.
     """
     from scipy.sparse import coo_array
 
-    cells = pd.DataFrame(np.column_stack([y, np.zeros(len(y))])).melt()  # the last label is that of all rows
-    labels = cells.groupby(["variable", "value"], dropna=False).ngroup()
+    # The last column is constant, so that all rows are one more category.
+    cells = pd.DataFrame(np.column_stack([y, np.zeros(len(y))])).melt()
+    categories = cells.groupby(["variable", "value"], dropna=False).ngroup()
     ones = np.ones(len(cells), dtype=np.int64)
-    positions = (np.tile(groups, y.shape[1] + 1), labels)
-    counts = coo_array((ones, positions)).tocsr()  # (n_groups, n_labels)
+    positions = (np.tile(groups, y.shape[1] + 1), categories)
+    counts = coo_array((ones, positions)).tocsr()  # (n_groups, n_categories)
     totals = counts.sum(axis=0)
     starts = counts.indptr.tolist()
     largest_share = (counts / totals).max(axis=1).toarray().ravel()
-    gain = counts.data / totals[counts.indices] ** 2
-    in_fold = np.zeros((n_folds, len(totals)))
+    # Adding c rows to n turns n^2 into n^2 + 2nc + c^2, so folds differ only in nc, here in units of total^2.
+    cost_per_row = counts.data / totals[counts.indices] ** 2
+    in_fold = np.zeros((n_folds, len(totals)))  # rows of each category
     folds = np.empty(len(largest_share), dtype=np.int64)
-    shuffled = np.random.default_rng(state).permutation(len(largest_share))
+    shuffled = np.random.default_rng(seed).permutation(len(largest_share))
     for group in shuffled[np.argsort(-largest_share[shuffled], kind="stable")].tolist():
         in_group = slice(starts[group], starts[group + 1])
-        label = counts.indices[in_group]
-        fold = (in_fold[:, label] @ gain[in_group]).argmin()
+        categories_in_group = counts.indices[in_group]
+        fold = (in_fold[:, categories_in_group] @ cost_per_row[in_group]).argmin()
         folds[group] = fold
-        in_fold[fold, label] += counts.data[in_group]
+        in_fold[fold, categories_in_group] += counts.data[in_group]
     return folds[groups]
 
 
-def target_bins(y: Array, n_folds: int, state: int) -> Integers:
-    """Return a bin per row of labels (n_rows, n_targets), at most MAX_BINS, so that every fold gets a row of each.
+def target_bins(y: Array, n_folds: int, seed: int) -> Integers:
+    """Return a bin per row of labels (n_rows, n_targets): at most MAX_BINS bins, of n_folds rows or more on average.
 
-    The bins are quantiles of a single target. For several targets they are clusters by k-means of the ranks
-    and of which labels are missing.
+    The bins are quantiles of a single target without missing labels. Otherwise they are clusters by k-means of
+    the ranks and of which labels are missing.
     """
     n_bins = max(1, min(MAX_BINS, len(y) // n_folds))
     ranks = pd.DataFrame(y).rank(pct=True)
@@ -167,4 +171,4 @@ def target_bins(y: Array, n_folds: int, state: int) -> Integers:
 
     features = np.hstack([ranks.fillna(0.5), ranks.isna()])
     n_bins = min(n_bins, len(np.unique(features, axis=0)))
-    return KMeans(n_bins, n_init=3, random_state=state).fit_predict(features).astype(np.int64)
+    return KMeans(n_bins, n_init=3, random_state=seed).fit_predict(features).astype(np.int64)

@@ -28,8 +28,8 @@ class StageKind:
         module: module that implements it. It is imported when a stage is built, since most import a
             large library.
         class_name: class in `module`, which is called with the settings and a `Context`.
-        libraries: installed packages that train it, whose versions are part of the keys of its jobs. The
-            packages of its features are added to them.
+        libraries: packages whose versions are part of the job keys, so that an upgrade trains the stage
+            again. The packages of its features are added to them.
     """
 
     config: type[StageConfig]
@@ -62,7 +62,7 @@ STAGE_KINDS = {
 
 
 def build_stage(config: StageConfig, context: Context) -> StageModel:
-    """Build the stage of some settings, with the wrappers that its targets need.
+    """Build a stage from its settings, with the wrappers that its targets need.
 
     Raises:
         ConfigError: the settings do not fit the task.
@@ -72,7 +72,7 @@ def build_stage(config: StageConfig, context: Context) -> StageModel:
     kind = STAGE_KINDS[config.kind]
     stage_class = getattr(importlib.import_module(kind.module), kind.class_name)
     build: Callable[[Context], StageModel] = partial(stage_class, config)
-    sources = predicted_targets(config, task)
+    sources = source_targets(config, task)
     if not sources and config.target_transform == "none" and config.ordinal != "cumulative":
         return build(stage_context)
     from models.stages import target_wrappers  # here, since it imports torch
@@ -105,7 +105,7 @@ def task_for_stage(config: StageConfig, task: Task) -> Task:
             exceeded = [f"{task.targets[0]}>{level}" for level in task.classes[:-1]]
             stage_task = replace(stage_task, problem_type="multilabel", targets=exceeded, classes=["0", "1"])
     errors = list(config.config_errors(stage_task.problem_type))
-    sources = predicted_targets(config, stage_task)
+    sources = source_targets(config, stage_task)
     unknown = [name for name in sources if name not in task.targets]
     if unknown:
         errors.append(
@@ -120,7 +120,7 @@ def task_for_stage(config: StageConfig, task: Task) -> Task:
     return stage_task
 
 
-def predicted_targets(config: StageConfig, task: Task) -> list[str]:
-    """Return the targets that a stage gets predictions of as features (its setting `predicted_targets`)."""
+def source_targets(config: StageConfig, task: Task) -> list[str]:
+    """Return the targets whose predictions by another model are features of a stage (setting `predicted_targets`)."""
     targets = getattr(config, "predicted_targets", [])
     return task.targets if targets == "all" else list(targets)

@@ -56,8 +56,8 @@ class Context:
     id: str = "id"
     """Name of the id column in files of the user."""
     predicts_held_out: bool = False
-    """Whether the rows to predict are from the training table. The test table may contain the same
-    ids."""
+    """Whether the rows to predict are held-out training rows, not test rows. External predictions are
+    looked up by id, and both tables may contain the same ids."""
     retry_failed_fit: bool = True
     """Whether a network that does not beat the mean predictor is fitted once more with another seed."""
     threads: int = 1

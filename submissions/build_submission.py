@@ -3,7 +3,7 @@
 It fits the blends and the stack, chooses one of them, post-processes its predictions and writes them.
 
 Reads: prepared tables, folds.csv, the predictions of all jobs; cross_fitted.csv of the previous run.
-Writes: the folder of the run (submissions/run.py lists its files), complete or not at all; submissions/latest,
+Writes: the folder of the run (submissions/run.py lists its files), completely or not at all; submissions/latest,
 the name of the run; and a copy of submission.csv in the folder of the competition. A run is kept if it was
 built from the same predictions and the same code.
 """
@@ -76,6 +76,7 @@ from submissions.selection import (
 from submissions.submission_file import write_submission
 
 STD_FILE = "spread.csv"
+"""File with the standard deviation of each test row's prediction over seeds and folds."""
 JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 """JSON values of numbers that are not finite; a user-defined post-processing step may have infinite edges."""
 
@@ -92,15 +93,15 @@ def build_submission(run: Run, interim: bool = False) -> Submission:
     """Build the files of a run, or keep them if nothing they depend on has changed.
 
     Args:
-        interim: whether other stages still train. The stack is left out then, the folder is `so_far`, and the
-            latest run does not change.
+        interim: whether other stages still train. Then there is no stack, the folder is `so_far`, and the name
+            of the latest run does not change.
     """
     if interim:
         settings = run.config.submissions.model_copy(update={"stack": False})
         config = run.config.model_copy(update={"submissions": settings})
         run = replace(run, folder=run.paths.run(SO_FAR), config=config)
     if not run.is_built:
-        # Sums are on one thread, since their order decides their last digits.
+        # On one thread: several would add up numbers in any order, which changes the last digits of sums.
         with threadpool_limits(1), replaced(run.folder) as folder:
             _write_files(run, folder, interim)
     if not interim:
@@ -112,17 +113,21 @@ def build_submission(run: Run, interim: bool = False) -> Submission:
 
 def _write_files(run: Run, folder: Path, interim: bool) -> None:
     """Write all files of a run into `folder`, run.json last."""
-    stage_preds, task, rule = run.stage_predictions, run.task, selection_rule(run)
+    stage_preds = run.stage_predictions
+    task = run.task
+    rule = selection_rule(run)
     selection = select(run, rule)
     model = submission_model(run, selection)
-    default = selection.candidates[rule.default].scored.cross_fitted
-    stages = {stage: rule.cross_fitted_labels(stage_preds.stage_oof(stage)) for stage in run.config.stages}
-    stage_names = [f"{stage} {name}" for stage in stages for name in task.scored_columns]
+    default_scored = selection.candidates[rule.default].scored.cross_fitted
+    scored_stages = {}
+    for stage in run.config.stages:
+        scored_stages[stage] = rule.apply_cross_fitted_decisions(stage_preds.stage_oof(stage))
+    stage_columns = [f"{stage} {name}" for stage in scored_stages for name in task.scored_columns]
     std = ensemble_std(run, model)
 
     blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
     blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
-    blend["drop_one"] = {} if interim else leave_one_stage_out(run, rule, default)
+    blend["drop_one"] = {} if interim else leave_one_stage_out(run, rule, default_scored)
     for file in (OOF, OOF_TABLE):
         write_table(folder / file, stage_preds.table(task))
         blend["files"].append(file)
@@ -133,7 +138,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         )
     tables = {
         CROSS_FITTED: prediction_table(stage_preds.ids, task.scored_columns, selection.cross_fitted),
-        STAGES: prediction_table(stage_preds.ids, stage_names, np.hstack(list(stages.values()))),
+        STAGES: prediction_table(stage_preds.ids, stage_columns, np.hstack(list(scored_stages.values()))),
         STD_FILE: prediction_table(stage_preds.test_ids, task.outputs, std),
     }
     if model.input_labels is not None:
@@ -141,7 +146,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     for file, table in tables.items():
         write_table(folder / file, table)
     _write_submission(run, folder / SUBMISSION_FILE, model.predict(stage_preds.test, stage_preds.test_inputs))
-    parts[CHOICE] = {**_choice(run, rule, selection, stages), "files": [*tables, SUBMISSION_FILE]}
+    parts[CHOICE] = {**_choice(run, rule, selection, scored_stages), "files": [*tables, SUBMISSION_FILE]}
     settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(settings))
     _write_manifest(run, folder, parts)
@@ -151,9 +156,11 @@ def _write_candidates(
     run: Run, folder: Path, rule: SelectionRule, selection: Selection, names: list[str], file: str, best: str
 ) -> dict[str, Any]:
     """Write candidates with their predictions, and the submission of the best; return their part of run.json."""
-    task, ids = run.task, run.stage_predictions.ids
+    task = run.task
+    ids = run.stage_predictions.ids
     _write_submission(run, folder / file, selection.candidates[best].predict(run.stage_predictions.test))
-    files, described = [file], {}
+    files = [file]
+    described = {}
     for name in names:
         candidate = selection.candidates[name]
         fitted = candidate.predictions.fitted
@@ -165,7 +172,7 @@ def _write_candidates(
             write_table(folder / path, table)
         files += [fitted_file(name), *tables]
         described[name] = {
-            "weights": _weights(run, getattr(fitted, "base", fitted)),
+            "weights": _weights(run, getattr(fitted, "base", fitted)),  # of a stack: those of its base blend
             "decision": to_json(candidate.decision),
             **describe_scores(rule, candidate.scored),
             "score_standard_error": standard_error(rule, candidate.scored.cross_fitted),
@@ -178,29 +185,35 @@ def _write_candidates(
 
 
 def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
-    """Return output -> column -> weight; empty if the candidate is not a weighted sum."""
+    """Return output -> base prediction -> weight; empty if the candidate is not a weighted sum."""
     if not isinstance(fitted, Blend):
         return {}
     rows = zip(run.task.outputs, fitted.weights.T.tolist(), strict=True)
     return {output: dict(zip(run.stage_predictions.names, row, strict=True)) for output, row in rows}
 
 
-def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[str, Array]) -> dict[str, Any]:
+def _choice(
+    run: Run, rule: SelectionRule, selection: Selection, scored_stages: dict[str, Array]
+) -> dict[str, Any]:
     """Return the part of run.json about the choice.
 
     Args:
-        stages: stage -> what the metric scores of the stage alone, (n_rows, n_scored).
+        scored_stages: stage -> what the metric scores of its predictions, (n_rows, n_scored), cross-fitted.
     """
-    stage_preds, task, y_pred = run.stage_predictions, run.task, selection.cross_fitted
-    decisions = {stage: rule.fit_decision(stage_preds.stage_oof(stage)) for stage in stages}
+    stage_preds = run.stage_predictions
+    task = run.task
+    y_pred = selection.cross_fitted
+    decisions = {stage: rule.fit_decision(stage_preds.stage_oof(stage)) for stage in scored_stages}
     choice = {
-        "decides": task.scores_labels,
+        "decides": task.scores_labels,  # whether a decision turns predictions into labels
         "chosen": selection.chosen,
         "default": rule.default,
         "reason": selection.reason,
-        "candidates": {name: asdict(each) for name, each in selection.compared.items()},
+        "candidates": {name: asdict(comparison) for name, comparison in selection.compared.items()},
         "same_as_default": selection.same_as_default,
         "postprocessing": _postprocessing(run, selection),
+        # The score of the chosen candidate after post-processing. "procedure" has the scores of the whole selection:
+        # candidate and steps are chosen again without each fold.
         "cross_fitted_score": rule.score(selection.steps.cross_fitted),
         "procedure": {
             "cross_fitted_score": rule.score(y_pred),
@@ -214,17 +227,17 @@ def _choice(run: Run, rule: SelectionRule, selection: Selection, stages: dict[st
                 "standard_error": standard_error(rule, stage_pred),
                 "decision": to_json(decisions[stage]),
             }
-            for stage, stage_pred in stages.items()
+            for stage, stage_pred in scored_stages.items()
         },
         "against": {
-            "best_single": compare_to_best_stage(rule, y_pred, stages),
+            "best_single": compare_to_best_stage(rule, y_pred, scored_stages),
             "previous_run": compare_to_previous_run(run, rule, y_pred),
         },
     }
     if task.scores_labels:
         test = selection.candidates[selection.chosen].predict(stage_preds.test)
-        labels = {"labels": stage_preds.y, "out_of_fold": y_pred, "test": test}
-        choice["class_shares"] = {name: class_shares(task, each) for name, each in labels.items()}
+        label_arrays = {"labels": stage_preds.y, "out_of_fold": y_pred, "test": test}
+        choice["class_shares"] = {name: class_shares(task, labels) for name, labels in label_arrays.items()}
     return choice
 
 
@@ -234,7 +247,8 @@ def _postprocessing(run: Run, selection: Selection) -> dict[str, list[dict[str, 
     for target, results in zip(run.task.targets, selection.steps.results, strict=True):
         steps[target] = [result.to_dict() for result in results]
     if "known_labels" in run.config.postprocess:
-        nan = float("nan")  # rows with equal inputs share a fold, so no label of another fold is used
+        # No score: rows with equal inputs share a fold, so no held-out row has a known label.
+        nan = float("nan")
         for results_of_target in steps.values():
             results_of_target.append(StepResult("known_labels", True, nan, nan, nan).to_dict())
     return steps
@@ -251,13 +265,14 @@ def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
 
 def _write_submission(run: Run, path: Path, scored: Array) -> None:
     """Write labels or predictions (n_test_rows, n_scored), checked against the sample."""
-    stage_preds, sample = run.stage_predictions, read_table(run.paths.sample)
+    stage_preds = run.stage_predictions
+    sample = read_table(run.paths.sample)
     id_column = run.config.competition.id
     write_submission(path, sample, id_column, run.task, stage_preds.test_ids, scored, stage_preds.label_means)
 
 
 def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) -> None:
-    """Write run.json: what a later `predict` needs, and what tables report of the stages."""
+    """Write run.json: what a later `predict` needs, and what the report and the command `compare` show."""
     for part in parts.values():
         part["files"] = {file: sha256_of(folder / file) for file in part["files"]}
     content = {
@@ -273,16 +288,16 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
         "test_key": run.plan.test_key,
         "user_code": user_code_of(run.config),
         "versions": package_versions(),
-        "left_out": [asdict(each) for each in run.left_out],
+        "left_out": [asdict(left_out) for left_out in run.left_out],
         "worker_seconds": run.worker_seconds,
         **parts,
     }
-    text = json.dumps(content, default=str)  # of paths
+    text = json.dumps(content, default=str)  # str is for paths
     write_json(folder / MANIFEST, json.loads(text, parse_constant=JSON_CONSTANTS.get))
 
 
 def _stages(run: Run) -> Iterable[dict[str, Any]]:
-    """Yield name, kind, key, seeds and flags of each stage."""
+    """Yield name, kind, key, seeds and marks of each stage."""
     for name, stage in sorted(run.config.stages.items()):
         jobs = run.plan.jobs_of_stage(name)
         marks = {
@@ -297,7 +312,8 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
             mark = fold_mark(
                 oof, run.config.competition.id, run.stage_predictions.ids, run.stage_predictions.folds
             )
-            marks[str(mark)] = mark is not None
+            if mark is not None:
+                marks[mark] = True
         yield {
             "name": name,
             "kind": stage.kind,
@@ -310,10 +326,9 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
 def _lines(run: Run) -> list[str]:
     """Return lines about the files, and about post-processing that the report does not contain."""
     choice = run.stored[CHOICE]
-    scores_by_name = {name: each["cross_fitted_score"] for name, each in run.candidates.items()}
-    listed = ", ".join(f"{name} {format_number(score)}" for name, score in scores_by_name.items())
+    scores = [f"{name} {format_number(part['cross_fitted_score'])}" for name, part in run.candidates.items()]
     lines = [
-        f"cross_fitted_score of the candidates: {listed}",
+        f"cross_fitted_score of the candidates: {', '.join(scores)}",
         f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample",
         f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
     ]
@@ -321,9 +336,9 @@ def _lines(run: Run) -> list[str]:
         lines.append(f"post-processing: none, since with fewer than {MIN_FOLDS} folds it has no honest score")
     if INPUT_LABELS in choice["files"]:
         inputs = read_table(run.folder / INPUT_LABELS, [INPUT_KEY])[INPUT_KEY]
-        n = pd.Series(run.stage_predictions.test_inputs).isin(inputs).sum()
+        n_known = pd.Series(run.stage_predictions.test_inputs).isin(inputs).sum()
         lines.append(
-            f"known_labels: {n} test rows have the mean label of their input; no score includes this"
+            f"known_labels: {n_known} test rows have the mean label of their input; no score includes this"
         )
     return lines
 
@@ -331,7 +346,8 @@ def _lines(run: Run) -> list[str]:
 def main() -> int:
     """Parse the command line and run the command."""
     args = cli.parser(__doc__).parse_args()
-    config, paths = load_config(args.competition, args.overrides), Paths.for_competition(args.competition)
+    config = load_config(args.competition, args.overrides)
+    paths = Paths.for_competition(args.competition)
     plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
     left_out = left_out_of(plan, {})
     config, plan = finished_part(config, plan)

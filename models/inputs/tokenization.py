@@ -1,5 +1,5 @@
-"""Tokenizers: of pretrained weights, for atoms of a SMILES, and word pieces that are trained on
-the training rows.
+"""Tokenizers: those of pretrained weights, one token per atom of a SMILES, and word pieces that are
+trained on the training rows.
 
 Each is a fast tokenizer of transformers, which is saved as a `tokenizer.json`, so that a job's
 folder does not depend on the hub or on a package. Its `model_max_length` is the maximum input
@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from competition.errors import ConfigError, DataError
 from competition.types import Integers
 
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the workers
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the jobs
 
 SMILES_TOKEN = (
     r"(\%\([0-9]{3}\)|\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\||\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$"
@@ -39,7 +39,7 @@ ATOMS = pre_tokenizers.Split(tokenizers.Regex(SMILES_TOKEN), behavior="isolated"
 SPECIAL = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
-PAD, UNKNOWN, FIRST, SEPARATOR, _ = SPECIAL.values()
+PAD, UNKNOWN, CLS, SEP, _ = SPECIAL.values()
 Ids = Integers
 
 
@@ -49,22 +49,23 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], truncation: str = "end") 
     Args:
         tokenizer: its `model_max_length` is the maximum length.
         texts: texts to encode.
-        truncation: "end" or "middle" to truncate, "error" to raise a DataError.
+        truncation: what to do with longer texts. "end" cuts their end; "middle" keeps the first tokens (a
+            quarter of the maximum length) and the last ones (three quarters); "error" raises a DataError.
     """
     texts = list(texts)
-    longest = tokenizer.model_max_length
+    max_length = tokenizer.model_max_length
     ids = tokenizer(texts, verbose=False)["input_ids"]
-    n_cut = sum(len(row) > longest for row in ids)
+    n_cut = sum(len(row) > max_length for row in ids)
     if n_cut and truncation == "error":
         raise DataError(
-            f"{n_cut} of {len(ids)} texts have more than {longest} tokens, the longest has "
+            f"{n_cut} of {len(ids)} texts have more than {max_length} tokens, the longest has "
             f"{max(map(len, ids))}; raise max_length as far as the encoder allows, or set truncation: "
             "middle."
         )
     if n_cut and truncation == "end":
-        ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
-    head = longest // 4  # Sun et al.: 128 of 512
-    ids = [row if len(row) <= longest else [*row[:head], *row[head - longest :]] for row in ids]
+        ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    n_first = max_length // 4  # Sun et al.: 128 of 512
+    ids = [row if len(row) <= max_length else [*row[:n_first], *row[n_first - max_length :]] for row in ids]
     # Without special tokens, an empty text would have no token at all.
     return [np.array(row or [tokenizer.pad_token_id or 0], dtype=np.int64) for row in ids], n_cut
 
@@ -75,7 +76,7 @@ def unknown_share(tokenizer: Tokenizer, ids: list[Ids]) -> float:
 
 
 def separator_of(tokenizer: Tokenizer) -> str:
-    """Return the text between two columns, which is the separator token of the tokenizer if it has one."""
+    """Return the string that joins the input columns of a row: a special token if the tokenizer has one for it."""
     return tokenizer.sep_token or tokenizer.eos_token or "\n"
 
 
@@ -87,10 +88,10 @@ def pad(items: list[Ids], pad_id: int | None) -> dict[str, torch.Tensor]:
 
 
 def build_smiles_tokenizer(vocabulary: list[str]) -> Tokenizer:
-    """Return a tokenizer with one token per atom. Ids are positions in `vocabulary`, which needs
-    all special tokens.
+    """Return a tokenizer with one token per atom. Ids are positions in `vocabulary`, which must contain
+    [PAD], [UNK], [CLS] and [SEP].
     """
-    missing = [token for token in (PAD, UNKNOWN, FIRST, SEPARATOR) if token not in vocabulary]
+    missing = [token for token in (PAD, UNKNOWN, CLS, SEP) if token not in vocabulary]
     if missing:
         raise ConfigError(
             f"tokenizer: smiles requires a vocab.txt with {', '.join(missing)}; set tokenizer: auto."
@@ -143,11 +144,11 @@ def train_word_piece_tokenizer(texts: list[str], size: int, lowercase: bool) -> 
 
 
 def _tokenizer(model: Any, normalizer: Any, pre_tokenizer: Any, ids: dict[str, int]) -> Tokenizer:
-    """Return a tokenizer of transformers that puts texts between the first token and the separator."""
+    """Return a tokenizer of transformers that puts texts between [CLS] and [SEP]."""
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer
-    tokenizer.post_processor = processors.BertProcessing((SEPARATOR, ids[SEPARATOR]), (FIRST, ids[FIRST]))
+    tokenizer.post_processor = processors.BertProcessing((SEP, ids[SEP]), (CLS, ids[CLS]))
     return Tokenizer(
         tokenizer_object=tokenizer, **{name: token for name, token in SPECIAL.items() if token in ids}
     )
@@ -164,7 +165,7 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Load the tokenizer in a folder of weights. The library `tokenizers` must be able to run it."""
+    """Load the tokenizer in a folder of weights. It must be a fast tokenizer, not one in Python only."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True

@@ -178,7 +178,7 @@ class Budget:
             if result.lines:  # it was trained, not only asked for predictions
                 self.paces.add(job.stage, result)
             if state.status == "probing":
-                self._enqueue(self._decide(state, self.paces.of(job.stage) or 0.0))
+                self._enqueue(self._decide(state, self.paces.seconds_per_task(job.stage) or 0.0))
             if self.current_plan.has_finished_seed(job.stage, job.seed) and (task := self.on_seed()):
                 self.queue.waiting.insert(0, task)
 
@@ -192,7 +192,7 @@ class Budget:
                 probes = [job for job in state.unfinished(state.seeds[0]) if job.fold == self.probed_fold]
                 tasks = self._make_tasks(state, state.seeds[0], probes)
                 if not probes:  # the fold is finished already
-                    tasks = self._decide(state, self.paces.of(state.name) or 0.0)
+                    tasks = self._decide(state, self.paces.seconds_per_task(state.name) or 0.0)
                 if tasks:
                     return tasks
         return []
@@ -223,7 +223,7 @@ class Budget:
         n_seeds = max(len(state.settings.seeds) for state in self.states.values())
         for number in range(1, n_seeds):
             for state in self.states.values():
-                pace = self.paces.of(state.name)
+                pace = self.paces.seconds_per_task(state.name)
                 is_next = len(state.seeds) == number < len(state.settings.seeds)
                 may_start = state.status == "accepted" and state.name not in self.failed_stages
                 if not is_next or not may_start or pace is None:
@@ -244,11 +244,11 @@ class Budget:
     def _decide_while_running(self, state: StageState) -> None:
         """Decide about a stage with a measured pace; give it up if its caches or its probe take too long."""
         left = self._seconds_left()
-        pace = self.paces.of(state.name)
+        pace = self.paces.seconds_per_task(state.name)
         if pace is not None:
             fits = self._fitting_share(state, pace) == state.share
             # Decide now if it fits, if its pace is final, or if it would not even fit at half the pace.
-            if fits or self.paces.is_sure(state.name) or self._fitting_share(state, pace / 2) is None:
+            if fits or self.paces.is_final(state.name) or self._fitting_share(state, pace / 2) is None:
                 self._enqueue(self._decide(state, pace))
             return
         running = [task for task in self.queue.running if task.group == state.name]

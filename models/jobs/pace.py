@@ -1,4 +1,4 @@
-"""How long the jobs of a stage take, and when all jobs will have ended.
+"""Estimates how long the jobs of a stage take and when all jobs will have ended, and finds jobs that hang.
 
 The pace of a stage is the mean time of its finished jobs, or an extrapolation from the progress of a running
 network. The progress of other stages counts targets, which differ in rows, so it is not extrapolated.
@@ -14,17 +14,17 @@ from models.jobs.progress import read_progress
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, timed_out
 
 SHARES_BETWEEN_REPORTS = (0.05, 0.1)
-"""Share of its steps after which the pace of a running job is estimated, and then after which it is final."""
+"""Shares of all steps between the first progress report and the first estimate, and between that and the final one."""
 MIN_SECONDS = 10.0
-"""Minimum seconds of a running job before its pace is estimated."""
+"""A running job has no estimate before this many seconds."""
 HANGS_AFTER = 4.0
-"""Multiple of the pace of its stage after which a job hangs."""
+"""A job counts as hanging after this multiple of the pace of its stage."""
 MIN_HANGING = 60.0
-"""Minimum seconds after which a job hangs, since the first job of a worker imports libraries."""
-Jobs = Sequence[tuple[float, Resources]]
-"""Seconds and resources of jobs."""
+"""No job counts as hanging before this many seconds, since the first job of a worker imports libraries."""
+TimedResources = Sequence[tuple[float, Resources]]
+"""(seconds, resources) of each job."""
 MIN_FORECAST = 30.0
-"""Seconds until the end from which a forecast is printed."""
+"""A forecast is printed only if the end is at least this many seconds away."""
 
 
 @dataclass
@@ -32,12 +32,13 @@ class Paces:
     """Seconds that tasks take, by group: the jobs of a stage, or the parts of a cache.
 
     Args:
-        networks: groups of networks.
+        networks: groups that are neural stages.
 
     Attributes:
         ended: group -> seconds of its tasks that ended.
         expected: group -> seconds to assume until a task of the group has ended.
-        reports: running task -> steps and seconds at its first report, at its estimate, and at its final pace.
+        reports: running task -> its finished steps and seconds at the first progress report, the first estimate
+            and the final one.
     """
 
     queue: Queue
@@ -48,12 +49,12 @@ class Paces:
     reports: dict[Task, list[tuple[float, float]]] = field(default_factory=dict)
 
     def add(self, group: str, result: JobResult) -> None:
-        """Count a task that ended."""
+        """Add the time of a task that ended without an error."""
         if result.status == "ok":
             self.ended[group].append(result.seconds)
 
-    def of(self, group: str) -> float | None:
-        """Return the seconds that a task of a group takes; None if it is not measured yet."""
+    def seconds_per_task(self, group: str) -> float | None:
+        """Return the seconds that a task of a group takes; None if they are not measured yet."""
         if self.ended[group]:
             return sum(self.ended[group]) / len(self.ended[group])
         if group in self.expected:
@@ -62,19 +63,19 @@ class Paces:
             if task.group == group and group in self.networks and task.folder is not None:
                 progress = read_progress(task.folder)
                 if progress["done"] > 0:
-                    return self._projected(task, progress)
+                    return self._extrapolated(task, progress)
         return None
 
-    def is_sure(self, group: str) -> bool:
+    def is_final(self, group: str) -> bool:
         """Return whether the pace of a group is final."""
         running = [task for task in self.queue.running if task.group == group]
         return bool(self.ended[group]) or any(len(self.reports.get(task, ())) == 3 for task in running)
 
-    def _projected(self, task: Task, progress: dict[str, float]) -> float | None:
+    def _extrapolated(self, task: Task, progress: dict[str, float]) -> float | None:
         """Return the extrapolated seconds of a running job; None until it has done enough steps.
 
         Imports and inputs come before the first report, and the first steps are slower than others. So the
-        extrapolation uses the steps since the first report, and later only those since the estimate.
+        first estimate uses the steps since the first report, and the final one those since the first estimate.
         """
         done = progress["done"]
         seconds = progress["seconds"]
@@ -93,20 +94,20 @@ class Paces:
         now = time.monotonic()
         return now - self.queue.running.get(task, now)
 
-    def remaining(self, tasks: Iterable[Task]) -> Jobs:
+    def remaining(self, tasks: Iterable[Task]) -> TimedResources:
         """Return remaining seconds and resources of the tasks with a measured pace."""
         jobs = []
         for task in tasks:
-            seconds = self.of(task.group)
+            seconds = self.seconds_per_task(task.group)
             if seconds is not None:
                 jobs.append((max(0.0, seconds - self.elapsed(task)), task.resources))
         return jobs
 
     def hanging(self) -> dict[Task, JobResult]:
-        """Return the running jobs that take much longer than other jobs of their stage, as failed."""
+        """Return a failed result for each running job that takes much longer than other jobs of its stage."""
         hanging = {}
         for task in self.queue.running:
-            pace = self.of(task.group)
+            pace = self.seconds_per_task(task.group)
             if task.folder is not None and pace is not None:
                 limit = max(MIN_HANGING, HANGS_AFTER * pace)
                 if self.elapsed(task) > limit:
@@ -115,36 +116,32 @@ class Paces:
                     )
         return hanging
 
-    def seconds_until_end(self, tasks: Iterable[Task], jobs: Jobs = ()) -> float:
-        """Return the seconds until the last of some tasks of the queue, and of further jobs, ends.
-
-        Args:
-            jobs: seconds and resources of each.
-        """
+    def seconds_until_end(self, tasks: Iterable[Task], jobs: TimedResources = ()) -> float:
+        """Return the seconds until the last of some tasks of the queue, and of further jobs, ends."""
         return makespan([*self.remaining(tasks), *jobs], self.executor.capacity())
 
 
-def makespan(jobs: Jobs, capacity: Resources) -> float:
+def makespan(jobs: TimedResources, capacity: Resources) -> float:
     """Return the seconds until the last job ends, if each starts in order as soon as its cores are free.
 
-    This is a lower bound for jobs on GPUs: they do not wait for cores, and fill the GPUs without gaps.
+    This is a lower bound for jobs on GPUs, as if they did not wait for cores and filled the GPUs without gaps.
     """
     free = [0.0] * max(1, capacity.cpus)  # seconds until each core is free
-    on_cards = 0.0
-    longest_on_card = 0.0
+    on_gpus = 0.0
+    longest_on_gpu = 0.0
     for seconds, resources in jobs:
         if capacity.gpus > 0 and resources.gpus > 0:
-            on_cards += seconds * resources.gpus / capacity.gpus
-            longest_on_card = max(longest_on_card, seconds)
+            on_gpus += seconds * resources.gpus / capacity.gpus
+            longest_on_gpu = max(longest_on_gpu, seconds)
             continue
         free.sort()
         n_cores = min(resources.cpus, len(free))
         free[:n_cores] = [free[n_cores - 1] + seconds] * n_cores
-    return max(*free, on_cards, longest_on_card)
+    return max(*free, on_gpus, longest_on_gpu)
 
 
 def describe_end(seconds: float) -> str:
-    """Return the end of some seconds from now, such as `in about 6 min, at 03:42`."""
+    """Return when something ends that takes this many seconds, such as `in about 6 min, at 03:42`."""
     at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
     return f"in about {format_duration(float(f'{seconds:.2g}'))}, at {at}"
 
@@ -154,7 +151,7 @@ class Forecast:
 
     Args:
         stages: in the order in which their jobs start.
-        networks: the stages that are networks.
+        networks: the neural stages among them.
     """
 
     def __init__(self, queue: Queue, executor: Executor, stages: Iterable[str], networks: Set[str]) -> None:
@@ -163,9 +160,12 @@ class Forecast:
         self.stages = list(stages)
 
     def update(self) -> list[tuple[Task, JobResult]]:
-        """Print a line per stage with a measured pace, in the order of the stages; return no task to end."""
+        """Print a line per stage with a measured pace, in the order of the stages.
+
+        It is the `watch` of a scheduler, which ends the returned tasks: none.
+        """
         while self.stages:
-            pace = self.paces.of(self.stages[0])
+            pace = self.paces.seconds_per_task(self.stages[0])
             tasks = [*self.queue.running, *self.queue.waiting]
             has_tasks = any(task.group == self.stages[0] for task in tasks)
             if has_tasks and pace is None:

@@ -52,13 +52,13 @@ class Catboost(Trees):
         return np.hstack([numbers, topics, codes])
 
     def _best_n_trees(
-        self, config: CatboostConfig, sample: TargetData, held_back: TargetData
+        self, config: CatboostConfig, sample: TargetData, validation: TargetData
     ) -> tuple[int, float]:
         x = np.nan_to_num(sample.x, nan=-np.inf)
         is_constant = sample.n_classes and np.ptp(sample.y) == 0
         if (x == x[:1]).all() or is_constant:  # CatBoost rejects such rows
-            return 1, float(np.std(held_back.y))
-        booster = self._train(config, sample, config.max_trees, held_back)
+            return 1, float(np.std(validation.y))
+        booster = self._train(config, sample, config.max_trees, validation)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])
 
     def _fit_booster(self, config: CatboostConfig, sample: TargetData, n_trees: int, path: Path) -> None:
@@ -70,7 +70,7 @@ class Catboost(Trees):
         return predict(self._data(x), thread_count=1)
 
     def _train(
-        self, config: CatboostConfig, sample: TargetData, n_trees: int, held_back: TargetData | None = None
+        self, config: CatboostConfig, sample: TargetData, n_trees: int, validation: TargetData | None = None
     ) -> CatBoostClassifier | CatBoostRegressor:
         task = self.context.task
         usual = "MAE" if task.minimizes_absolute_error else (*config.objectives(task.problem_type), "RMSE")[0]
@@ -89,15 +89,15 @@ class Catboost(Trees):
             "logging_level": "Silent",
             **config.parameters,
         }
-        if self.on_card:
-            del parameters["rsm"]  # CatBoost rejects it on a card
-            # A worker sees one card, and may take its share of the card's memory.
-            card = {"task_type": "GPU", "devices": "0", "gpu_ram_part": 0.95 * config.gpu_share}
-            parameters = card | parameters
+        if self.on_gpu:
+            del parameters["rsm"]  # CatBoost rejects it on a GPU
+            # A worker sees one GPU, and may take its share of the memory.
+            gpu_parameters = {"task_type": "GPU", "devices": "0", "gpu_ram_part": 0.95 * config.gpu_share}
+            parameters = gpu_parameters | parameters
         if len(sample.y) < MIN_ROWS:
             parameters |= {"bootstrap_type": "No", "subsample": None}
-        pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, held_back)]
-        patience = config.patience if held_back else None
+        pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, validation)]
+        patience = config.patience if validation else None
         silent = io.StringIO()  # it warns about inner splits without a rare class
         booster = self._booster(**parameters)
         return booster.fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience, log_cerr=silent)

@@ -36,9 +36,9 @@ class Lightgbm(Trees):
         return sparse.hstack([sparse.csr_matrix(numbers), words, sparse.csr_matrix(codes)], format="csr")
 
     def _best_n_trees(
-        self, config: LightgbmConfig, sample: TargetData, held_back: TargetData
+        self, config: LightgbmConfig, sample: TargetData, validation: TargetData
     ) -> tuple[int, float]:
-        booster = self._train(config, sample, config.max_trees, held_back)
+        booster = self._train(config, sample, config.max_trees, validation)
         return max(booster.best_iteration, 1), float(booster.best_score["valid_0"].popitem()[1])
 
     def _fit_booster(self, config: LightgbmConfig, sample: TargetData, n_trees: int, path: Path) -> None:
@@ -51,7 +51,7 @@ class Lightgbm(Trees):
         return np.column_stack([1 - y_pred, y_pred]) if both else y_pred
 
     def _train(
-        self, config: LightgbmConfig, sample: TargetData, n_trees: int, held_back: TargetData | None = None
+        self, config: LightgbmConfig, sample: TargetData, n_trees: int, validation: TargetData | None = None
     ) -> lightgbm.Booster:
         (n_rows, n_features), task = sample.x.shape, self.context.task
         of_classes = [{"objective": name} for name in config.objectives(task.problem_type)]
@@ -68,7 +68,7 @@ class Lightgbm(Trees):
             "force_row_wise": True,
             "num_threads": self.context.threads,
             # By OpenCL, which the wheels of PyPI have; "cuda" needs a special build.
-            "device_type": "gpu" if self.on_card else "cpu",
+            "device_type": "gpu" if self.on_gpu else "cpu",
             "verbosity": -1,
             **config.parameters,
         }
@@ -77,7 +77,7 @@ class Lightgbm(Trees):
             categorical_feature=list(range(n_features - len(self.context.categorical), n_features)),
         )  # fmt: skip
         stop: dict[str, Any] = {}
-        if held_back is not None:
-            stop["valid_sets"] = [data.create_valid(held_back.x, held_back.y, weight=held_back.weights)]
+        if validation is not None:
+            stop["valid_sets"] = [data.create_valid(validation.x, validation.y, weight=validation.weights)]
             stop["callbacks"] = [lightgbm.early_stopping(config.patience, verbose=False)]
         return lightgbm.train(parameters, data, n_trees, **stop)

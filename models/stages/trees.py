@@ -1,10 +1,11 @@
 """Base class of boosted trees: the number of trees, the search for settings, and the choices of a refit.
 
-The number of trees comes from a split inside the training rows; the booster is then fitted again on all of
-them. With `search_trials`, Optuna tunes the settings first, on folds inside the training rows
-(`inner_splits.py`). A refit on all rows uses the mean over the folds of both. Sources: Friedman, Greedy
-Function Approximation, Annals of Statistics 2001; Akiba et al., Optuna, KDD 2019; the refit as in AutoGluon's
-refit_full (Erickson et al., 2020).
+Early stopping on a split inside the training rows chooses the number of trees; the booster is then fitted
+again on all of them. With `search_trials`, Optuna tunes the settings first, on folds inside the training rows
+(`inner_splits.py`). A refit on all rows uses the mean number of trees and the mean settings of the fold models.
+
+Sources: Friedman, Greedy Function Approximation, Annals of Statistics 2001; Akiba et al., Optuna, KDD 2019; the
+refit as in AutoGluon's refit_full (Erickson et al., 2020).
 """
 
 import functools
@@ -26,7 +27,7 @@ from models.stages.per_target import TRAINING, PerTarget, TargetData
 
 LEARNED = "blocks.json"
 MIN_ROWS = 20
-"""Number of rows that bagging and a search need."""
+"""Minimum number of rows for a search, and for the boosters to subsample rows."""
 
 
 class Trees(PerTarget):
@@ -36,8 +37,8 @@ class Trees(PerTarget):
     """Settings that the search tunes -> lowest and highest value, on a logarithmic scale."""
 
     @functools.cached_property
-    def on_card(self) -> bool:
-        """Whether trees are grown on a GPU: the settings request one, and this process sees one."""
+    def on_gpu(self) -> bool:
+        """Whether the booster is trained on a GPU: the settings request one, and this process sees one."""
         if self.config.gpu_share == 0:
             return False
         import torch  # here, since it takes seconds
@@ -45,8 +46,8 @@ class Trees(PerTarget):
         return torch.cuda.is_available()
 
     def _fit_features(self, train: Dataset, folder: Path) -> None:
-        if self.config.gpu_share > 0 and not self.on_card:
-            write_notes(folder, ["gpu is above 0, and there was no card: the trees were grown on the cores"])
+        if self.config.gpu_share > 0 and not self.on_gpu:
+            write_notes(folder, ["gpu is set, but no GPU was found; the trees were trained on the CPU"])
         feature_blocks.fit_encoders(train, self.config, self.context, folder)
         words = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context)
         categories = feature_blocks.fit_categories(train, self.context.categorical)
@@ -55,7 +56,7 @@ class Trees(PerTarget):
     def _blocks(
         self, rows: Dataset, folder: Path
     ) -> tuple[NDArray[np.float32], sparse.csr_matrix, NDArray[np.float32]]:
-        """Return numbers, words, and codes of categories, each (n_rows, ...)."""
+        """Return numbers, TF-IDF of words, and codes of categories, each (n_rows, n_features)."""
         config = self.config
         context = self.context
         learned = read_json(folder / LEARNED)
@@ -69,8 +70,8 @@ class Trees(PerTarget):
         )
 
     @abstractmethod
-    def _best_n_trees(self, config: Any, sample: TargetData, held_back: TargetData) -> tuple[int, float]:
-        """Return the number of trees with the smallest error on `held_back`, and that error."""
+    def _best_n_trees(self, config: Any, sample: TargetData, validation: TargetData) -> tuple[int, float]:
+        """Return the number of trees with the smallest error on `validation`, and that error."""
 
     @abstractmethod
     def _fit_booster(self, config: Any, sample: TargetData, n_trees: int, path: Path) -> None:
@@ -83,17 +84,18 @@ class Trees(PerTarget):
         return choice
 
     def _tune(self, sample: TargetData) -> dict[str, Any]:
-        """Return the settings of the search, if there is one, and the number of trees."""
+        """Return the settings that the search selected ("found"; empty without a search) and the number of trees."""
         settings = self._search(sample) if self.config.search_trials and len(sample.y) >= MIN_ROWS else {}
-        inner, outer = inner_split(sample, self.seed)
+        fit_rows, stopping_rows = inner_split(sample, self.seed)
         config = self.config.model_copy(update=settings)
-        return {
-            "found": settings,
-            "n_trees": self._best_n_trees(config, sample.take(inner), sample.take(outer))[0],
-        }
+        n_trees, _ = self._best_n_trees(config, sample.take(fit_rows), sample.take(stopping_rows))
+        return {"found": settings, "n_trees": n_trees}
 
     def _search(self, sample: TargetData) -> dict[str, float]:
-        """Return the settings with the smallest mean error over inner folds; the first trial is the YAML."""
+        """Return the settings with the smallest mean error over inner folds.
+
+        The first trial has the settings of the YAML, clipped to the ranges.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -104,9 +106,11 @@ class Trees(PerTarget):
                 suggest: Any = trial.suggest_int if isinstance(low, int) else trial.suggest_float
                 suggest(name, low, high, log=True)
             config = self.config.model_copy(update=trial.params)
-            return float(
-                np.mean([self._best_n_trees(config, sample.take(a), sample.take(b))[1] for a, b in folds])
-            )
+            errors = []
+            for fit_rows, validation_rows in folds:
+                _, error = self._best_n_trees(config, sample.take(fit_rows), sample.take(validation_rows))
+                errors.append(error)
+            return float(np.mean(errors))
 
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
         first_trial = {}

@@ -33,22 +33,22 @@ with quiet_import():
     )
 
 KERNEL_WIDTH = 128
-"""Number of basis functions of a distance in all published models."""
+"""Number of basis functions that encode a distance, in all published models."""
 COMPACT_KERNEL_WIDTH = 32
 """Number of basis functions in the compact model, whose steps are much shorter with fewer."""
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 PADDING, FIRST, LAST, UNKNOWN = range(4)
 VOCABULARY = "vocabulary.json"
-SAME = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
-"""Settings of a layer that have the same name in the package's architectures."""
+SHARED_SETTINGS = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
+"""Settings of a layer that have the same name in the architectures of unimol_tools."""
 
 
 class UnimolBackbone(nn.Module):
     """UniMolModel without its head, in any size.
 
     The constructor of UniMolModel requires a checkpoint and has fixed sizes. The parts are those of
-    unimol_tools, run faster (`unimol_pairs.py`). Tests compare the parameters of both published architectures
-    with that constructor, and their outputs with those of its modules.
+    unimol_tools, with a faster forward pass (`unimol_pairs.py`). Tests check for both published architectures
+    that parameters and outputs equal those of the original UniMolModel.
     """
 
     def __init__(self, config: UnimolConfig, vocabulary: list[str]) -> None:
@@ -60,12 +60,12 @@ class UnimolBackbone(nn.Module):
         kernel_width = COMPACT_KERNEL_WIDTH if config.architecture == "compact" else KERNEL_WIDTH
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(len(vocabulary), self.width, PADDING)
-        layer_settings = {name: getattr(args, name) for name in SAME} | {
+        layer_settings = {name: getattr(args, name) for name in SHARED_SETTINGS} | {
             "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
             "attention_heads": args.encoder_attention_heads,
         }  # fmt: skip
         self.encoder = UnimolEncoder(
-            0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **layer_settings
+            encoder_layers=0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **layer_settings
         )
         self.encoder.layers.extend(UnimolEncoderLayer(**layer_settings) for _ in range(args.encoder_layers))
         self.gbf_proj = NonLinearHead(kernel_width, args.encoder_attention_heads, args.activation_fn)
@@ -86,13 +86,13 @@ class UnimolBackbone(nn.Module):
 class Unimol(ConformerModel):
     """Stage `unimol`; `models.training.neural_model.NeuralModel` documents its methods."""
 
-    foreign_keys = (
+    ignored_checkpoint_prefixes = (
         "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
     )  # fmt: skip
     equal_lengths = False
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
-        """Return the backbone with its first weights, and write their vocabulary."""
+        """Return the backbone with its initial weights, random or pretrained, and write their vocabulary."""
         files = find_weights(self.config.weights) if self.config.weights else {}
         write_json(folder / VOCABULARY, read_vocabulary(files))
         return super().init_backbone(train, folder)
@@ -121,7 +121,11 @@ def read_vocabulary(files: dict[str, Path]) -> list[str]:
 
 
 def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> MoleculeInput:
-    """Return token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
+    """Return token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer.
+
+    Args:
+        conformer: (n_atoms, 4): atomic number, x, y, z.
+    """
     atoms = with_atoms(conformer, remove_hydrogens)
     table = Chem.GetPeriodicTable()
     token_ids = {symbol: i for i, symbol in enumerate(vocabulary)}

@@ -43,11 +43,11 @@ UNKNOWN = 127
 """Token of a masked atom, also used for '*': its atomic number 0 is the padding of the package."""
 UNREACHABLE = 510
 """Length of a path between fragments."""
-SAME = (
+SHARED_SETTINGS = (
     "ffn_embedding_dim", "num_attention_heads", "dropout", "attention_dropout", "activation_dropout", "activation_fn",
     "droppath_prob", "pair_dropout",
 )  # fmt: skip
-"""Settings of a layer that have the same name in the package's architecture."""
+"""Settings of a layer that have the same name in the architecture of unimol_tools."""
 
 
 class Unimol2Backbone(nn.Module):
@@ -63,7 +63,7 @@ class Unimol2Backbone(nn.Module):
             args.pair_embed_dim, args.pair_hidden_dim = config.pair_width, config.pair_hidden_width
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(N_TOKENS, self.width, padding_idx=0)
-        settings = {name: getattr(args, name) for name in SAME} | {
+        settings = {name: getattr(args, name) for name in SHARED_SETTINGS} | {
             "embedding_dim": self.width, "pair_dim": args.pair_embed_dim, "pair_hidden_dim": args.pair_hidden_dim,
         }  # fmt: skip
         self.encoder = TransformerEncoderWithPairV2(num_encoder_layers=0, **settings)
@@ -147,7 +147,7 @@ class OuterProductByParts(OuterProduct):
 class Unimol2(ConformerModel):
     """Stage `unimol2`; `models.training.neural_model.NeuralModel` documents its methods."""
 
-    foreign_keys = ("lm_head.", "movement_pred_head.", "classification_head")
+    ignored_checkpoint_prefixes = ("lm_head.", "movement_pred_head.", "classification_head")
     equal_lengths = True
 
     def restore_backbone(self, folder: Path) -> nn.Module:

@@ -48,10 +48,10 @@ class ConformerModel(MoleculeModel):
     A kind of stage implements `reader` and `restore_backbone`.
     """
 
-    foreign_keys: tuple[str, ...]
-    """Prefixes of keys of a checkpoint that belong to its pre-training or an earlier fine-tuning."""
+    ignored_checkpoint_prefixes: tuple[str, ...]
+    """Prefixes of checkpoint keys that are not loaded: heads of the pre-training or an earlier fine-tuning."""
     equal_lengths: bool
-    """Whether all molecules of a batch have the same number of atoms; see `Batches`."""
+    """Whether a batch must have molecules of equal length, since the backbone does not mask padding."""
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
@@ -73,7 +73,7 @@ class ConformerModel(MoleculeModel):
         """Return the backbone with the configured weights, or random ones, and note flat molecules."""
         backbone = self.restore_backbone(folder)
         if self.config.weights:
-            load_checkpoint(backbone, find_weights(self.config.weights), self.foreign_keys)
+            load_checkpoint(backbone, find_weights(self.config.weights), self.ignored_checkpoint_prefixes)
         smiles = sorted(set(train.inputs[self.columns].to_numpy().ravel()))
         conformers = self.cache.load(smiles)
         flat = [text for text, conformer in zip(smiles, conformers, strict=True) if is_flat(conformer)]
@@ -111,11 +111,11 @@ def collate(items: list[MoleculeInput]) -> dict[str, Tensor]:
     }
 
 
-def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
+def load_checkpoint(backbone: nn.Module, files: dict[str, Path], ignored_prefixes: tuple[str, ...]) -> None:
     """Load the checkpoint (.pt or .safetensors) among the files of weights.
 
     Args:
-        foreign_keys: prefixes of keys that are not loaded.
+        ignored_prefixes: prefixes of keys that are not loaded.
 
     Raises:
         ConfigError: if there is no checkpoint, or if the other keys are not those of the backbone.
@@ -130,7 +130,7 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: t
             state = content.get("model", content.get("model_state_dict", content))
         else:
             state = load_file(path)
-        backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
+        backbone.load_state_dict({key: state[key] for key in state if not key.startswith(ignored_prefixes)})
     except (RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ConfigError(
             f"{path} does not have the weights of this architecture; set weights and architecture that belong "

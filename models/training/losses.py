@@ -2,7 +2,7 @@
 
 To add a loss, add an entry of `LOSSES` and its name to `LossName` of `models/neural_config.py`. A user-defined
 loss is a function `errors(outputs, y)`, in the YAML `loss: mine.py:errors`. Outputs are standardised numbers, or
-logits of classes, from which the `link` of the loss makes probabilities.
+logits of classes, which the `link` of the loss maps to probabilities.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from competition.types import ProblemType
 from competition.user_code import load_user_code, user_code_errors
 from models.neural_config import CLASS_LOSSES
 
-Errors = Callable[..., Tensor]
+ErrorFunction = Callable[..., Tensor]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to the device; to a GPU from pinned memory, without waiting."""
+    """Return a tensor on the device; a copy to a GPU is asynchronous, from pinned memory."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -52,17 +52,21 @@ squared = partial(mse_loss, reduction="none")
 
 
 def bce(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy per label, 0 or 1; smoothing moves labels towards .5 by half of it."""
+    """Return the cross-entropy per label, 0 or 1; with smoothing s the labels are s/2 and 1 - s/2."""
     return binary_cross_entropy_with_logits(outputs, y * (1 - smoothing) + smoothing / 2, reduction="none")
 
 
 def cross_entropy(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy per row, (n_rows, 1); smoothing distributes a share of it over all classes."""
+    """Return the cross-entropy per row, (n_rows, 1); smoothing spreads a share of the label over all classes."""
     return torch_cross_entropy(outputs, y[:, 0].long(), reduction="none", label_smoothing=smoothing)[:, None]
 
 
 def sigmoid(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
-    """Return the probability of class 1 per target; 0 or 1 if `classes` of a target has only one class."""
+    """Return the probability of class 1 per target.
+
+    Args:
+        classes: for each target, the classes with training rows. A single class gets probability 1.
+    """
     if classes is None:
         return logits.sigmoid()
     lowest, highest = torch.tensor(
@@ -72,7 +76,11 @@ def sigmoid(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
 
 
 def softmax(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
-    """Return the probability per class of a single target; 0 for classes that are not in `classes`."""
+    """Return the probability per class of a single target.
+
+    Args:
+        classes: a list of one element, the classes with training rows. All others get probability 0.
+    """
     if classes is not None:
         absent = torch.ones(logits.shape[-1], dtype=torch.bool)
         absent[classes[0]] = False
@@ -89,7 +97,7 @@ class Loss:
         link: maps logits to probabilities of the same shape; None if outputs are standardised numbers.
     """
 
-    errors: Errors
+    errors: ErrorFunction
     link: Callable[..., Tensor] | None = None
 
     @property
@@ -110,8 +118,9 @@ class Loss:
     def mean_penalty(self, one: Tensor, other: Tensor, labels: LabelBatch) -> Tensor:
         """Return the mean penalty of two passes with different dropout masks.
 
-        For numbers it is the squared difference; for classes half of KL(p, q) + KL(q, p), times the number of
-        targets. Source: Liang et al., R-Drop, NeurIPS 2021. The softmax KL of a single output would be 0.
+        For numbers it is the squared difference, since the KL divergence of R-Drop, over a softmax, would be 0
+        for a single output. For classes it is half of KL(p, q) + KL(q, p), summed over the targets of a row:
+        hence the factor n_targets on the mean over labels. Source: Liang et al., R-Drop, NeurIPS 2021.
         """
         one, other = one.float(), other.float()
         is_labelled = labels.weights > 0
@@ -131,8 +140,11 @@ LOSSES = {
 }
 
 
-def get_loss(name: str | None, problem_type: ProblemType) -> Loss:
-    """Return the loss with a name in `LOSSES`; the default of the problem type for None and user-defined losses."""
+def builtin_loss(name: str | None, problem_type: ProblemType) -> Loss:
+    """Return a loss in `LOSSES` by its name; for None or a user-defined loss, the default of the problem type.
+
+    A user-defined loss has the `link` of that default; `load_loss` returns the loss to train with.
+    """
     default = CLASS_LOSSES.get(problem_type, "mse")
     return LOSSES.get(name or default, LOSSES[default])
 
@@ -141,7 +153,7 @@ def load_loss(
     name: str | None, problem_type: ProblemType = "regression", label_smoothing: float = 0.0
 ) -> Loss:
     """Return the loss to train with; `name` may be a user-defined function, `file.py:name`."""
-    loss = get_loss(name, problem_type)
+    loss = builtin_loss(name, problem_type)
     if name is None or name in LOSSES:
         if label_smoothing:
             return replace(loss, errors=partial(loss.errors, smoothing=label_smoothing))

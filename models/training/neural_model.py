@@ -24,7 +24,7 @@ from models.training import prediction, trainer
 from models.training.batches import Batches, EncodedDataset
 from models.training.heads import Network, build_head
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary
-from models.training.losses import get_loss
+from models.training.losses import builtin_loss
 
 
 class NeuralModel:
@@ -41,7 +41,7 @@ class NeuralModel:
         self.config = config
         self.context = context
         self.auxiliary = context.auxiliary if config.auxiliary_weight > 0 else []
-        self.loss = get_loss(config.loss, context.task.problem_type)
+        self.loss = builtin_loss(config.loss, context.task.problem_type)
         self.n_molecules = 1
 
     def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:

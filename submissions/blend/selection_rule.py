@@ -79,8 +79,8 @@ class SelectionRule:
             return None
         return fit_decision(self.metric, self.task, self.y[self.has_fold], y_pred[self.has_fold])
 
-    def cross_fitted_labels(self, y_pred: Array, nested: Sequence[Array] | None = None) -> Array:
-        """Convert cross-fitted predictions to what the metric scores.
+    def apply_cross_fitted_decisions(self, y_pred: Array, nested: Sequence[Array] | None = None) -> Array:
+        """Return what the metric scores of cross-fitted predictions.
 
         For each fold a decision is fitted on the rows of the other folds and applied to the rows of the
         fold. If the metric scores predictions, they are returned unchanged.
@@ -108,10 +108,10 @@ class SelectionRule:
         in_sample = np.full(self.y.shape, np.nan)
         in_sample[self.has_fold] = apply_decision(decision, predictions.in_sample[self.has_fold])
         nested = [
-            self.on_rows(self.folds != fold).cross_fitted_labels(y_pred)
+            self.on_rows(self.folds != fold).apply_cross_fitted_decisions(y_pred)
             for fold, y_pred in enumerate(predictions.nested)
         ]
-        scored = self.cross_fitted_labels(predictions.cross_fitted, list(predictions.nested))
+        scored = self.apply_cross_fitted_decisions(predictions.cross_fitted, list(predictions.nested))
         return CrossFitted(in_sample, scored, np.stack(nested))
 
 
@@ -152,7 +152,7 @@ def cross_fitted_scored(rule: SelectionRule, candidate: Candidate, data: BlendDa
     """Return what the metric scores of a candidate, cross-fitted, (n_rows, n_scored)."""
     y_pred = cross_fitted(candidate, data)
     nested = nested_predictions(candidate, data) if rule.task.scores_labels else None
-    return rule.cross_fitted_labels(y_pred, nested)
+    return rule.apply_cross_fitted_decisions(y_pred, nested)
 
 
 def describe_scores(rule: SelectionRule, scored: CrossFitted) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def _thresholds(run: Run) -> tuple[list[float], str]:
     )
 
 
-def probabilities(run: Run) -> list[Element]:
-    """Return the reliability of the submission, and of the stages on request."""
+def probability_section(run: Run) -> list[Element]:
+    """Return the reliability of the submission, and of the stages in a collapsed block."""
     task = run.task
     class_name = "the most probable class" if task.problem_type == "multiclass" else task.classes[1]
     caption = "Number before the name: expected calibration error, which is above 0 by chance with few rows"

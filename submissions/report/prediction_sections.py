@@ -4,39 +4,39 @@ import numpy as np
 import pandas as pd
 
 from competition.files import read_json
-from folds.class_shares import class_shares, missing_class_warnings
+from folds.class_shares import labels_or_indicators, missing_class_warnings
 from folds.fold_files import time_ordered
 from models.neural_config import NeuralConfig
 from submissions.formatting import format_with_error
 from submissions.report import figures
 from submissions.report.charts import heat_map
-from submissions.report.class_sections import probabilities
+from submissions.report.class_sections import probability_section
 from submissions.report.elements import Element, Figure, MoreFigures, Table, make_table
 from submissions.report.training_predictions import predictions
 from submissions.run import Run
 
 MAX_STAGE_FIGURES = 12
-"""Number of stages with a scatter plot."""
+"""Maximum number of stages with a scatter plot."""
 
 
 def prediction_section(run: Run) -> list[Element]:
-    """Return predictions against the truth, or the reliability of probabilities; stages on request."""
+    """Return predictions against the truth, or the reliability of probabilities; the stages in a collapsed block."""
     if run.task.has_probabilities:
-        return probabilities(run)
+        return probability_section(run)
     stages = list(run.config.stages)[:MAX_STAGE_FIGURES]
     stage_figures = [
         Figure(stage, figures.scatter(run, run.stage_predictions.stage_oof(stage))) for stage in stages
     ]
     return [
-        f"Out-of-fold predictions of at most {figures.MAX_POINTS} rows, by weights and choices that were made "
-        "without the fold of the row.",
+        f"Out-of-fold predictions of at most {figures.MAX_POINTS} rows. Blend weights and choices are "
+        "cross-fitted, too: those for a row come from the other folds.",
         Figure("Truth against the prediction of the submission", figures.scatter(run, predictions(run))),
         MoreFigures("Truth against the predictions of the stages", stage_figures),
     ]
 
 
 def error_correlation(run: Run) -> list[Element]:
-    """Return the correlation of the out-of-fold errors of all columns, as a heat map and a table."""
+    """Return the correlation of the out-of-fold errors of the base predictions, as a heat map and a table."""
     stage_preds = run.stage_predictions
     if len(stage_preds.names) < 2:
         return []
@@ -46,10 +46,10 @@ def error_correlation(run: Run) -> list[Element]:
     mean = pd.concat(correlations).groupby(level=0, sort=False).mean()
     chart = heat_map(mean.to_numpy(), stage_preds.names, stage_preds.names, 1.0, "{:.2f}")
     return [
-        "Pearson correlation of the out-of-fold errors, as a mean over targets or classes. Columns with a low "
-        "correlation help a blend.",
+        "Pearson correlation of the out-of-fold errors of the base predictions, as a mean over targets or "
+        "classes. A blend gains most from predictions whose errors correlate little.",
         Figure("Correlation of errors", chart),
-        make_table(["column", *stage_preds.names], mean.reset_index().to_numpy().tolist(), "{:.2f}"),
+        make_table(["base prediction", *stage_preds.names], mean.reset_index().to_numpy().tolist(), "{:.2f}"),
     ]
 
 
@@ -61,12 +61,12 @@ def learning_curve_section(run: Run) -> list[Element]:
 
 
 def folds_and_shift(run: Run) -> list[Element]:
-    """Return size and labels of each fold, missing classes, and the comparison of test and training rows."""
+    """Return size, mean labels and missing classes of each fold, and the comparison of test and training rows."""
     task = run.task
     folds = run.stage_predictions.folds
     labels = pd.DataFrame(run.stage_predictions.y, columns=task.targets)
-    values = class_shares(labels, task.classes)
-    what = "share" if task.classes else "mean +- sd"
+    values = labels_or_indicators(labels, task.classes)
+    statistic = "share" if task.classes else "mean +- sd"
     by_fold = {}
     for fold in np.unique(folds):
         by_fold[str(fold) if fold >= 0 else "-1: only in training"] = values[folds == fold]
@@ -74,7 +74,7 @@ def folds_and_shift(run: Run) -> list[Element]:
     for name in values:
         std = [None if task.classes else part[name].std(ddof=0) for part in by_fold.values()]
         means = [part[name].mean() for part in by_fold.values()]
-        rows.append([f"{name}, {what}", *map(format_with_error, means, std)])
+        rows.append([f"{name}, {statistic}", *map(format_with_error, means, std)])
     warnings = missing_class_warnings(labels, task.classes, folds, time_ordered(run.paths.folds_report))
     elements: list[Element] = [Table(["fold", *by_fold], rows), *(f"{warning}." for warning in warnings)]
     return [*elements, *_shift(run)]
@@ -86,22 +86,23 @@ def _shift(run: Run) -> list[Element]:
         return [
             f"./run.sh folds {run.paths.name} compares held-out rows with test rows; it has not been run."
         ]
-    stored = read_json(shift)
+    shift_report = read_json(shift)
     elements: list[Element] = []
-    if not stored["made_from"].items() <= run.stored["tables"].items():
-        elements.append("This is about other tables or folds: run ./run.sh folds again.")
-    recommended = stored["recommended"]
+    if not shift_report["made_from"].items() <= run.stored["tables"].items():
+        elements.append("Outdated: tables or folds have changed since. Run ./run.sh folds again.")
+    recommended = shift_report["recommended"]
     if recommended:
         elements.append(f"Recommended folds: {recommended['kind']}: {recommended['reason']}.")
     else:
         elements.append(f"./run.sh folds {run.paths.name} also compares kinds of folds, and recommends one.")
-    if stored["adversarial"]:
-        auc = format_with_error(stored["adversarial"]["auc"], stored["adversarial"]["standard_deviation"])
+    adversarial = shift_report["adversarial"]
+    if adversarial:
+        auc = format_with_error(adversarial["auc"], adversarial["standard_deviation"])
         elements.append(
             f"Adversarial validation: AUC {auc} (standard deviation over folds); at 0.5 train and test are "
             "indistinguishable."
         )
-        features = stored["adversarial"]["features"]
+        features = adversarial["features"]
         if features:
             elements.append(make_table(list(features[0]), [list(row.values()) for row in features]))
     figure = shift.with_name("similarity.png")

@@ -117,9 +117,9 @@ SHARED = TRAIN.iloc[:6][INPUTS].assign(lumo=[1000.0, 2000, 1500, 1700, 1800, 190
 @pytest.mark.parametrize(
     ("train", "more", "message"),
     [
-        (TRAIN, SHARED, "on 6 shared inputs they differ by"),
+        (TRAIN, SHARED, "on 6 shared inputs the median difference is"),
         (TRAIN, SHARED.assign(SMILES=["C" * n + "F" for n in range(9, 15)]), r"their median is 1\.75e.03"),
-        (CENTRED, CENTRED[:20].assign(lumo=lambda t: t["lumo"] / 27.2), r"and deviate 0\.0368 times as much"),
+        (CENTRED, CENTRED[:20].assign(lumo=lambda t: t["lumo"] / 27.2), r"deviation is 0\.0368 times that"),
     ],
 )
 def test_labels_in_other_units_are_refused(
@@ -145,7 +145,7 @@ def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labe
     assert made(tmp_path, train, **extra).train["lumo"].tail(9).tolist() == [0.0, 1.0, 2.0] * 3
     moved = more.assign(lumo=["mid", *labels[1:4], "low", *labels[:4]])  # 3 of 9 are as ours
     for wrong, message in (
-        (moved, "'lumo' seem to .*mean something else.* of 9 shared inputs 33% have the same one"),
+        (moved, "'lumo' seem to .*mean something else.* only 33% of 9 shared inputs have the same class"),
         (
             more.assign(lumo=["tiny", *labels[1:9]]),
             r"labels that are none of the classes \('low', .*row 2.*'tiny'",

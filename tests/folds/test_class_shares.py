@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from folds.class_shares import class_shares, missing_class_warnings
+from folds.class_shares import labels_or_indicators, missing_class_warnings
 from tests.competition.small import write_small
 from tests.folds.made import divided
 
@@ -15,12 +15,15 @@ NAN = np.nan
 
 def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_label() -> None:
     y = pd.DataFrame({"y": [0, 1, 2, 2, NAN]})
-    assert class_shares(y, list("abc")).mean().to_dict() == {"y=a": 0.25, "y=b": 0.25, "y=c": 0.5}
+    assert labels_or_indicators(y, list("abc")).mean().to_dict() == {"y=a": 0.25, "y=b": 0.25, "y=c": 0.5}
     two = pd.DataFrame({"y": [0, 1, 1, NAN], "z": [NAN, NAN, 0, 1]})
-    assert class_shares(two, ["no", "yes"]).mean().to_dict() == {"y=yes": pytest.approx(2 / 3), "z=yes": 0.5}
-    assert class_shares(two, []) is two
+    assert labels_or_indicators(two, ["no", "yes"]).mean().to_dict() == {
+        "y=yes": pytest.approx(2 / 3),
+        "z=yes": 0.5,
+    }
+    assert labels_or_indicators(two, []) is two
     many = pd.DataFrame({"y": np.repeat(range(20), range(1, 21)).astype(float)})
-    assert list(class_shares(many, [f"c{i}" for i in range(20)])) == [
+    assert list(labels_or_indicators(many, [f"c{i}" for i in range(20)])) == [
         f"y=c{i}" for i in range(12)
     ]  # the rarest
 

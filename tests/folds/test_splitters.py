@@ -100,7 +100,7 @@ def test_scaffolds_and_their_overlap_by_hand() -> None:
 
 def test_large_groups_are_divided_so_that_folds_are_of_like_size() -> None:
     groups = np.repeat(range(10), [7, 1, 5, 1, 3, 1, 3, 1, 1, 1])
-    assert np.bincount(balanced_group_folds(groups, pd.DataFrame(index=range(24)), 3, state=0)).tolist() == [
+    assert np.bincount(balanced_group_folds(groups, pd.DataFrame(index=range(24)), 3, seed=0)).tolist() == [
         8,
         8,
         8,
@@ -194,7 +194,7 @@ def test_bins_are_quantiles_of_a_target_and_as_many_as_give_every_fold_a_row() -
         1,
         2,
     ]
-    assert len(set(target_bins(np.arange(10.0)[:, None], n_folds=5, state=0))) == 2
+    assert len(set(target_bins(np.arange(10.0)[:, None], n_folds=5, seed=0))) == 2
 
 
 @pytest.mark.filterwarnings("error")

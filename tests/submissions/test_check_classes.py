@@ -56,7 +56,7 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
         bad("regression takes no classes", ["0", "1"], problem_type="regression", classes=["0", "1"]),
         bad(r"binary has one target, got 2; several", ["0", "1"], targets=["y", "SMILES"], smiles=[]),
         bad("has no label at all for y", ["", " "], classes=["0", "1"]),
-        bad("separated by spaces, and 'b c' contains one", ["a", "b c"], **{**NAMES, "metric": "map_at_3"}),
+        bad("separated by spaces, and 'b c' has a space", ["a", "b c"], **{**NAMES, "metric": "map_at_3"}),
         bad("needs must be set for a user-defined metric", ["0", "1"], **USER_METRIC),
         bad("needs must be classes", ["1", "2", "3"], problem_type="ordinal", needs="probabilities", **USER_METRIC),
     ],

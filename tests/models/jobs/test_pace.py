@@ -39,7 +39,7 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
     paces = Paces(queue, InlineExecutor(), {"net"})
     task = job(tmp_path, "net", 0)
     queue.running[task] = time.monotonic() - 15
-    assert paces.of("net") is None
+    assert paces.seconds_per_task("net") is None
     # Its first step is done after 6 s of imports and inputs. The next take 2 s each, and from the 7th on one
     # second.
     for done, seconds, pace in (
@@ -50,16 +50,16 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
         (16, 28, 112.0),
     ):
         write_json(task.folder / PROGRESS, {"done": done, "total": 100, "seconds": seconds})
-        assert paces.of("net") == pytest.approx(pace, abs=1) if pace else paces.of("net") is None
-        assert paces.is_sure("net") == (done == 16)
+        assert paces.seconds_per_task("net") == (pytest.approx(pace, abs=1) if pace else None)
+        assert paces.is_final("net") == (done == 16)
     assert (
-        Paces(queue, InlineExecutor(), set()).of("net") is None
+        Paces(queue, InlineExecutor(), set()).seconds_per_task("net") is None
     )  # trees report targets, which differ in rows
     assert paces.remaining([task]) == [(pytest.approx(97, abs=1), ONE)]
     paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
     paces.add("net", JobResult("net/2", seconds=20))
     paces.add("net", JobResult("net/3", seconds=30))
-    assert paces.of("net") == 25
+    assert paces.seconds_per_task("net") == 25
 
 
 def test_a_forecast_is_printed_once_for_each_stage_when_all_before_it_are_measured(
