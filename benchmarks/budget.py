@@ -148,7 +148,7 @@ def write_features(run: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in (("train", paths.train), ("test", paths.test)):
         rows = read_rows(path, competition, labelled=name == "train")
-        numbers = molecule_block(rows, config, context)
+        numbers = molecule_block(rows, config, context, Path())
         parts = [pd.DataFrame(numbers, columns=[f"molecule_{i}" for i in range(numbers.shape[1])])]
         for column in context.text:
             cache = encoder_cache(EncoderFeature(encoder="minilm"), context.cache)

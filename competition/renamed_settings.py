@@ -1,7 +1,7 @@
-"""Settings of a YAML that have been renamed, each marked at its field by `OldName`.
+"""Settings of a YAML that have been renamed or added, each marked at its field by `OldName` or `ADDED`.
 
-The old names are still read. They also stay in the digests that name jobs, folds and runs, so that renaming a
-setting trains nothing again.
+The old names are still read. They also stay in the digests that name jobs, folds and runs, and an added setting
+is in them only if it differs from its default, so that neither change trains anything again.
 """
 
 import functools
@@ -26,6 +26,10 @@ class OldName:
 
     name: str
     values: Mapping[str, str] = field(default_factory=dict)
+
+
+ADDED = object()
+"""Annotation of a setting that is newer than the first digests: `Annotated[int | None, ADDED] = None`."""
 
 
 @functools.cache
@@ -60,6 +64,9 @@ def with_new_names(model: type[BaseModel], values: dict[str, Any]) -> dict[str, 
 def with_old_names(model: type[BaseModel], dumped: dict[str, Any]) -> dict[str, Any]:
     """Return the dump of a model under the old names, for digests."""
     result = dict(dumped)
+    for name, info in model.model_fields.items():
+        if ADDED in info.metadata and result.get(name) == info.default:
+            result.pop(name, None)
     for name, old in old_names(model).items():
         if name not in result:
             continue

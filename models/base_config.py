@@ -6,10 +6,10 @@ This module imports no library of any stage.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from competition.config import StrictModel, UniqueList, UserCodeRef, UserPath
-from competition.renamed_settings import OldName
+from competition.renamed_settings import ADDED, OldName
 from competition.types import ProblemType
 from models.gpu_share import GpuShare
 
@@ -130,14 +130,17 @@ class TextStage(StrictModel):
 class EncoderFeature(TextStage, validate_by_name=True):
     """A frozen encoder that gives its pooled features to a stage.
 
-    An encoder of text reads the text of `columns`. Message passing (chemeleon, or a .pt file of
-    chemprop) reads each molecule column.
+    An encoder of text reads the text of `columns`. MiniMol (minimol) and message passing (chemeleon, or a .pt
+    file of chemprop) read each molecule column.
     """
 
     weights: str = Field(alias="encoder")
     """Name of a weight set, folder, or repository of the Hugging Face hub."""
     pooling: Literal["mean", "cls"] = "mean"
     """How token vectors become one vector. Atom vectors of message passing are always averaged."""
+    pca: Annotated[PositiveInt | None, ADDED] = None
+    """Number of principal components of its features that are used, fitted on the training rows of the fold.
+    null: all features. Models that learn in context need few features."""
 
 
 class FileConfig(StageConfig):

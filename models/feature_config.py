@@ -198,6 +198,11 @@ class GpConfig(StageConfig):
     extra_rows: Literal["train", "ignore"] = "train"
 
     @property
+    def fingerprints(self) -> list[str]:
+        """Fingerprints that `kernels` contains."""
+        return [kernel for kernel in self.kernels if isinstance(kernel, str) and kernel != "descriptors"]
+
+    @property
     def encoders(self) -> list[EncoderFeature]:
         """Frozen encoders that `kernels` contains."""
         return [kernel for kernel in self.kernels if isinstance(kernel, EncoderFeature)]

@@ -19,7 +19,7 @@ from pydantic import (
 from competition.config import StrictModel, UniqueList, UserCodeRef
 from competition.renamed_settings import OldName, old_names
 from competition.types import ProblemType
-from models.base_config import Feature, Share, StageConfig, TextStage, Width
+from models.base_config import EncoderFeature, Feature, Share, StageConfig, TextStage, Width
 from models.gpu_share import GpuShare
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -117,8 +117,9 @@ class NeuralConfig(StageConfig):
     mc_dropout: NonNegativeInt = 0
     """Monte Carlo dropout: number of passes with dropout that are averaged for a prediction. 0: one
     pass without dropout."""
-    molecule_features: list[Feature] = []
-    """Features of the molecule columns that are concatenated with the pooled features before the head."""
+    molecule_features: list[Feature | EncoderFeature] = []
+    """Features of the molecule columns, and of frozen encoders, that are concatenated with the pooled features
+    before the head."""
     use_tabular_columns: Annotated[bool, OldName("columns_before_head")] = True
     """Whether the competition's numeric and categorical columns are concatenated with the pooled
     features as well."""
@@ -171,6 +172,11 @@ class NeuralConfig(StageConfig):
             )
         if self.label_smoothing and (is_user_defined or not class_loss):
             yield "label_smoothing requires a built-in classification loss; remove it"
+
+    @property
+    def encoders(self) -> list[EncoderFeature]:
+        """Frozen encoders that `molecule_features` contains."""
+        return [feature for feature in self.molecule_features if isinstance(feature, EncoderFeature)]
 
     @property
     def reads_held_out(self) -> bool:

@@ -31,7 +31,7 @@ from models.inputs.text_template import read_template
 from models.inputs.weights import (
     WEIGHT_SETS,
     digest_of_weights,
-    reads_graphs,
+    reads_molecules,
     require_matching_weights,
     weights_of_stage,
 )
@@ -136,7 +136,7 @@ def _check_columns(stage: Any, competition: CompetitionConfig, prepared: Prepare
     if isinstance(stage, MoleculeStage):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
     for encoder in stage.encoders:
-        if reads_graphs(encoder.weights):
+        if reads_molecules(encoder.weights):
             molecule_columns(encoder.columns, competition.smiles, stage.kind)
         else:
             read_template(encoder, competition)

@@ -11,22 +11,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from competition.dataset import Dataset
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, write_json
 from competition.types import Array
-from models.base_config import StageConfig
+from models.base_config import EncoderFeature, StageConfig
 from models.inputs.features import stage_features
-from models.inputs.frozen_encoders import encoder_cache, text_encoders
+from models.inputs.frozen_encoders import encoder_cache
 from models.inputs.text_template import SEPARATOR, read_template
-from models.inputs.weights import digest_of_weights, reads_graphs
+from models.inputs.weights import digest_of_weights, reads_molecules
 from models.neural_config import NeuralConfig
 from models.stage import Context, write_notes
 
 COLUMNS = "columns.json"
 ENCODERS = "encoders.json"
+REDUCTIONS = "encoders.npz"
 STD_EPSILON = 1e-25
 """Standard deviation at or below which a column is constant: smaller than in any unit, but larger
 than the rounding noise of a dead neuron."""
@@ -35,12 +37,22 @@ MAX_STANDARDISED = 5.0
 outweigh all pooled features."""
 
 
-def molecule_block(rows: Dataset, config: StageConfig, context: Context) -> NDArray[np.float32]:
-    """Return the features of all molecule columns, (n_rows, n_features); NaN for an undefined feature."""
+def molecule_block(rows: Dataset, config: StageConfig, context: Context, folder: Path) -> NDArray[np.float32]:
+    """Return the features of all molecule columns, (n_rows, n_features); NaN for an undefined feature.
+
+    For each column these are its fingerprints and descriptors, and its features of frozen encoders.
+
+    Args:
+        folder: folder that `fit_encoders` wrote to.
+    """
     caches = stage_features(config, context)
     blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
     for column in context.smiles:
         blocks += [np.concatenate(cache.load(rows.inputs[column])) for cache in caches]
+        for index, encoder in enumerate(config.encoders):
+            if reads_molecules(encoder.weights):
+                values = np.concatenate(encoder_cache(encoder, context.cache).load(rows.inputs[column]))
+                blocks.append(_reduced(values, folder, f"{index} {column}"))
     return np.hstack(blocks)
 
 
@@ -52,16 +64,30 @@ def numeric_block(rows: Dataset, context: Context) -> Array:
 
 
 def fit_encoders(train: Dataset, config: StageConfig, context: Context, folder: Path) -> None:
-    """Write the digests of a stage's frozen encoders, which prediction verifies, and a note on
-    truncated texts.
+    """Write what the features of a stage's frozen encoders need: digests, means and principal components.
+
+    Prediction verifies the digests. Notes name truncated texts, and molecules that an encoder cannot read.
 
     Raises:
         ConfigError: most tokens are unknown to an encoder.
     """
     notes = list[str]()
-    for encoder in text_encoders(config):
+    arrays = dict[str, Any]()
+    for index, encoder in enumerate(config.encoders):
+        cache = encoder_cache(encoder, context.cache)
+        if reads_molecules(encoder.weights):
+            for column in context.smiles:
+                values = np.concatenate(cache.load(train.inputs[column]))
+                arrays |= _fit_reduction(values, encoder, f"{index} {column}")
+                unread = train.inputs[column].to_numpy()[np.isnan(values).any(axis=1)]
+                if len(unread):
+                    notes.append(
+                        f"{encoder.weights} cannot read {len(unread)} cells of {column}, such as {unread[0]}; "
+                        "they get its mean features"
+                    )
+            continue
         template = read_template(encoder, context)
-        pooled = encoder_cache(encoder, context.cache).load(template.texts(train.inputs, SEPARATOR))
+        pooled = cache.load(template.texts(train.inputs, SEPARATOR))
         # Counts of each text: tokens, unknown tokens, and whether it was truncated.
         counts = np.concatenate(pooled)[:, -3:].astype(np.int64)
         n_tokens, n_unknown, n_cut = counts.sum(axis=0)
@@ -72,23 +98,25 @@ def fit_encoders(train: Dataset, config: StageConfig, context: Context, folder: 
             n_texts=len(train),
             longest=counts[:, 0].max(),
         )
+        arrays |= _fit_reduction(np.concatenate(pooled)[:, :-3], encoder, f"{index}")
     if notes:
         write_notes(folder, notes)
     if config.encoders:
+        np.savez(folder / REDUCTIONS, **arrays)
         write_json(folder / ENCODERS, [digest_of_weights(encoder.weights) for encoder in config.encoders])
 
 
 def encoder_block(rows: Dataset, config: StageConfig, context: Context, folder: Path) -> NDArray[np.float32]:
     """Return the pooled features of the frozen text encoders, (n_rows, n_features).
 
-    The features of frozen message passing are in `molecule_block`.
+    The features of frozen encoders of molecules are in `molecule_block`.
 
     Raises:
         ConfigError: the files of an encoder have changed since training.
     """
     blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
     trained_digests = read_json(folder / ENCODERS) if config.encoders else ()
-    for encoder, trained_digest in zip(config.encoders, trained_digests, strict=True):
+    for index, (encoder, trained_digest) in enumerate(zip(config.encoders, trained_digests, strict=True)):
         cache = encoder_cache(encoder, context.cache)
         # A run that predicts new rows does not plan its jobs again, so their keys cannot detect a change.
         if cache.settings["weights"] != trained_digest:
@@ -96,10 +124,37 @@ def encoder_block(rows: Dataset, config: StageConfig, context: Context, folder: 
                 f"the files of the weights {encoder.weights!r} are not those that {folder} was trained with. "
                 "Restore them, or train again."
             )
-        if not reads_graphs(encoder.weights):
+        if not reads_molecules(encoder.weights):
             texts = read_template(encoder, context).texts(rows.inputs, SEPARATOR)
-            blocks.append(np.concatenate(cache.load(texts))[:, :-3])
+            blocks.append(_reduced(np.concatenate(cache.load(texts))[:, :-3], folder, f"{index}"))
     return np.hstack(blocks)
+
+
+def _fit_reduction(values: NDArray[np.float32], encoder: EncoderFeature, name: str) -> dict[str, Array]:
+    """Return the means of an encoder's features on training rows and, with `pca`, the principal components."""
+    is_read = np.isfinite(values).all(axis=1)
+    readable = values[is_read] if is_read.any() else np.zeros_like(values)
+    arrays = {f"mean {name}": readable.mean(axis=0, dtype=np.float64)}
+    if encoder.pca is not None:
+        n_components = min(encoder.pca, *readable.shape)
+        pca = PCA(n_components, svd_solver="covariance_eigh").fit(readable.astype(np.float64))
+        arrays[f"components {name}"] = pca.components_
+    return arrays
+
+
+def _reduced(values: NDArray[np.float32], folder: Path, name: str) -> NDArray[np.float32]:
+    """Return the features of an encoder, projected on its principal components if it has some.
+
+    Rows that it cannot read have the mean features of the training rows.
+    """
+    if not (folder / REDUCTIONS).exists():  # a job that is older than this file
+        return values
+    with np.load(folder / REDUCTIONS) as arrays:
+        mean = arrays[f"mean {name}"]
+        values = np.where(np.isnan(values), mean, values).astype(np.float32)
+        if f"components {name}" in arrays:
+            return ((values - mean) @ arrays[f"components {name}"].T).astype(np.float32)
+    return values
 
 
 def build_vectorizer(**settings: Any) -> TfidfVectorizer:
@@ -157,7 +212,8 @@ def category_block(rows: Dataset, categories: dict[str, list[str]]) -> NDArray[n
 
 def fit_columns(train: Dataset, config: NeuralConfig, context: Context, folder: Path) -> None:
     """Fit and write the means, standard deviations and categories that `read_columns` uses."""
-    values = _numeric_values(train, config, context)
+    fit_encoders(train, config, context, folder)
+    values = _numeric_values(train, config, context, folder)
     finite = np.ma.masked_invalid(values)
     mean = finite.mean(axis=0).filled(0.0)  # 0 for a column without any number
     std = finite.std(axis=0).filled(0.0)
@@ -183,7 +239,7 @@ def read_columns(rows: Dataset, config: NeuralConfig, context: Context, folder: 
         folder: folder that `fit_columns` wrote to.
     """
     scaling = read_json(folder / COLUMNS)
-    values = _numeric_values(rows, config, context)
+    values = _numeric_values(rows, config, context, folder)
     standardised = (values - scaling["mean"]) / scaling["scale"]
     clipped = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
     has_gaps = np.array(scaling["gaps"], dtype=bool)
@@ -194,7 +250,10 @@ def read_columns(rows: Dataset, config: NeuralConfig, context: Context, folder: 
     return np.hstack(blocks).astype(np.float32)
 
 
-def _numeric_values(rows: Dataset, config: NeuralConfig, context: Context) -> Array:
-    """Return numeric columns, if the settings use them, and molecule features, (n_rows, n_values)."""
+def _numeric_values(rows: Dataset, config: NeuralConfig, context: Context, folder: Path) -> Array:
+    """Return numeric columns, if the settings use them, and features of molecules and frozen encoders,
+    (n_rows, n_values).
+    """
     numeric = numeric_block(rows, context) if config.use_tabular_columns else np.empty((len(rows), 0))
-    return np.hstack([numeric, molecule_block(rows, config, context)])
+    molecules = molecule_block(rows, config, context, folder)
+    return np.hstack([numeric, molecules, encoder_block(rows, config, context, folder)])

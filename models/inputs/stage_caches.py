@@ -9,9 +9,9 @@ from models.base_config import StageConfig
 from models.feature_config import GpConfig
 from models.inputs.cache import Cache
 from models.inputs.conformers import conformer_cache
-from models.inputs.count_fingerprints import GENERATORS, fingerprint_cache
+from models.inputs.count_fingerprints import fingerprint_cache
 from models.inputs.features import molecule_features, stage_features
-from models.inputs.frozen_encoders import encoder_cache, text_encoders
+from models.inputs.frozen_encoders import encoder_cache, molecule_encoders, text_encoders
 from models.inputs.text_template import SEPARATOR, read_template
 from models.neural_config import ConformerConfig
 from models.stage import Context
@@ -27,15 +27,13 @@ def shared_caches(
     parallel jobs would compute the same arrays several times.
     """
     caches = [(cache, _molecules(context.smiles, tables)) for cache in stage_features(config, context)]
+    for encoder in molecule_encoders(config):
+        caches.append((encoder_cache(encoder, context.cache), _molecules(context.smiles, tables)))
     if isinstance(config, GpConfig):
-        fingerprints = [
-            fingerprint_cache(name, context.cache) for name in config.kernels if name in GENERATORS
-        ]
-        descriptors = molecule_features(
-            ["descriptors"] if "descriptors" in config.kernels else [], 0, context.cache
-        )
-        molecules = _molecules(context.smiles, tables)
-        caches += [(cache, molecules) for cache in [*fingerprints, *descriptors]]
+        descriptors = ["descriptors"] if "descriptors" in config.kernels else []
+        kernel_caches = [fingerprint_cache(name, context.cache) for name in config.fingerprints]
+        kernel_caches += molecule_features(descriptors, 0, context.cache)
+        caches += [(cache, _molecules(context.smiles, tables)) for cache in kernel_caches]
     if isinstance(config, ConformerConfig):
         conformers = conformer_cache(context.cache, **config.conformer_settings)
         caches.append((conformers, _molecules(config.columns or context.smiles, tables)))

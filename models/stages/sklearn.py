@@ -84,7 +84,7 @@ class Sklearn(PerTarget):
             0.0  # else scaling makes a feature from a dead dimension (1e-33 in minilm)
         )
         parts = {
-            "molecule": pd.DataFrame(feature_blocks.molecule_block(rows, self.config, self.context)),
+            "molecule": pd.DataFrame(feature_blocks.molecule_block(rows, self.config, self.context, folder)),
             "encoder": pd.DataFrame(pooled),
             "number": pd.DataFrame(feature_blocks.numeric_block(rows, self.context)),
             "text": rows.inputs[self.context.text].reset_index(drop=True),

@@ -60,7 +60,7 @@ class Trees(PerTarget):
         config = self.config
         context = self.context
         learned = read_json(folder / LEARNED)
-        molecules = feature_blocks.molecule_block(rows, config, context)
+        molecules = feature_blocks.molecule_block(rows, config, context, folder)
         encoded = feature_blocks.encoder_block(rows, config, context, folder)
         numbers = feature_blocks.numeric_block(rows, context)
         return (

@@ -49,7 +49,7 @@ def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path:
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])
     config = SimpleNamespace(features=["maccs"], n_bits=64, encoders=[])
-    block = feature_blocks.molecule_block(table, config, stage_context)  # type: ignore[arg-type]
+    block = feature_blocks.molecule_block(table, config, stage_context, tmp_path)  # type: ignore[arg-type]
     assert block.shape == (2, 2 * 167)
     assert np.array_equal(block[0, :167], block[1, 167:])
     assert np.array_equal(feature_blocks.numeric_block(table, stage_context), [[1.0], [NAN]], equal_nan=True)

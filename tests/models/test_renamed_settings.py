@@ -7,6 +7,7 @@ import pytest
 
 from competition.renamed_settings import FOR_DIGESTS
 from folds.config import FoldsConfig
+from models.base_config import EncoderFeature
 from models.config import StagesConfig
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
@@ -89,3 +90,10 @@ def test_settings_of_the_same_name_in_other_sections_keep_it_in_digests(tmp_path
     dumped = load_config(str(path)).model_dump(context=FOR_DIGESTS)
     assert list(dumped["stages"]) == list(NEW)
     assert dumped["stages"]["svr"]["pseudo_labels"] == {"of": ["gnn"], "weight": 0.5}
+
+
+def test_a_setting_that_was_added_is_in_digests_only_if_it_differs_from_its_default() -> None:
+    encoder = EncoderFeature(encoder="minilm")  # type: ignore[call-arg]
+    assert "pca" not in encoder.model_dump(context=FOR_DIGESTS)
+    assert "pca" in encoder.model_dump()
+    assert encoder.model_copy(update={"pca": 8}).model_dump(context=FOR_DIGESTS)["pca"] == 8

@@ -13,7 +13,6 @@ from competition.config import load_competition
 from competition.files import write_json, write_table
 from competition.paths import Paths
 from models.config import load_stages
-from models.jobs import plan as plan_module
 from models.jobs.plan import JobPlan, make_plan
 from tests.conftest import write_competition
 
@@ -69,18 +68,6 @@ def settings_parts(made: JobPlan) -> dict[str, str]:
 
 def test_the_settings_part_of_a_key_is_what_it_was_when_old_work_was_made(tmp_path: Path) -> None:
     assert settings_parts(one_of_each_kind(tmp_path)) == SETTINGS_PARTS
-
-
-def test_a_new_setting_is_in_a_key_only_if_it_differs_from_its_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def part(**changes: Any) -> str:
-        return settings_parts(one_of_each_kind(tmp_path, **changes))["lightgbm"]
-
-    monkeypatch.setattr(plan_module, "NEW_SETTINGS", {"num_leaves", "features"})
-    default = part()
-    assert default == part(num_leaves=31, features=["morgan", "descriptors"])
-    assert len({default, SETTINGS_PARTS["lightgbm"], part(num_leaves=7), part(features=["maccs"])}) == 4
 
 
 def upgrade(monkeypatch: pytest.MonkeyPatch, library: str, version: str) -> None:
