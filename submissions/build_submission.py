@@ -36,7 +36,7 @@ from submissions.blend.selection_rule import SelectionRule, describe_scores, mea
 from submissions.blend.serialization import to_json
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.config import load_config
-from submissions.ensemble_std import ensemble_std
+from submissions.ensemble_std import std_table
 from submissions.formatting import format_number
 from submissions.run import (
     BLEND,
@@ -123,7 +123,6 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     for stage in run.config.stages:
         scored_stages[stage] = rule.apply_cross_fitted_decisions(stage_preds.stage_oof(stage))
     stage_columns = [f"{stage} {name}" for stage in scored_stages for name in task.scored_columns]
-    std = ensemble_std(run, model)
 
     blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
     blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
@@ -139,7 +138,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     tables = {
         CROSS_FITTED: prediction_table(stage_preds.ids, task.scored_columns, selection.cross_fitted),
         STAGES: prediction_table(stage_preds.ids, stage_columns, np.hstack(list(scored_stages.values()))),
-        STD_FILE: prediction_table(stage_preds.test_ids, task.outputs, std),
+        STD_FILE: std_table(run, model),
     }
     if model.input_labels is not None:
         tables[INPUT_LABELS] = model.input_labels.reset_index()

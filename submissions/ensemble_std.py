@@ -1,9 +1,10 @@
-"""Disagreement of the models of a submission on each test row."""
+"""Disagreement of the models of a submission on each test row, and standard deviations that stages predict."""
 
 import numpy as np
+import pandas as pd
 
 from competition.types import Array
-from models.jobs.job_files import read_predictions
+from models.jobs.job_files import read_predictions, stage_test_std
 from models.jobs.plan import REFIT_FOLD
 from submissions.predictor import SubmissionModel
 from submissions.run import Run
@@ -28,3 +29,16 @@ def ensemble_std(run: Run, model: SubmissionModel) -> Array:
         preds = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
         members.append(model.predict(preds, run.stage_predictions.test_inputs, as_labels=False))
     return np.std(members, axis=0, ddof=1)
+
+
+def std_table(run: Run, model: SubmissionModel) -> pd.DataFrame:
+    """Return the table of `spread.csv`: the id, the disagreement on each output, and columns of stages with
+    `predict_std`, named `<output> std of <stage>`.
+    """
+    ids, outputs = run.stage_predictions.test_ids, run.task.outputs
+    table = pd.DataFrame({"id": ids}).join(pd.DataFrame(ensemble_std(run, model), columns=outputs))
+    for stage in run.config.stages:
+        std = stage_test_std(run.plan.jobs_of_stage(stage), run.plan.test_key, ids, outputs)
+        if std is not None:
+            table[[f"{output} std of {stage}" for output in outputs]] = std
+    return table

@@ -194,6 +194,35 @@ def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[st
     return mean
 
 
+def stage_oof_std(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array | None:
+    """Return the standard deviations that a stage predicts for held-out rows, mean over its seeds.
+
+    Returns:
+        (n_rows, n_outputs), NaN in fold -1; None if a job has no standard deviations.
+    """
+    fold_jobs = [job for job in jobs if job.fold != REFIT_FOLD]
+    if not all(job.oof_std_file.exists() for job in fold_jobs):
+        return None
+    std = np.full((len(ids), len(outputs)), np.nan)
+    for fold in {job.fold for job in fold_jobs}:
+        held_out = np.flatnonzero(folds == fold)
+        files = [job.oof_std_file for job in fold_jobs if job.fold == fold]
+        held_out_ids = [ids[i] for i in held_out]
+        std[held_out] = np.mean([read_predictions(file, held_out_ids, outputs) for file in files], axis=0)
+    return std
+
+
+def stage_test_std(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array | None:
+    """Return the standard deviations that a stage predicts for test rows, mean over its jobs, (n_rows, n_outputs).
+
+    None if a job has no standard deviations.
+    """
+    files = [job.test_std_file(test_key) for job in jobs if job.predicts_test]
+    if not all(file.exists() for file in files):
+        return None
+    return np.mean([read_predictions(file, ids, outputs) for file in files], axis=0)
+
+
 def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
     """Return test predictions of a stage, (n_rows, n_outputs), in the order of `ids`.
 

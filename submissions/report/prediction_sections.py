@@ -6,6 +6,7 @@ import pandas as pd
 from competition.files import read_json
 from folds.class_shares import labels_or_indicators, missing_class_warnings
 from folds.fold_files import time_ordered
+from models.jobs.job_files import stage_oof_std
 from models.neural_config import NeuralConfig
 from submissions.formatting import format_with_error
 from submissions.report import figures
@@ -32,6 +33,29 @@ def prediction_section(run: Run) -> list[Element]:
         "cross-fitted, too: those for a row come from the other folds.",
         Figure("Truth against the prediction of the submission", figures.scatter(run, predictions(run))),
         MoreFigures("Truth against the predictions of the stages", stage_figures),
+        *_std_coverage(run),
+    ]
+
+
+def _std_coverage(run: Run) -> list[Element]:
+    """Return how often held-out labels are within the standard deviations that stages predict for them."""
+    stage_preds, outputs = run.stage_predictions, run.task.outputs
+    rows = []
+    for stage in run.config.stages:
+        jobs = run.plan.jobs_of_stage(stage)
+        std = stage_oof_std(jobs, stage_preds.ids, stage_preds.folds, outputs)
+        if std is None:
+            continue
+        errors = np.abs(stage_preds.y - stage_preds.stage_oof(stage)) / std
+        for target, target_errors in zip(outputs, errors.T, strict=True):
+            scored = target_errors[np.isfinite(target_errors)]
+            rows.append([stage, target, float((scored < 1).mean()), float((scored < 2).mean())])
+    if not rows:
+        return []
+    return [
+        "Share of held-out labels within one and two standard deviations that a stage predicts for its own "
+        "predictions. Normally distributed errors give .68 and .95.",
+        make_table(["stage", "target", "within 1 sd", "within 2 sd"], rows, "{:.2f}"),
     ]
 
 
