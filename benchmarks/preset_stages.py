@@ -1,0 +1,132 @@
+"""What each stage of a preset adds to the blend, and what it costs.
+
+    python -m benchmarks.preset_stages --data FOLDER_WITH_COMPETITIONS --work FOLDER [--preset cpu] [--sets ...] \\
+        [--seeds 3] [--stages NAME ...]
+    python -m benchmarks.preset_stages --work FOLDER --table
+
+For each set and seed, `full` trains the stages of the preset, or those of --stages, without a budget. FOLDER keeps the
+jobs, so a repetition trains only what is missing: a stage that is added to the preset, another seed. The gain of a
+stage is how much larger the cross-fitted error of the default blend is without it, in per cent of the error (the
+report's table "Ablation"; of scores such as AUC, the error is 1 less the score). No answers are read. Rows go to
+FOLDER/preset_stages.csv; the table has the mean over seeds of each set with its standard error, the median and the
+worst over sets, and the seconds of all folds.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from competition.files import read_json, read_text_table
+from competition.paths import PROJECT, Paths
+from competition.task import build_metric
+from models.jobs.plan import REPORT
+from submissions.config import load_config
+from submissions.run import latest_run
+
+SETS = [
+    "esol",
+    "photoswitch",
+    "biogen_adme",
+    "chembl204_ki",
+    "chembl218_ec50",
+    "chembl287_ki",
+    "bace",
+    "tox21",
+]
+
+
+def run_stages(name: str, seed: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train the stages on one set with one seed, and return a row for each stage."""
+    os.environ["WORK_DIR"] = str(args.work / "work")
+    config = args.work / f"{name}.yaml"
+    data = args.data / name
+    if not config.exists():
+        files = {"train": "train.csv", "test": "test.csv", "sample": "sample_submission.csv"}
+        options = [part for option, file in files.items() for part in (f"--{option}", str(data / file))]
+        call("submissions.new", str(config), "--preset", args.preset, *options)
+    options = ["--budget", "none", "--set", f"competition.seed={seed}", "submissions.stack=false"]
+    if args.stages:
+        written = load_config(str(config)).stages
+        options += ["--stages", ",".join(stage for stage in args.stages if stage in written)]
+    call("submissions.full", str(config), *options)
+    run = latest_run(Paths.for_competition(str(config)).name)
+    metric = build_metric(run.config.competition)
+    all_stages = run.stored["blend"]["candidates"][run.config.default_blend]["cross_fitted_score"]
+
+    def error(score: float) -> float:
+        return 1 - score if metric.greater_is_better else score
+
+    rows = []
+    for stage, record in run.stored["blend"]["drop_one"].items():
+        seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.jobs_of_stage(stage))
+        gain = 100 * np.log(error(record["cross_fitted_score"]) / error(all_stages))
+        alone = error(run.stored["choice"]["stages"][stage]["cv_score"])
+        row = {
+            "set": name,
+            "seed": seed,
+            "stage": stage,
+            "gain": gain,
+            "alone": alone,
+            "all": error(all_stages),
+        }
+        rows.append({**row, "seconds": seconds})
+    return rows
+
+
+def call(module: str, *options: str) -> None:
+    """Run a command of the project. Exit status 3 is a run without some of its stages."""
+    done = subprocess.run([sys.executable, "-m", module, *options], cwd=PROJECT)
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"{module} {' '.join(options)} ended with status {done.returncode}")
+
+
+def table_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per stage: gain per set in per cent, median, worst, and seconds."""
+    rows = rows.astype({"gain": float, "seconds": float}).drop_duplicates(
+        ["set", "seed", "stage"], keep="last"
+    )
+    by_set = rows.groupby(["stage", "set"])["gain"]
+    mean = by_set.mean().unstack()
+    error = by_set.sem().unstack()
+    shown = mean.map("{:.1f}".format).where(
+        error.isna(), mean.map("{:.1f}".format) + error.map(" +- {:.1f}".format)
+    )
+    shown = shown.where(mean.notna(), "")
+    shown.insert(0, "median", mean.median(axis=1).map("{:.1f}".format))
+    shown.insert(1, "worst", mean.min(axis=1).map("{:.1f}".format))
+    shown.insert(2, "seconds", rows.groupby("stage")["seconds"].median().map("{:.0f}".format))
+    per_minute = mean.median(axis=1) / rows.groupby("stage")["seconds"].median() * 60
+    return shown.loc[per_minute.sort_values(ascending=False).index]
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of competitions")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--preset", default="cpu")
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--stages", nargs="+", help="only these stages")
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    args = parser.parse_args()
+    file = args.work / "preset_stages.csv"
+    if not args.table:
+        args.work.mkdir(parents=True, exist_ok=True)
+        for seed in range(args.seeds):
+            for name in args.sets:
+                rows = pd.DataFrame(run_stages(name, seed, args))
+                rows.to_csv(file, mode="a", header=not file.exists(), index=False)
+    print(table_of(read_text_table(file)).to_string())
+
+
+if __name__ == "__main__":
+    main()
