@@ -50,7 +50,7 @@ def run_stages(name: str, seed: int, args: argparse.Namespace) -> list[dict[str,
         files = {"train": "train.csv", "test": "test.csv", "sample": "sample_submission.csv"}
         options = [part for option, file in files.items() for part in (f"--{option}", str(data / file))]
         call("submissions.new", str(config), "--preset", args.preset, *options)
-    options = ["--budget", "none", "--set", f"competition.seed={seed}", "submissions.stack=false"]
+    options = ["--budget", "none", "--set", f"competition.seed={seed}", "--set", "submissions.stack=false"]
     if args.stages:
         written = load_config(str(config)).stages
         options += ["--stages", ",".join(stage for stage in args.stages if stage in written)]

@@ -27,6 +27,7 @@ from competition.paths import Paths
 from competition.task import Task
 from competition.types import Array
 from competition.yaml_files import dump_yaml
+from models.inputs.weights import families
 from models.jobs.plan import make_plan
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import Blend
@@ -68,7 +69,7 @@ from submissions.selection import (
     Selection,
     compare_to_best_stage,
     compare_to_previous_run,
-    leave_one_stage_out,
+    leave_stages_out,
     select,
     selection_rule,
     submission_model,
@@ -126,7 +127,12 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
 
     blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
     blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
-    blend["drop_one"] = {} if interim else leave_one_stage_out(run, rule, default_scored)
+    blend["drop_one"] = {}
+    blend["drop_family"] = {}
+    if not interim:
+        single_stages = {stage: [stage] for stage in sorted(run.config.stages)}
+        blend["drop_one"] = leave_stages_out(run, rule, default_scored, single_stages)
+        blend["drop_family"] = leave_stages_out(run, rule, default_scored, families(dict(run.config.stages)))
     for file in (OOF, OOF_TABLE):
         write_table(folder / file, stage_preds.table(task))
         blend["files"].append(file)

@@ -226,20 +226,26 @@ def input_labels(run: Run) -> pd.DataFrame:
     return pd.DataFrame(labels, means.index, task.scored_columns)
 
 
-def leave_one_stage_out(run: Run, rule: SelectionRule, all_stages: Array) -> dict[str, dict[str, float]]:
-    """Return stage -> score of the default blend refitted without it, and the paired difference to all stages.
+def leave_stages_out(
+    run: Run, rule: SelectionRule, all_stages: Array, groups: dict[str, list[str]]
+) -> dict[str, dict[str, float]]:
+    """Return the score of the default blend refitted without each group of stages, and the paired difference.
 
     Args:
         all_stages: what the metric scores of the default blend of all stages, (n_rows, n_scored).
+        groups: name of the group -> its stages; a group of all stages is left out of the result.
     """
     stage_preds = run.stage_predictions
-    stages = sorted(run.config.stages) if len(run.config.stages) > 1 else []
     predictions = {"all stages": all_stages}
-    for stage in stages:
-        data = blend_data(run, stage_preds.oof[:, ~stage_preds.stage_mask(stage)])
-        predictions[stage] = cross_fitted_scored(rule, get_candidate(run.config.default_blend), data)
+    for name, stages in groups.items():
+        is_left = ~np.any([stage_preds.stage_mask(stage) for stage in stages], axis=0)
+        if is_left.any():
+            data = blend_data(run, stage_preds.oof[:, is_left])
+            predictions[name] = cross_fitted_scored(rule, get_candidate(run.config.default_blend), data)
+    if len(predictions) == 1:
+        return {}
     compared = compare_to_default(replace(rule, default="all stages"), predictions)
-    return {stage: asdict(compared[stage]) for stage in stages}
+    return {name: asdict(compared[name]) for name in groups if name in predictions}
 
 
 def compare_to_best_stage(rule: SelectionRule, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:

@@ -94,6 +94,18 @@ def weights_of_stage(stage: StageConfig) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
+def families(stages: dict[str, StageConfig]) -> dict[str, list[str]]:
+    """Return weights -> the stages that use them, for weights of several stages.
+
+    Errors of such stages are correlated, though each of them looks like a model of its own.
+    """
+    users: dict[str, list[str]] = {}
+    for name, stage in stages.items():
+        for weights in weights_of_stage(stage):
+            users.setdefault(weights, []).append(name)
+    return {weights: names for weights, names in users.items() if len(names) > 1}
+
+
 def require_matching_weights(stage: StageConfig) -> None:
     """Check that the weight sets that a stage names are meant for its network or its frozen encoders."""
     allowed_kinds = [(getattr(stage, "weights", None), [stage.kind])]

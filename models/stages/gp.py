@@ -51,7 +51,7 @@ MEDIAN_ROWS = 1000
 """Maximum number of rows for the median of the distances."""
 BLOCK_ROWS = 1000
 """Number of rows that are predicted at a time."""
-MATRICES = 5
+MATRICES = 8
 """Number of matrices of n_rows^2 numbers that a fit keeps in memory."""
 
 

@@ -63,7 +63,7 @@ def decompose(kernel: Array, weights: Array) -> Decomposition:
     """
     root_weights = np.sqrt(weights)
     kernel *= root_weights[:, None] * root_weights
-    values, vectors = linalg.eigh(kernel, overwrite_a=True, check_finite=False)
+    values, vectors = linalg.eigh(kernel, overwrite_a=True, check_finite=False, driver="evd")
     return Decomposition(np.maximum(values, 0.0), vectors, root_weights)
 
 

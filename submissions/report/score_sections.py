@@ -12,6 +12,7 @@ from competition.dataset import without_extra_rows
 from competition.files import read_json, read_table, read_text_table
 from competition.task import build_task, from_submission_columns
 from competition.types import Array
+from models.inputs.weights import families
 from models.jobs.plan import REPORT
 from models.neural_config import MultiSampleHead, NeuralConfig
 from models.stage import read_notes
@@ -236,21 +237,30 @@ def weight_section(run: Run) -> list[Element]:
 
 
 def ablation(run: Run) -> list[Element]:
-    """Return the score of the default blend without each stage, and the gain of the stage."""
+    """Return the score of the default blend without each stage and each family, and their gains."""
     blend = run.stored[BLEND]
+    families_of_run = families(dict(run.config.stages))
+    records = {stage: blend["drop_one"].get(stage) for stage in run.config.stages}
+    for weights, record in blend.get("drop_family", {}).items():  # a run of an older version has none
+        records[f"{weights}: {', '.join(families_of_run[weights])}"] = record
     rows = []
-    for stage in run.config.stages:
-        record = blend["drop_one"].get(stage)
+    for name, record in records.items():
         if record:  # its difference is: without minus with
-            stage_gain = gain(run, 0.0, record["difference"])
-            rows.append([stage, record["cross_fitted_score"], stage_gain, record["standard_error"]])
+            rows.append(
+                [
+                    name,
+                    record["cross_fitted_score"],
+                    gain(run, 0.0, record["difference"]),
+                    record["standard_error"],
+                ]
+            )
     if not rows:
         return []
     explanation = (
-        f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the stage "
-        "helps."
+        f"cross_fitted_score of {blend['default']}, refitted without the stage, or without all stages that use "
+        "the same weights. gain: above 0, they help."
     )
-    return [make_table(["stage", "score without it", "gain with it", "standard_error"], rows), explanation]
+    return [make_table(["without", "score", "gain with it", "standard_error"], rows), explanation]
 
 
 def postprocessing(run: Run) -> list[Element]:

@@ -18,7 +18,9 @@ from submissions.blend.candidates import CANDIDATES, REGRESSION_CANDIDATES
 from submissions.blend.cross_fitting import cross_fitted
 from submissions.blend.selection_rule import SelectionResult
 from submissions.blend.stacks import LIGHTGBM_STACK
+from submissions.build_submission import build_submission
 from submissions.predictor import load_candidate, load_model
+from submissions.report.score_sections import ablation
 from submissions.run import MANIFEST, latest_run, require_same_code
 from submissions.selection import blend_data
 from tests.submissions.fakes import (
@@ -266,6 +268,20 @@ def test_a_run_is_compared_with_itself_without_a_stage_the_best_stage_and_the_ru
     )  # an earlier run that was changed is none to compare with
     choice = built(fake_competition(done.parent, submissions={**settings, "margin": 8.0})).part("choice")
     assert choice["against"]["previous_run"] is None
+
+
+def test_stages_with_the_same_weights_are_left_out_together(tmp_path: Path) -> None:
+    with_minimol = {**TREES, "features": ["morgan", {"encoder": "minimol"}]}
+    stages = {"good": with_minimol, "fair": {**with_minimol, "num_leaves": 7}, "poor": {**TREES}}
+    run = opened(tmp_path, stages=stages, submissions={"stack": False})
+    build_submission(run)
+    (record,) = run.part("blend")["drop_family"].values()
+    oof = run.stage_predictions.oof[:, run.stage_predictions.stage_mask("poor")]
+    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], blend_data(run, oof))
+    assert record["cross_fitted_score"] == pytest.approx(METRICS["rmse"](run.stage_predictions.y, y_pred))
+    last = ablation(run)[0].rows[-1]  # type: ignore[union-attr]
+    assert last[0] == "minimol: good, fair"
+    assert float(last[2]) == pytest.approx(record["difference"], rel=1e-3)
 
 
 def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_model_per_stage(
