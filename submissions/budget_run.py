@@ -28,8 +28,10 @@ from submissions.interim import SUBMISSIONS, InterimSubmissions
 from submissions.report.__main__ import report
 from submissions.run import (
     ALL_SECONDS,
+    EPOCHS,
     SO_FAR,
     SUBMISSION_FILE,
+    TIME,
     LeftOut,
     Run,
     describe_left_out,
@@ -46,6 +48,7 @@ MIN_EARLY = 2.0
 MAX_EARLY = 5.0
 """Maximum of these seconds."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
+FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
 MIN_WEIGHT = 0.02
 """Weight of a column above which its jobs count as useful."""
 
@@ -90,13 +93,15 @@ def full_in_time(
     if options.fail_fast and budget.failed_stages:
         print("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
-    left_out = [LeftOut(stage, seed, "time", reason) for stage, seed, reason in budget.left_out]
+    left_out = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
     without_labels = [name for name in config.stages if name not in all_jobs.stages]
-    left_out += [LeftOut(name, None, "time", NO_LABELS) for name in without_labels]
+    left_out += [LeftOut(name, None, TIME, NO_LABELS) for name in without_labels]
     config, jobs = current()
     left_out += left_out_of(jobs, results)
     total_seconds = (time.monotonic() - started) * executor.capacity().cpus
     config, jobs = finished_part(config, jobs)
+    shortened = [state for state in budget.states.values() if state.share < 1 and state.name in config.stages]
+    left_out += [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
     with cli.locked(paths, wait=True):
         finished = open_run(config, paths, jobs, left_out)
         finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: total_seconds})

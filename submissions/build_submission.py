@@ -43,6 +43,7 @@ from submissions.run import (
     BLEND_FILE,
     CHOICE,
     CROSS_FITTED,
+    EPOCHS,
     INPUT_LABELS,
     MANIFEST,
     OOF,
@@ -291,6 +292,7 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
             "pseudo-labels": stage.pseudo_labels is not None,
             "refit": stage.final_fit != "folds",
             "class weights": stage.reweights_classes,
+            "fewer epochs": any((each.stage, each.reason) == (name, EPOCHS) for each in run.left_out),
         }
         if stage.kind == "file":
             oof = jobs[0].folder / COPY_OF_OOF

@@ -107,7 +107,7 @@ def budget_seconds(option: float | None, config: Config) -> float | None:
         option: value of `--budget`; None if it is not given.
     """
     if option is None and config.budget is not None:
-        say(f"budget: {config.budget}, from the YAML; --budget none trains everything in full")
+        say(f"budget: {config.budget}; --budget none trains everything in full")
         return parse_duration(config.budget)
     return None if option == cli.NO_BUDGET else option
 

@@ -60,6 +60,9 @@ PACKAGES = (
 
 
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
+TIME, EPOCHS = "time", "epochs"
+"""Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
+BUDGET_ADVICE = "A larger --budget trains more, and --budget none everything in full; finished jobs are kept."
 ALL_SECONDS = "all"
 """Key of `Run.worker_seconds`: all seconds of the cores, used or not."""
 MAX_ERROR = 110
@@ -72,7 +75,7 @@ class LeftOut:
 
     Attributes:
         seed: None for the whole stage.
-        reason: see `models.jobs.scheduler.JobResult`.
+        reason: see `models.jobs.scheduler.JobResult`; EPOCHS for a stage that is in the run with fewer epochs.
         error: one line.
         log: file with the traceback.
     """
@@ -86,7 +89,7 @@ class LeftOut:
     @property
     def row(self) -> list[str]:
         """Row of a table with the columns LEFT_OUT_HEADER."""
-        seed = "" if self.seed is None else str(self.seed)
+        seed = "all" if self.seed is None else str(self.seed)
         return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR, placeholder=" ...")]
 
 
@@ -151,7 +154,7 @@ class Run:
     @property
     def exit_status(self) -> int:
         """Exit status of the command that builds the run: 3 if something failed, else 0."""
-        return 3 if any(each.reason != "time" for each in self.left_out) else 0
+        return 3 if any(each.reason not in (TIME, EPOCHS) for each in self.left_out) else 0
 
     @property
     def fallback_description(self) -> str:
@@ -249,16 +252,18 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
         "Left out:",
         "",
         format_table(LEFT_OUT_HEADER, [each.row for each in left_out]),
-        *tracebacks(left_out),
+        *left_out_notes(left_out),
     ]
     return "\n".join(lines)
 
 
-def tracebacks(left_out: Sequence[LeftOut]) -> list[str]:
-    """Return a line per traceback of what is left out."""
-    return [
+def left_out_notes(left_out: Sequence[LeftOut]) -> list[str]:
+    """Return what to do about what a budget left out, and a line per traceback."""
+    advice = [BUDGET_ADVICE] if any(each.reason in (TIME, EPOCHS) for each in left_out) else []
+    logs = [
         f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None
     ]
+    return [*advice, *logs]
 
 
 def name_of_latest(paths: Paths) -> str:

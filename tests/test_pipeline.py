@@ -249,7 +249,7 @@ def test_mistakes_in_the_yaml_end_the_run_in_seconds_and_leave_products_intact(
     )
     before = submission(small[1]).read_bytes()
     done = run(small[1], "full", str(path), status=2)
-    assert "stages.gnn.epochs: Input should be a valid integer" in done.stderr
+    assert "stages.gnn.epochs: must be a valid integer" in done.stderr
     assert "competition.metric: must be one of" in done.stderr
     assert "Traceback" not in done.stderr
     assert submission(small[1]).read_bytes() == before

@@ -30,6 +30,7 @@ FLAGS = {
     "other code": "trained by other code (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows by models of all rows (final_fit), which have no score; cv_score: of the folds",
+    "fewer epochs": "trained with fewer epochs than the YAML says, to fit into the budget",
     "class weights": "trained with class weights, which distort its probabilities",
     **FOLD_MARKS,
 }

@@ -33,7 +33,7 @@ from submissions.report.score_sections import (
     test_scores,
     weight_section,
 )
-from submissions.run import CHOICE, LEFT_OUT_HEADER, SUBMISSION_FILE, Run, tracebacks
+from submissions.run import CHOICE, LEFT_OUT_HEADER, SUBMISSION_FILE, Run, left_out_notes
 
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""
@@ -141,7 +141,7 @@ def _left_out(run: Run) -> list[Element]:
     """Return the stages and seeds that are not in the submission, with the reasons."""
     if not run.left_out:
         return []
-    return [Table(LEFT_OUT_HEADER, [each.row for each in run.left_out]), *tracebacks(run.left_out)]
+    return [Table(LEFT_OUT_HEADER, [each.row for each in run.left_out]), *left_out_notes(run.left_out)]
 
 
 def _tables(run: Run) -> list[Element]:
