@@ -50,7 +50,7 @@ MAX_EARLY = 5.0
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
 MIN_WEIGHT = 0.02
-"""Weight of a column above which its jobs count as useful."""
+"""Weight of a stage from which its jobs count as useful."""
 
 
 def command_start() -> float:
@@ -104,14 +104,15 @@ def full_in_time(
     left_out += [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
     with cli.locked(paths, wait=True):
         finished = open_run(config, paths, jobs, left_out)
-        finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: total_seconds})
+        worker_seconds = {**budget.queue.seconds, ALL_SECONDS: total_seconds}
+        finished = replace(finished, worker_seconds=worker_seconds, budget=seconds)
         result = _submit_until(end, finished, executor)
         if result.status == "failed":
             result = _submit(finished)  # it fails here too, with its traceback, or the worker was killed
-        lines = _take_latest(finished, interim, seconds) if result.reason == "time" else list(result.lines)
+        lines = list(result.lines)
+        if result.reason == "time":  # without a report, which has what is left out
+            lines = [*filter(None, [describe_left_out(left_out)]), *_take_latest(finished, interim, seconds)]
     print("\n".join(lines))
-    if left_out:
-        print(describe_left_out(left_out))
     return finished.exit_status
 
 
@@ -126,7 +127,7 @@ def _submit(finished: Run) -> JobResult:
     """Build the files and the report of a run, and before them those that take its place if the time is over."""
     if finished.config.submissions.stack and not finished.is_built:
         build_submission(finished, interim=True)
-    lines = [*build_submission(finished).lines, report(finished), describe_seconds(finished)]
+    lines = [*build_submission(finished).lines, describe_seconds(finished), report(finished)]
     return JobResult("submission", lines=tuple(lines))
 
 
@@ -171,11 +172,11 @@ def describe_seconds(finished: Run) -> str:
     submissions = seconds.pop(SUBMISSIONS, 0.0)
     well_spent = sum(seconds.values()) - others
     parts = {
-        f"columns with a weight of at least {MIN_WEIGHT}, and caches": well_spent,
-        "other columns": others,
-        "submissions of finished stages": submissions,
+        f"for stages with a weight of at least {MIN_WEIGHT} and for inputs": well_spent,
+        "for other stages": others,
+        "for interim submissions": submissions,
     }
-    parts["idle, the last submission and the report"] = max(0.0, total - sum(parts.values()))
+    parts["idle or for the last submission and the report"] = max(0.0, total - sum(parts.values()))
     return (
         "Time of the workers: "
         + ", ".join(f"{part / total:.0%} {name}" for name, part in parts.items())

@@ -276,6 +276,7 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
         "versions": package_versions(),
         "left_out": [asdict(each) for each in run.left_out],
         "worker_seconds": run.worker_seconds,
+        "budget": run.budget,
         **parts,
     }
     text = json.dumps(content, default=str)  # of paths

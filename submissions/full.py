@@ -32,7 +32,7 @@ from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
 from submissions.interim import InterimSubmissions
 from submissions.report.__main__ import report
-from submissions.run import ALL_SECONDS, describe_left_out, finished_part, left_out_of, open_run
+from submissions.run import ALL_SECONDS, finished_part, left_out_of, open_run
 
 say = partial(print, flush=True)
 
@@ -82,8 +82,6 @@ def full(options: Namespace) -> int:
         say("\n".join(submission.lines))
         diagnose.update(competition, config.folds, paths)  # test rows against training rows, for the report
         say(report(run))
-    if left_out:
-        say(describe_left_out(left_out))
     return run.exit_status
 
 

@@ -102,6 +102,7 @@ class Run:
         made_from: digest of predictions, code, packages, and of what is left out.
         left_out: requested stages and seeds that are not in `config` and `plan`.
         worker_seconds: stage or other group of tasks -> seconds of workers in the command that built the run.
+        budget: seconds that this command had; None if it had no budget.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Run:
     plan: JobPlan
     left_out: Sequence[LeftOut] = field(default=())
     worker_seconds: dict[str, float] = field(default_factory=dict)
+    budget: float | None = None
 
     @property
     def metric(self) -> Metric:

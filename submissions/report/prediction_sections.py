@@ -34,7 +34,7 @@ def prediction_section(run: Run) -> list[Element]:
 
 
 def error_correlation(run: Run) -> list[Element]:
-    """Return the correlation of the out-of-fold errors of all columns, as a heat map and a table."""
+    """Return the correlation of the out-of-fold errors of all columns, as a heat map."""
     columns = run.columns
     if len(columns.names) < 2:
         return []
@@ -47,7 +47,6 @@ def error_correlation(run: Run) -> list[Element]:
         "Pearson correlation of the out-of-fold errors, as a mean over targets or classes. Columns with a low "
         "correlation help a blend.",
         Figure("Correlation of errors", chart),
-        make_table(["column", *columns.names], mean.reset_index().to_numpy().tolist(), "{:.2f}"),
     ]
 
 

@@ -99,7 +99,7 @@ def _stage_weights(run: Run) -> pd.DataFrame:
     weights = pd.DataFrame(run.weights, run.columns.names)
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
-    return weights.groupby(run.columns.stage_of.get).sum()
+    return weights.groupby(run.columns.stage_of.get).sum().reindex(list(run.config.stages))
 
 
 def stage_section(run: Run) -> list[Element]:
