@@ -258,7 +258,8 @@ class Budget:
         smallest = pace * state.shares[-1] / state.share
         n_jobs = self._n_unfinished(state, state.shares[-1])
         missing = self._seconds_until_end_with(state, pace, state.shares[-1]) - self._seconds_left()
-        jobs = f"its {n_jobs} jobs of about {format_duration(smallest)}"
+        others = " and the other stages" if self._tasks(without=state.name) else ""
+        jobs = f"its {n_jobs} jobs of about {format_duration(smallest)}{others}"
         more = format_duration(float(f"{max(1.0, missing):.2g}"))
         self._give_up(state, f"{jobs} need about {more} more than the {self._time_left()}", pace)
         return []
