@@ -31,8 +31,8 @@
 #
 # The same command continues after a crash or Ctrl-C: finished jobs are skipped.
 #
-# Exit status of full: 0 everything was done; 3 the submission is valid but something failed and was left out;
-# 2 a mistake to correct, or a full disk; 1 nothing to submit; 130 Ctrl-C.
+# Exit status of full: 0 everything was done, or everything that fits the budget; 3 the submission is valid but
+# something failed and was left out; 2 a mistake to correct, or a full disk; 1 nothing to submit; 130 Ctrl-C.
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders of the same name where you stand

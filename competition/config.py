@@ -25,6 +25,7 @@ from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths, config_folders
 from competition.renamed_settings import FOR_DIGESTS, OldName, old_names, with_new_names, with_old_names
+from competition.setting_errors import describe_errors
 from competition.types import ProblemType
 from competition.yaml_files import load_yaml
 
@@ -43,6 +44,9 @@ class StrictModel(BaseModel):
         for name, old in old_names(cls).items():
             if info.context and old.name in values:
                 info.context["notes"].add(f"{old.name} is now called {name}; the old name still works")
+        if info.context:
+            for name in values.keys() - cls.model_fields.keys():
+                info.context["valid_names"].setdefault(name, set()).update(cls.model_fields)
         return with_new_names(cls, values)
 
     @model_serializer(mode="wrap")
@@ -302,46 +306,38 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(
-    model: type[Model], values: Any, path: Path, section: str = "", notes: set[str] | None = None
+    model: type[Model],
+    values: Any,
+    path: Path,
+    section: str = "",
+    notes: set[str] | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Model:
     """Return `values` as a settings model; paths in it are relative to the folder of the file `path`.
 
     Args:
         section: section of the file that `values` are from, for errors.
         notes: a sentence is added to it for each setting that is given under its former name.
+        overrides: settings of the command line that are in `values`, for errors.
 
     Raises:
         ConfigError: with all errors, each with its key.
     """
-    context = {"folder": path.parent.resolve(), "notes": set() if notes is None else notes}
+    keys = values if isinstance(values, dict) else ()
+    valid_names = {name: set(model.model_fields) for name in keys}
+    context = {
+        "folder": path.parent.resolve(),
+        "notes": set() if notes is None else notes,
+        "valid_names": valid_names,
+    }
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:
-        # A setting with several allowed types has an error for each of them; they share a line.
-        messages: dict[tuple[str, str], list[str]] = {}
-        for item in error.errors():
-            key = ".".join(filter(None, [section, *_keys(values, item["loc"])])) or "the file"
-            is_unknown = item["type"] == "extra_forbidden"
-            message = "unknown key" if is_unknown else item["msg"].removeprefix("Value error, ")
-            is_scalar = not isinstance(item["input"], dict | BaseModel)
-            has_value = is_scalar and not is_unknown and item["type"] != "missing"
-            got = f" (got {item['input']!r})" if has_value else ""
-            messages.setdefault((key, got), []).append(message)
-        lines = [f"  {key}: {'; or: '.join(texts)}{got}" for (key, got), texts in messages.items()]
-        raise ConfigError("\n".join([f"{path} has {len(lines)} error(s):", *lines])) from None
-
-
-def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
-    """Return the location of an error without what pydantic adds for unions: the kind or type."""
-    keys = []
-    for part in location:
-        if isinstance(values, dict) and (part in values or part != values.get("kind")):
-            keys.append(str(part))
-            values = values.get(part)
-        elif isinstance(values, list) and isinstance(part, int):
-            keys.append(str(part))
-            values = values[part]
-    return keys
+        lines, is_from_set = describe_errors(error, values, section, valid_names, overrides)
+        source = f"{path} with {overrides}" if overrides.values else str(path)
+        if is_from_set:
+            source = "the command line"
+        raise ConfigError("\n".join([f"{source} has {len(lines)} error(s):", *lines])) from None
 
 
 def read_yaml(name: str, overrides: Overrides = NO_OVERRIDES) -> tuple[Path, dict[str, Any]]:
@@ -370,7 +366,8 @@ def read_yaml(name: str, overrides: Overrides = NO_OVERRIDES) -> tuple[Path, dic
 def load_competition(name: str, overrides: Overrides = NO_OVERRIDES) -> CompetitionConfig:
     """Return the `competition:` section of a YAML; see `read_yaml`."""
     path, document = read_yaml(name, overrides)
-    return validate(CompetitionConfig, document.get("competition", {}), path, "competition")
+    section = document.get("competition", {})
+    return validate(CompetitionConfig, section, path, "competition", overrides=overrides)
 
 
 def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:

@@ -61,7 +61,7 @@ NO_OVERRIDES = Overrides()
 def parse_setting(text: str) -> tuple[str, Any]:
     """Return the dotted path and the value of `--set KEY=VALUE`; the value is read as YAML."""
     key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")) or "." not in key:
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"--set takes KEY=VALUE, such as stages.gnn.epochs=100; got {text!r}.")
     return key, parse_yaml(f"value: {value}", Path(f"--set {text}"))["value"]
 

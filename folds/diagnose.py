@@ -203,7 +203,7 @@ def _shift_sentence(shift: dict[str, Any] | None) -> str:
 
 def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> None:
     """Plot the distribution of the similarity to the nearest training row, of test rows and held-out rows."""
-    figure, axes = new_figure(1, len(compared), width=5 * len(compared), height=3.4)
+    figure, axes = new_figure(1, len(compared), width=5 * len(compared), height=4.2)
     for axis, similarity in zip(axes[0], compared, strict=True):
         for kind, values in similarity.held_out.items():
             is_configured = kind == configured
@@ -213,7 +213,8 @@ def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> 
         axis.set(xlabel=f"similarity to the nearest training row\n({similarity.measure})")
         axis.set(ylabel="share of rows below")
         axis.set(xlim=(0, 1))
-        axis.legend(loc="lower right")
+    labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(*labels, loc="outside upper left", ncols=2, frameon=False)
     figure.savefig(file, dpi=110)
 
 

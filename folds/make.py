@@ -37,7 +37,7 @@ from folds.groups import groups_outside_folds
 def load_folds_config(name: str, overrides: Overrides = NO_OVERRIDES) -> FoldsConfig:
     """Return the `folds:` section of a YAML."""
     path, document = read_yaml(name, overrides)
-    return validate(FoldsConfig, document.get("folds", {}), path, "folds")
+    return validate(FoldsConfig, document.get("folds", {}), path, "folds", overrides=overrides)
 
 
 @dataclass(frozen=True)

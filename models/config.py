@@ -59,4 +59,5 @@ def load_stages(name: str, overrides: Overrides = NO_OVERRIDES) -> dict[str, Any
     settings.
     """
     path, document = read_yaml(name, overrides)
-    return validate(StagesConfig, {"stages": document.get("stages", {})}, path).stages
+    section = {"stages": document.get("stages", {})}
+    return validate(StagesConfig, section, path, overrides=overrides).stages

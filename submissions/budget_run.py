@@ -28,8 +28,10 @@ from submissions.interim import SUBMISSIONS, InterimSubmissions
 from submissions.report.__main__ import report
 from submissions.run import (
     ALL_SECONDS,
+    EPOCHS,
     SO_FAR,
     SUBMISSION_FILE,
+    TIME,
     LeftOut,
     Run,
     describe_left_out,
@@ -46,8 +48,9 @@ MIN_EARLY = 2.0
 MAX_EARLY = 5.0
 """Maximum of these seconds."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
+FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
 MIN_WEIGHT = 0.02
-"""Weight of a column above which its jobs count as useful."""
+"""Weight of a stage from which its jobs count as useful."""
 
 
 def command_start() -> float:
@@ -90,23 +93,26 @@ def full_in_time(
     if options.fail_fast and budget.failed_stages:
         print("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
-    left_out = [LeftOut(stage, seed, "time", reason) for stage, seed, reason in budget.left_out]
+    left_out = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
     without_labels = [name for name in config.stages if name not in all_jobs.stages]
-    left_out += [LeftOut(name, None, "time", NO_LABELS) for name in without_labels]
+    left_out += [LeftOut(name, None, TIME, NO_LABELS) for name in without_labels]
     config, jobs = current()
     left_out += left_out_of(jobs, results)
     core_seconds = (time.monotonic() - started) * executor.capacity().cpus
     config, jobs = finished_part(config, jobs)
+    shortened = [state for state in budget.states.values() if state.share < 1 and state.name in config.stages]
+    left_out += [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
     with cli.locked(paths, wait=True):
         finished = open_run(config, paths, jobs, left_out)
-        finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: core_seconds})
+        worker_seconds = {**budget.queue.seconds, ALL_SECONDS: core_seconds}
+        finished = replace(finished, worker_seconds=worker_seconds, budget=seconds)
         result = _submit_until(end, finished, executor)
         if result.status == "failed":
             result = _submit(finished)  # it fails here too, with its traceback, or the worker was killed
-        lines = _take_latest(finished, interim, seconds) if result.reason == "time" else list(result.lines)
+        lines = list(result.lines)
+        if result.reason == "time":  # without a report, which has what is left out
+            lines = [*filter(None, [describe_left_out(left_out)]), *_take_latest(finished, interim, seconds)]
     print("\n".join(lines))
-    if left_out:
-        print(describe_left_out(left_out))
     return finished.exit_status
 
 
@@ -121,7 +127,7 @@ def _submit(finished: Run) -> JobResult:
     """Build the files and the report of a run, and before them those that take its place if the time is over."""
     if finished.config.submissions.stack and not finished.is_built:
         build_submission(finished, interim=True)
-    lines = [*build_submission(finished).lines, report(finished), describe_seconds(finished)]
+    lines = [*build_submission(finished).lines, describe_seconds(finished), report(finished)]
     return JobResult("submission", lines=tuple(lines))
 
 
@@ -166,11 +172,11 @@ def describe_seconds(finished: Run) -> str:
     submissions = seconds.pop(SUBMISSIONS, 0.0)
     well_spent = sum(seconds.values()) - others
     parts = {
-        f"columns with a weight of at least {MIN_WEIGHT}, and caches": well_spent,
-        "other columns": others,
-        "submissions of finished stages": submissions,
+        f"for stages with a weight of at least {MIN_WEIGHT} and for inputs": well_spent,
+        "for other stages": others,
+        "for interim submissions": submissions,
     }
-    parts["idle, the last submission and the report"] = max(0.0, total - sum(parts.values()))
+    parts["idle or for the last submission and the report"] = max(0.0, total - sum(parts.values()))
     return (
         "Time of the workers: "
         + ", ".join(f"{part / total:.0%} {name}" for name, part in parts.items())

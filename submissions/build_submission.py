@@ -44,6 +44,7 @@ from submissions.run import (
     BLEND_FILE,
     CHOICE,
     CROSS_FITTED,
+    EPOCHS,
     INPUT_LABELS,
     MANIFEST,
     OOF,
@@ -295,6 +296,7 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
         "versions": package_versions(),
         "left_out": [asdict(left_out) for left_out in run.left_out],
         "worker_seconds": run.worker_seconds,
+        "budget": run.budget,
         **parts,
     }
     text = json.dumps(content, default=str)  # str is for paths
@@ -311,6 +313,7 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
             "pseudo-labels": stage.pseudo_labels is not None,
             "refit": stage.final_fit != "folds",
             "class weights": stage.reweights_classes,
+            "fewer epochs": any((each.stage, each.reason) == (name, EPOCHS) for each in run.left_out),
         }
         if stage.kind == "file":
             oof = jobs[0].folder / COPY_OF_OOF

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from competition import cli
+from competition.durations import format_duration
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_table, sha256_of
 from competition.metrics import Metric
@@ -117,23 +118,24 @@ def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
     )
 
 
-def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Yield a line per key with different values, `key: value in other -> value in this`, with dotted keys."""
-    for key in sorted({*this, *other}):
+def differences(older: dict[str, Any], newer: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield a line per key with different values, `key: older value -> newer value`, with dotted keys."""
+    for key in sorted({*older, *newer}):
         where = f"{path}{key}"
-        if key not in this or key not in other:
-            yield f"{where}: {'added' if key in this else 'removed'}"
-        elif isinstance(this[key], dict) and isinstance(other[key], dict):
-            yield from differences(this[key], other[key], f"{where}.")
-        elif this[key] != other[key]:
-            yield f"{where}: {json.dumps(other[key])[:MAX_VALUE_LENGTH]} -> {json.dumps(this[key])[:MAX_VALUE_LENGTH]}"
+        if key not in older or key not in newer:
+            yield f"{where}: {'added' if key in newer else 'removed'}"
+        elif isinstance(older[key], dict) and isinstance(newer[key], dict):
+            yield from differences(older[key], newer[key], f"{where}.")
+        elif older[key] != newer[key]:
+            before, after = (json.dumps(value)[:MAX_VALUE_LENGTH] for value in (older[key], newer[key]))
+            yield f"{where}: {before} -> {after}"
 
 
 def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedScorer, paths: Paths) -> str:
     """Return scores, gains over `reference` and settings that differ, the latest run first.
 
     Args:
-        runs: name -> run.json.
+        runs: name -> run.json, the oldest first.
     """
     oof = {name: scored_rows(paths.run(name), labels.task) for name in runs}
     rows, remarks, changed = [], [], []
@@ -148,8 +150,9 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedSc
                 remarks.append(f"{name} is compared on the {paired[2]} rows that both runs predict.")
             if run["tables"]["folds.csv"] != runs[reference]["tables"]["folds.csv"]:
                 remarks.append(f"{name} has other folds, from which part of the difference may come.")
-            lines = list(differences(_settings(run), _settings(runs[reference]))) or ["nothing"]
-            changed.append("\n".join([f"{name}:", *(f"- {line}" for line in lines)]))
+            older, newer = sorted([name, reference], key=list(runs).index)
+            lines = _changes(runs[older], runs[newer]) or ["nothing"]
+            changed.append("\n".join([f"{older} -> {newer}:", *(f"- {line}" for line in lines)]))
         written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
         rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, labels), *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
@@ -162,11 +165,25 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedSc
         luck = stats.norm.ppf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
         tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
     parts = [format_table(header, rows), "\n".join([legend, tried, *remarks])]
-    return "\n\n".join([*parts, *([f"## What differs from {reference}"] if changed else []), *changed])
+    return "\n\n".join(
+        [*parts, *(["## What changed, from the older run to the newer"] if changed else []), *changed]
+    )
 
 
-def _settings(run: dict[str, Any]) -> dict[str, Any]:
-    jobs = {stage["name"]: stage["key"] for stage in run["stages"]}
+def _changes(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
+    """Return what changed from one run to another: the budget first, then settings, jobs, tables and code."""
+    lines = []
+    if "budget" in older and "budget" in newer:  # runs of older versions do not have it
+        budgets = [format_duration(run["budget"]) if run["budget"] else "none" for run in (older, newer)]
+        if budgets[0] != budgets[1]:
+            lines.append(f"budget: {budgets[0]} -> {budgets[1]}")
+    in_both = {stage["name"] for stage in older["stages"]} & {stage["name"] for stage in newer["stages"]}
+    return [*lines, *differences(_settings(older, in_both), _settings(newer, in_both))]
+
+
+def _settings(run: dict[str, Any], stages: set[str]) -> dict[str, Any]:
+    """Return what a run was made from; keys of jobs only of some stages."""
+    jobs = {stage["name"]: stage["key"] for stage in run["stages"] if stage["name"] in stages}
     return {
         **run["config"],
         "jobs": jobs,

@@ -152,7 +152,7 @@ def load_config(name: str, overrides: Overrides = NO_OVERRIDES, notes: set[str] 
         notes: a sentence is added for each setting with its former name.
     """
     path, document = read_yaml(name, overrides)
-    return validate(Config, document, path, notes=notes)
+    return validate(Config, document, path, notes=notes, overrides=overrides)
 
 
 def rewrite_paths(settings: Any, place: Callable[[Path], str]) -> Any:

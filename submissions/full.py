@@ -32,7 +32,7 @@ from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
 from submissions.interim import InterimSubmissions
 from submissions.report.__main__ import report
-from submissions.run import ALL_SECONDS, describe_left_out, finished_part, left_out_of, open_run
+from submissions.run import ALL_SECONDS, finished_part, left_out_of, open_run
 
 say = partial(print, flush=True)
 
@@ -83,8 +83,6 @@ def full(options: Namespace) -> int:
         say("\n".join(submission.lines))
         diagnose.update(competition, config.folds, paths)  # test rows against training rows, for the report
         say(report(run))
-    if left_out:
-        say(describe_left_out(left_out))
     return run.exit_status
 
 
@@ -108,7 +106,7 @@ def budget_seconds(option: float | None, config: Config) -> float | None:
         option: seconds of `--budget`; `cli.NO_BUDGET` for `none`, and None if it is not given.
     """
     if option is None and config.budget is not None:
-        say(f"budget: {config.budget}, from the YAML; --budget none trains everything in full")
+        say(f"budget: {config.budget}; --budget none trains everything in full")
         return parse_duration(config.budget)
     return None if option == cli.NO_BUDGET else option
 

@@ -61,6 +61,9 @@ PACKAGES = (
 
 
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
+TIME, EPOCHS = "time", "epochs"
+"""Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
+BUDGET_ADVICE = "A larger --budget trains more, and --budget none everything in full; finished jobs are kept."
 ALL_SECONDS = "all"
 """Key of `Run.worker_seconds`: core-seconds of the whole command, idle ones included."""
 MAX_ERROR = 110
@@ -73,7 +76,7 @@ class LeftOut:
 
     Attributes:
         seed: None for the whole stage.
-        reason: see `models.jobs.scheduler.JobResult`.
+        reason: see `models.jobs.scheduler.JobResult`; EPOCHS for a stage that is in the run with fewer epochs.
         error: one line.
         log: file with the traceback.
     """
@@ -87,7 +90,7 @@ class LeftOut:
     @property
     def row(self) -> list[str]:
         """Row of a table with the columns LEFT_OUT_HEADER."""
-        seed = "" if self.seed is None else str(self.seed)
+        seed = "all" if self.seed is None else str(self.seed)
         return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR, placeholder=" ...")]
 
 
@@ -100,6 +103,7 @@ class Run:
         made_from: digest of predictions, code, packages, and of what is left out.
         left_out: requested stages and seeds that are not in `config` and `plan`.
         worker_seconds: stage or other group of tasks -> seconds of workers in the command that built the run.
+        budget: seconds that this command had; None if it had no budget.
     """
 
     name: str
@@ -110,6 +114,7 @@ class Run:
     plan: JobPlan
     left_out: Sequence[LeftOut] = field(default=())
     worker_seconds: dict[str, float] = field(default_factory=dict)
+    budget: float | None = None
 
     @property
     def metric(self) -> Metric:
@@ -155,7 +160,7 @@ class Run:
     @property
     def exit_status(self) -> int:
         """Exit status of the command that builds the run: 3 if a failure left something out, else 0."""
-        return 3 if any(each.reason != "time" for each in self.left_out) else 0
+        return 3 if any(each.reason not in (TIME, EPOCHS) for each in self.left_out) else 0
 
     @property
     def fallback_description(self) -> str:
@@ -255,16 +260,18 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
         "Left out:",
         "",
         format_table(LEFT_OUT_HEADER, [each.row for each in left_out]),
-        *tracebacks(left_out),
+        *left_out_notes(left_out),
     ]
     return "\n".join(lines)
 
 
-def tracebacks(left_out: Sequence[LeftOut]) -> list[str]:
-    """Return a line per traceback of what is left out."""
-    return [
+def left_out_notes(left_out: Sequence[LeftOut]) -> list[str]:
+    """Return what to do about what a budget left out, and a line per traceback."""
+    advice = [BUDGET_ADVICE] if any(each.reason in (TIME, EPOCHS) for each in left_out) else []
+    logs = [
         f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None
     ]
+    return [*advice, *logs]
 
 
 def name_of_latest(paths: Paths) -> str:

@@ -41,8 +41,8 @@ def test_a_set_that_only_one_checkout_has_finished_is_not_compared() -> None:
 
 def test_the_share_is_the_first_percentage_of_the_line_about_the_workers() -> None:
     log = (
-        "done 99%\nTime of the workers: 61% columns with a weight of at least 0.02, and caches, 10% "
-        "other columns."
+        "done 99%\nTime of the workers: 61% for stages with a weight of at least 0.02 and for inputs, 10% "
+        "for other stages."
     )
     assert weighted_share(log) == 0.61
     assert np.isnan(weighted_share("The budget of 1 min is over"))

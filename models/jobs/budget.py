@@ -24,7 +24,7 @@ from folds.fold_files import time_ordered
 from models.jobs.budget_stages import Decisions, StageConfigs, StageState, epoch_shares, reserve, with_epochs
 from models.jobs.job_files import verify_job
 from models.jobs.job_rows import read_tables
-from models.jobs.pace import MIN_FORECAST, Paces, describe_end
+from models.jobs.pace import Paces, describe_pace
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
 from models.jobs.train import FailurePolicy, JobReporter, job_tasks, networks_of, threads_of
@@ -105,9 +105,7 @@ class Budget:
     @property
     def left_out(self) -> list[tuple[str, int | None, str]]:
         """Stage, seed and reason of all that is left out for lack of time; the seed of a whole stage is None."""
-        cut_stages = {name for name, _, _ in self.decisions.cut_seeds}
-        stages = [state for state in self.states.values() if not state.seeds and state.name not in cut_stages]
-        return [*((state.name, None, state.reason) for state in stages), *self.decisions.cut_seeds]
+        return self.decisions.left_out(self.states)
 
     def train(self, policy: FailurePolicy, on_seed: Callable[[], Task | None]) -> dict[str, JobResult]:
         """Train what fits; return title -> result of the jobs of `current_plan` that were not finished before.
@@ -119,6 +117,8 @@ class Budget:
         self.on_seed = on_seed
         self.queue.job_timeout = policy.job_timeout
         self.queue.deadline = self.training_deadline
+        for line in self.decisions.describe_finished(self.states):
+            print(line, flush=True)
         for state in self.states.values():
             if policy.skip_failed and state.has_failed:
                 state.seeds = state.seeds or state.settings.seeds[:1]
@@ -130,21 +130,8 @@ class Budget:
         results = run(self.queue, self.executor, "jobs")
         titles = {job.title for job in self.current_plan.jobs}
         if not (policy.fail_fast and self.failed_stages):
-            self._end()
+            self.decisions.end(self.states, self.failed_stages)
         return {title: result for title, result in results.items() if title in titles}
-
-    def _end(self) -> None:
-        """Drop unfinished seeds, and record that the same command only has to retry failed jobs."""
-        for state in self.states.values():
-            for seed in list(state.seeds):
-                n_jobs = len(state.jobs_of(seed))
-                n_unfinished = len(state.unfinished(seed))
-                if n_unfinished and state.name not in self.failed_stages:
-                    state.seeds.remove(seed)
-                    done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when the time was over"
-                    self.decisions.cut_seeds.append((state.name, seed, done))
-        self.decisions.has_ended = any(state.seeds for state in self.states.values())
-        self.decisions.write(self.states)
 
     # What the queue calls.
 
@@ -252,14 +239,16 @@ class Budget:
                 self._enqueue(self._decide(state, pace))
             return
         running = [task for task in self.queue.running if task.group == state.name]
-        n_waiting = len(state.unfinished(state.seeds[0])) - len(running)
-        rounds = max(1, math.ceil(n_waiting / max(1, self.executor.capacity().cpus)))
+        n_jobs = len(state.unfinished(state.seeds[0]))
+        rounds = max(1, math.ceil((n_jobs - len(running)) / max(1, self.executor.capacity().cpus)))
         elapsed = max(map(self.paces.elapsed, running), default=0.0)
         caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
         if caches > MAX_CACHE_SHARE * left:
-            self._give_up(state, f"preparing its inputs takes about {format_duration(caches)}")
+            inputs = f"its inputs take about {format_duration(caches)}, before its {n_jobs} jobs"
+            self._give_up(state, f"{inputs}, with {self._time_left()}")
         elif elapsed > max(MIN_WAIT, left / rounds):  # even if it ended now, later rounds would not fit
-            self._give_up(state, f"its first job was not finished after {format_duration(elapsed)}")
+            first = f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
+            self._give_up(state, f"{first}, with {self._time_left()}")
 
     def _decide(self, state: StageState, pace: float) -> list[Task]:
         """Continue a stage with a measured pace (0 if another command has trained its jobs), or give it up."""
@@ -267,32 +256,40 @@ class Budget:
         if share is not None:
             return self._accept(state, pace, share)
         smallest = pace * state.shares[-1] / state.share
-        n_jobs = len(state.jobs_of(state.settings.seeds[0]))
-        self._give_up(state, f"{n_jobs} jobs of about {format_duration(smallest)} did not fit", pace)
+        n_jobs = self._n_unfinished(state, state.shares[-1])
+        missing = self._seconds_until_end_with(state, pace, state.shares[-1]) - self._seconds_left()
+        others = " and the other stages" if self._tasks(without=state.name) else ""
+        jobs = f"its {n_jobs} jobs of about {format_duration(smallest)}{others}"
+        more = format_duration(float(f"{max(1.0, missing):.2g}"))
+        self._give_up(state, f"{jobs} need about {more} more than the {self._time_left()}", pace)
         return []
 
     def _fitting_share(self, state: StageState, pace: float) -> float | None:
         """Return the largest share of its epochs that a stage has time for; None if it has time for none."""
         left = self._seconds_left()
-        others = self._tasks(without=state.name)
-        seconds_of_others = self.paces.seconds_until_end(others)
+        seconds_of_others = self.paces.seconds_until_end(self._tasks(without=state.name))
         undecided = [other for other in self.states.values() if other.status in ("waiting", "probing")]
         is_last = undecided in ([], [state])
-        running = [self.paces.elapsed(task) for task in self.queue.running if task.group == state.name]
-        resources = self._resources(state)
         for share in state.shares:
             if share > state.share:
                 continue
-            seconds = pace * share / state.share
-            jobs = [SAFETY_FACTOR * seconds] * self._n_unfinished(state, share)
-            if share == state.share:
-                jobs[: len(running)] = [max(0.0, seconds - elapsed) for elapsed in running]
             allowed = left
             if not is_last and share != state.shares[-1]:
                 allowed = seconds_of_others + SHARES_OF_TIME_LEFT.get(share, 1.0) * (left - seconds_of_others)
-            if self.paces.seconds_until_end(others, [(each, resources) for each in jobs]) <= allowed:
+            if self._seconds_until_end_with(state, pace, share) <= allowed:
                 return share
         return None
+
+    def _seconds_until_end_with(self, state: StageState, pace: float, share: float) -> float:
+        """Return the seconds until other stages and the first seed of this, with a share of its epochs, end."""
+        seconds = pace * share / state.share
+        jobs = [SAFETY_FACTOR * seconds] * self._n_unfinished(state, share)
+        if share == state.share:
+            running = [task for task in self.queue.running if task.group == state.name]
+            jobs[: len(running)] = [max(0.0, seconds - self.paces.elapsed(task)) for task in running]
+        resources = self._resources(state)
+        others = self._tasks(without=state.name)
+        return self.paces.seconds_until_end(others, [(each, resources) for each in jobs])
 
     def _n_unfinished(self, state: StageState, share: float) -> int:
         """Return how many jobs of the first seed are left with a share of the epochs."""
@@ -312,14 +309,13 @@ class Budget:
         state.start("accepted")
         self.decisions.write(self.states)
         tasks = self._make_tasks(state, state.seeds[0], self._not_queued(state))
-        epochs = ""
-        if state.name in self.paces.networks:
-            epochs = f"{state.settings.epochs} of {self.plan.stages[state.name].epochs} epochs, "
-        seconds = self.paces.seconds_until_end([*self._tasks(), *tasks])
-        end = ""
-        if seconds >= MIN_FORECAST:
-            end = f"; this and what was started before end {describe_end(seconds)}"
-        print(f"stage {state.name}  {epochs}about {format_duration(max(1.0, pace))} a job{end}", flush=True)
+        epochs = f"{state.epochs}, " if state.epochs else ""
+        if state.unfinished(state.seeds[0]):
+            seconds = self.paces.seconds_until_end([*self._tasks(), *tasks])
+            which = "its jobs and all earlier ones end"
+            print(describe_pace(state.name, pace, seconds, which, epochs), flush=True)
+        elif share < 1:
+            print(f"stage {state.name}  {epochs}all jobs are finished", flush=True)
         return tasks
 
     def _give_up(self, state: StageState, reason: str, pace: float | None = None) -> None:
@@ -332,7 +328,7 @@ class Budget:
                 self.queue.waiting.remove(task)
                 cache, keys = task.arguments
                 self.planned_cache_keys -= {(cache.folder.name, key) for key in keys}
-        state.give_up(f"{reason}; {format_duration(max(1.0, self._seconds_left()))} were left", pace)
+        state.give_up(reason, pace)
         print(f"stage {state.name}  left out: {state.reason}", flush=True)
 
     def _stop(self, state: StageState) -> None:
@@ -389,6 +385,9 @@ class Budget:
 
     def _seconds_left(self) -> float:
         return self.training_deadline - time.monotonic()
+
+    def _time_left(self) -> str:
+        return f"{format_duration(max(1.0, self._seconds_left()))} left of the budget"
 
     def _plan_of_stage(self, name: str, share: float) -> JobPlan:
         """Return the plan of one stage with a share of its epochs."""

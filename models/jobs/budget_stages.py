@@ -1,6 +1,7 @@
 """The state of each stage under a budget: the seeds and epochs that it may get, and the decisions about it."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,9 @@ SECONDS_PER_TUNING = 0.2
 MAX_RESERVE_SHARE = 0.4
 """Maximum share of the budget that is reserved for an expected number of tunings."""
 NOT_STARTED = "the time was over before it started"
+HAS_ENDED = (
+    "An earlier run used up this budget: only failed jobs are trained again. A larger --budget trains more."
+)
 
 StageConfigs = dict[str, Any]
 
@@ -107,6 +111,7 @@ class StageState:
         seeds: seeds that have started.
         pace: seconds of a job when the stage was given up; None if it was not measured.
         reason: why it is left out.
+        all_epochs: epochs of a network in the YAML.
     """
 
     name: str
@@ -117,6 +122,15 @@ class StageState:
     status: StageStatus = "waiting"
     pace: float | None = None
     reason: str = NOT_STARTED
+    all_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        self.all_epochs = getattr(self.settings, "epochs", None)
+
+    @property
+    def epochs(self) -> str:
+        """The epochs of a network, such as `15 of 30 epochs`; "" for other stages."""
+        return f"{self.settings.epochs} of {self.all_epochs} epochs" if self.all_epochs else ""
 
     @property
     def settings(self) -> Any:
@@ -175,6 +189,36 @@ class Decisions:
             "ended": self.has_ended,
         }
         write_json(self.file, content)
+
+    def left_out(self, states: dict[str, StageState]) -> list[tuple[str, int | None, str]]:
+        """Return stage, seed and reason of everything that the time left out; no seed for a whole stage."""
+        cut_stages = {name for name, _, _ in self.cut_seeds}
+        stages = [state for state in states.values() if not state.seeds and state.name not in cut_stages]
+        return [*((state.name, None, state.reason) for state in stages), *self.cut_seeds]
+
+    def describe_finished(self, states: dict[str, StageState]) -> Iterator[str]:
+        """Yield a line per stage with finished jobs of earlier runs, and one if these used up the budget."""
+        for state in states.values():
+            n_finished = sum(
+                len(state.jobs_of(seed)) - len(state.unfinished(seed)) for seed in state.settings.seeds
+            )
+            if n_finished:
+                yield f"stage {state.name}  finished jobs of earlier runs: {n_finished}"
+        if self.has_ended:
+            yield HAS_ENDED
+
+    def end(self, states: dict[str, StageState], failed_stages: set[str]) -> None:
+        """Record that the time was used, so that the same command only retries failed jobs."""
+        for state in states.values():
+            for seed in list(state.seeds):
+                n_jobs = len(state.jobs_of(seed))
+                n_unfinished = len(state.unfinished(seed))
+                if n_unfinished and state.name not in failed_stages:
+                    state.seeds.remove(seed)
+                    done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when the time was over"
+                    self.cut_seeds.append((state.name, seed, done))
+        self.has_ended = any(state.seeds for state in states.values())
+        self.write(states)
 
     def read(self, states: dict[str, StageState]) -> dict[str, float]:
         """Restore the decisions of an earlier command; return stage -> share of its epochs."""

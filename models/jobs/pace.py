@@ -146,6 +146,17 @@ def describe_end(seconds: float) -> str:
     return f"in about {format_duration(float(f'{seconds:.2g}'))}, at {at}"
 
 
+def describe_pace(stage: str, pace: float, seconds: float, which: str, epochs: str = "") -> str:
+    """Return a line about a stage that trains: the time of a job and, unless it is soon, the end of all jobs.
+
+    Args:
+        pace: seconds of a job.
+        seconds: seconds until the end of the jobs that `which` describes, such as `all jobs end`.
+    """
+    end = f"; {which} {describe_end(seconds)}" if seconds >= MIN_FORECAST else ""
+    return f"stage {stage}  {epochs}about {format_duration(max(1.0, pace))} a job{end}"
+
+
 class Forecast:
     """Prints when the jobs of each stage will have ended, as soon as their pace is measured.
 
@@ -175,8 +186,5 @@ class Forecast:
             seconds = self.paces.seconds_until_end([task for task in tasks if task.group not in later])
             if has_tasks and pace is not None and seconds >= MIN_FORECAST:
                 which = "its jobs and all earlier ones end" if self.stages else "all jobs end"
-                print(
-                    f"stage {stage}  about {format_duration(pace)} a job; {which} {describe_end(seconds)}",
-                    flush=True,
-                )
+                print(describe_pace(stage, pace, seconds, which), flush=True)
         return []

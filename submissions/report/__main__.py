@@ -49,7 +49,7 @@ def markdown(content: Report, folder: Path) -> str:
             blocks += [format_table(*element) for element in section.elements if isinstance(element, Table)]
             blocks.append(_wrapped([element for element in section.elements if isinstance(element, str)]))
     files = [f"Page: {display_path(folder / PAGE)}", f"Handover: {display_path(folder / HANDOVER)}"]
-    return "\n\n".join(filter(None, [*blocks, "\n".join([*files, content.submission])]))
+    return "\n\n".join(filter(None, [*blocks, "\n".join([*files, *content.closing])]))
 
 
 def _wrapped(sentences: list[str]) -> str:

@@ -116,7 +116,8 @@ def curve_grid(curves: dict[str, list[tuple[Any, Any]]], x_label: str, y_label: 
     """
     n_columns = min(4, len(curves))
     n_rows = -(-len(curves) // n_columns)
-    figure, axes = new_figure(n_rows, n_columns, width=2.5 * n_columns, height=1.9 * n_rows)
+    width, height = (2.5, 1.9) if n_columns > 1 else (4.5, 3.0)
+    figure, axes = new_figure(n_rows, n_columns, width * n_columns, height * n_rows)
     for axis in axes.flat[len(curves) :]:
         axis.set_visible(False)
     for axis, (stage, jobs) in zip(axes.flat, curves.items(), strict=False):

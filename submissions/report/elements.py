@@ -68,6 +68,7 @@ class Report(NamedTuple):
     Attributes:
         summary: what to expect, what was chosen and what was left out, in a few sentences.
         facts: name -> value and explanation, for the head of the page.
+        closing: last lines of report.md: what was left out, the submission, and what to do next.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Report(NamedTuple):
     summary: str
     facts: dict[str, tuple[str, str]]
     submission: str
+    closing: list[str]
     sections: list[Section]
 
 

@@ -30,7 +30,8 @@ def scatter(run: Run, y_pred: Array) -> str:
     rows = has_fold[:: math.ceil(len(has_fold) / MAX_POINTS)]
     n_columns = min(6, len(targets))
     n_rows = -(-len(targets) // n_columns)
-    figure, axes = new_figure(n_rows, n_columns, 2.5 * n_columns, 2.4 * n_rows)
+    side = 2.5 if n_columns > 1 else 4.5
+    figure, axes = new_figure(n_rows, n_columns, side * n_columns, (side - 0.1) * n_rows)
     for axis in axes.flat[len(targets) :]:
         axis.set_visible(False)
     for t, (target, axis) in enumerate(zip(targets, axes.flat, strict=False)):

@@ -60,7 +60,7 @@ def _std_coverage(run: Run) -> list[Element]:
 
 
 def error_correlation(run: Run) -> list[Element]:
-    """Return the correlation of the out-of-fold errors of the base predictions, as a heat map and a table."""
+    """Return the correlation of the out-of-fold errors of the base predictions, as a heat map."""
     stage_preds = run.stage_predictions
     if len(stage_preds.names) < 2:
         return []
@@ -73,7 +73,6 @@ def error_correlation(run: Run) -> list[Element]:
         "Pearson correlation of the out-of-fold errors of the base predictions, as a mean over targets or "
         "classes. A blend gains most from predictions whose errors correlate little.",
         Figure("Correlation of errors", chart),
-        make_table(["base prediction", *stage_preds.names], mean.reset_index().to_numpy().tolist(), "{:.2f}"),
     ]
 
 

@@ -31,6 +31,7 @@ FLAGS = {
     "other code": "trained by other code (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows by models of all rows (final_fit), which have no score; cv_score: of the folds",
+    "fewer epochs": "trained with fewer epochs than the YAML says, to fit into the budget",
     "class weights": "trained with class weights, which distort its probabilities",
     **FOLD_MARKS,
 }
@@ -99,7 +100,7 @@ def _stage_weights(run: Run) -> pd.DataFrame:
     weights = pd.DataFrame(run.weights, run.stage_predictions.names)
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
-    return weights.groupby(run.stage_predictions.stage_of.get).sum()
+    return weights.groupby(run.stage_predictions.stage_of.get).sum().reindex(list(run.config.stages))
 
 
 def stage_section(run: Run) -> list[Element]:

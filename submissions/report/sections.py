@@ -6,9 +6,10 @@ the sections are in `score_sections.py`, `prediction_sections.py` and `class_sec
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from competition.files import read_json
-from competition.paths import display_path
+from competition.paths import config_folders, display_path
 from competition.prepare import describe as describe_tables
 from competition.yaml_files import dump_yaml
 from models.jobs.plan import REFIT_FOLD
@@ -33,7 +34,7 @@ from submissions.report.score_sections import (
     test_scores,
     weight_section,
 )
-from submissions.run import CHOICE, LEFT_OUT_HEADER, SUBMISSION_FILE, Run, tracebacks
+from submissions.run import CHOICE, LEFT_OUT_HEADER, SUBMISSION_FILE, Run, left_out_notes
 
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""
@@ -74,7 +75,8 @@ def build_report(run: Run) -> Report:
         Section("Settings and versions", _settings(run), wide=True),
     ]
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
-    submission = f"Submission: {display_path(run.folder / SUBMISSION_FILE)}"
+    of_run = display_path(run.folder / SUBMISSION_FILE)
+    submission = f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}"
     if holdout_of:
         submission = (
             f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
@@ -85,6 +87,7 @@ def build_report(run: Run) -> Report:
         summary=_summary(run),
         facts=facts,
         submission=submission,
+        closing=_closing(run, submission),
         sections=[section for section in sections if section.elements],
     )
 
@@ -111,9 +114,30 @@ def _summary(run: Run) -> str:
         f"Submitted: {run.chosen} of {stages}; a test prediction uses {n_models} {kinds}.",
     ]
     if run.left_out:
-        names = ", ".join(dict.fromkeys(each.stage for each in run.left_out))
-        sentences.append(f"Left out, at least in part: {names}.")
+        sentences.append(f"Left out, at least in part: {_names_of_left_out(run)}.")
     return " ".join(sentences)
+
+
+def _names_of_left_out(run: Run) -> str:
+    return ", ".join(dict.fromkeys(each.stage for each in run.left_out))
+
+
+def _closing(run: Run, submission: str) -> list[str]:
+    """Return the last lines of report.md: what was left out, the submission, and the commands that may follow."""
+    lines = [submission]
+    if run.left_out:
+        lines.insert(0, f"Left out, at least in part: {_names_of_left_out(run)}; the reasons are at the top")
+    if run.config.competition.holdout_of:
+        return lines
+    name = run.paths.name
+    if run.paths.owner.exists():
+        yaml_file = Path(run.paths.owner.read_text(encoding="utf-8").strip())
+        if yaml_file.parent not in [folder.resolve() for folder in config_folders()]:
+            name = str(display_path(yaml_file))
+    steps = [f"./run.sh predict {name} --test NEW.csv", f"after a change of the YAML ./run.sh compare {name}"]
+    if run.config.competition.kaggle:
+        steps.insert(0, f"./run.sh submit {name}")
+    return [*lines, f"Next: {', '.join(steps)}"]
 
 
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
@@ -141,7 +165,7 @@ def _left_out(run: Run) -> list[Element]:
     """Return the stages and seeds that are not in the submission, with the reasons."""
     if not run.left_out:
         return []
-    return [Table(LEFT_OUT_HEADER, [each.row for each in run.left_out]), *tracebacks(run.left_out)]
+    return [Table(LEFT_OUT_HEADER, [each.row for each in run.left_out]), *left_out_notes(run.left_out)]
 
 
 def _tables(run: Run) -> list[Element]:

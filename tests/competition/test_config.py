@@ -24,7 +24,8 @@ def test_the_embedded_competitions_load(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "settings"),
     [
-        (r"competition\.surprise: unknown key$", {"surprise": 1}),
+        (r"competition\.surprise: unknown key; try answers, auxiliary_targets, .*$", {"surprise": 1}),
+        (r"stages\.a\.epoch: unknown key; try epochs", {"stages": {"a": {"kind": "gnn", "epoch": 1}}}),
         ("the column 'y' has several roles", {"numeric": ["y"]}),
         ("must have 1 columns, one per target; got 2$", {"submission_columns": ["p", "q"]}),
         ("'id' has several roles.* group is 'y', and must not be", {"group": "y", "numeric": ["id"]}),
@@ -35,7 +36,16 @@ def test_the_embedded_competitions_load(name: str) -> None:
         (r"folds\.n_folds: .*valid integer.* \(got 'many'\)", {"folds": {"n_folds": "many"}}),
         ("kind: file and the setting file must be given together", {"folds": {"kind": "file"}}),
         ("kind: file and the setting file must be given together", {"folds": {"file": "mine.csv"}}),
-        (r"stages\.a: .*'unimoll'.*'unimol'", {"stages": {"a": {"kind": "unimoll"}}}),
+        (
+            r"stages\.a: kind must be one of unimol, .*custom; got 'unimoll'$",
+            {"stages": {"a": {"kind": "unimoll"}}},
+        ),
+        (r"stages\.a: kind is missing$", {"stages": {"a": {"epochs": 3}}}),
+        (
+            r"a\.features\.0: must be 'morgan', .*; or: must be a mapping \(key: value\) \(got 'morgen'\)$",
+            {"stages": {"a": {"kind": "lightgbm", "features": ["morgen"]}}},
+        ),
+        (r"stages\.a: must be a mapping \(key: value\) \(got 3\)$", {"stages": {"a": 3}}),
         (
             r"stages\.a\.seeds: must not have duplicates; got 0",
             {"stages": {"a": {"kind": "gnn", "seeds": [0, 0]}}},

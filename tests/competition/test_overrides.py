@@ -28,6 +28,7 @@ def written(folder: Path) -> str:
         ("stages.gnn.learning_rate=1e-3", ("stages.gnn.learning_rate", 0.001)),
         ("submissions.default=null", ("submissions.default", None)),
         ("competition.features=mine.py:a=b", ("competition.features", "mine.py:a=b")),
+        ("budget=3m", ("budget", "3m")),
     ],
 )
 def test_a_value_is_read_as_in_the_yaml(text: str, expected: object) -> None:
@@ -56,8 +57,9 @@ def test_a_stage_can_be_added(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (Overrides({"stages.nett.epochs": 3}), "--set stages.nett.epochs: .* no stage 'nett'; it has small, net"),
-        (Overrides({"stages.net.epoch": 3}), r"stages\.net\.epoch: unknown key"),
-        (Overrides({"stages.net.epochs": "many"}), r"stages\.net\.epochs: .*valid integer.*'many'"),
+        (Overrides({"stages.net.epoch": 3}), r"--set stages\.net\.epoch: unknown key; try epochs"),
+        (Overrides({"stages.net.epochs": "many"}), r"--set stages\.net\.epochs: .*valid integer.*'many'"),
+        (Overrides({"stagse.net": 3}), r"with stagse.net=3 has .*\n  stagse: unknown key; try stages"),
         (Overrides({"competition.id.name": 3}), "competition.id of .* is 'id' and has no settings below it"),
         (Overrides(stages=("other",)), "--stages: .* no stage 'other'"),
     ],
@@ -67,6 +69,23 @@ def test_mistakes_in_overrides_are_reported_before_training(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(written(tmp_path), overrides)
+
+
+def test_a_mistake_is_blamed_on_the_yaml_or_on_the_command_line_whichever_has_it(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    invalid = Overrides({"stages.net.epochs": "many", "folds.n_folds": 3})
+    with pytest.raises(
+        ConfigError, match=r"^the command line has 1 error\(s\):\n  --set stages\.net\.epochs: "
+    ):
+        load_config(path, invalid)
+    Path(path).write_text(Path(path).read_text().replace("metric: ", "metric: not_"))
+    with pytest.raises(ConfigError) as error:
+        load_config(path, invalid)
+    first, *lines = str(error.value).splitlines()
+    assert first == f"{path} with stages.net.epochs=many, folds.n_folds=3 has 2 error(s):"
+    assert [line.partition(":")[0] for line in lines] == ["  competition.metric", "  --set stages.net.epochs"]
+    with pytest.raises(ConfigError, match=rf"^{path} has 1 error"):
+        load_config(path)
 
 
 def test_tables_of_a_holdout_cannot_be_replaced() -> None:

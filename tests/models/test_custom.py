@@ -95,5 +95,7 @@ def test_errors_of_settings_name_the_key_in_the_yaml_and_not_the_file(tmp_path: 
     config = CustomConfig(
         kind="custom", code=f"{tmp_path / 'user.py'}:Mine", settings={"k": "one", "rate": 1}
     )
-    with pytest.raises(ConfigError, match=r"^settings\.k: .* \(got 'one'\)\nsettings\.rate: unknown key$"):
+    with pytest.raises(
+        ConfigError, match=r"^settings\.k: .* \(got 'one'\)\nsettings\.rate: unknown key; try k$"
+    ):
         load_custom(config)

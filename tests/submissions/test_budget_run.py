@@ -60,7 +60,7 @@ def test_seconds_count_as_well_spent_in_caches_and_in_columns_with_weight() -> N
         left_out=[SimpleNamespace(stage="lost")],
     )
     assert budget_run.describe_seconds(finished) == (
-        "Time of the workers: 50% columns with a weight of at least 0.02, and caches, 30% other columns, "
-        "5% submissions of finished stages, 15% idle, the last submission and the report."
+        "Time of the workers: 50% for stages with a weight of at least 0.02 and for inputs, 30% for other "
+        "stages, 5% for interim submissions, 15% idle or for the last submission and the report."
     )
     assert spent["all"] == 100.0

@@ -57,9 +57,9 @@ def test_rows_are_joined_on_id_and_those_of_one_run_alone_are_left_out() -> None
 
 
 def test_only_settings_that_differ_are_listed() -> None:
-    other = {"stages": {"a": {"epochs": 3, "seeds": [0]}, "b": {"kind": "gnn"}}, "seed": 0}
-    this = {"stages": {"a": {"epochs": 5, "seeds": [0]}, "c": {"kind": "gnn"}}, "seed": 0}
-    assert list(differences(this, other)) == [
+    older = {"stages": {"a": {"epochs": 3, "seeds": [0]}, "b": {"kind": "gnn"}}, "seed": 0}
+    newer = {"stages": {"a": {"epochs": 5, "seeds": [0]}, "c": {"kind": "gnn"}}, "seed": 0}
+    assert list(differences(older, newer)) == [
         "stages.a.epochs: 3 -> 5",
         "stages.b: removed",
         "stages.c: added",
@@ -102,7 +102,11 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text: Command, t
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
     assert list(rows) == ["run", second.name, first.name]
     assert "reference" in rows[second.name]
-    assert "- stages.good: added" in page and "Runs that were tried: 2." in page
+    assert "Runs that were tried: 2." in page
+    changes = page.partition("## What changed, from the older run to the newer\n\n")[2]
+    assert changes.startswith(f"{first.name} -> {second.name}:\n")
+    assert "- stages.good: removed" in changes  # the first run had three stages, the second has two
+    assert "- jobs." not in changes
     y = read_table(tmp_path / "train.csv", ["id"]).set_index("id")[["height", "depth"]]
     tables = (
         read_table(f / "cross_fitted.csv", ["id"]).set_index("id").loc[y.index, [*y]] for f in folders()
@@ -113,7 +117,22 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text: Command, t
     (second.parent / "latest").write_text(f"{first.name}\n")  # full was run again on its settings
     swapped = compare_text("--with", first.name)
     assert compare_text() == swapped
-    assert "- stages.good: removed" in swapped and f"{-gain:#.4g}" in swapped
+    assert changes in swapped  # they do not depend on the reference
+    assert f"{-gain:#.4g}" in swapped
+
+
+def test_a_changed_budget_is_shown_if_both_runs_have_recorded_theirs(compare_text: Command) -> None:
+    first, second = folders()
+    assert "- budget" not in compare_text()
+    sign_manifest(first, budget=300.0)
+    sign_manifest(second, budget=600.0)
+    assert f"{first.name} -> {second.name}:\n- budget: 5 min -> 10 min\n" in compare_text()
+    sign_manifest(second, budget=None)
+    assert "- budget: 5 min -> none\n" in compare_text()
+    stored = read_json(second / "run.json")
+    del stored["budget"]
+    write_json(second / "run.json", stored)
+    assert "- budget" not in compare_text()
 
 
 def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(

@@ -89,8 +89,14 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
     with monkeypatch.context() as patch:
         patch.setattr(full_step, "train", train_some)
         assert full(options(path)) == 3
-    last = capsys.readouterr().out.splitlines()[-4:]
-    assert [line.split("|")[1].strip() for line in last] == ["late", "lost", "taught", "trees"]
+    output = capsys.readouterr().out
+    table = output.partition("## Left out\n\n")[2].partition("\n\n")[0].splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in table] == ["late", "lost", "taught", "trees"]
+    assert output.count("| taught ") == 1  # no table is printed twice
+    last = output.splitlines()[-3:]
+    assert last[0] == "Left out, at least in part: late, lost, taught, trees; the reasons are at the top"
+    assert last[1].startswith(f"Submission: {paths.submission}, a copy of ")
+    assert last[2].startswith(f"Next: ./run.sh predict {path} --test NEW.csv, ")
     run = latest_run(str(path))
     expected = [("late", 0), ("lost", 0), ("taught", 0), ("trees", 1)]
     assert [(each.stage, each.seed) for each in run.left_out] == expected

@@ -14,9 +14,9 @@ from competition.paths import PROJECT
 from competition.plots import new_figure
 from submissions.report import figures
 from submissions.report.__main__ import markdown, page
-from submissions.report.elements import Report
+from submissions.report.elements import Report, Section, Table
 from submissions.report.sections import build_report
-from submissions.run import CHOICE, CROSS_FITTED, Run
+from submissions.run import CHOICE, CROSS_FITTED, LEFT_OUT_HEADER, LeftOut, Run
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
 
 ATTACK = "<img src=x onerror=alert(1)>"
@@ -191,13 +191,29 @@ def test_weights_stand_under_their_targets_and_correlations_under_their_columns(
     weights = [row[4] for row in stages.rows]
     names = made.run.config.stages
     assert weights == [cell for name in names for cell in ("", *(f"{chosen[t][name]:.3f}" for t in TARGETS))]
-    table = section(made.found, "Error correlation")[2]
-    assert [row[0] for row in table.rows] == table.header[1:] == stage_preds.names
+    _, chart = section(made.found, "Error correlation")
+    assert [chart.image.count(f">{name}<") for name in stage_preds.names] == [
+        2,
+        2,
+        2,
+    ]  # of a row and a column
     is_labelled = ~np.isnan(stage_preds.y[:, 1])  # depth lacks some labels
     height = np.corrcoef(stage_preds.oof[:, :, 0] - stage_preds.y[:, :1], rowvar=False)
     depth = np.corrcoef(stage_preds.oof[is_labelled, :, 1] - stage_preds.y[is_labelled, 1:], rowvar=False)
-    found = [[float(cell) for cell in row[1:]] for row in table.rows]
-    np.testing.assert_allclose(found, (height + depth) / 2, atol=0.006)
+    numbers = [float(number) for number in re.findall(r">(-?[01]\.\d\d)<", chart.image)]
+    np.testing.assert_allclose(numbers, ((height + depth) / 2).ravel(), atol=0.006)
+    (heat_map,) = section(made.found, "Weights")
+    assert re.findall(r">(good|fair|poor)<", heat_map.image) == list(names)  # as in the table of stages
+
+
+def test_a_long_reason_wraps_and_a_molecule_has_its_smiles_below_it(made: Made) -> None:
+    reason = "its first job of 5 was not finished after 45.4 s, with 1.5 min left of the budget"
+    left_out = [LeftOut("fair", None, "time", reason), LeftOut("good", 1, "error", "ValueError")]
+    table = Table(LEFT_OUT_HEADER, [each.row for each in left_out])
+    html = page(made.found._replace(sections=[Section("Left out", [table])]))
+    assert f'<td class="long">{reason}</td>' in html
+    assert "<td>ValueError</td>" in html
+    assert ".cards img { display: block; }" in html
 
 
 def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric(done: Path) -> None:

@@ -23,7 +23,7 @@ from submissions.blend.candidates import ALWAYS_REGRESSION
 from submissions.build_submission import build_submission
 from submissions.predict import predict
 from submissions.predictor import load_candidate, load_model
-from submissions.run import latest_run
+from submissions.run import BUDGET_ADVICE, LeftOut, describe_left_out, latest_run
 from submissions.submission_file import check_submission, write_submission
 from tests.submissions.fakes import (
     TARGETS,
@@ -226,6 +226,21 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
     other = [replace(job, from_other_code=job.stage == "good") for job in run.plan.jobs]
     build_submission(replace(run, plan=replace(run.plan, jobs=other)))
     assert marks_of(run) == {"good": ["other code"], "fair": ["pseudo-labels"], "poor": ["refit"]}
+
+
+def test_a_stage_with_fewer_epochs_is_marked_and_what_a_budget_left_out_is_no_failure(done: Path) -> None:
+    left_out = [
+        LeftOut("fair", None, "epochs", "trained for 15 of 30 epochs"),
+        LeftOut("unimol", 1, "time", ""),
+    ]
+    run = replace(run_of(done), left_out=left_out, made_from="with a budget")
+    build_submission(run)
+    assert marks_of(run) == {"good": [], "fair": ["fewer epochs"], "poor": []}
+    assert run.exit_status == 0
+    table = describe_left_out(left_out)
+    assert "| fair   | all  | epochs | trained for 15 of 30 epochs |" in table
+    assert table.endswith(BUDGET_ADVICE)
+    assert BUDGET_ADVICE not in describe_left_out([LeftOut("unimol", 1, "error", "ValueError")])
 
 
 def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predicted_the_test_table(

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,7 +18,7 @@ from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
 from models.jobs import scheduler
 from models.jobs.budget import Budget
-from models.jobs.budget_stages import epoch_shares, with_epochs, with_more_seeds
+from models.jobs.budget_stages import HAS_ENDED, epoch_shares, with_epochs, with_more_seeds
 from models.jobs.job_files import write_failure
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
@@ -184,9 +185,10 @@ def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_i
         (0, "net/seed_0/fold_0")
     ]
     assert [now for now, _, epochs in machine.started if epochs == 7] == [20, 90, 160]
+    assert budget.states["net"].epochs == "7 of 10 epochs"
     assert (
-        "stage net  7 of 10 epochs, about 1.17 min a job; this and what was started before end in about "
-        "3.5 min" in (capsys.readouterr().out)
+        "stage net  7 of 10 epochs, about 1.17 min a job; its jobs and all earlier ones end in about 3.5 min"
+        in capsys.readouterr().out
     )
 
 
@@ -216,9 +218,10 @@ def test_a_stage_that_does_not_fit_is_reported_and_those_after_it_are_trained(
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
     (left_out,) = budget.left_out
-    assert left_out == ("net", None, "3 jobs of about 8.33 min did not fit; 3.78 min were left")
+    reason = "its 3 jobs of about 8.33 min need about 23.3 min more than the 3.78 min left of the budget"
+    assert left_out == ("net", None, reason)
     assert machine.started[1][:2] == (51, "trees/seed_0/fold_0")  # 5 % of the steps were done then
-    assert "stage net  left out: 3 jobs of about 8.33 min did not fit" in capsys.readouterr().out
+    assert f"stage net  left out: {reason}" in capsys.readouterr().out
 
 
 def test_a_stage_that_was_given_up_is_trained_if_it_fits_after_all(
@@ -247,7 +250,10 @@ def test_a_stage_that_hangs_gives_its_core_back_before_the_time_is_used(
     assert machine.started[1][0] == pytest.approx(
         278 / 3, abs=2
     )  # the two folds after it could have fitted until then
-    assert "its first job was not finished after" in budget.left_out[0][2]
+    assert re.fullmatch(
+        r"its first job of 3 was not finished after 1\.\d+ min, with 3\.\d+ min left of the budget",
+        budget.left_out[0][2],
+    )
 
 
 def test_a_later_job_that_hangs_fails_and_frees_its_core(
@@ -285,7 +291,7 @@ def test_a_stage_that_fails_is_no_matter_of_time_and_the_same_command_retries_it
 
 
 def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_the_end_trains_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job_plan = planned(tmp_path, stages={"net": NET, "trees": TREES})
     with pytest.raises(Killed):
@@ -294,7 +300,9 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
         )
     faster = Machine(monkeypatch, 1, by_epoch(net=1, trees=10))
     budget = budget_of(job_plan, faster, 300)
+    capsys.readouterr()
     budget.train(FailurePolicy(), lambda: None)
+    assert capsys.readouterr().out.startswith("stage net  finished jobs of earlier runs: 1\n")
     assert trained(budget)["net"][0] == 7
     assert faster.started[0][1:] == ("net/seed_0/fold_1", 7)
     assert len({title for _, title, _ in faster.started}) == len(faster.started)
@@ -304,6 +312,9 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     assert not second_machine.started
     assert repeated.current_plan == budget.current_plan
     assert repeated.left_out == budget.left_out
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert re.fullmatch(r"stage net  finished jobs of earlier runs: \d+", lines[0])
+    assert lines[1:] == ["stage trees  finished jobs of earlier runs: 15", HAS_ENDED]
     assert read_json(job_plan.paths.budget(300))["ended"]
     other = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(net=1, trees=10)), 400)
     other.train(FailurePolicy(), lambda: None)
