@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import skops.io
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import pdist
 from scipy.special import softmax
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
 
@@ -75,7 +76,7 @@ class Inputs:
             of_column = [np.mean(list(map(minmax_kernel, *column)), axis=0) for column in columns]
             kernels.append(np.prod(of_column, axis=0))
         for name, numbers in self.numbers.items():
-            kernels.append(np.exp(-cdist(numbers, others.numbers[name], "sqeuclidean")))
+            kernels.append(rbf_kernel(numbers, others.numbers[name], gamma=1.0))
         return kernels
 
     def take(self, start: int, stop: int) -> "Inputs":
@@ -154,11 +155,9 @@ class Gp:
     def _labels(self, train: Dataset) -> tuple[Array, Array]:
         """Return labels and row weights of each output, (n_rows, n_outputs); the weight 0 for a missing label."""
         y = self.context.task.one_hot(train.y)
-        weights = (
-            np.ones_like(train.y)
-            if train.weights is None
-            else np.tile(train.weights[:, None], train.y.shape[1])
-        )
+        weights = np.ones_like(train.y)
+        if train.weights is not None:
+            weights *= train.weights[:, None]
         if self.config.class_weights == "balanced":
             weights = balanced_weights(train.y, weights)
         return y, np.where(np.isnan(y), 0.0, np.broadcast_to(weights, y.shape))
