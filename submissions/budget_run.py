@@ -100,8 +100,7 @@ def full_in_time(
     left_out += left_out_of(jobs, results)
     core_seconds = (time.monotonic() - started) * executor.capacity().cpus
     config, jobs = finished_part(config, jobs)
-    shortened = [state for state in budget.states.values() if state.share < 1 and state.name in config.stages]
-    left_out += [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
+    left_out += fewer_epochs(budget, config)
     with cli.locked(paths, wait=True):
         finished = open_run(config, paths, jobs, left_out)
         worker_seconds = {**budget.queue.seconds, ALL_SECONDS: core_seconds}
@@ -114,6 +113,12 @@ def full_in_time(
             lines = [*filter(None, [describe_left_out(left_out)]), *_take_latest(finished, interim, seconds)]
     print("\n".join(lines))
     return finished.exit_status
+
+
+def fewer_epochs(budget: Budget, config: Config) -> list[LeftOut]:
+    """Return a row for each finished network that has fewer epochs than the YAML says."""
+    shortened = [state for state in budget.states.values() if state.share < 1 and state.name in config.stages]
+    return [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
 
 
 def _submit_until(end: float, finished: Run, executor: Executor) -> JobResult:

@@ -64,3 +64,15 @@ def test_seconds_count_as_well_spent_in_caches_and_in_columns_with_weight() -> N
         "stages, 5% for interim submissions, 15% idle or for the last submission and the report."
     )
     assert spent["all"] == 100.0
+
+
+def test_a_finished_network_with_fewer_epochs_is_listed_with_what_is_left_out() -> None:
+    states = {
+        name: SimpleNamespace(name=name, share=share, epochs="15 of 30 epochs")
+        for name, share in {"gnn": 0.5, "bert": 1.0, "lost": 0.5}.items()
+    }
+    budget: Any = SimpleNamespace(states=states)
+    config: Any = SimpleNamespace(stages={"gnn": None, "bert": None})
+    (row,) = budget_run.fewer_epochs(budget, config)
+    assert (row.stage, row.seed, row.reason) == ("gnn", None, "epochs")
+    assert row.error == "trained for 15 of 30 epochs, since all of them did not fit into the budget"
