@@ -117,7 +117,7 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
         (
             {"kind": "lightgbm", "features": [{"encoder": "unimol_small"}]},
             {},
-            "s: .* bert or gnn is required here. Choose from minilm, rxnfp, chemeleon",
+            "s: .* bert or gnn or minimol is required here. Choose from minilm, rxnfp, chemeleon, minimol",
         ),
         ({"kind": "gnn", "layer_decay": 0.9}, {}, "s: message passing repeats one layer"),
         ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss: there is no file .*own\.py"),
