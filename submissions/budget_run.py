@@ -93,9 +93,7 @@ def full_in_time(
     if options.fail_fast and budget.failed_stages:
         print("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
-    left_out = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
-    without_labels = [name for name in config.stages if name not in all_jobs.stages]
-    left_out += [LeftOut(name, None, TIME, NO_LABELS) for name in without_labels]
+    left_out = out_of_time(budget, config, all_jobs)
     config, jobs = current()
     left_out += left_out_of(jobs, results)
     core_seconds = (time.monotonic() - started) * executor.capacity().cpus
@@ -113,6 +111,13 @@ def full_in_time(
             lines = [*filter(None, [describe_left_out(left_out)]), *_take_latest(finished, interim, seconds)]
     print("\n".join(lines))
     return finished.exit_status
+
+
+def out_of_time(budget: Budget, config: Config, all_jobs: JobPlan) -> list[LeftOut]:
+    """Return a row for each stage or seed that a budget does not train."""
+    left_out = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
+    without_labels = [name for name in config.stages if name not in all_jobs.stages]
+    return [*left_out, *(LeftOut(name, None, TIME, NO_LABELS) for name in without_labels)]
 
 
 def fewer_epochs(budget: Budget, config: Config) -> list[LeftOut]:
