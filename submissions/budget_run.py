@@ -25,21 +25,9 @@ from models.jobs.train import failure_policy
 from submissions.build_submission import build_submission
 from submissions.config import Config
 from submissions.interim import SUBMISSIONS, InterimSubmissions
+from submissions.left_out import EPOCHS, TIME, LeftOut, describe_left_out, left_out_of
 from submissions.report.__main__ import report
-from submissions.run import (
-    ALL_SECONDS,
-    EPOCHS,
-    SO_FAR,
-    SUBMISSION_FILE,
-    TIME,
-    LeftOut,
-    Run,
-    describe_left_out,
-    finished_part,
-    left_out_of,
-    open_run,
-    read_manifest,
-)
+from submissions.run import ALL_SECONDS, SO_FAR, SUBMISSION_FILE, Run, finished_part, open_run, read_manifest
 
 EARLY_SHARE = 0.01
 """Share of the budget by which the command ends early, in case the machine becomes slow."""

@@ -39,12 +39,12 @@ from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.config import load_config
 from submissions.ensemble_std import std_table
 from submissions.formatting import format_number
+from submissions.left_out import EPOCHS, describe_left_out, left_out_of
 from submissions.run import (
     BLEND,
     BLEND_FILE,
     CHOICE,
     CROSS_FITTED,
-    EPOCHS,
     INPUT_LABELS,
     MANIFEST,
     OOF,
@@ -56,10 +56,8 @@ from submissions.run import (
     SUBMISSION_FILE,
     Run,
     cross_fitted_file,
-    describe_left_out,
     finished_part,
     fitted_file,
-    left_out_of,
     open_run,
     package_versions,
     table_digests,

@@ -26,7 +26,7 @@ from folds.class_shares import missing_class_warnings
 from folds.make import Folds, make_folds
 from models.base_config import CustomConfig, FileConfig
 from models.estimators import DOWNLOAD_WARNINGS, build_estimator, require_weights, splits_rows
-from models.feature_config import SklearnConfig
+from models.feature_config import GpConfig, SklearnConfig
 from models.inputs.text_template import read_template
 from models.inputs.weights import (
     WEIGHT_SETS,
@@ -54,6 +54,8 @@ N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
 MIN_ROWS_OF_CLASS = 15
 """Rows of a class below which one of a thousand draws with repetition may have none: exp(-15) is 3e-7."""
+MANY_GP_ROWS = 6000
+"""Training rows above which a fold of a Gaussian process takes more than some minutes on a core."""
 MUST_RETURN = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
 
 
@@ -124,6 +126,11 @@ def _check_stage(
         load_custom(stage)
     code_digest(stage)
     description = _describe_stage(stage, competition, problem_type)
+    if isinstance(stage, GpConfig) and len(prepared.train) > MANY_GP_ROWS:
+        description += (
+            f"; the time of an exact Gaussian process grows with the cube of the rows, and {len(prepared.train):,} "
+            f"rows take from minutes to hours a fold ({MANY_GP_ROWS:,} take about two minutes)"
+        )
     if isinstance(stage, FileConfig):
         mark = check_predictions(stage, competition, prepared, folds)
         if mark:

@@ -31,8 +31,9 @@ from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
 from submissions.interim import InterimSubmissions
+from submissions.left_out import left_out_of
 from submissions.report.__main__ import report
-from submissions.run import ALL_SECONDS, finished_part, left_out_of, open_run
+from submissions.run import ALL_SECONDS, finished_part, open_run
 
 say = partial(print, flush=True)
 

@@ -23,7 +23,8 @@ from models.inputs.weights import WEIGHT_SETS, digest_of_weights, weights_of_sta
 from models.jobs.plan import REPORT
 from submissions.config import load_config
 from submissions.formatting import format_with_error
-from submissions.run import CHOICE, SUBMISSION_FILE, Run, describe_left_out
+from submissions.left_out import describe_left_out
+from submissions.run import CHOICE, SUBMISSION_FILE, Run
 
 HANDOVER = "handover.md"
 TEMPLATE = Path(__file__).with_name("handover.md.jinja")

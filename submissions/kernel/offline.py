@@ -18,7 +18,8 @@ from competition import cli
 from competition.errors import DataError
 from competition.files import read_json, read_text_table, write_table
 from competition.paths import PROJECT, Bundle, Paths
-from submissions.run import SO_FAR, SUBMISSION_FILE, describe_left_out, latest_run
+from submissions.left_out import describe_left_out
+from submissions.run import SO_FAR, SUBMISSION_FILE, latest_run
 
 
 def mounted(inputs: Path, name: str) -> list[Path]:

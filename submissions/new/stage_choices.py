@@ -13,6 +13,7 @@ from competition.molecules import canonical_smiles
 from competition.yaml_files import load_yaml
 from folds.kinds import FOLD_KINDS
 from folds.molecule_groups import scaffold_shift_reason, scaffolds
+from models.inputs.weights import reads_molecules
 from submissions.new.column_roles import WORD
 from submissions.new.detect import DetectedTables
 from submissions.new.problem_type import ProblemGuess
@@ -178,7 +179,9 @@ def _set_columns(settings: dict[str, Any], columns: list[str]) -> None:
         settings["columns"] = columns
     elif "features" in settings:
         settings["features"] = [
-            feature if isinstance(feature, str) else {**feature, "columns": columns}
+            feature
+            if isinstance(feature, str) or reads_molecules(feature["encoder"])
+            else {**feature, "columns": columns}
             for feature in settings["features"]
         ]
 

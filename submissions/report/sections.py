@@ -15,6 +15,7 @@ from competition.yaml_files import dump_yaml
 from models.jobs.plan import REFIT_FOLD
 from models.neural_config import NeuralConfig
 from submissions.formatting import format_number, format_with_error
+from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
 from submissions.report.prediction_sections import (
@@ -34,7 +35,7 @@ from submissions.report.score_sections import (
     test_scores,
     weight_section,
 )
-from submissions.run import CHOICE, LEFT_OUT_HEADER, SUBMISSION_FILE, Run, left_out_notes
+from submissions.run import CHOICE, SUBMISSION_FILE, Run
 
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""

@@ -310,3 +310,12 @@ def test_two_yaml_files_of_one_name_do_not_share_products(tmp_path: Path) -> Non
         prepared(second)
     first.unlink()
     prepared(second)
+
+
+def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_competition(tmp_path, *mixed_tables(), stages={"gp": {"kind": "gp"}})
+    assert "grows with the cube" not in checked(path)
+    monkeypatch.setattr("submissions.check.MANY_GP_ROWS", 20)
+    assert "stage gp: gp; the time of an exact Gaussian process grows with the cube" in checked(path)

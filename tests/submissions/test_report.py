@@ -12,11 +12,12 @@ import pytest
 from competition.files import read_table, read_text_table, write_json, write_table
 from competition.paths import PROJECT
 from competition.plots import new_figure
+from submissions.left_out import LEFT_OUT_HEADER, LeftOut
 from submissions.report import figures
 from submissions.report.__main__ import markdown, page
 from submissions.report.elements import Report, Section, Table
 from submissions.report.sections import build_report
-from submissions.run import CHOICE, CROSS_FITTED, LEFT_OUT_HEADER, LeftOut, Run
+from submissions.run import CHOICE, CROSS_FITTED, Run
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
 
 ATTACK = "<img src=x onerror=alert(1)>"

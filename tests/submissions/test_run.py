@@ -21,9 +21,10 @@ from submissions import build_submission as build_step
 from submissions import compare
 from submissions.blend.candidates import ALWAYS_REGRESSION
 from submissions.build_submission import build_submission
+from submissions.left_out import BUDGET_ADVICE, LeftOut, describe_left_out
 from submissions.predict import predict
 from submissions.predictor import load_candidate, load_model
-from submissions.run import BUDGET_ADVICE, LeftOut, describe_left_out, latest_run
+from submissions.run import latest_run
 from submissions.submission_file import check_submission, write_submission
 from tests.submissions.fakes import (
     TARGETS,

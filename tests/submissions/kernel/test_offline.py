@@ -13,7 +13,7 @@ from competition.files import write_atomically, write_table
 from competition.paths import Bundle, Paths
 from submissions.kernel import offline
 from submissions.kernel.offline import find_table, in_order_of, train
-from submissions.run import LeftOut
+from submissions.left_out import LeftOut
 from tests.submissions.kernel.conftest import SLUG
 
 

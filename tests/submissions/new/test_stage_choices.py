@@ -16,7 +16,19 @@ from submissions.new.problem_type import choose_problem
 from submissions.new.stage_choices import Block, choose_folds, choose_stages, read_preset
 from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, write_labels
 
-ONE = {"lightgbm", "svr", "mlp", "svr_maplight", "gnn", "catboost", "rxnfp", "unimol"}
+ONE = {
+    "lightgbm",
+    "gp",
+    "gp_minimol",
+    "minimol_svr",
+    "svr",
+    "mlp",
+    "svr_maplight",
+    "gnn",
+    "catboost",
+    "rxnfp",
+    "unimol",
+}
 TEXT = {"lightgbm", "minilm_frozen", "minilm_svr", "minilm"}
 NUMBER = [k / 7 for k in range(80)]
 
@@ -92,7 +104,7 @@ def test_predictions_of_other_targets_are_features_where_some_labels_are_missing
 
 
 @pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
-def test_no_support_vectors_are_chosen_for_a_table_of_200_000_rows(tmp_path: Path, preset: str) -> None:
+def test_no_kernel_methods_are_chosen_for_a_table_of_200_000_rows(tmp_path: Path, preset: str) -> None:
     for labels in ({"y": NUMBER[:60]}, {"y": ["p", "q", "r"] * 20}):
         write_labels(tmp_path, labels, {"y": labels["y"][0]}, s=smiles(80), t=notes(80))
         detected = detect(files_in(tmp_path))
@@ -100,7 +112,11 @@ def test_no_support_vectors_are_chosen_for_a_table_of_200_000_rows(tmp_path: Pat
         small = choose_stages(read_preset(preset), detected, problem)
         rows = pd.concat([detected.train] * 3334)
         large = choose_stages(read_preset(preset), replace(detected, train=rows), problem)
-        kernels = [block for block in small if "SV" in block.settings.get("estimator", "")]
+        kernels = [
+            block
+            for block in small
+            if "SV" in block.settings.get("estimator", "") or block.settings["kind"] == "gp"
+        ]
         assert kernels
         assert large == [block for block in small if block not in kernels]
 
