@@ -4,6 +4,7 @@ Reads: the whole YAML, the raw tables, the weights that stages start from. Never
 Writes: nothing.
 """
 
+import ast
 import json
 from itertools import product
 from typing import Any
@@ -21,9 +22,10 @@ from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task, build_metric, build_task
 from competition.types import Array, Integers, ProblemType
-from competition.user_code import load_user_code, user_code, user_code_errors
+from competition.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
 from folds.class_shares import missing_class_warnings
 from folds.make import Folds, make_folds
+from models import api
 from models.base_config import CustomConfig, FileConfig
 from models.estimators import DOWNLOAD_WARNINGS, build_estimator, require_weights, splits_rows
 from models.feature_config import GpConfig, SklearnConfig
@@ -270,6 +272,21 @@ def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None
         )
 
 
+def import_notes(config: Config) -> set[str]:
+    """Return a note for each name of `models.api` that user code imports from the module that defines it."""
+    notes = set[str]()
+    for file in user_code_files(config.model_dump()):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module != api.__name__:
+                names = {alias.name for alias in node.names} & set(api.__all__)
+                if names and str(node.module).partition(".")[0] in PACKAGES:
+                    notes.add(
+                        f"{file.name} imports {', '.join(sorted(names))} from {node.module}, which may change; "
+                        f"import from {api.__name__}"
+                    )
+    return notes
+
+
 def main() -> None:
     """Parse the command line and run the command."""
     args = cli.parser(__doc__).parse_args()
@@ -278,6 +295,7 @@ def main() -> None:
     notes = set[str]()
     config = load_config(args.competition, args.overrides, notes)
     lines = check_all(config, here=args.executor == "local")
+    notes |= import_notes(config)
     for note in sorted(notes):
         print(f"note: {note}")
     print(f"{Paths.for_competition(args.competition).name}: checked\n{lines}")

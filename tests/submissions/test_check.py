@@ -13,7 +13,7 @@ from competition.config import find_config, load_competition
 from competition.errors import ConfigError, DataError
 from competition.paths import PROJECT, Paths
 from models.training.hardware import Card
-from submissions.check import check_all
+from submissions.check import check_all, import_notes
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 
@@ -319,3 +319,17 @@ def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(
     assert "grows with the cube" not in checked(path)
     monkeypatch.setattr("submissions.check.MANY_GP_ROWS", 20)
     assert "stage gp: gp; the time of an exact Gaussian process grows with the cube" in checked(path)
+
+
+def test_names_that_stay_in_one_module_are_noted_where_a_user_imports_them_from_another(
+    tmp_path: Path,
+) -> None:
+    imports = (
+        "from models.inputs.features import morgan\nfrom models.api import Dataset\nimport numpy as np\n"
+    )
+    (tmp_path / "own.py").write_text(f"{imports}class Stage:\n    fit = predict = __init__ = print\n")
+    stages = {"s": {"kind": "custom", "code": "own.py:Stage"}}
+    config = load_config(str(write_competition(tmp_path, *mixed_tables(), stages=stages)))
+    assert import_notes(config) == {
+        "own.py imports morgan from models.inputs.features, which may change; import from models.api"
+    }
