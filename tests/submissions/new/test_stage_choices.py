@@ -22,7 +22,6 @@ ONE = {
     "gp_minimol",
     "minimol_svr",
     "svr",
-    "mlp",
     "svr_maplight",
     "gnn",
     "catboost",
