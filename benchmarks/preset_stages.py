@@ -3,6 +3,7 @@
     python -m benchmarks.preset_stages --data FOLDER_WITH_COMPETITIONS --work FOLDER [--preset cpu] [--sets ...] \\
         [--seeds 3] [--stages NAME ...]
     python -m benchmarks.preset_stages --work FOLDER --table
+    python -m benchmarks.preset_stages --work FOLDER --base lightgbm svr [--sets ...]
 
 For each set and seed, `full` trains the stages of the preset, or those of --stages, without a budget. FOLDER keeps the
 jobs, so a repetition trains only what is missing: a stage that is added to the preset, another seed. The gain of a
@@ -10,6 +11,9 @@ stage is how much larger the cross-fitted error of the default blend is without 
 report's table "Ablation"; of scores such as AUC, the error is 1 less the score). No answers are read. Rows go to
 FOLDER/preset_stages.csv; the table has the mean over seeds of each set with its standard error, the median and the
 worst over sets, and the seconds of all folds.
+
+--base prints what the cross-fitted error of the default blend of some stages becomes if one other stage, or all
+others, are added, in per cent, for the latest run of each set in FOLDER.
 """
 
 import argparse
@@ -21,13 +25,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from competition.files import read_json, read_text_table
 from competition.paths import PROJECT, Paths
 from competition.task import build_metric
 from models.jobs.plan import REPORT
+from submissions.blend.candidates import get_candidate
 from submissions.config import load_config
 from submissions.run import latest_run
+from submissions.selection import blend_data, cross_fitted_scored, selection_rule
 
 SETS = [
     "esol",
@@ -105,6 +112,25 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
     return shown.loc[per_minute.sort_values(ascending=False).index]
 
 
+def added_to(base: list[str], name: str) -> dict[str, float]:
+    """Return what each other stage of the latest run of a set, and all of them, change, in per cent of the error."""
+    run = latest_run(name)
+    rule = selection_rule(run)
+    stage_preds = run.stage_predictions
+
+    def error(stages: list[str]) -> float:
+        is_used = np.any([stage_preds.stage_mask(stage) for stage in stages], axis=0)
+        data = blend_data(run, stage_preds.oof[:, is_used])
+        score = rule.score(cross_fitted_scored(rule, get_candidate(run.config.default_blend), data))
+        return 1 - score if run.metric.greater_is_better else score
+
+    base = [stage for stage in base if stage in run.config.stages]
+    others = [stage for stage in run.config.stages if stage not in base]
+    added = {stage: [stage] for stage in others} | {"all": others}
+    error_of_base = error(base)
+    return {label: 100 * (error(base + stages) / error_of_base - 1) for label, stages in added.items()}
+
+
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(
@@ -117,8 +143,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--stages", nargs="+", help="only these stages")
     parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--base", nargs="+", help="only print what other stages add to these")
     args = parser.parse_args()
     file = args.work / "preset_stages.csv"
+    if args.base:
+        os.environ["WORK_DIR"] = str(args.work / "work")
+        with threadpool_limits(1):
+            table = pd.DataFrame({name: added_to(args.base, name) for name in args.sets})
+        print(table.map("{:+.1f}".format).replace("+nan", "").to_string())
+        return
     if not args.table:
         args.work.mkdir(parents=True, exist_ok=True)
         for seed in range(args.seeds):
