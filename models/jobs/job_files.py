@@ -183,12 +183,8 @@ def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:
 
 def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
     """Return out-of-fold predictions of a stage, mean over its seeds, (n_rows, n_outputs); NaN in fold -1."""
-    oof_of_seed: dict[int, Array] = {}
-    for job in [job for job in jobs if job.fold != REFIT_FOLD]:
-        oof = oof_of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
-        held_out = np.flatnonzero(folds == job.fold)
-        oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in held_out], outputs)
-    mean: Array = np.mean(list(oof_of_seed.values()), axis=0)
+    files = {job: job.oof_file for job in jobs if job.fold != REFIT_FOLD}
+    mean = _join_folds(files, ids, folds, outputs)
     if np.isnan(mean[folds >= 0]).any():
         raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
     return mean
@@ -200,16 +196,20 @@ def stage_oof_std(jobs: list[Job], ids: list[str], folds: Integers, outputs: lis
     Returns:
         (n_rows, n_outputs), NaN in fold -1; None if a job has no standard deviations.
     """
-    fold_jobs = [job for job in jobs if job.fold != REFIT_FOLD]
-    if not all(job.oof_std_file.exists() for job in fold_jobs):
+    files = {job: job.oof_std_file for job in jobs if job.fold != REFIT_FOLD}
+    if not all(file.exists() for file in files.values()):
         return None
-    std = np.full((len(ids), len(outputs)), np.nan)
-    for fold in {job.fold for job in fold_jobs}:
-        held_out = np.flatnonzero(folds == fold)
-        files = [job.oof_std_file for job in fold_jobs if job.fold == fold]
-        held_out_ids = [ids[i] for i in held_out]
-        std[held_out] = np.mean([read_predictions(file, held_out_ids, outputs) for file in files], axis=0)
-    return std
+    return _join_folds(files, ids, folds, outputs)
+
+
+def _join_folds(files: dict[Job, Path], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
+    """Return the tables of all folds as one, mean over seeds, (n_rows, n_outputs); NaN in other rows."""
+    values_of_seed: dict[int, Array] = {}
+    for job, file in files.items():
+        values = values_of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
+        held_out = np.flatnonzero(folds == job.fold)
+        values[held_out] = read_predictions(file, [ids[i] for i in held_out], outputs)
+    return np.asarray(np.mean(list(values_of_seed.values()), axis=0))
 
 
 def stage_test_std(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array | None:

@@ -105,17 +105,21 @@ def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows=test)
     model = build_stage(plan.stages[job.stage], context)
-    methods: dict[Path, Callable[[Dataset, Path], Array]] = {job.test_file(plan.test_key): model.predict}
     predict_std = _std_method(model, context.task)
     if predict_std is not None:
-        # The predictions are written last, since their file says that a job has predicted the table.
-        methods = {job.test_std_file(plan.test_key): predict_std, **methods}
-    for file, method in methods.items():
-        predictions = []
-        for start in range(0, len(test), PIECE):
-            piece = test.take(np.arange(start, min(start + PIECE, len(test))))
-            predictions.append(method(piece, job.folder))
-        write_predictions(file, test.ids, context.task.outputs, np.concatenate(predictions))
+        # Before the predictions, whose file says that a job has predicted the table.
+        std = _in_pieces(predict_std, test, job.folder)
+        write_predictions(job.test_std_file(plan.test_key), test.ids, context.task.outputs, std)
+    y_pred = _in_pieces(model.predict, test, job.folder)
+    write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, y_pred)
+
+
+def _in_pieces(predict: Callable[[Dataset, Path], Array], rows: Dataset, folder: Path) -> Array:
+    pieces = []
+    for start in range(0, len(rows), PIECE):
+        piece = rows.take(np.arange(start, min(start + PIECE, len(rows))))
+        pieces.append(predict(piece, folder))
+    return np.concatenate(pieces)
 
 
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:

