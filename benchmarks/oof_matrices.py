@@ -26,6 +26,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from rdkit.Chem import MolFromSmiles
+from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 from sklearn.model_selection import KFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
@@ -144,7 +145,11 @@ class Matrix:
 
 def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
     """The matrices of a draw, made or kept; rows without a label are left out."""
-    parts = draw_of(name, draw, data, cache)
+    return matrices_of_parts(name, draw, draw_of(name, draw, data, cache))
+
+
+def matrices_of_parts(name: str, draw: int, parts: dict[str, np.ndarray]) -> Iterator[Matrix]:
+    """Yield the matrix of each target of a draw."""
     for t, target in enumerate(parts["targets"]):
         is_labelled, is_labelled_holdout = ~np.isnan(parts["y"][:, t]), ~np.isnan(parts["y_holdout"][:, t])
         if min(is_labelled.sum(), is_labelled_holdout.sum()) >= MIN_ROWS:
@@ -163,6 +168,50 @@ def draw_of(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarr
         folds; holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout.
     """
     return _cached(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
+
+
+FAMILY_STAGES: dict[str, dict] = {
+    "lightgbm": {"kind": "lightgbm", **TREES},
+    "svr": {"kind": "sklearn", "estimator": "SVR", "parameters": {"C": 10.0}},
+    "gp": {"kind": "gp"},
+    "gp_minimol": {
+        "kind": "gp",
+        "kernels": ["ecfp4", "atom_pairs", "fcfp4", "descriptors", {"encoder": "minimol"}],
+    },
+    "minimol_svr": {
+        "kind": "sklearn",
+        "estimator": "SVR",
+        "features": [{"encoder": "minimol"}],
+        "parameters": {"C": 3.0},
+    },
+    "minimol_ridge": {
+        "kind": "sklearn",
+        "estimator": "Ridge",
+        "features": [{"encoder": "minimol"}],
+        "parameters": {"alpha": 30.0},
+    },
+    "minimol_lightgbm": {"kind": "lightgbm", "features": [{"encoder": "minimol"}], **TREES},
+    "minimol_neighbours": {
+        "kind": "sklearn",
+        "estimator": "KNeighborsRegressor",
+        "features": [{"encoder": "minimol"}],
+        "parameters": {"weights": "distance"},
+    },
+    "rxnfp_ridge": {
+        "kind": "sklearn",
+        "estimator": "Ridge",
+        "features": [{"encoder": "rxnfp"}],
+        "parameters": {"alpha": 30.0},
+    },
+    "rxnfp_svr": {"kind": "sklearn", "estimator": "SVR", "features": [{"encoder": "rxnfp"}]},
+}
+"""Stages for columns that are correlated: half of them read MiniMol's vectors."""
+
+
+def family_matrices(name: str, draw: int, split: str, data: Path, cache: Path) -> Iterator[Matrix]:
+    """Yield the matrices of FAMILY_STAGES; the holdout is drawn by rows or by scaffolds."""
+    make = partial(_make, name, draw, data, cache, FAMILY_STAGES, HALVES[split])
+    return matrices_of_parts(name, draw, _cached(cache / f"families_{split}_{name}_{draw}.npz", make))
 
 
 def class_matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
@@ -233,11 +282,27 @@ def _cached(file: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, 
         return dict(stored)
 
 
-def _halves(name: str, draw: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+def _halves(name: str, draw: int, inputs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the training rows and of the holdout."""
+    n_rows = len(inputs)
     order = np.random.default_rng(derive_seed(draw // 2, "holdout", name)).permutation(n_rows)
     halves = order[: n_rows // 2], order[n_rows // 2 :]
     return halves if draw % 2 == 0 else halves[::-1]
+
+
+def _scaffold_halves(name: str, draw: int, inputs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training rows and of the holdout, which share no Murcko scaffold."""
+    scaffolds = pd.factorize(np.array([MurckoScaffoldSmiles(smiles) for smiles in inputs.iloc[:, 0]]))[0]
+    rng = np.random.default_rng(derive_seed(draw // 2, "scaffolds", name))
+    order = rng.permutation(scaffolds.max() + 1)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    is_first = rank[scaffolds] <= np.median(rank[scaffolds])
+    halves = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+    return halves if draw % 2 == 0 else halves[::-1]
+
+
+HALVES = {"rows": _halves, "scaffolds": _scaffold_halves}
 
 
 def _pool(name: str, data: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
@@ -252,7 +317,14 @@ def _pool(name: str, data: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str
     return table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True), info, inputs
 
 
-def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray]:
+def _make(
+    name: str,
+    draw: int,
+    data: Path,
+    cache: Path,
+    stage_settings: dict[str, dict] | None = None,
+    halves: Callable[..., tuple[np.ndarray, np.ndarray]] = _halves,
+) -> dict[str, np.ndarray]:
     (table, info, inputs), text, root = _pool(name, data), name in TEXTS, cache / "features"
     targets, problem = info["targets"], info.get("problem", "regression")
     cells = table[targets].astype(object).fillna("").astype(str)
@@ -264,11 +336,12 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
         task=Task(targets, None, problem, classes), seed=derive_seed(0, "blenders", name), cache=root,
     )  # fmt: skip
     rows = Dataset(list(table["id"]), table[inputs], table[targets].to_numpy(dtype=np.float64))
-    stages = StagesConfig.model_validate({"stages": stages_of(text, bool(classes))}).stages
+    settings = stage_settings or stages_of(text, bool(classes))
+    stages = StagesConfig.model_validate({"stages": settings}).stages
     for config in stages.values():
         for shared, keys in shared_caches(config, context, [rows]):
             shared.load(keys)
-    train, holdout = map(rows.take, _halves(name, draw, len(rows)))
+    train, holdout = map(rows.take, halves(name, draw, rows.inputs))
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(KFold(N_FOLDS, shuffle=True, random_state=draw).split(train.ids)):
         folds[held_out] = fold
@@ -355,7 +428,7 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
     from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
 
     (table, _, inputs), text = _pool(name, data), name in TEXTS
-    features, halves = _class_features(table[inputs], text, cache), _halves(name, draw, len(table))
+    features, halves = _class_features(table[inputs], text, cache), _halves(name, draw, table)
     before: dict[str, Callable[[], list]] = {
         "encoder": lambda: [StandardScaler()],
         "words": lambda: [

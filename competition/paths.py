@@ -175,4 +175,5 @@ class Bundle:
     work = child_path("work")  # outputs, as below `work_root()`
     user = child_path("work/user")  # code and tables of the user
     weights = child_path("weights")
+    hub_cache = child_path("hub")  # weights of packages, as in the cache of the Hugging Face hub
     wheels = child_path("wheels")

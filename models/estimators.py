@@ -56,12 +56,13 @@ containers of numbers.
 No whole package is trusted: numpy alone has a class that deletes the folder it names when it is
 garbage-collected, `numpy.lib.npyio.DataSource`."""
 DOWNLOAD_WARNINGS = {
-    "tabicl": "it downloads its weights (BSD-3) from the hub in the first fit; without a network set "
-    "parameters: {model_path: FILE, allow_auto_download: false}",
+    "tabicl": "it downloads its weights (BSD-3) from the hub in the first fit; kernel packs them",
     "tabpfn": "it downloads its weights in the first fit; TabPFN-2.5 and later require a login, and their "
     "licence is non-commercial, which may forbid prizes; TabPFN-2 is Apache-2.0 with attribution",
 }
 """Package -> what a user should know about the weights of its estimators before a run."""
+HUB_WEIGHTS = {"tabicl": "jingang/TabICL"}
+"""Package -> repository of the Hugging Face hub with the weights of its estimators."""
 
 AUTO_STOPS_ABOVE = 10_000
 """Number of rows above which scikit-learn's gradient boosting with `early_stopping: auto` stops early."""

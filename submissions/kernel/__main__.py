@@ -28,7 +28,7 @@ def main() -> None:
         "--verify", "--try", action="store_true", help="run the notebook offline and compare its predictions"
     )
     options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
-    options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage has a network)")
+    options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage uses one)")
     options.add_argument(
         "--minutes", type=float, default=30.0, help="for --verify: what it may take (default: 30)"
     )

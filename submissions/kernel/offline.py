@@ -48,6 +48,8 @@ def find_table(name: str, slug: str | None, inputs: Path) -> Path:
 def run(bundle: Bundle, work: Path, *arguments: str) -> int:
     """Run a command of run.sh with its outputs in `work`; return its exit status."""
     os.environ |= {"WORK_DIR": str(work), "WEIGHTS_DIR": str(bundle.weights), "HF_HUB_OFFLINE": "1"}
+    if bundle.hub_cache.exists():
+        os.environ["HF_HUB_CACHE"] = str(bundle.hub_cache)
     program = ["bash", str(bundle.code / "run.sh")]  # since an upload loses the permission to run a file
     return subprocess.run([*program, *arguments], cwd=bundle.root).returncode
 

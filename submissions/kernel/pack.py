@@ -15,6 +15,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import HF_HUB_CACHE
+
 from competition.errors import DataError
 from competition.files import digest, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
@@ -22,6 +24,7 @@ from competition.revision import PACKAGES
 from competition.user_code import with_helpers
 from competition.yaml_files import dump_yaml
 from models.base_config import StageConfig
+from models.estimators import HUB_WEIGHTS
 from models.feature_config import SklearnConfig
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
@@ -81,9 +84,10 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
         for stage in config.stages.values():
             if isinstance(stage, SklearnConfig) and stage.estimator:
                 estimators.add(stage.estimator)
+        copy_hub_weights(bundle, estimators)
         add_wheels(bundle, estimators)
-        networks = any(map(_uses_gpu, config.stages.values()))
-        manifest["accelerator"] = accelerator or (GPU if networks else CPU)
+        uses_gpu = any(map(_uses_gpu, config.stages.values()))
+        manifest["accelerator"] = accelerator or (GPU if uses_gpu else CPU)
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
         manifest["content"] = digest([sha256_of(file) for file in files])
         write_json(bundle.manifest, manifest)
@@ -92,9 +96,10 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
 
 
 def _uses_gpu(stage: StageConfig) -> bool:
-    """Return whether a stage predicts by a network that runs on a GPU; MiniMol's runs on the cores."""
+    """Return whether a stage predicts on a GPU if there is one; MiniMol's network runs on the cores."""
     encoders = [encoder for encoder in stage.encoders if not is_minimol(encoder.weights)]
-    return isinstance(stage, NeuralConfig) or bool(encoders)
+    may_use_gpu = isinstance(stage, (NeuralConfig, SklearnConfig)) and stage.gpu_share > 0
+    return may_use_gpu or bool(encoders)
 
 
 def copy_code(bundle: Bundle) -> None:
@@ -137,6 +142,27 @@ def copy_weights(weights: str, stage: str, bundle: Bundle) -> str:
         copy(file, folder / name)
     copied = folder / name if Path(weights).is_file() else folder
     return weights if weights in WEIGHT_SETS else str(copied.relative_to(bundle.root))
+
+
+def copy_hub_weights(bundle: Bundle, estimators: set[str]) -> None:
+    """Copy the weights that packages of estimators downloaded, from the cache of the Hugging Face hub.
+
+    Raises:
+        DataError: if they were never downloaded on this machine.
+    """
+    for estimator in estimators:
+        package = estimator.partition(".")[0]
+        if package not in HUB_WEIGHTS:
+            continue
+        repository = f"models--{HUB_WEIGHTS[package].replace('/', '--')}"
+        cache = Path(HF_HUB_CACHE) / repository
+        if not cache.exists():
+            raise DataError(
+                f"The weights of {estimator} are not on this machine; train its stage here, which downloads "
+                f"{HUB_WEIGHTS[package]}, or leave it out."
+            )
+        for part in ("refs", "snapshots"):  # the files of snapshots are links into a third folder
+            shutil.copytree(cache / part, bundle.hub_cache / repository / part)
 
 
 def blocks_of(stage: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Choice of folds and stages by `./run.sh new`, each with its reason."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,9 +23,7 @@ PRESETS = Path(__file__).with_name("presets")
 MIN_WORDS_OF_LONG_TEXT = 150
 """Mean number of words above which texts are long."""
 
-Need = Literal[
-    "molecules", "one_molecule", "several_molecules", "reactions", "text", "short_text", "long_text", "table"
-]
+Need = Literal["molecules", "several_molecules", "reactions", "text", "short_text", "long_text", "table"]
 MAX_TARGETS_OF_TEN_FOLDS = 2
 """Number of targets up to which small tables have ten folds: cross-fitting a blend takes targets times folds cubed."""
 
@@ -34,7 +33,7 @@ class PresetStage(StrictModel):
 
     name: str
     needs: list[Need]
-    """Any of: molecules, one or several columns of them, reactions, texts, or only numbers and categories."""
+    """Any of: molecules, several columns of them, reactions, texts, or only numbers and categories."""
     targets: Literal["numbers", "classes"] | None = None
     """Targets that it is for, ordinal levels being numbers; null: both."""
     sparse_labels: bool = False
@@ -43,6 +42,8 @@ class PresetStage(StrictModel):
     """Number of training rows up to which it is written; the time of kernel methods grows with the square of
     the rows or faster.
     """
+    package: str | None = None
+    """Package, no requirement of this project, without which the stage is not written."""
     reason: str
     """Comment above the stage; {features} is what trees read."""
     settings: dict[str, Any]
@@ -141,7 +142,10 @@ def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
 
 
 def choose_stages(preset: Preset, tables: DetectedTables, problem: ProblemGuess) -> list[Block]:
-    """Return the stages of a preset that the tables have the columns, targets and rows for."""
+    """Return the stages of a preset that the tables have the columns, targets and rows for.
+
+    A stage whose package is not installed is left out and named.
+    """
     smiles = tables.with_roles("smiles")
     reactions = [column.name for column in tables.columns if column.reaction]
     text = tables.with_roles("text")
@@ -150,7 +154,7 @@ def choose_stages(preset: Preset, tables: DetectedTables, problem: ProblemGuess)
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
-        "several_molecules" if len(smiles) > 1 else "one_molecule": smiles,
+        "several_molecules": smiles if len(smiles) > 1 else [],
         "reactions": reactions,
         "text": notes,
         "long_text" if are_long else "short_text": notes,
@@ -166,6 +170,9 @@ def choose_stages(preset: Preset, tables: DetectedTables, problem: ProblemGuess)
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
         fits = len(tables.train) <= stage.max_rows and stage.targets in (None, target_type)
         if inputs and fits and has_gaps >= stage.sparse_labels:
+            if stage.package and find_spec(stage.package) is None:
+                print(f"left out: {stage.name}, {stage.reason}; it needs pip install {stage.package}")
+                continue
             settings = dict(stage.settings)
             if inputs != (text or smiles):  # a language model reads these by default
                 _set_columns(settings, inputs)

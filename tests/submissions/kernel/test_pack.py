@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import yaml
+from huggingface_hub import hf_hub_download
 from safetensors.torch import save_file
 
 from competition.errors import ConfigError, DataError
@@ -211,6 +212,26 @@ def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"stages\.text: the weights 'someone/unknown'"):
         build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
     assert (made.root / weights_folder / "config.json").exists()  # the one that was there stays
+
+
+def test_weights_that_a_package_downloaded_travel_as_a_cache_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    bundle = Bundle(tmp_path / "bundle")
+    estimators = {"tabicl.TabICLRegressor", "SVR"}
+    with pytest.raises(DataError, match=r"weights of tabicl\.TabICLRegressor are not on this machine"):
+        pack.copy_hub_weights(bundle, estimators)
+    stored = tmp_path / "cache" / "models--jingang--TabICL"
+    for folder in ("blobs", "refs", "snapshots/abc"):
+        (stored / folder).mkdir(parents=True)
+    (stored / "refs" / "main").write_text("abc")
+    (stored / "blobs" / "1").write_bytes(b"weights")
+    (stored / "snapshots" / "abc" / "v2.ckpt").symlink_to("../../blobs/1")
+    pack.copy_hub_weights(bundle, estimators)
+    found = hf_hub_download("jingang/TabICL", "v2.ckpt", cache_dir=bundle.hub_cache, local_files_only=True)
+    assert Path(found).read_bytes() == b"weights"
+    assert not Path(found).is_symlink()
 
 
 def test_what_cannot_be_packed_is_reported_before_anything_is_made(

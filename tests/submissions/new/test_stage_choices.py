@@ -25,7 +25,6 @@ ONE = {
     "svr_maplight",
     "gnn",
     "catboost",
-    "rxnfp",
     "unimol",
 }
 TEXT = {"lightgbm", "minilm_frozen", "minilm_svr", "minilm"}
@@ -52,9 +51,13 @@ def columns_of(settings: dict[str, Any]) -> list[str] | None:
 @pytest.mark.parametrize(
     ("inputs", "expected", "columns"),
     [
-        ({"s": smiles(80), "ligand": smiles(80)[::-1]}, ONE, {}),  # all molecule columns
+        ({"s": smiles(80), "ligand": smiles(80)[::-1]}, ONE | {"rxnfp"}, {}),  # all molecule columns
         ({"t": notes(80)}, TEXT, {}),
-        ({"s": smiles(80), "t": notes(80)}, ONE | TEXT, {"rxnfp": ["s"]}),
+        ({"s": smiles(80), "t": notes(80)}, ONE | TEXT, {}),
+        (
+            {"s": smiles(80), "ligand": smiles(80)[::-1], "t": notes(80)}, ONE | TEXT | {"rxnfp"},
+            {"rxnfp": ["s", "ligand"]},
+        ),
         ({"n": NUMBER, "k": ["p", "q"] * 40}, {"lightgbm", "lightgbm_small"}, {}),
         (
             {"rxn": [f"{s}>>{s}O" for s in smiles(80)], "t": notes(80)}, TEXT | {"rxnfp_reaction"},
@@ -135,6 +138,17 @@ def test_a_user_defined_preset_is_a_file_in_the_folder(
     assert read_preset("mine").budget == "3m"
     detected = stages(detected_in(tmp_path, n=NUMBER), "mine")
     assert detected == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
+
+
+def test_a_stage_whose_package_is_not_installed_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stage_choices, "PRESETS", tmp_path)
+    stage = "{{name: {0}, needs: [table], package: {0}, reason: mine, settings: {{kind: lightgbm}}}}"
+    stage_list = "".join(f"- {stage.format(package)}\n" for package in ("numpy", "not_installed"))
+    (tmp_path / "mine.yaml").write_text(f"budget: 3m\nstages:\n{stage_list}")
+    assert set(stages(detected_in(tmp_path, n=NUMBER), "mine")) == {"numpy"}
+    assert "left out: not_installed, mine; it needs pip install not_installed" in capsys.readouterr().out
 
 
 GROUP = [f"g{i % 8}" for i in range(80)]
