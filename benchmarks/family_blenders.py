@@ -2,10 +2,11 @@
 
     python -m benchmarks.family_blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
 
-Ten stages, of which six read MiniMol's vectors and two rxnfp's (`oof_matrices.FAMILY_STAGES`), are fitted on half of at
-most 2,000 rows of each set. The other half is the holdout; it is drawn by rows or by Murcko scaffolds, so that the
-second has molecules unlike those that the blend was fitted on. Draws 2 i and 2 i + 1 swap the halves. The folds of the
-training half are random. None of the sets has dates, so there is no holdout by time.
+Ten stages, of which five read MiniMol's vectors and two rxnfp's (`oof_matrices.FAMILY_STAGES`), are fitted on half of
+at most 2,000 rows of each set. The other half is the holdout. It is drawn by rows or by Murcko scaffolds; in the second
+case its molecules are unlike those that the blend was fitted on, and so are the folds of the training half. Draws 2 i
+and 2 i + 1 swap the halves. Photoswitch, with hardly more than one scaffold, has no holdout by scaffolds. None of the
+sets has dates, so there is no holdout by time.
 
 The error is the RMSE on the holdout of the blend of the columns averaged over the folds' models. The table has the
 ratio to the default blend, as a mean over sets with a 95 % interval by a bootstrap that draws sets, and each set.

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from rdkit.Chem import MolFromSmiles
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from competition.classes import class_names, class_numbers
@@ -209,9 +209,22 @@ FAMILY_STAGES: dict[str, dict] = {
 
 
 def family_matrices(name: str, draw: int, split: str, data: Path, cache: Path) -> Iterator[Matrix]:
-    """Yield the matrices of FAMILY_STAGES; the holdout is drawn by rows or by scaffolds."""
-    make = partial(_make, name, draw, data, cache, FAMILY_STAGES, HALVES[split])
-    return matrices_of_parts(name, draw, _cached(cache / f"families_{split}_{name}_{draw}.npz", make))
+    """Yield the matrices of FAMILY_STAGES; holdout and folds are drawn by rows or by scaffolds."""
+    return matrices_of_parts(name, draw, family_parts(name, draw, split, data, cache))
+
+
+def family_parts(name: str, draw: int, split: str, data: Path, cache: Path) -> dict[str, np.ndarray]:
+    """Return a draw of FAMILY_STAGES with all targets, made or kept, as `draw_of` does."""
+    make = partial(_make, name, draw, data, cache, FAMILY_STAGES, split)
+    return _cached(cache / f"families_{split}_{name}_{draw}.npz", make)
+
+
+def molecules_of_halves(name: str, draw: int, split: str, data: Path) -> tuple[list[str], list[str]]:
+    """Return the SMILES of the training rows and of the holdout of a draw, of the first molecule column."""
+    table, _, inputs = _pool(name, data)
+    train, holdout = HALVES[split](name, draw, table[inputs])
+    smiles = table[inputs[0]].to_numpy()
+    return list(smiles[train]), list(smiles[holdout])
 
 
 def class_matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
@@ -292,7 +305,7 @@ def _halves(name: str, draw: int, inputs: pd.DataFrame) -> tuple[np.ndarray, np.
 
 def _scaffold_halves(name: str, draw: int, inputs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the training rows and of the holdout, which share no Murcko scaffold."""
-    scaffolds = pd.factorize(np.array([MurckoScaffoldSmiles(smiles) for smiles in inputs.iloc[:, 0]]))[0]
+    scaffolds = _scaffolds(inputs)
     rng = np.random.default_rng(derive_seed(draw // 2, "scaffolds", name))
     order = rng.permutation(scaffolds.max() + 1)
     rank = np.empty_like(order)
@@ -300,6 +313,11 @@ def _scaffold_halves(name: str, draw: int, inputs: pd.DataFrame) -> tuple[np.nda
     is_first = rank[scaffolds] <= np.median(rank[scaffolds])
     halves = np.flatnonzero(is_first), np.flatnonzero(~is_first)
     return halves if draw % 2 == 0 else halves[::-1]
+
+
+def _scaffolds(inputs: pd.DataFrame) -> np.ndarray:
+    """Return the number of the Murcko scaffold of each row's first molecule."""
+    return pd.factorize(np.array([MurckoScaffoldSmiles(smiles) for smiles in inputs.iloc[:, 0]]))[0]
 
 
 HALVES = {"rows": _halves, "scaffolds": _scaffold_halves}
@@ -323,7 +341,7 @@ def _make(
     data: Path,
     cache: Path,
     stage_settings: dict[str, dict] | None = None,
-    halves: Callable[..., tuple[np.ndarray, np.ndarray]] = _halves,
+    split: str = "rows",
 ) -> dict[str, np.ndarray]:
     (table, info, inputs), text, root = _pool(name, data), name in TEXTS, cache / "features"
     targets, problem = info["targets"], info.get("problem", "regression")
@@ -341,9 +359,11 @@ def _make(
     for config in stages.values():
         for shared, keys in shared_caches(config, context, [rows]):
             shared.load(keys)
-    train, holdout = map(rows.take, halves(name, draw, rows.inputs))
+    train, holdout = map(rows.take, HALVES[split](name, draw, rows.inputs))
     folds = np.empty(len(train), dtype=np.int64)
-    for fold, (_, held_out) in enumerate(KFold(N_FOLDS, shuffle=True, random_state=draw).split(train.ids)):
+    groups = _scaffolds(train.inputs) if split == "scaffolds" else None
+    splitter = (KFold if groups is None else GroupKFold)(N_FOLDS, shuffle=True, random_state=draw)
+    for fold, (_, held_out) in enumerate(splitter.split(train.ids, groups=groups)):
         folds[held_out] = fold
     shape = (len(stages), len(context.task.outputs))
     oof, of_holdout = np.empty((len(train), *shape)), np.empty((N_FOLDS, len(holdout), *shape))

@@ -38,6 +38,7 @@ from submissions.blend.serialization import to_json
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.config import load_config
 from submissions.ensemble_std import std_table
+from submissions.expected_score import expected_score
 from submissions.formatting import format_number
 from submissions.left_out import EPOCHS, describe_left_out, left_out_of
 from submissions.run import (
@@ -150,7 +151,11 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     for file, table in tables.items():
         write_table(folder / file, table)
     _write_submission(run, folder / SUBMISSION_FILE, model.predict(stage_preds.test, stage_preds.test_inputs))
-    parts[CHOICE] = {**_choice(run, rule, selection, scored_stages), "files": [*tables, SUBMISSION_FILE]}
+    parts[CHOICE] = {
+        **_choice(run, rule, selection, scored_stages),
+        "expected": expected_score(run, rule, model, selection.cross_fitted),
+        "files": [*tables, SUBMISSION_FILE],
+    }
     settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(settings))
     _write_manifest(run, folder, parts)

@@ -24,7 +24,7 @@ from models.jobs.plan import REPORT
 from submissions.config import load_config
 from submissions.formatting import format_with_error
 from submissions.left_out import describe_left_out
-from submissions.run import CHOICE, SUBMISSION_FILE, Run
+from submissions.run import SUBMISSION_FILE, Run
 
 HANDOVER = "handover.md"
 TEMPLATE = Path(__file__).with_name("handover.md.jinja")
@@ -32,7 +32,6 @@ TEMPLATE = Path(__file__).with_name("handover.md.jinja")
 
 def handover(run: Run) -> str:
     """Return the document, in Markdown."""
-    choice = run.stored[CHOICE]
     competition = run.config.competition
     reports = {}
     for stage in run.config.stages:
@@ -41,12 +40,11 @@ def handover(run: Run) -> str:
     files = [competition.train, competition.test, competition.sample_submission]
     files += user_code_files(run.stored["config"])
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
-    procedure = choice["procedure"]
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
         left_out=describe_left_out(run.left_out),
         command_argument=_command_argument(run),
-        score=format_with_error(procedure["cross_fitted_score"], procedure["standard_error"]),
+        score=format_with_error(*run.expected_score),
         files=[(file.name, sha256_of(file) if file.exists() else "missing") for file in files],
         revision=revision(),
         stages=[_stage(run, stage, stage_reports) for stage, stage_reports in reports.items()],

@@ -48,8 +48,8 @@ SO_FAR = "so_far"
 """Folder of the interim submission, next to those of the runs, while stages still train."""
 CODE = (
     "submissions/blend/*.py", "submissions/build_submission.py", "submissions/stage_predictions.py",
-    "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/submission_file.py",
-    "submissions/selection.py", "competition/*metrics.py", "competition/task.py",
+    "submissions/ensemble_std.py", "submissions/expected_score.py", "submissions/predictor.py",
+    "submissions/submission_file.py", "submissions/selection.py", "competition/*metrics.py", "competition/task.py",
 )  # fmt: skip
 """Files of the code that a run depends on, in addition to the jobs and the settings."""
 PACKAGES = (
@@ -145,6 +145,18 @@ class Run:
     def chosen(self) -> str:
         """The candidate that is submitted."""
         return self.part(CHOICE)["chosen"]
+
+    @property
+    def expected_score(self) -> tuple[float, float]:
+        """The score to expect on the test table and its standard error; of an older run the cross-fitted score."""
+        choice = self.part(CHOICE)
+        procedure = choice["procedure"]
+        cross_fitted = {
+            "score": procedure["cross_fitted_score"],
+            "standard_error": procedure["standard_error"],
+        }
+        expected = choice.get("expected", cross_fitted)
+        return expected["score"], expected["standard_error"]
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:

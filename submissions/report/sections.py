@@ -104,8 +104,7 @@ def _safely(run: Run, section: Callable[[Run], list[Element]]) -> list[Element]:
 
 def _summary(run: Run) -> str:
     """Return what to expect, what was chosen, how many models it averages, and what was left out."""
-    procedure = run.stored[CHOICE]["procedure"]
-    score = format_with_error(procedure["cross_fitted_score"], procedure["standard_error"])
+    score = format_with_error(*run.expected_score)
     stages = ", ".join(run.config.stages)
     n_models = sum(job.predicts_test for job in run.plan.jobs)
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
@@ -145,12 +144,16 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.stored[CHOICE]
     chosen = choice["chosen"]
-    expected = choice["procedure"]["cross_fitted_score"]
+    cross_fitted = choice["procedure"]["cross_fitted_score"]
     in_sample = run.candidates[chosen]["in_sample_score"]
-    score = format_with_error(expected, choice["procedure"]["standard_error"])
-    optimism = format_number(gain(run, in_sample, expected))
+    score = format_with_error(cross_fitted, choice["procedure"]["standard_error"])
+    optimism = format_number(gain(run, in_sample, cross_fitted))
     facts = {
-        "cross_fitted_score": (score, "of the submission, +- its standard error: the score to expect"),
+        "expected_score": (
+            format_with_error(*run.expected_score),
+            "on the test table, whose rows all fold models predict; +- counts the rows of both tables",
+        ),
+        "cross_fitted_score": (score, "of the submission out of fold, +- its standard error"),
         "in_sample_score": (format_number(in_sample), f"of {chosen}, on the rows it was fitted on"),
         "optimism": (optimism, "by which the in-sample score looks better"),
     }

@@ -147,10 +147,10 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
 def test_the_page_begins_with_the_score_to_expect_and_a_chart_of_all_stages_and_candidates(
     made: Made,
 ) -> None:
-    procedure = made.run.part(CHOICE)["procedure"]
+    score, error = made.run.expected_score
     n_models = sum(job.predicts_test for job in made.run.plan.jobs)
     assert made.found.summary == (
-        f"Expect rmse {procedure['cross_fitted_score']:#.4g} +- {procedure['standard_error']:#.2g}. Submitted: "
+        f"Expect rmse {score:#.4g} +- {error:#.2g}. Submitted: "
         f"{made.run.chosen} of good, fair, poor; a test prediction uses {n_models} models of folds and seeds."
     )
     (chart,) = section(made.found, "Overview")

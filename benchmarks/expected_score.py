@@ -1,0 +1,168 @@
+"""Does the score to expect hold on rows that nothing was fitted on?
+
+    python -m benchmarks.expected_score --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
+
+The stages and holdouts are those of benchmarks/family_blenders.py: half of at most 2,000 rows of each set is the
+training table and the other half the test table, drawn by rows or by Murcko scaffolds. The score is that of the
+default blend on the test table, where each stage predicts by the mean of its five fold models.
+
+Estimates from the training table and the inputs of the test table:
+    cross-fitted: the score out of fold, where one fold model predicts a row; +- counts the training rows;
+    cross-fitted, test rows: the same; +- counts the training and the test rows;
+    less variance: as if the mean square error were lower by the variance of the fold models' blends on the test rows
+        (Krogh and Vedelsby, 1994);
+    similar rows: as before, on training rows drawn by the odds that a row with this similarity to its training
+        molecules is a test row (logistic regression on the Tanimoto similarity, weights clipped to [1/3, 3]).
+
+The table has, for each metric and split, the share of runs whose answers are within one and two +- of the estimate (68
+and 95 % if it holds), and the mean and the root mean square of the error of the estimate in +- (0 and 1 if it holds). A
+run is a target of a set and a draw.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rdkit.Chem import MolFromSmiles, rdFingerprintGenerator
+from rdkit.DataStructs import BulkTanimotoSimilarity
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+from benchmarks.blenders import DEFAULT, matrices_of
+from benchmarks.family_blenders import SETS
+from benchmarks.oof_matrices import (
+    HALVES,
+    N_FOLDS,
+    Matrix,
+    arguments,
+    cached_lines,
+    family_parts,
+    matrices_of_parts,
+    molecules_of_halves,
+)
+from competition.metrics import METRICS
+from submissions.blend.candidates import CANDIDATES
+from submissions.blend.cross_fitting import cross_fitted
+
+METRIC_NAMES = ("rmse", "mae", "spearman")
+N_RESAMPLES = 200
+CLIP = 3.0
+
+
+def fingerprints(smiles: list[str]) -> list[Any]:
+    """Return Morgan fingerprints of radius 2."""
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2)
+    return [generator.GetFingerprint(MolFromSmiles(text)) for text in smiles]
+
+
+def nearest(smiles: list[str], train: list[str], folds: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+    """Return the similarity to the nearest training row that a fold model has seen, (n_rows,).
+
+    Args:
+        own: (n_rows,), the fold of each row; None for test rows, which all fold models predict: the mean over them.
+    """
+    train_prints = fingerprints(train)
+    similarity = np.array([BulkTanimotoSimilarity(each, train_prints) for each in fingerprints(smiles)])
+    by_fold = np.column_stack([similarity[:, folds != fold].max(axis=1) for fold in range(N_FOLDS)])
+    return by_fold.mean(axis=1) if own is None else by_fold[np.arange(len(own)), own]
+
+
+def odds(held_out: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Return weights of held-out rows, which give them the distribution of the test rows; their mean is 1."""
+    x = np.concatenate([held_out, test])[:, None]
+    is_test = np.repeat([0, 1], [len(held_out), len(test)])
+    model = make_pipeline(PolynomialFeatures(3, include_bias=False), StandardScaler(), LogisticRegression())
+    probability = model.fit(x, is_test).predict_proba(held_out[:, None])[:, 1]
+    ratio = probability / (1 - probability)
+    return np.clip(ratio / ratio.mean(), 1 / CLIP, CLIP)
+
+
+def estimates(matrix: Matrix, weights: np.ndarray) -> list[dict[str, Any]]:
+    """Return a line for each metric and estimate, with the score of the answers."""
+    data = matrices_of(matrix)
+    default = CANDIDATES[DEFAULT]
+    y_pred = cross_fitted(default, data)[:, 0]
+    blend = default.fit(data)
+    of_models = np.array([blend.predict(columns[:, :, None])[:, 0] for columns in matrix.holdout])
+    y_test = of_models.mean(axis=0)
+    less_variance = with_less_variance(matrix.y, y_pred, of_models.var(axis=0).mean())
+    n_train, n_test = len(y_pred), len(y_test)
+    n_effective = weights.sum() ** 2 / (weights**2).sum()
+    test_rows = np.sqrt(1 + n_train / n_test)
+    similar = np.sqrt(n_train / n_effective + n_train / n_test)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(n_train, size=(N_RESAMPLES, n_train))
+    weighted_rows = rng.choice(n_train, size=(N_RESAMPLES, n_train), p=weights / weights.sum())
+    lines = []
+    for name in METRIC_NAMES:
+        metric = METRICS[name]
+        score = metric.score_column(matrix.y_holdout, y_test)
+        for label, predictions, resamples, factor in (
+            ("cross-fitted", y_pred, rows, 1.0),
+            ("cross-fitted, test rows", y_pred, rows, test_rows),
+            ("less variance", less_variance, rows, test_rows),
+            ("similar rows", less_variance, weighted_rows, similar),
+        ):
+            drawn = np.array([metric.score_column(matrix.y[i], predictions[i]) for i in resamples])
+            expected = metric.score_column(matrix.y, predictions) if resamples is rows else drawn.mean()
+            line = {"metric": name, "estimate": label, "expected": expected}
+            lines.append({**line, "error": factor * drawn.std(), "score": score})
+    return lines
+
+
+def with_less_variance(y: np.ndarray, y_pred: np.ndarray, variance: float) -> np.ndarray:
+    """Return predictions whose errors are scaled so that their mean square is lower by a variance."""
+    errors = y_pred - y
+    return y + errors * np.sqrt(max(1 - variance / np.mean(errors**2), 0))
+
+
+def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
+    """Return a line for each target and estimate."""
+    parts = family_parts(name, draw, split, data, cache)
+    train, holdout = molecules_of_halves(name, draw, split, data)
+    folds = parts["folds"]
+    of_train = nearest(train, train, folds, folds)
+    of_test = nearest(holdout, train, folds, None)
+    labelled = iter(range(parts["y"].shape[1]))
+    lines = []
+    for matrix in matrices_of_parts(name, draw, parts):
+        target = next(t for t in labelled if str(parts["targets"][t]) == matrix.target)
+        has_label = ~np.isnan(parts["y"][:, target])
+        has_answer = ~np.isnan(parts["y_holdout"][:, target])
+        weights = odds(of_train[has_label], of_test[has_answer])
+        run = {"set": name, "target": matrix.target, "draw": draw}
+        lines += [{**run, **line} for line in estimates(matrix, weights)]
+    return lines
+
+
+def main() -> None:
+    """Print the table of each split."""
+    args = arguments(__doc__, SETS, draws=2)
+    tables = []
+    for split in HALVES:
+
+        def lines_of(name: str, draw: int, split: str = split) -> list[dict[str, Any]]:
+            return lines_of_run(name, split, draw, args.data, args.cache)
+
+        table = pd.DataFrame(cached_lines(f"expected_{split}", lines_of, args))
+        tables.append(table.assign(split=split))
+    rows = pd.concat(tables)
+    rows["in_errors"] = (rows["score"] - rows["expected"]) / rows["error"]
+    rows["split"] = pd.Categorical(rows["split"], [*HALVES])
+    for metric, of_metric in rows.groupby("metric", sort=False):
+        for split, part in [*of_metric.groupby("split", observed=True), ("all", of_metric)]:
+            n_runs = len(part[["set", "target", "draw", "split"]].drop_duplicates())
+            print(f"\n{metric}, holdout by {split}: {n_runs} runs")
+            for label, of_estimate in part.groupby("estimate", sort=False):
+                z = of_estimate["in_errors"]
+                print(
+                    f"  {label:27s} within 1: {100 * (z.abs() <= 1).mean():3.0f} %, within 2: "
+                    f"{100 * (z.abs() <= 2).mean():3.0f} %, mean {z.mean():+.2f} +-, root mean square "
+                    f"{np.sqrt((z**2).mean()):.2f} +-"
+                )
+
+
+if __name__ == "__main__":
+    main()

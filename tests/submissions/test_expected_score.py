@@ -1,0 +1,104 @@
+"""The score to expect on the test table: the variance of the fold models, and the rows of both tables."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from competition.metrics import METRICS, get_metric
+from competition.types import Array
+from models.jobs.job_files import read_predictions
+from submissions.expected_score import less_variance, mean_gap, of_fold_models
+from submissions.predictor import load_model
+from submissions.run import CHOICE
+from tests.submissions.fakes import built, fake_classes, fake_competition, prepare_and_fake_jobs
+
+NAN = float("nan")
+
+
+def test_errors_are_scaled_until_their_mean_square_is_lower_by_the_variance() -> None:
+    y = np.array([[0.0, 1.0], [0.0, NAN], [0.0, 1.0]])
+    y_pred = np.array([[1.0, 1.0], [1.0, 5.0], [2.0, 1.0]])
+    corrected = less_variance(y, y_pred, np.array([1.5, 0.3]))
+    # target 0: mean square 2, so errors times sqrt(.5 / 2); target 1 has no error that could be lower
+    np.testing.assert_allclose(corrected[:, 0], [0.5, 0.5, 1.0])
+    np.testing.assert_array_equal(corrected[:, 1], y_pred[:, 1])
+    assert METRICS["mse"](y[:, :1], corrected[:, :1]) == pytest.approx(0.5)
+    np.testing.assert_array_equal(less_variance(y, y_pred, np.array([9.0, 9.0]))[:, 0], y[:, 0])
+
+
+def test_a_mean_of_models_has_the_score_that_is_expected_of_it() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(20_000, 1))
+    models = 0.8 * y + rng.normal(scale=0.5, size=(5, 20_000, 1)) + rng.normal(scale=0.3, size=y.shape)
+    variance = models.var(axis=0).mean(axis=0)
+    for name, tolerance in (
+        ("rmse", 0.01),
+        ("mae", 0.01),
+        ("r2", 0.01),
+        ("pearson", 0.02),
+        ("spearman", 0.02),
+    ):
+        expected = METRICS[name](y, less_variance(y, models[0], variance))
+        assert expected == pytest.approx(METRICS[name](y, models.mean(axis=0)), abs=tolerance)
+        assert abs(METRICS[name](y, models[0]) - expected) > 0.04
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "models"),
+    [
+        ("binary", [[[0.5]], [[0.9]]]),
+        ("multilabel", [[[0.5, 0.2]], [[0.9, 0.2]]]),
+        ("multiclass", [[[0.5, 0.5]], [[0.9, 0.1]]]),
+    ],
+)
+def test_the_loss_of_a_mean_of_probabilities_is_lower_by_the_divergence_of_its_members(
+    problem_type: Any, models: list
+) -> None:
+    task = SimpleNamespace(problem_type=problem_type)
+    run: Any = SimpleNamespace(task=task, metric=get_metric("log_loss", problem_type))
+    of_first = 0.7 * np.log(0.7 / np.array([0.5, 0.9])) + 0.3 * np.log(0.3 / np.array([0.5, 0.1]))
+    expected = of_first.mean() / (2 if problem_type == "multilabel" else 1)
+    assert mean_gap(run, np.array(models)) == pytest.approx(expected)
+
+
+def test_the_report_leads_with_it_and_its_error_counts_the_rows_of_both_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    path = fake_competition(tmp_path, n_train=150, n_test=30, submissions={"stack": False, "postprocess": []})
+    prepare_and_fake_jobs(path)
+    run = built(path)
+    choice = run.part(CHOICE)
+    models = of_fold_models(run, load_model(run))
+    assert models.shape == (run.plan.n_folds, 30, 2)
+    first_fold = [job for job in run.plan.jobs if job.fold == 0]
+    stages = list(run.config.stages)
+    preds = np.stack(
+        [_mean_of_seeds(run, [job for job in first_fold if job.stage == stage]) for stage in sorted(stages)],
+        axis=1,
+    )
+    np.testing.assert_allclose(models[0], load_model(run).candidate(preds))
+    np.testing.assert_allclose(models.mean(axis=0), load_model(run).candidate(run.stage_predictions.test))
+    score, error = run.expected_score
+    assert score < choice["procedure"]["cross_fitted_score"]  # rmse
+    assert error > choice["procedure"]["standard_error"]
+
+
+def _mean_of_seeds(run: Any, jobs: list) -> Array:
+    ids = run.stage_predictions.test_ids
+    files = [job.test_file(run.plan.test_key) for job in jobs]
+    return np.mean([read_predictions(file, ids, run.task.outputs) for file in files], axis=0)
+
+
+def test_scores_of_labels_are_not_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    path = fake_classes(tmp_path, "multiclass", "accuracy")
+    prepare_and_fake_jobs(path)
+    run = built(path)
+    procedure = run.part(CHOICE)["procedure"]
+    score, error = run.expected_score
+    assert score == procedure["cross_fitted_score"]
+    assert error > procedure["standard_error"]
