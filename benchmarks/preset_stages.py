@@ -9,11 +9,12 @@ For each set and seed, `full` trains the stages of the preset, or those of --sta
 jobs, so a repetition trains only what is missing: a stage that is added to the preset, another seed. The gain of a
 stage is how much larger the cross-fitted error of the default blend is without it, in per cent of the error (the
 report's table "Ablation"; of scores such as AUC, the error is 1 less the score). No answers are read. Rows go to
-FOLDER/preset_stages.csv; the table has the mean over seeds of each set with its standard error, the median and the
-worst over sets, and the seconds of all folds.
+FOLDER/preset_stages.csv; the table has the mean over seeds of each set with its standard error (of a single seed that
+of the paired bootstrap over rows), the median and the worst over sets, and the seconds of all folds.
 
 --base prints what the cross-fitted error of the default blend of some stages becomes if one other stage, or all
-others, are added, in per cent, for the latest run of each set in FOLDER.
+others, are added, in per cent, for the latest run of each set in FOLDER. --without prints the gain of groups of stages
+instead, such as gp,gp_minimol: stages that replace each other have no gain one by one.
 """
 
 import argparse
@@ -33,8 +34,8 @@ from competition.task import build_metric
 from models.jobs.plan import REPORT
 from submissions.blend.candidates import get_candidate
 from submissions.config import load_config
-from submissions.run import latest_run
-from submissions.selection import blend_data, cross_fitted_scored, selection_rule
+from submissions.run import Run, latest_run
+from submissions.selection import blend_data, cross_fitted_scored, leave_stages_out, selection_rule
 
 SETS = [
     "esol",
@@ -62,7 +63,11 @@ def run_stages(name: str, seed: int, args: argparse.Namespace) -> list[dict[str,
         written = load_config(str(config)).stages
         options += ["--stages", ",".join(stage for stage in args.stages if stage in written)]
     call("submissions.full", str(config), *options)
-    run = latest_run(Paths.for_competition(str(config)).name)
+    return rows_of_run(name, seed, latest_run(Paths.for_competition(str(config)).name))
+
+
+def rows_of_run(name: str, seed: int, run: Run) -> list[dict[str, Any]]:
+    """Return a row for each stage of a run: gain and its standard error in per cent, errors and seconds."""
     metric = build_metric(run.config.competition)
     all_stages = run.stored["blend"]["candidates"][run.config.default_blend]["cross_fitted_score"]
 
@@ -73,12 +78,14 @@ def run_stages(name: str, seed: int, args: argparse.Namespace) -> list[dict[str,
     for stage, record in run.stored["blend"]["drop_one"].items():
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.jobs_of_stage(stage))
         gain = 100 * np.log(error(record["cross_fitted_score"]) / error(all_stages))
+        standard_error = 100 * record["standard_error"] / error(all_stages)
         alone = error(run.stored["choice"]["stages"][stage]["cv_score"])
         row = {
             "set": name,
             "seed": seed,
             "stage": stage,
             "gain": gain,
+            "standard_error": standard_error,
             "alone": alone,
             "all": error(all_stages),
         }
@@ -95,16 +102,14 @@ def call(module: str, *options: str) -> None:
 
 def table_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Return a row per stage: gain per set in per cent, median, worst, and seconds."""
-    rows = rows.astype({"gain": float, "seconds": float}).drop_duplicates(
+    rows = rows.astype({"gain": float, "standard_error": float, "seconds": float}).drop_duplicates(
         ["set", "seed", "stage"], keep="last"
     )
     by_set = rows.groupby(["stage", "set"])["gain"]
     mean = by_set.mean().unstack()
-    error = by_set.sem().unstack()
-    shown = mean.map("{:.1f}".format).where(
-        error.isna(), mean.map("{:.1f}".format) + error.map(" +- {:.1f}".format)
-    )
-    shown = shown.where(mean.notna(), "")
+    of_one_run = rows.groupby(["stage", "set"])["standard_error"].mean().unstack()
+    error = by_set.sem().unstack().fillna(of_one_run)
+    shown = (mean.map("{:.1f}".format) + error.map(" +- {:.1f}".format)).where(mean.notna(), "")
     shown.insert(0, "median", mean.median(axis=1).map("{:.1f}".format))
     shown.insert(1, "worst", mean.min(axis=1).map("{:.1f}".format))
     shown.insert(2, "seconds", rows.groupby("stage")["seconds"].median().map("{:.0f}".format))
@@ -131,6 +136,23 @@ def added_to(base: list[str], name: str) -> dict[str, float]:
     return {label: 100 * (error(base + stages) / error_of_base - 1) for label, stages in added.items()}
 
 
+def gains_of(groups: list[str], name: str) -> dict[str, str]:
+    """Return the gain of each group of stages in the latest run of a set, with its standard error, in per cent."""
+    run = latest_run(name)
+    rule = selection_rule(run)
+    candidate = get_candidate(run.config.default_blend)
+    all_stages = cross_fitted_scored(rule, candidate, blend_data(run, run.stage_predictions.oof))
+    in_run = {group: [stage for stage in group.split(",") if stage in run.config.stages] for group in groups}
+    records = leave_stages_out(run, rule, all_stages, {group: part for group, part in in_run.items() if part})
+    score = rule.score(all_stages)
+    error = 1 - score if run.metric.greater_is_better else score
+    return {
+        group: f"{-100 * rule.gain(record['difference']) / error:.1f} +- "
+        f"{100 * record['standard_error'] / error:.1f}"
+        for group, record in records.items()
+    }
+
+
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(
@@ -144,8 +166,15 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", help="only these stages")
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--base", nargs="+", help="only print what other stages add to these")
+    parser.add_argument("--without", nargs="+", help="only print the gains of groups of stages")
     args = parser.parse_args()
     file = args.work / "preset_stages.csv"
+    if args.without:
+        os.environ["WORK_DIR"] = str(args.work / "work")
+        with threadpool_limits(1):
+            table = pd.DataFrame({name: gains_of(args.without, name) for name in args.sets})
+        print(table.reindex(args.without).fillna("").to_string())
+        return
     if args.base:
         os.environ["WORK_DIR"] = str(args.work / "work")
         with threadpool_limits(1):

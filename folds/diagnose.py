@@ -28,10 +28,8 @@ from folds.config import FoldsConfig
 from folds.fold_files import read_folds
 from folds.kinds import FOLD_KINDS
 from folds.molecule_groups import scaffold_shift_reason
-from folds.similarity import MAX_QUERIES, Similarity, similarities
+from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, Similarity, similarities
 
-MAX_TRAIN_ROWS = 20_000
-"""Number of training rows among which the nearest one is searched."""
 MAX_EXTRA_DISTANCE = 0.02
 """Wasserstein distance to the test rows by which a simpler kind of folds may be worse than the best one."""
 QUICK_ROWS = 500

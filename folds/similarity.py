@@ -19,6 +19,8 @@ from competition.types import Array, Integers
 from folds.kinds import FOLD_KINDS
 from folds.molecule_groups import fingerprint
 
+MAX_TRAIN_ROWS = 20_000
+"""Number of training rows among which callers let the nearest one be searched."""
 MAX_QUERIES = 2_000
 """Number of rows of a table for which the nearest training row is searched."""
 
@@ -31,11 +33,13 @@ class Similarity:
         measure: name of the similarity.
         test: (n_queries,) similarity of test rows to all training rows.
         held_out: kind of folds -> (n_queries,) similarity of training rows to the rows of other folds.
+        held_out_rows: kind of folds -> (n_queries,) positions of these rows in the training table.
     """
 
     measure: str
     test: Array
     held_out: dict[str, Array]
+    held_out_rows: dict[str, Integers]
 
     def distance(self, kind: str) -> float:
         """Return the Wasserstein distance of held-out rows to test rows, from 0 to 1."""
@@ -80,14 +84,17 @@ def similarities(
     results = []
     for measure, similarity_to_train in measures.items():
         held_out: dict[str, list[float]] = {kind: [] for kind in folds}
+        rows_of: dict[str, list[int]] = {kind: [] for kind in folds}
         for i in queries:
             similarity = similarity_to_train(i)
             for kind, fold in folds.items():
                 if fold[i] >= 0:
+                    rows_of[kind].append(i)
                     is_ordered = FOLD_KINDS[kind].is_ordered_in_time
                     is_train_row = fold < fold[i] if is_ordered else fold != fold[i]
                     held_out[kind].append(similarity[is_train_row].max(initial=0.0))
         test_similarity = np.array([similarity_to_train(i).max() for i in range(n, len(rows))])
         arrays = {kind: np.array(values) for kind, values in held_out.items()}
-        results.append(Similarity(measure, test_similarity, arrays))
+        positions = {kind: np.array(values, dtype=np.int64) for kind, values in rows_of.items()}
+        results.append(Similarity(measure, test_similarity, arrays, positions))
     return results

@@ -153,7 +153,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     _write_submission(run, folder / SUBMISSION_FILE, model.predict(stage_preds.test, stage_preds.test_inputs))
     parts[CHOICE] = {
         **_choice(run, rule, selection, scored_stages),
-        "expected": expected_score(run, rule, model, selection.cross_fitted),
+        "expected": expected_score(run, rule, model, selection.cross_fitted, with_similar_rows=not interim),
         "files": [*tables, SUBMISSION_FILE],
     }
     settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})

@@ -42,6 +42,8 @@ class Submission(StrictModel):
     cv_score: float | None = None
     cross_fitted_score: float | None = None
     standard_error: float | None = None  # of cross_fitted_score
+    expected_score: float | None = None  # on the test table
+    expected_standard_error: float | None = None
     public: float | None = None  # on the leaderboard, as `private`
     private: float | None = None
     message: str = ""
@@ -49,6 +51,13 @@ class Submission(StrictModel):
     file_digest: str = ""
     revision: str = ""  # of the code
     ref: str = ""  # reference on the platform
+
+    @property
+    def expected(self) -> tuple[float | None, float | None]:
+        """The score to expect and its standard error; the cross-fitted score of a candidate that was not chosen."""
+        if self.expected_score is None:
+            return self.cross_fitted_score, self.standard_error
+        return self.expected_score, self.expected_standard_error
 
     def with_changes(self, **changes: Any) -> "Submission":
         """Return the row with other values."""
@@ -101,6 +110,12 @@ def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
         score = matches["candidates"][matches["chosen"]]["cross_fitted_score"]
         return made | {"cv_score": score, "cross_fitted_score": score}
     scores = {name: matches["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
+    if "expected" in matches:  # not in a run of an older version
+        expected = matches["expected"]
+        scores |= {
+            "expected_score": expected["score"],
+            "expected_standard_error": expected["standard_error"],
+        }
     return made | {"cv_score": matches["cross_fitted_score"], **scores}
 
 

@@ -164,12 +164,14 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     """Return the status or the scores of a submission, in a line."""
     if row.public is None:
         return f"{row.submission}: {row.status}, {row.message}"
-    expected = format_with_error(row.cross_fitted_score, row.standard_error)
+    expected, error = row.expected
     public, private = format_number(row.public), format_number(row.private)
-    line = f"{row.submission}: public {public}, private {private}, cross-fitted {expected}"
-    if row.cross_fitted_score is None or not row.standard_error:
+    line = (
+        f"{row.submission}: public {public}, private {private}, expected {format_with_error(expected, error)}"
+    )
+    if expected is None or not error:
         return line
-    off = (row.public - row.cross_fitted_score) / row.standard_error * (1 if metric.greater_is_better else -1)
+    off = (row.public - expected) / error * (1 if metric.greater_is_better else -1)
     return f"{line}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
 
 
@@ -213,8 +215,7 @@ def main() -> None:
             row, send = file_to_send(
                 competition, paths, args.file or latest_run(paths.name).folder / SUBMISSION_FILE
             )
-        expected = format_with_error(row.cross_fitted_score, row.standard_error)
-        of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected}"
+        of_run = f"run {row.run}, {row.chosen}, expected {metric.name} {format_with_error(*row.expected)}"
         row = row.with_changes(message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:

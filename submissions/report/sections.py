@@ -154,6 +154,7 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
             "on the test table, whose rows all fold models predict; +- counts the rows of both tables",
         ),
         "cross_fitted_score": (score, "of the submission out of fold, +- its standard error"),
+        **_similar_rows(run),
         "in_sample_score": (format_number(in_sample), f"of {chosen}, on the rows it was fitted on"),
         "optimism": (optimism, "by which the in-sample score looks better"),
     }
@@ -163,6 +164,20 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
             value = format_with_error(gain(run, comparison["difference"]), comparison["standard_error"])
             facts[f"gain over {name}, {comparison['name']}"] = (value, "paired; above 0 is better")
     return facts
+
+
+def _similar_rows(run: Run) -> dict[str, tuple[str, str]]:
+    """Return the score of held-out rows that are like test rows, as a fact; empty if it is unknown."""
+    similar_rows = run.stored[CHOICE].get("expected", {}).get("similar_rows")
+    if not similar_rows or similar_rows["score"] is None:
+        return {}
+    value = format_with_error(similar_rows["score"], similar_rows["standard_error"])
+    return {
+        "expected_score, similar rows": (
+            value,
+            "of held-out rows as similar to training rows as test rows are",
+        )
+    }
 
 
 def _left_out(run: Run) -> list[Element]:

@@ -97,7 +97,7 @@ def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended
     ) -> tuple[str, str]:
         values = {kind: np.full(50, value) for kind, value in held_out.items()}
         train, asked = (pd.DataFrame({"s": text.split() * 20}) for text in (molecules, new))
-        similarity = Similarity("made up", np.full(50, test), values)
+        similarity = Similarity("made up", np.full(50, test), values, {})
         return recommend(config(smiles=["s"]), [*held_out][0], train, asked, [similarity], None)
 
     result, reason = recommended(test, stratified=0.7, scaffold=0.4, cluster=0.3)

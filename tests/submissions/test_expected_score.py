@@ -9,10 +9,13 @@ import pytest
 
 from competition.metrics import METRICS, get_metric
 from competition.types import Array
+from folds.similarity import Similarity
 from models.jobs.job_files import read_predictions
-from submissions.expected_score import less_variance, mean_gap, of_fold_models
+from submissions import expected_score
+from submissions.expected_score import less_variance, mean_gap, of_fold_models, score_of_similar_rows
 from submissions.predictor import load_model
 from submissions.run import CHOICE
+from submissions.selection import selection_rule
 from tests.submissions.fakes import built, fake_classes, fake_competition, prepare_and_fake_jobs
 
 NAN = float("nan")
@@ -62,6 +65,27 @@ def test_the_loss_of_a_mean_of_probabilities_is_lower_by_the_divergence_of_its_m
     of_first = 0.7 * np.log(0.7 / np.array([0.5, 0.9])) + 0.3 * np.log(0.3 / np.array([0.5, 0.1]))
     expected = of_first.mean() / (2 if problem_type == "multilabel" else 1)
     assert mean_gap(run, np.array(models)) == pytest.approx(expected)
+
+
+def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_test_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    path = fake_competition(tmp_path, n_train=200, n_test=100, submissions={"stack": False})
+    prepare_and_fake_jobs(path)
+    run = built(path)
+    assert run.part(CHOICE)["expected"]["similar_rows"] is None  # without molecules and texts
+    rule = selection_rule(run)
+    is_near = np.arange(200) % 2 == 0
+    y_pred = rule.y + np.where(is_near, 1.0, 3.0)[:, None]  # errors of 1 near training rows, else of 3
+    held_out = np.where(is_near, 0.9, 0.2)
+    rng = np.random.default_rng(0)
+    for test, expected in ((np.full(100, 0.9), (1.0, 1.6)), (rng.choice([0.9, 0.2], 100), (2.0, 2.5))):
+        made_up = Similarity("made up", test, {"kfold": held_out}, {"kfold": np.arange(200)})
+        monkeypatch.setattr(expected_score, "similarities", lambda *_, found=made_up: [found])
+        similar_rows = score_of_similar_rows(run, rule, y_pred)
+        assert similar_rows is not None
+        assert expected[0] < similar_rows["score"] < expected[1]  # rmse; of all rows 2.24
 
 
 def test_the_report_leads_with_it_and_its_error_counts_the_rows_of_both_tables(

@@ -61,6 +61,7 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     assert (row.status, row.run, row.chosen) == ("scored", folder.name, choice["chosen"])
     assert row.cross_fitted_score == choice["procedure"]["cross_fitted_score"]
     assert row.standard_error == choice["procedure"]["standard_error"]
+    assert row.expected_score == choice["expected"]["score"]
     assert row.cv_score == choice["cross_fitted_score"]
     assert (row.public, row.private) == (0.51, None)
     assert row.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / row.file)
@@ -68,9 +69,9 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     assert str(sent["ref"]) == row.ref and re.fullmatch(
         "[a-f][0-9a-f]{5}", row.submission
     )  # no spreadsheet's number
-    expected = rf"run {row.run}, {row.chosen}, cross-fitted rmse .* \+- .* \[{row.submission}\]"
+    expected = rf"run {row.run}, {row.chosen}, expected rmse .* \+- .* \[{row.submission}\]"
     assert re.fullmatch(expected, sent["description"])
-    assert f"{row.submission}: public 0.5100, private -, cross-fitted" in out
+    assert f"{row.submission}: public 0.5100, private -, expected" in out
 
 
 def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_becomes_of_the_file(
@@ -120,9 +121,11 @@ def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(
 
 def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> None:
     row = one("a", status="scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
-    lines = "a: public 0.7100, private -, cross-fitted 0.6500 +- 0.030, so public is 2.0 standard errors"
+    lines = "a: public 0.7100, private -, expected 0.6500 +- 0.030, so public is 2.0 standard errors"
     assert submit.describe_outcome(row, METRICS["rmse"]) == f"{lines} worse"
     assert submit.describe_outcome(row, METRICS["r2"]) == f"{lines} better"
+    row = row.with_changes(expected_score=0.63, expected_standard_error=0.04)
+    assert "expected 0.6300 +- 0.040, so public is 2.0 standard" in submit.describe_outcome(row, METRICS["r2"])
 
 
 def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
