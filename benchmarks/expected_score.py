@@ -38,17 +38,23 @@ from benchmarks.oof_matrices import (
     Matrix,
     arguments,
     cached_lines,
+    class_matrices,
     family_parts,
     matrices_of_parts,
     molecules_of_halves,
 )
 from competition.metrics import METRICS
+from competition.task import Task
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.cross_fitting import cross_fitted
+from submissions.blend.weight_problem import BlendData
+from submissions.expected_score import mean_gap
 
+ALL_SETS = [*SETS, "bace", "tox21"]
 METRIC_NAMES = ("rmse", "mae", "spearman")
 N_RESAMPLES = 200
 CLIP = 3.0
+CLASS_DEFAULT = "shrunk_logits"
 
 
 def fingerprints(smiles: list[str]) -> list[Any]:
@@ -137,10 +143,44 @@ def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> l
     return lines
 
 
+def class_lines_of_run(name: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
+    """Return a line for each set of classes, metric and estimate."""
+    lines = []
+    for matrix in class_matrices(name, draw, data, cache):
+        n_outputs = matrix.oof.shape[2]
+        classes = [str(c) for c in range(max(2, n_outputs))]
+        task = Task(["y"], None, "multiclass" if n_outputs > 1 else "binary", classes)
+        y, y_test = (part[:, None].astype(np.float64) for part in (matrix.y, matrix.y_holdout))
+        run = {"set": name, "target": matrix.target, "draw": draw}
+        for metric_name in ("log_loss", "roc_auc"):
+            metric = METRICS[metric_name]
+            blend_data = BlendData(matrix.oof, y, matrix.folds, metric, has_probabilities=True)
+            default = CANDIDATES[CLASS_DEFAULT]
+            y_pred = cross_fitted(default, blend_data)
+            blend = default.fit(blend_data)
+            of_models = np.array([blend.predict(columns) for columns in matrix.holdout])
+            score = metric(y_test, of_models.mean(axis=0))
+            expected = metric(y, y_pred)
+            rows = np.random.default_rng(0).integers(len(y), size=(N_RESAMPLES, len(y)))
+            error = np.nanstd([metric(y[i], y_pred[i]) for i in rows])
+            test_rows = np.sqrt(1 + len(y) / len(y_test))
+            found = {
+                "cross-fitted": (expected, error),
+                "cross-fitted, test rows": (expected, error * test_rows),
+            }
+            if metric.row_losses is not None:
+                found["less variance"] = expected - mean_gap(metric, task, of_models), error * test_rows
+            for label, (estimate, its_error) in found.items():
+                line = {"metric": metric_name, "estimate": label, "expected": estimate}
+                lines.append({**run, **line, "error": its_error, "score": score})
+    return lines
+
+
 def main() -> None:
     """Print the table of each split."""
-    args = arguments(__doc__, SETS, draws=2)
-    tables = []
+    args = arguments(__doc__, ALL_SETS, draws=2)
+    asked, tables = args.sets, []
+    args.sets = [name for name in asked if name in SETS]
     for split in HALVES:
 
         def lines_of(name: str, draw: int, split: str = split) -> list[dict[str, Any]]:
@@ -148,6 +188,13 @@ def main() -> None:
 
         table = pd.DataFrame(cached_lines(f"expected_{split}", lines_of, args))
         tables.append(table.assign(split=split))
+    args.sets = asked
+
+    def class_lines_of(name: str, draw: int) -> list[dict[str, Any]]:
+        return class_lines_of_run(name, draw, args.data, args.cache)
+
+    table = pd.DataFrame(cached_lines("expected_classes", class_lines_of, args))
+    tables.append(table.assign(split="rows"))
     rows = pd.concat(tables)
     rows["in_errors"] = (rows["score"] - rows["expected"]) / rows["error"]
     rows["split"] = pd.Categorical(rows["split"], [*HALVES])

@@ -130,6 +130,12 @@ def _mae_over_range(y_true: Array, y_pred: Array) -> float:
     return float(np.abs(y_pred - y_true).mean() / width) if width > 0 else float("nan")
 
 
+def _relative_absolute_error(y_true: Array, y_pred: Array) -> float:
+    """Return the absolute errors over those of the mean label, as OpenADMET's challenges score them."""
+    of_mean = np.abs(y_true - y_true.mean()).sum()
+    return float(np.abs(y_pred - y_true).sum() / of_mean) if of_mean > 0 else float("nan")
+
+
 def _label_metric(
     name: str,
     score_from_confusion: Callable[[Array], Array],
@@ -178,6 +184,7 @@ METRICS: dict[str, Metric] = {
         Metric("rmsle", False, _sklearn("root_mean_squared_log_error"), lower_bound=-1),
         Metric("mae", False, lambda y, p: float(np.abs(y - p).mean()), separable_loss="absolute"),
         Metric("wmae", False, _mae_over_range, target_weights=polymer_weights, separable_loss="absolute"),
+        Metric("rae", False, _relative_absolute_error, separable_loss="absolute"),
         Metric("median_ae", False, _sklearn("median_absolute_error")),
         Metric("mape", False, _sklearn("mean_absolute_percentage_error")),
         Metric("max_error", False, _sklearn("max_error")),
@@ -205,6 +212,7 @@ MULTILABEL_METRICS = {
 ALIASES = {
     "pr_auc": "average_precision", "logloss": "log_loss", "qwk": "quadratic_kappa", "auc": "roc_auc",
     "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier", "mcrmse": "rmse",
+    "ma_rae": "rae",
 }  # fmt: skip
 """Other common name of a metric -> its name in `METRICS`."""
 

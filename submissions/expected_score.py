@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from competition.files import derive_seed, read_table
+from competition.metrics import Metric
+from competition.task import Task
 from competition.types import Array
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, similarities
 from models.jobs.job_files import stage_test
@@ -52,7 +54,7 @@ def expected_score(
         corrected = less_variance(rule.y, y_pred, of_fold_models(run, model).var(axis=0).mean(axis=0))
         score = rule.score(corrected)
     elif run.task.has_probabilities and run.metric.row_losses is not None:
-        score -= mean_gap(run, of_fold_models(run, model))
+        score -= mean_gap(run.metric, run.task, of_fold_models(run, model))
     found = {"score": score, "standard_error": standard_error(rule, corrected) * test_rows}
     similar_rows = score_of_similar_rows(run, rule, corrected) if with_similar_rows else None
     if similar_rows is not None:
@@ -138,7 +140,7 @@ def less_variance(y: Array, y_pred: Array, variance: Array) -> Array:
     return np.where(np.isnan(y), y_pred, scaled)
 
 
-def mean_gap(run: Run, probabilities: Array) -> float:
+def mean_gap(metric: Metric, task: Task, probabilities: Array) -> float:
     """Return by how much the mean of fold models is expected to have a lower loss than one of them.
 
     The expectation is over labels with the probabilities of the mean, and it is averaged over models, test rows and
@@ -148,7 +150,7 @@ def mean_gap(run: Run, probabilities: Array) -> float:
         probabilities: (n_folds, n_test_rows, n_outputs).
     """
     mean = probabilities.mean(axis=0)
-    n_outputs_of_target = mean.shape[1] if run.task.problem_type == "multiclass" else 1
+    n_outputs_of_target = mean.shape[1] if task.problem_type == "multiclass" else 1
     n_classes = max(2, n_outputs_of_target)
     gaps = []
     for first in range(0, mean.shape[1], n_outputs_of_target):
@@ -158,14 +160,14 @@ def mean_gap(run: Run, probabilities: Array) -> float:
             if n_outputs_of_target > 1
             else np.hstack([1 - mean[:, outputs], mean[:, outputs]])
         )
-        losses = [_losses(run, one[:, outputs], n_classes) for one in (*probabilities, mean)]
+        losses = [_losses(metric, one[:, outputs], n_classes) for one in (*probabilities, mean)]
         gaps.append(np.sum(weights * (np.mean(losses[:-1], axis=0) - losses[-1]), axis=1).mean())
     return float(np.mean(gaps))
 
 
-def _losses(run: Run, probabilities: Array, n_classes: int) -> Array:
+def _losses(metric: Metric, probabilities: Array, n_classes: int) -> Array:
     """Return the loss of each row if its label were each of the classes, (n_rows, n_classes)."""
-    row_losses = run.metric.row_losses
+    row_losses = metric.row_losses
     assert row_losses is not None
     y_pred = probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities
     n_rows = len(probabilities)

@@ -18,6 +18,7 @@ BY_HAND = {
     "rmse": (LAST_IS_TWO_TOO_HIGH, 1.0, False),
     "rmsle": (LAST_IS_TWO_TOO_HIGH, np.log(7 / 5) / 2, False),
     "wmae": (LAST_IS_TWO_TOO_HIGH, 0.5 / 3, False),
+    "rae": (LAST_IS_TWO_TOO_HIGH, 2 / 4, False),
     "mse": (LAST_IS_TWO_TOO_HIGH, 1.0, False),
     "mae": (LAST_IS_TWO_TOO_HIGH, 0.5, False),
     "median_ae": (LAST_IS_TWO_TOO_HIGH, 0.0, False),
@@ -62,7 +63,8 @@ def test_a_score_that_is_not_defined_is_nan_and_not_a_number_to_win_with() -> No
         assert np.isnan(rmsle.score_column(TRUE, np.array([1.0, 2.0, 3.0, lowest])))
         assert rmsle.score_column(np.array([1.0, 2.0, np.nan]), np.array([1.0, 2.0, lowest])) == 0.0
     assert np.isnan(wmae(np.array([[1.0, np.nan], [2.0, np.nan]]), np.zeros((2, 2))))
-    assert np.isnan(wmae(np.ones((3, 1)), np.zeros((3, 1))))
+    for metric in (wmae, METRICS["rae"]):
+        assert np.isnan(metric(np.ones((3, 1)), np.zeros((3, 1))))
 
 
 def test_wmae_is_the_formula_of_the_polymer_competition() -> None:

@@ -1,13 +1,13 @@
 """The score to expect on the test table: the variance of the fold models, and the rows of both tables."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from competition.metrics import METRICS, get_metric
+from competition.task import Task
 from competition.types import Array
 from folds.similarity import Similarity
 from models.jobs.job_files import read_predictions
@@ -60,11 +60,12 @@ def test_a_mean_of_models_has_the_score_that_is_expected_of_it() -> None:
 def test_the_loss_of_a_mean_of_probabilities_is_lower_by_the_divergence_of_its_members(
     problem_type: Any, models: list
 ) -> None:
-    task = SimpleNamespace(problem_type=problem_type)
-    run: Any = SimpleNamespace(task=task, metric=get_metric("log_loss", problem_type))
+    task = Task(["a", "b"] if problem_type == "multilabel" else ["a"], None, problem_type, ["0", "1"])
+    metric = get_metric("log_loss", problem_type)
+    assert metric is not None
     of_first = 0.7 * np.log(0.7 / np.array([0.5, 0.9])) + 0.3 * np.log(0.3 / np.array([0.5, 0.1]))
     expected = of_first.mean() / (2 if problem_type == "multilabel" else 1)
-    assert mean_gap(run, np.array(models)) == pytest.approx(expected)
+    assert mean_gap(metric, task, np.array(models)) == pytest.approx(expected)
 
 
 def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_test_row(

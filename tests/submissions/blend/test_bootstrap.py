@@ -9,7 +9,7 @@ from submissions.blend import bootstrap
 from submissions.blend.bootstrap import ConfusionStatistics, RowStatistics, SumStatistics, bootstrap_scores
 
 METRICS_WITHOUT_FAST_FORM = {
-    "explained_variance", "rmsle", "wmae", "median_ae", "mape", "max_error", "spearman", "kendall", "roc_auc",
+    "explained_variance", "rmsle", "wmae", "rae", "median_ae", "mape", "max_error", "spearman", "kendall", "roc_auc",
     "average_precision",
 }  # fmt: skip
 

@@ -125,7 +125,9 @@ def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> No
     assert submit.describe_outcome(row, METRICS["rmse"]) == f"{lines} worse"
     assert submit.describe_outcome(row, METRICS["r2"]) == f"{lines} better"
     row = row.with_changes(expected_score=0.63, expected_standard_error=0.04)
-    assert "expected 0.6300 +- 0.040, so public is 2.0 standard" in submit.describe_outcome(row, METRICS["r2"])
+    assert "expected 0.6300 +- 0.040, so public is 2.0 standard" in submit.describe_outcome(
+        row, METRICS["r2"]
+    )
 
 
 def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
