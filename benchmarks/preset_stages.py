@@ -14,7 +14,8 @@ of the paired bootstrap over rows), the median and the worst over sets, and the 
 
 --base prints what the cross-fitted error of the default blend of some stages becomes if one other stage, or all
 others, are added, in per cent, for the latest run of each set in FOLDER. --without prints the gain of groups of stages
-instead, such as gp,gp_minimol: stages that replace each other have no gain one by one.
+instead, such as gp,gp_minimol: stages that replace each other have no gain one by one. --order adds the stages one by
+one to a blend, each time the one with the largest gain (mean over sets) for its seconds (median over sets).
 """
 
 import argparse
@@ -76,7 +77,7 @@ def rows_of_run(name: str, seed: int, run: Run) -> list[dict[str, Any]]:
 
     rows = []
     for stage, record in run.stored["blend"]["drop_one"].items():
-        seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.jobs_of_stage(stage))
+        seconds = seconds_of(run, stage)
         gain = 100 * np.log(error(record["cross_fitted_score"]) / error(all_stages))
         standard_error = 100 * record["standard_error"] / error(all_stages)
         alone = error(run.stored["choice"]["stages"][stage]["cv_score"])
@@ -120,20 +121,13 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
 def added_to(base: list[str], name: str) -> dict[str, float]:
     """Return what each other stage of the latest run of a set, and all of them, change, in per cent of the error."""
     run = latest_run(name)
-    rule = selection_rule(run)
-    stage_preds = run.stage_predictions
-
-    def error(stages: list[str]) -> float:
-        is_used = np.any([stage_preds.stage_mask(stage) for stage in stages], axis=0)
-        data = blend_data(run, stage_preds.oof[:, is_used])
-        score = rule.score(cross_fitted_scored(rule, get_candidate(run.config.default_blend), data))
-        return 1 - score if run.metric.greater_is_better else score
-
     base = [stage for stage in base if stage in run.config.stages]
     others = [stage for stage in run.config.stages if stage not in base]
     added = {stage: [stage] for stage in others} | {"all": others}
-    error_of_base = error(base)
-    return {label: 100 * (error(base + stages) / error_of_base - 1) for label, stages in added.items()}
+    error_of_base = blend_error(run, base)
+    return {
+        label: 100 * (blend_error(run, base + stages) / error_of_base - 1) for label, stages in added.items()
+    }
 
 
 def gains_of(groups: list[str], name: str) -> dict[str, str]:
@@ -153,6 +147,49 @@ def gains_of(groups: list[str], name: str) -> dict[str, str]:
     }
 
 
+def blend_error(run: Run, stages: list[str]) -> float:
+    """Return the cross-fitted error of the default blend of some stages."""
+    rule = selection_rule(run)
+    is_used = np.any([run.stage_predictions.stage_mask(stage) for stage in stages], axis=0)
+    data = blend_data(run, run.stage_predictions.oof[:, is_used])
+    score = rule.score(cross_fitted_scored(rule, get_candidate(run.config.default_blend), data))
+    return 1 - score if run.metric.greater_is_better else score
+
+
+def seconds_of(run: Run, stage: str) -> float:
+    """Return the seconds of all jobs of a stage."""
+    return sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.jobs_of_stage(stage))
+
+
+def order_of(names: list[str]) -> pd.DataFrame:
+    """Return the stages that all sets have by their gain for the time, with gains in per cent of the error.
+
+    The first stage has no gain: it has the lowest error of those that take at most twice the shortest time.
+    """
+    runs = [latest_run(name) for name in names]
+    left = [stage for stage in runs[0].config.stages if all(stage in run.config.stages for run in runs)]
+    seconds = {stage: float(np.median([seconds_of(run, stage) for run in runs])) for stage in left}
+    rows: list[dict[str, Any]] = []
+    chosen: list[str] = []
+    errors = np.ones(len(runs))
+    while left:
+        with_stage = {stage: np.array([blend_error(run, [*chosen, stage]) for run in runs]) for stage in left}
+        gains = {stage: float(np.log(errors / with_stage[stage]).mean()) for stage in left}
+        if chosen:
+            best = max(left, key=lambda stage: gains[stage] / seconds[stage])
+        else:
+            cheap = [stage for stage in left if seconds[stage] <= 2 * min(seconds.values())]
+            best = max(cheap, key=lambda stage: gains[stage])
+        gain = f"{100 * gains[best]:.1f}" if chosen else ""
+        in_sets = zip(names, with_stage[best], strict=True)
+        row = {"stage": best, "seconds": f"{seconds[best]:.0f}", "gain": gain}
+        rows.append({**row, **{name: f"{error:.4f}" for name, error in in_sets}})
+        errors = with_stage[best]
+        chosen.append(best)
+        left.remove(best)
+    return pd.DataFrame(rows).set_index("stage")
+
+
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(
@@ -166,9 +203,15 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", help="only these stages")
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--base", nargs="+", help="only print what other stages add to these")
+    parser.add_argument("--order", action="store_true", help="only print the stages by gain for the time")
     parser.add_argument("--without", nargs="+", help="only print the gains of groups of stages")
     args = parser.parse_args()
     file = args.work / "preset_stages.csv"
+    if args.order:
+        os.environ["WORK_DIR"] = str(args.work / "work")
+        with threadpool_limits(1):
+            print(order_of(args.sets).to_string())
+        return
     if args.without:
         os.environ["WORK_DIR"] = str(args.work / "work")
         with threadpool_limits(1):

@@ -37,7 +37,7 @@ from submissions.blend.selection_rule import SelectionRule, describe_scores, mea
 from submissions.blend.serialization import to_json
 from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.config import load_config
-from submissions.ensemble_std import std_table
+from submissions.ensemble_std import STD_FILE, std_table
 from submissions.expected_score import expected_score
 from submissions.formatting import format_number
 from submissions.left_out import EPOCHS, describe_left_out, left_out_of
@@ -76,8 +76,6 @@ from submissions.selection import (
 )
 from submissions.submission_file import write_submission
 
-STD_FILE = "spread.csv"
-"""File with the standard deviation of each test row's prediction over seeds and folds."""
 JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 """JSON values of numbers that are not finite; a user-defined post-processing step may have infinite edges."""
 
@@ -144,7 +142,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     tables = {
         CROSS_FITTED: prediction_table(stage_preds.ids, task.scored_columns, selection.cross_fitted),
         STAGES: prediction_table(stage_preds.ids, stage_columns, np.hstack(list(scored_stages.values()))),
-        STD_FILE: std_table(run, model),
+        STD_FILE: std_table(run, model, run.plan.test_key, stage_preds.test_ids, stage_preds.test_inputs),
     }
     if model.input_labels is not None:
         tables[INPUT_LABELS] = model.input_labels.reset_index()

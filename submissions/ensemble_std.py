@@ -10,35 +10,47 @@ from submissions.predictor import SubmissionModel
 from submissions.run import Run
 from submissions.stage_predictions import jobs_by_column
 
+STD_FILE = "spread.csv"
+"""File with the standard deviation of each row's prediction over seeds and folds."""
 
-def ensemble_std(run: Run, model: SubmissionModel) -> Array:
-    """Return the standard deviation of test predictions over the members of the ensemble, (n_rows, n_outputs).
+
+def ensemble_std(run: Run, model: SubmissionModel, test_key: str, ids: list[str], inputs: list[str]) -> Array:
+    """Return the standard deviation of predictions over the members of the ensemble, (n_rows, n_outputs).
 
     A member is the submission with one model per column: that of one fold and one seed; a column with fewer
     seeds than another reuses its first ones. Refits are not members. If labels are submitted, the predictions
     before the decision are used. The numbers rank rows that deserve a look or a measurement. They are not
     error bars, since all models may be wrong together.
     Source: the disagreement of an ensemble as in Lakshminarayanan et al., NeurIPS 2017.
+
+    Args:
+        test_key: key of the table that all jobs have predicted.
+        ids: ids of its rows.
+        inputs: input keys of its rows (`INPUT_KEY`).
     """
-    ids = run.stage_predictions.test_ids
-    columns = jobs_by_column(run.config, run.plan).values()
-    fold_jobs = [[job for job in jobs if job.fold != REFIT_FOLD] for jobs in columns]
+    fold_jobs = []
+    for jobs in jobs_by_column(run.config, run.plan).values():
+        of_folds = [job for job in jobs if job.fold != REFIT_FOLD and job.has_predicted(test_key)]
+        fold_jobs.append(of_folds or [job for job in jobs if job.fold == REFIT_FOLD])
     members = []
     for member in range(max(map(len, fold_jobs))):  # jobs are sorted by seed and fold, so folds agree
-        files = [jobs[member % len(jobs)].test_file(run.plan.test_key) for jobs in fold_jobs]
+        files = [jobs[member % len(jobs)].test_file(test_key) for jobs in fold_jobs]
         preds = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
-        members.append(model.predict(preds, run.stage_predictions.test_inputs, as_labels=False))
+        members.append(model.predict(preds, inputs, as_labels=False))
     return np.std(members, axis=0, ddof=1)
 
 
-def std_table(run: Run, model: SubmissionModel) -> pd.DataFrame:
+def std_table(
+    run: Run, model: SubmissionModel, test_key: str, ids: list[str], inputs: list[str]
+) -> pd.DataFrame:
     """Return the table of `spread.csv`: the id, the disagreement on each output, and columns of stages with
-    `predict_std`, named `<output> std of <stage>`.
+    `predict_std`, named `<output> std of <stage>`. The arguments are those of `ensemble_std`.
     """
-    ids, outputs = run.stage_predictions.test_ids, run.task.outputs
-    table = pd.DataFrame({"id": ids}).join(pd.DataFrame(ensemble_std(run, model), columns=outputs))
+    outputs = run.task.outputs
+    disagreement = ensemble_std(run, model, test_key, ids, inputs)
+    table = pd.DataFrame({"id": ids}).join(pd.DataFrame(disagreement, columns=outputs))
     for stage in run.config.stages:
-        std = stage_test_std(run.plan.jobs_of_stage(stage), run.plan.test_key, ids, outputs)
+        std = stage_test_std(run.plan.jobs_of_stage(stage), test_key, ids, outputs)
         if std is not None:
             table[[f"{output} std of {stage}" for output in outputs]] = std
     return table

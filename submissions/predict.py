@@ -1,7 +1,7 @@
 """Predict new rows with the saved weights: `./run.sh predict [COMPETITION] --test F [--out F]`.
 
 Reads: the new test table, and the folders of the latest run and of its jobs; not the YAML, nor the training
-table. Writes: predictions/<key of the table>/test.parquet and submission.csv, and --out if it is given.
+table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if it is given.
 """
 
 import shutil
@@ -19,6 +19,7 @@ from competition.paths import Paths, display_path
 from competition.prepare import prepare_test
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
+from submissions.ensemble_std import STD_FILE, std_table
 from submissions.predictor import load_model
 from submissions.run import latest_run, require_same_code
 from submissions.stage_predictions import load_test_predictions
@@ -41,10 +42,10 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     jobs = [job for job in run.plan.jobs if job.predicts_test]
     with closing(LocalExecutor(n_workers)) as executor:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
-    predicted_ids = list(table[competition.id])
-    scored = load_model(run).predict(
-        load_test_predictions(config, run.plan, test_key, predicted_ids), list(table[INPUT_KEY])
-    )
+    predicted_ids, inputs = list(table[competition.id]), list(table[INPUT_KEY])
+    model = load_model(run)
+    scored = model.predict(load_test_predictions(config, run.plan, test_key, predicted_ids), inputs)
+    write_table(folder / STD_FILE, std_table(run, model, test_key, predicted_ids, inputs))
     sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, predicted_ids, scored, stored["label_means"])

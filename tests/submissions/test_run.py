@@ -262,9 +262,12 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
         table.unlink()
     rows = read_text_table(tmp_path / "test.csv").iloc[:7:2]
     write_table(tmp_path / "new.csv", rows)
-    new = by_id(predict(str(path), tmp_path / "new.csv", 1))
+    written = predict(str(path), tmp_path / "new.csv", 1)
+    new = by_id(written)
     np.testing.assert_allclose(new, by_id(run.folder / "submission.csv").loc[new.index], rtol=1e-6)
     assert list(new.index) == list(rows["id"])
+    disagreement = by_id(written.with_name("spread.csv")).loc[new.index]
+    assert (disagreement > 0).to_numpy().all()  # over the folds of b
     assert f"run {run.name}: {run.chosen}\n" in capsys.readouterr().out
 
 
