@@ -31,7 +31,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from benchmarks.blenders import DEFAULT, matrices_of
-from benchmarks.family_blenders import SETS
+from benchmarks.family_blenders import SETS, sets_of
 from benchmarks.oof_matrices import (
     HALVES,
     N_FOLDS,
@@ -180,8 +180,8 @@ def main() -> None:
     """Print the table of each split."""
     args = arguments(__doc__, ALL_SETS, draws=2)
     asked, tables = args.sets, []
-    args.sets = [name for name in asked if name in SETS]
     for split in HALVES:
+        args.sets = sets_of(split, asked)
 
         def lines_of(name: str, draw: int, split: str = split) -> list[dict[str, Any]]:
             return lines_of_run(name, split, draw, args.data, args.cache)

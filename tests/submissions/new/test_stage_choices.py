@@ -21,10 +21,8 @@ ONE = {
     "gp",
     "gp_minimol",
     "minimol_svr",
-    "svr",
     "svr_maplight",
     "gnn",
-    "catboost",
     "unimol",
 }
 TEXT = {"lightgbm", "minilm_frozen", "minilm_svr", "minilm"}
