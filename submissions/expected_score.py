@@ -35,6 +35,7 @@ def expected_score(
 ) -> dict[str, Any]:
     """Return the `score` to expect on the test table and its `standard_error`, which counts the rows of both tables.
 
+    `variance` has that of the fold models on the test table, per target; None except for regression.
     `similar_rows` has the same two numbers of held-out rows that are as similar to their training rows as test rows
     are; None without molecules and texts, and for small tables.
 
@@ -48,18 +49,23 @@ def expected_score(
     """
     n_rows, n_test_rows = int(rule.has_fold.sum()), len(run.stage_predictions.test_ids)
     test_rows = np.sqrt(1 + n_rows / n_test_rows)
-    score, corrected = rule.score(y_pred), y_pred
+    score, corrected, variance = rule.score(y_pred), y_pred, None
     is_regression = run.task.problem_type == "regression"
     if is_regression and run.metric.kind in ("values", "ranks"):
-        corrected = less_variance(rule.y, y_pred, of_fold_models(run, model).var(axis=0).mean(axis=0))
+        variance = of_fold_models(run, model).var(axis=0).mean(axis=0)
+        corrected = less_variance(rule.y, y_pred, variance)
         score = rule.score(corrected)
     elif run.task.has_probabilities and run.metric.row_losses is not None:
         score -= mean_gap(run.metric, run.task, of_fold_models(run, model))
-    found = {"score": score, "standard_error": standard_error(rule, corrected) * test_rows}
     similar_rows = score_of_similar_rows(run, rule, corrected) if with_similar_rows else None
     if similar_rows is not None:
         similar_rows["score"] += score - rule.score(corrected)  # what was subtracted of a mean loss
-    return {**found, "similar_rows": similar_rows}
+    return {
+        "score": score,
+        "standard_error": standard_error(rule, corrected) * test_rows,
+        "variance": None if variance is None else variance.tolist(),
+        "similar_rows": similar_rows,
+    }
 
 
 def score_of_similar_rows(run: Run, rule: SelectionRule, y_pred: Array) -> dict[str, float] | None:

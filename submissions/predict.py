@@ -1,7 +1,7 @@
 """Predict new rows with the saved weights: `./run.sh predict [COMPETITION] --test F [--out F]`.
 
 Reads: the new test table, and the folders of the latest run and of its jobs; not the YAML, nor the training
-table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if it is given.
+table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if given.
 """
 
 import shutil

@@ -119,6 +119,13 @@ def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
     return made | {"cv_score": matches["cross_fitted_score"], **scores}
 
 
+def fold_variance(paths: Paths, one: Submission) -> list[float] | None:
+    """Return the variance of the fold models of a run's submission on the test table, per target; None if unknown."""
+    expected = read_manifest(paths.run(one.run or "no run"), CHOICE)[CHOICE].get("expected") or {}
+    variance: list[float] | None = expected.get("variance")
+    return variance
+
+
 def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
     """Return the cross-fitted predictions, or labels, that the metric scores; indexed by id.
 

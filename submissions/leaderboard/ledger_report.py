@@ -4,10 +4,11 @@
 one.
 
 The effect of chance on scores is simulated: samples of the sizes of the public and the private table are drawn
-from the training rows with their out-of-fold predictions, by group. All files have the same samples, so that
-their differences are paired. Most of the difference between public and private scores comes from the choice of
-the rows (Roelofs et al., NeurIPS 2019), and a gain within this noise is not evidence (Blum and Hardt, "The
-Ladder", ICML 2015).
+from the training rows with their out-of-fold predictions, by group. For regression their errors are made as small
+as those of the mean of the fold models on the test table should be (submissions/expected_score.py). All files have
+the same samples, so that their differences are paired. Most of the difference between public and private scores comes
+from the choice of the rows (Roelofs et al., NeurIPS 2019), and a gain within this noise is not evidence (Blum and
+Hardt, "The Ladder", ICML 2015).
 
 Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: with --public or --private, rows of
 ledger.csv.
@@ -19,6 +20,7 @@ from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from competition import cli
@@ -29,8 +31,17 @@ from competition.metrics import Metric
 from competition.paths import Paths
 from competition.task import build_metric, build_task
 from submissions.compare import PairedScorer, read_labels
+from submissions.expected_score import less_variance
 from submissions.formatting import format_number
-from submissions.leaderboard.ledger import BY_HAND, Submission, find_submission, out_of_fold, read, write
+from submissions.leaderboard.ledger import (
+    BY_HAND,
+    Submission,
+    find_submission,
+    fold_variance,
+    out_of_fold,
+    read,
+    write,
+)
 
 PUBLIC = "public"
 PRIVATE = "private"
@@ -98,7 +109,10 @@ def page(competition: str, public_share: float) -> str:
     else:
         n_test = len(read_table(paths.test))
         n_public = round(n_test * public_share)
-        public, private = draw(oof, labels, (n_public, n_test - n_public))
+        variances = {row.submission: fold_variance(paths, row) for row in files if row.submission in oof}
+        public, private = draw(
+            less_variances(oof, variances, labels.y), labels, (n_public, n_test - n_public)
+        )
         deviations = [format_number(part.std().median()) for part in (public, private)]
         lines += [
             f"The standard deviation of a score is {deviations[0]} on {n_public} public rows and "
@@ -112,6 +126,29 @@ def page(competition: str, public_share: float) -> str:
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in lines]
     label = f"{metric.name}, {'greater' if metric.greater_is_better else 'lower'} is better"
     return "\n\n".join([f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])
+
+
+def less_variances(
+    oof: dict[str, pd.DataFrame], variances: dict[str, list[float] | None], y: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Return predictions with the errors that are expected on the test table.
+
+    They are unchanged if the variance of one of them is unknown, since the files are compared.
+
+    Args:
+        oof: file -> out-of-fold predictions, indexed by id.
+        variances: file -> variance of its fold models on the test table, per target.
+        y: labels, indexed by id.
+    """
+    corrected = {}
+    for name, table in oof.items():
+        variance = variances[name]
+        if variance is None:
+            return oof
+        labels = y.reindex(table.index).to_numpy()
+        values = less_variance(labels, table.to_numpy(), np.array(variance))
+        corrected[name] = pd.DataFrame(values, table.index, table.columns)
+    return corrected
 
 
 def rank_correlations(scores: pd.DataFrame) -> list[str]:

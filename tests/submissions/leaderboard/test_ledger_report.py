@@ -20,6 +20,7 @@ from submissions.leaderboard.ledger_report import (
     distinct,
     draw,
     leaderboard_gap,
+    less_variances,
     pick_final_two,
     rank_correlations,
 )
@@ -77,6 +78,15 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
     assert "on 15 public rows" in " ".join(run_ledger("--public-share", "0.5").split())
     shutil.rmtree(run)
     assert "so the effect of chance is unknown. Select by CV." in " ".join(run_ledger().split())
+
+
+def test_files_are_compared_with_the_errors_expected_on_the_test_table_if_all_runs_know_them() -> None:
+    y = pd.DataFrame({"y": [0.0, 0.0]}, ["a", "b"])
+    oof = {"first": pd.DataFrame({"y": [2.0, 2.0]}, ["a", "b"]), "second": pd.DataFrame({"y": [1.0]}, ["b"])}
+    corrected = less_variances(oof, {"first": [3.0], "second": [0.0]}, y)
+    assert list(corrected["first"]["y"]) == [1.0, 1.0]
+    assert list(corrected["second"]["y"]) == [1.0]
+    assert less_variances(oof, {"first": [3.0], "second": None}, y) is oof
 
 
 def test_parts_of_the_real_sizes_have_the_noise_of_a_mean_over_groups() -> None:
