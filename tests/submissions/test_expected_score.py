@@ -1,5 +1,6 @@
 """The score to expect on the test table: the variance of the fold models, and the rows of both tables."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,21 @@ def test_the_report_leads_with_it_and_its_error_counts_the_rows_of_both_tables(
     score, error = run.expected_score
     assert score < choice["procedure"]["cross_fitted_score"]  # rmse
     assert error > choice["procedure"]["standard_error"]
+
+
+def test_it_needs_no_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    path = fake_competition(tmp_path, submissions={"stack": False})
+    prepare_and_fake_jobs(path)
+    files = []
+    for _ in range(2):
+        run = built(path)
+        files.append(
+            [(run.folder / name).read_bytes() for name in ("run.json", "submission.csv", "spread.csv")]
+        )
+        (tmp_path / "answers.csv").unlink(missing_ok=True)
+        shutil.rmtree(run.folder)
+    assert files[0] == files[1]
 
 
 def _mean_of_seeds(run: Any, jobs: list) -> Array:
