@@ -151,10 +151,10 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     facts = {
         "expected_score": (
             format_with_error(*run.expected_score),
-            "on the test table, whose rows all fold models predict; +- counts the rows of both tables",
+            "on the test table; +- counts the rows of both tables",
         ),
-        "cross_fitted_score": (score, "of the submission out of fold, +- its standard error"),
         **_similar_rows(run),
+        "cross_fitted_score": (score, "of the submission out of fold, +- its standard error"),
         "in_sample_score": (format_number(in_sample), f"of {chosen}, on the rows it was fitted on"),
         "optimism": (optimism, "by which the in-sample score looks better"),
     }
