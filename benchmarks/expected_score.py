@@ -12,7 +12,7 @@ Estimates from the training table and the inputs of the test table:
     less variance: as if the mean square error were lower by the variance of the fold models' blends on the test rows
         (Krogh and Vedelsby, 1994);
     similar rows: as before, on training rows drawn by the odds that a row with this similarity to its training
-        molecules is a test row (logistic regression on the Tanimoto similarity, weights clipped to [1/3, 3]).
+        molecules is a test row (`submissions.expected_score.odds_of_test_row`).
 
 The table has, for each metric and split, the share of runs whose answers are within one and two +- of the estimate (68
 and 95 % if it holds), and the mean and the root mean square of the error of the estimate in +- (0 and 1 if it holds). A
@@ -26,15 +26,11 @@ import numpy as np
 import pandas as pd
 from rdkit.Chem import MolFromSmiles, rdFingerprintGenerator
 from rdkit.DataStructs import BulkTanimotoSimilarity
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from benchmarks.blenders import DEFAULT, matrices_of
 from benchmarks.family_blenders import SETS, sets_of
 from benchmarks.oof_matrices import (
     HALVES,
-    N_FOLDS,
     Matrix,
     arguments,
     cached_lines,
@@ -48,12 +44,10 @@ from competition.task import Task
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.cross_fitting import cross_fitted
 from submissions.blend.weight_problem import BlendData
-from submissions.expected_score import mean_gap
+from submissions.expected_score import N_RESAMPLES, less_variance, mean_gap, odds_of_test_row
 
 ALL_SETS = [*SETS, "bace", "tox21"]
 METRIC_NAMES = ("rmse", "mae", "spearman")
-N_RESAMPLES = 200
-CLIP = 3.0
 CLASS_DEFAULT = "shrunk_logits"
 
 
@@ -63,26 +57,15 @@ def fingerprints(smiles: list[str]) -> list[Any]:
     return [generator.GetFingerprint(MolFromSmiles(text)) for text in smiles]
 
 
-def nearest(smiles: list[str], train: list[str], folds: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-    """Return the similarity to the nearest training row that a fold model has seen, (n_rows,).
+def nearest(smiles: list[str], train: list[str], is_seen: np.ndarray) -> np.ndarray:
+    """Return the similarity to the nearest training row that counts for each row, (n_rows, 1).
 
     Args:
-        own: (n_rows,), the fold of each row; None for test rows, which all fold models predict: the mean over them.
+        is_seen: (n_rows, n_train).
     """
     train_prints = fingerprints(train)
     similarity = np.array([BulkTanimotoSimilarity(each, train_prints) for each in fingerprints(smiles)])
-    by_fold = np.column_stack([similarity[:, folds != fold].max(axis=1) for fold in range(N_FOLDS)])
-    return by_fold.mean(axis=1) if own is None else by_fold[np.arange(len(own)), own]
-
-
-def odds(held_out: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Return weights of held-out rows, which give them the distribution of the test rows; their mean is 1."""
-    x = np.concatenate([held_out, test])[:, None]
-    is_test = np.repeat([0, 1], [len(held_out), len(test)])
-    model = make_pipeline(PolynomialFeatures(3, include_bias=False), StandardScaler(), LogisticRegression())
-    probability = model.fit(x, is_test).predict_proba(held_out[:, None])[:, 1]
-    ratio = probability / (1 - probability)
-    return np.clip(ratio / ratio.mean(), 1 / CLIP, CLIP)
+    return np.where(is_seen, similarity, 0).max(axis=1, keepdims=True)
 
 
 def estimates(matrix: Matrix, weights: np.ndarray) -> list[dict[str, Any]]:
@@ -93,7 +76,8 @@ def estimates(matrix: Matrix, weights: np.ndarray) -> list[dict[str, Any]]:
     blend = default.fit(data)
     of_models = np.array([blend.predict(columns[:, :, None])[:, 0] for columns in matrix.holdout])
     y_test = of_models.mean(axis=0)
-    less_variance = with_less_variance(matrix.y, y_pred, of_models.var(axis=0).mean())
+    variance = of_models.var(axis=0).mean(keepdims=True)
+    corrected = less_variance(matrix.y[:, None], y_pred[:, None], variance)[:, 0]
     n_train, n_test = len(y_pred), len(y_test)
     n_effective = weights.sum() ** 2 / (weights**2).sum()
     test_rows = np.sqrt(1 + n_train / n_test)
@@ -108,8 +92,8 @@ def estimates(matrix: Matrix, weights: np.ndarray) -> list[dict[str, Any]]:
         for label, predictions, resamples, factor in (
             ("cross-fitted", y_pred, rows, 1.0),
             ("cross-fitted, test rows", y_pred, rows, test_rows),
-            ("less variance", less_variance, rows, test_rows),
-            ("similar rows", less_variance, weighted_rows, similar),
+            ("less variance", corrected, rows, test_rows),
+            ("similar rows", corrected, weighted_rows, similar),
         ):
             drawn = np.array([metric.score_column(matrix.y[i], predictions[i]) for i in resamples])
             expected = metric.score_column(matrix.y, predictions) if resamples is rows else drawn.mean()
@@ -118,26 +102,20 @@ def estimates(matrix: Matrix, weights: np.ndarray) -> list[dict[str, Any]]:
     return lines
 
 
-def with_less_variance(y: np.ndarray, y_pred: np.ndarray, variance: float) -> np.ndarray:
-    """Return predictions whose errors are scaled so that their mean square is lower by a variance."""
-    errors = y_pred - y
-    return y + errors * np.sqrt(max(1 - variance / np.mean(errors**2), 0))
-
-
 def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
     """Return a line for each target and estimate."""
     parts = family_parts(name, draw, split, data, cache)
     train, holdout = molecules_of_halves(name, draw, split, data)
     folds = parts["folds"]
-    of_train = nearest(train, train, folds, folds)
-    of_test = nearest(holdout, train, folds, None)
+    of_train = nearest(train, train, folds != folds[:, None])
+    of_test = nearest(holdout, train, np.ones((len(holdout), len(train)), dtype=bool))
     labelled = iter(range(parts["y"].shape[1]))
     lines = []
     for matrix in matrices_of_parts(name, draw, parts):
         target = next(t for t in labelled if str(parts["targets"][t]) == matrix.target)
         has_label = ~np.isnan(parts["y"][:, target])
         has_answer = ~np.isnan(parts["y_holdout"][:, target])
-        weights = odds(of_train[has_label], of_test[has_answer])
+        weights = odds_of_test_row(of_train[has_label], of_test[has_answer])
         run = {"set": name, "target": matrix.target, "draw": draw}
         lines += [{**run, **line} for line in estimates(matrix, weights)]
     return lines
