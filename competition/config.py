@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    PositiveFloat,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -98,10 +99,32 @@ class ExtraTrain(StrictModel):
     """
     columns: dict[str, str] = {}
     """Column of the competition -> its name in this file, if they differ."""
-    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Weight of its rows in training."""
+    calibrate: Literal["none", "affine", "isotonic"] = "none"
+    """Map of its labels to the competition's, for regression. Each fold fits it on the inputs that are also in its
+    own training rows. affine: a line. isotonic: a monotonic map, constant beyond the shared labels. A source with
+    too few such inputs is not used in that fold.
+    """
+    weight: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = 1.0
+    """Weight of its rows in training. auto, for regression: by the differences that remain on shared inputs."""
+    max_residual: PositiveFloat | None = None
+    """For regression: number of standard deviations by which a label may differ from the competition's label of
+    the same input, or else from the prediction of a LightGBM model of the fold; others are left out. 3 is usual.
+    null: none is left out.
+    """
     check_units: bool = True
-    """Whether to raise an error if its labels seem to be in other units than the competition's."""
+    """Whether to raise an error if its labels seem to be in other units than the competition's. It has no effect
+    with `calibrate`.
+    """
+
+    @property
+    def needs_shared_inputs(self) -> bool:
+        """Whether a setting needs inputs that are also in the training table."""
+        return self.calibrate != "none" or self.weight == "auto"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether each fold has its own labels or weights for its rows."""
+        return self.needs_shared_inputs or self.max_residual is not None
 
 
 def _require_metric(metric: str, info: ValidationInfo) -> str:
@@ -202,6 +225,11 @@ class CompetitionConfig(StrictModel):
         return metric.kind == "labels" if metric else self.metric_needs == "classes"
 
     @property
+    def judges_extra_rows(self) -> bool:
+        """Whether each fold has its own labels or weights for the rows of an extra table."""
+        return any(extra.is_judged for extra in self.extra_train)
+
+    @property
     def inputs(self) -> list[str]:
         """All input columns, molecules first; empty if every stage is of kind file."""
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
@@ -228,6 +256,11 @@ class CompetitionConfig(StrictModel):
             for name in extra.columns:
                 if name not in [*self.inputs, *labels, self.group, self.time]:
                     yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
+            if extra.is_judged and self.problem_type != "regression":
+                yield (
+                    f"extra_train {extra.file.name}: calibrate, weight: auto and max_residual are for problem_type "
+                    f"regression, and this is {self.problem_type}; remove them"
+                )
         is_reserved = any(name.startswith(("__", "feature ")) for name in columns)
         if is_reserved or {"id", "fold"} & {*self.targets}:
             yield "no column may begin with '__' or 'feature ', and no target may be called id or fold"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import theilslopes
 
 from competition.clean import clean_inputs, parse_labels, parse_times, require_columns
 from competition.config import CompetitionConfig, ExtraTrain
@@ -17,7 +18,15 @@ MIN_SHARED_INPUTS = 5
 MIN_AGREEMENT = 0.5
 """Minimum share of the shared inputs with the same class in both tables."""
 MIN_CORRELATION = 0.8
-"""Standard deviations are compared only if the labels of shared inputs correlate more than this."""
+"""Standard deviations are compared only if the labels of shared inputs correlate more than this; below its negative,
+the sign is reversed.
+"""
+MIN_CALIBRATION_INPUTS = 10
+"""Number of shared inputs with labels that a calibration, or a weight by their differences, requires."""
+MIN_RANK_CORRELATION = 0.3
+"""Smallest rank correlation of the labels of shared inputs, of either sign, that is calibrated."""
+MAX_COMPARED = 500
+"""Number of shared inputs that give the scale in the summary."""
 MIN_STD_RATIO = 0.5
 MAX_STD_RATIO = 2.0
 """The labels are in other units if the ratio of their standard deviations is outside these two limits."""
@@ -41,13 +50,13 @@ def with_extra_rows(
         is_in_test = rows[INPUT_KEY].isin(test[INPUT_KEY]) & ~is_unusable
         rows = rows[~is_unusable & ~is_in_test]
         rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})
-        if extra.check_units:
-            for name in config.targets:
-                _check_units(rows.dropna(subset=name), train.dropna(subset=name), name, extra.file, config)
+        rows[EXTRA] = i + 1
+        shared_lines = _compare_labels(rows, train, extra, config)
         summary.append(
             f"{len(rows)} extra training rows from {extra.file.name}; left out: {is_in_test.sum()} with the "
             f"input of a test row, {is_unusable.sum()} without a usable input or label"
         )
+        summary += shared_lines
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])
     return pd.concat(tables, ignore_index=True), summary
@@ -61,7 +70,8 @@ def _clean_rows(
     label_names = [*config.targets, *config.auxiliary_targets]
     labels = {name: parse_labels(table, name, config, extra.file) for name in label_names}
     inputs, is_unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
-    rows = pd.concat([inputs, pd.DataFrame(labels)], axis=1).assign(**{EXTRA: 1, WEIGHT: extra.weight})
+    weight = 1.0 if extra.weight == "auto" else extra.weight
+    rows = pd.concat([inputs, pd.DataFrame(labels)], axis=1).assign(**{WEIGHT: weight})
     if config.group and config.group not in rows:
         rows[config.group] = table[config.group].str.strip()
     rows[[name for name in (TIME, FOLD) if name in train]] = np.nan
@@ -96,6 +106,60 @@ def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
     return table.assign(**{config.id: [f"row {number}" for number in raw.index]})
 
 
+def _compare_labels(
+    rows: pd.DataFrame, train: pd.DataFrame, extra: ExtraTrain, config: CompetitionConfig
+) -> list[str]:
+    """Compare the labels of inputs that an extra table shares with the training table; return lines about them.
+
+    Raises:
+        DataError: the labels seem to be in other units and are not calibrated, or cannot be calibrated.
+    """
+    lines = []
+    n_shared = []
+    for name in config.targets:
+        of_extra = rows.dropna(subset=name)
+        of_train = train.dropna(subset=name)
+        shared = _shared_labels(of_extra, of_train, name)
+        n_shared.append(len(shared))
+        correlation = shared["extra"].corr(shared["train"], method="spearman")  # NaN if it is undefined
+        if config.problem_type == "regression" and len(shared) >= MIN_SHARED_INPUTS:
+            lines.append(_describe_shared(shared, name, correlation, extra.file))
+        if extra.calibrate == "none" and extra.check_units:
+            _check_units(of_extra, of_train, name, extra.file, config)
+        is_related = abs(correlation) >= MIN_RANK_CORRELATION
+        if extra.calibrate != "none" and len(shared) >= MIN_CALIBRATION_INPUTS and not is_related:
+            raise DataError(
+                f"extra_train {extra.file}: the labels of {name!r} cannot be calibrated: on {len(shared)} shared "
+                f"inputs their rank correlation with the training labels is {correlation:.2f}. Correct "
+                "`columns`, or remove the file."
+            )
+    if extra.needs_shared_inputs and max(n_shared) < MIN_CALIBRATION_INPUTS:
+        raise DataError(
+            f"extra_train {extra.file}: calibrate and weight: auto need at least {MIN_CALIBRATION_INPUTS} inputs "
+            f"with labels in both tables, and there are {max(n_shared)}. Set calibrate: none and a number as weight."
+        )
+    return lines
+
+
+def _shared_labels(extra: pd.DataFrame, train: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the median labels of inputs of both tables: columns `extra` and `train`."""
+    medians = [table.groupby(INPUT_KEY)[name].median() for table in (extra, train)]
+    return pd.concat(medians, axis=1, join="inner", keys=["extra", "train"])
+
+
+def _describe_shared(shared: pd.DataFrame, name: str, correlation: float, file: Path) -> str:
+    """Return a line about the scale of the labels of shared inputs."""
+    pairs = shared[:MAX_COMPARED]
+    line = f"{file.name}: {len(shared)} inputs with {name!r} are also in the training table"
+    if pairs["extra"].nunique() < 2:
+        return line
+    slope, intercept = theilslopes(pairs["train"], pairs["extra"])[:2]
+    return (
+        f"{line}, where it is about {slope:.3g} x {file.name} {intercept:+.3g} (rank correlation "
+        f"{correlation:.2f})"
+    )
+
+
 def _check_units(
     extra: pd.DataFrame, train: pd.DataFrame, name: str, file: Path, config: CompetitionConfig
 ) -> None:
@@ -104,8 +168,7 @@ def _check_units(
     Inputs that are in both tables must have mostly the same classes, or similar numbers. If there are few such
     inputs, the median of the extra numbers must be near the range of the training labels.
     """
-    medians = [table.groupby(INPUT_KEY)[name].median() for table in (extra, train)]
-    shared = pd.concat(medians, axis=1, join="inner", keys=["extra", "train"])
+    shared = _shared_labels(extra, train, name)
     n_shared = len(shared)
     std = train[name].std() if train[name].nunique() > 1 else 1.0
     if config.problem_type not in ("regression", "ordinal"):
@@ -115,12 +178,13 @@ def _check_units(
     elif n_shared >= MIN_SHARED_INPUTS:
         difference = (shared["extra"] - shared["train"]).abs().median()
         std_ratio = shared["extra"].std() / shared["train"].std()
-        is_correlated = shared["extra"].corr(shared["train"]) > MIN_CORRELATION
-        is_scaled = is_correlated and not MIN_STD_RATIO < std_ratio < MAX_STD_RATIO
-        is_different = is_scaled or difference > std
+        correlation = shared["extra"].corr(shared["train"])
+        is_scaled = correlation > MIN_CORRELATION and not MIN_STD_RATIO < std_ratio < MAX_STD_RATIO
+        is_reversed = correlation < -MIN_CORRELATION
+        is_different = is_scaled or is_reversed or difference > std
         evidence = (
             f"on {n_shared} shared inputs the median difference is {difference:.3g}, and their standard "
-            f"deviation is {std_ratio:.3g} times that of the training labels"
+            f"deviation is {std_ratio:.3g} times that of the training labels; their correlation is {correlation:.2f}"
         )
     else:
         median = extra[name].median()
@@ -131,5 +195,5 @@ def _check_units(
     if is_different:
         raise DataError(
             f"extra_train {file}: the labels of {name!r} seem to be in other units, or to mean something else, "
-            f"than the competition's: {evidence}. Convert the column, or set check_units: false."
+            f"than the competition's: {evidence}. Convert the column, set calibrate: affine, or check_units: false."
         )

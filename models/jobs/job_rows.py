@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.dataset import FEATURE, INPUT_KEY, Dataset, read_rows
+from competition.dataset import FEATURE, INPUT_KEY, WEIGHT, Dataset, read_rows
+from competition.files import read_table
 from competition.task import Task, build_task
 from competition.types import Array, Integers
 from folds.fold_files import read_folds, read_groups, time_ordered
@@ -46,6 +47,9 @@ def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
     is_train_row = training_rows(
         rows, folds, job.fold, stage.extra_rows, time_ordered(plan.paths.folds_report)
     )
+    if plan.competition.judges_extra_rows:
+        rows, is_left_out = with_extra_labels(rows, plan, job.fold)
+        is_train_row = is_train_row & ~is_left_out
     train = rows.take(is_train_row)
     fold_ids = folds[is_train_row]
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows)
@@ -116,6 +120,29 @@ def training_rows(
     if in_time and rows.times is not None:
         tied = tied | (rows.times > rows.times[trains & ~rows.extra].max())
     return trains & ~(rows.extra & tied)
+
+
+def with_labels(rows: Dataset, positions: Integers, y: Array, weights: Array) -> Dataset:
+    """Return all rows, with other labels (n_positions, n_targets) and weights (n_positions,) for some of them."""
+    all_y = rows.y.copy()
+    all_y[positions] = y
+    all_weights = np.ones(len(rows)) if rows.weights is None else rows.weights.copy()
+    all_weights[positions] = weights
+    return replace(rows, y=all_y, weights=all_weights)
+
+
+def with_extra_labels(rows: Dataset, plan: JobPlan, fold: int) -> tuple[Dataset, NDArray[np.bool_]]:
+    """Return all rows with the labels and weights of extra rows for a fold, and which rows it leaves out.
+
+    The labels are those that `models.jobs.extra_labels` has written.
+    """
+    labels = read_table(plan.paths.extra_labels)
+    labels = labels[labels["fold"] == fold]
+    positions = pd.Index(rows.ids).get_indexer(pd.Index(labels["id"]))
+    y = labels[plan.competition.targets].to_numpy(dtype=np.float64)
+    is_left_out = np.zeros(len(rows), dtype=bool)
+    is_left_out[positions] = np.isnan(y).all(axis=1)
+    return with_labels(rows, positions, y, labels[WEIGHT].to_numpy(dtype=np.float64)), is_left_out
 
 
 def fold_of_groups(fold_ids: Integers, train: Dataset) -> Integers:

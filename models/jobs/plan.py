@@ -177,6 +177,8 @@ def make_plan(
         "seed": job_seed(competition, 0, 0),  # keys change if `job_seed` derives seeds in another way
         "time_ordered": time_ordered(paths.folds_report),
     }
+    if competition.judges_extra_rows:
+        common["extra_labels"] = extra_labels_in_key(competition, paths)
     groups = sha256_of(paths.groups)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
@@ -198,6 +200,15 @@ def make_plan(
             pseudo_label_jobs += [job for job in jobs if job.stage == source and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
+
+
+def extra_labels_in_key(competition: CompetitionConfig, paths: Paths) -> list[Any]:
+    """Return the settings and the digest of the labels of extra rows that `models.jobs.extra_labels` writes."""
+    settings = [
+        extra.model_dump(mode="json", include={"calibrate", "weight", "max_residual"})
+        for extra in competition.extra_train
+    ]
+    return [settings, table_digest(paths.extra_labels) if paths.extra_labels.exists() else None]
 
 
 def _settings_of_stage(stage: Any, competition: CompetitionConfig) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The report of a run: its head and its sections; report.md has the brief sections, the page has all.
 
 To add something, add an element (`elements.py`) to a section, or a section to `build_report`. The functions of
-the sections are in `score_sections.py`, `prediction_sections.py` and `class_sections.py`.
+the sections are in `score_sections.py`, `extra_train_section.py`, `prediction_sections.py` and
+`class_sections.py`.
 """
 
 import sys
@@ -18,6 +19,7 @@ from submissions.formatting import format_number, format_with_error
 from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
+from submissions.report.extra_train_section import extra_train_section
 from submissions.report.prediction_sections import (
     error_correlation,
     folds_and_shift,
@@ -67,6 +69,7 @@ def build_report(run: Run) -> Report:
         Section("Ablation: leave one stage out", ablation(run), brief=True),
         Section("Post-processing", postprocessing(run), brief=True),
         Section("Tables", _tables(run), brief=True),
+        Section("Extra training tables", _safely(run, extra_train_section), brief=True),
         Section("Scores by class", _safely(run, scores_by_class) if task.classes else [], brief=brief),
         Section(prediction_title, _safely(run, prediction_section), wide=has_many_targets),
         Section("Learning curves", _safely(run, learning_curve_section), wide=n_networks > 3),

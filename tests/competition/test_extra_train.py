@@ -131,6 +131,50 @@ def test_labels_in_other_units_are_refused(
     made(tmp_path, train, extra_train=[{"file": "more.csv", "check_units": False}])
 
 
+def source(scale: float, n_shared: int = 30) -> pd.DataFrame:
+    """Rows with training molecules, whose labels are those of the training table times `scale`."""
+    return TRAIN[:n_shared][INPUTS].assign(lumo=scale * TRAIN["lumo"][:n_shared])
+
+
+def test_the_summary_says_how_many_inputs_are_shared_and_on_which_scale(tmp_path: Path) -> None:
+    write_table(tmp_path / "more.csv", source(-20).assign(lumo=lambda table: table["lumo"] + 4))
+    prepared = made(tmp_path, extra_train=[{"file": "more.csv", "calibrate": "affine"}])
+    assert (
+        "more.csv: 30 inputs with 'lumo' are also in the training table, where it is about -0.05 x more.csv +0.2 "
+        "(rank correlation -1.00)"
+    ) in describe(prepared.report)
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "message"),
+    [
+        (source(-1), {}, r"'lumo' seem to be in other units.*their correlation is -1\.00.*set calibrate: affine"),
+        (source(2, 9), {"calibrate": "affine"}, "need at least 10 inputs with labels in both tables, and there are 9"),
+        (source(1, 9), {"weight": "auto"}, "need at least 10 inputs"),
+        (
+            source(1).assign(lumo=np.tile([1.0, 2.0], 15)), {"calibrate": "isotonic"},
+            "'lumo' cannot be calibrated: on 30 shared inputs their rank correlation with the training labels is",
+        ),
+        (source(1).assign(lumo=5.0), {"calibrate": "affine"}, "cannot be calibrated.*is nan"),
+    ],
+)  # fmt: skip
+def test_a_source_that_cannot_be_calibrated_is_refused(
+    tmp_path: Path, more: pd.DataFrame, settings: dict[str, Any], message: str
+) -> None:
+    write_table(tmp_path / "more.csv", more)
+    with pytest.raises(DataError, match=f"extra_train .*more.csv.*{message}"):
+        made(tmp_path, extra_train=[{"file": "more.csv", **settings}])
+
+
+def test_only_numbers_are_calibrated(tmp_path: Path) -> None:
+    classes = {"problem_type": "binary", "targets": ["lumo"], "classes": ["a", "b"], "metric": "log_loss"}
+    for setting in ({"calibrate": "affine"}, {"weight": "auto"}, {"max_residual": 3}):
+        with pytest.raises(
+            ConfigError, match="more.csv: calibrate, weight: auto and max_residual are for .*regression"
+        ):
+            made(tmp_path, **classes, extra_train=[{"file": "more.csv", **setting}])
+
+
 def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labels(tmp_path: Path) -> None:
     classes = {
         "problem_type": "multiclass",

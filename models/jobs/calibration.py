@@ -1,0 +1,121 @@
+"""Calibration of the labels of another table to those of the competition.
+
+The labels of inputs that both tables have are compared. Wrong labels must not move the map, so it is fitted
+twice: robustly on all pairs, then by least squares on the pairs that the first fit explains.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.ndimage import median_filter
+from scipy.stats import spearmanr, theilslopes
+from sklearn.isotonic import IsotonicRegression
+
+from competition.types import Array
+
+MAX_PAIRS = 500
+"""Number of pairs of labels for the robust fit, whose time grows with the square of the pairs."""
+MEDIAN_WIDTH = 7
+"""Number of neighbouring labels whose median the robust monotonic fit takes."""
+MAX_TRIMMED = 3.0
+"""Pairs whose difference is above this number of standard deviations do not enter the second fit."""
+MAD_TO_STD = 1.4826
+"""Standard deviation of normally distributed numbers, divided by their median absolute deviation."""
+
+Kind = Literal["none", "affine", "isotonic"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Piecewise linear map of labels. It is constant beyond its ends if it is isotonic.
+
+    Attributes:
+        kind: the setting `calibrate`.
+        x: (n_points,) labels of the other table, sorted.
+        y: (n_points,) the same in units of the competition.
+        std: robust standard deviation of the calibrated labels about those of the competition.
+        error_before: median absolute difference of the labels before the calibration.
+        error_after: median absolute difference after it.
+    """
+
+    kind: Kind
+    x: Array
+    y: Array
+    std: float
+    error_before: float
+    error_after: float
+
+    def __call__(self, labels: Array) -> Array:
+        """Return calibrated labels; a missing label stays missing."""
+        return _apply(self.kind, self.x, self.y, labels)
+
+
+def robust_std(errors: Array) -> float:
+    """Return the standard deviation about 0 of normally distributed errors of which some are wrong.
+
+    NaN is ignored; the result is NaN without errors.
+    """
+    finite = errors[np.isfinite(errors)]
+    return MAD_TO_STD * float(np.median(np.abs(finite))) if len(finite) else float("nan")
+
+
+def rank_correlation(x: Array, y: Array) -> float:
+    """Return Spearman's correlation of two columns of labels; 0 if one of them is constant."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    return float(spearmanr(x, y).statistic)
+
+
+def fit_calibration(kind: Kind, x: Array, y: Array) -> Calibration:
+    """Fit the map from labels `x` of another table to labels `y` of the competition, (n_shared,) each.
+
+    affine: Theil and Sen's line (Sen, JASA 1968), then least squares without outliers. isotonic: the monotonic
+    map of least squares (Robertson, Wright and Dykstra 1988), of running medians and then of the labels without
+    outliers; it decreases if the rank correlation is negative. none: labels stay as they are.
+    """
+    points = _fit(kind, x, y, is_robust=True)
+    errors = y - _apply(kind, *points, x)
+    is_explained = np.abs(errors) <= MAX_TRIMMED * robust_std(errors)
+    if is_explained.sum() >= 2 and np.ptp(x[is_explained]) > 0:
+        points = _fit(kind, x[is_explained], y[is_explained], is_robust=False)
+        errors = y - _apply(kind, *points, x)
+    return Calibration(
+        kind,
+        *points,
+        std=robust_std(errors),
+        error_before=float(np.median(np.abs(y - x))),
+        error_after=float(np.median(np.abs(errors))),
+    )
+
+
+def _fit(kind: Kind, x: Array, y: Array, is_robust: bool) -> tuple[Array, Array]:
+    """Return the points of a map, (n_points,) each."""
+    ends = np.array([x.min(), x.max()])
+    if kind == "none" or ends[0] == ends[1]:
+        return ends, ends
+    if kind == "isotonic":
+        order = np.argsort(x, kind="stable")
+        x, y = x[order], y[order]
+        if is_robust:
+            y = median_filter(y, size=MEDIAN_WIDTH, mode="nearest")
+        increasing = rank_correlation(x, y) >= 0
+        fitted = IsotonicRegression(increasing=increasing).fit(x, y)
+        return fitted.X_thresholds_, fitted.y_thresholds_
+    if is_robust:
+        step = -(-len(x) // MAX_PAIRS)
+        order = np.argsort(x, kind="stable")[::step]  # spread over the range of labels
+        slope, intercept = theilslopes(y[order], x[order])[:2]
+    else:
+        slope, intercept = np.polyfit(x, y, 1)
+    return ends, intercept + slope * ends
+
+
+def _apply(kind: Kind, x: Array, y: Array, labels: Array) -> Array:
+    """Return mapped labels, by the points of a map."""
+    if kind == "none" or len(x) < 2 or x[0] == x[-1]:
+        return labels
+    if kind == "isotonic":
+        return np.asarray(np.interp(labels, x, y))
+    slope = (y[1] - y[0]) / (x[1] - x[0])
+    return np.asarray(y[0] + slope * (labels - x[0]))
