@@ -16,6 +16,7 @@ from competition.dataset import INPUT_KEY
 from competition.errors import DataError
 from competition.files import digest, read_text_table
 from competition.molecules import canonical_smiles, normalised_text
+from competition.standardise import standardise_molecules
 
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""
@@ -149,7 +150,8 @@ def clean_inputs(
         )
         if name in config.smiles:
             cells = [cell.strip() or config.empty_smiles or "" for cell in table[name]]
-            clean[name] = [canonical_smiles(cell) or "" for cell in cells]
+            canonical = [canonical_smiles(cell) or "" for cell in cells]
+            clean[name] = standardise_molecules(canonical, config.standardise)
             is_invalid = (clean[name] == "").to_numpy()
             what = "cells that are not valid SMILES"
             advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'

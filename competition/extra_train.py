@@ -11,6 +11,7 @@ from competition.config import CompetitionConfig, ExtraTrain
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.errors import DataError
 from competition.files import read_text_table
+from competition.standardise import describe_changes
 
 MIN_SHARED_INPUTS = 5
 """The labels are compared input by input if at least this many inputs are in both tables."""
@@ -48,6 +49,7 @@ def with_extra_rows(
             f"{len(rows)} extra training rows from {extra.file.name}; left out: {is_in_test.sum()} with the "
             f"input of a test row, {is_unusable.sum()} without a usable input or label"
         )
+        summary += describe_changes(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])
     return pd.concat(tables, ignore_index=True), summary

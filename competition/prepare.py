@@ -21,6 +21,7 @@ from competition.files import as_json, as_parquet, read_text_table, write_atomic
 from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
+from competition.standardise import describe_changes, standardise_molecules
 from competition.task import build_metric
 from competition.user_features import with_user_features
 
@@ -53,7 +54,11 @@ def prepare(config: CompetitionConfig) -> Prepared:
     train = pd.concat([train, _training_columns(raw, config)], axis=1)[~dropped].reset_index(drop=True)
     _require_labels(train, config)
     dropped_train = list(raw[config.id][dropped])
-    summary = list(_summarize(train, test, config))
+    summary = [
+        *_summarize(train, test, config),
+        *describe_changes(raw, config, config.train.name),
+        *describe_changes(read_text_table(config.test), config, config.test.name),
+    ]
     if dropped_train:
         n_dropped = len(dropped_train)
         summary.append(f"{n_dropped} unreadable training rows are left out: {join_first(dropped_train)}")
@@ -168,6 +173,8 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
     if n_in_train:
         yield f"{n_in_train} test rows have an input that is also in the training table"
     placeholder = config.empty_smiles and canonical_smiles(config.empty_smiles)
+    if placeholder:
+        placeholder = standardise_molecules([placeholder], config.standardise)[0]
     molecules = pd.concat([train, test])[config.smiles]
     n_empty = (molecules == placeholder).sum().sum()
     if n_empty:
