@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.classes import MISSING, class_numbers
+from competition.classes import MISSING
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.errors import DataError
@@ -101,17 +101,6 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     what = "cells that are not finite numbers"
     raise_if_any(table, is_invalid, name, id_column, where, what, "Correct or empty them.")
     return numbers.astype(float)
-
-
-def parse_labels(table: pd.DataFrame, name: str, config: CompetitionConfig, where: object) -> pd.Series:
-    """Return a column of labels as floats: class indices for classification, else `parse_numbers`."""
-    if not config.classes or name not in config.targets:
-        return parse_numbers(table, name, config.id, where)
-    numbers, is_unknown = class_numbers(table[name], config.classes)
-    what = f"labels that are none of the classes ({join_first(config.classes)})"
-    advice = "Correct them, or set competition.classes."
-    raise_if_any(table, is_unknown, name, config.id, where, what, advice)
-    return numbers
 
 
 def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:

@@ -141,6 +141,11 @@ class CompetitionConfig(StrictModel):
     in one way, and moves charges to the strongest acid. parent: after that the largest fragment, uncharged
     (ChargeParent). `check` counts what it changes.
     """
+    censored: Annotated[Literal["mask", "bound"], ADDED] = "mask"
+    """What to do with censored labels of a regression, such as >100 and <=0.1. mask: treat them as missing labels.
+    bound: neural stages train on them, and an output has an error only on the wrong side of the number. All other
+    stages, and every score, treat them as missing.
+    """
     unparsable: Literal["error", "drop"] = "error"
     """What to do with rows that have an unparsable molecule or an empty text. error: stop. drop: do not train on
     them, and predict the mean of the training labels for test rows; the report counts both.
@@ -181,6 +186,8 @@ class CompetitionConfig(StrictModel):
             for name in extra.columns:
                 if name not in [*self.inputs, *labels, self.group, self.time]:
                     yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
+        if self.censored == "bound" and self.problem_type != "regression":
+            yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"
         if self.standardise != "none" and not self.smiles:
             yield f"standardise: {self.standardise} needs molecule columns, and smiles is empty; remove it"
         is_reserved = any(name.startswith(("__", "feature ")) for name in columns)

@@ -12,12 +12,13 @@ import pandas as pd
 
 from competition import clean, cli
 from competition.classes import class_numbers
-from competition.clean import check_ids, join_first, parse_labels, parse_numbers, raise_if_any
+from competition.clean import check_ids, join_first, parse_numbers, raise_if_any
 from competition.config import CompetitionConfig, require_owned_outputs
 from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.extra_train import with_extra_rows
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
+from competition.label_columns import bound_columns, describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
@@ -56,6 +57,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     dropped_train = list(raw[config.id][dropped])
     summary = [
         *_summarize(train, test, config),
+        *describe_censored(raw, config, config.train.name),
         *describe_changes(raw, config, config.train.name),
         *describe_changes(read_text_table(config.test), config, config.test.name),
     ]
@@ -72,7 +74,8 @@ def prepare(config: CompetitionConfig) -> Prepared:
         summary += extra_summary
     # "said" is the key of the summary in existing files.
     report = {"said": summary, "dropped_train_ids": dropped_train, "dropped_test_ids": dropped_test}
-    return Prepared(with_user_features(train, config), test, sample, report)
+    train = with_user_features(without_empty_bounds(train), config)
+    return Prepared(train, test, sample, report)
 
 
 def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
@@ -81,7 +84,8 @@ def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
     unlabelled = [name for name in labels if train[name].isna().all()]
     if unlabelled:
         raise DataError(
-            f"{config.train} has no label at all for {', '.join(unlabelled)}; remove it from the YAML."
+            f"{config.train} has no label at all for {', '.join(unlabelled)} (a censored one does not count); "
+            "remove it from the YAML."
         )
     y = train[config.targets]
     absent_classes = [label for index, label in enumerate(config.classes) if not (y == index).any(axis=None)]
@@ -114,6 +118,7 @@ def _training_columns(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
     for name in config.targets:
         what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
         raise_if_any(train, numbers[name] <= metric.lower_bound, name, config.id, where, what)
+    numbers |= bound_columns(train, config, where)
     if config.weight:
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)
         is_invalid = ~(numbers[WEIGHT] > 0)

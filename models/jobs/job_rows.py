@@ -155,6 +155,9 @@ def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -
     auxiliary = train.auxiliary
     if auxiliary is not None:
         auxiliary = np.vstack([auxiliary, np.full((n_test, auxiliary.shape[1]), np.nan)])
+    bounds = train.bounds
+    if bounds is not None:
+        bounds = np.concatenate([bounds, np.full((n_test, *bounds.shape[1:]), np.nan)])
     return Dataset(
         ids=[*train.ids, *test.ids],
         inputs=pd.concat([train.inputs, test.inputs], ignore_index=True),
@@ -164,4 +167,5 @@ def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -
         extra=None if train.extra is None else np.append(train.extra, np.zeros(n_test, dtype=bool)),
         groups=groups,
         times=None if train.times is None else np.append(train.times, np.full(n_test, np.nan)),
+        bounds=bounds,
     )

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from competition.clean import parse_labels, read_table_with_ids, require_columns
+from competition.clean import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
 from competition.files import read_json, read_table, read_text_table
+from competition.label_columns import parse_labels
 from competition.task import build_task, from_submission_columns
 from competition.types import Array
 from models.inputs.weights import families
@@ -309,6 +310,9 @@ def test_scores(run: Run) -> TestScores | None:
     n_without = len({*ids} - {*answers.index})
     if n_without:
         elements.append(f"{n_without} of {len(ids)} rows have no answer and are in no score.")
+    n_unlabelled = np.isnan(y).all(axis=1).sum() - n_without
+    if n_unlabelled:
+        elements.append(f"{n_unlabelled} answers are missing or censored and are in no score.")
     return TestScores(elements, stage_scores, next(iter(scores[SUBMISSION_FILE].values())))
 
 
