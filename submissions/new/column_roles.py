@@ -25,7 +25,8 @@ SMILES_NAME = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
 ID_NAME = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
 STRUCTURE = re.compile(r"[=#()\[\]\d]")
 """Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
-CENSORED = re.compile(r"[<>≤≥]=?\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+CENSORED = re.compile(r"[<>≤≥]=?\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)?")
+"""A censored number; one without its number is an error of `competition.prepare`, which names the row."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 """A word, or one Chinese or Japanese character."""
 
