@@ -18,6 +18,7 @@ from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.extra_train import with_extra_rows
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
+from competition.intervals import describe_intervals
 from competition.label_columns import bound_columns, describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
@@ -58,6 +59,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     summary = [
         *_summarize(train, test, config),
         *describe_censored(raw, config, config.train.name),
+        *describe_intervals(raw, config, config.train.name),
         *describe_changes(raw, config, config.train.name),
         *describe_changes(read_text_table(config.test), config, config.test.name),
     ]

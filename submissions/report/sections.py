@@ -18,6 +18,7 @@ from submissions.formatting import format_number, format_with_error
 from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
+from submissions.report.interval_section import interval_section
 from submissions.report.prediction_sections import (
     error_correlation,
     folds_and_shift,
@@ -64,6 +65,7 @@ def build_report(run: Run) -> Report:
         Section("Candidates", candidate_section(run), brief=True, wide=True),
         Section("Stages", stage_section(run), brief=True),
         Section(test_title, scores.elements if scores else [], brief=True, wide=has_many_targets),
+        Section("st_rae", _safely(run, interval_section), brief=True),
         Section("Ablation: leave one stage out", ablation(run), brief=True),
         Section("Post-processing", postprocessing(run), brief=True),
         Section("Tables", _tables(run), brief=True),
