@@ -85,9 +85,9 @@ def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
     labels = [*config.targets, *config.auxiliary_targets]
     unlabelled = [name for name in labels if train[name].isna().all()]
     if unlabelled:
+        note = " (a censored one does not count)" if config.problem_type == "regression" else ""
         raise DataError(
-            f"{config.train} has no label at all for {', '.join(unlabelled)} (a censored one does not count); "
-            "remove it from the YAML."
+            f"{config.train} has no label at all for {', '.join(unlabelled)}{note}; remove it from the YAML."
         )
     y = train[config.targets]
     absent_classes = [label for index, label in enumerate(config.classes) if not (y == index).any(axis=None)]
