@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.classes import MISSING, class_numbers
+from competition.classes import MISSING
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.errors import DataError
 from competition.files import digest, read_text_table
 from competition.molecules import canonical_smiles, normalised_text
+from competition.standardise import standardise_molecules
 
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""
@@ -102,17 +103,6 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     return numbers.astype(float)
 
 
-def parse_labels(table: pd.DataFrame, name: str, config: CompetitionConfig, where: object) -> pd.Series:
-    """Return a column of labels as floats: class indices for classification, else `parse_numbers`."""
-    if not config.classes or name not in config.targets:
-        return parse_numbers(table, name, config.id, where)
-    numbers, is_unknown = class_numbers(table[name], config.classes)
-    what = f"labels that are none of the classes ({join_first(config.classes)})"
-    advice = "Correct them, or set competition.classes."
-    raise_if_any(table, is_unknown, name, config.id, where, what, advice)
-    return numbers
-
-
 def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
     """Return a column of numbers or ISO 8601 dates as numbers that increase with time."""
     text = table[name].str.strip()
@@ -149,7 +139,8 @@ def clean_inputs(
         )
         if name in config.smiles:
             cells = [cell.strip() or config.empty_smiles or "" for cell in table[name]]
-            clean[name] = [canonical_smiles(cell) or "" for cell in cells]
+            canonical = [canonical_smiles(cell) or "" for cell in cells]
+            clean[name] = standardise_molecules(canonical, config.standardise)
             is_invalid = (clean[name] == "").to_numpy()
             what = "cells that are not valid SMILES"
             advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'

@@ -1,4 +1,4 @@
-"""The base of every settings model, its validation, and the `competition:` section."""
+"""The `competition:` section of a YAML, and the validation of settings."""
 
 import sys
 from collections.abc import Iterator
@@ -11,11 +11,8 @@ from pydantic import (
     BeforeValidator,
     Field,
     PositiveFloat,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
-    model_serializer,
     model_validator,
 )
 
@@ -25,67 +22,19 @@ from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths, config_folders
-from competition.renamed_settings import FOR_DIGESTS, OldName, old_names, with_new_names, with_old_names
+from competition.renamed_settings import ADDED, OldName
 from competition.setting_errors import describe_errors
-from competition.types import ProblemType
+from competition.strict_model import StrictModel, UniqueList, UserCodeRef, UserPath, absolute_code_ref
+from competition.types import ProblemType, Standardise
 from competition.yaml_files import load_yaml
-
-
-class StrictModel(BaseModel):
-    """Base class of all settings: they are read-only, and an unknown key is an error."""
-
-    model_config = {"extra": "forbid", "frozen": True, "allow_inf_nan": False}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_old_names(cls, values: Any, info: ValidationInfo) -> Any:
-        """Accept settings under their former names, and note it."""
-        if not isinstance(values, dict):
-            return values
-        for name, old in old_names(cls).items():
-            if info.context and old.name in values:
-                info.context["notes"].add(f"{old.name} is now called {name}; the old name still works")
-        if info.context:
-            for name in values.keys() - cls.model_fields.keys():
-                info.context["valid_names"].setdefault(name, set()).update(cls.model_fields)
-        return with_new_names(cls, values)
-
-    @model_serializer(mode="wrap")
-    def _write_names(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """Dump under the former names for a digest, so that renaming a setting trains nothing again."""
-        dumped = handler(self)
-        return with_old_names(type(self), dumped) if info.context == FOR_DIGESTS else dumped
-
-
-def _absolute_path(file: Path, info: ValidationInfo) -> Path:
-    return (info.context["folder"] / file).resolve() if info.context else file
-
-
-def _absolute_code_ref(code_ref: str, info: ValidationInfo) -> str:
-    file, _, name = code_ref.rpartition(":")
-    if not file.endswith(".py") or not name.isidentifier():
-        raise ValueError("must be file.py:name")
-    return f"{_absolute_path(Path(file), info)}:{name}"
-
-
-def _require_unique(values: list[Any]) -> list[Any]:
-    duplicates = [value for value in values if values.count(value) > 1]
-    if duplicates:
-        raise ValueError(f"must not have duplicates; got {duplicates[0]} twice")
-    return values
-
 
 N_CLASSES: dict[ProblemType, tuple[str, range]] = {
     "regression": ("no", range(1)), "binary": ("two", range(2, 3)), "multilabel": ("two", range(2, 3)),
     "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
 }  # fmt: skip
 """Problem type -> number of classes that it takes, as text and as a range."""
-UserPath = Annotated[Path, AfterValidator(_absolute_path)]
-"""File or folder, relative to the folder of the YAML; the function `validate` below makes it absolute."""
-UserCodeRef = Annotated[str, AfterValidator(_absolute_code_ref)]
-"""`file.py:name`, a user-defined function or class that `competition.user_code` loads; absolute like `UserPath`."""
-UniqueList = AfterValidator(_require_unique)
-"""Annotation of lists without duplicates."""
+IntervalColumns = Annotated[list[str], Field(min_length=2, max_length=2)]
+"""Columns with the lower and the upper end of intervals."""
 ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
 """Normalized class label; a YAML may have numbers and booleans."""
 
@@ -131,11 +80,16 @@ def _require_metric(metric: str, info: ValidationInfo) -> str:
     metric = ALIASES.get(metric, metric)
     if get_metric(metric):
         return metric
+    if metric in ("st_rae", "ma_st_rae"):
+        raise ValueError(
+            "cannot be st_rae, which is reported in addition to a metric: set metric: rae, and the columns of the "
+            "intervals in competition.intervals"
+        )
     if ":" not in metric:
         raise ValueError(
             f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function"
         )
-    return _absolute_code_ref(metric, info)
+    return absolute_code_ref(metric, info)
 
 
 class CompetitionConfig(StrictModel):
@@ -211,6 +165,22 @@ class CompetitionConfig(StrictModel):
     """SMILES that replaces an empty cell of a molecule column, if empty means no molecule (an additive, say);
     "[Ar]" (argon) is a good choice, since data hardly contain it. null: an empty cell cannot be parsed.
     """
+    standardise: Annotated[Standardise, ADDED] = "none"
+    """Standardisation of the molecules of all tables, by RDKit. All stages, and what shares a fold, see the same
+    form. none: the canonical SMILES. cleanup: RDKit's Cleanup, which disconnects metals, writes functional groups
+    in one way, and moves charges to the strongest acid. parent: after that the largest fragment, uncharged
+    (ChargeParent). `check` counts what it changes.
+    """
+    censored: Annotated[Literal["mask", "bound"], ADDED] = "mask"
+    """What to do with censored labels of a regression, such as >100 and <=0.1. mask: treat them as missing labels.
+    bound: neural stages train on them, and an output has an error only on the wrong side of the number. All other
+    stages, and every score, treat them as missing.
+    """
+    intervals: Annotated[dict[str, IntervalColumns], ADDED] = {}
+    """Target -> training columns with the lower and the upper end of the interval in which a prediction has no
+    error, such as a confidence interval. The report then has the score st_rae (`competition/intervals.py`);
+    training, blending and selection use `metric`. An empty end is the label.
+    """
     unparsable: Literal["error", "drop"] = "error"
     """What to do with rows that have an unparsable molecule or an empty text. error: stop. drop: do not train on
     them, and predict the mean of the training labels for test rows; the report counts both.
@@ -261,6 +231,15 @@ class CompetitionConfig(StrictModel):
                     f"extra_train {extra.file.name}: calibrate, weight: auto and max_residual are for problem_type "
                     f"regression, and this is {self.problem_type}; remove them"
                 )
+        if self.censored == "bound" and self.problem_type != "regression":
+            yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"
+        unknown = [name for name in self.intervals if name not in self.targets]
+        if unknown:
+            yield f"intervals: {', '.join(unknown)} is not a target ({', '.join(self.targets)})"
+        if self.intervals and self.problem_type != "regression":
+            yield f"intervals are for regression, and problem_type is {self.problem_type}; remove them"
+        if self.standardise != "none" and not self.smiles:
+            yield f"standardise: {self.standardise} needs molecule columns, and smiles is empty; remove it"
         is_reserved = any(name.startswith(("__", "feature ")) for name in columns)
         if is_reserved or {"id", "fold"} & {*self.targets}:
             yield "no column may begin with '__' or 'feature ', and no target may be called id or fold"

@@ -22,6 +22,10 @@ EXTRA = "__extra"
 """Column of a prepared training table: number of the table of extra_train that a row is from, from 1; else 0."""
 TIME = "__time"
 """Column of a prepared training table with times as numbers."""
+LOWER = "__lower "
+"""Prefix of the columns of a prepared training table with numbers that a censored label is above."""
+UPPER = "__upper "
+"""Prefix of the columns of a prepared training table with numbers that a censored label is below."""
 FOLD = "__fold"
 """Column of a prepared training table with user-defined folds."""
 
@@ -41,6 +45,8 @@ class Dataset:
         groups: (n_rows,) rows of one group stay together in splits of the training rows; None without groups.
         times: (n_rows,) NaN for a row without a time; None without competition.time. A job gets them if folds
             are blocks in time: splits of its training rows then hold out the latest rows.
+        bounds: (n_rows, n_targets + n_auxiliary, 2) lower and upper bound of a censored label, NaN without one;
+            None if no label is censored, or without `competition.censored: bound`. `y` is NaN for these labels.
     """
 
     ids: list[str]
@@ -51,6 +57,7 @@ class Dataset:
     extra: NDArray[np.bool_] | None = None
     groups: Integers | None = None
     times: Array | None = None
+    bounds: Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,7 +94,16 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Dataset:
         auxiliary=auxiliary if config.auxiliary_targets else None,
         extra=table[EXTRA].to_numpy(dtype=bool) if EXTRA in table else None,
         times=table[TIME].to_numpy(dtype=np.float64) if TIME in table else None,
+        bounds=_read_bounds(table, [*config.targets, *config.auxiliary_targets]),
     )
+
+
+def _read_bounds(table: pd.DataFrame, labels: list[str]) -> Array | None:
+    """Return the bounds of censored labels, (n_rows, n_labels, 2); None if the table has none."""
+    columns = [prefix + name for name in labels for prefix in (LOWER, UPPER)]
+    if not {*columns} & {*table.columns}:
+        return None
+    return table.reindex(columns=columns).to_numpy(dtype=np.float64).reshape(len(table), len(labels), 2)
 
 
 def without_extra_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import theilslopes
 
-from competition.clean import clean_inputs, parse_labels, parse_times, require_columns
+from competition.clean import clean_inputs, parse_times, require_columns
 from competition.config import CompetitionConfig, ExtraTrain
-from competition.dataset import EXTRA, FOLD, INPUT_KEY, TIME, WEIGHT
+from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
 from competition.errors import DataError
 from competition.files import read_text_table
+from competition.label_columns import bound_columns, describe_censored, parse_labels
+from competition.standardise import describe_changes
 
 MIN_SHARED_INPUTS = 5
 """The labels are compared input by input if at least this many inputs are in both tables."""
@@ -46,7 +48,8 @@ def with_extra_rows(
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
         rows, is_unreadable = _clean_rows(table, extra, config, train)
-        is_unusable = is_unreadable | rows[config.targets].isna().all(axis=1)
+        labels = [prefix + name for name in config.targets for prefix in ("", LOWER, UPPER)]
+        is_unusable = is_unreadable | rows.reindex(columns=labels).isna().all(axis=1)
         is_in_test = rows[INPUT_KEY].isin(test[INPUT_KEY]) & ~is_unusable
         rows = rows[~is_unusable & ~is_in_test]
         rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})
@@ -57,6 +60,8 @@ def with_extra_rows(
             f"input of a test row, {is_unusable.sum()} without a usable input or label"
         )
         summary += shared_lines
+        summary += describe_censored(table, config, extra.file.name)
+        summary += describe_changes(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])
     return pd.concat(tables, ignore_index=True), summary
@@ -69,6 +74,7 @@ def _clean_rows(
     lenient = config.model_copy(update={"unparsable": "drop"})
     label_names = [*config.targets, *config.auxiliary_targets]
     labels = {name: parse_labels(table, name, config, extra.file) for name in label_names}
+    labels |= bound_columns(table, config, extra.file)
     inputs, is_unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
     weight = 1.0 if extra.weight == "auto" else extra.weight
     rows = pd.concat([inputs, pd.DataFrame(labels)], axis=1).assign(**{WEIGHT: weight})

@@ -12,15 +12,18 @@ import pandas as pd
 
 from competition import clean, cli
 from competition.classes import class_numbers
-from competition.clean import check_ids, join_first, parse_labels, parse_numbers, raise_if_any
+from competition.clean import check_ids, join_first, parse_numbers, raise_if_any
 from competition.config import CompetitionConfig, require_owned_outputs
 from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.extra_train import with_extra_rows
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
+from competition.intervals import describe_intervals
+from competition.label_columns import bound_columns, describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
+from competition.standardise import describe_changes, standardise_molecules
 from competition.task import build_metric
 from competition.user_features import with_user_features
 
@@ -53,7 +56,13 @@ def prepare(config: CompetitionConfig) -> Prepared:
     train = pd.concat([train, _training_columns(raw, config)], axis=1)[~dropped].reset_index(drop=True)
     _require_labels(train, config)
     dropped_train = list(raw[config.id][dropped])
-    summary = list(_summarize(train, test, config))
+    summary = [
+        *_summarize(train, test, config),
+        *describe_censored(raw, config, config.train.name),
+        *describe_intervals(raw, config, config.train.name),
+        *describe_changes(raw, config, config.train.name),
+        *describe_changes(read_text_table(config.test), config, config.test.name),
+    ]
     if dropped_train:
         n_dropped = len(dropped_train)
         summary.append(f"{n_dropped} unreadable training rows are left out: {join_first(dropped_train)}")
@@ -67,7 +76,8 @@ def prepare(config: CompetitionConfig) -> Prepared:
         summary += extra_summary
     # "said" is the key of the summary in existing files.
     report = {"said": summary, "dropped_train_ids": dropped_train, "dropped_test_ids": dropped_test}
-    return Prepared(with_user_features(train, config), test, sample, report)
+    train = with_user_features(without_empty_bounds(train), config)
+    return Prepared(train, test, sample, report)
 
 
 def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
@@ -75,8 +85,9 @@ def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
     labels = [*config.targets, *config.auxiliary_targets]
     unlabelled = [name for name in labels if train[name].isna().all()]
     if unlabelled:
+        note = " (a censored one does not count)" if config.problem_type == "regression" else ""
         raise DataError(
-            f"{config.train} has no label at all for {', '.join(unlabelled)}; remove it from the YAML."
+            f"{config.train} has no label at all for {', '.join(unlabelled)}{note}; remove it from the YAML."
         )
     y = train[config.targets]
     absent_classes = [label for index, label in enumerate(config.classes) if not (y == index).any(axis=None)]
@@ -109,6 +120,7 @@ def _training_columns(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
     for name in config.targets:
         what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
         raise_if_any(train, numbers[name] <= metric.lower_bound, name, config.id, where, what)
+    numbers |= bound_columns(train, config, where)
     if config.weight:
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)
         is_invalid = ~(numbers[WEIGHT] > 0)
@@ -168,6 +180,8 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
     if n_in_train:
         yield f"{n_in_train} test rows have an input that is also in the training table"
     placeholder = config.empty_smiles and canonical_smiles(config.empty_smiles)
+    if placeholder:
+        placeholder = standardise_molecules([placeholder], config.standardise)[0]
     molecules = pd.concat([train, test])[config.smiles]
     n_empty = (molecules == placeholder).sum().sum()
     if n_empty:

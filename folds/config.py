@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from competition.config import StrictModel, UserPath
 from competition.renamed_settings import OldName
+from competition.strict_model import StrictModel, UserPath
 from folds.kinds import FOLD_KINDS, FoldKind
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from competition.config import StrictModel, UniqueList, UserCodeRef, UserPath
 from competition.renamed_settings import ADDED, OldName
+from competition.strict_model import StrictModel, UniqueList, UserCodeRef, UserPath
 from competition.types import ProblemType
 from models.gpu_share import GpuShare
 

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import AfterValidator, Field
 
-from competition.config import StrictModel, read_yaml, validate
+from competition.config import read_yaml, validate
 from competition.overrides import NO_OVERRIDES, Overrides
+from competition.strict_model import StrictModel
 from models.base_config import StageConfig
 from models.registry import STAGE_KINDS
 

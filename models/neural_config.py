@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from competition.config import StrictModel, UniqueList, UserCodeRef
 from competition.renamed_settings import OldName, old_names
+from competition.strict_model import StrictModel, UniqueList, UserCodeRef
 from competition.types import ProblemType
 from models.base_config import EncoderFeature, Feature, Share, StageConfig, TextStage, Width
 from models.gpu_share import GpuShare

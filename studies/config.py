@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from competition.config import StrictModel, UniqueList, validate
+from competition.config import validate
 from competition.errors import ConfigError
 from competition.paths import PROJECT
 from competition.renamed_settings import OldName
+from competition.strict_model import StrictModel, UniqueList
 from competition.yaml_files import load_yaml
 
 STUDIES = PROJECT / "studies"

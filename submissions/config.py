@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from competition.config import CompetitionConfig, StrictModel, UniqueList, UserCodeRef, read_yaml, validate
+from competition.config import CompetitionConfig, read_yaml, validate
 from competition.durations import parse_duration
 from competition.errors import ConfigError
 from competition.metrics import CLASS_TYPES, get_metric
 from competition.overrides import NO_OVERRIDES, Overrides
+from competition.strict_model import StrictModel, UniqueList, UserCodeRef
 from competition.user_code import short_ref
 from folds.config import FoldsConfig
 from models.config import Stages

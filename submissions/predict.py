@@ -17,6 +17,7 @@ from competition.errors import ConfigError
 from competition.files import digest, read_text_table, write_table
 from competition.paths import Paths, display_path
 from competition.prepare import prepare_test
+from competition.standardise import describe_changes
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
 from submissions.ensemble_std import STD_FILE, std_table
@@ -36,6 +37,9 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     require_same_code(config, stored)
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, ids, dropped = prepare_test(competition, test_file)
+    raw = read_text_table(test_file)
+    for line in describe_changes(raw, competition, test_file.name):
+        print(line, flush=True)
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
     new = Paths(paths.name, folder / "test.parquet")
     write_table(new.test, table)
@@ -46,7 +50,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     model = load_model(run)
     scored = model.predict(load_test_predictions(config, run.plan, test_key, predicted_ids), inputs)
     write_table(folder / STD_FILE, std_table(run, model, test_key, predicted_ids, inputs))
-    sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
+    sample = raw.reindex(columns=stored["sample_columns"], fill_value="")
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, predicted_ids, scored, stored["label_means"])
     if dropped:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from competition.config import CompetitionConfig
 from competition.metrics import METRICS
 from competition.paths import PROJECT
 from models.config import StagesConfig
@@ -63,6 +64,18 @@ def test_every_block_of_the_page_on_stages_is_valid() -> None:
     for block in parsed:
         if "competition" in block:
             competition(**{"targets": ["logS"], "smiles": ["s"], **block["competition"]})
+
+
+def test_every_block_of_the_page_on_folds_has_settings_that_exist() -> None:
+    page = (PROJECT / "docs" / "folds.md").read_text()
+    names: set[str] = set()
+    for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL):
+        for part in block.split("\n\n"):
+            settings = yaml.safe_load(part).get("competition", {})
+            names |= set(settings)
+            required = {"train": "a", "test": "b", "sample_submission": "c", "id": "id", "targets": ["pEC50"]}
+            CompetitionConfig.model_validate({**required, "smiles": ["SMILES"], "metric": "rae", **settings})
+    assert names >= {"time", "fold_column", "standardise", "censored", "intervals"}
 
 
 def test_all_metrics_and_schedules_are_listed() -> None:

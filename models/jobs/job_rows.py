@@ -123,12 +123,19 @@ def training_rows(
 
 
 def with_labels(rows: Dataset, positions: Integers, y: Array, weights: Array) -> Dataset:
-    """Return all rows, with other labels (n_positions, n_targets) and weights (n_positions,) for some of them."""
+    """Return all rows, with other labels (n_positions, n_targets) and weights (n_positions,) for some of them.
+
+    Bounds of censored labels of these rows are ignored, since they are in the units of the former labels.
+    """
     all_y = rows.y.copy()
     all_y[positions] = y
     all_weights = np.ones(len(rows)) if rows.weights is None else rows.weights.copy()
     all_weights[positions] = weights
-    return replace(rows, y=all_y, weights=all_weights)
+    bounds = rows.bounds
+    if bounds is not None:
+        bounds = bounds.copy()
+        bounds[positions] = np.nan
+    return replace(rows, y=all_y, weights=all_weights, bounds=bounds)
 
 
 def with_extra_labels(rows: Dataset, plan: JobPlan, fold: int) -> tuple[Dataset, NDArray[np.bool_]]:
@@ -142,6 +149,8 @@ def with_extra_labels(rows: Dataset, plan: JobPlan, fold: int) -> tuple[Dataset,
     y = labels[plan.competition.targets].to_numpy(dtype=np.float64)
     is_left_out = np.zeros(len(rows), dtype=bool)
     is_left_out[positions] = np.isnan(y).all(axis=1)
+    if rows.auxiliary is not None:
+        is_left_out &= np.isnan(rows.auxiliary).all(axis=1)
     return with_labels(rows, positions, y, labels[WEIGHT].to_numpy(dtype=np.float64)), is_left_out
 
 
@@ -182,6 +191,9 @@ def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -
     auxiliary = train.auxiliary
     if auxiliary is not None:
         auxiliary = np.vstack([auxiliary, np.full((n_test, auxiliary.shape[1]), np.nan)])
+    bounds = train.bounds
+    if bounds is not None:
+        bounds = np.concatenate([bounds, np.full((n_test, *bounds.shape[1:]), np.nan)])
     return Dataset(
         ids=[*train.ids, *test.ids],
         inputs=pd.concat([train.inputs, test.inputs], ignore_index=True),
@@ -191,4 +203,5 @@ def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -
         extra=None if train.extra is None else np.append(train.extra, np.zeros(n_test, dtype=bool)),
         groups=groups,
         times=None if train.times is None else np.append(train.times, np.full(n_test, np.nan)),
+        bounds=bounds,
     )

@@ -15,7 +15,7 @@ from competition.dataset import INPUT_KEY, Dataset
 from competition.files import read_json, write_json
 from competition.types import Array
 from models.stage import Context, StageModel
-from models.training.labels import require_log1p
+from models.training.labels import require_log1p, with_bounds
 
 FILE = "target_transform.skops"
 RANGE = "transformed_range.json"
@@ -33,7 +33,10 @@ class TargetTransformModel:
     def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
         """Fit the transform, then the stage on transformed labels."""
         if self.kind == "log1p":
-            require_log1p(train.y)
+            bounds = train.bounds
+            require_log1p(
+                train.y if bounds is None else with_bounds(train.y, bounds[:, : train.y.shape[1]])[0]
+            )
         transform = {
             "standard": preprocessing.StandardScaler(),
             "robust": preprocessing.RobustScaler(),
@@ -47,8 +50,8 @@ class TargetTransformModel:
         skops.io.dump(transform, folder / FILE)
         y = transform.transform(train.y)
         write_json(folder / RANGE, [np.nanmin(y, axis=0).tolist(), np.nanmax(y, axis=0).tolist()])
-        valid = valid and replace(valid, y=transform.transform(valid.y))
-        self.stage.fit(replace(train, y=y), valid, folder)
+        valid = valid and _transformed(valid, transform)
+        self.stage.fit(_transformed(train, transform), valid, folder)
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
         """Return predictions (n_rows, n_outputs) in the units of the targets."""
@@ -57,6 +60,17 @@ class TargetTransformModel:
         if self.kind == "power":  # it has no inverse far beyond the labels
             y_pred = y_pred.clip(*read_json(folder / RANGE))
         return np.asarray(transform.inverse_transform(y_pred), dtype=np.float64)
+
+
+def _transformed(rows: Dataset, transform: Any) -> Dataset:
+    """Return rows with transformed labels and, since all transforms increase, transformed bounds of labels."""
+    y = transform.transform(rows.y)
+    bounds = rows.bounds
+    if bounds is not None:
+        n_targets = y.shape[1]  # auxiliary targets follow, which are not transformed
+        sides = [transform.transform(bounds[:, :n_targets, side]) for side in (0, 1)]
+        bounds = np.concatenate([np.stack(sides, axis=2), bounds[:, n_targets:]], axis=1)
+    return replace(rows, y=y, bounds=bounds)
 
 
 class CumulativeModel:

@@ -169,8 +169,10 @@ class EncodedDataset:
             augmentation n + 1, so that each epoch has other SMILES or conformers.
         y: (n_rows, n_targets), auxiliary targets last, NaN if missing.
         weights: weights of the labels, of the same shape.
+        sides: which labels are bounds, of the same shape; see `LabelBatch`.
     """
 
     encoded: Callable[[int], Batches]
     y: Array
     weights: Array
+    sides: Array | None = None

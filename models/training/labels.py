@@ -36,6 +36,20 @@ def balanced_weights(y: Array, weights: Array | float = 1.0) -> Array:
     return balanced
 
 
+def with_bounds(y: Array, bounds: Array) -> tuple[Array, Array]:
+    """Return labels with the bounds of censored ones in their place, and which are bounds; (n_rows, n_targets) each.
+
+    The second array is 1 for a lower bound, -1 for an upper bound and 0 for other labels.
+
+    Args:
+        y: NaN for missing and censored labels.
+        bounds: (n_rows, n_targets, 2), lower and upper bound, NaN without one.
+    """
+    has_lower, has_upper = np.moveaxis(~np.isnan(bounds), 2, 0)
+    labels = np.where(has_lower, bounds[..., 0], np.where(has_upper, bounds[..., 1], y))
+    return labels, has_lower * 1.0 - has_upper * 1.0
+
+
 def require_auxiliary(y: Array, names: list[str], problem_type: ProblemType) -> None:
     """Raise a ConfigError if auxiliary targets (n_rows, n_auxiliary) cannot be learned with the targets.
 

@@ -38,14 +38,20 @@ class LabelBatch:
     Attributes:
         y: standardised numbers, or class indices.
         weights: 0 for missing labels.
+        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others; None if
+            no label is a bound.
     """
 
     y: Tensor
     weights: Tensor
+    sides: Tensor | None = None
 
     def take(self, positions: NDArray[np.intp], device: torch.device) -> "LabelBatch":
         """Return rows at some positions, on the device."""
-        return LabelBatch(to_device(self.y[positions], device), to_device(self.weights[positions], device))
+        sides = None if self.sides is None else to_device(self.sides[positions], device)
+        return LabelBatch(
+            to_device(self.y[positions], device), to_device(self.weights[positions], device), sides
+        )
 
 
 squared = partial(mse_loss, reduction="none")
@@ -88,6 +94,14 @@ def softmax(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
     return logits.softmax(dim=-1)
 
 
+def clip_to_bounds(outputs: Tensor, y: Tensor, sides: Tensor) -> Tensor:
+    """Return outputs in which those beyond a bound, where the value may be, are the bound: they have no error.
+
+    Source: chemprop's BoundedMSE and BoundedMAE.
+    """
+    return torch.where(sides * (outputs - y) > 0, y, outputs)
+
+
 @dataclass(frozen=True)
 class Loss:
     """A value of the setting `loss`.
@@ -107,7 +121,10 @@ class Loss:
 
     def mean_error(self, outputs: Tensor, labels: LabelBatch) -> Tensor:
         """Return the weighted sum of the errors divided by the number of labels; 0 without labels."""
-        errors = self.errors(outputs.float(), labels.y)
+        outputs = outputs.float()
+        if labels.sides is not None:
+            outputs = clip_to_bounds(outputs, labels.y, labels.sides)
+        errors = self.errors(outputs, labels.y)
         if errors.shape != labels.y.shape:
             raise ConfigError(
                 f"loss: your function must return the error per label, {tuple(labels.y.shape)}, not their sum or "

@@ -23,7 +23,7 @@ from models.stage import Context, molecule_columns, write_notes
 from models.training import prediction, trainer
 from models.training.batches import Batches, EncodedDataset
 from models.training.heads import Network, build_head
-from models.training.labels import balanced_weights, labelled_rows, require_auxiliary
+from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
 from models.training.losses import builtin_loss
 
 
@@ -154,13 +154,16 @@ class NeuralModel:
         if self.auxiliary and rows.auxiliary is not None:
             require_auxiliary(rows.auxiliary, self.auxiliary, self.context.task.problem_type)
             y = np.hstack([y, rows.auxiliary])
+        sides = None
+        if rows.bounds is not None:
+            y, sides = with_bounds(y, rows.bounds[:, : y.shape[1]])
         weights = np.ones_like(y) * (1.0 if rows.weights is None else rows.weights[:, None])
         weights[:, rows.y.shape[1] :] *= self.config.auxiliary_weight
         if self.config.class_weights == "balanced":
             weights = balanced_weights(y, weights)
         encoded = self._encoded(rows, folder, self.context.seed)
         n = self.n_augmentations[0]
-        return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights)
+        return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights, sides)
 
     def _encoded(self, rows: Dataset, folder: Path, seed: int) -> prediction.Encoded:
         """Return a function of the augmentation that returns the encoded rows, with the columns before the head."""

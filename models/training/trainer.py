@@ -165,8 +165,9 @@ class Trainer:
         """Return standardised labels, or class indices, and their weights."""
         weights = dataset.weights * ~np.isnan(dataset.y)
         scaled = np.nan_to_num((dataset.y - self.mean) / self.scale)
+        sides = None if dataset.sides is None else torch.tensor(dataset.sides, dtype=torch.float32)
         return LabelBatch(
-            torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)
+            torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32), sides
         )
 
     def train_epochs(

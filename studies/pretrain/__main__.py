@@ -23,9 +23,10 @@ from pydantic import NonNegativeInt
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from competition.config import StrictModel, validate
+from competition.config import validate
 from competition.dataset import Dataset
 from competition.files import read_json, sha256_of, write_atomically
+from competition.strict_model import StrictModel
 from competition.task import Task
 from competition.yaml_files import load_yaml
 from models.inputs.conformers import conformer_cache

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from competition.config import StrictModel, validate
+from competition.config import validate
 from competition.errors import ConfigError
 from competition.files import read_table, read_text_table, sha256_of, write_table
 from competition.paths import Paths
+from competition.strict_model import StrictModel
 from competition.task import Task
 from submissions.run import (
     BLEND,

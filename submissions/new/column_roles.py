@@ -25,6 +25,8 @@ SMILES_NAME = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
 ID_NAME = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
 STRUCTURE = re.compile(r"[=#()\[\]\d]")
 """Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
+CENSORED = re.compile(r"[<>≤≥]=?\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)?")
+"""A censored number; one without its number is an error of `competition.prepare`, which names the row."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 """A word, or one Chinese or Japanese character."""
 
@@ -44,6 +46,13 @@ def non_numeric_cells(cells: pd.Series) -> tuple[pd.Series, int]:
     cells = cells.str.strip()
     filled = cells[~cells.str.lower().isin(MISSING)]
     return filled[~np.isfinite(pd.to_numeric(filled, errors="coerce"))], len(filled)
+
+
+def without_censored(cells: pd.Series) -> pd.Series:
+    """Return cells in which censored numbers such as >100 are empty, if all others are numbers or missing."""
+    is_censored = cells.str.strip().str.fullmatch(CENSORED)
+    others = cells.mask(is_censored, "")
+    return others if is_censored.any() and is_numeric(others) else cells
 
 
 def repeats(cells: pd.Series) -> bool:

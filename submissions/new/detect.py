@@ -24,6 +24,7 @@ from submissions.new.column_roles import (
     counts_rows,
     is_numeric,
     repeats,
+    without_censored,
 )
 from submissions.new.yaml_writer import to_yaml
 
@@ -218,7 +219,11 @@ def find_targets(
     if expected and not targets and not missing:
         return expected, None, "the sample's other columns"
     candidates = [name for name in only_in_train if not GROUP_NAME.search(name)]
-    numeric = [name for name in candidates if is_numeric(train[name]) and not counts_rows(train[name])]
+    numeric = []
+    for name in candidates:
+        labels = without_censored(train[name])
+        if is_numeric(labels) and not counts_rows(labels):
+            numeric.append(name)
     texts = [name for name in candidates if name not in numeric and repeats(train[name])]
     by_order = numeric if numeric and any(is_numeric(sample[name]) for name in missing) else texts
     fits = len(by_order) == len(missing)

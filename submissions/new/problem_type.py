@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from competition.classes import MISSING, class_name, class_names
-from competition.clean import join_first, parse_numbers
+from competition.clean import join_first
 from competition.errors import DataError
+from competition.label_columns import parse_bounded
 from competition.metrics import get_metric
 from competition.types import ProblemType
-from submissions.new.column_roles import describe_damage, is_numeric, non_numeric_cells
+from submissions.new.column_roles import describe_damage, is_numeric, non_numeric_cells, without_censored
 from submissions.new.detect import DetectedTables
 
 POSITIVE = {
@@ -144,10 +145,10 @@ def read_labels(tables: DetectedTables) -> LabelSummary:
     Raises:
         DataError: if numbers are damaged, or if all labels are equal.
     """
-    cells = tables.train[tables.targets]
+    cells = tables.train[tables.targets].apply(without_censored)
     for name in tables.targets:
         if describe_damage(cells[name]):
-            parse_numbers(tables.train, name, tables.id, "the training table")  # its error names the row
+            parse_bounded(tables.train, name, tables.id, "the training table")  # its error names the row
     classes = class_names(cells)
     if len(classes) < 2:
         are = f"are {classes[0]!r}" if classes else "are missing"

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from competition.clean import parse_labels, read_table_with_ids, require_columns
+from competition.clean import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
 from competition.files import read_json, read_table, read_text_table
+from competition.label_columns import parse_labels
 from competition.task import build_task, from_submission_columns
 from competition.types import Array
 from models.inputs.weights import families
@@ -285,42 +286,56 @@ def postprocessing(run: Run) -> list[Element]:
 def test_scores(run: Run) -> TestScores | None:
     """Return the scores of the files and of each single stage on the answers; None without answers."""
     competition = run.config.competition
-    task = run.task
     if competition.answers is None or not competition.answers.exists():
         return None
     answers = read_answers(competition, competition.answers)
-    ids = read_table(run.paths.sample)[competition.id]
+    ids, predictions = test_predictions(run)
     y = answers.reindex(ids).to_numpy()
-    files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
-    scores = {
-        file: _scores(run, y, from_submission_columns(task, read_text_table(run.folder / file)))
-        for file in files
-    }
-    stage_preds = run.stage_predictions
-    means = dict(enumerate(stage_preds.label_means))  # for unreadable rows
+    scores = {name: _scores(run, y, y_pred) for name, y_pred in predictions.items()}
     stage_scores = {}
     for stage in run.config.stages:
-        y_pred = pd.DataFrame(stage_preds.stage_test(stage), stage_preds.test_ids).reindex(ids).fillna(means)
-        decision = from_json(run.stored[CHOICE]["stages"][stage]["decision"])
-        scores[f"stage {stage}"] = _scores(run, y, apply_decision(decision, y_pred.to_numpy()))
         stage_scores[stage] = next(iter(scores[f"stage {stage}"].values()))
     rows = [[name, *target_scores.values()] for name, target_scores in scores.items()]
     elements: list[Element] = [make_table(["file or stage", *scores[SUBMISSION_FILE]], rows)]
     n_without = len({*ids} - {*answers.index})
     if n_without:
         elements.append(f"{n_without} of {len(ids)} rows have no answer and are in no score.")
+    n_unlabelled = np.isnan(y).all(axis=1).sum() - n_without
+    if n_unlabelled:
+        elements.append(f"{n_unlabelled} answers are missing or censored and are in no score.")
     return TestScores(elements, stage_scores, next(iter(scores[SUBMISSION_FILE].values())))
 
 
-def read_answers(competition: CompetitionConfig, file: Path) -> pd.DataFrame:
-    """Return the labels in a table of answers, indexed by id.
+def test_predictions(run: Run) -> tuple[list[str], dict[str, Array]]:
+    """Return the ids of the sample, and what the metric scores of their rows: of each file and each stage."""
+    task = run.task
+    ids = list(read_table(run.paths.sample)[run.config.competition.id])
+    files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
+    predictions = {file: from_submission_columns(task, read_text_table(run.folder / file)) for file in files}
+    stage_preds = run.stage_predictions
+    means = dict(enumerate(stage_preds.label_means))  # for unreadable rows
+    for stage in run.config.stages:
+        y_pred = pd.DataFrame(stage_preds.stage_test(stage), stage_preds.test_ids).reindex(ids).fillna(means)
+        decision = from_json(run.stored[CHOICE]["stages"][stage]["decision"])
+        predictions[f"stage {stage}"] = apply_decision(decision, y_pred.to_numpy())
+    return ids, predictions
 
-    Its columns have the names of the targets, or of the columns of the sample.
+
+def read_answers(competition: CompetitionConfig, file: Path) -> pd.DataFrame:
+    """Return the labels in a table of answers, indexed by id."""
+    table = read_answer_table(competition, file)
+    numbers = {name: parse_labels(table, name, competition, file) for name in competition.targets}
+    return pd.DataFrame(numbers).set_axis(table[competition.id])
+
+
+def read_answer_table(competition: CompetitionConfig, file: Path) -> pd.DataFrame:
+    """Return a table of answers as text, with the names of the targets.
+
+    Its columns have these names, or those of the columns of the sample.
     """
     task = build_task(competition)
     table = read_table_with_ids(file, [competition.id])
     if not {*task.targets} <= {*table} and not task.has_column_per_class:
         table = table.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=True)))
     require_columns(table, task.targets, file)
-    numbers = {name: parse_labels(table, name, competition, file) for name in task.targets}
-    return pd.DataFrame(numbers).set_axis(table[competition.id])
+    return table

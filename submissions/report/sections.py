@@ -20,6 +20,7 @@ from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
 from submissions.report.extra_train_section import extra_train_section
+from submissions.report.interval_section import interval_section
 from submissions.report.prediction_sections import (
     error_correlation,
     folds_and_shift,
@@ -66,6 +67,7 @@ def build_report(run: Run) -> Report:
         Section("Candidates", candidate_section(run), brief=True, wide=True),
         Section("Stages", stage_section(run), brief=True),
         Section(test_title, scores.elements if scores else [], brief=True, wide=has_many_targets),
+        Section("st_rae", _safely(run, interval_section), brief=True),
         Section("Ablation: leave one stage out", ablation(run), brief=True),
         Section("Post-processing", postprocessing(run), brief=True),
         Section("Tables", _tables(run), brief=True),

@@ -88,7 +88,9 @@ def test_an_error_of_a_class_is_one_sentence(
 
 
 def test_errors_of_settings_name_the_key_in_the_yaml_and_not_the_file(tmp_path: Path) -> None:
-    settings = "from competition.config import StrictModel\n\nclass Settings(StrictModel):\n    k: int = 1\n"
+    settings = (
+        "from competition.strict_model import StrictModel\n\nclass Settings(StrictModel):\n    k: int = 1\n"
+    )
     (tmp_path / "user.py").write_text(
         settings + CLASS.replace("class Mine:", "class Mine:\n    Settings = Settings")
     )

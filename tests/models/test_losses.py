@@ -7,11 +7,12 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from chemprop.nn.metrics import BoundedMAE, BoundedMSE
 from sklearn.utils.class_weight import compute_sample_weight
 
 from competition.errors import ConfigError
 from models.neural_config import LossName
-from models.training.labels import balanced_weights
+from models.training.labels import balanced_weights, with_bounds
 from models.training.losses import LOSSES, LabelBatch, Loss, load_loss
 
 NAN = float("nan")
@@ -154,3 +155,36 @@ def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_
         load_loss(f"{mine}:mean").mean_error(torch.tensor([[1.0], [3.0]]), one)
     with pytest.raises(ConfigError, match=r"mine\.py:bad must .*NameError in line 3: name 'c'"):
         load_loss(f"{mine}:bad").mean_error(torch.tensor([[1.0], [3.0]]), one)
+
+
+def test_a_bound_has_an_error_only_on_its_wrong_side_as_in_chemprop() -> None:
+    # y > 1 with outputs 0 and 3, y < 1 with outputs 0 and 3, a label of 1 with output 3, a missing label.
+    outputs = torch.tensor([[0.0], [3.0], [0.0], [3.0], [3.0], [9.0]], requires_grad=True)
+    y, weights = torch.ones(6, 1), torch.tensor([[1.0], [1], [1], [1], [1], [0]])
+    sides = torch.tensor([[1.0], [1], [-1], [-1], [0], [0]])
+    batch = LabelBatch(y, weights, sides)
+    loss = LOSSES["mse"].mean_error(outputs, batch)
+    loss.backward()
+    assert loss.item() == pytest.approx((1 + 0 + 0 + 4 + 4) / 5)
+    assert outputs.grad is not None
+    assert outputs.grad[:, 0].tolist() == pytest.approx([-0.4, 0, 0, 0.8, 0.8, 0])
+    assert LOSSES["mae"].mean_error(outputs, batch).item() == pytest.approx((1 + 0 + 0 + 2 + 2) / 5)
+    for name, theirs in (("mse", BoundedMSE()), ("mae", BoundedMAE())):
+        masks = (weights > 0, torch.ones(6), sides < 0, sides > 0)
+        assert LOSSES[name].mean_error(outputs, batch).item() == pytest.approx(
+            theirs(outputs, y, *masks).item()
+        )
+
+
+def test_parts_of_a_batch_keep_their_bounds() -> None:
+    batch = LabelBatch(torch.zeros(3, 1), torch.ones(3, 1), torch.tensor([[1.0], [0.0], [-1.0]]))
+    part = batch.take(np.array([2, 0]), torch.device("cpu"))
+    assert part.sides is not None and part.sides[:, 0].tolist() == [-1, 1]
+
+
+def test_the_bounds_of_censored_labels_take_their_places() -> None:
+    y = np.array([[1.0, NAN], [NAN, NAN]])
+    bounds = np.array([[[NAN, NAN], [5, NAN]], [[NAN, -2], [NAN, NAN]]])
+    labels_with_bounds, sides = with_bounds(y, bounds)
+    np.testing.assert_array_equal(labels_with_bounds, [[1, 5], [-2, NAN]])
+    np.testing.assert_array_equal(sides, [[0, 1], [-1, 0]])

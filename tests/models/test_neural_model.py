@@ -219,3 +219,33 @@ def test_a_user_defined_loss_lies_next_to_the_yaml_and_its_content_is_in_the_job
         )
         keys.append(code_digest(net))
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_network_learns_the_bounds_of_censored_labels(tmp_path: Path) -> None:
+    train = rows(96)
+    is_censored = (train.inputs["k"] == "a").to_numpy()
+    y = np.where(is_censored[:, None], np.nan, train.y)
+    bounds = np.full((96, 1, 2), np.nan)
+    bounds[is_censored, 0, 0] = 3.0
+    test = made.rows(s=["CCO"], x=[300.0], k=["a"])
+    y_pred = {}
+    for name, given in (("mask", None), ("bound", bounds)):
+        one = fit(stage(epochs=30), replace(train, y=y, bounds=given), tmp_path / name)
+        y_pred[name] = one.predict(test, tmp_path / name)[0, 0]
+    assert y_pred["mask"] < 1  # only rows with values near -2 are labelled
+    assert y_pred["bound"] > 2
+    encoded = stage().prepare_training(replace(train, y=y, bounds=bounds), tmp_path)[1]
+    assert encoded.sides is not None and np.array_equal(encoded.sides[:, 0], is_censored)
+    assert (encoded.y[is_censored] == 3).all()
+
+
+def test_bounds_of_auxiliary_targets_are_used_if_these_are_learned(tmp_path: Path) -> None:
+    bounds = np.full((12, 2, 2), np.nan)
+    bounds[4, 1, 1] = 7.0
+    auxiliary = np.arange(12.0)[:, None]
+    auxiliary[4] = np.nan
+    both = replace(rows(12), auxiliary=auxiliary, bounds=bounds)
+    encoded = stage(auxiliary=("z",)).prepare_training(both, tmp_path)[1]
+    assert encoded.sides is not None and (encoded.y[4, 1], encoded.sides[4, 1]) == (7.0, -1.0)
+    encoded = stage(auxiliary=("z",), auxiliary_weight=0.0).prepare_training(both, tmp_path)[1]
+    assert encoded.sides is not None and encoded.sides.shape == (12, 1) and not encoded.sides.any()

@@ -169,3 +169,25 @@ def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_th
         stage = StackedTargetModel(Memory, stage_context, ["a"])
         stage.fit(replace(table, groups=groups), None, tmp_path / name)
         assert all((Memory.inputs_by_target[target].to_numpy() == 0).all() for target in "bc")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bounds_of_censored_labels_are_transformed_like_labels_and_those_of_auxiliary_targets_are_not(
+    kind: str, tmp_path: Path
+) -> None:
+    train, inner = labelled(), Recorder()
+    bounds = np.full((30, 3, 2), np.nan)  # the third is of an auxiliary target
+    bounds[3, 0, 0] = bounds[3, 2, 1] = train.y[7, 0]
+    train = replace(train, bounds=bounds)
+    TargetTransformModel(inner, kind).fit(train, train.take(np.array([3])), tmp_path)
+    for rows_given in (inner.train.take(np.array([3])), inner.valid):
+        assert rows_given.bounds[0, 0, 0] == pytest.approx(inner.train.y[7, 0])
+        assert rows_given.bounds[0, 2, 1] == train.y[7, 0]
+        assert np.isnan(rows_given.bounds).sum() == 4
+
+
+def test_a_bound_without_a_logarithm_is_refused(tmp_path: Path) -> None:
+    bounds = np.full((30, 2, 2), np.nan)
+    bounds[3, 0, 1] = -1.5
+    with pytest.raises(DataError, match="log1p needs targets and pseudo-labels above -1; got -1.5"):
+        TargetTransformModel(Recorder(), "log1p").fit(replace(labelled(), bounds=bounds), None, tmp_path)

@@ -14,9 +14,9 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from competition.clean import parse_labels
 from competition.config import load_competition
 from competition.files import read_table, read_text_table, write_table
+from competition.label_columns import parse_labels
 from competition.paths import Paths
 from competition.prepare import run as prepare
 from competition.task import build_task

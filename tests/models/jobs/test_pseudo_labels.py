@@ -1,5 +1,6 @@
 """Pseudo-labels: where they come from, that a fold's own labels never reach them, and what they do to a key."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,12 @@ def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
 def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxiliary_label() -> None:
     inputs, extra = pd.DataFrame({"x": [1.0, 2.0]}), np.array([False, True])
     rows = Dataset(["a", "b"], inputs, np.array([[1.0], [2.0]]), None, np.array([[5.0], [6.0]]), extra)
+    rows = replace(rows, bounds=np.full((2, 2, 2), 7.0))
     both = with_pseudo_labels(rows, Dataset(["t"], pd.DataFrame({"x": [3.0]}), None), np.array([[9.0]]), 0.25)
     assert both.ids == ["a", "b", "t"]
     table = np.c_[both.inputs["x"], both.y, both.weights, both.auxiliary, both.extra]
     assert np.array_equal(table, [[1, 1, 1, 5, 0], [2, 2, 1, 6, 1], [3, 9, 0.25, np.nan, 0]], equal_nan=True)
+    assert np.array_equal(both.bounds[:, 1, 0], [7, 7, np.nan], equal_nan=True)  # type: ignore[index]
 
 
 def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(tmp_path: Path) -> None:

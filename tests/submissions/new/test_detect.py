@@ -244,3 +244,8 @@ def test_a_column_for_each_class_is_detected_by_name_with_what_stands_around_all
         DataError, match="has a column for each class of 'label', and other classes .*z.* has no class"
     ):
         find(tmp_path, train, test, more, targets=["label"])
+
+
+def test_a_target_by_order_may_have_censored_numbers(tmp_path: Path) -> None:
+    train = {**ROWS, "y": [">1.0", "2.0", "", "<4.5"]}
+    assert find(tmp_path, train, NEW, OTHER_NAME).targets == ["y"]

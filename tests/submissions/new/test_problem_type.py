@@ -127,3 +127,17 @@ def test_a_user_defined_metric_is_given_what_the_sample_requires(tmp_path: Path)
     needs = [problem(tmp_path, list("ab") * 30, cell, metric="mine.py:score").needs for cell in (0.5, "a")]
     assert needs == ["probabilities", "classes"]
     assert problem(tmp_path, NUMBER[:60], 0, metric="mine.py:score").needs is None
+
+
+def test_censored_numbers_are_numbers_but_not_names_with_a_sign(tmp_path: Path) -> None:
+    censored = [">10", "<= 0.5", "≥3e1", *NUMBER[:57]]
+    guess = problem(tmp_path, censored)
+    assert (guess.type, guess.classes) == ("regression", [])
+    guess = problem(tmp_path, [">10"] * 29 + [">"] + NUMBER[:30])  # half of them, one without its number
+    assert (guess.type, guess.classes) == ("regression", [])
+    guess = problem(tmp_path, [">30", "<30"] * 30, "<30")
+    assert (guess.type, set(guess.classes)) == ("binary", {"<30", ">30"})
+    with pytest.raises(
+        DataError, match=r"'y' has cells that are not finite numbers: row 61 \(id .*\): 'low'\. "
+    ):
+        problem(tmp_path, [*censored[:-1], "low"])

@@ -1,0 +1,69 @@
+"""The base class of all settings, and annotations of settings: paths, code of the user, unique lists."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+
+from competition.renamed_settings import FOR_DIGESTS, old_names, with_new_names, with_old_names
+
+
+class StrictModel(BaseModel):
+    """Base class of all settings: they are read-only, and an unknown key is an error."""
+
+    model_config = {"extra": "forbid", "frozen": True, "allow_inf_nan": False}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: Any, info: ValidationInfo) -> Any:
+        """Accept settings under their former names, and note it."""
+        if not isinstance(values, dict):
+            return values
+        for name, old in old_names(cls).items():
+            if info.context and old.name in values:
+                info.context["notes"].add(f"{old.name} is now called {name}; the old name still works")
+        if info.context:
+            for name in values.keys() - cls.model_fields.keys():
+                info.context["valid_names"].setdefault(name, set()).update(cls.model_fields)
+        return with_new_names(cls, values)
+
+    @model_serializer(mode="wrap")
+    def _write_names(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Dump under the former names for a digest, so that renaming a setting trains nothing again."""
+        dumped = handler(self)
+        return with_old_names(type(self), dumped) if info.context == FOR_DIGESTS else dumped
+
+
+def _absolute_path(file: Path, info: ValidationInfo) -> Path:
+    return (info.context["folder"] / file).resolve() if info.context else file
+
+
+def absolute_code_ref(code_ref: str, info: ValidationInfo) -> str:
+    """Return `file.py:name` with an absolute path."""
+    file, _, name = code_ref.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise ValueError("must be file.py:name")
+    return f"{_absolute_path(Path(file), info)}:{name}"
+
+
+def _require_unique(values: list[Any]) -> list[Any]:
+    duplicates = [value for value in values if values.count(value) > 1]
+    if duplicates:
+        raise ValueError(f"must not have duplicates; got {duplicates[0]} twice")
+    return values
+
+
+UserPath = Annotated[Path, AfterValidator(_absolute_path)]
+"""File or folder, relative to the folder of the YAML; `competition.config.validate` makes it absolute."""
+UserCodeRef = Annotated[str, AfterValidator(absolute_code_ref)]
+"""`file.py:name`, a user-defined function or class that `competition.user_code` loads; absolute like `UserPath`."""
+UniqueList = AfterValidator(_require_unique)
+"""Annotation of lists without duplicates."""
