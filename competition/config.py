@@ -93,8 +93,9 @@ class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
     file: UserPath
-    """CSV with the competition's input columns and some or all of its targets; ids are not needed. The columns
-    of `group` and `time`, if it has them, keep related and later rows out of a fold's training rows.
+    """CSV with the competition's input columns and some or all of its targets or `auxiliary_targets`; ids are not
+    needed. The columns of `group` and `time`, if it has them, keep related and later rows out of a fold's training
+    rows.
     """
     columns: dict[str, str] = {}
     """Column of the competition -> its name in this file, if they differ."""
@@ -162,11 +163,14 @@ class CompetitionConfig(StrictModel):
     weight: str | None = None
     """Training column with the weight of each row in training; scores ignore weights."""
     auxiliary_targets: list[str] = []
-    """Training columns that neural stages learn in addition to the targets and that are not submitted."""
+    """Columns of the training table or of `extra_train` that neural stages learn in addition to the targets and
+    that are not submitted. A table may lack some of them.
+    """
     extra_train: list[ExtraTrain] = []
     """More rows to train on in every fold. They are never scored. Rows with the input of a test row are left
     out. Each fold also leaves out rows that share the input, group, scaffold or cluster of a held-out row and,
-    with `folds.kind: time`, rows that are later than the fold's other training rows.
+    with `folds.kind: time`, rows that are later than the fold's other training rows. Rows with labels of
+    `auxiliary_targets` only are for neural stages with an `auxiliary_weight`; other stages leave them out.
     """
     group: str | None = None
     """Training column with groups: equal values share a fold (with `folds.kind: group`)."""
@@ -207,6 +211,11 @@ class CompetitionConfig(StrictModel):
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
 
     @property
+    def label_columns(self) -> list[str]:
+        """All columns of labels, auxiliary targets last."""
+        return [*self.targets, *self.auxiliary_targets]
+
+    @property
     def columns_in_sample(self) -> list[str]:
         """Columns of the sample except the id: one per target, or one per class of a single target."""
         return self.submission_columns or self.targets
@@ -219,7 +228,7 @@ class CompetitionConfig(StrictModel):
         return self
 
     def _column_errors(self) -> Iterator[str]:
-        labels = [*self.targets, *self.auxiliary_targets]
+        labels = self.label_columns
         columns = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
         for name in dict.fromkeys(columns):
             if columns.count(name) > 1:

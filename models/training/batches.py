@@ -169,8 +169,15 @@ class EncodedDataset:
             augmentation n + 1, so that each epoch has other SMILES or conformers.
         y: (n_rows, n_targets), auxiliary targets last, NaN if missing.
         weights: weights of the labels, of the same shape.
+        n_auxiliary: number of auxiliary targets.
     """
 
     encoded: Callable[[int], Batches]
     y: Array
     weights: Array
+    n_auxiliary: int = 0
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets that are predicted, the first columns of y."""
+        return self.y.shape[1] - self.n_auxiliary
