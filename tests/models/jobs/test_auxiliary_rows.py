@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from rdkit import Chem
 
-from competition.files import read_table, write_table
+from competition.files import read_json, read_table, write_table
 from competition.molecules import canonical_smiles
 from folds.fold_files import read_folds
 from models.jobs.budget import Budget
@@ -111,6 +112,29 @@ def test_the_label_of_a_held_out_or_test_molecule_changes_no_prediction_of_its_f
     assert before[0][0].equals(after[0][0])
     assert before[0][1].equals(after[0][1])
     assert not before[1][0].equals(after[1][0])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "gnn", "width": 16, "hidden_width": 16},
+        {"kind": "unimol", "layers": 1, "width": 16, "heads": 2},
+        {"kind": "unimol2", "layers": 1, "width": 16, "heads": 2, "pair_width": 8, "pair_hidden_width": 4},
+        {"kind": "bert", "layers": 1, "width": 16, "heads": 2},
+    ],
+    ids=lambda settings: settings["kind"],
+)
+def test_every_neural_kind_trains_a_head_on_the_labels_of_other_molecules(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    plan = plan_with_assay(tmp_path, LABELS, {"net": {**settings, "epochs": 1}})
+    job = plan.jobs[0]
+    auxiliary = rows_of_job(job, plan).train.auxiliary
+    assert auxiliary is not None
+    assert run_job(job, plan).status == "ok"
+    mean = read_json(job.folder / "training.json")["mean"]
+    assert mean[1] == pytest.approx(np.nanmean(auxiliary))
+    assert list(read_table(job.oof_file)) == ["id", "lumo"]
 
 
 def test_caches_of_stages_without_heads_have_no_molecule_that_only_trains_heads(tmp_path: Path) -> None:
