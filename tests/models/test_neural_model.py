@@ -147,10 +147,14 @@ def test_an_auxiliary_target_without_labels_has_an_untrained_head_and_a_note(tmp
     assert read_json(tmp_path / "notes.json") == [note]
 
 
-def test_classes_are_predicted_also_if_an_auxiliary_target_has_no_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_classes_are_predicted_also_if_an_auxiliary_target_has_no_labels(
+    weights: str, tmp_path: Path
+) -> None:
     y = np.arange(48.0)[:, None] % 2 * np.ones(2)
     train = replace(rows(), y=y, auxiliary=np.full((48, 1), np.nan))
-    y_pred = fit(stage(auxiliary=("z",), task=LABELS, epochs=1), train, tmp_path).predict(train, tmp_path)
+    one = stage(auxiliary=("z",), task=LABELS, epochs=1, class_weights=weights)
+    y_pred = fit(one, train, tmp_path).predict(train, tmp_path)
     assert ((y_pred > 0) & (y_pred < 1)).all()
 
 
