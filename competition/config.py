@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
-    PositiveFloat,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -18,6 +17,7 @@ from pydantic import (
 
 from competition.classes import class_name, class_names
 from competition.errors import ConfigError
+from competition.extra_config import ExtraTrain
 from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
 from competition.overrides import NO_OVERRIDES, Overrides
@@ -37,43 +37,6 @@ IntervalColumns = Annotated[list[str], Field(min_length=2, max_length=2)]
 """Columns with the lower and the upper end of intervals."""
 ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
 """Normalized class label; a YAML may have numbers and booleans."""
-
-
-class ExtraTrain(StrictModel):
-    """A table of more training rows."""
-
-    file: UserPath
-    """CSV with the competition's input columns and some or all of its targets; ids are not needed. The columns
-    of `group` and `time`, if it has them, keep related and later rows out of a fold's training rows.
-    """
-    columns: dict[str, str] = {}
-    """Column of the competition -> its name in this file, if they differ."""
-    calibrate: Literal["none", "affine", "isotonic"] = "none"
-    """Map of its labels to the competition's, for regression. Each fold fits it on the inputs that are also in its
-    own training rows. affine: a line. isotonic: a monotonic map, constant beyond the shared labels. A source with
-    too few such inputs is not used in that fold.
-    """
-    weight: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = 1.0
-    """Weight of its rows in training. auto, for regression: by the differences that remain on shared inputs."""
-    max_residual: PositiveFloat | None = None
-    """For regression: number of standard deviations by which a label may differ from the competition's label of
-    the same input, or else from the prediction of a LightGBM model of the fold; others are left out. 3 is usual.
-    null: none is left out.
-    """
-    check_units: bool = True
-    """Whether to raise an error if its labels seem to be in other units than the competition's. It has no effect
-    with `calibrate`.
-    """
-
-    @property
-    def needs_shared_inputs(self) -> bool:
-        """Whether a setting needs inputs that are also in the training table."""
-        return self.calibrate != "none" or self.weight == "auto"
-
-    @property
-    def is_judged(self) -> bool:
-        """Whether each fold has its own labels or weights for its rows."""
-        return self.needs_shared_inputs or self.max_residual is not None
 
 
 def _require_metric(metric: str, info: ValidationInfo) -> str:
@@ -139,11 +102,14 @@ class CompetitionConfig(StrictModel):
     weight: str | None = None
     """Training column with the weight of each row in training; scores ignore weights."""
     auxiliary_targets: list[str] = []
-    """Training columns that neural stages learn in addition to the targets and that are not submitted."""
+    """Columns of the training table or of `extra_train` that neural stages learn in addition to the targets and
+    that are not submitted. A table may lack some of them.
+    """
     extra_train: list[ExtraTrain] = []
     """More rows to train on in every fold. They are never scored. Rows with the input of a test row are left
     out. Each fold also leaves out rows that share the input, group, scaffold or cluster of a held-out row and,
-    with `folds.kind: time`, rows that are later than the fold's other training rows.
+    with `folds.kind: time`, rows that are later than the fold's other training rows. Rows with labels of
+    `auxiliary_targets` only are for neural stages with an `auxiliary_weight`; other stages leave them out.
     """
     group: str | None = None
     """Training column with groups: equal values share a fold (with `folds.kind: group`)."""
@@ -205,6 +171,11 @@ class CompetitionConfig(StrictModel):
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
 
     @property
+    def label_columns(self) -> list[str]:
+        """All columns of labels, auxiliary targets last."""
+        return [*self.targets, *self.auxiliary_targets]
+
+    @property
     def columns_in_sample(self) -> list[str]:
         """Columns of the sample except the id: one per target, or one per class of a single target."""
         return self.submission_columns or self.targets
@@ -217,7 +188,7 @@ class CompetitionConfig(StrictModel):
         return self
 
     def _column_errors(self) -> Iterator[str]:
-        labels = [*self.targets, *self.auxiliary_targets]
+        labels = self.label_columns
         columns = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
         for name in dict.fromkeys(columns):
             if columns.count(name) > 1:

@@ -62,6 +62,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """(n_rows,) whether a row has a label of a target; the others may have one of an auxiliary target."""
+        return np.asarray(~np.isnan(self.y).all(axis=1))
+
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Dataset":
         """Return the rows of a mask, or of positions in their order."""
         positions = np.flatnonzero(which) if which.dtype == bool else which

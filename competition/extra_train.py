@@ -8,9 +8,10 @@ import pandas as pd
 from scipy.stats import theilslopes
 
 from competition.clean import clean_inputs, parse_times, require_columns
-from competition.config import CompetitionConfig, ExtraTrain
+from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
 from competition.errors import DataError
+from competition.extra_config import ExtraTrain
 from competition.files import read_text_table
 from competition.label_columns import bound_columns, describe_censored, parse_labels
 from competition.standardise import describe_changes
@@ -40,24 +41,27 @@ def with_extra_rows(
     """Return the prepared training table followed by the rows of all extra tables, and a summary per table.
 
     Rows with the input of a test row, with an unreadable input or without any label are left out. A row with
-    the input or the group of a training row is kept; the job that holds out that training row excludes it
-    (`models.jobs.job_rows`). Empty groups and times are allowed.
+    labels of auxiliary targets only is kept. A row with the input or the group of a training row is kept; the job
+    that holds out that training row excludes it (`models.jobs.job_rows`). Empty groups and times are allowed.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
     summary = []
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
         rows, is_unreadable = _clean_rows(table, extra, config, train)
-        labels = [prefix + name for name in config.targets for prefix in ("", LOWER, UPPER)]
+        labels = [prefix + name for name in config.label_columns for prefix in ("", LOWER, UPPER)]
         is_unusable = is_unreadable | rows.reindex(columns=labels).isna().all(axis=1)
         is_in_test = rows[INPUT_KEY].isin(test[INPUT_KEY]) & ~is_unusable
         rows = rows[~is_unusable & ~is_in_test]
         rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})
         rows[EXTRA] = i + 1
         shared_lines = _compare_labels(rows, train, extra, config)
+        n_without_target = rows[config.targets].isna().all(axis=1).sum()
+        only_heads = f" ({n_without_target:,} only train the heads of auxiliary_targets)"
         summary.append(
-            f"{len(rows)} extra training rows from {extra.file.name}; left out: {is_in_test.sum()} with the "
-            f"input of a test row, {is_unusable.sum()} without a usable input or label"
+            f"{len(rows):,} extra training rows from {extra.file.name}{only_heads if n_without_target else ''}; "
+            f"left out: {is_in_test.sum()} with the input of a test row, {is_unusable.sum()} without a usable "
+            "input or label"
         )
         summary += shared_lines
         summary += describe_censored(table, config, extra.file.name)
@@ -72,8 +76,7 @@ def _clean_rows(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the clean rows of an extra table, with all columns of `train`, and a mask of unreadable rows."""
     lenient = config.model_copy(update={"unparsable": "drop"})
-    label_names = [*config.targets, *config.auxiliary_targets]
-    labels = {name: parse_labels(table, name, config, extra.file) for name in label_names}
+    labels = {name: parse_labels(table, name, config, extra.file) for name in config.label_columns}
     labels |= bound_columns(table, config, extra.file)
     inputs, is_unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
     weight = 1.0 if extra.weight == "auto" else extra.weight
@@ -98,14 +101,14 @@ def _missing_group_notes(table: pd.DataFrame, config: CompetitionConfig, file: P
 def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
     """Return an extra table with the competition's column names; labels that it does not have are empty."""
     raw = read_text_table(extra.file)
-    names = [*config.inputs, *config.targets, *config.auxiliary_targets]
+    names = [*config.inputs, *config.label_columns]
     names += [name for name in (config.group, config.time) if name]
     columns = {name: extra.columns.get(name, name) for name in names}
     required = [columns[name] for name in columns if name in config.inputs or name in extra.columns]
     require_columns(raw, required, f"extra_train {extra.file}")
-    if not any(columns[name] in raw for name in config.targets):
+    if not any(columns[name] in raw for name in config.label_columns):
         raise DataError(
-            f"extra_train {extra.file} has none of the targets {', '.join(config.targets)}; it has "
+            f"extra_train {extra.file} has none of the targets {', '.join(config.label_columns)}; it has "
             f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
         )
     table = pd.DataFrame({name: raw.get(column, "") for name, column in columns.items()}, index=raw.index)

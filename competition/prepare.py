@@ -39,9 +39,11 @@ class Prepared(NamedTuple):
 
 def prepare(config: CompetitionConfig) -> Prepared:
     """Read, check and clean the raw tables; rows keep the order of the files."""
-    labels = [*config.targets, *config.auxiliary_targets]
+    labels = config.targets if config.extra_train else config.label_columns
     other_columns = filter(None, (config.group, config.weight, config.time, config.fold_column))
     raw = clean.read_table_with_ids(config.train, [config.id, *config.inputs, *labels, *other_columns])
+    only_in_extra = [name for name in config.auxiliary_targets if name not in raw]
+    raw = raw.assign(**dict.fromkeys(only_in_extra, ""))
     if config.empty_smiles and canonical_smiles(config.empty_smiles) is None:
         raise ConfigError(
             f"competition.empty_smiles, {config.empty_smiles!r}, is not a valid SMILES. Correct it."
@@ -74,6 +76,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     if config.extra_train:
         train, extra_summary = with_extra_rows(train, test, config)
         summary += extra_summary
+    _require_auxiliary_labels(train, config)
     # "said" is the key of the summary in existing files.
     report = {"said": summary, "dropped_train_ids": dropped_train, "dropped_test_ids": dropped_test}
     train = with_user_features(without_empty_bounds(train), config)
@@ -82,8 +85,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
 
 def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
     """Raise a DataError if a target has no label, or a class no row."""
-    labels = [*config.targets, *config.auxiliary_targets]
-    unlabelled = [name for name in labels if train[name].isna().all()]
+    unlabelled = [name for name in config.targets if train[name].isna().all()]
     if unlabelled:
         note = " (a censored one does not count)" if config.problem_type == "regression" else ""
         raise DataError(
@@ -95,6 +97,21 @@ def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
         raise DataError(
             f"{config.train} has no row of {join_first(absent_classes)}, which is in competition.classes. "
             "Remove it there, or correct the labels."
+        )
+
+
+def _require_auxiliary_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
+    """Raise a DataError if neither the training table nor an extra table has a label of an auxiliary target.
+
+    Args:
+        train: prepared training rows, followed by those of the extra tables.
+    """
+    unlabelled = [name for name in config.auxiliary_targets if train[name].isna().all()]
+    if unlabelled:
+        files = [config.train, *(extra.file for extra in config.extra_train)]
+        raise DataError(
+            f"no usable row of {', '.join(map(str, files))} has a label for {', '.join(unlabelled)}. Remove it from "
+            "competition.auxiliary_targets, or name its column in extra_train under columns."
         )
 
 
@@ -115,8 +132,7 @@ def _training_columns(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
         is_empty = train[config.group].str.strip() == ""
         what = "empty cells, but defines the groups"
         raise_if_any(train, is_empty, config.group, config.id, where, what, "Fill them.")
-    labels = [*config.targets, *config.auxiliary_targets]
-    numbers = {name: parse_labels(train, name, config, where) for name in labels}
+    numbers = {name: parse_labels(train, name, config, where) for name in config.label_columns}
     for name in config.targets:
         what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
         raise_if_any(train, numbers[name] <= metric.lower_bound, name, config.id, where, what)

@@ -56,7 +56,8 @@ class StageConfig(StrictModel):
     extra_rows: Literal["train", "pretrain", "ignore"] = "train"
     """What to do with the rows of competition.extra_train. train: add them to the training rows
     with their weight. pretrain (neural stages): train on them first, then only on the competition's
-    rows. ignore: do not use them."""
+    rows. ignore: do not use them. Rows with labels of auxiliary targets only are used by neural
+    stages with an `auxiliary_weight` above 0."""
     final_fit: Literal["folds", "refit", "both"] = "folds"
     """What predicts the test rows. folds: the mean of the models of all folds. refit: one model per
     seed, fitted on all rows with the number of trees and the tuned settings of the folds. both: the
@@ -74,6 +75,11 @@ class StageConfig(StrictModel):
     def gpu_share(self) -> float:
         """Share of a GPU that a job takes if there is a GPU; 0 for a kind that never uses one."""
         return getattr(self, "gpu", 0.0)
+
+    @property
+    def learns_auxiliary_targets(self) -> bool:
+        """Whether the stage has outputs for competition.auxiliary_targets."""
+        return False
 
     @property
     def encoders(self) -> "list[EncoderFeature]":

@@ -179,6 +179,11 @@ class NeuralConfig(StageConfig):
         return [feature for feature in self.molecule_features if isinstance(feature, EncoderFeature)]
 
     @property
+    def learns_auxiliary_targets(self) -> bool:
+        """Whether the network has heads for competition.auxiliary_targets."""
+        return self.auxiliary_weight > 0
+
+    @property
     def reads_held_out(self) -> bool:
         """Whether a job reads the labels of its held-out fold, to select an epoch or to write their loss."""
         return self.select_epoch == "best_on_held_out" or self.monitor == "held_out"

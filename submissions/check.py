@@ -128,9 +128,10 @@ def _check_stage(
         load_custom(stage)
     code_digest(stage)
     description = _describe_stage(stage, competition, problem_type)
-    if isinstance(stage, GpConfig) and len(prepared.train) > MANY_GP_ROWS:
+    n_labelled = int(prepared.train[competition.targets].notna().any(axis=1).sum())
+    if isinstance(stage, GpConfig) and n_labelled > MANY_GP_ROWS:
         description += (
-            f"; the time of an exact Gaussian process grows with the cube of the rows, and {len(prepared.train):,} "
+            f"; the time of an exact Gaussian process grows with the cube of the rows, and {n_labelled:,} "
             f"rows take from minutes to hours a fold (docs/benchmarks.md has times)"
         )
     if isinstance(stage, FileConfig):

@@ -76,7 +76,7 @@ class Budget:
         self.to_stop: list[tuple[Task, JobResult]] = []
         # In time order each fold trains on all earlier blocks, so the last fold has the most training rows.
         self.probed_fold = plan.n_folds - 1 if time_ordered(plan.paths.folds_report) else 0
-        n_rows = len(rows) * (1 - 1 / plan.n_folds)
+        n_rows = int(rows.is_labelled.sum()) * (1 - 1 / plan.n_folds)  # not those of auxiliary targets only
         self.states = {
             name: StageState(name, self._plan_of_stage(name, 1.0), epoch_shares(stage, n_rows))
             for name, stage in plan.stages.items()

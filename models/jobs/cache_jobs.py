@@ -3,7 +3,7 @@
 from competition.dataset import Dataset
 from models.inputs.cache import Cache
 from models.inputs.stage_caches import shared_caches
-from models.jobs.job_rows import context_of
+from models.jobs.job_rows import context_of, usable_rows
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Resources, Task
 
@@ -20,7 +20,9 @@ def cache_tasks(
     """
     tasks = []
     groups = set()
-    for cache, keys in shared_caches(plan.stages[stage_name], context_of(plan, 0), tables):
+    stage = plan.stages[stage_name]
+    tables = [table.take(usable_rows(table, stage)) for table in tables]
+    for cache, keys in shared_caches(stage, context_of(plan, 0), tables):
         folder = cache.folder.name
         group = f"the {cache.name} ({folder[-6:]})"
         groups.add(group)

@@ -23,8 +23,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from competition.config import CompetitionConfig, ExtraTrain
+from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, INPUT_KEY, WEIGHT, Dataset
+from competition.extra_config import ExtraTrain
 from competition.extra_train import MIN_CALIBRATION_INPUTS
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json, write_table
 from competition.paths import Paths
@@ -125,7 +126,7 @@ def _all_folds(
     oof_tables = []
     summaries = []
     for fold in tqdm(all_folds, "folds of extra_train", disable=not sys.stderr.isatty(), leave=False):
-        trains = training_rows(rows, folds, fold, "train", in_time_order)
+        trains = training_rows(rows, folds, fold, in_time_order)
         is_main_row = trains & (source_of_row == 0)
         main = rows.take(is_main_row)
         model = FoldModel(context, main)

@@ -14,6 +14,7 @@ from competition.files import read_table
 from competition.task import Task, build_task
 from competition.types import Array, Integers
 from folds.fold_files import read_folds, read_groups, time_ordered
+from models.base_config import StageConfig
 from models.jobs.job_files import mean_test
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
 from models.stage import Context
@@ -44,12 +45,11 @@ def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
     """
     stage = plan.stages[job.stage]
     rows, test, folds = read_tables(plan)
-    is_train_row = training_rows(
-        rows, folds, job.fold, stage.extra_rows, time_ordered(plan.paths.folds_report)
-    )
+    is_train_row = training_rows(rows, folds, job.fold, time_ordered(plan.paths.folds_report))
     if plan.competition.judges_extra_rows:
         rows, is_left_out = with_extra_labels(rows, plan, job.fold)
-        is_train_row = is_train_row & ~is_left_out
+        is_train_row &= ~is_left_out
+    is_train_row &= usable_rows(rows, stage)
     train = rows.take(is_train_row)
     fold_ids = folds[is_train_row]
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows)
@@ -94,25 +94,33 @@ def read_tables(plan: JobPlan) -> tuple[Dataset, Dataset, Integers]:
     return rows, test, read_folds(plan.paths.folds, rows.ids)
 
 
-def training_rows(
-    rows: Dataset, folds: Integers, fold: int, extra_rows: str, in_time_order: bool
-) -> NDArray[np.bool_]:
-    """Return the mask (n_rows,) of the rows that a job trains on.
+def usable_rows(rows: Dataset, stage: StageConfig) -> NDArray[np.bool_]:
+    """Return the mask (n_rows,) of the rows that a stage may train on, in whichever fold.
+
+    With `extra_rows: ignore` these are the rows of the training table. An extra row that has no label of a target
+    is for stages that learn auxiliary targets: without a label it would still change the scale of features.
+    """
+    if rows.extra is None or (stage.extra_rows != "ignore" and stage.learns_auxiliary_targets):
+        return np.ones(len(rows), dtype=np.bool_)
+    if stage.extra_rows == "ignore":
+        return ~rows.extra
+    return np.asarray(~rows.extra | rows.is_labelled)
+
+
+def training_rows(rows: Dataset, folds: Integers, fold: int, in_time_order: bool) -> NDArray[np.bool_]:
+    """Return the mask (n_rows,) of the rows that are trained on when a fold is held out.
 
     These are the rows of the other folds, and the extra rows that share neither inputs nor a group (scaffold,
     cluster) with the held-out fold and are not later than the training rows of a fold that is a block in
     time.
 
     Args:
-        extra_rows: the setting of the stage.
         in_time_order: whether folds are blocks in time, so that later folds are left out.
     """
     in_time = in_time_order and fold != REFIT_FOLD
     trains = folds < fold if in_time else folds != fold
     if rows.extra is None:
         return trains
-    if extra_rows == "ignore":
-        return trains & ~rows.extra
     held_out = folds == fold
     tied: NDArray[np.bool_] = rows.inputs[INPUT_KEY].isin(rows.inputs[INPUT_KEY][held_out]).to_numpy()
     if rows.groups is not None:

@@ -37,12 +37,13 @@ class TargetTransformModel:
             require_log1p(
                 train.y if bounds is None else with_bounds(train.y, bounds[:, : train.y.shape[1]])[0]
             )
+        n_labelled = int(train.is_labelled.sum())  # some rows have auxiliary targets only
         transform = {
             "standard": preprocessing.StandardScaler(),
             "robust": preprocessing.RobustScaler(),
             "min_max": preprocessing.MinMaxScaler(),
             "quantile": preprocessing.QuantileTransformer(
-                n_quantiles=min(1000, len(train)), output_distribution="normal", subsample=None
+                n_quantiles=min(1000, n_labelled), output_distribution="normal", subsample=None
             ),
             "power": preprocessing.PowerTransformer(),
             "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),

@@ -10,10 +10,12 @@ from competition.types import Array, ProblemType
 def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:
     """Return mean and standard deviation of each target without missing labels, (n_targets,) each.
 
-    The standard deviation of a constant is 1. For classes they are 0 and 1, so that class indices are unchanged.
+    The standard deviation of a constant is 1. For classes, and for an auxiliary target without any label, they are
+    0 and 1, so that labels are unchanged.
     """
     if has_classes:
         return np.zeros(y.shape[1]), np.ones(y.shape[1])
+    y = np.where(np.isnan(y).all(axis=0), 0.0, y)
     scale = np.nanstd(y, axis=0)
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 

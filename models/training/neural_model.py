@@ -94,7 +94,21 @@ class NeuralModel:
     ) -> bool:
         network, encoded_train = self.prepare_training(train, folder)
         others = [None if rows is None else self._encode(rows, folder) for rows in (valid, pretrain_set)]
+        self._note_unlabelled(train, pretrain_set, folder)
         return self.make_trainer(network, folder).fit(encoded_train, *others)
+
+    def _note_unlabelled(self, train: Dataset, pretrain_set: Dataset | None, folder: Path) -> None:
+        """Note auxiliary targets without a label among the training rows, such as with `extra_rows: ignore`."""
+        if not self.auxiliary:
+            return
+        has_label = np.zeros(len(self.auxiliary), dtype=bool)
+        for rows in (train, pretrain_set):
+            if rows is not None and rows.auxiliary is not None:
+                has_label |= np.isfinite(rows.auxiliary).any(axis=0)
+        names = [name for name, labelled in zip(self.auxiliary, has_label, strict=True) if not labelled]
+        if names:
+            note = f"no training row has a label of the auxiliary targets {', '.join(names)}"
+            write_notes(folder, [f"{note}, so their heads are not trained"])
 
     def _retry_on_oom(self, function: Callable[[], Any]) -> Any:
         """Return the result of a function, with smaller batches if the memory is too small."""
@@ -121,7 +135,7 @@ class NeuralModel:
         fit_columns(train, self.config, self.context, folder)
         backbone = self.init_backbone(train, folder)
         encoded_train = self._encode(train, folder)
-        labelled_rows(encoded_train.y, [*self.context.task.targets, *self.auxiliary])
+        labelled_rows(train.y, self.context.task.targets)
         return self._network(backbone, encoded_train.encoded(0)), encoded_train
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
@@ -163,7 +177,13 @@ class NeuralModel:
             weights = balanced_weights(y, weights)
         encoded = self._encoded(rows, folder, self.context.seed)
         n = self.n_augmentations[0]
-        return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights, sides)
+        return EncodedDataset(
+            encoded=lambda number: encoded(number % n if n else number),
+            y=y,
+            weights=weights,
+            sides=sides,
+            n_auxiliary=y.shape[1] - rows.y.shape[1],
+        )
 
     def _encoded(self, rows: Dataset, folder: Path, seed: int) -> prediction.Encoded:
         """Return a function of the augmentation that returns the encoded rows, with the columns before the head."""

@@ -93,11 +93,12 @@ class Trainer:
             valid: held-out rows, only for `select_epoch: best_on_held_out` and `monitor: held_out`.
             pretrain_set: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
         """
-        labels = self.prepare(train)
+        labels = self.prepare(train, pretrain_set)
         report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
         if self.loss.is_classification:
             y = train.y if pretrain_set is None else np.vstack([train.y, pretrain_set.y])
-            report["classes"] = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
+            classes = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
+            report["classes"] = [present or [0, 1] for present in classes]  # [0, 1]: a head without labels
         start_tracker(self.accelerator, self.folder)
         try:
             if pretrain_set is not None:
@@ -139,19 +140,29 @@ class Trainer:
         write_json(self.folder / MEASURES, measures)
 
     def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
-        """Return whether the loss of some training rows is below the loss of the mean label."""
+        """Return whether the loss of some training rows is below the loss of the mean label.
+
+        Auxiliary targets do not count.
+        """
         batches, some_labels = evenly_spaced_rows(train, labels, 256)
+        is_target = torch.arange(train.y.shape[1]) < train.n_targets
+        some_labels = replace(some_labels, weights=some_labels.weights * is_target)
         outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
         error = self.loss.mean_error(outputs, some_labels)
         error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
         return bool(error < error_of_mean)
 
-    def prepare(self, train: EncodedDataset) -> LabelBatch:
+    def prepare(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> LabelBatch:
         """Set up scaling, dropout rates and gradient checkpointing; return the scaled labels of the rows.
 
         With `backbone_dropout: 0` the backbone must give the same outputs in training and evaluation mode.
         """
         self.mean, self.scale = target_scale(train.y, self.loss.is_classification)
+        if pretrain_set is not None:
+            mean, scale = target_scale(pretrain_set.y, self.loss.is_classification)
+            is_unlabelled = np.isnan(train.y).all(axis=0)  # auxiliary targets that only extra rows have
+            self.mean = np.where(is_unlabelled, mean, self.mean)
+            self.scale = np.where(is_unlabelled, scale, self.scale)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
         if self.settings.gradient_checkpointing:
@@ -340,8 +351,9 @@ class Trainer:
 
 
 def evenly_spaced_rows(dataset: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
-    """Return at most n evenly spaced rows and their labels."""
-    rows = np.unique(np.linspace(0, len(dataset.y) - 1, n).astype(np.intp))
+    """Return at most n evenly spaced rows, of those with a label of a target, and their labels."""
+    labelled = np.flatnonzero(~np.isnan(dataset.y[:, : dataset.n_targets]).all(axis=1))
+    rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, n).astype(np.intp))]
     return dataset.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
 
 

@@ -1,11 +1,14 @@
 """Extra training rows, features of the user's own, weights and auxiliary targets, from CSV to rows."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
 from competition.config import load_competition
 from competition.dataset import TIME, Dataset, read_rows, without_extra_rows
@@ -16,7 +19,8 @@ from competition.prepare import Prepared, describe, prepare
 from folds.config import FoldsConfig
 from folds.fold_files import read_folds
 from folds.make import run as make_folds
-from models.jobs.job_rows import training_rows
+from models.config import AnyStageConfig
+from models.jobs.job_rows import training_rows, usable_rows
 from models.jobs.plan import REFIT_FOLD
 from tests.conftest import mixed_tables, write_competition
 
@@ -62,9 +66,8 @@ def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_out() -> None:
     extra = np.array([0, 0, 0, 1, 1], dtype=bool)
     rows = Dataset(list("vwxyz"), pd.DataFrame({"__input": list("abcad")}), np.zeros((5, 1)), extra=extra)
     folds = np.array([0, 1, 1, -1, -1])
-    assert training_rows(rows, folds, 0, "train", False).tolist() == [False, True, True, False, True]
-    assert training_rows(rows, folds, 1, "train", False).tolist() == [True, False, False, True, True]
-    assert training_rows(rows, folds, 1, "ignore", False).tolist() == [True, False, False, False, False]
+    assert training_rows(rows, folds, 0, False).tolist() == [False, True, True, False, True]
+    assert training_rows(rows, folds, 1, False).tolist() == [True, False, False, True, True]
 
 
 def test_an_extra_row_stays_out_of_the_job_that_holds_its_group_out_or_earlier_rows() -> None:
@@ -79,10 +82,10 @@ def test_an_extra_row_stays_out_of_the_job_that_holds_its_group_out_or_earlier_r
         groups=np.array([0, 1, 2, 3, 1, 4]),
         times=times,
     )
-    assert training_rows(rows, folds, 0, "train", True).tolist() == [True, False, False, False, False, True]
-    assert training_rows(rows, folds, 1, "train", True).tolist() == [True, True, False, True, True, True]
-    assert training_rows(rows, folds, 1, "train", False).tolist() == [True, True, False, True, True, True]
-    assert training_rows(rows, folds, REFIT_FOLD, "train", True).all()
+    assert training_rows(rows, folds, 0, True).tolist() == [True, False, False, False, False, True]
+    assert training_rows(rows, folds, 1, True).tolist() == [True, True, False, True, True, True]
+    assert training_rows(rows, folds, 1, False).tolist() == [True, True, False, True, True, True]
+    assert training_rows(rows, folds, REFIT_FOLD, True).all()
 
 
 def test_extra_rows_bring_groups_and_times_or_are_reported_without_them(tmp_path: Path) -> None:
@@ -238,6 +241,67 @@ def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
     train.loc[4, "trust"] = 0
     with pytest.raises(DataError, match="'trust' has weights that are not above 0: row 6"):
         made(tmp_path, train, weight="trust")
+
+
+def test_rows_with_auxiliary_labels_only_are_kept_and_counted_even_if_train_csv_lacks_the_column(
+    tmp_path: Path,
+) -> None:
+    """A new molecule and one of the training table stay; that of a test row, and a row without label, do not."""
+    more = more_rows().drop(columns="lumo").assign(logD=["0.5", "1.5", "2.5", "3.5", ""])
+    write_table(tmp_path / "more.csv", more)
+    roles = {"auxiliary_targets": ["logD"], "extra_train": [{"file": "more.csv"}]}
+    prepared = made(tmp_path, **roles)
+    assert prepared.train["logD"].tail(2).tolist() == [0.5, 1.5]
+    assert prepared.train["logD"].head(len(TRAIN)).isna().all()
+    assert prepared.train[["lumo", "mu"]].tail(2).isna().all(axis=None)
+    counts = (
+        r"2 extra training rows from more\.csv \(2 only train the heads of auxiliary_targets\); left out: 1 with the "
+        r"input of a test row, 2 without a usable input or label"
+    )
+    assert re.search(counts, describe(prepared.report))
+    write_table(tmp_path / "more.csv", more.assign(lumo=[1.0, np.nan, np.nan, np.nan, np.nan]))
+    assert "2 extra training rows from more.csv (1 only train the" in describe(made(tmp_path, **roles).report)
+
+
+def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_path: Path) -> None:
+    write_table(
+        tmp_path / "more.csv", more_rows().assign(logD=["", "", "2.5", "", ""])
+    )  # that of a test molecule
+    roles = {"auxiliary_targets": ["logD", "logP"], "extra_train": [{"file": "more.csv"}]}
+    message = r"no usable row of .*train\.csv, .*more\.csv has a label for logD, logP\. Remove"
+    with pytest.raises(DataError, match=message):
+        made(tmp_path, **roles)
+    with pytest.raises(DataError, match=r"train\.csv: missing columns: logD"):
+        made(tmp_path, auxiliary_targets=["logD"])
+    with pytest.raises(DataError, match=r"no usable row of \S*train\.csv has a label for logD"):
+        made(tmp_path, TRAIN.assign(logD=""), auxiliary_targets=["logD"])
+    write_table(tmp_path / "more.csv", more_rows().drop(columns="lumo"))
+    with pytest.raises(
+        DataError, match=r"more\.csv has none of the targets lumo, mu, logD, logP; it has SMILES"
+    ):
+        made(tmp_path, **roles)
+
+
+def test_unlabelled_extra_rows_are_for_stages_that_learn_auxiliary_targets() -> None:
+    y = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, np.nan], [np.nan, np.nan]])
+    rows = Dataset(list("abcd"), pd.DataFrame(index=range(4)), y, extra=np.array([False, False, True, True]))
+    expected = {
+        "{kind: gnn}": [True, True, True, True],
+        "{kind: bert, extra_rows: pretrain}": [True, True, True, True],
+        "{kind: unimol, auxiliary_weight: 0}": [True, True, True, False],
+        "{kind: unimol2, extra_rows: ignore}": [True, True, False, False],
+        "{kind: lightgbm}": [True, True, True, False],
+        "{kind: catboost}": [True, True, True, False],
+        "{kind: sklearn, extra_rows: ignore}": [True, True, False, False],
+        "{kind: gp}": [True, True, True, False],
+        "{kind: custom, code: mine.py:Mine}": [True, True, True, False],
+    }
+    adapter: TypeAdapter[Any] = TypeAdapter(AnyStageConfig)
+    usable = {
+        text: usable_rows(rows, adapter.validate_python(yaml.safe_load(text))).tolist() for text in expected
+    }
+    assert usable == expected
+    assert usable_rows(rows.take(np.arange(2)), adapter.validate_python({"kind": "gp"})).all()
 
 
 FEATURES = """

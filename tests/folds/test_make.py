@@ -127,7 +127,7 @@ def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path: Pa
     assert folds == [0, -1, 1, 0, -1, 1]
     rows = read_rows(paths.train, load_competition(str(path)), labelled=True)
     for fold in (0, 1):
-        trains = training_rows(rows, np.array(folds), fold, "train", time_ordered(paths.folds_report))
+        trains = training_rows(rows, np.array(folds), fold, time_ordered(paths.folds_report))
         first_held_out = min(date for date, of_row in zip(dates, folds, strict=True) if of_row == fold)
         assert trains.any()
         assert all(date < first_held_out for date, used in zip(dates, trains, strict=True) if used)

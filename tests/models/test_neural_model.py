@@ -109,6 +109,55 @@ def test_auxiliary_targets_are_trained_on_by_weight_and_not_predicted(
         one.prepare_training(replace(both, y=both.y * np.nan), tmp_path)  # type: ignore[operator]
 
 
+def with_assay(n: int, n_extra: int) -> Dataset:
+    """Rows with a target near 0, and below them extra rows with an auxiliary target of about 500 only."""
+    both = rows(n + n_extra)
+    is_extra = np.arange(n + n_extra) >= n
+    auxiliary = np.where(is_extra, 500 + 20 * both.y[:, 0], np.nan)[:, None]
+    return replace(both, y=np.where(is_extra[:, None], np.nan, both.y), auxiliary=auxiliary, extra=is_extra)
+
+
+@pytest.mark.parametrize("how", ["train", "pretrain"])
+def test_rows_with_auxiliary_labels_only_train_their_head_and_do_not_change_the_scale_of_the_target(
+    how: str, tmp_path: Path
+) -> None:
+    train = with_assay(48, 96)
+    one = fit(stage(auxiliary=("z",), extra_rows=how), train, tmp_path)
+    training = read_json(tmp_path / "training.json")
+    assert train.auxiliary is not None
+    own, assay = train.y[:48, 0], train.auxiliary[48:, 0]
+    assert training["mean"] == pytest.approx([own.mean(), assay.mean()])
+    assert training["scale"] == pytest.approx([own.std(), assay.std()])
+    # Of labels in other units the loss would be thousands.
+    losses = [epoch["train_loss"] for epoch in training.get("pretrain_history", training["history"])]
+    assert max(losses) < 2
+    assert one.predict(train, tmp_path).shape == (144, 1)
+    assert not (tmp_path / "notes.json").exists()
+
+
+def test_an_auxiliary_target_without_labels_has_an_untrained_head_and_a_note(tmp_path: Path) -> None:
+    train = replace(rows(), auxiliary=np.full((48, 1), np.nan))
+    one = stage(auxiliary=("z",), epochs=1, batch_size=48)
+    before = one.prepare_training(train, tmp_path)[0].head.linear.weight[1].tolist()
+    fit(one, train, tmp_path)
+    after = safetensors.torch.load_file(tmp_path / "weights.safetensors")["head.linear.weight"]
+    assert after[1].tolist() == before
+    assert np.isfinite(one.predict(train, tmp_path)).all()
+    note = "no training row has a label of the auxiliary targets z, so their heads are not trained"
+    assert read_json(tmp_path / "notes.json") == [note]
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_classes_are_predicted_also_if_an_auxiliary_target_has_no_labels(
+    weights: str, tmp_path: Path
+) -> None:
+    y = np.arange(48.0)[:, None] % 2 * np.ones(2)
+    train = replace(rows(), y=y, auxiliary=np.full((48, 1), np.nan))
+    one = stage(auxiliary=("z",), task=LABELS, epochs=1, class_weights=weights)
+    y_pred = fit(one, train, tmp_path).predict(train, tmp_path)
+    assert ((y_pred > 0) & (y_pred < 1)).all()
+
+
 LABELS = Task(["y", "v"], problem_type="multilabel", classes=["no", "yes"])
 KINDS = Task(["y"], problem_type="multiclass", classes=["low", "middle", "high"])
 

@@ -65,6 +65,17 @@ def test_a_standard_transform_is_of_the_training_rows(tmp_path: Path) -> None:
         TargetTransformModel(Recorder(), "log1p").fit(labelled(-2), None, tmp_path)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_any_label_do_not_change_a_transform(kind: str, tmp_path: Path) -> None:
+    train, inner = labelled(), Recorder()
+    TargetTransformModel(inner, kind).fit(train, None, tmp_path)
+    expected = inner.train.y
+    with_others = np.vstack([train.y, np.full((20, 2), np.nan)])
+    TargetTransformModel(inner, kind).fit(rows(with_others, x=range(50)), None, tmp_path)
+    assert np.array_equal(inner.train.y[:30], expected, equal_nan=True)
+    assert np.isnan(inner.train.y[30:]).all()
+
+
 GRADES = Task(["y"], None, "ordinal", ["1", "2", "3", "4"])
 
 

@@ -385,6 +385,26 @@ def test_the_mean_of_the_labels_is_distinguished_from_what_is_better(tmp_path: P
     )
 
 
+def test_auxiliary_targets_and_rows_that_only_have_them_do_not_count_as_better_than_the_mean(
+    tmp_path: Path,
+) -> None:
+    trained = make(tmp_path, epochs=100)
+    trained.fit(sample())
+    labels = trained.prepare(sample())
+    with (
+        torch.no_grad()
+    ):  # the first target is now worse than its mean, and the second one hardly has an error
+        trained.network.head.linear.weight[0] = 0
+        trained.network.head.linear.bias[0] = 0.5
+    assert trained.beats_mean_predictor(sample(), labels)
+    assert not trained.beats_mean_predictor(replace(sample(), n_auxiliary=1), labels)
+    y = np.where(np.arange(len(Y))[:, None] % 4 > [0, 9], np.nan, Y)  # every fourth row has the first target
+    some = replace(sample(y), n_auxiliary=1)
+    batches, some_labels = trainer.evenly_spaced_rows(some, trained.make_labels(some), 3)
+    assert (some_labels.weights[:, 0] == 1).all()
+    assert len(batches.items) == 3
+
+
 @pytest.mark.parametrize(
     ("learned", "said"), [([False, True], "another."), ([False, False], "not better either.")]
 )
