@@ -32,8 +32,8 @@ from benchmarks.one_setting import read
 from competition.dataset import Dataset
 from competition.paths import PROJECT
 from competition.task import Task
+from models.bert_config import BertConfig
 from models.jobs.local import WORKER_ENVIRONMENT
-from models.neural_config import BertConfig
 from models.stage import Context
 from models.stages.bert import Bert
 from models.training import prediction

@@ -125,11 +125,12 @@ class TextStage(StrictModel):
     max_length: Width = 256
     """Maximum input length in tokens. The encoder may have a lower limit."""
     truncation: Annotated[
-        Literal["end", "middle", "error"],
+        Literal["end", "middle", "columns", "error"],
         OldName("too_long", {"end": "cut_end", "middle": "cut_middle"}),
     ] = "end"
     """What to do with a longer input. end: keep the start. middle: fill a quarter of the
-    length with the start and the rest with the end. error: stop.
+    length with the start and the rest with the end. columns (kind bert): cut the end of the longest
+    columns, and keep the words of `template`, such as an instruction. error: stop.
     Source of middle: Sun et al., How to Fine-Tune BERT for Text Classification?, 2019."""
 
 
@@ -142,11 +143,16 @@ class EncoderFeature(TextStage, validate_by_name=True):
 
     weights: str = Field(alias="encoder")
     """Name of a weight set, folder, or repository of the Hugging Face hub."""
-    pooling: Literal["mean", "cls"] = "mean"
-    """How token vectors become one vector. Atom vectors of message passing are always averaged."""
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    """How token vectors become one vector: their mean, the first, or the last one. Atom vectors of
+    message passing are always averaged."""
     pca: Annotated[PositiveInt | None, ADDED] = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
+    truncation: Annotated[
+        Literal["end", "middle", "error"],
+        OldName("too_long", {"end": "cut_end", "middle": "cut_middle"}),
+    ] = "end"
 
 
 class FileConfig(StageConfig):

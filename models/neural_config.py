@@ -12,14 +12,13 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    StrictBool,
     model_validator,
 )
 
-from competition.renamed_settings import OldName, old_names
+from competition.renamed_settings import OldName
 from competition.strict_model import StrictModel, UniqueList, UserCodeRef
 from competition.types import ProblemType
-from models.base_config import EncoderFeature, Feature, Share, StageConfig, TextStage, Width
+from models.base_config import EncoderFeature, Feature, Share, StageConfig, Width
 from models.gpu_share import GpuShare
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -326,70 +325,5 @@ class GnnConfig(MoleculeStage):
         if self.layer_decay < 1 or self.gradient_checkpointing:
             raise ValueError(
                 "message passing repeats one layer; remove layer_decay and gradient_checkpointing"
-            )
-        return self
-
-
-class BertConfig(TextStage, NeuralConfig):
-    """Any Hugging Face encoder on text or SMILES, pretrained or from scratch.
-
-    layers, width and heads are the size of an encoder from scratch.
-    """
-
-    kind: Literal["bert"]
-    weights: str | None = None
-    """Name of a weight set, folder, or repository of the Hugging Face hub. null: train an encoder
-    from scratch."""
-    pooling: Literal["mean", "cls"] = "mean"
-    """How token vectors become one vector: their mean, or the vector of the first token."""
-    enumerate_smiles: StrictBool | Literal["order"] = False
-    """SMILES augmentation. true: in every epoch each molecule is written as another randomized
-    SMILES, and the molecules of a cell, or of one side of a reaction, are in random order. order:
-    only the order is randomized."""
-    test_augmentations: Annotated[PositiveInt, OldName("test_forms")]
-    """Test-time augmentation: number of SMILES per row that are averaged for a prediction, the
-    canonical one first. Unset: 5 with enumerate_smiles, otherwise 1."""
-    layers: PositiveInt = 4
-    width: Width = 128
-    heads: PositiveInt = 4
-    vocab_size: Annotated[int, OldName("vocabulary")] = Field(default=4000, ge=100)
-    """From scratch: maximum number of word pieces, which are learned from the training rows of the fold."""
-    epochs: PositiveInt
-    """Number of passes over the training rows. Unset: 4 with weights, 20 from scratch."""
-    learning_rate: PositiveFloat
-    """Peak learning rate of the schedule. Unset: 5e-5 with weights, 1e-3 from scratch."""
-    batch_size: PositiveInt = 16
-    head_learning_rate: PositiveFloat | None = 1e-3
-    warmup: NonNegativeFloat = 0.1
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Fill defaults that depend on other settings, so that the saved settings contain their values.
-
-        Random weights need many larger steps.
-        """
-        is_pretrained = bool(values.get("weights"))
-        defaults: dict[str, float] = {
-            "learning_rate": 5e-5 if is_pretrained else 1e-3,
-            "epochs": 4 if is_pretrained else 20,
-        }
-        # 600 QM9 molecules, mean R2 of 3 targets, one seed: 0.38 without enumeration, 0.38 with it and
-        # 1 SMILES in prediction, 0.59 with 5.
-        defaults["test_augmentations"] = 5 if values.get("enumerate_smiles") in (True, "order") else 1
-        for name, old in old_names(cls).items():
-            if old.name in values:
-                defaults.pop(name, None)
-        return defaults | {
-            name: value for name, value in values.items() if name not in defaults or value is not None
-        }
-
-    @model_validator(mode="after")
-    def _check_heads_and_augmentations(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
-        if self.test_augmentations > 1 and not self.enumerate_smiles:
-            raise ValueError(
-                "test_augmentations above 1 requires enumerate_smiles: training would see one SMILES per molecule"
             )
         return self

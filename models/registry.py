@@ -14,8 +14,9 @@ from pathlib import Path
 from competition.errors import ConfigError
 from competition.task import Task
 from models.base_config import CustomConfig, FileConfig, StageConfig
+from models.bert_config import BertConfig
 from models.feature_config import CatboostConfig, GpConfig, LightgbmConfig, SklearnConfig
-from models.neural_config import BertConfig, GnnConfig, Unimol2Config, UnimolConfig
+from models.neural_config import GnnConfig, Unimol2Config, UnimolConfig
 from models.stage import Context, StageModel
 
 

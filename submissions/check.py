@@ -26,9 +26,12 @@ from competition.user_code import PACKAGES, load_user_code, user_code, user_code
 from folds.class_shares import missing_class_warnings
 from folds.make import Folds, make_folds
 from models import api
-from models.base_config import CustomConfig, FileConfig
+from models.base_config import CustomConfig, EncoderFeature, FileConfig
+from models.bert_config import BertConfig
 from models.estimators import DOWNLOAD_WARNINGS, build_estimator, require_weights, splits_rows
 from models.feature_config import GpConfig, SklearnConfig
+from models.inputs.base_models import require_base_model
+from models.inputs.frozen_encoders import text_encoders
 from models.inputs.text_template import read_template
 from models.inputs.weights import (
     WEIGHT_SETS,
@@ -39,7 +42,7 @@ from models.inputs.weights import (
 )
 from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_digest
-from models.neural_config import BertConfig, MoleculeStage, NeuralConfig
+from models.neural_config import MoleculeStage, NeuralConfig
 from models.registry import task_for_stage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
@@ -150,6 +153,9 @@ def _check_columns(stage: Any, competition: CompetitionConfig, prepared: Prepare
             molecule_columns(encoder.columns, competition.smiles, stage.kind)
         else:
             read_template(encoder, competition)
+    for text_stage in [stage, *text_encoders(stage)]:
+        if isinstance(text_stage, BertConfig | EncoderFeature):
+            require_base_model(text_stage)
     if isinstance(stage, BertConfig):
         template = read_template(stage, competition)
         in_order = stage.enumerate_smiles == "order"

@@ -15,8 +15,8 @@ PROJECT = Path(__file__).parents[2]
 PACKAGES = ("models", "competition", "folds")
 """Packages of this project with code that results depend on."""
 NOT_DIGESTED = {
-    "config", "base_config", "neural_config", "feature_config", "stage", "hardware", "code_digest", "weights", "errors",
-    "files", "paths", "durations", "loss_log", "tracking",
+    "config", "base_config", "neural_config", "bert_config", "feature_config", "stage", "hardware", "code_digest",
+    "weights", "errors", "files", "paths", "durations", "loss_log", "tracking",
 }  # fmt: skip
 """Modules that do not change a result. Settings and digests of weights are part of a job's key
 directly; the other modules read, write and report."""

@@ -13,8 +13,8 @@ import pandas as pd
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError
 from models.base_config import EncoderFeature
+from models.bert_config import BertConfig
 from models.inputs.weights import WEIGHT_SETS
-from models.neural_config import BertConfig
 from models.stage import Context
 
 SEPARATOR = "[SEP]"

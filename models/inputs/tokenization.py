@@ -165,14 +165,21 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Load the tokenizer in a folder of weights. It must be a fast tokenizer, not one in Python only."""
+    """Load the tokenizer in a folder of weights. It must be a fast tokenizer, not one in Python only.
+
+    A tokenizer without a padding token, as those of some decoders, pads with its end-of-text token: padding is
+    masked, so that only its id must be in the vocabulary.
+    """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-        return Tokenizer(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
+        fast = Tokenizer(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     except Exception as error:  # the library raises many types of errors for unusable files
         raise ConfigError(
             f"AutoTokenizer cannot read the tokenizer of the weights; add tokenizer.json to their folder: "
             f"{error}"
         ) from None
+    if fast.pad_token is None:
+        fast.pad_token = fast.eos_token or fast.unk_token
+    return fast

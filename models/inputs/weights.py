@@ -53,11 +53,12 @@ CHEMPROP_FOLDER = Path.home() / ".chemprop"
 """Folder that chemprop downloads weights into."""
 
 
-def find_weights(name: str) -> dict[str, Path]:
+def find_weights(name: str, revision: str | None = None) -> dict[str, Path]:
     """Return the files of some weights by file name, and download them if necessary.
 
     Args:
         name: name of a weight set, file, folder, or repository of the hub.
+        revision: revision of a repository of the hub; None for that of its first use.
 
     Raises:
         ConfigError: the weights do not exist, cannot be downloaded, or are not the published files.
@@ -74,7 +75,7 @@ def find_weights(name: str) -> dict[str, Path]:
             f"there are no weights {name!r}; use one of {', '.join(WEIGHT_SETS)}, a file, a folder or a "
             "repository OWNER/MODEL of the hub."
         )
-    folder = _download_from_hub(name, name, [])
+    folder = _download_from_hub(name, name, [], revision)
     return {file: folder / file for file in _encoder_files(file.name for file in folder.iterdir())}
 
 
@@ -119,11 +120,11 @@ def require_matching_weights(stage: StageConfig) -> None:
             )
 
 
-def digest_of_weights(name: str | None) -> str | None:
+def digest_of_weights(name: str | None, revision: str | None = None) -> str | None:
     """Return the digest of the content of all files of some weights; None for random initialization."""
-    return (
-        None if name is None else digest({file: _sha256(path) for file, path in find_weights(name).items()})
-    )
+    if name is None:
+        return None
+    return digest({file: _sha256(path) for file, path in find_weights(name, revision).items()})
 
 
 def _sha256(path: Path) -> str:
@@ -216,19 +217,19 @@ def _package_folder(weight_set: WeightSet) -> Path | None:
     return Path(spec.submodule_search_locations[0]) / subfolder
 
 
-def _download_from_hub(name: str, repository: str, files: list[str]) -> Path:
-    """Return the folder of a hub repository at the revision of its first use, from the cache of the
-    hub if possible.
+def _download_from_hub(name: str, repository: str, files: list[str], revision: str | None = None) -> Path:
+    """Return the folder of a hub repository, from the cache of the hub if possible.
 
     Args:
         name: name of the weights, for messages.
         repository: OWNER/MODEL.
         files: files that are required; empty for all files of an encoder.
+        revision: revision of the repository; None for that of its first use, which is noted.
     """
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
     revisions = read_json(hub_revisions()) if hub_revisions().exists() else {}
-    revision = revisions.get(repository)
+    revision = revision or revisions.get(repository)
     required = files or ["config.json"]
     try:
         cached = [try_to_load_from_cache(repository, file, revision=revision) for file in required]

@@ -279,6 +279,8 @@ def settings_in_key(stage: Any) -> dict[str, Any]:
 def library_versions(stage: Any) -> dict[str, str]:
     """Return the installed versions of the libraries that train a stage, without the build (`+cpu`)."""
     names = set(STAGE_KINDS[stage.kind].libraries)
+    if getattr(stage, "lora", None):
+        names |= {"peft", "bitsandbytes"} if stage.quantization else {"peft"}
     if getattr(stage, "features", None) or getattr(stage, "molecule_features", None):
         names |= {"numpy", "rdkit"}
     for encoder in stage.encoders:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from competition.errors import ConfigError
 
 RATE_NAMES = (
-    "dropout", "emb_dropout", "attention_dropout", "activation_dropout", "pair_dropout", "drop_prob",
-    "droppath_prob",
+    "dropout", "emb_dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "residual_dropout",
+    "pair_dropout", "attn_dropout", "dropout_p", "dropout_prob", "drop_prob", "droppath_prob", "layerdrop",
 )  # fmt: skip
 
 
@@ -38,9 +38,17 @@ def set_rates(module: nn.Module, rate: float) -> None:
 
 @torch.no_grad()
 def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
-    """Run one batch twice in training mode and once in evaluation mode; all three outputs must be the same."""
+    """Run one batch twice in training mode and once in evaluation mode; all three outputs must be the same.
+
+    Matrices that start at 0, such as B of an adapter, would hide a dropout before them: they are not 0 meanwhile.
+    """
     was_training = backbone.training
+    zeros = [p for p in backbone.parameters() if p.requires_grad and p.ndim > 1 and not p.any()]
+    for parameter in zeros:
+        parameter.fill_(0.01)
     first, second, expected = (backbone.train(mode)(**batch).float() for mode in (True, True, False))
+    for parameter in zeros:
+        parameter.zero_()
     backbone.train(was_training)
     tolerance = 0.0 if expected.device.type == "cpu" else 1e-5 * float(expected.abs().max())
     if any(bool((output - expected).abs().max() > tolerance) for output in (first, second)):

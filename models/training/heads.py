@@ -1,7 +1,8 @@
 """Heads map pooled features (n_rows, width) to outputs (n_rows, n_outputs), and compute their loss."""
 
 from collections.abc import Callable
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,16 @@ class Network(nn.Module):
         self.backbone = backbone
         self.join = nn.Sequential(nn.Linear(*join), nn.GELU()) if join else nn.Identity()
         self.head: Any = head
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy that shares the frozen parameters, so that an average of adapters has no second base model."""
+        for parameter in self.parameters():
+            if not parameter.requires_grad:
+                memo[id(parameter)] = parameter
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the outputs of a batch, (n_rows, n_outputs)."""

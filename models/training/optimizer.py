@@ -70,7 +70,14 @@ def moving_average(
 ) -> None:
     """Move the averages towards the new weights, in place (Polyak and Juditsky, 1992).
 
-    The decay is smaller in the first steps, or the average would keep the random start.
+    The decay is smaller in the first steps, or the average would keep the random start. Frozen weights, which the
+    average shares with the network, stay.
     """
     n = int(n_averaged)
-    torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+    trained = [i for i, average in enumerate(averages) if average.data_ptr() != weights[i].data_ptr()]
+    if trained:
+        torch._foreach_lerp_(
+            [averages[i] for i in trained],
+            [weights[i] for i in trained],
+            1 - min(decay, (1 + n) / (10 + n)),
+        )

@@ -26,6 +26,7 @@ from competition.yaml_files import dump_yaml
 from models.base_config import StageConfig
 from models.estimators import HUB_WEIGHTS
 from models.feature_config import SklearnConfig
+from models.inputs.base_models import base_model_bytes, hub_revision
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
@@ -58,6 +59,8 @@ ENCODER_SETTINGS = ("features", "kernels", "molecule_features")
 """Settings of stages that may contain frozen encoders."""
 CPU = "cpu"
 GPU = "NvidiaTeslaT4"
+DATASET_LIMIT = 200e9
+"""Bytes that a data set of Kaggle may have, and all private data sets of a user together."""
 NOT_READ = ("oof", "notes.json", "measures.json")
 """Prefixes of the files of a job that prediction does not read."""
 TOLERANT = {"unparsable": "drop", "truncation": "end"}
@@ -85,7 +88,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             if isinstance(stage, SklearnConfig) and stage.estimator:
                 estimators.add(stage.estimator)
         copy_hub_weights(bundle, estimators)
-        add_wheels(bundle, estimators)
+        add_wheels(bundle, estimators | _adapter_packages(config))
         uses_gpu = any(map(_uses_gpu, config.stages.values()))
         manifest["accelerator"] = accelerator or (GPU if uses_gpu else CPU)
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
@@ -100,6 +103,12 @@ def _uses_gpu(stage: StageConfig) -> bool:
     encoders = [encoder for encoder in stage.encoders if not is_minimol(encoder.weights)]
     may_use_gpu = isinstance(stage, (NeuralConfig, SklearnConfig)) and stage.gpu_share > 0
     return may_use_gpu or bool(encoders)
+
+
+def _adapter_packages(config: Config) -> set[str]:
+    """Return the packages that adapters of the stages need in addition to the requirements of the project."""
+    is_quantized = any(getattr(stage, "quantization", None) for stage in config.stages.values())
+    return {"bitsandbytes"} if is_quantized else set()
 
 
 def copy_code(bundle: Bundle) -> None:
@@ -142,6 +151,26 @@ def copy_weights(weights: str, stage: str, bundle: Bundle) -> str:
         copy(file, folder / name)
     copied = folder / name if Path(weights).is_file() else folder
     return weights if weights in WEIGHT_SETS else str(copied.relative_to(bundle.root))
+
+
+def describe_base_model(weights: str) -> str:
+    """Return a sentence with the name of a base model, its size, and what the platform allows.
+
+    Raises:
+        DataError: if a data set of the platform cannot contain it.
+    """
+    size = base_model_bytes(weights)
+    revision = hub_revision(weights)
+    name = f"{weights} at revision {revision}" if revision else Path(weights).name
+    if size > DATASET_LIMIT:
+        raise DataError(
+            f"The base model {name} has {size / 1e9:.0f} GB, and a data set of Kaggle at most "
+            f"{DATASET_LIMIT / 1e9:.0f} GB. Leave out the stages that use it, or take a smaller model."
+        )
+    return (
+        f"the base model {name} travels with the adapters, {size / 1e9:.3g} GB; a data set of Kaggle may have "
+        f"{DATASET_LIMIT / 1e9:.0f} GB"
+    )
 
 
 def copy_hub_weights(bundle: Bundle, estimators: set[str]) -> None:
@@ -228,7 +257,10 @@ def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> di
     for section in (settings["competition"], *settings["stages"].values(), *encoders):
         section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
     for stage, section in settings["stages"].items():
-        if section.get("weights"):  # the fine-tuned weights of a network are in the folders of its jobs
+        if section.get("lora"):  # the folders of its jobs have the adapters only
+            print(f"stage {stage}: {describe_base_model(section['weights'])}", flush=True)
+            section["weights"] = copy_weights(section["weights"], stage, bundle)
+        elif section.get("weights"):  # the fine-tuned weights of a network are in the folders of its jobs
             section["weights"] = Path(section["weights"]).name
         for i, block in enumerate(blocks_of(section)):
             block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
@@ -265,6 +297,8 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     document["competition"].pop("answers", None)
     document = rewrite_paths(document, place)
     for stage, settings in document["stages"].items():
+        if settings.get("lora"):
+            print(f"stage {stage}: {describe_base_model(settings['weights'])}", flush=True)
         if settings.get("weights"):
             settings["weights"] = copy_weights(settings["weights"], stage, bundle)
         for i, block in enumerate(blocks_of(settings)):

@@ -30,19 +30,28 @@ def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
     """Add requirements.txt and its wheels to a bundle that is otherwise complete.
 
     Args:
-        estimators: estimators of the settings, such as "SVR" or "tabicl.TabICLRegressor".
+        estimators: estimators of the settings, such as "SVR" or "tabicl.TabICLRegressor", and other modules that
+            stages import.
     """
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # another version may not read an estimator of scikit-learn
         image.discard("scikit-learn")
     if not (bundle.weights / "minimol").exists():
         image |= MINIMOL_REQUIREMENTS
+        _leave_out(bundle.code / "pyproject.toml", MINIMOL_REQUIREMENTS)
     versions = versions_of(
         [*project_requirements(), *imported_by(bundle.user, estimators)], image, IMAGE_PYTHON
     )
     print(f"collecting {len(versions)} packages for Python {IMAGE_PYTHON} ...", flush=True)
     write_atomically(bundle.requirements, "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)))
     download(bundle.requirements, bundle.wheels, IMAGE_PYTHON)
+
+
+def _leave_out(file: Path, names: set[str]) -> None:
+    """Remove requirements from a copy of pyproject.toml, which `./run.sh` compares with the notebook's packages."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not any(line.lstrip().startswith(f'"{name}>') for name in names)]
+    write_atomically(file, "".join(kept))
 
 
 def project_requirements() -> list[str]:

@@ -1,12 +1,22 @@
-"""A fixture of the tests of stages on text: an encoder."""
+"""Fixtures of the tests of stages on text: two encoders and a decoder."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.models.encoders import publish
+from tests.models.encoders import publish, publish_deberta, publish_decoder
 
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return publish_decoder(tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture(scope="session")
+def deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return publish_deberta(tmp_path_factory.mktemp("deberta"))

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 
 from competition.dataset import Dataset
+from models.bert_config import BertConfig
 from models.inputs.tokenization import train_word_piece_tokenizer
-from models.neural_config import BertConfig
 from models.stage import Context
 from tests.models import made
 
@@ -61,4 +62,33 @@ def publish(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     size = {**TINY, "vocab_size": 100, "intermediate_size": 64, "max_position_embeddings": 24}
     transformers.BertForPreTraining(transformers.BertConfig(**size)).save_pretrained(folder)
+    return folder
+
+
+def publish_decoder(folder: Path) -> Path:
+    """A published decoder in the shape of Qwen3: byte pairs, grouped heads, no token for padding."""
+    torch.manual_seed(0)
+    vocabulary = [*sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), "<|im_end|>"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE({token: i for i, token in enumerate(vocabulary)}, [])
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    fast.save_pretrained(folder)
+    size = {**TINY, "vocab_size": 260, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 16}
+    config = transformers.Qwen3Config(**size, max_position_embeddings=96, tie_word_embeddings=True)
+    transformers.Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def publish_deberta(folder: Path) -> Path:
+    """A published encoder in the shape of DeBERTa v3: shared relative positions, no absolute ones."""
+    torch.manual_seed(0)
+    train_word_piece_tokenizer([" ".join(WORDS)] * 2, 100, lowercase=True).save_pretrained(folder)
+    size = {**TINY, "vocab_size": 100, "num_hidden_layers": 2, "max_position_embeddings": 64}
+    positions = {"relative_attention": True, "position_buckets": 16, "position_biased_input": False}
+    shared = {"share_att_key": True, "pos_att_type": "p2c|c2p", "norm_rel_ebd": "layer_norm"}
+    config = transformers.DebertaV2Config(**size, **positions, **shared, type_vocab_size=0)
+    transformers.DebertaV2ForMaskedLM(config).save_pretrained(folder)
     return folder

@@ -22,7 +22,7 @@ from models.stages.trees import Trees
 from models.training import prediction
 from tests.conftest import mixed_tables
 from tests.models import made
-from tests.models.encoders import publish
+from tests.models.encoders import publish, publish_decoder
 from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
 
@@ -40,6 +40,13 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 AUGMENTED = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_augmentations": 3}
 SMALL["bert, augmented"] = {**SMALL["bert"], **AUGMENTED}
+SMALL["bert, lora"] = {
+    "kind": "bert",
+    "lora": {"rank": 4},
+    "pooling": "last",
+    "columns": ["note"],
+    "epochs": 2,
+}
 SMALL["lightgbm, cumulative"] = {"kind": "lightgbm", "ordinal": "cumulative", "n_bits": 64, "max_trees": 30}
 SMALL["lightgbm, others"] = {"kind": "lightgbm", "predicted_targets": "all", "n_bits": 64, "max_trees": 30}
 SMALL["sklearn, dotted"] = {
@@ -67,7 +74,8 @@ CASES = [(kind, "regression") for kind in TESTED if kind != "lightgbm, cumulativ
 CASES += [("lightgbm", "ordinal"), ("lightgbm, cumulative", "ordinal")]
 CASES += [("lightgbm, others", "multilabel")]
 for problem_type in ("binary", "multiclass", "multilabel"):
-    CASES += [(kind, problem_type) for kind in MODELS]
+    CASES += [(kind, problem_type) for kind in [*MODELS, "bert, lora"]]
+CASES += [("bert, lora", "ordinal")]
 
 
 def block(kind: str) -> dict[str, Any]:
@@ -101,9 +109,10 @@ def labels(y: Any, problem: str) -> Any:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with tables, folds, caches, an encoder and external predictions."""
+    """Return a folder with tables, folds, caches, an encoder, a decoder and external predictions."""
     folder = tmp_path_factory.mktemp("contract")
     encoder = {"encoder": str(publish(folder / "published")), "columns": ["note"]}
+    SMALL["bert, lora"]["weights"] = str(publish_decoder(folder / "decoder"))
     SMALL["sklearn"]["features"] = ["morgan", encoder]
     SMALL["file"]["folder"] = str(folder / "external")
     train, test = mixed_tables()

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
+from models.bert_config import BertConfig
 from models.inputs.text_template import Template, read_template
-from models.neural_config import BertConfig
 from tests.models.made import context
 
 INPUTS = pd.DataFrame({

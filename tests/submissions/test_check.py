@@ -16,6 +16,7 @@ from models.training.hardware import Card
 from submissions.check import check_all, import_notes
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
+from tests.models.encoders import publish_decoder
 
 
 def checked(path: Path) -> str:
@@ -253,6 +254,30 @@ def test_a_mistake_in_a_module_that_the_users_code_imports_is_reported_with_its_
     roles = {"metric": "mine.py:score", "greater_is_better": True}
     with pytest.raises(ConfigError, match=message):
         checked(write_competition(tmp_path, *mixed_tables(), competition=roles))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora": {}}, None),
+        ({"lora": {}, "quantization": "nf4"}, r"s: quantization: nf4 requires the package bitsandbytes"),
+        ({"lora": {"layers": ["query"]}}, r"s: lora\.layers names query, which .* does not have"),
+        ({"pooling": "cls"}, r"s: pooling: cls reads the first token, .*a decoder\)\. Set pooling: last"),
+    ],
+)
+def test_settings_that_do_not_fit_a_decoder_are_reported_before_any_training(
+    tmp_path: Path, settings: dict[str, Any], message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inputs.base_models.find_spec", lambda name: None)
+    stage = {
+        "kind": "bert",
+        "weights": str(publish_decoder(tmp_path / "decoder")),
+        "columns": ["note"],
+        **settings,
+    }
+    path = write_competition(tmp_path, *mixed_tables(), stages={"s": stage})
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        checked(path)
 
 
 def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(

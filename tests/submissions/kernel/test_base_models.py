@@ -1,0 +1,92 @@
+"""Adapters in a bundle: the base model travels with them, and its size is named."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from competition.errors import DataError
+from competition.files import read_json, sha256_of
+from competition.paths import Paths
+from models.registry import build_stage
+from submissions.config import load_config
+from submissions.kernel import pack
+from submissions.run import latest_run
+from tests.conftest import mixed_tables, write_competition
+from tests.models import made
+from tests.models.encoders import publish_decoder
+from tests.submissions.fakes import built, train_all
+
+
+def with_adapters(folder: Path) -> Path:
+    """The YAML of a competition with adapters on a decoder."""
+    base = publish_decoder(folder / "base")
+    stage = {"kind": "bert", "weights": str(base), "lora": {"rank": 2}, "columns": ["note"], "epochs": 1}
+    return write_competition(
+        folder,
+        *mixed_tables(n_train=24, n_test=6),
+        folds={"n_folds": 2},
+        stages={"adapted": {**stage, "pooling": "last"}},
+        submissions={"trials": 2, "bootstrap": 100, "stack": False, "default": "mean", "postprocess": []},
+    )
+
+
+def test_a_bundle_predicts_by_its_own_copy_of_the_base_model_and_names_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    yaml = with_adapters(tmp_path)
+    train_all(yaml, 1)
+    built(yaml)
+    capsys.readouterr()
+    bundle = pack.build(Paths("mixed"), None, "me", None).bundle
+    size = sum(file.stat().st_size for file in (tmp_path / "base").iterdir())
+    line = f"stage adapted: the base model base travels with the adapters, {size / 1e9:.3g} GB; a data set of Kaggle"
+    assert line in capsys.readouterr().out
+    weights = bundle.weights / "adapted"
+    assert {file.name: sha256_of(file) for file in weights.iterdir()} == {
+        file.name: sha256_of(file) for file in (tmp_path / "base").iterdir()
+    }
+    jobs = [path.parent for path in bundle.work.rglob("report.json")]
+    assert len(jobs) == 2
+    for job in jobs:
+        assert (job / "weights.safetensors").stat().st_size < (weights / "model.safetensors").stat().st_size
+    stored = read_json(next(bundle.work.glob("mixed/submissions/*/run.json")))
+    assert stored["config"]["stages"]["adapted"]["weights"] == "weights/adapted"
+    assert str(tmp_path).encode() not in b"".join(
+        path.read_bytes() for path in jobs[0].rglob("*") if path.is_file()
+    )
+
+    run = latest_run("mixed")
+    rows = made.rows(note=["red or blue", "green"], SMILES=["C", "CC"], pH=[7.0, 6.0], site=["a", "b"])
+    context = made.context(
+        tmp_path / "cache", text=["note"], smiles=["SMILES"], numeric=["pH"], categorical=["site"]
+    )
+    context = replace(context, task=run.task)
+    own = run.config.stages["adapted"]
+    expected = build_stage(own, context).predict(rows, run.plan.jobs[0].folder)
+    (tmp_path / "base" / "config.json").unlink()
+    job = bundle.work / run.plan.jobs[0].folder.relative_to(tmp_path / "work")
+    with contextlib.chdir(bundle.root):
+        there = build_stage(own.model_copy(update={"weights": "weights/adapted"}), context)
+        assert np.array_equal(there.predict(rows, job), expected)
+
+
+def test_a_bundle_that_trains_has_the_base_model_and_one_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    yaml = with_adapters(tmp_path)
+    yaml.write_text(yaml.read_text().replace("competition:", "competition:\n  kaggle: some-texts", 1))
+    paths = Paths("mixed")
+    bundle = pack.build(paths, load_config(str(yaml)), "me", None).bundle
+    assert (bundle.weights / "adapted" / "model.safetensors").is_file()
+    assert "the base model base travels with the adapters" in capsys.readouterr().out
+    with (
+        mock.patch.object(pack, "DATASET_LIMIT", 1000),
+        pytest.raises(DataError, match="at most 0 GB. Leave out"),
+    ):
+        pack.build(paths, load_config(str(yaml)), "me", None)
