@@ -1,0 +1,154 @@
+"""What does a second source of labels gain, in other units, with noise and wrong labels, by how it is read?
+
+    python -m benchmarks.extra_sources --data FOLDER_WITH_COMPETITIONS [--draws 3]
+
+Of each set 300 rows are the training table. The source has 60 of them and at most 700 others, which are in no other
+table. Its labels are -20 y + 55, with noise of .3 standard deviations of y; a tenth of them are labels of other rows.
+The stages `lightgbm` and `gp` are fitted on all training rows (`final_fit: refit`) and predict the official test rows;
+the error is the root mean square error of their mean prediction.
+
+Readings of the source:
+    without: not used;
+    known line: converted by the line that made it, with weight 1;
+    affine, isotonic: `calibrate`; auto: `weight: auto`; 3: `max_residual: 3`.
+"""
+
+import argparse
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from competition.config import load_competition
+from competition.files import write_table
+from competition.paths import Paths
+from competition.prepare import run as prepare
+from folds.make import load_folds_config
+from folds.make import run as make_folds
+from models.config import load_stages
+from models.jobs.extra_labels import make_extra_labels
+from models.jobs.job_rows import rows_of_job
+from models.jobs.plan import REFIT_FOLD, make_plan
+from models.registry import build_stage
+
+SETS = {
+    "esol": ("SMILES", "logS"),
+    "chembl204_ki": ("SMILES", "pKi"),
+    "chembl287_ki": ("SMILES", "pKi"),
+    "biogen_adme": ("SMILES", "log_HLM_CLint"),
+    "qm9_electronic": ("SMILES", "lumo_eV"),
+}
+"""Set -> columns of the molecules and of the labels."""
+N_TRAIN, N_SHARED, N_SOURCE = 300, 60, 700
+NOISE = 0.3
+WRONG_SHARE = 0.1
+SLOPE, INTERCEPT = -20.0, 55.0
+READINGS: dict[str, dict[str, Any] | None] = {
+    "without": None,
+    "known line": {"check_units": False},
+    "affine": {"calibrate": "affine"},
+    "affine, auto": {"calibrate": "affine", "weight": "auto"},
+    "affine, auto, 3": {"calibrate": "affine", "weight": "auto", "max_residual": 3},
+    "isotonic, auto, 3": {"calibrate": "isotonic", "weight": "auto", "max_residual": 3},
+}
+STAGES = {
+    "lightgbm": {"kind": "lightgbm", "final_fit": "refit"},
+    "gp": {"kind": "gp", "final_fit": "refit"},
+}
+
+
+def source_of(
+    table: pd.DataFrame, target: str, rng: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the training rows and the source of one draw."""
+    order = rng.permutation(len(table))
+    source = table.iloc[np.concatenate([order[:N_SHARED], order[N_TRAIN:][:N_SOURCE]])].copy()
+    y = source[target].to_numpy() + rng.normal(0, NOISE * table[target].std(), len(source))
+    is_wrong = rng.random(len(source)) < WRONG_SHARE
+    y[is_wrong] = rng.choice(table[target].to_numpy(), is_wrong.sum())
+    return table.iloc[order[:N_TRAIN]], source.assign(value=INTERCEPT + SLOPE * y)
+
+
+def predictions(folder: Path, smiles: str, target: str, settings: dict[str, Any] | None) -> np.ndarray:
+    """Return the mean prediction of the stages for the test rows, (n_test,)."""
+    extra = [] if settings is None else [{"file": "source.csv", "columns": {target: "value"}, **settings}]
+    competition = {
+        "train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv", "id": "id",
+        "targets": [target], "smiles": [smiles], "metric": "rmse", "extra_train": extra,
+    }  # fmt: skip
+    document = {"competition": competition, "folds": {"n_folds": 2}, "stages": STAGES}
+    path = folder / "set.yaml"
+    path.write_text(yaml.safe_dump(document))
+    config = load_competition(str(path))
+    paths = Paths.for_competition(str(path))
+    prepare(config, paths, path)
+    make_folds(config, load_folds_config(str(path)), paths)
+    make_extra_labels(config, paths)
+    plan = make_plan(config, load_stages(str(path)), paths)
+    columns = []
+    for job in plan.jobs:
+        if job.fold != REFIT_FOLD:
+            continue
+        rows = rows_of_job(job, plan)
+        context = replace(rows.context, fold_model_dirs=[])  # no fold was fitted that it could follow
+        model = build_stage(plan.stages[job.stage], context)
+        with tempfile.TemporaryDirectory() as fitted:
+            model.fit(rows.train, None, Path(fitted))
+            columns.append(model.predict(rows.test, Path(fitted))[:, 0])
+    return np.mean(columns, axis=0)
+
+
+def errors_of_draw(name: str, draw: int, data: Path) -> dict[str, float]:
+    """Return the error on the test rows for each reading."""
+    smiles, target = SETS[name]
+    table = pd.read_csv(data / name / "train.csv").dropna(subset=[target])
+    test = pd.read_csv(data / name / "test.csv")
+    answers = pd.read_csv(data / name / "answers.csv").dropna(subset=[target])
+    test = test[test["id"].isin(answers["id"])]
+    y_test = answers.set_index("id")[target].loc[test["id"]].to_numpy()
+    train, source = source_of(table, target, np.random.default_rng(draw))
+    known = source.assign(value=(source["value"] - INTERCEPT) / SLOPE)
+    errors = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(Path(folder) / "train.csv", train[["id", smiles, target]])
+        write_table(Path(folder) / "test.csv", test[["id", smiles]])
+        write_table(Path(folder) / "sample.csv", test[["id"]].assign(**{target: 0.0}))
+        for reading, settings in READINGS.items():
+            rows = known if reading == "known line" else source
+            write_table(Path(folder) / "source.csv", rows[[smiles, "value"]])
+            y_pred = predictions(Path(folder), smiles, target, settings)
+            errors[reading] = float(np.sqrt(np.mean((y_test - y_pred) ** 2)))
+    return errors
+
+
+def main() -> None:
+    """Print the errors of each set, and the change by the source in per cent."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--draws", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        os.environ["WORK_DIR"] = work
+        lines = []
+        for draw in range(args.draws):
+            for name in SETS:
+                lines.append({"set": name, "draw": draw, **errors_of_draw(name, draw, args.data)})
+                print(lines[-1], flush=True)
+    table = pd.DataFrame(lines)
+    print(
+        table.groupby("set", sort=False).mean().drop(columns="draw").to_string(float_format="{:.4f}".format)
+    )
+    changes = table[[*READINGS]].div(table["without"], axis=0)
+    summary = pd.DataFrame({"ratio": np.exp(np.log(changes).mean()), "worst": changes.max()})
+    print(summary.to_string(float_format="{:.3f}".format))
+
+
+if __name__ == "__main__":
+    main()
