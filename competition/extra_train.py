@@ -160,11 +160,14 @@ def _describe_shared(shared: pd.DataFrame, name: str, correlation: float, file: 
     """Return a line about the scale of the labels of shared inputs."""
     pairs = shared[:MAX_COMPARED]
     line = f"{file.name}: {len(shared)} inputs with {name!r} are also in the training table"
-    if pairs["extra"].nunique() < 2:
+    if pairs["train"].nunique() < 2:
         return line
-    slope, intercept = theilslopes(pairs["train"], pairs["extra"])[:2]
+    # Regressed on the training labels and inverted, since noise of the source would flatten the other line.
+    slope, intercept = theilslopes(pairs["extra"], pairs["train"])[:2]
+    if slope == 0:
+        return line
     return (
-        f"{line}, where it is about {slope:.3g} x {file.name} {intercept:+.3g} (rank correlation "
+        f"{line}, where it is about {1 / slope:.3g} x {file.name} {-intercept / slope:+.3g} (rank correlation "
         f"{correlation:.2f})"
     )
 

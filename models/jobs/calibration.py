@@ -2,6 +2,10 @@
 
 The labels of inputs that both tables have are compared. Wrong labels must not move the map, so it is fitted
 twice: robustly on all pairs, then by least squares on the pairs that the first fit explains.
+
+The labels of the source are regressed on those of the competition, and the fit is inverted (the classical estimator
+of calibration, Eisenhart 1939). The noise of the source then stays noise, which a model averages out. A regression in
+the other direction would draw all labels of a noisy source to their mean, which a model would learn.
 """
 
 from dataclasses import dataclass
@@ -71,7 +75,7 @@ def fit_calibration(kind: Kind, x: Array, y: Array) -> Calibration:
     """Fit the map from labels `x` of another table to labels `y` of the competition, (n_shared,) each.
 
     affine: Theil and Sen's line (Sen, JASA 1968), then least squares without outliers. isotonic: the monotonic
-    map of least squares (Robertson, Wright and Dykstra 1988), of running medians and then of the labels without
+    map of least squares (Robertson, Wright and Dykstra 1988) of running medians, then of the labels without
     outliers; it decreases if the rank correlation is negative. none: labels stay as they are.
     """
     points = _fit(kind, x, y, is_robust=True)
@@ -90,32 +94,42 @@ def fit_calibration(kind: Kind, x: Array, y: Array) -> Calibration:
 
 
 def _fit(kind: Kind, x: Array, y: Array, is_robust: bool) -> tuple[Array, Array]:
-    """Return the points of a map, (n_points,) each."""
+    """Return the points of a map, (n_points,) each, the first sorted."""
     ends = np.array([x.min(), x.max()])
     if kind == "none" or ends[0] == ends[1]:
         return ends, ends
+    order = np.argsort(y, kind="stable")
+    x = x[order]
+    y = y[order]
     if kind == "isotonic":
-        order = np.argsort(x, kind="stable")
-        x, y = x[order], y[order]
-        if is_robust:
-            y = median_filter(y, size=MEDIAN_WIDTH, mode="nearest")
         increasing = rank_correlation(x, y) >= 0
-        fitted = IsotonicRegression(increasing=increasing).fit(x, y)
-        return fitted.X_thresholds_, fitted.y_thresholds_
+        smooth = _running_median(x) if is_robust else x
+        fitted = IsotonicRegression(increasing=increasing).fit(y, smooth)
+        # One label of the source may be that of a range of labels; its inverse is the middle of the range.
+        levels, which = np.unique(fitted.y_thresholds_, return_inverse=True)
+        return levels, np.bincount(which, fitted.X_thresholds_) / np.bincount(which)
     if is_robust:
-        step = -(-len(x) // MAX_PAIRS)
-        order = np.argsort(x, kind="stable")[::step]  # spread over the range of labels
-        slope, intercept = theilslopes(y[order], x[order])[:2]
+        step = -(-len(x) // MAX_PAIRS)  # the pairs are spread over the range of labels
+        slope, intercept = theilslopes(x[::step], y[::step])[:2]
     else:
-        slope, intercept = np.polyfit(x, y, 1)
-    return ends, intercept + slope * ends
+        slope, intercept = np.polyfit(y, x, 1)
+    if slope == 0:
+        return ends, np.full(2, np.median(y))
+    return ends, (ends - intercept) / slope
+
+
+def _running_median(x: Array) -> Array:
+    """Return the median of each label and its neighbours; x is continued beyond its ends by point reflection."""
+    half = MEDIAN_WIDTH // 2
+    padded = np.pad(x, half, mode="reflect", reflect_type="odd")
+    return np.asarray(median_filter(padded, size=MEDIAN_WIDTH)[half:-half])
 
 
 def _apply(kind: Kind, x: Array, y: Array, labels: Array) -> Array:
     """Return mapped labels, by the points of a map."""
-    if kind == "none" or len(x) < 2 or x[0] == x[-1]:
-        return labels
     if kind == "isotonic":
         return np.asarray(np.interp(labels, x, y))
+    if kind == "none" or x[0] == x[-1]:
+        return labels
     slope = (y[1] - y[0]) / (x[1] - x[0])
     return np.asarray(y[0] + slope * (labels - x[0]))

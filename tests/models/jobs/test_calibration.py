@@ -10,26 +10,25 @@ X = np.arange(20, dtype=float)
 WRONG = [3, 12]
 
 
-def with_wrong_labels(y: np.ndarray) -> np.ndarray:
-    y = y.copy()
-    y[WRONG] += [40, -60]
-    return y
+SOURCE = X.copy()
+SOURCE[WRONG] += [40, -60]
+"""Labels of a source, two of which are wrong."""
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0.5, 3.0), (-20.0, 55.0)])
 def test_a_line_is_found_though_some_labels_are_wrong(slope: float, intercept: float) -> None:
-    y = with_wrong_labels(intercept + slope * X)
-    calibration = fit_calibration("affine", X, y)
+    y = intercept + slope * X
+    calibration = fit_calibration("affine", SOURCE, y)
     labels = np.array([-10.0, 0.0, 100.0, np.nan])
     np.testing.assert_allclose(calibration(labels), intercept + slope * labels, atol=1e-9)
     assert calibration.std == pytest.approx(0, abs=1e-9)
-    assert calibration.error_before == pytest.approx(np.median(np.abs(y - X)))
+    assert calibration.error_before == pytest.approx(np.median(np.abs(y - SOURCE)))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_curve_is_found_in_either_direction_and_is_constant_beyond_its_ends(sign: int) -> None:
     curve = sign * np.sqrt(X)
-    calibration = fit_calibration("isotonic", X, with_wrong_labels(curve))
+    calibration = fit_calibration("isotonic", SOURCE, curve)
     right = np.setdiff1d(np.arange(20), WRONG)
     np.testing.assert_allclose(calibration(X[right]), curve[right], atol=0.5)
     np.testing.assert_allclose(calibration(np.array([-5.0, 50.0])), calibration(X[[0, -1]]))
@@ -81,3 +80,13 @@ def test_a_label_is_judged_by_the_training_label_of_its_input_or_else_by_the_mod
     assert is_wrong.tolist() == [False, True, False, False, True, False]
     without = wrong_labels(y, label_of_main, y_pred, None, 3.0)
     assert without.tolist() == [True, False, False, False, True, False]
+
+
+@pytest.mark.parametrize("kind", ["affine", "isotonic"])
+def test_noise_of_a_source_does_not_draw_its_labels_to_their_mean(kind: str) -> None:
+    """With as much noise as signal, a line from the source to the competition would have half of the slope."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=2000)
+    calibration = fit_calibration(kind, 10 * (y + rng.normal(size=2000)), y)
+    labels = calibration(np.array([-10.0, 10.0]))
+    assert labels == pytest.approx([-1, 1], abs=0.2)
