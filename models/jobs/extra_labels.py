@@ -77,7 +77,9 @@ def make_extra_labels(competition: CompetitionConfig, paths: Paths) -> str:
             "train": table_digest(paths.train),
             "folds": sha256_of(paths.folds),
             "groups": sha256_of(paths.groups),
-            "code": sha256_of(Path(__file__)),
+            "code": [
+                sha256_of(file) for file in (Path(__file__), Path(__file__).with_name("calibration.py"))
+            ],
         }
     )
     report = paths.extra_report
@@ -170,11 +172,14 @@ class FoldModel:
 
     def __init__(self, context: Context, train: Dataset) -> None:
         self._stage = build_stage(FOLD_MODEL, context)
+        self._n_targets = len(context.task.targets)
         self._folder = tempfile.TemporaryDirectory()
         self._stage.fit(train, None, Path(self._folder.name))
 
     def predict(self, rows: Dataset) -> Array:
         """Return predictions (n_rows, n_targets)."""
+        if not len(rows):
+            return np.empty((0, self._n_targets))
         return self._stage.predict(rows.without_labels(), Path(self._folder.name))
 
 
@@ -217,20 +222,20 @@ def judge_source(
         label_of_main = pd.Series(keys).map(of_main).to_numpy(dtype=np.float64)
         shared = _shared_labels(keys, y[:, t], of_main)
         detail: dict[str, Any] = {"labels": int(np.isfinite(y[:, t]).sum()), "shared": len(shared)}
-        calibration = None
+        fitted = None
         if len(shared) >= MIN_CALIBRATION_INPUTS:
-            calibration = fit_calibration(
+            fitted = fit_calibration(
                 settings.calibrate, shared["source"].to_numpy(), shared["main"].to_numpy()
             )
-            y[:, t] = calibration(y[:, t])
-            detail |= {"before": calibration.error_before, "after": calibration.error_after}
+            y[:, t] = fitted(y[:, t])
+            detail |= {"before": fitted.error_before, "after": fitted.error_after}
         elif settings.needs_shared_inputs:
             y[:, t] = np.nan
-        if settings.weight == "auto" and calibration is not None:
-            weights[:, t] = automatic_weight(fold_error[t], calibration.std)
-        detail |= {"weight": float(weights[0, t]) if len(y) else None, "left_out": 0}
+        if settings.weight == "auto" and fitted is not None:
+            weights[:, t] = automatic_weight(fold_error[t], fitted.std)
+        detail |= {"weight": float(weights[:, t].mean()) if len(y) else 0.0, "left_out": 0}
         if settings.max_residual is not None:
-            is_wrong = wrong_labels(y[:, t], label_of_main, y_pred[:, t], calibration, settings.max_residual)
+            is_wrong = wrong_labels(y[:, t], label_of_main, y_pred[:, t], fitted, settings.max_residual)
             y[is_wrong, t] = np.nan
             detail["left_out"] = int(is_wrong.sum())
         details.append(detail)

@@ -143,6 +143,15 @@ def test_a_source_with_too_few_shared_inputs_in_a_fold_is_not_used_there(tmp_pat
     assert f"not used in {len(set(of_shared))} of 4 folds, which share too few inputs with it" in line
 
 
+def test_a_source_of_test_molecules_only_gives_no_rows(tmp_path: Path) -> None:
+    _, test, _ = tables()
+    more = test[["SMILES"]].assign(value=1.0)
+    plan, paths = made(tmp_path, more, calibrate="none", weight=1.0)
+    assert read_table(paths.extra_labels).empty
+    assert "more.csv, gap: 0 labels a fold, 0 left out" in make_extra_labels(plan.competition, paths)
+    assert not rows_of_job(plan.jobs[0], plan).train.extra.any()
+
+
 def test_without_a_setting_that_judges_them_extra_rows_get_no_tables(tmp_path: Path) -> None:
     _, _, more = tables()
     same_units = more.assign(value=(more["value"] - INTERCEPT) / SLOPE)
