@@ -18,16 +18,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.blenders import DEFAULT, matrices_of
-from benchmarks.expected_score import nearest
+from benchmarks.expected_score import matrices_with_similarities
 from benchmarks.family_blenders import SETS, sets_of
 from benchmarks.oof_matrices import (
     HALVES,
     Matrix,
     arguments,
     cached_lines,
-    family_parts,
-    matrices_of_parts,
-    molecules_of_halves,
 )
 from competition.types import Array
 from submissions.blend.candidates import CANDIDATES
@@ -75,17 +72,9 @@ def changes(matrix: Matrix, odds: Array) -> dict[str, float]:
 
 def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
     """Return a line for each target."""
-    parts = family_parts(name, draw, split, data, cache)
-    train, holdout = molecules_of_halves(name, draw, split, data)
-    folds = parts["folds"]
-    of_train = nearest(train, train, folds != folds[:, None])
-    of_test = nearest(holdout, train, np.ones((len(holdout), len(train)), dtype=bool))
     lines = []
-    for matrix in matrices_of_parts(name, draw, parts):
-        target = [str(each) for each in parts["targets"]].index(matrix.target)
-        has_label = ~np.isnan(parts["y"][:, target])
-        has_answer = ~np.isnan(parts["y_holdout"][:, target])
-        odds = odds_of_test_row(of_train[has_label], of_test[has_answer]).clip(1 / MAX_ODDS, MAX_ODDS)
+    for matrix, of_train, of_test in matrices_with_similarities(name, split, draw, data, cache):
+        odds = odds_of_test_row(of_train, of_test).clip(1 / MAX_ODDS, MAX_ODDS)
         lines.append({"set": name, "target": matrix.target, "draw": draw, **changes(matrix, odds)})
     return lines
 

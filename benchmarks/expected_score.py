@@ -19,6 +19,7 @@ and 95 % if it holds), and the mean and the root mean square of the error of the
 run is a target of a set and a draw.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,20 +103,28 @@ def estimates(matrix: Matrix, weights: np.ndarray) -> list[dict[str, Any]]:
     return lines
 
 
-def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
-    """Return a line for each target and estimate."""
+def matrices_with_similarities(
+    name: str, split: str, draw: int, data: Path, cache: Path
+) -> Iterator[tuple[Matrix, np.ndarray, np.ndarray]]:
+    """Yield the columns of each target, and the similarities of its training and test rows to training rows."""
     parts = family_parts(name, draw, split, data, cache)
     train, holdout = molecules_of_halves(name, draw, split, data)
     folds = parts["folds"]
     of_train = nearest(train, train, folds != folds[:, None])
     of_test = nearest(holdout, train, np.ones((len(holdout), len(train)), dtype=bool))
     labelled = iter(range(parts["y"].shape[1]))
-    lines = []
     for matrix in matrices_of_parts(name, draw, parts):
         target = next(t for t in labelled if str(parts["targets"][t]) == matrix.target)
         has_label = ~np.isnan(parts["y"][:, target])
         has_answer = ~np.isnan(parts["y_holdout"][:, target])
-        weights = odds_of_test_row(of_train[has_label], of_test[has_answer])
+        yield matrix, of_train[has_label], of_test[has_answer]
+
+
+def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
+    """Return a line for each target and estimate."""
+    lines = []
+    for matrix, of_train, of_test in matrices_with_similarities(name, split, draw, data, cache):
+        weights = odds_of_test_row(of_train, of_test)
         run = {"set": name, "target": matrix.target, "draw": draw}
         lines += [{**run, **line} for line in estimates(matrix, weights)]
     return lines

@@ -99,7 +99,7 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Dataset:
         auxiliary=auxiliary if config.auxiliary_targets else None,
         extra=table[EXTRA].to_numpy(dtype=bool) if EXTRA in table else None,
         times=table[TIME].to_numpy(dtype=np.float64) if TIME in table else None,
-        bounds=_read_bounds(table, [*config.targets, *config.auxiliary_targets]),
+        bounds=_read_bounds(table, config.label_columns),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -150,9 +151,19 @@ def _compare_labels(
     return lines
 
 
+def median_labels(keys: Any, labels: Any) -> "pd.Series[float]":
+    """Return the median label of each input, by the key of the input; inputs without a label are left out.
+
+    Args:
+        keys: (n_rows,) keys of the inputs.
+        labels: (n_rows,) NaN if missing.
+    """
+    return pd.Series(np.asarray(labels, dtype=np.float64)).groupby(np.asarray(keys)).median().dropna()
+
+
 def _shared_labels(extra: pd.DataFrame, train: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the median labels of inputs of both tables: columns `extra` and `train`."""
-    medians = [table.groupby(INPUT_KEY)[name].median() for table in (extra, train)]
+    medians = [median_labels(table[INPUT_KEY], table[name]) for table in (extra, train)]
     return pd.concat(medians, axis=1, join="inner", keys=["extra", "train"])
 
 

@@ -65,7 +65,7 @@ def bound_columns(table: pd.DataFrame, config: CompetitionConfig, where: object)
     """Return the columns with the bounds of the labels, by name; none unless `censored: bound` is set."""
     columns = {}
     if config.censored == "bound":
-        for name in [*config.targets, *config.auxiliary_targets]:
+        for name in config.label_columns:
             _, columns[LOWER + name], columns[UPPER + name] = parse_bounded(table, name, config.id, where)
     return columns
 
@@ -81,7 +81,7 @@ def describe_censored(table: pd.DataFrame, config: CompetitionConfig, where: str
     if config.problem_type != "regression":
         return
     counts = []
-    for name in [*config.targets, *config.auxiliary_targets]:
+    for name in config.label_columns:
         _, lower, upper = parse_bounded(table, name, config.id, where)
         if lower.notna().any() or upper.notna().any():
             counts.append(f"{name} {lower.notna().sum()} with >, {upper.notna().sum()} with <")

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, INPUT_KEY, WEIGHT, Dataset
 from competition.extra_config import ExtraTrain
-from competition.extra_train import MIN_CALIBRATION_INPUTS
+from competition.extra_train import MIN_CALIBRATION_INPUTS, median_labels
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json, write_table
 from competition.paths import Paths
 from competition.types import Array, Integers
@@ -55,12 +55,12 @@ class Source:
     Attributes:
         y: (n_rows, n_targets) calibrated labels, NaN where one is missing or left out.
         weights: (n_rows,) in training.
-        summary: content of report.json for this source and fold.
+        targets: what was found for each target, for report.json.
     """
 
     y: Array
     weights: Array
-    summary: dict[str, Any]
+    targets: list[dict[str, Any]]
 
 
 def make_extra_labels(competition: CompetitionConfig, paths: Paths) -> str:
@@ -142,7 +142,7 @@ def _all_folds(
             candidates = rows.take(positions)
             source = judge_source(settings, candidates, main, model.predict(candidates), error)
             label_tables.append(_label_table(source, candidates, competition, fold))
-            summaries.append({"source": i, "fold": fold, **source.summary})
+            summaries.append({"source": i, "fold": fold, "targets": source.targets})
             if oof:
                 is_used = is_main_row.copy()
                 is_used[positions] = np.isfinite(source.y).any(axis=1)
@@ -161,10 +161,11 @@ def _all_folds(
 def _label_table(
     source: Source, candidates: Dataset, competition: CompetitionConfig, fold: int
 ) -> pd.DataFrame:
-    labels = pd.DataFrame(source.y, columns=competition.targets)
+    """Return the labels of a fold, in single precision: rounding on another machine then changes no key of a job."""
+    labels = pd.DataFrame(source.y.astype(np.float32), columns=competition.targets)
     labels.insert(0, "fold", fold)
     labels.insert(1, "id", candidates.ids)
-    return labels.assign(**{WEIGHT: source.weights})
+    return labels.assign(**{WEIGHT: source.weights.astype(np.float32)})
 
 
 class FoldModel:
@@ -218,9 +219,10 @@ def judge_source(
     weights = np.full(y.shape, 1.0 if settings.weight == "auto" else settings.weight)
     details = []
     for t in range(y.shape[1]):
-        of_main = pd.Series(main.y[:, t]).groupby(main.inputs[INPUT_KEY].to_numpy()).median().dropna()
-        label_of_main = pd.Series(keys).map(of_main).to_numpy(dtype=np.float64)
-        shared = _shared_labels(keys, y[:, t], of_main)
+        of_main = median_labels(main.inputs[INPUT_KEY], main.y[:, t])
+        label_of_main = np.asarray(pd.Series(keys).map(of_main), dtype=np.float64)
+        of_source = median_labels(keys, y[:, t])
+        shared = pd.concat([of_source, of_main], axis=1, join="inner", keys=["source", "main"])
         detail: dict[str, Any] = {"labels": int(np.isfinite(y[:, t]).sum()), "shared": len(shared)}
         fitted = None
         if len(shared) >= MIN_CALIBRATION_INPUTS:
@@ -241,14 +243,7 @@ def judge_source(
         details.append(detail)
     is_labelled = np.isfinite(y)
     row_weights = (weights * is_labelled).sum(axis=1) / np.maximum(is_labelled.sum(axis=1), 1)
-    summary = {"rows": len(y), "targets": details}
-    return Source(y, np.where(is_labelled.any(axis=1), row_weights, 1.0), summary)
-
-
-def _shared_labels(keys: NDArray[Any], y: Array, of_main: "pd.Series[float]") -> pd.DataFrame:
-    """Return the median labels of inputs of both tables: columns `source` and `main`."""
-    of_source = pd.Series(y).groupby(keys).median().dropna()
-    return pd.concat([of_source, of_main], axis=1, join="inner", keys=["source", "main"])
+    return Source(y, np.where(is_labelled.any(axis=1), row_weights, 1.0), details)
 
 
 def automatic_weight(fold_error: float, source_std: float) -> float:

@@ -34,10 +34,10 @@ def interval_section(run: Run) -> list[Element]:
     intervals = _in_order(intervals, list(raw[competition.id]), run.stage_predictions.ids)
     test_scores = _scores_on_answers(run)
     targets = run.task.targets if len(run.task.targets) > 1 else []
+    rule = replace(selection_rule(run), metric=RAE)
     rows = []
     for name, y_pred in _held_out_predictions(run):
         moved = intervals.move_to_labels(y_pred)
-        rule = replace(selection_rule(run), metric=RAE)
         rows.append(
             [name, rule.score(moved), standard_error(rule, moved), *_per_target(rule, moved, targets)]
         )
