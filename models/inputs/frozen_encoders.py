@@ -109,16 +109,15 @@ def embed_molecules(weights: str, smiles: list[str]) -> Array:
     """
     import torch
 
-    from models.inputs.graphs import atoms_mean, collate, graph_of, read_message_passing
+    from models.inputs.graphs import atoms_mean, graph_of, read_message_passing
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = read_message_passing(weights)[1].eval().to(device)
     embeddings = list[Array]()
     for start in range(0, len(smiles), BATCH_SIZE):
-        batch = collate([graph_of(text) for text in smiles[start : start + BATCH_SIZE]])
+        graphs = [graph_of(text, network.depth) for text in smiles[start : start + BATCH_SIZE]]
         with torch.inference_mode():
-            embedding = atoms_mean(network, **{name: tensor.to(device) for name, tensor in batch.items()})
-        embeddings.append(embedding.cpu().numpy())
+            embeddings.append(atoms_mean(network, graphs, device).cpu().numpy())
     return np.concatenate(embeddings)[:, None]
 
 

@@ -6,7 +6,6 @@ Source: Yang et al., Analyzing Learned Molecular Representations for Property Pr
 
 import functools
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -41,18 +40,9 @@ class GnnBackbone(nn.Module):
 
         Args:
             molecule: (n_atoms,), row of each atom.
-            graph: tensors of a graph with directed bonds.
-
-                - V: (n_atoms, d_atom), features of atoms.
-                - E: (n_bonds, d_bond), features of bonds.
-                - edge_index: (2, n_bonds), first and last atom of each bond.
-                - rev_edge_index: (n_bonds,), the bond in the other direction.
-                - into: bonds that end at each atom, atom after atom.
-                - into_starts: (n_atoms,), position in `into` of the first bond of each atom.
-                - before: for each bond, the bonds that end where it begins, except its reverse.
-                - before_starts: (n_bonds,), position in `before` of the first of them.
+            graph: all other results of `models.inputs.graphs.collate`.
         """
-        atoms = self.message_passing(SimpleNamespace(**graph)).float()  # sums over atoms need float32
+        atoms = self.message_passing(graph).float()  # sums over atoms need float32
         return self.hidden(
             torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1)
         )
@@ -81,6 +71,9 @@ class Gnn(MoleculeModel):
 
     def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
         """Return the molecular graphs of a column."""
-        cached = functools.cache(graph_of)
+        shape = read_json(folder / SHAPE)
+        network = Messages(**shape)
+        cached = functools.cache(functools.partial(graph_of, depth=network.depth))
+        shared = self.config.backbone_dropout == 0 and not network.undirected
         equal = np.ones(len(smiles), dtype=np.int64)  # atoms of a batch stand in one table
-        return Batches(list(map(cached, smiles)), equal, collate)
+        return Batches(list(map(cached, smiles)), equal, functools.partial(collate, shared=shared))

@@ -1,43 +1,75 @@
 """The message passing of the stage `gnn` is chemprop's."""
 
-from types import SimpleNamespace
+from itertools import pairwise
 
+import pytest
 import torch
-from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
+from chemprop.data import BatchMolGraph
 from chemprop.nn import BondMessagePassing
-from rdkit.Chem import MolFromSmiles
 
-from models.inputs.graphs import Messages, collate
+from models.inputs.graphs import Messages, collate, graph_of
 from models.neural_config import GnnConfig
 from models.stages.gnn import GnnBackbone
 
 SMILES = ["CCO", "c1ccccc1C(=O)N", "[Na+].[Cl-]", "C", "CC(C)(C)C#N"]  # rings, branches, atoms without a bond
 
 
-def graph(smiles: list[str]) -> SimpleNamespace:
-    featurizer = SimpleMoleculeMolGraphFeaturizer()
-    return SimpleNamespace(**collate([featurizer(MolFromSmiles(text)) for text in smiles]))
+def batch(smiles: list[str], shared: bool = True, depth: int = 3) -> dict[str, torch.Tensor]:
+    return collate([graph_of(text, depth) for text in smiles], shared)
 
 
-def test_atoms_are_those_of_chemprop() -> None:
-    for settings in ({}, {"undirected": True, "depth": 5, "bias": True}):
-        reference, messages = BondMessagePassing(**settings), Messages(**settings)
-        messages.load_state_dict(reference.state_dict())
-        torch.testing.assert_close(messages(graph(SMILES)), reference(graph(SMILES)))
+@pytest.mark.parametrize(
+    "settings", [{}, {"depth": 1}, {"depth": 6}, {"undirected": True, "depth": 5, "bias": True}]
+)
+@pytest.mark.parametrize("shared", [True, False])
+def test_atoms_and_gradients_are_those_of_chemprop(settings: dict[str, int], shared: bool) -> None:
+    reference, messages = BondMessagePassing(**settings), Messages(**settings)
+    messages.load_state_dict(reference.state_dict())
+    graphs = [graph_of(text, messages.depth) for text in [*SMILES, *SMILES[:2]]]
+    atoms = messages(collate(graphs, shared and not messages.undirected))
+    expected = reference(BatchMolGraph([each.graph for each in graphs]))
+    torch.testing.assert_close(atoms, expected)
+    direction = torch.rand_like(atoms)
+    gradients, expected_gradients = (
+        torch.autograd.grad((y * direction).sum(), list(network.parameters()), allow_unused=True)
+        for y, network in ((atoms, messages), (expected, reference))
+    )
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
+def test_each_different_surrounding_is_computed_once() -> None:
+    molecules = batch(["c1ccccc1", "Cc1ccccc1", "Cc1ccccc1"])
+    # From methyl, to methyl, from the atom with methyl into the ring, and from any CH. Then those from CH differ by
+    # whether the bond before is from the atom with methyl; then also by whether the bond before that is.
+    n_vectors = [len(molecules[name]) for name in ("bonds", "before_starts_1", "before_starts_2")]
+    assert n_vectors == [4, 5, 6]
+    assert len(molecules["atoms"]) == 1 + 5  # of benzene; methyl, its neighbour, ortho, meta, para
+    assert len(molecules["atom"]) == 6 + 7 + 7
+
+
+def test_what_is_shared_differs_between_stereo_centres_and_charges() -> None:
+    for one, other in pairwise(["C[C@H](F)Cl", "C[C@@H](F)Cl", "CC(F)Cl", "C[C-](F)Cl"]):
+        alone, both = batch([one]), batch([one, other])
+        assert len(both["atoms"]) > len(alone["atoms"])
+
+
+def test_nothing_is_shared_with_dropout() -> None:
+    molecules = batch(["CC"] * 5, shared=False)
+    network = Messages(dropout=0.5)
+    atoms = network.train()(molecules)
+    assert len(torch.unique(atoms, dim=0)) == 10
+    assert len(torch.unique(network.eval()(molecules), dim=0)) == 1
 
 
 def test_molecules_without_any_bond_have_features() -> None:
-    assert Messages()(graph(["C", "[Na+].[Cl-]"])).shape == (3, 300)
+    assert Messages()(batch(["C", "[Na+].[Cl-]"])).shape == (3, 300)
 
 
 def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
-    molecules = graph(SMILES)
-    network = Messages()
-    backbone = GnnBackbone(network, 300, GnnConfig(kind="gnn", aggregation=["sum"]))
-    sums = []
-    backbone.hidden.register_forward_pre_hook(lambda module, inputs: sums.append(inputs[0]))
+    backbone = GnnBackbone(Messages(), 300, GnnConfig(kind="gnn", aggregation=["sum"]))
+    inputs: list[torch.Tensor] = []
+    for layer in (backbone.message_passing.W_h, backbone.hidden):
+        layer.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        bonds = torch.rand(len(molecules.E), 300, dtype=torch.bfloat16)
-        assert torch.equal(network.message(bonds, molecules), network.message(bonds.float(), molecules))
-        backbone(**vars(molecules))
-    assert sums[0].dtype == torch.float32
+        backbone(**batch(SMILES))
+    assert [tensor.dtype for tensor in inputs] == [torch.float32] * 3
