@@ -90,7 +90,7 @@ COMPARED: dict[str, tuple[dict[str, tuple[str, str, str, int, dict[str, Any]]], 
             "icwsm_tweets, minilm": ("icwsm_tweets", "text", "sentiment", 1200, {**MINILM, "epochs": 1}),
         },
         {
-            "random, padded": mock.patch.object(batches, "micro_batch_size", lambda device_type, precision: 10**6),
+            "random, padded": mock.patch.object(batches, "micro_batch_size", lambda *_: 10**6),
             "by length": mock.patch.object(batches.Batches, "step_plan", sorted_windows),
         },
     ),

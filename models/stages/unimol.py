@@ -20,7 +20,7 @@ from competition.dataset import Dataset
 from competition.files import read_json, write_json
 from models.inputs.weights import find_weights
 from models.neural_config import UnimolConfig
-from models.stages.unimol_pairs import UnimolEncoder, UnimolEncoderLayer, pair_bias
+from models.stages.unimol_pairs import Groups, UnimolEncoder, UnimolEncoderLayer, pair_bias
 from models.stages.unimol_shared import ConformerModel, MoleculeInput, quiet_import, with_atoms
 
 with quiet_import():
@@ -79,8 +79,12 @@ class UnimolBackbone(nn.Module):
             tokens: (n_rows, n_tokens) ids: [CLS], atoms, [SEP], padding.
             coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, at which [CLS] and [SEP] are.
         """
-        bias = pair_bias(self.gbf, self.gbf_proj, tokens, coordinates, PADDING)
-        return self.encoder(self.embed_tokens(tokens), bias)
+        is_real = tokens != PADDING
+        groups = Groups.of(is_real.sum(dim=1))
+        biases = pair_bias(self.gbf, self.gbf_proj, groups.split(tokens), groups.split(coordinates), PADDING)
+        real_tokens = tokens[groups.order][is_real[groups.order]]
+        first = self.encoder(self.embed_tokens(real_tokens), biases, groups)
+        return first[groups.order.argsort()]
 
 
 class Unimol(ConformerModel):

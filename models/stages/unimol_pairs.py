@@ -1,11 +1,12 @@
 """Faster versions of the costly parts of Uni-Mol, with the parameters and outputs of `unimol_tools`.
 
-Pair features take most of a step of a small model. Here they are computed for pairs without padding only,
-once for (i, j) and (j, i) if both are equal, and in chunks that fit into the cache of a core. The pair bias
-of a layer is one `baddbmm`, and the last layer is computed for [CLS] only, since nothing else of it is read.
-`benchmarks/moltrain.py` measures entire trainings.
+Linear layers are computed for real tokens only, and attention in groups of rows with similar lengths, so that little of
+either is for padding. Pair features are computed for pairs without padding only, once for (i, j) and (j, i) if both are
+equal, and in chunks that fit into the cache of a core. The pair bias of a layer is one `baddbmm`, and the last layer is
+computed for [CLS] only, since nothing else of it is read. `benchmarks/moltrain.py` measures entire trainings.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,62 @@ from models.stages.unimol_shared import quiet_import
 with quiet_import():
     from unimol_tools.models.transformers import TransformerEncoderLayer, TransformerEncoderWithPair
 
-CPU_CHUNK = 1024
-"""Pairs per chunk on a CPU. The time differs by a tenth from 512 to 4096 pairs."""
+CPU_CHUNK = 2048
+"""Pairs per chunk on a CPU. The time differs by a tenth from 512 to 8192 pairs."""
+CPU_GROUP = 4
+"""Rows per group on a CPU. Smaller groups have less padding and take more calls."""
 ROOT_TWO_PI = (2 * 3.14159) ** 0.5  # pi as in the package, whose published weights were trained with it
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows of a batch in groups of similar lengths. The rows of a group are padded to its longest one.
+
+    Attributes:
+        order: (n_rows,), rows from the shortest to the longest; group after group.
+        sizes: number of rows of each group.
+        lengths: number of tokens of the longest row of each group.
+        padded: (n_padded,), for each token of the padded groups its position among all real tokens; for padding, that
+            of the first token of the row.
+        real: (n_real,), position of each real token in the padded groups.
+        first: (n_rows,), position of the first token of each row among all real tokens.
+    """
+
+    order: Tensor
+    sizes: list[int]
+    lengths: list[int]
+    padded: Tensor
+    real: Tensor
+    first: Tensor
+
+    @staticmethod
+    def of(n_tokens: Tensor) -> "Groups":
+        """Return the groups of rows with some numbers of tokens, (n_rows,). A GPU has one group."""
+        order = n_tokens.argsort(stable=True)
+        n_tokens = n_tokens[order]
+        first = n_tokens.cumsum(0) - n_tokens
+        size = CPU_GROUP if n_tokens.device.type == "cpu" else len(n_tokens)
+        padded, is_real, lengths = [], [], []
+        for n_of_group, first_of_group in zip(n_tokens.split(size), first.split(size), strict=True):
+            lengths.append(int(n_of_group[-1]))
+            position = torch.arange(lengths[-1], device=n_tokens.device)
+            real = position < n_of_group[:, None]
+            padded.append((first_of_group[:, None] + position * real).view(-1))
+            is_real.append(real.view(-1))
+        sizes = [len(part) for part in n_tokens.split(size)]
+        return Groups(order, sizes, lengths, torch.cat(padded), torch.cat(is_real).nonzero()[:, 0], first)
+
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """Return the rows of each group from (n_rows, n_tokens, ...), padded to the longest of the group."""
+        parts = rows[self.order].split(self.sizes)
+        return [part[:, :length] for part, length in zip(parts, self.lengths, strict=True)]
+
+    def pad(self, tokens: Tensor) -> list[Tensor]:
+        """Return the tokens of each group, (size, length, width), from all real tokens (n_real, width)."""
+        parts = tokens.index_select(0, self.padded).split(
+            [n * length for n, length in zip(self.sizes, self.lengths, strict=True)]
+        )
+        return [part.view(n, -1, part.shape[1]) for part, n in zip(parts, self.sizes, strict=True)]
 
 
 def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
@@ -45,8 +99,10 @@ def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any)
         return torch.cat(parts, dim=1)
 
 
-def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padding: int) -> Tensor:
-    """Return the attention bias of each head and pair, (n_heads * n_rows, n_tokens, n_tokens), head by head.
+def pair_bias(
+    gbf: Any, gbf_proj: Any, tokens: list[Tensor], coordinates: list[Tensor], padding: int
+) -> list[Tensor]:
+    """Return the attention bias of each head and pair for each group, (n_heads * size, length, length), head by head.
 
     The features of a pair depend on its two tokens, in their order, and on their distance. So (i, j) and (j, i)
     have the same features if their tokens are equal, and are then computed once. Padded keys have minus
@@ -55,65 +111,81 @@ def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padd
     Args:
         gbf: module of the package that maps distances to densities.
         gbf_proj: module of the package that maps densities to the bias of each head.
-        tokens: (n_rows, n_tokens).
-        coordinates: (n_rows, n_tokens, 3) in angstrom.
+        tokens: for each group (size, length).
+        coordinates: for each group (size, length, 3) in angstrom.
     """
-    n_rows, n_tokens = tokens.shape
-    real = tokens != padding
-    equal = tokens[:, :, None] == tokens[:, None, :]
-    computed = (real[:, :, None] & real[:, None, :]) & ~equal.tril(-1)
-    row, i, j = computed.nonzero(as_tuple=True)
-    distance = (coordinates[row, i] - coordinates[row, j]).norm(dim=-1)
     n_types = round(gbf.mul.num_embeddings**0.5)
-    edge_type = tokens[row, i] * n_types + tokens[row, j]
-    if hasattr(gbf, "means"):
-        with torch.autocast(tokens.device.type, enabled=False):
-            # The same numbers as gbf.mul(edge_type), whose backward pass is slow for vectors of length 1.
-            mul, shift = (table.weight.squeeze(1).index_select(0, edge_type) for table in (gbf.mul, gbf.bias))
-            x = mul * distance + shift
-        std = gbf.stds.weight.view(-1).abs() + 1e-5
-        values = gaussian_head(x, gbf.means.weight.view(-1), std, gbf_proj.linear1, gbf_proj.linear2)
-    else:
-        values = gbf_proj(gbf(distance, edge_type)).float().T
-
-    # The column of `values` for each pair. Two more columns follow: 0 for a padded row, and minus infinity for
-    # a padded key.
-    source = torch.where(real, len(row), len(row) + 1)[:, None, :].repeat(1, n_tokens, 1)
-    source[row, i, j] = torch.arange(len(row), device=tokens.device)
-    twice = equal[row, i, j]
-    source[row[twice], j[twice], i[twice]] = source[row[twice], i[twice], j[twice]]
+    distances, types, sources, n = [], [], [], 0
+    for group, positions in zip(tokens, coordinates, strict=True):
+        real = group != padding
+        equal = group[:, :, None] == group[:, None, :]
+        row, i, j = ((real[:, :, None] & real[:, None, :]) & ~equal.tril(-1)).nonzero(as_tuple=True)
+        distances.append((positions[row, i] - positions[row, j]).norm(dim=-1))
+        types.append(group[row, i] * n_types + group[row, j])
+        # The column of each pair in the values of all groups. Two more columns follow: 0 for a padded row, and minus
+        # infinity for a padded key.
+        source = torch.where(real, -2, -1)[:, None, :].repeat(1, group.shape[1], 1)
+        source[row, i, j] = torch.arange(n, n + len(row), device=group.device)
+        twice = equal[row, i, j]
+        source[row[twice], j[twice], i[twice]] = source[row[twice], i[twice], j[twice]]
+        sources.append(source)
+        n += len(row)
+    values = pair_values(gbf, gbf_proj, torch.cat(distances), torch.cat(types))
     padded = values.new_tensor([0.0, float("-inf")]).expand(len(values), 2)
-    return torch.cat([values, padded], dim=1).index_select(1, source.view(-1)).view(-1, n_tokens, n_tokens)
+    values = torch.cat([values, padded], dim=1)
+    return [
+        values.index_select(1, (source % (n + 2)).view(-1)).view(-1, *source.shape[1:]) for source in sources
+    ]
+
+
+def pair_values(gbf: Any, gbf_proj: Any, distance: Tensor, edge_type: Tensor) -> Tensor:
+    """Return the bias of each head, (n_heads, n_pairs), for pairs with some distances and types, (n_pairs,)."""
+    if not hasattr(gbf, "means"):
+        return gbf_proj(gbf(distance, edge_type)).float().T
+    with torch.autocast(distance.device.type, enabled=False):
+        # The same numbers as gbf.mul(edge_type), whose backward pass is slow for vectors of length 1.
+        mul, shift = (table.weight.squeeze(1).index_select(0, edge_type) for table in (gbf.mul, gbf.bias))
+        x = mul * distance + shift
+    std = gbf.stds.weight.view(-1).abs() + 1e-5
+    return gaussian_head(x, gbf.means.weight.view(-1), std, gbf_proj.linear1, gbf_proj.linear2)
 
 
 class UnimolEncoderLayer(TransformerEncoderLayer):
-    """Layer of the package, with heads before rows, so that the pair bias is never transposed."""
+    """Layer of the package for real tokens only, with heads before rows, so that the pair bias is never transposed."""
 
-    def forward(self, x: Tensor, bias: Tensor, first_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Return tokens (n_rows, n_tokens, width) and the bias of the next layer.
+    def forward(
+        self, x: Tensor, biases: list[Tensor], groups: Groups, first_only: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return all real tokens (n_real, width), and the biases of the next layer.
 
-        The bias has the shape (n_heads * n_rows, n_tokens, n_tokens).
+        A bias has the shape (n_heads * size, length, length).
 
         Args:
-            first_only: compute the first token only; the shapes are then (n_rows, 1, width) and
-                (n_heads * n_rows, 1, n_tokens).
+            first_only: compute the first token of each row only; the shapes are then (n_rows, width) and
+                (n_heads * size, 1, length).
         """
         attention = self.self_attn
-        n_rows, n_tokens, width = x.shape
         heads, head_width = attention.num_heads, attention.head_dim
-        split = attention.in_proj(self.self_attn_layer_norm(x)).view(n_rows, n_tokens, 3, heads, head_width)
-        q, k, v = split.permute(2, 3, 0, 1, 4).reshape(3, heads * n_rows, n_tokens, head_width)
-        if first_only:
-            x, q, bias = x[:, :1], q[:, :1], bias[:, :1]
-        with torch.autocast(x.device.type, enabled=False):  # float32, since the bias adds up over layers
-            bias = torch.baddbmm(bias, q.float(), k.float().transpose(1, 2), alpha=attention.scaling)
-        weights = F.dropout(bias.softmax(-1), attention.dropout, self.training)
-        mixed = torch.bmm(weights, v).view(heads, n_rows, -1, head_width).permute(1, 2, 0, 3)
-        mixed = attention.out_proj(mixed.reshape(n_rows, -1, width))
-        x = x + F.dropout(mixed, self.dropout, self.training)
+        mixed, next_biases = [], []
+        parts = groups.pad(attention.in_proj(self.self_attn_layer_norm(x)))
+        for part, bias in zip(parts, biases, strict=True):
+            n_rows, n_tokens, _ = part.shape
+            split = part.view(n_rows, n_tokens, 3, heads, head_width)
+            q, k, v = split.permute(2, 3, 0, 1, 4).reshape(3, heads * n_rows, n_tokens, head_width)
+            if first_only:
+                q, bias = q[:, :1], bias[:, :1]
+            with torch.autocast(x.device.type, enabled=False):  # float32, since the bias adds up over layers
+                bias = torch.baddbmm(bias, q.float(), k.float().transpose(1, 2), alpha=attention.scaling)
+            weights = F.dropout(bias.softmax(-1), attention.dropout, self.training)
+            of_heads = torch.bmm(weights, v).view(heads, n_rows, -1, head_width)
+            mixed.append(of_heads.permute(1, 2, 0, 3).reshape(-1, heads * head_width))
+            next_biases.append(bias)
+        x = x.index_select(0, groups.first) if first_only else x
+        all_mixed = torch.cat(mixed) if first_only else torch.cat(mixed).index_select(0, groups.real)
+        x = x + F.dropout(attention.out_proj(all_mixed), self.dropout, self.training)
         hidden = self.activation_fn(self.fc1(self.final_layer_norm(x)))
         hidden = self.fc2(F.dropout(hidden, self.activation_dropout, self.training))
-        return x + F.dropout(hidden, self.dropout, self.training), bias
+        return x + F.dropout(hidden, self.dropout, self.training), next_biases
 
 
 class UnimolEncoder(TransformerEncoderWithPair):
@@ -122,15 +194,15 @@ class UnimolEncoder(TransformerEncoderWithPair):
     It is made without layers, and the caller adds them.
     """
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return the first token, (n_rows, width).
+    def forward(self, x: Tensor, biases: list[Tensor], groups: Groups) -> Tensor:
+        """Return the first token of each row, (n_rows, width), in the order of the groups.
 
         Args:
-            x: embedded tokens (n_rows, n_tokens, width).
-            bias: output of `pair_bias`.
+            x: embeddings of all real tokens, (n_real, width).
+            biases: output of `pair_bias`.
         """
         x = F.dropout(self.emb_layer_norm(x), self.emb_dropout, self.training)
         for layer in self.layers[:-1]:
-            x, bias = layer(x, bias)
-        x, _ = self.layers[-1](x, bias, first_only=True)
-        return self.final_layer_norm(x[:, 0])
+            x, biases = layer(x, biases, groups)
+        x, _ = self.layers[-1](x, biases, groups, first_only=True)
+        return self.final_layer_norm(x)

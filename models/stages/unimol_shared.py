@@ -94,7 +94,8 @@ class ConformerModel(MoleculeModel):
             if text not in inputs:
                 inputs[text] = make_input(text, select(conformers, augmentation))
         items = [inputs[text] for text in smiles]
-        return Batches(items, np.array([len(item["tokens"]) for item in items]), collate, self.equal_lengths)
+        lengths = np.array([len(item["tokens"]) for item in items])
+        return Batches(items, lengths, collate, self.equal_lengths, pads=False)
 
 
 def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArray[np.float32]:

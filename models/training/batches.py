@@ -37,16 +37,17 @@ class MicroBatch:
     share: float
 
 
-def micro_batch_size(device_type: str, precision: str) -> int:
+def micro_batch_size(device_type: str, precision: str, pads: bool = True) -> int:
     """Return the maximum number of rows of a forward pass, in addition to the setting `batch_size`.
 
     Small micro-batches need little padding and cost a CPU nothing in float32; in bf16 each of them casts all
-    weights. A GPU needs many rows, so it has no limit. The gradients of the micro-batches of a step are added,
-    so that only speed depends on their size (and slightly the loss in pre-training, a mean over tokens).
+    weights. Without padding the limit only saves memory. A GPU needs many rows, so it has no limit. The gradients of
+    the micro-batches of a step are added, so that only speed depends on their size (and slightly the loss in
+    pre-training, a mean over tokens).
     """
     if device_type == "cuda":
         return sys.maxsize
-    return 16 if precision == "bf16" else 8
+    return 16 if precision == "bf16" or not pads else 8
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Batches:
         collate: maps items to the keyword arguments of the backbone, tensors on the CPU.
         equal_lengths: whether all rows of a batch must have one length, since the backbone does not mask
             padding.
+        pads: whether the backbone computes padding.
         columns: (n_rows, n_columns) numbers that are added before the head, or None.
     """
 
@@ -66,6 +68,7 @@ class Batches:
     lengths: Integers
     collate: Callable[[list[Any]], dict[str, Tensor]]
     equal_lengths: bool = False
+    pads: bool = True
     columns: NDArray[np.float32] | None = None
 
     def take(self, rows: RowIndices) -> "Batches":
@@ -99,7 +102,7 @@ class Batches:
             per_step = min(LENGTHS_PER_BATCH, size) * settings.gradient_accumulation_steps
             return [plan[i : i + per_step] for i in range(0, len(plan), per_step)]
         if np.ptp(self.lengths) > 0:
-            size = min(size, micro_batch_size(device_type, settings.precision))
+            size = min(size, micro_batch_size(device_type, settings.precision, self.pads))
         per_step = settings.batch_size * settings.gradient_accumulation_steps
         steps = map(self._by_length, np.split(order, range(per_step, len(order), per_step)))
         return [np.array_split(step, -(-len(step) // size)) for step in steps]

@@ -272,4 +272,4 @@ def join_columns(columns: list[Batches], once: bool) -> Batches:
         return batch
 
     items = list(zip(*(column.items for column in columns), strict=True))
-    return Batches(items, lengths, collate, columns[0].equal_lengths)
+    return Batches(items, lengths, collate, columns[0].equal_lengths, columns[0].pads)
