@@ -34,7 +34,8 @@ def stage(**values: Any) -> UnimolConfig:
 
 
 def batch() -> dict[str, torch.Tensor]:
-    return collate([encode(METHANOL, FILE_ORDER, False), encode(METHANOL[:2], FILE_ORDER, False)])
+    """Molecules of different lengths, not sorted by them."""
+    return collate([encode(METHANOL[:n], FILE_ORDER, False) for n in (6, 2, 4)])
 
 
 def both(architecture: str, folder: Path, **size: int) -> tuple[UnimolBackbone, PackageModel]:
@@ -137,14 +138,17 @@ def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
     audit(our_backbone, batch())
 
 
-@pytest.mark.parametrize(("architecture", "chunk"), [("molecule", 7), ("oled", 7), ("molecule", 1024)])
+@pytest.mark.parametrize(
+    ("architecture", "chunk", "group"), [("molecule", 7, 1), ("oled", 7, 2), ("molecule", 2048, 4)]
+)
 def test_outputs_are_those_of_the_package(
-    architecture: str, chunk: int, monkeypatch: Any, tmp_path: Path
+    architecture: str, chunk: int, group: int, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, with both
-    kernels.
+    """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, in groups of some
+    rows, with both kernels.
     """
     monkeypatch.setattr(unimol_pairs, "CPU_CHUNK", chunk)
+    monkeypatch.setattr(unimol_pairs, "CPU_GROUP", group)
     small = {
         "encoder_layers": 3,
         "encoder_embed_dim": 32,
