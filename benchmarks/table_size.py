@@ -33,7 +33,7 @@ from folds.make import load_folds_config, make_folds
 SCAFFOLDS = [
     "c1ccc({})c({})c1{}", "c1cnc({})c({})c1{}", "C1CC({})CN({})C1{}", "c1cc({})c2c(c1)cc({})n2{}",
     "C1CN({})CCN1C({})C{}", "c1sc({})c({})c1{}", "O=C(N{})c1ccc({})cc1{}", "c1cc({})oc1C({})C{}",
-    "C1CCC({})C({})C1{}", "c1nc({})nc({})n1{}",
+    "C1CCC({})C({})C1{}", "c1nc({})nc({})c1{}",
 ]  # fmt: skip
 SUBSTITUENTS = [
     f"{chain}{end}"
@@ -50,6 +50,7 @@ STEPS = [
     "train",
     "open_run",
     "build_submission",
+    "report",
 ]
 """Functions of submissions.full that are timed, with the diagnosis of the folds and the report."""
 YAML = """
@@ -65,8 +66,8 @@ competition:
   metric: rmse
 folds: {kind: kfold, n_folds: 5}
 stages:
-  lightgbm: {kind: lightgbm, max_trees: 100}
-  ridge: {kind: sklearn, estimator: Ridge}
+  lightgbm: {kind: lightgbm, max_trees: 100, features: [morgan]}
+  ridge: {kind: sklearn, estimator: Ridge, features: [morgan]}
 """
 
 

@@ -22,7 +22,12 @@ from competition.files import derive_seed, read_json, read_table, table_digest, 
 from competition.paths import Paths, display_path
 from competition.plots import new_figure
 from folds import make
-from folds.adversarial import MIN_INPUTS, adversarial_validation
+from folds.adversarial import (
+    MIN_INPUTS,
+    ComputeDescriptors,
+    adversarial_validation,
+    compute_descriptors,
+)
 from folds.assign import assign_folds
 from folds.config import FoldsConfig
 from folds.fold_files import read_folds
@@ -39,11 +44,18 @@ MIN_SHIFT_AUC = 0.6
 """AUC from which train and test are reported as different."""
 
 
-def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths, quick: bool = False) -> str:
+def run(
+    competition: CompetitionConfig,
+    config: FoldsConfig,
+    paths: Paths,
+    quick: bool = False,
+    descriptors: ComputeDescriptors = compute_descriptors,
+) -> str:
     """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print.
 
     Args:
         quick: whether to use at most QUICK_ROWS of each table, and no other kinds of folds.
+        descriptors: how RDKit's descriptors are computed, or read from a cache.
     """
     all_rows = read_table(paths.train)
     test = read_table(paths.test)
@@ -63,7 +75,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths, quick
         plot_similarity(compared, config.kind, figure)
     if not quick:
         print("... adversarial validation", flush=True)
-    shift = adversarial_validation(train, test, competition, seed)
+    shift = adversarial_validation(train, test, competition, seed, descriptors)
     blocks.append(describe_shift(shift))
     made_from = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
     content: dict[str, Any] = {"made_from": made_from, "adversarial": shift, "recommended": None}
@@ -77,7 +89,9 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths, quick
     return "\n\n".join(blocks)
 
 
-def update(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> None:
+def update(
+    competition: CompetitionConfig, config: FoldsConfig, paths: Paths, descriptors: ComputeDescriptors
+) -> None:
     """Make a quick comparison for the report, unless there is one of these tables and folds.
 
     An error is printed, since it must not end a run.
@@ -86,7 +100,7 @@ def update(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) ->
     if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == made_from:
         return
     try:
-        run(competition, config, paths, quick=True)
+        run(competition, config, paths, quick=True, descriptors=descriptors)
     except Exception as error:
         print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 

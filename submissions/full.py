@@ -19,6 +19,7 @@ from competition.paths import Paths
 from competition.prepare import prepare, write_prepared
 from folds import diagnose, make
 from folds.make import make_folds, write_folds
+from models.inputs.features import molecule_features
 from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.extra_labels import make_extra_labels
@@ -85,7 +86,8 @@ def full(options: Namespace) -> int:
         run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: core_seconds})
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
         say("\n".join(submission.lines))
-        diagnose.update(competition, config.folds, paths)  # test rows against training rows, for the report
+        descriptors = molecule_features(["descriptors"], 0, paths.cache)[0]
+        diagnose.update(competition, config.folds, paths, descriptors.load)  # for the report
         say(report(run))
     return run.exit_status
 

@@ -76,7 +76,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A small competition and the products of one undisturbed run."""
     folder = tmp_path_factory.mktemp("small")
     path = small_competition(folder / "own")
-    run(folder / "work", "full", str(path))
+    run(folder / "work", "full", str(path), "--workers", "1")
     return path, folder / "work"
 
 
@@ -196,12 +196,12 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
     (path.parent / "answers.csv").unlink()
     times = [file.stat().st_mtime for file in small[1].rglob("*") if file.is_file()]
     out = subprocess.DEVNULL
-    command = [RUN, "full", str(path)]
+    command = [RUN, "full", str(path), "--workers", "1"]
     process = subprocess.Popen(command, env=environment(work), stdout=out, stderr=out, start_new_session=True)
     time.sleep(share * (max(times) - min(times) + 3))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    run(work, "full", str(path))
+    run(work, "full", str(path), "--workers", "1")
     assert submission(work).read_bytes() == submission(small[1]).read_bytes()
 
 
