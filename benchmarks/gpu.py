@@ -6,7 +6,8 @@ with one.
 For each network, at 1, 2 and 4 jobs on the card (a process each): rows that all jobs together train on in a
 second, how busy the card is (by nvidia-smi), the peak of memory of one job, and at 1 job the same with
 torch.compile. Below it, the largest difference between predictions on the card and on the cores with the same
-weights, in standard deviations of the predictions: as the project predicts, and in bf16. All weights start at
+weights, in standard deviations of the predictions: as the project predicts, and in bf16. Last, one job with a decoder
+in the shape of Qwen3-0.6B: full fine-tuning, LoRA, LoRA with gradient checkpointing, LoRA on NF4. All weights start at
 random, so nothing is downloaded; the rows are the embedded molecules and tweets. Trees are not imported.
 Without a card it says so and ends with status 0.
 """
@@ -62,6 +63,23 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-4,
     },
 }
+DECODER = {"kind": "bert", "pooling": "last", "max_length": 64, "learning_rate": 1e-4}
+DECODERS: dict[str, dict[str, Any]] = {
+    "Qwen3-0.6B's shape": DECODER,
+    "the same, LoRA": {**DECODER, "lora": {}},
+    "the same, LoRA, checkpointing": {**DECODER, "lora": {}, "gradient_checkpointing": True},
+    "the same, LoRA, NF4": {**DECODER, "lora": {}, "quantization": "nf4"},
+}
+"""Networks whose weights are written by `publish_decoder`."""
+DECODER_SIZE = {
+    "vocab_size": 151_936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+}  # fmt: skip
+"""Settings of the configuration of Qwen/Qwen3-0.6B."""
+TINY_DECODER_SIZE = {
+    "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+}  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
     "gnn": {"width": 8, "hidden_width": 8},
     "unimol": {"architecture": "compact", "layers": 1, "width": 16, "heads": 2},
@@ -90,10 +108,15 @@ class Case:
     cache: Path
     tiny: bool = False
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings without weights, epochs and precision."""
+        return (NETWORKS | DECODERS)[self.name]
+
     def rows(self) -> tuple[Dataset, Context]:
         """Training rows, and what the stage is told."""
         n_rows = 60 if self.tiny else 1500
-        if NETWORKS[self.name]["kind"] == "bert":
+        if self.settings["kind"] == "bert":
             rows, roles = read(DATA, "tweet_sentiment", "text", "sentiment", n_rows)
         else:
             rows, roles = read(DATA, "qm9_orbitals", "SMILES", "homo_eV", n_rows)
@@ -101,10 +124,32 @@ class Case:
 
     def config(self, epochs: int, precision: str = "auto") -> Any:
         """Return the settings of the stage."""
-        settings = NETWORKS[self.name] | {"epochs": epochs, "precision": precision}
-        if self.tiny:
+        settings = self.settings | {"epochs": epochs, "precision": precision}
+        if self.name in DECODERS:
+            settings["weights"] = str(publish_decoder(self.cache / "decoder", self.tiny))
+        elif self.tiny:
             settings |= TINY[settings["kind"]]
         return TypeAdapter[Any](AnyStageConfig).validate_python(settings)
+
+
+def publish_decoder(folder: Path, tiny: bool) -> Path:
+    """Write a decoder of Qwen3's architecture with random weights in bfloat16, whose tokens are bytes."""
+    if (folder / "config.json").exists():
+        return folder
+    import tokenizers
+    import transformers
+
+    end = "<|im_end|>"
+    symbols = [*sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), end]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE({symbol: i for i, symbol in enumerate(symbols)}, [])
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end).save_pretrained(folder)
+    size = TINY_DECODER_SIZE if tiny else DECODER_SIZE
+    config = transformers.Qwen3Config(**size, tie_word_embeddings=True)
+    transformers.Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
 
 
 class TimeIsUpError(Exception):
@@ -220,6 +265,7 @@ class Bench:
         self.end = end
         self.seconds = seconds
         self.cases = [Case(name, self.folder / "cache", tiny) for name in NETWORKS]
+        self.decoders = [Case(name, self.folder / "cache", tiny) for name in DECODERS]
 
     def wait_for(self, future: "Future[Any]") -> Any:
         """What a worker gives; TimeoutError when the time is over."""
@@ -278,6 +324,8 @@ def run(bench: Bench, say: Callable[[str], None], compiles: bool) -> None:
     say(f"\n{HEADER}")
     for case in bench.cases if compiles else []:
         say(bench.line(case, 1, compiled=True))
+    for case in bench.decoders:
+        say(bench.line(case, 1, compiled=False))
 
 
 def main(arguments: list[str] | None = None) -> None:
