@@ -148,6 +148,7 @@ def read_message_passing(weights: str) -> tuple[dict[str, Any], Messages]:
         shape = {name: saved[name] for name in SHAPE_NAMES if saved.get(name) is not None}
         network = Messages(**shape)
         network.load_state_dict(content["state_dict"])
+        shape["depth"] = network.depth
     except Exception as error:  # torch, pickle and chemprop raise many types of errors for other files
         raise ConfigError(
             f"{path} does not contain the hyper_parameters and the state_dict of a BondMessagePassing of "

@@ -72,8 +72,7 @@ class Gnn(MoleculeModel):
     def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
         """Return the molecular graphs of a column."""
         shape = read_json(folder / SHAPE)
-        network = Messages(**shape)
-        cached = functools.cache(functools.partial(graph_of, depth=network.depth))
-        shared = self.config.backbone_dropout == 0 and not network.undirected
+        cached = functools.cache(functools.partial(graph_of, depth=shape["depth"]))
+        shared = self.config.backbone_dropout == 0 and not shape.get("undirected", False)
         equal = np.ones(len(smiles), dtype=np.int64)  # atoms of a batch stand in one table
         return Batches(list(map(cached, smiles)), equal, functools.partial(collate, shared=shared))

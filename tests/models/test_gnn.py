@@ -1,6 +1,7 @@
 """The message passing of the stage `gnn` is chemprop's."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from chemprop.nn import BondMessagePassing
 
 from models.inputs.graphs import Messages, collate, graph_of
 from models.neural_config import GnnConfig
-from models.stages.gnn import GnnBackbone
+from models.stages.gnn import Gnn, GnnBackbone
+from tests.models import made
 
 SMILES = ["CCO", "c1ccccc1C(=O)N", "[Na+].[Cl-]", "C", "CC(C)(C)C#N"]  # rings, branches, atoms without a bond
 
@@ -73,3 +75,15 @@ def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         backbone(**batch(SMILES))
     assert [tensor.dtype for tensor in inputs] == [torch.float32] * 3
+
+
+def test_encoding_draws_no_random_numbers(tmp_path: Path) -> None:
+    """Otherwise monitored rows would change the dropout of the head."""
+    stage = Gnn(
+        GnnConfig(kind="gnn", width=8, hidden_width=8), made.context(tmp_path / "cache", smiles=["s"])
+    )
+    rows = made.rows(s=SMILES)
+    stage.init_backbone(rows, tmp_path)
+    before = torch.get_rng_state()
+    stage.encode(rows, tmp_path, augmentation=0, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
