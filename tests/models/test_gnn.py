@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from chemprop.data import BatchMolGraph
@@ -55,12 +56,15 @@ def test_what_is_shared_differs_between_stereo_centres_and_charges() -> None:
         assert len(both["atoms"]) > len(alone["atoms"])
 
 
-def test_nothing_is_shared_with_dropout() -> None:
-    molecules = batch(["CC"] * 5, shared=False)
-    network = Messages(dropout=0.5)
-    atoms = network.train()(molecules)
-    assert len(torch.unique(atoms, dim=0)) == 10
-    assert len(torch.unique(network.eval()(molecules), dim=0)) == 1
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_nothing_is_shared_with_dropout_in_the_backbone(rate: float, tmp_path: Path) -> None:
+    config = GnnConfig(kind="gnn", width=32, hidden_width=8, backbone_dropout=rate)
+    stage = Gnn(config, made.context(tmp_path / "cache", smiles=["s"]))
+    rows = made.rows(s=["CC"] * 5)
+    network = stage.init_backbone(rows, tmp_path).message_passing
+    inputs = stage.encode(rows, tmp_path, augmentation=0, seed=0).batch(np.arange(5), torch.device("cpu"))
+    assert len(torch.unique(network.train()(inputs), dim=0)) == (1 if rate == 0 else 10)
+    assert len(torch.unique(network.eval()(inputs), dim=0)) == 1
 
 
 def test_molecules_without_any_bond_have_features() -> None:
