@@ -17,12 +17,13 @@ names the interpreter of an environment that has it.
 
 --checkouts compares two checkouts of this project: does a change make submissions worse in the same time? For
 each budget and set `./run.sh full` runs in one checkout and then in the other. Which one is first alternates.
-Both read the YAML that `./run.sh new` of AFTER writes. Each run starts from an empty folder,
-FOLDER/before/... or FOLDER/after/..., and appends its rows to FOLDER/checkouts.csv. A run is skipped if it
-has rows for the current commit of its checkout, so the command can be repeated after an interruption. The
-table of these rows and whether the change passes are printed at the end, or at once with --table. Use a new
-FOLDER for each new pair of commits, because the YAML is only written once. Each checkout has its own
-environment: activate none, or `run.sh` uses the active one and installs nothing.
+Both read the YAML that `./run.sh new` of AFTER writes; with --own-yaml each reads that of its own `new`, which
+compares presets too. Each run starts from an empty folder, FOLDER/before/... or FOLDER/after/..., and appends
+its rows to FOLDER/checkouts.csv. A run is skipped if it has rows for the current commit of its checkout, so the
+command can be repeated after an interruption. The table of these rows and whether the change passes are
+printed at the end, or at once with --table. The ratio of the errors of a set has the standard error of a
+bootstrap over test rows. Use a new FOLDER for each new pair of commits, because a YAML is only written once.
+Each checkout has its own environment: activate none, or `run.sh` uses the active one and installs nothing.
 """
 
 import argparse
@@ -58,6 +59,8 @@ SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki",
 CHECKOUTS = ["before", "after"]
 MAX_WORSENING = 1.02
 """The largest mean ratio of errors, after / before, with which a change passes."""
+N_RESAMPLES = 1000
+"""Draws of the test rows for the standard error of a ratio."""
 AUTOGLUON_SCRIPT = """
 import sys
 import pandas as pd
@@ -239,6 +242,22 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def error_of_ratio(competition: CompetitionConfig, before: Path, after: Path) -> float:
+    """The standard error of the logarithm of the ratio of two submissions' errors, by a bootstrap that draws the
+    same test rows of both; of several targets that of their geometric mean.
+    """
+    assert competition.answers is not None
+    task, tables = build_task(competition), [read_text_table(file) for file in (before, after)]
+    ids = tables[0][competition.id]
+    y = score_sections.read_answers(competition, competition.answers).loc[ids].to_numpy()
+    y_preds = [from_submission_columns(task, table) for table in tables]
+    log_ratios = []
+    for rows in np.random.default_rng(0).integers(len(ids), size=(N_RESAMPLES, len(ids))):
+        old, new = (errors(competition, y[rows], y_pred[rows]) for y_pred in y_preds)
+        log_ratios.append(np.mean([np.log(new[target] / old[target]) for target in old]))
+    return float(np.std(log_ratios))
+
+
 def commit_of(checkout: Path) -> str:
     """The short hash of a checkout, with `-dirty` if files differ from the commit."""
     call = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10"]
@@ -253,29 +272,60 @@ def weighted_share(log: str) -> float:
     return int(match[1]) / 100 if match else np.nan
 
 
+def run_folder(work: Path, checkout: str, name: str, budget: str, seed: int) -> Path:
+    """The WORK_DIR of a run of a checkout."""
+    return work / checkout / f"{name}_{budget}_{seed}"
+
+
+def yaml_of(args: argparse.Namespace, checkout: str, name: str) -> Path:
+    """The YAML that a checkout reads."""
+    return args.work / (f"{checkout}/{name}.yaml" if args.own_yaml else f"{name}.yaml")
+
+
+def submission_of(args: argparse.Namespace, checkout: str, name: str, budget: str, seed: int) -> Path:
+    """The submission that a checkout made."""
+    os.environ["WORK_DIR"] = str(run_folder(args.work, checkout, name, budget, seed))
+    return Paths.for_competition(str(yaml_of(args, checkout, name))).submission
+
+
+def with_error_of_ratio(rows: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """Add the column `ratio_error`, the standard error of the logarithm of after / before, to rows of a table."""
+    ratio_errors = {}
+    for (name, budget, seed), pair in rows.groupby(["set", "budget", "seed"]):
+        if pair["checkout"].nunique() == len(CHECKOUTS):
+            files = [submission_of(args, checkout, name, budget, seed) for checkout in CHECKOUTS]
+            competition = load_competition(str(yaml_of(args, "after", name)))
+            ratio_errors[name, budget, seed] = error_of_ratio(competition, *files)
+    keys = zip(rows["set"], rows["budget"], rows["seed"], strict=True)
+    return rows.assign(ratio_error=[ratio_errors.get(key, np.nan) for key in keys])
+
+
 def run_checkouts(args: argparse.Namespace, commits: dict[str, str], processor: str) -> None:
     """Run what is missing of both checkouts, for each budget and set."""
     file = args.work / "checkouts.csv"
     folders = dict(zip(CHECKOUTS, args.checkouts, strict=True))
     for budget_index, budget in enumerate(args.budgets):
         for set_index, name in enumerate(args.sets):
-            yaml_file = args.work / f"{name}.yaml"
-            write_yaml(args.data / name, yaml_file, checkout=folders["after"])
-            competition = load_competition(str(yaml_file))
             after_first = (budget_index + set_index) % 2 == 1
             for checkout in reversed(CHECKOUTS) if after_first else CHECKOUTS:
                 key = {"set": name, "budget": budget, "seed": args.seed, "machine": processor}
                 key |= {"checkout": checkout, "commit": commits[checkout]}
                 if is_there(file, key):
                     continue
-                folder = args.work / checkout / f"{name}_{budget}_{args.seed}"
+                folder = run_folder(args.work, checkout, name, budget, args.seed)
                 shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
                 folder.mkdir(parents=True)
                 os.environ["WORK_DIR"] = str(folder)
                 log_file = folder / "full.log"
                 options = ["--budget", budget, "--seed", str(args.seed)]
+                yaml_file = yaml_of(args, checkout, name)
+                write_yaml(
+                    args.data / name, yaml_file, checkout=folders[checkout if args.own_yaml else "after"]
+                )
                 seconds = full(yaml_file, options, log_file, folders[checkout])
-                test_errors = errors_of_file(competition, Paths.for_competition(str(yaml_file)).submission)
+                competition = load_competition(str(yaml_file))
+                file_of_run = submission_of(args, checkout, name, budget, args.seed)
+                test_errors = errors_of_file(competition, file_of_run)
                 share = weighted_share(log_file.read_text(encoding="utf-8"))
                 keep(file, key, test_errors, seconds=seconds, share=share)
 
@@ -291,12 +341,13 @@ def table_of_checkouts(rows: pd.DataFrame) -> str:
     rows = rows[of_both].assign(log_error=np.log(rows["error"]))
     log_ratios = []
     for (budget, name), pair in rows.groupby(["budget", "set"], sort=False):
-        means = pair.groupby("checkout")[["log_error", "seconds", "share"]].mean()
+        means = pair.groupby("checkout")[["log_error", "seconds", "share", "ratio_error"]].mean()
         before, after = means.loc["before"], means.loc["after"]
         log_ratio = after["log_error"] - before["log_error"]
         log_ratios.append(log_ratio)
         error_cells = (
-            f"{np.exp(before['log_error']):.4g} | {np.exp(after['log_error']):.4g} | {np.exp(log_ratio):.3f}"
+            f"{np.exp(before['log_error']):.4g} | {np.exp(after['log_error']):.4g} | {np.exp(log_ratio):.3f} "
+            f"+- {after['ratio_error']:.3f}"
         )
         other_cells = (
             f"{before['seconds']:.0f} | {after['seconds']:.0f} | {before['share']:.2f} | {after['share']:.2f}"
@@ -323,7 +374,7 @@ def compare_checkouts(args: argparse.Namespace, processor: str) -> None:
         run_checkouts(args, commits, processor)
     rows = read_results(args.work / "checkouts.csv")
     is_current = rows["commit"] == rows["checkout"].map(commits)
-    print(table_of_checkouts(rows[is_current & (rows["machine"] == processor)]))
+    print(table_of_checkouts(with_error_of_ratio(rows[is_current & (rows["machine"] == processor)], args)))
 
 
 def main() -> None:
@@ -338,6 +389,7 @@ def main() -> None:
     options.add_argument("--python", type=Path)
     options.add_argument("--table", action="store_true")
     options.add_argument("--checkouts", nargs=2, type=Path, metavar=("BEFORE", "AFTER"))
+    options.add_argument("--own-yaml", action="store_true")
     args = options.parse_args()
     args.work = args.work.resolve()  # commands run in the folders of checkouts
     args.data = args.data and args.data.resolve()

@@ -11,7 +11,14 @@ def rows_of(errors_after: list[float]) -> pd.DataFrame:
     """Rows of a set for each error after the change; before it, each error is 1."""
     rows = []
     for number, error in enumerate(errors_after):
-        common = {"set": f"set_{number}", "budget": "5m", "seed": 0, "seconds": 300.0, "share": np.nan}
+        common = {
+            "set": f"set_{number}",
+            "budget": "5m",
+            "seed": 0,
+            "seconds": 300.0,
+            "share": np.nan,
+            "ratio_error": 0.01,
+        }
         rows.append({**common, "checkout": "before", "error": 1.0})
         rows.append({**common, "checkout": "after", "error": error})
     return pd.DataFrame(rows)
