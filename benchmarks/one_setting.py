@@ -41,7 +41,7 @@ from models.config import AnyStageConfig
 from models.inputs.stage_caches import shared_caches
 from models.registry import build_stage
 from models.stage import Context
-from models.training import batches, trainer
+from models.training import batches, prediction, trainer
 
 WINDOW = 20
 MINILM = {"kind": "bert", "weights": "minilm", "learning_rate": 1e-4}
@@ -151,8 +151,8 @@ def main() -> None:
     options.add_argument("--bases", nargs="+")
     args = options.parse_args()
     torch.set_num_threads(1)
-    print(f"instructions for bf16: {'yes' if trainer.cpu_has_bf16() else 'no'}")
-    trainer.cpu_has_bf16 = lambda: True
+    print(f"instructions for bf16: {'yes' if prediction.cpu_has_bf16() else 'no'}")
+    prediction.cpu_has_bf16 = lambda: True
     bases, changes = COMPARED[args.compared]
     of_stage = TypeAdapter[Any](AnyStageConfig)
     for base in args.bases or bases:
