@@ -11,21 +11,17 @@ largest loss, and the number of runs that gain and lose. "judged": the line is u
 and fitted without the fold, are lower by two standard errors.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.blenders import DEFAULT, matrices_of
+from benchmarks.blenders import DEFAULT, matrices_of, predict
 from benchmarks.expected_score import matrices_with_similarities
 from benchmarks.family_blenders import SETS, sets_of
-from benchmarks.oof_matrices import (
-    HALVES,
-    Matrix,
-    arguments,
-    cached_lines,
-)
+from benchmarks.oof_matrices import HALVES, Matrix, arguments, cached_lines
 from competition.types import Array
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.cross_fitting import cross_fitted
@@ -56,7 +52,7 @@ def changes(matrix: Matrix, odds: Array) -> dict[str, float]:
     default = CANDIDATES[DEFAULT]
     y_pred = cross_fitted(default, data)[:, 0]
     blend = default.fit(data)
-    y_test = np.mean([blend.predict(columns[:, :, None])[:, 0] for columns in matrix.holdout], axis=0)
+    y_test = np.mean([predict(blend, columns) for columns in matrix.holdout], axis=0)
     found = {}
     for label, weights in (("all rows", np.ones(len(y_pred))), ("similar rows", odds)):
         corrected = np.polyval(fit_line(y_pred, matrix.y, weights), y_test)
@@ -70,7 +66,7 @@ def changes(matrix: Matrix, odds: Array) -> dict[str, float]:
     return found
 
 
-def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
+def lines_of_run(name: str, draw: int, split: str, data: Path, cache: Path) -> list[dict[str, Any]]:
     """Return a line for each target."""
     lines = []
     for matrix, of_train, of_test in matrices_with_similarities(name, split, draw, data, cache):
@@ -85,10 +81,7 @@ def main() -> None:
     asked = args.sets
     for split in HALVES:
         args.sets = sets_of(split, asked)
-
-        def lines_of(name: str, draw: int, split: str = split) -> list[dict[str, Any]]:
-            return lines_of_run(name, split, draw, args.data, args.cache)
-
+        lines_of = partial(lines_of_run, split=split, data=args.data, cache=args.cache)
         table = pd.DataFrame(cached_lines(f"affine_{split}", lines_of, args))
         table = table.drop(columns=["set", "target", "draw"])
         summary = pd.DataFrame({"mean": table.mean(), "largest loss": table.max()})

@@ -2,11 +2,12 @@
 
     python -m benchmarks.blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 4] [--sets ...]
 
-BlendData of out-of-fold predictions are made once (oof_matrices.py) and kept in --cache, as is what was
+Matrices of out-of-fold predictions are made once (oof_matrices.py) and kept in --cache, as is what was
 measured.
 
-JobPlan of the analysis, written before the first run
--------------------------------------------------- Data: every target of six sets with at least 75 labels on
+Plan of the analysis, written before the first run
+
+Data: every target of six sets with at least 75 labels on
 both sides; 4 draws of the holdout. At most 2,000 rows of a set are drawn, half of them the holdout, so stages
 are fitted on at most 800 rows. Ten stages per set. Blends of 10 columns, and of 3 and 5: two random subsets
 each, of every matrix. (One change after a look at a single draw of three sets: it had 3 independent draws;

@@ -1,13 +1,13 @@
 """Like `blenders` for classes: do blends of probabilities generalize to new rows, and is their score
 honest?
 
-    python -m benchmarks.class_blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets
-    ...]
+    python -m benchmarks.class_blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
 
 What was measured of a set and draw is kept in --cache as blends_*.json (`oof_matrices.cached_lines`).
 
-JobPlan of the analysis
--------------------- Data: twelve sets, four of them with three or four classes (`oof_matrices.BIN_EDGES`); a pair
+Plan of the analysis
+
+Data: twelve sets, four of them with three or four classes (`oof_matrices.BIN_EDGES`); a pair
 of draws that swap training rows and holdout; at most 2,000 rows of a set, eight classifiers. Blends of all 8
 columns, and of 4: two random subsets each.
 
@@ -38,8 +38,7 @@ from benchmarks.oof_matrices import (
     BIN_EDGES,
     Matrix,
     arguments,
-    cached_lines,
-    class_matrices,
+    cached_class_lines,
     in_per_cent,
     over_sets,
     per_set,
@@ -159,13 +158,7 @@ def lines_of(matrix: Matrix) -> list[dict]:
 def main() -> None:
     """Parse the command line and print the tables."""
     args = arguments(__doc__, list(BIN_EDGES), 2)
-
-    def of_draw(name: str, draw: int) -> list[dict]:
-        return [
-            line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)
-        ]
-
-    table = pd.DataFrame(cached_lines("blends", of_draw, args))
+    table = pd.DataFrame(cached_class_lines("blends", lines_of, args))
     place = ["metric", "n_columns", "set", "target", "draw", "subset"]
     errors = np.log(table[table["bias"].isna()].pivot(index=place, columns="candidate", values="error"))
     table_columns = [(metric, n) for metric in table["metric"].unique() for n in SUBSETS]

@@ -31,8 +31,7 @@ from benchmarks.oof_matrices import (
     N_FOLDS,
     Matrix,
     arguments,
-    cached_lines,
-    class_matrices,
+    cached_class_lines,
     over_sets,
 )
 from competition.metrics import get_metric
@@ -138,13 +137,7 @@ def lines_of(matrix: Matrix) -> list[dict[str, Any]]:
 def main() -> None:
     """Parse the command line and run the benchmark."""
     args = arguments(__doc__, list(BIN_EDGES), 2)
-
-    def of_draw(name: str, draw: int) -> list[dict[str, Any]]:
-        return [
-            line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)
-        ]
-
-    table = pd.DataFrame(cached_lines("decisions", of_draw, args))
+    table = pd.DataFrame(cached_class_lines("decisions", lines_of, args))
     ways = [name for name in table if " " in name]
     for which, part in (
         ("blend", table[table.column == "blend"]),

@@ -36,14 +36,14 @@ from models.jobs.job_rows import rows_of_job
 from models.jobs.plan import REFIT_FOLD, make_plan
 from models.registry import build_stage
 
-SETS = {
-    "esol": ("SMILES", "logS"),
-    "chembl204_ki": ("SMILES", "pKi"),
-    "chembl287_ki": ("SMILES", "pKi"),
-    "biogen_adme": ("SMILES", "log_HLM_CLint"),
-    "qm9_electronic": ("SMILES", "lumo_eV"),
+TARGETS = {
+    "esol": "logS",
+    "chembl204_ki": "pKi",
+    "chembl287_ki": "pKi",
+    "biogen_adme": "log_HLM_CLint",
+    "qm9_electronic": "lumo_eV",
 }
-"""Set -> columns of the molecules and of the labels."""
+"""Set -> column of the labels."""
 N_TRAIN, N_SHARED, N_SOURCE = 300, 60, 700
 NOISE = 0.3
 WRONG_SHARE = 0.1
@@ -74,12 +74,12 @@ def source_of(
     return table.iloc[order[:N_TRAIN]], source.assign(value=INTERCEPT + SLOPE * y)
 
 
-def predictions(folder: Path, smiles: str, target: str, settings: dict[str, Any] | None) -> np.ndarray:
+def predictions(folder: Path, target: str, settings: dict[str, Any] | None) -> np.ndarray:
     """Return the mean prediction of the stages for the test rows, (n_test,)."""
     extra = [] if settings is None else [{"file": "source.csv", "columns": {target: "value"}, **settings}]
     competition = {
         "train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv", "id": "id",
-        "targets": [target], "smiles": [smiles], "metric": "rmse", "extra_train": extra,
+        "targets": [target], "smiles": ["SMILES"], "metric": "rmse", "extra_train": extra,
     }  # fmt: skip
     document = {"competition": competition, "folds": {"n_folds": 2}, "stages": STAGES}
     path = folder / "set.yaml"
@@ -105,7 +105,7 @@ def predictions(folder: Path, smiles: str, target: str, settings: dict[str, Any]
 
 def errors_of_draw(name: str, draw: int, data: Path) -> dict[str, float]:
     """Return the error on the test rows for each reading."""
-    smiles, target = SETS[name]
+    target = TARGETS[name]
     table = pd.read_csv(data / name / "train.csv").dropna(subset=[target])
     test = pd.read_csv(data / name / "test.csv")
     answers = pd.read_csv(data / name / "answers.csv").dropna(subset=[target])
@@ -115,13 +115,13 @@ def errors_of_draw(name: str, draw: int, data: Path) -> dict[str, float]:
     known = source.assign(value=(source["value"] - INTERCEPT) / SLOPE)
     errors = {}
     with tempfile.TemporaryDirectory() as folder:
-        write_table(Path(folder) / "train.csv", train[["id", smiles, target]])
-        write_table(Path(folder) / "test.csv", test[["id", smiles]])
+        write_table(Path(folder) / "train.csv", train[["id", "SMILES", target]])
+        write_table(Path(folder) / "test.csv", test[["id", "SMILES"]])
         write_table(Path(folder) / "sample.csv", test[["id"]].assign(**{target: 0.0}))
         for reading, settings in READINGS.items():
             rows = known if reading == "known line" else source
-            write_table(Path(folder) / "source.csv", rows[[smiles, "value"]])
-            y_pred = predictions(Path(folder), smiles, target, settings)
+            write_table(Path(folder) / "source.csv", rows[["SMILES", "value"]])
+            y_pred = predictions(Path(folder), target, settings)
             errors[reading] = float(np.sqrt(np.mean((y_test - y_pred) ** 2)))
     return errors
 
@@ -138,7 +138,7 @@ def main() -> None:
         os.environ["WORK_DIR"] = work
         lines = []
         for draw in range(args.draws):
-            for name in SETS:
+            for name in TARGETS:
                 lines.append({"set": name, "draw": draw, **errors_of_draw(name, draw, args.data)})
                 print(lines[-1], flush=True)
     table = pd.DataFrame(lines)

@@ -16,6 +16,9 @@ Compared:
     convex: weights of at least 0 with sum 1.
 """
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
@@ -98,7 +101,7 @@ def capped(blend: Blend, largest_share: float) -> Blend:
     return Blend(weights, blend.intercept)
 
 
-def errors_of(name: str, split: str, draw: int, data, cache) -> list[dict]:
+def errors_of(name: str, draw: int, split: str, data: Path, cache: Path) -> list[dict]:
     """Return a line for each target and blend."""
     lines = []
     for matrix in family_matrices(name, draw, split, data, cache):
@@ -125,10 +128,7 @@ def main() -> None:
     asked = args.sets
     for split in HALVES:
         args.sets = sets_of(split, asked)
-
-        def lines_of(name: str, draw: int, split: str = split) -> list[dict]:
-            return errors_of(name, split, draw, args.data, args.cache)
-
+        lines_of = partial(errors_of, split=split, data=args.data, cache=args.cache)
         lines = pd.DataFrame(cached_lines(f"families_{split}", lines_of, args))
         errors = lines.pivot(index=["set", "target", "draw"], columns="blend", values="error").reset_index()
         share = lines.groupby("set")["share"].mean()

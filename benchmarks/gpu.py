@@ -278,7 +278,7 @@ class Bench:
             self.slots[i].submit(time_training, case, compiled, self.seconds, barrier, samples_card=i == 0)
             for i in range(n_jobs)
         ]
-        init_backbone = f"| {case.name} | {n_jobs} | {'yes' if compiled else 'no'} |"
+        start = f"| {case.name} | {n_jobs} | {'yes' if compiled else 'no'} |"
         results, errors = [], []
         for future in futures:
             try:
@@ -288,11 +288,11 @@ class Bench:
             except Exception as error:  # memory that ran out, or what cannot be compiled, is a result
                 errors.append(" ".join(f"{type(error).__name__}: {error}".split())[:80])
         if errors:
-            return f"{init_backbone} failed: {errors[0]} | | |"
+            return f"{start} failed: {errors[0]} | | |"
         rows = sum(result["rows"] for result in results)
         memory = max(result["memory"] for result in results)
         busy = results[0]["busy"]
-        return f"{init_backbone} {rows:.0f} | {'' if np.isnan(busy) else f'{busy:.0f} %'} | {memory:.2f} |"
+        return f"{start} {rows:.0f} | {'' if np.isnan(busy) else f'{busy:.0f} %'} | {memory:.2f} |"
 
     def difference(self, case: Case) -> str:
         """The largest difference of predictions on the card and on the cores, a line."""

@@ -62,7 +62,7 @@ class Fails:
         self.context = context
 
     def fit(self, train, valid, folder):
-        if 2 not in self.context.division:
+        if 2 not in self.context.fold_ids:
             raise RuntimeError("this stage fails on purpose")
         (folder / "mean.json").write_text(json.dumps(np.nanmean(train.y, axis=0).tolist()))
 

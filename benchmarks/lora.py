@@ -14,10 +14,8 @@ os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -26,12 +24,13 @@ from safetensors.torch import load_file
 from sklearn.metrics import f1_score, root_mean_squared_error
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from benchmarks.one_setting import timed_epochs
 from competition.dataset import Dataset
 from competition.task import Task
+from competition.types import Array
 from models.bert_config import BertConfig
 from models.registry import build_stage
 from models.stage import Context
-from models.training import trainer
 
 FULL_RATES = {"emotion": 2e-4, "icwsm_tweets": 1e-4}
 """Rates of full fine-tuning, those of the preset quick."""
@@ -51,42 +50,39 @@ def read(data: Path, name: str) -> tuple[Dataset, Task]:
     return rows, task
 
 
-def measure(
-    config: BertConfig, context: Context, train: Dataset, held_out: Dataset
-) -> tuple[float, float, int]:
-    """Score on the held-out rows, processor seconds of the epochs, and trained numbers."""
-    train_epochs = trainer.Trainer.train_epochs
-    spent: list[float] = []
-    n_trained: list[int] = []
-
-    def timed(self: Any, *args: Any, **options: Any) -> Any:
-        n_trained.append(sum(p.numel() for p in self.network.parameters() if p.requires_grad))
-        started = time.process_time()
-        result = train_epochs(self, *args, **options)
-        spent.append(time.process_time() - started)
-        return result
-
-    stage = build_stage(config, context)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(trainer.Trainer, "train_epochs", timed):
-        stage.fit(train, None, Path(folder))
-        y_pred = stage.predict(held_out.without_labels(), Path(folder))
-        stored = sum(tensor.numel() for tensor in load_file(Path(folder) / "weights.safetensors").values())
-    y = held_out.y[:, 0]
-    if context.task.problem_type == "multiclass":
-        score = f1_score(y, y_pred.argmax(axis=1), average="macro")
-    else:
-        score = root_mean_squared_error(y, y_pred[:, 0])
-    return float(score), sum(spent), stored if config.lora else n_trained[0]
+def score(y: Array, y_pred: Array, task: Task) -> float:
+    """Return F1 macro of class probabilities (n_rows, n_classes), or the RMSE of numbers (n_rows, 1)."""
+    if task.classes:
+        return float(f1_score(y, y_pred.argmax(axis=1), average="macro"))
+    return float(root_mean_squared_error(y, y_pred[:, 0]))
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of a benchmark that fine-tunes `minilm`."""
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--sets", nargs="+", default=list(FULL_RATES), choices=list(FULL_RATES))
     options.add_argument("--rows", type=int, default=600)
     options.add_argument("--epochs", type=int, default=3)
+    return options
+
+
+def measure(
+    config: BertConfig, context: Context, train: Dataset, held_out: Dataset
+) -> tuple[float, float, int]:
+    """Score on the held-out rows, processor seconds of the epochs, and trained numbers."""
+    stage = build_stage(config, context)
+    with tempfile.TemporaryDirectory() as folder, timed_epochs() as trainings:
+        stage.fit(train, None, Path(folder))
+        y_pred = stage.predict(held_out.without_labels(), Path(folder))
+        stored = sum(tensor.numel() for tensor in load_file(Path(folder) / "weights.safetensors").values())
+    seconds = sum(seconds for seconds, _ in trainings)
+    n_trained = stored if config.lora else trainings[0][1]
+    return score(held_out.y[:, 0], y_pred, context.task), seconds, n_trained
+
+
+def main() -> None:
+    options = parser_of(__doc__)
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--fold", type=int, default=0)
     options.add_argument(
@@ -96,7 +92,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in args.sets:
         rows, task = read(args.data, name)
-        splitter = StratifiedKFold if task.problem_type == "multiclass" else KFold
+        splitter = StratifiedKFold if task.classes else KFold
         train, held_out = list(splitter(5, shuffle=True, random_state=0).split(rows.ids, rows.y[:, 0]))[
             args.fold
         ]

@@ -1,8 +1,8 @@
 """What one setting of a neural stage changes in held-out error and in time, on one thread.
 
-    python -m benchmarks.one_setting tricks --data FOLDER_WITH_COMPETITIONS [--seeds 4] [--bases "esol, gnn"
-    ...] python -m benchmarks.one_setting batches --data FOLDER_WITH_COMPETITIONS --seeds 5 python -m
-    benchmarks.one_setting precision --data FOLDER_WITH_COMPETITIONS --seeds 3
+    python -m benchmarks.one_setting tricks --data FOLDER_WITH_COMPETITIONS [--seeds 4] [--bases "esol, gnn" ...]
+    python -m benchmarks.one_setting batches --data FOLDER_WITH_COMPETITIONS --seeds 5
+    python -m benchmarks.one_setting precision --data FOLDER_WITH_COMPETITIONS --seeds 3
 
 tricks: R-Drop, multi-sample dropout, averaged weights, a mean alone over atoms. batches: rows of a step that
 go through the network together and padded, and batches from windows of 20 sorted by length, as trainers with
@@ -23,7 +23,8 @@ os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 import argparse
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,7 +42,7 @@ from models.config import AnyStageConfig
 from models.inputs.stage_caches import shared_caches
 from models.registry import build_stage
 from models.stage import Context
-from models.training import batches, trainer
+from models.training import batches, prediction, trainer
 
 WINDOW = 20
 MINILM = {"kind": "bert", "weights": "minilm", "learning_rate": 1e-4}
@@ -121,24 +122,33 @@ def read(
     return Dataset([str(i) for i in table.index], table[[column]], table[[target]].to_numpy()), roles
 
 
+@contextmanager
+def timed_epochs() -> Iterator[list[tuple[float, int]]]:
+    """Yield a list that gets the processor seconds of the epochs of each training, and its trained numbers."""
+    train_epochs = trainer.Trainer.train_epochs
+    trainings: list[tuple[float, int]] = []
+
+    def timed(self: trainer.Trainer, *args: Any, **options: Any) -> Any:
+        n_trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        started = time.process_time()
+        result = train_epochs(self, *args, **options)
+        trainings.append((time.process_time() - started, n_trained))
+        return result
+
+    with mock.patch.object(trainer.Trainer, "train_epochs", timed):
+        yield trainings
+
+
 def measure(
     config: Any, context: Context, rows: Dataset, train: np.ndarray, held_out: np.ndarray
 ) -> tuple[float, float]:
     """Held-out RMSE, and processor seconds of the epochs."""
-    train_epochs, spent = trainer.Trainer.train_epochs, []
-
-    def timed(*args: Any, **options: Any) -> Any:
-        started = time.process_time()
-        result = train_epochs(*args, **options)
-        spent.append(time.process_time() - started)
-        return result
-
     stage = build_stage(config, context)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(trainer.Trainer, "train_epochs", timed):
+    with tempfile.TemporaryDirectory() as folder, timed_epochs() as trainings:
         stage.fit(rows.take(train), None, Path(folder))
         valid = rows.take(held_out)
         errors = stage.predict(valid.without_labels(), Path(folder)) - valid.y
-    return float(np.sqrt((errors**2).mean())), sum(spent)
+    return float(np.sqrt((errors**2).mean())), sum(seconds for seconds, _ in trainings)
 
 
 def main() -> None:
@@ -151,8 +161,8 @@ def main() -> None:
     options.add_argument("--bases", nargs="+")
     args = options.parse_args()
     torch.set_num_threads(1)
-    print(f"instructions for bf16: {'yes' if trainer.cpu_has_bf16() else 'no'}")
-    trainer.cpu_has_bf16 = lambda: True
+    print(f"instructions for bf16: {'yes' if prediction.cpu_has_bf16() else 'no'}")
+    prediction.cpu_has_bf16 = lambda: True
     bases, changes = COMPARED[args.compared]
     of_stage = TypeAdapter[Any](AnyStageConfig)
     for base in args.bases or bases:

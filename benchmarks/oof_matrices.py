@@ -78,14 +78,15 @@ FOREST = {"n_estimators": 50, "max_features": 0.3, "min_samples_leaf": 2}
 SHRUNK = {"solver": "lsqr", "shrinkage": "auto"}
 
 
-def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
+def sklearn_stage(estimator: str, **settings: object) -> dict:
+    return {"kind": "sklearn", "estimator": estimator, **settings}
+
+
+def stages_of(text: bool, classes: bool) -> dict[str, dict]:
     """Ten stages in the words of the YAML; of classes a discriminant analysis for SVR, for time."""
     common: dict = {"n_bits": 256, "tfidf_features": 1000}
     encoder: dict = {"features": [{"encoder": "minilm" if text else "rxnfp"}], "tfidf_features": 0}
-
-    def sklearn(estimator: str, **settings: object) -> dict:
-        return {"kind": "sklearn", "estimator": estimator, **common, **settings}
-
+    sklearn = partial(sklearn_stage, **common)
     trees = {
         "lightgbm": {"kind": "lightgbm", **common, **TREES},
         "catboost": {"kind": "catboost", **common, **TREES, "depth": 5, "features": ["avalon", "erg"]},
@@ -170,40 +171,21 @@ def draw_of(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarr
     return _cached(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
 
 
+MINIMOL = {"encoder": "minimol"}
+RXNFP = {"encoder": "rxnfp"}
 FAMILY_STAGES: dict[str, dict] = {
     "lightgbm": {"kind": "lightgbm", **TREES},
-    "svr": {"kind": "sklearn", "estimator": "SVR", "parameters": {"C": 10.0}},
+    "svr": sklearn_stage("SVR", parameters={"C": 10.0}),
     "gp": {"kind": "gp"},
-    "gp_minimol": {
-        "kind": "gp",
-        "kernels": ["ecfp4", "atom_pairs", "fcfp4", "descriptors", {"encoder": "minimol"}],
-    },
-    "minimol_svr": {
-        "kind": "sklearn",
-        "estimator": "SVR",
-        "features": [{"encoder": "minimol"}],
-        "parameters": {"C": 3.0},
-    },
-    "minimol_ridge": {
-        "kind": "sklearn",
-        "estimator": "Ridge",
-        "features": [{"encoder": "minimol"}],
-        "parameters": {"alpha": 30.0},
-    },
-    "minimol_lightgbm": {"kind": "lightgbm", "features": [{"encoder": "minimol"}], **TREES},
-    "minimol_neighbours": {
-        "kind": "sklearn",
-        "estimator": "KNeighborsRegressor",
-        "features": [{"encoder": "minimol"}],
-        "parameters": {"weights": "distance"},
-    },
-    "rxnfp_ridge": {
-        "kind": "sklearn",
-        "estimator": "Ridge",
-        "features": [{"encoder": "rxnfp"}],
-        "parameters": {"alpha": 30.0},
-    },
-    "rxnfp_svr": {"kind": "sklearn", "estimator": "SVR", "features": [{"encoder": "rxnfp"}]},
+    "gp_minimol": {"kind": "gp", "kernels": ["ecfp4", "atom_pairs", "fcfp4", "descriptors", MINIMOL]},
+    "minimol_svr": sklearn_stage("SVR", features=[MINIMOL], parameters={"C": 3.0}),
+    "minimol_ridge": sklearn_stage("Ridge", features=[MINIMOL], parameters={"alpha": 30.0}),
+    "minimol_lightgbm": {"kind": "lightgbm", "features": [MINIMOL], **TREES},
+    "minimol_neighbours": sklearn_stage(
+        "KNeighborsRegressor", features=[MINIMOL], parameters={"weights": "distance"}
+    ),
+    "rxnfp_ridge": sklearn_stage("Ridge", features=[RXNFP], parameters={"alpha": 30.0}),
+    "rxnfp_svr": sklearn_stage("SVR", features=[RXNFP]),
 }
 """Stages for columns that are correlated: half of them read MiniMol's vectors."""
 
@@ -268,6 +250,18 @@ def cached_lines(
     return lines
 
 
+def cached_class_lines(
+    prefix: str, lines_of: Callable[[Matrix], list[Any]], args: argparse.Namespace
+) -> list[Any]:
+    """The lines of the matrices of classes of all sets and draws, made or kept."""
+
+    def of_draw(name: str, draw: int) -> list[Any]:
+        matrices = class_matrices(name, draw, args.data, args.cache)
+        return [line for matrix in matrices for line in lines_of(matrix)]
+
+    return cached_lines(prefix, of_draw, args)
+
+
 def over_sets(values: pd.Series, sets: pd.Series) -> tuple[pd.Series, np.ndarray]:
     """Mean of each set, and their mean with its 95 % interval, (3,), by a bootstrap that draws sets."""
     of_set = values.groupby(sets).mean()
@@ -324,7 +318,7 @@ HALVES = {"rows": _halves, "scaffolds": _scaffold_halves}
 
 
 def _pool(name: str, data: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """The rows of a set that draws assign_folds, what its `competition.json` says, and its input columns."""
+    """The rows of a set that draws divide, what its `competition.json` says, and its input columns."""
     info = json.loads((data / name / "competition.json").read_text())
     table, inputs = (
         pd.read_csv(data / name / "train.csv", dtype={"id": str}),
@@ -380,19 +374,10 @@ def _make(
         print(
             f"{name} {draw} {stage_name}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True
         )
-    made = {
-        "targets": np.array(targets),
-        "classes": np.array(classes),
-        "problem": np.array(problem),
-        "folds": folds,
-    }
     return {
-        **made,
-        "y": np.array(train.y),
-        "y_holdout": np.array(holdout.y),
-        "oof": oof,
-        "holdout": of_holdout,
-    }
+        "targets": np.array(targets), "classes": np.array(classes), "problem": np.array(problem), "folds": folds,
+        "y": np.array(train.y), "y_holdout": np.array(holdout.y), "oof": oof, "holdout": of_holdout,
+    }  # fmt: skip
 
 
 def classifiers(text: bool) -> dict[str, tuple[str, Any]]:

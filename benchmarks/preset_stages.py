@@ -52,7 +52,6 @@ SETS = [
 
 def run_stages(name: str, seed: int, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Train the stages on one set with one seed, and return a row for each stage."""
-    os.environ["WORK_DIR"] = str(args.work / "work")
     config = args.work / f"{name}.yaml"
     data = args.data / name
     if not config.exists():
@@ -77,7 +76,6 @@ def rows_of_run(name: str, seed: int, run: Run) -> list[dict[str, Any]]:
 
     rows = []
     for stage, record in run.stored["blend"]["drop_one"].items():
-        seconds = seconds_of(run, stage)
         gain = 100 * np.log(error(record["cross_fitted_score"]) / error(all_stages))
         standard_error = 100 * record["standard_error"] / error(all_stages)
         alone = error(run.stored["choice"]["stages"][stage]["cv_score"])
@@ -89,8 +87,9 @@ def rows_of_run(name: str, seed: int, run: Run) -> list[dict[str, Any]]:
             "standard_error": standard_error,
             "alone": alone,
             "all": error(all_stages),
+            "seconds": seconds_of(run, stage),
         }
-        rows.append({**row, "seconds": seconds})
+        rows.append(row)
     return rows
 
 
@@ -190,6 +189,17 @@ def order_of(names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("stage")
 
 
+def table_of_blends(args: argparse.Namespace) -> pd.DataFrame:
+    """Return the table of --order, --without or --base."""
+    if args.order:
+        return order_of(args.sets)
+    if args.without:
+        gains = pd.DataFrame({name: gains_of(args.without, name) for name in args.sets})
+        return gains.reindex(args.without).fillna("")
+    changes = pd.DataFrame({name: added_to(args.base, name) for name in args.sets})
+    return changes.map("{:+.1f}".format).replace("+nan", "")
+
+
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(
@@ -207,22 +217,10 @@ def main() -> None:
     parser.add_argument("--without", nargs="+", help="only print the gains of groups of stages")
     args = parser.parse_args()
     file = args.work / "preset_stages.csv"
-    if args.order:
-        os.environ["WORK_DIR"] = str(args.work / "work")
+    os.environ["WORK_DIR"] = str(args.work / "work")
+    if args.order or args.without or args.base:
         with threadpool_limits(1):
-            print(order_of(args.sets).to_string())
-        return
-    if args.without:
-        os.environ["WORK_DIR"] = str(args.work / "work")
-        with threadpool_limits(1):
-            table = pd.DataFrame({name: gains_of(args.without, name) for name in args.sets})
-        print(table.reindex(args.without).fillna("").to_string())
-        return
-    if args.base:
-        os.environ["WORK_DIR"] = str(args.work / "work")
-        with threadpool_limits(1):
-            table = pd.DataFrame({name: added_to(args.base, name) for name in args.sets})
-        print(table.map("{:+.1f}".format).replace("+nan", "").to_string())
+            print(table_of_blends(args).to_string())
         return
     if not args.table:
         args.work.mkdir(parents=True, exist_ok=True)

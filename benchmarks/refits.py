@@ -14,17 +14,15 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import f1_score, root_mean_squared_error
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from benchmarks.lora import FULL_RATES, read
+from benchmarks.lora import FULL_RATES, parser_of, read, score
 from competition.dataset import Dataset
 from competition.task import Task
 from competition.types import Array
@@ -42,15 +40,8 @@ def read_answers(data: Path, name: str, task: Task) -> tuple[Dataset, Array]:
     answers = pd.read_csv(data / name / "answers.csv").set_index("id").loc[test["id"]]
     labels = answers[task.targets[0]]
     y = labels.astype(str).map(task.classes.index) if task.classes else labels
-    rows = Dataset([str(i) for i in test.index], test[["text"]], np.full((len(test), 1), np.nan))
+    rows = Dataset([str(i) for i in test.index], test[["text"]], None)
     return rows, y.to_numpy(dtype=np.float64)
-
-
-def score(y: Array, y_pred: Array, task: Task) -> float:
-    """Return F1 macro of class probabilities (n_rows, n_classes), or the RMSE of numbers (n_rows, 1)."""
-    if task.classes:
-        return float(f1_score(y, y_pred.argmax(axis=1), average="macro"))
-    return float(root_mean_squared_error(y, y_pred[:, 0]))
 
 
 def fit_and_predict(
@@ -86,13 +77,7 @@ def measure(config: BertConfig, task: Task, rows: Dataset, test: Dataset, y_test
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--data", type=Path, required=True)
-    options.add_argument("--sets", nargs="+", default=list(FULL_RATES), choices=list(FULL_RATES))
-    options.add_argument("--rows", type=int, default=600)
-    options.add_argument("--epochs", type=int, default=3)
+    options = parser_of(__doc__)
     options.add_argument("--draws", type=int, default=3)
     args = options.parse_args()
     torch.set_num_threads(1)

@@ -4,8 +4,9 @@
 
 What was measured of a set and draw is kept in --cache as switches_*.json (`oof_matrices.cached_lines`).
 
-JobPlan of the analysis, written before the first full run
-------------------------------------------------------- Data: all targets of twelve sets, ten stages of at
+Plan of the analysis, written before the first full run
+
+Data: all targets of twelve sets, ten stages of at
 most 800 training rows (`oof_matrices.draw_of`); a pair of draws that swap training rows and holdout. Targets
 with fewer than 75 labels on a side, or 15 of a class, are left out. The metric is RMSE in units of each
 target's standard deviation, ROC-AUC (bace, tox21) or log loss (emotion: its F1 is decided after the blend).

@@ -58,13 +58,11 @@ SHARED: dict[str, dict[str, Any]] = {
     "set": {
         "type": parse_setting,
         "action": "append",
-        "default": [],
         "metavar": "KEY=VALUE",
         "help": "Replace a setting of the YAML, such as stages.gnn.epochs=100. May be repeated.",
     },
     "stages": {
         "type": parse_stages,
-        "default": (),
         "metavar": "NAMES",
         "help": "Use only these stages of the YAML, such as gnn,lightgbm.",
     },
@@ -146,17 +144,17 @@ class Parser(argparse.ArgumentParser):
         `overrides` has the settings of the command line.
         """
         options = super().parse_args(*args, **kwargs)
-        tracker = getattr(options, "tracker", None)
+        tracker = options.tracker
         if tracker is not None:
             if importlib.util.find_spec(tracker) is None:
                 raise ConfigError(
                     f"--tracker {tracker} needs a package: pip install {tracker} in this environment."
                 )
             os.environ[TRACKER_VARIABLE] = tracker
-        values = dict(getattr(options, "set", []))
+        values = dict(options.set)
         if options.seed is not None:
             values["competition.seed"] = options.seed
-        options.overrides = Overrides(values, getattr(options, "stages", ()))
+        options.overrides = Overrides(values, options.stages)
         options.held_out_of = options.competition
         if options.holdout:
             if options.overrides.tables:
@@ -184,7 +182,7 @@ def parser(description: str | None, verb: str | None = None, takes: Sequence[str
     )
     competition_help = "name in competition/configs/, or a YAML file (default: %(default)s)"
     options.add_argument("competition", nargs="?", default=DEFAULT_COMPETITION, help=competition_help)
-    options.set_defaults(seed=None, workers=None, holdout=None)
+    options.set_defaults(seed=None, set=[], stages=(), workers=None, holdout=None, tracker=None)
     for name in takes:
         options.add_argument(f"--{name}", **SHARED[name])
     return options

@@ -8,8 +8,8 @@ from typing import Any
 from competition.errors import ConfigError
 from competition.yaml_files import parse_yaml
 
-TABLES = ("train", "test", "sample_submission", "answers")
-"""Keys of `competition:` that `--holdout` writes anew."""
+TABLES = ("competition.train", "competition.test", "competition.sample_submission", "competition.answers")
+"""Settings that `--holdout` writes anew."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Overrides:
     @property
     def tables(self) -> list[str]:
         """Keys of the replaced tables of the competition."""
-        tables = {f"competition.{table}" for table in TABLES}
-        return [key for key in self.values if key in tables]
+        return [key for key in self.values if key in TABLES]
 
 
 NO_OVERRIDES = Overrides()

@@ -77,8 +77,7 @@ def run(
         print("... adversarial validation", flush=True)
     shift = adversarial_validation(train, test, competition, seed, descriptors)
     blocks.append(describe_shift(shift))
-    made_from = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
-    content: dict[str, Any] = {"made_from": made_from, "adversarial": shift, "recommended": None}
+    content: dict[str, Any] = {"made_from": _made_from(paths), "adversarial": shift, "recommended": None}
     if not quick:
         kind, reason = recommend(competition, config.kind, train, test, compared, shift)
         content["recommended"] = {"kind": kind, "reason": reason}
@@ -96,13 +95,16 @@ def update(
 
     An error is printed, since it must not end a run.
     """
-    made_from = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
-    if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == made_from:
+    if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == _made_from(paths):
         return
     try:
         run(competition, config, paths, quick=True, descriptors=descriptors)
     except Exception as error:
         print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
+
+
+def _made_from(paths: Paths) -> dict[str, str]:
+    return {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
 
 
 def describe_similarity(similarity: Similarity) -> str:

@@ -11,7 +11,6 @@ from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.types import Integers
 from folds.config import FoldsConfig
-from folds.kinds import FOLD_KINDS
 from folds.molecule_groups import desalted, parent
 
 
@@ -64,7 +63,7 @@ def _keys(
     for standardize in (desalted, parent):
         molecules = {name: rows[name].map(standardize) for name in competition.smiles}
         keys.append(_changed_keys(rows.assign(**molecules), rows, competition))
-    row_keys = FOLD_KINDS[config.kind].row_keys
+    row_keys = config.definition.row_keys
     if row_keys is not None:
         keys.insert(0, row_keys(rows, competition, config.similarity, n_in_folds))
     return np.array(keys, dtype=object)

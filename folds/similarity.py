@@ -81,20 +81,18 @@ def similarities(
         columns = vectors[:n].T.tocsr()
         measures["cosine of TF-IDF, 2 to 4 characters"] = lambda i: (vectors[i] @ columns).toarray()[0]
     queries = np.random.default_rng(0).permutation(n)[:MAX_QUERIES]
+    held_out_rows = {kind: queries[fold[queries] >= 0] for kind, fold in folds.items()}
     results = []
     for measure, similarity_to_train in measures.items():
         held_out: dict[str, list[float]] = {kind: [] for kind in folds}
-        rows_of: dict[str, list[int]] = {kind: [] for kind in folds}
         for i in queries:
             similarity = similarity_to_train(i)
             for kind, fold in folds.items():
                 if fold[i] >= 0:
-                    rows_of[kind].append(i)
                     is_ordered = FOLD_KINDS[kind].is_ordered_in_time
                     is_train_row = fold < fold[i] if is_ordered else fold != fold[i]
                     held_out[kind].append(similarity[is_train_row].max(initial=0.0))
         test_similarity = np.array([similarity_to_train(i).max() for i in range(n, len(rows))])
         arrays = {kind: np.array(values) for kind, values in held_out.items()}
-        positions = {kind: np.array(values, dtype=np.int64) for kind, values in rows_of.items()}
-        results.append(Similarity(measure, test_similarity, arrays, positions))
+        results.append(Similarity(measure, test_similarity, arrays, held_out_rows))
     return results

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from competition.dataset import Dataset
 from competition.files import write_atomically, write_json
+from competition.types import Array
 from models.stage import Context
 from models.training.labels import target_scale
 from studies.cylinder.cylinders import EDGES, HEIGHT, draw
 
-Array = NDArray[np.float64]
 WEIGHTS = "weights.safetensors"
 SIZE = 24
 """Pixels per side of a picture. A side is as long as the largest diameter, 1."""

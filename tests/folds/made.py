@@ -24,9 +24,7 @@ def competition(**settings: Any) -> CompetitionConfig:
 
 
 def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
-    """Prepare and assign_folds, with changes of the section `folds`: what was said, the paths, the fold of
-    each row.
-    """
+    """Prepare and divide, with changes of the section `folds`: the output, the paths, the fold of each row."""
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
     prepare.run(config, paths, path)
     output = make.run(config, make.load_folds_config(str(path)).model_copy(update=changes), paths)
