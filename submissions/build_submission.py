@@ -183,7 +183,7 @@ def _write_candidates(
             "decision": to_json(candidate.decision),
             **describe_scores(rule, candidate.scored),
             "score_standard_error": standard_error(rule, candidate.scored.cross_fitted),
-            **asdict(selection.compared[name]),
+            **asdict(selection.comparisons[name]),
         }
     same = [name for name in selection.same_as_default if name in names]
     return {
@@ -216,7 +216,7 @@ def _choice(
         "chosen": selection.chosen,
         "default": rule.default,
         "reason": selection.reason,
-        "candidates": {name: asdict(comparison) for name, comparison in selection.compared.items()},
+        "candidates": {name: asdict(comparison) for name, comparison in selection.comparisons.items()},
         "same_as_default": selection.same_as_default,
         "postprocessing": _postprocessing(run, selection),
         # The score of the chosen candidate after post-processing. "procedure" has the scores of the whole selection:
