@@ -183,12 +183,8 @@ def _write_candidates(
             "decision": to_json(candidate.decision),
             **describe_scores(rule, candidate.scored),
             "score_standard_error": standard_error(rule, candidate.scored.cross_fitted),
-            **asdict(selection.comparisons[name]),
         }
-    same = [name for name in selection.same_as_default if name in names]
-    return {
-        "candidates": described, "default": rule.default, "chosen": best, "same_as_default": same, "files": files
-    }  # fmt: skip
+    return {"candidates": described, "default": rule.default, "chosen": best, "files": files}
 
 
 def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
@@ -305,7 +301,7 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
 
 
 def _stages(run: Run) -> Iterable[dict[str, Any]]:
-    """Yield name, kind, key, seeds and marks of each stage."""
+    """Yield name, key and marks of each stage."""
     for name, stage in sorted(run.config.stages.items()):
         jobs = run.plan.jobs_of_stage(name)
         marks = {
@@ -325,9 +321,7 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
                 marks[mark] = True
         yield {
             "name": name,
-            "kind": stage.kind,
             "key": run.plan.keys[name],
-            "seeds": sorted(stage.seeds),
             "marks": [mark for mark, is_true in marks.items() if is_true],
         }
 
