@@ -8,11 +8,10 @@ from submissions.blend.cross_fitting import CrossFitted
 from submissions.run import CHOICE, Run, cross_fitted_file, scored_rows
 
 
-def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
-    """Return the predictions of a candidate for the training rows, or what the metric scores of them."""
-    table = read_table(run.folder / cross_fitted_file(name, scored and run.task.scores_labels))
-    n_columns = len(run.task.scored_columns if scored else run.task.outputs)
-    return CrossFitted.from_table(table, run.stage_predictions.ids, n_columns)
+def read_cross_fitted(run: Run, name: str) -> CrossFitted:
+    """Return the predictions of a candidate for the training rows."""
+    table = read_table(run.folder / cross_fitted_file(name))
+    return CrossFitted.from_table(table, run.stage_predictions.ids, len(run.task.outputs))
 
 
 def cross_fitted(run: Run) -> Array:
