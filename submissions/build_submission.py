@@ -355,7 +355,7 @@ def main() -> int:
     left_out = left_out_of(plan, {})
     config, plan = finished_part(config, plan)
     with cli.locked(paths, wait=True):
-        run = open_run(config, paths, plan, left_out)
+        run = open_run(config, plan, left_out)
         print("\n".join([*build_submission(run).lines, describe_left_out(left_out)]).strip())
     return run.exit_status
 
