@@ -198,7 +198,6 @@ def submission_model(run: Run, selection: Selection) -> SubmissionModel:
     """Return the chosen candidate with its post-processing, as one model."""
     chosen = selection.candidates[selection.chosen]
     return SubmissionModel(
-        task=run.task,
         candidate=chosen.predictions.fitted.predict,
         decision=chosen.decision,
         steps=selection.steps.fitted,
