@@ -125,21 +125,18 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
 
     blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
     blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
-    blend["drop_one"] = {}
-    blend["drop_family"] = {}
-    if not interim:
-        single_stages = {stage: [stage] for stage in sorted(run.config.stages)}
-        blend["drop_one"] = leave_stages_out(run, rule, default_scored, single_stages)
-        blend["drop_family"] = leave_stages_out(run, rule, default_scored, families(dict(run.config.stages)))
-    for file in (OOF, OOF_TABLE):
-        write_table(folder / file, stage_preds.table(task))
-        blend["files"].append(file)
+    single_stages = {stage: [stage] for stage in sorted(run.config.stages)}
+    for key, groups in {"drop_one": single_stages, "drop_family": families(dict(run.config.stages))}.items():
+        blend[key] = {} if interim else leave_stages_out(run, rule, default_scored, groups)
     parts = {BLEND: blend}
     if LIGHTGBM_STACK in selection.candidates:
         parts[STACK] = _write_candidates(
             run, folder, rule, selection, [LIGHTGBM_STACK], STACK_FILE, LIGHTGBM_STACK
         )
+    oof_table = stage_preds.table(task)
     tables = {
+        OOF: oof_table,
+        OOF_TABLE: oof_table,
         CROSS_FITTED: prediction_table(stage_preds.ids, task.scored_columns, selection.cross_fitted),
         STAGES: prediction_table(stage_preds.ids, stage_columns, np.hstack(list(scored_stages.values()))),
         STD_FILE: std_table(run, model, run.plan.test_key, stage_preds.test_ids, stage_preds.test_inputs),
