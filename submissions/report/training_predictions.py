@@ -5,7 +5,7 @@ import numpy as np
 from competition.files import read_table
 from competition.types import Array
 from submissions.blend.cross_fitting import CrossFitted
-from submissions.run import CHOICE, Run, cross_fitted_file, scored_rows
+from submissions.run import CHOICE, STAGES, Run, cross_fitted_file, scored_rows
 
 
 def read_cross_fitted(run: Run, name: str) -> CrossFitted:
@@ -17,6 +17,15 @@ def read_cross_fitted(run: Run, name: str) -> CrossFitted:
 def cross_fitted(run: Run) -> Array:
     """Return what the metric scores, (n_rows, n_scored), fitted and selected without the fold of each row."""
     return scored_rows(run.folder, run.task).loc[run.stage_predictions.ids].to_numpy()
+
+
+def scored_stages(run: Run) -> dict[str, Array]:
+    """Return what the metric scores of each stage, (n_rows, n_scored), each row predicted without its fold."""
+    table = read_table(run.folder / STAGES).set_index("id").loc[run.stage_predictions.ids]
+    stages: dict[str, Array] = {}
+    for stage in run.config.stages:
+        stages[stage] = table[[f"{stage} {name}" for name in run.task.scored_columns]].to_numpy()
+    return stages
 
 
 def predictions(run: Run) -> Array:
