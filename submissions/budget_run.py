@@ -71,7 +71,7 @@ def full_in_time(
         jobs = budget.current_plan
         return config.model_copy(update={"stages": jobs.stages}), jobs
 
-    interim = InterimSubmissions(paths, current, first_at_once=True)
+    interim = InterimSubmissions(current, first_at_once=True)
 
     def next_submission() -> Task | None:
         budget.submission_seconds = interim.seconds if interim.n_written else 0.0
@@ -88,7 +88,7 @@ def full_in_time(
     config, jobs = finished_part(config, jobs)
     left_out += fewer_epochs(budget, config)
     with cli.locked(paths, wait=True):
-        finished = open_run(config, paths, jobs, left_out)
+        finished = open_run(config, jobs, left_out)
         worker_seconds = {**budget.queue.seconds, ALL_SECONDS: core_seconds}
         finished = replace(finished, worker_seconds=worker_seconds, budget=seconds)
         result = _submit_until(end, finished, executor)

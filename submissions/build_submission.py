@@ -125,21 +125,18 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
 
     blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
     blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
-    blend["drop_one"] = {}
-    blend["drop_family"] = {}
-    if not interim:
-        single_stages = {stage: [stage] for stage in sorted(run.config.stages)}
-        blend["drop_one"] = leave_stages_out(run, rule, default_scored, single_stages)
-        blend["drop_family"] = leave_stages_out(run, rule, default_scored, families(dict(run.config.stages)))
-    for file in (OOF, OOF_TABLE):
-        write_table(folder / file, stage_preds.table(task))
-        blend["files"].append(file)
+    single_stages = {stage: [stage] for stage in sorted(run.config.stages)}
+    for key, groups in {"drop_one": single_stages, "drop_family": families(dict(run.config.stages))}.items():
+        blend[key] = {} if interim else leave_stages_out(run, rule, default_scored, groups)
     parts = {BLEND: blend}
     if LIGHTGBM_STACK in selection.candidates:
         parts[STACK] = _write_candidates(
             run, folder, rule, selection, [LIGHTGBM_STACK], STACK_FILE, LIGHTGBM_STACK
         )
+    oof_table = stage_preds.table(task)
     tables = {
+        OOF: oof_table,
+        OOF_TABLE: oof_table,
         CROSS_FITTED: prediction_table(stage_preds.ids, task.scored_columns, selection.cross_fitted),
         STAGES: prediction_table(stage_preds.ids, stage_columns, np.hstack(list(scored_stages.values()))),
         STD_FILE: std_table(run, model, run.plan.test_key, stage_preds.test_ids, stage_preds.test_inputs),
@@ -183,12 +180,8 @@ def _write_candidates(
             "decision": to_json(candidate.decision),
             **describe_scores(rule, candidate.scored),
             "score_standard_error": standard_error(rule, candidate.scored.cross_fitted),
-            **asdict(selection.compared[name]),
         }
-    same = [name for name in selection.same_as_default if name in names]
-    return {
-        "candidates": described, "default": rule.default, "chosen": best, "same_as_default": same, "files": files
-    }  # fmt: skip
+    return {"candidates": described, "default": rule.default, "chosen": best, "files": files}
 
 
 def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
@@ -216,7 +209,7 @@ def _choice(
         "chosen": selection.chosen,
         "default": rule.default,
         "reason": selection.reason,
-        "candidates": {name: asdict(comparison) for name, comparison in selection.compared.items()},
+        "candidates": {name: asdict(comparison) for name, comparison in selection.comparisons.items()},
         "same_as_default": selection.same_as_default,
         "postprocessing": _postprocessing(run, selection),
         # The score of the chosen candidate after post-processing. "procedure" has the scores of the whole selection:
@@ -305,7 +298,7 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
 
 
 def _stages(run: Run) -> Iterable[dict[str, Any]]:
-    """Yield name, kind, key, seeds and marks of each stage."""
+    """Yield name, key and marks of each stage."""
     for name, stage in sorted(run.config.stages.items()):
         jobs = run.plan.jobs_of_stage(name)
         marks = {
@@ -325,9 +318,7 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
                 marks[mark] = True
         yield {
             "name": name,
-            "kind": stage.kind,
             "key": run.plan.keys[name],
-            "seeds": sorted(stage.seeds),
             "marks": [mark for mark, is_true in marks.items() if is_true],
         }
 
@@ -361,7 +352,7 @@ def main() -> int:
     left_out = left_out_of(plan, {})
     config, plan = finished_part(config, plan)
     with cli.locked(paths, wait=True):
-        run = open_run(config, paths, plan, left_out)
+        run = open_run(config, plan, left_out)
         print("\n".join([*build_submission(run).lines, describe_left_out(left_out)]).strip())
     return run.exit_status
 

@@ -7,6 +7,7 @@ varies with the rows of both tables. And test rows may be more or less like the 
 benchmarks/expected_score.py measures how often each of the scores holds.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,11 @@ from competition.metrics import Metric
 from competition.task import Task
 from competition.types import Array
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, similarities
-from models.jobs.job_files import stage_test
 from models.jobs.plan import REFIT_FOLD
 from submissions.blend.selection_rule import SelectionRule, standard_error
 from submissions.predictor import SubmissionModel
 from submissions.run import Run
-from submissions.stage_predictions import jobs_by_column
+from submissions.stage_predictions import load_test_predictions
 
 MAX_ODDS = 3.0
 """Largest weight of a held-out row; the smallest is its inverse."""
@@ -119,14 +119,11 @@ def of_fold_models(run: Run, model: SubmissionModel) -> Array:
     Seeds are averaged, as they are out of fold, and so are refits, which are the same for all folds.
     """
     stage_preds = run.stage_predictions
-    columns = jobs_by_column(run.config, run.plan).values()
     predictions = []
     for fold in sorted({job.fold for job in run.plan.jobs} - {REFIT_FOLD}):
-        of_fold = [[job for job in jobs if job.fold in (fold, REFIT_FOLD)] for jobs in columns]
-        preds = [
-            stage_test(jobs, run.plan.test_key, stage_preds.test_ids, run.task.outputs) for jobs in of_fold
-        ]
-        predictions.append(model.predict(np.stack(preds, axis=1), stage_preds.test_inputs, as_labels=False))
+        plan = replace(run.plan, jobs=[job for job in run.plan.jobs if job.fold in (fold, REFIT_FOLD)])
+        preds = load_test_predictions(run.config, plan, plan.test_key, stage_preds.test_ids)
+        predictions.append(model.predict(preds, stage_preds.test_inputs, as_labels=False))
     return np.array(predictions)
 
 
@@ -155,26 +152,21 @@ def mean_gap(metric: Metric, task: Task, probabilities: Array) -> float:
     Args:
         probabilities: (n_folds, n_test_rows, n_outputs).
     """
-    mean = probabilities.mean(axis=0)
-    n_outputs_of_target = mean.shape[1] if task.problem_type == "multiclass" else 1
-    n_classes = max(2, n_outputs_of_target)
+    models = [*probabilities, probabilities.mean(axis=0)]
+    is_multiclass = task.problem_type == "multiclass"
+    # What the metric takes for each target: (n_rows, n_classes), or (n_rows,) for class 1.
+    targets = [models] if is_multiclass else zip(*(model.T for model in models), strict=True)
     gaps = []
-    for first in range(0, mean.shape[1], n_outputs_of_target):
-        outputs = slice(first, first + n_outputs_of_target)
-        weights = (
-            mean[:, outputs]
-            if n_outputs_of_target > 1
-            else np.hstack([1 - mean[:, outputs], mean[:, outputs]])
-        )
-        losses = [_losses(metric, one[:, outputs], n_classes) for one in (*probabilities, mean)]
+    for preds in targets:
+        mean = preds[-1]
+        weights = mean if is_multiclass else np.column_stack([1 - mean, mean])
+        losses = [_losses(metric, y_pred, weights.shape[1]) for y_pred in preds]
         gaps.append(np.sum(weights * (np.mean(losses[:-1], axis=0) - losses[-1]), axis=1).mean())
     return float(np.mean(gaps))
 
 
-def _losses(metric: Metric, probabilities: Array, n_classes: int) -> Array:
+def _losses(metric: Metric, y_pred: Array, n_classes: int) -> Array:
     """Return the loss of each row if its label were each of the classes, (n_rows, n_classes)."""
-    row_losses = metric.row_losses
-    assert row_losses is not None
-    y_pred = probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities
-    n_rows = len(probabilities)
-    return np.column_stack([row_losses(np.full(n_rows, float(c)), y_pred) for c in range(n_classes)])
+    assert metric.row_losses is not None
+    labels = [np.full(len(y_pred), float(c)) for c in range(n_classes)]
+    return np.column_stack([metric.row_losses(y, y_pred) for y in labels])

@@ -39,20 +39,13 @@ def is_finite(value: float | None) -> bool:
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
     """Return an aligned Markdown table; columns of numbers except the first are aligned to the right."""
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    left = [i == 0 or not _are_numbers(column[1:]) for i, column in enumerate(columns)]
-
-    def line(cells: list[str]) -> str:
-        padded = [
-            c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(cells, widths, left, strict=True)
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = "|".join(
-        "-" * (w + 1) + ("-" if is_left else ":") for w, is_left in zip(widths, left, strict=True)
-    )
-    return "\n".join([line(header), f"|{rule}|", *(line(row) for row in rows)])
+    columns = []
+    for i, cells in enumerate(zip(header, *rows, strict=True)):
+        width = max(map(len, cells))
+        is_left = i == 0 or not _are_numbers(cells[1:])
+        name, *texts = [f" {cell.ljust(width) if is_left else cell.rjust(width)} " for cell in cells]
+        columns.append([name, "-" * (width + 1) + ("-" if is_left else ":"), *texts])
+    return "\n".join(f"|{'|'.join(line)}|" for line in zip(*columns, strict=True))
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:

@@ -72,7 +72,7 @@ def full(options: Namespace) -> int:
             if options.budget is not None:
                 return full_in_time(options, config, paths, plan, executor, started)
             queue = Queue()
-            interim = InterimSubmissions(paths, lambda: (config, plan))
+            interim = InterimSubmissions(lambda: (config, plan))
             results = train(plan, executor, failure_policy(options), interim.next_task, queue)
             core_seconds = executor.capacity().cpus * (time.monotonic() - started)
     if options.fail_fast and exit_status(results):
@@ -82,7 +82,7 @@ def full(options: Namespace) -> int:
     left_out = left_out_of(plan, results)
     finished_config, finished_plan = finished_part(config, plan)
     with cli.locked(paths, wait=True):
-        run = open_run(finished_config, paths, finished_plan, left_out)
+        run = open_run(finished_config, finished_plan, left_out)
         run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: core_seconds})
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
         say("\n".join(submission.lines))

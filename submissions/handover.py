@@ -48,7 +48,7 @@ def handover(run: Run) -> str:
         files=[(file.name, sha256_of(file) if file.exists() else "missing") for file in files],
         revision=revision(),
         stages=[_stage(run, stage, stage_reports) for stage, stage_reports in reports.items()],
-        machines=sorted(machines.items(), key=lambda item: -item[1]),
+        machines=machines.most_common(),
         outside=_outside(run),
     )
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from competition.paths import Paths, display_path
+from competition.paths import display_path
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import JobResult, Task
 from submissions.build_submission import build_submission
@@ -26,10 +26,7 @@ class InterimSubmissions:
         first_at_once: whether the first one starts immediately, whatever its share of the time.
     """
 
-    def __init__(
-        self, paths: Paths, current: Callable[[], tuple[Config, JobPlan]], first_at_once: bool = False
-    ) -> None:
-        self.paths = paths
+    def __init__(self, current: Callable[[], tuple[Config, JobPlan]], first_at_once: bool = False) -> None:
         self.current = current
         self.first_at_once = first_at_once
         self.n_tasks = 0
@@ -47,10 +44,8 @@ class InterimSubmissions:
         self.is_pending = True
         self.n_tasks += 1
         name = f"submission {self.n_tasks}"
-        config, plan = self.current()
-        arguments = (config, self.paths, plan)
         return Task(
-            name, submit_finished, arguments, group=SUBMISSIONS, skips_group=False, on_end=self._on_end
+            name, submit_finished, self.current(), group=SUBMISSIONS, skips_group=False, on_end=self._on_end
         )
 
     def _on_end(self, result: JobResult) -> None:
@@ -64,10 +59,10 @@ class InterimSubmissions:
             print(f"no submission of the finished stages yet: {result.error}")
 
 
-def submit_finished(config: Config, paths: Paths, plan: JobPlan) -> JobResult:
+def submit_finished(config: Config, plan: JobPlan) -> JobResult:
     """Build the submission of the finished stages and seeds, in a worker."""
     config, plan = finished_part(config, plan)
-    submission = build_submission(open_run(config, paths, plan), interim=True)
+    submission = build_submission(open_run(config, plan), interim=True)
     file = display_path(submission.folder / SUBMISSION_FILE)
     line = f"submission of {', '.join(config.stages)}: {file}"
     return JobResult("submission", lines=(line,))

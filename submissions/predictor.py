@@ -12,7 +12,6 @@ import pandas as pd
 
 from competition.dataset import INPUT_KEY
 from competition.files import read_json, read_table
-from competition.task import Task
 from competition.types import Array
 from competition.user_code import short_ref
 from submissions.blend.decision_rules import Decision
@@ -35,7 +34,6 @@ class SubmissionModel:
             class; None without the step.
     """
 
-    task: Task
     candidate: Callable[[Array], Array]
     decision: Decision | None
     steps: list[dict[str, Predictor]]
@@ -71,7 +69,6 @@ def load_model(run: Run) -> SubmissionModel:
             run.task.scored_columns
         ]
     return SubmissionModel(
-        task=run.task,
         candidate=load_candidate(run, choice["chosen"]),
         decision=from_json(run.candidates[choice["chosen"]]["decision"]),
         steps=steps,

@@ -77,11 +77,15 @@ class Run:
     made_from: str
     folder: Path
     config: Config
-    paths: Paths
     plan: JobPlan
     left_out: Sequence[LeftOut] = field(default=())
     worker_seconds: dict[str, float] = field(default_factory=dict)
     budget: float | None = None
+
+    @property
+    def paths(self) -> Paths:
+        """Files of the competition."""
+        return self.plan.paths
 
     @property
     def metric(self) -> Metric:
@@ -164,7 +168,7 @@ class Run:
         return self.candidates[self.chosen]["weights"]
 
 
-def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
+def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
     """Return the run of a configuration and its plan with all jobs finished; predictions are not read."""
     if not config.stages:
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
@@ -173,11 +177,11 @@ def open_run(config: Config, paths: Paths, plan: JobPlan, left_out: Sequence[Lef
         exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}, context=FOR_DIGESTS
     )
     portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
-    name = digest({"config": portable, "tables": table_digests(paths), "keys": plan.keys}, 12)
+    name = digest({"config": portable, "tables": table_digests(plan.paths), "keys": plan.keys}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
     code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
     made_from = digest([code, package_versions(), predictions, list(map(str, left_out))])
-    return Run(name, made_from, paths.run(name), config, paths, plan, left_out)
+    return Run(name, made_from, plan.paths.run(name), config, plan, left_out)
 
 
 def finished_part(config: Config, plan: JobPlan) -> tuple[Config, JobPlan]:
@@ -220,7 +224,7 @@ def latest_run(competition: str) -> Run:
         LeftOut(**{**record, "log": record["log"] and Path(record["log"])})
         for record in stored.get("left_out", [])
     ]
-    return Run(stored["run"], stored["made_from"], folder, config, paths, plan, left_out)
+    return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
 
 
 def candidates_in(stored: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from submissions.blend.cross_fitting import CrossFitted, cross_fit
 from submissions.blend.decision_rules import Decision, apply_decision
 from submissions.blend.postprocess import PostprocessChain, choose_steps
 from submissions.blend.selection_rule import (
-    Comparison,
+    SelectionResult,
     SelectionRule,
     apply_rule,
     compare_to_default,
@@ -57,15 +57,11 @@ class ScoredCandidate:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(SelectionResult):
     """The candidates and the choice among them.
 
     Attributes:
         candidates: name -> candidate, from simple to complex.
-        compared: name -> comparison with the default.
-        chosen: name of the chosen candidate.
-        reason: why it was chosen, as a sentence.
-        same_as_default: candidates with the same predictions as the default, which are not chosen.
         chosen_blend: the candidate that would be chosen without the stack.
         steps: post-processing of the chosen candidate.
         cross_fitted: what the metric scores of the training rows, (n_rows, n_scored); each fold is predicted
@@ -74,10 +70,6 @@ class Selection:
     """
 
     candidates: dict[str, ScoredCandidate]
-    compared: dict[str, Comparison]
-    chosen: str
-    reason: str
-    same_as_default: list[str]
     chosen_blend: str
     steps: PostprocessChain
     cross_fitted: Array
@@ -169,11 +161,8 @@ def select(run: Run, rule: SelectionRule) -> Selection:
         steps = []
     y_pred, chosen_without_fold = cross_fit_procedure(rule, scored, steps)
     return Selection(
+        **vars(result),
         candidates=candidates,
-        compared=result.comparisons,
-        chosen=result.chosen,
-        reason=result.reason,
-        same_as_default=result.same_as_default,
         chosen_blend=apply_rule(rule, blends)[0],
         steps=choose_steps(rule, steps, scored[result.chosen].cross_fitted),
         cross_fitted=y_pred,
@@ -209,7 +198,6 @@ def submission_model(run: Run, selection: Selection) -> SubmissionModel:
     """Return the chosen candidate with its post-processing, as one model."""
     chosen = selection.candidates[selection.chosen]
     return SubmissionModel(
-        task=run.task,
         candidate=chosen.predictions.fitted.predict,
         decision=chosen.decision,
         steps=selection.steps.fitted,

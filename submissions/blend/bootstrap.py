@@ -9,7 +9,6 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,11 @@ SUMS: dict[str, tuple[RowTerms, Callable[..., Array]]] = {
 """Metrics of sums over rows: the terms of each row, from labels and predictions minus the mean label;
 and the score as a function of the number of rows and the sum of each term. A metric without a fast form
 gets a tenth of the resamples."""
+ScoresOfSums = Callable[[Array], Array]
+"""Scores (n_resamples, n_predictions) of the sums of statistics, (n_resamples, n_statistics), over the
+groups of each resample. Three functions return it with the statistics of each group, (n_groups,
+n_statistics), dense or sparse.
+"""
 
 
 def bootstrap_scores(
@@ -64,15 +68,15 @@ def bootstrap_scores(
         (n_resamples, n_predictions), NaN where the metric is undefined.
     """
     arrays = list(predictions.values())
-    statistics: GroupStatistics
     if metric.score_from_confusion:
-        statistics = ConfusionStatistics.of_groups(metric, y, arrays, groups)
+        statistics = confusion_statistics
     elif metric.name in SUMS or metric.row_losses:
-        statistics = SumStatistics.of_groups(metric, y, arrays, groups)
+        statistics = sum_statistics
     else:
-        statistics = RowStatistics.of_groups(metric, y, arrays, groups)
+        statistics = row_statistics
         n_resamples = max(MIN_RESAMPLES, n_resamples // 10)
-    n_all_groups, n_statistics = statistics.per_group.shape
+    per_group, scores_of_sums = statistics(metric, y, arrays, groups)
+    n_all_groups, n_statistics = per_group.shape
     if n_groups is None:
         n_groups = n_all_groups
     batch_size = max(1, MAX_CELLS // max(len(groups), n_statistics, n_groups))
@@ -80,7 +84,7 @@ def bootstrap_scores(
     batch_scores = []
     with np.errstate(divide="ignore", invalid="ignore"):
         for counts in _group_counts(rng, n_all_groups, n_groups, n_resamples, batch_size):
-            batch_scores.append(statistics.scores(counts @ statistics.per_group))
+            batch_scores.append(scores_of_sums(counts @ per_group))
     scores = np.vstack(batch_scores)
     return pd.DataFrame(np.where(np.isfinite(scores), scores, np.nan), columns=list(predictions))
 
@@ -100,102 +104,73 @@ def _group_counts(
         yield counts.reshape(n, n_all_groups).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class GroupStatistics:
-    """Numbers per group; their sums over the groups of a resample determine the scores on it.
+def sum_statistics(
+    metric: Metric, y: Array, predictions: list[Array], groups: Integers
+) -> tuple[Any, ScoresOfSums]:
+    """Return the number of rows and the sums of the terms of a metric in each group."""
+    columns = []
+    for t, labels in enumerate(y.T):
+        is_labelled = ~np.isnan(labels)
+        labelled_groups = groups[is_labelled]
+        center = labels[is_labelled].mean() if is_labelled.any() and not metric.row_losses else 0.0
+        for y_pred in predictions:
+            target_pred = y_pred[is_labelled, t] if y_pred.shape == y.shape else y_pred[is_labelled]
+            terms = [np.ones(is_labelled.sum())]
+            terms += _row_terms(metric, labels[is_labelled] - center, target_pred - center)
+            columns += [np.bincount(labelled_groups, term, groups.max() + 1) for term in terms]
 
-    Attributes:
-        per_group: (n_groups, n_statistics), dense or sparse.
-        shape: what the statistics of one resample are reshaped to.
-    """
+    def scores(sums: Array) -> Array:
+        by_term = sums.reshape(len(sums), y.shape[1], len(predictions), -1)
+        n_rows, *terms = np.moveaxis(by_term, 3, 0)
+        target_scores = terms[0] / n_rows if metric.row_losses else SUMS[metric.name][1](n_rows, *terms)
+        return _mean_over_targets(metric, target_scores, n_rows)
 
-    metric: Metric
-    per_group: Any
-    shape: tuple[int, ...]
-
-    def scores(self, sums: Array) -> Array:
-        """Return scores (n_resamples, n_predictions) of sums (n_resamples, n_statistics)."""
-        raise NotImplementedError
-
-
-class SumStatistics(GroupStatistics):
-    """Number of rows and sums of the terms of a metric, (n_targets, n_predictions, 1 + n_terms)."""
-
-    @staticmethod
-    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> GroupStatistics:
-        """Return the statistics of each group."""
-        columns = []
-        for t, labels in enumerate(y.T):
-            is_labelled = ~np.isnan(labels)
-            labelled_groups = groups[is_labelled]
-            center = labels[is_labelled].mean() if is_labelled.any() and not metric.row_losses else 0.0
-            for y_pred in predictions:
-                target_pred = y_pred[is_labelled, t] if y_pred.shape == y.shape else y_pred[is_labelled]
-                terms = [np.ones(is_labelled.sum())]
-                terms += _row_terms(metric, labels[is_labelled] - center, target_pred - center)
-                columns += [np.bincount(labelled_groups, term, groups.max() + 1) for term in terms]
-        return SumStatistics(metric, np.stack(columns, axis=1), (y.shape[1], len(predictions), -1))
-
-    def scores(self, sums: Array) -> Array:
-        """Return the mean over targets of the score of the sums."""
-        sums = sums.reshape(len(sums), *self.shape)
-        n_rows, *term_sums = np.moveaxis(sums, 3, 0)
-        if self.metric.row_losses:
-            target_scores = term_sums[0] / n_rows
-        else:
-            target_scores = SUMS[self.metric.name][1](n_rows, *term_sums)
-        return _mean_over_targets(self.metric, target_scores, n_rows)
+    return np.stack(columns, axis=1), scores
 
 
 def _row_terms(metric: Metric, y: Array, y_pred: Array) -> list[Array]:
     return [metric.row_losses(y, y_pred)] if metric.row_losses else SUMS[metric.name][0](y, y_pred)
 
 
-class ConfusionStatistics(GroupStatistics):
-    """Confusion matrices, (n_targets, n_predictions, n_classes, n_classes); pooled targets count as one."""
+def confusion_statistics(
+    metric: Metric, y: Array, predictions: list[Array], groups: Integers
+) -> tuple[Any, ScoresOfSums]:
+    """Return the confusion matrices of each group, (n_targets, n_predictions, n_classes, n_classes).
 
-    @staticmethod
-    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> GroupStatistics:
-        """Return the statistics of each group."""
-        labels = np.stack(predictions, axis=2)  # (n_rows, n_targets, n_predictions)
-        n_targets = 1 if metric.pooled else y.shape[1]
-        n_classes = int(max(np.nanmax(y, initial=1), labels.max())) + 1
-        shape = (n_targets, len(predictions), n_classes, n_classes)
-        row, target, prediction = np.nonzero(np.broadcast_to(~np.isnan(y)[:, :, None], labels.shape))
-        true_class = y[row, target].astype(int)
-        predicted_class = labels[row, target, prediction].astype(int)
-        cell = np.ravel_multi_index((target % n_targets, prediction, true_class, predicted_class), shape)
-        entries = (np.ones(len(row)), (groups[row], cell))
-        return ConfusionStatistics(metric, csr_array(entries, (groups.max() + 1, np.prod(shape))), shape)
+    Pooled targets count as one.
+    """
+    labels = np.stack(predictions, axis=2)  # (n_rows, n_targets, n_predictions)
+    n_targets = 1 if metric.pooled else y.shape[1]
+    n_classes = int(max(np.nanmax(y, initial=1), labels.max())) + 1
+    shape = (n_targets, len(predictions), n_classes, n_classes)
+    row, target, prediction = np.nonzero(np.broadcast_to(~np.isnan(y)[:, :, None], labels.shape))
+    true_class = y[row, target].astype(int)
+    predicted_class = labels[row, target, prediction].astype(int)
+    cell = np.ravel_multi_index((target % n_targets, prediction, true_class, predicted_class), shape)
+    entries = (np.ones(len(row)), (groups[row], cell))
 
-    def scores(self, sums: Array) -> Array:
-        """Return the mean over targets of the score of the confusion matrices."""
-        assert self.metric.score_from_confusion is not None
-        confusion = sums.reshape(-1, *self.shape)
+    def scores(sums: Array) -> Array:
+        assert metric.score_from_confusion is not None
+        confusion = sums.reshape(-1, *shape)
         n_rows = confusion.sum(axis=(-2, -1))
-        return _mean_over_targets(self.metric, self.metric.score_from_confusion(confusion), n_rows)
+        return _mean_over_targets(metric, metric.score_from_confusion(confusion), n_rows)
+
+    return csr_array(entries, (groups.max() + 1, np.prod(shape))), scores
 
 
-@dataclass(frozen=True)
-class RowStatistics(GroupStatistics):
-    """Rows, for metrics without a fast form: the sums say how often a resample has each row."""
+def row_statistics(
+    metric: Metric, y: Array, predictions: list[Array], groups: Integers
+) -> tuple[Any, ScoresOfSums]:
+    """Return the rows of each group, for metrics without a fast form: sums say how often a resample has each row."""
 
-    y: Array
-    predictions: list[Array]
-
-    @staticmethod
-    def of_groups(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> GroupStatistics:
-        """Return the statistics of each group."""
-        row_in_group = csr_array((np.ones(len(y)), (groups, np.arange(len(y)))))
-        return RowStatistics(metric, row_in_group, y.shape[:1], y, predictions)
-
-    def scores(self, sums: Array) -> Array:
-        """Return the metric on the rows of each resample."""
-        scores = []
+    def scores(sums: Array) -> Array:
+        resample_scores = []
         for row_counts in sums:
-            rows = np.repeat(np.arange(len(self.y)), row_counts.astype(np.int64))
-            scores.append([self.metric(self.y[rows], y_pred[rows]) for y_pred in self.predictions])
-        return np.array(scores)
+            rows = np.repeat(np.arange(len(y)), row_counts.astype(np.int64))
+            resample_scores.append([metric(y[rows], y_pred[rows]) for y_pred in predictions])
+        return np.array(resample_scores)
+
+    return csr_array((np.ones(len(y)), (groups, np.arange(len(y))))), scores
 
 
 def _mean_over_targets(metric: Metric, scores: Array, n_rows: Array) -> Array:

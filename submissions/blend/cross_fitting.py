@@ -68,15 +68,15 @@ def cross_fit(candidate: Candidate, data: BlendData) -> CrossFitted:
     return CrossFitted(
         in_sample=in_sample,
         cross_fitted=cross_fitted(candidate, data),
-        nested=np.stack(nested_predictions(candidate, data)),
+        nested=nested_predictions(candidate, data),
         fitted=fitted,
     )
 
 
-def nested_predictions(candidate: Candidate, data: BlendData) -> list[Array]:
-    """Return for each fold the cross-fitted predictions without it, (n_rows, n_outputs) each."""
+def nested_predictions(candidate: Candidate, data: BlendData) -> Array:
+    """Return for each fold the cross-fitted predictions without it, (n_folds, n_rows, n_outputs)."""
     n_folds = int(data.folds.max()) + 1
-    return [cross_fitted(candidate, data, frozenset({fold})) for fold in range(n_folds)]
+    return np.stack([cross_fitted(candidate, data, frozenset({fold})) for fold in range(n_folds)])
 
 
 def cross_fitted(candidate: Candidate, data: BlendData, excluded_folds: FoldSet = NO_FOLDS) -> Array:

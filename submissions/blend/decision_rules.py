@@ -18,7 +18,6 @@ multi-class probabilistic classifiers", ICML 2003.
 """
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -156,7 +155,7 @@ def fit_decision(metric: Metric, task: Task, y: Array, y_pred: Array) -> Decisio
     if not len(y):  # with two folds, both may be excluded
         return decision
     target_probabilities = [calibrate(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
-    search = _CutSearch(metric, y, y_pred, target_probabilities, decision)
+    search = _CutSearch(metric, y, decision.levels(y_pred), target_probabilities, decision)
     n_passes = MAX_PASSES
     if isinstance(decision, Thresholds) and metric.score_from_confusion and not metric.pooled:
         n_passes = 1  # thresholds of different targets do not influence each other
@@ -174,6 +173,7 @@ class _CutSearch:
     """Coordinate ascent over the cuts of a decision.
 
     Attributes:
+        levels: predictions on the scale of the cuts, (n_rows, n_outputs).
         target_probabilities: calibrated probabilities of each target, (n_rows, n_classes).
         decision: the decision with the cuts tuned so far.
         pooled_counts: cut -> expected confusion matrix of its target, for metrics that pool all
@@ -182,7 +182,7 @@ class _CutSearch:
 
     metric: Metric
     y: Array
-    y_pred: Array
+    levels: Array
     target_probabilities: list[Array]
     decision: Decision
     pooled_counts: dict[int, Array] = field(default_factory=dict)
@@ -192,11 +192,6 @@ class _CutSearch:
             for cut_index, cut in enumerate(self.decision.cuts):
                 sweep = self.decision.sweep(self.levels, cut_index)
                 self.pooled_counts[cut_index] = self._expected_counts(sweep, np.array([cut]))[0]
-
-    @cached_property
-    def levels(self) -> Array:
-        """Predictions on the scale of the cuts, (n_rows, n_outputs)."""
-        return self.decision.levels(self.y_pred)
 
     def tune(self, cut_index: int) -> None:
         """Move one cut to the candidate value with the best score; of equal scores the middle one."""
@@ -221,7 +216,7 @@ class _CutSearch:
                 self.pooled_counts[cut_index] = counts[middle]
 
     def _score_of(self, decision: Decision) -> float:
-        return self.metric(self.y, decision.predict(self.y_pred))
+        return self.metric(self.y, decision.labels(self.levels).astype(np.float64))
 
     def _expected_counts(self, sweep: ThresholdSweep, grid: Array) -> Array:
         return expected_confusion(self.target_probabilities[sweep.target], sweep, grid)

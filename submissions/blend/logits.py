@@ -4,6 +4,8 @@ The sum of the weights is an inverse temperature. It is above 1 if the base mode
 when they agree, and below 1 if they are overconfident.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -79,38 +81,33 @@ def log_loss_weights(target_margins: list[Array], prior: Array) -> Array:
     weights = prior
     solutions = []
     for penalty in PENALTIES[::-1]:
-        weights = _minimize(_PenalizedLogLoss(target_margins, prior, penalty, sum_penalty), weights)
+        penalty_curvature = 2 * (penalty * np.eye(len(prior)) + sum_penalty)
+        weights = _minimize(partial(_penalized_log_loss, target_margins, prior, penalty_curvature), weights)
         solutions.append(weights)
     return np.array(solutions[::-1])
 
 
-class _PenalizedLogLoss:
-    """Mean log loss plus penalties as a function of the weights, with the arguments of `log_loss_weights`."""
-
-    def __init__(self, target_margins: list[Array], prior: Array, penalty: float, sum_penalty: float) -> None:
-        self.target_margins = target_margins
-        self.prior = prior
-        self.penalty_curvature = 2 * (penalty * np.eye(len(prior)) + sum_penalty)
-
-    def __call__(self, w: Array) -> tuple[float, Array, Array]:
-        """Return the loss with its gradient (n_models,) and its Hessian (n_models, n_models)."""
-        hessian = self.penalty_curvature
-        gradient = hessian @ (w - self.prior)
-        value = float((w - self.prior) @ gradient) / 2
-        for z in self.target_margins:
-            flat = z.reshape(-1, len(w))
-            row_weight = 1 / len(self.target_margins) / len(z)
-            odds = np.exp(np.minimum(flat @ w, MAX_LOGIT)).reshape(z.shape[:2])
-            total = 1 + odds.sum(axis=1)
-            weighted = flat * (odds / total[:, None]).reshape(-1, 1)  # by class probabilities
-            row_gradients = weighted.reshape(z.shape).sum(axis=1)
-            value += row_weight * np.log(total).sum()
-            gradient = gradient + np.full(len(z), row_weight) @ row_gradients
-            hessian = hessian + row_weight * (weighted.T @ flat - row_gradients.T @ row_gradients)
-        return value, gradient, hessian
+def _penalized_log_loss(
+    target_margins: list[Array], prior: Array, penalty_curvature: Array, w: Array
+) -> tuple[float, Array, Array]:
+    """Return the mean log loss plus penalties, its gradient (n_models,) and its Hessian (n_models, n_models)."""
+    hessian = penalty_curvature
+    gradient = hessian @ (w - prior)
+    value = float((w - prior) @ gradient) / 2
+    for z in target_margins:
+        flat = z.reshape(-1, len(w))
+        row_weight = 1 / len(target_margins) / len(z)
+        odds = np.exp(np.minimum(flat @ w, MAX_LOGIT)).reshape(z.shape[:2])
+        total = 1 + odds.sum(axis=1)
+        weighted = flat * (odds / total[:, None]).reshape(-1, 1)  # by class probabilities
+        row_gradients = weighted.reshape(z.shape).sum(axis=1)
+        value += row_weight * np.log(total).sum()
+        gradient = gradient + np.full(len(z), row_weight) @ row_gradients
+        hessian = hessian + row_weight * (weighted.T @ flat - row_gradients.T @ row_gradients)
+    return value, gradient, hessian
 
 
-def _minimize(loss: _PenalizedLogLoss, w: Array) -> Array:
+def _minimize(loss: Callable[[Array], tuple[float, Array, Array]], w: Array) -> Array:
     """Return the w >= 0 with the smallest loss, by Newton's method with step halving from a start `w`."""
     from scipy.optimize import nnls
 

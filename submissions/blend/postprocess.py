@@ -151,15 +151,13 @@ class PostprocessChain:
     @property
     def fitted(self) -> list[dict[str, Predictor]]:
         """For each target, the fitted steps that are used, in order."""
-        return [_fitted_steps(results) for results in self.results]
+        return [
+            {result.step: result.fitted for result in results if result.fitted} for results in self.results
+        ]
 
     def apply(self, y_pred: Array) -> Array:
         """Return predictions (n_rows, n_outputs) after the steps that are used."""
         return apply_all(self.fitted, y_pred)
-
-
-def _fitted_steps(results: list[StepResult]) -> dict[str, Predictor]:
-    return {result.step: result.fitted for result in results if result.fitted}
 
 
 def choose_steps(rule: SelectionRule, code_refs: list[str], y_pred: Array) -> PostprocessChain:

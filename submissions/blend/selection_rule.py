@@ -8,7 +8,6 @@ offsets or cut points) turns predictions into labels. It is fitted like the weig
 same rows for the in-sample score, and without the row's fold for all other scores.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,7 +78,7 @@ class SelectionRule:
             return None
         return fit_decision(self.metric, self.task, self.y[self.has_fold], y_pred[self.has_fold])
 
-    def apply_cross_fitted_decisions(self, y_pred: Array, nested: Sequence[Array] | None = None) -> Array:
+    def apply_cross_fitted_decisions(self, y_pred: Array, nested: Array | None = None) -> Array:
         """Return what the metric scores of cross-fitted predictions.
 
         For each fold a decision is fitted on the rows of the other folds and applied to the rows of the
@@ -87,8 +86,8 @@ class SelectionRule:
 
         Args:
             y_pred: (n_rows, n_outputs), each row predicted without its fold.
-            nested: for each fold, predictions (n_rows, n_outputs) made without that fold, to fit its
-                decision on; None to fit all decisions on `y_pred`.
+            nested: for each fold, predictions made without that fold, (n_folds, n_rows, n_outputs), to fit
+                its decision on; None to fit all decisions on `y_pred`.
 
         Returns:
             (n_rows, n_scored), NaN for rows without a fold.
@@ -111,7 +110,7 @@ class SelectionRule:
             self.on_rows(self.folds != fold).apply_cross_fitted_decisions(y_pred)
             for fold, y_pred in enumerate(predictions.nested)
         ]
-        scored = self.apply_cross_fitted_decisions(predictions.cross_fitted, list(predictions.nested))
+        scored = self.apply_cross_fitted_decisions(predictions.cross_fitted, predictions.nested)
         return CrossFitted(in_sample, scored, np.stack(nested))
 
 

@@ -287,11 +287,9 @@ class WeightProblem:
         """Errors (n_rows, n_models) in standard units, divided by the number of rows of their target."""
         stats = self.label_stats
         parts = []
-        for rows, count, std in zip(self.rows, stats.count, stats.std, strict=True):
-            for fold in self.folds:
-                x, y = rows[fold]
-                if len(y):
-                    parts.append((y[:, None] - x) / (std * count))
+        for target in self.labelled_targets:
+            x, y = self.rows_of_target(target)
+            parts.append((y[:, None] - x) / (stats.std[target] * stats.count[target]))
         return np.vstack(parts)
 
     def rows_of_target(self, target: int) -> tuple[Array, Array]:

@@ -200,6 +200,24 @@ def blocks_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
     return [feature for feature in features if isinstance(feature, dict)]
 
 
+def copy_stage_weights(stage: str, settings: dict[str, Any], bundle: Bundle, trains: bool) -> None:
+    """Copy the pretrained files that a stage reads in the notebook, and write their places into its settings.
+
+    Args:
+        settings: dumped settings of the stage, which are changed.
+        trains: whether the notebook trains. The folders of finished jobs have the fine-tuned weights of a
+            network, or only its adapters.
+    """
+    weights = settings.get("weights")
+    if settings.get("lora"):
+        print(f"stage {stage}: {describe_base_model(settings['weights'])}", flush=True)
+    if weights:
+        is_read = trains or settings.get("lora")
+        settings["weights"] = copy_weights(weights, stage, bundle) if is_read else Path(weights).name
+    for i, block in enumerate(blocks_of(settings)):
+        block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
+
+
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     """Copy what prediction with the latest run needs; return settings and manifest of the notebook."""
     run = latest_run(name)
@@ -257,13 +275,7 @@ def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> di
     for section in (settings["competition"], *settings["stages"].values(), *encoders):
         section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
     for stage, section in settings["stages"].items():
-        if section.get("lora"):  # the folders of its jobs have the adapters only
-            print(f"stage {stage}: {describe_base_model(section['weights'])}", flush=True)
-            section["weights"] = copy_weights(section["weights"], stage, bundle)
-        elif section.get("weights"):  # the fine-tuned weights of a network are in the folders of its jobs
-            section["weights"] = Path(section["weights"]).name
-        for i, block in enumerate(blocks_of(section)):
-            block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
+        copy_stage_weights(stage, section, bundle, trains=False)
     return settings
 
 
@@ -297,12 +309,7 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     document["competition"].pop("answers", None)
     document = rewrite_paths(document, place)
     for stage, settings in document["stages"].items():
-        if settings.get("lora"):
-            print(f"stage {stage}: {describe_base_model(settings['weights'])}", flush=True)
-        if settings.get("weights"):
-            settings["weights"] = copy_weights(settings["weights"], stage, bundle)
-        for i, block in enumerate(blocks_of(settings)):
-            block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
+        copy_stage_weights(stage, settings, bundle, trains=True)
     write_atomically(bundle.root / f"{name}.yaml", dump_yaml(document))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
 

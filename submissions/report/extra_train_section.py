@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from competition.dataset import without_extra_rows
 from competition.files import read_json, read_table
-from competition.types import Array
 from folds.fold_files import read_groups
 from models.jobs.plan import REFIT_FOLD
-from submissions.blend.bootstrap import bootstrap_scores
+from submissions.compare import PairedScorer
 from submissions.formatting import format_number, format_with_error
 from submissions.report.elements import Element, make_table
 from submissions.run import Run
@@ -47,27 +44,16 @@ def extra_train_section(run: Run) -> list[Element]:
 
 def _gains(run: Run) -> dict[int, str]:
     """Return the gain by each table, counted from 1, as text."""
-    train = without_extra_rows(read_table(run.paths.train))
+    competition = run.config.competition
+    train = read_table(run.paths.train).set_index(competition.id)
+    groups = pd.Series(read_groups(run.paths.groups, list(train.index)), train.index)
     oof = read_table(run.paths.extra_oof)
-    targets = run.config.competition.targets
-    models = {str(name): table.set_index("id")[targets] for name, table in oof.groupby("__model")}
+    models = {str(name): table.set_index("id")[competition.targets] for name, table in oof.groupby("__model")}
     without = models.pop("without")
-    rows = train.set_index(run.config.competition.id).loc[without.index]
-    all_ids = list(read_table(run.paths.train)[run.config.competition.id])
-    groups = pd.Series(read_groups(run.paths.groups, all_ids), all_ids).loc[without.index]
-    y: Array = rows[targets].to_numpy(dtype=np.float64)
+    y = train.loc[without.index, competition.targets]
+    scorer = PairedScorer(run.task, y, groups, run.metric, N_RESAMPLES, competition.seed)
     gains = {}
     for name, with_table in models.items():
-        predictions: dict[str, Array] = {
-            "without": without.to_numpy(),
-            "with": with_table.loc[without.index].to_numpy(),
-        }
-        scores = {key: run.metric(y, y_pred) for key, y_pred in predictions.items()}
-        resampled = bootstrap_scores(
-            run.metric, y, predictions, pd.factorize(groups)[0], N_RESAMPLES, run.config.competition.seed
-        )
-        sign = 1 if run.metric.greater_is_better else -1
-        gain = sign * (scores["with"] - scores["without"])
-        error = float((resampled["with"] - resampled["without"]).std())
-        gains[int(name.removeprefix("with "))] = format_with_error(gain, error)
+        paired = scorer.paired(with_table, without)
+        gains[int(name.removeprefix("with "))] = format_with_error(*paired[:2]) if paired else "-"
     return gains

@@ -1,21 +1,17 @@
 """Section of the report about st_rae: scores without errors inside the intervals of labels."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from competition.clean import read_table_with_ids
-from competition.files import read_table
 from competition.intervals import Intervals, read_intervals
 from competition.metrics import METRICS
-from competition.types import Array
-from submissions.blend.selection_rule import SelectionRule, score_per_target, standard_error
+from submissions.blend.selection_rule import score_per_target, standard_error
 from submissions.report.elements import Element, make_table
-from submissions.report.score_sections import read_answer_table, test_predictions
-from submissions.run import STAGES, SUBMISSION_FILE, Run, scored_rows
+from submissions.report.score_sections import answers_file, read_answer_table, test_predictions
+from submissions.report.training_predictions import cross_fitted, scored_stages
+from submissions.run import SUBMISSION_FILE, Run
 from submissions.selection import selection_rule
 
 RAE = METRICS["rae"]
@@ -35,12 +31,14 @@ def interval_section(run: Run) -> list[Element]:
     test_scores = _scores_on_answers(run)
     targets = run.task.targets if len(run.task.targets) > 1 else []
     rule = replace(selection_rule(run), metric=RAE)
+    held_out = {SUBMISSION_FILE: cross_fitted(run)}
+    held_out |= {f"stage {stage}": y_pred for stage, y_pred in scored_stages(run).items()}
     rows = []
-    for name, y_pred in _held_out_predictions(run):
+    for name, y_pred in held_out.items():
         moved = intervals.move_to_labels(y_pred)
-        rows.append(
-            [name, rule.score(moved), standard_error(rule, moved), *_per_target(rule, moved, targets)]
-        )
+        rows.append([name, rule.score(moved), standard_error(rule, moved)])
+        if targets:
+            rows[-1] += score_per_target(RAE, rule.y[rule.has_fold], moved[rule.has_fold])
         if test_scores:
             rows[-1].append(test_scores[name])
     header = ["file or stage", "st_rae", "standard_error", *targets, *(["answers"] if test_scores else [])]
@@ -49,35 +47,15 @@ def interval_section(run: Run) -> list[Element]:
         f"on held-out rows. Training, blend and selection use {run.metric.name}, and so does expected_score."
     )
     elements: list[Element] = [make_table(header, rows), explanation]
-    if test_scores is None and _answers_file(run):
+    if test_scores is None and answers_file(run):
         elements.append("The answers have no columns with intervals, so that st_rae on them is unknown.")
     return elements
-
-
-def _held_out_predictions(run: Run) -> Iterator[tuple[str, Array]]:
-    """Yield the name and the cross-fitted predictions (n_rows, n_targets) of the submission and each stage."""
-    ids = run.stage_predictions.ids
-    submission = scored_rows(run.folder, run.task).reindex(index=ids, columns=run.task.scored_columns)
-    yield SUBMISSION_FILE, submission.to_numpy()
-    stages = read_table(run.folder / STAGES).set_index("id").loc[ids]
-    for stage in run.config.stages:
-        yield f"stage {stage}", stages[[f"{stage} {name}" for name in run.task.scored_columns]].to_numpy()
-
-
-def _per_target(rule: SelectionRule, moved: Array, targets: list[str]) -> list[float]:
-    rows = rule.has_fold
-    return score_per_target(RAE, rule.y[rows], moved[rows]) if targets else []
-
-
-def _answers_file(run: Run) -> Path | None:
-    file = run.config.competition.answers
-    return file if file is not None and file.exists() else None
 
 
 def _scores_on_answers(run: Run) -> dict[str, float] | None:
     """Return the st_rae of each file and stage on the answers; None if there are no answers with intervals."""
     competition = run.config.competition
-    file = _answers_file(run)
+    file = answers_file(run)
     if file is None:
         return None
     table = read_answer_table(competition, file)
@@ -90,8 +68,8 @@ def _scores_on_answers(run: Run) -> dict[str, float] | None:
 
 def _in_order(intervals: Intervals, ids: list[str], new_ids: list[str]) -> Intervals:
     """Return the intervals of some ids, NaN for an id without a label."""
-
-    def reorder(values: Array) -> Any:
-        return pd.DataFrame(values, ids).reindex(new_ids).to_numpy()
-
-    return Intervals(reorder(intervals.y), reorder(intervals.lower), reorder(intervals.upper))
+    in_order = {
+        name: pd.DataFrame(values, ids).reindex(new_ids).to_numpy()
+        for name, values in vars(intervals).items()
+    }
+    return Intervals(**in_order)

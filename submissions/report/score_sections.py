@@ -22,10 +22,11 @@ from submissions.blend.decision_rules import apply_decision
 from submissions.blend.selection_rule import score_per_target
 from submissions.blend.serialization import from_json
 from submissions.blend.stacks import LIGHTGBM_STACK
-from submissions.formatting import mean_and_std
+from submissions.formatting import is_finite, mean_and_std
 from submissions.report.charts import ScoreRow, heat_map, score_chart
 from submissions.report.elements import Element, Figure, make_table
-from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK_FILE, STAGES, SUBMISSION_FILE, Run
+from submissions.report.training_predictions import scored_stages
+from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK_FILE, SUBMISSION_FILE, Run
 
 FLAGS = {
     "optimistic": "the epoch was chosen on the fold that is scored (select_epoch: best_on_held_out)",
@@ -42,13 +43,11 @@ class TestScores(NamedTuple):
     """Scores on the answers.
 
     Attributes:
-        stages: stage -> score.
-        submission: score of submission.csv.
+        overall: file, or `stage NAME` -> score on all targets.
     """
 
     elements: list[Element]
-    stages: dict[str, float]
-    submission: float
+    overall: dict[str, float]
 
 
 def gain(run: Run, this: float | None, other: float | None = 0.0) -> float | None:
@@ -61,9 +60,10 @@ def gain(run: Run, this: float | None, other: float | None = 0.0) -> float | Non
 def score_overview(run: Run, test: TestScores | None) -> list[Element]:
     """Return a chart of all stages and candidates with their standard errors and test scores."""
     choice = run.stored[CHOICE]
+    on_answers = test.overall if test else {}
     stages = []
     for name, stage in choice["stages"].items():
-        test_score = test.stages.get(name) if test else None
+        test_score = on_answers.get(f"stage {name}")
         stages.append(ScoreRow(name, stage["cv_score"], stage.get("standard_error"), test_score))
     candidates = []
     for name, candidate in run.candidates.items():
@@ -74,14 +74,11 @@ def score_overview(run: Run, test: TestScores | None) -> list[Element]:
         name="submission",
         score=procedure["cross_fitted_score"],
         standard_error=procedure["standard_error"],
-        test_score=test.submission if test else None,
+        test_score=on_answers.get(SUBMISSION_FILE),
         is_submitted=True,
     )
     groups = {"stages": stages, "candidates": candidates, "submission": [submission]}
-    groups = {
-        heading: [row for row in rows if row.score is not None and np.isfinite(row.score)]
-        for heading, rows in groups.items()
-    }
+    groups = {heading: [row for row in rows if is_finite(row.score)] for heading, rows in groups.items()}
     caption = "Cross-validated scores of stages, cross-fitted scores of candidates, ± one standard error"
     return [Figure(caption, score_chart(groups, run.metric.name, run.metric.greater_is_better))]
 
@@ -108,15 +105,12 @@ def stage_section(run: Run) -> list[Element]:
     """Return scores and weights of each stage, on all targets and per target, with flags and notes."""
     stage_preds = run.stage_predictions
     folds = stage_preds.folds
-    stage_scored = read_table(run.folder / STAGES).set_index("id")
     weights = _stage_weights(run)
     flags = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows = []
     notes = []
-    for stage in run.config.stages:
+    for stage, scored in scored_stages(run).items():
         jobs = run.plan.jobs_of_stage(stage)
-        names = [f"{stage} {name}" for name in run.task.scored_columns]
-        scored = stage_scored.loc[stage_preds.ids, names].to_numpy()
         fold_scores = []
         for fold in range(run.plan.n_folds):
             in_fold = folds == fold
@@ -285,16 +279,14 @@ def postprocessing(run: Run) -> list[Element]:
 
 def test_scores(run: Run) -> TestScores | None:
     """Return the scores of the files and of each single stage on the answers; None without answers."""
-    competition = run.config.competition
-    if competition.answers is None or not competition.answers.exists():
+    file = answers_file(run)
+    if file is None:
         return None
-    answers = read_answers(competition, competition.answers)
+    answers = read_answers(run.config.competition, file)
     ids, predictions = test_predictions(run)
     y = answers.reindex(ids).to_numpy()
     scores = {name: _scores(run, y, y_pred) for name, y_pred in predictions.items()}
-    stage_scores = {}
-    for stage in run.config.stages:
-        stage_scores[stage] = next(iter(scores[f"stage {stage}"].values()))
+    overall = {name: next(iter(target_scores.values())) for name, target_scores in scores.items()}
     rows = [[name, *target_scores.values()] for name, target_scores in scores.items()]
     elements: list[Element] = [make_table(["file or stage", *scores[SUBMISSION_FILE]], rows)]
     n_without = len({*ids} - {*answers.index})
@@ -303,7 +295,7 @@ def test_scores(run: Run) -> TestScores | None:
     n_unlabelled = np.isnan(y).all(axis=1).sum() - n_without
     if n_unlabelled:
         elements.append(f"{n_unlabelled} answers are missing or censored and are in no score.")
-    return TestScores(elements, stage_scores, next(iter(scores[SUBMISSION_FILE].values())))
+    return TestScores(elements, overall)
 
 
 def test_predictions(run: Run) -> tuple[list[str], dict[str, Array]]:
@@ -319,6 +311,12 @@ def test_predictions(run: Run) -> tuple[list[str], dict[str, Array]]:
         decision = from_json(run.stored[CHOICE]["stages"][stage]["decision"])
         predictions[f"stage {stage}"] = apply_decision(decision, y_pred.to_numpy())
     return ids, predictions
+
+
+def answers_file(run: Run) -> Path | None:
+    """Return the table of answers; None without an existing one."""
+    file = run.config.competition.answers
+    return file if file is not None and file.exists() else None
 
 
 def read_answers(competition: CompetitionConfig, file: Path) -> pd.DataFrame:

@@ -53,7 +53,10 @@ def build_report(run: Run) -> Report:
     holdout_of = run.config.competition.holdout_of
     test_title = f"holdout_score on rows of {holdout_of}" if holdout_of else "Test score"
     if scores:
-        facts[test_title] = (format_number(scores.submission), "on labels that nothing else has seen")
+        facts[test_title] = (
+            format_number(scores.overall[SUBMISSION_FILE]),
+            "on labels that nothing else has seen",
+        )
     task = run.task
     has_many_targets = len(task.outputs) > MAX_OUTPUTS_IN_COLUMN
     n_networks = sum(isinstance(stage, NeuralConfig) for stage in run.config.stages.values())

@@ -5,19 +5,27 @@ import numpy as np
 from competition.files import read_table
 from competition.types import Array
 from submissions.blend.cross_fitting import CrossFitted
-from submissions.run import CHOICE, Run, cross_fitted_file, scored_rows
+from submissions.run import CHOICE, STAGES, Run, cross_fitted_file, scored_rows
 
 
-def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
-    """Return the predictions of a candidate for the training rows, or what the metric scores of them."""
-    table = read_table(run.folder / cross_fitted_file(name, scored and run.task.scores_labels))
-    n_columns = len(run.task.scored_columns if scored else run.task.outputs)
-    return CrossFitted.from_table(table, run.stage_predictions.ids, n_columns)
+def read_cross_fitted(run: Run, name: str) -> CrossFitted:
+    """Return the predictions of a candidate for the training rows."""
+    table = read_table(run.folder / cross_fitted_file(name))
+    return CrossFitted.from_table(table, run.stage_predictions.ids, len(run.task.outputs))
 
 
 def cross_fitted(run: Run) -> Array:
     """Return what the metric scores, (n_rows, n_scored), fitted and selected without the fold of each row."""
     return scored_rows(run.folder, run.task).loc[run.stage_predictions.ids].to_numpy()
+
+
+def scored_stages(run: Run) -> dict[str, Array]:
+    """Return what the metric scores of each stage, (n_rows, n_scored), each row predicted without its fold."""
+    table = read_table(run.folder / STAGES).set_index("id").loc[run.stage_predictions.ids]
+    stages: dict[str, Array] = {}
+    for stage in run.config.stages:
+        stages[stage] = table[[f"{stage} {name}" for name in run.task.scored_columns]].to_numpy()
+    return stages
 
 
 def predictions(run: Run) -> Array:

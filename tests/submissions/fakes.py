@@ -175,7 +175,7 @@ def train_all(path: Path, n_workers: int = 1) -> None:
 def run_of(path: Path) -> Run:
     """Return the run of a YAML with prepared tables and finished jobs."""
     config, paths = load_config(str(path)), Paths.for_competition(str(path))
-    return open_run(config, paths, make_plan(config.competition, dict(config.stages), paths))
+    return open_run(config, make_plan(config.competition, dict(config.stages), paths))
 
 
 def built(path: Path) -> Run:

@@ -172,9 +172,9 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
     expected = {3} if only == "all rows" else {1, 2}
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 3 if len(losses[0]) in expected else 0)
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
-    part, choice = run.part("stack"), run.part("choice")
-    assert part["same_as_default"] == choice["same_as_default"] == [LIGHTGBM_STACK]
-    assert choice["chosen"] not in part["same_as_default"]
+    choice = run.part("choice")
+    assert choice["same_as_default"] == [LIGHTGBM_STACK]
+    assert choice["chosen"] != LIGHTGBM_STACK
     assert read_json(run.folder / "fitted" / "lightgbm_stack.json")["corrections"] == [None, None]
     assert (choice["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
     default = load_candidate(run, "shrunk_ridge")(run.stage_predictions.test)

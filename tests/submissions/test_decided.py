@@ -9,10 +9,11 @@ import pytest
 from competition.errors import SubmissionError
 from competition.files import read_table, read_text_table, write_table
 from competition.task import from_submission_columns
+from submissions.blend.cross_fitting import CrossFitted
 from submissions.kernel import verify
 from submissions.predictor import load_model
 from submissions.report.training_predictions import read_cross_fitted
-from submissions.run import Run, latest_run
+from submissions.run import Run, cross_fitted_file, latest_run
 from submissions.selection import selection_rule
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
@@ -66,7 +67,8 @@ def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
     assert set(np.unique(table)) <= set(range(len(run.task.classes)))
     assert run.metric(y, table.to_numpy()) == pytest.approx(choice["procedure"]["cross_fitted_score"])
     for name, part in run.candidates.items():
-        labels = read_cross_fitted(run, name, scored=True)
+        table = read_table(run.folder / cross_fitted_file(name, labels=True))
+        labels = CrossFitted.from_table(table, run.stage_predictions.ids, len(run.task.targets))
         assert part["in_sample_score"] == pytest.approx(run.metric(y, labels.in_sample))
         assert part["cross_fitted_score"] == pytest.approx(run.metric(y, labels.cross_fitted))
         assert part["decision"]["class"] in ("Thresholds", "Offsets", "CutPoints")

@@ -22,7 +22,7 @@ def test_the_finished_stages_are_submitted_and_the_last_submission_takes_their_p
     report = jobs.jobs_of_stage("poor")[1].folder / "report.json"
     content = report.read_bytes()
     report.unlink()
-    result = submit_finished(config, paths, jobs)
+    result = submit_finished(config, jobs)
     file = paths.run("so_far") / "submission.csv"
     assert result.lines == (f"submission of good, fair: {file}",)
     assert file.exists()
@@ -42,8 +42,8 @@ def test_interim_submissions_take_a_tenth_of_the_time_and_one_is_pending_at_most
     now = 1000.0
     monkeypatch.setattr(interim.time, "monotonic", lambda: now)
     jobs = make_plan(config.competition, dict(config.stages), paths)
-    assert InterimSubmissions(paths, lambda: (config, jobs), first_at_once=True).next_task() is not None
-    submissions = InterimSubmissions(paths, lambda: (config, jobs))
+    assert InterimSubmissions(lambda: (config, jobs), first_at_once=True).next_task() is not None
+    submissions = InterimSubmissions(lambda: (config, jobs))
     assert submissions.next_task() is None
     now += 61
     task = submissions.next_task()
