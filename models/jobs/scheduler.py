@@ -152,7 +152,7 @@ class Queue:
         self,
         tasks: Iterable[Task] = (),
         more: Callable[[], list[Task]] = list,
-        watch: "Callable[[], list[tuple[Task, JobResult]]]" = list,
+        watch: "Callable[[], dict[Task, JobResult]]" = dict,
         job_timeout: float = math.inf,
     ) -> None:
         self.waiting = list(tasks)
@@ -236,12 +236,12 @@ class Queue:
         self.deadline = -math.inf
         self.end_reason = end_reason
 
-    def tasks_to_end(self) -> list[tuple[Task, JobResult]]:
+    def tasks_to_end(self) -> dict[Task, JobResult]:
         """Return the running tasks that have used up `job_timeout`, and those that `watch` ends."""
         now = time.monotonic()
         overdue = [task for task, started in self.running.items() if now - started > self.job_timeout]
         ended = {task: timed_out(task, self.job_timeout, "--job-timeout") for task in overdue}
-        return list({**dict(self.watch()), **ended}.items())
+        return self.watch() | ended
 
 
 class DiskFull(OSError):
@@ -276,7 +276,7 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
                 for future in [future for future in futures if future in done]:  # in the order of their start
                     task = futures.pop(future)
                     queue.end(task, result_of(task, future))
-                for task, result in queue.tasks_to_end():
+                for task, result in queue.tasks_to_end().items():
                     executor.cancel(task)
                     del futures[next(future for future, other in futures.items() if other is task)]
                     queue.end(task, result)
