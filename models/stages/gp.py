@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import skops.io
+from scipy import sparse
 from scipy.spatial.distance import pdist
 from scipy.special import softmax
 from sklearn.compose import ColumnTransformer
@@ -27,7 +28,7 @@ from models.estimators import from_bytes
 from models.feature_config import GpConfig
 from models.inputs import feature_blocks
 from models.inputs.count_fingerprints import (
-    CountFingerprints,
+    count_matrix,
     fingerprint_cache,
     load_fingerprints,
     minmax_kernel,
@@ -61,11 +62,11 @@ class Inputs:
     """What the kernels read of some rows.
 
     Attributes:
-        fingerprints: molecule column -> its fingerprints, one per name in the settings.
+        fingerprints: molecule column -> its `count_matrix` for each fingerprint in the settings.
         numbers: kernel -> scaled numbers (n_rows, width); its RBF kernel is exp(-squared distance).
     """
 
-    fingerprints: list[list[CountFingerprints]]
+    fingerprints: list[list[sparse.csr_array]]
     numbers: dict[str, Array]
 
     def kernels(self, others: "Inputs") -> list[Array]:
@@ -81,7 +82,7 @@ class Inputs:
 
     def take(self, start: int, stop: int) -> "Inputs":
         """Return rows `start` to `stop`."""
-        fingerprints = [[each.take(start, stop) for each in column] for column in self.fingerprints]
+        fingerprints = [[each[start:stop] for each in column] for column in self.fingerprints]
         return Inputs(fingerprints, {name: values[start:stop] for name, values in self.numbers.items()})
 
 
@@ -312,19 +313,20 @@ def _to_arrays(inputs: Inputs) -> dict[str, Array]:
     """Return the arrays of inputs by name, from which `_stored_inputs` makes them again."""
     arrays: dict[str, Any] = {f"numbers {name}": values for name, values in inputs.numbers.items()}
     for c, column in enumerate(inputs.fingerprints):
-        for f, fingerprints in enumerate(column):
-            arrays |= {f"{name} {c} {f}": values for name, values in vars(fingerprints).items()}
+        for f, counts in enumerate(column):
+            parts = {"starts": counts.indptr, "ids": counts.indices, "counts": counts.data}
+            arrays |= {f"{name} {c} {f}": values for name, values in parts.items()}
     return arrays
 
 
 def _stored_inputs(arrays: dict[str, Any]) -> Inputs:
     names = [name.split() for name in arrays if name.startswith("starts ")]
-    fingerprints: list[list[CountFingerprints]] = []
+    fingerprints: list[list[sparse.csr_array]] = []
     for _, c, f in names:
         if f == "0":
             fingerprints.append([])
         parts = (arrays[f"{name} {c} {f}"] for name in ("starts", "ids", "counts"))
-        fingerprints[-1].append(CountFingerprints(*parts))
+        fingerprints[-1].append(count_matrix(*parts))
     numbers = {
         name.removeprefix("numbers "): values
         for name, values in arrays.items()

@@ -16,7 +16,7 @@ from competition.task import Task
 from models.feature_config import GpConfig
 from models.inputs.count_fingerprints import (
     GENERATORS,
-    CountFingerprints,
+    count_matrix,
     fingerprint_cache,
     load_fingerprints,
     minmax_kernel,
@@ -43,7 +43,7 @@ def fit(folder: Path, train: Dataset, task: Task | None = None, config: Any = No
 def test_the_minmax_kernel_of_counts_is_the_tanimoto_similarity_of_rdkit(name: str, tmp_path: Path) -> None:
     smiles = ["CCO", "CCCCCCCC", "c1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O", "C", "OCCO"]
     fingerprints = load_fingerprints(fingerprint_cache(name, tmp_path), smiles)
-    kernel = minmax_kernel(fingerprints.take(0, 3), fingerprints)
+    kernel = minmax_kernel(fingerprints[:3], fingerprints)
     counts = [GENERATORS[name].GetSparseCountFingerprint(Chem.MolFromSmiles(each)) for each in smiles]
     expected = [[DataStructs.TanimotoSimilarity(a, b) for b in counts] for a in counts[:3]]
     np.testing.assert_allclose(kernel, expected, rtol=1e-12)
@@ -51,7 +51,7 @@ def test_the_minmax_kernel_of_counts_is_the_tanimoto_similarity_of_rdkit(name: s
 
 def test_the_minmax_kernel_of_two_molecules_without_environments_is_1_and_of_one_0() -> None:
     """By hand: minima 1 + 2, maxima 3 + 2 + 4 for the others."""
-    fingerprints = CountFingerprints(
+    fingerprints = count_matrix(
         starts=np.array([0, 2, 5, 5]), ids=np.array([7, 9, 7, 8, 9]), counts=np.array([3, 2, 1, 4, 2])
     )
     expected = [[1, 3 / 9, 0], [3 / 9, 1, 0], [0, 0, 1]]
