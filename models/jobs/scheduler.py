@@ -174,18 +174,13 @@ class Queue:
         if any(task.runs_alone for task in self.running):
             return None
         unfinished_groups = {task.group for task in [*self.waiting, *self.running]}
-        for is_alone in (False, True):
-            for task in self.waiting:
-                if task.runs_alone is not is_alone or (is_alone and self.running):
-                    continue
-                has_inputs = all(file.exists() for file in task.wait_for_files)
-                if (
-                    has_inputs
-                    and not task.wait_for_groups & unfinished_groups
-                    and executor.fits(task.resources)
-                ):
-                    self.waiting.remove(task)
-                    return task
+        for task in sorted(self.waiting, key=lambda task: task.runs_alone):
+            if task.runs_alone and self.running:
+                break
+            has_inputs = all(file.exists() for file in task.wait_for_files)
+            if has_inputs and not task.wait_for_groups & unfinished_groups and executor.fits(task.resources):
+                self.waiting.remove(task)
+                return task
         return None
 
     def refill(self, executor: Executor) -> bool:
