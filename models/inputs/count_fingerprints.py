@@ -32,19 +32,6 @@ BLOCK_ROWS = 1000
 """Number of rows of a kernel that are computed at a time."""
 
 
-def count_matrix(
-    starts: NDArray[np.int64], ids: NDArray[np.int64], counts: NDArray[np.int64]
-) -> sparse.csr_array:
-    """Return how often each molecule contains each environment, (n_molecules, 2^32).
-
-    Args:
-        starts: (n_molecules + 1,) molecule i has the entries from starts[i] to starts[i + 1].
-        ids: (n_entries,) ids of environments, below 2^32.
-        counts: (n_entries,) how often the molecule contains each.
-    """
-    return sparse.csr_array((counts, ids, starts), shape=(len(starts) - 1, BASE**2))
-
-
 def fingerprint_cache(name: str, root: Path) -> Cache:
     """Return the cache of a fingerprint of `GENERATORS`.
 
@@ -54,11 +41,17 @@ def fingerprint_cache(name: str, root: Path) -> Cache:
 
 
 def load_fingerprints(cache: Cache, smiles: Iterable[str]) -> sparse.csr_array:
-    """Return the `count_matrix` of canonical SMILES from the cache of `fingerprint_cache`, in their order."""
+    """Return how often each molecule contains each environment, (n_molecules, 2^32).
+
+    Args:
+        cache: cache of `fingerprint_cache`.
+        smiles: canonical SMILES.
+    """
     arrays = cache.load(smiles)
     entries = np.concatenate([np.empty((0, 3)), *arrays]).astype(np.int64)
     starts = np.cumsum([0, *map(len, arrays)])
-    return count_matrix(starts, entries[:, 0] * BASE + entries[:, 1], entries[:, 2])
+    ids = entries[:, 0] * BASE + entries[:, 1]
+    return sparse.csr_array((entries[:, 2], ids, starts), shape=(len(arrays), BASE**2))
 
 
 def minmax_kernel(left: sparse.csr_array, right: sparse.csr_array) -> NDArray[np.float64]:
