@@ -254,26 +254,25 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
     Raises:
         DiskFull: if a worker cannot write. Running tasks are ended.
     """
-    futures: dict[Future[JobResult], Task] = {}
+    futures: dict[Task, Future[JobResult]] = {}  # in the order of their start
     losses_printed = time.monotonic()
     with tqdm(desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
         while (seconds_left := queue.deadline - time.monotonic()) > 0:
             while task := queue.next(executor):
                 queue.running[task] = time.monotonic()
-                futures[executor.submit(task)] = task
+                futures[task] = executor.submit(task)
             if queue.refill(executor):
                 continue
             if not futures:
                 break
             executor.announce(queue.waiting)
-            done = wait(futures, min(seconds_left, POLL), FIRST_COMPLETED).done
+            done = wait(futures.values(), min(seconds_left, POLL), FIRST_COMPLETED).done
             with bar.external_write_mode():
-                for future in [future for future in futures if future in done]:  # in the order of their start
-                    task = futures.pop(future)
-                    queue.end(task, result_of(task, future))
+                for task in [task for task, future in futures.items() if future in done]:
+                    queue.end(task, result_of(task, futures.pop(task)))
                 for task, result in queue.tasks_to_end().items():
                     executor.cancel(task)
-                    del futures[next(future for future, other in futures.items() if other is task)]
+                    del futures[task]
                     queue.end(task, result)
                 sys.stdout.flush()
             _show_progress(bar, queue, noun)
