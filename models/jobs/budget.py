@@ -82,8 +82,9 @@ class Budget:
             for name, stage in plan.stages.items()
         }
         self.decisions = Decisions(file, digest([plan.keys, plan.test_key]))
-        for name, share in self.decisions.read(self.states).items():
-            self.states[name].plan = self._plan_of_stage(name, share)
+        self.decisions.read(self.states)
+        for state in self.states.values():
+            state.plan = self._plan_of_stage(state.name, state.share)
 
     @property
     def training_deadline(self) -> float:
