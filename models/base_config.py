@@ -6,12 +6,11 @@ This module imports no library of any stage.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from competition.renamed_settings import ADDED, OldName
 from competition.strict_model import StrictModel, UniqueList, UserCodeRef, UserPath
 from competition.types import ProblemType
-from models.gpu_share import GpuShare
 
 Width = Annotated[int, Field(ge=8)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -25,6 +24,19 @@ CLASS_WEIGHTS = (
     "class_weight",
 )
 """Parameters of LightGBM, CatBoost and scikit-learn that weight classes differently."""
+
+
+def _check_single_gpu(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(
+            "must be true, false, or a share of one card up to 1; several cards for one job are not supported"
+        )
+    return share
+
+
+GpuShare = Annotated[float, AfterValidator(_check_single_gpu)]
+"""Share of one GPU that a job takes if there is a GPU. With 0.25, four jobs train on it at the same
+time. true means 1; false means 0, which is training on CPU cores."""
 
 
 class PseudoLabels(StrictModel):

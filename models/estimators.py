@@ -39,7 +39,8 @@ MODULE_OF: dict[str, str] = {}
 for _module, _names in MODULES.items():
     MODULE_OF |= dict.fromkeys(_names.split(), f"sklearn.{_module}")
 TRUSTED = [
-    "numpy.dtype", "scipy.sparse._csr.csr_matrix", "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "numpy.dtype", "scipy.sparse._csr.csr_array", "scipy.sparse._csr.csr_matrix",
+    "sklearn._loss.loss.HalfTweedieLossIdentity",
     "sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace", "sklearn.gaussian_process.kernels.RBF",

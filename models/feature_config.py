@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from competition.types import ProblemType
-from models.base_config import EncoderFeature, Feature, Share, StageConfig
+from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig
 from models.estimators import build_estimator, require_valid_name
-from models.gpu_share import GpuShare
 
 
 class FeatureStage(StageConfig):

@@ -18,8 +18,7 @@ from pydantic import (
 from competition.renamed_settings import OldName
 from competition.strict_model import StrictModel, UniqueList, UserCodeRef
 from competition.types import ProblemType
-from models.base_config import EncoderFeature, Feature, Share, StageConfig, Width
-from models.gpu_share import GpuShare
+from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig, Width
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]

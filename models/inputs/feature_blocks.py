@@ -154,8 +154,6 @@ def _reduced(values: NDArray[np.float32], folder: Path, name: str) -> NDArray[np
 
     Rows that it cannot read have the mean features of the training rows.
     """
-    if not (folder / REDUCTIONS).exists():  # a job that is older than this file
-        return values
     with np.load(folder / REDUCTIONS) as arrays:
         mean = arrays[f"mean {name}"]
         values = np.where(np.isnan(values), mean, values).astype(np.float32)

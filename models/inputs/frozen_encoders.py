@@ -33,10 +33,10 @@ def encoder_cache(config: EncoderFeature, root: Path) -> Cache:
     """Return the cache of the features of an encoder, one array per text, or (1, width) per molecule."""
     settings: dict[str, Any] = {"weights": digest_of_weights(config.weights)}
     if is_minimol(config.weights):
+        name = "minimol"
         settings |= {package: metadata.version(package) for package in MINIMOL_PACKAGES}
         compute = functools.partial(embed_by_minimol, config.weights)
-        return Cache(root, "minimol", settings, compute, per_shard=SHARD_SIZE)
-    if reads_molecules(config.weights):
+    elif reads_molecules(config.weights):
         name = "message_passing"
         settings["chemprop"] = metadata.version("chemprop")
         compute = functools.partial(embed_molecules, config.weights)
@@ -47,7 +47,7 @@ def encoder_cache(config: EncoderFeature, root: Path) -> Cache:
         )
         settings |= {"atoms": reads_atoms(config), "transformers": metadata.version("transformers")}
         compute = functools.partial(embed_texts, config)
-    return Cache(root, name, settings, compute, per_shard=SHARD_SIZE, gpu=True)
+    return Cache(root, name, settings, compute, per_shard=SHARD_SIZE, gpu=name != "minimol")
 
 
 def molecule_encoders(config: StageConfig) -> list[EncoderFeature]:

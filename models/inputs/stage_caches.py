@@ -26,14 +26,14 @@ def shared_caches(
     The keys are molecules or texts, sorted and unique. Caches are filled before the jobs start:
     parallel jobs would compute the same arrays several times.
     """
-    caches = [(cache, _molecules(context.smiles, tables)) for cache in stage_features(config, context)]
-    for encoder in molecule_encoders(config):
-        caches.append((encoder_cache(encoder, context.cache), _molecules(context.smiles, tables)))
+    molecule_caches = stage_features(config, context)
+    molecule_caches += [encoder_cache(encoder, context.cache) for encoder in molecule_encoders(config)]
     if isinstance(config, GpConfig):
         descriptors = ["descriptors"] if "descriptors" in config.kernels else []
-        kernel_caches = [fingerprint_cache(name, context.cache) for name in config.fingerprints]
-        kernel_caches += molecule_features(descriptors, 0, context.cache)
-        caches += [(cache, _molecules(context.smiles, tables)) for cache in kernel_caches]
+        molecule_caches += [fingerprint_cache(name, context.cache) for name in config.fingerprints]
+        molecule_caches += molecule_features(descriptors, 0, context.cache)
+    molecules = _molecules(context.smiles, tables)
+    caches = [(cache, molecules) for cache in molecule_caches]
     if isinstance(config, ConformerConfig):
         conformers = conformer_cache(context.cache, **config.conformer_settings)
         caches.append((conformers, _molecules(config.columns or context.smiles, tables)))

@@ -73,7 +73,7 @@ class Budget:
         self.planned_cache_keys: set[tuple[str, str]] = set()
         self.order: dict[str, tuple[bool, int, int]] = {}  # task -> failed before, number of seed, of stage
         self.failed_stages: set[str] = set()
-        self.to_stop: list[tuple[Task, JobResult]] = []
+        self.to_stop: dict[Task, JobResult] = {}
         # In time order each fold trains on all earlier blocks, so the last fold has the most training rows.
         self.probed_fold = plan.n_folds - 1 if time_ordered(plan.paths.folds_report) else 0
         n_rows = int(rows.is_labelled.sum()) * (1 - 1 / plan.n_folds)  # not those of auxiliary targets only
@@ -82,8 +82,9 @@ class Budget:
             for name, stage in plan.stages.items()
         }
         self.decisions = Decisions(file, digest([plan.keys, plan.test_key]))
-        for name, share in self.decisions.read(self.states).items():
-            self.states[name].plan = self._plan_of_stage(name, share)
+        self.decisions.read(self.states)
+        for state in self.states.values():
+            state.plan = self._plan_of_stage(state.name, state.share)
 
     @property
     def training_deadline(self) -> float:
@@ -141,16 +142,15 @@ class Budget:
             return []
         return self._probe_next_stage() or self._add_fold_to_probe() or self._readmit() or self._next_seed()
 
-    def _watch(self) -> list[tuple[Task, JobResult]]:
+    def _watch(self) -> dict[Task, JobResult]:
         """Decide about stages with a measured pace; return the tasks to end now, each with its result."""
         self.queue.deadline = min(self.queue.deadline, self.training_deadline)  # never later than before
         for state in self.states.values():
             if state.status == "probing":
                 self._decide_while_running(state)
-        ended = {task: result for task, result in self.to_stop if task in self.queue.running}
-        ended |= self.paces.hanging()
-        self.to_stop = []
-        return list(ended.items())
+        ended = {task: result for task, result in self.to_stop.items() if task in self.queue.running}
+        self.to_stop.clear()
+        return ended | self.paces.hanging()
 
     def _on_end(self, job: Job, result: JobResult) -> None:
         """Report a job that ended, and decide about its stage if it was the probe."""
@@ -335,7 +335,7 @@ class Budget:
         """Take the jobs of a stage out of the queue, and end those that run."""
         for task in self._tasks_of(state):
             if task in self.queue.running:
-                self.to_stop.append((task, JobResult(task.name, "skipped", "time", state.reason)))
+                self.to_stop[task] = JobResult(task.name, "skipped", "time", state.reason)
             else:
                 self.queue.waiting.remove(task)
 
@@ -375,9 +375,8 @@ class Budget:
 
     def _tasks(self, without: str = "") -> list[Task]:
         """Return running and waiting tasks, except those of one stage and those to end now."""
-        to_stop = {task for task, _ in self.to_stop}
         tasks = [*self.queue.running, *self.queue.waiting]
-        return [task for task in tasks if task.group != without and task not in to_stop]
+        return [task for task in tasks if task.group != without and task not in self.to_stop]
 
     def _resources(self, state: StageState) -> Resources:
         threads = threads_of(state.settings, self.plan.n_folds, self.executor)

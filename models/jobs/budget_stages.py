@@ -220,13 +220,13 @@ class Decisions:
         self.has_ended = any(state.seeds for state in states.values())
         self.write(states)
 
-    def read(self, states: dict[str, StageState]) -> dict[str, float]:
-        """Restore the decisions of an earlier command; return stage -> share of its epochs."""
+    def read(self, states: dict[str, StageState]) -> None:
+        """Restore the decisions of an earlier command, except the plans that follow from them."""
         if not self.file.exists():
-            return {}
+            return
         content = read_json(self.file, "jobs", "stages", "reasons", "cut_seeds", "ended")
         if content["jobs"] != self.jobs:
-            return {}
+            return
         for name, saved in content["stages"].items():
             states[name].share = saved["share"]
             states[name].seeds = saved["seeds"]
@@ -236,4 +236,3 @@ class Decisions:
             self.cut_seeds = [(name, seed, reason) for name, seed, reason in content["cut_seeds"]]
             for state in states.values():
                 state.reason = content["reasons"][state.name]
-        return {name: states[name].share for name in content["stages"]}

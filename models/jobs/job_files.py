@@ -8,7 +8,6 @@ Predictions are Parquet tables with `id` and a column of float64 per output. The
 table per stage.
 """
 
-import io
 import shutil
 import traceback
 from dataclasses import replace
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
+import pandas as pd
 
 from competition.errors import DataError
-from competition.files import read_json, read_table, sha256_of, write_atomically, write_json
+from competition.files import read_json, read_table, sha256_of, write_atomically, write_json, write_table
 from competition.types import Array, Integers
 from models.jobs.plan import REFIT_FOLD, REPORT, Job
 from models.jobs.progress import PROGRESS
@@ -156,12 +154,9 @@ def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Ar
             f"{ids[bad.argmax()]!r}. "
             "Lower the learning_rate of a neural stage, or change its precision or target_transform."
         )
-    columns = {"id": pa.array(ids, pa.string())} | dict(
-        zip(outputs, y_pred.astype(np.float64).T, strict=True)
-    )
-    buffer = io.BytesIO()
-    parquet.write_table(pa.table(columns), buffer)
-    write_atomically(path, buffer.getvalue())
+    table = pd.DataFrame(y_pred.astype(np.float64), columns=outputs)
+    table.insert(0, "id", ids)
+    write_table(path, table)
 
 
 def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:

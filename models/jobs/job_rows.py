@@ -4,6 +4,7 @@ The code of this file is in the key of every job. No other file of this package 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -191,25 +192,24 @@ def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -
     """Return training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a
     weight.
     """
-    n_test = len(test)
+
+    def extended(values: Any, value: float) -> Any:
+        """Append one value for all test rows."""
+        if values is None:
+            return None
+        return np.concatenate([values, np.full((len(test), *values.shape[1:]), value)])
+
     groups = None
     if train.groups is not None and test.groups is not None:
         groups = np.append(train.groups, test.groups)
-    weights = np.ones(len(train)) if train.weights is None else train.weights
-    auxiliary = train.auxiliary
-    if auxiliary is not None:
-        auxiliary = np.vstack([auxiliary, np.full((n_test, auxiliary.shape[1]), np.nan)])
-    bounds = train.bounds
-    if bounds is not None:
-        bounds = np.concatenate([bounds, np.full((n_test, *bounds.shape[1:]), np.nan)])
     return Dataset(
         ids=[*train.ids, *test.ids],
         inputs=pd.concat([train.inputs, test.inputs], ignore_index=True),
         y=np.vstack([train.y, y]),
-        weights=np.append(weights, np.full(n_test, weight)),
-        auxiliary=auxiliary,
-        extra=None if train.extra is None else np.append(train.extra, np.zeros(n_test, dtype=bool)),
+        weights=extended(np.ones(len(train)) if train.weights is None else train.weights, weight),
+        auxiliary=extended(train.auxiliary, np.nan),
+        extra=extended(train.extra, False),
         groups=groups,
-        times=None if train.times is None else np.append(train.times, np.full(n_test, np.nan)),
-        bounds=bounds,
+        times=extended(train.times, np.nan),
+        bounds=extended(train.bounds, np.nan),
     )

@@ -170,7 +170,7 @@ class Forecast:
         self.paces = Paces(queue, executor, networks)
         self.stages = list(stages)
 
-    def update(self) -> list[tuple[Task, JobResult]]:
+    def update(self) -> dict[Task, JobResult]:
         """Print a line per stage with a measured pace, in the order of the stages.
 
         It is the `watch` of a scheduler, which ends the returned tasks: none.
@@ -187,4 +187,4 @@ class Forecast:
             if has_tasks and pace is not None and seconds >= MIN_FORECAST:
                 which = "its jobs and all earlier ones end" if self.stages else "all jobs end"
                 print(describe_pace(stage, pace, seconds, which), flush=True)
-        return []
+        return {}

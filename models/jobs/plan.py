@@ -195,9 +195,7 @@ def make_plan(
         }
         key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
-        pseudo_label_jobs: list[Job] = []
-        for source in sources:
-            pseudo_label_jobs += [job for job in jobs if job.stage == source and job.fold != REFIT_FOLD]
+        pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
 

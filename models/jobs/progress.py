@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from competition.files import read_json, write_json
-from models.training.loss_log import last_loss
+from models.training.loss_log import read_losses
 
 PROGRESS = "progress.json"
 SECONDS_BETWEEN = 1.0
@@ -59,13 +59,13 @@ def share_done(folder: Path) -> float:
 def describe_loss(folder: Path) -> str:
     """Return the last epoch and loss of a running neural job; empty if there are none yet."""
     try:
-        record = last_loss(folder)
+        records = read_losses(folder)
     except Exception:  # user-defined code may write a file of this name
         return ""
-    if record is None:
+    if not records:
         return ""
-    phase = "pretrain " if record.phase == "pretrain" else ""
-    return f"{phase}epoch {record.epoch}, loss {record.loss:.4g}"
+    phase = "pretrain " if records[-1].phase == "pretrain" else ""
+    return f"{phase}epoch {records[-1].epoch}, loss {records[-1].loss:.4g}"
 
 
 def seconds_before(folder: Path) -> float:

@@ -115,11 +115,8 @@ def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
 
 
 def _in_pieces(predict: Callable[[Dataset, Path], Array], rows: Dataset, folder: Path) -> Array:
-    pieces = []
-    for start in range(0, len(rows), PIECE):
-        piece = rows.take(np.arange(start, min(start + PIECE, len(rows))))
-        pieces.append(predict(piece, folder))
-    return np.concatenate(pieces)
+    pieces = np.split(np.arange(len(rows)), range(PIECE, len(rows), PIECE))
+    return np.concatenate([predict(rows.take(piece), folder) for piece in pieces])
 
 
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:

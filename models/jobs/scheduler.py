@@ -152,7 +152,7 @@ class Queue:
         self,
         tasks: Iterable[Task] = (),
         more: Callable[[], list[Task]] = list,
-        watch: "Callable[[], list[tuple[Task, JobResult]]]" = list,
+        watch: "Callable[[], dict[Task, JobResult]]" = dict,
         job_timeout: float = math.inf,
     ) -> None:
         self.waiting = list(tasks)
@@ -174,18 +174,13 @@ class Queue:
         if any(task.runs_alone for task in self.running):
             return None
         unfinished_groups = {task.group for task in [*self.waiting, *self.running]}
-        for is_alone in (False, True):
-            for task in self.waiting:
-                if task.runs_alone is not is_alone or (is_alone and self.running):
-                    continue
-                has_inputs = all(file.exists() for file in task.wait_for_files)
-                if (
-                    has_inputs
-                    and not task.wait_for_groups & unfinished_groups
-                    and executor.fits(task.resources)
-                ):
-                    self.waiting.remove(task)
-                    return task
+        for task in sorted(self.waiting, key=lambda task: task.runs_alone):
+            if task.runs_alone and self.running:
+                break
+            has_inputs = all(file.exists() for file in task.wait_for_files)
+            if has_inputs and not task.wait_for_groups & unfinished_groups and executor.fits(task.resources):
+                self.waiting.remove(task)
+                return task
         return None
 
     def refill(self, executor: Executor) -> bool:
@@ -236,12 +231,12 @@ class Queue:
         self.deadline = -math.inf
         self.end_reason = end_reason
 
-    def tasks_to_end(self) -> list[tuple[Task, JobResult]]:
+    def tasks_to_end(self) -> dict[Task, JobResult]:
         """Return the running tasks that have used up `job_timeout`, and those that `watch` ends."""
         now = time.monotonic()
         overdue = [task for task, started in self.running.items() if now - started > self.job_timeout]
         ended = {task: timed_out(task, self.job_timeout, "--job-timeout") for task in overdue}
-        return list({**dict(self.watch()), **ended}.items())
+        return self.watch() | ended
 
 
 class DiskFull(OSError):
@@ -259,26 +254,25 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
     Raises:
         DiskFull: if a worker cannot write. Running tasks are ended.
     """
-    futures: dict[Future[JobResult], Task] = {}
+    futures: dict[Task, Future[JobResult]] = {}  # in the order of their start
     losses_printed = time.monotonic()
     with tqdm(desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
         while (seconds_left := queue.deadline - time.monotonic()) > 0:
             while task := queue.next(executor):
                 queue.running[task] = time.monotonic()
-                futures[executor.submit(task)] = task
+                futures[task] = executor.submit(task)
             if queue.refill(executor):
                 continue
             if not futures:
                 break
             executor.announce(queue.waiting)
-            done = wait(futures, min(seconds_left, POLL), FIRST_COMPLETED).done
+            done = wait(futures.values(), min(seconds_left, POLL), FIRST_COMPLETED).done
             with bar.external_write_mode():
-                for future in [future for future in futures if future in done]:  # in the order of their start
-                    task = futures.pop(future)
-                    queue.end(task, result_of(task, future))
-                for task, result in queue.tasks_to_end():
+                for task in [task for task, future in futures.items() if future in done]:
+                    queue.end(task, result_of(task, futures.pop(task)))
+                for task, result in queue.tasks_to_end().items():
                     executor.cancel(task)
-                    del futures[next(future for future, other in futures.items() if other is task)]
+                    del futures[task]
                     queue.end(task, result)
                 sys.stdout.flush()
             _show_progress(bar, queue, noun)

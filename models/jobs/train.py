@@ -1,8 +1,7 @@
 """Train every job that is not finished: `./run.sh train [COMPETITION] [--stage S] [--fold K]`.
 
 A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished.
-With
---shard I/N, this machine has every N-th job, and other machines have the others.
+With --shard I/N, this machine has every N-th job, and other machines have the others.
 
 Reads: prepared/train.parquet and test.parquet, folds/folds.csv. Writes: a folder per job: weights,
 out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A job that fails ends no

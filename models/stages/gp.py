@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED
 
 import numpy as np
 import skops.io
+from scipy import sparse
 from scipy.spatial.distance import pdist
 from scipy.special import softmax
 from sklearn.compose import ColumnTransformer
@@ -27,7 +29,6 @@ from models.estimators import from_bytes
 from models.feature_config import GpConfig
 from models.inputs import feature_blocks
 from models.inputs.count_fingerprints import (
-    CountFingerprints,
     fingerprint_cache,
     load_fingerprints,
     minmax_kernel,
@@ -38,7 +39,7 @@ from models.stages.gp_regression import calibrate, decompose, fit_target, latent
 from models.training.hardware import memory_bytes
 from models.training.labels import balanced_weights, labelled_rows
 
-ARRAYS = "gp.npz"
+MODEL = "gp.skops"
 SCALERS = "scalers.skops"
 QUANTILES = 200
 """Number of quantiles of the rank transform of descriptors."""
@@ -61,11 +62,11 @@ class Inputs:
     """What the kernels read of some rows.
 
     Attributes:
-        fingerprints: molecule column -> its fingerprints, one per name in the settings.
+        fingerprints: molecule column -> its counts by `load_fingerprints`, for each name in the settings.
         numbers: kernel -> scaled numbers (n_rows, width); its RBF kernel is exp(-squared distance).
     """
 
-    fingerprints: list[list[CountFingerprints]]
+    fingerprints: list[list[sparse.csr_array]]
     numbers: dict[str, Array]
 
     def kernels(self, others: "Inputs") -> list[Array]:
@@ -81,7 +82,7 @@ class Inputs:
 
     def take(self, start: int, stop: int) -> "Inputs":
         """Return rows `start` to `stop`."""
-        fingerprints = [[each.take(start, stop) for each in column] for column in self.fingerprints]
+        fingerprints = [[each[start:stop] for each in column] for column in self.fingerprints]
         return Inputs(fingerprints, {name: values[start:stop] for name, values in self.numbers.items()})
 
 
@@ -112,16 +113,15 @@ class Gp:
         y, row_weights = self._labels(train)
         kernels = inputs.kernels(inputs)
         fitted = _fit_columns(kernels, y, row_weights, self.context.progress)
-        arrays: dict[str, Any] = {**_to_arrays(inputs), **fitted, "row_weights": row_weights}
+        model: dict[str, Any] = {**vars(inputs), **fitted, "row_weights": row_weights}
         if self.context.task.has_probabilities:
-            arrays |= self._calibrate(fitted["leave_one_out"], y, row_weights)
-        np.savez_compressed(folder / ARRAYS, **arrays)
+            model |= self._calibrate(fitted["leave_one_out"], y, row_weights)
+        skops.io.dump(model, folder / MODEL, compression=ZIP_DEFLATED)
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
         """Return predictions (n_rows, n_outputs) in the units of the targets, or probabilities."""
-        with np.load(folder / ARRAYS) as arrays:
-            model = dict(arrays)
-        train, inputs = _stored_inputs(model), self._inputs(rows, folder)
+        model, train = load_model(folder)
+        inputs = self._inputs(rows, folder)
         latent = np.tile(model["mean"], (len(rows), 1))
         for start in range(0, len(rows), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(rows))
@@ -135,9 +135,8 @@ class Gp:
 
         For regression only.
         """
-        with np.load(folder / ARRAYS) as arrays:
-            model = dict(arrays)
-        train, inputs = _stored_inputs(model), self._inputs(rows, folder)
+        model, train = load_model(folder)
+        inputs = self._inputs(rows, folder)
         std = np.empty((len(rows), len(model["mean"])))
         train_kernels, cross_kernels = train.kernels(train), inputs.kernels(train)
         for column, kernel_weights in enumerate(model["kernel_weights"].T):
@@ -308,29 +307,10 @@ def _weighted_sum(kernels: list[Array], weights: Array, rows: Any, columns: Any)
     return np.sum([weight * kernel[np.ix_(rows, columns)] for kernel, weight in used], axis=0)
 
 
-def _to_arrays(inputs: Inputs) -> dict[str, Array]:
-    """Return the arrays of inputs by name, from which `_stored_inputs` makes them again."""
-    arrays: dict[str, Any] = {f"numbers {name}": values for name, values in inputs.numbers.items()}
-    for c, column in enumerate(inputs.fingerprints):
-        for f, fingerprints in enumerate(column):
-            arrays |= {f"{name} {c} {f}": values for name, values in vars(fingerprints).items()}
-    return arrays
-
-
-def _stored_inputs(arrays: dict[str, Any]) -> Inputs:
-    names = [name.split() for name in arrays if name.startswith("starts ")]
-    fingerprints: list[list[CountFingerprints]] = []
-    for _, c, f in names:
-        if f == "0":
-            fingerprints.append([])
-        parts = (arrays[f"{name} {c} {f}"] for name in ("starts", "ids", "counts"))
-        fingerprints[-1].append(CountFingerprints(*parts))
-    numbers = {
-        name.removeprefix("numbers "): values
-        for name, values in arrays.items()
-        if name.startswith("numbers ")
-    }
-    return Inputs(fingerprints, numbers)
+def load_model(folder: Path) -> tuple[dict[str, Any], Inputs]:
+    """Return the fitted arrays of a job by name, and what its kernels read of the training rows."""
+    model = from_bytes((folder / MODEL).read_bytes())
+    return model, Inputs(model["fingerprints"], model["numbers"])
 
 
 def _require_memory(n_rows: int) -> None:

@@ -53,9 +53,12 @@ class Lightgbm(Trees):
     def _train(
         self, config: LightgbmConfig, sample: TargetData, n_trees: int, validation: TargetData | None = None
     ) -> lightgbm.Booster:
-        (n_rows, n_features), task = sample.x.shape, self.context.task
-        of_classes = [{"objective": name} for name in config.objectives(task.problem_type)]
-        usual = (*of_classes, ABSOLUTE if task.minimizes_absolute_error else SQUARED)[0]
+        n_rows, n_features = sample.x.shape
+        task = self.context.task
+        usual = ABSOLUTE if task.minimizes_absolute_error else SQUARED
+        class_objectives = config.objectives(task.problem_type)
+        if class_objectives:
+            usual = {"objective": class_objectives[0]}
         parameters = {
             **({} if config.objective else usual),
             **({"num_class": sample.n_classes} if task.problem_type == "multiclass" else {}),

@@ -93,9 +93,3 @@ def read_losses(folder: Path) -> list[LossRecord]:
         LossRecord(phase, int(epoch), int(step), *map(float, numbers))
         for phase, epoch, step, *numbers in complete_rows
     ]
-
-
-def last_loss(folder: Path) -> LossRecord | None:
-    """Return the last complete row of losses.csv of a job, or None."""
-    records = read_losses(folder)
-    return records[-1] if records else None

@@ -21,8 +21,6 @@ from competition.types import ProblemType
 from competition.user_code import load_user_code, user_code_errors
 from models.neural_config import CLASS_LOSSES
 
-ErrorFunction = Callable[..., Tensor]
-
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor on the device; a copy to a GPU is asynchronous, from pinned memory."""
@@ -111,7 +109,7 @@ class Loss:
         link: maps logits to probabilities of the same shape; None if outputs are standardised numbers.
     """
 
-    errors: ErrorFunction
+    errors: Callable[..., Tensor]
     link: Callable[..., Tensor] | None = None
 
     @property

@@ -142,16 +142,17 @@ class NeuralModel:
         """Return the predictions of rows, (n_rows, n_outputs)."""
         encoded = self._encoded(rows, folder, seed=0)
         network = self._network(self.restore_backbone(folder), encoded(0))
-        predict = functools.partial(
-            prediction.predict,
-            network=network,
-            encoded=encoded,
-            n_augmentations=self.n_augmentations[1],
-            folder=folder,
-            n_outputs=len(self.context.task.outputs),
-            link=self.loss.link,
+        return self._retry_on_oom(
+            lambda: prediction.predict(
+                network=network,
+                encoded=encoded,
+                n_augmentations=self.n_augmentations[1],
+                settings=self.config,  # smaller batches in a second try
+                folder=folder,
+                n_outputs=len(self.context.task.outputs),
+                link=self.loss.link,
+            )
         )
-        return self._retry_on_oom(lambda: predict(settings=self.config))
 
     def _network(self, backbone: Any, batches: Batches) -> Network:
         n_outputs = len([*self.context.task.outputs, *self.auxiliary])

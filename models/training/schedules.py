@@ -86,11 +86,11 @@ def with_warmup(
             "Set it to a share below 1, or raise epochs."
         )
     warmup_steps = min(round(warmup * total_steps) if warmup < 1 else round(warmup), total_steps - 1)
-    init_backbone = 1 / 25 if name == "one_cycle" else 0.0
+    start = 1 / 25 if name == "one_cycle" else 0.0
 
     def multiplier(step: int) -> float:
         if step < warmup_steps:
-            return init_backbone + (1 - init_backbone) * (step + 1) / (warmup_steps + 1)
+            return start + (1 - start) * (step + 1) / (warmup_steps + 1)
         return schedule(step - warmup_steps, max(total_steps - warmup_steps, 1))
 
     return multiplier

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rdkit import Chem, DataStructs
+from scipy.sparse import csr_array
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import PairwiseKernel
 
@@ -16,7 +17,6 @@ from competition.task import Task
 from models.feature_config import GpConfig
 from models.inputs.count_fingerprints import (
     GENERATORS,
-    CountFingerprints,
     fingerprint_cache,
     load_fingerprints,
     minmax_kernel,
@@ -43,7 +43,7 @@ def fit(folder: Path, train: Dataset, task: Task | None = None, config: Any = No
 def test_the_minmax_kernel_of_counts_is_the_tanimoto_similarity_of_rdkit(name: str, tmp_path: Path) -> None:
     smiles = ["CCO", "CCCCCCCC", "c1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O", "C", "OCCO"]
     fingerprints = load_fingerprints(fingerprint_cache(name, tmp_path), smiles)
-    kernel = minmax_kernel(fingerprints.take(0, 3), fingerprints)
+    kernel = minmax_kernel(fingerprints[:3], fingerprints)
     counts = [GENERATORS[name].GetSparseCountFingerprint(Chem.MolFromSmiles(each)) for each in smiles]
     expected = [[DataStructs.TanimotoSimilarity(a, b) for b in counts] for a in counts[:3]]
     np.testing.assert_allclose(kernel, expected, rtol=1e-12)
@@ -51,9 +51,7 @@ def test_the_minmax_kernel_of_counts_is_the_tanimoto_similarity_of_rdkit(name: s
 
 def test_the_minmax_kernel_of_two_molecules_without_environments_is_1_and_of_one_0() -> None:
     """By hand: minima 1 + 2, maxima 3 + 2 + 4 for the others."""
-    fingerprints = CountFingerprints(
-        starts=np.array([0, 2, 5, 5]), ids=np.array([7, 9, 7, 8, 9]), counts=np.array([3, 2, 1, 4, 2])
-    )
+    fingerprints = csr_array(([3, 2, 1, 4, 2], [7, 9, 7, 8, 9], [0, 2, 5, 5]), shape=(3, 2**32))
     expected = [[1, 3 / 9, 0], [3 / 9, 1, 0], [0, 0, 1]]
     np.testing.assert_allclose(minmax_kernel(fingerprints, fingerprints), expected, rtol=1e-15)
 
@@ -153,8 +151,8 @@ def test_kernels_that_gain_nothing_get_no_weight(tmp_path: Path) -> None:
     """The label is a function of the molecule; the numbers are noise."""
     train = rows(LENGTHS, SMILES=CHAINS, x=RNG.normal(size=len(CHAINS)))
     fit(tmp_path, train, None, {"kernels": ["ecfp4"]}, smiles=["SMILES"], numeric=["x"])
-    with np.load(tmp_path / gp.ARRAYS) as arrays:
-        molecule_weight, number_weight = arrays["kernel_weights"][:, 0]
+    model, _ = gp.load_model(tmp_path)
+    molecule_weight, number_weight = model["kernel_weights"][:, 0]
     assert molecule_weight >= 0.75
     assert molecule_weight + number_weight == 1
 
