@@ -69,7 +69,7 @@ def changes(matrix: Matrix, odds: Array) -> dict[str, float]:
 def lines_of_run(name: str, draw: int, split: str, data: Path, cache: Path) -> list[dict[str, Any]]:
     """Return a line for each target."""
     lines = []
-    for matrix, of_train, of_test in matrices_with_similarities(name, split, draw, data, cache):
+    for matrix, of_train, of_test, _ in matrices_with_similarities(name, split, draw, data, cache):
         odds = odds_of_test_row(of_train, of_test).clip(1 / MAX_ODDS, MAX_ODDS)
         lines.append({"set": name, "target": matrix.target, "draw": draw, **changes(matrix, odds)})
     return lines

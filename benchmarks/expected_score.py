@@ -13,6 +13,7 @@ Estimates from the training table and the inputs of the test table:
         (Krogh and Vedelsby, 1994);
     similar rows: as before, on training rows drawn by the odds that a row with this similarity to its training
         molecules is a test row (`submissions.expected_score.odds_of_test_row`).
+If the folds hold out scaffolds, +- is a bootstrap that draws scaffolds, otherwise one that draws rows.
 
 The table has, for each metric and split, the share of runs whose answers are within one and two +- of the estimate (68
 and 95 % if it holds), and the mean and the root mean square of the error of the estimate in +- (0 and 1 if it holds). A
@@ -32,6 +33,7 @@ from benchmarks.blenders import DEFAULT, matrices_of
 from benchmarks.family_blenders import SETS, sets_of
 from benchmarks.oof_matrices import (
     HALVES,
+    N_FOLDS,
     Matrix,
     arguments,
     cached_lines,
@@ -40,8 +42,9 @@ from benchmarks.oof_matrices import (
     matrices_of_parts,
     molecules_of_halves,
 )
-from competition.metrics import METRICS
+from competition.metrics import METRICS, Metric
 from competition.task import Task
+from folds.molecule_groups import scaffolds
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.cross_fitting import cross_fitted
 from submissions.blend.weight_problem import BlendData
@@ -58,19 +61,19 @@ def fingerprints(smiles: list[str]) -> list[Any]:
     return [generator.GetFingerprint(MolFromSmiles(text)) for text in smiles]
 
 
-def nearest(smiles: list[str], train: list[str], is_seen: np.ndarray) -> np.ndarray:
-    """Return the similarity to the nearest training row that counts for each row, (n_rows, 1).
+def similarities(smiles: list[str], train: list[str]) -> np.ndarray:
+    """Return Tanimoto similarities to the training rows, (n_rows, n_train)."""
+    train_prints = fingerprints(train)
+    return np.array([BulkTanimotoSimilarity(each, train_prints) for each in fingerprints(smiles)])
+
+
+def estimates(matrix: Matrix, weights: np.ndarray, groups: np.ndarray) -> list[dict[str, Any]]:
+    """Return a line for each metric and estimate, with the score of the answers.
 
     Args:
-        is_seen: (n_rows, n_train).
+        weights: (n_train,) odds that a row with this similarity is a test row.
+        groups: (n_train,) rows of one group are resampled together.
     """
-    train_prints = fingerprints(train)
-    similarity = np.array([BulkTanimotoSimilarity(each, train_prints) for each in fingerprints(smiles)])
-    return np.where(is_seen, similarity, 0).max(axis=1, keepdims=True)
-
-
-def estimates(matrix: Matrix, weights: np.ndarray) -> list[dict[str, Any]]:
-    """Return a line for each metric and estimate, with the score of the answers."""
     data = matrices_of(matrix)
     default = CANDIDATES[DEFAULT]
     y_pred = cross_fitted(default, data)[:, 0]
@@ -84,49 +87,64 @@ def estimates(matrix: Matrix, weights: np.ndarray) -> list[dict[str, Any]]:
     test_rows = np.sqrt(1 + n_train / n_test)
     similar = np.sqrt(n_train / n_effective + n_train / n_test)
     rng = np.random.default_rng(0)
-    rows = rng.integers(n_train, size=(N_RESAMPLES, n_train))
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    drawn_groups = rng.integers(len(members), size=(N_RESAMPLES, len(members)))
+    grouped = [np.concatenate([members[group] for group in drawn]) for drawn in drawn_groups]
+    single_rows = rng.integers(n_train, size=(N_RESAMPLES, n_train))
     weighted_rows = rng.choice(n_train, size=(N_RESAMPLES, n_train), p=weights / weights.sum())
     lines = []
     for name in METRIC_NAMES:
         metric = METRICS[name]
         score = metric.score_column(matrix.y_holdout, y_test)
-        for label, predictions, resamples, factor in (
-            ("cross-fitted", y_pred, rows, 1.0),
-            ("cross-fitted, test rows", y_pred, rows, test_rows),
-            ("less variance", corrected, rows, test_rows),
-            ("similar rows", corrected, weighted_rows, similar),
+
+        def resampled(predictions: np.ndarray, resamples: Any, metric: Metric = metric) -> np.ndarray:
+            return np.array([metric.score_column(matrix.y[i], predictions[i]) for i in resamples])
+
+        of_weighted, of_groups = resampled(corrected, weighted_rows), resampled(corrected, grouped)
+        similar_error = (
+            similar * of_weighted.std() * of_groups.std() / resampled(corrected, single_rows).std()
+        )
+        expected = metric.score_column(matrix.y, y_pred)
+        error = resampled(y_pred, grouped).std()
+        for label, estimate, its_error in (
+            ("cross-fitted", expected, error),
+            ("cross-fitted, test rows", expected, error * test_rows),
+            ("less variance", metric.score_column(matrix.y, corrected), of_groups.std() * test_rows),
+            ("similar rows", of_weighted.mean(), similar_error),
         ):
-            drawn = np.array([metric.score_column(matrix.y[i], predictions[i]) for i in resamples])
-            expected = metric.score_column(matrix.y, predictions) if resamples is rows else drawn.mean()
-            line = {"metric": name, "estimate": label, "expected": expected}
-            lines.append({**line, "error": factor * drawn.std(), "score": score})
+            line = {"metric": name, "estimate": label, "expected": estimate}
+            lines.append({**line, "error": its_error, "score": score})
     return lines
 
 
 def matrices_with_similarities(
     name: str, split: str, draw: int, data: Path, cache: Path
-) -> Iterator[tuple[Matrix, np.ndarray, np.ndarray]]:
-    """Yield the columns of each target, and the similarities of its training and test rows to training rows."""
+) -> Iterator[tuple[Matrix, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the columns of each target, the similarities of its training and test rows to training rows, and the
+    groups of its training rows: scaffolds if the folds hold them out, otherwise each row by itself.
+    """
     parts = family_parts(name, draw, split, data, cache)
     train, holdout = molecules_of_halves(name, draw, split, data)
     folds = parts["folds"]
-    of_train = nearest(train, train, folds != folds[:, None])
-    of_test = nearest(holdout, train, np.ones((len(holdout), len(train)), dtype=bool))
+    of_train = np.where(folds != folds[:, None], similarities(train, train), 0).max(axis=1)[:, None]
+    to_train = similarities(holdout, train)
+    of_test = np.mean([to_train[:, folds != k].max(axis=1) for k in range(N_FOLDS)], axis=0)[:, None]
+    groups = scaffolds(train).to_numpy() if split == "scaffolds" else np.arange(len(train))
     labelled = iter(range(parts["y"].shape[1]))
     for matrix in matrices_of_parts(name, draw, parts):
         target = next(t for t in labelled if str(parts["targets"][t]) == matrix.target)
         has_label = ~np.isnan(parts["y"][:, target])
         has_answer = ~np.isnan(parts["y_holdout"][:, target])
-        yield matrix, of_train[has_label], of_test[has_answer]
+        yield matrix, of_train[has_label], of_test[has_answer], groups[has_label]
 
 
 def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
     """Return a line for each target and estimate."""
     lines = []
-    for matrix, of_train, of_test in matrices_with_similarities(name, split, draw, data, cache):
+    for matrix, of_train, of_test, groups in matrices_with_similarities(name, split, draw, data, cache):
         weights = odds_of_test_row(of_train, of_test)
         run = {"set": name, "target": matrix.target, "draw": draw}
-        lines += [{**run, **line} for line in estimates(matrix, weights)]
+        lines += [{**run, **line} for line in estimates(matrix, weights, groups)]
     return lines
 
 

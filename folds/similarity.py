@@ -32,12 +32,15 @@ class Similarity:
     Attributes:
         measure: name of the similarity.
         test: (n_queries,) similarity of test rows to all training rows.
+        test_of_folds: kind of folds -> (n_queries,) similarity of test rows to the training rows of a fold's model,
+            the mean over folds.
         held_out: kind of folds -> (n_queries,) similarity of training rows to the rows of other folds.
         held_out_rows: kind of folds -> (n_queries,) positions of these rows in the training table.
     """
 
     measure: str
     test: Array
+    test_of_folds: dict[str, Array]
     held_out: dict[str, Array]
     held_out_rows: dict[str, Integers]
 
@@ -89,10 +92,23 @@ def similarities(
             similarity = similarity_to_train(i)
             for kind, fold in folds.items():
                 if fold[i] >= 0:
-                    is_ordered = FOLD_KINDS[kind].is_ordered_in_time
-                    is_train_row = fold < fold[i] if is_ordered else fold != fold[i]
-                    held_out[kind].append(similarity[is_train_row].max(initial=0.0))
-        test_similarity = np.array([similarity_to_train(i).max() for i in range(n, len(rows))])
-        arrays = {kind: np.array(values) for kind, values in held_out.items()}
-        results.append(Similarity(measure, test_similarity, arrays, held_out_rows))
+                    held_out[kind].append(_nearest(similarity, fold, fold[i], kind))
+        test: list[float] = []
+        test_of_folds: dict[str, list[float]] = {kind: [] for kind in folds}
+        for i in range(n, len(rows)):
+            similarity = similarity_to_train(i)
+            test.append(similarity.max())
+            for kind, fold in folds.items():
+                of_folds = [_nearest(similarity, fold, k, kind) for k in range(fold.max() + 1)]
+                test_of_folds[kind].append(float(np.mean(of_folds)))
+        arrays = [
+            {kind: np.array(values) for kind, values in each.items()} for each in (test_of_folds, held_out)
+        ]
+        results.append(Similarity(measure, np.array(test), *arrays, held_out_rows))
     return results
+
+
+def _nearest(similarity: Array, folds: Integers, fold: int, kind: str) -> float:
+    """Return the largest similarity (n_train,) to the training rows of the model of a fold."""
+    is_train_row = folds < fold if FOLD_KINDS[kind].is_ordered_in_time else folds != fold
+    return float(similarity[is_train_row].max(initial=0.0))

@@ -72,7 +72,8 @@ def score_of_similar_rows(run: Run, rule: SelectionRule, y_pred: Array) -> dict[
     """Return the `score` of held-out rows drawn by the odds of their similarity, and its `standard_error`.
 
     The odds that a row with this similarity to its nearest training row is a test row are estimated by logistic
-    regression, and clipped.
+    regression, and clipped. A fold model has not seen its fold, so the similarity of a test row is the mean over
+    the fold models.
     """
     train, test = read_table(run.paths.train), read_table(run.paths.test)
     kind, n_test_rows = run.config.folds.kind, len(test)
@@ -85,13 +86,16 @@ def score_of_similar_rows(run: Run, rule: SelectionRule, y_pred: Array) -> dict[
     rows = sampled[found[0].held_out_rows[kind]]
     weights = odds_of_test_row(
         np.column_stack([each.held_out[kind] for each in found]),
-        np.column_stack([each.test for each in found]),
+        np.column_stack([each.test_of_folds[kind] for each in found]),
     )
     drawn = rng.choice(rows, size=(N_RESAMPLES, len(rows)), p=weights / weights.sum())
     scores = np.array([rule.metric(rule.y[each], y_pred[each]) for each in drawn])
     n_effective = weights.sum() ** 2 / (weights**2).sum()
     # The variance of a resample is that of n rows; that of the estimate is of n_effective and of the test rows.
     factor = np.sqrt(len(rows) / n_effective + len(rows) / n_test_rows)
+    # Errors of one scaffold or another group are alike, which draws of single rows do not show.
+    each_by_itself = replace(rule, groups=np.arange(len(rule.groups)))
+    factor *= standard_error(rule, y_pred) / standard_error(each_by_itself, y_pred)
     return {"score": float(np.nanmean(scores)), "standard_error": float(np.nanstd(scores) * factor)}
 
 

@@ -67,6 +67,9 @@ def test_similarity_is_to_rows_of_other_folds_and_of_test_rows_to_all() -> None:
     folds = {"kfold": np.array([0, 0, 1, 1]), "time": np.array([-1, 0, 1, -1])}
     (result,) = similarities(train, test, config(smiles=["s"]), folds)
     assert result.test.tolist() == [1.0, 1.0]
+    of_kfold, of_time = (result.test_of_folds[kind] for kind in ("kfold", "time"))
+    assert of_kfold[0] < 1.0 > of_kfold[1]  # the model of fold 0 has no ethanol, that of fold 1 no benzene
+    assert of_time.tolist() == [1.0, 1.0]
     assert result.held_out["kfold"].max() < 0.5  # the other ethanol shares the fold
     assert sorted(result.held_out["time"])[1] == 1.0  # and here is earlier; rows of -1 are never held out
     assert len(result.held_out["time"]) == 2
@@ -97,7 +100,7 @@ def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended
     ) -> tuple[str, str]:
         values = {kind: np.full(50, value) for kind, value in held_out.items()}
         train, asked = (pd.DataFrame({"s": text.split() * 20}) for text in (molecules, new))
-        similarity = Similarity("made up", np.full(50, test), values, {})
+        similarity = Similarity("made up", np.full(50, test), {}, values, {})
         return recommend(config(smiles=["s"]), [*held_out][0], train, asked, [similarity], None)
 
     result, reason = recommended(test, stratified=0.7, scaffold=0.4, cluster=0.3)

@@ -1,6 +1,7 @@
 """The score to expect on the test table: the variance of the fold models, and the rows of both tables."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,18 @@ def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_tes
     held_out = np.where(is_near, 0.9, 0.2)
     rng = np.random.default_rng(0)
     for test, expected in ((np.full(100, 0.9), (1.0, 1.6)), (rng.choice([0.9, 0.2], 100), (2.0, 2.5))):
-        made_up = Similarity("made up", test, {"kfold": held_out}, {"kfold": np.arange(200)})
+        made_up = Similarity("made up", test, {"kfold": test}, {"kfold": held_out}, {"kfold": np.arange(200)})
         monkeypatch.setattr(expected_score, "similarities", lambda *_, found=made_up: [found])
         similar_rows = score_of_similar_rows(run, rule, y_pred)
         assert similar_rows is not None
         assert expected[0] < similar_rows["score"] < expected[1]  # rmse; of all rows 2.24
+    y_pred = rule.y + np.repeat(rng.normal(size=20), 10)[:, None]  # ten rows have the same error
+    errors = []
+    for groups in (np.arange(200), np.arange(200) // 10):
+        similar_rows = score_of_similar_rows(run, replace(rule, groups=groups), y_pred)
+        assert similar_rows is not None
+        errors.append(similar_rows["standard_error"])
+    assert errors[1] / errors[0] == pytest.approx(np.sqrt(10), rel=0.3)
 
 
 def test_the_report_leads_with_it_and_its_error_counts_the_rows_of_both_tables(
