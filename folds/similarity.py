@@ -93,18 +93,23 @@ def similarities(
             for kind, fold in folds.items():
                 if fold[i] >= 0:
                     held_out[kind].append(_nearest(similarity, fold, fold[i], kind))
-        test: list[float] = []
+        to_all_rows: list[float] = []
         test_of_folds: dict[str, list[float]] = {kind: [] for kind in folds}
         for i in range(n, len(rows)):
             similarity = similarity_to_train(i)
-            test.append(similarity.max())
+            to_all_rows.append(similarity.max())
             for kind, fold in folds.items():
                 of_folds = [_nearest(similarity, fold, k, kind) for k in range(fold.max() + 1)]
                 test_of_folds[kind].append(float(np.mean(of_folds)))
-        arrays = [
-            {kind: np.array(values) for kind, values in each.items()} for each in (test_of_folds, held_out)
-        ]
-        results.append(Similarity(measure, np.array(test), *arrays, held_out_rows))
+        results.append(
+            Similarity(
+                measure=measure,
+                test=np.array(to_all_rows),
+                test_of_folds={kind: np.array(values) for kind, values in test_of_folds.items()},
+                held_out={kind: np.array(values) for kind, values in held_out.items()},
+                held_out_rows=held_out_rows,
+            )
+        )
     return results
 
 
