@@ -17,6 +17,8 @@ from competition.durations import format_duration
 from competition.errors import ConfigError, NothingToSubmit
 from competition.files import write_atomically
 from competition.paths import Paths, display_path
+from folds import diagnose
+from models.inputs.features import molecule_features
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import StageConfigs
 from models.jobs.plan import JobPlan, make_plan
@@ -37,6 +39,9 @@ MAX_EARLY = 5.0
 """Maximum of these seconds."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
+COMPARISON = "comparison of training and test rows"
+MIN_LEFT_TO_COMPARE = 60.0
+"""Seconds that must be left for the comparison, which takes about ten on one core."""
 MIN_WEIGHT = 0.02
 """Weight of a stage from which its jobs count as useful."""
 
@@ -73,8 +78,15 @@ def full_in_time(
 
     interim = InterimSubmissions(current, first_at_once=True)
 
+    is_compared = False
+
     def next_submission() -> Task | None:
+        """Return a submission of what is finished; after the first one, once, the comparison for the report."""
+        nonlocal is_compared
         budget.submission_seconds = interim.seconds if interim.n_written else 0.0
+        if interim.n_written and not is_compared and end - time.monotonic() > MIN_LEFT_TO_COMPARE:
+            is_compared = True
+            return Task(COMPARISON, compare_tables, (config, paths), group=COMPARISON)
         return interim.next_task()
 
     results = budget.train(failure_policy(options), next_submission)
@@ -99,6 +111,13 @@ def full_in_time(
             lines = [*filter(None, [describe_left_out(left_out)]), *_take_latest(finished, interim, seconds)]
     print("\n".join(lines))
     return finished.exit_status
+
+
+def compare_tables(config: Config, paths: Paths) -> JobResult:
+    """Compare training and test rows for the report, unless that is done."""
+    descriptors = molecule_features(["descriptors"], 0, paths.cache)[0]
+    diagnose.update(config.competition, config.folds, paths, descriptors.load)
+    return JobResult(COMPARISON)
 
 
 def out_of_time(budget: Budget, config: Config, all_jobs: JobPlan) -> list[LeftOut]:

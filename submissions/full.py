@@ -17,9 +17,8 @@ from competition.errors import ConfigError
 from competition.overrides import NO_OVERRIDES
 from competition.paths import Paths
 from competition.prepare import prepare, write_prepared
-from folds import diagnose, make
+from folds import make
 from folds.make import make_folds, write_folds
-from models.inputs.features import molecule_features
 from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.extra_labels import make_extra_labels
@@ -27,7 +26,7 @@ from models.jobs.plan import JobPlan, make_plan, require_reuse_or_retrain
 from models.jobs.resume import resume
 from models.jobs.scheduler import Queue
 from models.jobs.train import exit_status, failure_policy, train
-from submissions.budget_run import command_start, full_in_time
+from submissions.budget_run import command_start, compare_tables, full_in_time
 from submissions.build_submission import build_submission
 from submissions.check import check
 from submissions.config import Config, load_config
@@ -86,8 +85,7 @@ def full(options: Namespace) -> int:
         run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: core_seconds})
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
         say("\n".join(submission.lines))
-        descriptors = molecule_features(["descriptors"], 0, paths.cache)[0]
-        diagnose.update(competition, config.folds, paths, descriptors.load)  # for the report
+        compare_tables(config, paths)
         say(report(run))
     return run.exit_status
 

@@ -107,6 +107,7 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
     output = run(work, *in_time).stdout
     assert time.monotonic() - before < 240
     assert re.search("stage gnn  [1-4] of 4 epochs, about ", output)
+    assert (work / "smoke" / "folds" / "shift.json").exists()  # training and test rows are compared meanwhile
     written = [
         output.index(text) for text in ("submission of lightgbm: ", "Time of the workers: ", "## Candidates")
     ]
