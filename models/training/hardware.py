@@ -3,18 +3,20 @@
 This module does not import torch; some of its functions do.
 """
 
+import json
 import os
 import platform
 import re
+import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import loky
-from loky.backend.context import LokyContext
 
 from competition.errors import ConfigError
+from competition.paths import PROJECT
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,17 @@ def cards_in_new_process() -> list[Card]:
     Raises:
         ConfigError: if torch cannot be imported.
     """
-    try:
-        with loky.ProcessPoolExecutor(1, context=LokyContext()) as pool:
-            return pool.submit(visible_cards).result()[0]
-    except Exception as error:  # torch cannot be imported, or the process died
-        raise ConfigError(
-            f"torch cannot be imported to list the GPUs: {type(error).__name__}: {error}. Set precision: auto."
-        ) from None
+    done = subprocess.run(
+        [sys.executable, "-m", "models.training.hardware"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise ConfigError(f"torch cannot be imported to list the GPUs: {reason}. Set precision: auto.")
+    return [Card(**card) for card in json.loads(done.stdout)]
 
 
 def require_gpu() -> None:
@@ -120,3 +126,7 @@ def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:
             f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} with support for it. "
             "Set precision: auto."
         )
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(card) for card in visible_cards()[0]]))
