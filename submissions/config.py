@@ -33,8 +33,9 @@ class SubmissionsConfig(StrictModel):
     classification.
     """
     candidates: Annotated[list[Blend], UniqueList] = []
-    """Blends to compare with the default, in addition to the standard ones (`ALWAYS` in
-    `submissions/blend/candidates.py`, which documents user-defined ones, `file.py:function`).
+    """Blends to compare with the default, in addition to the standard ones (`ALWAYS_REGRESSION` and
+    `ALWAYS_CLASSIFICATION` in `submissions/blend/candidates.py`, which documents user-defined ones,
+    `file.py:function`).
     """
     weights: Literal["per_target", "shared"] = "per_target"
     """shared: one vector of weights for all targets, fitted on standardised labels."""
