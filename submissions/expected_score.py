@@ -94,8 +94,9 @@ def score_of_similar_rows(run: Run, rule: SelectionRule, y_pred: Array) -> dict[
     # The variance of a resample is that of n rows; that of the estimate is of n_effective and of the test rows.
     factor = np.sqrt(len(rows) / n_effective + len(rows) / n_test_rows)
     # Errors of one scaffold or another group are alike, which draws of single rows do not show.
-    each_by_itself = replace(rule, groups=np.arange(len(rule.groups)))
-    factor *= standard_error(rule, y_pred) / standard_error(each_by_itself, y_pred)
+    error_of_rows = standard_error(replace(rule, groups=np.arange(len(rule.groups))), y_pred)
+    if error_of_rows > 0:  # 0 if every row has the same error
+        factor *= standard_error(rule, y_pred) / error_of_rows
     return {"score": float(np.nanmean(scores)), "standard_error": float(np.nanstd(scores) * factor)}
 
 

@@ -96,6 +96,8 @@ def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_tes
         assert similar_rows is not None
         errors.append(similar_rows["standard_error"])
     assert errors[1] / errors[0] == pytest.approx(np.sqrt(10), rel=0.3)
+    perfect = score_of_similar_rows(run, rule, rule.y)
+    assert perfect == {"score": 0.0, "standard_error": 0.0}
 
 
 def test_the_report_leads_with_it_and_its_error_counts_the_rows_of_both_tables(
