@@ -43,7 +43,7 @@ from competition.config import CompetitionConfig, load_competition
 from competition.dataset import read_rows
 from competition.durations import parse_duration
 from competition.files import read_text_table
-from competition.paths import PROJECT, Paths
+from competition.paths import PROJECT
 from competition.revision import revision
 from competition.task import build_metric, build_task, from_submission_columns
 from models.base_config import EncoderFeature
@@ -284,8 +284,7 @@ def yaml_of(args: argparse.Namespace, checkout: str, name: str) -> Path:
 
 def submission_of(args: argparse.Namespace, checkout: str, name: str, budget: str, seed: int) -> Path:
     """The submission that a checkout made."""
-    os.environ["WORK_DIR"] = str(run_folder(args.work, checkout, name, budget, seed))
-    return Paths.for_competition(str(yaml_of(args, checkout, name))).submission
+    return run_folder(args.work, checkout, name, budget, seed) / name / SUBMISSION_FILE
 
 
 def with_error_of_ratio(rows: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
@@ -319,13 +318,12 @@ def run_checkouts(args: argparse.Namespace, commits: dict[str, str], processor: 
                 log_file = folder / "full.log"
                 options = ["--budget", budget, "--seed", str(args.seed)]
                 yaml_file = yaml_of(args, checkout, name)
-                write_yaml(
-                    args.data / name, yaml_file, checkout=folders[checkout if args.own_yaml else "after"]
-                )
+                author = folders[checkout if args.own_yaml else "after"]
+                write_yaml(args.data / name, yaml_file, checkout=author)
                 seconds = full(yaml_file, options, log_file, folders[checkout])
                 competition = load_competition(str(yaml_file))
-                file_of_run = submission_of(args, checkout, name, budget, args.seed)
-                test_errors = errors_of_file(competition, file_of_run)
+                submission = submission_of(args, checkout, name, budget, args.seed)
+                test_errors = errors_of_file(competition, submission)
                 share = weighted_share(log_file.read_text(encoding="utf-8"))
                 keep(file, key, test_errors, seconds=seconds, share=share)
 

@@ -62,31 +62,11 @@ def similarities(
         test: prepared test rows.
         folds: kind of folds -> (n_train,).
     """
-    rows = pd.concat([train, test])
-    n = len(train)
-    measures: dict[
-        str, Callable[[int], Array]
-    ] = {}  # similarity of a row of either table to all training rows
-    if competition.smiles:
-        molecules = rows[competition.smiles].itertuples(index=False)
-        prints = [reduce(operator.add, map(fingerprint, row)) for row in molecules]
-        train_prints = prints[:n]
-        measures["Tanimoto similarity, Morgan radius 2"] = lambda i: np.array(
-            BulkTanimotoSimilarity(prints[i], train_prints)
-        )
-    if competition.text:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        vectorizer = TfidfVectorizer(
-            analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000
-        )
-        vectors = vectorizer.fit_transform(rows[competition.text].agg(" ".join, axis=1))
-        columns = vectors[:n].T.tocsr()
-        measures["cosine of TF-IDF, 2 to 4 characters"] = lambda i: (vectors[i] @ columns).toarray()[0]
+    n, n_rows = len(train), len(train) + len(test)
     queries = np.random.default_rng(0).permutation(n)[:MAX_QUERIES]
     held_out_rows = {kind: queries[fold[queries] >= 0] for kind, fold in folds.items()}
     results = []
-    for measure, similarity_to_train in measures.items():
+    for measure, similarity_to_train in _measures(train, test, competition).items():
         held_out: dict[str, list[float]] = {kind: [] for kind in folds}
         for i in queries:
             similarity = similarity_to_train(i)
@@ -95,7 +75,7 @@ def similarities(
                     held_out[kind].append(_nearest(similarity, fold, fold[i], kind))
         to_all_rows: list[float] = []
         test_of_folds: dict[str, list[float]] = {kind: [] for kind in folds}
-        for i in range(n, len(rows)):
+        for i in range(n, n_rows):
             similarity = similarity_to_train(i)
             to_all_rows.append(similarity.max())
             for kind, fold in folds.items():
@@ -117,3 +97,31 @@ def _nearest(similarity: Array, folds: Integers, fold: int, kind: str) -> float:
     """Return the largest similarity (n_train,) to the training rows of the model of a fold."""
     is_train_row = folds < fold if FOLD_KINDS[kind].is_ordered_in_time else folds != fold
     return float(similarity[is_train_row].max(initial=0.0))
+
+
+def _measures(
+    train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig
+) -> dict[str, Callable[[int], Array]]:
+    """Return for each measure a function of the number of a row, test rows last: its similarities to all training
+    rows, (n_train,).
+    """
+    rows = pd.concat([train, test])
+    n = len(train)
+    measures: dict[str, Callable[[int], Array]] = {}
+    if competition.smiles:
+        molecules = rows[competition.smiles].itertuples(index=False)
+        prints = [reduce(operator.add, map(fingerprint, row)) for row in molecules]
+        train_prints = prints[:n]
+        measures["Tanimoto similarity, Morgan radius 2"] = lambda i: np.array(
+            BulkTanimotoSimilarity(prints[i], train_prints)
+        )
+    if competition.text:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000
+        )
+        vectors = vectorizer.fit_transform(rows[competition.text].agg(" ".join, axis=1))
+        columns = vectors[:n].T.tocsr()
+        measures["cosine of TF-IDF, 2 to 4 characters"] = lambda i: (vectors[i] @ columns).toarray()[0]
+    return measures

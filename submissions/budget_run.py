@@ -77,7 +77,6 @@ def full_in_time(
         return config.model_copy(update={"stages": jobs.stages}), jobs
 
     interim = InterimSubmissions(current, first_at_once=True)
-
     is_compared = False
 
     def next_submission() -> Task | None:
@@ -86,7 +85,7 @@ def full_in_time(
         budget.submission_seconds = interim.seconds if interim.n_written else 0.0
         if interim.n_written and not is_compared and end - time.monotonic() > MIN_LEFT_TO_COMPARE:
             is_compared = True
-            return Task(COMPARISON, compare_tables, (config, paths), group=COMPARISON)
+            return Task(COMPARISON, compare_tables, (config, paths), group=SUBMISSIONS, skips_group=False)
         return interim.next_task()
 
     results = budget.train(failure_policy(options), next_submission)
@@ -191,7 +190,7 @@ def describe_seconds(finished: Run) -> str:
     parts = {
         f"for stages with a weight of at least {MIN_WEIGHT} and for inputs": well_spent,
         "for other stages": others,
-        "for interim submissions": submissions,
+        "for interim submissions and the comparison of tables": submissions,
     }
     parts["idle or for the last submission and the report"] = max(0.0, total - sum(parts.values()))
     return (

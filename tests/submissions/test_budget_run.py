@@ -61,7 +61,8 @@ def test_seconds_count_as_well_spent_in_caches_and_in_columns_with_weight() -> N
     )
     assert budget_run.describe_seconds(finished) == (
         "Time of the workers: 50% for stages with a weight of at least 0.02 and for inputs, 30% for other "
-        "stages, 5% for interim submissions, 15% idle or for the last submission and the report."
+        "stages, 5% for interim submissions and the comparison of tables, 15% idle or for the last submission "
+        "and the report."
     )
     assert spent["all"] == 100.0
 
