@@ -2,15 +2,16 @@
 features.
 
     python -m benchmarks.budget --data FOLDER_WITH_COMPETITIONS --work FOLDER [--sets ...] [--budgets 12m 36m] \\
-        [--seed N] [--python PYTHON_WITH_AUTOGLUON]
+        [--seed N] [--python PYTHON_WITH_AUTOGLUON [--more-features]]
     python -m benchmarks.budget --work FOLDER --table
     python -m benchmarks.budget --data FOLDER_WITH_COMPETITIONS --work FOLDER --checkouts BEFORE AFTER [--table] \\
         [--sets ...] [--budgets 5m 12m] [--seed N]
 
 Each run starts from nothing and appends its rows to FOLDER/budget.csv: the error on the answers of the
 submission, of the stage `lightgbm` of the same run and of AutoGluon `best_quality` (each target an equal
-share of the time; the features of that stage and, of texts, the frozen embeddings), with the seconds it took,
-machine and commit. A row that is there is not made again. Errors are RMSE, and of classes 1 less the metric.
+share of the time; the features of that stage and, of texts, the frozen embeddings; with --more-features
+MapLight's features and MiniMol's vectors of molecules), with the seconds it took, machine and commit. A row
+that is there is not made again. Errors are RMSE, and of classes 1 less the metric.
 The table takes rows of this machine alone: for each set the geometric mean of its targets' ratios, over the
 sets that of these with its 95 % interval by bootstrap over sets. AutoGluon is no dependency of ours; --python
 names the interpreter of an environment that has it.
@@ -48,7 +49,7 @@ from competition.revision import revision
 from competition.task import build_metric, build_task, from_submission_columns
 from models.base_config import EncoderFeature
 from models.feature_config import LightgbmConfig
-from models.inputs.feature_blocks import molecule_block
+from models.inputs.feature_blocks import fit_encoders, molecule_block
 from models.inputs.frozen_encoders import encoder_cache
 from models.jobs.job_rows import context_of
 from models.training.hardware import machine
@@ -59,6 +60,13 @@ SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki",
 CHECKOUTS = ["before", "after"]
 MAX_WORSENING = 1.02
 """The largest mean ratio of errors, after / before, with which a change passes."""
+AUTOGLUON_FEATURES = {
+    "autogluon": LightgbmConfig(kind="lightgbm"),
+    "autogluon, more features": LightgbmConfig(
+        kind="lightgbm", features=["maplight", EncoderFeature(encoder="minimol")]
+    ),
+}
+"""Whose features of molecules AutoGluon gets."""
 N_RESAMPLES = 1000
 """Draws of the test rows for the standard error of a ratio."""
 AUTOGLUON_SCRIPT = """
@@ -144,14 +152,16 @@ def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     return errors_by_method
 
 
-def write_features(run: Run, folder: Path) -> None:
-    """What the stage lightgbm sees of training and test rows, and the frozen encoder of texts, as CSV."""
+def write_features(run: Run, folder: Path, config: LightgbmConfig) -> None:
+    """What a stage lightgbm sees of training and test rows, and the frozen encoder of texts, as CSV."""
     competition, paths = run.config.competition, run.paths
-    context, config = context_of(run.plan, 0), LightgbmConfig(kind="lightgbm")
+    context = context_of(run.plan, 0)
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in (("train", paths.train), ("test", paths.test)):
         rows = read_rows(path, competition, labelled=name == "train")
-        numbers = molecule_block(rows, config, context, Path())
+        if name == "train":
+            fit_encoders(rows, config, context, folder)
+        numbers = molecule_block(rows, config, context, folder)
         parts = [pd.DataFrame(numbers, columns=[f"molecule_{i}" for i in range(numbers.shape[1])])]
         for column in context.text:
             cache = encoder_cache(EncoderFeature(encoder="minilm"), context.cache)
@@ -163,10 +173,14 @@ def write_features(run: Run, folder: Path) -> None:
             pd.DataFrame(rows.y, columns=competition.targets).to_csv(folder / "y.csv", index=False)
 
 
-def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[str, float]:
-    """Errors of AutoGluon in a time: of labels, or of probabilities of two classes."""
+def of_autogluon(
+    run: Run, python: Path, folder: Path, seconds: float, config: LightgbmConfig
+) -> dict[str, float]:
+    """Errors of AutoGluon in a time with the features of a stage lightgbm: of labels, or of probabilities of two
+    classes.
+    """
     competition, task = run.config.competition, run.task
-    write_features(run, folder)
+    write_features(run, folder, config)
     method = "predict_proba" if task.classes and not task.scores_labels else "predict"
     metric, each = (
         competition.metric if task.classes else "root_mean_squared_error",
@@ -219,11 +233,11 @@ def keep(file: Path, key: dict[str, Any], target_errors: dict[str, float], **mea
 def table(rows: pd.DataFrame) -> str:
     """Ratios of errors, set by set and over the sets."""
     lines = [
-        "| budget | set | submission | over lightgbm | over autogluon | seconds |",
-        "|---|---|---|---|---|---|",
+        "| budget | set | submission | over lightgbm | over autogluon | with more features | seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     mean = rows.groupby(["budget", "set", "who", "target"])["error"].mean().unstack("who")
-    others = mean.reindex(columns=["lightgbm", "autogluon"])
+    others = mean.reindex(columns=["lightgbm", *AUTOGLUON_FEATURES])
     ratios = np.log(others.rdiv(mean["submission"], axis=0)).groupby(["budget", "set"]).mean()
     seconds = rows[rows.who == "submission"].groupby(["budget", "set"])["seconds"].max()
     for budget, of_sets in ratios.groupby("budget"):
@@ -385,6 +399,7 @@ def main() -> None:
     options.add_argument("--budgets", nargs="+", default=["12m"])
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--python", type=Path)
+    options.add_argument("--more-features", action="store_true")
     options.add_argument("--table", action="store_true")
     options.add_argument("--checkouts", nargs=2, type=Path, metavar=("BEFORE", "AFTER"))
     options.add_argument("--own-yaml", action="store_true")
@@ -411,10 +426,13 @@ def main() -> None:
                 for who, target_errors in errors_of_run(latest_run(str(work / f"{name}.yaml"))).items():
                     keep(file, {**key, "who": who}, target_errors, seconds=seconds)
             key["commit"] = "autogluon 1.6.3"
-            if args.python and not is_there(file, {**key, "who": "autogluon"}):
+            who = "autogluon, more features" if args.more_features else "autogluon"
+            if args.python and not is_there(file, {**key, "who": who}):
                 started, run = time.monotonic(), latest_run(str(work / f"{name}.yaml"))
-                target_errors = of_autogluon(run, args.python, work / "autogluon", parse_duration(budget))
-                keep(file, {**key, "who": "autogluon"}, target_errors, seconds=time.monotonic() - started)
+                target_errors = of_autogluon(
+                    run, args.python, work / who, parse_duration(budget), AUTOGLUON_FEATURES[who]
+                )
+                keep(file, {**key, "who": who}, target_errors, seconds=time.monotonic() - started)
 
 
 if __name__ == "__main__":
