@@ -30,8 +30,8 @@ class ExtraTrain(StrictModel):
     null: none is left out.
     """
     check_units: bool = True
-    """Whether to raise an error if its labels seem to be in other units than the competition's. It has no effect
-    with `calibrate`.
+    """Whether to raise an error if its labels seem to be in other units than the competition's. With `calibrate`
+    only the labels of `auxiliary_targets` are checked.
     """
 
     @property

@@ -134,8 +134,6 @@ def _compare_labels(
         correlation = shared["extra"].corr(shared["train"], method="spearman")  # NaN if it is undefined
         if config.problem_type == "regression" and len(shared) >= MIN_SHARED_INPUTS:
             lines.append(_describe_shared(shared, name, correlation, extra.file))
-        if extra.calibrate == "none" and extra.check_units:
-            _check_units(of_extra, of_train, name, extra.file, config)
         is_related = abs(correlation) >= MIN_RANK_CORRELATION
         if extra.calibrate != "none" and len(shared) >= MIN_CALIBRATION_INPUTS and not is_related:
             raise DataError(
@@ -143,6 +141,10 @@ def _compare_labels(
                 f"inputs their rank correlation with the training labels is {correlation:.2f}. Correct "
                 "`columns`, or remove the file."
             )
+    if extra.check_units:
+        uncalibrated = config.label_columns if extra.calibrate == "none" else config.auxiliary_targets
+        for name in uncalibrated:
+            _check_units(rows.dropna(subset=name), train.dropna(subset=name), name, extra.file, config)
     if extra.needs_shared_inputs and max(n_shared) < MIN_CALIBRATION_INPUTS:
         raise DataError(
             f"extra_train {extra.file}: calibrate and weight: auto need at least {MIN_CALIBRATION_INPUTS} inputs "
@@ -216,7 +218,8 @@ def _check_units(
         is_different = median < low - std or median > high + std
         evidence = f"their median is {median:.3g}, and the training labels are from {low:.3g} to {high:.3g}"
     if is_different:
+        calibrate = "set calibrate: affine, " if name in config.targets else ""
         raise DataError(
             f"extra_train {file}: the labels of {name!r} seem to be in other units, or to mean something else, "
-            f"than the competition's: {evidence}. Convert the column, set calibrate: affine, or check_units: false."
+            f"than the competition's: {evidence}. Convert the column, {calibrate}or set check_units: false."
         )

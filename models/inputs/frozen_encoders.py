@@ -127,7 +127,7 @@ def embed_by_minimol(weights: str, smiles: list[str]) -> Array:
     SMILES must be canonical, since the order of the atoms changes a fingerprint. Source: Klaser et al., MiniMol,
     arXiv 2404.14986.
     """
-    model = _load_minimol(weights)
+    model = load_minimol(weights)
     graphs = dict[int, Any]()
     for index, text in enumerate(smiles):
         try:
@@ -143,7 +143,7 @@ def embed_by_minimol(weights: str, smiles: list[str]) -> Array:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_minimol(weights: str) -> Any:
+def load_minimol(weights: str) -> Any:
     """Return MiniMol's network on one core. Workers on all cores compute parts of a cache side by side."""
     import loguru
     import onnxruntime

