@@ -1,0 +1,58 @@
+"""How long features of a molecule take on one core: those of MapLight, and MiniMol's vectors.
+
+    python -m benchmarks.molecule_features --molecules FILE [--column SMILES] [--rows 300] [--slowest 8]
+
+The milliseconds of processor time per molecule, of the first molecules of a CSV file: each of MapLight's features, and
+MiniMol's graph of a molecule and its network on batches of 32. Then the slowest of RDKit's descriptors, each by itself.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rdkit.Chem import Descriptors, MolFromSmiles, MolToSmiles
+
+from models.inputs.features import FEATURES, MAPLIGHT, NEURAL_BITS
+from models.inputs.frozen_encoders import BATCH_SIZE, load_minimol
+
+
+def milliseconds(function: Callable[[Any], Any], inputs: list[Any], n_molecules: int) -> float:
+    """Return the processor time per molecule of a function on all inputs."""
+    function(inputs[0])  # what is only loaded once
+    started = time.process_time()
+    for each in inputs:
+        function(each)
+    return 1000 * (time.process_time() - started) / n_molecules
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--molecules", type=Path, required=True)
+    options.add_argument("--column", default="SMILES")
+    options.add_argument("--rows", type=int, default=300)
+    options.add_argument("--slowest", type=int, default=8)
+    args = options.parse_args()
+    molecules = [MolFromSmiles(text) for text in pd.read_csv(args.molecules)[args.column][: args.rows]]
+    n = len(molecules)
+    print("| feature | ms per molecule |\n|---|---:|")
+    for name in MAPLIGHT:
+        print(f"| {name} | {milliseconds(lambda m, f=FEATURES[name]: f(m, NEURAL_BITS), molecules, n):.1f} |")
+    model = load_minimol("minimol")
+    smiles = [MolToSmiles(molecule) for molecule in molecules]
+    print(f"| minimol, graph | {milliseconds(model.featurize_one, smiles, n):.1f} |")
+    graphs = [model.featurize_one(text) for text in smiles]
+    batches = [model.collate(graphs[start : start + BATCH_SIZE]) for start in range(0, n, BATCH_SIZE)]
+    print(f"| minimol, network | {milliseconds(lambda b: model.session.run(None, b), batches, n):.1f} |")
+    alone = {name: milliseconds(function, molecules, n) for name, function in Descriptors.descList}
+    print("\nThe slowest descriptors, ms per molecule:")
+    for name, time_alone in sorted(alone.items(), key=lambda pair: -pair[1])[: args.slowest]:
+        print(f"  {name:20s} {time_alone:.2f}")
+
+
+if __name__ == "__main__":
+    main()
