@@ -12,22 +12,27 @@ Estimates from the training table and the inputs of the test table:
     less variance: as if the mean square error were lower by the variance of the fold models' blends on the test rows
         (Krogh and Vedelsby, 1994);
     similar rows: as before, on training rows drawn by the odds that a row with this similarity to its training
-        molecules is a test row (`submissions.expected_score.odds_of_test_row`).
+        molecules is a test row (`submissions.expected_score.odds_of_test_row`);
+    by a classifier: the same, drawn by the odds of a classifier that distinguishes training and test rows by RDKit's
+        descriptors (`folds.adversarial`), out of fold; and by the product of both odds.
 If the folds hold out scaffolds, +- is a bootstrap that draws scaffolds, otherwise one that draws rows.
 
 The table has, for each metric and split, the share of runs whose answers are within one and two +- of the estimate (68
-and 95 % if it holds), and the mean and the root mean square of the error of the estimate in +- (0 and 1 if it holds). A
-run is a target of a set and a draw.
+and 95 % if it holds), the mean and the root mean square of the error of the estimate in +- (0 and 1 if it holds), and
+the root mean square of the relative error. A run is a target of a set and a draw.
 """
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from lightgbm import LGBMClassifier
 from rdkit.Chem import MolFromSmiles, rdFingerprintGenerator
 from rdkit.DataStructs import BulkTanimotoSimilarity
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from benchmarks.blenders import DEFAULT, matrices_of
 from benchmarks.family_blenders import SETS, sets_of
@@ -44,11 +49,12 @@ from benchmarks.oof_matrices import (
 )
 from competition.metrics import METRICS, Metric
 from competition.task import Task
+from folds.adversarial import LIGHTGBM, compute_descriptors
 from folds.molecule_groups import scaffolds
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.cross_fitting import cross_fitted
 from submissions.blend.weight_problem import BlendData
-from submissions.expected_score import N_RESAMPLES, less_variance, mean_gap, odds_of_test_row
+from submissions.expected_score import MAX_ODDS, N_RESAMPLES, less_variance, mean_gap, odds_of_test_row
 
 ALL_SETS = [*SETS, "bace", "tox21"]
 METRIC_NAMES = ("rmse", "mae", "spearman")
@@ -67,11 +73,32 @@ def similarities(smiles: list[str], train: list[str]) -> np.ndarray:
     return np.array([BulkTanimotoSimilarity(each, train_prints) for each in fingerprints(smiles)])
 
 
-def estimates(matrix: Matrix, weights: np.ndarray, groups: np.ndarray) -> list[dict[str, Any]]:
+@functools.cache
+def descriptors(smiles: str) -> np.ndarray:
+    """Return RDKit's descriptors of a molecule, (n_descriptors,)."""
+    return np.clip(compute_descriptors([smiles])[0], -1e6, 1e6)
+
+
+def odds_of_classifier(train: list[str], test: list[str]) -> np.ndarray:
+    """Return the odds that a training row is a test row, (n_train,), by a classifier that has not seen the row."""
+    features = np.array([descriptors(text) for text in [*train, *test]], dtype=np.float32)
+    is_test = np.repeat([0, 1], [len(train), len(test)])
+    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=0)
+    classifier = LGBMClassifier(**LIGHTGBM, random_state=0)
+    y_pred = cross_val_predict(classifier, features, is_test, cv=folds, method="predict_proba")[: len(train)]
+    return clipped(y_pred[:, 1] / y_pred[:, 0])
+
+
+def clipped(odds: np.ndarray) -> np.ndarray:
+    """Return odds with a mean near 1, clipped as the project does."""
+    return np.clip(odds / odds.mean(), 1 / MAX_ODDS, MAX_ODDS)
+
+
+def estimates(matrix: Matrix, weightings: dict[str, np.ndarray], groups: np.ndarray) -> list[dict[str, Any]]:
     """Return a line for each metric and estimate, with the score of the answers.
 
     Args:
-        weights: (n_train,) odds that a row with this similarity is a test row.
+        weightings: name of an estimate -> (n_train,) odds that a row is a test row.
         groups: (n_train,) rows of one group are resampled together.
     """
     data = matrices_of(matrix)
@@ -83,15 +110,16 @@ def estimates(matrix: Matrix, weights: np.ndarray, groups: np.ndarray) -> list[d
     variance = of_models.var(axis=0).mean(keepdims=True)
     corrected = less_variance(matrix.y[:, None], y_pred[:, None], variance)[:, 0]
     n_train, n_test = len(y_pred), len(y_test)
-    n_effective = weights.sum() ** 2 / (weights**2).sum()
     test_rows = np.sqrt(1 + n_train / n_test)
-    similar = np.sqrt(n_train / n_effective + n_train / n_test)
     rng = np.random.default_rng(0)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     drawn_groups = rng.integers(len(members), size=(N_RESAMPLES, len(members)))
     grouped = [np.concatenate([members[group] for group in drawn]) for drawn in drawn_groups]
     single_rows = rng.integers(n_train, size=(N_RESAMPLES, n_train))
-    weighted_rows = rng.choice(n_train, size=(N_RESAMPLES, n_train), p=weights / weights.sum())
+    weighted_rows = {
+        name: rng.choice(n_train, size=(N_RESAMPLES, n_train), p=weights / weights.sum())
+        for name, weights in weightings.items()
+    }
     lines = []
     for name in METRIC_NAMES:
         metric = METRICS[name]
@@ -100,18 +128,20 @@ def estimates(matrix: Matrix, weights: np.ndarray, groups: np.ndarray) -> list[d
         def resampled(predictions: np.ndarray, resamples: Any, metric: Metric = metric) -> np.ndarray:
             return np.array([metric.score_column(matrix.y[i], predictions[i]) for i in resamples])
 
-        of_weighted, of_groups = resampled(corrected, weighted_rows), resampled(corrected, grouped)
-        similar_error = (
-            similar * of_weighted.std() * of_groups.std() / resampled(corrected, single_rows).std()
-        )
+        of_groups, of_rows = resampled(corrected, grouped), resampled(corrected, single_rows)
         expected = metric.score_column(matrix.y, y_pred)
         error = resampled(y_pred, grouped).std()
-        for label, estimate, its_error in (
-            ("cross-fitted", expected, error),
-            ("cross-fitted, test rows", expected, error * test_rows),
-            ("less variance", metric.score_column(matrix.y, corrected), of_groups.std() * test_rows),
-            ("similar rows", of_weighted.mean(), similar_error),
-        ):
+        found = {
+            "cross-fitted": (expected, error),
+            "cross-fitted, test rows": (expected, error * test_rows),
+            "less variance": (metric.score_column(matrix.y, corrected), of_groups.std() * test_rows),
+        }
+        for label, weights in weightings.items():
+            scores = resampled(corrected, weighted_rows[label])
+            n_effective = weights.sum() ** 2 / (weights**2).sum()
+            factor = np.sqrt(n_train / n_effective + n_train / n_test) * of_groups.std() / of_rows.std()
+            found[label] = scores.mean(), scores.std() * factor
+        for label, (estimate, its_error) in found.items():
             line = {"metric": name, "estimate": label, "expected": estimate}
             lines.append({**line, "error": its_error, "score": score})
     return lines
@@ -120,8 +150,8 @@ def estimates(matrix: Matrix, weights: np.ndarray, groups: np.ndarray) -> list[d
 def matrices_with_similarities(
     name: str, split: str, draw: int, data: Path, cache: Path
 ) -> Iterator[tuple[Matrix, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield the columns of each target, the similarities of its training and test rows to training rows, and the
-    groups of its training rows: scaffolds if the folds hold them out, otherwise each row by itself.
+    """Yield the columns of each target, the similarities of its training and test rows to training rows, and which
+    training rows have a label.
     """
     parts = family_parts(name, draw, split, data, cache)
     train, holdout = molecules_of_halves(name, draw, split, data)
@@ -129,22 +159,29 @@ def matrices_with_similarities(
     of_train = np.where(folds != folds[:, None], similarities(train, train), 0).max(axis=1)[:, None]
     to_train = similarities(holdout, train)
     of_test = np.mean([to_train[:, folds != k].max(axis=1) for k in range(N_FOLDS)], axis=0)[:, None]
-    groups = scaffolds(train).to_numpy() if split == "scaffolds" else np.arange(len(train))
     labelled = iter(range(parts["y"].shape[1]))
     for matrix in matrices_of_parts(name, draw, parts):
         target = next(t for t in labelled if str(parts["targets"][t]) == matrix.target)
         has_label = ~np.isnan(parts["y"][:, target])
         has_answer = ~np.isnan(parts["y_holdout"][:, target])
-        yield matrix, of_train[has_label], of_test[has_answer], groups[has_label]
+        yield matrix, of_train[has_label], of_test[has_answer], has_label
 
 
 def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> list[dict[str, Any]]:
-    """Return a line for each target and estimate."""
+    """Return a line for each target and estimate. If the folds hold scaffolds out, they are the groups of rows."""
+    train, holdout = molecules_of_halves(name, draw, split, data)
+    groups = scaffolds(train).to_numpy() if split == "scaffolds" else np.arange(len(train))
+    by_classifier = odds_of_classifier(train, holdout)
     lines = []
-    for matrix, of_train, of_test, groups in matrices_with_similarities(name, split, draw, data, cache):
-        weights = odds_of_test_row(of_train, of_test)
+    for matrix, of_train, of_test, has_label in matrices_with_similarities(name, split, draw, data, cache):
+        similar = odds_of_test_row(of_train, of_test)
+        weightings = {
+            "similar rows": similar,
+            "by a classifier": by_classifier[has_label],
+            "by the product": clipped(similar * by_classifier[has_label]),
+        }
         run = {"set": name, "target": matrix.target, "draw": draw}
-        lines += [{**run, **line} for line in estimates(matrix, weights, groups)]
+        lines += [{**run, **line} for line in estimates(matrix, weightings, groups[has_label])]
     return lines
 
 
@@ -202,6 +239,7 @@ def main() -> None:
     tables.append(table.assign(split="rows"))
     rows = pd.concat(tables)
     rows["in_errors"] = (rows["score"] - rows["expected"]) / rows["error"]
+    rows["relative"] = rows["expected"] / rows["score"] - 1
     rows["split"] = pd.Categorical(rows["split"], [*HALVES])
     for metric, of_metric in rows.groupby("metric", sort=False):
         for split, part in [*of_metric.groupby("split", observed=True), ("all", of_metric)]:
@@ -212,7 +250,7 @@ def main() -> None:
                 print(
                     f"  {label:27s} within 1: {100 * (z.abs() <= 1).mean():3.0f} %, within 2: "
                     f"{100 * (z.abs() <= 2).mean():3.0f} %, mean {z.mean():+.2f} +-, root mean square "
-                    f"{np.sqrt((z**2).mean()):.2f} +-"
+                    f"{np.sqrt((z**2).mean()):.2f} +-, relative {np.sqrt((of_estimate['relative'] ** 2).mean()):.3f}"
                 )
 
 
