@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import theilslopes
 
 from competition.clean import clean_inputs, parse_times, require_columns
 from competition.config import CompetitionConfig
@@ -171,6 +170,8 @@ def _shared_labels(extra: pd.DataFrame, train: pd.DataFrame, name: str) -> pd.Da
 
 def _describe_shared(shared: pd.DataFrame, name: str, correlation: float, file: Path) -> str:
     """Return a line about the scale of the labels of shared inputs."""
+    from scipy.stats import theilslopes
+
     pairs = shared[:MAX_COMPARED]
     line = f"{file.name}: {len(shared)} inputs with {name!r} are also in the training table"
     if pairs["train"].nunique() < 2:

@@ -12,7 +12,6 @@ from functools import reduce
 import numpy as np
 import pandas as pd
 from rdkit.DataStructs import BulkTanimotoSimilarity
-from scipy.stats import wasserstein_distance
 
 from competition.config import CompetitionConfig
 from competition.types import Array, Integers
@@ -46,6 +45,8 @@ class Similarity:
 
     def distance(self, kind: str) -> float:
         """Return the Wasserstein distance of held-out rows to test rows, from 0 to 1."""
+        from scipy.stats import wasserstein_distance
+
         return float(wasserstein_distance(self.held_out[kind], self.test))
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from competition import cli
 from competition.durations import format_duration
@@ -162,7 +162,7 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedSc
     )
     n, tried = len(runs), f"Runs that were tried: {len(runs)}."
     if n > 2:
-        luck = stats.norm.ppf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
+        luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
         tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
     parts = [format_table(header, rows), "\n".join([legend, tried, *remarks])]
     return "\n\n".join(

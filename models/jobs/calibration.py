@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import median_filter
-from scipy.stats import spearmanr, theilslopes
-from sklearn.isotonic import IsotonicRegression
 
 from competition.types import Array
 
@@ -66,6 +63,8 @@ def robust_std(errors: Array) -> float:
 
 def rank_correlation(x: Array, y: Array) -> float:
     """Return Spearman's correlation of two columns of labels; 0 if one of them is constant."""
+    from scipy.stats import spearmanr
+
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
     return float(spearmanr(x, y).statistic)
@@ -95,6 +94,9 @@ def fit_calibration(kind: Kind, x: Array, y: Array) -> Calibration:
 
 def _fit(kind: Kind, x: Array, y: Array, is_robust: bool) -> tuple[Array, Array]:
     """Return the points of a map, (n_points,) each, the first sorted."""
+    from scipy.stats import theilslopes
+    from sklearn.isotonic import IsotonicRegression
+
     ends = np.array([x.min(), x.max()])
     if kind == "none" or ends[0] == ends[1]:
         return ends, ends
@@ -120,6 +122,8 @@ def _fit(kind: Kind, x: Array, y: Array, is_robust: bool) -> tuple[Array, Array]
 
 def _running_median(x: Array) -> Array:
     """Return the median of each label and its neighbours; x is continued beyond its ends by point reflection."""
+    from scipy.ndimage import median_filter
+
     half = MEDIAN_WIDTH // 2
     padded = np.pad(x, half, mode="reflect", reflect_type="odd")
     return np.asarray(median_filter(padded, size=MEDIAN_WIDTH)[half:-half])
