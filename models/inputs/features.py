@@ -1,6 +1,7 @@
 """Features of molecules, which are cached on disk: fingerprints and RDKit descriptors."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,14 @@ NEURAL_BITS = 1024
 """Length of the count vectors of neural stages, which have no setting `n_bits`."""
 
 
+ESTATE_DESCRIPTORS = ("MaxAbsEStateIndex", "MaxEStateIndex", "MinAbsEStateIndex", "MinEStateIndex")
+DESCRIPTORS = [
+    partial(function, force=False) if name in ESTATE_DESCRIPTORS else function
+    for name, function in Descriptors.descList
+]
+"""RDKit's descriptors. By default, each of `ESTATE_DESCRIPTORS` would compute the indices of all atoms again."""
+
+
 def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
     """Return counts of circular environments up to radius 2, (n_bits,). Source: Rogers and Hahn,
     JCIM 2010.
@@ -32,8 +41,11 @@ def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
 
 def descriptors(molecule: Chem.Mol, n_bits: int) -> NDArray:
     """Return all descriptors of RDKit, clipped at +-1e6; NaN for an undefined one. `n_bits` is not used."""
-    values = Descriptors.CalcMolDescriptors(molecule, missingVal=np.nan, silent=True).values()
-    return np.clip(np.array(list(values), dtype=np.float64), -MAX_DESCRIPTOR, MAX_DESCRIPTOR)
+    values = np.full(len(DESCRIPTORS), np.nan)
+    for i, function in enumerate(DESCRIPTORS):
+        with suppress(Exception):
+            values[i] = function(molecule)
+    return np.clip(values, -MAX_DESCRIPTOR, MAX_DESCRIPTOR)
 
 
 FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {

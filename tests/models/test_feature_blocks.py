@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import Descriptors
 
 from models.inputs import feature_blocks
 from models.inputs.features import FEATURES, molecule_features
@@ -74,6 +75,13 @@ def test_features_count_what_their_names_say() -> None:
     assert np.nanmax(np.abs(feature("descriptors", "C" * 60))) == 1e6
     for name, width in (("morgan", 512), ("avalon", 512), ("erg", 315), ("maccs", 167)):
         assert feature(name, "[Na+].[Cl-]").shape == (width,)
+
+
+@pytest.mark.parametrize("smiles", ["CC(=O)Oc1ccccc1C(=O)O", "[Na+].[Cl-]", "O=S(=O)(N)c1cc(F)c(Br)nc1", "[Pt]"])
+def test_descriptors_are_those_of_rdkit(smiles: str) -> None:
+    molecule = Chem.MolFromSmiles(smiles)
+    expected = Descriptors.CalcMolDescriptors(molecule, missingVal=NAN, silent=True)
+    assert np.array_equal(feature("descriptors", smiles), list(expected.values()), equal_nan=True)
 
 
 def test_maplight_is_four_features_repeated_features_count_once_and_each_length_has_a_cache(
