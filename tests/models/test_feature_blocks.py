@@ -77,7 +77,9 @@ def test_features_count_what_their_names_say() -> None:
         assert feature(name, "[Na+].[Cl-]").shape == (width,)
 
 
-@pytest.mark.parametrize("smiles", ["CC(=O)Oc1ccccc1C(=O)O", "[Na+].[Cl-]", "O=S(=O)(N)c1cc(F)c(Br)nc1", "[Pt]"])
+@pytest.mark.parametrize(
+    "smiles", ["CC(=O)Oc1ccccc1C(=O)O", "[Na+].[Cl-]", "O=S(=O)(N)c1cc(F)c(Br)nc1", "[Pt]"]
+)
 def test_descriptors_are_those_of_rdkit(smiles: str) -> None:
     molecule = Chem.MolFromSmiles(smiles)
     expected = Descriptors.CalcMolDescriptors(molecule, missingVal=NAN, silent=True)
