@@ -81,6 +81,8 @@ def main() -> None:
     asked = args.sets
     for split in HALVES:
         args.sets = sets_of(split, asked)
+        if not args.sets:
+            continue
         lines_of = partial(lines_of_run, split=split, data=args.data, cache=args.cache)
         table = pd.DataFrame(cached_lines(f"affine_{split}", lines_of, args))
         table = table.drop(columns=["set", "target", "draw"])

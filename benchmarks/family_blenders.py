@@ -128,6 +128,8 @@ def main() -> None:
     asked = args.sets
     for split in HALVES:
         args.sets = sets_of(split, asked)
+        if not args.sets:
+            continue
         lines_of = partial(errors_of, split=split, data=args.data, cache=args.cache)
         lines = pd.DataFrame(cached_lines(f"families_{split}", lines_of, args))
         errors = lines.pivot(index=["set", "target", "draw"], columns="blend", values="error").reset_index()

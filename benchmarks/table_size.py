@@ -1,6 +1,7 @@
 """`full` on synthetic tables of growing size: seconds and memory of each step, and how they grow.
 
-    python -m benchmarks.table_size [--rows 1000 10000 100000] [--folds kfold scaffold cluster] [--workers 2]
+    python -m benchmarks.table_size [--rows 1000 10000 100000] [--folds kfold scaffold cluster] [--workers 2] \\
+        [--executor ray]
 
 Each table has molecules (a scaffold with three substituents), a text of ten words, a number and a target; a fifth
 as many rows are the test table. The stages are two small ones: LightGBM on molecules and text, and a ridge regression.
@@ -50,9 +51,10 @@ STEPS = [
     "train",
     "open_run",
     "build_submission",
+    "compare_tables",
     "report",
 ]
-"""Functions of submissions.full that are timed, with the diagnosis of the folds and the report."""
+"""Functions of submissions.full that are timed."""
 YAML = """
 competition:
   train: train.csv
@@ -99,7 +101,7 @@ def peak_gib(of: int = resource.RUSAGE_SELF) -> float:
     return resource.getrusage(of).ru_maxrss / 2**20
 
 
-def run_full(yaml_file: str, workers: int) -> dict[str, Any]:
+def run_full(yaml_file: str, workers: int, executor: str) -> dict[str, Any]:
     """Run `full` in this process; return seconds and peak memory by step, and the workers' seconds."""
     full = importlib.import_module("submissions.full")
     steps: dict[str, list[float]] = {}
@@ -115,8 +117,8 @@ def run_full(yaml_file: str, workers: int) -> dict[str, Any]:
 
     for name in STEPS:
         setattr(full, name, timed(name, getattr(full, name)))
-    full.diagnose.update = timed("diagnose", full.diagnose.update)
-    options = cli.parser("", "full").parse_args([yaml_file, "--workers", str(workers)])
+    words = [yaml_file, "--workers", str(workers), "--executor", executor]
+    options = cli.parser("", "full").parse_args(words)
     started = time.monotonic()
     full.full(options)
     steps["all"] = [time.monotonic() - started, peak_gib()]
@@ -162,12 +164,15 @@ def main() -> None:
     options.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     options.add_argument("--folds", nargs="*", default=["kfold", "scaffold", "cluster"])
     options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--executor", default="local", choices=["local", "ray"])
     options.add_argument("--only", type=Path, help="of the processes it starts: the folder")
     args = options.parse_args()
     if args.only:
         yaml_file = str(args.only / "rows.yaml")
         result: Any = (
-            seconds_of_folds(yaml_file, args.folds[0]) if args.folds else run_full(yaml_file, args.workers)
+            seconds_of_folds(yaml_file, args.folds[0])
+            if args.folds
+            else run_full(yaml_file, args.workers, args.executor)
         )
         (args.only / "result.json").write_text(json.dumps(result))
         return
@@ -176,7 +181,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             write_tables(folder, n_rows)
-            runs.append(in_a_process(folder, "--workers", str(args.workers), "--folds"))
+            words = ["--workers", str(args.workers), "--executor", args.executor, "--folds"]
+            runs.append(in_a_process(folder, *words))
             folds.append([in_a_process(folder, "--folds", kind) for kind in args.folds])
         print(n_rows, json.dumps([runs[-1], folds[-1]]), flush=True)
     names = list(runs[0]["steps"])
