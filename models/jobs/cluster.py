@@ -57,8 +57,9 @@ class RayExecutor:
             options |= {"num_cpus": n_workers, "include_dashboard": False}
         try:
             ray.init(address or "local", **options)
-        except (RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
-            raise ServiceError(f"the Ray cluster at {address} does not take this run: {error}") from None
+        except Exception as error:  # this class itself if its processes do not start in time
+            where = f"at {address}" if address else "of this machine"
+            raise ServiceError(f"the Ray cluster {where} does not take this run: {error}") from None
         self.ray = ray
         self.n_workers = n_workers
         self.remote = ray.remote(max_retries=RETRIES)(run_task)
