@@ -56,7 +56,8 @@ def with_extra_rows(
         rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})
         rows[EXTRA] = i + 1
         shared_lines = _compare_labels(rows, train, extra, config)
-        n_without_target = rows[config.targets].isna().all(axis=1).sum()
+        has_auxiliary = rows[config.auxiliary_targets].notna().any(axis=1)
+        n_without_target = (rows[config.targets].isna().all(axis=1) & has_auxiliary).sum()
         only_heads = f" ({n_without_target:,} only train the heads of auxiliary_targets)"
         summary.append(
             f"{len(rows):,} extra training rows from {extra.file.name}{only_heads if n_without_target else ''}; "
@@ -64,7 +65,7 @@ def with_extra_rows(
             "input or label"
         )
         summary += shared_lines
-        summary += describe_censored(table, config, extra.file.name)
+        summary += describe_censored(table, config, extra.file.name, extra.is_judged)
         summary += describe_changes(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])

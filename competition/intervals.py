@@ -30,7 +30,7 @@ class Intervals:
 
         Their `rae` is therefore the st_rae of `y_pred`, (n_rows, n_targets).
         """
-        return self.y + y_pred - np.clip(y_pred, self.lower, self.upper)
+        return self.y + (y_pred - np.clip(y_pred, self.lower, self.upper))
 
 
 def read_intervals(table: pd.DataFrame, config: CompetitionConfig, where: object) -> Intervals:

@@ -76,8 +76,14 @@ def without_empty_bounds(train: pd.DataFrame) -> pd.DataFrame:
     return train.drop(columns=[name for name in names if train[name].isna().all()])
 
 
-def describe_censored(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
-    """Yield a line with the number of censored labels of a raw table, if it has some."""
+def describe_censored(
+    table: pd.DataFrame, config: CompetitionConfig, where: str, is_judged: bool = False
+) -> Iterator[str]:
+    """Yield a line with the number of censored labels of a raw table, if it has some.
+
+    Args:
+        is_judged: whether it is an extra table with `calibrate`, `weight: auto` or `max_residual`.
+    """
     if config.problem_type != "regression":
         return
     counts = []
@@ -89,4 +95,6 @@ def describe_censored(table: pd.DataFrame, config: CompetitionConfig, where: str
         use = "read as missing labels; networks can learn them with competition.censored: bound"
         if config.censored == "bound":
             use = "networks learn them as bounds; other stages and all scores read them as missing labels"
+        if is_judged:
+            use = "not used, since calibrate, weight: auto and max_residual need measured labels"
         yield f"censored labels of {where}: {join_first(counts, str)} ({use})"

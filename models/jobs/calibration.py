@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from competition.extra_train import MIN_CALIBRATION_INPUTS
 from competition.types import Array
 
 MAX_PAIRS = 500
@@ -68,6 +69,13 @@ def rank_correlation(x: Array, y: Array) -> float:
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
     return float(spearmanr(x, y).statistic)
+
+
+def can_calibrate(kind: Kind, x: Array, y: Array) -> bool:
+    """Return whether there are enough shared labels, (n_shared,) each, and the middle half of neither is constant."""
+    if len(x) < MIN_CALIBRATION_INPUTS:
+        return False
+    return kind == "none" or all(np.ptp(np.quantile(labels, [0.25, 0.75])) > 0 for labels in (x, y))
 
 
 def fit_calibration(kind: Kind, x: Array, y: Array) -> Calibration:

@@ -26,13 +26,13 @@ from tqdm import tqdm
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, INPUT_KEY, WEIGHT, Dataset
 from competition.extra_config import ExtraTrain
-from competition.extra_train import MIN_CALIBRATION_INPUTS, median_labels
+from competition.extra_train import median_labels
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json, write_table
 from competition.paths import Paths
 from competition.types import Array, Integers
 from folds.fold_files import time_ordered
 from models.feature_config import LightgbmConfig
-from models.jobs.calibration import Calibration, fit_calibration, robust_std
+from models.jobs.calibration import Calibration, can_calibrate, fit_calibration, robust_std
 from models.jobs.job_rows import context_of, read_tables, training_rows, with_labels
 from models.jobs.plan import REFIT_FOLD, JobPlan
 from models.registry import build_stage
@@ -42,6 +42,8 @@ FOLD_MODEL = LightgbmConfig(kind="lightgbm", learning_rate=0.1, max_trees=300, p
 """Model of a fold: its default features, and fewer trees than the default, since it is fitted several times a fold."""
 MANY_ROWS = 2000
 """Number of rows from which trees are grown by several threads, which only cost time for fewer."""
+ROUNDING = 1e-9
+"""Differences of labels up to this share of the largest label are due to rounding."""
 MIN_WEIGHT = 0.05
 """Smallest weight of `weight: auto`."""
 HELD_BACK = 5
@@ -107,9 +109,9 @@ def _describe(competition: CompetitionConfig, summaries: list[dict[str, Any]]) -
                     f"; {means['shared']:.0f} inputs shared with the training rows, median difference "
                     f"{means['after']:.3g}; weight {means['weight']:.2g}"
                 )
-            n_few = sum(detail["shared"] < MIN_CALIBRATION_INPUTS for detail in details)
-            if settings.needs_shared_inputs and n_few:
-                line += f"; not used in {n_few} of {len(details)} folds, which share too few inputs with it"
+            n_unused = sum("after" not in detail for detail in details)
+            if settings.needs_shared_inputs and n_unused:
+                line += f"; not used in {n_unused} of {len(details)} folds, where shared labels are too few or constant"
             yield line
 
 
@@ -225,7 +227,7 @@ def judge_source(
         shared = pd.concat([of_source, of_main], axis=1, join="inner", keys=["source", "main"])
         detail: dict[str, Any] = {"labels": int(np.isfinite(y[:, t]).sum()), "shared": len(shared)}
         fitted = None
-        if len(shared) >= MIN_CALIBRATION_INPUTS:
+        if can_calibrate(settings.calibrate, shared["source"].to_numpy(), shared["main"].to_numpy()):
             fitted = fit_calibration(
                 settings.calibrate, shared["source"].to_numpy(), shared["main"].to_numpy()
             )
@@ -233,6 +235,7 @@ def judge_source(
             detail |= {"before": fitted.error_before, "after": fitted.error_after}
         elif settings.needs_shared_inputs:
             y[:, t] = np.nan
+            detail["labels"] = 0
         if settings.weight == "auto" and fitted is not None:
             weights[:, t] = automatic_weight(fold_error[t], fitted.std)
         detail |= {"weight": float(weights[:, t].mean()) if len(y) else 0.0, "left_out": 0}
@@ -277,4 +280,5 @@ def wrong_labels(
     std = np.full(len(y), robust_std(errors[~has_main_label]))
     if calibration is not None:
         std[has_main_label] = calibration.std
-    return np.asarray(np.abs(errors) > max_residual * std)
+    rounding = ROUNDING * np.abs(y[np.isfinite(y)]).max(initial=0.0)
+    return np.asarray(np.abs(errors) > max_residual * std + rounding)

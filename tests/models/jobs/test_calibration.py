@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.jobs.calibration import fit_calibration, rank_correlation, robust_std
+from models.jobs.calibration import can_calibrate, fit_calibration, rank_correlation, robust_std
 from models.jobs.extra_labels import automatic_weight, wrong_labels
 
 X = np.arange(20, dtype=float)
@@ -47,6 +47,24 @@ def test_constant_labels_of_a_source_stay_as_they_are() -> None:
         7.0,
     ]
     assert rank_correlation(np.ones(12), np.arange(12.0)) == 0
+
+
+@pytest.mark.parametrize("kind", ["affine", "isotonic"])
+def test_no_map_is_fitted_to_few_or_mostly_constant_labels(kind: str) -> None:
+    """One label that differs would decide the whole line."""
+    x = np.append(np.full(12, -2.0), 5.0)
+    assert not can_calibrate(kind, x, np.arange(13.0))
+    assert not can_calibrate(kind, np.arange(13.0), x)
+    assert not can_calibrate(kind, np.arange(9.0), np.arange(9.0))
+    assert can_calibrate(kind, np.arange(10.0), np.arange(10.0))
+    assert can_calibrate("none", x, x)
+
+
+def test_labels_that_differ_by_rounding_only_are_not_wrong() -> None:
+    calibration = fit_calibration("none", X, X)
+    y, label_of_main, y_pred = X * (1 + 1e-15), X, np.zeros(len(X))
+    assert calibration.std == 0
+    assert not wrong_labels(y, label_of_main, y_pred, calibration, 3.0).any()
 
 
 def test_a_robust_standard_deviation_ignores_missing_and_a_few_wrong_errors() -> None:

@@ -140,7 +140,9 @@ def test_a_source_with_too_few_shared_inputs_in_a_fold_is_not_used_there(tmp_pat
         assert labels_of(paths, fold)["gap"].isna().all() == (fold in of_shared)
     assert labels_of(paths, REFIT_FOLD)["gap"].notna().any()
     line = make_extra_labels(plan.competition, paths)
-    assert f"not used in {len(set(of_shared))} of 4 folds, which share too few inputs with it" in line
+    assert (
+        f"not used in {len(set(of_shared))} of 4 folds, where shared labels are too few or constant" in line
+    )
 
 
 def test_a_source_of_test_molecules_only_gives_no_rows(tmp_path: Path) -> None:
