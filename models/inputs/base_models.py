@@ -115,15 +115,16 @@ def _require_encoder(weights: str) -> None:
 
 
 def _require_layers(weights: str, layers: list[str]) -> None:
-    """Raise a ConfigError if no tensor of the weights is of one of some layers; a .bin file is not read."""
+    """Raise a ConfigError if no matrix of the weights is of one of some layers; a .bin file is not read."""
     files = [path for name, path in find_weights(weights).items() if name.endswith(WEIGHTS[0])]
     if not files:
         return
-    tensors = set[str]()
+    modules = set[str]()
     for file in files:
         with safe_open(file, framework="numpy") as weights_file:
-            tensors |= set(weights_file.keys())
-    modules = {name.removesuffix(".weight") for name in tensors if name.endswith(".weight")}
+            for name in weights_file.keys():  # noqa: SIM118
+                if name.endswith(".weight") and len(weights_file.get_slice(name).get_shape()) == 2:
+                    modules.add(name.removesuffix(".weight"))
     unknown = [layer for layer in layers if not any(f".{name}".endswith(f".{layer}") for name in modules)]
     if unknown:
         names = sorted({name.rpartition(".")[2] for name in modules})
