@@ -98,6 +98,12 @@ def test_a_named_metric_selects_between_types_and_a_named_type_overrules(
         ([None] * 60, 0, {}, "all labels of 'y' are missing"),
         ([f"text {k}" for k in range(60)], "p", {}, "are neither numbers nor classes"),
         (
+            [*(f"{k}.5" for k in range(40)), *[">3"] * 18, "ND", "~1"],
+            0,
+            {},
+            r"\('>3', 'ND', '~1'\) are neither",
+        ),
+        (
             {"a": list("pq") * 30, "b": list("rs") * 30},
             "p",
             {},
