@@ -20,7 +20,7 @@ class ExtraTrain(StrictModel):
     calibrate: Literal["none", "affine", "isotonic"] = "none"
     """Map of its labels to the competition's, for regression. Each fold fits it on the inputs that are also in its
     own training rows. affine: a line. isotonic: a monotonic map, constant beyond the shared labels. A source with
-    too few such inputs is not used in that fold.
+    too few such inputs, or with mostly constant labels of them, is not used in that fold.
     """
     weight: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = 1.0
     """Weight of its rows in training. auto, for regression: by the differences that remain on shared inputs."""
