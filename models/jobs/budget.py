@@ -37,8 +37,8 @@ MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
 SAFETY_FACTOR = 1.1
 """Expected seconds of a job that has not started, as a multiple of the pace of its stage."""
-MIN_WAIT = 10.0
-"""Seconds of its first job before a stage without a measured pace may be given up."""
+START_SECONDS = 10.0
+"""Seconds that a worker takes to import the libraries of its first job. They are not counted for later jobs."""
 PlanOfStages = Callable[[StageConfigs], JobPlan]
 
 
@@ -246,7 +246,7 @@ class Budget:
         if caches > MAX_CACHE_SHARE * left:
             inputs = f"its inputs take about {format_duration(caches)}, before its {n_jobs} jobs"
             self._give_up(state, f"{inputs}, with {self._time_left()}")
-        elif elapsed > max(MIN_WAIT, left / rounds):  # even if it ended now, later rounds would not fit
+        elif elapsed > START_SECONDS + left / rounds:  # even if it ended now, later rounds would not fit
             first = f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
             self._give_up(state, f"{first}, with {self._time_left()}")
 
