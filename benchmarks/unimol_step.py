@@ -1,11 +1,10 @@
 """A training step of Uni-Mol in its published size against the same step of `unimol_tools`, on one thread.
 
-    python -m benchmarks.unimol_step --molecules FILE [--column SMILES] [--batch 16] [--steps 3] [--rounds 3] \\
-        [--keep-hydrogens]
+    python -m benchmarks.unimol_step --molecules FILE [--column SMILES] [--batch 16] [--steps 3] [--rounds 3]
 
 Both have the same random weights (15 layers, width 512, 64 heads, 128 kernels), no dropout, float32 and the same random
-batches. A step is the forward and backward pass of a squared error and a step of AdamW. The rounds alternate; the
-medians of the seconds per step are printed. What prepares a batch is left out on both sides.
+batches, without hydrogens. A step is the forward and backward pass of a squared error and a step of AdamW. The rounds
+alternate; the medians of the seconds per step are printed. What prepares a batch is left out on both sides.
 """
 
 import argparse
@@ -50,15 +49,14 @@ def main() -> None:
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--steps", type=int, default=3)
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--keep-hydrogens", action="store_true")
     args = options.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     table = pd.read_csv(args.molecules)[args.column].sample(args.batch * args.steps, random_state=0)
     vocabulary, items = read_vocabulary({}), []
     for text in map(canonical_smiles, table):
-        conformers = embed_conformers(build_molecule(str(text), fragments="all", repeat_units="cap"))
-        items.append(encode(select(conformers, 0), vocabulary, not args.keep_hydrogens))
+        conformers = embed_conformers(build_molecule(str(text), fragments="all", repeat_units="keep"))
+        items.append(encode(select(conformers, 0), vocabulary, remove_hydrogens=True))
     batches = [collate(items[start : start + args.batch]) for start in range(0, len(items), args.batch)]
     ours = UnimolBackbone(UnimolConfig(kind="unimol", architecture="molecule"), vocabulary)
     with tempfile.TemporaryDirectory() as folder:

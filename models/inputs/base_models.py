@@ -122,7 +122,8 @@ def _require_layers(weights: str, layers: list[str]) -> None:
     modules = set[str]()
     for file in files:
         with safe_open(file, framework="numpy") as weights_file:
-            for name in weights_file.keys():  # noqa: SIM118
+            names = weights_file.keys()
+            for name in names:
                 if name.endswith(".weight") and len(weights_file.get_slice(name).get_shape()) == 2:
                     modules.add(name.removesuffix(".weight"))
     unknown = [layer for layer in layers if not any(f".{name}".endswith(f".{layer}") for name in modules)]

@@ -81,6 +81,8 @@ def can_calibrate(kind: Kind, x: Array, y: Array) -> bool:
 def fit_calibration(kind: Kind, x: Array, y: Array) -> Calibration:
     """Fit the map from labels `x` of another table to labels `y` of the competition, (n_shared,) each.
 
+    `can_calibrate` says whether they allow it.
+
     affine: Theil and Sen's line (Sen, JASA 1968), then least squares without outliers. isotonic: the monotonic
     map of least squares (Robertson, Wright and Dykstra 1988) of running medians, then of the labels without
     outliers; it decreases if the rank correlation is negative. none: labels stay as they are.
@@ -88,7 +90,7 @@ def fit_calibration(kind: Kind, x: Array, y: Array) -> Calibration:
     points = _fit(kind, x, y, is_robust=True)
     errors = y - _apply(kind, *points, x)
     is_explained = np.abs(errors) <= MAX_TRIMMED * robust_std(errors)
-    if is_explained.sum() >= 2 and np.ptp(x[is_explained]) > 0:
+    if is_explained.sum() >= 2 and np.ptp(x[is_explained]) > 0 and np.ptp(y[is_explained]) > 0:
         points = _fit(kind, x[is_explained], y[is_explained], is_robust=False)
         errors = y - _apply(kind, *points, x)
     return Calibration(
@@ -106,7 +108,7 @@ def _fit(kind: Kind, x: Array, y: Array, is_robust: bool) -> tuple[Array, Array]
     from sklearn.isotonic import IsotonicRegression
 
     ends = np.array([x.min(), x.max()])
-    if kind == "none" or ends[0] == ends[1]:
+    if kind == "none":
         return ends, ends
     order = np.argsort(y, kind="stable")
     x = x[order]
@@ -141,7 +143,7 @@ def _apply(kind: Kind, x: Array, y: Array, labels: Array) -> Array:
     """Return mapped labels, by the points of a map."""
     if kind == "isotonic":
         return np.asarray(np.interp(labels, x, y))
-    if kind == "none" or x[0] == x[-1]:
+    if kind == "none":
         return labels
     slope = (y[1] - y[0]) / (x[1] - x[0])
     return np.asarray(y[0] + slope * (labels - x[0]))

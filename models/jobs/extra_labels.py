@@ -43,7 +43,7 @@ FOLD_MODEL = LightgbmConfig(kind="lightgbm", learning_rate=0.1, max_trees=300, p
 MANY_ROWS = 2000
 """Number of rows from which trees are grown by several threads, which only cost time for fewer."""
 ROUNDING = 1e-9
-"""Differences of labels up to this share of the largest label are due to rounding."""
+"""Differences of labels up to this share of the largest label of the competition are due to rounding."""
 MIN_WEIGHT = 0.05
 """Smallest weight of `weight: auto`."""
 HELD_BACK = 5
@@ -280,5 +280,5 @@ def wrong_labels(
     std = np.full(len(y), robust_std(errors[~has_main_label]))
     if calibration is not None:
         std[has_main_label] = calibration.std
-    rounding = ROUNDING * np.abs(y[np.isfinite(y)]).max(initial=0.0)
+    rounding = ROUNDING * np.abs(label_of_main[np.isfinite(label_of_main)]).max(initial=0.0)
     return np.asarray(np.abs(errors) > max_residual * std + rounding)

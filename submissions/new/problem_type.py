@@ -133,10 +133,10 @@ def _describe_misfit(
     fit = (
         f"fit to {' or '.join(possible)}, not to {option}" if possible else "are neither numbers nor classes"
     )
-    non_numeric, _ = non_numeric_cells(pd.Series(labels.classes))
-    examples = (
-        labels.classes if possible else list(non_numeric) or labels.classes
-    )  # a few damaged cells among numbers
+    examples = labels.classes
+    if not possible:  # a few damaged cells among numbers
+        damaged, _ = non_numeric_cells(pd.Series(labels.classes))
+        examples = list(damaged)
     message = f"the labels of {join_first(targets)} ({join_first(examples)}) {fit}"
     if len(targets) > 1:
         message += "; in multilabel classification all targets have the same two classes"

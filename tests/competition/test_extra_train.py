@@ -144,6 +144,14 @@ def test_auxiliary_labels_in_other_units_are_refused_with_calibrated_targets_too
     made(tmp_path, train, **auxiliary, extra_train=[{**extra, "check_units": False}])
 
 
+def test_censored_labels_of_a_judged_source_are_said_to_be_unused(tmp_path: Path) -> None:
+    write_table(tmp_path / "more.csv", more_rows().assign(lumo=["1.0", "2.0", "1.5", "1.2", ">3"]))
+    extra = {"file": "more.csv", "max_residual": 3.0}
+    description = describe(made(tmp_path, censored="bound", extra_train=[extra]).report)
+    assert "lumo 1 with >, 0 with < (not used, since calibrate, weight: auto and max_residual" in description
+    assert "only train the heads" not in description
+
+
 def source(scale: float, n_shared: int = 30) -> pd.DataFrame:
     """Rows with training molecules, whose labels are those of the training table times `scale`."""
     return TRAIN[:n_shared][INPUTS].assign(lumo=scale * TRAIN["lumo"][:n_shared])
