@@ -131,7 +131,9 @@ def _compare_labels(
         of_train = train.dropna(subset=name)
         shared = _shared_labels(of_extra, of_train, name)
         n_shared.append(len(shared))
-        correlation = shared["extra"].corr(shared["train"], method="spearman")  # NaN if it is undefined
+        correlation = float("nan")
+        if (shared.nunique() > 1).all():  # otherwise it is undefined
+            correlation = shared["extra"].corr(shared["train"], method="spearman")
         if config.problem_type == "regression" and len(shared) >= MIN_SHARED_INPUTS:
             lines.append(_describe_shared(shared, name, correlation, extra.file))
         is_related = abs(correlation) >= MIN_RANK_CORRELATION

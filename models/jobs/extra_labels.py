@@ -2,6 +2,7 @@
 
     extra_train/labels.parquet   fold, id, a column per target, and __weight
     extra_train/oof.parquet      out-of-fold predictions of the model of the fold without and with each source
+    extra_train/left_out.csv     labels that folds have left out because of max_residual
     extra_train/report.json      what was found for each source and fold
 
 A fold calibrates a source on the inputs that it shares with the training rows of the fold, weights it by the
@@ -57,11 +58,13 @@ class Source:
     Attributes:
         y: (n_rows, n_targets) calibrated labels, NaN where one is missing or left out.
         weights: (n_rows,) in training.
+        is_left_out: (n_rows, n_targets) whether a label is left out because of `max_residual`.
         targets: what was found for each target, for report.json.
     """
 
     y: Array
     weights: Array
+    is_left_out: NDArray[np.bool_]
     targets: list[dict[str, Any]]
 
 
@@ -85,14 +88,19 @@ def make_extra_labels(competition: CompetitionConfig, paths: Paths) -> str:
         }
     )
     report = paths.extra_report
-    files = [report, paths.extra_labels, paths.extra_oof]
+    files = [report, paths.extra_labels, paths.extra_oof, paths.extra_left_out]
     if not all(file.exists() for file in files) or read_json(report, "made_from")["made_from"] != made_from:
         report.unlink(missing_ok=True)  # written last
-        labels, oof, summaries = _all_folds(competition, paths)
+        labels, oof, left_out, summaries = _all_folds(competition, paths)
         write_table(paths.extra_labels, labels)
         write_table(paths.extra_oof, oof)
+        write_table(paths.extra_left_out, left_out)
         write_json(report, {"made_from": made_from, "sources": summaries})
-    return "\n".join(_describe(competition, read_json(report, "sources")["sources"]))
+    summaries = read_json(report, "sources")["sources"]
+    lines = list(_describe(competition, summaries))
+    if any(target["left_out"] for summary in summaries for target in summary["targets"]):
+        lines.append(f"labels that were left out: {paths.extra_left_out}")
+    return "\n".join(lines)
 
 
 def _describe(competition: CompetitionConfig, summaries: list[dict[str, Any]]) -> Iterator[str]:
@@ -117,8 +125,10 @@ def _describe(competition: CompetitionConfig, summaries: list[dict[str, Any]]) -
 
 def _all_folds(
     competition: CompetitionConfig, paths: Paths
-) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
-    """Return the labels of all folds, out-of-fold predictions without and with each source, and summaries."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
+    """Return the labels of all folds, out-of-fold predictions without and with each source, the labels that are left
+    out, and summaries.
+    """
     no_jobs = JobPlan([], {}, 0, "", {}, competition, paths)  # names the tables and the columns
     rows, _, folds = read_tables(no_jobs)
     source_of_row = read_table(paths.train)[EXTRA].to_numpy(dtype=np.int64)
@@ -128,6 +138,7 @@ def _all_folds(
     all_folds = [*range(int(folds.max()) + 1), REFIT_FOLD]
     label_tables = []
     oof_tables = []
+    left_out = []
     summaries = []
     for fold in tqdm(all_folds, "folds of extra_train", disable=not sys.stderr.isatty(), leave=False):
         trains = training_rows(rows, folds, fold, in_time_order)
@@ -144,6 +155,7 @@ def _all_folds(
             candidates = rows.take(positions)
             source = judge_source(settings, candidates, main, model.predict(candidates), error)
             label_tables.append(_label_table(source, candidates, competition, fold))
+            left_out.append(_left_out_labels(source, candidates, competition, settings.file.name))
             summaries.append({"source": i, "fold": fold, "targets": source.targets})
             if oof:
                 is_used = is_main_row.copy()
@@ -157,7 +169,8 @@ def _all_folds(
             )
             for name, y_pred in oof.items()
         ]
-    return pd.concat(label_tables, ignore_index=True), pd.concat(oof_tables, ignore_index=True), summaries
+    tables = [pd.concat(parts, ignore_index=True) for parts in (label_tables, oof_tables, left_out)]
+    return tables[0], tables[1], _count_folds(tables[2]), summaries
 
 
 def _label_table(
@@ -168,6 +181,29 @@ def _label_table(
     labels.insert(0, "fold", fold)
     labels.insert(1, "id", candidates.ids)
     return labels.assign(**{WEIGHT: source.weights.astype(np.float32)})
+
+
+def _left_out_labels(
+    source: Source, candidates: Dataset, competition: CompetitionConfig, file: str
+) -> pd.DataFrame:
+    """Return a row for each label that a fold leaves out, with its row in the file."""
+    row, target = np.nonzero(source.is_left_out)
+    inputs = candidates.inputs[competition.inputs].iloc[row].reset_index(drop=True)
+    found = {
+        "table": file,
+        "row": [int(candidates.ids[i].rpartition("_")[2]) for i in row],
+        "target": np.array(competition.targets)[target],
+        "label": candidates.y[row, target],
+    }
+    return pd.concat([pd.DataFrame(found), inputs], axis=1)
+
+
+def _count_folds(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return each label once, with the number of folds that leave it out, including that of all training rows."""
+    key = ["table", "row", "target"]
+    n_folds = labels.groupby(key)["label"].transform("size")
+    counted = labels.assign(n_folds=n_folds).drop_duplicates(key)
+    return counted.sort_values(["n_folds", *key], ascending=[False, True, True, True])
 
 
 class FoldModel:
@@ -219,6 +255,7 @@ def judge_source(
     keys = candidates.inputs[INPUT_KEY].to_numpy()
     y = candidates.y.copy()
     weights = np.full(y.shape, 1.0 if settings.weight == "auto" else settings.weight)
+    is_left_out = np.zeros(y.shape, dtype=bool)
     details = []
     for t in range(y.shape[1]):
         of_main = median_labels(main.inputs[INPUT_KEY], main.y[:, t])
@@ -242,11 +279,12 @@ def judge_source(
         if settings.max_residual is not None:
             is_wrong = wrong_labels(y[:, t], label_of_main, y_pred[:, t], fitted, settings.max_residual)
             y[is_wrong, t] = np.nan
+            is_left_out[:, t] = is_wrong
             detail["left_out"] = int(is_wrong.sum())
         details.append(detail)
     is_labelled = np.isfinite(y)
     row_weights = (weights * is_labelled).sum(axis=1) / np.maximum(is_labelled.sum(axis=1), 1)
-    return Source(y, np.where(is_labelled.any(axis=1), row_weights, 1.0), details)
+    return Source(y, np.where(is_labelled.any(axis=1), row_weights, 1.0), is_left_out, details)
 
 
 def automatic_weight(fold_error: float, source_std: float) -> float:

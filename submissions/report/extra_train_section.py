@@ -37,8 +37,9 @@ def extra_train_section(run: Run) -> list[Element]:
         make_table(HEADER, rows),
         "Means over the folds, each of which sees its own training rows only. shared: inputs with labels in both "
         "tables. before, after: median absolute difference of their labels, before and after the calibration. "
-        "left_out: labels that contradict the training labels or a model of the fold. gain: of a LightGBM model of "
-        "the fold by the table, out of fold, +- its standard error; above 0 the table helps.",
+        "left_out: labels that contradict the training labels or a model of the fold, listed in "
+        "extra_train/left_out.csv. gain: of a LightGBM model of the fold by the table, out of fold, +- its standard "
+        "error; above 0 the table helps.",
     ]
 
 

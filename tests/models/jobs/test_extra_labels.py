@@ -9,6 +9,7 @@ from rdkit import Chem
 
 from competition.config import load_competition
 from competition.files import read_table, write_table
+from competition.molecules import canonical_smiles
 from competition.paths import Paths
 from competition.prepare import run as prepare
 from folds.config import FoldsConfig
@@ -85,6 +86,19 @@ def test_a_job_trains_on_calibrated_labels_without_the_wrong_ones(tmp_path: Path
     assert (
         len(extra) >= 60
     )  # of the refit: 70 without the wrong ones and a few that the model does not explain
+
+
+def test_the_labels_that_are_left_out_are_listed_with_their_row_in_the_file(tmp_path: Path) -> None:
+    _, paths = made(tmp_path)
+    _, _, more = tables()
+    left_out = pd.read_csv(paths.extra_left_out).set_index("row")
+    assert {*WRONG} <= {f"extra0_{row}" for row in left_out.index}
+    for row, found in left_out.iterrows():
+        original = more.iloc[position(f"extra0_{row}")]
+        assert (found["table"], found["target"]) == ("more.csv", "gap")
+        assert found["SMILES"] == canonical_smiles(original["SMILES"])
+        assert found["label"] == original["value"]
+    assert left_out.loc[47, "n_folds"] == 4  # no training molecule, so all folds and the refit see it
 
 
 def test_labels_of_held_out_rows_change_nothing_in_their_fold(tmp_path: Path) -> None:
