@@ -13,9 +13,10 @@ FOLDER/preset_stages.csv; the table has the mean over seeds of each set with its
 of the paired bootstrap over rows), the median and the worst over sets, and the seconds of all folds.
 
 --base prints what the cross-fitted error of the default blend of some stages becomes if one other stage, or all
-others, are added, in per cent, for the latest run of each set in FOLDER. --without prints the gain of groups of stages
-instead, such as gp,gp_minimol: stages that replace each other have no gain one by one. --order adds the stages one by
-one to a blend, each time the one with the largest gain (mean over sets) for its seconds (median over sets).
+others, are added, in per cent, for the latest run of each set in FOLDER. --without adds groups of stages to the table,
+such as gp,gp_minimol: stages that replace each other have no gain one by one; without --data it prints them for these
+runs. --order adds the stages one by one to a blend, each time the one with the largest gain (mean over sets) for its
+seconds (median over sets).
 """
 
 import argparse
@@ -63,11 +64,11 @@ def run_stages(name: str, seed: int, args: argparse.Namespace) -> list[dict[str,
         written = load_config(str(config)).stages
         options += ["--stages", ",".join(stage for stage in args.stages if stage in written)]
     call("submissions.full", str(config), *options)
-    return rows_of_run(name, seed, latest_run(Paths.for_competition(str(config)).name))
+    return rows_of_run(name, seed, latest_run(Paths.for_competition(str(config)).name), args.without)
 
 
-def rows_of_run(name: str, seed: int, run: Run) -> list[dict[str, Any]]:
-    """Return a row for each stage of a run: gain and its standard error in per cent, errors and seconds."""
+def rows_of_run(name: str, seed: int, run: Run, groups: list[str]) -> list[dict[str, Any]]:
+    """Return a row for each stage and group of a run: gain and its standard error in per cent, errors and seconds."""
     metric = build_metric(run.config.competition)
     all_stages = run.stored["blend"]["candidates"][run.config.default_blend]["cross_fitted_score"]
 
@@ -90,6 +91,10 @@ def rows_of_run(name: str, seed: int, run: Run) -> list[dict[str, Any]]:
             "seconds": seconds_of(run, stage),
         }
         rows.append(row)
+    for group, (gain, standard_error) in gains_of(groups, run).items():
+        seconds = sum(seconds_of(run, stage) for stage in group.split(","))
+        row = {"set": name, "seed": seed, "stage": group, "gain": gain, "standard_error": standard_error}
+        rows.append({**row, "alone": None, "all": error(all_stages), "seconds": seconds})
     return rows
 
 
@@ -129,9 +134,11 @@ def added_to(base: list[str], name: str) -> dict[str, float]:
     }
 
 
-def gains_of(groups: list[str], name: str) -> dict[str, str]:
-    """Return the gain of each group of stages in the latest run of a set, with its standard error, in per cent."""
-    run = latest_run(name)
+def gains_of(groups: list[str], run: Run) -> dict[str, tuple[float, float]]:
+    """Return the gain of each group of stages in a run, and its standard error, in per cent.
+
+    A stage of a group that the run does not have is ignored.
+    """
     rule = selection_rule(run)
     candidate = get_candidate(run.config.default_blend)
     all_stages = cross_fitted_scored(rule, candidate, blend_data(run, run.stage_predictions.oof))
@@ -140,8 +147,7 @@ def gains_of(groups: list[str], name: str) -> dict[str, str]:
     score = rule.score(all_stages)
     error = 1 - score if run.metric.greater_is_better else score
     return {
-        group: f"{-100 * rule.gain(record['difference']) / error:.1f} +- "
-        f"{100 * record['standard_error'] / error:.1f}"
+        group: (-100 * rule.gain(record["difference"]) / error, 100 * record["standard_error"] / error)
         for group, record in records.items()
     }
 
@@ -157,7 +163,8 @@ def blend_error(run: Run, stages: list[str]) -> float:
 
 def seconds_of(run: Run, stage: str) -> float:
     """Return the seconds of all jobs of a stage."""
-    return sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.jobs_of_stage(stage))
+    jobs = run.plan.jobs_of_stage(stage) if stage in run.config.stages else []
+    return sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
 
 
 def order_of(names: list[str]) -> pd.DataFrame:
@@ -194,8 +201,14 @@ def table_of_blends(args: argparse.Namespace) -> pd.DataFrame:
     if args.order:
         return order_of(args.sets)
     if args.without:
-        gains = pd.DataFrame({name: gains_of(args.without, name) for name in args.sets})
-        return gains.reindex(args.without).fillna("")
+        gains = {
+            name: {
+                group: f"{gain:.1f} +- {error:.1f}"
+                for group, (gain, error) in gains_of(args.without, latest_run(name)).items()
+            }
+            for name in args.sets
+        }
+        return pd.DataFrame(gains).reindex(args.without).fillna("")
     changes = pd.DataFrame({name: added_to(args.base, name) for name in args.sets})
     return changes.map("{:+.1f}".format).replace("+nan", "")
 
@@ -214,11 +227,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--base", nargs="+", help="only print what other stages add to these")
     parser.add_argument("--order", action="store_true", help="only print the stages by gain for the time")
-    parser.add_argument("--without", nargs="+", help="only print the gains of groups of stages")
+    parser.add_argument("--without", nargs="+", default=[], help="gains of groups, such as gp,gp_minimol")
     args = parser.parse_args()
     file = args.work / "preset_stages.csv"
     os.environ["WORK_DIR"] = str(args.work / "work")
-    if args.order or args.without or args.base:
+    if args.order or args.base or (args.without and not args.data):
         with threadpool_limits(1):
             print(table_of_blends(args).to_string())
         return

@@ -188,14 +188,14 @@ def _left_out_labels(
 ) -> pd.DataFrame:
     """Return a row for each label that a fold leaves out, with its row in the file."""
     row, target = np.nonzero(source.is_left_out)
-    inputs = candidates.inputs[competition.inputs].iloc[row].reset_index(drop=True)
     found = {
         "table": file,
         "row": [int(candidates.ids[i].rpartition("_")[2]) for i in row],
         "target": np.array(competition.targets)[target],
         "label": candidates.y[row, target],
     }
-    return pd.concat([pd.DataFrame(found), inputs], axis=1)
+    inputs = candidates.inputs[competition.inputs].drop(columns=list(found), errors="ignore").iloc[row]
+    return pd.concat([pd.DataFrame(found), inputs.reset_index(drop=True)], axis=1)
 
 
 def _count_folds(labels: pd.DataFrame) -> pd.DataFrame:
