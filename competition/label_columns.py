@@ -76,6 +76,14 @@ def without_empty_bounds(train: pd.DataFrame) -> pd.DataFrame:
     return train.drop(columns=[name for name in names if train[name].isna().all()])
 
 
+def count_censored(table: pd.DataFrame, config: CompetitionConfig, where: object) -> int:
+    """Return the number of censored labels of the targets in a raw table."""
+    if config.problem_type != "regression":
+        return 0
+    bounds = [parse_bounded(table, name, config.id, where) for name in config.targets]
+    return sum(int(each.lower.notna().sum() + each.upper.notna().sum()) for each in bounds)
+
+
 def describe_censored(
     table: pd.DataFrame, config: CompetitionConfig, where: str, is_judged: bool = False
 ) -> Iterator[str]:

@@ -19,7 +19,13 @@ from competition.errors import ConfigError, DataError, SubmissionError
 from competition.extra_train import with_extra_rows
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
 from competition.intervals import describe_intervals
-from competition.label_columns import bound_columns, describe_censored, parse_labels, without_empty_bounds
+from competition.label_columns import (
+    bound_columns,
+    count_censored,
+    describe_censored,
+    parse_labels,
+    without_empty_bounds,
+)
 from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
@@ -78,7 +84,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
         summary += extra_summary
     _require_auxiliary_labels(train, config)
     # "said" is the key of the summary in existing files.
-    report = {"said": summary, "dropped_train_ids": dropped_train, "dropped_test_ids": dropped_test}
+    report = {
+        "said": summary,
+        "dropped_train_ids": dropped_train,
+        "dropped_test_ids": dropped_test,
+        "n_censored": count_censored(raw, config, config.train),
+    }
     train = with_user_features(without_empty_bounds(train), config)
     return Prepared(train, test, sample, report)
 

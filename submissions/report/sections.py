@@ -117,10 +117,13 @@ def _summary(run: Run) -> str:
     n_models = sum(job.predicts_test for job in run.plan.jobs)
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
     kinds = "models of folds and seeds" if not n_refits else "models of folds, refits and seeds"
-    sentences = [
-        f"Expect {run.metric.name} {score}.",
-        f"Submitted: {run.chosen} of {stages}; a test prediction uses {n_models} {kinds}.",
-    ]
+    sentences = [f"Expect {run.metric.name} {score}."]
+    n_censored = read_json(run.paths.prepare_report).get("n_censored", 0)  # earlier runs did not count them
+    if n_censored:
+        sentences.append(
+            f"{n_censored:,} censored training labels have no score, so a leaderboard that scores their values differs."
+        )
+    sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {n_models} {kinds}.")
     if run.left_out:
         sentences.append(f"Left out, at least in part: {_names_of_left_out(run)}.")
     return " ".join(sentences)

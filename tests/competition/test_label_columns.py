@@ -49,6 +49,7 @@ def test_censored_labels_are_missing_by_default_and_counted(tmp_path: Path) -> N
         "networks can learn them with competition.censored: bound)"
     )
     assert line in describe(result.report).splitlines()
+    assert result.report["n_censored"] == 3  # of the targets
 
 
 def test_with_bound_they_are_bounds_of_the_rows_and_still_have_no_label(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from competition.files import read_table, read_text_table, write_json, write_tab
 from competition.paths import PROJECT
 from competition.plots import new_figure
 from submissions.left_out import LEFT_OUT_HEADER, LeftOut
-from submissions.report import figures
+from submissions.report import figures, sections
 from submissions.report.__main__ import markdown, page
 from submissions.report.elements import Report, Section, Table
 from submissions.report.sections import build_report
@@ -145,7 +145,7 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
 
 
 def test_the_page_begins_with_the_score_to_expect_and_a_chart_of_all_stages_and_candidates(
-    made: Made,
+    made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score, error = made.run.expected_score
     n_models = sum(job.predicts_test for job in made.run.plan.jobs)
@@ -153,6 +153,8 @@ def test_the_page_begins_with_the_score_to_expect_and_a_chart_of_all_stages_and_
         f"Expect rmse {score:#.4g} +- {error:#.2g}. Submitted: "
         f"{made.run.chosen} of good, fair, poor; a test prediction uses {n_models} models of folds and seeds."
     )
+    monkeypatch.setattr(sections, "read_json", lambda path: {"n_censored": 1212})
+    assert "1,212 censored training labels have no score, so" in sections._summary(made.run)
     (chart,) = section(made.found, "Overview")
     for name in ("good", "fair", "poor", *made.run.candidates):
         assert name in chart.image
