@@ -39,10 +39,6 @@ MAX_EARLY = 5.0
 """Maximum of these seconds."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
-NOTHING_LEFT = (
-    "no time for training: {} of {} are over, and {} are kept for the submission. Repeat the command: what is prepared "
-    "is kept."
-)
 COMPARISON = "comparison of training and test rows"
 MIN_LEFT_TO_COMPARE = 60.0
 """Seconds that must be left for the comparison, which takes about ten on one core."""
@@ -92,10 +88,6 @@ def full_in_time(
             return Task(COMPARISON, compare_tables, (config, paths), group=SUBMISSIONS, skips_group=False)
         return interim.next_task()
 
-    now = time.monotonic()
-    if budget.training_deadline <= now:
-        kept = end - budget.training_deadline
-        print(NOTHING_LEFT.format(*map(format_duration, (now - started, seconds, kept))), flush=True)
     results = budget.train(failure_policy(options), next_submission)
     if options.fail_fast and budget.failed_stages:
         print("stopped at the first failure (--fail-fast); finished jobs are kept")
