@@ -24,7 +24,7 @@
 #   --stages A,B         use only these stages
 #   --budget 2h          of full: take at most this time; none lifts the budget of the YAML
 #   --holdout 0.2        of full: keep 20 % of the training rows out of everything, and score the submission on them
-#   --workers N, --seed N, --executor ray, --shard I/N, --tracker tensorboard|wandb|mlflow
+#   --workers N, --seed N, --executor ray, --tracker tensorboard|wandb|mlflow; of train: --shard I/N
 #   --reuse, --retrain   accept finished jobs that other code trained, or train them again
 #   --from FOLDER        continue from the outputs of an earlier run
 #   --fail-fast, --skip-failed, --job-timeout 2h    what to do about jobs that fail

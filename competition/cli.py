@@ -68,7 +68,7 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "workers": {
         "type": _workers,
-        "help": "Number of jobs that run in parallel (default: as many as the cores or GPUs allow).",
+        "help": "Number of cores that jobs may use together (default: all).",
     },
     "holdout": {
         "type": _share,
