@@ -13,6 +13,10 @@ from competition.types import Integers
 from folds.config import FoldsConfig
 from folds.molecule_groups import desalted, parent
 
+STANDARDIZED = (desalted, parent)
+N_INPUT_KEYS = 1 + len(STANDARDIZED)
+"""Number of keys of the inputs of a row, which follow its key of the kind of folds."""
+
 
 def compute_groups(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
     """Return the group of each row of the prepared training table, (n_rows,), numbered from 0.
@@ -33,8 +37,8 @@ def groups_outside_folds(
     """Return the group of rows that are in no fold, (n_others,): extra training rows and test rows.
 
     A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise
-    that of the training rows with its inputs, otherwise a new one. The groups of the training rows stay
-    unchanged.
+    that of the training rows with its inputs, otherwise a new one. If the first are in another group than a salt of
+    its molecule, it gets -1 and is not trained on. The groups of the training rows stay unchanged.
 
     Args:
         rows: prepared training rows with the groups (n_rows,).
@@ -43,9 +47,11 @@ def groups_outside_folds(
     n = len(rows)
     keys = _keys(config, pd.concat([rows, others], ignore_index=True), competition, n)
     group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
-    joined = pd.Series(np.nan, index=range(len(others)))
-    for key in keys[:, n:]:
-        joined = joined.fillna(pd.Series(key).map(group_of_key))
+    matches = pd.DataFrame([pd.Series(key).map(group_of_key) for key in keys[:, n:]], dtype=np.float64)
+    joined = matches.bfill().iloc[0]
+    # A job excludes extra rows that have the group or the input of a held-out row, but does not know their salts.
+    has_input = matches.iloc[-N_INPUT_KEYS].notna()
+    joined[(matches.nunique() > 1) & ~has_input] = -1
     is_new = joined.isna().to_numpy()
     joined[is_new] = groups.max() + 1 + _connected(keys[:, n:][:, is_new])
     return joined.to_numpy().astype(np.int64)
@@ -60,7 +66,7 @@ def _keys(
         rows: prepared rows, of which the first `n_in_folds` are in folds.
     """
     keys = [rows[INPUT_KEY]]
-    for standardize in (desalted, parent):
+    for standardize in STANDARDIZED:
         molecules = {name: rows[name].map(standardize) for name in competition.smiles}
         keys.append(_changed_keys(rows.assign(**molecules), rows, competition))
     row_keys = config.definition.row_keys

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from competition.dataset import without_extra_rows
 from competition.files import derive_seed, read_table
 from competition.metrics import Metric
 from competition.task import Task
@@ -75,7 +76,7 @@ def score_of_similar_rows(run: Run, rule: SelectionRule, y_pred: Array) -> dict[
     regression, and clipped. A fold model has not seen its fold, so the similarity of a test row is the mean over
     the fold models.
     """
-    train, test = read_table(run.paths.train), read_table(run.paths.test)
+    train, test = without_extra_rows(read_table(run.paths.train)), read_table(run.paths.test)
     kind, n_test_rows = run.config.folds.kind, len(test)
     rng = np.random.default_rng(derive_seed(rule.seed, "similar rows"))
     sampled = np.sort(rng.permutation(len(train))[:MAX_TRAIN_ROWS])

@@ -35,7 +35,7 @@ NO_TIME = (
     "Repeat the command, since what is prepared is kept, or enlarge the budget."
 )
 HAS_ENDED = (
-    "An earlier run used up this budget: only failed jobs are trained again. A larger --budget trains more."
+    "An earlier run with this budget has ended: only failed jobs are trained again. A larger one trains more."
 )
 
 StageConfigs = dict[str, Any]
@@ -183,8 +183,8 @@ class Decisions:
     has_ended: bool = False
 
     def write(self, states: dict[str, StageState]) -> None:
-        """Write the epochs and seeds of the accepted stages."""
-        accepted = [state for state in states.values() if state.status == "accepted"]
+        """Write the epochs and seeds of the accepted stages, except those of which no seed was finished in time."""
+        accepted = [state for state in states.values() if state.status == "accepted" and state.seeds]
         content = {
             "jobs": self.jobs,
             "stages": {state.name: {"share": state.share, "seeds": state.seeds} for state in accepted},

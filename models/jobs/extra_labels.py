@@ -26,16 +26,19 @@ from tqdm import tqdm
 
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, INPUT_KEY, WEIGHT, Dataset
+from competition.errors import DataError
 from competition.extra_config import ExtraTrain
 from competition.extra_train import median_labels
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json, write_table
 from competition.paths import Paths
+from competition.renamed_settings import FOR_DIGESTS
+from competition.task import build_task
 from competition.types import Array, Integers
 from folds.fold_files import time_ordered
 from models.feature_config import LightgbmConfig
 from models.jobs.calibration import Calibration, can_calibrate, fit_calibration, robust_std
 from models.jobs.job_rows import context_of, read_tables, training_rows, with_labels
-from models.jobs.plan import REFIT_FOLD, JobPlan
+from models.jobs.plan import COMPETITION_SETTINGS, REFIT_FOLD, JobPlan, code_digest
 from models.registry import build_stage
 from models.stage import Context
 
@@ -47,6 +50,8 @@ ROUNDING = 1e-9
 """Differences of labels up to this share of the largest label of the competition are due to rounding."""
 MIN_WEIGHT = 0.05
 """Smallest weight of `weight: auto`."""
+MIN_LABELS = 2
+"""Fewest labels of each target for a model, and for its errors."""
 HELD_BACK = 5
 """One of this number of groups is held back for the error of a model, if the training rows have only one fold."""
 
@@ -82,8 +87,12 @@ def make_extra_labels(competition: CompetitionConfig, paths: Paths) -> str:
             "train": table_digest(paths.train),
             "folds": sha256_of(paths.folds),
             "groups": sha256_of(paths.groups),
+            "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS, context=FOR_DIGESTS),
+            "seed": competition.seed,
+            "absolute_errors": build_task(competition).minimizes_absolute_error,
             "code": [
-                sha256_of(file) for file in (Path(__file__), Path(__file__).with_name("calibration.py"))
+                code_digest(FOLD_MODEL),
+                *(sha256_of(file) for file in (Path(__file__), Path(__file__).with_name("calibration.py"))),
             ],
         }
     )
@@ -154,8 +163,9 @@ def _all_folds(
             positions = np.flatnonzero(trains & (source_of_row == i))
             candidates = rows.take(positions)
             source = judge_source(settings, candidates, main, model.predict(candidates), error)
-            label_tables.append(_label_table(source, candidates, competition, fold))
-            left_out.append(_left_out_labels(source, candidates, competition, settings.file.name))
+            if settings.is_judged:
+                label_tables.append(_label_table(source, candidates, competition, fold))
+            left_out.append(_left_out_labels(source, candidates, competition, i))
             summaries.append({"source": i, "fold": fold, "targets": source.targets})
             if oof:
                 is_used = is_main_row.copy()
@@ -184,12 +194,13 @@ def _label_table(
 
 
 def _left_out_labels(
-    source: Source, candidates: Dataset, competition: CompetitionConfig, file: str
+    source: Source, candidates: Dataset, competition: CompetitionConfig, number: int
 ) -> pd.DataFrame:
     """Return a row for each label that a fold leaves out, with its row in the file."""
     row, target = np.nonzero(source.is_left_out)
     found = {
-        "table": file,
+        "source": number,
+        "table": competition.extra_train[number - 1].file.name,
         "row": [int(candidates.ids[i].rpartition("_")[2]) for i in row],
         "target": np.array(competition.targets)[target],
         "label": candidates.y[row, target],
@@ -200,7 +211,7 @@ def _left_out_labels(
 
 def _count_folds(labels: pd.DataFrame) -> pd.DataFrame:
     """Return each label once, with the number of folds that leave it out, including that of all training rows."""
-    key = ["table", "row", "target"]
+    key = ["source", "row", "target"]
     n_folds = labels.groupby(key)["label"].transform("size")
     counted = labels.assign(n_folds=n_folds).drop_duplicates(key)
     return counted.sort_values(["n_folds", *key], ascending=[False, True, True, True])
@@ -213,7 +224,13 @@ class FoldModel:
         self._stage = build_stage(FOLD_MODEL, context)
         self._n_targets = len(context.task.targets)
         self._folder = tempfile.TemporaryDirectory()
-        self._stage.fit(train, None, Path(self._folder.name))
+        try:
+            self._stage.fit(train, None, Path(self._folder.name))
+        except DataError as error:
+            raise DataError(
+                f"the model that judges the tables of extra_train cannot be fitted: {error} Or judge none of them: "
+                "calibrate: none, a number as weight, max_residual: null."
+            ) from None
 
     def predict(self, rows: Dataset) -> Array:
         """Return predictions (n_rows, n_targets)."""
@@ -225,16 +242,24 @@ class FoldModel:
 def held_back_error(context: Context, main: Dataset, fold_ids: Integers) -> Array:
     """Return the robust standard deviation of the errors of a model for each target, (n_targets,).
 
-    The model is fitted without the last fold of the training rows, and predicts it.
+    The model is fitted without the last fold of the training rows that leaves labels of every target on both sides,
+    and predicts it. Without such a fold, the standard deviation is that of the labels about their median.
 
     Args:
         main: training rows of a fold, without extra rows.
         fold_ids: (n_rows,) their folds.
     """
-    is_held_back = fold_ids == fold_ids.max()
-    if is_held_back.all():
+    parts = fold_ids
+    if len(np.unique(parts)) == 1:
         groups = np.arange(len(main)) if main.groups is None else main.groups
-        is_held_back = groups % HELD_BACK == 0
+        parts = np.unique(groups, return_inverse=True)[1] % HELD_BACK
+    labels = pd.DataFrame(main.y)
+    n_labels = labels.groupby(parts).count()
+    fewest = np.minimum(n_labels, labels.count() - n_labels).min(axis=1)
+    usable = fewest.index[fewest >= MIN_LABELS]
+    if usable.empty:
+        return np.array([robust_std(column) for column in (labels - labels.median()).to_numpy().T])
+    is_held_back = parts == usable[-1]
     model = FoldModel(context, main.take(~is_held_back))
     held_back = main.take(is_held_back)
     errors = held_back.y - model.predict(held_back)
@@ -275,7 +300,9 @@ def judge_source(
             detail["labels"] = 0
         if settings.weight == "auto" and fitted is not None:
             weights[:, t] = automatic_weight(fold_error[t], fitted.std)
-        detail |= {"weight": float(weights[:, t].mean()) if len(y) else 0.0, "left_out": 0}
+        detail["left_out"] = 0
+        if fitted is not None or not settings.needs_shared_inputs:
+            detail["weight"] = float(weights[:, t].mean()) if len(y) else 0.0
         if settings.max_residual is not None:
             is_wrong = wrong_labels(y[:, t], label_of_main, y_pred[:, t], fitted, settings.max_residual)
             y[is_wrong, t] = np.nan
@@ -284,7 +311,10 @@ def judge_source(
         details.append(detail)
     is_labelled = np.isfinite(y)
     row_weights = (weights * is_labelled).sum(axis=1) / np.maximum(is_labelled.sum(axis=1), 1)
-    return Source(y, np.where(is_labelled.any(axis=1), row_weights, 1.0), is_left_out, details)
+    of_others = (
+        1.0 if settings.weight == "auto" else settings.weight
+    )  # rows with labels of auxiliary targets only
+    return Source(y, np.where(is_labelled.any(axis=1), row_weights, of_others), is_left_out, details)
 
 
 def automatic_weight(fold_error: float, source_std: float) -> float:

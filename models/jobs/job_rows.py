@@ -126,6 +126,7 @@ def training_rows(rows: Dataset, folds: Integers, fold: int, in_time_order: bool
     tied: NDArray[np.bool_] = rows.inputs[INPUT_KEY].isin(rows.inputs[INPUT_KEY][held_out]).to_numpy()
     if rows.groups is not None:
         tied = tied | np.isin(rows.groups, rows.groups[held_out])
+        tied = tied | (rows.groups < 0)
     if in_time and rows.times is not None:
         tied = tied | (rows.times > rows.times[trains & ~rows.extra].max())
     return trains & ~(rows.extra & tied)
@@ -134,7 +135,7 @@ def training_rows(rows: Dataset, folds: Integers, fold: int, in_time_order: bool
 def with_labels(rows: Dataset, positions: Integers, y: Array, weights: Array) -> Dataset:
     """Return all rows, with other labels (n_positions, n_targets) and weights (n_positions,) for some of them.
 
-    Bounds of censored labels of these rows are ignored, since they are in the units of the former labels.
+    Bounds of censored labels of their targets are ignored, since they are in the units of the former labels.
     """
     all_y = rows.y.copy()
     all_y[positions] = y
@@ -143,7 +144,7 @@ def with_labels(rows: Dataset, positions: Integers, y: Array, weights: Array) ->
     bounds = rows.bounds
     if bounds is not None:
         bounds = bounds.copy()
-        bounds[positions] = np.nan
+        bounds[positions, : y.shape[1]] = np.nan
     return replace(rows, y=all_y, weights=all_weights, bounds=bounds)
 
 
@@ -158,9 +159,12 @@ def with_extra_labels(rows: Dataset, plan: JobPlan, fold: int) -> tuple[Dataset,
     y = labels[plan.competition.targets].to_numpy(dtype=np.float64)
     is_left_out = np.zeros(len(rows), dtype=bool)
     is_left_out[positions] = np.isnan(y).all(axis=1)
+    rows = with_labels(rows, positions, y, labels[WEIGHT].to_numpy(dtype=np.float64))
     if rows.auxiliary is not None:
         is_left_out &= np.isnan(rows.auxiliary).all(axis=1)
-    return with_labels(rows, positions, y, labels[WEIGHT].to_numpy(dtype=np.float64)), is_left_out
+    if rows.bounds is not None:
+        is_left_out &= np.isnan(rows.bounds).all(axis=(1, 2))
+    return rows, is_left_out
 
 
 def fold_of_groups(fold_ids: Integers, train: Dataset) -> Integers:

@@ -89,6 +89,14 @@ def test_rows_outside_of_folds_join_the_groups_of_the_training_rows_or_form_new_
     assert groups.tolist() == expected
 
 
+def test_a_salt_of_a_molecule_of_another_group_is_in_no_group() -> None:
+    """Its job would train on it while the molecule is held out; a row with equal inputs is recognised by them."""
+    rows = table(["CCN", "CCO"], g=["a", "b"])
+    others = table(["CCN.Cl", "CCN.Cl", "CCN", "CCCN"], g=["b", "a", "b", "b"])
+    groups = groups_outside_folds(config("group"), rows, np.arange(2), others, roles())
+    assert groups.tolist() == [-1, 0, 1, 1]
+
+
 def test_rows_outside_of_folds_that_belong_together_share_a_new_group() -> None:
     rows, others = table(["C1CCCCC1", "CCN"]), table(["CCCCCCCc1ccccc1", "CCCCCCCCc1ccccc1", "FC(F)(F)I"])
     for kind in ("scaffold", "cluster"):

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from competition.dataset import EXTRA
+from competition.files import read_table
 from competition.metrics import METRICS, get_metric
 from competition.task import Task
 from competition.types import Array
@@ -98,6 +100,12 @@ def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_tes
     assert errors[1] / errors[0] == pytest.approx(np.sqrt(10), rel=0.3)
     perfect = score_of_similar_rows(run, rule, rule.y)
     assert perfect == {"score": 0.0, "standard_error": 0.0}
+    extra = read_table(run.paths.train).assign(**{EXTRA: np.repeat([0, 1], [150, 50])})
+    monkeypatch.setattr(expected_score, "read_table", lambda file: extra)
+    n_rows = []
+    monkeypatch.setattr(expected_score, "similarities", lambda rows, *_: n_rows.append(len(rows)))
+    score_of_similar_rows(run, rule, y_pred)
+    assert n_rows == [150]  # rows of extra_train are in no fold
 
 
 def test_the_report_leads_with_it_and_its_error_counts_the_rows_of_both_tables(

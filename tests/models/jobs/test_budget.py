@@ -361,6 +361,21 @@ def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
     assert budget_of(job_plan, Machine(monkeypatch, 1, seconds), 156).left_out == budget.left_out
 
 
+def test_a_stage_whose_first_seed_was_cut_off_is_finished_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(job: Job, stage: Any) -> float:
+        return 20.0 if job.fold == 0 else 60.0  # the later folds are slower than the probe
+
+    job_plan = planned(tmp_path, stages={"trees": TREES})
+    cut_off = budget_of(job_plan, Machine(monkeypatch, 1, seconds), 100)
+    cut_off.train(FailurePolicy(), lambda: None)
+    assert trained(cut_off) == {}
+    again = budget_of(job_plan, Machine(monkeypatch, 1, seconds), 100)
+    again.train(FailurePolicy(), lambda: None)
+    assert trained(again) == {"trees": (None, [0])}
+
+
 def test_in_blocks_of_time_the_last_fold_which_is_the_largest_is_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

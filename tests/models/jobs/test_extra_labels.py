@@ -1,13 +1,16 @@
 """Rows of another table in each fold: calibrated, weighted, filtered, and never by a held-out label."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from rdkit import Chem
 
 from competition.config import load_competition
+from competition.errors import DataError
 from competition.files import read_table, write_table
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
@@ -16,8 +19,8 @@ from folds.config import FoldsConfig
 from folds.fold_files import read_folds
 from folds.make import run as make_folds
 from models.config import load_stages
-from models.jobs.extra_labels import make_extra_labels
-from models.jobs.job_rows import rows_of_job
+from models.jobs.extra_labels import FoldModel, held_back_error, make_extra_labels
+from models.jobs.job_rows import context_of, read_tables, rows_of_job, with_extra_labels
 from models.jobs.plan import REFIT_FOLD, JobPlan, make_plan
 from tests.conftest import SMOKE, write_competition
 
@@ -48,21 +51,33 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     return train, test.drop(columns="gap"), more[["SMILES", "value"]]
 
 
-def made(folder: Path, more: pd.DataFrame | None = None, **changes: Any) -> tuple[JobPlan, Paths]:
-    """A plan with the labels of the source for each fold."""
+def made(
+    folder: Path,
+    more: pd.DataFrame | None = None,
+    others: tuple[dict[str, Any], ...] = (),
+    competition: dict[str, Any] | None = None,
+    **changes: Any,
+) -> tuple[JobPlan, Paths]:
+    """A plan with the labels of the source for each fold.
+
+    Args:
+        others: more tables.
+        competition: more settings of the competition.
+        changes: of the settings of the source.
+    """
     train, test, usual = tables()
     write_table(folder / "more.csv", usual if more is None else more)
     roles = {
         "targets": ["gap"], "text": [], "numeric": [], "categorical": [],
-        "extra_train": [{**JUDGED, "max_residual": 4, **changes}],
+        "extra_train": [{**JUDGED, "max_residual": 4, **changes}, *others], **(competition or {}),
     }  # fmt: skip
     stages = {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 20, "final_fit": "both"}}
     path = write_competition(folder, train, test, competition=roles, stages=stages)
-    competition, paths = load_competition(str(path)), Paths.for_competition(str(path))
-    prepare(competition, paths, path)
-    make_folds(competition, FoldsConfig(n_folds=3), paths)
-    make_extra_labels(competition, paths)
-    return make_plan(competition, load_stages(str(path)), paths), paths
+    config, paths = load_competition(str(path)), Paths.for_competition(str(path))
+    prepare(config, paths, path)
+    make_folds(config, FoldsConfig(n_folds=3), paths)
+    make_extra_labels(config, paths)
+    return make_plan(config, load_stages(str(path)), paths), paths
 
 
 def labels_of(paths: Paths, fold: int) -> pd.DataFrame:
@@ -99,6 +114,49 @@ def test_the_labels_that_are_left_out_are_listed_with_their_row_in_the_file(tmp_
         assert found["SMILES"] == canonical_smiles(original["SMILES"])
         assert found["label"] == original["value"]
     assert left_out.loc[47, "n_folds"] == 4  # no training molecule, so all folds and the refit see it
+
+
+def test_a_table_that_is_not_judged_keeps_its_weight_and_its_censored_labels(tmp_path: Path) -> None:
+    new = [f"{'C' * n}Br" for n in range(5, 11)]
+    assay = pd.DataFrame(
+        {"SMILES": new, "gap": ["1", "2", ">3", ">3", "", ""], "logD": ["", "", "", "", "5", "<1"]}
+    )
+    write_table(tmp_path / "assay.csv", assay)
+    _, _, more = tables()
+    more = pd.concat(
+        [more.assign(logD=""), assay.tail(2).rename(columns={"gap": "value"})], ignore_index=True
+    )
+    roles = {"auxiliary_targets": ["logD"], "censored": "bound"}
+    other = {"file": "assay.csv", "weight": 0.3, "check_units": False}
+    plan, _ = made(tmp_path, more, (other,), roles, calibrate="none", weight=0.4, check_units=False)
+    rows, is_left_out = with_extra_labels(read_tables(plan)[0], plan, REFIT_FOLD)
+    assert rows.weights is not None and rows.bounds is not None
+    names = np.array(rows.ids)
+    of_assay = np.array([name.startswith("extra1") for name in names])
+    of_auxiliary = np.isin(names, ["extra0_72", "extra0_73"])
+    assert (rows.weights[of_assay] == 0.3).all() and (rows.weights[of_auxiliary] == np.float32(0.4)).all()
+    assert rows.bounds[of_assay][2:4, 0, 0].tolist() == [3, 3]
+    assert rows.bounds[names == "extra0_73", 1, 1].tolist() == [1]
+    assert not is_left_out[of_assay | of_auxiliary].any()
+
+
+def test_without_a_fold_to_hold_back_a_model_is_thought_as_good_as_the_median(tmp_path: Path) -> None:
+    plan, _ = made(tmp_path)
+    rows = read_tables(plan)[0].take(np.arange(12))
+    context = context_of(plan, 0, rows)
+    fold_ids = np.repeat([0, 1], 6)
+    rows = replace(rows, y=np.r_[np.arange(6.0), np.full(6, np.nan)][:, None])
+    assert held_back_error(context, rows, fold_ids) == pytest.approx([1.4826 * 1.5])
+
+
+def test_a_model_of_a_fold_that_cannot_be_fitted_is_one_sentence(tmp_path: Path) -> None:
+    plan, _ = made(tmp_path)
+    rows = read_tables(plan)[0].take(np.arange(12))
+    rows = replace(rows, y=np.full((12, 1), np.nan))
+    with pytest.raises(
+        DataError, match="the model that judges the tables of extra_train cannot be fitted: .*gap"
+    ):
+        FoldModel(context_of(plan, 0, rows), rows)
 
 
 def test_labels_of_held_out_rows_change_nothing_in_their_fold(tmp_path: Path) -> None:
@@ -138,8 +196,9 @@ def test_the_labels_are_kept_until_a_setting_or_a_table_changes(tmp_path: Path) 
     written = paths.extra_report.stat().st_mtime_ns
     make_extra_labels(plan.competition, paths)
     assert paths.extra_report.stat().st_mtime_ns == written
-    other, _ = made(tmp_path, max_residual=None)
+    made(tmp_path, competition={"metric": "mae"})  # the model of a fold has another objective
     assert paths.extra_report.stat().st_mtime_ns > written
+    other, _ = made(tmp_path, max_residual=None)
     assert other.keys["trees"] != plan.keys["trees"]
     assert {*WRONG} <= {*labels_of(paths, REFIT_FOLD)["gap"].dropna().index}
 
