@@ -197,8 +197,15 @@ def family_matrices(name: str, draw: int, split: str, data: Path, cache: Path) -
 
 def family_parts(name: str, draw: int, split: str, data: Path, cache: Path) -> dict[str, np.ndarray]:
     """Return a draw of FAMILY_STAGES with all targets, made or kept, as `draw_of` does."""
-    make = partial(_make, name, draw, data, cache, FAMILY_STAGES, split)
-    return _cached(cache / f"families_{split}_{name}_{draw}.npz", make)
+    return cached_parts(f"families_{split}", name, draw, data, cache, FAMILY_STAGES, split)
+
+
+def cached_parts(
+    prefix: str, name: str, draw: int, data: Path, cache: Path, stages: dict[str, dict], split: str
+) -> dict[str, np.ndarray]:
+    """Return a draw of stages with all targets, made or kept, as `draw_of` does."""
+    make = partial(_make, name, draw, data, cache, stages, split)
+    return _cached(cache / f"{prefix}_{name}_{draw}.npz", make)
 
 
 def molecules_of_halves(name: str, draw: int, split: str, data: Path) -> tuple[list[str], list[str]]:
