@@ -201,7 +201,7 @@ def _left_out_labels(
     found = {
         "source": number,
         "table": competition.extra_train[number - 1].file.name,
-        "row": [int(candidates.ids[i].rpartition("_")[2]) for i in row],
+        "row": np.array([int(candidates.ids[i].rpartition("_")[2]) for i in row], dtype=np.int64),
         "target": np.array(competition.targets)[target],
         "label": candidates.y[row, target],
     }

@@ -60,7 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--problem-type", choices=get_args(ProblemType), help="Type of the targets, if the guess is wrong.")
     add("--id", help="Column of the ids (default: the sample's first).")
     target_help = "Training columns to predict, in the order of the sample's columns."
-    add("--target", nargs="+", default=[], help=target_help)
+    add("--target", nargs="+", action="extend", default=[], help=target_help)
     add("--group", help="Training column with groups; equal values share a fold.")
     # A YAML has to name the column of the other kinds.
     kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
@@ -76,7 +76,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     extra_help = (
         "More tables to train on: the inputs and a target, under any name. Their rows are never scored."
     )
-    add("--extra", type=Path, nargs="+", default=[], metavar="FILE", help=extra_help)
+    add("--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=extra_help)
     add("--force", action="store_true", help="Replace an existing YAML.")
     args = parser.parse_args(arguments)
     if args.kaggle is None and None in (args.train, args.test, args.sample):

@@ -11,7 +11,7 @@ from competition.errors import DataError
 from competition.extra_train import MIN_CALIBRATION_INPUTS
 from competition.files import read_text_table
 from competition.molecules import canonical_smiles, normalised_text
-from submissions.new.column_roles import classify, is_numeric
+from submissions.new.column_roles import classify, is_numeric, without_censored
 from submissions.new.detect import DetectedTables
 from submissions.new.yaml_writer import written_yaml
 
@@ -59,7 +59,10 @@ def _columns(table: pd.DataFrame, file: Path, tables: DetectedTables) -> dict[st
 
 
 def _is_like(cells: pd.Series, labels: pd.Series) -> bool:
-    """Return whether cells are numbers where labels are, or else have a label of the training table."""
+    """Return whether cells are numbers, or censored ones, where labels are, or else have a label of the training
+    table.
+    """
+    cells, labels = without_censored(cells), without_censored(labels)
     return is_numeric(cells) if is_numeric(labels) else bool(cells.isin(labels[labels != ""]).any())
 
 

@@ -128,8 +128,9 @@ def test_a_table_that_is_not_judged_keeps_its_weight_and_its_censored_labels(tmp
     )
     roles = {"auxiliary_targets": ["logD"], "censored": "bound"}
     other = {"file": "assay.csv", "weight": 0.3, "check_units": False}
-    plan, _ = made(tmp_path, more, (other,), roles, calibrate="none", weight=0.4, check_units=False)
+    plan, paths = made(tmp_path, more, (other,), roles, calibrate="none", weight=0.4, check_units=False)
     rows, is_left_out = with_extra_labels(read_tables(plan)[0], plan, REFIT_FOLD)
+    assert "47" in {*pd.read_csv(paths.extra_left_out, dtype=str)["row"]}  # a whole number
     assert rows.weights is not None and rows.bounds is not None
     names = np.array(rows.ids)
     of_assay = np.array([name.startswith("extra1") for name in names])

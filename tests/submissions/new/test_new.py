@@ -222,9 +222,11 @@ def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(
     shared = pd.DataFrame({"structure": train["mol"], "value": 3 * train[target] + 1})
     write_table(tmp_path / "other.csv", other)
     write_table(tmp_path / "shared.csv", shared)
-    extra = [str(tmp_path / "shared.csv"), str(tmp_path / "other.csv")]
+    # The labels of the competition may be censored, and the option may be repeated.
+    write_table(tmp_path / "train.csv", train.assign(**{target: ["<-5", *train[target][1:]]}))
+    extra = ["--extra", str(tmp_path / "shared.csv"), "--extra", str(tmp_path / "other.csv")]
     with pytest.raises(DataError, match="other units"):  # nothing is shared, and the numbers are far off
-        make(tmp_path, files, "--extra", *extra)
+        make(tmp_path, files, *extra)
     found = load_config(str(next(tmp_path.glob("*.yaml")))).competition.extra_train
     columns = {"mol": "structure", target: "value"}
     assert [table.columns for table in found] == [columns, columns]
