@@ -26,7 +26,7 @@ class Task:
         classes: labels of all targets, in the order of their numbers; empty in regression.
         scores_labels: whether labels are submitted and scored instead of values or probabilities.
         top_k: how many classes a submission lists per row, most probable first; None if it lists none.
-        minimizes_absolute_error: whether the metric consists of absolute errors. Trees then minimize absolute
+        minimizes_absolute_error: whether the metric consists of absolute errors. Trees then minimize Huber's loss
             instead of squared errors.
     """
 

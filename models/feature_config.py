@@ -72,7 +72,7 @@ class TreesConfig(FeatureStage):
     parameters: dict[str, Any] = {}
     """Parameters of the library, by its names. They include the objective (CatBoost:
     loss_function), which then also decides the number of trees. Default objective: log loss for
-    classification; for regression the absolute error if the metric is made of absolute errors,
+    classification; for regression Huber's loss if the metric is made of absolute errors,
     otherwise the squared error."""
 
     @classmethod

@@ -22,6 +22,8 @@ from models.stages.per_target import TargetData
 from models.stages.trees import LEARNED, MIN_ROWS, Trees
 
 TOPICS = "topics.npy"
+HUBER = "Huber:delta=0.5"
+"""As in `models/stages/lightgbm.py`."""
 ONE_HOT = 16
 """Number of categories up to which they are one-hot encoded; CatBoost's means see only "above the median"."""
 
@@ -73,7 +75,7 @@ class Catboost(Trees):
         self, config: CatboostConfig, sample: TargetData, n_trees: int, validation: TargetData | None = None
     ) -> CatBoostClassifier | CatBoostRegressor:
         task = self.context.task
-        usual = "MAE" if task.minimizes_absolute_error else (*config.objectives(task.problem_type), "RMSE")[0]
+        usual = HUBER if task.minimizes_absolute_error else (*config.objectives(task.problem_type), "RMSE")[0]
         parameters = {
             **({} if config.objective else {"loss_function": usual}),
             **({"classes_count": sample.n_classes} if task.problem_type == "multiclass" else {}),
