@@ -311,9 +311,8 @@ def judge_source(
         details.append(detail)
     is_labelled = np.isfinite(y)
     row_weights = (weights * is_labelled).sum(axis=1) / np.maximum(is_labelled.sum(axis=1), 1)
-    of_others = (
-        1.0 if settings.weight == "auto" else settings.weight
-    )  # rows with labels of auxiliary targets only
+    # Rows with labels of auxiliary targets only have the weight of the source.
+    of_others = 1.0 if settings.weight == "auto" else settings.weight
     return Source(y, np.where(is_labelled.any(axis=1), row_weights, of_others), is_left_out, details)
 
 
