@@ -95,10 +95,12 @@ def count_tunings(n_targets: int, n_folds: int, n_stages: int) -> int:
     """Return how many blends a submission tunes: per target, for all rows and without some of the folds.
 
     A blend is fitted without one fold for its cross-fitted score, without two to score the selection, and without
-    three for the stack on it. The ablation leaves out each stage, with and without one fold.
+    three for the stack on it. A submission without a stack is built before. The ablation leaves out each stage, with
+    and without one fold.
     """
-    without_folds = sum(math.comb(n_folds, n_excluded) for n_excluded in range(4))
-    return n_targets * (without_folds + n_stages * (1 + n_folds))
+    without_stack = sum(math.comb(n_folds, n_excluded) for n_excluded in range(3))
+    with_stack = without_stack + math.comb(n_folds, 3)
+    return n_targets * (without_stack + with_stack + n_stages * (1 + n_folds))
 
 
 StageStatus = Literal["waiting", "probing", "accepted", "given up"]
