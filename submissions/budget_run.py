@@ -39,6 +39,10 @@ MAX_EARLY = 5.0
 """Maximum of these seconds."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
+NO_TIME = (
+    "No time for training: what comes before it took all of the budget but the share that is kept for the submission. "
+    "Repeat the command, since what is prepared is kept, or enlarge the budget."
+)
 COMPARISON = "comparison of training and test rows"
 MIN_LEFT_TO_COMPARE = 60.0
 """Seconds that must be left for the comparison, which takes about ten on one core."""
@@ -88,6 +92,8 @@ def full_in_time(
             return Task(COMPARISON, compare_tables, (config, paths), group=SUBMISSIONS, skips_group=False)
         return interim.next_task()
 
+    if budget.training_deadline <= time.monotonic():
+        print(NO_TIME, flush=True)
     results = budget.train(failure_policy(options), next_submission)
     if options.fail_fast and budget.failed_stages:
         print("stopped at the first failure (--fail-fast); finished jobs are kept")

@@ -21,15 +21,7 @@ from pathlib import Path
 from competition.durations import format_duration
 from competition.files import digest
 from folds.fold_files import time_ordered
-from models.jobs.budget_stages import (
-    NO_TIME,
-    Decisions,
-    StageConfigs,
-    StageState,
-    epoch_shares,
-    reserve,
-    with_epochs,
-)
+from models.jobs.budget_stages import Decisions, StageConfigs, StageState, epoch_shares, reserve, with_epochs
 from models.jobs.job_files import verify_job
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import Paces, describe_pace
@@ -128,8 +120,6 @@ class Budget:
         self.queue.deadline = self.training_deadline
         for line in self.decisions.describe_finished(self.states):
             print(line, flush=True)
-        if self._seconds_left() <= 0:
-            print(NO_TIME, flush=True)
         for state in self.states.values():
             if policy.skip_failed and state.has_failed:
                 state.seeds = state.seeds or state.settings.seeds[:1]

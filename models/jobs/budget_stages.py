@@ -30,10 +30,6 @@ SECONDS_PER_TUNING = 0.2
 MAX_RESERVE_SHARE = 0.4
 """Maximum share of the budget that is reserved for an expected number of tunings."""
 NOT_STARTED = "the time was over before it started"
-NO_TIME = (
-    "No time for training: what comes before it took all of the budget but the share that is kept for the submission. "
-    "Repeat the command, since what is prepared is kept, or enlarge the budget."
-)
 HAS_ENDED = (
     "An earlier run with this budget has ended: only failed jobs are trained again. A larger one trains more."
 )
