@@ -11,7 +11,6 @@ largest loss, and the number of runs that gain and lose. "judged": the line is u
 and fitted without the fold, are lower by two standard errors.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ import pandas as pd
 
 from benchmarks.blenders import DEFAULT, matrices_of, predict
 from benchmarks.expected_score import matrices_with_similarities
-from benchmarks.family_blenders import SETS, sets_of
-from benchmarks.oof_matrices import HALVES, Matrix, arguments, cached_lines
+from benchmarks.family_blenders import SETS, lines_by_split
+from benchmarks.oof_matrices import Matrix, arguments
 from competition.types import Array
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.cross_fitting import cross_fitted
@@ -78,14 +77,8 @@ def lines_of_run(name: str, draw: int, split: str, data: Path, cache: Path) -> l
 def main() -> None:
     """Print the table of each split."""
     args = arguments(__doc__, SETS, draws=2)
-    asked = args.sets
-    for split in HALVES:
-        args.sets = sets_of(split, asked)
-        if not args.sets:
-            continue
-        lines_of = partial(lines_of_run, split=split, data=args.data, cache=args.cache)
-        table = pd.DataFrame(cached_lines(f"affine_{split}", lines_of, args))
-        table = table.drop(columns=["set", "target", "draw"])
+    for split, lines in lines_by_split("affine", lines_of_run, args):
+        table = lines.drop(columns=["set", "target", "draw"])
         summary = pd.DataFrame({"mean": table.mean(), "largest loss": table.max()})
         summary["gain"], summary["lose"] = (table < 0).sum(), (table > 0).sum()
         print(f"\nholdout by {split}: {len(table)} runs\n{summary.to_string(float_format='{:+.2f}'.format)}")

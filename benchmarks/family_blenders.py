@@ -16,8 +16,11 @@ Compared:
     convex: weights of at least 0 with sum 1.
 """
 
+import argparse
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +60,21 @@ FAMILIES = [
 def sets_of(split: str, names: list[str]) -> list[str]:
     """Return the sets that can be divided so: photoswitch has hardly more than one scaffold."""
     return [name for name in names if name in SETS and (split == "rows" or name != "photoswitch")]
+
+
+def lines_by_split(
+    prefix: str, lines_of: Callable[..., list[Any]], args: argparse.Namespace
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield how the holdout is drawn, and the lines of all sets that can be divided so, made or kept.
+
+    Args:
+        lines_of: a function of set, draw, split, data and cache.
+    """
+    for split in HALVES:
+        of_split = argparse.Namespace(**{**vars(args), "sets": sets_of(split, args.sets)})
+        if of_split.sets:
+            make = partial(lines_of, split=split, data=args.data, cache=args.cache)
+            yield split, pd.DataFrame(cached_lines(f"{prefix}_{split}", make, of_split))
 
 
 class NonNegativeRidge(solvers._ShrunkRidge):
@@ -125,13 +143,7 @@ def errors_of(name: str, draw: int, split: str, data: Path, cache: Path) -> list
 def main() -> None:
     """Print the tables."""
     args = arguments(__doc__, SETS, draws=2)
-    asked = args.sets
-    for split in HALVES:
-        args.sets = sets_of(split, asked)
-        if not args.sets:
-            continue
-        lines_of = partial(errors_of, split=split, data=args.data, cache=args.cache)
-        lines = pd.DataFrame(cached_lines(f"families_{split}", lines_of, args))
+    for split, lines in lines_by_split("families", errors_of, args):
         errors = lines.pivot(index=["set", "target", "draw"], columns="blend", values="error").reset_index()
         share = lines.groupby("set")["share"].mean()
         print(

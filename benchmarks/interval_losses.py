@@ -18,22 +18,18 @@ LightGBM on counts of Morgan fingerprints:
     absolute: absolute errors.
 """
 
-from functools import partial
 from pathlib import Path
 
 import lightgbm
 import numpy as np
-import pandas as pd
 from rdkit.Chem import MolFromSmiles
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from scipy.optimize import linprog
 
 from benchmarks.blenders import DEFAULT, matrices_of, predict
-from benchmarks.family_blenders import SETS, sets_of
+from benchmarks.family_blenders import SETS, lines_by_split
 from benchmarks.oof_matrices import (
-    HALVES,
     arguments,
-    cached_lines,
     family_parts,
     in_per_cent,
     matrices_of_parts,
@@ -140,13 +136,7 @@ def errors_of(name: str, draw: int, split: str, data: Path, cache: Path) -> list
 def main() -> None:
     """Print the tables."""
     args = arguments(__doc__, SETS, draws=2)
-    asked = args.sets
-    for split in HALVES:
-        args.sets = sets_of(split, asked)
-        if not args.sets:
-            continue
-        lines_of = partial(errors_of, split=split, data=args.data, cache=args.cache)
-        lines = pd.DataFrame(cached_lines(f"interval_losses_{split}", lines_of, args))
+    for split, lines in lines_by_split("interval_losses", errors_of, args):
         for (width, kind), part in lines.groupby(["width", "kind"]):
             first, *others = part["label"].unique()
             scores = part.pivot(

@@ -77,7 +77,7 @@ def rows_of_run(name: str, seed: int, run: Run, groups: list[str]) -> list[dict[
 
     rows = []
     for stage, record in run.stored["blend"]["drop_one"].items():
-        gain = 100 * np.log(error(record["cross_fitted_score"]) / error(all_stages))
+        gain = 100 * (error(record["cross_fitted_score"]) / error(all_stages) - 1)
         standard_error = 100 * record["standard_error"] / error(all_stages)
         alone = error(run.stored["choice"]["stages"][stage]["cv_score"])
         row = {

@@ -7,17 +7,13 @@ half, drawn by rows or by Murcko scaffolds, as in `family_blenders`. The tables 
 that of squared errors, in per cent: mean over sets with a 95 % interval by a bootstrap that draws sets, and each set.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from benchmarks.family_blenders import SETS, sets_of
+from benchmarks.family_blenders import SETS, lines_by_split
 from benchmarks.oof_matrices import (
-    HALVES,
     arguments,
-    cached_lines,
     cached_parts,
     in_per_cent,
     matrices_of_parts,
@@ -46,13 +42,7 @@ def errors_of(name: str, draw: int, split: str, data: Path, cache: Path) -> list
 def main() -> None:
     """Print the tables."""
     args = arguments(__doc__, SETS, draws=1)
-    asked = args.sets
-    for split in HALVES:
-        args.sets = sets_of(split, asked)
-        if not args.sets:
-            continue
-        lines_of = partial(errors_of, split=split, data=args.data, cache=args.cache)
-        lines = pd.DataFrame(cached_lines(f"objectives_{split}", lines_of, args))
+    for split, lines in lines_by_split("objectives", errors_of, args):
         errors = lines.pivot(index=["set", "target", "draw"], columns="stage", values="mae").reset_index()
         print(f"\nholdout by {split}: {len(errors)} targets")
         for stage in ("absolute", "huber"):

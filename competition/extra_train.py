@@ -13,7 +13,7 @@ from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIG
 from competition.errors import DataError
 from competition.extra_config import ExtraTrain
 from competition.files import read_text_table
-from competition.label_columns import bound_columns, describe_censored, parse_labels
+from competition.label_columns import bound_columns, count_censored, describe_censored, parse_labels
 from competition.standardise import describe_changes
 
 MIN_SHARED_INPUTS = 5
@@ -65,7 +65,8 @@ def with_extra_rows(
             "input or label"
         )
         summary += shared_lines
-        summary += describe_censored(table, config, extra.file.name, extra.is_judged)
+        censored = count_censored(table, config, extra.file)
+        summary += describe_censored(censored, config, extra.file.name, extra.is_judged)
         summary += describe_changes(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])

@@ -76,33 +76,34 @@ def without_empty_bounds(train: pd.DataFrame) -> pd.DataFrame:
     return train.drop(columns=[name for name in names if train[name].isna().all()])
 
 
-def count_censored(table: pd.DataFrame, config: CompetitionConfig, where: object) -> int:
-    """Return the number of censored labels of the targets in a raw table."""
+def count_censored(
+    table: pd.DataFrame, config: CompetitionConfig, where: object
+) -> dict[str, tuple[int, int]]:
+    """Return label column -> number of its cells with > and with < in a raw table; empty unless for regression."""
     if config.problem_type != "regression":
-        return 0
-    bounds = [parse_bounded(table, name, config.id, where) for name in config.targets]
-    return sum(int(each.lower.notna().sum() + each.upper.notna().sum()) for each in bounds)
+        return {}
+    columns = {name: parse_bounded(table, name, config.id, where) for name in config.label_columns}
+    return {name: (int(each.lower.count()), int(each.upper.count())) for name, each in columns.items()}
 
 
 def describe_censored(
-    table: pd.DataFrame, config: CompetitionConfig, where: str, is_judged: bool = False
+    counts: dict[str, tuple[int, int]], config: CompetitionConfig, where: str, is_judged: bool = False
 ) -> Iterator[str]:
-    """Yield a line with the number of censored labels of a raw table, if it has some.
+    """Yield a line with the number of censored labels of a table, if it has some.
 
     Args:
+        counts: of `count_censored`.
         is_judged: whether it is an extra table with `calibrate`, `weight: auto` or `max_residual`.
     """
-    if config.problem_type != "regression":
-        return
-    counts = []
-    for name in config.label_columns:
-        _, lower, upper = parse_bounded(table, name, config.id, where)
-        if lower.notna().any() or upper.notna().any():
-            counts.append(f"{name} {lower.notna().sum()} with >, {upper.notna().sum()} with <")
-    if counts:
+    texts = [
+        f"{name} {n_above} with >, {n_below} with <"
+        for name, (n_above, n_below) in counts.items()
+        if n_above or n_below
+    ]
+    if texts:
         use = "read as missing labels; networks can learn them with competition.censored: bound"
         if config.censored == "bound":
             use = "networks learn them as bounds; other stages and all scores read them as missing labels"
         if is_judged:
-            use = "not used, since calibrate, weight: auto and max_residual need measured labels"
-        yield f"censored labels of {where}: {join_first(counts, str)} ({use})"
+            use = "those of targets are not used, since calibrate, weight: auto and max_residual need measured labels"
+        yield f"censored labels of {where}: {join_first(texts, str)} ({use})"

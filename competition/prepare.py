@@ -64,9 +64,10 @@ def prepare(config: CompetitionConfig) -> Prepared:
     train = pd.concat([train, _training_columns(raw, config)], axis=1)[~dropped].reset_index(drop=True)
     _require_labels(train, config)
     dropped_train = list(raw[config.id][dropped])
+    censored = count_censored(raw, config, config.train)
     summary = [
         *_summarize(train, test, config),
-        *describe_censored(raw, config, config.train.name),
+        *describe_censored(censored, config, config.train.name),
         *describe_intervals(raw, config, config.train.name),
         *describe_changes(raw, config, config.train.name),
         *describe_changes(read_text_table(config.test), config, config.test.name),
@@ -88,7 +89,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "said": summary,
         "dropped_train_ids": dropped_train,
         "dropped_test_ids": dropped_test,
-        "n_censored": count_censored(raw, config, config.train),
+        "n_censored": sum(sum(censored.get(name, ())) for name in config.targets),
     }
     train = with_user_features(without_empty_bounds(train), config)
     return Prepared(train, test, sample, report)

@@ -148,7 +148,9 @@ def test_censored_labels_of_a_judged_source_are_said_to_be_unused(tmp_path: Path
     write_table(tmp_path / "more.csv", more_rows().assign(lumo=["1.0", "2.0", "1.5", "1.2", ">3"]))
     extra = {"file": "more.csv", "max_residual": 3.0}
     description = describe(made(tmp_path, censored="bound", extra_train=[extra]).report)
-    assert "lumo 1 with >, 0 with < (not used, since calibrate, weight: auto and max_residual" in description
+    assert (
+        "lumo 1 with >, 0 with < (those of targets are not used, since calibrate, weight: auto" in description
+    )
     assert "only train the heads" not in description
 
 
