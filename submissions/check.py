@@ -29,7 +29,7 @@ from models import api
 from models.base_config import CustomConfig, EncoderFeature, FileConfig
 from models.bert_config import BertConfig
 from models.estimators import DOWNLOAD_WARNINGS, build_estimator, require_weights, splits_rows
-from models.feature_config import GpConfig, SklearnConfig
+from models.feature_config import GpConfig, LightgbmConfig, SklearnConfig
 from models.inputs.base_models import require_base_model
 from models.inputs.frozen_encoders import text_encoders
 from models.inputs.text_template import read_template
@@ -47,7 +47,7 @@ from models.registry import task_for_stage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
-from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision
+from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision, why_no_gpu
 from models.training.labels import labelled_rows, require_auxiliary, require_log1p
 from submissions.blend.candidates import get_candidate
 from submissions.blend.postprocess import fit_steps
@@ -59,6 +59,8 @@ N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
 MIN_ROWS_OF_CLASS = 15
 """Rows of a class below which one of a thousand draws with repetition may have none: exp(-15) is 3e-7."""
+MAX_SECONDS_WITHOUT_GPU = 3600.0
+"""Budget up to which a GPU that torch does not see is only reported."""
 MANY_GP_ROWS = 6000
 """Training rows above which a fold of a Gaussian process takes more than one or two minutes on a core."""
 MUST_RETURN = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
@@ -112,14 +114,38 @@ def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -
     return "\n".join(lines)
 
 
+def require_gpu_for_night(config: Config, budget: float | None) -> None:
+    """Raise a ConfigError if torch sees no GPU on a machine that has the driver of one, and stages rely on it.
+
+    They do if their `gpu` is set, or if the budget (seconds) is so long that a night on the cores would be lost.
+    """
+    is_long = budget is not None and budget > MAX_SECONDS_WITHOUT_GPU
+    relying = [
+        name
+        for name, stage in config.stages.items()
+        if stage.gpu_share and (is_long or "gpu" in stage.model_fields_set)
+    ]
+    reason = why_no_gpu() if relying else ""
+    if reason:
+        options = " ".join(f"--set stages.{name}.gpu=false" for name in relying)
+        raise ConfigError(
+            f"this machine has an NVIDIA driver, but {reason}. Install a torch that fits the driver (drivers before "
+            f"580 need the build for CUDA 12.6), or train on the cores: {options}"
+        )
+
+
 def _check_stage(
     stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: Integers, here: bool
 ) -> str:
     """Check one stage; return its description."""
     if here and isinstance(stage, NeuralConfig) and stage.precision in ("bf16", "fp16"):
-        cards = cards_in_new_process() if stage.gpu_share else []
+        cards = cards_in_new_process()[0] if stage.gpu_share else []
         has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
         require_precision(stage.precision, bool(cards), has_bf16)
+    if here and isinstance(stage, LightgbmConfig) and stage.gpu_share:
+        from models.stages.lightgbm import require_opencl
+
+        require_opencl()
     require_inputs(stage, competition)
     require_matching_weights(stage)
     problem_type = task_for_stage(stage, build_task(competition)).problem_type

@@ -28,7 +28,7 @@ from models.jobs.scheduler import Queue
 from models.jobs.train import exit_status, failure_policy, train
 from submissions.budget_run import command_start, compare_tables, full_in_time
 from submissions.build_submission import build_submission
-from submissions.check import check
+from submissions.check import check, require_gpu_for_night
 from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
 from submissions.interim import InterimSubmissions
@@ -53,6 +53,8 @@ def full(options: Namespace) -> int:
     options.budget = budget_seconds(options.budget, config)
     if options.overrides != NO_OVERRIDES:
         say(f"settings of the command line: {options.overrides}")
+    if options.executor == "local":
+        require_gpu_for_night(config, options.budget)
 
     with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables

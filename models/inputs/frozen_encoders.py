@@ -74,6 +74,7 @@ def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:
     from models.inputs.tokenization import encode, pad, separator_of
 
     encoder, tokenizer = _load_encoder(config.model_dump_json())
+    encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     separator = separator_of(tokenizer)
     ids = []
     counts = []
@@ -89,6 +90,7 @@ def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:
         with torch.inference_mode():
             embedding = pooled(encoder(**batch).last_hidden_state, batch["attention_mask"], config.pooling)
         embeddings.append(embedding.cpu().numpy())
+    encoder.to("cpu")  # the worker keeps it, and the memory of the card is for jobs
     in_order = np.concatenate(embeddings)[np.argsort(by_length)]
     return np.hstack([in_order, counts], dtype=np.float32)[:, None]
 
@@ -96,12 +98,10 @@ def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:
 @functools.lru_cache(maxsize=1)
 def _load_encoder(settings: str) -> tuple[Any, Any]:
     """Return the encoder and the tokenizer of some settings (JSON). A worker keeps the latest ones."""
-    import torch
-
     from models.inputs.encoders import pretrained
 
     encoder, tokenizer = pretrained(EncoderFeature.model_validate_json(settings), rate=0.0)
-    return encoder.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return encoder.eval(), tokenizer
 
 
 def embed_molecules(weights: str, smiles: list[str]) -> Array:

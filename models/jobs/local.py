@@ -27,7 +27,7 @@ WORKER_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on a card
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on a card; other sums vary
     # glibc gives large blocks back to the system at once, and each new one costs a page fault per 4 kB: 6 %
     # of a training step of MiniLM on a CPU.
     "MALLOC_MMAP_MAX_": "0",
@@ -171,14 +171,20 @@ class LocalExecutor:
         return Slot(pool, card)
 
     def _collect(self) -> None:
-        """Make the workers of ended tasks idle; a pool with a dead process cannot be used again."""
+        """Make the workers of ended tasks idle.
+
+        A pool with a dead process cannot be used again, and a process may not be able to use its card again after
+        an error of CUDA.
+        """
         for task, placement in list(self.running.items()):
-            if placement.future.done():
-                del self.running[task]
-                if placement.future.exception() is None:
-                    self.idle.append(placement.slot)
-                else:
-                    placement.slot.pool.shutdown(wait=False, kill_workers=True)
+            if not placement.future.done():
+                continue
+            del self.running[task]
+            is_dead = placement.future.exception() is not None
+            if is_dead or (placement.slot.card and placement.future.result().status == "failed"):
+                placement.slot.pool.shutdown(wait=False, kill_workers=True)
+            else:
+                self.idle.append(placement.slot)
 
     def _card_for(self, share: float) -> str | None:
         """Return the fullest card that still has this share free; None if no card has."""
@@ -193,16 +199,18 @@ class LocalExecutor:
         """Ask torch which cards there are, in a worker that trains afterwards if it sees none."""
         slot = self._new_slot("", {})
         try:
-            self.cards, reason = self._call(slot, visible_cards).result()
+            seen, reason = self._call(slot, visible_cards).result()
         except Exception as error:  # torch cannot be imported, or the worker died
-            self.cards, reason = [], one_line(error)
-        if self.cards:  # this worker sees every card
+            seen, reason = [], one_line(error)
+        self.cards = [card for card in seen if card.has_kernels]
+        if reason:
+            print(reason if self.cards else f"no GPU is used: {reason}", flush=True)
+        if seen:  # this worker sees every card
             slot.pool.shutdown(wait=False, kill_workers=True)
-        else:
-            for other in self.idle[:1]:  # no more workers than cores
-                other.pool.shutdown(wait=False, kill_workers=True)
-            self.idle[:1] = [slot]
-            print(f"no GPU is used: {reason}", flush=True)
+            return
+        for other in self.idle[:1]:  # no more workers than cores
+            other.pool.shutdown(wait=False, kill_workers=True)
+        self.idle[:1] = [slot]
 
 
 @contextmanager

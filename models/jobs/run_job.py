@@ -26,7 +26,7 @@ from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 from models.registry import build_stage
 from models.stage import StageModel, read_notes
-from models.training.hardware import machine, peak_gpu_gib
+from models.training.hardware import is_out_of_memory, machine, peak_gpu_gib
 
 PIECE = 10_000
 """Number of test rows that are predicted at a time, which limits the memory for features and batches."""
@@ -146,10 +146,10 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
 def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     """Return the result of a job with an error, and write its traceback; a full disk is not a failure of the job."""
     folder = attempt_folder(job.folder)
-    error_types = (type(error).__name__, type(error.__cause__).__name__)
-    is_out_of_memory = "OutOfMemoryError" in error_types  # of torch
-    reason: Reason = "memory" if is_out_of_memory else "error"
-    result = JobResult(job.title, "failed", reason, one_line(error), seconds=seconds)
+    message = one_line(error)
+    causes = [message] if error.__cause__ is None else [message, one_line(error.__cause__)]
+    reason: Reason = "memory" if any(map(is_out_of_memory, causes)) else "error"
+    result = JobResult(job.title, "failed", reason, message, seconds=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A full disk is tested by a write, since libraries raise other errors for it.

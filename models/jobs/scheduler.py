@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from competition.durations import BAR, format_duration
 from models.jobs.progress import describe_loss, share_done
-from models.training.hardware import Card, require_gpu
+from models.training.hardware import Card, free_gpu_memory, require_gpu
 
 POLL = 1.0
 """Seconds between two checks of progress, time limits and the size of a cluster."""
@@ -336,6 +336,8 @@ def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]
         torch = sys.modules.get("torch")
         if torch is not None:
             torch.set_default_dtype(torch.float32)
+        if on_card:
+            free_gpu_memory()  # for jobs of other workers, while this one is idle
     result = value if isinstance(value, JobResult) else JobResult(name)
     return replace(result, seconds=result.seconds or time.monotonic() - started)
 

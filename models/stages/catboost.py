@@ -82,7 +82,8 @@ class Catboost(Trees):
             "iterations": n_trees,
             "learning_rate": config.learning_rate,
             **{name: getattr(config, name) for name in self.ranges},
-            "bootstrap_type": "MVS",
+            # CatBoost supports no MVS for several classes on a GPU.
+            "bootstrap_type": "Bernoulli" if self.on_gpu and task.problem_type == "multiclass" else "MVS",
             "one_hot_max_size": ONE_HOT,
             "allow_const_label": True,
             "random_seed": self.seed,

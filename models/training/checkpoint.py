@@ -1,13 +1,11 @@
 """Checkpoints by time, inside epochs too, from which a killed run goes on to the same predictions."""
 
-import io
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from competition.files import write_atomically
 
 SECONDS_BETWEEN = 30.0
 """Least time between two checkpoints."""
@@ -53,7 +51,8 @@ class Checkpoint:
             "generator": torch.get_rng_state(),
             "gpu_generators": torch.cuda.get_rng_state_all(),
         }
-        torch.save(state, buffer := io.BytesIO())
-        write_atomically(self.path, buffer.getvalue())
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
         finished = time.monotonic()
         self.next_write = finished + max(SECONDS_BETWEEN, WRITES_BETWEEN * (finished - started))

@@ -3,12 +3,14 @@
 This module does not import torch; some of its functions do.
 """
 
+import gc
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,14 @@ import loky
 
 from competition.errors import ConfigError
 from competition.paths import PROJECT
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+CONTEXT_GIB = 0.5
+"""Memory of a card that CUDA takes for each process."""
+OUT_OF_MEMORY = (
+    "out of memory", "alloc_failed", "allocation failure", "can't allocate memory", "cudnn_status_not_supported",
+)  # fmt: skip
+"""Parts of the messages of torch, CUDA's libraries and OpenCL if memory ran out, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -27,34 +37,67 @@ class Card:
         name_for_cuda: its entry in CUDA_VISIBLE_DEVICES: a number, a UUID or a MIG instance.
         memory_gib: its memory in GiB.
         has_bf16: whether it multiplies in bf16: from compute capability 8 on; a T4 emulates it slowly.
+        has_kernels: whether this build of torch can compute on it.
     """
 
     name_for_cuda: str
     memory_gib: float
     has_bf16: bool
+    has_kernels: bool = True
 
 
 def visible_cards() -> tuple[list[Card], str]:
-    """Return the cards that torch sees in this process and, if there are none, why. Imports torch."""
+    """Return the cards that torch sees in this process, and why it cannot use all or any. Imports torch."""
     import torch
 
     if not torch.cuda.is_available():
-        if torch.version.cuda:
-            return [], "torch sees no GPU"
-        return [], f"torch {torch.__version__} is built without CUDA"
+        try:
+            torch.cuda.init()
+        except Exception as error:
+            return [], f"torch {torch.__version__} sees no GPU: {' '.join(str(error).split())}"
+        return [], f"torch {torch.__version__} sees no GPU"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = (
         visible.replace(" ", "").split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     )
+    architectures = torch.cuda.get_arch_list()
     cards = []
+    unsupported = []
     for index, name in enumerate(names[: torch.cuda.device_count()]):
         properties = torch.cuda.get_device_properties(index)
-        cards.append(Card(name, properties.total_memory / 2**30, has_bf16=properties.major >= 8))
-    return cards, ""
+        is_supported = has_kernels((properties.major, properties.minor), architectures)
+        memory = properties.total_memory / 2**30
+        cards.append(Card(name, memory, has_bf16=properties.major >= 8, has_kernels=is_supported))
+        if not is_supported:
+            unsupported.append(
+                f"{properties.name} (compute capability {properties.major}.{properties.minor})"
+            )
+    if not unsupported:
+        return cards, ""
+    return cards, (
+        f"torch {torch.__version__} has no kernels for {', '.join(unsupported)}, only {', '.join(architectures)}; "
+        "its build for CUDA 12.6 has those of older cards"
+    )
 
 
-def cards_in_new_process() -> list[Card]:
-    """Return the cards that torch sees, without importing torch in this process.
+def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
+    """Return whether a build of torch runs on a card with some compute capability.
+
+    Args:
+        architectures: `torch.cuda.get_arch_list()`. Code of sm_XY runs on cards of the same major version from XY
+            on; code of compute_XY is compiled for all later ones.
+    """
+    for architecture in architectures:
+        compiled_for = divmod(int(re.sub(r"\D", "", architecture)), 10)
+        if compiled_for <= capability and (
+            architecture.startswith("compute") or compiled_for[0] == capability[0]
+        ):
+            return True
+    return False
+
+
+def cards_in_new_process() -> tuple[list[Card], str]:
+    """Return the cards that torch can use, and why not all or any, without importing torch in this process.
 
     Raises:
         ConfigError: if torch cannot be imported.
@@ -69,16 +112,44 @@ def cards_in_new_process() -> list[Card]:
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]
         raise ConfigError(f"torch cannot be imported to list the GPUs: {reason}. Set precision: auto.")
-    return [Card(**card) for card in json.loads(done.stdout)]
+    cards, reason = json.loads(done.stdout)
+    return [Card(**card) for card in cards if card["has_kernels"]], reason
+
+
+def why_no_gpu() -> str:
+    """Return why torch can use no GPU of this machine; "" if it can, or if the machine has no driver for one."""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if is_hidden or not NVIDIA_DRIVER.exists():
+        return ""
+    cards, reason = cards_in_new_process()
+    return "" if cards else reason
+
+
+def is_out_of_memory(message: str) -> bool:
+    """Return whether the message of an exception says that the memory of a card or of the machine ran out."""
+    return any(part in message.lower() for part in OUT_OF_MEMORY)
+
+
+def free_gpu_memory() -> None:
+    """Free the memory of networks that are not used any more, also for other processes on the same card."""
+    gc.collect()  # parts of a fitted network refer to each other
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        with suppress(RuntimeError):  # after an error of CUDA, which is reported itself
+            torch.cuda.empty_cache()
 
 
 def require_gpu() -> None:
-    """Raise a RuntimeError if torch sees no card, so that a task that needs one does not run on the cores."""
+    """Raise a RuntimeError if torch sees no card, so that a task that needs one does not run on the cores.
+
+    `peak_gpu_gib` counts from here.
+    """
     import torch
 
     if not torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise RuntimeError(f"placed on a GPU (CUDA_VISIBLE_DEVICES={visible}), but torch sees none")
+    torch.cuda.reset_peak_memory_stats()
 
 
 def machine() -> dict[str, Any]:
@@ -102,11 +173,11 @@ def memory_bytes() -> int:
 
 
 def peak_gpu_gib() -> float:
-    """Return the peak GPU memory of the last training in this process, in GiB; 0 without a GPU."""
+    """Return the peak GPU memory of this process since `require_gpu`, in GiB; 0 without a GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return 0.0
-    return float(torch.cuda.max_memory_allocated() / 2**30)
+    return CONTEXT_GIB + torch.cuda.max_memory_reserved() / 2**30
 
 
 def cpu_has_bf16() -> bool:
@@ -129,4 +200,5 @@ def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps([asdict(card) for card in visible_cards()[0]]))
+    cards, reason = visible_cards()
+    print(json.dumps([list(map(asdict, cards)), reason]))

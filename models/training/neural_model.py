@@ -22,6 +22,7 @@ from models.inputs.feature_blocks import fit_columns, read_columns
 from models.stage import Context, molecule_columns, write_notes
 from models.training import prediction, trainer
 from models.training.batches import Batches, EncodedDataset
+from models.training.hardware import free_gpu_memory
 from models.training.heads import Network, build_head
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
 from models.training.losses import builtin_loss
@@ -117,6 +118,8 @@ class NeuralModel:
                 return function()
             except RuntimeError as error:
                 self.config = trainer.halve_batch_size(self.config, error)
+            finally:
+                free_gpu_memory()
 
     def make_trainer(self, network: Network, folder: Path) -> trainer.Trainer:
         """Return the trainer of a network of this stage."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -25,6 +24,7 @@ from models.neural_config import NeuralConfig
 from models.training.batches import Batches, EncodedDataset, MicroBatch, micro_batch_size
 from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
+from models.training.hardware import is_out_of_memory
 from models.training.heads import Network
 from models.training.labels import target_scale
 from models.training.loss_log import LossLog, LossRecord
@@ -74,8 +74,6 @@ class Trainer:
         self.loss = load_loss(self.settings.loss, self.problem_type, self.settings.label_smoothing)
         self.accelerator = make_accelerator(self.settings.precision, **tracker_arguments(self.folder))
         self.log = LossLog(self.folder, self._track)
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()  # for `peak_gpu_gib` of this job
         self.network.to(self.accelerator.device)
 
     def fit(
@@ -369,7 +367,7 @@ def halve_batch_size(settings: NeuralConfig, error: RuntimeError) -> NeuralConfi
         RuntimeError: the error, if it has another cause.
         DataError: if a single row is too large.
     """
-    if not should_reduce_batch_size(error):
+    if not is_out_of_memory(str(error)):
         raise error
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     rows_per_pass = min(settings.batch_size, micro_batch_size(device_type, settings.precision))

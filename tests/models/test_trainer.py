@@ -535,7 +535,7 @@ def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(
         return checkpoint.due()
 
     due += [advance(29), advance(1)]
-    with mock.patch("models.training.checkpoint.write_atomically", lambda *args: advance(3)):
+    with mock.patch("models.training.checkpoint.os.replace", lambda *args: advance(3)):
         checkpoint.save()
     due += [advance(59), advance(1)]
     assert due == [False, True, False, True]

@@ -137,7 +137,8 @@ def test_where_torch_has_no_cuda_networks_run_on_the_cores_and_one_line_explains
             assert task is not None
             executor.submit(task)
         assert len(executor.running) == 5
-    assert capsys.readouterr().out == f"no GPU is used: torch {torch.__version__} is built without CUDA\n"
+    reason = "Torch not compiled with CUDA enabled"
+    assert capsys.readouterr().out == f"no GPU is used: torch {torch.__version__} sees no GPU: {reason}\n"
 
 
 def test_a_hanging_task_is_ended_with_its_process_and_its_place_is_free(tmp_path: Path) -> None:
@@ -240,7 +241,8 @@ def test_cards_are_called_as_in_cuda_visible_devices(
 ) -> None:
     import torch
 
-    properties = type("Properties", (), {"total_memory": 80 * 2**30, "major": 8})
+    properties = type("Properties", (), {"total_memory": 80 * 2**30, "major": 8, "minor": 6})
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
