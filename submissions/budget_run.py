@@ -115,7 +115,7 @@ def full_in_time(
         if result.reason == "time":  # without a report, which has what is left out
             lines = [*filter(None, [describe_left_out(left_out)]), *_take_latest(finished, interim, seconds)]
     print("\n".join(lines))
-    return finished.exit_status
+    return 3 if result.reason == "time" else finished.exit_status
 
 
 def compare_tables(config: Config, paths: Paths) -> JobResult:

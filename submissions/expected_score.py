@@ -36,7 +36,9 @@ def expected_score(
 ) -> dict[str, Any]:
     """Return the `score` to expect on the test table and its `standard_error`, which counts the rows of both tables.
 
-    `variance` has that of the fold models on the test table, per target; None except for regression.
+    `variance` has that of the fold models on the test table, per target; None except for regression, and for folds
+    in time, whose models see more and more rows. It is at most the share 1 - 1 / n_folds of the mean square, which
+    the mean of n_folds models gains if their errors are independent.
     `similar_rows` has the same two numbers of held-out rows that are as similar to their training rows as test rows
     are; None without molecules and texts, and for small tables.
 
@@ -52,12 +54,17 @@ def expected_score(
     test_rows = np.sqrt(1 + n_rows / n_test_rows)
     score, corrected, variance = rule.score(y_pred), y_pred, None
     is_regression = run.task.problem_type == "regression"
-    if is_regression and run.metric.kind in ("values", "ranks"):
+    largest_share = 1 - 1 / (int(rule.folds.max()) + 1)
+    if run.config.folds.is_ordered_in_time:
+        pass
+    elif is_regression and run.metric.kind in ("values", "ranks"):
+        mean_square = np.nanmean((y_pred - rule.y) ** 2, axis=0)
         variance = of_fold_models(run, model).var(axis=0).mean(axis=0)
+        variance = np.minimum(variance, largest_share * mean_square)
         corrected = less_variance(rule.y, y_pred, variance)
         score = rule.score(corrected)
     elif run.task.has_probabilities and run.metric.row_losses is not None:
-        score -= mean_gap(run.metric, run.task, of_fold_models(run, model))
+        score -= min(mean_gap(run.metric, run.task, of_fold_models(run, model)), largest_share * score)
     similar_rows = score_of_similar_rows(run, rule, corrected) if with_similar_rows else None
     if similar_rows is not None:
         similar_rows["score"] += score - rule.score(corrected)  # what was subtracted of a mean loss

@@ -45,7 +45,9 @@ def full(options: Namespace) -> int:
     require_possible(options)
     # With --holdout, `options.competition` is the YAML without the held-out share of the training rows.
     if options.holdout:
-        with cli.locked(Paths.for_competition(options.competition), wait=True):
+        paths = Paths.for_competition(options.competition)
+        with cli.locked(paths, wait=True):
+            cli.require_no_training(paths)
             say(hold_out(options.held_out_of, options.holdout, options.overrides))
     config = load_config(options.competition, options.overrides)
     paths = Paths.for_competition(options.competition)

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,15 @@ class RayExecutor:
         self.counted = -POLL
 
     def capacity(self) -> Resources:
-        """Return the CPUs that tasks may use and the number of GPUs; a change is printed."""
+        """Return the CPUs that tasks may use and the number of GPUs; a change is printed.
+
+        If the cluster does not answer, they are those of before, and tasks fail when they are submitted.
+        """
         if time.monotonic() - self.counted >= POLL:
-            total = self.ray.cluster_resources()
+            try:
+                total = self.ray.cluster_resources()
+            except Exception:
+                total = {"CPU": self.size.cpus, "GPU": self.size.gpus}
             before = self.size
             self.size = Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)))
             self.counted = time.monotonic()
@@ -102,8 +109,10 @@ class RayExecutor:
 
     def cancel(self, task: Task) -> None:
         """End a running task at once, together with its worker."""
-        reference, _, _ = self.running.pop(task)
-        self.ray.cancel(reference, force=True)
+        if task in self.running:  # else it has just ended
+            reference, _, _ = self.running.pop(task)
+            with suppress(Exception):  # of a cluster that does not answer
+                self.ray.cancel(reference, force=True)
 
     def announce(self, waiting: list[Task]) -> None:
         """Tell a cluster that can grow the resources of all tasks."""
@@ -113,12 +122,15 @@ class RayExecutor:
             self.announced = bundles
             from ray.autoscaler.sdk import request_resources
 
-            request_resources(bundles=[{name: n for name, n in bundle.items() if n} for bundle in bundles])
+            with suppress(Exception):  # of a cluster that does not answer
+                request_resources(
+                    bundles=[{name: n for name, n in bundle.items() if n} for bundle in bundles]
+                )
 
     def close(self) -> None:
         """End the tasks that run, withdraw the announcement and leave the cluster."""
-        for reference, _, _ in self.running.values():
-            self.ray.cancel(reference, force=True)
+        for task in list(self.running):
+            self.cancel(task)
         self.announce([])
         self.ray.shutdown()
 

@@ -24,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from competition.cli import require_no_training
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, INPUT_KEY, WEIGHT, Dataset
 from competition.errors import DataError
@@ -99,6 +100,7 @@ def make_extra_labels(competition: CompetitionConfig, paths: Paths) -> str:
     report = paths.extra_report
     files = [report, paths.extra_labels, paths.extra_oof, paths.extra_left_out]
     if not all(file.exists() for file in files) or read_json(report, "made_from")["made_from"] != made_from:
+        require_no_training(paths)  # jobs that train read these files
         report.unlink(missing_ok=True)  # written last
         labels, oof, left_out, summaries = _all_folds(competition, paths)
         write_table(paths.extra_labels, labels)

@@ -16,6 +16,7 @@ from typing import Any
 
 from loky import ProcessPoolExecutor, cpu_count
 from loky.backend.context import LokyContext
+from loky.process_executor import BrokenProcessPool
 
 from models.jobs.scheduler import IN_WORKER, JobResult, Resources, Task, one_line, run_task
 from models.training.hardware import Card, visible_cards
@@ -116,14 +117,22 @@ class LocalExecutor:
         card = ""
         if placed.gpus > 0:
             card = self._card_for(placed.gpus) or ""
+        call = (run_task, task.name, task.function, task.arguments, card != "")
         slot = self._slot(card)
-        future = self._call(slot, run_task, task.name, task.function, task.arguments, card != "")
+        try:
+            future = self._call(slot, *call)
+        except BrokenProcessPool:  # the process was killed while it was idle
+            slot.pool.shutdown(wait=False, kill_workers=True)
+            slot = self._new_slot(card, {"CUDA_VISIBLE_DEVICES": card})
+            future = self._call(slot, *call)
         self.running[task] = Placement(slot, placed, future)
         return future
 
     def cancel(self, task: Task) -> None:
         """End a running task at once, together with its worker."""
-        self.running.pop(task).slot.pool.shutdown(wait=False, kill_workers=True)
+        placement = self.running.pop(task, None)
+        if placement is not None:  # else it has just ended
+            placement.slot.pool.shutdown(wait=False, kill_workers=True)
 
     def announce(self, waiting: list[Task]) -> None:
         """Do nothing: this machine does not grow."""

@@ -260,7 +260,7 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
         while (seconds_left := queue.deadline - time.monotonic()) > 0:
             while task := queue.next(executor):
                 queue.running[task] = time.monotonic()
-                futures[task] = executor.submit(task)
+                futures[task] = _submit(task, executor)
             if queue.refill(executor):
                 continue
             if not futures:
@@ -280,9 +280,12 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
                 losses_printed = time.monotonic()
                 for name, loss in _losses(queue).items():
                     print(f"{name}  {loss}", flush=True)
-    for task in list(queue.running):
-        executor.cancel(task)
-        queue.end(task, JobResult(task.name, "skipped", "time", queue.end_reason))
+    for task, future in futures.items():
+        if future.done():
+            queue.end(task, result_of(task, future))
+        else:
+            executor.cancel(task)
+            queue.end(task, JobResult(task.name, "skipped", "time", queue.end_reason))
     is_over = queue.deadline <= time.monotonic()
     for task in list(queue.waiting):
         if is_over:
@@ -290,6 +293,16 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
         else:
             queue.skip(task, "dependency", "a job that it needs is not finished")
     return queue.results
+
+
+def _submit(task: Task, executor: Executor) -> "Future[JobResult]":
+    """Start a task; if no worker can be started, the task ends as if its worker had died."""
+    try:
+        return executor.submit(task)
+    except Exception as error:
+        future: Future[JobResult] = Future()
+        future.set_exception(error)
+        return future
 
 
 def result_of(task: Task, future: "Future[JobResult]") -> JobResult:

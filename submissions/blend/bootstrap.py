@@ -23,8 +23,18 @@ MAX_CELLS = 4_000_000
 MIN_RESAMPLES = 100
 
 
+def _sum_about_mean(n: Array, x: Array, xx: Array) -> Array:
+    """Return sums of squares about the mean; NaN for equal numbers, whose sum is a rounding error."""
+    squares = xx - x**2 / n
+    return np.where(squares > 1e-12 * xx, squares, np.nan)
+
+
+def _r2(n: Array, y: Array, yy: Array, ee: Array) -> Array:
+    return 1 - ee / _sum_about_mean(n, y, yy)
+
+
 def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
-    return (yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))
+    return (yp - y * p / n) / np.sqrt(_sum_about_mean(n, y, yy) * _sum_about_mean(n, p, pp))
 
 
 RowTerms = Callable[[Array, Array], list[Array]]
@@ -32,7 +42,7 @@ SUMS: dict[str, tuple[RowTerms, Callable[..., Array]]] = {
     "mse": (lambda y, p: [(y - p) ** 2], lambda n, ee: ee / n),
     "rmse": (lambda y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n)),
     "mae": (lambda y, p: [np.abs(y - p)], lambda n, e: e / n),
-    "r2": (lambda y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
+    "r2": (lambda y, p: [y, y**2, (y - p) ** 2], _r2),
     "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),
 }
 """Metrics of sums over rows: the terms of each row, from labels and predictions minus the mean label;

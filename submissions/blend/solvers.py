@@ -169,9 +169,14 @@ class _PredictionProducts:
 
 
 def _solve_ridge(gram: Array, right: Array, penalty: float) -> Array:
-    """Return the solution v of (gram + penalty * identity) v = right, (n_problems, n_models)."""
+    """Return the solution v of (gram + penalty * identity) v = right, (n_problems, n_models).
+
+    Equal columns whose products are large beside the penalty make the matrix singular: the shortest solution.
+    """
     penalized = gram + penalty * np.eye(gram.shape[1])
-    return np.asarray(np.linalg.solve(penalized, right[:, :, None])[:, :, 0])
+    return np.stack(
+        [np.linalg.lstsq(matrix, y, rcond=None)[0] for matrix, y in zip(penalized, right, strict=True)]
+    )
 
 
 def shrunk_logits(problem: WeightProblem) -> Solution:
