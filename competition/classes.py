@@ -1,4 +1,4 @@
-"""Class labels in tables: 0 and 1, booleans, names, ordinal levels."""
+"""Class labels in tables: 0 and 1, booleans, names, ordinal levels; and columns named after classes or targets."""
 
 import re
 
@@ -8,6 +8,8 @@ import pandas as pd
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
 """Cells without a number or label, in lower case. If other classes are names, None and NA may be classes."""
 
+WORD = r"(?<![^\W_]){}(?![^\W_])"
+"""Regular expression of a name between characters that are neither letters nor digits."""
 BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
@@ -23,6 +25,28 @@ def class_names(labels: pd.DataFrame) -> list[str]:
     labelled = [name for name in names if name.lower() not in MISSING]
     numbers = pd.to_numeric(pd.Series(labelled, dtype=str), errors="coerce")
     return names if numbers.isna().any() else [labelled[i] for i in np.argsort(numbers, kind="stable")]
+
+
+def match_columns(columns: list[str], names: list[str]) -> dict[str, str]:
+    """Return the class or target of each column that is named after one; {} if none is.
+
+    A column has the name as a word (prob_high), in upper or lower case. If all columns match, it may be a part of a
+    word. Of several names in a column, the one that contains the others counts (not_toxic, toxic).
+    """
+    by_word = _matches(columns, names, WORD)
+    by_part = _matches(columns, names, "{}")
+    is_better = len({*by_word.values()}) < len(names) == len({*by_part.values()})
+    return by_part if is_better else by_word
+
+
+def _matches(columns: list[str], names: list[str], pattern: str) -> dict[str, str]:
+    matches = {}
+    for column in columns:
+        found = [name for name in names if re.search(pattern.format(re.escape(name)), column, re.IGNORECASE)]
+        longest = [name for name in found if all(other.lower() in name.lower() for other in found)]
+        if column in names or len(longest) == 1:
+            matches[column] = column if column in names else longest[0]
+    return matches
 
 
 def class_numbers(cells: pd.Series, classes: list[str]) -> tuple[pd.Series, pd.Series]:

@@ -3,7 +3,7 @@
 Errors name the row and its id.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,36 @@ def read_table_with_ids(file: Path, columns: list[str]) -> pd.DataFrame:
     return table
 
 
+def to_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return cells as floats, and a mask of those that are not finite numbers.
+
+    Invalid cells and empty ones, NA, NaN, null and None are NaN.
+    """
+    text = cells.str.strip()
+    is_missing = text.str.lower().isin(MISSING)
+    numbers = pd.to_numeric(text.where(~is_missing, "nan"), errors="coerce").astype(float)
+    is_invalid = (numbers.isna() & ~is_missing) | (numbers.abs() > MAX_NUMBER)
+    return numbers.mask(is_invalid), is_invalid
+
+
 def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
     """Return a column as finite floats; an empty cell, NA, NaN, null or None is NaN."""
-    text = table[name].str.strip()
-    is_missing = text.str.lower().isin(MISSING)
-    numbers = pd.to_numeric(text.where(~is_missing, "nan"), errors="coerce")
-    is_invalid = (numbers.isna() & ~is_missing) | (numbers.abs() > MAX_NUMBER)
+    numbers, is_invalid = to_numbers(table[name])
     what = "cells that are not finite numbers"
-    raise_if_any(table, is_invalid, name, id_column, where, what, "Correct or empty them.")
-    return numbers.astype(float)
+    advice = "Correct or empty them, or set competition.unparsable: drop, which reads them as missing."
+    raise_if_any(table, is_invalid, name, id_column, where, what, advice)
+    return numbers
+
+
+def describe_invalid_numbers(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
+    """Yield a line per numeric column of a raw table with cells that `unparsable: drop` reads as missing."""
+    for name in config.numeric:
+        _, is_invalid = to_numbers(table[name])
+        if is_invalid.any():
+            yield (
+                f"WARNING: {is_invalid.sum()} cells of {name!r} in {where} are not finite numbers, and are missing "
+                f"values: {describe_rows(table, is_invalid, config.id, name)}"
+            )
 
 
 def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
@@ -154,7 +175,10 @@ def clean_inputs(
     if dropped.all():
         raise DataError(f"{where} has no row with readable molecules and texts.")
     for name in config.numeric:
-        clean[name] = parse_numbers(table, name, config.id, where)
+        is_strict = config.unparsable == "error"
+        clean[name] = (
+            parse_numbers(table, name, config.id, where) if is_strict else to_numbers(table[name])[0]
+        )
     for name in config.categorical:
         clean[name] = table[name].str.strip()
     if config.inputs:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from competition.classes import class_name, class_names
+from competition.classes import class_name, class_names, match_columns
 from competition.errors import ConfigError
 from competition.extra_config import ExtraTrain
 from competition.files import read_text_table
@@ -81,11 +81,14 @@ class CompetitionConfig(StrictModel):
     """
     classes: Annotated[list[ClassName], UniqueList] = []
     """Class labels: the negative one first, ordinal levels from the lowest. Unset: the labels in the training
-    table, sorted.
+    table, sorted. If a submission has other labels: `{calm: 0, rude: 1}`, each with that of the submission.
     """
+    labels_in_sample: list[ClassName] = []
+    """Labels of a submission, in the order of `classes`; set by the second form of `classes`."""
     submission_columns: list[str] | None = None
-    """Names of the targets in the sample, if they differ from the training table's; or the names of one
-    column per class, in the order of `classes`.
+    """Columns of the sample, if their names are not those of the targets: one per target or, for a single target,
+    one per class. Columns that are named after targets or classes, such as prob_high, may be in any order; others
+    are in the order of `targets` or `classes`.
     """
     smiles: list[str] = []
     """Input columns with molecules."""
@@ -177,8 +180,36 @@ class CompetitionConfig(StrictModel):
 
     @property
     def columns_in_sample(self) -> list[str]:
-        """Columns of the sample except the id: one per target, or one per class of a single target."""
-        return self.submission_columns or self.targets
+        """Columns of the sample except the id: one per target, or one per class of a single target, in their order."""
+        columns = self.submission_columns or self.targets
+        column_of = {name: column for column, name in self._matches.items()}
+        return [column_of[name] for name in self._names] if len(column_of) == len(columns) else columns
+
+    @property
+    def _names(self) -> list[str]:
+        """What the columns of the sample are for: classes, if there is one for each, else targets."""
+        has_column_per_class = len(self.submission_columns or []) > len(self.targets)
+        return self.classes if has_column_per_class else self.targets
+
+    @property
+    def _matches(self) -> dict[str, str]:
+        return match_columns(self.submission_columns or self.targets, self._names)
+
+    def describe_columns(self) -> Iterator[str]:
+        """Yield a line that says what each of several columns of the sample is for."""
+        if len(self.columns_in_sample) > 1 and self.submission_columns not in (None, self._names):
+            pairs = zip(self.columns_in_sample, self._names, strict=True)
+            mapping = ", ".join(f"{column} = {name}" for column, name in pairs)
+            by_position = "WARNING: columns of the sample by position, since their names match none"
+            yield f"{'columns of the sample by name' if self._matches else by_position}: {mapping}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_classes(cls, values: Any) -> Any:
+        classes = values.get("classes") if isinstance(values, dict) else None
+        if isinstance(classes, dict):
+            return {**values, "classes": list(classes), "labels_in_sample": list(classes.values())}
+        return values
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -236,6 +267,17 @@ class CompetitionConfig(StrictModel):
                 f"submission_columns must have {n_targets} columns, one per target{alternative}; "
                 f"got {n_in_sample}"
             )
+        elif self._matches and len({*self._matches.values()}) < n_in_sample and n_in_sample > 1:
+            yield (
+                f"submission_columns {', '.join(self.columns_in_sample)}: only {', '.join(self._matches)} match names "
+                f"of {', '.join(self._names)}, one each. Name the columns of the sample or the classes or targets so "
+                "that all match or none does"
+            )
+        is_label_column = self.scores_labels or top_k_of(self.metric)
+        if self.labels_in_sample and (n_in_sample != n_targets or not is_label_column):
+            yield "classes with labels of the sample are for a metric of labels, and one column per target"
+        if len({*self.labels_in_sample}) < len(self.labels_in_sample):
+            yield f"classes: each needs another label of the sample, got {', '.join(self.labels_in_sample)}"
         with_space = [name for name in self.classes if len(name.split()) > 1]
         if top_k_of(self.metric) and with_space:
             yield f"{self.metric} is submitted as classes separated by spaces, and {with_space[0]!r} has a space"

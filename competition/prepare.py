@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from competition import clean, cli
-from competition.classes import class_numbers
+from competition.classes import class_name, class_numbers
 from competition.clean import check_ids, join_first, parse_numbers, raise_if_any
 from competition.config import CompetitionConfig, require_owned_outputs
 from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
@@ -32,6 +32,9 @@ from competition.paths import Paths
 from competition.standardise import describe_changes, standardise_molecules
 from competition.task import build_metric
 from competition.user_features import with_user_features
+
+MAX_CODES = 10
+"""Number of labels of the sample that a warning lists."""
 
 
 class Prepared(NamedTuple):
@@ -69,8 +72,10 @@ def prepare(config: CompetitionConfig) -> Prepared:
         *_summarize(train, test, config),
         *describe_censored(censored, config, config.train.name),
         *describe_intervals(raw, config, config.train.name),
-        *describe_changes(raw, config, config.train.name),
-        *describe_changes(read_text_table(config.test), config, config.test.name),
+        *describe_raw_inputs(raw, config, config.train.name),
+        *describe_raw_inputs(read_text_table(config.test), config, config.test.name),
+        *config.describe_columns(),
+        *_describe_codes(sample, config),
     ]
     if dropped_train:
         n_dropped = len(dropped_train)
@@ -93,6 +98,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
     }
     train = with_user_features(without_empty_bounds(train), config)
     return Prepared(train, test, sample, report)
+
+
+def describe_raw_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
+    """Yield lines about the cells of a raw table that are changed or not read."""
+    yield from describe_changes(table, config, where)
+    yield from clean.describe_invalid_numbers(table, config, where)
 
 
 def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
@@ -188,11 +199,32 @@ def _check_classes_in_sample(sample: pd.DataFrame, config: CompetitionConfig) ->
     cells = pd.Series(sample[config.columns_in_sample].to_numpy().ravel())
     labels = (cells.str.split().explode() if top_k_of(config.metric) else cells).drop_duplicates()
     is_number = pd.to_numeric(labels, errors="coerce").notna()  # such as 0, which fills many samples
-    is_unknown = class_numbers(labels, config.classes)[1] & ~is_number
+    is_unknown = class_numbers(labels, config.labels_in_sample or config.classes)[1] & ~is_number
     if is_unknown.any():
         raise SubmissionError(
             f"{config.sample_submission} has the classes {join_first(labels[is_unknown])}, the training table "
             f"has {join_first(config.classes)}. Use the files of one competition, or set competition.classes."
+        )
+
+
+def _describe_codes(sample: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield a warning if the sample has several whole numbers where the training table has words.
+
+    One number that is repeated only fills the sample.
+    """
+    if not config.classes or len(config.columns_in_sample) > len(config.targets):
+        return
+    cells = pd.Series(sample[config.columns_in_sample].to_numpy().ravel()).drop_duplicates()
+    codes = cells[pd.to_numeric(cells, errors="coerce") % 1 == 0].map(class_name)
+    has_words = pd.to_numeric(pd.Series(config.classes), errors="coerce").isna().all()
+    if has_words and not config.labels_in_sample and codes.nunique() > 1:
+        names = f"{', '.join(sorted({*codes})[:MAX_CODES])} in {config.columns_in_sample[0]}"
+        written = "the words are submitted" if config.scores_labels else "probabilities are submitted"
+        by_label = "" if config.scores_labels else "a metric of labels (--metric f1 or accuracy) and "
+        yield (
+            f"WARNING: {config.sample_submission.name} has {names}, and the training table "
+            f"{join_first(config.classes, str)}; {written}. If numbers are expected, set {by_label}the number of each "
+            f"class, such as classes: {{{config.classes[0]}: 0, {config.classes[1]}: 1}}."
         )
 
 

@@ -24,6 +24,7 @@ class Task:
         targets: names of the label columns in the training table.
         submission_columns: names of the columns of the sample submission if they differ from the targets.
         classes: labels of all targets, in the order of their numbers; empty in regression.
+        written_classes: the same as a submission has them.
         scores_labels: whether labels are submitted and scored instead of values or probabilities.
         top_k: how many classes a submission lists per row, most probable first; None if it lists none.
         minimizes_absolute_error: whether the metric consists of absolute errors. Trees then minimize Huber's loss
@@ -34,6 +35,7 @@ class Task:
     submission_columns: list[str] | None = None
     problem_type: ProblemType = "regression"
     classes: list[str] = field(default_factory=list)
+    written_classes: list[str] = field(default_factory=list)
     scores_labels: bool = False
     top_k: int | None = None
     minimizes_absolute_error: bool = False
@@ -91,9 +93,10 @@ def build_task(config: CompetitionConfig) -> Task:
     metric = get_metric(config.metric, config.problem_type)
     task = Task(
         targets=config.targets,
-        submission_columns=config.submission_columns,
+        submission_columns=config.submission_columns and config.columns_in_sample,
         problem_type=config.problem_type,
         classes=config.classes,
+        written_classes=config.labels_in_sample or config.classes,
         scores_labels=config.scores_labels,
         minimizes_absolute_error=metric is not None and metric.separable_loss == "absolute",
     )
@@ -115,7 +118,7 @@ def to_submission_columns(task: Task, scored: Array) -> pd.DataFrame:
     Args:
         scored: (n_rows, n_scored) labels or predictions, in the order of `task.scored_columns`.
     """
-    class_names = np.array(task.classes, dtype=object)
+    class_names = np.array(task.written_classes, dtype=object)
     if task.scores_labels and not task.has_column_per_class:
         return pd.DataFrame(class_names[scored.astype(np.int64)], columns=task.columns_in_sample)
     if task.scores_labels:
@@ -137,11 +140,11 @@ def from_submission_columns(task: Task, table: pd.DataFrame) -> Array:
     """
     if task.scores_labels and not task.has_column_per_class:
         return np.column_stack(
-            [class_numbers(table[name], task.classes)[0] for name in task.columns_in_sample]
+            [class_numbers(table[name], task.written_classes)[0] for name in task.columns_in_sample]
         )
     if task.top_k:
         listed = [cell.split() for cell in table[task.columns_in_sample[0]]]
-        return np.array([_reciprocal_ranks(names, task.classes) for names in listed])
+        return np.array([_reciprocal_ranks(names, task.written_classes) for names in listed])
     numbers = table[task.columns_in_sample].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     if task.scores_labels:
         return np.where(np.isnan(numbers).any(axis=1), np.nan, numbers.argmax(axis=1))[:, None]

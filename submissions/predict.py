@@ -16,8 +16,7 @@ from competition.dataset import INPUT_KEY
 from competition.errors import ConfigError
 from competition.files import digest, read_text_table, write_table
 from competition.paths import Paths, display_path
-from competition.prepare import prepare_test
-from competition.standardise import describe_changes
+from competition.prepare import describe_raw_inputs, prepare_test
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
 from submissions.ensemble_std import STD_FILE, std_table
@@ -38,7 +37,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, ids, dropped = prepare_test(competition, test_file)
     raw = read_text_table(test_file)
-    for line in describe_changes(raw, competition, test_file.name):
+    for line in describe_raw_inputs(raw, competition, test_file.name):
         print(line, flush=True)
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
     new = Paths(paths.name, folder / "test.parquet")

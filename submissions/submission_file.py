@@ -1,5 +1,6 @@
 """Submission files: tables with the ids, order and columns of the sample."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from competition.task import Task, to_submission_columns
 from competition.types import Array
 
 DIGITS = 7
-"""Significant digits of predictions."""
+"""Significant digits of predictions, and digits of the standard deviation of their column."""
 
 
 def write_submission(
@@ -43,8 +44,8 @@ def write_submission(
     values = np.vstack([scored.reshape(len(ids), -1), default])
     positions = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, if missing
     table = to_submission_columns(task, values[positions])
-    numbers = table.select_dtypes("float")
-    table[numbers.columns] = numbers.map(lambda value: float(f"{value:.{DIGITS}g}"))
+    for name in table.select_dtypes("float"):
+        table[name] = rounded(table[name])
     for name in sample.columns.difference(table.columns):  # the id, and columns of the test table
         table[name] = list(sample[name])
     write_table(path, table[sample.columns])
@@ -54,6 +55,21 @@ def write_submission(
         path.unlink()
         raise
     return (positions < 0).sum()
+
+
+def rounded(values: pd.Series) -> list[float]:
+    """Return predictions with DIGITS digits of their value or of their standard deviation, whichever are more.
+
+    Values of almost the same size keep what distinguishes them. Equal values are not rounded.
+    """
+    std = values.std(ddof=0)
+    if not std > 0:
+        return values.tolist()
+    n_decimals = DIGITS - math.floor(math.log10(std))
+    return [
+        round(value, max(n_decimals, DIGITS - 1 - math.floor(math.log10(abs(value) or 1.0))))
+        for value in values
+    ]
 
 
 def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Task) -> None:
@@ -93,10 +109,13 @@ def _check_cells(cells: pd.Series, task: Task) -> tuple[str, NDArray[np.bool_]]:
     """Return what a column must have, and a mask of its valid cells."""
     if task.top_k:
         rows = [cell.split() for cell in cells]
-        is_valid = [0 < len(row) <= task.top_k and len({*row} & {*task.classes}) == len(row) for row in rows]
+        is_valid = [
+            0 < len(row) <= task.top_k and len({*row} & {*task.written_classes}) == len(row) for row in rows
+        ]
         return f"up to {task.top_k} different classes, separated by spaces", np.array(is_valid)
     if task.scores_labels and not task.has_column_per_class:
-        return f"one of the classes {', '.join(task.classes)}", cells.isin(task.classes).to_numpy()
+        is_class = cells.isin(task.written_classes).to_numpy()
+        return f"one of the classes {', '.join(task.written_classes)}", is_class
     numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
     if task.has_probabilities:
         return "probabilities from 0 to 1", (numbers >= 0) & (numbers <= 1)

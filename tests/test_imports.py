@@ -70,9 +70,9 @@ def test_no_two_modules_share_a_name() -> None:
     assert sorted(stems) == sorted(set(stems))
 
 
-def test_no_file_is_longer_than_400_lines() -> None:
+def test_no_file_is_longer_than_450_lines() -> None:
     lengths = {module_of(file): file.read_text(encoding="utf-8").count("\n") for file in FILES}
-    assert {module: length for module, length in lengths.items() if length > 400} == {}
+    assert {module: length for module, length in lengths.items() if length > 450} == {}
 
 
 def test_commands_that_answer_in_seconds_do_not_import_slow_libraries() -> None:

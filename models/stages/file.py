@@ -111,10 +111,14 @@ def read_external(path: Path, id_column: str, task: Task, required_ids: Sequence
 
 
 def _columns(task: Task, available: set[str]) -> list[str]:
-    """Return the columns of a file with the outputs: those of the sample, else those with the outputs' names."""
-    candidates = [task.columns_in_sample]
+    """Return the columns of a file with the outputs: those of the sample or the classes, else those of the outputs."""
+    candidates = [task.columns_in_sample, task.classes]
     if task.problem_type == "binary":
-        candidates = [[candidates[0][-1]], [f"{task.targets[0]}={task.classes[1]}"]]
+        candidates = [
+            [task.columns_in_sample[-1]],
+            [task.classes[1]],
+            [f"{task.targets[0]}={task.classes[1]}"],
+        ]
     for names in candidates:
         if len(names) == len(task.outputs) and available >= {*names}:
             return names

@@ -79,7 +79,13 @@ def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFra
         return table
     ids = read_text_table(sample)[[id_column]]
     ordered = ids.merge(table)
-    return ordered if len(ordered) == len(ids) == len(table) else table
+    if len(ordered) == len(ids) == len(table):
+        return ordered[table.columns]
+    print(
+        f"WARNING: {sample} has {len(ids)} ids, of which {len(ordered)} are in the test table, which has {len(table)}. "
+        "The submission has those of the test table, in its order."
+    )
+    return table
 
 
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
