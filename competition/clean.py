@@ -130,7 +130,8 @@ def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -
     numbers = pd.to_numeric(text, errors="coerce")
     dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
     if numbers.notna().sum() < dates.notna().sum():
-        numbers = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+        epoch = pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)  # nanoseconds would end in 2262
+        numbers = (dates - epoch).dt.total_seconds()
     what = "times that are neither a number nor a date such as 2025-05-31, or are of the other kind than most"
     raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what)
     return numbers.astype(float)

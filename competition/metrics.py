@@ -111,8 +111,10 @@ def _mse(y_true: Array, y_pred: Array) -> float:
 
 
 def _r2(y_true: Array, y_pred: Array) -> float:
-    variance = np.var(y_true)
-    return 1 - _mse(y_true, y_pred) / float(variance) if variance > 0 else 0.0  # like scikit-learn
+    error = _mse(y_true, y_pred)
+    if np.ptp(y_true) == 0:  # as scikit-learn; their variance may be a rounding error
+        return 1.0 if error == 0 else 0.0
+    return 1 - error / float(np.var(y_true))
 
 
 def _scipy(name: str) -> Score:

@@ -8,6 +8,12 @@ from rdkit import Chem, RDLogger
 RDLogger.DisableLog("rdApp.*")  # messages of this project name the row instead
 
 
+MAX_ATOMS = 500
+"""Number of atoms above which a molecule has no descriptors, atom pairs, Avalon and ErG fingerprints, scaffold and
+features of MiniMol. Their time grows with the cube of the atoms: minutes for 2,500.
+"""
+
+
 @cache  # tables are read several times, and parsing is slow
 def canonical_smiles(smiles: str) -> str | None:
     """Return RDKit's canonical SMILES; None if RDKit cannot parse the text, or if it has no atom.
@@ -20,6 +26,11 @@ def canonical_smiles(smiles: str) -> str | None:
         return None
     molecule = Chem.MolFromSmiles(smiles)
     return Chem.MolToSmiles(molecule) if molecule is not None and molecule.GetNumAtoms() else None
+
+
+def is_large(molecule: Chem.Mol) -> bool:
+    """Return whether a molecule has more than MAX_ATOMS atoms, without hydrogens."""
+    return molecule.GetNumHeavyAtoms() > MAX_ATOMS
 
 
 def normalised_text(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from rdkit import Chem
 
 from competition import clean, cli
 from competition.classes import class_name, class_numbers
@@ -27,12 +28,14 @@ from competition.label_columns import (
     without_empty_bounds,
 )
 from competition.metrics import top_k_of
-from competition.molecules import canonical_smiles
+from competition.molecules import MAX_ATOMS, canonical_smiles, is_large
 from competition.paths import Paths
 from competition.standardise import describe_changes, standardise_molecules
 from competition.task import build_metric
 from competition.user_features import with_user_features
 
+MAX_FLOAT32 = 3.4e38
+"""Largest number that stages read."""
 MAX_CODES = 10
 """Number of labels of the sample that a warning lists."""
 
@@ -231,6 +234,7 @@ def _describe_codes(sample: pd.DataFrame, config: CompetitionConfig) -> Iterator
 def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
     """Yield lines about the clean tables."""
     yield f"{len(train)} training rows, {len(test)} test rows"
+    yield from _describe_large_molecules(train, test, config)
     if config.classes:
         yield from _class_lines(train, config)
     n_repeated = train[INPUT_KEY].duplicated().sum()
@@ -246,6 +250,10 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
     n_empty = (molecules == placeholder).sum().sum()
     if n_empty:
         yield f"{n_empty} empty molecules are read as empty_smiles"
+    for name in config.numeric:
+        n_huge = (pd.concat([train, test])[name].abs() > MAX_FLOAT32).sum()
+        if n_huge:
+            yield f"WARNING: {n_huge} numbers of {name} are beyond {MAX_FLOAT32:.0e}, and are read as that"
     n_missing = {name: train[name].isna().sum() for name in config.targets}
     missing = [f"{name} {n}" for name, n in n_missing.items() if n]
     if missing:
@@ -260,6 +268,25 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
                 f"only 0 and 1 in {join_first(binary, str)}, which is predicted by regression; for "
                 "probabilities set problem_type: binary or multilabel, and a metric of classification"
             )
+
+
+def _describe_large_molecules(
+    train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
+) -> Iterator[str]:
+    """Yield a warning if some features of molecules with very many atoms are not computed."""
+    rows = pd.concat([train, test])
+    is_long = rows[config.smiles].map(len).max(axis=1) > MAX_ATOMS  # a SMILES has a character for each atom
+    large = [
+        row[config.id]
+        for row in rows[is_long].to_dict("records")
+        if any(is_large(Chem.MolFromSmiles(row[name])) for name in config.smiles)
+    ]
+    if large:
+        yield (
+            f"WARNING: {len(large)} rows have a molecule with more than {MAX_ATOMS} atoms: {join_first(large)}. "
+            "It has no descriptors, atom pairs, Avalon and ErG fingerprints and features of MiniMol, and is its own "
+            "scaffold"
+        )
 
 
 def _class_lines(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import Descriptors
 from tqdm import tqdm
 
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
+from competition.descriptors import DESCRIPTORS, descriptors
 
 Numbers = NDArray[np.floating[Any]]
 ComputeDescriptors = Callable[[list[str]], Iterable[Numbers]]
@@ -40,11 +40,10 @@ LIGHTGBM = {
 
 def compute_descriptors(smiles: list[str]) -> list[Numbers]:
     """Return RDKit's descriptors of each molecule, (n_descriptors,); NaN for an undefined one."""
-    values = [
-        Descriptors.CalcMolDescriptors(Chem.MolFromSmiles(text), missingVal=np.nan, silent=True).values()
+    return [
+        descriptors(Chem.MolFromSmiles(text))
         for text in tqdm(smiles, desc="descriptors", leave=False, disable=None)
     ]
-    return [np.array(list(each), dtype=np.float64) for each in values]
 
 
 def adversarial_validation(
@@ -111,9 +110,7 @@ def readable_features(
 def _descriptors(smiles: pd.Series, compute: ComputeDescriptors) -> pd.DataFrame:
     distinct = list(smiles.unique())
     values = dict(zip(distinct, map(np.ravel, compute(distinct)), strict=True))
-    names = [name for name, _ in Descriptors.descList]
-    table = pd.DataFrame(np.stack([values[text] for text in smiles]), columns=names)
-    return table.clip(-1e6, 1e6)  # Ipc has no bound
+    return pd.DataFrame(np.stack([values[text] for text in smiles]), columns=list(DESCRIPTORS))
 
 
 def _categories(cells: pd.Series) -> pd.DataFrame:

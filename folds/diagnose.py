@@ -21,6 +21,7 @@ from competition.errors import DataError
 from competition.files import derive_seed, read_json, read_table, table_digest, write_json
 from competition.paths import Paths, display_path
 from competition.plots import new_figure
+from competition.types import Integers
 from folds import make
 from folds.adversarial import (
     MIN_INPUTS,
@@ -64,12 +65,10 @@ def run(
     seed = derive_seed(competition.seed, "shift")
     figure = paths.shift.with_name("similarity.png")
     figure.unlink(missing_ok=True)  # it may be that of other tables
-    train = train.assign(fold=folds)
     if quick:
-        train = train.sample(min(QUICK_ROWS, len(train)), random_state=seed).reset_index(drop=True)
+        train, folds = _sampled(train, folds, QUICK_ROWS, seed)
         test = test.sample(min(QUICK_ROWS, len(test)), random_state=seed).reset_index(drop=True)
-    compared = compare_fold_kinds(competition, config, train, test, seed, with_other_kinds=not quick)
-    train = train.drop(columns="fold")
+    compared = compare_fold_kinds(competition, config, train, folds, test, seed, with_other_kinds=not quick)
     blocks = [describe_similarity(similarity) for similarity in compared]
     if compared:
         plot_similarity(compared, config.kind, figure)
@@ -86,6 +85,12 @@ def run(
     write_json(paths.shift, content)
     blocks.append(f"Written: {display_path(paths.shift.parent)}; the next ./run.sh full shows it on its page")
     return "\n\n".join(blocks)
+
+
+def _sampled(train: pd.DataFrame, folds: Integers, n_rows: int, seed: int) -> tuple[pd.DataFrame, Integers]:
+    """Return at most `n_rows` rows and their folds."""
+    rows = train.reset_index(drop=True).sample(min(n_rows, len(train)), random_state=seed)
+    return rows.reset_index(drop=True), folds[rows.index]
 
 
 def update(
@@ -130,6 +135,7 @@ def compare_fold_kinds(
     competition: CompetitionConfig,
     config: FoldsConfig,
     train: pd.DataFrame,
+    train_folds: Integers,
     test: pd.DataFrame,
     seed: int,
     with_other_kinds: bool = True,
@@ -137,13 +143,14 @@ def compare_fold_kinds(
     """Return similarities of molecules and of texts, for the configured folds and other kinds.
 
     Args:
-        train: prepared training rows with the configured folds in the column `fold`.
+        train: prepared training rows.
+        train_folds: their configured folds, (n_rows,).
     """
     if not (competition.smiles or competition.text):
         return []
-    n_folds = int(train["fold"].max()) + 1
-    train = train.sample(min(MAX_TRAIN_ROWS, len(train)), random_state=seed).reset_index(drop=True)
-    folds: dict[str, Any] = {config.kind: train.pop("fold").to_numpy()}
+    n_folds = int(train_folds.max()) + 1
+    train, train_folds = _sampled(train, train_folds, MAX_TRAIN_ROWS, seed)
+    folds: dict[str, Any] = {config.kind: train_folds}
     for name, kind in FOLD_KINDS.items() if with_other_kinds else ():
         is_possible = not kind.needs or bool(getattr(competition, kind.needs))
         is_similar = kind.is_random and config.definition.is_random

@@ -14,7 +14,7 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
-from competition.molecules import canonical_smiles
+from competition.molecules import canonical_smiles, is_large
 
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 _SALTS = SaltRemover()
@@ -48,7 +48,12 @@ def _fragments(molecule: Chem.Mol) -> str:
     return ".".join(sorted(set(Chem.MolToSmiles(molecule).split("."))))
 
 
-scaffold = cache(MurckoScaffold.MurckoScaffoldSmiles)  # slow, and a run needs it several times
+@cache  # slow, and a run needs it several times
+def scaffold(smiles: str) -> str:
+    """Return the Bemis-Murcko scaffold of a molecule; a large molecule is its own scaffold."""
+    if is_large(Chem.MolFromSmiles(smiles)):
+        return smiles
+    return MurckoScaffold.MurckoScaffoldSmiles(smiles)
 
 
 def scaffolds(smiles: list[str]) -> pd.Series:

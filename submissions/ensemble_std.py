@@ -14,8 +14,12 @@ STD_FILE = "spread.csv"
 """File with the standard deviation of each row's prediction over seeds and folds."""
 
 
-def ensemble_std(run: Run, model: SubmissionModel, test_key: str, ids: list[str], inputs: list[str]) -> Array:
+def ensemble_std(
+    run: Run, model: SubmissionModel, test_key: str, ids: list[str], inputs: list[str]
+) -> Array | None:
     """Return the standard deviation of predictions over the members of the ensemble, (n_rows, n_outputs).
+
+    It is None if there is one member, such as a refit.
 
     A member is the submission with one model per column: that of one fold and one seed; a column with fewer
     seeds than another reuses its first ones. Refits are not members. If labels are submitted, the predictions
@@ -37,18 +41,20 @@ def ensemble_std(run: Run, model: SubmissionModel, test_key: str, ids: list[str]
         files = [jobs[member % len(jobs)].test_file(test_key) for jobs in fold_jobs]
         preds = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
         members.append(model.predict(preds, inputs, as_labels=False))
-    return np.std(members, axis=0, ddof=1)
+    return np.std(members, axis=0, ddof=1) if len(members) > 1 else None
 
 
 def std_table(
     run: Run, model: SubmissionModel, test_key: str, ids: list[str], inputs: list[str]
 ) -> pd.DataFrame:
-    """Return the table of `spread.csv`: the id, the disagreement on each output, and columns of stages with
-    `predict_std`, named `<output> std of <stage>`. The arguments are those of `ensemble_std`.
+    """Return the table of `spread.csv`: the id, the disagreement on each output if there is one, and columns of stages
+    with `predict_std`, named `<output> std of <stage>`. The arguments are those of `ensemble_std`.
     """
     outputs = run.task.outputs
     disagreement = ensemble_std(run, model, test_key, ids, inputs)
-    table = pd.DataFrame({"id": ids}).join(pd.DataFrame(disagreement, columns=outputs))
+    table = pd.DataFrame({"id": ids})
+    if disagreement is not None:
+        table[outputs] = disagreement
     for stage in run.config.stages:
         std = stage_test_std(run.plan.jobs_of_stage(stage), test_key, ids, outputs)
         if std is not None:

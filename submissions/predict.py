@@ -48,7 +48,9 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     predicted_ids, inputs = list(table[competition.id]), list(table[INPUT_KEY])
     model = load_model(run)
     scored = model.predict(load_test_predictions(config, run.plan, test_key, predicted_ids), inputs)
-    write_table(folder / STD_FILE, std_table(run, model, test_key, predicted_ids, inputs))
+    std = std_table(run, model, test_key, predicted_ids, inputs)
+    if len(std.columns) > 1:
+        write_table(folder / STD_FILE, std)
     sample = raw.reindex(columns=stored["sample_columns"], fill_value="")
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, predicted_ids, scored, stored["label_means"])

@@ -59,7 +59,7 @@ def _shorten_cells(
     while budget > 0:
         longest = _longest_that_fits([len(tokens) for tokens in ends], budget)
         shortened = [
-            cell[: tokens[longest - 1]] if len(tokens) > longest else cell
+            cell[: tokens[longest - 1] if longest else 0] if len(tokens) > longest else cell
             for cell, tokens in zip(cells, ends, strict=True)
         ]
         excess = n_tokens(shortened) - tokenizer.model_max_length

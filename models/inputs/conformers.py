@@ -24,6 +24,10 @@ from models.inputs.cache import Array, Cache
 SEED = 42  # of the embedding, as in unimol_tools; a molecule has the same conformers in the entire project
 EMBED_ATTEMPTS = 10
 MMFF_ITERATIONS = 200
+MAX_ATOMS = 200
+"""Number of atoms, without hydrogens, from which on a molecule has flat coordinates, and of which at most so many are
+read: an embedding takes a minute for 200 atoms, and its time grows with the cube.
+"""
 EMBED_METHODS = ("", "random", "distances")
 """ETKDG, ETKDG from random coordinates, and distance geometry only, in the order in which they are tried."""
 
@@ -55,7 +59,8 @@ def build_molecule(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
 
     Two '*' are the ends of a repeat unit if each has one single bond, to an atom that is not '*'.
     Any other '*' can only be capped: it becomes a carbon with the hydrogens that its bonds allow. A
-    molecule with a '*' that has more bonds than a carbon can have is returned unchanged.
+    molecule with a '*' that has more bonds than a carbon can have is returned unchanged. A molecule with more than
+    MAX_ATOMS atoms is cut after them.
 
     Args:
         smiles: canonical SMILES.
@@ -65,6 +70,8 @@ def build_molecule(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
     molecule = Chem.MolFromSmiles(smiles)
     if fragments == "largest":
         molecule = max(Chem.GetMolFrags(molecule, asMols=True), key=_fragment_size)
+    if molecule.GetNumAtoms() > MAX_ATOMS:
+        return _first_atoms(molecule)
     stars = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]
     if repeat_units == "keep" or not stars:
         return molecule
@@ -79,6 +86,18 @@ def build_molecule(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
     except Chem.MolSanitizeException:  # more bonds than a carbon can have
         return molecule
     return closed.GetMol()
+
+
+def _first_atoms(molecule: Chem.Mol) -> Chem.Mol:
+    """Return the first MAX_ATOMS atoms of a molecule, with hydrogens in place of the others."""
+    cut = Chem.RWMol(molecule)
+    Chem.Kekulize(cut, clearAromaticFlags=True)
+    cut.BeginBatchEdit()
+    for index in range(MAX_ATOMS, molecule.GetNumAtoms()):
+        cut.RemoveAtom(index)
+    cut.CommitBatchEdit()
+    Chem.SanitizeMol(cut)
+    return cut.GetMol()
 
 
 def _fragment_size(fragment: Chem.Mol) -> tuple[int, int, str]:
@@ -126,8 +145,9 @@ def embed_conformers(molecule: Chem.Mol, conformers: int = 1) -> Array:
 
     If fewer conformers can be embedded than requested, they are repeated.
     """
+    is_too_large = molecule.GetNumAtoms() >= MAX_ATOMS
     molecule = Chem.AddHs(molecule)
-    if not any(_embed(molecule, conformers, method) for method in EMBED_METHODS):
+    if is_too_large or not any(_embed(molecule, conformers, method) for method in EMBED_METHODS):
         rdDepictor.Compute2DCoords(molecule)
     elif AllChem.MMFFHasAllMoleculeParams(molecule):  # a conformer may remain unconverged
         AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=MMFF_ITERATIONS)

@@ -29,6 +29,7 @@ from models.stage import Context, write_notes
 COLUMNS = "columns.json"
 ENCODERS = "encoders.json"
 REDUCTIONS = "encoders.npz"
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 STD_EPSILON = 1e-25
 """Standard deviation at or below which a column is constant: smaller than in any unit, but larger
 than the rounding noise of a dead neuron."""
@@ -57,10 +58,11 @@ def molecule_block(rows: Dataset, config: StageConfig, context: Context, folder:
 
 
 def numeric_block(rows: Dataset, context: Context) -> Array:
-    """Return the numeric columns and the user-defined features, (n_rows, n_numeric); NaN for a
-    missing number.
+    """Return the numeric columns and the user-defined features, (n_rows, n_numeric); NaN for a missing number.
+
+    They are clipped to the numbers that float32 can represent.
     """
-    return rows.inputs[context.numeric].to_numpy(dtype=np.float64)
+    return np.clip(rows.inputs[context.numeric].to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
 
 
 def fit_encoders(train: Dataset, config: StageConfig, context: Context, folder: Path) -> None:
@@ -167,8 +169,12 @@ def build_vectorizer(**settings: Any) -> TfidfVectorizer:
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
 
 
-def fit_tfidf(train: Dataset, max_features: int, context: Context) -> dict[str, dict[str, list[Any]]]:
+def fit_tfidf(
+    train: Dataset, max_features: int, context: Context, folder: Path
+) -> dict[str, dict[str, list[Any]]]:
     """Fit the TF-IDF of each text column and return its "vocabulary" and "idf" by column.
+
+    A note names the columns without a word that counts, which are not used.
 
     Args:
         train: training rows. A word counts if at least two of them contain it.
@@ -176,19 +182,24 @@ def fit_tfidf(train: Dataset, max_features: int, context: Context) -> dict[str, 
             no column is used.
     """
     fitted = {}
+    unused = []
     for name in context.text if max_features else ():
         vectorizer = build_vectorizer(min_df=2, max_features=max_features)
         try:
             vectorizer.fit(train.inputs[name])
+            is_used = (vectorizer.idf_ > 1).any()  # 1: a word of every row, such as https
         except ValueError:
-            raise DataError(
-                f"the text column {name!r} has no word that two training rows of a fold share; "
-                "remove it from competition.text, or the stage from stages."
-            ) from None
+            is_used = False
+        if not is_used:
+            unused.append(name)
+            continue
         fitted[name] = {
             "vocabulary": vectorizer.get_feature_names_out().tolist(),
             "idf": vectorizer.idf_.tolist(),
         }
+    if unused:
+        why = "each word is in one training row or in all of them"
+        write_notes(folder, [f"TF-IDF does not use the text columns {', '.join(unused)}, since {why}"])
     return fitted
 
 

@@ -1,22 +1,24 @@
 """Features of molecules, which are cached on disk: fingerprints and RDKit descriptors."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Avalon import pyAvalonTools
-from rdkit.Chem import Descriptors, MACCSkeys, rdReducedGraphs
+from rdkit.Chem import MACCSkeys, rdReducedGraphs
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
+from competition.descriptors import descriptors
+from competition.molecules import is_large
 from models.base_config import StageConfig
 from models.inputs.cache import Array, Cache
+from models.inputs.code_digest import code_digest_of
 from models.stage import Context
 
-MAX_DESCRIPTOR = 1e6  # some descriptors, such as Ipc, grow without bound and would be infinite as float32
 MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")
 """Features of MapLight, the best public recipe for trees on ADMET data. Source: Notwell and Wood,
 arXiv 2310.00174."""
@@ -24,28 +26,11 @@ NEURAL_BITS = 1024
 """Length of the count vectors of neural stages, which have no setting `n_bits`."""
 
 
-ESTATE_DESCRIPTORS = ("MaxAbsEStateIndex", "MaxEStateIndex", "MinAbsEStateIndex", "MinEStateIndex")
-DESCRIPTORS = [
-    partial(function, force=False) if name in ESTATE_DESCRIPTORS else function
-    for name, function in Descriptors.descList
-]
-"""RDKit's descriptors. By default, each of `ESTATE_DESCRIPTORS` would compute the indices of all atoms again."""
-
-
 def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
     """Return counts of circular environments up to radius 2, (n_bits,). Source: Rogers and Hahn,
     JCIM 2010.
     """
     return GetMorganGenerator(radius=2, fpSize=n_bits).GetCountFingerprintAsNumPy(molecule)
-
-
-def descriptors(molecule: Chem.Mol, n_bits: int) -> NDArray:
-    """Return all descriptors of RDKit, clipped at +-1e6; NaN for an undefined one. `n_bits` is not used."""
-    values = np.full(len(DESCRIPTORS), np.nan)
-    for i, function in enumerate(DESCRIPTORS):
-        with suppress(Exception):
-            values[i] = function(molecule)
-    return np.clip(values, -MAX_DESCRIPTOR, MAX_DESCRIPTOR)
 
 
 FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
@@ -61,6 +46,10 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
 """Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,)."""
 
 
+SLOW = ("avalon", "erg")
+"""Fingerprints that large molecules do not have, as `descriptors`."""
+
+
 def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cache]:
     """Return one cache per feature, with arrays (1, n_features), in the order of the matrix's columns.
 
@@ -72,7 +61,8 @@ def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cac
     names = list[str]()
     for kind in kinds:
         names += MAPLIGHT if kind == "maplight" else (kind,)
-    settings = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
+    settings: dict[str, dict[str, Any]] = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
+    settings["descriptors"] = {"descriptors": code_digest_of(Path(descriptors.__code__.co_filename))}
     return [
         Cache(root, name, settings.get(name, {}), partial(_compute, name, n_bits))
         for name in dict.fromkeys(names)
@@ -91,4 +81,12 @@ def stage_features(config: StageConfig, context: Context) -> list[Cache]:
 
 
 def _compute(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
-    return [FEATURES[name](Chem.MolFromSmiles(text), n_bits).astype(np.float32)[None] for text in smiles]
+    arrays = list[Array]()
+    for text in smiles:
+        molecule = Chem.MolFromSmiles(text)
+        if name in SLOW and is_large(molecule):
+            width = FEATURES[name](Chem.MolFromSmiles("C"), n_bits).size
+            arrays.append(np.full((1, width), np.nan, dtype=np.float32))
+        else:
+            arrays.append(FEATURES[name](molecule, n_bits).astype(np.float32)[None])
+    return arrays

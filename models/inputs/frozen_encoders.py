@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rdkit import Chem
 
+from competition.molecules import is_large
 from competition.renamed_settings import FOR_DIGESTS
 from models.base_config import EncoderFeature, StageConfig
 from models.inputs.cache import Array, Cache
@@ -126,12 +128,16 @@ def embed_molecules(weights: str, smiles: list[str]) -> Array:
 def embed_by_minimol(weights: str, smiles: list[str]) -> Array:
     """Return MiniMol's fingerprint of each molecule, (n_molecules, 1, 512); NaN for one that it cannot read.
 
+    It reads no large molecules (`competition.molecules.MAX_ATOMS`).
+
     SMILES must be canonical, since the order of the atoms changes a fingerprint. Source: Klaser et al., MiniMol,
     arXiv 2404.14986.
     """
     model = load_minimol(weights)
     graphs = dict[int, Any]()
     for index, text in enumerate(smiles):
+        if is_large(Chem.MolFromSmiles(text)):
+            continue
         try:
             graphs[index] = model.featurize_one(text)
         except UNREADABLE:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError
+from competition.errors import ConfigError, DataError
 from competition.files import read_json, write_json
 from competition.types import Array, Integers
 from models.stage import Context
@@ -80,6 +80,11 @@ class PerTarget(ABC):
         self._fit_features(train, folder)
         is_raw = self.context.task.has_probabilities or getattr(self.config, "needs_raw_labels", False)
         x = self._build_features(train, folder)
+        if not x.shape[1]:
+            raise DataError(
+                f"{self.model_name} has no features: each word of {', '.join(self.context.text)} is in one training "
+                "row or in all of them. Add other columns or an encoder to the stage, or remove it."
+            )
         mean, scale = target_scale(train.y, is_raw)
         y = (train.y - mean) / scale  # libraries use float32, which loses the digits of a large mean
         weights = [train.weights] * len(labelled)

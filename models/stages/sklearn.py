@@ -49,7 +49,7 @@ class Sklearn(PerTarget):
 
     def _fit_features(self, train: Dataset, folder: Path) -> None:
         feature_blocks.fit_encoders(train, self.config, self.context, folder)
-        tfidf_of_column = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context)
+        tfidf_of_column = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context, folder)
         x = self._table(train, folder)
         imputer = SimpleImputer(strategy="median", keep_empty_features=True)
         quantiles = QuantileTransformer(n_quantiles=min(QUANTILES, len(train)), random_state=self.seed)

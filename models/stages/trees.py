@@ -49,7 +49,7 @@ class Trees(PerTarget):
         if self.config.gpu_share > 0 and not self.on_gpu:
             write_notes(folder, ["gpu is set, but no GPU was found; the trees were trained on the CPU"])
         feature_blocks.fit_encoders(train, self.config, self.context, folder)
-        words = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context)
+        words = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context, folder)
         categories = feature_blocks.fit_categories(train, self.context.categorical)
         write_json(folder / LEARNED, {"words": words, "categories": categories})
 

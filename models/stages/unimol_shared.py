@@ -18,15 +18,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from competition.clean import join_first
 from competition.dataset import Dataset
 from competition.errors import ConfigError
-from models.inputs.conformers import conformer_cache, is_flat, select
+from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
 from models.inputs.weights import find_weights
 from models.stage import Context, write_notes
 from models.training.batches import Batches
 from models.training.neural_model import MoleculeModel
 
 MoleculeInput = dict[str, NDArray[Any]]
+MAX_CHARACTERS = 60
+"""Number of characters of a SMILES in a message."""
 
 
 @contextlib.contextmanager
@@ -78,10 +81,10 @@ class ConformerModel(MoleculeModel):
         conformers = self.cache.load(smiles)
         flat = [text for text, conformer in zip(smiles, conformers, strict=True) if is_flat(conformer)]
         if flat:
-            examples = f"{', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}"
             note = (
                 f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no "
-                f"others: {examples}"
+                f"others or they have {MAX_ATOMS} or more atoms, of which {MAX_ATOMS} are read: "
+                f"{join_first(flat, shortened)}"
             )
             write_notes(folder, [note])
         return backbone
@@ -96,6 +99,11 @@ class ConformerModel(MoleculeModel):
         items = [inputs[text] for text in smiles]
         lengths = np.array([len(item["tokens"]) for item in items])
         return Batches(items, lengths, collate, self.equal_lengths, pads=False)
+
+
+def shortened(smiles: str) -> str:
+    """Return the first characters of a SMILES, for messages."""
+    return smiles if len(smiles) <= MAX_CHARACTERS else f"{smiles[:MAX_CHARACTERS]} ..."
 
 
 def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArray[np.float32]:

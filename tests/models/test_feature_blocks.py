@@ -72,7 +72,6 @@ def test_features_count_what_their_names_say() -> None:
     assert ((two_acids > one_acid) & (one_acid > 0)).any()
     assert not np.array_equal(feature("erg", "NCc1ccccc1"), feature("erg", "NCCCCc1ccccc1"))
     assert [feature("maccs", smiles)[165] for smiles in ("C1CCCCC1", "CCCCCC")] == [1, 0]
-    assert np.nanmax(np.abs(feature("descriptors", "C" * 60))) == 1e6
     for name, width in (("morgan", 512), ("avalon", 512), ("erg", 315), ("maccs", 167)):
         assert feature(name, "[Na+].[Cl-]").shape == (width,)
 
@@ -83,6 +82,7 @@ def test_features_count_what_their_names_say() -> None:
 def test_descriptors_are_those_of_rdkit(smiles: str) -> None:
     molecule = Chem.MolFromSmiles(smiles)
     expected = Descriptors.CalcMolDescriptors(molecule, missingVal=NAN, silent=True)
+    del expected["Ipc"], expected["AvgIpc"]  # their time grows with the fourth power of the atoms
     assert np.array_equal(feature("descriptors", smiles), list(expected.values()), equal_nan=True)
 
 
