@@ -67,6 +67,13 @@ def test_a_score_that_is_not_defined_is_nan_and_not_a_number_to_win_with() -> No
         assert np.isnan(metric(np.ones((3, 1)), np.zeros((3, 1))))
 
 
+@pytest.mark.parametrize("label", [0.0, 0.1])
+def test_r2_of_equal_labels_is_that_of_scikit_learn(label: float) -> None:
+    y = np.full((7, 1), label)
+    assert METRICS["r2"](y, y) == 1.0
+    assert METRICS["r2"](y, y + 0.5) == 0.0
+
+
 def test_wmae_is_the_formula_of_the_polymer_competition() -> None:
     """Ranges 4 and 10, 4 labels and 2: w = 1/4 * 2 * (1/2) / s and 1/10 * 2 * sqrt(1/2) / s, s = 1/2 +
     sqrt(1/2).

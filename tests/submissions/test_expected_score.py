@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from competition.dataset import EXTRA
-from competition.files import read_table
+from competition.files import read_table, write_table
 from competition.metrics import METRICS, get_metric
 from competition.task import Task
 from competition.types import Array
@@ -161,3 +161,18 @@ def test_scores_of_labels_are_not_corrected(tmp_path: Path, monkeypatch: pytest.
     score, error = run.expected_score
     assert score == procedure["cross_fitted_score"]
     assert error > procedure["standard_error"]
+
+
+def test_far_test_rows_do_not_promise_more_than_independent_errors(tmp_path: Path) -> None:
+    """Predictions of the fold models differ by thousands on the test table, and the errors out of fold are about 1."""
+    path = fake_competition(tmp_path, submissions={"stack": False})
+    plan = prepare_and_fake_jobs(path)
+    for job in plan.jobs:
+        file = job.test_file(plan.test_key)
+        table = read_table(file)
+        numbers = table.columns.drop("id")
+        write_table(file, table.assign(**{name: table[name] + 1e3 * job.fold for name in numbers}))
+    choice = built(path).stored[CHOICE]
+    lowest = choice["procedure"]["cross_fitted_score"] * np.sqrt(1 / plan.n_folds)
+    assert choice["expected"]["score"] == pytest.approx(lowest, rel=1e-6)
+    assert choice["expected"]["standard_error"] > 0

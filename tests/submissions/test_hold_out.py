@@ -8,16 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import ConfigError
+from competition import cli
+from competition.errors import ConfigError, DataError
 from competition.files import read_table, read_text_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths, holdout_yaml
 from competition.prepare import prepare
 from submissions.config import load_config
+from submissions.full import full
 from submissions.hold_out import hold_out
 from submissions.report.__main__ import report
 from tests.conftest import mixed_tables, write_competition
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs
+from tests.submissions.test_full import options
 
 
 def made(path: Path, share: float = 0.2) -> dict[str, pd.DataFrame]:
@@ -137,3 +140,13 @@ def test_full_with_holdout_ends_with_its_score_and_leaves_the_competition_alone(
     assert done.returncode == 0, done.stderr
     assert "| submission.csv |" in done.stdout.split("holdout_score")[-1]
     assert not Paths.for_competition(str(path)).root.exists()
+
+
+def test_a_second_command_that_is_refused_has_changed_no_file_of_the_first(tmp_path: Path) -> None:
+    path = fake_competition(tmp_path, stages={"trees": {"kind": "lightgbm", "max_trees": 5}})
+    assert full(options(path, "--holdout", "0.2")) == 0
+    paths = Paths.for_competition(str(holdout_yaml(str(path), 0.2)))
+    before = {file: file.read_bytes() for file in paths.root.rglob("*.csv")}
+    with cli.training(paths), pytest.raises(DataError, match="in use"):
+        full(options(path, "--holdout", "0.2", "--seed", "1"))
+    assert {file: file.read_bytes() for file in paths.root.rglob("*.csv")} == before

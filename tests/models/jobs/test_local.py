@@ -100,6 +100,57 @@ def test_a_worker_that_dies_harms_its_task_alone_which_is_tried_twice(
     assert capsys.readouterr().out.count("tried once more, alone") == 1
 
 
+def test_a_worker_that_died_while_it_was_idle_is_replaced(tmp_path: Path) -> None:
+    tasks = [Task(f"{i}", write_environment, (tmp_path / f"{i}",)) for i in range(2)]
+    with closing(LocalExecutor(1, cards=[])) as executor:
+        run(Queue(tasks[:1]), executor, "tasks")
+        pid = int((tmp_path / "0").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        require_gone_pid(pid)
+        assert run(Queue(tasks[1:]), executor, "tasks")["1"].status == "ok"
+
+
+def require_gone_pid(pid: int) -> None:
+    """Wait until a killed process has ended, and its executor knows it."""
+    for _ in range(100):
+        time.sleep(0.1)
+        if not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+            break
+    time.sleep(0.5)
+
+
+def test_a_task_that_no_worker_takes_fails_and_the_others_run(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = LocalExecutor.submit
+
+    def refuse(self: LocalExecutor, task: Task) -> Any:
+        if task.name == "refused":
+            raise OSError("cannot fork")
+        return submit(self, task)
+
+    monkeypatch.setattr(LocalExecutor, "submit", refuse)
+    results = results_of(executor, refused=os.getpid, fine=os.getpid)
+    assert {name: result.status for name, result in results.items()} == {"refused": "failed", "fine": "ok"}
+    assert "cannot fork" in results["refused"].error
+
+
+def test_a_task_that_ends_at_the_deadline_counts(executor: LocalExecutor) -> None:
+    """The queue asks for more tasks while it ends, and this takes until the deadline."""
+    task = Task("done", os.getpid)
+    queue = Queue([task])
+
+    def more() -> list[Task]:
+        if task in queue.running:
+            time.sleep(1.0)
+            executor.fits(Resources())  # forgets the task that has ended
+            queue.deadline = time.monotonic()
+        return []
+
+    queue.more = more
+    assert run(queue, executor, "tasks")["done"].status == "ok"
+
+
 def test_workers_have_one_thread_and_no_card_and_are_reused(executor: LocalExecutor, tmp_path: Path) -> None:
     run(Queue([Task(f"{i}", write_environment, (tmp_path / f"{i}",)) for i in range(6)]), executor, "tasks")
     written = [(tmp_path / f"{i}").read_text().split(" ", 1) for i in range(6)]

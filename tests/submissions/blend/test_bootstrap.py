@@ -87,3 +87,13 @@ def test_fast_scores_equal_the_scores_of_resampled_rows_for_any_batch_size(
     expected = bootstrap_scores(metric, y, y_pred, np.arange(90) // 3, 30, seed=4)
     for prediction in y_pred:
         np.testing.assert_allclose(scores[prediction], expected[prediction], rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["r2", "pearson"])
+def test_resamples_with_equal_labels_have_no_score(name: str) -> None:
+    """Five labels of 200 differ from the others, so that some resamples have none of them."""
+    y = np.full((200, 1), 0.1)
+    y[:5] = 3.7
+    scores = bootstrap_scores(METRICS[name], y, {"a": 0.9 * y}, np.arange(200), 2000, seed=0)["a"]
+    assert 0 < scores.isna().sum() < 100
+    assert scores.min() > 0.9 and scores.max() <= 1 + 1e-9

@@ -83,7 +83,9 @@ def test_the_submission_that_exists_is_copied_whatever_the_status_of_the_trainin
     assert message in capsys.readouterr().out
 
 
-def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_path: Path) -> None:
+def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table, sample = pd.DataFrame({"id": ["a", "b", "c"], "y": np.arange(3.0)}), tmp_path / "sample.csv"
     for order, expected in (([], ["a", "b", "c"]), ([2, 0, 1], ["c", "a", "b"]), ([1, 0], ["a", "b", "c"])):
         if order:
@@ -91,3 +93,7 @@ def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_pa
         reordered = in_order_of(sample, table, "id")
         assert list(reordered["id"]) == expected
         assert dict(reordered.to_numpy()) == {"a": 0.0, "b": 1.0, "c": 2.0}
+    assert "has 2 ids, of which 2 are in the test table, which has 3" in capsys.readouterr().out
+    id_last = table[["y", "id"]]
+    write_table(sample, id_last.iloc[::-1])
+    assert list(in_order_of(sample, id_last, "id")) == ["y", "id"]

@@ -1,0 +1,173 @@
+"""Tables with cells, columns and molecules that few tables have: a run goes on, and says what it leaves out."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rdkit import Chem
+
+from competition.clean import parse_times
+from competition.descriptors import descriptors
+from competition.errors import DataError, NothingToSubmit
+from competition.files import read_json
+from competition.molecules import MAX_ATOMS
+from competition.paths import Paths
+from competition.prepare import prepare
+from folds import diagnose
+from folds.make import make_folds, write_folds
+from folds.molecule_groups import scaffold
+from models.inputs import conformers, count_fingerprints, features
+from submissions.config import load_config
+from submissions.full import full
+from submissions.predict import predict
+from tests.submissions.test_full import options
+from tests.submissions.test_submitted_cells import N_TEST, N_TRAIN, X, write
+
+HANDLES = [f"name{i}" for i in range(len(X))]
+
+
+def add(folder: Path, **columns: list) -> None:
+    """Add input columns to both tables."""
+    for name, rows in (("train", slice(N_TRAIN)), ("test", slice(N_TRAIN, None))):
+        table = pd.read_csv(folder / f"{name}.csv")
+        table.assign(**{key: list(values)[rows] for key, values in columns.items()}).to_csv(
+            folder / f"{name}.csv", index=False
+        )
+
+
+def said(path: Path) -> list[str]:
+    return prepare(load_config(str(path)).competition).report["said"]
+
+
+TREES = {"kind": "lightgbm", "max_trees": 20}
+
+
+@pytest.mark.parametrize("stage", [TREES, {"kind": "sklearn"}, {"kind": "catboost", "max_trees": 20}])
+def test_a_text_column_without_a_shared_word_is_left_out_with_a_note(
+    tmp_path: Path, stage: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, {"y": X}, {"y": 0}, stage, metric="rmse", text=["note", "handle", "link"])
+    links = [f"https page{i}" for i in range(len(X))]
+    add(tmp_path, note=["red", "blue", "red green"] * 24, handle=HANDLES, link=links)
+    assert full(options(path)) == 0
+    assert "TF-IDF does not use the text columns handle, link" in capsys.readouterr().out
+    assert len(pd.read_csv(predict(str(path), tmp_path / "test.csv", 1))) == N_TEST
+
+
+def test_a_stage_without_any_feature_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, {"y": X}, {"y": 0}, TREES, metric="rmse", text=["handle"], numeric=[])
+    add(tmp_path, handle=HANDLES)
+    with pytest.raises(NothingToSubmit):
+        full(options(path))
+    assert "lightgbm has no features: each word of handle" in capsys.readouterr().out
+
+
+def test_dates_beyond_those_in_nanoseconds_are_times() -> None:
+    dates = pd.DataFrame(
+        {"id": list("abcd"), "until": ["2020-01-01", "9999-12-31", "0001-01-01", "2300-05-05"]}
+    )
+    times = parse_times(dates, "until", "id", "train.csv")
+    assert list(times.argsort()) == [2, 0, 3, 1]
+    assert times[0] == 18262 * 86400
+
+
+@pytest.mark.parametrize("role", ["numeric", "group"])
+def test_a_column_called_fold_is_compared_like_any_other(tmp_path: Path, role: str) -> None:
+    values = list(np.random.default_rng(0).integers(0, 3, len(X)))
+    columns = {"numeric": ["x", "fold"]} if role == "numeric" else {"categorical": ["fold"], "group": "fold"}
+    path = write(tmp_path, {"y": X}, {"y": 0}, metric="rmse", **columns)
+    for name in ("train", "test"):  # tables of 60 rows each, since the comparison needs distinct inputs
+        table = pd.read_csv(tmp_path / "train.csv").assign(fold=values[:N_TRAIN])
+        table.drop(columns="y" if name == "test" else []).to_csv(tmp_path / f"{name}.csv", index=False)
+    pd.read_csv(tmp_path / "test.csv")[["id"]].assign(y=0).to_csv(tmp_path / "sample.csv", index=False)
+    config, paths = load_config(str(path)), Paths.for_competition(str(path))
+    from competition.prepare import write_prepared
+
+    tables = prepare(config.competition)
+    write_prepared(tables, paths, path)
+    folds = make_folds(config.competition, config.folds, tables.train, tables.test, paths)
+    write_folds(folds, config.competition, config.folds, tables.train, tables.test, paths)
+    diagnose.run(config.competition, config.folds, paths)
+    shift = read_json(paths.shift)["adversarial"]
+    assert shift["auc"] < 0.7  # the tables are equal
+    assert all(np.isfinite(feature["mean_in_train"]) for feature in shift["features"])
+
+
+def test_numbers_beyond_float32_are_a_warning_with_their_count(tmp_path: Path) -> None:
+    path = write(tmp_path, {"y": X}, {"y": 0}, TREES, metric="rmse", numeric=["x", "huge"])
+    add(tmp_path, huge=[1e50, -1e60, *X[2:]])
+    assert any(line.startswith("WARNING: 2 numbers of huge are beyond") for line in said(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert full(options(path)) == 0
+
+
+def test_cells_that_are_no_numbers_are_missing_and_counted_where_rows_may_be_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path, {"y": X}, {"y": 0}, metric="rmse", numeric=["x", "z"], unparsable="drop")
+    add(tmp_path, z=["n/d", "inf", "", *X[3:]])
+    (line,) = [line for line in said(path) if line.startswith("WARNING")]
+    assert line.startswith("WARNING: 2 cells of 'z' in train.csv") and "'n/d'" in line and "'r01'" in line
+    assert list(prepare(load_config(str(path)).competition).train["z"].isna()[:4]) == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    path.write_text(path.read_text().replace("unparsable: drop", "unparsable: error"))
+    with pytest.raises(DataError, match="not finite numbers"):
+        said(path)
+
+
+def test_features_that_are_infinite_are_missing_and_counted_where_rows_may_be_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "def inverse(table):\n    return {'one': 1 / table['x'] if len(table) else []}\n"
+    (tmp_path / "mine.py").write_text(code)
+    path = write(
+        tmp_path, {"y": X}, {"y": 0}, metric="rmse", features="mine.py:inverse", unparsable="drop"
+    )  # X[0] is 0
+    assert np.isnan(prepare(load_config(str(path)).competition).train["feature one"][0])
+    assert "WARNING: 1 values of competition.features are infinite" in capsys.readouterr().out
+
+
+def test_a_submission_of_one_model_has_no_spread(tmp_path: Path) -> None:
+    stage = {"kind": "sklearn", "final_fit": "refit"}
+    path = write(tmp_path, {"y": X}, {"y": 0}, stage, metric="rmse")
+    assert full(options(path)) == 0
+    pd.DataFrame({"id": ["new"], "x": [1.5]}).to_csv(tmp_path / "new.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        file = predict(str(path), tmp_path / "new.csv", 1)
+    assert not (file.parent / "spread.csv").exists()
+
+
+LARGE = "C" * (MAX_ATOMS + 1)
+
+
+def test_of_a_large_molecule_only_what_is_fast_is_computed_and_a_warning_names_it(tmp_path: Path) -> None:
+    path = write(tmp_path, {"y": X}, {"y": 0}, metric="rmse", smiles=["SMILES"])
+    add(tmp_path, SMILES=["CCO", LARGE, *["CCC", "CCN"] * 35])
+    (line,) = [line for line in said(path) if line.startswith("WARNING")]
+    assert f"1 rows have a molecule with more than {MAX_ATOMS} atoms: 'r01'" in line
+    assert np.isnan(descriptors(Chem.MolFromSmiles(LARGE))).all()
+    assert not np.isnan(descriptors(Chem.MolFromSmiles(LARGE[1:]))).all()
+    for name in ("avalon", "erg", "descriptors"):
+        (cache,) = features.molecule_features([name], 64, tmp_path)
+        small, large = cache.load(["CCO", LARGE])
+        assert small.shape == large.shape and np.isnan(large).all() and not np.isnan(small).all()
+    pairs = count_fingerprints.fingerprint_cache("atom_pairs", tmp_path).load(["CCO", LARGE])
+    assert (len(pairs[0]) > 0, len(pairs[1])) == (True, 0)
+    assert scaffold("C1CC1" + LARGE) == "C1CC1" + LARGE
+
+
+@pytest.mark.parametrize(
+    "smiles", [LARGE, "c1ccc2ccccc2c1" * 60, "NC(C)C(=O)" * 60, "[Na+].[O-]" + "C" * 300]
+)
+def test_uni_mol_reads_the_first_atoms_of_a_large_molecule_with_flat_coordinates(smiles: str) -> None:
+    molecule = conformers.build_molecule(smiles, "all", "keep")
+    array = conformers.embed_conformers(molecule)
+    assert conformers.is_flat(array)
+    assert (array[:, 0] > 1).sum() == conformers.MAX_ATOMS
+    assert molecule.GetNumAtoms() == conformers.MAX_ATOMS
