@@ -4,7 +4,6 @@
 #   ./run.sh full [COMPETITION]     train all stages, blend them, write the submission and the report
 #   ./run.sh smoke                  do the same for a tiny competition, in a minute
 #   ./run.sh new NAME --train F --test F --sample F    write the YAML of your competition
-#   ./run.sh list                   list all competitions with their last scores
 #   ./run.sh check [COMPETITION]    check settings, tables and weights, in seconds
 #   ./run.sh folds [COMPETITION]    compare held-out rows with test rows, and recommend a kind of folds
 #   ./run.sh train [COMPETITION]    train only: [--stage S] [--fold K] [--shard I/N]
@@ -74,7 +73,6 @@ case "$verb" in
   folds)   setup; step folds.diagnose "$@" ;;
   train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
   study)   ready "$@"; step studies "$@" ;;
-  list)    setup; step submissions.list_competitions "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup requirements-kaggle.txt; step submissions.leaderboard.submit "$@" ;;

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 
-from competition.molecules import is_large
+from competition.molecules import MAX_ATOMS
 
 MAX_DESCRIPTOR = 1e6
 """Absolute value at which descriptors that grow without bound are clipped."""
@@ -33,7 +33,7 @@ def descriptors(molecule: Chem.Mol, n_bits: int = 0) -> NDArray[np.float64]:
     `n_bits` is not used.
     """
     values = np.full(len(DESCRIPTORS), np.nan)
-    if is_large(molecule):
+    if molecule.GetNumHeavyAtoms() > MAX_ATOMS:
         return values
     for i, function in enumerate(DESCRIPTORS.values()):
         with suppress(Exception):

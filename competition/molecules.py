@@ -28,9 +28,10 @@ def canonical_smiles(smiles: str) -> str | None:
     return Chem.MolToSmiles(molecule) if molecule is not None and molecule.GetNumAtoms() else None
 
 
-def is_large(molecule: Chem.Mol) -> bool:
+def is_large(smiles: str) -> bool:
     """Return whether a molecule has more than MAX_ATOMS atoms, without hydrogens."""
-    return molecule.GetNumHeavyAtoms() > MAX_ATOMS
+    # A SMILES has a character for each atom.
+    return len(smiles) > MAX_ATOMS and Chem.MolFromSmiles(smiles).GetNumHeavyAtoms() > MAX_ATOMS
 
 
 def normalised_text(text: str) -> str:

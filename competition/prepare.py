@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from rdkit import Chem
 
 from competition import clean, cli
 from competition.classes import class_name, class_numbers
@@ -275,13 +274,8 @@ def _describe_large_molecules(
 ) -> Iterator[str]:
     """Yield a warning if some features of molecules with very many atoms are not computed."""
     rows = pd.concat([train, test])
-    is_long = rows[config.smiles].map(len).max(axis=1) > MAX_ATOMS  # a SMILES has a character for each atom
-    large = [
-        row[config.id]
-        for row in rows[is_long].to_dict("records")
-        if any(is_large(Chem.MolFromSmiles(row[name])) for name in config.smiles)
-    ]
-    if large:
+    large = rows[config.id][rows[config.smiles].map(is_large).any(axis=1)]
+    if len(large):
         yield (
             f"WARNING: {len(large)} rows have a molecule with more than {MAX_ATOMS} atoms: {join_first(large)}. "
             "It has no descriptors, atom pairs, Avalon and ErG fingerprints and features of MiniMol, and is its own "

@@ -1,4 +1,4 @@
-"""Version of the code, for the ledger and the handover."""
+"""Version of the code, for the ledger."""
 
 import subprocess
 

@@ -21,19 +21,22 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     if config.features is None:
         return table
     function = load_user_code("competition.features", config.features, "a function of a table of inputs")
+    features = _call(function, table[config.inputs], config.features)
+    is_infinite = features.abs() == np.inf
+    n_infinite = int(is_infinite.sum().sum())
     is_tolerant = config.unparsable == "drop"  # in a notebook, an error would cost the submission
-    features = _call(function, table[config.inputs], config.features, is_tolerant)
-    n_infinite = int(np.isinf(features.to_numpy()).sum())
-    if n_infinite:
+    if n_infinite and is_tolerant:
         print(f"WARNING: {n_infinite} values of competition.features are infinite, and are missing values")
-        features = features.mask(np.isinf(features))
-    if not features.notna().to_numpy().any() and not is_tolerant:
-        raise ConfigError(f"competition.features {config.features} returned only missing values.")
+    features = features.mask(is_infinite)
+    if not is_tolerant and (n_infinite or features.isna().to_numpy().all()):
+        raise ConfigError(
+            f"competition.features {config.features} returned infinite values, or only missing ones."
+        )
     # Counts, means and ranks change if the function sees fewer rows.
     some_rows = np.flatnonzero(~table[INPUT_KEY].duplicated())[::-2]
     for rows in (some_rows, some_rows[:1]):
         subset = table[config.inputs].iloc[rows].reset_index(drop=True)
-        recomputed = _call(function, subset, config.features, is_tolerant)
+        recomputed = _call(function, subset, config.features)
         recomputed = recomputed.mask(np.isinf(recomputed))
         is_same = list(recomputed) == list(features)
         if not is_same or not np.allclose(recomputed, features.iloc[rows], equal_nan=True):
@@ -45,12 +48,11 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
 
 
-def _call(function: Any, inputs: pd.DataFrame, code_ref: str, may_be_infinite: bool) -> pd.DataFrame:
+def _call(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     with user_code_errors(code_ref, "return a table of numbers for one of inputs"):
         features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True)
         features = features.astype(float).rename(columns=str)
-    is_invalid = len(features) != len(inputs) or not features.columns.is_unique
-    if is_invalid or (np.isinf(features.to_numpy()).any() and not may_be_infinite):
+    if len(features) != len(inputs) or not features.columns.is_unique:
         raise ConfigError(
             f"competition.features {code_ref} has to return a row of finite numbers (NaN: missing) for each "
             f"row, in columns of different names; it returned {features.shape} for {len(inputs)} rows."

@@ -51,9 +51,7 @@ def _fragments(molecule: Chem.Mol) -> str:
 @cache  # slow, and a run needs it several times
 def scaffold(smiles: str) -> str:
     """Return the Bemis-Murcko scaffold of a molecule; a large molecule is its own scaffold."""
-    if is_large(Chem.MolFromSmiles(smiles)):
-        return smiles
-    return MurckoScaffold.MurckoScaffoldSmiles(smiles)
+    return smiles if is_large(smiles) else MurckoScaffold.MurckoScaffoldSmiles(smiles)
 
 
 def scaffolds(smiles: list[str]) -> pd.Series:

@@ -104,7 +104,7 @@ def _compute(name: str, smiles: Sequence[str]) -> list[Array]:
     arrays = list[Array]()
     for text in smiles:
         molecule = Chem.MolFromSmiles(text)
-        is_slow = name == "atom_pairs" and is_large(molecule)  # 28 s for 2,500 atoms; it then has no pairs
+        is_slow = name == "atom_pairs" and is_large(text)  # 28 s for 2,500 atoms; it then has no pairs
         counts = {} if is_slow else GENERATORS[name].GetSparseCountFingerprint(molecule).GetNonzeroElements()
         entries = [(key // BASE, key % BASE, count) for key, count in sorted(counts.items())]
         arrays.append(np.array(entries, dtype=np.float32).reshape(-1, 3))

@@ -83,10 +83,7 @@ def stage_features(config: StageConfig, context: Context) -> list[Cache]:
 def _compute(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
     arrays = list[Array]()
     for text in smiles:
-        molecule = Chem.MolFromSmiles(text)
-        if name in SLOW and is_large(molecule):
-            width = FEATURES[name](Chem.MolFromSmiles("C"), n_bits).size
-            arrays.append(np.full((1, width), np.nan, dtype=np.float32))
-        else:
-            arrays.append(FEATURES[name](molecule, n_bits).astype(np.float32)[None])
+        is_missing = name in SLOW and is_large(text)
+        values = FEATURES[name](Chem.MolFromSmiles("C" if is_missing else text), n_bits).astype(np.float32)
+        arrays.append(np.full_like(values, np.nan)[None] if is_missing else values[None])
     return arrays

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rdkit import Chem
 
 from competition.molecules import is_large
 from competition.renamed_settings import FOR_DIGESTS
@@ -136,10 +135,9 @@ def embed_by_minimol(weights: str, smiles: list[str]) -> Array:
     model = load_minimol(weights)
     graphs = dict[int, Any]()
     for index, text in enumerate(smiles):
-        if is_large(Chem.MolFromSmiles(text)):
-            continue
         try:
-            graphs[index] = model.featurize_one(text)
+            if not is_large(text):
+                graphs[index] = model.featurize_one(text)
         except UNREADABLE:
             continue
     embeddings = np.full((len(smiles), 1, MINIMOL_WIDTH), np.nan, dtype=np.float32)

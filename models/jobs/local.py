@@ -211,7 +211,7 @@ class LocalExecutor:
             seen, reason = self._call(slot, visible_cards).result()
         except Exception as error:  # torch cannot be imported, or the worker died
             seen, reason = [], one_line(error)
-        self.cards = [card for card in seen if card.has_kernels]
+        self.cards = [card for card in seen if not card.fault]
         if reason:
             print(reason if self.cards else f"no GPU is used: {reason}", flush=True)
         if seen:  # this worker sees every card

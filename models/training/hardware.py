@@ -37,13 +37,13 @@ class Card:
         name_for_cuda: its entry in CUDA_VISIBLE_DEVICES: a number, a UUID or a MIG instance.
         memory_gib: its memory in GiB.
         has_bf16: whether it multiplies in bf16: from compute capability 8 on; a T4 emulates it slowly.
-        has_kernels: whether this build of torch can compute on it.
+        fault: why torch cannot compute on it; "" if it can.
     """
 
     name_for_cuda: str
     memory_gib: float
     has_bf16: bool
-    has_kernels: bool = True
+    fault: str = ""
 
 
 def visible_cards() -> tuple[list[Card], str]:
@@ -60,40 +60,20 @@ def visible_cards() -> tuple[list[Card], str]:
     names = (
         visible.replace(" ", "").split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     )
-    architectures = torch.cuda.get_arch_list()
     cards = []
-    unsupported = []
     for index, name in enumerate(names[: torch.cuda.device_count()]):
         properties = torch.cuda.get_device_properties(index)
-        is_supported = has_kernels((properties.major, properties.minor), architectures)
-        memory = properties.total_memory / 2**30
-        cards.append(Card(name, memory, has_bf16=properties.major >= 8, has_kernels=is_supported))
-        if not is_supported:
-            unsupported.append(
-                f"{properties.name} (compute capability {properties.major}.{properties.minor})"
-            )
-    if not unsupported:
+        fault = ""
+        try:
+            torch.ones(2, device=index).sum().item()
+        except RuntimeError as error:  # most often, this build of torch has no kernels for the card
+            fault = f"{properties.name} ({str(error).splitlines()[0]})"
+        cards.append(Card(name, properties.total_memory / 2**30, properties.major >= 8, fault))
+    faults = [card.fault for card in cards if card.fault]
+    if not faults:
         return cards, ""
-    return cards, (
-        f"torch {torch.__version__} has no kernels for {', '.join(unsupported)}, only {', '.join(architectures)}; "
-        "its build for CUDA 12.6 has those of older cards"
-    )
-
-
-def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Return whether a build of torch runs on a card with some compute capability.
-
-    Args:
-        architectures: `torch.cuda.get_arch_list()`. Code of sm_XY runs on cards of the same major version from XY
-            on; code of compute_XY is compiled for all later ones.
-    """
-    for architecture in architectures:
-        compiled_for = divmod(int(re.sub(r"\D", "", architecture)), 10)
-        if compiled_for <= capability and (
-            architecture.startswith("compute") or compiled_for[0] == capability[0]
-        ):
-            return True
-    return False
+    hint = "its build for CUDA 12.6 has kernels for older cards"
+    return cards, f"torch {torch.__version__} cannot compute on {', '.join(faults)}; {hint}"
 
 
 def cards_in_new_process() -> tuple[list[Card], str]:
@@ -113,7 +93,7 @@ def cards_in_new_process() -> tuple[list[Card], str]:
         reason = done.stderr.strip().rpartition("\n")[2]
         raise ConfigError(f"torch cannot be imported to list the GPUs: {reason}. Set precision: auto.")
     cards, reason = json.loads(done.stdout)
-    return [Card(**card) for card in cards if card["has_kernels"]], reason
+    return [Card(**card) for card in cards if not card["fault"]], reason
 
 
 def why_no_gpu() -> str:

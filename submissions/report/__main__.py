@@ -1,8 +1,8 @@
 """Write the report of the latest run: `python -m submissions.report [COMPETITION]`.
 
 Reads: the reports of competition.prepare and of all jobs, the folder of the run; and, only here, the answers if
-`competition.answers` is an existing file. Writes: report/report.md, which is also printed, report/index.html,
-which opens in a browser without a network, and report/handover.md: how to make the submission again.
+`competition.answers` is an existing file. Writes: report/report.md, which is also printed, and report/index.html,
+which opens in a browser without a network.
 """
 
 import textwrap
@@ -15,7 +15,6 @@ from competition.errors import DataError
 from competition.files import write_atomically
 from competition.paths import display_path
 from submissions.formatting import format_table
-from submissions.handover import HANDOVER, handover
 from submissions.report.elements import Report, Table, data_url
 from submissions.report.sections import build_report
 from submissions.run import Run, latest_run, table_digests
@@ -25,13 +24,12 @@ PAGE = "index.html"
 
 
 def report(run: Run) -> str:
-    """Write report.md, index.html and handover.md of a finished run; return the text of report.md."""
+    """Write report.md and index.html of a finished run; return the text of report.md."""
     content = build_report(run)
     folder = run.paths.report
     summary = markdown(content, folder)
     write_atomically(folder / SUMMARY, summary + "\n")
     write_atomically(folder / PAGE, page(content))
-    write_atomically(folder / HANDOVER, handover(run) + "\n")
     return summary
 
 
@@ -48,8 +46,8 @@ def markdown(content: Report, folder: Path) -> str:
             blocks.append(f"## {section.title}")
             blocks += [format_table(*element) for element in section.elements if isinstance(element, Table)]
             blocks.append(_wrapped([element for element in section.elements if isinstance(element, str)]))
-    files = [f"Page: {display_path(folder / PAGE)}", f"Handover: {display_path(folder / HANDOVER)}"]
-    return "\n\n".join(filter(None, [*blocks, "\n".join([*files, *content.closing])]))
+    closing = [f"Page: {display_path(folder / PAGE)}", *content.closing]
+    return "\n\n".join(filter(None, [*blocks, "\n".join(closing)]))
 
 
 def _wrapped(sentences: list[str]) -> str:

@@ -292,8 +292,9 @@ def test_cards_are_called_as_in_cuda_visible_devices(
 ) -> None:
     import torch
 
-    properties = type("Properties", (), {"total_memory": 80 * 2**30, "major": 8, "minor": 6})
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    properties = type("Properties", (), {"total_memory": 80 * 2**30, "major": 8})
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *size, device: ones(*size))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
