@@ -114,7 +114,7 @@ def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -
     return "\n".join(lines)
 
 
-def require_gpu_for_night(config: Config, budget: float | None) -> None:
+def require_visible_gpu(config: Config, budget: float | None) -> None:
     """Raise a ConfigError if torch sees no GPU on a machine that has the driver of one, and stages rely on it.
 
     They do if their `gpu` is set, or if the budget (seconds) is so long that a night on the cores would be lost.

@@ -28,7 +28,7 @@ from models.jobs.scheduler import Queue
 from models.jobs.train import exit_status, failure_policy, train
 from submissions.budget_run import command_start, compare_tables, full_in_time
 from submissions.build_submission import build_submission
-from submissions.check import check, require_gpu_for_night
+from submissions.check import check, require_visible_gpu
 from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
 from submissions.interim import InterimSubmissions
@@ -56,7 +56,7 @@ def full(options: Namespace) -> int:
     if options.overrides != NO_OVERRIDES:
         say(f"settings of the command line: {options.overrides}")
     if options.executor == "local":
-        require_gpu_for_night(config, options.budget)
+        require_visible_gpu(config, options.budget)
 
     with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables

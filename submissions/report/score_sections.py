@@ -336,4 +336,5 @@ def read_answer_table(competition: CompetitionConfig, file: Path) -> pd.DataFram
     if not {*task.targets} <= {*table} and not task.has_column_per_class:
         table = table.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=True)))
     require_columns(table, task.targets, file)
-    return table
+    class_of = dict(zip(task.written_classes, task.classes, strict=True))
+    return table.assign(**{name: table[name].replace(class_of) for name in task.targets})
