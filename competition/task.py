@@ -24,7 +24,7 @@ class Task:
         targets: names of the label columns in the training table.
         submission_columns: names of the columns of the sample submission if they differ from the targets.
         classes: labels of all targets, in the order of their numbers; empty in regression.
-        written_classes: the same as a submission has them.
+        labels_in_sample: the same as a submission has them, if it has others.
         scores_labels: whether labels are submitted and scored instead of values or probabilities.
         top_k: how many classes a submission lists per row, most probable first; None if it lists none.
         minimizes_absolute_error: whether the metric consists of absolute errors. Trees then minimize Huber's loss
@@ -35,7 +35,7 @@ class Task:
     submission_columns: list[str] | None = None
     problem_type: ProblemType = "regression"
     classes: list[str] = field(default_factory=list)
-    written_classes: list[str] = field(default_factory=list)
+    labels_in_sample: list[str] = field(default_factory=list)
     scores_labels: bool = False
     top_k: int | None = None
     minimizes_absolute_error: bool = False
@@ -58,6 +58,11 @@ class Task:
     def scored_columns(self) -> list[str]:
         """Names of the columns that the metric scores: the targets if labels are scored, else the outputs."""
         return self.targets if self.scores_labels else self.outputs
+
+    @property
+    def written_classes(self) -> list[str]:
+        """Labels of the classes in a submission."""
+        return self.labels_in_sample or self.classes
 
     @property
     def columns_in_sample(self) -> list[str]:
@@ -96,7 +101,7 @@ def build_task(config: CompetitionConfig) -> Task:
         submission_columns=config.submission_columns and config.columns_in_sample,
         problem_type=config.problem_type,
         classes=config.classes,
-        written_classes=config.labels_in_sample or config.classes,
+        labels_in_sample=config.labels_in_sample,
         scores_labels=config.scores_labels,
         minimizes_absolute_error=metric is not None and metric.separable_loss == "absolute",
     )

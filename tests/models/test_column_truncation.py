@@ -36,7 +36,7 @@ def shortened(max_length: int, a: str, b: str) -> tuple[str, int]:
         (11, "rate red blue cold[SEP]old new fast answer"),
         (9, "rate red blue[SEP]old new answer"),
         (7, "rate red[SEP]old answer"),
-        (6, "rate [SEP] answer"),
+        (6, "rate [SEP]answer"),
     ],
 )
 def test_the_longest_column_loses_its_end_first_and_the_template_stays(

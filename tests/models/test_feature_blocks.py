@@ -37,7 +37,7 @@ def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_train
 def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rarity(tmp_path: Path) -> None:
     """`red` is in 3 of 4 rows and `pear` in 2: idf 1 + ln(5 / 4) and 1 + ln(5 / 3). Rows have norm 1."""
     train = rows(note=["red pear", "red plum", "red apple", "green pear"])
-    fitted = feature_blocks.fit_tfidf(train, 10, context(tmp_path, text=["note"]))
+    fitted = feature_blocks.fit_tfidf(train, 10, context(tmp_path, text=["note"]), tmp_path)
     assert sorted(fitted["note"]["vocabulary"]) == ["pear", "red"]
     block = feature_blocks.tfidf_block(rows(note=["pear red", "red red", "kiwi"]), fitted).toarray()
     pear = 1 + np.log(5 / 3)

@@ -202,7 +202,7 @@ def test_two_labels_or_equal_ones_are_enough_and_one_label_or_no_shared_word_is_
         assert np.isfinite(fit(kind, tmp_path, train, numeric=["x"]).predict(train, tmp_path)).all()
     with pytest.raises(DataError, match="'y'"):
         fit(kind, tmp_path, rows([1.0, np.nan, np.nan], x=[0.0, 1.0, 2.0]), numeric=["x"])
-    with pytest.raises(DataError, match="'note'"):
+    with pytest.raises(DataError, match="each word of note is in one"):
         fit(kind, tmp_path, rows([0.0] * 3, note=["one", "two", "three"]), text=["note"])
 
 

@@ -312,7 +312,7 @@ def test_a_submission_has_seven_digits_and_is_removed_where_it_does_not_fit(tmp_
     file, task = tmp_path / "blend.csv", Task(["target"], ["y"])
     y_pred = np.array([[200 / 3], [1.23456789e-300]])
     assert write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred, [7.0]) == 1
-    assert read_table(file, ["id"])["y"].tolist() == [1.234568e-300, 7.0, 66.66667]
+    assert read_table(file, ["id"])["y"].tolist() == [1.234568e-300, 7.0, 66.666667]
     with pytest.raises(SubmissionError, match="id ' d'"):
         write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred * [[np.inf], [1]], [7.0])
     assert list(tmp_path.iterdir()) == []
@@ -330,7 +330,7 @@ def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(
     assert rows == [
         ["p1", "p0"],
         ["1.0", "9.094947e-13"],
-        ["0.6666667", "0.3333333"],
+        ["0.66666667", "0.33333333"],
         ["1.428571e-10", "1.0"],
     ]
     names = Task(["y"], **CLASSES, scores_labels=True)

@@ -130,7 +130,7 @@ def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_
 
 
 def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, monkeypatch: Any) -> None:
-    job_plan = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 20, "final_fit": "refit"}})
+    job_plan = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 200, "final_fit": "refit"}})
     *folds, refit = job_plan.jobs
     for job in folds:
         run_job(job, job_plan)
