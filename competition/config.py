@@ -83,7 +83,7 @@ class CompetitionConfig(StrictModel):
     """Class labels: the negative one first, ordinal levels from the lowest. Unset: the labels in the training
     table, sorted. If a submission has other labels: `{calm: 0, rude: 1}`, each with that of the submission.
     """
-    labels_in_sample: list[ClassName] = []
+    labels_in_sample: Annotated[list[ClassName], UniqueList] = []
     """Labels of a submission, in the order of `classes`; set by the second form of `classes`."""
     submission_columns: list[str] | None = None
     """Columns of the sample, if their names are not those of the targets: one per target or, for a single target,
@@ -276,8 +276,6 @@ class CompetitionConfig(StrictModel):
         is_label_column = self.scores_labels or top_k_of(self.metric)
         if self.labels_in_sample and (n_in_sample != n_targets or not is_label_column):
             yield "classes with labels of the sample are for a metric of labels, and one column per target"
-        if len({*self.labels_in_sample}) < len(self.labels_in_sample):
-            yield f"classes: each needs another label of the sample, got {', '.join(self.labels_in_sample)}"
         with_space = [name for name in self.classes if len(name.split()) > 1]
         if top_k_of(self.metric) and with_space:
             yield f"{self.metric} is submitted as classes separated by spaces, and {with_space[0]!r} has a space"

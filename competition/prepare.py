@@ -35,8 +35,6 @@ from competition.user_features import with_user_features
 
 MAX_FLOAT32 = 3.4e38
 """Largest number that stages read."""
-MAX_CODES = 10
-"""Number of labels of the sample that a warning lists."""
 
 
 class Prepared(NamedTuple):
@@ -220,7 +218,7 @@ def _describe_codes(sample: pd.DataFrame, config: CompetitionConfig) -> Iterator
     codes = cells[pd.to_numeric(cells, errors="coerce") % 1 == 0].map(class_name)
     has_words = pd.to_numeric(pd.Series(config.classes), errors="coerce").isna().all()
     if has_words and not config.labels_in_sample and codes.nunique() > 1:
-        names = f"{', '.join(sorted({*codes})[:MAX_CODES])} in {config.columns_in_sample[0]}"
+        names = f"{join_first(sorted({*codes}), str)} in {config.columns_in_sample[0]}"
         written = "the words are submitted" if config.scores_labels else "probabilities are submitted"
         by_label = "" if config.scores_labels else "a metric of labels (--metric f1 or accuracy) and "
         yield (

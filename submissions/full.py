@@ -44,13 +44,12 @@ def full(options: Namespace) -> int:
     started = command_start()
     require_possible(options)
     # With --holdout, `options.competition` is the YAML without the held-out share of the training rows.
+    paths = Paths.for_competition(options.competition)
     if options.holdout:
-        paths = Paths.for_competition(options.competition)
         with cli.locked(paths, wait=True):
             cli.require_no_training(paths)
             say(hold_out(options.held_out_of, options.holdout, options.overrides))
     config = load_config(options.competition, options.overrides)
-    paths = Paths.for_competition(options.competition)
     competition = config.competition
     options.budget = budget_seconds(options.budget, config)
     if options.overrides != NO_OVERRIDES:

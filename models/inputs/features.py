@@ -46,10 +46,6 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
 """Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,)."""
 
 
-SLOW = ("avalon", "erg")
-"""Fingerprints that large molecules do not have, as `descriptors`."""
-
-
 def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cache]:
     """Return one cache per feature, with arrays (1, n_features), in the order of the matrix's columns.
 
@@ -83,7 +79,7 @@ def stage_features(config: StageConfig, context: Context) -> list[Cache]:
 def _compute(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
     arrays = list[Array]()
     for text in smiles:
-        is_missing = name in SLOW and is_large(text)
+        is_missing = name in ("avalon", "erg") and is_large(text)  # and so is every descriptor
         values = FEATURES[name](Chem.MolFromSmiles("C" if is_missing else text), n_bits).astype(np.float32)
         arrays.append(np.full_like(values, np.nan)[None] if is_missing else values[None])
     return arrays

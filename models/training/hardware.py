@@ -69,11 +69,9 @@ def visible_cards() -> tuple[list[Card], str]:
         except RuntimeError as error:  # most often, this build of torch has no kernels for the card
             fault = f"{properties.name} ({str(error).splitlines()[0]})"
         cards.append(Card(name, properties.total_memory / 2**30, properties.major >= 8, fault))
-    faults = [card.fault for card in cards if card.fault]
-    if not faults:
-        return cards, ""
+    faults = ", ".join(card.fault for card in cards if card.fault)
     hint = "its build for CUDA 12.6 has kernels for older cards"
-    return cards, f"torch {torch.__version__} cannot compute on {', '.join(faults)}; {hint}"
+    return cards, faults and f"torch {torch.__version__} cannot compute on {faults}; {hint}"
 
 
 def cards_in_new_process() -> tuple[list[Card], str]:
