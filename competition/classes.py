@@ -1,6 +1,7 @@
 """Class labels in tables: 0 and 1, booleans, names, ordinal levels; and columns named after classes or targets."""
 
 import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,8 @@ def class_names(labels: pd.DataFrame) -> list[str]:
     return names if numbers.isna().any() else [labelled[i] for i in np.argsort(numbers, kind="stable")]
 
 
-def match_columns(columns: list[str], names: list[str]) -> dict[str, str]:
+@cache  # the columns are needed at many places, and a competition may have a thousand classes
+def match_columns(columns: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
     """Return the class or target of each column that is named after one; {} if none is.
 
     A column has the name as a word (prob_high), in upper or lower case. If all columns match, it may be a part of a
@@ -39,13 +41,18 @@ def match_columns(columns: list[str], names: list[str]) -> dict[str, str]:
     return by_part if is_better else by_word
 
 
-def _matches(columns: list[str], names: list[str], pattern: str) -> dict[str, str]:
+def _matches(columns: tuple[str, ...], names: tuple[str, ...], pattern: str) -> dict[str, str]:
+    expressions = [re.compile(pattern.format(re.escape(name)), re.IGNORECASE) for name in names]
     matches = {}
     for column in columns:
-        found = [name for name in names if re.search(pattern.format(re.escape(name)), column, re.IGNORECASE)]
+        found = [
+            name for name, expression in zip(names, expressions, strict=True) if expression.search(column)
+        ]
         longest = [name for name in found if all(other.lower() in name.lower() for other in found)]
-        if column in names or len(longest) == 1:
-            matches[column] = column if column in names else longest[0]
+        if column in names:
+            longest = [column]
+        if len(longest) == 1:
+            matches[column] = longest[0]
     return matches
 
 

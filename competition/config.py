@@ -193,7 +193,7 @@ class CompetitionConfig(StrictModel):
 
     @property
     def _matches(self) -> dict[str, str]:
-        return match_columns(self.submission_columns or self.targets, self._names)
+        return match_columns(tuple(self.submission_columns or self.targets), tuple(self._names))
 
     def describe_columns(self) -> Iterator[str]:
         """Yield a line that says what each of several columns of the sample is for."""

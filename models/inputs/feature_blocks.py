@@ -186,8 +186,8 @@ def fit_tfidf(
     for name in context.text if max_features else ():
         vectorizer = build_vectorizer(min_df=2, max_features=max_features)
         try:
-            vectorizer.fit(train.inputs[name])
-            is_used = (vectorizer.idf_ > 1).any()  # 1: a word of every row, such as https
+            words = vectorizer.fit_transform(train.inputs[name])
+            is_used = (words.max(axis=0) != words.min(axis=0)).nnz > 0  # not if all rows have https alone
         except ValueError:
             is_used = False
         if not is_used:

@@ -21,7 +21,7 @@ from submissions.kernel.sandbox import make_sandbox, run_notebook
 from submissions.kernel.wheels import IMAGE_PYTHON, PYTHON, download, image_packages
 from submissions.predict import predict
 from submissions.run import SUBMISSION_FILE, Run, latest_run
-from submissions.submission_file import DIGITS, check_submission
+from submissions.submission_file import check_submission
 
 TOLERANCE = 1e-6
 """Largest difference of a prediction, in standard deviations of the training labels."""
@@ -94,7 +94,7 @@ def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
         here: predictions of this machine, without the row that cannot be read.
 
     Raises:
-        SubmissionError: if they differ by more than the tolerance and rounding.
+        SubmissionError: if they differ by more than the tolerance.
     """
     competition, task = run.config.competition, run.task
     expected = read_text_table(here).set_index(competition.id)
@@ -103,10 +103,7 @@ def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
     y_notebook = from_submission_columns(task, table.loc[expected.index])
     labels = read_table(run.paths.train)[competition.targets].to_numpy(dtype=np.float64)
     deviations = np.nanstd(labels if task.scores_labels else task.one_hot(labels), axis=0)
-    # One in the last written digit. The same rows are equal, so those of another table are not rounded.
-    std = np.nanstd(y_expected, axis=0)
-    rounding = 10.0 ** (1 - DIGITS) * np.minimum(np.abs(y_expected), np.where(std > 0, std, np.inf))
-    difference = np.abs(y_notebook - y_expected) - rounding
+    difference = np.abs(y_notebook - y_expected)  # both are written more precisely than the tolerance
     largest = difference.max(axis=0) / np.where(deviations, deviations, 1.0)
     if not (largest <= TOLERANCE).all():
         raise SubmissionError(

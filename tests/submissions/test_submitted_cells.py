@@ -75,7 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_column_belongs_to_the_class_that_it_is_named_after(
     columns: list[str], names: list[str], expected: dict[str, str]
 ) -> None:
-    assert match_columns(columns, names) == expected
+    assert match_columns(tuple(columns), tuple(names)) == expected
 
 
 CLASSES = np.array(["high", "low", "mid"])[X.astype(int)]

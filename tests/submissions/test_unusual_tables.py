@@ -171,3 +171,9 @@ def test_uni_mol_reads_the_first_atoms_of_a_large_molecule_with_flat_coordinates
     assert conformers.is_flat(array)
     assert (array[:, 0] > 1).sum() == conformers.MAX_ATOMS
     assert molecule.GetNumAtoms() == conformers.MAX_ATOMS
+
+
+def test_words_of_every_row_are_features_if_their_numbers_differ(tmp_path: Path) -> None:
+    path = write(tmp_path, {"y": X}, {"y": 0}, {"kind": "sklearn"}, metric="rmse", text=["moves"], numeric=[])
+    add(tmp_path, moves=["down " * 20 + f"{'up ' * (1 + i % 3)}{'down ' * (i % 7)}" for i in range(len(X))])
+    assert full(options(path)) == 0
