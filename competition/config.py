@@ -273,8 +273,8 @@ class CompetitionConfig(StrictModel):
                 f"of {', '.join(self._names)}, one each. Name the columns of the sample or the classes or targets so "
                 "that all match or none does"
             )
-        is_label_column = self.scores_labels or top_k_of(self.metric)
-        if self.labels_in_sample and (n_in_sample != n_targets or not is_label_column):
+        takes_labels = n_in_sample == n_targets and (self.scores_labels or top_k_of(self.metric))
+        if self.labels_in_sample and not takes_labels:
             yield "classes with labels of the sample are for a metric of labels, and one column per target"
         with_space = [name for name in self.classes if len(name.split()) > 1]
         if top_k_of(self.metric) and with_space:

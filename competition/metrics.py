@@ -135,7 +135,7 @@ def _mae_over_range(y_true: Array, y_pred: Array) -> float:
 def _relative_absolute_error(y_true: Array, y_pred: Array) -> float:
     """Return the absolute errors over those of the mean label, as OpenADMET's challenges score them."""
     of_mean = np.abs(y_true - y_true.mean()).sum()
-    return float(np.abs(y_pred - y_true).sum() / of_mean) if of_mean > 0 else float("nan")
+    return float(np.abs(y_pred - y_true).sum() / of_mean) if np.ptp(y_true) > 0 else float("nan")
 
 
 def _label_metric(

@@ -23,7 +23,7 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     function = load_user_code("competition.features", config.features, "a function of a table of inputs")
     features = _call(function, table[config.inputs], config.features)
     is_infinite = features.abs() == np.inf
-    n_infinite = int(is_infinite.sum().sum())
+    n_infinite = is_infinite.to_numpy().sum()
     is_tolerant = config.unparsable == "drop"  # in a notebook, an error would cost the submission
     if n_infinite and is_tolerant:
         print(f"WARNING: {n_infinite} values of competition.features are infinite, and are missing values")

@@ -300,7 +300,7 @@ def _submit(task: Task, executor: Executor) -> "Future[JobResult]":
     try:
         return executor.submit(task)
     except Exception as error:
-        future: Future[JobResult] = Future()
+        future = Future[JobResult]()
         future.set_exception(error)
         return future
 

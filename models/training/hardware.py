@@ -70,8 +70,9 @@ def visible_cards() -> tuple[list[Card], str]:
             fault = f"{properties.name} ({str(error).splitlines()[0]})"
         cards.append(Card(name, properties.total_memory / 2**30, properties.major >= 8, fault))
     faults = ", ".join(card.fault for card in cards if card.fault)
-    hint = "its build for CUDA 12.6 has kernels for older cards"
-    return cards, faults and f"torch {torch.__version__} cannot compute on {faults}; {hint}"
+    return cards, faults and (
+        f"torch {torch.__version__} cannot compute on {faults}; its build for CUDA 12.6 is for older cards"
+    )
 
 
 def cards_in_new_process() -> tuple[list[Card], str]:
@@ -96,8 +97,7 @@ def cards_in_new_process() -> tuple[list[Card], str]:
 
 def why_no_gpu() -> str:
     """Return why torch can use no GPU of this machine; "" if it can, or if the machine has no driver for one."""
-    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if is_hidden or not NVIDIA_DRIVER.exists():
+    if not NVIDIA_DRIVER.exists() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""
     cards, reason = cards_in_new_process()
     return "" if cards else reason
