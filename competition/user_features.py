@@ -30,7 +30,7 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     features = features.mask(is_infinite)
     if not is_tolerant and (n_infinite or features.isna().to_numpy().all()):
         raise ConfigError(
-            f"competition.features {config.features} returned infinite values, or only missing ones."
+            f"competition.features {config.features} returned only missing values, or infinite ones."
         )
     # Counts, means and ranks change if the function sees fewer rows.
     some_rows = np.flatnonzero(~table[INPUT_KEY].duplicated())[::-2]
