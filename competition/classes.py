@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from os.path import commonprefix
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 WORD = r"(?<![^\W_]){}(?![^\W_])"
 """Regular expression of a name between characters that are neither letters nor digits."""
+MIN_LENGTH = 3
+"""Number of characters from which a name may be a part of a word, since others are there by chance."""
 BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
@@ -32,13 +35,18 @@ def class_names(labels: pd.DataFrame) -> list[str]:
 def match_columns(columns: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
     """Return the class or target of each column that is named after one; {} if none is.
 
-    A column has the name as a word (prob_high), in upper or lower case. If all columns match, it may be a part of a
-    word. Of several names in a column, the one that contains the others counts (not_toxic, toxic).
+    A column has the name as a word (prob_high), in upper or lower case. If all columns match, it may come after a
+    prefix that all columns share (spam_ham, spam_spam), or be a part of a word, unless names are short: profit is not
+    named after f. Of several names in a column, the one that contains the others counts (not_toxic, toxic).
     """
     by_word = _matches(columns, names, WORD)
-    by_part = _matches(columns, names, "{}")
-    is_better = len({*by_word.values()}) < len(names) == len({*by_part.values()})
-    return by_part if is_better else by_word
+    prefix = re.sub(r"[^\W_]*$", "", commonprefix(columns))
+    ends = {column.removeprefix(prefix): column for column in columns}
+    by_end = {ends[end]: name for end, name in _matches(tuple(ends), names, WORD).items()}
+    is_distinctive = all(len(name) >= MIN_LENGTH or name.isdigit() for name in names)
+    by_part = _matches(columns, names, "{}") if is_distinctive else {}
+    complete = [each for each in (by_word, by_end, by_part) if len({*each.values()}) == len(names)]
+    return complete[0] if complete else by_word
 
 
 def _matches(columns: tuple[str, ...], names: tuple[str, ...], pattern: str) -> dict[str, str]:

@@ -104,11 +104,12 @@ def to_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
     return numbers.mask(is_invalid), is_invalid
 
 
-def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
+def parse_numbers(
+    table: pd.DataFrame, name: str, id_column: str, where: object, advice: str = "Correct or empty them."
+) -> pd.Series:
     """Return a column as finite floats; an empty cell, NA, NaN, null or None is NaN."""
     numbers, is_invalid = to_numbers(table[name])
     what = "cells that are not finite numbers"
-    advice = "Correct or empty them, or set competition.unparsable: drop, which reads them as missing."
     raise_if_any(table, is_invalid, name, id_column, where, what, advice)
     return numbers
 
@@ -176,10 +177,13 @@ def clean_inputs(
     if dropped.all():
         raise DataError(f"{where} has no row with readable molecules and texts.")
     for name in config.numeric:
-        is_strict = config.unparsable == "error"
-        clean[name] = (
-            parse_numbers(table, name, config.id, where) if is_strict else to_numbers(table[name])[0]
-        )
+        if config.unparsable == "error":
+            advice = (
+                "Correct or empty them, or set competition.unparsable: drop, which reads them as missing."
+            )
+            clean[name] = parse_numbers(table, name, config.id, where, advice)
+        else:
+            clean[name] = to_numbers(table[name])[0]
     for name in config.categorical:
         clean[name] = table[name].str.strip()
     if config.inputs:

@@ -183,7 +183,8 @@ class CompetitionConfig(StrictModel):
         """Columns of the sample except the id: one per target, or one per class of a single target, in their order."""
         columns = self.submission_columns or self.targets
         column_of = {name: column for column, name in self._matches.items()}
-        return [column_of[name] for name in self._names] if len(column_of) == len(columns) else columns
+        is_complete = len(column_of) == len(columns) == len(self._names)
+        return [column_of[name] for name in self._names] if is_complete else columns
 
     @property
     def _names(self) -> list[str]:
@@ -270,8 +271,8 @@ class CompetitionConfig(StrictModel):
         elif self._matches and len({*self._matches.values()}) < n_in_sample and n_in_sample > 1:
             yield (
                 f"submission_columns {', '.join(self.columns_in_sample)}: only {', '.join(self._matches)} match names "
-                f"of {', '.join(self._names)}, one each. Name the columns of the sample or the classes or targets so "
-                "that all match or none does"
+                f"of {', '.join(self._names)}, one each. Rename the label columns, or the labels, of the training "
+                "table so that all match or none does"
             )
         takes_labels = n_in_sample == n_targets and (self.scores_labels or top_k_of(self.metric))
         if self.labels_in_sample and not takes_labels:

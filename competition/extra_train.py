@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.clean import clean_inputs, parse_times, require_columns
+from competition.clean import clean_inputs, describe_invalid_numbers, parse_times, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
 from competition.errors import DataError
@@ -68,6 +68,7 @@ def with_extra_rows(
         censored = count_censored(table, config, extra.file)
         summary += describe_censored(censored, config, extra.file.name, extra.is_judged)
         summary += describe_changes(table, config, extra.file.name)
+        summary += describe_invalid_numbers(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])
     return pd.concat(tables, ignore_index=True), summary

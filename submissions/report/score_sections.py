@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from competition.classes import class_name, class_numbers
 from competition.clean import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
@@ -336,5 +337,9 @@ def read_answer_table(competition: CompetitionConfig, file: Path) -> pd.DataFram
     if not {*task.targets} <= {*table} and not task.has_column_per_class:
         table = table.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=True)))
     require_columns(table, task.targets, file)
+    cells = table[task.targets].map(class_name)
+    are_of_sample = class_numbers(pd.Series(cells.to_numpy().ravel()), task.classes)[1].any()
+    if not competition.labels_in_sample or competition.holdout_of or not are_of_sample:
+        return table
     class_of = dict(zip(task.written_classes, task.classes, strict=True))
-    return table.assign(**{name: table[name].replace(class_of) for name in task.targets})
+    return table.assign(**cells.replace(class_of))

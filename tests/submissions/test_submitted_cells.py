@@ -69,6 +69,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["highrate", "lowrate"], ["low", "high"], {"highrate": "high", "lowrate": "low"}),
         (["p_low", "p_other"], ["low", "high"], {"p_low": "low"}),
         (["plow", "other"], ["low", "high"], {}),
+        (["No-show_No", "No-show_Yes"], ["No", "Yes"], {"No-show_No": "No", "No-show_Yes": "Yes"}),
+        (["spam_ham", "spam_spam"], ["spam", "ham"], {"spam_ham": "ham", "spam_spam": "spam"}),
+        (["profit", "value"], ["E", "f"], {}),
+        (["prob1", "prob0"], ["0", "1"], {"prob1": "1", "prob0": "0"}),
         (["first", "second"], ["low", "high"], {}),
     ],
 )  # fmt: skip
@@ -176,3 +180,31 @@ def test_booleans_with_numbers_in_the_sample_are_a_hint_to_a_metric_of_labels(fo
         line for line in prepare(load_config(str(path)).competition).report["said"] if "WARNING" in line
     ]
     assert "False, True" in line and "--metric" in line
+
+
+def test_too_few_columns_are_an_error_in_words(folder: Path) -> None:
+    columns = ["low", "mid"]
+    path = write(
+        folder, {"y": CLASSES}, dict.fromkeys(columns, 0.3), problem_type="multiclass", metric="log_loss",
+        submission_columns=columns,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="submission_columns must have"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize("form", ["training", "sample"])
+def test_answers_may_have_the_labels_of_either_table(
+    folder: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The number of a class in the sample is that of another one in the training table."""
+    number = X.astype(int) + 1
+    path = write(
+        folder, {"y": number}, {"y": [0, 1, 2] * 4}, problem_type="multiclass", metric="accuracy",
+        classes={1: 0, 2: 1, 3: 2}, answers="answers.csv",
+    )  # fmt: skip
+    ids = [f"r{i:02d}" for i in range(N_TRAIN, len(X))]
+    shift = 0 if form == "training" else -1
+    pd.DataFrame({"id": ids, "y": number[N_TRAIN:] + shift}).to_csv(folder / "answers.csv", index=False)
+    assert full(options(path)) == 0
+    assert list(submitted(folder)["y"]) == list(number[N_TRAIN:] - 1)
+    assert "Test score: 1.000," in capsys.readouterr().out
