@@ -2,19 +2,15 @@
 
     python -m benchmarks.expected_score --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
 
-The stages and holdouts are those of benchmarks/family_blenders.py: half of at most 2,000 rows of each set is the
-training table and the other half the test table, drawn by rows or by Murcko scaffolds. The score is that of the
-default blend on the test table, where each stage predicts by the mean of its five fold models.
+Half of at most 2,000 rows of each set is the training table and the other half the test table, drawn by rows or by
+Murcko scaffolds. The score is that of the default blend on the test table, where each stage of
+`oof_matrices.FAMILY_STAGES` predicts by the mean of its five fold models.
 
 Estimates from the training table and the inputs of the test table:
     cross-fitted: the score out of fold, where one fold model predicts a row; +- counts the training rows;
     cross-fitted, test rows: the same; +- counts the training and the test rows;
-    less variance: as if the mean square error were lower by the variance of the fold models' blends on the test rows
-        (Krogh and Vedelsby, 1994);
-    similar rows: as before, on training rows drawn by the odds that a row with this similarity to its training
-        molecules is a test row (`submissions.expected_score.odds_of_test_row`);
-    by a classifier: the same, drawn by the odds of a classifier that distinguishes training and test rows by RDKit's
-        descriptors (`folds.adversarial`), out of fold; and by the product of both odds.
+    similar rows: the score of training rows drawn by the odds that a row with this similarity to its training
+        molecules is a test row (`submissions.expected_score.odds_of_test_row`).
 If the folds hold out scaffolds, +- is a bootstrap that draws scaffolds, otherwise one that draws rows.
 
 The table has, for each metric and split, the share of runs whose answers are within one and two +- of the estimate (68
@@ -22,20 +18,17 @@ and 95 % if it holds), the mean and the root mean square of the error of the est
 the root mean square of the relative error. A run is a target of a set and a draw.
 """
 
-import functools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from lightgbm import LGBMClassifier
 from rdkit.Chem import MolFromSmiles, rdFingerprintGenerator
 from rdkit.DataStructs import BulkTanimotoSimilarity
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from benchmarks.blenders import DEFAULT, matrices_of
-from benchmarks.family_blenders import SETS, sets_of
+from benchmarks.blends import data_of
 from benchmarks.oof_matrices import (
     HALVES,
     N_FOLDS,
@@ -48,15 +41,21 @@ from benchmarks.oof_matrices import (
     molecules_of_halves,
 )
 from competition.metrics import METRICS, Metric
-from competition.task import Task
-from folds.adversarial import LIGHTGBM, compute_descriptors
 from folds.molecule_groups import scaffolds
-from submissions.blend.candidates import CANDIDATES
-from submissions.blend.cross_fitting import cross_fitted
-from submissions.blend.weight_problem import BlendData
-from submissions.expected_score import MAX_ODDS, N_RESAMPLES, less_variance, mean_gap, odds_of_test_row
+from submissions.blend.selection import cross_fit
+from submissions.expected_score import N_RESAMPLES, odds_of_test_row
 
+SETS = [
+    "esol",
+    "photoswitch",
+    "biogen_adme",
+    "chembl204_ki",
+    "chembl218_ec50",
+    "chembl287_ki",
+    "qm9_electronic",
+]
 ALL_SETS = [*SETS, "bace", "tox21"]
+DEFAULT = "shrunk_ridge"
 METRIC_NAMES = ("rmse", "mae", "spearman")
 CLASS_DEFAULT = "shrunk_logits"
 
@@ -73,25 +72,9 @@ def similarities(smiles: list[str], train: list[str]) -> np.ndarray:
     return np.array([BulkTanimotoSimilarity(each, train_prints) for each in fingerprints(smiles)])
 
 
-@functools.cache
-def descriptors(smiles: str) -> np.ndarray:
-    """Return RDKit's descriptors of a molecule, (n_descriptors,)."""
-    return np.clip(compute_descriptors([smiles])[0], -1e6, 1e6)
-
-
-def odds_of_classifier(train: list[str], test: list[str]) -> np.ndarray:
-    """Return the odds that a training row is a test row, (n_train,), by a classifier that has not seen the row."""
-    features = np.array([descriptors(text) for text in [*train, *test]], dtype=np.float32)
-    is_test = np.repeat([0, 1], [len(train), len(test)])
-    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=0)
-    classifier = LGBMClassifier(**LIGHTGBM, random_state=0)
-    y_pred = cross_val_predict(classifier, features, is_test, cv=folds, method="predict_proba")[: len(train)]
-    return clipped(y_pred[:, 1] / y_pred[:, 0])
-
-
-def clipped(odds: np.ndarray) -> np.ndarray:
-    """Return odds with a mean near 1, clipped as the project does."""
-    return np.clip(odds / odds.mean(), 1 / MAX_ODDS, MAX_ODDS)
+def sets_of(split: str, names: list[str]) -> list[str]:
+    """Return the sets that can be divided so: photoswitch has hardly more than one scaffold."""
+    return [name for name in names if name in SETS and (split == "rows" or name != "photoswitch")]
 
 
 def estimates(matrix: Matrix, weightings: dict[str, np.ndarray], groups: np.ndarray) -> list[dict[str, Any]]:
@@ -101,14 +84,10 @@ def estimates(matrix: Matrix, weightings: dict[str, np.ndarray], groups: np.ndar
         weightings: name of an estimate -> (n_train,) odds that a row is a test row.
         groups: (n_train,) rows of one group are resampled together.
     """
-    data = matrices_of(matrix)
-    default = CANDIDATES[DEFAULT]
-    y_pred = cross_fitted(default, data)[:, 0]
-    blend = default.fit(data)
-    of_models = np.array([blend.predict(columns[:, :, None])[:, 0] for columns in matrix.holdout])
-    y_test = of_models.mean(axis=0)
-    variance = of_models.var(axis=0).mean(keepdims=True)
-    corrected = less_variance(matrix.y[:, None], y_pred[:, None], variance)[:, 0]
+    data = data_of(matrix)
+    found_fits = cross_fit(data, partial(data.fit, DEFAULT))
+    y_pred = found_fits.scored[:, 0]
+    y_test = found_fits.whole.outputs(matrix.holdout.mean(axis=0)[:, :, None])[:, 0]
     n_train, n_test = len(y_pred), len(y_test)
     test_rows = np.sqrt(1 + n_train / n_test)
     rng = np.random.default_rng(0)
@@ -128,16 +107,15 @@ def estimates(matrix: Matrix, weightings: dict[str, np.ndarray], groups: np.ndar
         def resampled(predictions: np.ndarray, resamples: Any, metric: Metric = metric) -> np.ndarray:
             return np.array([metric.score_column(matrix.y[i], predictions[i]) for i in resamples])
 
-        of_groups, of_rows = resampled(corrected, grouped), resampled(corrected, single_rows)
+        of_groups, of_rows = resampled(y_pred, grouped), resampled(y_pred, single_rows)
         expected = metric.score_column(matrix.y, y_pred)
-        error = resampled(y_pred, grouped).std()
+        error = of_groups.std()
         found = {
             "cross-fitted": (expected, error),
             "cross-fitted, test rows": (expected, error * test_rows),
-            "less variance": (metric.score_column(matrix.y, corrected), of_groups.std() * test_rows),
         }
         for label, weights in weightings.items():
-            scores = resampled(corrected, weighted_rows[label])
+            scores = resampled(y_pred, weighted_rows[label])
             n_effective = weights.sum() ** 2 / (weights**2).sum()
             factor = np.sqrt(n_train / n_effective + n_train / n_test) * of_groups.std() / of_rows.std()
             found[label] = scores.mean(), scores.std() * factor
@@ -171,15 +149,9 @@ def lines_of_run(name: str, split: str, draw: int, data: Path, cache: Path) -> l
     """Return a line for each target and estimate. If the folds hold scaffolds out, they are the groups of rows."""
     train, holdout = molecules_of_halves(name, draw, split, data)
     groups = scaffolds(train).to_numpy() if split == "scaffolds" else np.arange(len(train))
-    by_classifier = odds_of_classifier(train, holdout)
     lines = []
     for matrix, of_train, of_test, has_label in matrices_with_similarities(name, split, draw, data, cache):
-        similar = odds_of_test_row(of_train, of_test)
-        weightings = {
-            "similar rows": similar,
-            "by a classifier": by_classifier[has_label],
-            "by the product": clipped(similar * by_classifier[has_label]),
-        }
+        weightings = {"similar rows": odds_of_test_row(of_train, of_test)}
         run = {"set": name, "target": matrix.target, "draw": draw}
         lines += [{**run, **line} for line in estimates(matrix, weightings, groups[has_label])]
     return lines
@@ -189,19 +161,14 @@ def class_lines_of_run(name: str, draw: int, data: Path, cache: Path) -> list[di
     """Return a line for each set of classes, metric and estimate."""
     lines = []
     for matrix in class_matrices(name, draw, data, cache):
-        n_outputs = matrix.oof.shape[2]
-        classes = [str(c) for c in range(max(2, n_outputs))]
-        task = Task(["y"], None, "multiclass" if n_outputs > 1 else "binary", classes)
         y, y_test = (part[:, None].astype(np.float64) for part in (matrix.y, matrix.y_holdout))
         run = {"set": name, "target": matrix.target, "draw": draw}
         for metric_name in ("log_loss", "roc_auc"):
             metric = METRICS[metric_name]
-            blend_data = BlendData(matrix.oof, y, matrix.folds, metric, has_probabilities=True)
-            default = CANDIDATES[CLASS_DEFAULT]
-            y_pred = cross_fitted(default, blend_data)
-            blend = default.fit(blend_data)
-            of_models = np.array([blend.predict(columns) for columns in matrix.holdout])
-            score = metric(y_test, of_models.mean(axis=0))
+            data = data_of(matrix, metric_name)
+            found_fits = cross_fit(data, partial(data.fit, CLASS_DEFAULT))
+            y_pred = found_fits.scored
+            score = metric(y_test, found_fits.whole.outputs(matrix.holdout.mean(axis=0)))
             expected = metric(y, y_pred)
             rows = np.random.default_rng(0).integers(len(y), size=(N_RESAMPLES, len(y)))
             error = np.nanstd([metric(y[i], y_pred[i]) for i in rows])
@@ -210,8 +177,6 @@ def class_lines_of_run(name: str, draw: int, data: Path, cache: Path) -> list[di
                 "cross-fitted": (expected, error),
                 "cross-fitted, test rows": (expected, error * test_rows),
             }
-            if metric.row_losses is not None:
-                found["less variance"] = expected - mean_gap(metric, task, of_models), error * test_rows
             for label, (estimate, its_error) in found.items():
                 line = {"metric": metric_name, "estimate": label, "expected": estimate}
                 lines.append({**run, **line, "error": its_error, "score": score})

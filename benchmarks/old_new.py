@@ -153,7 +153,7 @@ def difference(old: Path, new: Path) -> float:
     first, second = (
         pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path) for path in (old, new)
     )
-    if first.shape != second.shape or list(first) != list(second):
+    if len(first) != len(second) or {*first} != {*second}:
         return np.inf
     largest = 0.0
     for name in first:

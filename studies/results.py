@@ -19,7 +19,7 @@ from models.jobs.plan import JobPlan
 from studies.config import CLASS, EpochsToThreshold, Study, cells_of, value_label
 from submissions import formatting
 from submissions.blend.logits import logits, probabilities
-from submissions.blend.selection_rule import score_per_target
+from submissions.blend.selection import score_per_target
 
 TABLE_NOTE = (
     "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and "

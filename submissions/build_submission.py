@@ -1,6 +1,6 @@
 """Build a submission from the predictions of the jobs: `python -m submissions.build_submission [COMPETITION]`.
 
-It fits the blends and the stack, chooses one of them, post-processes its predictions and writes them.
+It fits the blends and the stack, chooses one of them, and writes its predictions.
 
 Reads: prepared tables, folds.csv, the predictions of all jobs; cross_fitted.csv of the previous run.
 Writes: the folder of the run (submissions/run.py lists its files), completely or not at all; submissions/latest,
@@ -21,42 +21,38 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from competition import cli
-from competition.dataset import INPUT_KEY
 from competition.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from competition.paths import Paths
 from competition.task import Task
 from competition.types import Array
 from competition.yaml_files import dump_yaml
-from models.inputs.weights import families
 from models.jobs.plan import make_plan
 from models.stages.file import COPY_OF_OOF, fold_mark
-from submissions.blend.candidates import Blend
-from submissions.blend.cross_fitting import prediction_table
-from submissions.blend.postprocess import StepResult
-from submissions.blend.selection_rule import SelectionRule, describe_scores, mean_over_folds, standard_error
+from submissions.blend.blend import LIGHTGBM_STACK, Blend
+from submissions.blend.decision_rules import fit_decision
+from submissions.blend.selection import CrossFit, Scorer
 from submissions.blend.serialization import to_json
-from submissions.blend.stacks import LIGHTGBM_STACK
+from submissions.blend.stack import Stack
 from submissions.config import load_config
 from submissions.ensemble_std import STD_FILE, std_table
 from submissions.expected_score import expected_score
 from submissions.formatting import format_number
 from submissions.left_out import EPOCHS, describe_left_out, left_out_of
+from submissions.predictor import as_parts
 from submissions.run import (
-    BLEND,
     BLEND_FILE,
+    CANDIDATES_TABLE,
     CHOICE,
     CROSS_FITTED,
-    INPUT_LABELS,
     MANIFEST,
     OOF,
     OOF_TABLE,
+    PREDICTION,
     SO_FAR,
-    STACK,
     STACK_FILE,
     STAGES,
     SUBMISSION_FILE,
     Run,
-    cross_fitted_file,
     finished_part,
     fitted_file,
     open_run,
@@ -65,19 +61,18 @@ from submissions.run import (
     user_code_of,
 )
 from submissions.selection import (
-    MIN_FOLDS,
     Selection,
+    ablation,
+    blend_data,
     compare_to_best_stage,
     compare_to_previous_run,
-    leave_stages_out,
-    select,
-    selection_rule,
-    submission_model,
+    scorer_of,
+    select_candidate,
 )
 from submissions.submission_file import write_submission
 
 JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
-"""JSON values of numbers that are not finite; a user-defined post-processing step may have infinite edges."""
+"""JSON values of numbers that are not finite."""
 
 
 @dataclass(frozen=True)
@@ -114,86 +109,60 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     """Write all files of a run into `folder`, run.json last."""
     stage_preds = run.stage_predictions
     task = run.task
-    rule = selection_rule(run)
-    selection = select(run, rule)
-    model = submission_model(run, selection)
-    default_scored = selection.candidates[rule.default].scored.cross_fitted
-    scored_stages = {}
-    for stage in run.config.stages:
-        scored_stages[stage] = rule.apply_cross_fitted_decisions(stage_preds.stage_oof(stage))
-    stage_columns = [f"{stage} {name}" for stage in scored_stages for name in task.scored_columns]
+    scorer = scorer_of(run)
+    data = blend_data(run)
+    selection = select_candidate(run, data, scorer)
+    chosen = selection.candidates[selection.chosen]
+    scored_stages = {stage: scorer.decided(stage_preds.stage_oof(stage)) for stage in run.config.stages}
+    scored_candidates = {name: each.scored for name, each in selection.candidates.items()}
 
-    blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
-    blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
-    single_stages = {stage: [stage] for stage in sorted(run.config.stages)}
-    for key, groups in {"drop_one": single_stages, "drop_family": families(dict(run.config.stages))}.items():
-        blend[key] = {} if interim else leave_stages_out(run, rule, default_scored, groups)
-    parts = {BLEND: blend}
+    submitted = {SUBMISSION_FILE: selection.chosen, BLEND_FILE: selection.chosen_blend}
     if LIGHTGBM_STACK in selection.candidates:
-        parts[STACK] = _write_candidates(
-            run, folder, rule, selection, [LIGHTGBM_STACK], STACK_FILE, LIGHTGBM_STACK
-        )
+        submitted[STACK_FILE] = LIGHTGBM_STACK
+    for file, name in submitted.items():
+        _write_submission(run, folder / file, selection.candidates[name].whole.predict(stage_preds.test))
+    for name, each in selection.candidates.items():
+        write_json(folder / fitted_file(name), as_parts(each.whole))
     oof_table = stage_preds.table(task)
     tables = {
         OOF: oof_table,
         OOF_TABLE: oof_table,
-        CROSS_FITTED: prediction_table(stage_preds.ids, task.scored_columns, selection.cross_fitted),
-        STAGES: prediction_table(stage_preds.ids, stage_columns, np.hstack(list(scored_stages.values()))),
-        STD_FILE: std_table(run, model, run.plan.test_key, stage_preds.test_ids, stage_preds.test_inputs),
+        CROSS_FITTED: _cross_fitted_table(run, chosen),
+        CANDIDATES_TABLE: _prefixed_table(run, scored_candidates),
+        STAGES: _prefixed_table(run, scored_stages),
+        STD_FILE: std_table(run, chosen.whole, stage_preds.names, run.plan.test_key, stage_preds.test_ids),
     }
-    if model.input_labels is not None:
-        tables[INPUT_LABELS] = model.input_labels.reset_index()
     for file, table in tables.items():
         write_table(folder / file, table)
-    _write_submission(run, folder / SUBMISSION_FILE, model.predict(stage_preds.test, stage_preds.test_inputs))
-    parts[CHOICE] = {
-        **_choice(run, rule, selection, scored_stages),
-        "expected": expected_score(run, rule, model, selection.cross_fitted, with_similar_rows=not interim),
-        "files": [*tables, SUBMISSION_FILE],
+    choice = {
+        **_choice(run, scorer, selection, scored_stages),
+        "ablation": {} if interim else ablation(run, data, scorer, selection),
+        "expected": expected_score(run, scorer, chosen, with_similar_rows=not interim),
     }
     settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(settings))
-    _write_manifest(run, folder, parts)
+    files = [*submitted, *map(fitted_file, selection.candidates), *tables]
+    _write_manifest(run, folder, choice, files)
 
 
-def _write_candidates(
-    run: Run, folder: Path, rule: SelectionRule, selection: Selection, names: list[str], file: str, best: str
-) -> dict[str, Any]:
-    """Write candidates with their predictions, and the submission of the best; return their part of run.json."""
-    task = run.task
+def _prefixed_table(run: Run, scored: dict[str, Array]) -> pd.DataFrame:
+    """Return a table with the column `id`, and `NAME column` of what the metric scores, (n_rows, n_scored) each."""
+    names = [f"{name} {column}" for name in scored for column in run.task.scored_columns]
+    table = pd.DataFrame(np.hstack(list(scored.values())), run.stage_predictions.ids, names)
+    return table.rename_axis("id").reset_index()
+
+
+def _cross_fitted_table(run: Run, chosen: CrossFit) -> pd.DataFrame:
+    """Return the id, what the metric scores of the submission, and of labels the predictions they are made from."""
     ids = run.stage_predictions.ids
-    _write_submission(run, folder / file, selection.candidates[best].predict(run.stage_predictions.test))
-    files = [file]
-    described = {}
-    for name in names:
-        candidate = selection.candidates[name]
-        fitted = candidate.predictions.fitted
-        write_json(folder / fitted_file(name), to_json(fitted))
-        tables = {cross_fitted_file(name): candidate.predictions.table(ids, task.outputs)}
-        if task.scores_labels:
-            tables[cross_fitted_file(name, labels=True)] = candidate.scored.table(ids, task.scored_columns)
-        for path, table in tables.items():
-            write_table(folder / path, table)
-        files += [fitted_file(name), *tables]
-        described[name] = {
-            "weights": _weights(run, getattr(fitted, "base", fitted)),  # of a stack: those of its base blend
-            "decision": to_json(candidate.decision),
-            **describe_scores(rule, candidate.scored),
-            "score_standard_error": standard_error(rule, candidate.scored.cross_fitted),
-        }
-    return {"candidates": described, "default": rule.default, "chosen": best, "files": files}
-
-
-def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
-    """Return output -> base prediction -> weight; empty if the candidate is not a weighted sum."""
-    if not isinstance(fitted, Blend):
-        return {}
-    rows = zip(run.task.outputs, fitted.weights.T.tolist(), strict=True)
-    return {output: dict(zip(run.stage_predictions.names, row, strict=True)) for output, row in rows}
+    table = pd.DataFrame(chosen.scored, ids, run.task.scored_columns)
+    if run.task.scores_labels:
+        table[[f"{PREDICTION}{output}" for output in run.task.outputs]] = chosen.outputs
+    return table.rename_axis("id").reset_index()
 
 
 def _choice(
-    run: Run, rule: SelectionRule, selection: Selection, scored_stages: dict[str, Array]
+    run: Run, scorer: Scorer, selection: Selection, scored_stages: dict[str, Array]
 ) -> dict[str, Any]:
     """Return the part of run.json about the choice.
 
@@ -202,56 +171,62 @@ def _choice(
     """
     stage_preds = run.stage_predictions
     task = run.task
-    y_pred = selection.cross_fitted
-    decisions = {stage: rule.fit_decision(stage_preds.stage_oof(stage)) for stage in scored_stages}
+    chosen = selection.candidates[selection.chosen]
+    of_stages = scorer.compare(scored_stages, next(iter(scored_stages)))
     choice = {
         "decides": task.scores_labels,  # whether a decision turns predictions into labels
         "chosen": selection.chosen,
-        "default": rule.default,
+        "chosen_blend": selection.chosen_blend,
+        "default": selection.default,
         "reason": selection.reason,
-        "candidates": {name: asdict(comparison) for name, comparison in selection.comparisons.items()},
+        "failed": selection.failed,
         "same_as_default": selection.same_as_default,
-        "postprocessing": _postprocessing(run, selection),
-        # The score of the chosen candidate after post-processing. "procedure" has the scores of the whole selection:
-        # candidate and steps are chosen again without each fold.
-        "cross_fitted_score": rule.score(selection.steps.cross_fitted),
-        "procedure": {
-            "cross_fitted_score": rule.score(y_pred),
-            "standard_error": standard_error(rule, y_pred),
-            **mean_over_folds(rule, y_pred),
-            "chosen_without_fold": selection.chosen_without_fold,
+        "cross_fitted_score": selection.compared[selection.chosen].score,
+        "standard_error": selection.compared[selection.chosen].score_standard_error,
+        "candidates": {
+            name: {**_fitted_numbers(run, each), "in_sample_score": scorer.score(each.in_sample)}
+            | asdict(selection.compared[name])
+            for name, each in selection.candidates.items()
         },
         "stages": {
             stage: {
-                "cv_score": rule.score(stage_pred),
-                "standard_error": standard_error(rule, stage_pred),
-                "decision": to_json(decisions[stage]),
+                "cv_score": compared.score,
+                "standard_error": compared.score_standard_error,
+                "decision": to_json(_decision_of_stage(run, scorer, stage)),
             }
-            for stage, stage_pred in scored_stages.items()
+            for stage, compared in of_stages.items()
         },
         "against": {
-            "best_single": compare_to_best_stage(rule, y_pred, scored_stages),
-            "previous_run": compare_to_previous_run(run, rule, y_pred),
+            "best_single": compare_to_best_stage(scorer, chosen.scored, scored_stages),
+            "previous_run": compare_to_previous_run(run, scorer, chosen.scored),
         },
     }
     if task.scores_labels:
-        test = selection.candidates[selection.chosen].predict(stage_preds.test)
-        label_arrays = {"labels": stage_preds.y, "out_of_fold": y_pred, "test": test}
+        test = chosen.whole.predict(stage_preds.test)
+        label_arrays = {"labels": stage_preds.y, "out_of_fold": chosen.scored, "test": test}
         choice["class_shares"] = {name: class_shares(task, labels) for name, labels in label_arrays.items()}
     return choice
 
 
-def _postprocessing(run: Run, selection: Selection) -> dict[str, list[dict[str, Any]]]:
-    """Return target -> the steps that were tried, in order."""
-    steps: dict[str, list[dict[str, Any]]] = {}
-    for target, results in zip(run.task.targets, selection.steps.results, strict=True):
-        steps[target] = [result.to_dict() for result in results]
-    if "known_labels" in run.config.postprocess:
-        # No score: rows with equal inputs share a fold, so no held-out row has a known label.
-        nan = float("nan")
-        for results_of_target in steps.values():
-            results_of_target.append(StepResult("known_labels", True, nan, nan, nan).to_dict())
-    return steps
+def _decision_of_stage(run: Run, scorer: Scorer, stage: str) -> Any:
+    """Return the decision that a stage alone would be submitted with; None if the metric scores predictions."""
+    if not run.task.scores_labels:
+        return None
+    rows = scorer.has_fold
+    return fit_decision(run.metric, run.task, scorer.y[rows], run.stage_predictions.stage_oof(stage)[rows])
+
+
+def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
+    """Return `weights`, output -> stage -> weight (empty if it is not a weighted sum), `settings` and `decision`."""
+    predictor = candidate.whole.predictor
+    blend = predictor.base if isinstance(predictor, Stack) else predictor  # of a stack: its base
+    weights = {}
+    if isinstance(blend, Blend):
+        names = run.stage_predictions.names
+        for output, column in zip(run.task.outputs, blend.weights.T.tolist(), strict=True):
+            weights[output] = dict(zip(names, column, strict=True))
+    settings = blend.settings if isinstance(blend, Blend) else []
+    return {"weights": weights, "settings": settings, "decision": to_json(candidate.whole.decision)}
 
 
 def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
@@ -271,10 +246,8 @@ def _write_submission(run: Run, path: Path, scored: Array) -> None:
     write_submission(path, sample, id_column, run.task, stage_preds.test_ids, scored, stage_preds.label_means)
 
 
-def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) -> None:
+def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[str]) -> None:
     """Write run.json: what a later `predict` needs, and what the report and the command `compare` show."""
-    for part in parts.values():
-        part["files"] = {file: sha256_of(folder / file) for file in part["files"]}
     content = {
         "run": run.name,
         "made_from": run.made_from,
@@ -291,7 +264,8 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
         "left_out": [asdict(left_out) for left_out in run.left_out],
         "worker_seconds": run.worker_seconds,
         "budget": run.budget,
-        **parts,
+        CHOICE: choice,
+        "files": {file: sha256_of(folder / file) for file in files},
     }
     text = json.dumps(content, default=str)  # str is for paths
     write_json(folder / MANIFEST, json.loads(text, parse_constant=JSON_CONSTANTS.get))
@@ -324,23 +298,15 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
 
 
 def _lines(run: Run) -> list[str]:
-    """Return lines about the files, and about post-processing that the report does not contain."""
-    choice = run.stored[CHOICE]
-    scores = [f"{name} {format_number(part['cross_fitted_score'])}" for name, part in run.candidates.items()]
-    lines = [
+    """Return lines about the candidates and the files."""
+    choice = run.choice
+    scores = [f"{name} {format_number(part['score'])}" for name, part in run.candidates.items()]
+    return [
+        *choice["failed"],
         f"cross_fitted_score of the candidates: {', '.join(scores)}",
         f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample",
         f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
     ]
-    if run.plan.n_folds < MIN_FOLDS:
-        lines.append(f"post-processing: none, since with fewer than {MIN_FOLDS} folds it has no honest score")
-    if INPUT_LABELS in choice["files"]:
-        inputs = read_table(run.folder / INPUT_LABELS, [INPUT_KEY])[INPUT_KEY]
-        n_known = pd.Series(run.stage_predictions.test_inputs).isin(inputs).sum()
-        lines.append(
-            f"known_labels: {n_known} test rows have the mean label of their input; no score includes this"
-        )
-    return lines
 
 
 def main() -> int:

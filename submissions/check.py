@@ -49,10 +49,9 @@ from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision, why_no_gpu
 from models.training.labels import labelled_rows, require_auxiliary, require_log1p
-from submissions.blend.candidates import get_candidate
-from submissions.blend.postprocess import fit_steps
+from submissions.blend.blend import BlendData, mean
+from submissions.blend.selection import Fitted
 from submissions.blend.serialization import from_json, to_json
-from submissions.blend.weight_problem import BlendData
 from submissions.config import Config, load_config
 
 N_TRIED = 100
@@ -248,23 +247,17 @@ def _split_warning(name: str, stage: Any, task: Task, groups: Integers, in_time:
 
 
 def _try_user_blending(config: Config, metric: Metric, task: Task, labels: Array) -> None:
-    """Fit, save and apply the user's candidates and post-processing steps on a few made-up rows."""
-    settings = config.submissions
+    """Fit, save and apply the user's candidates and post-processing on a few made-up rows."""
     rng = np.random.default_rng(0)
     y = np.column_stack([rng.choice(column[np.isfinite(column)], N_TRIED) for column in labels.T])
     y[0, np.isnan(labels).any(axis=0)] = np.nan
-    n_seeds = [len(stage.seeds) if settings.seeds == "separate" else 1 for stage in config.stages.values()]
-    preds = np.stack([_predictions_near(y, task, rng) for _ in range(sum(n_seeds))], axis=1)
-    folds = np.arange(N_TRIED) % 5
-    data = BlendData(preds, y, folds, metric, settings.weights, has_probabilities=task.has_probabilities)
+    preds = np.stack([_predictions_near(y, task, rng) for _ in config.stages], axis=1)
+    data = BlendData(preds, y, np.arange(N_TRIED) % 5, metric, task)
     for _, code_ref in user_code(config.blends):
-        fitted = get_candidate(code_ref).fit(data)
+        fitted = data.fit(code_ref, data.all_folds)
         with user_code_errors(code_ref, MUST_RETURN):
             from_json(json.loads(as_json(to_json(fitted))), code_ref).predict(preds)
-    for _, code_ref in user_code(config.postprocess):
-        for step in fit_steps([code_ref], preds[:, 0, 0], y[:, 0]).values():
-            with user_code_errors(code_ref, MUST_RETURN):
-                from_json(json.loads(as_json(to_json(step))), code_ref).predict(preds[:, 0, 0])
+    Fitted(mean(data, data.all_folds), postprocess=config.submissions.postprocess or "").outputs(preds)
 
 
 def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:

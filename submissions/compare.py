@@ -33,10 +33,10 @@ from submissions.run import (
     CHOICE,
     MANIFEST,
     SO_FAR,
-    candidates_in,
     name_of_latest,
     read_manifest,
     scored_rows,
+    verify_files,
 )
 
 MAX_VALUE_LENGTH = 50
@@ -50,7 +50,6 @@ class PairedScorer:
     Attributes:
         y: labels, indexed by id.
         groups: group of each row, indexed by id.
-        draws: number of resamples.
         metric_code: name and digest of the file of a user-defined metric.
     """
 
@@ -58,7 +57,6 @@ class PairedScorer:
     y: pd.DataFrame
     groups: pd.Series
     metric: Metric
-    draws: int
     seed: int
     metric_code: list[str] | None = None
 
@@ -83,7 +81,7 @@ class PairedScorer:
         n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
         arrays = {name: self._of(table, ids) for name, table in predictions.items()}
         y = self.y.loc[ids].to_numpy()
-        return bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups)
+        return bootstrap_scores(self.metric, y, arrays, groups, seed, n_groups)
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
         """Return the gain of `this` over `other`, its standard error and the number of rows; None below 2 rows."""
@@ -112,7 +110,6 @@ def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
         metric,
-        config.submissions.bootstrap,
         derive_seed(competition.seed, "bootstrap"),
         [Path(file).name, sha256_of(Path(file))] if file else None,
     )
@@ -157,8 +154,8 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedSc
         rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, labels), *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     legend = (
-        "best stage: its cv_score. in_sample: score of the chosen candidate. cross_fitted: score of the "
-        f"selection. gain: its gain over {reference} on the same rows, above 0 is better."
+        "best stage: its cv_score. in_sample: and cross_fitted: scores of the "
+        f"chosen candidate. gain: its gain over {reference} on the same rows, above 0 is better."
     )
     n, tried = len(runs), f"Runs that were tried: {len(runs)}."
     if n > 2:
@@ -201,13 +198,13 @@ def _scores(run: dict[str, Any], labels: PairedScorer) -> list[str]:
         return [f"{chosen} by {used}", "-", "-", "-"]
     best, in_sample = (
         choice["against"]["best_single"]["cv_score"],
-        candidates_in(run)[chosen]["in_sample_score"],
+        choice["candidates"][chosen]["in_sample_score"],
     )
     return [
         chosen,
         format_number(best),
         format_number(in_sample),
-        format_number(choice["procedure"]["cross_fitted_score"]),
+        format_number(choice["cross_fitted_score"]),
     ]
 
 
@@ -222,7 +219,8 @@ def main() -> None:
     manifests = {*paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")} - {paths.run(SO_FAR) / MANIFEST}
     for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):
         try:
-            runs[manifest.parent.name] = read_manifest(manifest.parent, CHOICE)
+            verify_files(manifest.parent)
+            runs[manifest.parent.name] = read_manifest(manifest.parent)
         except DataError as error:
             left_out.append(f"{manifest.parent.name} is left out: {error}")
     if not runs:

@@ -12,7 +12,6 @@ from pathlib import Path
 from competition import cli
 from competition.clean import join_first
 from competition.config import require_owned_outputs
-from competition.dataset import INPUT_KEY
 from competition.errors import ConfigError
 from competition.files import digest, read_text_table, write_table
 from competition.paths import Paths, display_path
@@ -45,10 +44,11 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     jobs = [job for job in run.plan.jobs if job.predicts_test]
     with closing(LocalExecutor(n_workers)) as executor:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
-    predicted_ids, inputs = list(table[competition.id]), list(table[INPUT_KEY])
+    predicted_ids = list(table[competition.id])
     model = load_model(run)
-    scored = model.predict(load_test_predictions(config, run.plan, test_key, predicted_ids), inputs)
-    std = std_table(run, model, test_key, predicted_ids, inputs)
+    names = stored["columns"]
+    scored = model.predict(load_test_predictions(run.plan, run.task, names, test_key, predicted_ids))
+    std = std_table(run, model, names, test_key, predicted_ids)
     if len(std.columns) > 1:
         write_table(folder / STD_FILE, std)
     sample = raw.reindex(columns=stored["sample_columns"], fill_value="")

@@ -3,13 +3,11 @@
 Its folder, work/<name>/submissions/<run>/, has
 
     run.json                  configuration, candidates, and the choice among them; written last
-    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns (`Run.oof_table`)
+    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
     fitted/                   fitted candidates
-    cross_fitted/             predictions of each candidate that the scores and the choice are computed from
-    labels/                   their labels if the metric scores labels
-    known_labels.csv          labels of the training inputs, if the post-processing uses them (`INPUT_LABELS`)
-    stages.parquet            cross-fitted predictions or labels of each single stage
-    cross_fitted.csv          cross-fitted predictions or labels of the training rows by the whole procedure
+    candidates.parquet        cross-fitted predictions, or labels, of each candidate
+    stages.parquet            the same of each single stage
+    cross_fitted.csv          the same of the submission
     blend.csv, stack.csv, submission.csv, spread.csv
     NAME.yaml                 the competition with the stages, epochs and seeds of the run, for any command
 """
@@ -33,17 +31,19 @@ from competition.renamed_settings import FOR_DIGESTS
 from competition.task import Task, build_metric, build_task
 from competition.user_code import user_code_files
 from models.jobs.plan import REFIT_FOLD, REPORT, Job, JobPlan, jobs_of
-from submissions.blend.candidates import CANDIDATES
+from submissions.blend.blend import complexity
 from submissions.config import Config, rewrite_paths
 from submissions.left_out import EPOCHS, TIME, LeftOut, describe_left_out, unfinished_seeds
 from submissions.stage_predictions import StagePredictions, load_stage_predictions
 
 MANIFEST = "run.json"
-BLEND, STACK, CHOICE = "blend", "stack", "choice"
-"""Keys of run.json: the blends, the stack, and the choice among all candidates."""
+CHOICE = "choice"
+"""Key of run.json: the candidates and the choice among them."""
+PREDICTION = "prediction "
+"""Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-STAGES, INPUT_LABELS = "stages.parquet", "known_labels.csv"
+STAGES, CANDIDATES_TABLE = "stages.parquet", "candidates.parquet"
 SO_FAR = "so_far"
 """Folder of the interim submission, next to those of the runs, while stages still train."""
 CODE = (
@@ -114,19 +114,27 @@ class Run:
         """Content of run.json in the folder."""
         return read_manifest(self.folder)
 
-    def part(self, key: str) -> dict[str, Any]:
-        """Return a part of run.json; a DataError if one of its files has changed."""
-        return read_manifest(self.folder, key)[key]
+    def verify(self, *files: str) -> None:
+        """Raise a DataError if one of these files of the run, or of all its files, is missing or has changed."""
+        verify_files(self.folder, files)
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The part of run.json about the candidates and the choice."""
+        choice: dict[str, Any] = self.stored[CHOICE]
+        return choice
 
     @property
     def is_built(self) -> bool:
         """Whether the folder has the files of this run, made from the same predictions and code."""
-        parts = [BLEND, STACK, CHOICE] if self.config.submissions.stack else [BLEND, CHOICE]
         try:
-            stored = read_manifest(self.folder, *parts)
+            self.verify()
         except DataError:
             return False
-        return (stored["run"], stored["made_from"]) == (self.name, self.made_from)
+        stored = self.stored
+        has_stack = stored["config"]["submissions"]["stack"]  # an interim submission has none
+        found = (stored["run"], stored["made_from"], has_stack)
+        return found == (self.name, self.made_from, self.config.submissions.stack)
 
     @property
     def exit_status(self) -> int:
@@ -142,30 +150,25 @@ class Run:
 
     @property
     def candidates(self) -> dict[str, Any]:
-        """The candidates with their models and scores, from simple to complex."""
-        return candidates_in(self.stored)
+        """The candidates with their weights and scores, from simple to complex."""
+        return dict(sorted(self.choice["candidates"].items(), key=lambda item: complexity(item[0])))
 
     @property
     def chosen(self) -> str:
         """The candidate that is submitted."""
-        return self.part(CHOICE)["chosen"]
+        return str(self.choice["chosen"])
 
     @property
     def expected_score(self) -> tuple[float, float]:
-        """The score to expect on the test table and its standard error; of an older run the cross-fitted score."""
-        choice = self.part(CHOICE)
-        procedure = choice["procedure"]
-        cross_fitted = {
-            "score": procedure["cross_fitted_score"],
-            "standard_error": procedure["standard_error"],
-        }
-        expected = choice.get("expected", cross_fitted)
+        """The score to expect on the test table and its standard error."""
+        expected = self.choice["expected"]
         return expected["score"], expected["standard_error"]
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:
-        """Target -> weight of each column in the chosen blend, or in the base of the chosen stack; else empty."""
-        return self.candidates[self.chosen]["weights"]
+        """Target -> weight of each stage in the chosen blend, or in the base of the chosen stack; else empty."""
+        weights: dict[str, dict[str, float]] = self.choice["candidates"][self.chosen]["weights"]
+        return weights
 
 
 def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
@@ -227,26 +230,9 @@ def latest_run(competition: str) -> Run:
     return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
 
 
-def candidates_in(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return the candidates in a run.json, from simple to complex."""
-    return by_complexity(stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"])
-
-
-def by_complexity(candidates: dict[str, Any]) -> dict[str, Any]:
-    """Return candidates sorted from simple to complex."""
-    return {
-        name: candidates[name] for name in dict.fromkeys([*CANDIDATES, *candidates]) if name in candidates
-    }
-
-
 def fitted_file(name: str) -> str:
     """Return the file of a fitted candidate, relative to the folder of the run."""
     return f"fitted/{name.replace(':', '.')}.json"
-
-
-def cross_fitted_file(name: str, labels: bool = False) -> str:
-    """Return the file of a candidate's cross-fitted predictions or labels, relative to the folder of the run."""
-    return f"{'labels' if labels else 'cross_fitted'}/{name.replace(':', '.')}.parquet"
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
@@ -255,37 +241,33 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     There are no rows if the run scored labels and `task` scores predictions, or vice versa, or if the classes
     differ.
     """
-    stored = read_manifest(folder, CHOICE)
+    verify_files(folder, [CROSS_FITTED])
+    stored = read_manifest(folder)
     # "decides" is `Task.scores_labels` of that run.
-    is_same = stored[CHOICE].get("decides", False) == task.scores_labels
+    is_same = stored[CHOICE]["decides"] == task.scores_labels
     is_same &= stored["config"]["competition"].get("classes", []) == task.classes
     rows = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
     return rows if is_same else rows.head(0)
 
 
-def read_manifest(folder: Path, *parts: str) -> dict[str, Any]:
-    """Return the content of run.json of a run.
-
-    Args:
-        parts: keys that must be in it, with unchanged files.
-
-    Raises:
-        DataError: if a part is missing, or if one of its files is missing or has changed.
-    """
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the content of run.json of a run; a DataError if it is missing or of another version of the code."""
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
-    if "made_from" not in stored:
+    if not {"made_from", "files", CHOICE} <= stored.keys():
         raise DataError(
             f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
         )
-    for part in parts:
-        if part not in stored:
-            raise DataError(f"{folder} is not finished: run.json has no {part}. Run ./run.sh full.")
-        for name, expected_digest in stored[part]["files"].items():
-            if not (folder / name).is_file() or sha256_of(folder / name) != expected_digest:
-                raise DataError(
-                    f"{folder}: {name} is missing or has changed. Run ./run.sh full to make it again."
-                )
     return stored
+
+
+def verify_files(folder: Path, files: Sequence[str] = ()) -> None:
+    """Raise a DataError if one of these files of a run, or of all if none is named, is missing or has changed."""
+    digests = read_manifest(folder)["files"]
+    for name in files or digests:
+        if name not in digests or not (folder / name).is_file() or sha256_of(folder / name) != digests[name]:
+            raise DataError(
+                f"{folder}: {name} is missing or has changed. Run ./run.sh full to make it again."
+            )
 
 
 def user_code_of(config: Config) -> list[list[str]]:

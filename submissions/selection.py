@@ -1,252 +1,196 @@
-"""Model selection: fit all candidates, compare them, choose one and its post-processing.
+"""Model selection: fit all candidates, compare them, and choose one.
 
 Nothing is written here; `submissions.build_submission` does that.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from competition.dataset import INPUT_KEY, without_extra_rows
 from competition.errors import DataError
-from competition.files import derive_seed, read_table
 from competition.types import Array
 from competition.user_code import short_ref
-from submissions.blend.candidates import ALWAYS_CLASSIFICATION, ALWAYS_REGRESSION, get_candidate
-from submissions.blend.cross_fitting import CrossFitted, cross_fit
-from submissions.blend.decision_rules import Decision, apply_decision
-from submissions.blend.postprocess import PostprocessChain, choose_steps
-from submissions.blend.selection_rule import (
-    SelectionResult,
-    SelectionRule,
-    apply_rule,
-    compare_to_default,
-    cross_fitted_scored,
-    select_candidate,
-)
-from submissions.blend.stacks import LIGHTGBM_STACK, StackCandidate
-from submissions.blend.weight_problem import BlendData
-from submissions.predictor import SubmissionModel
-from submissions.run import Run, by_complexity, name_of_latest, scored_rows
+from models.inputs.weights import families
+from submissions.blend.blend import ALWAYS, LIGHTGBM_STACK, Blend, BlendData, FoldSet, complexity, mean
+from submissions.blend.selection import Comparison, CrossFit, Scorer, cross_fit, select
+from submissions.blend.serialization import Predictor
+from submissions.blend.stack import Stack, fit_stack
+from submissions.run import Run, name_of_latest, scored_rows
 
-MIN_FOLDS = 4
-"""Number of folds that post-processing needs: with three, nested blends, which exclude two folds,
-are fitted on one fold only.
-"""
+MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class ScoredCandidate:
-    """A fitted candidate and its predictions.
-
-    Attributes:
-        predictions: predictions of all training rows, with the fitted predictor.
-        scored: what the metric scores of them: labels, or the predictions themselves.
-        decision: makes labels from predictions; None if the metric scores predictions.
-    """
-
-    predictions: CrossFitted
-    scored: CrossFitted
-    decision: Decision | None
-
-    def predict(self, preds: Array) -> Array:
-        """Return labels or predictions (n_rows, n_scored) for base predictions (n_rows, n_models, n_outputs)."""
-        return apply_decision(self.decision, self.predictions.fitted.predict(preds))
-
-
-@dataclass(frozen=True)
-class Selection(SelectionResult):
+class Selection:
     """The candidates and the choice among them.
 
     Attributes:
-        candidates: name -> candidate, from simple to complex.
+        candidates: name -> fitted candidate, from simple to complex.
+        compared: name -> comparison with the default.
+        default: name of the default candidate.
+        chosen: name of the candidate to submit.
         chosen_blend: the candidate that would be chosen without the stack.
-        steps: post-processing of the chosen candidate.
-        cross_fitted: what the metric scores of the training rows, (n_rows, n_scored); each fold is predicted
-            by what was chosen and fitted without it.
-        chosen_without_fold: the candidate that was chosen without each fold.
+        reason: one sentence that explains the choice.
+        same_as_default: candidates that predict exactly what the default predicts; they cannot be chosen.
+        failed: a line per candidate that could not be fitted.
     """
 
-    candidates: dict[str, ScoredCandidate]
+    candidates: dict[str, CrossFit]
+    compared: dict[str, Comparison]
+    default: str
+    chosen: str
     chosen_blend: str
-    steps: PostprocessChain
-    cross_fitted: Array
-    chosen_without_fold: list[str]
+    reason: str
+    same_as_default: list[str]
+    failed: list[str]
 
 
-def selection_rule(run: Run) -> SelectionRule:
-    """Return the selection rule with the settings of a run."""
-    settings, stage_preds = run.config.submissions, run.stage_predictions
-    return SelectionRule(
+def scorer_of(run: Run) -> Scorer:
+    """Return what scores predictions of the training rows of a run."""
+    stage_preds = run.stage_predictions
+    return Scorer(
         metric=run.metric,
         task=run.task,
         y=stage_preds.y,
         folds=stage_preds.folds,
         groups=stage_preds.groups,
-        default=short_ref(run.config.default_blend),
-        margin=settings.margin,
-        n_resamples=settings.bootstrap,
         seed=run.config.competition.seed,
     )
 
 
-def blend_data(run: Run, preds: Array) -> BlendData:
-    """Return base predictions (n_rows, n_models, n_outputs) with labels and settings, for the candidates."""
-    settings, stage_preds, seed = run.config.submissions, run.stage_predictions, run.config.competition.seed
-    seeds = tuple(derive_seed(seed, "blend", name) for name in run.task.targets)
+def blend_data(run: Run) -> BlendData:
+    """Return the columns of a run with labels and settings, for the candidates."""
+    stage_preds = run.stage_predictions
     return BlendData(
-        preds,
-        stage_preds.y,
-        stage_preds.folds,
-        run.metric,
-        settings.weights,
-        settings.trials,
-        settings.weight_trials,
-        seeds,
-        run.task.has_probabilities,
+        preds=stage_preds.oof,
+        y=stage_preds.y,
+        folds=stage_preds.folds,
+        metric=run.metric,
+        task=run.task,
+        n_trials=run.config.submissions.trials,
+        seed=run.config.competition.seed,
     )
 
 
-def candidates_of(run: Run, data: BlendData) -> list[str]:
-    """Return the blends to compare: the standard ones, then those of the YAML."""
-    if not data.has_probabilities:
-        always = list(ALWAYS_REGRESSION)
-        if data.convex_objective is None:  # then only a search optimizes the metric itself
-            always.append("optuna")
-    else:
-        always = list(ALWAYS_CLASSIFICATION)
-        if data.metric.kind == "ranks" and data.outputs_per_target == 1:
-            always.append("mean_of_ranks")
-    return list(dict.fromkeys([*always, *run.config.blends]))
+def fit_candidates(run: Run, data: BlendData) -> tuple[dict[str, CrossFit], list[str]]:
+    """Fit all blends and, unless it is disabled, the stack on the default blend.
+
+    A candidate that raises is left out; the mean takes the place of a default that raises.
+
+    Returns:
+        Name -> candidate from simple to complex, and a line per candidate that could not be fitted.
+    """
+    candidates: dict[str, CrossFit] = {}
+    failed: list[str] = []
+    postprocess = run.config.submissions.postprocess or ""
+
+    def try_candidate(name: str, fit: Callable[[FoldSet], Predictor]) -> None:
+        try:
+            candidates[name] = cross_fit(data, fit, postprocess)
+        except Exception as error:
+            failed.append(f"WARNING: {name} is left out: {type(error).__name__}: {error}")
+
+    for name in dict.fromkeys([*ALWAYS, run.config.default_blend, *run.config.submissions.candidates]):
+        try_candidate(short_ref(name), partial(data.fit, name))
+    default = short_ref(run.config.default_blend)
+    if MEAN not in candidates:  # only a user's post-processing can fail there
+        candidates[MEAN] = cross_fit(data, partial(mean, data))
+    if run.config.submissions.stack and default in candidates:
+        try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, run.config.default_blend))
+        if LIGHTGBM_STACK in candidates:
+            stack = candidates[LIGHTGBM_STACK]
+            candidates[LIGHTGBM_STACK] = _without_unvalidated_corrections(stack, candidates[default], data)
+    return dict(sorted(candidates.items(), key=lambda item: complexity(item[0]))), failed
 
 
-def fit_candidates(run: Run, rule: SelectionRule) -> dict[str, ScoredCandidate]:
-    """Fit all blends and, unless it is disabled, the stack on the default blend; from simple to complex."""
-    data = blend_data(run, run.stage_predictions.oof)
-    predictions = {
-        short_ref(blend): cross_fit(get_candidate(blend), data) for blend in candidates_of(run, data)
-    }
-    if run.config.submissions.stack:
-        stack = cross_fit(StackCandidate(get_candidate(run.config.default_blend)), data)
-        predictions[LIGHTGBM_STACK] = _without_unvalidated_corrections(rule, stack, predictions[rule.default])
-    return {
-        name: ScoredCandidate(candidate, rule.as_scored(candidate), rule.fit_decision(candidate.cross_fitted))
-        for name, candidate in by_complexity(predictions).items()
-    }
-
-
-def _without_unvalidated_corrections(
-    rule: SelectionRule, stack: CrossFitted, default: CrossFitted
-) -> CrossFitted:
+def _without_unvalidated_corrections(stack: CrossFit, default: CrossFit, data: BlendData) -> CrossFit:
     """Return the stack without its corrections of outputs in which cross-fitting corrects no held-out row.
 
     Such corrections were never validated.
     """
-    is_validated = (stack.cross_fitted != default.cross_fitted)[rule.has_fold].any(axis=0)
-    in_sample = np.where(is_validated, stack.in_sample, default.in_sample)
-    return replace(stack, in_sample=in_sample, fitted=stack.fitted.only(is_validated))
+    has_fold = data.folds >= 0
+    is_validated = (stack.outputs != default.outputs)[has_fold].any(axis=0)
+    fitted = stack.whole.predictor
+    assert isinstance(fitted, Stack)
+    whole = replace(stack.whole, predictor=fitted.only(is_validated))
+    in_sample = stack.in_sample.copy()
+    in_sample[has_fold] = whole.predict(data.preds[has_fold])
+    return replace(stack, whole=whole, in_sample=in_sample)
 
 
-def select(run: Run, rule: SelectionRule) -> Selection:
-    """Fit all candidates, compare them with the default, and choose one with its post-processing."""
-    candidates = fit_candidates(run, rule)
-    scored = {name: candidate.scored for name, candidate in candidates.items()}
-    result = select_candidate(rule, scored)
-    excluded = (*result.same_as_default, LIGHTGBM_STACK)
-    blends = {name: candidate for name, candidate in result.comparisons.items() if name not in excluded}
-    steps = [step for step in run.config.postprocess if step != "known_labels"]
-    if run.plan.n_folds < MIN_FOLDS:
-        steps = []
-    y_pred, chosen_without_fold = cross_fit_procedure(rule, scored, steps)
+def select_candidate(run: Run, data: BlendData, scorer: Scorer) -> Selection:
+    """Fit all candidates, compare them with the default, and choose one."""
+    candidates, failed = fit_candidates(run, data)
+    default = short_ref(run.config.default_blend)
+    if default not in candidates:
+        default = MEAN
+    compared = scorer.compare({name: each.scored for name, each in candidates.items()}, default)
+    in_sample = candidates[default].in_sample
+    same_as_default = [
+        name
+        for name, each in candidates.items()
+        if name != default and np.array_equal(each.in_sample, in_sample, equal_nan=True)
+    ]
+    margin = run.config.submissions.margin
+    eligible = {name: each for name, each in compared.items() if name not in same_as_default}
+    blends = {name: each for name, each in eligible.items() if name != LIGHTGBM_STACK}
+    chosen, reason = select(scorer, eligible, default, margin)
     return Selection(
-        **vars(result),
         candidates=candidates,
-        chosen_blend=apply_rule(rule, blends)[0],
-        steps=choose_steps(rule, steps, scored[result.chosen].cross_fitted),
-        cross_fitted=y_pred,
-        chosen_without_fold=chosen_without_fold,
+        compared=compared,
+        default=default,
+        chosen=chosen,
+        chosen_blend=select(scorer, blends, default, margin)[0],
+        reason=reason,
+        same_as_default=same_as_default,
+        failed=failed,
     )
 
 
-def cross_fit_procedure(
-    rule: SelectionRule, scored: dict[str, CrossFitted], steps: list[str]
-) -> tuple[Array, list[str]]:
-    """Repeat the selection without each fold; return the predictions, and the chosen candidate of each fold.
+def ablation(run: Run, data: BlendData, scorer: Scorer, selection: Selection) -> dict[str, dict[str, Any]]:
+    """Return the default blend without each stage, and without all stages that start from the same weights.
 
-    For fold k the candidate is chosen, and its post-processing is chosen and fitted, on the rows of the other
-    folds. These have nested predictions, fitted without their own fold and without fold k. The chosen
-    candidate, fitted without fold k, then predicts fold k. Rows with fold -1 are NaN.
+    It is refitted with the settings that were tuned for all stages.
 
-    Args:
-        scored: name -> what the metric scores of a candidate. Labels are made by a decision rule that was
-            fitted without the same folds.
+    Returns:
+        Name -> the `stages` that are left out, the `score` without them, the paired `difference` to the default, and
+        the `standard_error` of it.
     """
-    y_pred = np.full(scored[rule.default].in_sample.shape, np.nan)
-    chosen_without_fold = []
-    for fold in range(len(scored[rule.default].nested)):
-        name = select_candidate(rule, scored, fold).chosen
-        in_fold = rule.folds == fold
-        chain = choose_steps(rule.on_rows(~in_fold), steps, scored[name].nested[fold])
-        y_pred[in_fold] = chain.apply(scored[name].cross_fitted[in_fold])
-        chosen_without_fold.append(name)
-    return y_pred, chosen_without_fold
-
-
-def submission_model(run: Run, selection: Selection) -> SubmissionModel:
-    """Return the chosen candidate with its post-processing, as one model."""
-    chosen = selection.candidates[selection.chosen]
-    return SubmissionModel(
-        candidate=chosen.predictions.fitted.predict,
-        decision=chosen.decision,
-        steps=selection.steps.fitted,
-        input_labels=input_labels(run) if "known_labels" in run.config.postprocess else None,
-    )
-
-
-def input_labels(run: Run) -> pd.DataFrame:
-    """Return the mean label, or the most frequent class, per input of the training table (the index)."""
-    task, train = run.task, without_extra_rows(read_table(run.paths.train))
-    truth = pd.DataFrame(task.one_hot(train[task.targets].to_numpy()), index=train[INPUT_KEY])
-    means = truth.groupby(level=0).mean().dropna(how="all")
-    labels = task.default_labels(means.to_numpy()) if task.scores_labels else means.to_numpy()
-    return pd.DataFrame(labels, means.index, task.scored_columns)
-
-
-def leave_stages_out(
-    run: Run, rule: SelectionRule, all_stages: Array, groups: dict[str, list[str]]
-) -> dict[str, dict[str, float]]:
-    """Return the score of the default blend refitted without each group of stages, and the paired difference.
-
-    Args:
-        all_stages: what the metric scores of the default blend of all stages, (n_rows, n_scored).
-        groups: name of the group -> its stages; a group of all stages is left out of the result.
-    """
-    stage_preds = run.stage_predictions
-    predictions = {"all stages": all_stages}
-    for name, stages in groups.items():
-        is_left = ~np.any([stage_preds.stage_mask(stage) for stage in stages], axis=0)
-        if is_left.any():
-            data = blend_data(run, stage_preds.oof[:, is_left])
-            predictions[name] = cross_fitted_scored(rule, get_candidate(run.config.default_blend), data)
-    if len(predictions) == 1:
+    names = run.stage_predictions.names
+    left_out = {stage: [stage] for stage in sorted(names)} | families(dict(run.config.stages))
+    default = selection.candidates[selection.default]
+    tuned = default.whole.predictor.settings if isinstance(default.whole.predictor, Blend) else []
+    scored = {"all stages": default.scored}
+    for name, stages in left_out.items():
+        is_kept = ~np.isin(names, stages)
+        if is_kept.any():
+            part = data.with_columns(is_kept, tuned)
+            fit = partial(part.fit, run.config.default_blend if selection.default != MEAN else MEAN)
+            scored[name] = cross_fit(part, fit, default.whole.postprocess).scored
+    if len(scored) == 1:
         return {}
-    compared = compare_to_default(replace(rule, default="all stages"), predictions)
-    return {name: asdict(compared[name]) for name in groups if name in predictions}
+    compared = scorer.compare(scored, "all stages")
+    return {
+        name: {"stages": stages, **asdict(compared[name])}
+        for name, stages in left_out.items()
+        if name in compared
+    }
 
 
-def compare_to_best_stage(rule: SelectionRule, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:
+def compare_to_best_stage(scorer: Scorer, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:
     """Return the paired difference of the submission to the best stage.
 
     The best stage is chosen on the same rows, which favours it a little.
     """
-    scores = {stage: rule.score(stage_pred) for stage, stage_pred in stages.items()}
-    best = max(scores, key=lambda stage: np.nan_to_num(rule.gain(scores[stage]), nan=-np.inf))
-    return {"cv_score": scores[best], **_against(rule, y_pred, best, stages[best])}
+    scores = {stage: scorer.score(stage_pred) for stage, stage_pred in stages.items()}
+    best = max(scores, key=lambda stage: np.nan_to_num(scorer.gain(scores[stage]), nan=-np.inf))
+    return {"cv_score": scores[best], **_against(scorer, y_pred, best, stages[best])}
 
 
-def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dict[str, Any] | None:
+def compare_to_previous_run(run: Run, scorer: Scorer, y_pred: Array) -> dict[str, Any] | None:
     """Return the paired difference to the previous run on the rows of both; None if there are none."""
     name = name_of_latest(run.paths)
     if name in ("", run.name):
@@ -257,12 +201,12 @@ def compare_to_previous_run(run: Run, rule: SelectionRule, y_pred: Array) -> dic
         )
     except DataError:  # that run is not finished, or its files are gone or changed
         return None
-    return _against(rule, y_pred, name, before.to_numpy()) if before.notna().all(axis=1).any() else None
+    return _against(scorer, y_pred, name, before.to_numpy()) if before.notna().all(axis=1).any() else None
 
 
-def _against(rule: SelectionRule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
+def _against(scorer: Scorer, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
     """Return `name`, the `difference` to the score of `other` on the rows of both, and its `standard_error`."""
-    both = rule.has_fold & np.isfinite(other).all(axis=1)
-    rule_on_both = replace(rule, default="other").on_rows(both)
-    paired = compare_to_default(rule_on_both, {"other": other, "this": y_pred})["this"]
+    in_both = np.isfinite(other).all(axis=1)
+    on_both = replace(scorer, folds=np.where(in_both, scorer.folds, -1))
+    paired = on_both.compare({"other": other, "this": y_pred}, "other")["this"]
     return {"name": name, "difference": paired.difference, "standard_error": paired.standard_error}

@@ -30,7 +30,7 @@ STAGES = """
 stages:
   lightgbm: {kind: lightgbm, n_bits: 64, max_trees: 20}
   gnn: {kind: gnn, width: 16, hidden_width: 16, epochs: 4, batch_size: 16}
-submissions: {bootstrap: 100, trials: 4}
+submissions: {trials: 4}
 """
 
 

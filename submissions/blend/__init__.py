@@ -1,1 +1,1 @@
-"""From base predictions to one prediction: candidates, selection, stacks, decisions and post-processing."""
+"""From base predictions to one prediction: candidates, decisions, the stack, and the selection."""

@@ -9,7 +9,7 @@ of all candidate values at once.
 The confusion matrices count calibrated probabilities instead of labels. A rare class has too few labels
 to tune a cut on, and with calibrated probabilities the best cut follows from the probabilities. A tuned
 decision is used without a further test, and it is used unchanged on the mean of several models.
-benchmarks/decisions.py measures all three.
+docs/benchmarks.md has the measurements of all three.
 
 Sources: Ye et al., "Optimizing F-measures: a tale of two approaches", ICML 2012 (the second approach);
 one cut at a time as in Fan and Lin, "A study on threshold selection for multi-label classification",
@@ -152,8 +152,6 @@ def fit_decision(metric: Metric, task: Task, y: Array, y_pred: Array) -> Decisio
         y_pred: (n_rows, n_outputs), predicted without these labels.
     """
     decision = plain_decision(task)
-    if not len(y):  # with two folds, both may be excluded
-        return decision
     target_probabilities = [calibrate(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
     search = _CutSearch(metric, y, decision.levels(y_pred), target_probabilities, decision)
     n_passes = MAX_PASSES

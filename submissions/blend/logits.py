@@ -1,11 +1,10 @@
 """Blends of probabilities as weighted sums of logits, with weights of at least 0 and a free sum.
 
-The sum of the weights is an inverse temperature. It is above 1 if the base models are underconfident
-when they agree, and below 1 if they are overconfident.
+The sum of the weights is an inverse temperature. It is above 1 if the columns are underconfident when they agree, and
+below 1 if they are overconfident.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,8 +17,6 @@ Link = Literal["identity", "logistic", "softmax"]
 MIN_BASE_PROBABILITY = 1e-3
 """Base predictions are clipped here. A probability of 0 means a class without training rows in a fold,
 or trees that all agree."""
-PENALTIES = [0.001, 0.01, 0.1, 1.0, 10.0]
-"""Factors of the squared distance between the weights and the convex weights."""
 SUM_PENALTY = 30.0
 """Factor, divided by the number of rows, of the squared difference between the sum of the weights and
 1. Test rows are predicted by the mean of the folds' models, which is less confident than one model, so
@@ -27,8 +24,6 @@ a temperature that is supported by few rows goes too far. The penalty also keeps
 base models separate the classes perfectly."""
 MAX_LOGIT = 500.0
 """Larger logits are clipped, so that their exponential is finite; they would not change the loss."""
-MIN_DECREASE = 1e-9
-"""Newton's method stops if its step promises a smaller decrease of the loss."""
 
 
 def logits(preds: Array, link: Link, min_probability: float = MIN_BASE_PROBABILITY) -> Array:
@@ -46,81 +41,55 @@ def probabilities(sums: Array, link: Link) -> Array:
     return expit(sums) if link == "logistic" else softmax(sums, axis=-1)
 
 
-def margins(preds: Array, y: Array, link: Link) -> Array:
+def margins(preds: Array, labels: Array, link: Link) -> Array:
     """Return the logits of the other classes minus the logit of the true class.
 
     Args:
-        preds: (n_rows, n_outputs, n_models).
-        y: (n_rows, n_outputs), 1 for the true class.
+        preds: (n_rows, n_models, n_outputs).
+        labels: class numbers (n_rows,).
 
     Returns:
         (n_rows, n_other_classes, n_models).
     """
-    model_logits = logits(preds, link)
+    model_logits = logits(preds, link).swapaxes(1, 2)
     if link == "logistic":
-        return model_logits * (1 - 2 * y)[:, :, None]
-    true_logits = model_logits[y == 1][:, None]
-    return (model_logits - true_logits)[y == 0].reshape(len(y), -1, preds.shape[2])
+        return model_logits * (1 - 2 * labels)[:, None, None]
+    is_true = labels[:, None] == np.arange(model_logits.shape[1])
+    true_logits = model_logits[is_true][:, None]
+    return (model_logits - true_logits)[~is_true].reshape(len(labels), -1, preds.shape[1])
 
 
-def log_loss_weights(target_margins: list[Array], prior: Array) -> Array:
-    """Return the weights w >= 0 with the smallest log loss for each of `PENALTIES`, (n_penalties,
-    n_models).
+def log_loss_weights(z: Array, prior: Array, penalties: Sequence[float]) -> Array:
+    """Return the weights w >= 0 with the smallest penalized log loss for each penalty, (n_penalties, n_models).
 
-    The log loss of a row is log(1 + sum over the other classes of exp(z w)) with its margins z. The
-    mean over the rows and two penalties (`PENALTIES`, `SUM_PENALTY`) are minimized by Newton's method;
-    `nnls` solves each step exactly.
+    The log loss of a row is log(1 + sum over the other classes of exp(z w)). To its mean over rows are added penalty *
+    |w - prior|^2 and `SUM_PENALTY` / n_rows * (sum w - 1)^2.
 
     Args:
-        target_margins: margins of each target, (n_rows, n_other_classes, n_models); each target has the
-            same weight.
-        prior: weights (n_models,) that sum to 1, towards which w is shrunk. Duplicate models have equal
-            prior weights and therefore get equal weights.
+        z: margins, (n_rows, n_other_classes, n_models).
+        prior: weights (n_models,) that sum to 1. Duplicate columns have equal prior weights and therefore get equal
+            weights.
     """
-    sum_penalty = SUM_PENALTY / sum(map(len, target_margins))
+    from scipy.optimize import minimize
+
+    n_rows, n_other, n_models = z.shape
+    flat = z.reshape(-1, n_models)
+    sum_penalty = SUM_PENALTY / n_rows
+
+    def loss(w: Array, penalty: float) -> tuple[float, Array]:
+        odds = np.exp(np.minimum(flat @ w, MAX_LOGIT)).reshape(n_rows, n_other)
+        total = 1 + odds.sum(axis=1)
+        distance = w - prior
+        value = np.log(total).mean() + penalty * distance @ distance + sum_penalty * distance.sum() ** 2
+        gradient = (odds / total[:, None]).ravel() @ flat / n_rows
+        return value, gradient + 2 * penalty * distance + 2 * sum_penalty * distance.sum()
+
     weights = prior
     solutions = []
-    for penalty in PENALTIES[::-1]:
-        penalty_curvature = 2 * (penalty * np.eye(len(prior)) + sum_penalty)
-        weights = _minimize(partial(_penalized_log_loss, target_margins, prior, penalty_curvature), weights)
+    for penalty in sorted(penalties, reverse=True):  # each starts at the solution of a larger penalty
+        bounds = [(0, None)] * n_models
+        options = {"ftol": 1e-12, "gtol": 1e-8}
+        found = minimize(loss, weights, (penalty,), "L-BFGS-B", jac=True, bounds=bounds, options=options)
+        weights = found.x
         solutions.append(weights)
     return np.array(solutions[::-1])
-
-
-def _penalized_log_loss(
-    target_margins: list[Array], prior: Array, penalty_curvature: Array, w: Array
-) -> tuple[float, Array, Array]:
-    """Return the mean log loss plus penalties, its gradient (n_models,) and its Hessian (n_models, n_models)."""
-    hessian = penalty_curvature
-    gradient = hessian @ (w - prior)
-    value = float((w - prior) @ gradient) / 2
-    for z in target_margins:
-        flat = z.reshape(-1, len(w))
-        row_weight = 1 / len(target_margins) / len(z)
-        odds = np.exp(np.minimum(flat @ w, MAX_LOGIT)).reshape(z.shape[:2])
-        total = 1 + odds.sum(axis=1)
-        weighted = flat * (odds / total[:, None]).reshape(-1, 1)  # by class probabilities
-        row_gradients = weighted.reshape(z.shape).sum(axis=1)
-        value += row_weight * np.log(total).sum()
-        gradient = gradient + np.full(len(z), row_weight) @ row_gradients
-        hessian = hessian + row_weight * (weighted.T @ flat - row_gradients.T @ row_gradients)
-    return value, gradient, hessian
-
-
-def _minimize(loss: Callable[[Array], tuple[float, Array, Array]], w: Array) -> Array:
-    """Return the w >= 0 with the smallest loss, by Newton's method with step halving from a start `w`."""
-    from scipy.optimize import nnls
-
-    value, gradient, hessian = loss(w)
-    while True:
-        root = np.linalg.cholesky(hessian)
-        step = nnls(root.T, np.linalg.solve(root, hessian @ w - gradient))[0] - w
-        expected_decrease = -gradient @ step
-        if not expected_decrease > MIN_DECREASE:
-            return w + step
-        new_value, gradient, hessian = loss(w + step)
-        while new_value > value:
-            step /= 2
-            new_value, gradient, hessian = loss(w + step)
-        w = w + step
-        value = new_value

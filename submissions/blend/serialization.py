@@ -13,14 +13,10 @@ from submissions.blend.logits import Link
 
 
 class Predictor(Protocol):
-    """A fitted candidate or post-processing step: a dataclass of numbers, strings and arrays."""
+    """A fitted candidate: a dataclass of numbers, strings and arrays."""
 
     def predict(self, preds: Array, /) -> Array:
-        """Return predictions.
-
-        A candidate gets base predictions (n_rows, n_models, n_outputs) and returns (n_rows, n_outputs).
-        A step gets predictions of one target (n_rows,) and returns (n_rows,).
-        """
+        """Return predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs)."""
 
 
 SERIALIZABLE: dict[str, type] = {}

@@ -1,8 +1,9 @@
 """The bundle of an offline notebook: the files that it reads, and nothing else.
 
-A bundle for prediction has no training rows, no labels and no out-of-fold predictions, and only the stages
-with a weight in the submission. A bundle for training has no answers, and only the tables that the platform
-does not mount. User-defined files are copied, with paths relative to the file that refers to them.
+A bundle for prediction has no training rows, no out-of-fold predictions and only the stages with a weight in the
+submission; of the labels it has the lowest and the highest, to which predictions are clipped. A bundle for training
+has no answers, and only the tables that the platform does not mount. User-defined files are copied, with paths relative
+to the file that refers to them.
 
     work/<name>/kernel/dataset/     a data set with code/ work/ weights/ wheels/ requirements.txt and bundle.json
                                     (purpose, competition, packages, digest of the files)
@@ -31,22 +32,17 @@ from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
 from models.neural_config import NeuralConfig
-from submissions.blend.stacks import LIGHTGBM_STACK
+from submissions.blend.blend import LIGHTGBM_STACK
 from submissions.check import check_all
 from submissions.config import Config, rewrite_paths
 from submissions.kernel.wheels import add_wheels
 from submissions.run import (
-    BLEND,
-    CHOICE,
-    INPUT_LABELS,
     MANIFEST,
-    STACK,
     Run,
     fitted_file,
     latest_run,
     require_same_code,
 )
-from submissions.stage_predictions import jobs_by_column
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
@@ -235,13 +231,10 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:
             _copy_job(job, bundle.work / job.folder.relative_to(work_root()))
-    stored = run.stored
-    read_files = (fitted_file(run.chosen), INPUT_LABELS)  # the other files of a run are predictions
-    for part in {BLEND, STACK, CHOICE} & set(stored):
-        files = {file: sha256 for file, sha256 in run.part(part)["files"].items() if file in read_files}
-        stored[part]["files"] = files
-        for file in files:
-            copy(run.folder / file, run_folder / file)
+    file = fitted_file(run.chosen)  # the other files of a run are predictions
+    run.verify(file)
+    copy(run.folder / file, run_folder / file)
+    stored = run.stored | {"files": {file: run.stored["files"][file]}}
     records = [record for record in stored["stages"] if record["name"] in used]
     write_json(run_folder / MANIFEST, {**stored, "config": settings, "stages": records})
     write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
@@ -256,10 +249,8 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
 
 def _stages_of_submission(run: Run) -> set[str]:
     """Return the stages with a weight in the submission; all of them for a stack on all columns."""
-    jobs = jobs_by_column(run.config, run.plan)
-    with_weight = {column for weights in run.weights.values() for column, weight in weights.items() if weight}
-    columns = with_weight if with_weight and run.chosen != LIGHTGBM_STACK else jobs
-    return {jobs[column][0].stage for column in columns}
+    with_weight = {stage for weights in run.weights.values() for stage, weight in weights.items() if weight}
+    return with_weight if with_weight and run.chosen != LIGHTGBM_STACK else {*run.config.stages}
 
 
 def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> dict[str, Any]:

@@ -10,20 +10,20 @@ import pandas as pd
 
 from competition.config import validate
 from competition.errors import ConfigError
-from competition.files import read_table, read_text_table, sha256_of, write_table
+from competition.files import read_text_table, sha256_of, write_table
 from competition.paths import Paths
 from competition.strict_model import StrictModel
 from competition.task import Task
+from submissions.blend.blend import LIGHTGBM_STACK
 from submissions.run import (
-    BLEND,
     BLEND_FILE,
+    CANDIDATES_TABLE,
     CHOICE,
-    STACK,
     STACK_FILE,
     SUBMISSION_FILE,
-    cross_fitted_file,
     read_manifest,
     scored_rows,
+    verify_files,
 )
 
 BY_HAND = "by hand"
@@ -40,11 +40,8 @@ class Submission(StrictModel):
     """submitting, until the platform has answered; lost: the platform does not list it."""
     run: str = ""  # that made it, with its candidate and what this is scored
     chosen: str = ""
-    cv_score: float | None = None
     cross_fitted_score: float | None = None
-    standard_error: float | None = None  # of cross_fitted_score
-    expected_score: float | None = None  # on the test table
-    expected_standard_error: float | None = None
+    standard_error: float | None = None  # as an estimate of the score on the test table
     public: float | None = None  # on the leaderboard, as `private`
     private: float | None = None
     message: str = ""
@@ -52,13 +49,6 @@ class Submission(StrictModel):
     file_digest: str = ""
     revision: str = ""  # of the code
     ref: str = ""  # reference on the platform
-
-    @property
-    def expected(self) -> tuple[float | None, float | None]:
-        """The score to expect and its standard error; the cross-fitted score of a candidate that was not chosen."""
-        if self.expected_score is None:
-            return self.cross_fitted_score, self.standard_error
-        return self.expected_score, self.expected_standard_error
 
     def with_changes(self, **changes: Any) -> "Submission":
         """Return the row with other values."""
@@ -96,35 +86,26 @@ def find_submission(name: str, rows: list[Submission]) -> Submission:
 
 def find_run(paths: Paths, file_digest: str) -> dict[str, Any]:
     """Return run, candidate and scores of a file, as in the ledger; {} for a file of no run."""
-    for name, step in ((SUBMISSION_FILE, CHOICE), (BLEND_FILE, BLEND), (STACK_FILE, STACK)):
+    for name in (SUBMISSION_FILE, BLEND_FILE, STACK_FILE):
         for file in sorted(paths.latest_run.parent.glob(f"[!.]*/{name}")):
             if sha256_of(file) == file_digest:
-                return scores_of(file.parent, step)
+                return scores_of(file.parent, name)
     return {}
 
 
-def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
-    """Return run, candidate and scores of the file that a step of a run has written, as in the ledger."""
-    matches = read_manifest(run, step)[step]
-    made = {"run": run.name, "chosen": matches["chosen"]}
-    if step != CHOICE:  # a candidate that was not chosen
-        score = matches["candidates"][matches["chosen"]]["cross_fitted_score"]
-        return made | {"cv_score": score, "cross_fitted_score": score}
-    scores = {name: matches["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
-    if "expected" in matches:  # not in a run of an older version
-        expected = matches["expected"]
-        scores |= {
-            "expected_score": expected["score"],
-            "expected_standard_error": expected["standard_error"],
-        }
-    return made | {"cv_score": matches["cross_fitted_score"], **scores}
-
-
-def fold_variance(paths: Paths, one: Submission) -> list[float] | None:
-    """Return the variance of the fold models of a run's submission on the test table, per target; None if unknown."""
-    expected = read_manifest(paths.run(one.run or "no run"), CHOICE)[CHOICE].get("expected") or {}
-    variance: list[float] | None = expected.get("variance")
-    return variance
+def scores_of(run: Path, file: str = SUBMISSION_FILE) -> dict[str, Any]:
+    """Return run, candidate and scores of a file that a run has written, as in the ledger."""
+    choice = read_manifest(run)[CHOICE]
+    names = {
+        SUBMISSION_FILE: choice["chosen"],
+        BLEND_FILE: choice["chosen_blend"],
+        STACK_FILE: LIGHTGBM_STACK,
+    }
+    chosen = names[file]
+    of_run = {"run": run.name, "chosen": chosen, "cross_fitted_score": choice["candidates"][chosen]["score"]}
+    if chosen == choice["chosen"]:
+        of_run["standard_error"] = choice["expected"]["standard_error"]
+    return of_run
 
 
 def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
@@ -133,10 +114,9 @@ def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
     There are no rows if the run scored labels and `task` scores predictions, or the other way round.
     """
     run = paths.run(one.run or "no run")
-    table = scored_rows(run, task)
-    if read_manifest(run, CHOICE)[CHOICE]["chosen"] == one.chosen or table.empty:
-        return table
-    table = read_table(run / cross_fitted_file(one.chosen, task.scores_labels)).set_index("id")
-    return table.filter(regex="^cross_fitted ").rename(
-        columns=lambda name: name.removeprefix("cross_fitted ")
-    )
+    if scored_rows(run, task).empty:
+        return scored_rows(run, task)
+    verify_files(run, [CANDIDATES_TABLE])
+    table = pd.read_parquet(run / CANDIDATES_TABLE).set_index("id")
+    names = {f"{one.chosen} {column}": column for column in task.scored_columns}
+    return table[[*names]].rename(columns=names)

@@ -3,12 +3,9 @@
 --public and --private add a score by hand, if `./run.sh submit` did not wait for it or the platform is another
 one.
 
-The effect of chance on scores is simulated: samples of the sizes of the public and the private table are drawn
-from the training rows with their out-of-fold predictions, by group. For regression their errors are made as small
-as those of the mean of the fold models on the test table should be (submissions/expected_score.py). All files have
-the same samples, so that their differences are paired. Most of the difference between public and private scores comes
-from the choice of the rows (Roelofs et al., NeurIPS 2019), and a gain within this noise is not evidence (Blum and
-Hardt, "The Ladder", ICML 2015).
+Which two files to select for the private score is simulated: tables of the size of the test table are drawn from the
+training rows with their out-of-fold predictions, by group, the same for all files. Most of the difference between
+public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
 
 Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: with --public or --private, rows of
 ledger.csv.
@@ -20,24 +17,21 @@ from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from competition import cli
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import derive_seed, read_table
+from competition.files import read_table
 from competition.metrics import Metric
 from competition.paths import Paths
 from competition.task import build_metric, build_task
-from submissions.compare import PairedScorer, read_labels
-from submissions.expected_score import less_variance
+from submissions.compare import read_labels
 from submissions.formatting import format_number
 from submissions.leaderboard.ledger import (
     BY_HAND,
     Submission,
     find_submission,
-    fold_variance,
     out_of_fold,
     read,
     write,
@@ -79,7 +73,7 @@ def distinct(rows: list[Submission]) -> list[Submission]:
     return list({row.file_digest or row.submission: row for row in sent}.values())
 
 
-def page(competition: str, public_share: float) -> str:
+def page(competition: str) -> str:
     """Return the table of submissions and remarks on their scores, for a terminal."""
     settings, paths = load_competition(competition), Paths.for_competition(competition)
     metric, rows = build_metric(settings), read(paths.ledger)
@@ -95,60 +89,21 @@ def page(competition: str, public_share: float) -> str:
     scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS]).set_index(
         "submission"
     )
-    scores = scores.astype(float)
-    lines = rank_correlations(scores)
+    lines = rank_correlations(scores.astype(float))
     labels = read_labels(competition) if oof else None
-    n_rows = len(labels.ids_of_all(list(oof.values()))) if labels else 0
-    if labels is None or n_rows < 2:
+    if labels is None or len(labels.ids_of_all(list(oof.values()))) < 2:
         why = (
             "The runs of these files are missing"
             if files
             else "None of these files has a score yet (--public)"
         )
-        lines.append(f"{why}, so the effect of chance is unknown. Select by CV.")
+        lines.append(f"{why}, so nothing says which two to select. Select by CV.")
     else:
-        n_test = len(read_table(paths.test))
-        n_public = round(n_test * public_share)
-        variances = {row.submission: fold_variance(paths, row) for row in files if row.submission in oof}
-        public, private = draw(
-            less_variances(oof, variances, labels.y), labels, (n_public, n_test - n_public)
-        )
-        deviations = [format_number(part.std().median()) for part in (public, private)]
-        lines += [
-            f"The standard deviation of a score is {deviations[0]} on {n_public} public rows and "
-            f"{deviations[1]} on "
-            f"{n_test - n_public} private rows, drawn from {n_rows} out-of-fold rows by group "
-            f"(--public-share).",
-            *leaderboard_gap(scores[PUBLIC], public, metric),
-            f"This is optimistic if train and test differ; see ./run.sh folds {paths.name}.",
-            pick_final_two(private, metric),
-        ]
+        drawn = labels.drawn_scores(oof, labels.seed, len(read_table(paths.test)))
+        lines.append(pick_final_two(drawn, metric))
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in lines]
     label = f"{metric.name}, {'greater' if metric.greater_is_better else 'lower'} is better"
     return "\n\n".join([f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])
-
-
-def less_variances(
-    oof: dict[str, pd.DataFrame], variances: dict[str, list[float] | None], y: pd.DataFrame
-) -> dict[str, pd.DataFrame]:
-    """Return predictions with the errors that are expected on the test table.
-
-    They are unchanged if the variance of one of them is unknown, since the files are compared.
-
-    Args:
-        oof: file -> out-of-fold predictions, indexed by id.
-        variances: file -> variance of its fold models on the test table, per target.
-        y: labels, indexed by id.
-    """
-    corrected = {}
-    for name, table in oof.items():
-        variance = variances[name]
-        if variance is None:
-            return oof
-        labels = y.reindex(table.index).to_numpy()
-        values = less_variance(labels, table.to_numpy(), np.array(variance))
-        corrected[name] = pd.DataFrame(values, table.index, table.columns)
-    return corrected
 
 
 def rank_correlations(scores: pd.DataFrame) -> list[str]:
@@ -164,41 +119,24 @@ def rank_correlations(scores: pd.DataFrame) -> list[str]:
     ]
 
 
-def draw(oof: dict[str, pd.DataFrame], labels: PairedScorer, sizes: tuple[int, int]) -> list[pd.DataFrame]:
-    """Return the scores of all files on samples of these sizes, one table (n_resamples, n_files) per size."""
-    return [labels.drawn_scores(oof, derive_seed(labels.seed, f"part {i}"), n) for i, n in enumerate(sizes)]
+def pick_final_two(drawn: pd.DataFrame, metric: Metric) -> str:
+    """Return which two files to select: the pair with the best expected score of its better file.
 
-
-def leaderboard_gap(board: pd.Series, public: pd.DataFrame, metric: Metric) -> list[str]:
-    """Return the lead of the best file on the public leaderboard, compared with its standard deviation."""
-    scores = board.filter(public.columns).dropna().to_dict()
-    if len(scores) < 2:
-        return []
-    first, second, *_ = sorted(map(str, scores), key=scores.__getitem__, reverse=metric.greater_is_better)
-    gain, deviation = abs(scores[first] - scores[second]), (public[first] - public[second]).std()
-    return [
-        f"On the board {first} leads {second} by {format_number(gain)}, with a paired standard deviation of "
-        f"{format_number(deviation)}. A gain on the board below one paired standard deviation is not "
-        f"evidence."
-    ]
-
-
-def pick_final_two(private: pd.DataFrame, metric: Metric) -> str:
-    """Return which two files to select: the pair with the best expected private score of its better file."""
-    means = {str(name): f"{format_number(private[name].mean())} of {name}" for name in private}
+    Args:
+        drawn: scores on the same drawn tables, (n_draws, n_files).
+    """
+    means = {str(name): f"{format_number(drawn[name].mean())} of {name}" for name in drawn}
     if len(means) == 1:
-        return (
-            f"Select {next(iter(means))}; the mean score on the drawn private rows is {means.popitem()[1]}."
-        )
+        return f"Select {next(iter(means))}; the mean score on the drawn rows is {means.popitem()[1]}."
     better = max if metric.greater_is_better else min
     expected = {
-        pair: private[list(pair)].agg(better.__name__, axis=1).mean() for pair in combinations(means, 2)
+        pair: drawn[list(pair)].agg(better.__name__, axis=1).mean() for pair in combinations(means, 2)
     }
     a, b = better(expected, key=expected.__getitem__)
     return (
-        f"Select {a} and {b}: the better of their scores on the drawn private rows is "
+        f"Select {a} and {b}: the better of their scores on the drawn rows is "
         f"{format_number(expected[a, b])} "
-        f"on average ({means[a]} and {means[b]} alone, correlation {private[a].corr(private[b]):.3f})."
+        f"on average ({means[a]} and {means[b]} alone, correlation {drawn[a].corr(drawn[b]):.3f})."
     )
 
 
@@ -207,7 +145,7 @@ def _table(rows: list[Submission]) -> str:
     table = pd.DataFrame([row.model_dump() for row in rows])
     is_default = table["message"].str.startswith("run ")
     table["message"] = table["message"].where(~is_default, "").str.slice(stop=60)
-    columns = ["submission", "time", "run", "chosen", "cv_score", *BOARDS, "status", "message"]
+    columns = ["submission", "time", "run", "chosen", *BOARDS, "status", "message"]
     table = table[columns].astype(object).replace("", None).dropna(axis=1, how="all")
     return str(table.fillna("-").to_string(index=False, float_format=format_number, justify="left"))
 
@@ -224,27 +162,19 @@ def main() -> None:
     options.add_argument(
         "--submission", metavar="ID", help="Submission of --public and --private (default: the latest)."
     )
-    options.add_argument(
-        "--public-share",
-        type=float,
-        default=0.3,
-        help="Share of the test rows with public scores (default: %(default)s).",
-    )
     args = options.parse_args()
     load_competition(args.competition)  # a misspelled name gets no ledger
     paths = Paths.for_competition(args.competition)
     given = {
         board: score for board, score in ((PUBLIC, args.public), (PRIVATE, args.private)) if score is not None
     }
-    if not 0 < args.public_share < 1:
-        raise ConfigError(f"--public-share must be between 0 and 1; got {args.public_share}.")
     if args.submission and not given:
         raise ConfigError("--submission needs the score to add, --public or --private.")
     if given:
         with cli.locked(paths, paths.submit_lock):
             row = add_scores(paths.ledger, given, args.submission)
         print(f"Added to {row.submission} of {row.time}: {row.message}\n")
-    print(page(args.competition, args.public_share))
+    print(page(args.competition))
 
 
 if __name__ == "__main__":

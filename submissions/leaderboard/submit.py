@@ -164,7 +164,7 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     """Return the status or the scores of a submission, in a line."""
     if row.public is None:
         return f"{row.submission}: {row.status}, {row.message}"
-    expected, error = row.expected
+    expected, error = row.cross_fitted_score, row.standard_error
     public, private = format_number(row.public), format_number(row.private)
     line = (
         f"{row.submission}: public {public}, private {private}, expected {format_with_error(expected, error)}"
@@ -215,7 +215,8 @@ def main() -> None:
             row, send = file_to_send(
                 competition, paths, args.file or latest_run(paths.name).folder / SUBMISSION_FILE
             )
-        of_run = f"run {row.run}, {row.chosen}, expected {metric.name} {format_with_error(*row.expected)}"
+        expected = format_with_error(row.cross_fitted_score, row.standard_error)
+        of_run = f"run {row.run}, {row.chosen}, expected {metric.name} {expected}"
         row = row.with_changes(message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:

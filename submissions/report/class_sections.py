@@ -11,8 +11,8 @@ from submissions.blend.serialization import from_json
 from submissions.formatting import format_number
 from submissions.report import figures
 from submissions.report.elements import Element, Figure, MoreFigures, make_table
-from submissions.report.training_predictions import labels, predictions, read_cross_fitted
-from submissions.run import CHOICE, Run
+from submissions.report.training_predictions import labels, predictions
+from submissions.run import Run
 
 N_BINS = 15
 """Number of bins of a reliability curve."""
@@ -32,7 +32,7 @@ def scores_by_class(run: Run) -> list[Element]:
     task = run.task
     y = run.stage_predictions.y
     predicted = labels(run)
-    shares = run.stored[CHOICE].get("class_shares", {})
+    shares = run.choice.get("class_shares", {})
     has_several_targets = len(task.targets) > 1
     rows: list[list[Any]] = []
     for t, target in enumerate(task.targets):
@@ -67,12 +67,12 @@ def _thresholds(run: Run) -> tuple[list[float], str]:
     task = run.task
     chosen = run.candidates[run.chosen]
     has_fold = run.stage_predictions.folds >= 0
-    y_pred = read_cross_fitted(run, run.chosen).cross_fitted[has_fold]
+    y_pred = predictions(run)[has_fold]
     default_score = run.metric(run.stage_predictions.y[has_fold], task.default_labels(y_pred))
     meaning = THRESHOLDS.get(task.problem_type, "probability from which a row has the class")
     return from_json(chosen["decision"]).cuts.tolist(), (
         f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "
-        f"and {format_number(chosen['cross_fitted_score'])} with thresholds that were tuned without the row's fold."
+        f"and {format_number(chosen['score'])} with thresholds that were tuned without the row's fold."
     )
 
 

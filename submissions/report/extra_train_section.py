@@ -52,7 +52,7 @@ def _gains(run: Run) -> dict[int, str]:
     models = {str(name): table.set_index("id")[competition.targets] for name, table in oof.groupby("__model")}
     without = models.pop("without")
     y = train.loc[without.index, competition.targets]
-    scorer = PairedScorer(run.task, y, groups, run.metric, N_RESAMPLES, competition.seed)
+    scorer = PairedScorer(run.task, y, groups, run.metric, competition.seed)
     gains = {}
     for name, with_table in models.items():
         paired = scorer.paired(with_table, without)

@@ -1,4 +1,4 @@
-"""Sections of the report about scores: stages, candidates, weights, ablation, post-processing, test scores."""
+"""Sections of the report about scores: stages, candidates, weights, ablation, test scores."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,20 +14,19 @@ from competition.files import read_json, read_table, read_text_table
 from competition.label_columns import parse_labels
 from competition.task import build_task, from_submission_columns
 from competition.types import Array
-from models.inputs.weights import families
 from models.jobs.plan import REPORT
 from models.neural_config import MultiSampleHead, NeuralConfig
 from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
+from submissions.blend.blend import LIGHTGBM_STACK
 from submissions.blend.decision_rules import apply_decision
-from submissions.blend.selection_rule import score_per_target
+from submissions.blend.selection import score_per_target
 from submissions.blend.serialization import from_json
-from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.formatting import is_finite, mean_and_std
 from submissions.report.charts import ScoreRow, heat_map, score_chart
 from submissions.report.elements import Element, Figure, make_table
 from submissions.report.training_predictions import scored_stages
-from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK_FILE, SUBMISSION_FILE, Run
+from submissions.run import BLEND_FILE, STACK_FILE, SUBMISSION_FILE, Run
 
 FLAGS = {
     "optimistic": "the epoch was chosen on the fold that is scored (select_epoch: best_on_held_out)",
@@ -60,21 +59,19 @@ def gain(run: Run, this: float | None, other: float | None = 0.0) -> float | Non
 
 def score_overview(run: Run, test: TestScores | None) -> list[Element]:
     """Return a chart of all stages and candidates with their standard errors and test scores."""
-    choice = run.stored[CHOICE]
+    choice = run.choice
     on_answers = test.overall if test else {}
     stages = []
     for name, stage in choice["stages"].items():
         test_score = on_answers.get(f"stage {name}")
-        stages.append(ScoreRow(name, stage["cv_score"], stage.get("standard_error"), test_score))
+        stages.append(ScoreRow(name, stage["cv_score"], stage["standard_error"], test_score))
     candidates = []
     for name, candidate in run.candidates.items():
-        score = candidate["cross_fitted_score"]
-        candidates.append(ScoreRow(name, score, candidate.get("score_standard_error")))
-    procedure = choice["procedure"]
+        candidates.append(ScoreRow(name, candidate["score"], candidate["score_standard_error"]))
     submission = ScoreRow(
         name="submission",
-        score=procedure["cross_fitted_score"],
-        standard_error=procedure["standard_error"],
+        score=choice["cross_fitted_score"],
+        standard_error=choice["standard_error"],
         test_score=on_answers.get(SUBMISSION_FILE),
         is_submitted=True,
     )
@@ -96,10 +93,10 @@ def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
 
 def _stage_weights(run: Run) -> pd.DataFrame:
     """Return the weights of the chosen blend, (n_stages, n_targets); no column if it is not a weighted sum."""
-    weights = pd.DataFrame(run.weights, run.stage_predictions.names)
+    weights = pd.DataFrame(run.weights, list(run.config.stages))
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
-    return weights.groupby(run.stage_predictions.stage_of.get).sum().reindex(list(run.config.stages))
+    return weights
 
 
 def stage_section(run: Run) -> list[Element]:
@@ -151,38 +148,21 @@ def _dropout_note(run: Run, stage: str) -> list[str]:
 
 
 def candidate_section(run: Run) -> list[Element]:
-    """Return the scores of all candidates from simple to complex, and of the submission."""
-    choice = run.stored[CHOICE]
-    procedure = choice["procedure"]
+    """Return the scores of all candidates, from simple to complex."""
+    choice = run.choice
     same_as_default = {*choice["same_as_default"]} & {LIGHTGBM_STACK}
-    keys = ["in_sample_score", "cross_fitted_score"]
-    if "score_mean_over_folds" in procedure:
-        keys.append("score_mean_over_folds")
     rows = [
-        _candidate_row(run, name, [candidate[key] for key in keys], name in same_as_default)
+        _candidate_row(run, name, candidate, name in same_as_default)
         for name, candidate in run.candidates.items()
     ]
-    rows.append(["submission", "", *(procedure[key] for key in keys[1:]), "", "", ""])
-    without = procedure["chosen_without_fold"]
-    names = dict.fromkeys(without)
-    counts = ", ".join(f"{name} in {without.count(name)} of {len(without)} folds" for name in names)
+    header = ["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""]
     elements: list[Element] = [
-        make_table(["candidate", *keys, "gain", "standard_error", ""], rows),
+        make_table(header, rows),
         choice["reason"],
+        *choice["failed"],
         "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, "
         "scaling and tuning fitted without its fold. gain: over the default, above 0 is better.",
-        "The row submission scores the whole procedure: candidate and post-processing are selected again without "
-        f"each fold. This selected {counts}.",
     ]
-    if "score_mean_over_folds" in procedure:
-        elements.append(
-            "score_mean_over_folds: mean of the scores within each fold, since models of two folds differ in offset."
-        )
-    n_undefined = procedure.get("without_score")
-    if n_undefined:
-        elements.append(
-            f"{n_undefined} scores of a target in a fold are left out: it has only one class there."
-        )
     if run.plan.n_folds == 2:
         elements.append(
             "With two folds the remaining fold cannot be tuned on, so convex replaces tuned blends."
@@ -195,9 +175,9 @@ def candidate_section(run: Run) -> list[Element]:
     return elements
 
 
-def _candidate_row(run: Run, name: str, scores: list[Any], is_same_as_default: bool) -> list[Any]:
+def _candidate_row(run: Run, name: str, candidate: dict[str, Any], is_same_as_default: bool) -> list[Any]:
     """Return a row of the table of candidates: name, scores, gain with its standard error, remarks."""
-    choice = run.stored[CHOICE]
+    choice = run.choice
     remarks = []
     if name == choice["chosen"]:
         remarks.append("chosen")
@@ -205,11 +185,10 @@ def _candidate_row(run: Run, name: str, scores: list[Any], is_same_as_default: b
         remarks.append("default")
     if is_same_as_default:
         remarks.append("same as default")
-    comparison = choice["candidates"][name]
-    gains = [gain(run, comparison["difference"]), comparison["standard_error"]]
+    gains = [gain(run, candidate["difference"]), candidate["standard_error"]]
     if name == choice["default"] or is_same_as_default:
         gains = ["", ""]
-    return [name, *scores, *gains, ", ".join(remarks)]
+    return [name, candidate["in_sample_score"], candidate["score"], *gains, ", ".join(remarks)]
 
 
 def weight_section(run: Run) -> list[Element]:
@@ -235,47 +214,22 @@ def weight_section(run: Run) -> list[Element]:
 
 def ablation(run: Run) -> list[Element]:
     """Return the score of the default blend without each stage and each family, and their gains."""
-    blend = run.stored[BLEND]
-    families_of_run = families(dict(run.config.stages))
-    records = {stage: blend["drop_one"].get(stage) for stage in run.config.stages}
-    for weights, record in blend.get("drop_family", {}).items():  # a run of an older version has none
-        records[f"{weights}: {', '.join(families_of_run[weights])}"] = record
     rows = []
-    for name, record in records.items():
-        if record:  # its difference is: without minus with
-            rows.append(
-                [
-                    name,
-                    record["cross_fitted_score"],
-                    gain(run, 0.0, record["difference"]),
-                    record["standard_error"],
-                ]
-            )
+    records = run.choice["ablation"]
+    for name in [*run.config.stages, *(records.keys() - run.config.stages.keys())]:
+        if name not in records:
+            continue
+        record = records[name]
+        title = name if name in run.config.stages else f"{name}: {', '.join(record['stages'])}"
+        gain_with = gain(run, 0.0, record["difference"])  # the difference is: without minus with
+        rows.append([title, record["score"], gain_with, record["standard_error"]])
     if not rows:
         return []
     explanation = (
-        f"cross_fitted_score of {blend['default']}, refitted without the stage, or without all stages that use "
-        "the same weights. gain: above 0, they help."
+        f"cross_fitted score of {run.choice['default']} without the stage, or without all stages that start from "
+        "the same weights, by the settings that were tuned for all. gain: above 0, they help."
     )
     return [make_table(["without", "score", "gain with it", "standard_error"], rows), explanation]
-
-
-def postprocessing(run: Run) -> list[Element]:
-    """Return the post-processing steps with their scores, and the steps that were tried and not used."""
-    rows = []
-    tried = set()
-    for target, steps in run.stored[CHOICE]["postprocessing"].items():
-        for step in steps:
-            tried.add(step["step"])
-            if step["kept"]:
-                rows.append([target, step["step"], step["score_without"], step["score_with"]])
-    unused = ", ".join(sorted(tried - {row[1] for row in rows}))
-    elements: list[Element] = []
-    if rows:
-        elements.append(make_table(["target", "step", "score without", "score with"], rows))
-    if unused:
-        elements.append(f"Not used for any target, since the score does not clearly gain: {unused}.")
-    return elements
 
 
 def test_scores(run: Run) -> TestScores | None:
@@ -309,7 +263,7 @@ def test_predictions(run: Run) -> tuple[list[str], dict[str, Array]]:
     means = dict(enumerate(stage_preds.label_means))  # for unreadable rows
     for stage in run.config.stages:
         y_pred = pd.DataFrame(stage_preds.stage_test(stage), stage_preds.test_ids).reindex(ids).fillna(means)
-        decision = from_json(run.stored[CHOICE]["stages"][stage]["decision"])
+        decision = from_json(run.choice["stages"][stage]["decision"])
         predictions[f"stage {stage}"] = apply_decision(decision, y_pred.to_numpy())
     return ids, predictions
 

@@ -20,7 +20,6 @@ from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
 from submissions.report.extra_train_section import extra_train_section
-from submissions.report.interval_section import interval_section
 from submissions.report.prediction_sections import (
     error_correlation,
     folds_and_shift,
@@ -32,13 +31,12 @@ from submissions.report.score_sections import (
     ablation,
     candidate_section,
     gain,
-    postprocessing,
     score_overview,
     stage_section,
     test_scores,
     weight_section,
 )
-from submissions.run import CHOICE, SUBMISSION_FILE, Run
+from submissions.run import SUBMISSION_FILE, Run
 
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""
@@ -70,9 +68,7 @@ def build_report(run: Run) -> Report:
         Section("Candidates", candidate_section(run), brief=True, wide=True),
         Section("Stages", stage_section(run), brief=True),
         Section(test_title, scores.elements if scores else [], brief=True, wide=has_many_targets),
-        Section("st_rae", _safely(run, interval_section), brief=True),
         Section("Ablation: leave one stage out", ablation(run), brief=True),
-        Section("Post-processing", postprocessing(run), brief=True),
         Section("Tables", _tables(run), brief=True),
         Section("Extra training tables", _safely(run, extra_train_section), brief=True),
         Section("Scores by class", _safely(run, scores_by_class) if task.classes else [], brief=brief),
@@ -153,11 +149,11 @@ def _closing(run: Run, submission: str) -> list[str]:
 
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
-    choice = run.stored[CHOICE]
+    choice = run.choice
     chosen = choice["chosen"]
-    cross_fitted = choice["procedure"]["cross_fitted_score"]
+    cross_fitted = choice["cross_fitted_score"]
     in_sample = run.candidates[chosen]["in_sample_score"]
-    score = format_with_error(cross_fitted, choice["procedure"]["standard_error"])
+    score = format_with_error(cross_fitted, choice["standard_error"])
     optimism = format_number(gain(run, in_sample, cross_fitted))
     facts = {
         "expected_score": (
@@ -179,7 +175,7 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
 
 def _similar_rows(run: Run) -> dict[str, tuple[str, str]]:
     """Return the score of held-out rows that are like test rows, as a fact; empty if it is unknown."""
-    similar_rows = run.stored[CHOICE].get("expected", {}).get("similar_rows")
+    similar_rows = run.choice["expected"]["similar_rows"]
     if not similar_rows or similar_rows["score"] is None:
         return {}
     value = format_with_error(similar_rows["score"], similar_rows["standard_error"])

@@ -1,22 +1,16 @@
-"""Predictions of the training rows by the whole procedure, each row without its fold."""
+"""Predictions of the training rows by the submission and the stages, each row without its fold."""
 
 import numpy as np
 
 from competition.files import read_table
 from competition.types import Array
-from submissions.blend.cross_fitting import CrossFitted
-from submissions.run import CHOICE, STAGES, Run, cross_fitted_file, scored_rows
-
-
-def read_cross_fitted(run: Run, name: str) -> CrossFitted:
-    """Return the predictions of a candidate for the training rows."""
-    table = read_table(run.folder / cross_fitted_file(name))
-    return CrossFitted.from_table(table, run.stage_predictions.ids, len(run.task.outputs))
+from submissions.run import CROSS_FITTED, PREDICTION, STAGES, Run, scored_rows
 
 
 def cross_fitted(run: Run) -> Array:
-    """Return what the metric scores, (n_rows, n_scored), fitted and selected without the fold of each row."""
-    return scored_rows(run.folder, run.task).loc[run.stage_predictions.ids].to_numpy()
+    """Return what the metric scores of the submission, (n_rows, n_scored), fitted without the fold of each row."""
+    table = scored_rows(run.folder, run.task).loc[run.stage_predictions.ids]
+    return table[run.task.scored_columns].to_numpy()
 
 
 def scored_stages(run: Run) -> dict[str, Array]:
@@ -29,17 +23,14 @@ def scored_stages(run: Run) -> dict[str, Array]:
 
 
 def predictions(run: Run) -> Array:
-    """Return predictions (n_rows, n_outputs), fitted and selected without the fold of each row.
+    """Return predictions of the submission, (n_rows, n_outputs), fitted without the fold of each row.
 
     If the metric scores labels, these are the predictions before the decision.
     """
     if not run.task.scores_labels:
         return cross_fitted(run)
-    y_pred = np.full((len(run.stage_predictions.ids), len(run.task.outputs)), np.nan)
-    for fold, name in enumerate(run.stored[CHOICE]["procedure"]["chosen_without_fold"]):
-        in_fold = run.stage_predictions.folds == fold
-        y_pred[in_fold] = read_cross_fitted(run, name).cross_fitted[in_fold]
-    return y_pred
+    table = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.stage_predictions.ids]
+    return table[[f"{PREDICTION}{output}" for output in run.task.outputs]].to_numpy()
 
 
 def labels(run: Run) -> Array:

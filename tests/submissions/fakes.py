@@ -88,7 +88,7 @@ def _with_answers(folder: Path, table: pd.DataFrame, n_train: int, roles: dict, 
     stages = {
         name: {"kind": "lightgbm", "num_leaves": i + 4} for i, name in enumerate(("good", "fair", "poor"))
     }
-    submissions = {"trials": 4, "weight_trials": 4, "bootstrap": 100} | sections.pop("submissions", {})
+    submissions = {"trials": 4} | sections.pop("submissions", {})
     sections = {"stages": stages, "folds": {"n_folds": 3}, **sections}
     write_table(folder / "answers.csv", test[["id", *targets]].sample(frac=1, random_state=0))
     inputs = test.drop(columns=targets).reset_index(drop=True)

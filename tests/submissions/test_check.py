@@ -186,24 +186,24 @@ from dataclasses import dataclass
 @dataclass
 class Of:
     value: object
-    def predict(self, P):
-        return P.mean(axis=1) if P.ndim == 3 else P
+    def predict(self, preds):
+        return preds.mean(axis=1)
 
 @dataclass
 class Flat:
-    def predict(self, P):
-        return P.mean(axis=(1, 2))
+    def predict(self, preds):
+        return preds.mean(axis=(1, 2))
 
-def seen(P, y, metric, folds, weights):
-    assert P.shape[1:] == (2, 2) and y.shape == (len(P), 2) == (len(folds), 2), P.shape
-    return Of(float(abs(P - y[:, None])[1:].max() < 10))
+def seen(preds, y, folds):
+    assert preds.shape[1:] == (2, 2) and y.shape == (len(preds), 2) == (len(folds), 2), preds.shape
+    return Of(float(abs(preds - y[:, None])[1:].max() < 10))
 
-short = lambda P, y, metric, folds, weights: [1.0] * (P.shape[1] + 1)
-flat = lambda P, y, metric, folds, weights: Flat()
-nan = lambda P, y, metric, folds, weights: [float("nan")] * P.shape[1]
-no_json = lambda P, y, metric, folds, weights: Of(metric)
-shift = lambda y_pred, y: Of(float((y - y_pred).mean()))
-number = lambda y_pred, y: 1.5
+short = lambda preds, y, folds: [1.0] * (preds.shape[1] + 1)
+flat = lambda preds, y, folds: Flat()
+nan = lambda preds, y, folds: [float("nan")] * preds.shape[1]
+no_json = lambda preds, y, folds: Of(lambda: 1)
+shift = lambda y_pred: y_pred + 1
+first = lambda y_pred: y_pred[:, 0]
 """
 
 
@@ -220,14 +220,16 @@ number = lambda y_pred, y: 1.5
         ("candidates", "nan", r"mine\.py:nan must .*expected finite predictions"),
         ("candidates", "no_json", r"mine\.py:no_json must return a dataclass of numbers, .*not JSON"),
         ("postprocess", "shift", None),
-        ("postprocess", "number", r"mine\.py:number must return None or a dataclass .*got 1\.5"),
+        ("postprocess", "first", r"mine\.py:first must return predictions of the shape of its argument"),
     ],
 )
-def test_user_defined_candidates_and_steps_are_tried_before_any_training(
+def test_user_defined_candidates_and_post_processing_are_tried_before_any_training(
     tmp_path: Path, key: str, name: str, message: str | None
 ) -> None:
     (tmp_path / "mine.py").write_text(USERS)
-    stages, submissions = dict.fromkeys("ab", {"kind": "lightgbm"}), {key: [f"mine.py:{name}"]}
+    code_ref = f"mine.py:{name}"
+    submissions = {key: [code_ref] if key == "candidates" else code_ref}
+    stages = dict.fromkeys("ab", {"kind": "lightgbm"})
     path = write_competition(tmp_path, *mixed_tables(), stages=stages, submissions=submissions)
     with pytest.raises(ConfigError, match=message) if message else nullcontext():
         checked(path)

@@ -89,9 +89,9 @@ def folders() -> tuple[Path, Path]:
 
 
 def sign_manifest(folder: Path, **changes: object) -> None:
-    """Make the digests of the choice those of its files as they are now; other changes of run.json."""
+    """Make the digests those of the files as they are now; other changes of run.json."""
     stored = {**read_json(folder / "run.json"), **changes}
-    stored["choice"]["files"] = {name: sha256_of(folder / name) for name in stored["choice"]["files"]}
+    stored["files"] = {name: sha256_of(folder / name) for name in stored["files"]}
     times = (folder / "run.json").stat()
     write_json(folder / "run.json", stored)
     os.utime(folder / "run.json", ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -187,7 +187,7 @@ def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compare
         )
         prepare_and_fake_jobs(path)
         runs.append(built(path))
-    assert runs[1].part("choice")["against"]["previous_run"] is None
+    assert runs[1].choice["against"]["previous_run"] is None
     assert [scored_rows(run.folder, runs[1].task).empty for run in runs] == [True, False]
     labels, manifests = read_labels(str(path)), {run.name: run.stored for run in runs}
     compare_text = comparison(manifests, runs[1].name, labels, runs[1].paths)

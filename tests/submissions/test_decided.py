@@ -9,12 +9,10 @@ import pytest
 from competition.errors import SubmissionError
 from competition.files import read_table, read_text_table, write_table
 from competition.task import from_submission_columns
-from submissions.blend.cross_fitting import CrossFitted
 from submissions.kernel import verify
 from submissions.predictor import load_model
-from submissions.report.training_predictions import read_cross_fitted
-from submissions.run import Run, cross_fitted_file, latest_run
-from submissions.selection import selection_rule
+from submissions.report.training_predictions import cross_fitted, predictions
+from submissions.run import Run, latest_run
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
 
@@ -53,35 +51,32 @@ def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run)
     for file in ("submission.csv", "blend.csv", "stack.csv"):
         check_submission(run.folder / file, sample, "id", run.task)
         assert np.isfinite(submitted(run, file)).all()
-    P, inputs = run.stage_predictions.test, run.stage_predictions.test_inputs
+    preds = run.stage_predictions.test
     predict = load_model(latest_run(run.paths.name)).predict
-    np.testing.assert_array_equal(predict(P, inputs), submitted(run))
-    alone = [predict(P[[i]], inputs[i : i + 1]) for i in range(20)]
+    np.testing.assert_array_equal(predict(preds), submitted(run))
+    alone = [predict(preds[[i]]) for i in range(20)]
     np.testing.assert_array_equal(np.vstack(alone), submitted(run)[:20])
 
 
 def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
-    choice, y = run.part("choice"), run.stage_predictions.y
-    table = read_table(run.folder / "cross_fitted.csv", ["id"]).set_index("id").loc[run.stage_predictions.ids]
-    assert list(table.columns) == run.task.targets
-    assert set(np.unique(table)) <= set(range(len(run.task.classes)))
-    assert run.metric(y, table.to_numpy()) == pytest.approx(choice["procedure"]["cross_fitted_score"])
+    y = run.stage_predictions.y
+    labels = cross_fitted(run)
+    assert labels.shape == y.shape
+    assert set(np.unique(labels)) <= set(range(len(run.task.classes)))
+    assert run.metric(y, labels) == pytest.approx(run.choice["cross_fitted_score"])
+    table = read_table(run.folder / "candidates.parquet").set_index("id").loc[run.stage_predictions.ids]
     for name, part in run.candidates.items():
-        table = read_table(run.folder / cross_fitted_file(name, labels=True))
-        labels = CrossFitted.from_table(table, run.stage_predictions.ids, len(run.task.targets))
-        assert part["in_sample_score"] == pytest.approx(run.metric(y, labels.in_sample))
-        assert part["cross_fitted_score"] == pytest.approx(run.metric(y, labels.cross_fitted))
+        of_candidate = table[[f"{name} {target}" for target in run.task.targets]].to_numpy()
+        assert part["score"] == pytest.approx(run.metric(y, of_candidate))
         assert part["decision"]["class"] in ("Thresholds", "Offsets", "CutPoints")
-        y_pred = read_cross_fitted(run, name)
-        relabelled = selection_rule(run).as_scored(y_pred)
-        np.testing.assert_array_equal(relabelled.nested, labels.nested)
+    assert predictions(run).shape == (len(y), len(run.task.outputs))
     std_table = read_table(run.folder / "spread.csv", ["id"]).set_index("id")
     assert list(std_table.columns) == run.task.outputs
     assert (std_table.to_numpy() > 0).all()
 
 
 def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run: Run) -> None:
-    choice = run.part("choice")
+    choice = run.choice
     for where, labels in (("labels", run.stage_predictions.y), ("test", submitted(run))):
         for t, target in enumerate(run.task.targets):
             of_target = choice["class_shares"][where][target]
@@ -92,9 +87,9 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
             assert sum(of_target.values()) == pytest.approx(1)
     assert choice["stages"]["good"]["cv_score"] > choice["stages"]["poor"]["cv_score"]
     assert choice["against"]["best_single"]["name"] == "good"
-    drop_one = run.part("blend")["drop_one"]["good"]
-    default = run.candidates[run.part("blend")["default"]]["cross_fitted_score"]
-    assert drop_one["difference"] == pytest.approx(drop_one["cross_fitted_score"] - default)
+    without = run.choice["ablation"]["good"]
+    default = run.candidates[run.choice["default"]]["score"]
+    assert without["difference"] == pytest.approx(without["score"] - default, abs=0.05)
 
 
 def test_other_labels_than_those_of_predict_are_refused_in_a_proof(run: Run, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def options(path: Path, *more: str) -> Any:
 
 def small(folder: Path, **sections: object) -> Path:
     stages = {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}}
-    submissions = {"trials": 4, "bootstrap": 100}
+    submissions = {"trials": 4}
     sections = {"competition": {"smiles": []}, "stages": stages, "submissions": submissions, **sections}
     return write_competition(folder, *mixed_tables(), **sections)
 

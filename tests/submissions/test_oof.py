@@ -122,9 +122,7 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
     (given / "empty").mkdir()
     new.main([str(path), *options, "--oof", str(given)])
     text = path.read_text().replace("n_folds: 10", "n_folds: 3")
-    path.write_text(
-        text + "submissions: {default: mean, margin: 100, bootstrap: 100, trials: 2, stack: false}\n"
-    )
+    path.write_text(text + "submissions: {default: mean, margin: 100, trials: 2, stack: false}\n")
     assert yaml.safe_load(path.read_text())["stages"] == {
         "a_b": {"kind": "file", "folder": "oof/a b"}, "c": {"kind": "file", "folder": "oof/c"},
     }  # fmt: skip

@@ -17,7 +17,7 @@ from submissions.report import figures, sections
 from submissions.report.__main__ import markdown, page
 from submissions.report.elements import Report, Section, Table
 from submissions.report.sections import build_report
-from submissions.run import CHOICE, CROSS_FITTED, Run
+from submissions.run import CROSS_FITTED, Run
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
 
 ATTACK = "<img src=x onerror=alert(1)>"
@@ -123,10 +123,10 @@ def test_numbers_of_the_page_are_those_of_the_summary_and_of_the_run(made: Made)
     numbers = [cell.strip() for row in rows for cell in row if re.search(r"\d", cell)]
     assert len(numbers) > 40
     assert [number for number in numbers if number.replace("+-", "±") not in made.reader.text] == []
-    procedure = made.run.part(CHOICE)["procedure"]
+    choice = made.run.choice
     in_sample = made.run.candidates[made.run.chosen]["in_sample_score"]
-    assert f"{procedure['cross_fitted_score']:#.4g} ± {procedure['standard_error']:#.2g}" in made.reader.text
-    assert f"{procedure['cross_fitted_score'] - in_sample:#.4g}" in made.reader.text  # rmse: the optimism
+    assert f"{choice['cross_fitted_score']:#.4g} ± {choice['standard_error']:#.2g}" in made.reader.text
+    assert f"{choice['cross_fitted_score'] - in_sample:#.4g}" in made.reader.text  # rmse: the optimism
 
 
 def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_the_network(
@@ -225,13 +225,13 @@ def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric
         built(fake_competition(done.parent, competition={"metric": "r2"}, submissions={"stack": False}))
     )
     for run, sign in zip(runs, (1, -1), strict=True):
-        without = run.part("blend")["drop_one"]["good"]
+        without = run.choice["ablation"]["good"]
         assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
         found = build_report(run)
         rows = section(found, "Ablation: leave one stage out")[0]
         assert float({row[0]: row[2] for row in rows.rows}["good"]) > 0
         scores = (
-            run.part(CHOICE)["procedure"]["cross_fitted_score"],
+            run.choice["cross_fitted_score"],
             run.candidates[run.chosen]["in_sample_score"],
         )
         assert float(found.facts["optimism"][0]) == pytest.approx(sign * (scores[0] - scores[1]), rel=1e-3)

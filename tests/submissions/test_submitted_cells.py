@@ -37,7 +37,7 @@ def write(
     neighbors = {"kind": "sklearn", "estimator": "KNeighborsClassifier", "parameters": {"n_neighbors": 3}}
     ridge = {"kind": "sklearn"}
     stage = stage or (neighbors if "problem_type" in section else ridge)
-    submissions = {"trials": 4, "bootstrap": 100, "stack": False}
+    submissions = {"trials": 4, "stack": False}
     content = {
         "competition": competition,
         "folds": {"n_folds": 3},

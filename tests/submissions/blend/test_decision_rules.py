@@ -6,13 +6,11 @@ from scipy.special import expit, softmax
 
 from competition.metrics import Metric, get_metric
 from competition.task import Task
-from submissions.blend.candidates import Blend, Candidate
-from submissions.blend.cross_fitting import cross_fit
+from submissions.blend.blend import Blend, BlendData, FoldSet
 from submissions.blend.decision_rules import CutPoints, Offsets, Thresholds, fit_decision, plain_decision
-from submissions.blend.selection_rule import SelectionRule
+from submissions.blend.selection import CrossFit, cross_fit, select
 from submissions.blend.serialization import from_json, to_json
-from submissions.blend.weight_problem import BlendData
-from submissions.selection import cross_fit_procedure
+from tests.submissions.blend.data import scorer_of
 
 
 def build_task(problem_type: str, n_classes: int = 2, n_targets: int = 1) -> Task:
@@ -52,13 +50,6 @@ def test_labels_by_hand() -> None:
 def test_the_plain_decision_gives_the_default_labels(problem_type: str) -> None:
     task, _, y_pred = random_data(problem_type, 200)
     np.testing.assert_array_equal(plain_decision(task).predict(y_pred), task.default_labels(y_pred))
-
-
-def test_without_rows_the_decision_is_the_plain_one() -> None:
-    """This happens with two folds: a nested decision excludes both."""
-    task, y, y_pred = random_data("binary", 10)
-    metric = Metric("user", True, None, lambda y_true, labels: float(np.min(y_true)), kind="labels")
-    assert fit_decision(metric, task, y[:0], y_pred[:0]).cuts.tolist() == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -145,32 +136,22 @@ def test_constant_predictions_get_the_label_with_the_better_score(metric: str, l
 # Inside the cross-fitting
 
 
-def selection_rule(task: Task, y: np.ndarray, metric: str, folds: np.ndarray) -> SelectionRule:
-    return SelectionRule(
-        metric=get_metric(metric, task.problem_type),
-        task=task,
-        y=y,
-        folds=folds,
-        groups=np.arange(len(y)),
-        default="column_0",
-        margin=1.0,
-        n_resamples=100,
-        seed=0,
-    )
+def data_of(task: Task, preds: np.ndarray, y: np.ndarray, metric: str, n_folds: int) -> BlendData:
+    return BlendData(preds, y, np.arange(len(y)) % n_folds, get_metric(metric, task.problem_type), task)
 
 
-def weights_by_labels(
-    preds: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str
-) -> np.ndarray:
-    """Weights that any label changes."""
-    return np.array([1 + np.nansum(y * (y > 0)) % 7, 1.0]) / 8
+def single_column(data: BlendData, index: int) -> CrossFit:
+    """A blend that is one of the columns, with decisions."""
+    _, n_models, n_outputs = data.preds.shape
+    blend = Blend(np.eye(n_models)[:, [index]] * np.ones((1, n_outputs)), np.zeros(n_outputs))
+    return cross_fit(data, lambda folds: blend)
 
 
-def single_model(index: int) -> Candidate:
-    def fit(preds: np.ndarray, *_: object) -> Blend:
-        return Blend(np.eye(preds.shape[1])[:, [index]] * np.ones((1, preds.shape[2])), 0)
-
-    return Candidate(fit)
+def chosen_column(data: BlendData) -> int:
+    """The column that the selection rule chooses with column 0 as the default."""
+    scorer = scorer_of(data)
+    scored = {str(j): single_column(data, j).scored for j in range(data.n_models)}
+    return int(select(scorer, scorer.compare(scored, "0"), "0", margin=1.0)[0])
 
 
 @pytest.mark.parametrize(
@@ -179,20 +160,21 @@ def single_model(index: int) -> Candidate:
 )
 def test_labels_of_a_fold_do_not_influence_decisions_on_it(problem_type: str, metric: str) -> None:
     task, y, p = random_data(problem_type, 300)
-    preds = np.stack([p, p**2], axis=1)
-    folds = np.arange(300) % 4
-    fold = 2
-    in_fold = folds == fold
+    in_fold = np.arange(300) % 4 == 2
     flipped = np.where(in_fold[:, None] & ~np.isnan(y), np.nanmax(y) - y, y)
-    candidate = Candidate(weights_by_labels, "mine.py:weights_by_labels")
-    scored = []
+    cross_fits = []
     for labels in (y, flipped):
-        rule = selection_rule(task, labels, metric, folds)
-        scored.append(rule.as_scored(cross_fit(candidate, BlendData(preds, labels, folds, rule.metric))))
-    before, after = scored
-    np.testing.assert_array_equal(before.cross_fitted[in_fold], after.cross_fitted[in_fold])
-    np.testing.assert_array_equal(before.nested[fold], after.nested[fold])
-    assert (before.cross_fitted[~in_fold] != after.cross_fitted[~in_fold]).any()
+        data = data_of(task, np.stack([p, p**2], axis=1), labels, metric, 4)
+
+        def weights_by_labels(folds: FoldSet, data: BlendData = data) -> Blend:
+            first = (1 + np.nansum(data.y[data.rows_in(folds)] > 0) % 7) / 8  # any label changes it
+            weights = np.array([[first], [1 / 8]]) * np.ones((1, data.preds.shape[2]))
+            return Blend(weights, np.zeros(data.preds.shape[2]))
+
+        cross_fits.append(cross_fit(data, weights_by_labels))
+    before, after = cross_fits
+    np.testing.assert_array_equal(before.scored[in_fold], after.scored[in_fold])
+    assert (before.scored[~in_fold] != after.scored[~in_fold]).any()
     assert (before.in_sample[in_fold] != after.in_sample[in_fold]).any()  # in sample they may
 
 
@@ -207,23 +189,13 @@ def test_random_labels_give_the_score_of_chance(problem_type: str, metric: str, 
         rng = np.random.default_rng(seed)
         if problem_type == "binary":
             y = (rng.random(y.shape) < 0.3).astype(float)  # all positive: 2 * 0.3 / 1.3 = 0.46
-        preds = rng.random((400, 6, 1))
-        folds = np.arange(400) % 5
-        rule = selection_rule(task, y, metric, folds)
-        data = BlendData(preds, y, folds, rule.metric)
-        scored = {f"column_{j}": rule.as_scored(cross_fit(single_model(j), data)) for j in range(6)}
-        y_pred, _ = cross_fit_procedure(rule, scored, [])
-        scores.append(rule.metric(y, y_pred))
+        data = data_of(task, rng.random((400, 6, 1)), y, metric, 5)
+        scores.append(data.metric(y, single_column(data, 0).scored))
     assert np.mean(scores) < chance + 0.05
 
 
 def test_a_model_that_memorizes_its_rows_is_not_chosen() -> None:
     """It is as confident on new rows as on its training rows, and its predictions there are random."""
     task, y, p = random_data("binary", 400)
-    folds = np.arange(400) % 5
     random_labels = np.random.default_rng(1).integers(2, size=(400, 1)).astype(float)
-    rule = selection_rule(task, y, "f1", folds)
-    data = BlendData(np.stack([p, random_labels], axis=1), y, folds, rule.metric)
-    scored = {f"column_{j}": rule.as_scored(cross_fit(single_model(j), data)) for j in range(2)}
-    _, chosen = cross_fit_procedure(rule, scored, [])
-    assert chosen == ["column_0"] * 5
+    assert chosen_column(data_of(task, np.stack([p, random_labels], axis=1), y, "f1", 5)) == 0

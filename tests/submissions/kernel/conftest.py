@@ -110,11 +110,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         submissions={
             "trials": 4,
-            "bootstrap": 100,
             "stack": False,
             "default": "mean",
             "margin": 99,
-            "postprocess": [],
         },
     )
     with pytest.MonkeyPatch.context() as patch:

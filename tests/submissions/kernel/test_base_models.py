@@ -30,7 +30,7 @@ def with_adapters(folder: Path) -> Path:
         *mixed_tables(n_train=24, n_test=6),
         folds={"n_folds": 2},
         stages={"adapted": {**stage, "pooling": "last"}},
-        submissions={"trials": 2, "bootstrap": 100, "stack": False, "default": "mean", "postprocess": []},
+        submissions={"trials": 2, "stack": False, "default": "mean"},
     )
 
 

@@ -43,7 +43,12 @@ def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_trav
     made: Path, work: Paths
 ) -> None:
     table, test = read_text_table(made / "train.csv"), read_text_table(made / "test.csv")
-    secrets = {label for name in ("lumo", "mu") for label in table[name] if len(label) > 8}
+    secrets = set()
+    for name in ("lumo", "mu"):
+        labels = sorted(filter(None, table[name]), key=float)
+        secrets |= {
+            label for label in labels[1:-1] if len(label) > 8
+        }  # predictions are clipped to the extreme ones
     secrets |= {smiles for smiles in set(table["SMILES"]) - set(test["SMILES"]) if len(smiles) > 8}
     secrets |= set(table["id"]) - set(test["id"])
     assert len(secrets) > 150
@@ -152,7 +157,7 @@ def to_train(folder: Path, **sections: Any) -> Path:
     (folder / "features.py").write_text(FEATURES)
     sections = {"stages": {"trees": {"kind": "lightgbm", "max_trees": 10}}, **sections}
     roles = {"kaggle": SLUG, "features": "features.py:product", **sections.pop("competition", {})}
-    submissions = {"bootstrap": 100, "default": "mean", "stack": False}
+    submissions = {"default": "mean", "stack": False}
     return fake_competition(folder, 90, 20, competition=roles, submissions=submissions, **sections)
 
 

@@ -14,8 +14,8 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     assert read(path) == []
     first = one("e12345", message="two\nlines", status="submitting")
     full = one(
-        "fedcba", 2, status="scored", run="cda943de32b5", chosen="shrunk_ridge", cv_score=0.1 + 0.2, public=0.0,
-        cross_fitted_score=1e-17, standard_error=-0.5, private=123456789.125, message='a "quoted", é',
+        "fedcba", 2, status="scored", run="cda943de32b5", chosen="shrunk_ridge", public=0.0,
+        cross_fitted_score=0.1 + 0.2, standard_error=-0.5, private=123456789.125, message='a "quoted", é',
         file="submission, 2.csv", file_digest="ab" * 32, revision="0a1b-dirty", ref="ref,1",
     )  # fmt: skip
     write(path, first)
@@ -35,9 +35,10 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
 
 def test_damaged_cells_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
-    write(path, one("a1", status="scored", cv_score=0.5))
+    write(path, one("a1", status="scored", cross_fitted_score=0.5))
     path.write_text(path.read_text().replace("0.5", "much").replace("scored", "sent"))
     with pytest.raises(
-        ConfigError, match=r"ledger\.csv has 2 error[^$]*row\.2\.status[^$]*row\.2\.cv_score.*'much'"
+        ConfigError,
+        match=r"ledger\.csv has 2 error[^$]*row\.2\.status[^$]*row\.2\.cross_fitted_score.*'much'",
     ):
         read(path)

@@ -1,10 +1,9 @@
 """The stack: the default blend, corrected by a level-2 model of small boosted trees.
 
-The trees see the base predictions of all targets. They are fitted on the residual of the blend instead
-of the labels, so regularization shrinks the correction and not the blend. Probabilities are corrected
-in logits, by trees that start from the logits of the blend. Everything is fitted on the rows of the
-stack only, so that it can be refitted without a fold. Trees that do not reduce the error across the
-folds of these rows are dropped. benchmarks/switches.py has the measurements.
+The trees see the columns of all targets. They are fitted on the residual of the blend instead of the labels, so
+regularization shrinks the correction and not the blend; the blend has seen the same rows, with few weights.
+Probabilities are corrected in logits, by trees that start from the logits of the blend. Trees that do not reduce the
+error across the folds of the rows they are fitted on are dropped. docs/benchmarks.md has measurements.
 """
 
 from dataclasses import dataclass, replace
@@ -15,13 +14,10 @@ from numpy.typing import NDArray
 
 from competition.class_metrics import log_losses
 from competition.types import Array, Integers
-from submissions.blend.candidates import Candidate
-from submissions.blend.cross_fitting import cross_fitted
+from submissions.blend.blend import BlendData, FoldSet
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.serialization import Predictor, serializable
-from submissions.blend.weight_problem import NO_FOLDS, BlendData, FoldSet
 
-LIGHTGBM_STACK = "lightgbm_stack"
 MAX_TREES = 300
 PATIENCE = 30
 """Trees without improvement after which training stops."""
@@ -47,14 +43,11 @@ class Correction:
     """The correction of one target.
 
     Attributes:
-        order: indices of the base models in the order that the trees see, which depends on content and
-            not on names.
         spread: standard deviation of the blend's predictions, the unit of the trees in regression; 1
             for logits.
         trees: boosted trees in LightGBM's text format.
     """
 
-    order: list[int]
     spread: float
     trees: str
 
@@ -62,13 +55,13 @@ class Correction:
         """Return the correction on the scale of the link, (n_rows, n_outputs of the target).
 
         Args:
-            preds: base predictions of all targets, (n_rows, n_models, n_outputs).
+            preds: columns of all targets, (n_rows, n_models, n_outputs).
             outputs: the outputs of the target.
         """
         import lightgbm
 
         booster = lightgbm.Booster(model_str=self.trees)
-        features = tree_features(preds, self.order, outputs, link)
+        features = tree_features(preds, outputs, link)
         correction = booster.predict(features, raw_score=True, num_threads=1)
         return self.spread * np.asarray(correction).reshape(len(preds), -1)
 
@@ -89,7 +82,7 @@ class Stack:
     link: Link = "identity"
 
     def predict(self, preds: Array) -> Array:
-        """Return predictions (n_rows, n_outputs) from base predictions (n_rows, n_models, n_outputs)."""
+        """Return predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs)."""
         y_pred = self.base.predict(preds)
         for target, correction in enumerate(self.corrections):
             if correction is not None and len(preds):
@@ -108,68 +101,55 @@ class Stack:
         return replace(self, corrections=corrections)
 
 
-class StackCandidate(Candidate):
-    """A stack on the blend `default` as a candidate.
+def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
+    """Return the stack on a blend, fitted on the rows of some folds.
 
-    The residual of a row comes from the blend without the row's fold. The number of trees, which may be
-    0, has the smallest error over the folds of the rows it is fitted on, each predicted by trees of the
-    other folds.
+    The number of trees, which may be 0, has the smallest error over these folds, each predicted by trees of the others.
     """
-
-    def __init__(self, default: Candidate) -> None:
-        self.default = default
-
-    def fit(self, data: BlendData, excluded_folds: FoldSet = NO_FOLDS) -> Stack:
-        """Return the stack fitted on the rows outside `excluded_folds`."""
-        base = self.default.fit(data, excluded_folds)
-        has_fold = data.rows_outside(excluded_folds)
-        blend_oof = logits(cross_fitted(self.default, data, excluded_folds), data.link, MIN_BLEND_PROBABILITY)
-        corrections = []
-        for target in range(data.y.shape[1]):
-            rows = has_fold & ~np.isnan(data.y[:, target])
-            corrections.append(_fit_correction(data, target, rows, base, blend_oof))
-        return Stack(base, corrections, data.link)
+    base = data.fit(default, folds)
+    in_folds = data.rows_in(folds)
+    corrections = []
+    for target in data.targets:
+        rows = in_folds & ~np.isnan(data.y[:, target])
+        corrections.append(_fit_correction(data, target, rows, base))
+    return Stack(base, corrections, data.link)
 
 
 def _fit_correction(
-    data: BlendData, target: int, rows: NDArray[np.bool_], base: Predictor, blend_oof: Array
+    data: BlendData, target: int, rows: NDArray[np.bool_], base: Predictor
 ) -> Correction | None:
     """Return the correction of one target; None if trees do not help or cannot be fitted.
 
     Args:
         rows: mask of the rows to fit on, (n_rows,).
-        blend_oof: cross-fitted predictions of the blend on the scale of the link, (n_rows, n_outputs).
     """
-    outputs = data.outputs_of(target)
-    order = data.problems[target % len(data.problems)].model_order.tolist()
     folds = data.folds[rows]
     if len(np.unique(folds)) < 2:
         return None
-    std = base.predict(data.preds[rows])[:, outputs].std()
-    if not std > 0:
+    outputs = data.outputs_of(target)
+    x = tree_features(data.preds[rows], outputs, data.link)
+    y = data.y[rows, target]
+    of_blend = logits(base.predict(data.preds[rows])[:, outputs], data.link, MIN_BLEND_PROBABILITY)
+    if data.task.has_probabilities:
+        trees = fit_trees(x, y, folds, start=of_blend)
+        return Correction(1.0, trees) if trees else None
+    spread = float(of_blend.std())
+    if not spread > 0:
         return None
-    x = tree_features(data.preds[rows], order, outputs, data.link)
-    if data.has_probabilities:
-        std = 1.0
-        trees = fit_trees(x, data.y[rows, target], folds, start=blend_oof[rows, outputs])
-    else:
-        residual = (data.y[rows, target] - blend_oof[rows, target]) / std
-        trees = fit_trees(x, residual, folds, power=1 if data.convex_objective == "absolute" else 2)
-    return Correction(order, std, trees) if trees else None
+    power = 1 if data.metric.separable_loss == "absolute" else 2
+    trees = fit_trees(x, (y - of_blend[:, 0]) / spread, folds, power)
+    return Correction(spread, trees) if trees else None
 
 
-def tree_features(preds: Array, order: list[int], outputs: slice, link: Link) -> Array:
+def tree_features(preds: Array, outputs: slice, link: Link) -> Array:
     """Return the features of a target's trees, (n_rows, n_models * n_outputs).
 
-    They are the base predictions of the target on the scale of the link, then those for the other
-    outputs.
+    They are the columns of the target on the scale of the link, then those for the other outputs.
 
     Args:
         preds: (n_rows, n_models, n_outputs).
-        order: order of the models.
         outputs: the outputs of the target.
     """
-    preds = preds[:, order]
     target_features = logits(preds[:, :, outputs], link)
     other_features = np.delete(preds, outputs, axis=2)
     return np.hstack([target_features.reshape(len(preds), -1), other_features.reshape(len(preds), -1)])

@@ -1,0 +1,547 @@
+"""The candidates of a blend: which weights of the columns give the best predictions?
+
+A column is the out-of-fold prediction of one stage. **A candidate is a function** `fit(data, folds)` that returns a
+predictor fitted on the rows of some folds; `CANDIDATES` has them. A predictor is a dataclass of numbers, strings and
+arrays with a method `predict(preds)` that returns predictions (n_rows, n_outputs) from columns (n_rows, n_models,
+n_outputs). Every candidate is fitted K + 1 times: on all folds, and without each of them.
+
+A function of the user's, `mine.py:fit` in the YAML, gets arrays instead: `fit(preds, y, folds)` returns weights,
+(n_models,) or (n_models, n_outputs), or a dataclass with `predict(preds)`.
+
+**Least squares by QR.** All that least squares needs to know of a target's rows in a fold is the R of the QR factors
+of [1, y - c, y - preds], with one row per column. `System` has them for several folds, in units of the labels'
+deviation from their mean, so that errors of targets in different units can be added. If weights w sum to 1, the error
+of their blend is errors @ w.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.files import derive_seed
+from competition.metrics import METRICS, Metric
+from competition.task import Task
+from competition.types import Array, Integers
+from competition.user_code import load_user_code, user_code_errors
+from submissions.blend.logits import Link, log_loss_weights, logits, margins, probabilities
+from submissions.blend.serialization import Predictor, require_predictions, serializable
+
+FoldSet = frozenset[int]
+LIGHTGBM_STACK = "lightgbm_stack"
+"""Name of the candidate in `stack.py`, which corrects the default blend."""
+TIE = 1e-4
+"""Weight of the ridge that lets equal columns share their convex weight."""
+MIN_UNIT = 1e-7
+"""Labels whose deviation from their mean is below this share of their distance from c are constant."""
+MIN_PENALTY, MAX_PENALTY = 1e-4, 10.0
+"""Bounds of the penalty of the shrunk ridge, in units of the labels' variance."""
+LOGIT_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Factors of the squared distance between the weights of logits and the convex weights."""
+CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
+"""Weights of the column that a step of hill climbing mixes in: -0.5 to 0.5 without 0."""
+MIN_CLASS_ROWS = 10
+"""Minimum rows of each class in each fold for tuning weights on a metric of ranks; otherwise on log loss."""
+
+
+@serializable
+@dataclass(frozen=True)
+class Blend:
+    """A weighted sum of columns or of their logits.
+
+    Attributes:
+        weights: (n_models, n_outputs).
+        intercept: (n_outputs,).
+        link: scale on which the columns are summed.
+        settings: for each target, tuned settings by name.
+    """
+
+    weights: Array
+    intercept: Array
+    link: Link = "identity"
+    settings: list[dict[str, float]] = field(default_factory=list)
+
+    def predict(self, preds: Array) -> Array:
+        """Return predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs)."""
+        sums = np.einsum("nmo,mo->no", logits(preds, self.link), self.weights) + self.intercept
+        return probabilities(sums, self.link)
+
+
+def triangular(rows: Array) -> Array:
+    """Return the R of the QR factors of some rows."""
+    return np.asarray(np.linalg.qr(rows, mode="r"))
+
+
+@dataclass(frozen=True)
+class System:
+    """Least squares of one target on some folds.
+
+    Attributes:
+        y: (n,) deviations of the labels from their mean.
+        errors: (n, n_models), labels minus columns.
+        mean: mean of the labels, in their unit.
+    """
+
+    y: Array
+    errors: Array
+    mean: float
+
+    @staticmethod
+    def of(factors: list[Array], center: float) -> "System":
+        """Return the system of the R of some folds; `center` is the c that was subtracted from the labels."""
+        r = triangular(np.vstack(factors))
+        shift = r[0, 1] / r[0, 0]
+        deviations = r[:, 1] - shift * r[:, 0]
+        unit = float(np.linalg.norm(deviations))
+        if unit < MIN_UNIT * np.linalg.norm(r[:, 1]) or unit == 0:  # constant labels: a rounding error
+            unit = 1.0
+        return System(deviations / unit, r[:, 2:] / unit, float(center + shift))
+
+
+@dataclass(frozen=True, eq=False)
+class BlendData:
+    """All that a candidate may be fitted on. The order of the columns depends on their content, not on their names.
+
+    Attributes:
+        preds: columns (n_rows, n_models, n_outputs), out of fold; NaN only in fold -1.
+        y: (n_rows, n_targets), NaN for missing labels.
+        folds: (n_rows,); rows with fold -1 are never used.
+        n_trials: Optuna trials for the two settings of the shrunk ridge.
+        tuned: settings of each target that are used in place of tuned ones; empty to tune them.
+        memo: what was computed already.
+    """
+
+    preds: Array
+    y: Array
+    folds: Integers
+    metric: Metric
+    task: Task
+    n_trials: int = 40
+    seed: int = 0
+    tuned: tuple[dict[str, float], ...] = ()
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def with_columns(self, is_kept: NDArray[np.bool_], tuned: list[dict[str, float]]) -> "BlendData":
+        """Return the data of some columns, a mask (n_models,), with settings that are not tuned again."""
+        return replace(self, preds=self.preds[:, is_kept], tuned=tuple(tuned))
+
+    @property
+    def n_models(self) -> int:
+        """Number of columns."""
+        return self.preds.shape[1]
+
+    @property
+    def targets(self) -> range:
+        """Indices of the targets."""
+        return range(self.y.shape[1])
+
+    @property
+    def all_folds(self) -> FoldSet:
+        """Folds of the rows that are used."""
+        return frozenset(self.folds[self.folds >= 0].tolist())
+
+    @property
+    def link(self) -> Link:
+        """Link function between the predictions and the scale on which a blend may sum them."""
+        if not self.task.has_probabilities:
+            return "identity"
+        return "softmax" if self.task.problem_type == "multiclass" else "logistic"
+
+    @property
+    def outputs_per_target(self) -> int:
+        """Number of outputs per target: the number of classes of a multiclass target, else 1."""
+        return self.preds.shape[2] if self.link == "softmax" else 1
+
+    def outputs_of(self, target: int) -> slice:
+        """Return the slice of the outputs that belong to a target."""
+        return slice(None) if self.link == "softmax" else slice(target, target + 1)
+
+    def rows_in(self, folds: FoldSet) -> NDArray[np.bool_]:
+        """Return the mask of the rows in some folds, (n_rows,)."""
+        return np.isin(self.folds, list(folds))
+
+    def labelled(self, target: int, fold: int) -> tuple[Array, Array]:
+        """Return columns (n_rows, n_models, n_outputs of the target) and labels (n_rows,) of a fold."""
+        key = ("labelled", target, fold)
+        if key not in self.memo:
+            rows = (self.folds == fold) & ~np.isnan(self.y[:, target])
+            self.memo[key] = self.preds[rows][:, :, self.outputs_of(target)], self.y[rows, target]
+        rows_of_fold: tuple[Array, Array] = self.memo[key]
+        return rows_of_fold
+
+    def is_labelled(self, target: int, folds: FoldSet) -> bool:
+        """Return whether a target has a label in some folds."""
+        return any(len(self.labelled(target, fold)[1]) for fold in folds)
+
+    @cached_property
+    def factors(self) -> list[tuple[dict[int, Array], float]]:
+        """For each target, fold -> R of the QR factors of [1, y - c, y - columns], and c.
+
+        c is the median of the columns, never of labels: those of a fold must not reach a fit without it. A multiclass
+        row counts once per class, with the label 1 for its class and 0 for the others.
+        """
+        of_targets = []
+        for target in self.targets:
+            center = float(np.median(self.preds[self.folds >= 0][:, :, self.outputs_of(target)]))
+            factors = {}
+            for fold in sorted(self.all_folds):
+                preds, labels = self.labelled(target, fold)
+                if len(labels):
+                    x = preds.swapaxes(1, 2).reshape(-1, self.n_models)
+                    y = self.task.one_hot(labels[:, None]).ravel()
+                    z = np.column_stack([np.ones(len(y)), y - center, y[:, None] - x])
+                    factors[fold] = triangular(z)
+            of_targets.append((factors, center))
+        return of_targets
+
+    def system(self, target: int, folds: FoldSet) -> System | None:
+        """Return the least squares of a target on some folds; None if it has no label there."""
+        key = ("system", target, folds)
+        if key not in self.memo:
+            factors, center = self.factors[target]
+            parts = [factors[fold] for fold in sorted(folds) if fold in factors]
+            self.memo[key] = System.of(parts, center) if parts else None
+        system: System | None = self.memo[key]
+        return system
+
+    def pooled(self, folds: FoldSet) -> Array:
+        """Return the convex weights of all targets together, (n_models,), each target with the same influence.
+
+        They are equal for one target, and for rows without any label. A target with few labels is shrunk towards them.
+        """
+        key = ("pooled", folds)
+        if key not in self.memo:
+            systems = [self.system(target, folds) for target in self.targets]
+            errors = [system.errors for system in systems if system is not None]
+            is_equal = len(self.targets) == 1 or not errors
+            equal = np.full(self.n_models, 1 / self.n_models)
+            self.memo[key] = equal if is_equal else convex_weights(np.vstack(errors))
+        weights: Array = self.memo[key]
+        return weights
+
+    def convex(self, target: int, folds: FoldSet) -> Array:
+        """Return the convex weights of a target, (n_models,); the pooled ones for a target without labels."""
+        key = ("convex", target, folds)
+        if key not in self.memo:
+            system = self.system(target, folds)
+            self.memo[key] = self.pooled(folds) if system is None else convex_weights(system.errors)
+        weights: Array = self.memo[key]
+        return weights
+
+    def intercept(self, target: int, folds: FoldSet, weights: Array) -> float:
+        """Return what to add to a weighted sum of columns: the part of the mean label that the weights lack."""
+        missing_weight = 1 - weights.sum()
+        system = self.system(target, folds)
+        return 0.0 if system is None or abs(missing_weight) < 1e-12 else missing_weight * system.mean
+
+    def blend(
+        self,
+        weights: list[Array],
+        folds: FoldSet,
+        settings: list[dict[str, float]] | None = None,
+        in_logits: bool = False,
+    ) -> Blend:
+        """Return the blend with the weights of each target, (n_models,)."""
+        link: Link = self.link if in_logits else "identity"
+        intercepts = [0.0] * len(weights)
+        if link == "identity":
+            intercepts = [self.intercept(target, folds, each) for target, each in enumerate(weights)]
+        return Blend(
+            weights=np.column_stack(weights).repeat(self.outputs_per_target, axis=1),
+            intercept=np.array(intercepts).repeat(self.outputs_per_target),
+            link=link,
+            settings=settings or [],
+        )
+
+    def tuning_metric(self, target: int, folds: FoldSet) -> Metric:
+        """Return what blends of a target are compared by: the metric itself where one target has a score.
+
+        Squared errors and the log loss take the place of metrics of labels, which are made after the blend, and of a
+        user's metric of several targets; the log loss also of metrics of ranks if a fold has few rows of a class.
+        """
+        metric = self.metric
+        is_per_target = metric.column_score is not None or len(self.targets) == 1
+        if not self.task.has_probabilities:
+            return metric if is_per_target and metric.kind in ("values", "ranks") else METRICS["mse"]
+        if metric.kind == "ranks" and metric.column_score is not None:
+            labels = [self.labelled(target, fold)[1] for fold in folds]
+            return metric if smallest_class(labels, self.task) >= MIN_CLASS_ROWS else METRICS["log_loss"]
+        is_user_metric = metric.column_score is None and metric.kind == "probabilities"
+        has_tuning = metric.row_losses is not None or (is_user_metric and is_per_target)
+        return metric if has_tuning else METRICS["log_loss"]
+
+    def loss(self, target: int, folds: FoldSet, predict: Callable[[int], Array]) -> float:
+        """Return the loss of predictions of a target, lower is better, infinite where it is undefined.
+
+        Args:
+            predict: fold -> predictions (n_rows, n_outputs of the target) of the rows of `labelled`; the loss is
+                cross-fitted if they are made without the fold.
+        """
+        key = ("metric", target, folds)
+        if key not in self.memo:
+            self.memo[key] = self.tuning_metric(target, folds)
+        metric: Metric = self.memo[key]
+        parts = [(self.labelled(target, fold)[1], predict(fold)) for fold in sorted(folds)]
+        if metric.kind != "ranks" or not self.task.has_probabilities:  # else fold models are not on one scale
+            labels, predictions = zip(*parts, strict=True)
+            parts = [(np.concatenate(labels), np.concatenate(predictions))]
+        scores = [metric(y[:, None], y_pred) for y, y_pred in parts if len(y)]
+        if not scores:
+            return math.inf
+        loss = -np.mean(scores) if metric.greater_is_better else np.mean(scores)
+        return float(np.nan_to_num(loss, nan=math.inf))
+
+    def loss_of_weights(
+        self, target: int, folds: FoldSet, weights_without: Callable[[int], Array], in_logits: bool = False
+    ) -> float:
+        """Return the loss of blends: `weights_without` fold k, (n_models,), predict the rows of fold k."""
+        link: Link = self.link if in_logits else "identity"
+
+        def predict(fold: int) -> Array:
+            weights = weights_without(fold)
+            sums = np.einsum("nmo,m->no", logits(self.labelled(target, fold)[0], link), weights)
+            if link == "identity":
+                sums = sums + self.intercept(target, folds - {fold}, weights)
+            return probabilities(sums, link)
+
+        return self.loss(target, folds, predict)
+
+    def fit(self, name: str, folds: FoldSet) -> Predictor:
+        """Return a candidate fitted on the rows of some folds; it is fitted once.
+
+        Args:
+            name: a name of CANDIDATES, or a function of the user's, `file.py:name`.
+        """
+        key = (name, folds)
+        if key not in self.memo:
+            built_in = CANDIDATES.get(name)
+            self.memo[key] = built_in(self, folds) if built_in else user_candidate(name, self, folds)
+        predictor: Predictor = self.memo[key]
+        return predictor
+
+
+def smallest_class(labels: list[Array], task: Task) -> int:
+    """Return the fewest rows in a fold, (n_rows,) each, that have a class that occurs, or do not have it."""
+    counts = np.array([[(of_fold == c).sum() for c in range(len(task.classes))] for of_fold in labels])
+    counts = counts[:, counts.any(axis=0)]
+    others = counts.sum(axis=1, keepdims=True) - counts
+    return int(np.minimum(counts, others).min(initial=len(labels[0])))
+
+
+def convex_weights(errors: Array) -> Array:
+    """Return the weights w >= 0 with sum 1 and the least |errors w|; equal columns share their weight.
+
+    The v >= 0 that minimizes |errors v|^2 + (1 - sum v)^2 is a multiple of the solution: along a fixed direction w the
+    smallest value is q / (1 + q) with q = |errors w|^2. Source: Lawson and Hanson, "Solving Least Squares Problems",
+    1974.
+
+    Args:
+        errors: (n, n_models).
+    """
+    from scipy.optimize import nnls
+
+    lengths = np.linalg.norm(errors, axis=0)
+    if lengths.min() == 0:  # perfect columns
+        return (lengths == 0) / (lengths == 0).sum()
+    scale = lengths.min() / lengths  # columns of length 1: an absurd one does not hide the others
+    rows = np.vstack([errors / lengths, TIE * np.diag(scale), scale])
+    weights = scale * nnls(rows, np.append(np.zeros(len(rows) - 1), 1.0))[0]
+    return np.asarray(weights / weights.sum())
+
+
+def ridge_corrected(system: System, start: Array, penalty: float) -> Array:
+    """Return start weights (n_models,) plus the ridge solution on the residual of their blend."""
+    n_models = len(start)
+    columns = system.y[:, None] - system.errors
+    residual = system.y - columns @ start
+    rows = np.vstack([columns, math.sqrt(penalty) * np.eye(n_models)])
+    return start + np.linalg.lstsq(rows, np.append(residual, np.zeros(n_models)), rcond=None)[0]
+
+
+def _column(data: BlendData, target: int, column: int, fold: int) -> Array:
+    """Return the predictions of a column for the labelled rows of a fold, (n_rows, n_outputs of the target)."""
+    return data.labelled(target, fold)[0][:, column]
+
+
+def best_single(data: BlendData, folds: FoldSet) -> Blend:
+    """Put all weight of each target on the column with the smallest loss."""
+    one_hot = np.eye(data.n_models)
+    weights = []
+    for target in data.targets:
+        if not data.is_labelled(target, folds):
+            weights.append(data.pooled(folds))
+            continue
+        losses = [data.loss(target, folds, partial(_column, data, target, j)) for j in range(data.n_models)]
+        weights.append(one_hot[np.argmin(losses)])
+    return data.blend(weights, folds)
+
+
+def mean(data: BlendData, folds: FoldSet) -> Blend:
+    """Weight all columns equally."""
+    return data.blend([np.full(data.n_models, 1 / data.n_models)] * len(data.targets), folds)
+
+
+def convex(data: BlendData, folds: FoldSet) -> Blend:
+    """Find the weights >= 0 with sum 1 and the least squared error."""
+    return data.blend([data.convex(target, folds) for target in data.targets], folds)
+
+
+def hill_climb(data: BlendData, folds: FoldSet) -> Blend:
+    """Climb from the best column: mix in the column that helps most, as long as one helps.
+
+    A column is mixed in at most once, by -0.5 to 0.5; weights sum to 1. Source: the package hillclimbers.
+    """
+    one_hot = np.eye(data.n_models)
+    starts = best_single(data, folds).weights.T
+    all_weights = []
+    for target, weights in zip(data.targets, starts, strict=True):
+        unused = np.flatnonzero(weights == 0).tolist()
+
+        def loss(blend: Array, target: int = target) -> float:
+            return data.loss_of_weights(target, folds, lambda fold: blend)
+
+        best_loss = loss(weights)
+        while unused:
+            steps = [(j, (1 - step) * weights + step * one_hot[j]) for j in unused for step in CLIMBING_STEPS]
+            losses = [loss(blend) for _, blend in steps]
+            best = int(np.argmin(losses))
+            if not losses[best] < best_loss:
+                break
+            best_loss = losses[best]
+            added, weights = steps[best]
+            unused.remove(added)
+        all_weights.append(weights)
+    return data.blend(all_weights, folds)
+
+
+def shrunk_ridge(data: BlendData, folds: FoldSet) -> Blend:
+    """The default for numbers: mix pooled and convex weights and correct them by a ridge on the residual.
+
+    The weights are w0 + v with w0 = t * pooled + (1 - t) * convex; v is the ridge solution on the residual of w0 with
+    a penalty. Optuna tunes both numbers on the cross-fitted loss: each fold is predicted by weights, convex ones
+    included, that were fitted without it. With one fold the weights are convex: nothing can be tuned, and they are
+    closer to what is submitted than equal weights. docs/benchmarks.md has the gain over other blends.
+    """
+    weights, settings = [], []
+    for target in data.targets:
+        tuned = _tuned_shares(data, target, folds)
+        weights.append(_shrunk(data, target, folds, **tuned) if tuned else data.convex(target, folds))
+        settings.append(tuned)
+    return data.blend(weights, folds, settings)
+
+
+def _tuned_shares(data: BlendData, target: int, folds: FoldSet) -> dict[str, float]:
+    """Return the two settings of the shrunk ridge of a target; empty if nothing can be tuned."""
+    if len(folds) < 2 or not data.is_labelled(target, folds):
+        return {}
+    if data.tuned:
+        return data.tuned[target]
+
+    def loss(trial: Any) -> float:
+        shares = {
+            "towards_pooled": trial.suggest_float("towards_pooled", 0.0, 1.0),
+            "penalty": trial.suggest_float("penalty", MIN_PENALTY, MAX_PENALTY, log=True),
+        }
+        return data.loss_of_weights(target, folds, lambda k: _shrunk(data, target, folds - {k}, **shares))
+
+    # The first trials are pooled and convex weights with almost no correction.
+    first_trials = [{"towards_pooled": share, "penalty": MAX_PENALTY} for share in (1.0, 0.0)]
+    return tune(loss, first_trials, data.n_trials, derive_seed(data.seed, "blend", data.task.targets[target]))
+
+
+def _shrunk(data: BlendData, target: int, folds: FoldSet, towards_pooled: float, penalty: float) -> Array:
+    start = towards_pooled * data.pooled(folds) + (1 - towards_pooled) * data.convex(target, folds)
+    system = data.system(target, folds)
+    return start if system is None else ridge_corrected(system, start, penalty)
+
+
+def tune(
+    loss: Callable[[Any], float], first_trials: list[dict[str, float]], n_trials: int, seed: int
+) -> dict[str, float]:
+    """Return the settings with the smallest loss, after `n_trials` of Optuna's TPE including `first_trials`."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    for settings in first_trials:
+        study.enqueue_trial(settings)
+    study.optimize(loss, n_trials=n_trials)
+    return study.best_params
+
+
+def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
+    """The default for classes: weights of logits with the smallest log loss, shrunk towards convex weights.
+
+    The penalty, one of `LOGIT_PENALTIES`, has the best cross-fitted loss. Equal weights would be a worse target: a
+    column of a test row is the mean of K fold models, to which a blend of many columns adds less than out of fold.
+    Sources: Ting and Witten, "Issues in stacked generalization", JAIR 1999, for weights of at least 0; Guo et al., "On
+    calibration of modern neural networks", ICML 2017, for their sum, the inverse temperature.
+    """
+    weights, settings = [], []
+    for target in data.targets:
+        number = len(LOGIT_PENALTIES) - 1
+        if data.tuned:
+            number = int(data.tuned[target]["penalty_number"])
+        elif len(folds) > 1:
+            losses = []
+            for penalty in range(len(LOGIT_PENALTIES)):
+                held_out = {k: _logit_weights(data, target, folds - {k})[penalty] for k in folds}
+                losses.append(data.loss_of_weights(target, folds, held_out.__getitem__, in_logits=True))
+            number = int(np.argmin(losses))
+        weights.append(_logit_weights(data, target, folds)[number])
+        settings.append({"penalty": LOGIT_PENALTIES[number], "penalty_number": number})
+    return data.blend(weights, folds, settings, in_logits=True)
+
+
+def _logit_weights(data: BlendData, target: int, folds: FoldSet) -> Array:
+    """Return the weights of logits for each of `LOGIT_PENALTIES`, (n_penalties, n_models); computed once."""
+    key = ("logits", target, folds)
+    if key not in data.memo:
+        prior = data.convex(target, folds) if len(data.targets) == 1 else data.pooled(folds)
+        parts = [data.labelled(target, fold) for fold in sorted(folds)]
+        z = np.concatenate([margins(preds, labels, data.link) for preds, labels in parts])
+        equal = np.tile(prior, (len(LOGIT_PENALTIES), 1))
+        data.memo[key] = log_loss_weights(z, prior, LOGIT_PENALTIES) if len(z) else equal
+    weights: Array = data.memo[key]
+    return weights
+
+
+Candidate = Callable[[BlendData, FoldSet], Predictor]
+CANDIDATES: dict[str, Candidate] = {
+    function.__name__: function
+    for function in (best_single, mean, convex, shrunk_ridge, shrunk_logits, hill_climb)
+}
+"""Candidates from simple to complex."""
+ALWAYS = ("best_single", "mean", "convex")
+"""Candidates that every run compares with the default, since they take almost no time."""
+
+
+def user_candidate(code_ref: str, data: BlendData, folds: FoldSet) -> Predictor:
+    """Return what a function of the user's returns for the rows of some folds.
+
+    Raises:
+        ConfigError: if it raises, or returns neither weights nor a dataclass with `predict(preds)`.
+    """
+    function = load_user_code("submissions.candidates", code_ref, "fit(preds, y, folds)")
+    rows = data.rows_in(folds)
+    preds = data.preds[rows]  # a copy, since the function may write into it
+    n_rows, n_models, n_outputs = preds.shape
+    with user_code_errors(code_ref, f"return weights ({n_models},) or a dataclass with predict(preds)"):
+        predictor: Any = function(preds, data.y[rows], data.folds[rows])
+        if not is_dataclass(type(predictor)):
+            weights = np.asarray(predictor, dtype=np.float64).reshape(n_models, -1)
+            predictor = Blend(weights + np.zeros((n_models, n_outputs)), np.zeros(n_outputs))
+        require_predictions(predictor.predict(data.preds[rows]), (n_rows, n_outputs), data.link)
+        return predictor
+
+
+def complexity(name: str) -> int:
+    """Return the position of a candidate among all, from simple to complex; the user's come before the stack."""
+    names = [*CANDIDATES]
+    if name in names:
+        return names.index(name)
+    return len(names) + (name == LIGHTGBM_STACK)
