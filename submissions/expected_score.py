@@ -14,7 +14,7 @@ import numpy as np
 
 from competition.dataset import without_extra_rows
 from competition.files import derive_seed, read_table
-from competition.metrics import Metric
+from competition.metrics import Metric, take_rows
 from competition.task import Task
 from competition.types import Array
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, similarities
@@ -97,7 +97,7 @@ def score_of_similar_rows(run: Run, rule: SelectionRule, y_pred: Array) -> dict[
         np.column_stack([each.test_of_folds[kind] for each in found]),
     )
     drawn = rng.choice(rows, size=(N_RESAMPLES, len(rows)), p=weights / weights.sum())
-    scores = np.array([rule.metric(rule.y[each], y_pred[each]) for each in drawn])
+    scores = np.array([rule.metric(rule.y[each], y_pred[each], take_rows(rule.rows, each)) for each in drawn])
     n_effective = weights.sum() ** 2 / (weights**2).sum()
     # The variance of a resample is that of n rows; that of the estimate is of n_effective and of the test rows.
     factor = np.sqrt(len(rows) / n_effective + len(rows) / n_test_rows)

@@ -12,6 +12,7 @@ import pandas as pd
 from competition.dataset import INPUT_KEY, without_extra_rows
 from competition.errors import DataError
 from competition.files import derive_seed, read_table
+from competition.task import raw_rows_for
 from competition.types import Array
 from competition.user_code import short_ref
 from submissions.blend.candidates import ALWAYS_CLASSIFICATION, ALWAYS_REGRESSION, get_candidate
@@ -79,6 +80,7 @@ class Selection(SelectionResult):
 def selection_rule(run: Run) -> SelectionRule:
     """Return the selection rule with the settings of a run."""
     settings, stage_preds = run.config.submissions, run.stage_predictions
+    competition = run.config.competition
     return SelectionRule(
         metric=run.metric,
         task=run.task,
@@ -88,7 +90,8 @@ def selection_rule(run: Run) -> SelectionRule:
         default=short_ref(run.config.default_blend),
         margin=settings.margin,
         n_resamples=settings.bootstrap,
-        seed=run.config.competition.seed,
+        seed=competition.seed,
+        rows=raw_rows_for(run.metric, competition.train, competition.id, stage_preds.ids),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from competition.cli import NOT_WRITABLE
 from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
-from competition.task import Task, build_metric, build_task
+from competition.task import Task, build_metric, build_task, raw_rows_for
 from competition.types import Array
 from models.jobs.job_files import (
     attempt_folder,
@@ -135,7 +135,9 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
         y_pred = task.default_labels(y_pred)
     fold = f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {plan.n_folds}"
     try:
-        score = metric(held_out.y, y_pred)
+        competition = plan.competition
+        rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
+        score = metric(held_out.y, y_pred, rows)
     except Exception as error:
         return f"{fold}  no valid {metric.name} ({one_line(error)})"
     n_labels = np.isfinite(held_out.y).sum(axis=0)

@@ -9,13 +9,14 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from competition.metrics import REGRESSION, Metric
+from competition.metrics import REGRESSION, Metric, take_rows
 from competition.types import Array, Integers
 
 MAX_CELLS = 4_000_000
@@ -63,6 +64,7 @@ def bootstrap_scores(
     n_resamples: int,
     seed: int,
     n_groups: int | None = None,
+    rows: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Score several predictions on the same bootstrap resamples.
 
@@ -73,17 +75,19 @@ def bootstrap_scores(
         n_resamples: number of resamples. A metric without a fast form gets a tenth of them, at least
             MIN_RESAMPLES.
         n_groups: groups in each resample; None for the number of groups in `groups`.
+        rows: n_rows rows of the raw table, for a metric that takes them.
 
     Returns:
         (n_resamples, n_predictions), NaN where the metric is undefined.
     """
     arrays = list(predictions.values())
+    statistics: Callable[..., tuple[Any, ScoresOfSums]]
     if metric.score_from_confusion:
         statistics = confusion_statistics
     elif metric.name in SUMS or metric.row_losses:
         statistics = sum_statistics
     else:
-        statistics = row_statistics
+        statistics = partial(row_statistics, raw_rows=rows)
         n_resamples = max(MIN_RESAMPLES, n_resamples // 10)
     per_group, scores_of_sums = statistics(metric, y, arrays, groups)
     n_all_groups, n_statistics = per_group.shape
@@ -169,7 +173,11 @@ def confusion_statistics(
 
 
 def row_statistics(
-    metric: Metric, y: Array, predictions: list[Array], groups: Integers
+    metric: Metric,
+    y: Array,
+    predictions: list[Array],
+    groups: Integers,
+    raw_rows: pd.DataFrame | None = None,
 ) -> tuple[Any, ScoresOfSums]:
     """Return the rows of each group, for metrics without a fast form: sums say how often a resample has each row."""
 
@@ -177,7 +185,8 @@ def row_statistics(
         resample_scores = []
         for row_counts in sums:
             rows = np.repeat(np.arange(len(y)), row_counts.astype(np.int64))
-            resample_scores.append([metric(y[rows], y_pred[rows]) for y_pred in predictions])
+            drawn = take_rows(raw_rows, rows)
+            resample_scores.append([metric(y[rows], y_pred[rows], drawn) for y_pred in predictions])
         return np.array(resample_scores)
 
     return csr_array((np.ones(len(y)), (groups, np.arange(len(y))))), scores

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.files import derive_seed
-from competition.metrics import REGRESSION, Metric
+from competition.metrics import REGRESSION, Metric, take_rows
 from competition.task import Task
 from competition.types import Array, Integers
 from submissions.blend.bootstrap import bootstrap_scores
@@ -43,6 +43,7 @@ class SelectionRule:
         margin: standard errors of the paired difference by which another candidate has to be better.
         n_resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
+        rows: n_rows rows of the raw table, for a metric that takes them; None for others.
     """
 
     metric: Metric
@@ -54,11 +55,17 @@ class SelectionRule:
     margin: float
     n_resamples: int
     seed: int
+    rows: pd.DataFrame | None = None
 
     @property
     def has_fold(self) -> NDArray[np.bool_]:
         """Mask of the rows that the rule uses, (n_rows,)."""
         return self.folds >= 0
+
+    @property
+    def rows_with_fold(self) -> pd.DataFrame | None:
+        """The part of `rows` that the rule uses."""
+        return take_rows(self.rows, self.has_fold)
 
     def on_rows(self, mask: NDArray[np.bool_]) -> "SelectionRule":
         """Return the rule restricted to the rows in `mask`, (n_rows,); the other rows get fold -1."""
@@ -66,7 +73,7 @@ class SelectionRule:
 
     def score(self, scored: Array) -> float:
         """Return the metric of labels or predictions (n_rows, n_scored) on the rows with a fold."""
-        return self.metric(self.y[self.has_fold], scored[self.has_fold])
+        return self.metric(self.y[self.has_fold], scored[self.has_fold], self.rows_with_fold)
 
     def gain(self, difference: float) -> float:
         """Return a difference of scores with the sign turned so that positive is better."""
@@ -76,7 +83,8 @@ class SelectionRule:
         """Fit a decision on predictions (n_rows, n_outputs); None if the metric scores predictions."""
         if not self.task.scores_labels:
             return None
-        return fit_decision(self.metric, self.task, self.y[self.has_fold], y_pred[self.has_fold])
+        y = self.y[self.has_fold]
+        return fit_decision(self.metric, self.task, y, y_pred[self.has_fold], self.rows_with_fold)
 
     def apply_cross_fitted_decisions(self, y_pred: Array, nested: Array | None = None) -> Array:
         """Return what the metric scores of cross-fitted predictions.
@@ -218,6 +226,7 @@ def _resampled_scores(rule: SelectionRule, scored: dict[str, Array]) -> pd.DataF
         groups=groups,
         n_resamples=rule.n_resamples,
         seed=derive_seed(rule.seed, "bootstrap"),
+        rows=rule.rows_with_fold,
     )
 
 
@@ -234,7 +243,7 @@ def min_gain(rule: SelectionRule, score: float) -> float:
     constant = center.filled(np.nan)[None]
     if rule.task.scores_labels:
         constant = rule.task.default_labels(constant)
-    constant_score = rule.metric(y, np.repeat(constant, len(y), axis=0))
+    constant_score = rule.metric(y, np.repeat(constant, len(y), axis=0), rule.rows_with_fold)
     return MIN_GAIN_SHARE * abs(score - (constant_score if np.isfinite(constant_score) else 0.0))
 
 

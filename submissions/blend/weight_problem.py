@@ -128,8 +128,9 @@ class BlendData:
 
     @property
     def metric_is_per_target(self) -> bool:
-        """Whether the metric can score one target without the others."""
-        return self.metric.column_score is not None or self.y.shape[1] == 1
+        """Whether the metric can score one target without the others, and without rows of the table."""
+        is_user_metric = self.metric.column_score is None
+        return not is_user_metric or (self.y.shape[1] == 1 and not self.metric.takes_rows)
 
     @property
     def convex_objective(self) -> Literal["squared", "absolute"] | None:

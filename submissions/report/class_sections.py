@@ -13,6 +13,7 @@ from submissions.report import figures
 from submissions.report.elements import Element, Figure, MoreFigures, make_table
 from submissions.report.training_predictions import labels, predictions, read_cross_fitted
 from submissions.run import CHOICE, Run
+from submissions.selection import selection_rule
 
 N_BINS = 15
 """Number of bins of a reliability curve."""
@@ -66,9 +67,8 @@ def _thresholds(run: Run) -> tuple[list[float], str]:
     """Return the thresholds of the submission, and the gain of tuning them as a sentence."""
     task = run.task
     chosen = run.candidates[run.chosen]
-    has_fold = run.stage_predictions.folds >= 0
-    y_pred = read_cross_fitted(run, run.chosen).cross_fitted[has_fold]
-    default_score = run.metric(run.stage_predictions.y[has_fold], task.default_labels(y_pred))
+    y_pred = read_cross_fitted(run, run.chosen).cross_fitted
+    default_score = selection_rule(run).score(task.default_labels(y_pred))
     meaning = THRESHOLDS.get(task.problem_type, "probability from which a row has the class")
     return from_json(chosen["decision"]).cuts.tolist(), (
         f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "

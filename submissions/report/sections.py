@@ -20,7 +20,6 @@ from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
 from submissions.report.extra_train_section import extra_train_section
-from submissions.report.interval_section import interval_section
 from submissions.report.prediction_sections import (
     error_correlation,
     folds_and_shift,
@@ -52,7 +51,7 @@ def build_report(run: Run) -> Report:
     scores = test_scores(run)
     holdout_of = run.config.competition.holdout_of
     test_title = f"holdout_score on rows of {holdout_of}" if holdout_of else "Test score"
-    if scores:
+    if scores and scores.overall:
         facts[test_title] = (
             format_number(scores.overall[SUBMISSION_FILE]),
             "on labels that nothing else has seen",
@@ -70,7 +69,6 @@ def build_report(run: Run) -> Report:
         Section("Candidates", candidate_section(run), brief=True, wide=True),
         Section("Stages", stage_section(run), brief=True),
         Section(test_title, scores.elements if scores else [], brief=True, wide=has_many_targets),
-        Section("st_rae", _safely(run, interval_section), brief=True),
         Section("Ablation: leave one stage out", ablation(run), brief=True),
         Section("Post-processing", postprocessing(run), brief=True),
         Section("Tables", _tables(run), brief=True),
