@@ -152,11 +152,6 @@ class CompetitionConfig(StrictModel):
         return metric.kind == "labels" if metric else self.metric_needs == "classes"
 
     @property
-    def judges_extra_rows(self) -> bool:
-        """Whether each fold has its own labels or weights for the rows of an extra table."""
-        return any(extra.is_judged for extra in self.extra_train)
-
-    @property
     def inputs(self) -> list[str]:
         """All input columns, molecules first; empty if every stage is of kind file."""
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
@@ -217,10 +212,10 @@ class CompetitionConfig(StrictModel):
             for name in extra.columns:
                 if name not in [*self.inputs, *labels, self.group, self.time]:
                     yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
-            if extra.is_judged and self.problem_type != "regression":
+            if extra.calibrate != "none" and self.problem_type != "regression":
                 yield (
-                    f"extra_train {extra.file.name}: calibrate, weight: auto and max_residual are for problem_type "
-                    f"regression, and this is {self.problem_type}; remove them"
+                    f"extra_train {extra.file.name}: calibrate is for regression, and problem_type is "
+                    f"{self.problem_type}; remove it"
                 )
         if self.censored == "bound" and self.problem_type != "regression":
             yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"

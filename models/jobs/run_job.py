@@ -20,7 +20,7 @@ from models.jobs.job_files import (
     write_predictions,
     write_report,
 )
-from models.jobs.job_rows import JobRows, context_of, rows_of_job
+from models.jobs.job_rows import UNUSED_LABELS, JobRows, context_of, rows_of_job
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed, library_versions
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
@@ -65,14 +65,15 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     clear_attempt(folder)
     stage = plan.stages[job.stage]
     report = {"seconds": seconds, "machine": machine(), "libraries": library_versions(stage)}
-    write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
+    settings = stage.model_dump(mode="json")
+    write_report(folder, {**report, "stage": settings, UNUSED_LABELS: rows.unused_labels})
     notes = read_notes(folder)
     folder.rename(job.folder)
     line = _describe_score(job, plan, rows.held_out, held_out_predictions)
     return JobResult(
         job.title,
         seconds=seconds,
-        lines=(f"{line}  {seconds:.0f} s", *notes),
+        lines=("; ".join([f"{line}  {seconds:.0f} s", *rows.unused_labels]), *notes),
         gpu_gib=peak_gpu_gib(),
     )
 
