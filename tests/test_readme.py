@@ -96,6 +96,20 @@ def test_the_metric_of_the_page_on_folds_is_the_distance_to_the_interval_over_th
     assert st_rae(y, np.array([[-3.0], [2.0], [2.5], [0.0], [0.0]]), rows) == pytest.approx((2 + 0.5) / 4)
 
 
+def test_the_recipe_for_wrong_labels_drops_those_far_from_a_line_of_predictions(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "stages.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "cleaned" in block)
+    predicted = np.arange(20.0)
+    value = 55 - 20 * predicted + np.tile([3.0, -3.0], 10)  # three robust deviations are about 13
+    value[[4, 11]] += [50, -50]
+    source = pd.DataFrame({"id": [f"a{i}" for i in range(20)], "value": value})
+    source.to_csv(tmp_path / "more.csv", index=False)
+    source[["id"]].assign(logS=predicted)[::-1].to_csv(tmp_path / "predicted.csv", index=False)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    cleaned = pd.read_csv(tmp_path / "cleaned.csv")
+    pd.testing.assert_frame_equal(cleaned, source.drop([4, 11]).reset_index(drop=True))
+
+
 def test_all_metrics_and_schedules_are_listed() -> None:
     for name in [*METRICS, *SCHEDULES]:
         assert f"`{name}`" in README, name
