@@ -10,7 +10,9 @@ the error is the root mean square error of their mean prediction.
 Readings of the source:
     without: not used;
     known line: converted by the line that made it, with weight 1;
-    affine, isotonic: `calibrate`; auto: `weight: auto`; 3: `max_residual: 3`.
+    affine, isotonic: `calibrate`;
+    affine, cleaned: `calibrate: affine`, without rows whose label is far from the prediction of the stages without
+    the source (docs/stages.md, "Wrong labels in a second source").
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from scipy.stats import theilslopes
 
 from competition.config import load_competition
 from competition.files import write_table
@@ -31,7 +34,6 @@ from competition.prepare import run as prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
-from models.jobs.extra_labels import make_extra_labels
 from models.jobs.job_rows import rows_of_job
 from models.jobs.plan import REFIT_FOLD, make_plan
 from models.registry import build_stage
@@ -52,9 +54,8 @@ READINGS: dict[str, dict[str, Any] | None] = {
     "without": None,
     "known line": {"check_units": False},
     "affine": {"calibrate": "affine"},
-    "affine, auto": {"calibrate": "affine", "weight": "auto"},
-    "affine, auto, 3": {"calibrate": "affine", "weight": "auto", "max_residual": 3},
-    "isotonic, auto, 3": {"calibrate": "isotonic", "weight": "auto", "max_residual": 3},
+    "affine, cleaned": {"calibrate": "affine"},
+    "isotonic": {"calibrate": "isotonic"},
 }
 STAGES = {
     "lightgbm": {"kind": "lightgbm", "final_fit": "refit"},
@@ -74,8 +75,17 @@ def source_of(
     return table.iloc[order[:N_TRAIN]], source.assign(value=INTERCEPT + SLOPE * y)
 
 
-def predictions(folder: Path, target: str, settings: dict[str, Any] | None) -> np.ndarray:
-    """Return the mean prediction of the stages for the test rows, (n_test,)."""
+def cleaned(source: pd.DataFrame, y_pred: np.ndarray) -> pd.DataFrame:
+    """Return the rows of a source whose labels are within 3 robust standard deviations of a line of predictions."""
+    slope, intercept = theilslopes(source["value"], y_pred)[:2]
+    residual = source["value"] - (intercept + slope * y_pred)
+    return source[residual.abs() <= 3 * 1.4826 * residual.abs().median()]
+
+
+def predictions(folder: Path, target: str, settings: dict[str, Any] | None, test: pd.DataFrame) -> np.ndarray:
+    """Return the mean prediction of the stages for test rows, (n_test,)."""
+    write_table(folder / "test.csv", test[["id", "SMILES"]])
+    write_table(folder / "sample.csv", test[["id"]].assign(**{target: 0.0}))
     extra = [] if settings is None else [{"file": "source.csv", "columns": {target: "value"}, **settings}]
     competition = {
         "train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv", "id": "id",
@@ -88,7 +98,6 @@ def predictions(folder: Path, target: str, settings: dict[str, Any] | None) -> n
     paths = Paths.for_competition(str(path))
     prepare(config, paths, path)
     make_folds(config, load_folds_config(str(path)), paths)
-    make_extra_labels(config, paths)
     plan = make_plan(config, load_stages(str(path)), paths)
     columns = []
     for job in plan.jobs:
@@ -116,12 +125,12 @@ def errors_of_draw(name: str, draw: int, data: Path) -> dict[str, float]:
     errors = {}
     with tempfile.TemporaryDirectory() as folder:
         write_table(Path(folder) / "train.csv", train[["id", "SMILES", target]])
-        write_table(Path(folder) / "test.csv", test[["id", "SMILES"]])
-        write_table(Path(folder) / "sample.csv", test[["id"]].assign(**{target: 0.0}))
         for reading, settings in READINGS.items():
             rows = known if reading == "known line" else source
+            if reading == "affine, cleaned":
+                rows = cleaned(source, predictions(Path(folder), target, None, source))
             write_table(Path(folder) / "source.csv", rows[["SMILES", "value"]])
-            y_pred = predictions(Path(folder), target, settings)
+            y_pred = predictions(Path(folder), target, settings, test)
             errors[reading] = float(np.sqrt(np.mean((y_test - y_pred) ** 2)))
     return errors
 

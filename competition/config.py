@@ -33,8 +33,6 @@ N_CLASSES: dict[ProblemType, tuple[str, range]] = {
     "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
 }  # fmt: skip
 """Problem type -> number of classes that it takes, as text and as a range."""
-IntervalColumns = Annotated[list[str], Field(min_length=2, max_length=2)]
-"""Columns with the lower and the upper end of intervals."""
 ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
 """Normalized class label; a YAML may have numbers and booleans."""
 
@@ -43,11 +41,6 @@ def _require_metric(metric: str, info: ValidationInfo) -> str:
     metric = ALIASES.get(metric, metric)
     if get_metric(metric):
         return metric
-    if metric in ("st_rae", "ma_st_rae"):
-        raise ValueError(
-            "cannot be st_rae, which is reported in addition to a metric: set metric: rae, and the columns of the "
-            "intervals in competition.intervals"
-        )
     if ":" not in metric:
         raise ValueError(
             f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function"
@@ -145,11 +138,6 @@ class CompetitionConfig(StrictModel):
     bound: neural stages train on them, and an output has an error only on the wrong side of the number. All other
     stages, and every score, treat them as missing.
     """
-    intervals: Annotated[dict[str, IntervalColumns], ADDED] = {}
-    """Target -> training columns with the lower and the upper end of the interval in which a prediction has no
-    error, such as a confidence interval. The report then has the score st_rae (`competition/intervals.py`);
-    training, blending and selection use `metric`. An empty end is the label.
-    """
     unparsable: Literal["error", "drop"] = "error"
     """What to do with rows that have an unparsable molecule or an empty text. error: stop. drop: do not train on
     them, and predict the mean of the training labels for test rows; the report counts both.
@@ -162,11 +150,6 @@ class CompetitionConfig(StrictModel):
         """Whether the metric scores class labels, for which thresholds are tuned."""
         metric = get_metric(self.metric)
         return metric.kind == "labels" if metric else self.metric_needs == "classes"
-
-    @property
-    def judges_extra_rows(self) -> bool:
-        """Whether each fold has its own labels or weights for the rows of an extra table."""
-        return any(extra.is_judged for extra in self.extra_train)
 
     @property
     def inputs(self) -> list[str]:
@@ -229,18 +212,13 @@ class CompetitionConfig(StrictModel):
             for name in extra.columns:
                 if name not in [*self.inputs, *labels, self.group, self.time]:
                     yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
-            if extra.is_judged and self.problem_type != "regression":
+            if extra.calibrate != "none" and self.problem_type != "regression":
                 yield (
-                    f"extra_train {extra.file.name}: calibrate, weight: auto and max_residual are for problem_type "
-                    f"regression, and this is {self.problem_type}; remove them"
+                    f"extra_train {extra.file.name}: calibrate is for regression, and problem_type is "
+                    f"{self.problem_type}; remove it"
                 )
         if self.censored == "bound" and self.problem_type != "regression":
             yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"
-        unknown = [name for name in self.intervals if name not in self.targets]
-        if unknown:
-            yield f"intervals: {', '.join(unknown)} is not a target ({', '.join(self.targets)})"
-        if self.intervals and self.problem_type != "regression":
-            yield f"intervals are for regression, and problem_type is {self.problem_type}; remove them"
         if self.standardise != "none" and not self.smiles:
             yield f"standardise: {self.standardise} needs molecule columns, and smiles is empty; remove it"
         is_reserved = any(name.startswith(("__", "feature ")) for name in columns)

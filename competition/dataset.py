@@ -67,6 +67,16 @@ class Dataset:
         """(n_rows,) whether a row has a label of a target; the others may have one of an auxiliary target."""
         return np.asarray(~np.isnan(self.y).all(axis=1))
 
+    @property
+    def has_any_label(self) -> NDArray[np.bool_]:
+        """(n_rows,) whether a row has a label of a target or an auxiliary target, or a bound of one."""
+        has_label = self.is_labelled
+        if self.auxiliary is not None:
+            has_label = has_label | np.isfinite(self.auxiliary).any(axis=1)
+        if self.bounds is not None:
+            has_label = has_label | np.isfinite(self.bounds).any(axis=(1, 2))
+        return np.asarray(has_label)
+
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Dataset":
         """Return the rows of a mask, or of positions in their order."""
         positions = np.flatnonzero(which) if which.dtype == bool else which

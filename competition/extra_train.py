@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from competition.calibration import MIN_CALIBRATION_INPUTS, shared_labels
 from competition.clean import clean_inputs, describe_invalid_numbers, parse_times, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
@@ -24,8 +24,6 @@ MIN_CORRELATION = 0.8
 """Standard deviations are compared only if the labels of shared inputs correlate more than this; below its negative,
 the sign is reversed.
 """
-MIN_CALIBRATION_INPUTS = 10
-"""Number of shared inputs with labels that a calibration, or a weight by their differences, requires."""
 MIN_RANK_CORRELATION = 0.3
 """Smallest rank correlation of the labels of shared inputs, of either sign, that is calibrated."""
 MAX_COMPARED = 500
@@ -66,7 +64,7 @@ def with_extra_rows(
         )
         summary += shared_lines
         censored = count_censored(table, config, extra.file)
-        summary += describe_censored(censored, config, extra.file.name, extra.is_judged)
+        summary += describe_censored(censored, config, extra.file.name, extra.calibrate != "none")
         summary += describe_changes(table, config, extra.file.name)
         summary += describe_invalid_numbers(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
@@ -82,8 +80,7 @@ def _clean_rows(
     labels = {name: parse_labels(table, name, config, extra.file) for name in config.label_columns}
     labels |= bound_columns(table, config, extra.file)
     inputs, is_unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
-    weight = 1.0 if extra.weight == "auto" else extra.weight
-    rows = pd.concat([inputs, pd.DataFrame(labels)], axis=1).assign(**{WEIGHT: weight})
+    rows = pd.concat([inputs, pd.DataFrame(labels)], axis=1).assign(**{WEIGHT: extra.weight})
     if config.group and config.group not in rows:
         rows[config.group] = table[config.group].str.strip()
     rows[[name for name in (TIME, FOLD) if name in train]] = np.nan
@@ -131,7 +128,7 @@ def _compare_labels(
     for name in config.targets:
         of_extra = rows.dropna(subset=name)
         of_train = train.dropna(subset=name)
-        shared = _shared_labels(of_extra, of_train, name)
+        shared = shared_labels(of_extra[INPUT_KEY], of_extra[name], of_train[INPUT_KEY], of_train[name])
         n_shared.append(len(shared))
         correlation = float("nan")
         if (shared.nunique() > 1).all():  # otherwise it is undefined
@@ -149,28 +146,12 @@ def _compare_labels(
         uncalibrated = config.label_columns if extra.calibrate == "none" else config.auxiliary_targets
         for name in uncalibrated:
             _check_units(rows.dropna(subset=name), train.dropna(subset=name), name, extra.file, config)
-    if extra.needs_shared_inputs and max(n_shared) < MIN_CALIBRATION_INPUTS:
+    if extra.calibrate != "none" and max(n_shared) < MIN_CALIBRATION_INPUTS:
         raise DataError(
-            f"extra_train {extra.file}: calibrate and weight: auto need at least {MIN_CALIBRATION_INPUTS} inputs "
-            f"with labels in both tables, and there are {max(n_shared)}. Set calibrate: none and a number as weight."
+            f"extra_train {extra.file}: calibrate needs at least {MIN_CALIBRATION_INPUTS} inputs with labels in both "
+            f"tables, and there are {max(n_shared)}. Remove it."
         )
     return lines
-
-
-def median_labels(keys: Any, labels: Any) -> "pd.Series[float]":
-    """Return the median label of each input, by the key of the input; inputs without a label are left out.
-
-    Args:
-        keys: (n_rows,) keys of the inputs.
-        labels: (n_rows,) NaN if missing.
-    """
-    return pd.Series(np.asarray(labels, dtype=np.float64)).groupby(np.asarray(keys)).median().dropna()
-
-
-def _shared_labels(extra: pd.DataFrame, train: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the median labels of inputs of both tables: columns `extra` and `train`."""
-    medians = [median_labels(table[INPUT_KEY], table[name]) for table in (extra, train)]
-    return pd.concat(medians, axis=1, join="inner", keys=["extra", "train"])
 
 
 def _describe_shared(shared: pd.DataFrame, name: str, correlation: float, file: Path) -> str:
@@ -199,7 +180,7 @@ def _check_units(
     Inputs that are in both tables must have mostly the same classes, or similar numbers. If there are few such
     inputs, the median of the extra numbers must be near the range of the training labels.
     """
-    shared = _shared_labels(extra, train, name)
+    shared = shared_labels(extra[INPUT_KEY], extra[name], train[INPUT_KEY], train[name])
     n_shared = len(shared)
     std = train[name].std() if train[name].nunique() > 1 else 1.0
     if config.problem_type not in ("regression", "ordinal"):

@@ -87,13 +87,13 @@ def count_censored(
 
 
 def describe_censored(
-    counts: dict[str, tuple[int, int]], config: CompetitionConfig, where: str, is_judged: bool = False
+    counts: dict[str, tuple[int, int]], config: CompetitionConfig, where: str, is_calibrated: bool = False
 ) -> Iterator[str]:
     """Yield a line with the number of censored labels of a table, if it has some.
 
     Args:
         counts: of `count_censored`.
-        is_judged: whether it is an extra table with `calibrate`, `weight: auto` or `max_residual`.
+        is_calibrated: whether it is an extra table with `calibrate`.
     """
     texts = [
         f"{name} {n_above} with >, {n_below} with <"
@@ -104,6 +104,6 @@ def describe_censored(
         use = "read as missing labels; networks can learn them with competition.censored: bound"
         if config.censored == "bound":
             use = "networks learn them as bounds; other stages and all scores read them as missing labels"
-        if is_judged:
-            use = "those of targets are not used, since calibrate, weight: auto and max_residual need measured labels"
+        if is_calibrated:
+            use = "those of targets are not used, since calibrate needs measured labels"
         yield f"censored labels of {where}: {join_first(texts, str)} ({use})"

@@ -6,6 +6,7 @@ wmae weights its targets. Labels and predictions have the shapes of `competition
 Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for the correlations.
 """
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from competition import class_metrics
+from competition.errors import ConfigError
 from competition.types import Array, ProblemType
 from competition.user_code import load_user_code, user_code_errors
 
@@ -33,6 +37,7 @@ class Metric:
         column_score: score of one target on labelled rows; None for a user-defined metric, which has a
         `table_score`.
         table_score: score of all targets at once, from arrays (n_rows, n_targets) and (n_rows, n_outputs).
+        takes_rows: whether `table_score` has a third argument: the rows of the raw table (`raw_rows_for`).
         target_weights: function of y_true that returns the weights of the target scores in their sum,
             (n_targets,); None for their mean.
         separable_loss: "squared" or "absolute" if optimizing the metric on one target is equivalent to
@@ -51,7 +56,8 @@ class Metric:
     name: str
     greater_is_better: bool
     column_score: Score | None
-    table_score: Score | None = None
+    table_score: Callable[..., float] | None = None
+    takes_rows: bool = False
     target_weights: Callable[[Array], Array] | None = None
     separable_loss: Literal["squared", "absolute"] | None = None
     lower_bound: float = -np.inf
@@ -61,16 +67,23 @@ class Metric:
     pooled: bool = False
     row_losses: Callable[[Array, Array], Array] | None = None
 
-    def __call__(self, y_true: Array, y_pred: Array) -> float:
+    def __call__(self, y_true: Array, y_pred: Array, rows: pd.DataFrame | None = None) -> float:
         """Return the score of y_pred: values, probabilities or class labels, according to `kind`.
 
         The score is NaN if it is not defined, such as R2 of a single row. A target with only one class has no
         AUC; it is excluded from the mean if other targets have one.
+
+        Args:
+            rows: n_rows rows of the raw table, for a metric with `takes_rows`; others ignore them.
         """
+        if self.takes_rows and rows is None:
+            raise ConfigError(f"{self.name} takes the rows of the table, which a candidate does not have.")
         if self.table_score is not None:
+            arguments: list[Any] = [y_true.copy(), y_pred.copy()]  # a user's function may write into them
+            if rows is not None and self.takes_rows:
+                arguments.append(rows.reset_index(drop=True))
             with user_code_errors(self.name, f"return one number for arrays {y_true.shape}"):
-                # Copies, since a user's function may write into the arrays.
-                return float(self.table_score(y_true.copy(), y_pred.copy()))
+                return float(self.table_score(*arguments))
         if self.pooled:
             is_labelled = ~np.isnan(y_true)
             return self.score_column(y_true[is_labelled], y_pred[is_labelled])
@@ -241,10 +254,30 @@ def load_user_metric(
 ) -> Metric:
     """Load the user's function `file.py:function` of y_true and y_pred, which returns one number.
 
+    A third parameter without a default gets the rows of the raw table.
+
     Args:
         needs: what the function gets as y_pred; None for the values of a regression.
     """
     function = load_user_code("competition.metric", name, f"{name.rpartition(':')[2]}(y_true, y_pred)")
     kind: Any = {None: "values", "probabilities": "probabilities", "classes": "labels"}[needs]
     types = REGRESSION if needs is None else (*CLASS_TYPES, "ordinal")
-    return Metric(Path(name).name, greater_is_better, None, function, kind=kind, types=types)
+    return Metric(
+        Path(name).name, greater_is_better, None, function, _takes_rows(function), kind=kind, types=types
+    )
+
+
+def _takes_rows(function: Callable[..., float]) -> bool:
+    """Return whether a function requires a third argument."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some functions in C have no signature
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [each for each in parameters if each.kind in positional and each.default is each.empty]
+    return len(required) == 3
+
+
+def take_rows(rows: pd.DataFrame | None, which: NDArray[np.bool_] | NDArray[np.intp]) -> pd.DataFrame | None:
+    """Return the rows of a mask, or of positions; None if there are none, as for most metrics."""
+    return None if rows is None else rows.iloc[which]

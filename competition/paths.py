@@ -87,10 +87,6 @@ class Paths:
     test_groups = child_path("folds/test_groups.csv")
     folds_report = child_path("folds/report.json")
     shift = child_path("folds/shift.json")  # results of `./run.sh folds`, next to its figures
-    extra_labels = child_path("extra_train/labels.parquet")  # of models.jobs.extra_labels
-    extra_oof = child_path("extra_train/oof.parquet")
-    extra_left_out = child_path("extra_train/left_out.csv")
-    extra_report = child_path("extra_train/report.json")
     latest_run = child_path("submissions/latest")  # text file with the name of the latest run
     submission = child_path("submission.csv")  # copy of the submission of the latest run
     report = child_path("report")

@@ -18,7 +18,6 @@ from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.extra_train import with_extra_rows
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
-from competition.intervals import describe_intervals
 from competition.label_columns import (
     bound_columns,
     count_censored,
@@ -71,7 +70,6 @@ def prepare(config: CompetitionConfig) -> Prepared:
     summary = [
         *_summarize(train, test, config),
         *describe_censored(censored, config, config.train.name),
-        *describe_intervals(raw, config, config.train.name),
         *describe_raw_inputs(raw, config, config.train.name),
         *describe_raw_inputs(read_text_table(config.test), config, config.test.name),
         *config.describe_columns(),

@@ -1,12 +1,15 @@
 """What is predicted: the targets, their classes, and the names of the columns that every stage predicts."""
 
+import io
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from competition.classes import class_numbers
 from competition.config import CompetitionConfig
+from competition.files import as_csv, read_text_table
 from competition.metrics import Metric, get_metric, load_user_metric, top_k_of
 from competition.types import Array, ProblemType
 
@@ -112,6 +115,19 @@ def build_metric(config: CompetitionConfig) -> Metric:
     """Return the metric of a `competition:` section: a built-in one, or the user's function."""
     metric = get_metric(config.metric, config.problem_type)
     return metric or load_user_metric(config.metric, bool(config.greater_is_better), config.metric_needs)
+
+
+def raw_rows_for(metric: Metric, file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:
+    """Return the rows of a raw table that a metric reads, with all columns as pandas reads the CSV.
+
+    The rows are in the order of `ids`; an id that the table lacks, such as that of an extra row, has NaN. None if the
+    metric reads no rows.
+    """
+    if not metric.takes_rows:
+        return None
+    table = read_text_table(file)
+    rows = pd.read_csv(io.StringIO(as_csv(table)))
+    return rows.set_axis(table[id_column]).reindex(ids).reset_index(drop=True)
 
 
 def to_submission_columns(task: Task, scored: Array) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from scipy import optimize, stats
 from competition.dataset import read_rows
 from competition.files import read_json, read_text_table
 from competition.metrics import METRICS
-from competition.task import Task, build_metric, build_task
+from competition.task import Task, build_metric, build_task, raw_rows_for
 from competition.types import Array
 from folds.fold_files import read_folds
 from models.jobs.job_files import read_predictions, verify_job
@@ -58,7 +58,9 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
             row: dict[str, Any] = {"data": data, "metric": metric.name, "stage": cell.stage}
             row |= {axis: cell.values.get(axis, "") for axis in study.axes}
             row |= {"seed": job.seed, "fold": job.fold}
-            row |= {"score": metric(held_out.y, scored), "seconds": verify_job(job)["seconds"]}
+            raw_rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
+            row |= {"score": metric(held_out.y, scored, raw_rows)}
+            row |= {"seconds": verify_job(job)["seconds"]}
             if len(targets) > 1:
                 of_targets = score_per_target(metric, held_out.y, scored)
                 row |= {f"score_{name}": score for name, score in zip(targets, of_targets, strict=False)}

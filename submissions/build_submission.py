@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from competition import cli
 from competition.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
+from competition.metrics import take_rows
 from competition.paths import Paths
 from competition.task import Task
 from competition.types import Array
@@ -110,7 +111,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     stage_preds = run.stage_predictions
     task = run.task
     scorer = scorer_of(run)
-    data = blend_data(run)
+    data = blend_data(run, scorer)
     selection = select_candidate(run, data, scorer)
     chosen = selection.candidates[selection.chosen]
     scored_stages = {stage: scorer.decided(stage_preds.stage_oof(stage)) for stage in run.config.stages}
@@ -212,8 +213,10 @@ def _decision_of_stage(run: Run, scorer: Scorer, stage: str) -> Any:
     """Return the decision that a stage alone would be submitted with; None if the metric scores predictions."""
     if not run.task.scores_labels:
         return None
-    rows = scorer.has_fold
-    return fit_decision(run.metric, run.task, scorer.y[rows], run.stage_predictions.stage_oof(stage)[rows])
+    has_fold = scorer.has_fold
+    y_pred = run.stage_predictions.stage_oof(stage)[has_fold]
+    rows = take_rows(scorer.rows, has_fold)
+    return fit_decision(run.metric, run.task, scorer.y[has_fold], y_pred, rows)
 
 
 def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
 from competition.errors import ConfigError, DataError
 from competition.files import as_json
-from competition.metrics import Metric, get_metric
+from competition.metrics import Metric, get_metric, take_rows
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
-from competition.task import Task, build_metric, build_task
+from competition.task import Task, build_metric, build_task, raw_rows_for
 from competition.types import Array, Integers, ProblemType
 from competition.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
 from folds.class_shares import missing_class_warnings
@@ -86,7 +86,8 @@ def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -
     train_folds = folds.folds[: len(train_rows)]  # rows of extra_train are the last
     y = train_rows[competition.targets].to_numpy()
     metric, task = build_metric(competition), build_task(competition)
-    _check_metric(metric, task, y, train_folds)
+    raw_rows = raw_rows_for(metric, competition.train, competition.id, list(train_rows[competition.id]))
+    _check_metric(metric, task, y, train_folds, raw_rows)
     _try_user_blending(config, metric, task, y)
     rare = missing_class_warnings(
         prepared.train[competition.targets], task.classes, folds.folds, config.folds.is_ordered_in_time
@@ -267,7 +268,9 @@ def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:
     return 0.8 * truth + 0.1 * truth[rng.permutation(len(truth))] + 0.1 * truth.mean(axis=0)
 
 
-def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None:
+def _check_metric(
+    metric: Metric, task: Task, y: Array, folds: Integers, raw_rows: pd.DataFrame | None
+) -> None:
     """Raise a ConfigError if the metric has no finite value for predictions near the labels.
 
     It is tried wherever a run uses it: on all rows, on the rows of each fold, and on bootstrap resamples, in
@@ -284,7 +287,7 @@ def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None
         if 0 < (y[:, t] == c).sum() < MIN_ROWS_OF_CLASS:
             subsets[f"rows drawn without {name}={label}"] = np.flatnonzero(y[:, t] != c)
     for i, (subset, rows) in enumerate(subsets.items()):
-        score = metric(y[rows], scored[rows])
+        score = metric(y[rows], scored[rows], take_rows(raw_rows, rows))
         labels = pd.DataFrame(y[rows], columns=task.targets)
         constant = list(labels.columns[labels.nunique() < 2])
         if np.isfinite(score) or (constant and i):  # R2 and correlations may be undefined in a fold

@@ -23,7 +23,7 @@ from competition.files import derive_seed, read_table, sha256_of
 from competition.metrics import Metric
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths
-from competition.task import Task, build_metric, build_task
+from competition.task import Task, build_metric, build_task, raw_rows_for
 from competition.types import Array
 from folds.fold_files import read_groups
 from submissions.blend.bootstrap import bootstrap_scores
@@ -51,6 +51,7 @@ class PairedScorer:
         y: labels, indexed by id.
         groups: group of each row, indexed by id.
         metric_code: name and digest of the file of a user-defined metric.
+        rows: rows of the raw table for a metric that takes them, indexed by id; None for others.
     """
 
     task: Task
@@ -59,6 +60,7 @@ class PairedScorer:
     metric: Metric
     seed: int
     metric_code: list[str] | None = None
+    rows: pd.DataFrame | None = None
 
     def ids_of_all(self, predictions: list[pd.DataFrame]) -> pd.Index:
         """Return the ids of the rows that all have predicted; none if their outputs differ."""
@@ -81,7 +83,7 @@ class PairedScorer:
         n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
         arrays = {name: self._of(table, ids) for name, table in predictions.items()}
         y = self.y.loc[ids].to_numpy()
-        return bootstrap_scores(self.metric, y, arrays, groups, seed, n_groups)
+        return bootstrap_scores(self.metric, y, arrays, groups, seed, n_groups, self._raw_rows(ids))
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
         """Return the gain of `this` over `other`, its standard error and the number of rows; None below 2 rows."""
@@ -89,14 +91,17 @@ class PairedScorer:
         if len(ids) < 2:
             return None
         drawn = self.drawn_scores({"this": this, "other": other}, self.seed)
-        first, second = (
-            self.metric(self.y.loc[ids].to_numpy(), self._of(each, ids)) for each in (this, other)
-        )
+        y = self.y.loc[ids].to_numpy()
+        rows = self._raw_rows(ids)
+        first, second = (self.metric(y, self._of(each, ids), rows) for each in (this, other))
         gain = first - second if self.metric.greater_is_better else second - first
         return gain, (drawn["this"] - drawn["other"]).std(), len(ids)
 
     def _of(self, table: pd.DataFrame, ids: pd.Index) -> Array:
         return table.loc[ids, self.task.scored_columns].to_numpy()
+
+    def _raw_rows(self, ids: pd.Index) -> pd.DataFrame | None:
+        return None if self.rows is None else self.rows.loc[ids]
 
 
 def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
@@ -105,6 +110,7 @@ def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
     competition = config.competition
     train = read_table(paths.train).set_index(competition.id)
     metric, file = build_metric(competition), competition.metric.rpartition(":")[0]
+    rows = raw_rows_for(metric, competition.train, competition.id, list(train.index))
     return PairedScorer(
         build_task(competition),
         train[competition.targets],
@@ -112,6 +118,7 @@ def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
         metric,
         derive_seed(competition.seed, "bootstrap"),
         [Path(file).name, sha256_of(Path(file))] if file else None,
+        None if rows is None else rows.set_axis(train.index),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from competition.dataset import without_extra_rows
 from competition.files import derive_seed, read_table
+from competition.metrics import take_rows
 from competition.types import Array
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, similarities
 from submissions.blend.selection import CrossFit, Scorer
@@ -61,7 +62,9 @@ def score_of_similar_rows(run: Run, scorer: Scorer, y_pred: Array) -> dict[str, 
         np.column_stack([each.test_of_folds[kind] for each in found]),
     )
     drawn = rng.choice(rows, size=(N_RESAMPLES, len(rows)), p=weights / weights.sum())
-    scores = np.array([scorer.metric(scorer.y[each], y_pred[each]) for each in drawn])
+    scores = np.array(
+        [scorer.metric(scorer.y[each], y_pred[each], take_rows(scorer.rows, each)) for each in drawn]
+    )
     n_effective = weights.sum() ** 2 / (weights**2).sum()
     # The variance of a resample is that of n rows; that of the estimate is of n_effective and of the test rows.
     factor = np.sqrt(len(rows) / n_effective + len(rows) / n_test_rows)

@@ -21,7 +21,6 @@ from folds import make
 from folds.make import make_folds, write_folds
 from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
-from models.jobs.extra_labels import make_extra_labels
 from models.jobs.plan import JobPlan, make_plan, require_reuse_or_retrain
 from models.jobs.resume import resume
 from models.jobs.scheduler import Queue
@@ -65,8 +64,6 @@ def full(options: Namespace) -> int:
         write_prepared(tables, paths, find_config(options.competition))
         write_folds(folds, competition, config.folds, tables.train, tables.test, paths)
         say(make.describe(folds, competition, tables.train))
-        if competition.judges_extra_rows:
-            say(make_extra_labels(competition, paths))  # calibrates the rows of extra_train in each fold
 
     with cli.training(paths):
         plan = plan_jobs(options, config, paths)  # stage, seed, fold -> job

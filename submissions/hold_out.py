@@ -40,12 +40,11 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
     rows = raw[raw.index.isin(held_out)]
     task = build_task(competition)
     of_class_0 = to_submission_columns(task, np.zeros((len(rows), len(task.scored_columns))))
-    intervals = dict.fromkeys(name for ends in competition.intervals.values() for name in ends)
     tables = {
         "train": raw.drop(rows.index),
         "test": rows[[competition.id, *competition.inputs]],
         "sample_submission": rows[[competition.id]].join(of_class_0.set_index(rows.index)),
-        "answers": rows[[competition.id, *competition.targets, *intervals]],
+        "answers": rows,  # with all columns, which a metric may read
     }
     if config.folds.file is not None:
         user_folds = read_text_table(config.folds.file)

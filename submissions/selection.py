@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from competition.errors import DataError
+from competition.task import raw_rows_for
 from competition.types import Array
 from competition.user_code import short_ref
 from models.inputs.weights import families
@@ -51,17 +52,19 @@ class Selection:
 def scorer_of(run: Run) -> Scorer:
     """Return what scores predictions of the training rows of a run."""
     stage_preds = run.stage_predictions
+    competition = run.config.competition
     return Scorer(
         metric=run.metric,
         task=run.task,
         y=stage_preds.y,
         folds=stage_preds.folds,
         groups=stage_preds.groups,
-        seed=run.config.competition.seed,
+        seed=competition.seed,
+        rows=raw_rows_for(run.metric, competition.train, competition.id, stage_preds.ids),
     )
 
 
-def blend_data(run: Run) -> BlendData:
+def blend_data(run: Run, scorer: Scorer) -> BlendData:
     """Return the columns of a run with labels and settings, for the candidates."""
     stage_preds = run.stage_predictions
     return BlendData(
@@ -70,6 +73,7 @@ def blend_data(run: Run) -> BlendData:
         folds=stage_preds.folds,
         metric=run.metric,
         task=run.task,
+        rows=scorer.rows,
         n_trials=run.config.submissions.trials,
         seed=run.config.competition.seed,
     )

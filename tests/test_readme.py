@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from competition.config import CompetitionConfig
-from competition.metrics import METRICS
+from competition.metrics import METRICS, load_user_metric
 from competition.paths import PROJECT
 from models.config import StagesConfig
 from models.training.schedules import SCHEDULES
@@ -75,7 +77,37 @@ def test_every_block_of_the_page_on_folds_has_settings_that_exist() -> None:
             names |= set(settings)
             required = {"train": "a", "test": "b", "sample_submission": "c", "id": "id", "targets": ["pEC50"]}
             CompetitionConfig.model_validate({**required, "smiles": ["SMILES"], "metric": "rae", **settings})
-    assert names >= {"time", "fold_column", "standardise", "censored", "intervals"}
+    assert names >= {"time", "fold_column", "standardise", "censored"}
+
+
+def test_the_metric_of_the_page_on_folds_is_the_distance_to_the_interval_over_that_of_the_labels_to_their_mean(
+    tmp_path: Path,
+) -> None:
+    page = (PROJECT / "docs" / "folds.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "st_rae" in block)
+    (tmp_path / "metrics.py").write_text(code)
+    rows = pd.DataFrame(
+        {"pEC50_lower": [-1, np.nan, 3, 1, 1], "pEC50_upper": [1, np.nan, 6, 2, np.nan]}, [7, 7, 1, 0, 2]
+    )
+    y = np.array([[0.0], [2.0], [4.0], [np.nan], [np.nan]])
+    st_rae = load_user_metric(f"{tmp_path}/metrics.py:st_rae", False, None)
+    # Distances 1, 1 and 0; the labels 0, 2 and 4 have distances 2, 0 and 2 to their mean.
+    assert st_rae(y, np.array([[2.0], [3.0], [5.0], [7.0], [7.0]]), rows) == pytest.approx((1 + 1 + 0) / 4)
+    assert st_rae(y, np.array([[-3.0], [2.0], [2.5], [0.0], [0.0]]), rows) == pytest.approx((2 + 0.5) / 4)
+
+
+def test_the_recipe_for_wrong_labels_drops_those_far_from_a_line_of_predictions(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "stages.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "cleaned" in block)
+    predicted = np.arange(20.0)
+    value = 55 - 20 * predicted + np.tile([3.0, -3.0], 10)  # three robust deviations are about 13
+    value[[4, 11]] += [50, -50]
+    source = pd.DataFrame({"id": [f"a{i}" for i in range(20)], "value": value})
+    source.to_csv(tmp_path / "more.csv", index=False)
+    source[["id"]].assign(logS=predicted)[::-1].to_csv(tmp_path / "predicted.csv", index=False)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    cleaned = pd.read_csv(tmp_path / "cleaned.csv")
+    pd.testing.assert_frame_equal(cleaned, source.drop([4, 11]).reset_index(drop=True))
 
 
 def test_all_metrics_and_schedules_are_listed() -> None:

@@ -3,14 +3,16 @@
 The code of this file is in the key of every job. No other file of this package is.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.dataset import FEATURE, INPUT_KEY, WEIGHT, Dataset, read_rows
+from competition.calibration import can_calibrate, fit_calibration, shared_labels
+from competition.config import CompetitionConfig
+from competition.dataset import EXTRA, FEATURE, INPUT_KEY, Dataset, read_rows
 from competition.files import read_table
 from competition.task import Task, build_task
 from competition.types import Array, Integers
@@ -19,6 +21,9 @@ from models.base_config import StageConfig
 from models.jobs.job_files import mean_test
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
 from models.stage import Context
+
+UNUSED_LABELS = "unused_labels"
+"""Key of `JobRows.unused_labels` in the report of a job."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,14 @@ class JobRows:
         held_out: rows of the fold with their labels; no rows for a refit.
         test: rows of the test table, without labels.
         context: the job's seed, columns and task.
+        unused_labels: a message for each column of labels in extra_train that the job does not use.
     """
 
     train: Dataset
     held_out: Dataset
     test: Dataset
     context: Context
+    unused_labels: list[str] = field(default_factory=list)
 
 
 def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
@@ -47,9 +54,12 @@ def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
     stage = plan.stages[job.stage]
     rows, test, folds = read_tables(plan)
     is_train_row = training_rows(rows, folds, job.fold, time_ordered(plan.paths.folds_report))
-    if plan.competition.judges_extra_rows:
-        rows, is_left_out = with_extra_labels(rows, plan, job.fold)
-        is_train_row &= ~is_left_out
+    unused_labels: list[str] = []
+    if stage.extra_rows != "ignore" and any(
+        extra.calibrate != "none" for extra in plan.competition.extra_train
+    ):
+        sources = read_table(plan.paths.train)[EXTRA].to_numpy(dtype=np.int64)
+        rows, unused_labels = calibrated(rows, sources, is_train_row, plan.competition)
     is_train_row &= usable_rows(rows, stage)
     train = rows.take(is_train_row)
     fold_ids = folds[is_train_row]
@@ -66,7 +76,7 @@ def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
         fold_ids=fold_of_groups(fold_ids, train),
         fold_model_dirs=[need.folder for need in job.dependencies if need.stage == job.stage],
     )
-    return JobRows(train, rows.take(folds == job.fold), test, context)
+    return JobRows(train, rows.take(folds == job.fold), test, context, unused_labels)
 
 
 def context_of(plan: JobPlan, seed: int, rows: Dataset | None = None) -> Context:
@@ -101,11 +111,12 @@ def usable_rows(rows: Dataset, stage: StageConfig) -> NDArray[np.bool_]:
     With `extra_rows: ignore` these are the rows of the training table. An extra row that has no label of a target
     is for stages that learn auxiliary targets: without a label it would still change the scale of features.
     """
-    if rows.extra is None or (stage.extra_rows != "ignore" and stage.learns_auxiliary_targets):
+    if rows.extra is None:
         return np.ones(len(rows), dtype=np.bool_)
     if stage.extra_rows == "ignore":
         return ~rows.extra
-    return np.asarray(~rows.extra | rows.is_labelled)
+    has_label = rows.has_any_label if stage.learns_auxiliary_targets else rows.is_labelled
+    return np.asarray(~rows.extra | has_label)
 
 
 def training_rows(rows: Dataset, folds: Integers, fold: int, in_time_order: bool) -> NDArray[np.bool_]:
@@ -132,39 +143,45 @@ def training_rows(rows: Dataset, folds: Integers, fold: int, in_time_order: bool
     return trains & ~(rows.extra & tied)
 
 
-def with_labels(rows: Dataset, positions: Integers, y: Array, weights: Array) -> Dataset:
-    """Return all rows, with other labels (n_positions, n_targets) and weights (n_positions,) for some of them.
+def calibrated(
+    rows: Dataset, sources: Integers, trains: NDArray[np.bool_], competition: CompetitionConfig
+) -> tuple[Dataset, list[str]]:
+    """Return all rows with calibrated labels of the extra tables with `calibrate`, and messages about those without.
 
-    Bounds of censored labels of their targets are ignored, since they are in the units of the former labels.
+    A table is calibrated on the inputs that it shares with the job's training rows of the competition, so that no
+    held-out label has a part in it. If their labels are too few or mostly constant, its labels are missing. Bounds
+    of its censored labels are removed, since they are in the units of the former labels.
+
+    Args:
+        sources: (n_rows,) number of the extra table of each row, from 1; 0 for the training table.
+        trains: (n_rows,) whether the job may train on a row.
     """
-    all_y = rows.y.copy()
-    all_y[positions] = y
-    all_weights = np.ones(len(rows)) if rows.weights is None else rows.weights.copy()
-    all_weights[positions] = weights
-    bounds = rows.bounds
-    if bounds is not None:
-        bounds = bounds.copy()
-        bounds[positions, : y.shape[1]] = np.nan
-    return replace(rows, y=all_y, weights=all_weights, bounds=bounds)
-
-
-def with_extra_labels(rows: Dataset, plan: JobPlan, fold: int) -> tuple[Dataset, NDArray[np.bool_]]:
-    """Return all rows with the labels and weights of extra rows for a fold, and which rows it leaves out.
-
-    The labels are those that `models.jobs.extra_labels` has written.
-    """
-    labels = read_table(plan.paths.extra_labels)
-    labels = labels[labels["fold"] == fold]
-    positions = pd.Index(rows.ids).get_indexer(pd.Index(labels["id"]))
-    y = labels[plan.competition.targets].to_numpy(dtype=np.float64)
-    is_left_out = np.zeros(len(rows), dtype=bool)
-    is_left_out[positions] = np.isnan(y).all(axis=1)
-    rows = with_labels(rows, positions, y, labels[WEIGHT].to_numpy(dtype=np.float64))
-    if rows.auxiliary is not None:
-        is_left_out &= np.isnan(rows.auxiliary).all(axis=1)
-    if rows.bounds is not None:
-        is_left_out &= np.isnan(rows.bounds).all(axis=(1, 2))
-    return rows, is_left_out
+    y = rows.y.copy()
+    bounds = None if rows.bounds is None else rows.bounds.copy()
+    keys = rows.inputs[INPUT_KEY].to_numpy()
+    is_main = trains & (sources == 0)
+    unused_labels = []
+    for number, extra in enumerate(competition.extra_train, start=1):
+        if extra.calibrate == "none":
+            continue
+        is_extra = trains & (sources == number)
+        for t, target in enumerate(competition.targets):
+            labels = y[is_extra, t]
+            shared = shared_labels(keys[is_extra], labels, keys[is_main], y[is_main, t])
+            pairs = shared["extra"].to_numpy(), shared["train"].to_numpy()
+            if can_calibrate(*pairs):
+                fitted = fit_calibration(extra.calibrate, *pairs)
+                # In single precision, since the last digits of a fit depend on the machine and may decide a split.
+                y[is_extra, t] = fitted(labels).astype(np.float32)
+            else:
+                y[is_extra, t] = np.nan
+                unused_labels.append(
+                    f"the labels of {target} in {extra.file.name} are not used: the {len(shared)} that are shared with "
+                    "the training rows are too few or mostly constant"
+                )
+        if bounds is not None:
+            bounds[is_extra, : len(competition.targets)] = np.nan
+    return replace(rows, y=y, bounds=bounds), unused_labels
 
 
 def fold_of_groups(fold_ids: Integers, train: Dataset) -> Integers:

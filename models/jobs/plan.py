@@ -42,7 +42,13 @@ REPORT = "report.json"
 REFIT_FOLD = -2
 """Fold of a refit on all rows: no row has it in folds.csv, so none is held out."""
 ROW_CODE = [
-    PROJECT / path for path in ("models/jobs/job_rows.py", "competition/dataset.py", "folds/fold_files.py")
+    PROJECT / path
+    for path in (
+        "models/jobs/job_rows.py",
+        "competition/dataset.py",
+        "competition/calibration.py",
+        "folds/fold_files.py",
+    )
 ]
 """Code that selects the rows of a job, whichever stage it is of."""
 MAX_SECONDS_RETRAINED = 1800.0
@@ -176,9 +182,8 @@ def make_plan(
         "folds": sha256_of(paths.folds),
         "seed": job_seed(competition, 0, 0),  # keys change if `job_seed` derives seeds in another way
         "time_ordered": time_ordered(paths.folds_report),
+        "calibrate": [extra.calibrate for extra in competition.extra_train],
     }
-    if competition.judges_extra_rows:
-        common["extra_labels"] = extra_labels_in_key(competition, paths)
     groups = sha256_of(paths.groups)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
@@ -198,15 +203,6 @@ def make_plan(
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
-
-
-def extra_labels_in_key(competition: CompetitionConfig, paths: Paths) -> list[Any]:
-    """Return the settings and the digest of the labels of extra rows that `models.jobs.extra_labels` writes."""
-    settings = [
-        extra.model_dump(mode="json", include={"calibrate", "weight", "max_residual"})
-        for extra in competition.extra_train
-    ]
-    return [settings, table_digest(paths.extra_labels) if paths.extra_labels.exists() else None]
 
 
 def _settings_of_stage(stage: Any, competition: CompetitionConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from competition.cli import NOT_WRITABLE
 from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
-from competition.task import Task, build_metric, build_task
+from competition.task import Task, build_metric, build_task, raw_rows_for
 from competition.types import Array
 from models.jobs.job_files import (
     attempt_folder,
@@ -20,7 +20,7 @@ from models.jobs.job_files import (
     write_predictions,
     write_report,
 )
-from models.jobs.job_rows import JobRows, context_of, rows_of_job
+from models.jobs.job_rows import UNUSED_LABELS, JobRows, context_of, rows_of_job
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed, library_versions
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
@@ -65,14 +65,15 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     clear_attempt(folder)
     stage = plan.stages[job.stage]
     report = {"seconds": seconds, "machine": machine(), "libraries": library_versions(stage)}
-    write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
+    settings = stage.model_dump(mode="json")
+    write_report(folder, {**report, "stage": settings, UNUSED_LABELS: rows.unused_labels})
     notes = read_notes(folder)
     folder.rename(job.folder)
     line = _describe_score(job, plan, rows.held_out, held_out_predictions)
     return JobResult(
         job.title,
         seconds=seconds,
-        lines=(f"{line}  {seconds:.0f} s", *notes),
+        lines=("; ".join([f"{line}  {seconds:.0f} s", *rows.unused_labels]), *notes),
         gpu_gib=peak_gpu_gib(),
     )
 
@@ -135,7 +136,9 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
         y_pred = task.default_labels(y_pred)
     fold = f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {plan.n_folds}"
     try:
-        score = metric(held_out.y, y_pred)
+        competition = plan.competition
+        rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
+        score = metric(held_out.y, y_pred, rows)
     except Exception as error:
         return f"{fold}  no valid {metric.name} ({one_line(error)})"
     n_labels = np.isfinite(held_out.y).sum(axis=0)

@@ -26,7 +26,6 @@ from models.config import load_stages
 from models.feature_config import TreesConfig
 from models.jobs.cache_jobs import cache_tasks
 from models.jobs.cluster import make_executor
-from models.jobs.extra_labels import make_extra_labels
 from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, verify_job, write_failure
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import Forecast
@@ -339,8 +338,6 @@ def main() -> int:
         with cli.locked(paths, wait=True):
             prepare.run(competition, paths, find_config(args.competition))
             make.run(competition, make.load_folds_config(args.competition, args.overrides), paths)
-            if competition.judges_extra_rows:
-                print(make_extra_labels(competition, paths), flush=True)
     with cli.training(paths, args.shard):
         if args.earlier_run:
             resume(args.earlier_run, paths)

@@ -21,6 +21,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition.files import derive_seed
@@ -110,6 +111,7 @@ class BlendData:
         preds: columns (n_rows, n_models, n_outputs), out of fold; NaN only in fold -1.
         y: (n_rows, n_targets), NaN for missing labels.
         folds: (n_rows,); rows with fold -1 are never used.
+        rows: n_rows rows of the raw table, for a metric that takes them.
         n_trials: Optuna trials for the two settings of the shrunk ridge.
         tuned: settings of each target that are used in place of tuned ones; empty to tune them.
         memo: what was computed already.
@@ -120,6 +122,7 @@ class BlendData:
     folds: Integers
     metric: Metric
     task: Task
+    rows: pd.DataFrame | None = None
     n_trials: int = 40
     seed: int = 0
     tuned: tuple[dict[str, float], ...] = ()
@@ -261,10 +264,11 @@ class BlendData:
         """Return what blends of a target are compared by: the metric itself where one target has a score.
 
         Squared errors and the log loss take the place of metrics of labels, which are made after the blend, and of a
-        user's metric of several targets; the log loss also of metrics of ranks if a fold has few rows of a class.
+        user's metric of several targets or of rows of the table; the log loss also of metrics of ranks if a fold has
+        few rows of a class.
         """
         metric = self.metric
-        is_per_target = metric.column_score is not None or len(self.targets) == 1
+        is_per_target = metric.column_score is not None or (len(self.targets) == 1 and not metric.takes_rows)
         if not self.task.has_probabilities:
             return metric if is_per_target and metric.kind in ("values", "ranks") else METRICS["mse"]
         if metric.kind == "ranks" and metric.column_score is not None:

@@ -8,7 +8,7 @@ resamples is the standard error of that difference. Source: Efron and Tibshirani
 import numpy as np
 import pandas as pd
 
-from competition.metrics import REGRESSION, Metric
+from competition.metrics import REGRESSION, Metric, take_rows
 from competition.types import Array, Integers
 
 MAX_RESAMPLES = 200
@@ -26,6 +26,7 @@ def bootstrap_scores(
     groups: Integers,
     seed: int,
     n_groups: int | None = None,
+    rows: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Score several predictions on the same bootstrap resamples.
 
@@ -34,6 +35,7 @@ def bootstrap_scores(
         predictions: for each name, what the metric scores, (n_rows, n_outputs), finite.
         groups: (n_rows,), numbered from 0 without gaps; rows of one group are resampled together.
         n_groups: groups in each resample; None for the number of groups in `groups`.
+        rows: n_rows rows of the raw table, for a metric that takes them.
 
     Returns:
         (n_resamples, n_predictions), NaN where the metric is undefined, and where a regression target has only one
@@ -45,13 +47,14 @@ def bootstrap_scores(
     for _ in range(int(np.clip(MAX_LABELS / y.size, MIN_RESAMPLES, MAX_RESAMPLES))):
         drawn = rng.integers(n_all_groups, size=n_groups or n_all_groups)
         counts = np.bincount(drawn, minlength=n_all_groups)
-        rows = np.repeat(np.arange(len(y)), counts[groups])
-        scores.append(_scores(metric, y[rows], [y_pred[rows] for y_pred in predictions.values()]))
+        each = np.repeat(np.arange(len(y)), counts[groups])
+        drawn_predictions = [y_pred[each] for y_pred in predictions.values()]
+        scores.append(_scores(metric, y[each], drawn_predictions, take_rows(rows, each)))
     table = pd.DataFrame(scores, columns=list(predictions))
     return table.where(np.isfinite(table))
 
 
-def _scores(metric: Metric, y: Array, predictions: list[Array]) -> list[float]:
+def _scores(metric: Metric, y: Array, predictions: list[Array], rows: pd.DataFrame | None) -> list[float]:
     if metric.types == REGRESSION and any(pd.Series(labels).nunique() < 2 for labels in y.T):
         return [np.nan] * len(predictions)
-    return [metric(y, y_pred) for y_pred in predictions]
+    return [metric(y, y_pred, rows) for y_pred in predictions]

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import softmax
@@ -144,16 +145,19 @@ def plain_decision(task: Task) -> Decision:
     return Thresholds(np.full(len(task.targets), 0.5))
 
 
-def fit_decision(metric: Metric, task: Task, y: Array, y_pred: Array) -> Decision:
+def fit_decision(
+    metric: Metric, task: Task, y: Array, y_pred: Array, rows: pd.DataFrame | None = None
+) -> Decision:
     """Tune the cuts for the best expected score.
 
     Args:
         y: (n_rows, n_targets), NaN for missing labels.
         y_pred: (n_rows, n_outputs), predicted without these labels.
+        rows: n_rows rows of the raw table, for a metric that takes them.
     """
     decision = plain_decision(task)
     target_probabilities = [calibrate(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
-    search = _CutSearch(metric, y, decision.levels(y_pred), target_probabilities, decision)
+    search = _CutSearch(metric, y, decision.levels(y_pred), target_probabilities, decision, rows)
     n_passes = MAX_PASSES
     if isinstance(decision, Thresholds) and metric.score_from_confusion and not metric.pooled:
         n_passes = 1  # thresholds of different targets do not influence each other
@@ -174,6 +178,7 @@ class _CutSearch:
         levels: predictions on the scale of the cuts, (n_rows, n_outputs).
         target_probabilities: calibrated probabilities of each target, (n_rows, n_classes).
         decision: the decision with the cuts tuned so far.
+        rows: n_rows rows of the raw table, or None.
         pooled_counts: cut -> expected confusion matrix of its target, for metrics that pool all
             targets; else empty.
     """
@@ -183,6 +188,7 @@ class _CutSearch:
     levels: Array
     target_probabilities: list[Array]
     decision: Decision
+    rows: pd.DataFrame | None
     pooled_counts: dict[int, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -214,7 +220,7 @@ class _CutSearch:
                 self.pooled_counts[cut_index] = counts[middle]
 
     def _score_of(self, decision: Decision) -> float:
-        return self.metric(self.y, decision.labels(self.levels).astype(np.float64))
+        return self.metric(self.y, decision.labels(self.levels).astype(np.float64), self.rows)
 
     def _expected_counts(self, sweep: ThresholdSweep, grid: Array) -> Array:
         return expected_confusion(self.target_probabilities[sweep.target], sweep, grid)

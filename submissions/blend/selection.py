@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.files import derive_seed
-from competition.metrics import Metric
+from competition.metrics import Metric, take_rows
 from competition.task import Task
 from competition.types import Array, Integers
 from competition.user_code import load_user_code, user_code_errors
@@ -95,7 +95,8 @@ def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess:
         before = Fitted(predictor, _limits(data, rows), None, postprocess)
         if not data.task.scores_labels:
             return before
-        decision = fit_decision(data.metric, data.task, data.y[rows], before.outputs(data.preds[rows]))
+        y_pred = before.outputs(data.preds[rows])
+        decision = fit_decision(data.metric, data.task, data.y[rows], y_pred, take_rows(data.rows, rows))
         return Fitted(predictor, before.limits, decision, postprocess)
 
     whole = fitted(data.all_folds)
@@ -133,6 +134,7 @@ class Scorer:
         folds: (n_rows,); rows with fold -1 are ignored.
         groups: (n_rows,); rows of one group share a fold, and the bootstrap resamples them together.
         seed: seed of the bootstrap.
+        rows: n_rows rows of the raw table, for a metric that takes them.
     """
 
     metric: Metric
@@ -141,6 +143,7 @@ class Scorer:
     folds: Integers
     groups: Integers
     seed: int
+    rows: pd.DataFrame | None = None
 
     @property
     def has_fold(self) -> NDArray[np.bool_]:
@@ -149,7 +152,8 @@ class Scorer:
 
     def score(self, scored: Array) -> float:
         """Return the metric of labels or predictions (n_rows, n_scored) on the rows with a fold."""
-        return self.metric(self.y[self.has_fold], scored[self.has_fold])
+        rows = take_rows(self.rows, self.has_fold)
+        return self.metric(self.y[self.has_fold], scored[self.has_fold], rows)
 
     def gain(self, difference: float) -> float:
         """Return a difference of scores with the sign turned so that positive is better."""
@@ -167,7 +171,8 @@ class Scorer:
         for fold in np.unique(self.folds[self.has_fold]):
             in_fold = self.folds == fold
             others = self.has_fold & ~in_fold
-            decision = fit_decision(self.metric, self.task, self.y[others], y_pred[others])
+            rows = take_rows(self.rows, others)
+            decision = fit_decision(self.metric, self.task, self.y[others], y_pred[others], rows)
             scored[in_fold] = apply_decision(decision, y_pred[in_fold])
         return scored
 
@@ -179,6 +184,7 @@ class Scorer:
             predictions={name: values[self.has_fold] for name, values in scored.items()},
             groups=np.unique(self.groups[self.has_fold], return_inverse=True)[1],
             seed=derive_seed(self.seed, "bootstrap"),
+            rows=take_rows(self.rows, self.has_fold),
         )
 
     def standard_error(self, scored: Array) -> float:
@@ -227,7 +233,8 @@ def min_gain(scorer: Scorer, score: float) -> float:
     constant = center.filled(np.nan)[None]
     if scorer.task.scores_labels:
         constant = scorer.task.default_labels(constant)
-    constant_score = scorer.metric(y, np.repeat(constant, len(y), axis=0))
+    rows = take_rows(scorer.rows, scorer.has_fold)
+    constant_score = scorer.metric(y, np.repeat(constant, len(y), axis=0), rows)
     return MIN_GAIN_SHARE * abs(score - (constant_score if np.isfinite(constant_score) else 0.0))
 
 

@@ -28,8 +28,6 @@ from submissions.new.column_roles import (
 )
 from submissions.new.yaml_writer import to_yaml
 
-LOWER_NAME = re.compile(r"low|min", re.IGNORECASE)
-UPPER_NAME = re.compile(r"upp|high|max", re.IGNORECASE)
 GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 
 
@@ -120,9 +118,7 @@ def detect(
         train, only_in_train, sample, list(targets), sample_file
     )
     names = [name for name in dict.fromkeys([*train, *test]) if name not in (id_column, *predicted)]
-    intervals = _find_intervals(train, [name for name in only_in_train if name in names], predicted)
     columns = [_detect_column(name, train, test, group) for name in names]
-    columns = [replace(each, reason=each.reason + intervals.get(each.name, "")) for each in columns]
     detected = DetectedTables(
         train=train,
         test=test,
@@ -152,21 +148,6 @@ def _require_inputs(detected: DetectedTables, files: list[str]) -> None:
 def _is_repeated(name: str, sample: pd.DataFrame, test: pd.DataFrame) -> bool:
     """Return whether a column of the sample is a copy of one of the test table."""
     return name in test and sample[name].nunique() > 1 and sorted(sample[name]) == sorted(test[name])
-
-
-def _find_intervals(train: pd.DataFrame, names: list[str], targets: list[str]) -> dict[str, str]:
-    """Return column with an end of intervals around labels -> how to set `competition.intervals`."""
-    hints: dict[str, str] = {}
-    for target in targets:
-        labels = pd.to_numeric(train[target], errors="coerce")
-        own = [name for name in names if target in name] or names
-        distances = {name: pd.to_numeric(train[name], errors="coerce") - labels for name in own}
-        lower = [name for name in own if LOWER_NAME.search(name) and distances[name].max() <= 0]
-        upper = [name for name in own if UPPER_NAME.search(name) and distances[name].min() >= 0]
-        if len(lower) == len(upper) == 1:
-            ends = to_yaml({target: [*lower, *upper]})
-            hints |= dict.fromkeys([*lower, *upper], f"; for the score st_rae set intervals: {ends}")
-    return hints
 
 
 def _detect_column(name: str, train: pd.DataFrame, test: pd.DataFrame, group: str | None) -> Column:

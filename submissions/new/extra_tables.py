@@ -6,17 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from competition.calibration import MIN_CALIBRATION_INPUTS
 from competition.clean import join_first
 from competition.errors import DataError
-from competition.extra_train import MIN_CALIBRATION_INPUTS
 from competition.files import read_text_table
 from competition.molecules import canonical_smiles, normalised_text
 from submissions.new.column_roles import classify, is_numeric, without_censored
 from submissions.new.detect import DetectedTables
 from submissions.new.yaml_writer import written_yaml
-
-JUDGED = {"calibrate": "affine", "weight": "auto", "max_residual": 3}
-"""Settings for a table with numbers that shares inputs with the training table."""
 
 
 def extra_lines(
@@ -34,7 +31,7 @@ def extra_lines(
         if renamed:
             block["columns"] = renamed
         if is_regression and n_shared >= MIN_CALIBRATION_INPUTS:
-            block |= JUDGED
+            block["calibrate"] = "affine"
         blocks.append(block)
         guess = f"GUESS: {renamed}; " if renamed else ""
         reasons.append(f"{file.name}: {guess}{n_shared} of its inputs are in the training table")

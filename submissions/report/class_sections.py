@@ -13,6 +13,7 @@ from submissions.report import figures
 from submissions.report.elements import Element, Figure, MoreFigures, make_table
 from submissions.report.training_predictions import labels, predictions
 from submissions.run import Run
+from submissions.selection import scorer_of
 
 N_BINS = 15
 """Number of bins of a reliability curve."""
@@ -66,9 +67,7 @@ def _thresholds(run: Run) -> tuple[list[float], str]:
     """Return the thresholds of the submission, and the gain of tuning them as a sentence."""
     task = run.task
     chosen = run.candidates[run.chosen]
-    has_fold = run.stage_predictions.folds >= 0
-    y_pred = predictions(run)[has_fold]
-    default_score = run.metric(run.stage_predictions.y[has_fold], task.default_labels(y_pred))
+    default_score = scorer_of(run).score(task.default_labels(predictions(run)))
     meaning = THRESHOLDS.get(task.problem_type, "probability from which a row has the class")
     return from_json(chosen["decision"]).cuts.tolist(), (
         f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "

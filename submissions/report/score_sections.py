@@ -10,9 +10,11 @@ from competition.classes import class_name, class_numbers
 from competition.clean import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
+from competition.errors import ConfigError
 from competition.files import read_json, read_table, read_text_table
 from competition.label_columns import parse_labels
-from competition.task import build_task, from_submission_columns
+from competition.metrics import take_rows
+from competition.task import build_task, from_submission_columns, raw_rows_for
 from competition.types import Array
 from models.jobs.plan import REPORT
 from models.neural_config import MultiSampleHead, NeuralConfig
@@ -43,7 +45,7 @@ class TestScores(NamedTuple):
     """Scores on the answers.
 
     Attributes:
-        overall: file, or `stage NAME` -> score on all targets.
+        overall: file, or `stage NAME` -> score on all targets; empty if the metric cannot score the answers.
     """
 
     elements: list[Element]
@@ -81,10 +83,14 @@ def score_overview(run: Run, test: TestScores | None) -> list[Element]:
     return [Figure(caption, score_chart(groups, run.metric.name, run.metric.greater_is_better))]
 
 
-def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
-    """Return the score on all targets and, if there are several, per target."""
+def _scores(run: Run, y: Array, y_pred: Array, rows: pd.DataFrame | None) -> dict[str, float]:
+    """Return the score on all targets and, if there are several, per target.
+
+    Args:
+        rows: n_rows rows of the raw table, for a metric that takes them.
+    """
     targets = run.task.targets
-    score = run.metric(y, y_pred)
+    score = run.metric(y, y_pred, rows)
     if len(targets) == 1:
         return {targets[0]: score}
     target_scores = score_per_target(run.metric, y, y_pred) or [np.nan] * len(targets)
@@ -105,6 +111,8 @@ def stage_section(run: Run) -> list[Element]:
     folds = stage_preds.folds
     weights = _stage_weights(run)
     flags = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    competition = run.config.competition
+    raw_rows = raw_rows_for(run.metric, competition.train, competition.id, stage_preds.ids)
     rows = []
     notes = []
     for stage, scored in scored_stages(run).items():
@@ -112,8 +120,11 @@ def stage_section(run: Run) -> list[Element]:
         fold_scores = []
         for fold in range(run.plan.n_folds):
             in_fold = folds == fold
-            fold_scores.append(_scores(run, stage_preds.y[in_fold], scored[in_fold]))
-        scores = _scores(run, stage_preds.y[folds >= 0], scored[folds >= 0])
+            rows_of_fold = take_rows(raw_rows, in_fold)
+            fold_scores.append(_scores(run, stage_preds.y[in_fold], scored[in_fold], rows_of_fold))
+        has_fold = folds >= 0
+        rows_with_fold = take_rows(raw_rows, has_fold)
+        scores = _scores(run, stage_preds.y[has_fold], scored[has_fold], rows_with_fold)
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
         for i, (name, score) in enumerate(scores.items()):
             spread = mean_and_std([one_fold[name] for one_fold in fold_scores])
@@ -237,10 +248,15 @@ def test_scores(run: Run) -> TestScores | None:
     file = answers_file(run)
     if file is None:
         return None
-    answers = read_answers(run.config.competition, file)
+    competition = run.config.competition
+    answers = read_answers(competition, file)
     ids, predictions = test_predictions(run)
     y = answers.reindex(ids).to_numpy()
-    scores = {name: _scores(run, y, y_pred) for name, y_pred in predictions.items()}
+    raw_rows = raw_rows_for(run.metric, file, competition.id, ids)
+    try:
+        scores = {name: _scores(run, y, y_pred, raw_rows) for name, y_pred in predictions.items()}
+    except ConfigError as error:  # the answers may lack a column that the user's metric reads
+        return TestScores([f"The answers have no score: {error}"], {})
     overall = {name: next(iter(target_scores.values())) for name, target_scores in scores.items()}
     rows = [[name, *target_scores.values()] for name, target_scores in scores.items()]
     elements: list[Element] = [make_table(["file or stage", *scores[SUBMISSION_FILE]], rows)]

@@ -50,7 +50,7 @@ def build_report(run: Run) -> Report:
     scores = test_scores(run)
     holdout_of = run.config.competition.holdout_of
     test_title = f"holdout_score on rows of {holdout_of}" if holdout_of else "Test score"
-    if scores:
+    if scores and scores.overall:
         facts[test_title] = (
             format_number(scores.overall[SUBMISSION_FILE]),
             "on labels that nothing else has seen",

@@ -144,13 +144,13 @@ def test_auxiliary_labels_in_other_units_are_refused_with_calibrated_targets_too
     made(tmp_path, train, **auxiliary, extra_train=[{**extra, "check_units": False}])
 
 
-def test_censored_labels_of_a_judged_source_are_said_to_be_unused(tmp_path: Path) -> None:
-    write_table(tmp_path / "more.csv", more_rows().assign(lumo=["1.0", "2.0", "1.5", "1.2", ">3"]))
-    extra = {"file": "more.csv", "max_residual": 3.0}
+def test_censored_labels_of_a_calibrated_source_are_said_to_be_unused(tmp_path: Path) -> None:
+    more = source(2).astype({"lumo": str})
+    more.loc[29, "lumo"] = ">3"
+    write_table(tmp_path / "more.csv", more)
+    extra = {"file": "more.csv", "calibrate": "affine"}
     description = describe(made(tmp_path, censored="bound", extra_train=[extra]).report)
-    assert (
-        "lumo 1 with >, 0 with < (those of targets are not used, since calibrate, weight: auto" in description
-    )
+    assert "lumo 1 with >, 0 with < (those of targets are not used, since calibrate needs" in description
     assert "only train the heads" not in description
 
 
@@ -172,8 +172,7 @@ def test_the_summary_says_how_many_inputs_are_shared_and_on_which_scale(tmp_path
     ("more", "settings", "message"),
     [
         (source(-1), {}, r"'lumo' seem to be in other units.*their correlation is -1\.00.*set calibrate: affine"),
-        (source(2, 9), {"calibrate": "affine"}, "need at least 10 inputs with labels in both tables, and there are 9"),
-        (source(1, 9), {"weight": "auto"}, "need at least 10 inputs"),
+        (source(2, 9), {"calibrate": "affine"}, "needs at least 10 inputs with labels in both tables, and there are 9"),
         (
             source(1).assign(lumo=np.tile([1.0, 2.0], 15)), {"calibrate": "isotonic"},
             "'lumo' cannot be calibrated: on 30 shared inputs their rank correlation with the training labels is",
@@ -191,11 +190,10 @@ def test_a_source_that_cannot_be_calibrated_is_refused(
 
 def test_only_numbers_are_calibrated(tmp_path: Path) -> None:
     classes = {"problem_type": "binary", "targets": ["lumo"], "classes": ["a", "b"], "metric": "log_loss"}
-    for setting in ({"calibrate": "affine"}, {"weight": "auto"}, {"max_residual": 3}):
-        with pytest.raises(
-            ConfigError, match="more.csv: calibrate, weight: auto and max_residual are for .*regression"
-        ):
-            made(tmp_path, **classes, extra_train=[{"file": "more.csv", **setting}])
+    with pytest.raises(
+        ConfigError, match="more.csv: calibrate is for regression, and problem_type is binary"
+    ):
+        made(tmp_path, **classes, extra_train=[{"file": "more.csv", "calibrate": "affine"}])
 
 
 def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labels(tmp_path: Path) -> None:
@@ -304,7 +302,9 @@ def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_p
 
 def test_unlabelled_extra_rows_are_for_stages_that_learn_auxiliary_targets() -> None:
     y = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, np.nan], [np.nan, np.nan]])
-    rows = Dataset(list("abcd"), pd.DataFrame(index=range(4)), y, extra=np.array([False, False, True, True]))
+    extra = np.array([False, False, True, True])
+    auxiliary = np.array([[np.nan], [np.nan], [np.nan], [1.0]])
+    rows = Dataset(list("abcd"), pd.DataFrame(index=range(4)), y, extra=extra, auxiliary=auxiliary)
     expected = {
         "{kind: gnn}": [True, True, True, True],
         "{kind: bert, extra_rows: pretrain}": [True, True, True, True],

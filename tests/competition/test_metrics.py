@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
@@ -99,6 +100,24 @@ def test_a_user_defined_metric_sees_the_whole_arrays_and_cannot_change_them(tmp_
     y_true, y_pred = np.array([[1.0, np.nan], [2.0, 5.0]]), np.array([[1.5, 9.0], [2.0, 2.0]])
     assert metric(y_true, y_pred) == metric(y_true, y_pred) == 3.0
     assert (metric.better(1.0, 2.0), metric.name) == (True, "mine.py:score")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "takes_rows"),
+    [("y, p", False), ("y, p, eps=1", False), ("y, p, *, eps=1", False), ("y, p, rows", True)],
+)
+def test_a_metric_gets_the_rows_if_it_has_a_third_parameter_without_a_default(
+    tmp_path: Path, parameters: str, takes_rows: bool
+) -> None:
+    value = "rows['z'].sum()" if takes_rows else "1"
+    (tmp_path / "mine.py").write_text(f"def score({parameters}):\n    return {value}\n")
+    metric = load_user_metric(f"{tmp_path}/mine.py:score", True, None)
+    y = np.ones((2, 1))
+    assert metric.takes_rows == takes_rows
+    assert metric(y, y, pd.DataFrame({"z": [3, 4]})) == (7 if takes_rows else 1)
+    if takes_rows:
+        with pytest.raises(ConfigError, match="mine.py:score takes the rows of the table"):
+            metric(y, y)
 
 
 def test_a_metric_that_raises_returns_no_number_or_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:

@@ -199,17 +199,6 @@ def test_columns_of_one_table_and_the_group_are_left_out(tmp_path: Path) -> None
     assert reasons == {"lab": "makes the folds (--group)", "later": "only in test"}
 
 
-def test_columns_around_the_labels_are_said_to_be_intervals(tmp_path: Path) -> None:
-    y = np.array(ROWS["y"])
-    around = {"y_ci.lower": y - 1, "y_ci.upper": y + 1}
-    detected = find(tmp_path, {**ROWS, **around, "max_dose": y - 1}, NEW, SAMPLE)
-    reasons = {column.name: column.reason for column in detected.columns if column.role == "left out"}
-    hint = "only in train; for the score st_rae set intervals: {y: [y_ci.lower, y_ci.upper]}"
-    assert reasons == {**dict.fromkeys(around, hint), "max_dose": "only in train"}
-    crossed = find(tmp_path, {**ROWS, "y_low": y, "y_high": y + [1, 1, 1, -1]}, NEW, SAMPLE)
-    assert not any("st_rae" in column.reason for column in crossed.columns)
-
-
 def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_path: Path) -> None:
     train = {"id": range(20), "smiles": RINGS, "amount": [k % 7 for k in range(20)], "y": range(20)}
     test = {"id": [20, 21], "smiles": ["CCCc1ccccc1", "CCOc1ccccc1"], "amount": [3, 4]}

@@ -1,0 +1,98 @@
+"""A metric with a third parameter gets the raw rows of the labels wherever a run scores."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.files import read_table
+from models.jobs.run_job import run_job
+from submissions.build_submission import build_submission
+from submissions.check import check_all
+from submissions.compare import read_labels
+from submissions.config import load_config
+from submissions.report.score_sections import test_scores as scores_on_answers
+from submissions.report.sections import build_report
+from submissions.run import CHOICE, STAGES, SUBMISSION_FILE, Run, scored_rows
+from tests.submissions.fakes import fake_classes, fake_competition, planned, prepare_and_fake_jobs, run_of
+
+CODE = """
+def score(y, y_pred, rows):
+    labels = rows["mood"] == "yes" if "mood" in rows else rows["height"]
+    assert (abs(labels - y[:, 0]) < 1e-9).all(), "rows and labels do not belong together"
+    return (abs(y_pred[:, 0] - y[:, 0]) * rows["width"]).mean()
+"""
+
+
+def competition(folder: Path, is_classification: bool) -> Path:
+    """A competition with a metric that weights each error by another column of the table."""
+    (folder / "mine.py").write_text(CODE)
+    roles = {"greater_is_better": False}
+    if is_classification:
+        path = fake_classes(
+            folder, "binary", "mine.py:score", competition={**roles, "metric_needs": "classes"}
+        )
+    else:
+        path = fake_competition(folder, 90, competition={**roles, "metric": "mine.py:score"})
+    for name in ("train", "answers"):
+        table = pd.read_csv(folder / f"{name}.csv", dtype={"id": str})
+        table.assign(width=table["id"].astype(int) % 4 + 1).to_csv(folder / f"{name}.csv", index=False)
+    return path
+
+
+def built(folder: Path, is_classification: bool) -> Run:
+    path = competition(folder, is_classification)
+    check_all(load_config(str(path)))
+    prepare_and_fake_jobs(path)
+    run = run_of(path)
+    build_submission(run)
+    return run
+
+
+def expected(y: pd.DataFrame, y_pred: pd.DataFrame) -> float:
+    width = y.index.astype(int) % 4 + 1
+    first = y.iloc[:, 0]
+    return float(np.mean(np.abs(y_pred.iloc[:, 0].loc[first.index] - first) * width))
+
+
+def test_a_job_prints_the_score_of_its_fold(tmp_path: Path) -> None:
+    plan = planned(competition(tmp_path, is_classification=False))
+    result = run_job(plan.jobs[0], plan)
+    assert "fold 0 of 3  valid mine.py:score" in result.lines[0]
+
+
+@pytest.mark.parametrize("is_classification", [False, True])
+def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_classification: bool) -> None:
+    run = built(tmp_path, is_classification)
+    stage_preds = run.stage_predictions
+    y = pd.DataFrame(stage_preds.y, stage_preds.ids)
+    choice = run.stored[CHOICE]
+    y_pred = scored_rows(run.folder, run.task)
+    assert choice["procedure"]["cross_fitted_score"] == pytest.approx(expected(y, y_pred))
+    of_stages = read_table(run.folder / STAGES).set_index("id")
+    names = run.task.scored_columns
+    of_good = of_stages[[f"good {name}" for name in names]].set_axis(names, axis=1)
+    assert choice["stages"]["good"]["cv_score"] == pytest.approx(expected(y, of_good))
+    assert choice["procedure"]["standard_error"] > 0
+    assert not any("could not be made" in str(section) for section in build_report(run).sections)
+    paired = read_labels(str(tmp_path / f"{run.paths.name}.yaml")).paired(y_pred, of_good)
+    assert paired is not None and paired[0] == pytest.approx(expected(y, of_good) - expected(y, y_pred))
+
+
+def test_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path: Path) -> None:
+    run = built(tmp_path, is_classification=False)
+    answers = pd.read_csv(tmp_path / "answers.csv", dtype={"id": str}).set_index("id")
+    submission = pd.read_csv(run.folder / SUBMISSION_FILE, dtype={"id": str}).set_index("id")
+    scores = scores_on_answers(run)
+    assert scores is not None
+    assert scores.overall[SUBMISSION_FILE] == pytest.approx(
+        expected(answers[["height"]], submission[["height"]])
+    )
+    answers.drop(columns="width").to_csv(tmp_path / "answers.csv")
+    without = scores_on_answers(run)
+    assert without is not None and without.overall == {}
+    assert "mine.py:score must return one number" in str(without.elements[0])
+    assert not any(
+        "on labels that nothing else has seen" in note for _, note in build_report(run).facts.values()
+    )
