@@ -141,7 +141,7 @@ def fit_stage(method: str, seed: int, plan: JobPlan, folder: Path) -> np.ndarray
     """Return the predictions of the test rows by a stage, (n_rows,)."""
     config, rows = rows_of(method, seed, plan)
     model = build_stage(config, rows.context)
-    model.fit(rows.train, None, folder)
+    model.fit(rows.train, folder)
     return model.predict(rows.test, folder)[:, 0]
 
 
@@ -152,7 +152,7 @@ def screen_features(seed: int, plan: JobPlan, folder: Path) -> dict[str, np.ndar
     others = rows.train.take(extra)
     assays = Task(plan.competition.auxiliary_targets)
     model = Gnn(config, replace(rows.context, task=assays, auxiliary=[]))
-    model.fit(replace(others, y=others.auxiliary, auxiliary=None), None, folder)
+    model.fit(replace(others, y=others.auxiliary, auxiliary=None), folder)
     parts = {"train": rows.train.take(~extra), "test": rows.test}
     return {part: pooled(model, table, folder) for part, table in parts.items()}
 

@@ -227,7 +227,7 @@ class FoldModel:
         self._n_targets = len(context.task.targets)
         self._folder = tempfile.TemporaryDirectory()
         try:
-            self._stage.fit(train, None, Path(self._folder.name))
+            self._stage.fit(train, Path(self._folder.name))
         except DataError as error:
             raise DataError(
                 f"the model that judges the tables of extra_train cannot be fitted: {error} Or judge none of them: "
