@@ -93,9 +93,7 @@ def learning_curves(run: Run, stages: list[str]) -> str | None:
         scores = []
         for job in run.plan.jobs_of_stage(stage):
             records = [record for record in read_losses(job.folder) if record.phase == "train"]
-            epochs = {
-                record.epoch: record for record in records
-            }  # the last row of an epoch has its mean loss
+            epochs = {record.epoch: record for record in records}  # the last row of each epoch
             if epochs:
                 losses = [record.loss for record in epochs.values()]
                 curves.setdefault(f"{stage}, loss", []).append((list(epochs), losses))
