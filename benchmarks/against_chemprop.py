@@ -61,7 +61,7 @@ def main() -> None:
         config = GnnConfig(kind="gnn", epochs=args.epochs[0], aggregation=["norm"])
         rows = Dataset(list(table["id"]), table[["SMILES"]], table[["y"]].to_numpy())
         Gnn(config, Context(["SMILES"], [], [], [], Task(["y"]), 0, Path("unused"))).fit(
-            rows, None, args.only.parent
+            rows, args.only.parent
         )
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -107,7 +107,7 @@ def predictions(folder: Path, target: str, settings: dict[str, Any] | None, test
         context = replace(rows.context, fold_model_dirs=[])  # no fold was fitted that it could follow
         model = build_stage(plan.stages[job.stage], context)
         with tempfile.TemporaryDirectory() as fitted:
-            model.fit(rows.train, None, Path(fitted))
+            model.fit(rows.train, Path(fitted))
             columns.append(model.predict(rows.test, Path(fitted))[:, 0])
     return np.mean(columns, axis=0)
 

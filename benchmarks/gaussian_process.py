@@ -65,7 +65,7 @@ def measure(n_rows: int, molecules: Path, cache: Path) -> str:
     stage = build_stage(config, context)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        stage.fit(train, None, Path(folder))
+        stage.fit(train, Path(folder))
         fitted = time.perf_counter()
         y_pred = stage.predict(test, Path(folder))
         predicted = time.perf_counter()

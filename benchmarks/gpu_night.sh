@@ -61,7 +61,7 @@ class Fails:
     def __init__(self, settings, context):
         self.context = context
 
-    def fit(self, train, valid, folder):
+    def fit(self, train, folder):
         if 2 not in self.context.fold_ids:
             raise RuntimeError("this stage fails on purpose")
         (folder / "mean.json").write_text(json.dumps(np.nanmean(train.y, axis=0).tolist()))

@@ -50,7 +50,7 @@ def compare(name: str, stage: str) -> None:
                 train = replace(train, groups=None, times=None)
             model = build_stage(config.stages[stage], of_job.context)
             with tempfile.TemporaryDirectory() as folder:
-                model.fit(train, None, Path(folder))
+                model.fit(train, Path(folder))
                 oof[folds == job.fold] = model.predict(of_job.held_out.without_labels(), Path(folder))
                 y_test.append(model.predict(test, Path(folder)))
                 n_trees += [

@@ -73,7 +73,7 @@ def measure(
     """Score on the held-out rows, processor seconds of the epochs, and trained numbers."""
     stage = build_stage(config, context)
     with tempfile.TemporaryDirectory() as folder, timed_epochs() as trainings:
-        stage.fit(train, None, Path(folder))
+        stage.fit(train, Path(folder))
         y_pred = stage.predict(held_out.without_labels(), Path(folder))
         stored = sum(tensor.numel() for tensor in load_file(Path(folder) / "weights.safetensors").values())
     seconds = sum(seconds for seconds, _ in trainings)

@@ -145,7 +145,7 @@ def measure(
     """Held-out RMSE, and processor seconds of the epochs."""
     stage = build_stage(config, context)
     with tempfile.TemporaryDirectory() as folder, timed_epochs() as trainings:
-        stage.fit(rows.take(train), None, Path(folder))
+        stage.fit(rows.take(train), Path(folder))
         valid = rows.take(held_out)
         errors = stage.predict(valid.without_labels(), Path(folder)) - valid.y
     return float(np.sqrt((errors**2).mean())), sum(seconds for seconds, _ in trainings)

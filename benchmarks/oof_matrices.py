@@ -373,7 +373,7 @@ def _make(
         for fold in range(N_FOLDS):
             with tempfile.TemporaryDirectory() as folder:
                 stage = build_stage(config, context)
-                stage.fit(train.take(folds != fold), None, Path(folder))
+                stage.fit(train.take(folds != fold), Path(folder))
                 oof[folds == fold, j] = stage.predict(
                     train.take(folds == fold).without_labels(), Path(folder)
                 )

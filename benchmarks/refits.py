@@ -50,7 +50,7 @@ def fit_and_predict(
     """Return the predictions of some tables by a model of the training rows."""
     stage = build_stage(config, Context([], ["text"], [], [], task, seed, Path("unused")))
     with tempfile.TemporaryDirectory() as folder:
-        stage.fit(train, None, Path(folder))
+        stage.fit(train, Path(folder))
         return [stage.predict(rows, Path(folder)) for rows in others]
 
 

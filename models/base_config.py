@@ -79,9 +79,6 @@ class StageConfig(StrictModel):
     class_weights: Literal["none", "balanced"] = "none"
     """For classification. balanced: every class has the same total weight in training. This distorts the
     probabilities. For a metric of labels, tuned thresholds have the same effect without it."""
-    ordinal: Literal["regression", "cumulative"] = "regression"
-    """For ordinal targets. regression: predict the level as a number. cumulative: predict the
-    probability that each level is exceeded. The prediction is the mean level in both cases."""
 
     @property
     def gpu_share(self) -> float:
@@ -114,10 +111,7 @@ class StageConfig(StrictModel):
         if problem_type != "regression" and self.target_transform != "none":
             yield "target_transform requires regression, but this stage learns classes; remove it"
         if problem_type == "regression" and self.class_weights != "none":
-            yield (
-                "class_weights requires classification, but this stage learns regression; remove it "
-                "(ordinal levels are classes with ordinal: cumulative)"
-            )
+            yield "class_weights requires classification, but this stage learns regression; remove it"
 
 
 class TextStage(StrictModel):
@@ -182,7 +176,6 @@ class FileConfig(StageConfig):
     final_fit: Literal["folds"] = "folds"
     pseudo_labels: None = None
     class_weights: Literal["none"] = "none"
-    ordinal: Literal["regression"] = "regression"
 
 
 class CustomConfig(StageConfig):

@@ -21,21 +21,17 @@ else:
 def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
     """Check that pseudo-labels come from models that did not see the labels of the held-out fold.
 
-    External predictions may have seen them, and a stage that selects an epoch by the held-out fold has.
+    External predictions may have seen them.
     """
-    allowed = []
-    for name, stage in stages.items():
-        is_trained_here = stage.kind != "file" and not stage.pseudo_labels
-        if is_trained_here and getattr(stage, "select_epoch", "last") == "last":
-            allowed.append(name)
+    allowed = [name for name, stage in stages.items() if stage.kind != "file" and not stage.pseudo_labels]
     invalid = []
     for name, stage in stages.items():
         sources = stage.pseudo_labels.stages if stage.pseudo_labels else []
         invalid += [f"{source} (of {name})" for source in sources if source not in allowed]
     if invalid:
         raise ValueError(
-            "pseudo_labels.stages must name stages that are trained here, have no pseudo-labels and do not "
-            f"select an epoch by the held-out fold ({', '.join(allowed) or 'none'}); got {', '.join(invalid)}"
+            "pseudo_labels.stages must name stages that are trained here and have no pseudo-labels "
+            f"({', '.join(allowed) or 'none'}); got {', '.join(invalid)}"
         )
     return stages
 

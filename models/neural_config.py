@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -112,22 +111,12 @@ class NeuralConfig(StageConfig):
     """Rate of every dropout inside the backbone. If it is 0, each fold verifies that no dropout is active."""
     r_drop: NonNegativeFloat = 0.0
     """R-Drop: weight of the difference between two forward passes with different dropout masks."""
-    mc_dropout: NonNegativeInt = 0
-    """Monte Carlo dropout: number of passes with dropout that are averaged for a prediction. 0: one
-    pass without dropout."""
     molecule_features: list[Feature | EncoderFeature] = []
     """Features of the molecule columns, and of frozen encoders, that are concatenated with the pooled features
     before the head."""
     use_tabular_columns: Annotated[bool, OldName("columns_before_head")] = True
     """Whether the competition's numeric and categorical columns are concatenated with the pooled
     features as well."""
-    select_epoch: Annotated[Literal["last", "best_on_held_out"], OldName("keep")] = "last"
-    """Epoch that is saved. best_on_held_out: the epoch with the best score on the held-out fold.
-    The score of the stage is then optimistic, and every table marks it."""
-    monitor: Literal["none", "held_out"] = "none"
-    """held_out: write the loss of each epoch on the training rows and on the held-out fold, each
-    with and without dropout, into training.json, and the last ones into measures.json. Nothing is
-    selected by them."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Numerical precision of training. auto: on a GPU bf16 if the hardware supports it, otherwise
     fp16 with a gradient scaler; on a CPU float32 (bf16 on a CPU requires avx512_bf16). Predictions
@@ -140,18 +129,13 @@ class NeuralConfig(StageConfig):
     share one."""
 
     @model_validator(mode="after")
-    def _check_dropout_and_refit(self) -> Self:
+    def _check_dropout(self) -> Self:
         has_dropout = self.pooler_dropout or self.backbone_dropout
-        is_multi_sample = isinstance(self.head, MultiSampleHead)
-        if not has_dropout and (self.r_drop or (self.mc_dropout and not is_multi_sample)):
-            raise ValueError("r_drop and mc_dropout need pooler_dropout or backbone_dropout above 0")
-        if is_multi_sample and (self.r_drop or self.pooler_dropout):
+        if self.r_drop and not has_dropout:
+            raise ValueError("r_drop needs pooler_dropout or backbone_dropout above 0")
+        if isinstance(self.head, MultiSampleHead) and (self.r_drop or self.pooler_dropout):
             raise ValueError(
                 "head multi_sample applies dropout itself; remove r_drop and pooler_dropout, or this head"
-            )
-        if self.reads_held_out and self.final_fit != "folds":
-            raise ValueError(
-                "a refit on all rows has no held-out fold; set select_epoch: last and monitor: none"
             )
         return self
 
@@ -181,11 +165,6 @@ class NeuralConfig(StageConfig):
         """Whether the network has heads for competition.auxiliary_targets."""
         return self.auxiliary_weight > 0
 
-    @property
-    def reads_held_out(self) -> bool:
-        """Whether a job reads the labels of its held-out fold, to select an epoch or to write their loss."""
-        return self.select_epoch == "best_on_held_out" or self.monitor == "held_out"
-
 
 class MoleculeStage(NeuralConfig):
     """Settings of every neural stage on molecules."""
@@ -201,17 +180,8 @@ class MoleculeStage(NeuralConfig):
 
 
 class ConformerConfig(MoleculeStage):
-    """Settings of both Uni-Mol stages, which read 3-D conformers.
+    """Settings of both Uni-Mol stages, which read 3-D conformers."""
 
-    layers, width and heads are for the architecture `compact` only.
-    """
-
-    small_weights: ClassVar[tuple[str, ...]] = ()
-    """Weight sets of the architecture `compact`; all other sets are for published architectures."""
-    architecture: str
-    layers: PositiveInt = 4
-    width: Width = 128
-    heads: int
     conformers: PositiveInt = 1
     """Conformers per molecule. Each epoch of training reads the next one; a prediction is the mean
     over all."""
@@ -227,6 +197,27 @@ class ConformerConfig(MoleculeStage):
     batch_size: PositiveInt = 16
     learning_rate: PositiveFloat = 1e-3
 
+    @property
+    def conformer_settings(self) -> dict[str, Any]:
+        """Arguments of `models.inputs.conformers.conformer_cache`, by name."""
+        return self.model_dump(include={"conformers", "fragments", "repeat_units"})
+
+
+class UnimolConfig(ConformerConfig):
+    """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
+
+    small_weights: ClassVar[tuple[str, ...]] = ("unimol_small", "unimol_small_oled")
+    """Weight sets of the architecture `compact`; all other sets are for published architectures."""
+    kind: Literal["unimol"]
+    architecture: Literal["compact", "molecule", "oled"] = "compact"
+    """molecule, oled: the published sizes. compact: the same layers in the size of `layers`,
+    `width` and `heads`."""
+    remove_hydrogens: bool = False
+    """Whether the model reads heavy atoms only. Required with the no_h, OLED and small weights."""
+    layers: PositiveInt = 6
+    width: Width = 128
+    heads: PositiveInt = 8
+
     @model_validator(mode="after")
     def _check_architecture(self) -> Self:
         if self.architecture != "compact":
@@ -238,25 +229,6 @@ class ConformerConfig(MoleculeStage):
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
         return self
-
-    @property
-    def conformer_settings(self) -> dict[str, Any]:
-        """Arguments of `models.inputs.conformers.conformer_cache`, by name."""
-        return self.model_dump(include={"conformers", "fragments", "repeat_units"})
-
-
-class UnimolConfig(ConformerConfig):
-    """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
-
-    small_weights = ("unimol_small", "unimol_small_oled")
-    kind: Literal["unimol"]
-    architecture: Literal["compact", "molecule", "oled"] = "compact"
-    """molecule, oled: the published sizes. compact: the same layers in the size of `layers`,
-    `width` and `heads`."""
-    remove_hydrogens: bool = False
-    """Whether the model reads heavy atoms only. Required with the no_h, OLED and small weights."""
-    layers: PositiveInt = 6
-    heads: PositiveInt = 8
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:
@@ -278,13 +250,8 @@ class Unimol2Config(ConformerConfig):
     """
 
     kind: Literal["unimol2"]
-    architecture: Literal["compact", "84m", "164m", "310m", "570m", "1.1b"] = "compact"
-    """84m to 1.1b: the published sizes. compact: the same layers in the size of the settings below."""
-    heads: PositiveInt = 8
-    pair_width: Width = 64
-    """Width of the pair representation."""
-    pair_hidden_width: int = Field(default=16, ge=4)
-    """Hidden width of the outer product and the triangle products over pairs."""
+    architecture: Literal["84m", "164m", "310m", "570m", "1.1b"] = "84m"
+    """Published size, as its number of weights."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:

@@ -74,27 +74,21 @@ def build_stage(config: StageConfig, context: Context) -> StageModel:
     stage_class = getattr(importlib.import_module(kind.module), kind.class_name)
     build: Callable[[Context], StageModel] = partial(stage_class, config)
     sources = source_targets(config, task)
-    if not sources and config.target_transform == "none" and config.ordinal != "cumulative":
+    if not sources and config.target_transform == "none":
         return build(stage_context)
     from models.stages import target_wrappers  # here, since it imports torch
 
     if sources:
-        stage: StageModel = target_wrappers.StackedTargetModel(build, stage_context, sources)
-    else:
-        stage = build(stage_context)
-    if config.ordinal == "cumulative":
-        return target_wrappers.CumulativeModel(stage, len(task.targets))
+        build = partial(target_wrappers.StackedTargetModel, build, sources=sources)
     if config.target_transform != "none":
-        return target_wrappers.TargetTransformModel(stage, config.target_transform)
-    return stage
+        return target_wrappers.TargetTransformModel(build, stage_context, config.target_transform)
+    return build(stage_context)
 
 
 def task_for_stage(config: StageConfig, task: Task) -> Task:
     """Return the task that a stage learns, and check that its settings fit this task.
 
-    An ordinal task becomes the regression of its levels, or with `ordinal: cumulative` a multilabel
-    task with a target "level is exceeded" for every level but the highest. Only external
-    predictions keep the ordinal task.
+    An ordinal task becomes the regression of its levels. Only external predictions keep the ordinal task.
 
     Raises:
         ConfigError: lists all settings that do not fit.
@@ -102,9 +96,6 @@ def task_for_stage(config: StageConfig, task: Task) -> Task:
     stage_task = task
     if task.problem_type == "ordinal" and not isinstance(config, FileConfig):
         stage_task = replace(task, problem_type="regression", classes=[], scores_labels=False)
-        if config.ordinal == "cumulative":
-            exceeded = [f"{task.targets[0]}>{level}" for level in task.classes[:-1]]
-            stage_task = replace(stage_task, problem_type="multilabel", targets=exceeded, classes=["0", "1"])
     errors = list(config.config_errors(stage_task.problem_type))
     sources = source_targets(config, stage_task)
     unknown = [name for name in sources if name not in task.targets]
@@ -114,8 +105,6 @@ def task_for_stage(config: StageConfig, task: Task) -> Task:
         )
     if sources and len(task.targets) < 2:
         errors.append("predicted_targets requires at least two targets, but there is one; remove it")
-    if config.ordinal == "cumulative" and task.problem_type != "ordinal":
-        errors.append(f"ordinal requires problem_type ordinal, but it is {task.problem_type}; remove it")
     if errors:
         raise ConfigError("\n".join(errors))
     return stage_task

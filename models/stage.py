@@ -32,6 +32,17 @@ SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """The held-out fold of a job, to watch training by. Nothing may be selected by its score."""
+
+    rows: Dataset
+    """Held-out rows without labels."""
+    score: Callable[[Array], float]
+    """Maps predictions for these rows, (n_rows, n_outputs), to the metric of the competition. It may raise any
+    error, since the metric may be the user's."""
+
+
+@dataclass(frozen=True)
 class Context:
     """What a stage gets in addition to its settings."""
 
@@ -60,6 +71,8 @@ class Context:
     looked up by id, and both tables may contain the same ids."""
     retry_failed_fit: bool = True
     """Whether a network that does not beat the mean predictor is fitted once more with another seed."""
+    held_out: HeldOut | None = None
+    """Held-out rows and their score, which networks write into losses.csv after each epoch. None for a refit."""
     threads: int = 1
     """Number of CPU cores that training may use, if its result does not depend on this number."""
     fold_ids: Integers | None = None
@@ -75,7 +88,7 @@ class StageModel(Protocol):
     """The interface of a stage. `tests/models/test_contract.py` tests every kind against it.
 
     `context.task.problem_type` determines labels and predictions. It is never ordinal, except for
-    external predictions: an ordinal task is passed as regression of its levels, or as multilabel.
+    external predictions: an ordinal task is passed as regression of its levels.
 
     | problem type | y, (n_rows, n_targets) | predictions, (n_rows, n_outputs) |
     |---|---|---|
@@ -90,14 +103,12 @@ class StageModel(Protocol):
     predictions, and blends do not use it.
     """
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Fit on the rows of `train` and write everything that prediction needs into `folder`.
 
         Args:
             train: training rows with labels. Missing labels are NaN. Rows with the same value of
                 `train.groups` must be on the same side of every split inside them.
-            valid: held-out rows with labels, only for stages with `select_epoch: best_on_held_out` or
-                `monitor: held_out`; otherwise None.
             folder: existing, empty folder.
         """
 

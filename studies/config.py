@@ -71,15 +71,6 @@ CLASS = "_class"
 """Suffix of the name of a target that was converted into classes."""
 
 
-class EpochsToThreshold(StrictModel):
-    """A measure from a learning curve: the first epoch with a loss of at most a number, or empty."""
-
-    name: Name
-    curve: str
-    """Column of the curve, such as held_out_evaluation_mode (needs `monitor: held_out`)."""
-    below: float
-
-
 class Study(StrictModel):
     """One study.
 
@@ -102,9 +93,9 @@ class Study(StrictModel):
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     folds: Annotated[list[int], UniqueList] | None = None
     """Folds to measure; null: all."""
-    extra_metrics: Annotated[list[str | EpochsToThreshold], OldName("measures")] = []
-    """More columns of `results.csv` for the table: from the stage's `measures.json`, from a curve, or other
-    metrics. If classes were made from numbers, a regression metric scores the expected class.
+    extra_metrics: Annotated[list[str], OldName("measures")] = []
+    """More columns of `results.csv` for the table: from the stage's `measures.json`, or other metrics.
+    If classes were made from numbers, a regression metric scores the expected class.
     """
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from competition.types import Array
 from folds.fold_files import read_folds
 from models.jobs.job_files import read_predictions, verify_job
 from models.jobs.plan import JobPlan
-from studies.config import CLASS, EpochsToThreshold, Study, cells_of, value_label
+from studies.config import CLASS, Study, cells_of, value_label
 from submissions import formatting
 from submissions.blend.logits import logits, probabilities
 from submissions.blend.selection import score_per_target
@@ -65,7 +65,7 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
                 of_targets = score_per_target(metric, held_out.y, scored)
                 row |= {f"score_{name}": score for name, score in zip(targets, of_targets, strict=False)}
             row |= _other_metrics(study, task, held_out.y, y_pred, numbers[in_fold])
-            rows.append(row | _measures(job.folder, study))
+            rows.append(row | _measures(job.folder))
     return pd.DataFrame(rows)
 
 
@@ -83,7 +83,7 @@ def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: A
         )
         values["tempered_log_loss"] = float(tempered.fun)
     for name in study.extra_metrics:
-        if not isinstance(name, str) or name not in METRICS:
+        if name not in METRICS:
             continue
         metric = METRICS[name]
         if task.problem_type in metric.types:
@@ -93,17 +93,10 @@ def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: A
     return values
 
 
-def _measures(folder: Path, study: Study) -> dict[str, float]:
-    """Return the measurements of a job (`measures.json`), and the epochs until its curves reached a loss."""
-    measures, training = folder / "measures.json", folder / "training.json"
-    values: dict[str, float] = read_json(measures) if measures.exists() else {}
-    history = read_json(training).get("history", []) if training.exists() else []
-    for measure in study.extra_metrics:
-        if isinstance(measure, EpochsToThreshold):
-            losses = [epoch.get(measure.curve, math.inf) for epoch in history]
-            reached = [n for n, loss in enumerate(losses, start=1) if loss <= measure.below]
-            values[measure.name] = min(reached, default=math.nan)
-    return values
+def _measures(folder: Path) -> dict[str, float]:
+    """Return the measurements of a job (`measures.json`); empty without the file."""
+    path = folder / "measures.json"
+    return dict(read_json(path)) if path.exists() else {}
 
 
 def corrected_interval(differences: Array, test_over_train: float) -> tuple[float, float, float]:
@@ -129,14 +122,13 @@ def gains(plans: dict[str, JobPlan], jobs_table: pd.DataFrame, study: Study) -> 
     The columns are data, stage, the axes, jobs, score, standard_error, gain, low and high (NaN for the
     baseline), pairs, and the means of the measures.
     """
-    measures = [measure if isinstance(measure, str) else measure.name for measure in study.extra_metrics]
     baseline = {axis: value_label(value) for axis, value in study.baseline.items()}
     rows, baselines = [], dict[Any, pd.Series]()
     for (data, stage, *values), jobs in jobs_table.groupby(["data", "stage", *study.axes], sort=False):
         place = {axis: value for axis, value in zip(study.axes, values, strict=True) if value}
         scores, plan = jobs.set_index(["seed", "fold"])["score"], plans[str(data)]
         row = {"data": data, "stage": stage, **place, "jobs": len(jobs), "score": scores.mean()}
-        row |= {"standard_error": scores.sem(), **jobs.reindex(columns=measures).mean()}
+        row |= {"standard_error": scores.sem(), **jobs.reindex(columns=study.extra_metrics).mean()}
         if place.items() <= baseline.items():  # comes first in its stage
             baselines[data, stage] = scores
         elif (data, stage) in baselines:
@@ -158,7 +150,7 @@ def gains(plans: dict[str, JobPlan], jobs_table: pd.DataFrame, study: Study) -> 
         "high",
         "pairs",
     ]
-    return pd.DataFrame(rows).reindex(columns=[*columns, *measures])
+    return pd.DataFrame(rows).reindex(columns=[*columns, *study.extra_metrics])
 
 
 def markdown(table: pd.DataFrame, study: Study) -> str:

@@ -280,7 +280,6 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
         jobs = run.plan.jobs_of_stage(name)
         marks = {
             "other code": any(job.from_other_code for job in jobs),
-            "optimistic": getattr(stage, "select_epoch", None) == "best_on_held_out",
             "pseudo-labels": stage.pseudo_labels is not None,
             "refit": stage.final_fit != "folds",
             "class weights": stage.reweights_classes,

@@ -295,8 +295,7 @@ def code_digest(stage: Any, groups: str = "") -> str:
     stages = PROJECT / "models" / "stages"
     user_refs = [code_ref.rpartition(":") for _, code_ref in user_code(stage.model_dump())]
     file = Path(user_refs[0][0]) if stage.kind == "custom" else STAGE_KINDS[stage.kind].file
-    is_wrapped = stage.target_transform != "none" or stage.ordinal == "cumulative"
-    is_wrapped = is_wrapped or bool(getattr(stage, "predicted_targets", []))
+    is_wrapped = stage.target_transform != "none" or bool(getattr(stage, "predicted_targets", []))
     wrappers = [stages / "target_wrappers.py"] if is_wrapped else []
     stage_code, shared = stage_code_digests(file, wrappers, ROW_CODE)
     user_digests = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in user_refs]

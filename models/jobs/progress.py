@@ -1,7 +1,7 @@
 """Progress of a running job, in files of its folder, which local, Ray and sharded runs read.
 
 progress.json    finished steps, all steps and seconds, at most once a second
-losses.csv       losses of a neural stage (`models/training/loss_log.py`)
+losses.csv       losses and held-out scores of a neural stage (`models/training/loss_log.py`)
 """
 
 import time
@@ -57,7 +57,7 @@ def share_done(folder: Path) -> float:
 
 
 def describe_loss(folder: Path) -> str:
-    """Return the last epoch and loss of a running neural job; empty if there are none yet."""
+    """Return the last epoch, loss and held-out score of a running neural job; empty if there are none yet."""
     try:
         records = read_losses(folder)
     except Exception:  # user-defined code may write a file of this name
@@ -65,7 +65,11 @@ def describe_loss(folder: Path) -> str:
     if not records:
         return ""
     phase = "pretrain " if records[-1].phase == "pretrain" else ""
-    return f"{phase}epoch {records[-1].epoch}, loss {records[-1].loss:.4g}"
+    line = f"{phase}epoch {records[-1].epoch}, loss {records[-1].loss:.4g}"
+    scored = [record for record in records if record.held_out_score is not None]
+    if scored:
+        line += f", held-out score {scored[-1].held_out_score:.4g} after epoch {scored[-1].epoch}"
+    return line
 
 
 def seconds_before(folder: Path) -> float:

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from competition.cli import NOT_WRITABLE
+from competition.config import CompetitionConfig
 from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
 from competition.task import Task, build_metric, build_task, raw_rows_for
@@ -25,7 +27,7 @@ from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed, library_version
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 from models.registry import build_stage
-from models.stage import StageModel, read_notes
+from models.stage import HeldOut, StageModel, read_notes
 from models.training.hardware import is_out_of_memory, machine, peak_gpu_gib
 
 PIECE = 10_000
@@ -80,14 +82,15 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
 
 def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     """Fit a job and write its held-out predictions; return them, or None for a refit."""
-    stage = plan.stages[job.stage]
-    model = build_stage(stage, replace(rows.context, progress=ProgressFile(job.folder, job.title)))
-    # Only `select_epoch: best_on_held_out` and `monitor: held_out` of networks read the held-out rows.
-    reads_held_out = getattr(stage, "reads_held_out", False)
-    model.fit(rows.train, rows.held_out if reads_held_out else None, job.folder)
+    held_out = rows.held_out.without_labels()
+    context = replace(rows.context, progress=ProgressFile(job.folder, job.title))
+    if job.fold != REFIT_FOLD:
+        score = partial(_score, plan.competition, rows.held_out)
+        context = replace(context, held_out=HeldOut(held_out, score))
+    model = build_stage(plan.stages[job.stage], context)
+    model.fit(rows.train, job.folder)
     if job.fold == REFIT_FOLD:
         return None
-    held_out = rows.held_out.without_labels()
     y_pred = model.predict(held_out, job.folder)
     outputs = rows.context.task.outputs
     write_predictions(job.oof_file, held_out.ids, outputs, y_pred)
@@ -95,6 +98,19 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     if predict_std is not None:
         write_predictions(job.oof_std_file, held_out.ids, outputs, predict_std(held_out, job.folder))
     return y_pred
+
+
+def _score(competition: CompetitionConfig, held_out: Dataset, y_pred: Array) -> float:
+    """Return the metric of the competition; labels are those of `Task.default_labels`, without tuned thresholds.
+
+    Args:
+        held_out: held-out rows with labels.
+        y_pred: predictions of a stage for them, (n_rows, n_outputs).
+    """
+    task, metric = build_task(competition), build_metric(competition)
+    scored = task.default_labels(y_pred) if task.scores_labels else y_pred
+    raw_rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
+    return metric(held_out.y, scored, raw_rows)
 
 
 def _std_method(model: StageModel, task: Task) -> Callable[[Dataset, Path], Array] | None:

@@ -1,5 +1,6 @@
 """Stage `custom`: a user-defined class; its errors are reported with file and line."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,10 +29,10 @@ class Custom:
         with user_code_errors(config.code):
             self.stage = kind(settings, context)
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Fit the user-defined class on the training rows."""
         with user_code_errors(self.config.code):
-            self.stage.fit(train, valid, folder)
+            self.stage.fit(train, folder)
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
         """Return finite predictions (n_rows, n_outputs); the class may return (n_rows,) for a single output."""
@@ -75,8 +76,16 @@ def load_custom(config: CustomConfig) -> tuple[Any, Any]:
     stage_class = load_user_code("code", config.code, "a class with fit and predict")
     if not (hasattr(stage_class, "fit") and hasattr(stage_class, "predict")):
         raise ConfigError(
-            f"code: {config.code} must be a class with fit(train, valid, folder) and predict(rows, folder)."
+            f"code: {config.code} must be a class with fit(train, folder) and predict(rows, folder)."
         )
+    signature = inspect.signature(stage_class.fit)
+    try:
+        signature.bind("self", "train", "folder")
+    except TypeError:
+        raise ConfigError(
+            f"code: fit of {config.code} is called with the training rows and a folder, but it is defined as "
+            f"fit{signature}. Write `def fit(self, train, folder):`"
+        ) from None
     if not hasattr(stage_class, "Settings"):
         return stage_class, config.settings
     model = stage_class.Settings

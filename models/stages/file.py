@@ -49,7 +49,7 @@ class File:
         self.config = config
         self.context = context
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Copy both files, and note suspicious units."""
         for file in files_of(self.config):
             shutil.copyfile(file, folder / f"their_{file.name}")

@@ -103,7 +103,7 @@ class Gp:
                 "kernels: [] uses the numbers and categories alone, and the competition has none. Name a kernel."
             )
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Fit the scales and weights of the kernels, the noise and, for classes, the calibration."""
         labelled_rows(train.y, self.context.task.targets)
         _require_memory(len(train))

@@ -74,7 +74,7 @@ class PerTarget(ABC):
     def _predict_target_model(self, x: Any, path: Path) -> Array:
         """Return predictions (n_rows,) of a written model, or probabilities (n_rows, n_classes)."""
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Fit on the training rows only."""
         labelled = labelled_rows(train.y, self.context.task.targets)
         self._fit_features(train, folder)

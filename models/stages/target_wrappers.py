@@ -1,4 +1,4 @@
-"""Wrappers of stages: transformed targets, cumulative ordinal targets, and predictions of other targets."""
+"""Wrappers of stages: transformed targets, and predictions of other targets."""
 
 import tempfile
 from collections.abc import Callable
@@ -25,12 +25,16 @@ class TargetTransformModel:
     """Wraps a stage with a scikit-learn transform of the targets and its inverse.
 
     The transform is fitted on the training rows of the fold, per target, without missing labels.
+
+    Args:
+        build: returns the stage for a context.
     """
 
-    def __init__(self, stage: Any, kind: str) -> None:
-        self.stage, self.kind = stage, kind
+    def __init__(self, build: Callable[[Context], StageModel], context: Context, kind: str) -> None:
+        self.build, self.context, self.kind = build, context, kind
+        self.stage = build(context)
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Fit the transform, then the stage on transformed labels."""
         if self.kind == "log1p":
             bounds = train.bounds
@@ -51,13 +55,20 @@ class TargetTransformModel:
         skops.io.dump(transform, folder / FILE)
         y = transform.transform(train.y)
         write_json(folder / RANGE, [np.nanmin(y, axis=0).tolist(), np.nanmax(y, axis=0).tolist()])
-        valid = valid and _transformed(valid, transform)
-        self.stage.fit(_transformed(train, transform), valid, folder)
+        held_out = self.context.held_out
+        if held_out is not None:  # its score is in the units of the targets
+            score = held_out.score
+            held_out = replace(held_out, score=lambda y_pred: score(self._inverse(y_pred, folder)))
+            self.stage = self.build(replace(self.context, held_out=held_out))
+        self.stage.fit(_transformed(train, transform), folder)
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
         """Return predictions (n_rows, n_outputs) in the units of the targets."""
+        return self._inverse(self.stage.predict(rows, folder), folder)
+
+    def _inverse(self, y_pred: Array, folder: Path) -> Array:
+        """Return predictions of the stage, (n_rows, n_outputs), in the units of the targets."""
         transform = skops.io.load(folder / FILE)
-        y_pred = self.stage.predict(rows, folder)
         if self.kind == "power":  # it has no inverse far beyond the labels
             y_pred = y_pred.clip(*read_json(folder / RANGE))
         return np.asarray(transform.inverse_transform(y_pred), dtype=np.float64)
@@ -72,29 +83,6 @@ def _transformed(rows: Dataset, transform: Any) -> Dataset:
         sides = [transform.transform(bounds[:, :n_targets, side]) for side in (0, 1)]
         bounds = np.concatenate([np.stack(sides, axis=2), bounds[:, n_targets:]], axis=1)
     return replace(rows, y=y, bounds=bounds)
-
-
-class CumulativeModel:
-    """Wraps a stage that learns which ordinal levels are exceeded, one label per level except the highest.
-
-    The mean level is the sum of their probabilities. Source: Frank and Hall, A simple approach to ordinal
-    classification, ECML 2001.
-    """
-
-    def __init__(self, stage: Any, n_levels: int) -> None:
-        self.stage, self.n_levels = stage, n_levels
-
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        """Fit the stage on labels (n_rows, n_levels); a pseudo-label between two levels is rounded."""
-        bounds = np.arange(self.n_levels) + 0.5
-        train = replace(train, y=np.where(np.isnan(train.y), np.nan, train.y > bounds))
-        if valid is not None:
-            valid = replace(valid, y=np.where(np.isnan(valid.y), np.nan, valid.y > bounds))
-        self.stage.fit(train, valid, folder)
-
-    def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Return the mean level of each row, (n_rows, 1)."""
-        return np.asarray(self.stage.predict(rows, folder).sum(axis=1, keepdims=True))
 
 
 class StackedTargetModel:
@@ -114,7 +102,7 @@ class StackedTargetModel:
         self.names = {target: f"predicted {target}" for target in sources}
         self.first = build(self._context("first"))
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Fit the model of the sources, then a stage per target with its predictions as inputs."""
         fold_ids = self.context.fold_ids
         predicted = np.full(train.y.shape, np.nan)
@@ -123,18 +111,18 @@ class StackedTargetModel:
             groups = train.inputs[INPUT_KEY] if train.groups is None else train.groups
             fold_ids = pd.factorize(groups)[0] % 3
         (folder / "first").mkdir()
-        self.first.fit(train, None, folder / "first")
+        self.first.fit(train, folder / "first")
         # The inner models use the choices of the first one, such as the number of trees.
         inner_model = self.build(replace(self.context, fold_model_dirs=[folder / "first"]))
         for fold in np.unique(fold_ids):
             inside = fold_ids == fold
             with tempfile.TemporaryDirectory() as inner:
-                inner_model.fit(train.take(~inside), None, Path(inner))
+                inner_model.fit(train.take(~inside), Path(inner))
                 predicted[inside] = inner_model.predict(train.take(inside), Path(inner))
         rows_with_sources = self._joined(train, predicted)
         for t, target in enumerate(self.context.task.targets):
             (folder / f"{t}").mkdir()
-            self._second(t, target).fit(replace(rows_with_sources, y=train.y[:, [t]]), None, folder / f"{t}")
+            self._second(t, target).fit(replace(rows_with_sources, y=train.y[:, [t]]), folder / f"{t}")
 
     def predict(self, rows: Dataset, folder: Path) -> Array:
         """Return the predictions of all targets, (n_rows, n_targets)."""

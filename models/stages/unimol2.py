@@ -4,7 +4,7 @@ The differences to the package:
 
 - All molecules of a batch have the same number of atoms, since the attention of the package sees padding, and
   two of its modules divide by the padded length.
-- The network may have any size, and RDKit computes the shortest paths.
+- RDKit computes the shortest paths.
 - The same numbers take less work. The outer product is contracted with its weights one side at a time, which
   divides its cost by the number of atoms. The head that moves atoms, and the pairs of the last layer, are not
   computed, since nothing reads them.
@@ -51,16 +51,11 @@ SHARED_SETTINGS = (
 
 
 class Unimol2Backbone(nn.Module):
-    """UniMolV2Model without its heads, in any size, from the parts of the package."""
+    """UniMolV2Model without its heads, from the parts of the package."""
 
     def __init__(self, config: Unimol2Config) -> None:
         super().__init__()
-        compact = config.architecture == "compact"
-        args = molecule_architecture("84m" if compact else config.architecture.replace("b", "B"))
-        if compact:
-            args.num_encoder_layers, args.num_attention_heads = config.layers, config.heads
-            args.encoder_embed_dim = args.ffn_embedding_dim = config.width
-            args.pair_embed_dim, args.pair_hidden_dim = config.pair_width, config.pair_hidden_width
+        args = molecule_architecture(config.architecture.replace("b", "B"))
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(N_TOKENS, self.width, padding_idx=0)
         settings = {name: getattr(args, name) for name in SHARED_SETTINGS} | {
@@ -151,7 +146,7 @@ class Unimol2(ConformerModel):
     equal_lengths = True
 
     def restore_backbone(self, folder: Path) -> nn.Module:
-        """Return a backbone of the size in the settings."""
+        """Return a backbone of the architecture in the settings."""
         return Unimol2Backbone(self.config)
 
     def reader(self, folder: Path) -> Any:

@@ -26,7 +26,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(width, n_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return outputs (n_rows, n_outputs), with the first mask if dropout is on (`mc_dropout`)."""
+        """Return outputs (n_rows, n_outputs), with the first mask in training mode (R-Drop)."""
         return self._outputs(self.dropouts[0], features)
 
     def loss(self, features: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The file losses.csv with the training loss of a neural job, written while it trains.
+"""The file losses.csv with the training loss and the held-out score of a neural job, written while it trains.
 
 The driver reads it, so this module does not import torch.
 """
@@ -24,6 +24,8 @@ class LossRecord:
         loss: mean since the previous row; in the last row of an epoch the mean of the epoch.
         learning_rate: rate of the next step.
         seconds: training time, including earlier attempts of a resumed job.
+        held_out_score: metric of the competition on the held-out fold, in the last row of an epoch; None in other
+            rows, in a refit, and if the metric cannot score the fold.
     """
 
     phase: str
@@ -32,6 +34,7 @@ class LossRecord:
     loss: float
     learning_rate: float
     seconds: float
+    held_out_score: float | None = None
 
 
 HEADER = ",".join(field.name for field in fields(LossRecord)) + "\n"
@@ -67,7 +70,7 @@ class LossLog:
     def _append(self, record: LossRecord) -> None:
         self.records.append(record)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(",".join(map(str, astuple(record))) + "\n")
+            file.write(",".join("" if value is None else str(value) for value in astuple(record)) + "\n")
         self.track(record)
         self.written = time.monotonic()
 
@@ -88,8 +91,10 @@ def read_losses(folder: Path) -> list[LossRecord]:
         lines = (folder / LOSSES).read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    complete_rows = [line.strip().split(",") for line in lines[1:] if line.endswith("\n")]
-    return [
-        LossRecord(phase, int(epoch), int(step), *map(float, numbers))
-        for phase, epoch, step, *numbers in complete_rows
-    ]
+    records = []
+    for line in lines[1:]:
+        if line.endswith("\n"):
+            phase, epoch, step, *numbers = line.rstrip("\n").split(",")
+            values = [float(number) if number else None for number in numbers]
+            records.append(LossRecord(phase, int(epoch), int(step), *values))  # type: ignore[arg-type]
+    return records

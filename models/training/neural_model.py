@@ -71,14 +71,14 @@ class NeuralModel:
         """Number of augmentations in training (None: a new one per epoch), and in prediction."""
         return 1, 1
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Train on `train`; with `extra_rows: pretrain` first on its extra rows only."""
         pretrain_set = None
         if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
             pretrain_set = train.take(train.extra)
             train = train.take(~train.extra)
         config = self.config
-        fit_once = functools.partial(self._train, train, valid, pretrain_set, folder)
+        fit_once = functools.partial(self._train, train, pretrain_set, folder)
         if not self._retry_on_oom(fit_once) and self.context.retry_failed_fit:
             self.context = replace(self.context, seed=derive_seed(self.context.seed, "checkpoint_again"))
             end = "." if self._retry_on_oom(fit_once) else ", which is not better either."
@@ -90,13 +90,11 @@ class NeuralModel:
             note = f"the memory is too small for batches of {config.batch_size}: a step has {n} of {size}."
             write_notes(folder, [note])
 
-    def _train(
-        self, train: Dataset, valid: Dataset | None, pretrain_set: Dataset | None, folder: Path
-    ) -> bool:
+    def _train(self, train: Dataset, pretrain_set: Dataset | None, folder: Path) -> bool:
         network, encoded_train = self.prepare_training(train, folder)
-        others = [None if rows is None else self._encode(rows, folder) for rows in (valid, pretrain_set)]
+        encoded_pretrain = None if pretrain_set is None else self._encode(pretrain_set, folder)
         self._note_unlabelled(train, pretrain_set, folder)
-        return self.make_trainer(network, folder).fit(encoded_train, *others)
+        return self.make_trainer(network, folder).fit(encoded_train, encoded_pretrain)
 
     def _note_unlabelled(self, train: Dataset, pretrain_set: Dataset | None, folder: Path) -> None:
         """Note auxiliary targets without a label among the training rows, such as with `extra_rows: ignore`."""
@@ -123,6 +121,14 @@ class NeuralModel:
 
     def make_trainer(self, network: Network, folder: Path) -> trainer.Trainer:
         """Return the trainer of a network of this stage."""
+        held_out = self.context.held_out
+        encoded_held_out = None
+        if held_out is not None:
+            encoded_held_out = trainer.EncodedHeldOut(
+                batches=functools.cache(lambda: self._encoded(held_out.rows, folder, seed=0)(0)),
+                n_outputs=len(self.context.task.outputs),
+                score=held_out.score,
+            )
         return trainer.Trainer(
             network=network,
             settings=self.config,
@@ -130,6 +136,7 @@ class NeuralModel:
             folder=folder,
             progress=self.context.progress,
             problem_type=self.context.task.problem_type,
+            held_out=encoded_held_out,
         )
 
     def prepare_training(self, train: Dataset, folder: Path) -> tuple[Network, EncodedDataset]:

@@ -22,8 +22,6 @@ class TrainingState:
     step: finished steps of the current epoch.
     loss_sum: sum of their losses, in float64.
     logged_step, logged_sum: `step` and `loss_sum` at the last row of losses.csv.
-    seconds: time spent on them.
-    best: loss on the held-out rows and weights of the best epoch, with `select_epoch: best_on_held_out`.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -31,12 +29,10 @@ class TrainingState:
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     logged_step: int = 0
     logged_sum: float = 0.0
-    seconds: float = 0.0
-    best: tuple[float, dict[str, Tensor]] | None = None
 
     def end_epoch(self, record: dict[str, float]) -> None:
         """Add an epoch to the history and start the next one."""
-        self.load_state_dict(vars(TrainingState(history=[*self.history, record], best=self.best)))
+        self.load_state_dict(vars(TrainingState(history=[*self.history, record])))
 
     def state_dict(self) -> dict[str, Any]:
         """Return all fields by their names."""

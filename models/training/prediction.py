@@ -1,6 +1,8 @@
 """Prediction with a trained network, and the device and precision of a process."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from competition.files import read_json
 from competition.types import Array
 from models.neural_config import NeuralConfig
 from models.training.batches import Batches
-from models.training.dropout import set_rates
 from models.training.hardware import cpu_has_bf16, require_precision
 from models.training.heads import Network
 
@@ -33,42 +34,56 @@ def predict(
     """Return predictions (n_rows, n_outputs) with the weights in `folder`.
 
     They are in the units of the targets, or probabilities of classes; a class without training rows has
-    probability 0. They are means over augmentations and the passes of `mc_dropout` (Gal and Ghahramani, Dropout
-    as a Bayesian Approximation, ICML 2016).
+    probability 0. They are means over augmentations.
     """
     network.load_state_dict(load_file(folder / WEIGHTS))
-    set_rates(network.backbone, settings.backbone_dropout)
     # On a CPU always float32, which every processor has, and which does not depend on the batch. `auto` is
     # float32 on a GPU as well, so that both predict the same. The GPU of a notebook may not support bf16.
     on_gpu = {"auto": "float32", "bf16": "auto"}.get(settings.precision, settings.precision)
     accelerator = make_accelerator(on_gpu if torch.cuda.is_available() else "float32")
     network.to(accelerator.device)
     training = read_json(folder / TRAINING)
-    mean, scale = (np.array(training[name])[:n_outputs] for name in ("mean", "scale"))
     set_seed(training["seed"])
-    passes = [
-        forward(network, encoded(i), settings.batch_size, accelerator, drops=settings.mc_dropout > 0)
-        for i in range(n_augmentations)
-        for _ in range(max(settings.mc_dropout, 1))
-    ]
+    passes = [forward(network, encoded(i), settings.batch_size, accelerator) for i in range(n_augmentations)]
+    return as_predictions(passes, training, n_outputs, link)
+
+
+def as_predictions(
+    passes: list[Tensor], training: dict[str, Any], n_outputs: int, link: Callable[..., Tensor] | None
+) -> Array:
+    """Return predictions (n_rows, n_outputs), the mean over forward passes.
+
+    Args:
+        passes: outputs of each pass, (n_rows, n_outputs and auxiliary targets).
+        training: content of training.json: mean and scale of the labels, and the classes with training rows.
+    """
     outputs = torch.stack(passes).double()
     y_pred = (outputs if link is None else link(outputs, training["classes"]))[..., :n_outputs].numpy()
+    mean, scale = (np.array(training[name])[:n_outputs] for name in ("mean", "scale"))
     return y_pred.mean(axis=0) * scale + mean
 
 
-def forward(
-    network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator, drops: bool = False
-) -> Tensor:
-    """Return outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows.
-
-    Args:
-        drops: whether dropout is on.
-    """
-    network.train(drops)
+def forward(network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator) -> Tensor:
+    """Return outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows."""
+    network.eval()
     plan = batches.sorted_plan(batch_size)
-    with torch.inference_mode(), accelerator.autocast():
+    # Not in inference mode: what a network caches here, such as angles of positions, is used in training.
+    with torch.no_grad(), accelerator.autocast():
         outputs = [network(batches.batch(rows, accelerator.device)).float() for rows in plan]
     return torch.cat(outputs).cpu()[np.argsort(np.concatenate(plan))]
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Restore the random generators of Python, numpy and torch at the end."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 def copy_state(network: nn.Module) -> dict[str, Tensor]:

@@ -5,11 +5,11 @@ length, the optimizer, the schedule, precision and device (by accelerate), check
 prediction.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from competition.errors import DataError
 from competition.files import write_json
-from competition.types import ProblemType
+from competition.types import Array, ProblemType
 from models.neural_config import NeuralConfig
 from models.training.batches import Batches, EncodedDataset, MicroBatch, micro_batch_size
 from models.training.checkpoint import Checkpoint
@@ -31,22 +31,33 @@ from models.training.loss_log import LossLog, LossRecord
 from models.training.losses import LabelBatch, load_loss
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.phase import Phase, TrainingState
-from models.training.prediction import TRAINING, WEIGHTS, Encoded, copy_state, forward, make_accelerator
+from models.training.prediction import (
+    TRAINING,
+    WEIGHTS,
+    Encoded,
+    as_predictions,
+    copy_state,
+    forward,
+    make_accelerator,
+    random_state_kept,
+)
 from models.training.schedules import with_warmup
 from models.training.tracking import start_tracker, tracker_arguments
 
-MEASURES = "measures.json"
-"""File with measurements of a job, name -> number."""
-HELD_OUT_LOSS = "held_out_evaluation_mode"
-
 
 @dataclass(frozen=True)
-class Monitored:
-    """Rows with a loss per epoch in the history, with dropout on or off."""
+class EncodedHeldOut:
+    """Held-out rows as a network reads them, and their score.
 
-    batches: Batches
-    labels: LabelBatch
-    with_dropout: bool = False
+    Attributes:
+        batches: returns the rows without augmentation; they are encoded when they are first scored.
+        n_outputs: number of predicted columns, without auxiliary targets.
+        score: maps predictions (n_rows, n_outputs) to the metric of the competition.
+    """
+
+    batches: Callable[[], Batches]
+    n_outputs: int
+    score: Callable[[Array], float]
 
 
 @dataclass
@@ -59,8 +70,8 @@ class Trainer:
         seed: seed of the job.
         folder: folder of the weights, the report, losses.csv and the checkpoints.
         progress: called with the number of finished steps and of all steps.
-        problem_type: what is learned. It is never ordinal: ordinal levels are learned as a regression, or as
-            multilabel with `ordinal: cumulative`.
+        problem_type: what is learned. It is never ordinal: ordinal levels are learned as a regression.
+        held_out: rows that are scored after each epoch, without an effect on training.
     """
 
     network: Network
@@ -69,6 +80,7 @@ class Trainer:
     folder: Path
     progress: Callable[[int, int], None]
     problem_type: ProblemType = "regression"
+    held_out: EncodedHeldOut | None = None
 
     def __post_init__(self) -> None:
         self.loss = load_loss(self.settings.loss, self.problem_type, self.settings.label_smoothing)
@@ -76,66 +88,37 @@ class Trainer:
         self.log = LossLog(self.folder, self._track)
         self.network.to(self.accelerator.device)
 
-    def fit(
-        self,
-        train: EncodedDataset,
-        valid: EncodedDataset | None = None,
-        pretrain_set: EncodedDataset | None = None,
-    ) -> bool:
+    def fit(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> bool:
         """Train, write weights and a report, and return whether the network beats the mean of the labels.
 
         For classification this is not tested, and True is returned.
 
         Args:
             train: labelled rows.
-            valid: held-out rows, only for `select_epoch: best_on_held_out` and `monitor: held_out`.
             pretrain_set: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
         """
         labels = self.prepare(train, pretrain_set)
-        report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
+        report: dict[str, Any] = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
         if self.loss.is_classification:
             y = train.y if pretrain_set is None else np.vstack([train.y, pretrain_set.y])
             classes = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
             report["classes"] = [present or [0, 1] for present in classes]  # [0, 1]: a head without labels
+        self.report = report
         start_tracker(self.accelerator, self.folder)
         try:
             if pretrain_set is not None:
                 report["pretrain_history"], _ = self.train_epochs(
                     pretrain_set.encoded, self.make_labels(pretrain_set), "pretrain"
                 )
-            monitored = self._monitored_rows(train, labels, valid)
-            history, weights = self.train_epochs(train.encoded, labels, "train", monitored)
+            history, weights = self.train_epochs(train.encoded, labels, "train")
         finally:
             self.accelerator.end_training()
-        if self.settings.monitor == "held_out":
-            self._write_measures(history, list(monitored), steps_per_epoch(train.encoded(0), self.settings))
         # weights of the hub may be views of transposed tensors, which safetensors does not take
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, self.folder / WEIGHTS)
         report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         report |= {"precision": self.accelerator.mixed_precision, "history": history}
         write_json(self.folder / TRAINING, report)
         return self.loss.is_classification or self.beats_mean_predictor(train, labels)
-
-    def _monitored_rows(
-        self, train: EncodedDataset, labels: LabelBatch, valid: EncodedDataset | None
-    ) -> dict[str, Monitored]:
-        """Return the held-out rows; with `monitor: held_out` also as many training rows, and each with dropout."""
-        if valid is None:
-            return {}
-        held_out = Monitored(valid.encoded(0), self.make_labels(valid))  # 0: without augmentation
-        monitored = {HELD_OUT_LOSS: held_out}
-        if self.settings.monitor == "held_out":
-            some_train = Monitored(*evenly_spaced_rows(train, labels, len(valid.y)))
-            monitored["held_out_training_mode"] = replace(held_out, with_dropout=True)
-            monitored["train_evaluation_mode"] = some_train
-            monitored["train_training_mode"] = replace(some_train, with_dropout=True)
-        return monitored
-
-    def _write_measures(self, history: list[dict[str, float]], names: list[str], n_steps: int) -> None:
-        measures = {name: history[-1][name] for name in names}
-        seconds = sum(epoch["seconds"] for epoch in history)
-        measures["seconds_per_step"] = seconds / (n_steps * self.settings.epochs)
-        write_json(self.folder / MEASURES, measures)
 
     def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
         """Return whether the loss of some training rows is below the loss of the mean label.
@@ -180,23 +163,21 @@ class Trainer:
         )
 
     def train_epochs(
-        self, encoded: Encoded, labels: LabelBatch, name: str, monitored: dict[str, Monitored] | None = None
+        self, encoded: Encoded, labels: LabelBatch, name: str
     ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
         """Train all epochs of a phase, from its checkpoint if there is one.
 
         Returns:
-            The history, one record per epoch, and the weights to keep: the last ones, their moving average, or
-            the weights of the best epoch on the monitored held-out rows.
+            The history, one record per epoch, and the weights to keep: the last ones, or their moving average.
         """
         phase = self._start_phase(encoded, labels, name)
         phase.checkpoint.load()
         while len(phase.state.history) < self.settings.epochs:
             self._train_one_epoch(phase)
-            self._end_epoch(phase, monitored or {})
+            self._end_epoch(phase)
         if name == "pretrain":
             phase.checkpoint.save()  # a job that is killed in the next phase does not repeat the end of this one
-        state = phase.state
-        return state.history, state.best[1] if state.best else copy_state(phase.averaged)
+        return phase.state.history, copy_state(phase.averaged)
 
     def _start_phase(self, encoded: Encoded, labels: LabelBatch, name: str) -> Phase:
         """Return a phase with its optimizer, schedule, moving average and checkpoint."""
@@ -241,7 +222,6 @@ class Trainer:
         state = phase.state
         epoch = len(state.history)
         n_total = phase.n_steps * self.settings.epochs
-        started = time.perf_counter() - state.seconds
         device = self.accelerator.device
         self.network.train()
         batches = phase.encoded(epoch + 1)
@@ -253,7 +233,6 @@ class Trainer:
             phase.schedule.step()
             if phase.average:
                 phase.average.update_parameters(self.network)
-            state.seconds = time.perf_counter() - started
             self.progress(epoch * phase.n_steps + state.step, n_total)
             if self.log.due() and state.step < phase.n_steps:  # at the end of the epoch there is a row anyway
                 total = float(state.loss_sum)
@@ -263,22 +242,31 @@ class Trainer:
             if phase.checkpoint.due():
                 phase.checkpoint.save()
 
-    def _end_epoch(self, phase: Phase, monitored: dict[str, Monitored]) -> None:
-        """Add the epoch to the history, with the losses of the monitored rows, and keep it if it is the best."""
+    def _end_epoch(self, phase: Phase) -> None:
+        """Add the epoch to the history, and its loss and score to losses.csv."""
         state = phase.state
         record = {"train_loss": float(state.loss_sum) / state.step, "learning_rate": phase.learning_rate}
-        self._log_loss(phase, record["train_loss"])
-        if monitored:
-            if self.settings.monitor == "held_out":
-                record["seconds"] = state.seconds
-            network = phase.averaged
-            record |= self.evaluate_monitored(network, monitored)
-            is_best = state.best is None or record[HELD_OUT_LOSS] < state.best[0]
-            if self.settings.select_epoch == "best_on_held_out" and is_best:
-                state.best = record[HELD_OUT_LOSS], copy_state(network)
+        self._log_loss(phase, record["train_loss"], self._held_out_score(phase.averaged))
         state.end_epoch(record)
 
-    def _log_loss(self, phase: Phase, loss: float) -> None:
+    def _held_out_score(self, network: nn.Module) -> float | None:
+        """Return the score of the held-out rows, without augmentation; None without rows, or if there is no score.
+
+        No error ends the job: the rows are predicted once more after training, and scored when the job has ended.
+        """
+        if self.held_out is None:
+            return None
+        with random_state_kept():
+            try:
+                batches = self.held_out.batches()
+                outputs = forward(network, batches, self.settings.batch_size, self.accelerator)
+                y_pred = as_predictions([outputs], self.report, self.held_out.n_outputs, self.loss.link)
+                score = float(self.held_out.score(y_pred))
+            except Exception:
+                return None
+        return score if np.isfinite(score) else None
+
+    def _log_loss(self, phase: Phase, loss: float, held_out_score: float | None = None) -> None:
         """Add a row to losses.csv.
 
         Raises:
@@ -291,14 +279,20 @@ class Trainer:
             )
         step = phase.first_step + epoch * phase.n_steps + phase.state.step
         self.log.write(
-            phase=phase.name, epoch=epoch + 1, step=step, loss=loss, learning_rate=phase.learning_rate
+            phase=phase.name,
+            epoch=epoch + 1,
+            step=step,
+            loss=loss,
+            learning_rate=phase.learning_rate,
+            held_out_score=held_out_score,
         )
 
     def _track(self, record: LossRecord) -> None:
         """Send a row of losses.csv to the tracker of `--tracker`."""
         values = asdict(record)
         phase, step = values.pop("phase"), values.pop("step")
-        self.accelerator.log({f"{phase}/{name}": value for name, value in values.items()}, step=step)
+        numbers = {f"{phase}/{name}": value for name, value in values.items() if value is not None}
+        self.accelerator.log(numbers, step=step)
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """Make one step of the optimizer with the gradients of all its micro-batches; return their loss."""
@@ -330,22 +324,6 @@ class Trainer:
         return (error(one) + error(other)) / 2 + self.settings.r_drop * self.loss.mean_penalty(
             one, other, labels
         )
-
-    def evaluate_monitored(self, network: nn.Module, monitored: dict[str, Monitored]) -> dict[str, float]:
-        """Return the losses of the monitored rows, without a change of the random state.
-
-        Both modes are monitored since dropout inside a network changes the variance of its activations between
-        training and inference (Li et al., arXiv 1801.05134), so that the two losses differ.
-        """
-        losses = {}
-        with torch.random.fork_rng():
-            for name, rows in monitored.items():
-                torch.manual_seed(0)  # the same masks in every epoch
-                outputs = forward(
-                    network, rows.batches, self.settings.batch_size, self.accelerator, rows.with_dropout
-                )
-                losses[name] = float(self.loss.mean_error(outputs, rows.labels))
-        return losses
 
 
 def evenly_spaced_rows(dataset: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:

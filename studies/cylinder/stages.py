@@ -102,7 +102,7 @@ class Cylinders:
         """Return a new network with random weights."""
         return Network(self.layers(), len(self.context.task.outputs), self.settings)
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Train on all rows, and write the weights and measures.json."""
         settings = self.settings
         is_volume = not self.context.task.classes

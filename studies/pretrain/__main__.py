@@ -11,6 +11,7 @@ the last epoch.
 import argparse
 import platform
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -25,15 +26,16 @@ from tqdm import tqdm
 
 from competition.config import validate
 from competition.dataset import Dataset
-from competition.files import read_json, sha256_of, write_atomically
+from competition.files import sha256_of, write_atomically
 from competition.strict_model import StrictModel
 from competition.task import Task
 from competition.yaml_files import load_yaml
 from models.inputs.conformers import conformer_cache
 from models.neural_config import UnimolConfig
 from models.registry import build_stage
-from models.stage import Context
-from models.training.prediction import TRAINING, WEIGHTS
+from models.stage import Context, HeldOut
+from models.training.loss_log import LOSSES
+from models.training.prediction import WEIGHTS
 from studies.pretrain import corpus
 
 SEED = 0
@@ -100,7 +102,7 @@ def main() -> None:
         y = table[corpus.ORBITALS].to_numpy()
     history, weights = train(stage, table[["SMILES"]], corpus.standardised(y), args.work, args.name)
     save_file(weights, args.work / f"{args.name}.safetensors")
-    history.to_csv(args.work / f"{args.name}.csv", index_label="epoch")
+    history.to_csv(args.work / f"{args.name}.csv")
     sources = describe_sources(settings, args.molecules)
     card = (
         f"# {args.name}\n\n```yaml\n{file.read_text(encoding='utf-8')}```\n\n"
@@ -134,11 +136,11 @@ def describe_sources(settings: Settings, molecules: Path | None) -> str:
 
 def describe_training(history: pd.DataFrame, seconds: float) -> str:
     """Return the last part of the model card: epochs, time, losses and versions."""
-    last_losses = history.iloc[-1].filter(like="evaluation")
-    losses = ", ".join(f"{value:.4g} {name}" for name, value in last_losses.items())
+    last = history.iloc[-1]
     versions = [f"{name} {version(name)}" for name in ("torch", "rdkit", "unimol_tools")]
     return (
-        f"After {len(history)} epochs and {seconds:.0f} s of this run: {losses}.\n"
+        f"After {len(history)} epochs and {seconds:.0f} s of this run: training loss {last['loss']:.4g}, mean squared "
+        f"error of the held-out molecules {last['held_out_score']:.4g}.\n"
         f"{', '.join(versions)}, Python {platform.python_version()}.\n"
     )
 
@@ -146,7 +148,7 @@ def describe_training(history: pd.DataFrame, seconds: float) -> str:
 def train(
     stage: UnimolConfig, inputs: pd.DataFrame, y: np.ndarray, work: Path, name: str
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """Train a backbone; return the losses of each epoch, and its weights.
+    """Train a backbone; return the last row of losses.csv of each epoch, and its weights.
 
     Args:
         inputs: molecules in a column SMILES.
@@ -156,7 +158,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     rows = Dataset([str(i) for i in inputs.index], inputs, y)
     targets = [f"label {i}" for i in range(y.shape[1])]
-    held_out = np.arange(len(rows)) % HELD_OUT == 0
+    is_held_out = np.arange(len(rows)) % HELD_OUT == 0
+    watched = rows.take(is_held_out)
+    held_out = HeldOut(watched.without_labels(), lambda y_pred: float(np.nanmean((y_pred - watched.y) ** 2)))
     with tqdm(desc=f"{name}, steps") as bar:
 
         def progress(step: int, total: int) -> None:
@@ -164,10 +168,12 @@ def train(
             bar.update(step - bar.n)
 
         context = Context(["SMILES"], [], [], [], Task(targets), SEED, work, progress, retry_failed_fit=False)
-        build_stage(stage, context).fit(rows.take(~held_out), rows.take(held_out), folder)
+        context = replace(context, held_out=held_out)
+        build_stage(stage, context).fit(rows.take(~is_held_out), folder)
     state = load_file(folder / WEIGHTS)
     backbone = {key.removeprefix(BACKBONE): state[key] for key in state if key.startswith(BACKBONE)}
-    return pd.DataFrame(read_json(folder / TRAINING)["history"]), backbone
+    losses = pd.read_csv(folder / LOSSES)
+    return losses.drop_duplicates("epoch", keep="last").set_index("epoch"), backbone
 
 
 if __name__ == "__main__":

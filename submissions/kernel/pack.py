@@ -57,7 +57,7 @@ CPU = "cpu"
 GPU = "NvidiaTeslaT4"
 DATASET_LIMIT = 200e9
 """Bytes that a data set of Kaggle may have, and all private data sets of a user together."""
-NOT_READ = ("oof", "notes.json", "measures.json")
+NOT_READ = ("oof", "notes.json", "losses.csv")
 """Prefixes of the files of a job that prediction does not read."""
 TOLERANT = {"unparsable": "drop", "truncation": "end"}
 """Replacements of settings that are `error`, since an invalid row of the hidden table would cost the submission."""

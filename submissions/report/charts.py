@@ -108,11 +108,11 @@ def heat_map(
     return as_svg(figure)
 
 
-def curve_grid(curves: dict[str, list[tuple[Any, Any]]], x_label: str, y_label: str) -> str:
-    """Return small panels side by side, one per stage, with a line for each job.
+def curve_grid(curves: dict[str, list[tuple[Any, Any]]], x_label: str) -> str:
+    """Return small panels side by side.
 
     Args:
-        curves: stage -> (x, y) of each job.
+        curves: title of a panel -> (x, y) of each line.
     """
     n_columns = min(4, len(curves))
     n_rows = -(-len(curves) // n_columns)
@@ -120,13 +120,10 @@ def curve_grid(curves: dict[str, list[tuple[Any, Any]]], x_label: str, y_label: 
     figure, axes = new_figure(n_rows, n_columns, width * n_columns, height * n_rows)
     for axis in axes.flat[len(curves) :]:
         axis.set_visible(False)
-    for axis, (stage, jobs) in zip(axes.flat, curves.items(), strict=False):
-        for x, y in jobs:
+    for axis, (title, lines) in zip(axes.flat, curves.items(), strict=False):
+        for x, y in lines:
             axis.plot(x, y, color=BLUE, alpha=0.5, linewidth=1)
-        axis.set_title(as_text(shortened(stage)))
-        axis.set_ylim(bottom=0)
+        axis.set_title(as_text(shortened(title)))
     for axis in axes[-1]:
         axis.set_xlabel(x_label)
-    for row in axes:
-        row[0].set_ylabel(y_label)
     return as_svg(figure)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.files import read_json
 from competition.molecules import is_large
 from competition.plots import as_svg, as_text, new_figure
 from competition.types import Array
+from models.training.loss_log import read_losses
 from submissions.formatting import shortened
 from submissions.report.charts import curve_grid
 from submissions.run import Run
@@ -20,7 +20,6 @@ MAX_PANELS = 30
 """Number of targets in a figure."""
 MAX_CLASSES_WITH_NUMBERS = 12
 """Number of classes up to which a confusion matrix has numbers."""
-TRAINING = "training.json"  # as in models.training, which imports torch
 
 
 def scatter(run: Run, y_pred: Array) -> str:
@@ -85,16 +84,24 @@ def reliability(curves: dict[str, tuple[Array, Array]], class_name: str) -> str:
 
 
 def learning_curves(run: Run, stages: list[str]) -> str | None:
-    """Return the losses of neural stages by epoch, a panel per stage and a line per job; None without any."""
+    """Return losses and held-out scores of neural stages by epoch; None without any.
+
+    A stage has a panel with the training loss of each job, and one with the mean score over folds and seeds.
+    """
     curves: dict[str, list[tuple[Any, Any]]] = {}
     for stage in stages:
-        files = [job.folder / TRAINING for job in run.plan.jobs_of_stage(stage)]
-        histories = [pd.DataFrame(read_json(file)["history"]) for file in files if file.exists()]
-        for history in histories:
-            for name in history.filter(regex="_(loss|mode)$"):
-                panel = stage if name == "train_loss" else f"{stage}, {name}"
-                curves.setdefault(panel, []).append((history.index + 1, history[name]))
-    return curve_grid(curves, "epoch", "loss") if curves else None
+        scores = []
+        for job in run.plan.jobs_of_stage(stage):
+            records = [record for record in read_losses(job.folder) if record.phase == "train"]
+            epochs = {record.epoch: record for record in records}  # the last row of each epoch
+            if epochs:
+                losses = [record.loss for record in epochs.values()]
+                curves.setdefault(f"{stage}, loss", []).append((list(epochs), losses))
+                scores.append({epoch: record.held_out_score for epoch, record in epochs.items()})
+        mean = pd.DataFrame(scores, dtype=float).mean().dropna()
+        if len(mean):
+            curves[f"{stage}, held-out {run.metric.name}"] = [(mean.index, mean)]
+    return curve_grid(curves, "epoch") if curves else None
 
 
 def molecule(smiles: str) -> str:

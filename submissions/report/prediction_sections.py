@@ -77,10 +77,11 @@ def error_correlation(run: Run) -> list[Element]:
 
 
 def learning_curve_section(run: Run) -> list[Element]:
-    """Return the losses of the neural stages."""
+    """Return the losses and held-out scores of the neural stages by epoch."""
     stages = [name for name, stage in run.config.stages.items() if isinstance(stage, NeuralConfig)]
     curves = figures.learning_curves(run, stages)
-    return [Figure("Training loss by epoch; a line is a job", curves)] if curves else []
+    caption = "Training loss, a line per job, and mean held-out score over folds and seeds, by epoch"
+    return [Figure(caption, curves)] if curves else []
 
 
 def folds_and_shift(run: Run) -> list[Element]:

@@ -31,7 +31,6 @@ from submissions.report.training_predictions import scored_stages
 from submissions.run import BLEND_FILE, STACK_FILE, SUBMISSION_FILE, Run
 
 FLAGS = {
-    "optimistic": "the epoch was chosen on the fold that is scored (select_epoch: best_on_held_out)",
     "other code": "trained by other code (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows by models of all rows (final_fit), which have no score; cv_score: of the folds",

@@ -24,7 +24,7 @@ class Noisy:
         self.seed = context.seed
         self.task = context.task
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         truth = self.task.one_hot(train.y)
         noise = self.settings.noise * np.random.default_rng(self.seed).normal(size=truth.shape[1])
         scale = np.nanstd(truth, axis=0)

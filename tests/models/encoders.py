@@ -48,10 +48,8 @@ def table(n: int = 24, seed: int = 0) -> Dataset:
     return made.rows(y, SMILES=molecules, note=notes, pH=rng.normal(size=n))
 
 
-def fit(
-    folder: Path, config: BertConfig, ctx: Context, train: Dataset | None = None, valid: Dataset | None = None
-) -> Any:
-    return made.fitted(config, ctx, train or table(), folder, valid)
+def fit(folder: Path, config: BertConfig, ctx: Context, train: Dataset | None = None) -> Any:
+    return made.fitted(config, ctx, train or table(), folder)
 
 
 def publish(folder: Path) -> Path:

@@ -25,13 +25,11 @@ def context(cache: Path, **changes: Any) -> Context:
     return Context(**{**columns, "task": Task(["y"]), "seed": 3, **changes}, cache=cache)
 
 
-def fitted(
-    config: Any, stage_context: Context, train: Dataset, folder: Path, valid: Dataset | None = None
-) -> Any:
+def fitted(config: Any, stage_context: Context, train: Dataset, folder: Path) -> Any:
     """Return a stage that is fitted into a folder, which is created if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     stage = build_stage(config, stage_context)
-    stage.fit(train, valid, folder)
+    stage.fit(train, folder)
     return stage
 
 

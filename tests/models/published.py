@@ -1,6 +1,7 @@
 """The modules and forward pass of unimol_tools in the size of a backbone, as a reference for it."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,6 +14,24 @@ from unimol_tools.models.unimol import UniMolModel
 from models.stages.unimol import UnimolBackbone, read_vocabulary
 from models.stages.unimol2 import Unimol2Backbone
 from models.training.dropout import set_rates
+
+
+@contextlib.contextmanager
+def small_unimol2(n_layers: int = 2, pair_width: int = 8) -> Iterator[None]:
+    """Make every Uni-Mol2 small: the smallest official one has 84 million weights."""
+    original = unimolv2.molecule_architecture
+
+    def architecture(model_size: str) -> Any:
+        args = original(model_size)
+        args.num_encoder_layers = n_layers
+        args.encoder_embed_dim = args.ffn_embedding_dim = 32
+        args.num_attention_heads = 2
+        args.pair_embed_dim = pair_width
+        args.pair_hidden_dim = 4
+        return args
+
+    with mock.patch("models.stages.unimol2.molecule_architecture", architecture):
+        yield
 
 
 def compare(backbone: nn.Module, reference: nn.Module, batch: dict[str, Tensor]) -> None:

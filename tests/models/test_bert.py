@@ -1,6 +1,7 @@
 """The bert stage from rows to predictions, on encoders of one layer and width 32."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,6 +13,7 @@ import transformers
 
 from competition.dataset import Dataset
 from models.inputs import tokenization as text
+from models.stage import HeldOut
 from models.stages.bert import Bert
 from tests.models.encoders import TINY, context, fit, stage, table
 from tests.models.made import predictions_per_augmentation
@@ -40,10 +42,13 @@ def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_th
 def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
     column: str, rare: str, kind: str, tmp_path: Path
 ) -> None:
-    train, valid = table(), table(seed=1)
-    valid.inputs[column] = rare
+    train, rows = table(), table(seed=1)
+    rows.inputs[column] = rare
     ctx: Any = context(**{kind: [column]})  # type: ignore[arg-type]
-    fit(tmp_path / "with", stage(select_epoch="best_on_held_out"), ctx, train, valid)
+    scores: list[Any] = []
+    held_out = HeldOut(rows.without_labels(), lambda y_pred: scores.append(y_pred) or 0.0)  # type: ignore[func-returns-value]
+    fit(tmp_path / "with", stage(), replace(ctx, held_out=held_out), train)
+    assert len(scores) == 1
     Bert(stage(), ctx).init_backbone(train, tmp_path)
     assert (tmp_path / "with" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 

@@ -1,6 +1,7 @@
 """The interface of stages: every kind with every problem type. A kind in `models.registry.STAGE_KINDS` is covered."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from tests.models import made
 from tests.models.encoders import publish, publish_decoder
 from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
+from tests.models.published import small_unimol2
 
 SMALL: dict[str, dict[str, Any]] = {
     "unimol": {"layers": 1, "width": 32, "heads": 4, "epochs": 2},
-    "unimol2": {"layers": 2, "width": 32, "heads": 2, "pair_width": 8, "pair_hidden_width": 4, "epochs": 2},
+    "unimol2": {"epochs": 2},
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16, "molecule_features": ["maccs"]},
     "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocabulary": 100},
     "custom": {"code": f"{Path(__file__).with_name('custom_stage.py')}:Noisy", "settings": {"noise": 0.1}},
@@ -47,7 +49,6 @@ SMALL["bert, lora"] = {
     "columns": ["note"],
     "epochs": 2,
 }
-SMALL["lightgbm, cumulative"] = {"kind": "lightgbm", "ordinal": "cumulative", "n_bits": 64, "max_trees": 30}
 SMALL["lightgbm, others"] = {"kind": "lightgbm", "predicted_targets": "all", "n_bits": 64, "max_trees": 30}
 SMALL["sklearn, dotted"] = {
     "kind": "sklearn", "estimator": "lightgbm.LGBMRegressor", "n_bits": 64,
@@ -70,8 +71,8 @@ TESTED = [*MODELS, *(name for name in SMALL if name not in MODELS)]
 NEURAL = [
     kind for kind in TESTED if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields
 ]
-CASES = [(kind, "regression") for kind in TESTED if kind != "lightgbm, cumulative"]
-CASES += [("lightgbm", "ordinal"), ("lightgbm, cumulative", "ordinal")]
+CASES = [(kind, "regression") for kind in TESTED]
+CASES += [("lightgbm", "ordinal")]
 CASES += [("lightgbm, others", "multilabel")]
 for problem_type in ("binary", "multiclass", "multilabel"):
     CASES += [(kind, problem_type) for kind in [*MODELS, "bert, lora"]]
@@ -129,6 +130,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WORK_DIR", str(folder / "work"))
         planned(folder, stages={kind: settings(kind).model_dump(mode="json") for kind in MODELS})
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small() -> Iterator[None]:
+    with small_unimol2():
+        yield
 
 
 @pytest.fixture(autouse=True)

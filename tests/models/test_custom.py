@@ -18,7 +18,7 @@ class Mine:
     def __init__(self, settings, context):
         self.n_outputs = len(context.task.outputs)
 
-    def fit(self, train, valid, folder):
+    def fit(self, train, folder):
         self.fitted = True
 
     def predict(self, rows, folder):
@@ -54,12 +54,12 @@ ROW_PREDICTION = "[0.5] * self.n_outputs"
             "Settings = dict\n    def fit(",
             r"Settings of .*user\.py:Mine must be a pydantic model",
         ),
-        (REGRESSION, "def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
+        (REGRESSION, "def fit(", "def train(", r"must be a class with fit\(train, folder\)"),
         (
             REGRESSION,
+            "train, folder",
             "train, valid, folder",
-            "train",
-            r"raised TypeError: .*fit\(\) takes 2 positional arguments",
+            r"defined as fit\(self, train, valid, folder\)\. Write `def fit\(self, train, folder\):`",
         ),
         (BINARY, ROW_PREDICTION, "[0.5]", None),
         (

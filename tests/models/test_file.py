@@ -36,7 +36,7 @@ def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_
     config, job = FileConfig(kind="file", folder=str(external)), tmp_path / "job"
     job.mkdir()
     stage_context = replace(context(tmp_path), task=Task(["y"], ["s"]))
-    build_stage(config, stage_context).fit(rows([5.0, 6.0], x=[0, 0]), None, job)
+    build_stage(config, stage_context).fit(rows([5.0, 6.0], x=[0, 0]), job)
     shutil.rmtree(external)
     for held_out, ids, expected in ((True, "bca", [2.0, 3.0, 1.0]), (False, "ad", [-1.0, -2.0])):
         stage = build_stage(config, replace(stage_context, predicts_held_out=held_out))
@@ -129,7 +129,7 @@ def test_classes_are_joined_by_name_and_what_is_no_probability_is_refused_with_i
     )
     stage = build_stage(config, context(tmp_path, task=task))
     with pytest.raises(DataError, match=expected) if isinstance(expected, str) else nullcontext():
-        stage.fit(rows([0.0, 1.0], x=[0, 0]), None, tmp_path)
+        stage.fit(rows([0.0, 1.0], x=[0, 0]), tmp_path)
         assert stage.predict(replace(rows(x=["a"]), ids=["a"]), tmp_path)[0].tolist() == pytest.approx(
             expected
         )

@@ -82,7 +82,7 @@ def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
 
 
 def test_encoding_draws_no_random_numbers(tmp_path: Path) -> None:
-    """Otherwise monitored rows would change the dropout of the head."""
+    """Otherwise new conformers or graphs would change the dropout of the head."""
     stage = Gnn(
         GnnConfig(kind="gnn", width=8, hidden_width=8), made.context(tmp_path / "cache", smiles=["s"])
     )

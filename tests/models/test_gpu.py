@@ -39,7 +39,7 @@ def test_catboost_accepts_the_options_for_a_card(
     x = np.arange(60.0)
     train = made.rows(x % n_classes if n_classes else x, x=x)
     with pytest.raises(ConfigError, match="(?i)cuda") as raised:
-        Catboost(config, made.context(tmp_path, numeric=["x"], task=task)).fit(train, None, tmp_path)
+        Catboost(config, made.context(tmp_path, numeric=["x"], task=task)).fit(train, tmp_path)
     assert "catboost_options" not in str(raised.value)
 
 
@@ -57,7 +57,7 @@ def test_nothing_of_a_network_is_left_after_a_fit_and_after_each_halving(
         return fit(self, *sets)
 
     monkeypatch.setattr(trainer.Trainer, "fit", full_at_first)
-    stage(weight_averaging="ema").fit(rows(), None, tmp_path)
+    stage(weight_averaging="ema").fit(rows(), tmp_path)
     assert [network() for network in networks] == [None] * 3
 
 

@@ -306,7 +306,7 @@ def test_r_drop_multi_sample_heads_and_a_second_phase_work_with_adapters(base: P
         "r_drop": {"r_drop": 0.5, "pooler_dropout": 0.1},
         "backbone": {"backbone_dropout": 0.1, "r_drop": 0.5},
         "heads": {"head": {"kind": "multi_sample"}, "extra_rows": "pretrain"},
-        "averaged": {**EMA, "mc_dropout": 2, "pooler_dropout": 0.1},
+        "averaged": {**EMA, "pooler_dropout": 0.1},
     }.items():
         fitted = fit(tmp_path / name, stage(base, **changes), context_of(Task(["y", "z"])), labelled)
         assert np.isfinite(fitted.predict(rows, tmp_path / name)).all()

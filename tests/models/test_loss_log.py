@@ -13,8 +13,8 @@ from models.training.loss_log import HEADER, LossRecord, read_losses
         (None, 0),
         ("", 0),
         (HEADER, 0),
-        (HEADER + "train,1,20,0.25,0.001,10.2\n", 1),
-        (HEADER + "train,1,20,0.25,0.001,10.2\ntrain,1,40,0.1", 1),
+        (HEADER + "train,1,20,0.25,0.001,10.2,\n", 1),
+        (HEADER + "train,1,20,0.25,0.001,10.2,\ntrain,1,40,0.1", 1),
     ],
 )
 def test_only_complete_rows_are_read_while_a_job_writes(

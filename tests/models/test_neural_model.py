@@ -60,7 +60,7 @@ def rows(n: int = 48, seed: int = 0) -> Dataset:
 
 def fit(one: Gnn, train: Dataset, folder: Path) -> Gnn:
     folder.mkdir(exist_ok=True)
-    one.fit(train, None, folder)
+    one.fit(train, folder)
     return one
 
 
@@ -222,7 +222,7 @@ def test_published_weights_decide_the_shape_and_are_what_training_starts_from(
     published_state = torch.load(published, weights_only=True)["state_dict"]
     assert all(torch.equal(tensor, published_state[name]) for name, tensor in messages.state_dict().items())
     assert (messages.depth, messages.dropout.p) == (4, 0)  # theirs is .3
-    one.fit(rows(3), None, tmp_path)
+    one.fit(rows(3), tmp_path)
     published.unlink()  # what prediction needs is in the job's folder
     assert np.isfinite(one.predict(rows(3), tmp_path)).all()
 

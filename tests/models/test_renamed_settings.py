@@ -14,7 +14,7 @@ from tests.conftest import mixed_tables, write_competition
 
 OLD: dict[str, dict[str, Any]] = {
     "gnn": {"kind": "gnn", "average": "ema", "accumulate": 4, "columns_before_head": False},
-    "unimol": {"kind": "unimol", "checkpoint_layers": True, "keep": "best_on_held_out"},
+    "unimol": {"kind": "unimol", "checkpoint_layers": True},
     "bert": {
         "kind": "bert", "columns": ["SMILES"], "tokens": "smiles", "too_long": "cut_middle", "vocabulary": 200,
         "enumerate_smiles": True, "test_forms": 3,
@@ -28,7 +28,7 @@ NEW: dict[str, dict[str, Any]] = {
     "gnn": {
         "kind": "gnn", "weight_averaging": "ema", "gradient_accumulation_steps": 4, "use_tabular_columns": False,
     },
-    "unimol": {"kind": "unimol", "gradient_checkpointing": True, "select_epoch": "best_on_held_out"},
+    "unimol": {"kind": "unimol", "gradient_checkpointing": True},
     "bert": {
         "kind": "bert", "columns": ["SMILES"], "tokenizer": "smiles", "truncation": "middle", "vocab_size": 200,
         "enumerate_smiles": True, "test_augmentations": 3,
@@ -50,7 +50,7 @@ def test_old_and_new_names_are_the_same_settings() -> None:
 @pytest.mark.parametrize("stage", OLD)
 def test_digests_have_the_old_names(stage: str) -> None:
     dumped = StagesConfig.model_validate({"stages": NEW}).stages[stage].model_dump(context=FOR_DIGESTS)
-    assert not {"truncation", "select_epoch", "vocab_size"} & dumped.keys()
+    assert not {"truncation", "vocab_size"} & dumped.keys()
     if stage == "svr":
         assert dumped["features"][0]["too_long"] == "cut_end"
         assert dumped["pseudo_labels"] == OLD["svr"]["pseudo_labels"]
@@ -59,8 +59,8 @@ def test_digests_have_the_old_names(stage: str) -> None:
 
 
 def test_a_setting_under_both_names_is_an_error() -> None:
-    stage = {"kind": "gnn", "keep": "last", "select_epoch": "last"}
-    with pytest.raises(ValueError, match="keep is the old name of select_epoch; remove one of them"):
+    stage = {"kind": "gnn", "average": "ema", "weight_averaging": "ema"}
+    with pytest.raises(ValueError, match="average is the old name of weight_averaging; remove one of them"):
         StagesConfig.model_validate({"stages": {"gnn": stage}})
 
 
@@ -78,7 +78,7 @@ def test_check_notes_each_old_name_once_and_leaves_names_of_stages_and_parameter
         for old, new in [
             ("accumulate", "gradient_accumulation_steps"), ("average", "weight_averaging"),
             ("checkpoint_layers", "gradient_checkpointing"), ("columns_before_head", "use_tabular_columns"),
-            ("keep", "select_epoch"), ("of", "stages"), ("test_forms", "test_augmentations"),
+            ("of", "stages"), ("test_forms", "test_augmentations"),
             ("tokens", "tokenizer"), ("too_long", "truncation"), ("vocabulary", "vocab_size"),
         ]
     ]  # fmt: skip

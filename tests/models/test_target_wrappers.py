@@ -1,4 +1,4 @@
-"""Transforms of targets, and grades that are exceeded: learned from training rows, whatever the stage."""
+"""Transforms of targets and ordered grades: learned from training rows, whatever the stage."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from models.base_config import StageConfig
 from models.feature_config import LightgbmConfig
 from models.registry import task_for_stage
 from models.stage import Context
-from models.stages.target_wrappers import CumulativeModel, StackedTargetModel, TargetTransformModel
+from models.stages.target_wrappers import StackedTargetModel, TargetTransformModel
 from tests.models.made import context, fitted, rows
 
 KINDS = [kind for kind in get_args(StageConfig.model_fields["target_transform"].annotation) if kind != "none"]
@@ -25,11 +25,15 @@ KINDS = [kind for kind in get_args(StageConfig.model_fields["target_transform"].
 class Recorder:
     """Remembers the labels it was given and predicts those of the row of the same id."""
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        self.train, self.valid = train, valid
+    def fit(self, train: Dataset, folder: Path) -> None:
+        self.train = train
 
     def predict(self, rows: Dataset, folder: Path) -> Any:
         return self.train.y[[self.train.ids.index(i) for i in rows.ids]]  # type: ignore[index]
+
+
+def wrapped(stage: Recorder, kind: str) -> TargetTransformModel:
+    return TargetTransformModel(lambda _: stage, context(Path("unused")), kind)
 
 
 def labelled(first: float = 1.0) -> Dataset:
@@ -42,36 +46,34 @@ def labelled(first: float = 1.0) -> Dataset:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_goes_through_and_back_is_what_it_was(kind: str, tmp_path: Path) -> None:
     train, inner = labelled(), Recorder()
-    TargetTransformModel(inner, kind).fit(train, train.take(np.arange(5)), tmp_path)
-    assert np.allclose(inner.valid.y, inner.train.y[:5], equal_nan=True)
+    wrapped(inner, kind).fit(train, tmp_path)
     assert not np.allclose(inner.train.y, train.y, equal_nan=True)
     inner.train.y[5] += (
         1e3 if kind in ("power", "quantile") else 0
     )  # beyond the labels there may be no way back
-    assert np.isfinite(TargetTransformModel(inner, kind).predict(train.take(np.array([5])), tmp_path)).all()
+    assert np.isfinite(wrapped(inner, kind).predict(train.take(np.array([5])), tmp_path)).all()
     inner.train.y[5] = inner.train.y[6]
-    fresh = TargetTransformModel(inner, kind)  # what counts is in the folder
+    fresh = wrapped(inner, kind)  # what counts is in the folder
     expected = np.vstack([train.y[:5], train.y[[6]], train.y[6:]])
     assert np.allclose(fresh.predict(train, tmp_path), expected, rtol=1e-4, equal_nan=True)
 
 
 def test_a_standard_transform_is_of_the_training_rows(tmp_path: Path) -> None:
     train, inner = labelled(), Recorder()
-    held_out = replace(train, y=train.y * 100)  # is transformed and not learned from
-    TargetTransformModel(inner, "standard").fit(train, held_out, tmp_path)
+    wrapped(inner, "standard").fit(train, tmp_path)
     expected = (train.y - np.nanmean(train.y, axis=0)) / np.nanstd(train.y, axis=0)
     assert np.allclose(inner.train.y, expected, equal_nan=True)
     with pytest.raises(DataError, match="above -1; got -2"):
-        TargetTransformModel(Recorder(), "log1p").fit(labelled(-2), None, tmp_path)
+        wrapped(Recorder(), "log1p").fit(labelled(-2), tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_without_any_label_do_not_change_a_transform(kind: str, tmp_path: Path) -> None:
     train, inner = labelled(), Recorder()
-    TargetTransformModel(inner, kind).fit(train, None, tmp_path)
+    wrapped(inner, kind).fit(train, tmp_path)
     expected = inner.train.y
     with_others = np.vstack([train.y, np.full((20, 2), np.nan)])
-    TargetTransformModel(inner, kind).fit(rows(with_others, x=range(50)), None, tmp_path)
+    wrapped(inner, kind).fit(rows(with_others, x=range(50)), tmp_path)
     assert np.array_equal(inner.train.y[:30], expected, equal_nan=True)
     assert np.isnan(inner.train.y[30:]).all()
 
@@ -79,31 +81,9 @@ def test_rows_without_any_label_do_not_change_a_transform(kind: str, tmp_path: P
 GRADES = Task(["y"], None, "ordinal", ["1", "2", "3", "4"])
 
 
-def test_the_mean_grade_is_the_sum_of_the_probabilities_that_each_is_exceeded(tmp_path: Path) -> None:
-    """By Frank and Hall's own numbers: grade 2 of 0 to 3 exceeds 0 and 1; P(y > k) of .9, .5, .2 have the
-    mean 1.6.
-    """
-    inner = Recorder()
-    stage = CumulativeModel(inner, 3)
-    stage.fit(rows([0.0, 2, 3, np.nan, 1.6], x=range(5)), None, tmp_path)
-    expected = [
-        [0, 0, 0],
-        [1, 1, 0],
-        [1, 1, 1],
-        [np.nan] * 3,
-        [1, 1, 0],
-    ]  # 1.6, a pseudo-label, is nearer to 2
-    assert np.array_equal(inner.train.y, expected, equal_nan=True)
-    inner.train = replace(inner.train, y=np.array([[0.9, 0.5, 0.2]] * 5))
-    assert np.allclose(stage.predict(rows(x=range(2)), tmp_path), 1.6)
-
-
-@pytest.mark.parametrize("way", ["regression", "cumulative"])
-def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_them(
-    way: Any, tmp_path: Path
-) -> None:
+def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path: Path) -> None:
     x = np.linspace(0, 1, 200)
-    config = LightgbmConfig(kind="lightgbm", max_trees=50, learning_rate=0.1, ordinal=way)
+    config = LightgbmConfig(kind="lightgbm", max_trees=50, learning_rate=0.1)
     stage = fitted(
         config, context(tmp_path, task=GRADES, numeric=["x"]), rows(np.floor(x * 3.99), x=x), tmp_path
     )
@@ -114,19 +94,14 @@ def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_
     ("task", "settings", "message"),
     [
         (
-            GRADES,
-            {"ordinal": "cumulative", "target_transform": "power"},
+            Task(["y"], None, "binary", ["a", "b"]),
+            {"target_transform": "power"},
             "target_transform requires regression",
         ),
         (
             GRADES,
             {"class_weights": "balanced"},
             "class_weights requires classification, but this stage learns regression",
-        ),
-        (
-            Task(["y"]),
-            {"ordinal": "cumulative"},
-            "ordinal requires problem_type ordinal, but it is regression",
         ),
         (Task(["a", "b"]), {"predicted_targets": ["x"]}, "names x; the targets are a, b"),
         (Task(["a"]), {"predicted_targets": "all"}, "but there is one; remove it"),
@@ -147,7 +122,7 @@ class Memory:
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         write_json(folder / "seen.json", dict(zip(train.ids, train.y.tolist(), strict=True)))
         if self.context.numeric:
             Memory.inputs_by_target[self.context.task.targets[0]] = train.inputs[self.context.numeric]
@@ -166,7 +141,7 @@ def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_th
     )
     stage_context = Context([], [], [], [], Task(["a", "b", "c"]), 0, tmp_path, fold_ids=np.arange(12) % 4)
     stage = StackedTargetModel(Memory, stage_context, ["a", "c"])
-    stage.fit(table, None, tmp_path)
+    stage.fit(table, tmp_path)
     columns = {"a": ["predicted c"], "b": ["predicted a", "predicted c"], "c": ["predicted a"]}
     assert {target: list(seen) for target, seen in Memory.inputs_by_target.items()} == columns
     assert all((seen.to_numpy() == 0).all() for seen in Memory.inputs_by_target.values())
@@ -178,7 +153,7 @@ def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_th
     for name, groups in (("inputs", None), ("groups", np.arange(12) // 4)):
         (tmp_path / name).mkdir()
         stage = StackedTargetModel(Memory, stage_context, ["a"])
-        stage.fit(replace(table, groups=groups), None, tmp_path / name)
+        stage.fit(replace(table, groups=groups), tmp_path / name)
         assert all((Memory.inputs_by_target[target].to_numpy() == 0).all() for target in "bc")
 
 
@@ -190,15 +165,15 @@ def test_bounds_of_censored_labels_are_transformed_like_labels_and_those_of_auxi
     bounds = np.full((30, 3, 2), np.nan)  # the third is of an auxiliary target
     bounds[3, 0, 0] = bounds[3, 2, 1] = train.y[7, 0]
     train = replace(train, bounds=bounds)
-    TargetTransformModel(inner, kind).fit(train, train.take(np.array([3])), tmp_path)
-    for rows_given in (inner.train.take(np.array([3])), inner.valid):
-        assert rows_given.bounds[0, 0, 0] == pytest.approx(inner.train.y[7, 0])
-        assert rows_given.bounds[0, 2, 1] == train.y[7, 0]
-        assert np.isnan(rows_given.bounds).sum() == 4
+    wrapped(inner, kind).fit(train, tmp_path)
+    bounds = inner.train.bounds[3]
+    assert bounds[0, 0] == pytest.approx(inner.train.y[7, 0])
+    assert bounds[2, 1] == train.y[7, 0]
+    assert np.isnan(bounds).sum() == 4
 
 
 def test_a_bound_without_a_logarithm_is_refused(tmp_path: Path) -> None:
     bounds = np.full((30, 2, 2), np.nan)
     bounds[3, 0, 1] = -1.5
     with pytest.raises(DataError, match="log1p needs targets and pseudo-labels above -1; got -1.5"):
-        TargetTransformModel(Recorder(), "log1p").fit(replace(labelled(), bounds=bounds), None, tmp_path)
+        wrapped(Recorder(), "log1p").fit(replace(labelled(), bounds=bounds), tmp_path)

@@ -1,5 +1,6 @@
 """The training loop on a network of a few dozen weights."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,20 +64,28 @@ def sample(y: NDArray[np.float64] = Y, weights: Any = 1.0, inputs: Batches = INP
     return EncodedDataset(lambda number: inputs, y, weights * np.ones_like(y))
 
 
-VALID = EncodedDataset(lambda number: INPUTS.take(np.arange(12)), Y[:12] + [20, 0.01], np.ones((12, 2)))
+def mean_error(y_pred: NDArray[np.float64]) -> float:
+    """Draw from all global generators, as a user's metric may, and return the error of the first 12 rows."""
+    random.random()
+    np.random.random()
+    torch.rand(1)
+    return float(np.abs(y_pred - Y[:12]).mean())
+
+
+HELD_OUT = trainer.EncodedHeldOut(lambda: INPUTS.take(np.arange(12)), 2, mean_error)
 
 
 def make(folder: Path, net: Network | None = None, progress: Any = None, **changes: Any) -> trainer.Trainer:
     folder.mkdir(exist_ok=True)
-    learns = changes.pop("learns", "regression")
+    learns, held_out = changes.pop("learns", "regression"), changes.pop("held_out", None)
     progress = progress or (lambda done, total: None)
-    return trainer.Trainer(net or network(), settings(**changes), 0, folder, progress, learns)
+    return trainer.Trainer(net or network(), settings(**changes), 0, folder, progress, learns, held_out)
 
 
 def fit(folder: Path, net: Network | None = None, **changes: Any) -> Network:
-    of, valid = changes.pop("of", sample()), changes.pop("valid", None)
+    of = changes.pop("of", sample())
     training = make(folder, net, **changes)
-    training.fit(of, valid)
+    training.fit(of)
     return training.network
 
 
@@ -212,42 +221,42 @@ def test_the_rate_in_the_history_follows_the_schedule_and_progress_counts_every_
     assert seen == [(step, 20) for step in range(1, 21)]
 
 
-def test_best_on_held_out_keeps_the_weights_of_the_best_epoch_and_changes_no_training(tmp_path: Path) -> None:
-    # The held-out labels are those of a start that training only moves away from: an early epoch is the best.
-    y_valid = np.repeat(Y.mean(axis=0, keepdims=True), len(Y), axis=0)
-    changes = {"epochs": 8, "learning_rate": 3e-3}
-    net = fit(tmp_path / "best", valid=sample(y_valid), select_epoch="best_on_held_out", **changes)
-    losses = history(tmp_path / "best", "held_out_evaluation_mode")
-    assert losses.index(min(losses)) < 7
-    loss = (((predict(net, tmp_path / "best") - y_valid) / Y.std(axis=0)) ** 2).mean()
-    assert loss == pytest.approx(min(losses), rel=1e-5)
-    fit(tmp_path / "last", **changes)
-    best, last = (read_json(tmp_path / name / prediction.TRAINING) for name in ("best", "last"))
-    assert (best["mean"], best["scale"]) == (last["mean"], last["scale"])
-    assert history(tmp_path / "best", "train_loss") == history(tmp_path / "last", "train_loss")
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+def test_the_score_after_each_epoch_changes_no_weights_and_the_last_one_is_that_of_the_saved_weights(
+    tmp_path: Path, averaging: str
+) -> None:
+    changes: dict[str, Any] = {"epochs": 3, "pooler_dropout": 0.3, "weight_averaging": averaging}
+    net = fit(tmp_path / "with", network(rate=0.3), held_out=HELD_OUT, **changes)
+    fit(tmp_path / "without", network(rate=0.3), **changes)
+    weights = [sha256_of(tmp_path / name / prediction.WEIGHTS) for name in ("with", "without")]
+    assert weights[0] == weights[1]
+    scores = [row.held_out_score for row in read_losses(tmp_path / "with")]
+    assert len(set(scores)) == 3
+    assert scores[-1] == mean_error(predict(net, tmp_path / "with")[:12])
+    assert [row.held_out_score for row in read_losses(tmp_path / "without")] == [None] * 3
 
 
-def test_watching_changes_no_prediction_and_tells_losses_with_dropout_on_and_off(tmp_path: Path) -> None:
-    for monitor in ("none", "held_out"):
-        changes: dict[str, Any] = {
-            "backbone_dropout": 0.3,
-            "pooler_dropout": 0.3,
-            "monitor": monitor,
-            "epochs": 2,
-        }
-        fit(tmp_path / monitor, network(dropout=0.3, rate=0.3), valid=VALID, **changes)
-    assert sha256_of(tmp_path / "none" / prediction.WEIGHTS) == sha256_of(
-        tmp_path / "held_out" / prediction.WEIGHTS
-    )
-    measures = read_json(tmp_path / "held_out" / trainer.MEASURES)
-    assert measures["seconds_per_step"] > 0
-    for part in ("train", "held_out"):
-        on, off = (
-            history(tmp_path / "held_out", f"{part}_{mode}_mode") for mode in ("training", "evaluation")
-        )
-        assert all(a != b for a, b in zip(on, off, strict=True))
-        assert measures[f"{part}_evaluation_mode"] == off[-1]
-    assert measures["held_out_evaluation_mode"] > measures["train_evaluation_mode"]  # its labels are moved
+@pytest.mark.parametrize("score", [lambda y_pred: float("nan"), lambda y_pred: 1 / 0])
+def test_a_metric_that_cannot_score_the_fold_leaves_the_cell_empty(tmp_path: Path, score: Any) -> None:
+    fit(tmp_path, held_out=replace(HELD_OUT, score=score), epochs=1)
+    assert (tmp_path / "losses.csv").read_text().splitlines()[1].endswith(",")
+    assert read_losses(tmp_path)[0].held_out_score is None
+
+
+class CachesAngles(Backbone):
+    """Keeps a tensor of its first pass, as encoders with rotary positions do, and multiplies by it."""
+
+    angles: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.angles is None or not self.training:
+            self.angles = torch.ones(24)
+        return super().forward(x) * self.angles
+
+
+def test_what_a_network_caches_while_it_is_scored_can_be_trained_with(tmp_path: Path) -> None:
+    net = Network(CachesAngles(), Head(24, 2, [0.0]))
+    assert fit(tmp_path, net, held_out=HELD_OUT, epochs=2) is net
 
 
 @pytest.mark.parametrize(("rate", "on"), [(0.0, {}), (0.3, {"backbone.dropout.p": 0.3})])
@@ -359,14 +368,6 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
     )
 
 
-def test_mc_dropout_predicts_the_mean_of_passes_with_dropout_on(tmp_path: Path) -> None:
-    net = fit(tmp_path)
-    net.head.dropouts[0].p = 0.5
-    passes = {n: predict(net, tmp_path, mc_dropout=n, pooler_dropout=0.5) for n in (0, 1, 100)}
-    one, mean = (np.abs(passes[n] - passes[0]).mean() for n in (1, 100))
-    assert 0 < 4 * mean < one
-
-
 def small_stage(folder: Path) -> tuple[Any, Dataset]:
     """A stage, and rows to fit it on."""
     stage = GnnConfig(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
@@ -420,7 +421,7 @@ def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_a
 
     monkeypatch.setattr(trainer.Trainer, "fit", bad_luck)
     fitted, rows = small_stage(tmp_path)
-    fitted.fit(rows, None, tmp_path)
+    fitted.fit(rows, tmp_path)
     assert len({seed for seed, _ in tries}) == len({weights for _, weights in tries}) == len(tries) == 2
     (note,) = read_notes(tmp_path)
     assert note.startswith("not better than the mean of the training labels") and note.endswith(said)
@@ -451,7 +452,7 @@ def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(
 
     monkeypatch.setattr(trainer.Trainer, "fit", full_at_first)
     fitted, rows = small_stage(tmp_path)
-    fitted.fit(rows, None, tmp_path)
+    fitted.fit(rows, tmp_path)
     assert sizes == [(8, 1), (4, 2), (2, 4)]
     assert read_notes(tmp_path) == ["the memory is too small for batches of 8: a step has 4 of 2."]
 
@@ -464,12 +465,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 EMA = {"weight_averaging": "ema", "schedule": "cosine"}
-BEST = {
-    "weight_averaging": "ema",
-    "gradient_accumulation_steps": 2,
-    "batch_size": 4,
-    "select_epoch": "best_on_held_out",
-}
+ACCUMULATED = {"weight_averaging": "ema", "gradient_accumulation_steps": 2, "batch_size": 4}
 PRETRAIN = sample(Y[:, ::-1].copy())
 
 
@@ -482,12 +478,12 @@ def fit_until(folder: Path, stop_at: int | None, seed: int = 0, **changes: Any) 
         if len(seen) == stop_at:
             raise KeyboardInterrupt
 
-    changes = {"epochs": 2, "pooler_dropout": 0.3, **changes}
-    make(folder, network(seed, rate=0.3), progress=progress, **changes).fit(sample(), VALID, PRETRAIN)
+    changes = {"epochs": 2, "pooler_dropout": 0.3, "held_out": HELD_OUT, **changes}
+    make(folder, network(seed, rate=0.3), progress=progress, **changes).fit(sample(), PRETRAIN)
     return seen
 
 
-@pytest.mark.parametrize("changes", [EMA, BEST])
+@pytest.mark.parametrize("changes", [EMA, ACCUMULATED])
 def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(
     tmp_path: Path, changes: dict[str, Any], every_step: None
 ) -> None:
@@ -585,7 +581,7 @@ def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(
     events = EventAccumulator(str(tmp_path / "trackers" / "gnn" / "key" / "seed_0" / "fold_1")).Reload()
     rows = read_losses(folder)
     for phase in ("pretrain", "train"):
-        for name in ("epoch", "loss", "learning_rate", "seconds"):
+        for name in ("epoch", "loss", "learning_rate", "seconds", "held_out_score"):
             logged = [(event.step, event.value) for event in events.Scalars(f"{phase}/{name}")]
-            expected = [(row.step, np.float32(getattr(row, name))) for row in rows if row.phase == phase]
-            assert logged == expected
+            values = [(row.step, getattr(row, name)) for row in rows if row.phase == phase]
+            assert logged == [(step, np.float32(value)) for step, value in values if value is not None]

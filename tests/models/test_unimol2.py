@@ -22,13 +22,11 @@ from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, featurise
 from models.stages.unimol_shared import collate
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
-from tests.models.published import PackageModel2, compare
-
-SMALL = {"layers": 3, "width": 32, "heads": 2, "pair_width": 12, "pair_hidden_width": 4}
+from tests.models.published import PackageModel2, compare, small_unimol2
 
 
 def stage(**values: Any) -> Unimol2Config:
-    return Unimol2Config.model_validate({"kind": "unimol2", **SMALL, **values})
+    return Unimol2Config.model_validate({"kind": "unimol2", **values})
 
 
 def item(smiles: str) -> dict[str, np.ndarray]:
@@ -38,7 +36,8 @@ def item(smiles: str) -> dict[str, np.ndarray]:
 
 def with_random_weights() -> Unimol2Backbone:
     torch.manual_seed(0)
-    backbone = Unimol2Backbone(stage())
+    with small_unimol2(n_layers=3, pair_width=12):
+        backbone = Unimol2Backbone(stage())
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, 0.05, 0.3)  # many start at 0
     return backbone
@@ -107,20 +106,12 @@ def test_the_audit_reaches_every_rate() -> None:
     audit(backbone, batch)
 
 
-SHORT = {
-    "layers": 2,
-    "width": 16,
-    "heads": 2,
-    "epochs": 2,
-    "conformers": 2,
-    "batch_size": 3,
-    "learning_rate": 3e-3,
-}
+SHORT = {"epochs": 2, "conformers": 2, "batch_size": 3, "learning_rate": 3e-3}
+UNIMOL = UnimolConfig(kind="unimol", layers=2, width=16, heads=2, **SHORT)
 
 
-@pytest.mark.parametrize(
-    "config", [UnimolConfig(kind="unimol", **SHORT), stage(**SHORT)], ids=["unimol", "unimol2"]
-)
+@pytest.mark.parametrize("config", [UNIMOL, stage(**SHORT)], ids=["unimol", "unimol2"])
+@small_unimol2()
 def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(
     config: Any, tmp_path: Path
 ) -> None:
@@ -131,7 +122,7 @@ def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(
     built: Any = build_stage(config, made.context(tmp_path, smiles=["a", "b"]))
     (tmp_path / "job").mkdir()
     with mock.patch.object(built, "encode", side_effect=built.encode) as encoded:
-        built.fit(train, None, tmp_path / "job")
+        built.fit(train, tmp_path / "job")
     assert {call.args[2] for call in encoded.call_args_list} == {0, 1}
     y_pred = built.predict(test, tmp_path / "job")
     alone = np.concatenate([built.predict(test.take(np.array([i])), tmp_path / "job") for i in range(3)])

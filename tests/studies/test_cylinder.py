@@ -33,7 +33,7 @@ def fitted(
     context = Context([], [], ["radius", "height"], [], task, seed, STAGES.parent)
     stage = build_stage(CustomConfig(kind="custom", code=f"{STAGES}:{kind}", settings=settings), context)
     folder.mkdir()
-    stage.fit(rows, None, folder)
+    stage.fit(rows, folder)
     return stage.predict(rows.without_labels(), folder), json.loads((folder / "measures.json").read_text())
 
 

@@ -18,7 +18,6 @@ from studies.pretrain import corpus
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)NC", "CCCCN", "OCC(N)C", "CC#N", "c1ccncc1", "CCOC(C)=O"]
 STAGE = UnimolConfig(
     kind="unimol", layers=2, width=32, heads=4, remove_hydrogens=True, epochs=8, batch_size=4, learning_rate=3e-3,
-    monitor="held_out",
 )  # fmt: skip
 
 
@@ -57,9 +56,11 @@ def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(
     monkeypatch.chdir(tmp_path)
     pretrain.main()
     UnimolBackbone(STAGE, read_vocabulary({})).load_state_dict(load_file("work/unimol_small.safetensors"))
-    losses = pd.read_csv("work/unimol_small.csv")["train_loss"]
-    assert losses.iloc[-1] < losses.iloc[0]
+    epochs = pd.read_csv("work/unimol_small.csv")
+    assert list(epochs["epoch"]) == list(range(1, 9))
+    assert epochs["loss"].iloc[-1] < epochs["loss"].iloc[0]
     card = Path("work/unimol_small.md").read_text()
+    assert f"error of the held-out molecules {epochs['held_out_score'].iloc[-1]:.4g}." in card
     assert (
         "10 molecules (of molecules.csv, sha256" in card
         and "none is among the 4 of the evaluation sets" in card

@@ -31,7 +31,7 @@ class Mean:
     def __init__(self, settings, context):
         self.settings, self.context = settings, context
 
-    def fit(self, train, valid, folder):
+    def fit(self, train, folder):
         noise = np.random.default_rng(self.context.seed).normal(scale=0.01)
         write_json(folder / "mean.json", (train.y.mean(axis=0) + self.settings["moved"] + noise).tolist())
         write_json(folder / "measures.json", {"rows": len(train)})
@@ -227,7 +227,7 @@ class Nearest:
     def __init__(self, settings, context):
         self.blur, self.n = settings["blur"], len(context.task.classes)
 
-    def fit(self, train, valid, folder):
+    def fit(self, train, folder):
         pass
 
     def predict(self, rows, folder):  # the number is the first input, cut at 2 and 4

@@ -12,6 +12,7 @@ import pytest
 from competition.files import read_table, read_text_table, write_json, write_table
 from competition.paths import PROJECT
 from competition.plots import new_figure
+from models.training.loss_log import HEADER, LOSSES
 from submissions.left_out import LEFT_OUT_HEADER, LeftOut
 from submissions.report import figures, sections
 from submissions.report.__main__ import markdown, page
@@ -87,8 +88,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             write_table(folder / f"{name}.csv", table)
         planned = prepare_and_fake_jobs(path)
         for job in planned.jobs_of_stage("fair"):
-            history = [{"train_loss": loss + job.fold, "learning_rate": 1e-4} for loss in (3.0, 2.0, 1.0)]
-            write_json(job.folder / "training.json", {"history": history})
+            rows = [
+                "train,1,5,9.0,1e-4,0.5,\n",
+                *(f"train,{n},{9 * n},{4 - n}.0,1e-4,{n}.0,{n + job.fold}.0\n" for n in (1, 2, 3)),
+            ]
+            (job.folder / LOSSES).write_text(HEADER + "".join(rows))
         run = built(path)
         write_json(run.paths.shift, SHIFT)
         new_figure()[0].savefig(run.paths.shift.parent / "sizes.png")
@@ -172,6 +176,19 @@ def test_a_section_with_an_error_is_a_note_and_ends_no_report(
     content = build_report(made.run)
     assert section(content, "Predictions") == ["This section could not be made (ValueError: no fonts)."]
     assert "no fonts" in capsys.readouterr().err
+
+
+def test_learning_curves_are_the_loss_of_each_job_and_the_mean_held_out_score_over_folds(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels: dict[str, Any] = {}
+    monkeypatch.setattr(figures, "curve_grid", lambda curves, x_label: panels.update(curves))
+    figures.learning_curves(made.run, ["fair"])
+    n_jobs = len(made.run.plan.jobs_of_stage("fair"))
+    assert panels["fair, loss"] == [([1, 2, 3], [3.0, 2.0, 1.0])] * n_jobs
+    ((epochs, scores),) = panels["fair, held-out rmse"]
+    middle = (made.run.plan.n_folds - 1) / 2
+    assert (list(epochs), list(scores)) == ([1, 2, 3], [1 + middle, 2 + middle, 3 + middle])
 
 
 def test_the_worst_rows_come_first(made: Made) -> None:

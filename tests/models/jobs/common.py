@@ -39,7 +39,7 @@ class Echo:
     context: Any
     train: Dataset
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         self.train = train
 
     def predict(self, rows: Dataset, folder: Path) -> np.ndarray:

@@ -26,7 +26,7 @@ class Counted:
     def __init__(self, settings: Settings, context: Context) -> None:
         self.settings, self.seed = settings, context.seed
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Wait, some seconds or as long as the file `hold` is there, and write the means."""
         with Path(self.settings.log).open("a") as log:
             log.write(

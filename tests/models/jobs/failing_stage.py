@@ -41,7 +41,7 @@ class Failing:
         self.settings = settings
         self.outputs = context.task.outputs
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         """Fail if this is the job of the fold."""
         write_json(folder / "model.json", {})
         is_mended = bool(self.settings.mend) and Path(self.settings.mend).exists()

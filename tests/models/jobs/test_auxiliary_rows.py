@@ -18,6 +18,7 @@ from models.jobs.plan import REFIT_FOLD, Job, JobPlan
 from models.jobs.run_job import run_job
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned
+from tests.models.published import small_unimol2
 
 TRAIN, TEST = (table.assign(SMILES=table["SMILES"].map(canonical_smiles)) for table in mixed_tables())
 NEW = ["C" * n + "Br" for n in range(5, 15)]
@@ -119,11 +120,12 @@ def test_the_label_of_a_held_out_or_test_molecule_changes_no_prediction_of_its_f
     [
         {"kind": "gnn", "width": 16, "hidden_width": 16},
         {"kind": "unimol", "layers": 1, "width": 16, "heads": 2},
-        {"kind": "unimol2", "layers": 1, "width": 16, "heads": 2, "pair_width": 8, "pair_hidden_width": 4},
+        {"kind": "unimol2"},
         {"kind": "bert", "layers": 1, "width": 16, "heads": 2},
     ],
     ids=lambda settings: settings["kind"],
 )
+@small_unimol2()
 def test_every_neural_kind_trains_a_head_on_the_labels_of_other_molecules(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:

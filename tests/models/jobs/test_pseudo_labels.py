@@ -187,7 +187,6 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing
         ("nobody", SOURCE),
         ("learner", SOURCE),
         ("source", {**SOURCE, "pseudo_labels": {"of": ["other"]}}),
-        ("source", {"kind": "gnn", "keep": "best_on_held_out"}),
     ],
 )
 def test_a_stage_that_cannot_label_is_refused_by_name(

@@ -112,7 +112,7 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     """Where a fold has a single label, the line says why there is no score."""
 
     class Noting(Echo):
-        def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+        def fit(self, train: Dataset, folder: Path) -> None:
             write_notes(folder, ["9 of 40 texts are cut."])
 
         def predict(self, rows: Dataset, folder: Path) -> Any:
@@ -158,11 +158,12 @@ def test_a_killed_job_is_reported_with_its_last_loss(
     folder = attempt_folder(plan.jobs[0].folder)
     folder.mkdir(parents=True)
     (folder / "losses.csv").write_text(
-        "phase,epoch,step,loss,learning_rate,seconds\ntrain,7,70,0.21,0.1,9.0\n"
+        "phase,epoch,step,loss,learning_rate,seconds,held_out_score\n"
+        "train,6,60,0.3,0.1,8.0,0.5\ntrain,7,65,0.21,0.1,9.0,\n"
     )
     killed = JobResult(plan.jobs[0].title, "failed", "killed", "its worker died (SIGKILL(-9))")
     JobReporter(plan, InlineExecutor()).on_end(plan.jobs[0], killed)
-    expected = "its worker died (SIGKILL(-9)); last: epoch 7, loss 0.21"
+    expected = "its worker died (SIGKILL(-9)); last: epoch 7, loss 0.21, held-out score 0.5 after epoch 6"
     assert expected in capsys.readouterr().out
     assert read_failure(plan.jobs[0].folder)["error"] == expected
 

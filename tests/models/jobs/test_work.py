@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import ValidationError
 from rdkit import Chem
 
 from competition.dataset import Dataset, read_rows
 from competition.files import read_json, read_table, sha256_of, write_json
 from competition.paths import Paths
+from competition.task import build_metric
 from folds.fold_files import read_folds
 from models.jobs import run_job as run_job_module
 from models.jobs.job_files import read_predictions, stage_oof, stage_test
 from models.jobs.plan import REFIT_FOLD
 from models.jobs.run_job import run_job
-from models.neural_config import GnnConfig
 from models.stages import trees
 from models.training import checkpoint
+from models.training.loss_log import read_losses
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, Echo, planned
 
@@ -31,8 +31,7 @@ from tests.models.jobs.common import GNN, TREES, Echo, planned
 class Memoriser(Echo):
     """Knows the labels of every input it was fitted on, and the mean for any other."""
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
-        assert valid is None
+    def fit(self, train: Dataset, folder: Path) -> None:
         self.mean = np.nanmean(train.y, axis=0)
         labels = np.where(np.isnan(train.y), self.mean, train.y)
         self.labels_by_smiles = dict(zip(train.inputs["SMILES"], labels, strict=True))
@@ -48,7 +47,7 @@ class Listening(Echo):
     def __init__(self) -> None:
         self.trained_rows: dict[str, list[str]] = {}
 
-    def fit(self, train: Dataset, valid: Dataset | None, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path) -> None:
         self.trained_rows[folder.name.split(".")[1]] = train.ids
 
 
@@ -144,11 +143,6 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, 
     assert n_trees == [round(mean) for mean in np.mean(counts, axis=0)]
 
 
-def test_an_epoch_chosen_on_the_held_out_fold_and_a_refit_contradict_each_other() -> None:
-    with pytest.raises(ValidationError, match="a refit on all rows has no held-out fold"):
-        GnnConfig(kind="gnn", select_epoch="best_on_held_out", final_fit="both")
-
-
 @pytest.mark.parametrize("final_fit", ["folds", "both"])
 def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final_fit: str
@@ -201,3 +195,35 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
     assert lengths == [4, 4, 2]
     numbers = np.arange(10)[:, None] * [1.0, -1.0]
     assert np.array_equal(read_predictions(job.test_file(job_plan.test_key), ids, ["lumo", "mu"]), numbers)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {**GNN, "epochs": 3, "pooler_dropout": 0.2, "target_transform": "standard"},
+        {"kind": "bert", "layers": 1, "width": 32, "heads": 2, "epochs": 2, "pooler_dropout": 0.2},
+    ],
+    ids=["gnn", "bert"],
+)
+def test_the_score_after_each_epoch_changes_no_prediction_and_ends_as_the_score_of_the_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: dict[str, Any]
+) -> None:
+    job_plan = planned(tmp_path, stages={"net": stage})
+    job = job_plan.jobs[0]
+
+    def predictions() -> list[bytes]:
+        assert run_job(job, job_plan).status == "ok"
+        return [file.read_bytes() for file in (job.oof_file, job.test_file(job_plan.test_key))]
+
+    with_score = predictions()
+    rows = read_losses(job.folder)
+    assert [row.held_out_score is not None for row in rows] == [True] * stage["epochs"]
+    labels = read_rows(job_plan.paths.train, job_plan.competition, labelled=True)
+    in_fold = labels.take(read_folds(job_plan.paths.folds, labels.ids) == 0)
+    y_pred = read_predictions(job.oof_file, in_fold.ids, job_plan.competition.targets)
+    metric = build_metric(job_plan.competition)
+    assert rows[-1].held_out_score == pytest.approx(metric(in_fold.y, y_pred), rel=1e-6)
+    shutil.rmtree(job.folder)
+    monkeypatch.setattr(run_job_module, "HeldOut", lambda rows, score: None)
+    assert predictions() == with_score
+    assert {row.held_out_score for row in read_losses(job.folder)} == {None}
