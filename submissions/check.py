@@ -325,11 +325,9 @@ def main() -> None:
     args = cli.parser(__doc__).parse_args()
     if args.executor == "ray":
         require_cluster(args.ray_address)
-    notes = set[str]()
-    config = load_config(args.competition, args.overrides, notes)
+    config = load_config(args.competition, args.overrides)
     lines = check_all(config, here=args.executor == "local")
-    notes |= import_notes(config)
-    for note in sorted(notes):
+    for note in sorted(import_notes(config)):
         print(f"note: {note}")
     print(f"{Paths.for_competition(args.competition).name}: checked\n{lines}")
 

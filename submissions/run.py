@@ -29,7 +29,6 @@ from competition.errors import DataError, NothingToSubmit
 from competition.files import digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import Metric
 from competition.paths import PROJECT, Paths
-from competition.renamed_settings import FOR_DIGESTS
 from competition.task import Task, build_metric, build_task
 from competition.user_code import user_code_files
 from models.jobs.plan import REFIT_FOLD, REPORT, Job, JobPlan, jobs_of
@@ -152,14 +151,8 @@ class Run:
 
     @property
     def expected_score(self) -> tuple[float, float]:
-        """The score to expect on the test table and its standard error; of an older run the cross-fitted score."""
-        choice = self.part(CHOICE)
-        procedure = choice["procedure"]
-        cross_fitted = {
-            "score": procedure["cross_fitted_score"],
-            "standard_error": procedure["standard_error"],
-        }
-        expected = choice.get("expected", cross_fitted)
+        """The score to expect on the test table and its standard error."""
+        expected = self.part(CHOICE)["expected"]
         return expected["score"], expected["standard_error"]
 
     @property
@@ -174,7 +167,7 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
     # The name does not depend on file paths or the answers: tables, jobs and user code enter by their content.
     settings = config.model_dump(
-        exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}, context=FOR_DIGESTS
+        exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
     )
     portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
     name = digest({"config": portable, "tables": table_digests(plan.paths), "keys": plan.keys}, 12)
@@ -221,8 +214,7 @@ def latest_run(competition: str) -> Run:
         jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths
     )
     left_out = [
-        LeftOut(**{**record, "log": record["log"] and Path(record["log"])})
-        for record in stored.get("left_out", [])
+        LeftOut(**{**record, "log": record["log"] and Path(record["log"])}) for record in stored["left_out"]
     ]
     return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
 
@@ -257,8 +249,8 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     """
     stored = read_manifest(folder, CHOICE)
     # "decides" is `Task.scores_labels` of that run.
-    is_same = stored[CHOICE].get("decides", False) == task.scores_labels
-    is_same &= stored["config"]["competition"].get("classes", []) == task.classes
+    is_same = stored[CHOICE]["decides"] == task.scores_labels
+    is_same &= stored["config"]["competition"]["classes"] == task.classes
     rows = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
     return rows if is_same else rows.head(0)
 
@@ -272,11 +264,7 @@ def read_manifest(folder: Path, *parts: str) -> dict[str, Any]:
     Raises:
         DataError: if a part is missing, or if one of its files is missing or has changed.
     """
-    stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
-    if "made_from" not in stored:
-        raise DataError(
-            f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
-        )
+    stored: dict[str, Any] = read_json(folder / MANIFEST, "run", "made_from")
     for part in parts:
         if part not in stored:
             raise DataError(f"{folder} is not finished: run.json has no {part}. Run ./run.sh full.")

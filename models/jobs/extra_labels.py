@@ -32,7 +32,6 @@ from competition.extra_config import ExtraTrain
 from competition.extra_train import median_labels
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json, write_table
 from competition.paths import Paths
-from competition.renamed_settings import FOR_DIGESTS
 from competition.task import build_task
 from competition.types import Array, Integers
 from folds.fold_files import time_ordered
@@ -88,7 +87,7 @@ def make_extra_labels(competition: CompetitionConfig, paths: Paths) -> str:
             "train": table_digest(paths.train),
             "folds": sha256_of(paths.folds),
             "groups": sha256_of(paths.groups),
-            "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS, context=FOR_DIGESTS),
+            "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
             "seed": competition.seed,
             "absolute_errors": build_task(competition).minimizes_absolute_error,
             "code": [

@@ -20,7 +20,6 @@ from competition.durations import format_duration
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.paths import PROJECT, Paths
-from competition.renamed_settings import FOR_DIGESTS
 from competition.task import build_task
 from competition.user_code import user_code, with_helpers
 from folds.fold_files import read_folds, time_ordered
@@ -171,7 +170,7 @@ def make_plan(
     test_key = table_digest(paths.test)[:16]
     n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
     common = {
-        "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS, context=FOR_DIGESTS),
+        "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
         "train": table_digest(paths.train),
         "folds": sha256_of(paths.folds),
         "seed": job_seed(competition, 0, 0),  # keys change if `job_seed` derives seeds in another way
@@ -271,7 +270,7 @@ def jobs_of(
 def settings_in_key(stage: Any) -> dict[str, Any]:
     """Return the settings of a stage that are part of the keys of its jobs."""
     excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
-    return stage.model_dump(mode="json", exclude=excluded, context=FOR_DIGESTS)
+    return stage.model_dump(mode="json", exclude=excluded)
 
 
 def library_versions(stage: Any) -> dict[str, str]:

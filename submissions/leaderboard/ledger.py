@@ -33,7 +33,7 @@ BY_HAND = "by hand"
 class Submission(StrictModel):
     """A row; unknown texts are empty, unknown numbers None."""
 
-    model_config = {"extra": "ignore"}  # a column that a person or an earlier version has added is not kept
+    model_config = {"extra": "ignore"}  # a column that a person has added is not kept
     submission: str  # its id
     time: str
     status: Literal["submitting", "submitted", "scored", "failed", "lost"]
@@ -111,19 +111,18 @@ def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
         score = matches["candidates"][matches["chosen"]]["cross_fitted_score"]
         return made | {"cv_score": score, "cross_fitted_score": score}
     scores = {name: matches["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
-    if "expected" in matches:  # not in a run of an older version
-        expected = matches["expected"]
-        scores |= {
-            "expected_score": expected["score"],
-            "expected_standard_error": expected["standard_error"],
-        }
+    expected = matches["expected"]
+    scores |= {
+        "expected_score": expected["score"],
+        "expected_standard_error": expected["standard_error"],
+    }
     return made | {"cv_score": matches["cross_fitted_score"], **scores}
 
 
 def fold_variance(paths: Paths, one: Submission) -> list[float] | None:
     """Return the variance of the fold models of a run's submission on the test table, per target; None if unknown."""
-    expected = read_manifest(paths.run(one.run or "no run"), CHOICE)[CHOICE].get("expected") or {}
-    variance: list[float] | None = expected.get("variance")
+    expected = read_manifest(paths.run(one.run or "no run"), CHOICE)[CHOICE]["expected"]
+    variance: list[float] | None = expected["variance"]
     return variance
 
 

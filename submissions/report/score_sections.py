@@ -65,11 +65,11 @@ def score_overview(run: Run, test: TestScores | None) -> list[Element]:
     stages = []
     for name, stage in choice["stages"].items():
         test_score = on_answers.get(f"stage {name}")
-        stages.append(ScoreRow(name, stage["cv_score"], stage.get("standard_error"), test_score))
+        stages.append(ScoreRow(name, stage["cv_score"], stage["standard_error"], test_score))
     candidates = []
     for name, candidate in run.candidates.items():
         score = candidate["cross_fitted_score"]
-        candidates.append(ScoreRow(name, score, candidate.get("score_standard_error")))
+        candidates.append(ScoreRow(name, score, candidate["score_standard_error"]))
     procedure = choice["procedure"]
     submission = ScoreRow(
         name="submission",
@@ -238,7 +238,7 @@ def ablation(run: Run) -> list[Element]:
     blend = run.stored[BLEND]
     families_of_run = families(dict(run.config.stages))
     records = {stage: blend["drop_one"].get(stage) for stage in run.config.stages}
-    for weights, record in blend.get("drop_family", {}).items():  # a run of an older version has none
+    for weights, record in blend["drop_family"].items():
         records[f"{weights}: {', '.join(families_of_run[weights])}"] = record
     rows = []
     for name, record in records.items():

@@ -118,7 +118,7 @@ def _summary(run: Run) -> str:
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
     kinds = "models of folds and seeds" if not n_refits else "models of folds, refits and seeds"
     sentences = [f"Expect {run.metric.name} {score}."]
-    n_censored = read_json(run.paths.prepare_report).get("n_censored", 0)  # earlier runs did not count them
+    n_censored = read_json(run.paths.prepare_report)["n_censored"]
     if n_censored:
         sentences.append(
             f"{n_censored:,} censored training labels have no score, so a leaderboard that scores their values differs."
@@ -179,7 +179,7 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
 
 def _similar_rows(run: Run) -> dict[str, tuple[str, str]]:
     """Return the score of held-out rows that are like test rows, as a fact; empty if it is unknown."""
-    similar_rows = run.stored[CHOICE].get("expected", {}).get("similar_rows")
+    similar_rows = run.stored[CHOICE]["expected"]["similar_rows"]
     if not similar_rows or similar_rows["score"] is None:
         return {}
     value = format_with_error(similar_rows["score"], similar_rows["standard_error"])
