@@ -422,7 +422,7 @@ def classifiers(text: bool) -> dict[str, tuple[str, Any]]:
 def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, np.ndarray]:
     """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
     texts = [".".join(cells) for cells in inputs.to_numpy()]
-    settings = {"encoder": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
+    settings = {"encoder": "minilm" if text else "rxnfp", "tokenizer": "auto" if text else "smiles"}
     embedded = encoder_cache(EncoderFeature.model_validate(settings), cache / "features").load(texts)
     encoder = np.concatenate(embedded)[:, :-3]
     if text:

@@ -41,7 +41,7 @@ from models.inputs.weights import (
     weights_of_stage,
 )
 from models.jobs.cluster import require_cluster
-from models.jobs.plan import code_digest
+from models.jobs.plan import code_files, describe_retraining, make_plan
 from models.neural_config import MoleculeStage, NeuralConfig
 from models.registry import task_for_stage
 from models.stage import molecule_columns, require_inputs
@@ -155,7 +155,7 @@ def _check_stage(
         load_user_code(setting, code_ref, "what it names")
     if isinstance(stage, CustomConfig):
         load_custom(stage)
-    code_digest(stage)
+    code_files(stage)
     description = _describe_stage(stage, competition, problem_type)
     n_labelled = int(prepared.train[competition.targets].notna().any(axis=1).sum())
     if isinstance(stage, GpConfig) and n_labelled > MANY_GP_ROWS:
@@ -326,10 +326,17 @@ def main() -> None:
     if args.executor == "ray":
         require_cluster(args.ray_address)
     config = load_config(args.competition, args.overrides)
-    lines = check_all(config, here=args.executor == "local")
+    paths = Paths.for_competition(args.competition)
+    prepared = prepare(config.competition)
+    folds = make_folds(config.competition, config.folds, prepared.train, prepared.test, paths)
+    lines = check(config, prepared, folds, here=args.executor == "local")
     for note in sorted(import_notes(config)):
         print(f"note: {note}")
-    print(f"{Paths.for_competition(args.competition).name}: checked\n{lines}")
+    print(f"{paths.name}: checked\n{lines}")
+    if folds.is_written and paths.train.exists() and paths.test.exists():  # jobs may be finished
+        plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
+        for line in describe_retraining(plan):
+            print(line)
 
 
 if __name__ == "__main__":

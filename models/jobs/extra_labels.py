@@ -38,7 +38,7 @@ from folds.fold_files import time_ordered
 from models.feature_config import LightgbmConfig
 from models.jobs.calibration import Calibration, can_calibrate, fit_calibration, robust_std
 from models.jobs.job_rows import context_of, read_tables, training_rows, with_labels
-from models.jobs.plan import COMPETITION_SETTINGS, REFIT_FOLD, JobPlan, code_digest
+from models.jobs.plan import COMPETITION_SETTINGS, REFIT_FOLD, JobPlan, made_by
 from models.registry import build_stage
 from models.stage import Context
 
@@ -91,7 +91,7 @@ def make_extra_labels(competition: CompetitionConfig, paths: Paths) -> str:
             "seed": competition.seed,
             "absolute_errors": build_task(competition).minimizes_absolute_error,
             "code": [
-                code_digest(FOLD_MODEL),
+                made_by(FOLD_MODEL),
                 *(sha256_of(file) for file in (Path(__file__), Path(__file__).with_name("calibration.py"))),
             ],
         }

@@ -71,7 +71,7 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
     trees, lost = {**TREES, "seeds": [0, 1]}, {**TREES, "num_leaves": 4}
     late, taught = (
         {**TREES, "final_fit": "both"},
-        {**TREES, "max_trees": 3, "pseudo_labels": {"of": ["lost"]}},
+        {**TREES, "max_trees": 3, "pseudo_labels": {"stages": ["lost"]}},
     )
     stages = {"trees": trees, "lost": lost, "late": late, "taught": taught}
     failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, REFIT_FOLD)]

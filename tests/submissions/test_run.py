@@ -221,7 +221,7 @@ def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path) -> None:
 
 
 def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
-    saw = {"kind": "bert", "pseudo_labels": {"of": ["good"]}}
+    saw = {"kind": "bert", "pseudo_labels": {"stages": ["good"]}}
     shutil.rmtree(done.parent / "work")
     run = opened(done.parent, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
     other = [replace(job, from_other_code=job.stage == "good") for job in run.plan.jobs]
@@ -249,7 +249,7 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
 ) -> None:
     """By saved weights alone: the folds of a stage that was refitted are gone, and so are labels and source."""
     small = {**TREES, "max_trees": 15}
-    labelled = {**small, "num_leaves": 4, "final_fit": "both", "pseudo_labels": {"of": ["a"]}}
+    labelled = {**small, "num_leaves": 4, "final_fit": "both", "pseudo_labels": {"stages": ["a"]}}
     stages = {"b": labelled, "a": {**small, "final_fit": "refit"}}
     path = fake_competition(tmp_path, stages=stages, submissions={"stack": False, "default": "mean"})
     train_all(path)
