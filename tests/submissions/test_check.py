@@ -72,12 +72,12 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("estimator", "parameters", "warned"),
     [
-        ("MLPRegressor", {"early_stopping": True}, True),
-        ("RidgeCV", {}, True),
-        ("GradientBoostingRegressor", {"n_iter_no_change": 5}, True),
-        ("MLPRegressor", {}, False),
-        ("HistGradientBoostingRegressor", {}, False),  # it stops early above 10,000 rows
-        ("SVR", {}, False),
+        ("sklearn.neural_network.MLPRegressor", {"early_stopping": True}, True),
+        ("sklearn.linear_model.RidgeCV", {}, True),
+        ("sklearn.ensemble.GradientBoostingRegressor", {"n_iter_no_change": 5}, True),
+        ("sklearn.neural_network.MLPRegressor", {}, False),
+        ("sklearn.ensemble.HistGradientBoostingRegressor", {}, False),  # it stops early above 10,000 rows
+        ("sklearn.svm.SVR", {}, False),
     ],
 )
 def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have_groups(
@@ -125,7 +125,7 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
         ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code: there is no file .*own\.py"),
         ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1; got -\d"),
         (
-            {"kind": "sklearn", "estimator": "KNeighborsRegressor"},
+            {"kind": "sklearn", "estimator": "sklearn.neighbors.KNeighborsRegressor"},
             {"weight": "pH", "numeric": []},
             "s: .*KNeighborsRegressor has no sample_weight",
         ),

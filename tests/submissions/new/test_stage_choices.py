@@ -131,11 +131,14 @@ def test_a_user_defined_preset_is_a_file_in_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_choices, "PRESETS", tmp_path)
-    stage = "{name: ridge, needs: [table], reason: mine, settings: {kind: sklearn, estimator: Ridge}}"
+    settings = "{kind: sklearn, estimator: sklearn.linear_model.Ridge}"
+    stage = f"{{name: ridge, needs: [table], reason: mine, settings: {settings}}}"
     (tmp_path / "mine.yaml").write_text(f"budget: 3m\nstages:\n- {stage}\n")
     assert read_preset("mine").budget == "3m"
     detected = stages(detected_in(tmp_path, n=NUMBER), "mine")
-    assert detected == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
+    assert detected == {
+        "ridge": Block("ridge", {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge"}, "mine")
+    }
 
 
 def test_a_stage_whose_package_is_not_installed_is_left_out_and_named(
