@@ -27,10 +27,6 @@ class FeatureStage(StageConfig):
     """morgan, avalon: length of the count vector."""
     tfidf_features: int = Field(default=5000, ge=0)
     """Maximum number of words and word pairs per text column; 0: ignore text columns."""
-    predicted_targets: Literal["all"] | list[str] = []
-    """Targets: their predictions become features for all other targets. Predictions for training
-    rows are out-of-fold predictions of inner folds. The number of fitted models grows by the number
-    of these folds."""
     gpu: GpuShare = 0.0
     """Share of a GPU for each job: trees are then grown on it, and an estimator can use it.
     Features of frozen encoders are computed before the jobs, on a GPU if there is one, whatever

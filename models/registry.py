@@ -6,9 +6,7 @@ and an entry of `STAGE_KINDS`. `tests/models/test_new_kind.py` does this with a 
 """
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from competition.errors import ConfigError
@@ -72,16 +70,11 @@ def build_stage(config: StageConfig, context: Context) -> StageModel:
     stage_context = replace(context, task=task)
     kind = STAGE_KINDS[config.kind]
     stage_class = getattr(importlib.import_module(kind.module), kind.class_name)
-    build: Callable[[Context], StageModel] = partial(stage_class, config)
-    sources = source_targets(config, task)
-    if not sources and config.target_transform == "none" and config.ordinal != "cumulative":
-        return build(stage_context)
+    stage: StageModel = stage_class(config, stage_context)
+    if config.target_transform == "none" and config.ordinal != "cumulative":
+        return stage
     from models.stages import target_wrappers  # here, since it imports torch
 
-    if sources:
-        stage: StageModel = target_wrappers.StackedTargetModel(build, stage_context, sources)
-    else:
-        stage = build(stage_context)
     if config.ordinal == "cumulative":
         return target_wrappers.CumulativeModel(stage, len(task.targets))
     if config.target_transform != "none":
@@ -106,22 +99,8 @@ def task_for_stage(config: StageConfig, task: Task) -> Task:
             exceeded = [f"{task.targets[0]}>{level}" for level in task.classes[:-1]]
             stage_task = replace(stage_task, problem_type="multilabel", targets=exceeded, classes=["0", "1"])
     errors = list(config.config_errors(stage_task.problem_type))
-    sources = source_targets(config, stage_task)
-    unknown = [name for name in sources if name not in task.targets]
-    if unknown:
-        errors.append(
-            f"predicted_targets names {', '.join(unknown)}; the targets are {', '.join(task.targets)}"
-        )
-    if sources and len(task.targets) < 2:
-        errors.append("predicted_targets requires at least two targets, but there is one; remove it")
     if config.ordinal == "cumulative" and task.problem_type != "ordinal":
         errors.append(f"ordinal requires problem_type ordinal, but it is {task.problem_type}; remove it")
     if errors:
         raise ConfigError("\n".join(errors))
     return stage_task
-
-
-def source_targets(config: StageConfig, task: Task) -> list[str]:
-    """Return the targets whose predictions by another model are features of a stage (setting `predicted_targets`)."""
-    targets = getattr(config, "predicted_targets", [])
-    return task.targets if targets == "all" else list(targets)

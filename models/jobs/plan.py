@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from competition.clean import join_first
+from competition.code_digest import digests_with_imports
 from competition.config import CompetitionConfig
 from competition.durations import format_duration
 from competition.errors import ConfigError
@@ -27,7 +28,6 @@ from competition.user_code import short_ref, user_code, with_helpers
 from folds.fold_files import read_folds, time_ordered
 from models.estimators import version_of
 from models.feature_config import SklearnConfig, TreesConfig
-from models.inputs.code_digest import digests_with_imports
 from models.inputs.weights import (
     MINIMOL_PACKAGES,
     digest_of_weights,

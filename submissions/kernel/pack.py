@@ -21,7 +21,7 @@ from competition.errors import DataError
 from competition.files import digest, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
 from competition.revision import PACKAGES
-from competition.user_code import with_helpers
+from competition.user_code import data_files, with_helpers
 from competition.yaml_files import dump_yaml
 from models.base_config import StageConfig
 from models.estimators import HUB_WEIGHTS
@@ -129,7 +129,8 @@ def copy(source: Path, target: Path) -> None:
 
 
 def copy_of_user(path: Path, bundle: Bundle, base: Path) -> str:
-    """Copy a user-defined file with the modules that it imports, or a folder of predictions.
+    """Copy a user-defined file with the modules that it imports and the files that it names, or a folder of
+    predictions.
 
     Returns:
         Its path relative to `base`, a folder of the bundle.
@@ -138,7 +139,7 @@ def copy_of_user(path: Path, bundle: Bundle, base: Path) -> str:
     if path.is_dir():
         files = [path / "oof.csv", path / "test.csv"]
     else:
-        files = with_helpers(path) if path.suffix == ".py" else [path]
+        files = [*with_helpers(path), *data_files(path)] if path.suffix == ".py" else [path]
     for file in files:
         copy(file, folder / file.relative_to(path.parent))
     return os.path.relpath(folder / path.name, base)

@@ -52,7 +52,6 @@ SMALL["bert, lora"] = {
     "epochs": 2,
 }
 SMALL["lightgbm, cumulative"] = {"kind": "lightgbm", "ordinal": "cumulative", "n_bits": 64, "max_trees": 30}
-SMALL["lightgbm, others"] = {"kind": "lightgbm", "predicted_targets": "all", "n_bits": 64, "max_trees": 30}
 SMALL["sklearn, dotted"] = {
     "kind": "sklearn", "estimator": "lightgbm.LGBMRegressor", "n_bits": 64,
     "parameters": {"n_estimators": 20, "verbosity": -1, "subsample": 0.5, "subsample_freq": 1},
@@ -76,7 +75,6 @@ NEURAL = [
 ]
 CASES = [(kind, "regression") for kind in TESTED if kind != "lightgbm, cumulative"]
 CASES += [("lightgbm", "ordinal"), ("lightgbm, cumulative", "ordinal")]
-CASES += [("lightgbm, others", "multilabel")]
 for problem_type in ("binary", "multiclass", "multilabel"):
     CASES += [(kind, problem_type) for kind in [*MODELS, "bert, lora"]]
 CASES += [("bert, lora", "ordinal")]

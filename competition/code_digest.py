@@ -11,7 +11,7 @@ from pathlib import Path
 from competition.errors import ConfigError
 from competition.files import digest
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[1]
 PACKAGES = ("models", "competition", "folds")
 """Packages of this project with code that results depend on."""
 NOT_DIGESTED = {
