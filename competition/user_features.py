@@ -52,7 +52,7 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
 def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     """Return the features of a table of inputs, (n_rows, n_features); new ones are computed and kept."""
     function = load_user_code("competition.features", code_ref, "a function of a table of inputs")
-    file = _cache_file(code_ref, list(inputs))
+    file = _cache_file(code_ref, inputs.columns.tolist())
     keys = [digest(row) for row in inputs.astype(str).to_numpy().tolist()]
     cached = read_table(file).set_index(INPUT_KEY) if file.exists() else None
     is_new = ~pd.Series(keys).duplicated()
