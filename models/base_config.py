@@ -135,10 +135,10 @@ class TextStage(StrictModel):
     must then contain SMILES, for example of reactions."""
     max_length: Width = 256
     """Maximum input length in tokens. The encoder may have a lower limit."""
-    truncation: Literal["end", "middle", "columns", "error"] = "end"
-    """What to do with a longer input. end: keep the start. middle: fill a quarter of the
-    length with the start and the rest with the end. columns (kind bert): cut the end of the longest
-    columns, and keep the words of `template`, such as an instruction. error: stop.
+    truncation: Literal["end", "middle"] = "end"
+    """What to do with a longer input. end: keep the start; in the kind bert, if `template` has words, such as an
+    instruction, keep them and cut the end of the longest columns. middle: fill a quarter of the length with
+    the start and the rest with the end.
     Source of middle: Sun et al., How to Fine-Tune BERT for Text Classification?, 2019."""
 
 
@@ -157,7 +157,6 @@ class EncoderFeature(TextStage, validate_by_name=True):
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
-    truncation: Literal["end", "middle", "error"] = "end"
 
 
 class FileConfig(StageConfig):

@@ -99,10 +99,6 @@ class BertConfig(TextStage, NeuralConfig):
             raise ValueError(
                 "test_augmentations above 1 requires enumerate_smiles: training would see one SMILES per molecule"
             )
-        if self.truncation == "columns" and self.enumerate_smiles:
-            raise ValueError(
-                "truncation: columns would cut SMILES in the middle; remove it, or enumerate_smiles"
-            )
         return self
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ from models.estimators import DOWNLOAD_WARNINGS, build_estimator, require_weight
 from models.feature_config import GpConfig, LightgbmConfig, SklearnConfig
 from models.inputs.base_models import require_base_model
 from models.inputs.frozen_encoders import text_encoders
-from models.inputs.text_template import read_template
+from models.inputs.text_template import count_cut_texts, read_template
 from models.inputs.weights import (
     WEIGHT_SETS,
     digest_of_weights,
@@ -157,6 +157,14 @@ def _check_stage(
         load_custom(stage)
     code_files(stage)
     description = _describe_stage(stage, competition, problem_type)
+    for text_stage in [stage, *text_encoders(stage)]:
+        if isinstance(text_stage, BertConfig | EncoderFeature):
+            tables = (prepared.train, prepared.test)
+            n_cut = sum(count_cut_texts(text_stage, competition, table) for table in tables)
+            if n_cut:
+                description += (
+                    f"; {n_cut} texts have more than {text_stage.max_length} tokens and will be cut"
+                )
     n_labelled = int(prepared.train[competition.targets].notna().any(axis=1).sum())
     if isinstance(stage, GpConfig) and n_labelled > MANY_GP_ROWS:
         description += (

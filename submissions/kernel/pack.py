@@ -63,8 +63,6 @@ DATASET_LIMIT = 200e9
 """Bytes that a data set of Kaggle may have, and all private data sets of a user together."""
 NOT_READ = ("oof", "notes.json", "measures.json")
 """Prefixes of the files of a job that prediction does not read."""
-TOLERANT = {"unparsable": "drop", "truncation": "end"}
-"""Replacements of settings that are `error`, since an invalid row of the hidden table would cost the submission."""
 
 
 def build(paths: Paths, config: Config | None, owner: str, accelerator: str | None) -> Kernel:
@@ -272,9 +270,9 @@ def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> di
         config.model_dump(),
         lambda path: copy_of_user(path, bundle, run_folder) if path.suffix == ".py" else path.name,
     )
-    encoders = [block for stage in settings["stages"].values() for block in blocks_of(stage)]
-    for section in (settings["competition"], *settings["stages"].values(), *encoders):
-        section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
+    settings["competition"]["unparsable"] = (
+        "drop"  # an invalid row of the hidden table would cost the submission
+    )
     for stage, section in settings["stages"].items():
         copy_stage_weights(stage, section, bundle, trains=False)
     return settings

@@ -16,7 +16,7 @@ from models.training.hardware import Card
 from submissions.check import check_all, import_notes
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
-from tests.models.encoders import publish_decoder
+from tests.models.encoders import publish, publish_decoder
 
 
 def checked(path: Path) -> str:
@@ -358,3 +358,20 @@ def test_names_that_stay_in_one_module_are_noted_where_a_user_imports_them_from_
     assert import_notes(config) == {
         "own.py imports morgan from models.inputs.features, which may change; import from models.api"
     }
+
+
+def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path: Path) -> None:
+    train, test = mixed_tables()  # each note has four words, and two special tokens are added
+    train.loc[:2, "note"] = "red blue old new fast"
+    test.loc[0, "note"] = "red blue old new fast"
+    weights = {"weights": str(publish(tmp_path / "published"))}
+    stages = {
+        "short": {"kind": "bert", "max_length": 8, **weights, "template": "{note} red red"},
+        "long": {
+            "kind": "sklearn",
+            "features": [{"encoder": weights["weights"], "max_length": 9, "columns": ["note"]}],
+        },
+    }
+    output = checked(write_competition(tmp_path, train, test, stages=stages))
+    assert "published; 4 texts have more than 8 tokens and will be cut; 3 jobs" in output
+    assert output.count("will be cut") == 1
