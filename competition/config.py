@@ -99,7 +99,8 @@ class CompetitionConfig(StrictModel):
     """Input columns with categories; an empty cell is one more category."""
     features: UserCodeRef | None = None
     """User-defined function that makes a table of numbers from the table of the input columns. Each row of the
-    result must depend on the same row of the inputs only. Stages read the numbers like `numeric` columns.
+    result must depend on the same row of the inputs only, so that it is computed once per distinct row and kept.
+    Stages read the numbers like `numeric` columns.
     """
     weight: str | None = None
     """Training column with the weight of each row in training; scores ignore weights."""

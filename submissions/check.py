@@ -1,7 +1,7 @@
 """Check everything before any work: `./run.sh check [COMPETITION]`.
 
-Reads: the whole YAML, the raw tables, the weights that stages start from. Never the answers.
-Writes: nothing.
+Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs. Never the
+answers. Writes: nothing but user-defined features into the cache.
 """
 
 import ast
