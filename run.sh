@@ -24,7 +24,7 @@
 #   --budget 2h          of full: take at most this time; none lifts the budget of the YAML
 #   --holdout 0.2        of full: keep 20 % of the training rows out of everything, and score the submission on them
 #   --workers N, --seed N, --executor ray, --tracker tensorboard|wandb|mlflow; of train: --shard I/N
-#   --reuse, --retrain   accept finished jobs that other code trained, or train them again
+#   --reuse              keep finished jobs whose code or libraries have changed; check lists them
 #   --from FOLDER        continue from the outputs of an earlier run
 #   --fail-fast, --skip-failed, --job-timeout 2h    what to do about jobs that fail
 #

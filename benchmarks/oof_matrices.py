@@ -175,17 +175,19 @@ MINIMOL = {"encoder": "minimol"}
 RXNFP = {"encoder": "rxnfp"}
 FAMILY_STAGES: dict[str, dict] = {
     "lightgbm": {"kind": "lightgbm", **TREES},
-    "svr": sklearn_stage("SVR", parameters={"C": 10.0}),
+    "svr": sklearn_stage("sklearn.svm.SVR", parameters={"C": 10.0}),
     "gp": {"kind": "gp"},
     "gp_minimol": {"kind": "gp", "kernels": ["ecfp4", "atom_pairs", "fcfp4", "descriptors", MINIMOL]},
-    "minimol_svr": sklearn_stage("SVR", features=[MINIMOL], parameters={"C": 3.0}),
-    "minimol_ridge": sklearn_stage("Ridge", features=[MINIMOL], parameters={"alpha": 30.0}),
+    "minimol_svr": sklearn_stage("sklearn.svm.SVR", features=[MINIMOL], parameters={"C": 3.0}),
+    "minimol_ridge": sklearn_stage(
+        "sklearn.linear_model.Ridge", features=[MINIMOL], parameters={"alpha": 30.0}
+    ),
     "minimol_lightgbm": {"kind": "lightgbm", "features": [MINIMOL], **TREES},
     "minimol_neighbours": sklearn_stage(
-        "KNeighborsRegressor", features=[MINIMOL], parameters={"weights": "distance"}
+        "sklearn.neighbors.KNeighborsRegressor", features=[MINIMOL], parameters={"weights": "distance"}
     ),
-    "rxnfp_ridge": sklearn_stage("Ridge", features=[RXNFP], parameters={"alpha": 30.0}),
-    "rxnfp_svr": sklearn_stage("SVR", features=[RXNFP]),
+    "rxnfp_ridge": sklearn_stage("sklearn.linear_model.Ridge", features=[RXNFP], parameters={"alpha": 30.0}),
+    "rxnfp_svr": sklearn_stage("sklearn.svm.SVR", features=[RXNFP]),
 }
 """Stages for columns that are correlated: half of them read MiniMol's vectors."""
 
@@ -422,7 +424,7 @@ def classifiers(text: bool) -> dict[str, tuple[str, Any]]:
 def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, np.ndarray]:
     """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
     texts = [".".join(cells) for cells in inputs.to_numpy()]
-    settings = {"encoder": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
+    settings = {"encoder": "minilm" if text else "rxnfp", "tokenizer": "auto" if text else "smiles"}
     embedded = encoder_cache(EncoderFeature.model_validate(settings), cache / "features").load(texts)
     encoder = np.concatenate(embedded)[:, :-3]
     if text:

@@ -69,7 +69,7 @@ competition:
 folds: {kind: kfold, n_folds: 5}
 stages:
   lightgbm: {kind: lightgbm, max_trees: 100, features: [morgan]}
-  ridge: {kind: sklearn, estimator: Ridge, features: [morgan]}
+  ridge: {kind: sklearn, estimator: sklearn.linear_model.Ridge, features: [morgan]}
 """
 
 

@@ -79,11 +79,8 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "reuse": {
         "action": "store_true",
-        "help": "Accept finished jobs that other code trained; tables mark them.",
-    },
-    "retrain": {
-        "action": "store_true",
-        "help": "Train jobs again if their code has changed, without asking.",
+        "help": "Keep finished jobs whose code or libraries have changed since; tables mark them. By default "
+        "they are trained again, and check lists them.",
     },
     "budget": {
         "type": _budget,

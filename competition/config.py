@@ -22,7 +22,6 @@ from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths, config_folders
-from competition.renamed_settings import ADDED, OldName
 from competition.setting_errors import describe_errors
 from competition.strict_model import StrictModel, UniqueList, UserCodeRef, UserPath, absolute_code_ref
 from competition.types import ProblemType, Standardise
@@ -93,7 +92,8 @@ class CompetitionConfig(StrictModel):
     """Input columns with categories; an empty cell is one more category."""
     features: UserCodeRef | None = None
     """User-defined function that makes a table of numbers from the table of the input columns. Each row of the
-    result must depend on the same row of the inputs only. Stages read the numbers like `numeric` columns.
+    result must depend on the same row of the inputs only, so that it is computed once per distinct row and kept.
+    Stages read the numbers like `numeric` columns.
     """
     weight: str | None = None
     """Training column with the weight of each row in training; scores ignore weights."""
@@ -121,19 +121,19 @@ class CompetitionConfig(StrictModel):
     """
     greater_is_better: bool | None = None
     """Direction of a user-defined metric."""
-    metric_needs: Annotated[Literal["probabilities", "classes"] | None, OldName("needs")] = None
+    metric_needs: Literal["probabilities", "classes"] | None = None
     """What a user-defined classification metric scores; labels are passed as their indices in `classes`."""
     empty_smiles: str | None = None
     """SMILES that replaces an empty cell of a molecule column, if empty means no molecule (an additive, say);
     "[Ar]" (argon) is a good choice, since data hardly contain it. null: an empty cell cannot be parsed.
     """
-    standardise: Annotated[Standardise, ADDED] = "none"
+    standardise: Standardise = "none"
     """Standardisation of the molecules of all tables, by RDKit. All stages, and what shares a fold, see the same
     form. none: the canonical SMILES. cleanup: RDKit's Cleanup, which disconnects metals, writes functional groups
     in one way, and moves charges to the strongest acid. parent: after that the largest fragment, uncharged
     (ChargeParent). `check` counts what it changes.
     """
-    censored: Annotated[Literal["mask", "bound"], ADDED] = "mask"
+    censored: Literal["mask", "bound"] = "mask"
     """What to do with censored labels of a regression, such as >100 and <=0.1. mask: treat them as missing labels.
     bound: neural stages train on them, and an output has an error only on the wrong side of the number. All other
     stages, and every score, treat them as missing.
@@ -312,14 +312,12 @@ def validate(
     values: Any,
     path: Path,
     section: str = "",
-    notes: set[str] | None = None,
     overrides: Overrides = NO_OVERRIDES,
 ) -> Model:
     """Return `values` as a settings model; paths in it are relative to the folder of the file `path`.
 
     Args:
         section: section of the file that `values` are from, for errors.
-        notes: a sentence is added to it for each setting that is given under its former name.
         overrides: settings of the command line that are in `values`, for errors.
 
     Raises:
@@ -327,11 +325,7 @@ def validate(
     """
     keys = values if isinstance(values, dict) else ()
     valid_names = {name: set(model.model_fields) for name in keys}
-    context = {
-        "folder": path.parent.resolve(),
-        "notes": set() if notes is None else notes,
-        "valid_names": valid_names,
-    }
+    context = {"folder": path.parent.resolve(), "valid_names": valid_names}
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:

@@ -3,17 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    model_serializer,
-    model_validator,
-)
-
-from competition.renamed_settings import FOR_DIGESTS, old_names, with_new_names, with_old_names
+from pydantic import AfterValidator, BaseModel, ValidationInfo, model_validator
 
 
 class StrictModel(BaseModel):
@@ -23,23 +13,12 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_old_names(cls, values: Any, info: ValidationInfo) -> Any:
-        """Accept settings under their former names, and note it."""
-        if not isinstance(values, dict):
-            return values
-        for name, old in old_names(cls).items():
-            if info.context and old.name in values:
-                info.context["notes"].add(f"{old.name} is now called {name}; the old name still works")
-        if info.context:
+    def _record_valid_names(cls, values: Any, info: ValidationInfo) -> Any:
+        """Record the names that would be valid in the place of an unknown key, for the message about it."""
+        if isinstance(values, dict) and info.context:
             for name in values.keys() - cls.model_fields.keys():
                 info.context["valid_names"].setdefault(name, set()).update(cls.model_fields)
-        return with_new_names(cls, values)
-
-    @model_serializer(mode="wrap")
-    def _write_names(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """Dump under the former names for a digest, so that renaming a setting trains nothing again."""
-        dumped = handler(self)
-        return with_old_names(type(self), dumped) if info.context == FOR_DIGESTS else dumped
+        return values
 
 
 def _absolute_path(file: Path, info: ValidationInfo) -> Path:

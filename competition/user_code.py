@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from competition.errors import ConfigError
 from competition.files import digest, sha256_of
 
 PACKAGES = ("competition", "folds", "models", "submissions", "studies")
+MAX_NAME = 200
+"""Length of a string in user code from which it is not the name of a file."""
 _LOADED: set[str] = set()
 """Paths of the user files that this process has executed, and of their helpers."""
 _FOLDERS: list[str] = []
@@ -62,6 +64,30 @@ def with_helpers(file: Path) -> list[Path]:
                 module = folder.joinpath(*parts[:n_parts])
                 waiting += [module.with_suffix(".py"), module / "__init__.py"]
     return sorted(files)
+
+
+def data_files(file: Path) -> list[Path]:
+    """Return the files in or below the folder of a user file that a string in it, or in a helper, names."""
+    files: set[Path] = set()
+    for path in with_helpers(file):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < MAX_NAME:
+                named = (path.parent / node.value).resolve()
+                if named.is_file() and named.is_relative_to(file.parent):
+                    files.add(named)
+    return sorted(files)
+
+
+def imported_versions(files: list[Path]) -> dict[str, str]:
+    """Return the versions of the installed packages that user files import."""
+    imported = set[str]()
+    for file in files:
+        imported |= {
+            name.partition(".")[0] for level, name in _imported_names(file.read_bytes()) if not level
+        }
+    distributions = metadata.packages_distributions()
+    packages = {package for name in imported for package in distributions.get(name, [])}
+    return {package: metadata.version(package) for package in sorted(packages)}
 
 
 @functools.cache

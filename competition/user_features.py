@@ -1,14 +1,29 @@
-"""User-defined features: `competition.features` names a function that returns numbers for each row."""
+"""User-defined features: `competition.features` names a function that returns numbers for each row.
 
+It is called once for each distinct row of inputs. The numbers are kept in `work/cache/user_features/`, in a file per
+version of the code, so that a new table only computes its new rows.
+"""
+
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from competition.clean import join_first
+from competition.code_digest import code_digest_of
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
 from competition.errors import ConfigError
-from competition.user_code import load_user_code, user_code_errors
+from competition.files import digest, read_table, sha256_of, write_table
+from competition.paths import work_root
+from competition.user_code import (
+    data_files,
+    imported_versions,
+    load_user_code,
+    user_code_errors,
+    with_helpers,
+)
 
 
 def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
@@ -20,8 +35,7 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     """
     if config.features is None:
         return table
-    function = load_user_code("competition.features", config.features, "a function of a table of inputs")
-    features = _call(function, table[config.inputs], config.features)
+    features = _read_or_compute(table[config.inputs], config.features)
     is_infinite = features.abs() == np.inf
     n_infinite = is_infinite.to_numpy().sum()
     is_tolerant = config.unparsable == "drop"  # in a notebook, an error would cost the submission
@@ -32,20 +46,60 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
         raise ConfigError(
             f"competition.features {config.features} returned only missing values, or infinite ones."
         )
+    return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
+
+
+def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
+    """Return the features of a table of inputs, (n_rows, n_features); new ones are computed and kept."""
+    function = load_user_code("competition.features", code_ref, "a function of a table of inputs")
+    file = _cache_file(code_ref, inputs.columns.tolist())
+    keys = [digest(row) for row in inputs.astype(str).to_numpy().tolist()]
+    cached = read_table(file).set_index(INPUT_KEY) if file.exists() else None
+    is_new = ~pd.Series(keys).duplicated()
+    if cached is not None:
+        is_new &= ~pd.Series(keys).isin(cached.index)
+    if cached is None or is_new.any():
+        rows = np.flatnonzero(is_new)
+        computed = _compute(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
+        computed.index = pd.Index([keys[i] for i in rows], name=INPUT_KEY)
+        if cached is not None and list(computed) != list(cached):
+            raise ConfigError(
+                f"competition.features {code_ref} returned the columns {join_first(computed, str)} for some rows, and "
+                f"{join_first(cached, str)} for others."
+            )
+        cached = computed if cached is None else pd.concat([cached, computed])
+        write_table(file, cached.reset_index())
+    return cached.loc[keys].reset_index(drop=True)
+
+
+def _cache_file(code_ref: str, inputs: list[str]) -> Path:
+    """Return the file with the features of this version of the code, of its libraries and of the files it names."""
+    path, _, name = code_ref.rpartition(":")
+    code = with_helpers(Path(path))
+    made_by = {
+        "code": [code_digest_of(*code), name],
+        "files": [[file.name, sha256_of(file)] for file in data_files(Path(path))],
+        "libraries": imported_versions(code),
+        "inputs": inputs,
+    }
+    return work_root() / "cache" / "user_features" / f"{digest(made_by)}.parquet"
+
+
+def _compute(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
+    """Return the features of distinct rows, after a check that they do not depend on the other rows."""
+    features = _call(function, inputs, code_ref)
     # Counts, means and ranks change if the function sees fewer rows.
-    some_rows = np.flatnonzero(~table[INPUT_KEY].duplicated())[::-2]
+    some_rows = np.arange(len(inputs))[::-2]
     for rows in (some_rows, some_rows[:1]):
-        subset = table[config.inputs].iloc[rows].reset_index(drop=True)
-        recomputed = _call(function, subset, config.features)
-        recomputed = recomputed.mask(np.isinf(recomputed))
+        recomputed = _call(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
         is_same = list(recomputed) == list(features)
         if not is_same or not np.allclose(recomputed, features.iloc[rows], equal_nan=True):
             raise ConfigError(
-                f"competition.features {config.features} gives a row other numbers when other rows are "
+                f"competition.features {code_ref} gives a row other numbers when other rows are "
                 "missing. They have to depend on that row alone: fit and count nothing on the table inside "
                 "the function."
             )
-    return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
+    return features
 
 
 def _call(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:

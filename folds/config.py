@@ -4,7 +4,6 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from competition.renamed_settings import OldName
 from competition.strict_model import StrictModel, UserPath
 from folds.kinds import FOLD_KINDS, FoldKind
 
@@ -30,7 +29,7 @@ class FoldsConfig(StrictModel):
     """
     file: UserPath | None = None
     """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold."""
-    allow_split_duplicates: Annotated[bool, OldName("equal_inputs_may_cross")] = False
+    allow_split_duplicates: bool = False
     """column, file: whether rows with equal inputs may be in different folds; they are counted then, and
     otherwise an error.
     """

@@ -25,7 +25,6 @@ from competition.files import (
 )
 from competition.overrides import NO_OVERRIDES, Overrides
 from competition.paths import Paths
-from competition.renamed_settings import FOR_DIGESTS
 from competition.types import Integers
 from folds.assign import assign_folds
 from folds.class_shares import labels_or_indicators, missing_class_warnings
@@ -70,7 +69,7 @@ def make_folds(
         paths: where existing folds may be; they are read if they were made from the same tables, settings and
             seed.
     """
-    settings = config.model_dump(mode="json", context=FOR_DIGESTS)
+    settings = config.model_dump(mode="json")
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
     digests = {"train": content_digest(train), "test": content_digest(test)}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from competition.renamed_settings import ADDED, OldName
 from competition.strict_model import StrictModel, UniqueList, UserCodeRef, UserPath
 from competition.types import ProblemType
 
@@ -45,7 +44,7 @@ class PseudoLabels(StrictModel):
     Source: Lee, Pseudo-Label, 2013.
     """
 
-    stages: Annotated[list[str], OldName("of")] = Field(min_length=1)
+    stages: list[str] = Field(min_length=1)
     """Stages that predict the labels, as their mean; they must not use pseudo-labels themselves.
     The job of fold k uses their models of fold k, which did not see its labels either. A refit uses
     the mean over all folds."""
@@ -124,19 +123,16 @@ class TextStage(StrictModel):
     """How the columns are joined, each by its name in braces: "{a}.{b}>>{c}" for a reaction,
     "{context} [SEP] {text}" with [SEP] for the separator of the encoder. null: "." between two
     molecules, the separator between all others."""
-    tokenizer: Annotated[Literal["auto", "smiles"], OldName("tokens")] = "auto"
+    tokenizer: Literal["auto", "smiles"] = "auto"
     """Tokenizer. auto: the tokenizer of the weights; from scratch, atoms for molecule columns and
     word pieces for text. smiles: one token per atom, by the vocab.txt of the weights. Text columns
     must then contain SMILES, for example of reactions."""
     max_length: Width = 256
     """Maximum input length in tokens. The encoder may have a lower limit."""
-    truncation: Annotated[
-        Literal["end", "middle", "columns", "error"],
-        OldName("too_long", {"end": "cut_end", "middle": "cut_middle"}),
-    ] = "end"
-    """What to do with a longer input. end: keep the start. middle: fill a quarter of the
-    length with the start and the rest with the end. columns (kind bert): cut the end of the longest
-    columns, and keep the words of `template`, such as an instruction. error: stop.
+    truncation: Literal["end", "middle"] = "end"
+    """What to do with a longer input. end: keep the start; in the kind bert, if `template` has words, such as an
+    instruction, keep them and cut the end of the longest columns. middle: fill a quarter of the length with
+    the start and the rest with the end.
     Source of middle: Sun et al., How to Fine-Tune BERT for Text Classification?, 2019."""
 
 
@@ -152,13 +148,9 @@ class EncoderFeature(TextStage, validate_by_name=True):
     pooling: Literal["mean", "cls", "last"] = "mean"
     """How token vectors become one vector: their mean, the first, or the last one. Atom vectors of
     message passing are always averaged."""
-    pca: Annotated[PositiveInt | None, ADDED] = None
+    pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
-    truncation: Annotated[
-        Literal["end", "middle", "error"],
-        OldName("too_long", {"end": "cut_end", "middle": "cut_middle"}),
-    ] = "end"
 
 
 class FileConfig(StageConfig):

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StrictBool, model_validator
 
-from competition.renamed_settings import ADDED, OldName, old_names
 from competition.strict_model import StrictModel, UniqueList
 from models.base_config import TextStage, Width
 from models.neural_config import NeuralConfig
@@ -39,10 +38,10 @@ class BertConfig(TextStage, NeuralConfig):
     weights: str | None = None
     """Name of a weight set, folder, or repository of the Hugging Face hub. null: train an encoder
     from scratch."""
-    lora: Annotated[Lora | None, ADDED] = None
+    lora: Lora | None = None
     """Train only low-rank adapters and the head; the weights stay as they are. A job then stores the
     adapters, the head and the name of the base model, not the base model. null: train all weights."""
-    quantization: Annotated[Literal["nf4"] | None, ADDED] = None
+    quantization: Literal["nf4"] | None = None
     """nf4: keep the weights below `lora` in 4 bits (QLoRA, Dettmers et al., NeurIPS 2023), about 0.6
     bytes each. It requires the package bitsandbytes. null: 4 bytes each, in float32."""
     pooling: Literal["mean", "cls", "last"] = "mean"
@@ -53,13 +52,13 @@ class BertConfig(TextStage, NeuralConfig):
     """SMILES augmentation. true: in every epoch each molecule is written as another randomized
     SMILES, and the molecules of a cell, or of one side of a reaction, are in random order. order:
     only the order is randomized."""
-    test_augmentations: Annotated[PositiveInt, OldName("test_forms")]
+    test_augmentations: PositiveInt
     """Test-time augmentation: number of SMILES per row that are averaged for a prediction, the
     canonical one first. Unset: 5 with enumerate_smiles, otherwise 1."""
     layers: PositiveInt = 4
     width: Width = 128
     heads: PositiveInt = 4
-    vocab_size: Annotated[int, OldName("vocabulary")] = Field(default=4000, ge=100)
+    vocab_size: int = Field(default=4000, ge=100)
     """From scratch: maximum number of word pieces, which are learned from the training rows of the fold."""
     epochs: PositiveInt
     """Number of passes over the training rows. Unset: 4 with weights, 20 from scratch."""
@@ -88,9 +87,6 @@ class BertConfig(TextStage, NeuralConfig):
         # 600 QM9 molecules, mean R2 of 3 targets, one seed: 0.38 without enumeration, 0.38 with it and
         # 1 SMILES in prediction, 0.59 with 5.
         defaults["test_augmentations"] = 5 if values.get("enumerate_smiles") in (True, "order") else 1
-        for name, old in old_names(cls).items():
-            if old.name in values:
-                defaults.pop(name, None)
         return defaults | {
             name: value for name, value in values.items() if name not in defaults or value is not None
         }
@@ -102,10 +98,6 @@ class BertConfig(TextStage, NeuralConfig):
         if self.test_augmentations > 1 and not self.enumerate_smiles:
             raise ValueError(
                 "test_augmentations above 1 requires enumerate_smiles: training would see one SMILES per molecule"
-            )
-        if self.truncation == "columns" and self.enumerate_smiles:
-            raise ValueError(
-                "truncation: columns would cut SMILES in the middle; remove it, or enumerate_smiles"
             )
         return self
 

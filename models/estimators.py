@@ -1,43 +1,19 @@
-"""Estimators of scikit-learn by name, and of other packages by dotted name: validation,
-construction and loading.
+"""Estimators with scikit-learn's interface by the dotted path of their class: validation, construction and loading.
 
-The module imports neither torch nor scikit-learn at the top, so that `check` starts in half the
-time. An estimator of another package is imported to check its kind and parameters, and torch with
-it if the package needs torch.
+The module imports neither torch nor scikit-learn at the top, so that `check` starts in half the time.
 """
 
 import inspect
 from collections.abc import Collection
 from difflib import get_close_matches
 from importlib import import_module, metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from competition.code_digest import code_digest_of
 from competition.errors import ConfigError
-from models.inputs.code_digest import code_digest_of
 
-MODULES = {
-    "calibration": "CalibratedClassifierCV", "cross_decomposition": "CCA PLSCanonical PLSRegression",
-    "discriminant_analysis": "LinearDiscriminantAnalysis QuadraticDiscriminantAnalysis",
-    "ensemble": "AdaBoostClassifier AdaBoostRegressor BaggingClassifier BaggingRegressor ExtraTreesClassifier "
-    "ExtraTreesRegressor GradientBoostingClassifier GradientBoostingRegressor HistGradientBoostingClassifier "
-    "HistGradientBoostingRegressor RandomForestClassifier RandomForestRegressor",
-    "gaussian_process": "GaussianProcessClassifier GaussianProcessRegressor", "kernel_ridge": "KernelRidge",
-    "linear_model": "ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV "
-    "LassoLars LassoLarsCV LassoLarsIC LinearRegression LogisticRegression LogisticRegressionCV "
-    "OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV PassiveAggressiveRegressor QuantileRegressor "
-    "RANSACRegressor Ridge RidgeCV SGDClassifier SGDRegressor TheilSenRegressor TweedieRegressor",
-    "naive_bayes": "BernoulliNB ComplementNB GaussianNB MultinomialNB",
-    "neighbors": "KNeighborsClassifier KNeighborsRegressor RadiusNeighborsRegressor",
-    "neural_network": "MLPClassifier MLPRegressor", "svm": "LinearSVR NuSVC NuSVR SVC SVR",
-    "tree": "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor",
-}  # fmt: skip
-"""Module of scikit-learn -> its regressors that take many features and labels of either sign, and
-its classifiers with probabilities. The list of scikit-learn itself would import torch."""
-MODULE_OF: dict[str, str] = {}
-"""Name of a supported estimator of scikit-learn -> its module."""
-for _module, _names in MODULES.items():
-    MODULE_OF |= dict.fromkeys(_names.split(), f"sklearn.{_module}")
 TRUSTED = [
     "numpy.dtype", "scipy.sparse._csr.csr_array", "scipy.sparse._csr.csr_matrix",
     "sklearn._loss.loss.HalfTweedieLossIdentity",
@@ -77,7 +53,7 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
     since a job runs on each core.
 
     Args:
-        name: name of `MODULE_OF`, or dotted name of a class of another package.
+        name: dotted path of the class.
         parameters: parameters of the user. They override those that are set here.
         classes: whether to build a classifier; otherwise a regressor.
 
@@ -98,13 +74,13 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
         for parameter in parameters:
             require_valid_name(parameter, valid_names, f"{name} has no parameter {parameter!r}")
-    if name.startswith("GaussianProcess"):
+    if estimator_type.__name__.startswith("GaussianProcess"):
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
         estimator.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
     # probability is a parameter of SVC and NuSVC: probabilities by Platt scaling.
     defaults = {"random_state": seed % 2**31, "probability": True}
-    if "." in name:
+    if is_from_other_package(name):
         defaults |= dict.fromkeys(("n_jobs", "n_threads", "thread_count"), 1)
     estimator.set_params(**{key: value for key, value in defaults.items() if key in valid_names} | parameters)
     if hasattr(estimator, "_parameter_constraints"):
@@ -116,21 +92,41 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
     return estimator
 
 
-def estimator_class(name: str) -> Any:
-    """Import the class of an estimator and return it.
+def estimator_class(path: str) -> Any:
+    """Import the class of an estimator by its dotted path, such as sklearn.svm.SVR.
 
     Raises:
-        ValueError: the name is not valid, or the class cannot be imported.
+        ValueError: the path has no dots, or the class cannot be imported.
     """
-    module, _, class_name = name.rpartition(".")
+    module, _, name = path.rpartition(".")
     if not module:
-        require_valid_name(name, MODULE_OF, f"scikit-learn has no supported estimator {name}")
+        raise ValueError(f"{path} must be the dotted path of a class; try {', '.join(_suggest_paths(name))}")
     try:
-        return getattr(import_module(module or MODULE_OF[name]), class_name)
+        return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"{name} cannot be imported: {error}; correct it, or pip install its package"
+            f"{path} cannot be imported: {error}; correct it, or pip install its package"
         ) from None
+
+
+def _suggest_paths(name: str) -> list[str]:
+    """Return the dotted paths of the estimators of scikit-learn whose names are closest to a name."""
+    from sklearn.utils import all_estimators  # imports torch
+
+    types = dict(all_estimators())
+    paths = []
+    for similar in get_close_matches(name, types, n=3, cutoff=0.4) or ["SVR", "LogisticRegression"]:
+        parts = types[similar].__module__.split(".")
+        public = takewhile(
+            lambda part: not part.startswith("_"), parts
+        )  # sklearn.svm of sklearn.svm._classes
+        paths.append(".".join([*public, similar]))
+    return paths
+
+
+def is_from_other_package(path: str) -> bool:
+    """Return whether a dotted path is of another package than scikit-learn."""
+    return not path.startswith("sklearn.")
 
 
 def splits_rows(estimator: Any, n_rows: int) -> bool:
@@ -164,7 +160,7 @@ def require_weights(estimator: str) -> None:
     if not has_fit_parameter(estimator_class(estimator), "sample_weight"):
         raise ConfigError(
             f"the rows have weights, but fit of {estimator} has no sample_weight. "
-            "Choose another estimator (SVR, Ridge and LogisticRegression have it), or remove the weights."
+            "Choose another estimator (SVR, Ridge and LogisticRegression of sklearn have it), or remove the weights."
         )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from competition.types import ProblemType
 from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig
-from models.estimators import build_estimator, require_valid_name
+from models.estimators import build_estimator, is_from_other_package, require_valid_name
 
 
 class FeatureStage(StageConfig):
@@ -27,10 +27,6 @@ class FeatureStage(StageConfig):
     """morgan, avalon: length of the count vector."""
     tfidf_features: int = Field(default=5000, ge=0)
     """Maximum number of words and word pairs per text column; 0: ignore text columns."""
-    predicted_targets: Literal["all"] | list[str] = []
-    """Targets: their predictions become features for all other targets. Predictions for training
-    rows are out-of-fold predictions of inner folds. The number of fitted models grows by the number
-    of these folds."""
     gpu: GpuShare = 0.0
     """Share of a GPU for each job: trees are then grown on it, and an estimator can use it.
     Features of frozen encoders are computed before the jobs, on a GPU if there is one, whatever
@@ -216,20 +212,22 @@ class SklearnConfig(FeatureStage):
 
     kind: Literal["sklearn"]
     estimator: str | None = None
-    """Name of a regressor of scikit-learn, or for classification of a classifier with
-    predict_proba; or the dotted name of an estimator of an installed package, such as
-    pytabkit.RealMLP_TD_Regressor. null: SVR or LogisticRegression."""
+    """Dotted path of the class of a regressor, or for classification of a classifier with predict_proba, of
+    scikit-learn or another installed package: sklearn.linear_model.Ridge, pytabkit.RealMLP_TD_Regressor.
+    null: sklearn.svm.SVR, or sklearn.linear_model.LogisticRegression for classification."""
     parameters: dict[str, Any] = {}
     """Parameters of the estimator, by its names, where they differ from its defaults."""
 
     @property
     def is_from_other_package(self) -> bool:
-        """Whether the estimator has a dotted name, so that it is not one of scikit-learn."""
-        return "." in (self.estimator or "")
+        """Whether the estimator is not one of scikit-learn."""
+        return self.estimator is not None and is_from_other_package(self.estimator)
 
     def estimator_name(self, problem_type: ProblemType) -> str:
-        """Return the name of the estimator for a problem type."""
-        return self.estimator or ("SVR" if problem_type == "regression" else "LogisticRegression")
+        """Return the dotted path of the estimator for a problem type."""
+        is_regression = problem_type == "regression"
+        default = "sklearn.svm.SVR" if is_regression else "sklearn.linear_model.LogisticRegression"
+        return self.estimator or default
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
         """Yield the errors of `StageConfig.config_errors`, and of an estimator that cannot be built.

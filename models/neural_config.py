@@ -14,7 +14,6 @@ from pydantic import (
     model_validator,
 )
 
-from competition.renamed_settings import OldName
 from competition.strict_model import StrictModel, UniqueList, UserCodeRef
 from competition.types import ProblemType
 from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig, Width
@@ -65,7 +64,7 @@ class NeuralConfig(StageConfig):
     """Number of passes over the training rows."""
     batch_size: PositiveInt = 32
     """Rows per forward pass."""
-    gradient_accumulation_steps: Annotated[PositiveInt, OldName("accumulate")] = 1
+    gradient_accumulation_steps: PositiveInt = 1
     """Gradient accumulation: batches per optimizer step."""
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of the schedule."""
@@ -86,7 +85,7 @@ class NeuralConfig(StageConfig):
     """warmup_stable_decay: share of the steps in which the learning rate falls."""
     clip_norm: PositiveFloat = 1.0
     """Maximum norm of the gradient."""
-    weight_averaging: Annotated[Literal["none", "ema"], OldName("average")] = "none"
+    weight_averaging: Literal["none", "ema"] = "none"
     """Weights that are saved. none: the weights of the last step. ema: their exponential moving
     average over steps."""
     ema_decay: Mask = 0.999
@@ -114,14 +113,14 @@ class NeuralConfig(StageConfig):
     molecule_features: list[Feature | EncoderFeature] = []
     """Features of the molecule columns, and of frozen encoders, that are concatenated with the pooled features
     before the head."""
-    use_tabular_columns: Annotated[bool, OldName("columns_before_head")] = True
+    use_tabular_columns: bool = True
     """Whether the competition's numeric and categorical columns are concatenated with the pooled
     features as well."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Numerical precision of training. auto: on a GPU bf16 if the hardware supports it, otherwise
     fp16 with a gradient scaler; on a CPU float32 (bf16 on a CPU requires avx512_bf16). Predictions
     are computed in float32, except on a GPU if bf16 or fp16 is set here."""
-    gradient_checkpointing: Annotated[bool, OldName("checkpoint_layers")] = False
+    gradient_checkpointing: bool = False
     """Gradient checkpointing: recompute each layer in the backward pass instead of storing its
     activations. This takes less memory and a third more time."""
     gpu: GpuShare = 1.0

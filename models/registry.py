@@ -6,7 +6,6 @@ and an entry of `STAGE_KINDS`. `tests/models/test_new_kind.py` does this with a 
 """
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,17 +71,13 @@ def build_stage(config: StageConfig, context: Context) -> StageModel:
     stage_context = replace(context, task=task)
     kind = STAGE_KINDS[config.kind]
     stage_class = getattr(importlib.import_module(kind.module), kind.class_name)
-    build: Callable[[Context], StageModel] = partial(stage_class, config)
-    sources = source_targets(config, task)
-    if not sources and config.target_transform == "none":
-        return build(stage_context)
+    if config.target_transform == "none":
+        stage: StageModel = stage_class(config, stage_context)
+        return stage
     from models.stages import target_wrappers  # here, since it imports torch
 
-    if sources:
-        build = partial(target_wrappers.StackedTargetModel, build, sources=sources)
-    if config.target_transform != "none":
-        return target_wrappers.TargetTransformModel(build, stage_context, config.target_transform)
-    return build(stage_context)
+    build = partial(stage_class, config)
+    return target_wrappers.TargetTransformModel(build, stage_context, config.target_transform)
 
 
 def task_for_stage(config: StageConfig, task: Task) -> Task:
@@ -97,20 +92,6 @@ def task_for_stage(config: StageConfig, task: Task) -> Task:
     if task.problem_type == "ordinal" and not isinstance(config, FileConfig):
         stage_task = replace(task, problem_type="regression", classes=[], scores_labels=False)
     errors = list(config.config_errors(stage_task.problem_type))
-    sources = source_targets(config, stage_task)
-    unknown = [name for name in sources if name not in task.targets]
-    if unknown:
-        errors.append(
-            f"predicted_targets names {', '.join(unknown)}; the targets are {', '.join(task.targets)}"
-        )
-    if sources and len(task.targets) < 2:
-        errors.append("predicted_targets requires at least two targets, but there is one; remove it")
     if errors:
         raise ConfigError("\n".join(errors))
     return stage_task
-
-
-def source_targets(config: StageConfig, task: Task) -> list[str]:
-    """Return the targets whose predictions by another model are features of a stage (setting `predicted_targets`)."""
-    targets = getattr(config, "predicted_targets", [])
-    return task.targets if targets == "all" else list(targets)

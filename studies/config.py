@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from competition.config import validate
 from competition.errors import ConfigError
 from competition.paths import PROJECT
-from competition.renamed_settings import OldName
 from competition.strict_model import StrictModel, UniqueList
 from competition.yaml_files import load_yaml
 
@@ -33,7 +32,7 @@ class StudyData(StrictModel):
     """Number of training rows, sampled once; null: all."""
     folds: dict[str, Any] = {}
     """Settings of `folds:` that differ from those of the base."""
-    bin_edges: Annotated[list[float], OldName("cuts")] = []
+    bin_edges: list[float] = []
     """Bin edges that convert the single target of the base into classes; folds of kind kfold are the same as
     for the numbers.
     """
@@ -93,7 +92,7 @@ class Study(StrictModel):
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     folds: Annotated[list[int], UniqueList] | None = None
     """Folds to measure; null: all."""
-    extra_metrics: Annotated[list[str], OldName("measures")] = []
+    extra_metrics: list[str] = []
     """More columns of `results.csv` for the table: from the stage's `measures.json`, or other metrics.
     If classes were made from numbers, a regression metric scores the expected class.
     """

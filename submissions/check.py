@@ -1,7 +1,7 @@
 """Check everything before any work: `./run.sh check [COMPETITION]`.
 
-Reads: the whole YAML, the raw tables, the weights that stages start from. Never the answers.
-Writes: nothing.
+Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs. Never the
+answers. Writes: nothing but user-defined features into the cache.
 """
 
 import ast
@@ -32,7 +32,7 @@ from models.estimators import DOWNLOAD_WARNINGS, build_estimator, require_weight
 from models.feature_config import GpConfig, LightgbmConfig, SklearnConfig
 from models.inputs.base_models import require_base_model
 from models.inputs.frozen_encoders import text_encoders
-from models.inputs.text_template import read_template
+from models.inputs.text_template import count_cut_texts, read_template
 from models.inputs.weights import (
     WEIGHT_SETS,
     digest_of_weights,
@@ -41,7 +41,7 @@ from models.inputs.weights import (
     weights_of_stage,
 )
 from models.jobs.cluster import require_cluster
-from models.jobs.plan import code_digest
+from models.jobs.plan import code_files, describe_retraining, make_plan
 from models.neural_config import MoleculeStage, NeuralConfig
 from models.registry import task_for_stage
 from models.stage import molecule_columns, require_inputs
@@ -155,8 +155,16 @@ def _check_stage(
         load_user_code(setting, code_ref, "what it names")
     if isinstance(stage, CustomConfig):
         load_custom(stage)
-    code_digest(stage)
+    code_files(stage)
     description = _describe_stage(stage, competition, problem_type)
+    for text_stage in [stage, *text_encoders(stage)]:
+        if isinstance(text_stage, BertConfig | EncoderFeature):
+            tables = (prepared.train, prepared.test)
+            n_cut = sum(count_cut_texts(text_stage, competition, table) for table in tables)
+            if n_cut:
+                description += (
+                    f"; {n_cut} texts have more than {text_stage.max_length} tokens and will be cut"
+                )
     n_labelled = int(prepared.train[competition.targets].notna().any(axis=1).sum())
     if isinstance(stage, GpConfig) and n_labelled > MANY_GP_ROWS:
         description += (
@@ -321,13 +329,18 @@ def main() -> None:
     args = cli.parser(__doc__).parse_args()
     if args.executor == "ray":
         require_cluster(args.ray_address)
-    notes = set[str]()
-    config = load_config(args.competition, args.overrides, notes)
-    lines = check_all(config, here=args.executor == "local")
-    notes |= import_notes(config)
-    for note in sorted(notes):
+    config = load_config(args.competition, args.overrides)
+    paths = Paths.for_competition(args.competition)
+    prepared = prepare(config.competition)
+    folds = make_folds(config.competition, config.folds, prepared.train, prepared.test, paths)
+    lines = check(config, prepared, folds, here=args.executor == "local")
+    for note in sorted(import_notes(config)):
         print(f"note: {note}")
-    print(f"{Paths.for_competition(args.competition).name}: checked\n{lines}")
+    print(f"{paths.name}: checked\n{lines}")
+    if folds.is_written and paths.train.exists() and paths.test.exists():  # jobs may be finished
+        plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
+        for line in describe_retraining(plan):
+            print(line)
 
 
 if __name__ == "__main__":

@@ -177,10 +177,9 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: PairedSc
 def _changes(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
     """Return what changed from one run to another: the budget first, then settings, jobs, tables and code."""
     lines = []
-    if "budget" in older and "budget" in newer:  # runs of older versions do not have it
-        budgets = [format_duration(run["budget"]) if run["budget"] else "none" for run in (older, newer)]
-        if budgets[0] != budgets[1]:
-            lines.append(f"budget: {budgets[0]} -> {budgets[1]}")
+    budgets = [format_duration(run["budget"]) if run["budget"] else "none" for run in (older, newer)]
+    if budgets[0] != budgets[1]:
+        lines.append(f"budget: {budgets[0]} -> {budgets[1]}")
     in_both = {stage["name"] for stage in older["stages"]} & {stage["name"] for stage in newer["stages"]}
     return [*lines, *differences(_settings(older, in_both), _settings(newer, in_both))]
 

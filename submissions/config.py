@@ -98,14 +98,10 @@ class Config(StrictModel):
             yield f"submissions: {', '.join(duplicates)} is in two files; rename one of the functions"
 
 
-def load_config(name: str, overrides: Overrides = NO_OVERRIDES, notes: set[str] | None = None) -> Config:
-    """Return the whole YAML of a competition; a ConfigError has all errors of all sections.
-
-    Args:
-        notes: a sentence is added for each setting with its former name.
-    """
+def load_config(name: str, overrides: Overrides = NO_OVERRIDES) -> Config:
+    """Return the whole YAML of a competition; a ConfigError has all errors of all sections."""
     path, document = read_yaml(name, overrides)
-    return validate(Config, document, path, notes=notes, overrides=overrides)
+    return validate(Config, document, path, overrides=overrides)
 
 
 def rewrite_paths(settings: Any, place: Callable[[Path], str]) -> Any:

@@ -21,7 +21,7 @@ from folds import make
 from folds.make import make_folds, write_folds
 from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
-from models.jobs.plan import JobPlan, make_plan, require_reuse_or_retrain
+from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.resume import resume
 from models.jobs.scheduler import Queue
 from models.jobs.train import exit_status, failure_policy, train
@@ -98,8 +98,8 @@ def plan_jobs(options: Namespace, config: Config, paths: Paths) -> JobPlan:
     if options.budget is not None:
         stages = with_more_seeds(stages)
     plan = make_plan(config.competition, stages, paths, options.reuse)
-    if not options.reuse and not options.retrain:
-        require_reuse_or_retrain(plan)
+    for line in describe_retraining(plan):
+        say(line)
     return plan
 
 

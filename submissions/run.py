@@ -27,7 +27,6 @@ from competition.errors import DataError, NothingToSubmit
 from competition.files import digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import Metric
 from competition.paths import PROJECT, Paths
-from competition.renamed_settings import FOR_DIGESTS
 from competition.task import Task, build_metric, build_task
 from competition.user_code import user_code_files
 from models.jobs.plan import REFIT_FOLD, REPORT, Job, JobPlan, jobs_of
@@ -177,7 +176,7 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
     # The name does not depend on file paths or the answers: tables, jobs and user code enter by their content.
     settings = config.model_dump(
-        exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}, context=FOR_DIGESTS
+        exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
     )
     portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
     name = digest({"config": portable, "tables": table_digests(plan.paths), "keys": plan.keys}, 12)
@@ -224,8 +223,7 @@ def latest_run(competition: str) -> Run:
         jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths
     )
     left_out = [
-        LeftOut(**{**record, "log": record["log"] and Path(record["log"])})
-        for record in stored.get("left_out", [])
+        LeftOut(**{**record, "log": record["log"] and Path(record["log"])}) for record in stored["left_out"]
     ]
     return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
 
@@ -245,7 +243,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     stored = read_manifest(folder)
     # "decides" is `Task.scores_labels` of that run.
     is_same = stored[CHOICE]["decides"] == task.scores_labels
-    is_same &= stored["config"]["competition"].get("classes", []) == task.classes
+    is_same &= stored["config"]["competition"]["classes"] == task.classes
     rows = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
     return rows if is_same else rows.head(0)
 

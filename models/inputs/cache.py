@@ -21,9 +21,9 @@ import numpy as np
 import rdkit
 from numpy.typing import NDArray
 
+from competition.code_digest import code_digest_of
 from competition.errors import DataError
 from competition.files import digest, write_atomically
-from models.inputs.code_digest import code_digest_of
 
 Array = NDArray[np.float32]  # `competition.types.Array` is float64
 

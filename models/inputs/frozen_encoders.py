@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from competition.molecules import is_large
-from competition.renamed_settings import FOR_DIGESTS
 from models.base_config import EncoderFeature, StageConfig
 from models.inputs.cache import Array, Cache
 from models.inputs.text_template import SEPARATOR, reads_atoms
@@ -45,9 +44,7 @@ def encoder_cache(config: EncoderFeature, root: Path) -> Cache:
         compute = functools.partial(embed_molecules, config.weights)
     else:
         name = "embedding"
-        settings |= config.model_dump(
-            mode="json", include={"pooling", "max_length", "truncation"}, context=FOR_DIGESTS
-        )
+        settings |= config.model_dump(mode="json", include={"pooling", "max_length", "truncation"})
         settings |= {"atoms": reads_atoms(config), "transformers": metadata.version("transformers")}
         compute = functools.partial(embed_texts, config)
     return Cache(root, name, settings, compute, per_shard=SHARD_SIZE, gpu=name != "minimol")

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
+import tokenizers
 
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError
 from models.base_config import EncoderFeature
 from models.bert_config import BertConfig
-from models.inputs.weights import WEIGHT_SETS
+from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.stage import Context
 
 SEPARATOR = "[SEP]"
@@ -42,6 +43,11 @@ class Template:
         """Whether the text is the SMILES of a reaction, made of molecule columns."""
         joined = "".join(self.literals)
         return set(self.columns) <= self.smiles and 1 <= joined.count(">") <= 2 and not joined.strip(".>")
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there are words around the columns, such as an instruction."""
+        return any(re.search(r"\w", literal.replace(SEPARATOR, "")) for literal in self.literals)
 
     def texts(
         self,
@@ -82,7 +88,7 @@ class Template:
         """Return a message if training texts were truncated; otherwise an empty list.
 
         Args:
-            stage: settings with the weights and `truncation`.
+            stage: settings with the weights.
             unknown_share: share of the tokens that the vocabulary does not contain.
             n_cut: number of truncated texts, out of `n_texts`.
             longest: maximum length in tokens.
@@ -99,8 +105,7 @@ class Template:
             )
         if not n_cut:
             return []
-        truncated = f"{n_cut} of {n_texts} training texts have more than {longest} tokens and were cut"
-        return [f"{truncated} (truncation: {stage.truncation})."]
+        return [f"{n_cut} of {n_texts} training texts have more than {longest} tokens and were cut."]
 
 
 def read_template(stage: BertConfig | EncoderFeature, inputs: CompetitionConfig | Context) -> Template:
@@ -129,6 +134,21 @@ def read_template(stage: BertConfig | EncoderFeature, inputs: CompetitionConfig 
     template = Template(columns, literals, molecules)
     _require_molecules(stage, template)
     return template
+
+
+def count_cut_texts(stage: BertConfig | EncoderFeature, inputs: CompetitionConfig, rows: pd.DataFrame) -> int:
+    """Return how many rows have a text of more than `max_length` tokens.
+
+    It is 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json.
+    """
+    files = find_weights(stage.weights) if stage.weights else {}
+    if "tokenizer.json" not in files or reads_atoms(stage):
+        return 0
+    tokenizer = tokenizers.Tokenizer.from_file(str(files["tokenizer.json"]))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    texts = read_template(stage, inputs).texts(rows, " ")
+    return sum(len(encoding.ids) > stage.max_length for encoding in tokenizer.encode_batch(texts))
 
 
 def _parse_template(

@@ -20,7 +20,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError
 from competition.types import Integers
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the jobs
@@ -50,18 +50,12 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], truncation: str = "end") 
         tokenizer: its `model_max_length` is the maximum length.
         texts: texts to encode.
         truncation: what to do with longer texts. "end" cuts their end; "middle" keeps the first tokens (a
-            quarter of the maximum length) and the last ones (three quarters); "error" raises a DataError.
+            quarter of the maximum length) and the last ones (three quarters).
     """
     texts = list(texts)
     max_length = tokenizer.model_max_length
     ids = tokenizer(texts, verbose=False)["input_ids"]
     n_cut = sum(len(row) > max_length for row in ids)
-    if n_cut and truncation == "error":
-        raise DataError(
-            f"{n_cut} of {len(ids)} texts have more than {max_length} tokens, the longest has "
-            f"{max(map(len, ids))}; raise max_length as far as the encoder allows, or set truncation: "
-            "middle."
-        )
     if n_cut and truncation == "end":
         ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     n_first = max_length // 4  # Sun et al.: 128 of 512

@@ -4,29 +4,30 @@
                                               .../test/<test key>.parquet
                                      seed_<s>/fold_all/   of a refit on all rows, without oof.parquet
 
-A key is `<settings>-<code>-<shared code>`: digests of the settings of the stage with its tables, folds and
-weights, of its module, and of the other code that its result depends on, with the versions of the libraries
-that train it. A job with another key has another folder, and overwrites nothing.
+A key is `<settings>-<code>`: digests of the settings of the stage with its tables, folds and weights, and of
+all code that its result depends on, with the versions of the libraries that train it. A job with another key
+has another folder, and overwrites nothing.
 """
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from competition.clean import join_first
+from competition.code_digest import digests_with_imports
 from competition.config import CompetitionConfig
 from competition.durations import format_duration
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.paths import PROJECT, Paths
-from competition.renamed_settings import FOR_DIGESTS
 from competition.task import build_task
-from competition.user_code import user_code, with_helpers
+from competition.user_code import short_ref, user_code, with_helpers
 from folds.fold_files import read_folds, time_ordered
 from models.estimators import version_of
 from models.feature_config import SklearnConfig, TreesConfig
-from models.inputs.code_digest import code_digest_of, stage_code_digests
 from models.inputs.weights import (
     MINIMOL_PACKAGES,
     digest_of_weights,
@@ -51,8 +52,6 @@ ROW_CODE = [
     )
 ]
 """Code that selects the rows of a job, whichever stage it is of."""
-MAX_SECONDS_RETRAINED = 1800.0
-"""Maximum seconds of finished jobs that a change of only shared code or libraries trains again without --retrain."""
 COMPETITION_SETTINGS = {
     "id", "targets", "problem_type", "classes", "smiles", "text", "numeric", "categorical", "auxiliary_targets",
     "weight", "seed",
@@ -131,6 +130,7 @@ class JobPlan:
         test_key: digest of the test table.
         stages: stage -> its settings.
         shard: number of this machine, and number of machines that share the jobs.
+        made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
     """
 
     jobs: list[Job]
@@ -141,6 +141,7 @@ class JobPlan:
     competition: CompetitionConfig
     paths: Paths
     shard: tuple[int, int] = (1, 1)
+    made_by: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
 
     def jobs_of_stage(self, stage: str) -> list[Job]:
         """Return the jobs of a stage by seed and fold; the refit of a seed follows its folds."""
@@ -177,7 +178,7 @@ def make_plan(
     test_key = table_digest(paths.test)[:16]
     n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
     common = {
-        "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS, context=FOR_DIGESTS),
+        "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
         "train": table_digest(paths.train),
         "folds": sha256_of(paths.folds),
         "seed": job_seed(competition, 0, 0),  # keys change if `job_seed` derives seeds in another way
@@ -187,6 +188,7 @@ def make_plan(
     groups = sha256_of(paths.groups)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
+    trained_by: dict[str, dict[str, dict[str, str]]] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
         require_inputs(stage, competition)
         pseudo_labels = stage.pseudo_labels
@@ -198,11 +200,12 @@ def make_plan(
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": pseudo_labels.weight if pseudo_labels else None,
         }
-        key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
+        trained_by[name] = made_by(stage, groups)
+        key = f"{digest(settings, 12)}-{digest(trained_by[name], 12)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
-    return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths)
+    return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths, made_by=trained_by)
 
 
 def _settings_of_stage(stage: Any, competition: CompetitionConfig) -> dict[str, Any]:
@@ -267,11 +270,11 @@ def jobs_of(
 def settings_in_key(stage: Any) -> dict[str, Any]:
     """Return the settings of a stage that are part of the keys of its jobs."""
     excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
-    return stage.model_dump(mode="json", exclude=excluded, context=FOR_DIGESTS)
+    return stage.model_dump(mode="json", exclude=excluded)
 
 
 def library_versions(stage: Any) -> dict[str, str]:
-    """Return the installed versions of the libraries that train a stage, without the build (`+cpu`)."""
+    """Return the versions of Python and of the libraries that train a stage, without the build (`+cpu`)."""
     names = set(STAGE_KINDS[stage.kind].libraries)
     if getattr(stage, "lora", None):
         names |= {"peft", "bitsandbytes"} if stage.quantization else {"peft"}
@@ -282,70 +285,82 @@ def library_versions(stage: Any) -> dict[str, str]:
             names |= set(MINIMOL_PACKAGES)
         else:
             names |= {"torch", "chemprop" if reads_molecules(encoder.weights) else "transformers"}
-    return {name: metadata.version(name).partition("+")[0] for name in sorted(names)}
+    versions = {name: metadata.version(name).partition("+")[0] for name in sorted(names)}
+    return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **versions}
 
 
-def code_digest(stage: Any, groups: str = "") -> str:
-    """Return the digests of the code of a stage: its module with user code, and all other code and libraries.
+def made_by(stage: Any, groups: str = "") -> dict[str, dict[str, str]]:
+    """Return what trains a stage, besides its settings: the versions of its `libraries`, and its `code` by file.
 
     Args:
         groups: digest of groups.csv (groups of cross-validation). Finished jobs with the same folds and other
             groups then count as jobs of other code, which --reuse accepts.
     """
-    stages = PROJECT / "models" / "stages"
-    user_refs = [code_ref.rpartition(":") for _, code_ref in user_code(stage.model_dump())]
-    file = Path(user_refs[0][0]) if stage.kind == "custom" else STAGE_KINDS[stage.kind].file
-    is_wrapped = stage.target_transform != "none" or bool(getattr(stage, "predicted_targets", []))
-    wrappers = [stages / "target_wrappers.py"] if is_wrapped else []
-    stage_code, shared = stage_code_digests(file, wrappers, ROW_CODE)
-    user_digests = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in user_refs]
-    return f"{digest([stage_code, user_digests], 6)}-{digest([shared, library_versions(stage), groups], 6)}"
+    return {"libraries": library_versions(stage), "code": {**code_files(stage), "groups.csv": groups}}
 
 
-def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str | None:
-    """Return the latest key of finished jobs of other code; None if there are jobs of this key.
+def code_files(stage: Any) -> dict[str, str]:
+    """Return source file -> digest of its code, for all code that the result of a stage depends on.
 
-    Args:
-        same: number of parts of the key that are equal: 1 for the settings, 2 also for the module.
+    A class or function that the settings name, `file.py:name`, has an entry, too.
     """
-    prefix = "-".join(key.split("-")[:same])
-    reports = (paths.root / "models" / stage).glob(f"{prefix}-*/seed_*/fold_*/{REPORT}")
+    names: dict[Path, str] = {}
+    references: dict[str, str] = {}
+    for _, code_ref in user_code(stage.model_dump()):
+        file = Path(code_ref.rpartition(":")[0])
+        names[file] = file.name
+        names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
+        references[short_ref(code_ref)] = "used"
+    modules = list(names)
+    if stage.kind != "custom":
+        modules.append(STAGE_KINDS[stage.kind].file)
+    if stage.target_transform != "none":
+        modules.append(PROJECT / "models" / "stages" / "target_wrappers.py")
+    digests = digests_with_imports(modules, ROW_CODE)
+    code = {names.get(path) or source_name(path): value for path, value in digests.items()}
+    return code | references
+
+
+def source_name(path: Path) -> str:
+    """Return the name of a source file of this project, relative to its folder."""
+    return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
+
+
+def key_of_other_code(paths: Paths, stage: str, key: str) -> str | None:
+    """Return the latest key of finished jobs of other code; None if there are jobs of this key."""
+    settings = key.partition("-")[0]
+    reports = (paths.root / "models" / stage).glob(f"{settings}-*/seed_*/fold_*/{REPORT}")
     keys = [report.parents[2].name for report in sorted(reports, key=lambda report: report.stat().st_mtime)]
     return keys[-1] if keys and key not in keys else None
 
 
-def require_reuse_or_retrain(plan: JobPlan) -> None:
-    """Raise a DataError if many finished jobs would be trained again though their modules are unchanged.
-
-    Jobs without versions of libraries in report.json are listed as "code has changed".
-    """
-    lines: list[str] = []
-    total = 0.0
-    for stage in dict.fromkeys(job.stage for job in plan.jobs if not job.finished):
-        key = key_of_other_code(plan.paths, stage, plan.keys[stage], same=2)
-        if key is not None:
-            folder = plan.paths.root / "models" / stage / key
-            reports = [read_json(path, "seconds") for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}"))]
-            seconds = sum(report["seconds"] for report in reports)
-            total += seconds
-            changes = _changed_versions(
-                reports[-1].get("libraries", {}), library_versions(plan.stages[stage])
-            )
-            lines.append(
-                f"  {stage}: {len(reports)} jobs, {format_duration(seconds)}; {changes or 'code has changed'}"
-            )
-    if total > MAX_SECONDS_RETRAINED:
-        raise DataError(
-            "code that stages share, or versions of libraries, have changed since these jobs were finished:\n"
-            + "\n".join(lines)
-            + "\nRun again with --reuse to keep them (all tables mark them), or with --retrain to train them again."
+def describe_retraining(plan: JobPlan) -> list[str]:
+    """Return a line per stage whose finished jobs will be trained again, since code or libraries have changed."""
+    lines = []
+    for stage in dict.fromkeys(job.stage for job in plan.jobs):
+        key = key_of_other_code(plan.paths, stage, plan.keys[stage])
+        if key is None:
+            continue
+        folder = plan.paths.root / "models" / stage / key
+        reports = [read_json(path) for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}"))]
+        seconds = sum(report["seconds"] for report in reports)
+        lines.append(
+            f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained again: "
+            f"{_changes(reports[-1], plan.made_by[stage])}; --reuse keeps them"
         )
+    return lines
 
 
-def _changed_versions(before: dict[str, str], now: dict[str, str]) -> str:
-    """Return the libraries with other versions than before, such as "torch 2.4.0 -> 2.5.1"."""
-    return ", ".join(
-        f"{name} {before[name]} -> {now[name]}"
-        for name in before
-        if name in now and before[name] != now[name]
-    )
+def _changes(before: dict[str, Any], now: dict[str, dict[str, str]]) -> str:
+    """Return what differs between two results of `made_by`: versions of libraries, and files of code."""
+    old, new = before.get("libraries", {}), now["libraries"]
+    changes = [f"{name} {old.get(name)} -> {new.get(name)}" for name in _different_keys(old, new)]
+    if old.get("python") == new["python"]:  # else the digests of all files differ
+        files = _different_keys(before.get("code", {}), now["code"])
+        changes += [f"changes of {join_first(files, str)}"] if files else []
+    return ", ".join(changes)
+
+
+def _different_keys(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Return the keys with different values in two dictionaries, sorted."""
+    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))

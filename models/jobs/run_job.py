@@ -23,7 +23,7 @@ from models.jobs.job_files import (
     write_report,
 )
 from models.jobs.job_rows import UNUSED_LABELS, JobRows, context_of, rows_of_job
-from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed, library_versions
+from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 from models.registry import build_stage
@@ -66,7 +66,7 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     predict_test(attempt, plan, rows.test)
     clear_attempt(folder)
     stage = plan.stages[job.stage]
-    report = {"seconds": seconds, "machine": machine(), "libraries": library_versions(stage)}
+    report = {"seconds": seconds, "machine": machine(), **plan.made_by.get(job.stage, {})}
     settings = stage.model_dump(mode="json")
     write_report(folder, {**report, "stage": settings, UNUSED_LABELS: rows.unused_labels})
     notes = read_notes(folder)

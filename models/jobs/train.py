@@ -29,7 +29,7 @@ from models.jobs.cluster import make_executor
 from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, verify_job, write_failure
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import Forecast
-from models.jobs.plan import Job, JobPlan, make_plan, require_reuse_or_retrain
+from models.jobs.plan import Job, JobPlan, describe_retraining, make_plan
 from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
@@ -342,8 +342,8 @@ def main() -> int:
         if args.earlier_run:
             resume(args.earlier_run, paths)
         selected = make_plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
-        if not args.reuse and not args.retrain:
-            require_reuse_or_retrain(selected)
+        for line in describe_retraining(selected):
+            print(line, flush=True)
         with closing(make_executor(args.executor, args.ray_address, args.workers)) as executor:
             results = train(selected, executor, failure_policy(args))
     return exit_status(results)

@@ -169,7 +169,7 @@ class Bert(NeuralModel):
         order_only = self.config.enumerate_smiles == "order"
         spell = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
         separator = separator_of(tokenizer)
-        if self.config.truncation == "columns":
+        if self.template.has_words and self.config.truncation == "end" and not self.config.enumerate_smiles:
             inputs, n_cut = shorten_columns(tokenizer, self.template, rows, separator)
             return encode(tokenizer, self.template.texts(inputs, separator))[0], n_cut
         texts = self.template.texts(rows.inputs, separator, spell)

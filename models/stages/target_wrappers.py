@@ -1,17 +1,15 @@
-"""Wrappers of stages: transformed targets, and predictions of other targets."""
+"""Wrapper of a stage: transformed targets."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import skops.io
 from sklearn import preprocessing
 
-from competition.dataset import INPUT_KEY, Dataset
+from competition.dataset import Dataset
 from competition.files import read_json, write_json
 from competition.types import Array
 from models.stage import Context, StageModel
@@ -83,70 +81,3 @@ def _transformed(rows: Dataset, transform: Any) -> Dataset:
         sides = [transform.transform(bounds[:, :n_targets, side]) for side in (0, 1)]
         bounds = np.concatenate([np.stack(sides, axis=2), bounds[:, n_targets:]], axis=1)
     return replace(rows, y=y, bounds=bounds)
-
-
-class StackedTargetModel:
-    """A stage per target that reads predictions of other targets as numeric inputs.
-
-    Training rows get out-of-fold predictions, from a model per fold of the training rows. The rows to predict
-    get them from a model of all training rows. This helps if assays share molecules and one of them has many
-    labels (source: most of the first places of OpenADMET's PXR challenge, 2026).
-
-    Args:
-        build: returns a stage for a context.
-        sources: targets with predictions that the stages read.
-    """
-
-    def __init__(self, build: Callable[[Context], StageModel], context: Context, sources: list[str]) -> None:
-        self.build, self.context = build, context
-        self.names = {target: f"predicted {target}" for target in sources}
-        self.first = build(self._context("first"))
-
-    def fit(self, train: Dataset, folder: Path) -> None:
-        """Fit the model of the sources, then a stage per target with its predictions as inputs."""
-        fold_ids = self.context.fold_ids
-        predicted = np.full(train.y.shape, np.nan)
-        assert fold_ids is not None
-        if len(np.unique(fold_ids)) == 1:  # with two folds, or in the first block in time
-            groups = train.inputs[INPUT_KEY] if train.groups is None else train.groups
-            fold_ids = pd.factorize(groups)[0] % 3
-        (folder / "first").mkdir()
-        self.first.fit(train, folder / "first")
-        # The inner models use the choices of the first one, such as the number of trees.
-        inner_model = self.build(replace(self.context, fold_model_dirs=[folder / "first"]))
-        for fold in np.unique(fold_ids):
-            inside = fold_ids == fold
-            with tempfile.TemporaryDirectory() as inner:
-                inner_model.fit(train.take(~inside), Path(inner))
-                predicted[inside] = inner_model.predict(train.take(inside), Path(inner))
-        rows_with_sources = self._joined(train, predicted)
-        for t, target in enumerate(self.context.task.targets):
-            (folder / f"{t}").mkdir()
-            self._second(t, target).fit(replace(rows_with_sources, y=train.y[:, [t]]), folder / f"{t}")
-
-    def predict(self, rows: Dataset, folder: Path) -> Array:
-        """Return the predictions of all targets, (n_rows, n_targets)."""
-        rows_with_sources = self._joined(rows, self.first.predict(rows, folder / "first"))
-        seconds = [self._second(t, target) for t, target in enumerate(self.context.task.targets)]
-        return np.hstack(
-            [stage.predict(rows_with_sources, folder / f"{t}") for t, stage in enumerate(seconds)]
-        )
-
-    def _context(self, part: str, **changes: Any) -> Context:
-        """Return the context of a stage in a subfolder of the job."""
-        return replace(
-            self.context,
-            fold_model_dirs=[folder / part for folder in self.context.fold_model_dirs],
-            **changes,
-        )
-
-    def _second(self, t: int, target: str) -> StageModel:
-        others = [name for source, name in self.names.items() if source != target]
-        task = replace(self.context.task, targets=[target])
-        return self.build(self._context(f"{t}", task=task, numeric=[*self.context.numeric, *others]))
-
-    def _joined(self, rows: Dataset, predicted: Array) -> Dataset:
-        """Return rows with the predictions (n_rows, n_targets) of the sources as inputs."""
-        targets = self.context.task.targets
-        columns = {name: predicted[:, targets.index(source)] for source, name in self.names.items()}
-        return replace(rows, inputs=rows.inputs.assign(**columns))

@@ -22,7 +22,7 @@ from competition.errors import DataError
 from competition.files import digest, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
 from competition.revision import PACKAGES
-from competition.user_code import with_helpers
+from competition.user_code import data_files, with_helpers
 from competition.yaml_files import dump_yaml
 from models.base_config import StageConfig
 from models.estimators import HUB_WEIGHTS
@@ -59,8 +59,6 @@ DATASET_LIMIT = 200e9
 """Bytes that a data set of Kaggle may have, and all private data sets of a user together."""
 NOT_READ = ("oof", "notes.json", "losses.csv")
 """Prefixes of the files of a job that prediction does not read."""
-TOLERANT = {"unparsable": "drop", "truncation": "end"}
-"""Replacements of settings that are `error`, since an invalid row of the hidden table would cost the submission."""
 
 
 def build(paths: Paths, config: Config | None, owner: str, accelerator: str | None) -> Kernel:
@@ -125,7 +123,8 @@ def copy(source: Path, target: Path) -> None:
 
 
 def copy_of_user(path: Path, bundle: Bundle, base: Path) -> str:
-    """Copy a user-defined file with the modules that it imports, or a folder of predictions.
+    """Copy a user-defined file with the modules that it imports and the files that it names, or a folder of
+    predictions.
 
     Returns:
         Its path relative to `base`, a folder of the bundle.
@@ -134,7 +133,7 @@ def copy_of_user(path: Path, bundle: Bundle, base: Path) -> str:
     if path.is_dir():
         files = [path / "oof.csv", path / "test.csv"]
     else:
-        files = with_helpers(path) if path.suffix == ".py" else [path]
+        files = [*with_helpers(path), *data_files(path)] if path.suffix == ".py" else [path]
     for file in files:
         copy(file, folder / file.relative_to(path.parent))
     return os.path.relpath(folder / path.name, base)
@@ -262,9 +261,9 @@ def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> di
         config.model_dump(),
         lambda path: copy_of_user(path, bundle, run_folder) if path.suffix == ".py" else path.name,
     )
-    encoders = [block for stage in settings["stages"].values() for block in blocks_of(stage)]
-    for section in (settings["competition"], *settings["stages"].values(), *encoders):
-        section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
+    settings["competition"]["unparsable"] = (
+        "drop"  # an invalid row of the hidden table would cost the submission
+    )
     for stage, section in settings["stages"].items():
         copy_stage_weights(stage, section, bundle, trains=False)
     return settings

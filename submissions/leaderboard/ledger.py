@@ -33,7 +33,7 @@ BY_HAND = "by hand"
 class Submission(StrictModel):
     """A row; unknown texts are empty, unknown numbers None."""
 
-    model_config = {"extra": "ignore"}  # a column that a person or an earlier version has added is not kept
+    model_config = {"extra": "ignore"}  # a column that a person has added is not kept
     submission: str  # its id
     time: str
     status: Literal["submitting", "submitted", "scored", "failed", "lost"]

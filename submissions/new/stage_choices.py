@@ -37,8 +37,6 @@ class PresetStage(StrictModel):
     """Any of: molecules, several columns of them, reactions, texts, or only numbers and categories."""
     targets: Literal["numbers", "classes"] | None = None
     """Targets that it is for, ordinal levels being numbers; null: both."""
-    sparse_labels: bool = False
-    """Whether it is only for several targets with missing labels."""
     max_rows: int = sys.maxsize
     """Number of training rows up to which it is written; the time of kernel methods grows with the square of
     the rows or faster.
@@ -164,13 +162,11 @@ def choose_stages(preset: Preset, tables: DetectedTables, problem: ProblemGuess)
     blocks = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
     features = ", ".join(name for name, block_columns in blocks.items() if block_columns)
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
-    labels = tables.train[tables.targets].apply(pd.to_numeric, errors="coerce")
-    has_gaps = labels.shape[1] > 1 and bool(labels.isna().any(axis=None))
     stages = []
     for stage in preset.stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
         fits = len(tables.train) <= stage.max_rows and stage.targets in (None, target_type)
-        if inputs and fits and has_gaps >= stage.sparse_labels:
+        if inputs and fits:
             if stage.package and find_spec(stage.package) is None:
                 print(f"left out: {stage.name}, {stage.reason}; it needs pip install {stage.package}")
                 continue

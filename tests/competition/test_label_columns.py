@@ -12,7 +12,6 @@ from competition.errors import ConfigError, DataError
 from competition.files import write_table
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
-from competition.renamed_settings import FOR_DIGESTS
 from tests.competition.small import write_small
 
 TRAIN = [
@@ -63,11 +62,7 @@ def test_with_bound_they_are_bounds_of_the_rows_and_still_have_no_label(tmp_path
     assert "networks learn them as bounds; other stages and all scores" in describe(result.report)
 
 
-def test_without_censored_labels_the_setting_changes_no_table_and_its_default_no_digest(
-    tmp_path: Path,
-) -> None:
-    config, masked = prepared(tmp_path)
-    assert "censored" not in config.model_dump(context=FOR_DIGESTS)
+def test_without_censored_labels_the_setting_changes_no_table(tmp_path: Path) -> None:
     plain = [line.replace(">", "").replace("<= ", "").replace("=", "") for line in TRAIN]
     one, other = (prepared(tmp_path, plain, censored=value)[1] for value in ("mask", "bound"))
     assert one.train.equals(other.train) and "censored" not in describe(other.report)

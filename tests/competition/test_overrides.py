@@ -49,8 +49,8 @@ def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_p
 
 
 def test_a_stage_can_be_added(tmp_path: Path) -> None:
-    added = Overrides({"stages.svr": {"kind": "sklearn", "estimator": "SVR"}}, ("svr",))
-    assert load_config(written(tmp_path), added).stages["svr"].estimator == "SVR"
+    added = Overrides({"stages.svr": {"kind": "sklearn", "estimator": "sklearn.svm.SVR"}}, ("svr",))
+    assert load_config(written(tmp_path), added).stages["svr"].estimator == "sklearn.svm.SVR"
 
 
 @pytest.mark.parametrize(

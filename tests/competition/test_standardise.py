@@ -10,7 +10,6 @@ from competition.config import load_competition
 from competition.dataset import INPUT_KEY
 from competition.errors import ConfigError
 from competition.prepare import describe, prepare, prepare_test
-from competition.renamed_settings import FOR_DIGESTS
 from competition.standardise import standard_form
 from tests.competition.small import SAMPLE, write_small
 
@@ -105,10 +104,7 @@ def test_a_long_standardisation_prints_its_progress_and_its_seconds(
     assert "standardise: parent took " in printed and " s per 1,000 molecules" in printed
 
 
-def test_the_default_is_in_no_digest_and_other_values_are_errors(tmp_path: Path) -> None:
-    config = load_competition(str(write_small(tmp_path)))
-    assert "standardise" not in config.model_dump(context=FOR_DIGESTS)
-    assert config.model_dump()["standardise"] == "none"
+def test_other_values_and_a_competition_without_molecules_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"standardise.*'none', 'cleanup' or 'parent'"):
         prepared(tmp_path, standardise="tautomer")
     with pytest.raises(ConfigError, match=r"standardise: parent needs molecule columns, and smiles is empty"):

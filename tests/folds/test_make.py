@@ -151,5 +151,5 @@ def test_equal_folds_with_other_groups_give_jobs_of_other_code(tmp_path: Path) -
     for groups in ([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2]):
         write_table(paths.groups, pd.DataFrame({"id": IDS, "group": groups}))
         keys.append(make_plan(config.competition, dict(config.stages), paths).keys["trees"].split("-"))
-    assert keys[0][:2] == keys[1][:2]
-    assert keys[0][2] != keys[1][2]
+    assert keys[0][0] == keys[1][0]
+    assert keys[0][1] != keys[1][1]

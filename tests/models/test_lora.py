@@ -318,7 +318,7 @@ def test_r_drop_multi_sample_heads_and_a_second_phase_work_with_adapters(base: P
 def test_an_instruction_stays_in_a_text_that_is_too_long(decoder: Path, tmp_path: Path) -> None:
     template = "Rate: {note}\nRating:"
     rows = made.rows([1.0, 2.0], note=["red " * 30, "blue"])
-    texts = {"columns": "Rate: red red re\nRating:", "end": "Rate: red red red red re"}
+    texts = {"end": "Rate: red red re\nRating:", "middle": "Rate: d red red \nRating:"}
     for truncation, text in texts.items():
         config = stage(decoder, template=template, truncation=truncation, max_length=24)
         one = Bert(config, context_of())
@@ -329,9 +329,7 @@ def test_an_instruction_stays_in_a_text_that_is_too_long(decoder: Path, tmp_path
         first, second = one.encode(rows, folder, 0, 0).items
         assert tokenizer.decode(first) == text and len(first) == 24
         assert tokenizer.decode(second) == "Rate: blue\nRating:"
-        assert read_notes(folder) == [
-            f"1 of 2 training texts have more than 24 tokens and were cut (truncation: {truncation})."
-        ]
+        assert read_notes(folder) == ["1 of 2 training texts have more than 24 tokens and were cut."]
 
 
 def test_decoders_are_fine_tuned_in_full_as_well(decoder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json
 from competition.task import Task
 from models.config import load_stages
-from models.jobs.plan import code_digest
+from models.jobs.plan import code_files
 from models.neural_config import GnnConfig
 from models.stages.gnn import Gnn
 from models.training.batches import Batches
@@ -266,7 +266,7 @@ def test_a_user_defined_loss_lies_next_to_the_yaml_and_its_content_is_in_the_job
         (tmp_path / "mine.py").write_text(
             f"def errors(outputs, y):\n    return (outputs - y).abs() ** {power}\n"
         )
-        keys.append(code_digest(net))
+        keys.append(code_files(net))
     assert keys[0] == keys[1] != keys[2]
 
 

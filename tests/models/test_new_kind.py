@@ -11,7 +11,7 @@ import pytest
 
 from competition.errors import ConfigError
 from models.config import StagesConfig
-from models.jobs.plan import code_digest, library_versions
+from models.jobs.plan import code_files, library_versions
 from models.registry import STAGE_KINDS, StageKind
 from tests.models import made
 
@@ -88,12 +88,12 @@ def test_a_new_kind_of_stage_is_retrained_after_an_edit_and_with_another_version
     module: Any,
 ) -> None:
     config = module.HistogramConfig(kind="histogram")
-    digest = code_digest(config)
+    digests = code_files(config)
     assert library_versions(config)["scikit-learn"] == metadata.version("scikit-learn")
     path = STAGE_KINDS["histogram"].file
     path.write_text(CODE.replace("# numbers need no fit", "# a comment"))
-    assert code_digest(config) == digest
+    assert code_files(config) == digests
     path.write_text(
         CODE.replace("HistGradientBoostingRegressor(", "HistGradientBoostingRegressor(max_depth=3, ")
     )
-    assert code_digest(config) != digest
+    assert code_files(config) != digests

@@ -6,20 +6,36 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from competition.errors import ConfigError
 from competition.task import Task
-from models.estimators import MODULE_OF, build_estimator, estimator_class, from_bytes, version_of
+from models.estimators import build_estimator, from_bytes, version_of
 from models.feature_config import SklearnConfig
 from models.registry import build_stage
 from models.stages.sklearn import _FITTED
 from tests.models.made import context, fitted, rows
 
 X6 = np.arange(6.0)
-CLASSIFIERS = [name for name in MODULE_OF if issubclass(estimator_class(name), ClassifierMixin)]
+CLASSIFIERS = {
+    "calibration": "CalibratedClassifierCV",
+    "discriminant_analysis": "LinearDiscriminantAnalysis QuadraticDiscriminantAnalysis",
+    "ensemble": "AdaBoostClassifier BaggingClassifier ExtraTreesClassifier "
+    "GradientBoostingClassifier HistGradientBoostingClassifier RandomForestClassifier",
+    "gaussian_process": "GaussianProcessClassifier",
+    "linear_model": "LogisticRegression LogisticRegressionCV SGDClassifier",
+    "naive_bayes": "BernoulliNB ComplementNB GaussianNB MultinomialNB",
+    "neighbors": "KNeighborsClassifier",
+    "neural_network": "MLPClassifier",
+    "svm": "NuSVC SVC",
+    "tree": "DecisionTreeClassifier ExtraTreeClassifier",
+}  # fmt: skip
+"""Module of scikit-learn -> classifiers with probabilities whose files skops reads with our list of types."""
+CLASSIFIER_PATHS = [
+    f"sklearn.{module}.{name}" for module, names in CLASSIFIERS.items() for name in names.split()
+]
 
 
 def fit(folder: Path, y: Any, estimator: str, x: Any, parameters: Any = None, weights: Any = None) -> Any:
@@ -31,7 +47,12 @@ def fit(folder: Path, y: Any, estimator: str, x: Any, parameters: Any = None, we
 def test_a_missing_number_becomes_the_median_and_an_outlier_the_end_of_the_training_range(
     tmp_path: Path,
 ) -> None:
-    stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "LinearRegression", np.array([0.0, 1, 2, 3, 4, np.nan]))
+    stage = fit(
+        tmp_path,
+        [0.0, 1, 2, 3, 4, 2],
+        "sklearn.linear_model.LinearRegression",
+        np.array([0.0, 1, 2, 3, 4, np.nan]),
+    )
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
 
 
@@ -41,15 +62,15 @@ def test_a_rare_feature_of_a_molecule_does_not_outweigh_common_ones(tmp_path: Pa
     for n in range(2, 22):
         smiles += ["C" * n, "C" * n + "O"]
     y = [float(s.count("C")) for s in smiles]
-    config = SklearnConfig(kind="sklearn", estimator="SVR")
+    config = SklearnConfig(kind="sklearn", estimator="sklearn.svm.SVR")
     stage = fitted(config, context(tmp_path, smiles=["SMILES"]), rows(y, SMILES=smiles), tmp_path)
     assert stage.predict(rows(SMILES=["C" * 18 + "Br"]), tmp_path)[0, 0] > np.mean(y) + 2
 
 
 def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"RidgeCV rejects the rows.*n_splits"):
-        fit(tmp_path, X6, "RidgeCV", X6, {"cv": 20})
-    stage = fit(tmp_path, X6, "KNeighborsRegressor", X6, {"n_neighbors": 9})
+        fit(tmp_path, X6, "sklearn.linear_model.RidgeCV", X6, {"cv": 20})
+    stage = fit(tmp_path, X6, "sklearn.neighbors.KNeighborsRegressor", X6, {"n_neighbors": 9})
     with pytest.raises(ConfigError, match=r"KNeighborsRegressor rejects .*n_neighbors"):
         stage.predict(rows(x=[1.0]), tmp_path)
 
@@ -58,19 +79,21 @@ def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
 def test_the_seed_is_set_unless_the_user_sets_one_and_few_iterations_are_not_a_warning(
     tmp_path: Path,
 ) -> None:
-    assert build_estimator("ExtraTreesRegressor", {}, seed=5).random_state == 5
-    assert build_estimator("ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
-    fit(tmp_path, X6, "MLPRegressor", X6, {"max_iter": 2})
+    assert build_estimator("sklearn.ensemble.ExtraTreesRegressor", {}, seed=5).random_state == 5
+    assert (
+        build_estimator("sklearn.ensemble.ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
+    )
+    fit(tmp_path, X6, "sklearn.neural_network.MLPRegressor", X6, {"max_iter": 2})
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "SVR",
-        "KNeighborsRegressor",
-        "GaussianProcessRegressor",
-        "MLPRegressor",
-        "HistGradientBoostingRegressor",
+        "sklearn.svm.SVR",
+        "sklearn.neighbors.KNeighborsRegressor",
+        "sklearn.gaussian_process.GaussianProcessRegressor",
+        "sklearn.neural_network.MLPRegressor",
+        "sklearn.ensemble.HistGradientBoostingRegressor",
     ],
 )
 def test_an_estimator_learns_from_noisy_labels_and_a_loaded_one_predicts_the_same(name: str) -> None:
@@ -79,17 +102,19 @@ def test_an_estimator_learns_from_noisy_labels_and_a_loaded_one_predicts_the_sam
     y = np.sin(x[:, 0])
     fitted = build_estimator(name, {}, seed=0).fit(x, y + 0.3 * np.random.default_rng(0).normal(size=60))
     y_pred = fitted.predict(x)
-    assert np.sqrt(np.mean((y_pred - y) ** 2)) < (0.2 if name == "GaussianProcessRegressor" else 0.7)
+    assert np.sqrt(np.mean((y_pred - y) ** 2)) < (0.2 if "gaussian_process" in name else 0.7)
     assert np.array_equal(from_bytes(skops.io.dumps(fitted)).predict(x), y_pred)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", CLASSIFIER_PATHS)
 def test_every_classifier_has_probabilities_of_three_classes_and_a_loaded_one_has_the_same(name: str) -> None:
     y = np.repeat([0.0, 1.0, 2.0], 25)
     rng = np.random.default_rng(0)
     x = np.eye(3)[y.astype(int)] * rng.uniform(2, 4, (75, 3)) + rng.binomial(1, 0.1, (75, 3))
-    fitted = build_estimator(name, {"loss": "log_loss"} if name == "SGDClassifier" else {}, 0, classes=True)
+    fitted = build_estimator(
+        name, {"loss": "log_loss"} if name.endswith("SGDClassifier") else {}, 0, classes=True
+    )
     y_pred = fitted.fit(x, y).predict_proba(x)
     assert (y_pred.argmax(axis=1) == y).mean() > 0.8
     assert np.array_equal(from_bytes(skops.io.dumps(fitted)).predict_proba(x), y_pred)
@@ -105,7 +130,7 @@ def test_the_default_for_classes_is_a_classifier_and_a_class_without_rows_has_pr
     x = np.tile(np.arange(4.0), 25)
     train = rows(1.0 + (x > 0), x=np.zeros(100))
     stage_context = context(tmp_path, numeric=["x"], task=MULTICLASS)
-    for settings in ({}, {"estimator": "SVC"}):
+    for settings in ({}, {"estimator": "sklearn.svm.SVC"}):
         stage = fitted(SklearnConfig(kind="sklearn", **settings), stage_context, train, tmp_path)
         assert stage.predict(rows(x=[0.0]), tmp_path)[0] == pytest.approx([0, 0.25, 0.75], abs=0.02)
 
@@ -115,15 +140,16 @@ def test_the_default_for_classes_is_a_classifier_and_a_class_without_rows_has_pr
     [
         (
             MULTICLASS,
-            "SVR",
+            "sklearn.svm.SVR",
             {},
             r"SVR is not a classifier with predict_proba .* \(this stage learns multiclass\)",
         ),
         (Task(["y"]), "lightgbm.LGBMClassifier", {}, r"not a regressor .* \(this stage learns regression\)"),
-        (MULTICLASS, "SGDClassifier", {}, "has it with loss: log_loss"),
-        (Task(["y"]), "SVM", {}, "try SVR"),
-        (Task(["y"]), "SVR", {"c": 10}, "SVR has no parameter 'c'; try C"),
-        (Task(["y"]), "SVR", {"C": -1}, "Got -1"),
+        (MULTICLASS, "sklearn.linear_model.SGDClassifier", {}, "has it with loss: log_loss"),
+        (Task(["y"]), "SVR", {}, r"SVR must be the dotted path of a class; try sklearn\.svm\.SVR, "),
+        (Task(["y"]), "HistGradientBoosting", {}, r"sklearn\.ensemble\.HistGradientBoostingRegressor"),
+        (Task(["y"]), "sklearn.svm.SVR", {"c": 10}, "SVR has no parameter 'c'; try C"),
+        (Task(["y"]), "sklearn.svm.SVR", {"C": -1}, "Got -1"),
         (Task(["y"]), "nopackage.Regressor", {}, "cannot be imported: No module named 'nopackage'"),
         (Task(["y"]), "lightgbm.Booster", {}, "lightgbm.Booster is not a regressor"),
     ],

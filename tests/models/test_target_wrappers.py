@@ -5,18 +5,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from competition.dataset import INPUT_KEY, Dataset
+from competition.dataset import Dataset
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, write_json
 from competition.task import Task
 from models.base_config import StageConfig
 from models.feature_config import LightgbmConfig
 from models.registry import task_for_stage
-from models.stage import Context
-from models.stages.target_wrappers import StackedTargetModel, TargetTransformModel
+from models.stages.target_wrappers import TargetTransformModel
 from tests.models.made import context, fitted, rows
 
 KINDS = [kind for kind in get_args(StageConfig.model_fields["target_transform"].annotation) if kind != "none"]
@@ -103,8 +100,6 @@ def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path:
             {"class_weights": "balanced"},
             "class_weights requires classification, but this stage learns regression",
         ),
-        (Task(["a", "b"]), {"predicted_targets": ["x"]}, "names x; the targets are a, b"),
-        (Task(["a"]), {"predicted_targets": "all"}, "but there is one; remove it"),
     ],
 )
 def test_a_setting_that_does_not_go_with_the_targets_is_refused(
@@ -112,49 +107,6 @@ def test_a_setting_that_does_not_go_with_the_targets_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         task_for_stage(LightgbmConfig.model_validate({"kind": "lightgbm", **settings}), task)
-
-
-class Memory:
-    """Predicts the labels of the rows that it was fitted on, and 0 for others; records its inputs by target."""
-
-    inputs_by_target: dict[str, pd.DataFrame] = {}
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-
-    def fit(self, train: Dataset, folder: Path) -> None:
-        write_json(folder / "seen.json", dict(zip(train.ids, train.y.tolist(), strict=True)))
-        if self.context.numeric:
-            Memory.inputs_by_target[self.context.task.targets[0]] = train.inputs[self.context.numeric]
-
-    def predict(self, rows: Dataset, folder: Path) -> Any:
-        seen = read_json(folder / "seen.json")
-        return np.array([seen.get(name, [0.0] * len(self.context.task.targets)) for name in rows.ids])
-
-
-def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_them(tmp_path: Path) -> None:
-    """A stage that remembers labels tells nothing of them; the rows to predict get what a model of all rows
-    says.
-    """
-    table = Dataset(
-        [f"r{i}" for i in range(12)], pd.DataFrame({"x": range(12)}), np.arange(36.0).reshape(12, 3)
-    )
-    stage_context = Context([], [], [], [], Task(["a", "b", "c"]), 0, tmp_path, fold_ids=np.arange(12) % 4)
-    stage = StackedTargetModel(Memory, stage_context, ["a", "c"])
-    stage.fit(table, tmp_path)
-    columns = {"a": ["predicted c"], "b": ["predicted a", "predicted c"], "c": ["predicted a"]}
-    assert {target: list(seen) for target, seen in Memory.inputs_by_target.items()} == columns
-    assert all((seen.to_numpy() == 0).all() for seen in Memory.inputs_by_target.values())
-    assert np.array_equal(stage.predict(table, tmp_path), table.y)
-    table.inputs[INPUT_KEY] = (
-        np.arange(12) // 2
-    )  # with one other fold, thirds of its inputs, or of its groups
-    stage_context = replace(stage_context, fold_ids=np.zeros(12))
-    for name, groups in (("inputs", None), ("groups", np.arange(12) // 4)):
-        (tmp_path / name).mkdir()
-        stage = StackedTargetModel(Memory, stage_context, ["a"])
-        stage.fit(replace(table, groups=groups), tmp_path / name)
-        assert all((Memory.inputs_by_target[target].to_numpy() == 0).all() for target in "bc")
 
 
 @pytest.mark.parametrize("kind", KINDS)

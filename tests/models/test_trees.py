@@ -29,7 +29,7 @@ from tests.models.made import context, fitted, rows
 SETTINGS = {
     "lightgbm": LightgbmConfig(kind="lightgbm", max_trees=100, patience=10, learning_rate=0.1),
     "catboost": CatboostConfig(kind="catboost", max_trees=100, patience=10, learning_rate=0.2, rsm=1.0),
-    "sklearn": SklearnConfig(kind="sklearn", estimator="ExtraTreesRegressor"),
+    "sklearn": SklearnConfig(kind="sklearn", estimator="sklearn.ensemble.ExtraTreesRegressor"),
 }
 of_all = pytest.mark.parametrize("kind", SETTINGS)
 

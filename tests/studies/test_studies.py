@@ -46,7 +46,7 @@ STUDY: dict[str, Any] = {
     "axes": {"moved": {"key": "settings.moved", "values": [0, 1]}},
     "baseline": {"moved": 0},
     "seeds": [0, 1],
-    "measures": ["rows"],
+    "extra_metrics": ["rows"],
 }
 TREES: dict[str, Any] = {
     "claim": "Bigger trees are better.",
@@ -246,12 +246,12 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     )
     (tmp_path / "nearest.py").write_text(NEAREST)
     data = {"numbers": {"base": small.name, "rows": 45}}
-    data["classes"] = {**data["numbers"], "cuts": [2, 4]}
+    data["classes"] = {**data["numbers"], "bin_edges": [2, 4]}
     stages = {"nearest": {"kind": "custom", "code": "nearest.py:Nearest", "settings": {"blur": 0.3}}}
     axes = {"blur": {"key": "settings.blur", "values": [0.3, 0.6]}}
     file = written(
         tmp_path, data=data, stages=stages, axes=axes, baseline={"blur": 0.3}, seeds=[0],
-        measures=["spearman", "log_loss", "tempered_log_loss", "accuracy"],
+        extra_metrics=["spearman", "log_loss", "tempered_log_loss", "accuracy"],
     )  # fmt: skip
     run_study(file, options=["--workers", "1"])
     folds = [(tmp_path / f"work/study_moved_{name}/folds/folds.csv").read_bytes() for name in data]

@@ -32,6 +32,7 @@ def written(
 
 NAMES: dict[str, Any] = {"problem_type": "multiclass", "metric": "accuracy"}
 ABC, PER_CLASS, FOUR = ["a", "b", "c"], ["a,b,c", ".3,.3,.4"], ["a,b,c,d", "0,0,0,1"]
+NEEDS = {"metric_needs": "probabilities"}
 USER_METRIC: dict[str, Any] = {"metric": "own.py:score", "greater_is_better": True}
 
 
@@ -58,7 +59,7 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
         bad("has no label at all for y", ["", " "], classes=["0", "1"]),
         bad("separated by spaces, and 'b c' has a space", ["a", "b c"], **{**NAMES, "metric": "map_at_3"}),
         bad("needs must be set for a user-defined metric", ["0", "1"], **USER_METRIC),
-        bad("needs must be classes", ["1", "2", "3"], problem_type="ordinal", needs="probabilities", **USER_METRIC),
+        bad("needs must be classes", ["1", "2", "3"], problem_type="ordinal", **USER_METRIC, **NEEDS),
     ],
 )  # fmt: skip
 def test_bad_classes_are_refused_in_one_sentence(
@@ -132,7 +133,7 @@ def classes(y_true, y_pred):
 @pytest.mark.parametrize("needs", OWNED)
 def test_a_user_defined_metric_is_tried_on_what_it_needs(tmp_path: Path, function: str, needs: str) -> None:
     (tmp_path / "own.py").write_text(USER_CODE)
-    settings = {"metric": f"own.py:{function}", "greater_is_better": True, "needs": needs}
+    settings = {"metric": f"own.py:{function}", "greater_is_better": True, "metric_needs": needs}
     columns = {"submission_columns": ABC} if needs == "probabilities" else {}
     path = written(tmp_path, ABC, PER_CLASS if columns else ["y", "a"], **{**NAMES, **settings, **columns})
     with nullcontext() if function == needs else pytest.raises(UserError, match="must return one number"):
@@ -142,7 +143,7 @@ def test_a_user_defined_metric_is_tried_on_what_it_needs(tmp_path: Path, functio
 def test_a_user_defined_metric_is_tried_on_rows_without_a_rare_class(tmp_path: Path) -> None:
     text = "from sklearn.metrics import log_loss\n\ndef score(y, p):\n    return log_loss(y[:, 0], p[:, 0])\n"
     (tmp_path / "own.py").write_text(text)
-    settings = {"metric": "own.py:score", "greater_is_better": False, "needs": "probabilities"}
+    settings = {"metric": "own.py:score", "greater_is_better": False, "metric_needs": "probabilities"}
     with pytest.raises(UserError, match="(?s)own.py:score must return one number.* only one label"):
         checked(written(tmp_path, ["0", "1"], **settings))
 

@@ -1,5 +1,6 @@
 """`full`: its work is done once, and what fails is left out of the submission and named."""
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from folds.assign import assign_folds
 from models.jobs.plan import REFIT_FOLD, JobPlan, make_plan
 from models.jobs.scheduler import JobResult
 from models.jobs.train import train
+from submissions import check as check_step
 from submissions import full as full_step
 from submissions.full import full
 from submissions.run import latest_run
@@ -62,6 +64,44 @@ def test_full_does_not_divide_its_work(tmp_path: Path) -> None:
         full(options(tmp_path / "any.yaml", "--shard", "1/2"))
 
 
+MEAN = """import numpy as np
+
+class Mean:
+    def __init__(self, settings, context):
+        pass
+
+    def fit(self, train, valid, folder):
+        np.save(folder / "mean.npy", np.nanmean(train.y, axis=0))
+
+    def predict(self, rows, folder):
+        return np.tile(np.load(folder / "mean.npy"), (len(rows), 1))
+"""
+
+
+def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(MEAN)
+    path = small(tmp_path, stages={"mean": {"kind": "custom", "code": "mine.py:Mean", "gpu": False}})
+    line = (
+        r"stage mean: 3 finished jobs \(.*\) will be trained again: changes of mine\.py; --reuse keeps them"
+    )
+
+    def check_and_full(*flags: str) -> list[bool]:
+        monkeypatch.setattr("sys.argv", ["check", str(path), *flags])
+        check_step.main()
+        checked = capsys.readouterr().out
+        assert full(options(path, *flags)) == 0
+        return [re.search(line, output) is not None for output in (checked, capsys.readouterr().out)]
+
+    assert check_and_full() == [False, False]
+    assert check_and_full() == [False, False]
+    (tmp_path / "mine.py").write_text(MEAN.replace("nanmean", "nanmedian"))
+    assert check_and_full("--reuse") == [False, False]
+    assert check_and_full() == [True, True]
+    assert check_and_full() == [False, False]
+
+
 TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
 
 
@@ -71,7 +111,7 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
     trees, lost = {**TREES, "seeds": [0, 1]}, {**TREES, "num_leaves": 4}
     late, taught = (
         {**TREES, "final_fit": "both"},
-        {**TREES, "max_trees": 3, "pseudo_labels": {"of": ["lost"]}},
+        {**TREES, "max_trees": 3, "pseudo_labels": {"stages": ["lost"]}},
     )
     stages = {"trees": trees, "lost": lost, "late": late, "taught": taught}
     failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, REFIT_FOLD)]

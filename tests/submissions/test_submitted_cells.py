@@ -34,7 +34,11 @@ def write(
         "train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv", "id": "id", "numeric": ["x"],
         "targets": list(labels), **section,
     }  # fmt: skip
-    neighbors = {"kind": "sklearn", "estimator": "KNeighborsClassifier", "parameters": {"n_neighbors": 3}}
+    neighbors = {
+        "kind": "sklearn",
+        "estimator": "sklearn.neighbors.KNeighborsClassifier",
+        "parameters": {"n_neighbors": 3},
+    }
     ridge = {"kind": "sklearn"}
     stage = stage or (neighbors if "problem_type" in section else ridge)
     submissions = {"trials": 4, "stack": False}

@@ -29,7 +29,7 @@ STAGES = {
     "ignoring": {**GNN, "extra_rows": "ignore"},
     "trees": {**TREES, "features": ["maccs"]},
     "process": {"kind": "gp"},
-    "linear": {"kind": "sklearn", "estimator": "Ridge", "features": ["maccs"]},
+    "linear": {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge", "features": ["maccs"]},
 }
 
 

@@ -448,7 +448,7 @@ def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_lef
     trees = LightgbmConfig(kind="lightgbm", seeds=[7])
     many = LightgbmConfig(kind="lightgbm", seeds=list(range(9)))
     custom = CustomConfig(kind="custom", code="a.py:A")
-    labels = LightgbmConfig(kind="lightgbm", pseudo_labels={"of": ["trees"]})
+    labels = LightgbmConfig(kind="lightgbm", pseudo_labels={"stages": ["trees"]})
     stages = with_more_seeds({"trees": trees, "many": many, "custom": custom, "labels": labels})
     assert {name: stage.seeds for name, stage in stages.items()} == {
         "trees": [7, 0, 1, 2, 3],

@@ -187,7 +187,7 @@ def test_predictions_whose_squares_overflow_are_rejected(tmp_path: Path) -> None
 
 
 def test_consumers_of_a_failed_stage_are_skipped(tmp_path: Path) -> None:
-    consumer = {**TREES, "pseudo_labels": {"of": ["fails"]}}
+    consumer = {**TREES, "pseudo_labels": {"stages": ["fails"]}}
     plan = planned(tmp_path, stages={"fails": failing("raises"), "consumer": consumer, "trees": TREES})
     results = train(plan, InlineExecutor())
     assert [results[f"consumer/seed_0/fold_{fold}"].status for fold in range(3)] == ["ok", "ok", "skipped"]

@@ -1,20 +1,19 @@
 """Which jobs there are, what their keys depend on, and what happens to finished jobs of other code."""
 
 import os
-import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from competition import code_digest
 from competition.config import load_competition
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError
 from competition.overrides import Overrides
-from models.inputs import code_digest
 from models.jobs import plan as plan_module
 from models.jobs.job_files import write_report
-from models.jobs.plan import JobPlan, job_seed, library_versions, require_reuse_or_retrain
+from models.jobs.plan import JobPlan, describe_retraining, job_seed
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import GNN, TREES, planned
 
@@ -72,37 +71,33 @@ SMALL_PROJECT = {
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "changes"),
+    ("file", "old", "new", "is_in_key"),
     [
-        ("models/stages/own.py", "x = RATE", "x = RATE + 1", (True, False)),
-        ("models/inputs/shared.py", "RATE = 1", "RATE = 2", (False, True)),
-        ("models/inputs/deep.py", "DEEP = 1", "DEEP = 2", (False, True)),
-        ("competition/far.py", "FAR = 1", "FAR = 2", (False, True)),
-        ("work.py", "folds != 0", "folds != 1", (False, True)),
-        ("models/base_config.py", "S = 1", "S = 2", (False, False)),
-        (
-            "work.py",
-            "    return folds",
-            '    """Says what."""\n    # and why\n    return folds',
-            (False, False),
-        ),
+        ("models/stages/own.py", "x = RATE", "x = RATE + 1", True),
+        ("models/inputs/shared.py", "RATE = 1", "RATE = 2", True),
+        ("models/inputs/deep.py", "DEEP = 1", "DEEP = 2", True),
+        ("competition/far.py", "FAR = 1", "FAR = 2", True),
+        ("work.py", "folds != 0", "folds != 1", True),
+        ("models/base_config.py", "S = 1", "S = 2", False),
+        ("work.py", "    return folds", '    """Says what."""\n    # and why\n    return folds', False),
     ],
 )
 def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it_its_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, changes: tuple[bool, bool]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, is_in_key: bool
 ) -> None:
     monkeypatch.setattr(code_digest, "PROJECT", tmp_path)
 
-    def digests(**edited: str) -> tuple[str, str]:
+    def digests(**edited: str) -> dict[Path, str]:
         for name, text in {**SMALL_PROJECT, **edited}.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
-        return code_digest.stage_code_digests(tmp_path / "models/stages/own.py", [], [tmp_path / "work.py"])
+        return code_digest.digests_with_imports([tmp_path / "models/stages/own.py"], [tmp_path / "work.py"])
 
     text = SMALL_PROJECT[file]
     assert old in text
     before, after = digests(), digests(**{file: text.replace(old, new)})
-    assert (before[0] != after[0], before[1] != after[1]) == changes
+    changed = [path for path in before if after[path] != before[path]]
+    assert changed == ([tmp_path / file] if is_in_key else [])
 
 
 def test_an_edit_of_a_module_that_the_users_code_imports_changes_the_key(tmp_path: Path) -> None:
@@ -117,22 +112,17 @@ def test_an_edit_of_a_module_that_the_users_code_imports_changes_the_key(tmp_pat
     assert key("RATE = 2\n") != first
 
 
-def edited(monkeypatch: pytest.MonkeyPatch, stage_code: str = "", shared: str = "") -> None:
-    """From now on, code is as after an edit."""
-    digest = plan_module.code_digest
-
-    def after(stage: Any, groups: str) -> str:
-        parts = digest(stage, groups).split("-")
-        return f"{stage_code or parts[0]}-{shared or parts[1]}"
-
-    monkeypatch.setattr(plan_module, "code_digest", after)
+def edit(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    """From now on, this file of the code is as after an edit."""
+    code_files = plan_module.code_files
+    monkeypatch.setattr(plan_module, "code_files", lambda stage: {**code_files(stage), file: "edited"})
 
 
 def finish(job_plan: JobPlan, seconds: float) -> None:
     for job in job_plan.jobs:
         job.folder.mkdir(parents=True)
         assert not job.finished  # a folder without a report is none of a finished job
-        write_report(job.folder, {"seconds": seconds})
+        write_report(job.folder, {"seconds": seconds, **job_plan.made_by[job.stage]})
         assert job.finished
 
 
@@ -143,7 +133,7 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
     finish(old, 1.0)
     for job in old.jobs:
         os.utime(job.folder / "report.json", (0, 0))
-    edited(monkeypatch, stage_code="edited")
+    edit(monkeypatch, "models/stages/lightgbm.py")
     new = planned(tmp_path)
     assert new.keys != old.keys
     assert not any(job.finished for job in new.jobs)
@@ -151,43 +141,54 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
     assert reused.keys == old.keys
     assert all(job.finished and job.from_other_code for job in reused.jobs)
     finish(new, 1.0)
-    edited(monkeypatch, shared="again")
+    edit(monkeypatch, "competition/dataset.py")
     assert planned(tmp_path, reuse=True).keys == new.keys
 
 
-def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(
-    tmp_path: Path, monkeypatch: Any
+def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_that_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
-    job_plan = planned(tmp_path, stages=stages)
-    finish(job_plan, 400.0)
-    require_reuse_or_retrain(job_plan)
-    edited(monkeypatch, shared="edited")
+    old = planned(tmp_path, stages=stages)
+    finish(old.select("trees"), 400.0)
+    assert describe_retraining(old) == []
+    edit(monkeypatch, "models/stages/trees.py")
+    edit(monkeypatch, "folds/fold_files.py")
     new = planned(tmp_path, stages=stages)
-    with pytest.raises(
-        DataError,
-        match=r"(?s)  trees: 3 jobs, 20 min; .*\n  others: 3 jobs, 20 min; .*\n.*--reuse.*--retrain",
-    ):
-        require_reuse_or_retrain(new)
-    require_reuse_or_retrain(new.select("trees"))  # 20 minutes are not worth a question
-    finish(new.select(fold=0), 400.0)  # it was answered: some are trained again
-    require_reuse_or_retrain(new)
-    edited(monkeypatch, stage_code="own")
-    require_reuse_or_retrain(planned(tmp_path, stages=stages))  # who edits a stage wants to see what it does
+    assert describe_retraining(new) == [
+        "stage trees: 3 finished jobs (20 min) will be trained again: changes of folds/fold_files.py, "
+        "models/stages/trees.py; --reuse keeps them"
+    ]
+    assert describe_retraining(planned(tmp_path, stages=stages, reuse=True)) == []
+    finish(new.select("trees", fold=0), 400.0)
+    assert describe_retraining(new) == []  # training has begun
 
 
-def test_an_upgrade_of_a_library_reports_what_it_would_retrain_and_reuse_keeps_it(
-    tmp_path: Path, monkeypatch: Any
+def test_an_edit_of_a_helper_of_user_code_is_named_by_its_path_next_to_the_code(tmp_path: Path) -> None:
+    stages = {"mine": {"kind": "custom", "code": "mine.py:Mine"}}
+    (tmp_path / "mine.py").write_text(
+        "from tools.rates import RATE\n\nclass Mine:\n    fit = predict = RATE\n"
+    )
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "rates.py").write_text("RATE = 1\n")
+    finish(planned(tmp_path, stages=stages), 60.0)
+    (tmp_path / "tools" / "rates.py").write_text("RATE = 2\n")
+    (line,) = describe_retraining(planned(tmp_path, stages=stages))
+    assert "again: changes of tools/rates.py; " in line
+
+
+def test_an_upgrade_of_a_library_is_named_with_both_versions_and_reuse_keeps_its_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = planned(tmp_path)
-    for job in old.jobs:
-        job.folder.mkdir(parents=True)
-        write_report(job.folder, {"seconds": 900.0, "libraries": library_versions(old.stages["trees"])})
+    finish(old, 900.0)
     installed = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "99.0.1" if name == "lightgbm" else installed(name))
-    message = rf"  trees: 3 jobs, 45 min; lightgbm {re.escape(installed('lightgbm'))} -> 99\.0\.1\n"
-    with pytest.raises(DataError, match=message):
-        require_reuse_or_retrain(planned(tmp_path))
+    (line,) = describe_retraining(planned(tmp_path))
+    assert (
+        f"3 finished jobs (45 min) will be trained again: lightgbm {installed('lightgbm')} -> 99.0.1; "
+        in line
+    )
     assert planned(tmp_path, reuse=True).keys == old.keys
 
 

@@ -24,7 +24,7 @@ from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, Echo, InlineExecutor, planned
 
 SOURCE = {**TREES, "max_trees": 20}
-LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"of": ["source"], "weight": 0.3}}
+LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"stages": ["source"], "weight": 0.3}}
 
 
 def made(
@@ -160,7 +160,7 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
     others = [
         key({**SOURCE, "num_leaves": 7}),
         key({**SOURCE, "seeds": [0, 1]}),
-        key(learner={**LEARNER, "pseudo_labels": {"of": ["source"], "weight": 0.5}}),
+        key(learner={**LEARNER, "pseudo_labels": {"stages": ["source"], "weight": 0.5}}),
         key(learner={**SOURCE, "num_leaves": 4}),
         key(tables=(train, test.assign(note="other words"))),
     ]
@@ -186,13 +186,13 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing
     [
         ("nobody", SOURCE),
         ("learner", SOURCE),
-        ("source", {**SOURCE, "pseudo_labels": {"of": ["other"]}}),
+        ("source", {**SOURCE, "pseudo_labels": {"stages": ["other"]}}),
     ],
 )
 def test_a_stage_that_cannot_label_is_refused_by_name(
     tmp_path: Path, of: str, source: dict[str, Any]
 ) -> None:
-    stages = {"source": source, "learner": {**LEARNER, "pseudo_labels": {"of": [of]}}, "other": SOURCE}
+    stages = {"source": source, "learner": {**LEARNER, "pseudo_labels": {"stages": [of]}}, "other": SOURCE}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(ConfigError, match=rf"\(.*other\); got {of} \(of learner\)"):
         load_stages(str(path))

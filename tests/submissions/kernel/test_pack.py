@@ -224,7 +224,7 @@ def test_weights_that_a_package_downloaded_travel_as_a_cache_of_the_hub(
 ) -> None:
     monkeypatch.setattr(pack, "HF_HUB_CACHE", str(tmp_path / "cache"))
     bundle = Bundle(tmp_path / "bundle")
-    estimators = {"tabicl.TabICLRegressor", "SVR"}
+    estimators = {"tabicl.TabICLRegressor", "sklearn.svm.SVR"}
     with pytest.raises(DataError, match=r"weights of tabicl\.TabICLRegressor are not on this machine"):
         pack.copy_hub_weights(bundle, estimators)
     stored = tmp_path / "cache" / "models--jingang--TabICL"

@@ -92,17 +92,6 @@ def test_classes_have_other_stages_and_grades_those_of_numbers(
             assert not list(TypeAdapter(AnyStageConfig).validate_python(block.settings).config_errors(learns))
 
 
-def test_predictions_of_other_targets_are_features_where_some_labels_are_missing(tmp_path: Path) -> None:
-    full, gaps = NUMBER[:60], [None] * 20 + NUMBER[:40]
-    for labels, expected in (
-        ({"a": full, "b": full}, False),
-        ({"a": full, "b": gaps}, True),
-        ({"a": gaps}, False),
-    ):
-        write_labels(tmp_path, labels, dict.fromkeys(labels, 0.5), s=smiles(80))
-        assert ("lightgbm_others" in stages(detect(files_in(tmp_path)), "cpu")) is expected
-
-
 @pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
 def test_no_kernel_methods_are_chosen_for_a_table_of_200_000_rows(tmp_path: Path, preset: str) -> None:
     for labels in ({"y": NUMBER[:60]}, {"y": ["p", "q", "r"] * 20}):
@@ -131,11 +120,14 @@ def test_a_user_defined_preset_is_a_file_in_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_choices, "PRESETS", tmp_path)
-    stage = "{name: ridge, needs: [table], reason: mine, settings: {kind: sklearn, estimator: Ridge}}"
+    settings = "{kind: sklearn, estimator: sklearn.linear_model.Ridge}"
+    stage = f"{{name: ridge, needs: [table], reason: mine, settings: {settings}}}"
     (tmp_path / "mine.yaml").write_text(f"budget: 3m\nstages:\n- {stage}\n")
     assert read_preset("mine").budget == "3m"
     detected = stages(detected_in(tmp_path, n=NUMBER), "mine")
-    assert detected == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
+    assert detected == {
+        "ridge": Block("ridge", {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge"}, "mine")
+    }
 
 
 def test_a_stage_whose_package_is_not_installed_is_left_out_and_named(

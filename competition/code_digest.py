@@ -5,13 +5,13 @@ Comments and docstrings are not part of a digest.
 
 import ast
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from competition.errors import ConfigError
 from competition.files import digest
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[1]
 PACKAGES = ("models", "competition", "folds")
 """Packages of this project with code that results depend on."""
 NOT_DIGESTED = {
@@ -22,58 +22,47 @@ NOT_DIGESTED = {
 directly; the other modules read, write and report."""
 
 
+CODE_DIGITS = 8
+"""Length of the digest of a file. It only has to differ from that of the same file before an edit."""
+
+
 def code_digest_of(*files: Path) -> str:
     """Return the digest of some modules and of the modules of this project that they import."""
-    return _digest(_with_imports(list(files)))
+    digests = digests_with_imports(files)
+    return digest(sorted((path.name, code) for path, code in digests.items()))
 
 
-def stage_code_digests(
-    stage_file: Path, shared: Iterable[Path], without_imports: Iterable[Path]
-) -> tuple[str, str]:
-    """Return the digest of the module of a stage, and the digest of all other code that its result
-    depends on.
-
-    Args:
-        stage_file: the module. Its imports count as other code.
-        shared: more modules of the other code. Their imports count as well.
-        without_imports: more modules of the other code. Their imports do not count.
-    """
-    code = _with_imports([stage_file, *shared])
-    for path in without_imports:
-        code[path] = _parse(path.read_text(encoding="utf-8"))[0]
-    stage_code = code.pop(stage_file)
-    return _digest({stage_file: stage_code}), _digest(code)
-
-
-def _digest(code: dict[Path, str]) -> str:
-    return digest(sorted((path.name, text) for path, text in code.items()))
-
-
-def _with_imports(files: list[Path]) -> dict[Path, str]:
-    """Return the code of some modules and of the modules of this project that they import, by file.
+def digests_with_imports(files: Sequence[Path], without_imports: Sequence[Path] = ()) -> dict[Path, str]:
+    """Return file -> digest of its code, of some modules and of the modules of this project that they import.
 
     Imports are followed from `files` and from all modules of the package `models`.
+
+    Args:
+        without_imports: more modules, whose imports do not count.
     """
-    code: dict[Path, str] = {}
+    digests: dict[Path, str] = {}
     queue = list(files)
     while queue:
         path = queue.pop()
-        if path in code or not (path.exists() or path in files):
+        if path in digests or not (path.exists() or path in files):
             continue
         try:
-            code[path], imports = _parse(path.read_text(encoding="utf-8"))
+            digests[path], imports = _parse(path.read_text(encoding="utf-8"))
         except (OSError, SyntaxError) as error:
             raise ConfigError(
                 f"{path} cannot be read as Python: {error}. Correct the file, or its path."
             ) from None
         if path in files or path.is_relative_to(PROJECT / "models"):
             queue += [PROJECT / name for name in imports if Path(name).stem not in NOT_DIGESTED]
-    return code
+    for path in without_imports:
+        digests[path] = _parse(path.read_text(encoding="utf-8"))[0]
+    return digests
 
 
 @functools.cache
 def _parse(text: str) -> tuple[str, list[str]]:
-    """Return a module without comments and docstrings, and the files of this project that it may import.
+    """Return the digest of a module without comments and docstrings, and the files of this project that it may
+    import.
 
     Of `from a.b import c`, these are a/b.py and a/b/c.py; some of them do not exist.
     """
@@ -87,4 +76,4 @@ def _parse(text: str) -> tuple[str, list[str]]:
             node, clean=False
         ):
             node.body = node.body[1:]
-    return ast.dump(tree), imports
+    return digest(ast.dump(tree), CODE_DIGITS), imports

@@ -1,0 +1,71 @@
+"""User-defined features: when they are computed, and when they are read from the work folder."""
+
+from pathlib import Path
+
+import pytest
+
+from competition.config import load_competition
+from competition.errors import ConfigError
+from competition.prepare import prepare
+from tests.competition.small import TEST, TRAIN, write_small
+
+CODE = """import os
+from pathlib import Path
+from shift import SHIFT
+SCALE = Path(__file__).with_name("scale.txt")
+def make(table):
+    with open(os.environ["CALLS"], "a") as file:
+        file.write(f"{len(table)} ")
+    return {"n": table["SMILES"].str.len() * float(SCALE.read_text()) + SHIFT}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A competition of six training rows, one of them twice, and two test rows."""
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    (tmp_path / "mine.py").write_text(CODE)
+    (tmp_path / "shift.py").write_text("SHIFT = 0\n")
+    (tmp_path / "scale.txt").write_text("2")
+    return write_small(tmp_path, [*TRAIN, "g,CCO,1.5"], features="mine.py:make")
+
+
+def calls(path: Path) -> tuple[list[int], float]:
+    """Rows of the calls of the function while the tables are prepared, and the feature of the first row, CCO."""
+    file = path.with_name("calls")
+    file.write_text("")
+    train = prepare(load_competition(str(path))).train
+    assert train["feature n"][6] == train["feature n"][0]
+    return list(map(int, file.read_text().split())), train["feature n"][0]
+
+
+def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path: Path) -> None:
+    # Each table is checked on half of its rows, and on one.
+    assert calls(path) == ([2, 1, 1, 6, 3, 1], 6)
+    assert calls(path) == ([], 6)
+    path.with_name("test.csv").write_text("\n".join([*TEST, "t3,CCCCC", "t4,CCO"]) + "\n")
+    path.with_name("sample.csv").write_text("id,y\nt1,0\nt2,0\nt3,0\nt4,0\n")
+    assert calls(path) == ([1, 1, 1], 6)
+
+
+def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_features_again(
+    path: Path,
+) -> None:
+    assert calls(path)[1] == 6
+    for name, text, feature in (
+        ("shift.py", "SHIFT = 1\n", 7),
+        ("scale.txt", "3", 10),
+        ("mine.py", CODE.replace("+ SHIFT", "- SHIFT"), 8),
+    ):
+        path.with_name(name).write_text(text)
+        assert calls(path) == ([2, 1, 1, 6, 3, 1], feature)
+
+
+def test_other_columns_for_other_rows_are_an_error(path: Path) -> None:
+    column = "'bromine' if table['SMILES'].str.contains('Br').any() else 'n'"
+    path.with_name("mine.py").write_text(f"def make(table):\n    return {{{column}: [1.0] * len(table)}}\n")
+    path.with_name("test.csv").write_text("\n".join(["id,SMILES", "t1,CCCC", "t2,CCO"]) + "\n")
+    assert "feature n" in prepare(load_competition(str(path))).test
+    path.with_name("test.csv").write_text("\n".join(["id,SMILES", "t1,CCCC", "t2,BrBr"]) + "\n")
+    with pytest.raises(ConfigError, match="returned the columns bromine for some rows, and n for others"):
+        prepare(load_competition(str(path)))
