@@ -70,7 +70,7 @@ class Mean:
     def __init__(self, settings, context):
         pass
 
-    def fit(self, train, valid, folder):
+    def fit(self, train, folder):
         np.save(folder / "mean.npy", np.nanmean(train.y, axis=0))
 
     def predict(self, rows, folder):
