@@ -11,7 +11,7 @@ setup() {  # setup [FILE]: FILE beside this one names more requirements, such as
       echo "There is no 'python' on the PATH of the environment in use; leave the environment or repair it." >&2
       return 2
     fi
-    "$python" -m competition.environment
+    "$python" -m core.environment
     return
   fi
   python=$here/.venv/bin/python

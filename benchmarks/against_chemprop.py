@@ -21,8 +21,8 @@ from pathlib import Path
 import pandas as pd
 
 from competition.dataset import Dataset
-from competition.paths import PROJECT
 from competition.task import Task
+from core.paths import PROJECT
 from models.jobs.local import WORKER_ENVIRONMENT
 from models.neural_config import GnnConfig
 from models.stage import Context

@@ -29,7 +29,8 @@ from benchmarks.oof_matrices import (
 )
 from competition.metrics import METRICS
 from competition.task import Task
-from submissions.blend.blend import CANDIDATES, LIGHTGBM_STACK, BlendData
+from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK, fit_candidate
+from submissions.blend.data import BlendData
 from submissions.blend.selection import cross_fit
 from submissions.blend.stack import fit_stack
 
@@ -56,7 +57,11 @@ def lines_of(matrix: Matrix, metric: str, names: list[str]) -> list[dict]:
     lines = []
     for name in [*names, LIGHTGBM_STACK]:
         data = data_of(matrix, metric)
-        fit = partial(fit_stack, data, default) if name == LIGHTGBM_STACK else partial(data.fit, name)
+        fit = (
+            partial(fit_stack, data, default)
+            if name == LIGHTGBM_STACK
+            else partial(fit_candidate, name, data)
+        )
         started = time.process_time()
         fitted = cross_fit(data, fit).whole
         seconds = time.process_time() - started

@@ -42,11 +42,10 @@ import pandas as pd
 from benchmarks.oof_matrices import over_sets
 from competition.config import CompetitionConfig, load_competition
 from competition.dataset import read_rows
-from competition.durations import parse_duration
-from competition.files import read_text_table
-from competition.paths import PROJECT
-from competition.revision import revision
 from competition.task import build_metric, build_task, from_submission_columns
+from core.files import read_text_table
+from core.paths import PROJECT, revision
+from core.settings import parse_duration
 from models.base_config import EncoderFeature
 from models.feature_config import LightgbmConfig
 from models.inputs.feature_blocks import fit_encoders, molecule_block

@@ -28,9 +28,9 @@ import yaml
 from scipy.stats import theilslopes
 
 from competition.config import load_competition
-from competition.files import write_table
-from competition.paths import Paths
 from competition.prepare import run as prepare
+from core.files import write_table
+from core.paths import Paths
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages

@@ -37,8 +37,8 @@ from pydantic import TypeAdapter
 
 from benchmarks.one_setting import read
 from competition.dataset import Dataset
-from competition.paths import PROJECT
 from competition.task import Task
+from core.paths import PROJECT
 from models.config import AnyStageConfig
 from models.inputs.stage_caches import shared_caches
 from models.registry import build_stage

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from competition.config import find_config
-from competition.files import read_json, read_text_table
-from competition.paths import Paths
 from competition.prepare import run as prepare
 from competition.task import build_metric
+from core.files import read_json, read_text_table
+from core.paths import Paths
 from folds import make
 from models.jobs.job_rows import read_tables, rows_of_job
 from models.jobs.plan import make_plan

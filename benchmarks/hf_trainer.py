@@ -30,8 +30,8 @@ import transformers
 
 from benchmarks.one_setting import read
 from competition.dataset import Dataset
-from competition.paths import PROJECT
 from competition.task import Task
+from core.paths import PROJECT
 from models.bert_config import BertConfig
 from models.jobs.local import WORKER_ENVIRONMENT
 from models.stage import Context

@@ -27,7 +27,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from benchmarks.one_setting import timed_epochs
 from competition.dataset import Dataset
 from competition.task import Task
-from competition.types import Array
+from core.types import Array
 from models.bert_config import BertConfig
 from models.registry import build_stage
 from models.stage import Context

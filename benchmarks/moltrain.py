@@ -28,8 +28,8 @@ import yaml
 
 from competition import prepare
 from competition.config import load_competition
-from competition.files import read_table
-from competition.paths import PROJECT, Paths
+from core.files import read_table
+from core.paths import PROJECT, Paths
 from folds import make
 
 SETS = {

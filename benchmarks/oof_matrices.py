@@ -32,8 +32,8 @@ from threadpoolctl import threadpool_limits
 
 from competition.classes import class_names, class_numbers
 from competition.dataset import Dataset
-from competition.files import derive_seed
 from competition.task import Task
+from core.files import derive_seed
 from models.base_config import EncoderFeature
 from models.config import StagesConfig
 from models.inputs.feature_blocks import build_vectorizer

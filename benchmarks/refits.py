@@ -25,7 +25,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from benchmarks.lora import FULL_RATES, parser_of, read, score
 from competition.dataset import Dataset
 from competition.task import Task
-from competition.types import Array
+from core.types import Array
 from models.bert_config import BertConfig
 from models.registry import build_stage
 from models.stage import Context

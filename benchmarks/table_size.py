@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition import cli
 from competition.config import load_competition
-from competition.paths import PROJECT, Paths
 from competition.prepare import prepare
+from core import cli
+from core.paths import PROJECT, Paths
 from folds.make import load_folds_config, make_folds
 
 SCAFFOLDS = [

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from competition.paths import PROJECT
+from core.paths import PROJECT
 from studies.results import corrected_interval
 
 NONE = (0.0, 0.0)

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.metrics import r2_score
 
 from benchmarks.budget import run_pipeline
-from competition.files import read_table
+from core.files import read_table
 from submissions.report.score_sections import read_answers
 from submissions.run import SUBMISSION_FILE, latest_run
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from competition.types import Array
+from core.types import Array
 
 MIN_CALIBRATION_INPUTS = 10
 """Number of shared inputs with labels that a calibration requires."""

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from competition.types import Array
+from core.types import Array
 
 PROBABILITY_EPSILON = 1e-15
 """Lower bound of the probabilities in a log loss, as on leaderboards."""

@@ -3,7 +3,7 @@
 Errors name the row and its id.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,14 @@ import pandas as pd
 from competition.classes import MISSING
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
-from competition.errors import DataError
-from competition.files import digest, read_text_table
 from competition.molecules import canonical_smiles, normalised_text
 from competition.standardise import standardise_molecules
+from core.errors import DataError
+from core.files import digest, read_text_table
+from core.text import join_first
 
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""
-MAX_LISTED = 5
-"""Number of values that a message lists."""
-
-
-def join_first(values: Iterable[Any], form: Callable[[Any], str] = repr) -> str:
-    """Return the first values as text, and how many more there are."""
-    values = list(values)
-    more = f" and {len(values) - MAX_LISTED} more" if len(values) > MAX_LISTED else ""
-    return (", ".join(map(form, values[:MAX_LISTED])) or "none") + more
 
 
 def describe_rows(table: pd.DataFrame, mask: Any, id_column: str, name: str | None = None) -> str:

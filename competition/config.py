@@ -16,16 +16,23 @@ from pydantic import (
 )
 
 from competition.classes import class_name, class_names, match_columns
-from competition.errors import ConfigError
 from competition.extra_config import ExtraTrain
-from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
-from competition.overrides import NO_OVERRIDES, Overrides
-from competition.paths import Paths, config_folders
-from competition.setting_errors import describe_errors
-from competition.strict_model import StrictModel, UniqueList, UserCodeRef, UserPath, absolute_code_ref
-from competition.types import ProblemType, Standardise
-from competition.yaml_files import load_yaml
+from core.errors import ConfigError
+from core.files import read_text_table
+from core.paths import Paths, config_folders
+from core.settings import (
+    NO_OVERRIDES,
+    Overrides,
+    StrictModel,
+    UniqueList,
+    UserCodeRef,
+    UserPath,
+    absolute_code_ref,
+    describe_errors,
+)
+from core.types import ProblemType, Standardise
+from core.yaml_files import load_yaml
 
 N_CLASSES: dict[ProblemType, tuple[str, range]] = {
     "regression": ("no", range(1)), "binary": ("two", range(2, 3)), "multilabel": ("two", range(2, 3)),

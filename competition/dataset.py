@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
-from competition.files import read_table
-from competition.types import Array, Integers
+from core.files import read_table
+from core.types import Array, Integers
 
 INPUT_KEY = "__input"
 """Column of a prepared table: equal for rows with equal inputs (canonical molecules, normalised text)."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from competition.strict_model import StrictModel, UserPath
+from core.settings import StrictModel, UserPath
 
 
 class ExtraTrain(StrictModel):

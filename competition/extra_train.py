@@ -10,11 +10,11 @@ from competition.calibration import MIN_CALIBRATION_INPUTS, shared_labels
 from competition.clean import clean_inputs, describe_invalid_numbers, parse_times, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
-from competition.errors import DataError
 from competition.extra_config import ExtraTrain
-from competition.files import read_text_table
 from competition.label_columns import bound_columns, count_censored, describe_censored, parse_labels
 from competition.standardise import describe_changes
+from core.errors import DataError
+from core.files import read_text_table
 
 MIN_SHARED_INPUTS = 5
 """The labels are compared input by input if at least this many inputs are in both tables."""

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from competition.classes import class_numbers
-from competition.clean import join_first, parse_numbers, raise_if_any
+from competition.clean import parse_numbers, raise_if_any
 from competition.config import CompetitionConfig
 from competition.dataset import LOWER, UPPER
+from core.text import join_first
 
 PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
 

@@ -20,9 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition import class_metrics
-from competition.errors import ConfigError
-from competition.types import Array, ProblemType
-from competition.user_code import load_user_code, user_code_errors
+from core.errors import ConfigError
+from core.types import Array, ProblemType
+from core.user_code import load_user_code, user_code_errors
 
 Score = Callable[[Array, Array], float]
 REGRESSION: tuple[ProblemType, ...] = ("regression",)

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from competition import clean, cli
+from competition import clean
 from competition.classes import class_name, class_numbers
-from competition.clean import check_ids, join_first, parse_numbers, raise_if_any
+from competition.clean import check_ids, parse_numbers, raise_if_any
 from competition.config import CompetitionConfig, require_owned_outputs
 from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
-from competition.errors import ConfigError, DataError, SubmissionError
 from competition.extra_train import with_extra_rows
-from competition.files import as_json, as_parquet, read_text_table, write_atomically
 from competition.label_columns import (
     bound_columns,
     count_censored,
@@ -27,10 +25,14 @@ from competition.label_columns import (
 )
 from competition.metrics import top_k_of
 from competition.molecules import MAX_ATOMS, canonical_smiles, is_large
-from competition.paths import Paths
 from competition.standardise import describe_changes, standardise_molecules
 from competition.task import build_metric
 from competition.user_features import with_user_features
+from core import cli
+from core.errors import ConfigError, DataError, SubmissionError
+from core.files import as_json, as_parquet, read_text_table, write_atomically
+from core.paths import Paths
+from core.text import join_first
 
 MAX_FLOAT32 = 3.4e38
 """Largest number that stages read."""

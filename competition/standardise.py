@@ -10,7 +10,7 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from competition.config import CompetitionConfig
 from competition.molecules import canonical_smiles
-from competition.types import Standardise
+from core.types import Standardise
 
 FUNCTIONS: dict[str, Callable[[Chem.Mol], Chem.Mol]] = {
     "cleanup": rdMolStandardize.Cleanup,

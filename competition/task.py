@@ -9,9 +9,9 @@ import pandas as pd
 
 from competition.classes import class_numbers
 from competition.config import CompetitionConfig
-from competition.files import as_csv, read_text_table
 from competition.metrics import Metric, get_metric, load_user_metric, top_k_of
-from competition.types import Array, ProblemType
+from core.files import as_csv, read_text_table
+from core.types import Array, ProblemType
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.clean import join_first
-from competition.code_digest import code_digest_of
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
-from competition.errors import ConfigError
-from competition.files import digest, read_table, sha256_of, write_table
-from competition.paths import work_root
-from competition.user_code import (
+from core.code_digest import code_digest_of
+from core.errors import ConfigError
+from core.files import digest, read_table, sha256_of, write_table
+from core.paths import work_root
+from core.text import join_first
+from core.user_code import (
     data_files,
     imported_versions,
     load_user_code,

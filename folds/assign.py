@@ -5,9 +5,9 @@ import pandas as pd
 
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, TIME
-from competition.errors import DataError
-from competition.files import derive_seed
-from competition.types import Integers
+from core.errors import DataError
+from core.files import derive_seed
+from core.types import Integers
 from folds.config import FoldsConfig
 from folds.fold_files import check_fold_numbers, read_folds
 from folds.groups import compute_groups

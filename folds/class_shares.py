@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from competition.clean import join_first
-from competition.types import Integers
+from core.text import join_first
+from core.types import Integers
 
 MAX_LISTED = 12
 """Number of classes with a listed share; if there are more, the rarest are listed."""

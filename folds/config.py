@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from competition.strict_model import StrictModel, UserPath
+from core.settings import StrictModel, UserPath
 from folds.kinds import FOLD_KINDS, FoldKind
 
 

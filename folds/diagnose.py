@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition import cli, prepare
+from competition import prepare
 from competition.config import CompetitionConfig, find_config, load_competition
 from competition.dataset import TIME, without_extra_rows
-from competition.errors import DataError
-from competition.files import derive_seed, read_json, read_table, table_digest, write_json
-from competition.paths import Paths, display_path
-from competition.plots import new_figure
-from competition.types import Integers
+from core import cli
+from core.errors import DataError
+from core.files import derive_seed, read_json, read_table, table_digest, write_json
+from core.paths import Paths, display_path
+from core.plots import new_figure
+from core.types import Integers
 from folds import make
 from folds.adversarial import (
     MIN_INPUTS,

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.clean import join_first, parse_folds, read_table_with_ids
-from competition.errors import DataError
-from competition.files import read_json
-from competition.types import Integers
+from competition.clean import parse_folds, read_table_with_ids
+from core.errors import DataError
+from core.files import read_json
+from core.text import join_first
+from core.types import Integers
 
 
 def read_folds(path: Path, ids: list[str]) -> Integers:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from competition.clean import input_keys
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
-from competition.types import Integers
+from core.types import Integers
 from folds.config import FoldsConfig
 from folds.molecule_groups import desalted, parent
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition import cli
 from competition.config import CompetitionConfig, read_yaml, validate
 from competition.dataset import without_extra_rows
-from competition.files import (
+from core import cli
+from core.files import (
     as_csv,
     content_digest,
     digest,
@@ -23,9 +23,9 @@ from competition.files import (
     write_json,
     write_table,
 )
-from competition.overrides import NO_OVERRIDES, Overrides
-from competition.paths import Paths
-from competition.types import Integers
+from core.paths import Paths
+from core.settings import NO_OVERRIDES, Overrides
+from core.types import Integers
 from folds.assign import assign_folds
 from folds.class_shares import labels_or_indicators, missing_class_warnings
 from folds.config import FoldsConfig

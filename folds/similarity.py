@@ -14,7 +14,7 @@ import pandas as pd
 from rdkit.DataStructs import BulkTanimotoSimilarity
 
 from competition.config import CompetitionConfig
-from competition.types import Array, Integers
+from core.types import Array, Integers
 from folds.kinds import FOLD_KINDS
 from folds.molecule_groups import fingerprint
 

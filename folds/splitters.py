@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.errors import DataError
-from competition.types import Array, Integers
+from core.errors import DataError
+from core.types import Array, Integers
 
 MAX_BINS = 10
 """Maximum number of bins of regression targets."""

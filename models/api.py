@@ -6,7 +6,7 @@ These names stay where they are; other modules may change. A notebook reads the 
 
 from competition.dataset import Dataset
 from competition.descriptors import descriptors
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 from models.estimators import from_bytes
 from models.inputs.features import morgan
 from models.stage import Context, StageModel

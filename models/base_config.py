@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from competition.strict_model import StrictModel, UniqueList, UserCodeRef, UserPath
-from competition.types import ProblemType
+from core.settings import StrictModel, UniqueList, UserCodeRef, UserPath
+from core.types import ProblemType
 
 Width = Annotated[int, Field(ge=8)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import AfterValidator, Field
 
 from competition.config import read_yaml, validate
-from competition.overrides import NO_OVERRIDES, Overrides
-from competition.strict_model import StrictModel
+from core.settings import NO_OVERRIDES, Overrides, StrictModel
 from models.base_config import StageConfig
 from models.registry import STAGE_KINDS
 

@@ -11,8 +11,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from competition.code_digest import code_digest_of
-from competition.errors import ConfigError
+from core.code_digest import code_digest_of
+from core.errors import ConfigError
 
 TRUSTED = [
     "numpy.dtype", "scipy.sparse._csr.csr_array", "scipy.sparse._csr.csr_matrix",

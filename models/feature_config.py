@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
-from competition.types import ProblemType
+from core.types import ProblemType
 from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig
 from models.estimators import build_estimator, is_from_other_package, require_valid_name
 

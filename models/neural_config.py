@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from competition.strict_model import StrictModel, UniqueList, UserCodeRef
-from competition.types import ProblemType
+from core.settings import StrictModel, UniqueList, UserCodeRef
+from core.types import ProblemType
 from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig, Width
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]

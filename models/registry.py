@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from competition.errors import ConfigError
 from competition.task import Task
+from core.errors import ConfigError
 from models.base_config import CustomConfig, FileConfig, StageConfig
 from models.bert_config import BertConfig
 from models.feature_config import CatboostConfig, GpConfig, LightgbmConfig, SklearnConfig

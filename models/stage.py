@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.dataset import Dataset
-from competition.errors import ConfigError
-from competition.files import read_json, write_json
 from competition.task import Task
-from competition.types import Array, Integers
+from core.errors import ConfigError
+from core.files import read_json, write_json
+from core.types import Array, Integers
 from models.base_config import FileConfig, StageConfig
 
 NOTES = "notes.json"

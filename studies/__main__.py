@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition import cli
 from competition.clean import read_table_with_ids
 from competition.config import CompetitionConfig, read_yaml, validate
-from competition.errors import DataError
-from competition.files import write_atomically, write_table
-from competition.paths import Paths, display_path, generated_yaml
-from competition.yaml_files import dump_yaml
+from core import cli
+from core.errors import DataError
+from core.files import write_atomically, write_table
+from core.paths import Paths, display_path, generated_yaml
+from core.yaml_files import dump_yaml
 from folds.config import FoldsConfig
 from models.jobs.plan import JobPlan, make_plan
 from studies.config import CLASS, STUDIES, Cell, Study, StudyData, StudySize, cells_of, find_study, load_study

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from competition.config import validate
-from competition.errors import ConfigError
-from competition.paths import PROJECT
-from competition.strict_model import StrictModel, UniqueList
-from competition.yaml_files import load_yaml
+from core.errors import ConfigError
+from core.paths import PROJECT
+from core.settings import StrictModel, UniqueList
+from core.yaml_files import load_yaml
 
 STUDIES = PROJECT / "studies"
 StudySize = Literal["full", "short", "quick"]

@@ -9,15 +9,15 @@ import pandas as pd
 from scipy import optimize, stats
 
 from competition.dataset import read_rows
-from competition.files import read_json, read_text_table
 from competition.metrics import METRICS
 from competition.task import Task, build_metric, build_task, raw_rows_for
-from competition.types import Array
+from core.files import read_json, read_text_table
+from core.text import format_table
+from core.types import Array
 from folds.fold_files import read_folds
 from models.jobs.job_files import read_predictions, verify_job
 from models.jobs.plan import JobPlan
 from studies.config import CLASS, Study, cells_of, value_label
-from submissions import formatting
 from submissions.blend.logits import logits, probabilities
 from submissions.blend.selection import score_per_target
 
@@ -162,7 +162,6 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
             lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
         ).replace("nan", "")
         parts.append(
-            f"## {data}, "
-            f"{stage}\n\n{formatting.format_table(cells.columns.tolist(), cells.to_numpy().tolist())}"
+            f"## {data}, {stage}\n\n{format_table(cells.columns.tolist(), cells.to_numpy().tolist())}"
         )
     return "\n\n".join([*parts, TABLE_NOTE])

@@ -12,11 +12,11 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
-from competition import cli
-from competition.durations import format_duration
-from competition.errors import ConfigError, NothingToSubmit
-from competition.files import write_atomically
-from competition.paths import Paths, display_path
+from core import cli
+from core.errors import ConfigError, NothingToSubmit
+from core.files import write_atomically
+from core.paths import Paths, display_path
+from core.text import format_duration
 from folds import diagnose
 from models.inputs.features import molecule_features
 from models.jobs.budget import Budget

@@ -20,16 +20,18 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from competition import cli
-from competition.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from competition.metrics import take_rows
-from competition.paths import Paths
 from competition.task import Task
-from competition.types import Array
-from competition.yaml_files import dump_yaml
+from core import cli
+from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
+from core.paths import Paths
+from core.text import format_number
+from core.types import Array
+from core.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
 from models.stages.file import COPY_OF_OOF, fold_mark
-from submissions.blend.blend import LIGHTGBM_STACK, Blend
+from submissions.blend.candidates import LIGHTGBM_STACK
+from submissions.blend.data import Blend
 from submissions.blend.decision_rules import fit_decision
 from submissions.blend.selection import CrossFit, Scorer
 from submissions.blend.serialization import to_json
@@ -37,7 +39,6 @@ from submissions.blend.stack import Stack
 from submissions.config import load_config
 from submissions.ensemble_std import STD_FILE, std_table
 from submissions.expected_score import expected_score
-from submissions.formatting import format_number
 from submissions.left_out import EPOCHS, describe_left_out, left_out_of
 from submissions.predictor import as_parts
 from submissions.run import (

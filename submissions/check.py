@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition import cli
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
-from competition.errors import ConfigError, DataError
-from competition.files import as_json
 from competition.metrics import Metric, get_metric, take_rows
-from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task, build_metric, build_task, raw_rows_for
-from competition.types import Array, Integers, ProblemType
-from competition.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
+from core import cli
+from core.errors import ConfigError, DataError
+from core.files import as_json
+from core.paths import Paths
+from core.types import Array, Integers, ProblemType
+from core.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
 from folds.class_shares import missing_class_warnings
 from folds.make import Folds, make_folds
 from models import api
@@ -49,7 +49,8 @@ from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision, why_no_gpu
 from models.training.labels import labelled_rows, require_auxiliary, require_log1p
-from submissions.blend.blend import BlendData, mean
+from submissions.blend.candidates import fit_candidate, mean
+from submissions.blend.data import BlendData
 from submissions.blend.selection import Fitted
 from submissions.blend.serialization import from_json, to_json
 from submissions.config import Config, load_config
@@ -263,7 +264,7 @@ def _try_user_blending(config: Config, metric: Metric, task: Task, labels: Array
     preds = np.stack([_predictions_near(y, task, rng) for _ in config.stages], axis=1)
     data = BlendData(preds, y, np.arange(N_TRIED) % 5, metric, task)
     for _, code_ref in user_code(config.blends):
-        fitted = data.fit(code_ref, data.all_folds)
+        fitted = fit_candidate(code_ref, data, data.all_folds)
         with user_code_errors(code_ref, MUST_RETURN):
             from_json(json.loads(as_json(to_json(fitted))), code_ref).predict(preds)
     Fitted(mean(data, data.all_folds), postprocess=config.submissions.postprocess or "").outputs(preds)

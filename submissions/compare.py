@@ -16,19 +16,18 @@ from typing import Any
 
 import pandas as pd
 
-from competition import cli
-from competition.durations import format_duration
-from competition.errors import ConfigError, DataError
-from competition.files import derive_seed, read_table, sha256_of
 from competition.metrics import Metric
-from competition.overrides import NO_OVERRIDES, Overrides
-from competition.paths import Paths
 from competition.task import Task, build_metric, build_task, raw_rows_for
-from competition.types import Array
+from core import cli
+from core.errors import ConfigError, DataError
+from core.files import derive_seed, read_table, sha256_of
+from core.paths import Paths
+from core.settings import NO_OVERRIDES, Overrides
+from core.text import format_duration, format_number, format_table
+from core.types import Array
 from folds.fold_files import read_groups
 from submissions.blend.bootstrap import bootstrap_scores
 from submissions.config import load_config
-from submissions.formatting import format_number, format_table
 from submissions.run import (
     CHOICE,
     MANIFEST,

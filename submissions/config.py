@@ -9,15 +9,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from competition.config import CompetitionConfig, read_yaml, validate
-from competition.durations import parse_duration
-from competition.errors import ConfigError
 from competition.metrics import CLASS_TYPES
-from competition.overrides import NO_OVERRIDES, Overrides
-from competition.strict_model import StrictModel, UniqueList, UserCodeRef
-from competition.user_code import short_ref
+from core.errors import ConfigError
+from core.settings import NO_OVERRIDES, Overrides, StrictModel, UniqueList, UserCodeRef, parse_duration
+from core.user_code import short_ref
 from folds.config import FoldsConfig
 from models.config import Stages
-from submissions.blend.blend import CANDIDATES
+from submissions.blend.candidates import CANDIDATES
 
 Blend = Literal[*CANDIDATES] | UserCodeRef  # type: ignore[valid-type]
 ONLY_CLASSES = {"shrunk_logits"}
@@ -34,7 +32,7 @@ class SubmissionsConfig(StrictModel):
     """
     candidates: Annotated[list[Blend], UniqueList] = []
     """Blends to compare with the default, in addition to best_single, mean and convex. `file.py:function` is a function
-    of yours (`submissions/blend/blend.py`).
+    of yours (`submissions/blend/candidates.py`).
     """
     margin: float = Field(default=2.0, ge=0)
     """Standard errors of the paired difference by which another candidate must be better."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from competition.types import Array
+from core.types import Array
 from models.jobs.job_files import read_predictions, stage_test_std
 from models.jobs.plan import REFIT_FOLD, Job
 from submissions.blend.selection import Fitted

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from competition.dataset import without_extra_rows
-from competition.files import derive_seed, read_table
 from competition.metrics import take_rows
-from competition.types import Array
+from core.files import derive_seed, read_table
+from core.types import Array
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, similarities
 from submissions.blend.selection import CrossFit, Scorer
 from submissions.run import Run

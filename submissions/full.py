@@ -10,13 +10,12 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from competition import cli
 from competition.config import find_config
-from competition.durations import parse_duration
-from competition.errors import ConfigError
-from competition.overrides import NO_OVERRIDES
-from competition.paths import Paths
 from competition.prepare import prepare, write_prepared
+from core import cli
+from core.errors import ConfigError
+from core.paths import Paths
+from core.settings import NO_OVERRIDES, parse_duration
 from folds import make
 from folds.make import make_folds, write_folds
 from models.jobs.budget_stages import with_more_seeds

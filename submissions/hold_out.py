@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import without_extra_rows
-from competition.errors import ConfigError
-from competition.files import derive_seed, read_text_table, write_atomically, write_table
-from competition.overrides import NO_OVERRIDES, Overrides
-from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.task import build_task, to_submission_columns
-from competition.yaml_files import dump_yaml
+from core.errors import ConfigError
+from core.files import derive_seed, read_text_table, write_atomically, write_table
+from core.paths import Paths, holdout_yaml
+from core.settings import NO_OVERRIDES, Overrides
+from core.yaml_files import dump_yaml
 from folds.assign import assign_folds
 from folds.groups import compute_groups
 from models.base_config import FileConfig

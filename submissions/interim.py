@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from competition.paths import display_path
+from core.paths import display_path
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import JobResult, Task
 from submissions.build_submission import build_submission

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from competition.paths import display_path
+from core.paths import display_path
+from core.text import format_table
 from models.jobs.job_files import recorded_failure
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import JobResult
-from submissions.formatting import format_table
 
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 TIME, EPOCHS = "time", "epochs"

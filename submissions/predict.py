@@ -9,13 +9,13 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from competition import cli
-from competition.clean import join_first
 from competition.config import require_owned_outputs
-from competition.errors import ConfigError
-from competition.files import digest, read_text_table, write_table
-from competition.paths import Paths, display_path
 from competition.prepare import describe_raw_inputs, prepare_test
+from core import cli
+from core.errors import ConfigError
+from core.files import digest, read_text_table, write_table
+from core.paths import Paths, display_path
+from core.text import join_first
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
 from submissions.ensemble_std import STD_FILE, std_table

@@ -1,7 +1,7 @@
 """The model of a submission, read from the folder of a finished run; it predicts new rows from those of the stages."""
 
-from competition.files import read_json
-from competition.user_code import short_ref
+from core.files import read_json
+from core.user_code import short_ref
 from submissions.blend.selection import Fitted
 from submissions.blend.serialization import from_json, to_json
 from submissions.run import Run, fitted_file

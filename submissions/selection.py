@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from competition.errors import DataError
 from competition.task import raw_rows_for
-from competition.types import Array
-from competition.user_code import short_ref
+from core.errors import DataError
+from core.types import Array
+from core.user_code import short_ref
 from models.inputs.weights import families
-from submissions.blend.blend import ALWAYS, LIGHTGBM_STACK, Blend, BlendData, FoldSet, complexity, mean
+from submissions.blend.candidates import ALWAYS, LIGHTGBM_STACK, complexity, fit_candidate, mean
+from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.selection import Comparison, CrossFit, Scorer, cross_fit, select
 from submissions.blend.serialization import Predictor
 from submissions.blend.stack import Stack, fit_stack
@@ -98,7 +99,7 @@ def fit_candidates(run: Run, data: BlendData) -> tuple[dict[str, CrossFit], list
             failed.append(f"WARNING: {name} is left out: {type(error).__name__}: {error}")
 
     for name in dict.fromkeys([*ALWAYS, run.config.default_blend, *run.config.submissions.candidates]):
-        try_candidate(short_ref(name), partial(data.fit, name))
+        try_candidate(short_ref(name), partial(fit_candidate, name, data))
     default = short_ref(run.config.default_blend)
     if MEAN not in candidates:  # only a user's post-processing can fail there
         candidates[MEAN] = cross_fit(data, partial(mean, data))
@@ -172,7 +173,9 @@ def ablation(run: Run, data: BlendData, scorer: Scorer, selection: Selection) ->
         is_kept = ~np.isin(names, stages)
         if is_kept.any():
             part = data.with_columns(is_kept, tuned)
-            fit = partial(part.fit, run.config.default_blend if selection.default != MEAN else MEAN)
+            fit = partial(
+                fit_candidate, run.config.default_blend if selection.default != MEAN else MEAN, part
+            )
             scored[name] = cross_fit(part, fit, default.whole.postprocess).scored
     if len(scored) == 1:
         return {}

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import without_extra_rows
-from competition.files import read_table
 from competition.task import Task, build_task
-from competition.types import Array, Integers
+from core.files import read_table
+from core.types import Array, Integers
 from folds.fold_files import read_folds, read_groups
 from models.jobs.job_files import stage_oof, stage_test
 from models.jobs.plan import JobPlan

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.errors import SubmissionError
-from competition.files import read_text_table, write_table
 from competition.task import Task, to_submission_columns
-from competition.types import Array
+from core.errors import SubmissionError
+from core.files import read_text_table, write_table
+from core.types import Array
 
 DIGITS = 7
 """Significant digits of predictions, and digits of the standard deviation of their column."""

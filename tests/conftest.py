@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from competition.files import write_table
-from competition.paths import PROJECT
+from core.files import write_table
+from core.paths import PROJECT
 
 SMOKE = PROJECT / "competition" / "data" / "smoke"
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]

@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from competition.files import read_json
-from competition.paths import PROJECT
+from core.files import read_json
+from core.paths import PROJECT
 
 RUN = str(PROJECT / "run.sh")
 DATA = PROJECT / "competition" / "data" / "smoke"

@@ -13,7 +13,7 @@ import yaml
 
 from competition.config import CompetitionConfig
 from competition.metrics import METRICS, load_user_metric
-from competition.paths import PROJECT
+from core.paths import PROJECT
 from models.config import StagesConfig
 from models.training.schedules import SCHEDULES
 from submissions.config import Config

@@ -12,10 +12,10 @@ import yaml
 
 from competition.config import load_competition
 from competition.dataset import Dataset
-from competition.paths import PROJECT
 from competition.prepare import prepare
 from competition.task import Task
-from competition.user_code import load_user_code
+from core.paths import PROJECT
+from core.user_code import load_user_code
 from models.stage import Context
 from submissions.full import main
 from tests.conftest import mixed_tables, write_competition

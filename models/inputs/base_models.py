@@ -12,9 +12,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from competition.errors import ConfigError
-from competition.files import read_json, write_json
-from competition.paths import hub_revisions
+from core.errors import ConfigError
+from core.files import read_json, write_json
+from core.paths import hub_revisions
 from models.base_config import EncoderFeature
 from models.bert_config import BertConfig
 from models.inputs.weights import WEIGHTS, digest_of_weights, find_weights

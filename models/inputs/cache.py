@@ -21,11 +21,11 @@ import numpy as np
 import rdkit
 from numpy.typing import NDArray
 
-from competition.code_digest import code_digest_of
-from competition.errors import DataError
-from competition.files import digest, write_atomically
+from core.code_digest import code_digest_of
+from core.errors import DataError
+from core.files import digest, write_atomically
 
-Array = NDArray[np.float32]  # `competition.types.Array` is float64
+Array = NDArray[np.float32]  # `core.types.Array` is float64
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.dataset import Dataset
-from competition.errors import DataError
+from core.errors import DataError
 from models.inputs.text_template import Template
 
 

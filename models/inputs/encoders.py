@@ -12,8 +12,8 @@ import transformers
 from torch import nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from competition.errors import ConfigError
-from competition.files import read_json
+from core.errors import ConfigError
+from core.files import read_json
 from models.base_config import EncoderFeature
 from models.bert_config import BertConfig, Lora
 from models.inputs.base_models import require_base_model

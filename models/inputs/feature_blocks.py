@@ -15,9 +15,9 @@ from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError, DataError
-from competition.files import read_json, write_json
-from competition.types import Array
+from core.errors import ConfigError, DataError
+from core.files import read_json, write_json
+from core.types import Array
 from models.base_config import EncoderFeature, StageConfig
 from models.inputs.features import stage_features
 from models.inputs.frozen_encoders import encoder_cache

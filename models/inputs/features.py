@@ -12,9 +12,9 @@ from rdkit.Avalon import pyAvalonTools
 from rdkit.Chem import MACCSkeys, rdReducedGraphs
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
-from competition.code_digest import code_digest_of
 from competition.descriptors import descriptors
 from competition.molecules import is_large
+from core.code_digest import code_digest_of
 from models.base_config import StageConfig
 from models.inputs.cache import Array, Cache
 from models.stage import Context

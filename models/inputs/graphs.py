@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.inputs.weights import find_weights
 
 with warnings.catch_warnings():

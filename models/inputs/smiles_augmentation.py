@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from rdkit import Chem
 
-from competition.files import derive_seed
+from core.files import derive_seed
 
 RANDOM_SMILES_TOKENS = "()/\\123456789%10%11%12"
 """Branches, bond directions and ring closures: tokens that a randomized SMILES may need and the

@@ -12,7 +12,7 @@ import pandas as pd
 import tokenizers
 
 from competition.config import CompetitionConfig
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.base_config import EncoderFeature
 from models.bert_config import BertConfig
 from models.inputs.weights import WEIGHT_SETS, find_weights

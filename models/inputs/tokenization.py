@@ -20,8 +20,8 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from competition.errors import ConfigError
-from competition.types import Integers
+from core.errors import ConfigError
+from core.types import Integers
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the jobs
 

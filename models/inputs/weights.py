@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from competition.errors import ConfigError
-from competition.files import digest, read_json, sha256_of, write_atomically, write_json
-from competition.paths import hub_revisions, weight_folders
+from core.errors import ConfigError
+from core.files import digest, read_json, sha256_of, write_atomically, write_json
+from core.paths import hub_revisions, weight_folders
 from models.base_config import StageConfig
 
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from competition.durations import format_duration
-from competition.files import digest
+from core.files import digest
+from core.text import format_duration
 from folds.fold_files import time_ordered
 from models.jobs.budget_stages import Decisions, StageConfigs, StageState, epoch_shares, reserve, with_epochs
 from models.jobs.job_files import verify_job

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 from models.feature_config import TreesConfig
 from models.jobs.job_files import read_failure
 from models.jobs.plan import Job, JobPlan

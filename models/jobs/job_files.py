@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.errors import DataError
-from competition.files import read_json, read_table, sha256_of, write_atomically, write_json, write_table
-from competition.types import Array, Integers
+from core.errors import DataError
+from core.files import read_json, read_table, sha256_of, write_atomically, write_json, write_table
+from core.types import Array, Integers
 from models.jobs.plan import REFIT_FOLD, REPORT, Job
 from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from competition.calibration import can_calibrate, fit_calibration, shared_labels
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, FEATURE, INPUT_KEY, Dataset, read_rows
-from competition.files import read_table
 from competition.task import Task, build_task
-from competition.types import Array, Integers
+from core.files import read_table
+from core.types import Array, Integers
 from folds.fold_files import read_folds, read_groups, time_ordered
 from models.base_config import StageConfig
 from models.jobs.job_files import mean_test

@@ -16,15 +16,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from competition.clean import join_first
-from competition.code_digest import digests_with_imports
 from competition.config import CompetitionConfig
-from competition.durations import format_duration
-from competition.errors import ConfigError
-from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
-from competition.paths import PROJECT, Paths
 from competition.task import build_task
-from competition.user_code import short_ref, user_code, with_helpers
+from core.code_digest import digests_with_imports
+from core.errors import ConfigError
+from core.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
+from core.paths import PROJECT, Paths
+from core.text import format_duration, join_first
+from core.user_code import short_ref, user_code, with_helpers
 from folds.fold_files import read_folds, time_ordered
 from models.estimators import version_of
 from models.feature_config import SklearnConfig, TreesConfig

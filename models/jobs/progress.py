@@ -7,7 +7,7 @@ losses.csv       losses and held-out scores of a neural stage (`models/training/
 import time
 from pathlib import Path
 
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 from models.training.loss_log import read_losses
 
 PROGRESS = "progress.json"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from competition.errors import ConfigError
-from competition.files import write_atomically
-from competition.paths import Bundle, Paths
+from core.errors import ConfigError
+from core.files import write_atomically
+from core.paths import Bundle, Paths
 from models.jobs.job_files import CHECKPOINTS
 from models.jobs.plan import REPORT
 

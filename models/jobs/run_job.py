@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from competition.cli import NOT_WRITABLE
 from competition.config import CompetitionConfig
 from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
 from competition.task import Task, build_metric, build_task, raw_rows_for
-from competition.types import Array
+from core.cli import NOT_WRITABLE
+from core.types import Array
 from models.jobs.job_files import (
     attempt_folder,
     clear_attempt,

@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
-from competition.durations import BAR, format_duration
+from core.text import BAR, format_duration
 from models.jobs.progress import describe_loss, share_done
 from models.training.hardware import Card, free_gpu_memory, require_gpu
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from competition import cli, prepare
+from competition import prepare
 from competition.config import find_config, load_competition
 from competition.dataset import Dataset, read_rows
-from competition.errors import ConfigError, DataError
-from competition.files import table_digest
-from competition.paths import Paths, display_path
+from core import cli
+from core.errors import ConfigError, DataError
+from core.files import table_digest
+from core.paths import Paths, display_path
 from folds import make
 from models.config import load_stages
 from models.feature_config import TreesConfig

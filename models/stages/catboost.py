@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 
 from competition.dataset import Dataset
-from competition.files import read_json
-from competition.types import Array
+from core.files import read_json
+from core.types import Array
 from models.feature_config import CatboostConfig
 from models.inputs import feature_blocks
 from models.stages.per_target import TargetData

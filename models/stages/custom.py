@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from competition.config import validate
 from competition.dataset import Dataset
-from competition.errors import ConfigError
-from competition.types import Array
-from competition.user_code import load_user_code, user_code_errors
+from core.errors import ConfigError
+from core.types import Array
+from core.user_code import load_user_code, user_code_errors
 from models.base_config import CustomConfig
 from models.stage import Context, as_probabilities, invalid_probability_rows
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.clean import describe_rows, join_first, parse_numbers, read_table_with_ids, require_columns
+from competition.clean import describe_rows, parse_numbers, read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import Dataset, without_extra_rows
-from competition.errors import ConfigError, DataError
-from competition.files import read_text_table
 from competition.prepare import Prepared
 from competition.task import Task, build_task
-from competition.types import Array, Integers
+from core.errors import ConfigError, DataError
+from core.files import read_text_table
+from core.text import join_first
+from core.types import Array, Integers
 from models.base_config import FileConfig
 from models.stage import Context, as_probabilities, invalid_probability_rows, write_notes
 

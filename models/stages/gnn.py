@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from competition.dataset import Dataset
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 from models.inputs.graphs import AGGREGATIONS, Messages, collate, graph_of, read_message_passing
 from models.neural_config import GnnConfig
 from models.training.batches import Batches

@@ -23,8 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError
-from competition.types import Array
+from core.errors import ConfigError
+from core.types import Array
 from models.estimators import from_bytes
 from models.feature_config import GpConfig
 from models.inputs import feature_blocks

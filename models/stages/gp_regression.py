@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, optimize, special
 
-from competition.types import Array
+from core.types import Array
 
 NOISES = np.logspace(-4, 2, 37)
 """Ratios of the variance of the noise to the variance of the function."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
-from competition.types import Integers
+from core.types import Integers
 from folds.splitters import balanced_group_folds, blocks_in_time
 from models.stages.per_target import TargetData
 

@@ -13,8 +13,8 @@ import numpy as np
 from scipy import sparse
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError
-from competition.types import Array
+from core.errors import ConfigError
+from core.types import Array
 from models.feature_config import LightgbmConfig
 from models.stages.per_target import TargetData
 from models.stages.trees import MIN_ROWS, Trees

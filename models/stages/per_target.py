@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError, DataError
-from competition.files import read_json, write_json
-from competition.types import Array, Integers
+from core.errors import ConfigError, DataError
+from core.files import read_json, write_json
+from core.types import Array, Integers
 from models.stage import Context
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 

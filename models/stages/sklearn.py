@@ -22,8 +22,8 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransform
 from sklearn.utils import get_tags
 
 from competition.dataset import Dataset
-from competition.files import sha256_of
-from competition.types import Array
+from core.files import sha256_of
+from core.types import Array
 from models.estimators import build_estimator, from_bytes
 from models.feature_config import SklearnConfig
 from models.inputs import feature_blocks

@@ -10,8 +10,8 @@ import skops.io
 from sklearn import preprocessing
 
 from competition.dataset import Dataset
-from competition.files import read_json, write_json
-from competition.types import Array
+from core.files import read_json, write_json
+from core.types import Array
 from models.stage import Context, StageModel
 from models.training.labels import require_log1p, with_bounds
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from competition.dataset import Dataset
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 from models.inputs import feature_blocks
 from models.stage import write_notes
 from models.stages.inner_splits import inner_folds, inner_split

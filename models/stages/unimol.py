@@ -17,7 +17,7 @@ from rdkit import Chem
 from torch import Tensor, nn
 
 from competition.dataset import Dataset
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 from models.inputs.weights import find_weights
 from models.neural_config import UnimolConfig
 from models.stages.unimol_pairs import Groups, UnimolEncoder, UnimolEncoderLayer, pair_bias

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from competition.clean import join_first
 from competition.dataset import Dataset
-from competition.errors import ConfigError
+from core.errors import ConfigError
+from core.text import join_first
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
 from models.inputs.weights import find_weights
 from models.stage import Context, write_notes

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from competition.types import Array, Integers
+from core.types import Array, Integers
 from models.neural_config import NeuralConfig
 from models.training.losses import LabelBatch, to_device
 

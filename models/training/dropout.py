@@ -8,7 +8,7 @@ Why verify: `unimol_tools` has 46 rates as plain numbers, which a loop over nn.D
 import torch
 from torch import Tensor, nn
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 
 RATE_NAMES = (
     "dropout", "emb_dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "residual_dropout",

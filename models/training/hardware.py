@@ -17,8 +17,8 @@ from typing import Any
 
 import loky
 
-from competition.errors import ConfigError
-from competition.paths import PROJECT
+from core.errors import ConfigError
+from core.paths import PROJECT
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 CONTEXT_GIB = 0.5

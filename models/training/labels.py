@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.errors import ConfigError, DataError
-from competition.types import Array, ProblemType
+from core.errors import ConfigError, DataError
+from core.types import Array, ProblemType
 
 
 def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:

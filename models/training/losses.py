@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
-from competition.errors import ConfigError
-from competition.types import ProblemType
-from competition.user_code import load_user_code, user_code_errors
+from core.errors import ConfigError
+from core.types import ProblemType
+from core.user_code import load_user_code, user_code_errors
 from models.neural_config import CLASS_LOSSES
 
 

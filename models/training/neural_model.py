@@ -16,8 +16,8 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from competition.dataset import Dataset
-from competition.files import derive_seed
-from competition.types import Array
+from core.files import derive_seed
+from core.types import Array
 from models.inputs.feature_blocks import fit_columns, read_columns
 from models.stage import Context, molecule_columns, write_notes
 from models.training import prediction, trainer

@@ -14,8 +14,8 @@ from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from competition.files import read_json
-from competition.types import Array
+from core.files import read_json
+from core.types import Array
 from models.neural_config import NeuralConfig
 from models.training.batches import Batches
 from models.training.hardware import cpu_has_bf16, require_precision

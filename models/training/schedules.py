@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 
 
 def constant(step: int, total_steps: int) -> float:

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from competition.errors import DataError
-from competition.files import write_json
-from competition.types import Array, ProblemType
+from core.errors import DataError
+from core.files import write_json
+from core.types import Array, ProblemType
 from models.neural_config import NeuralConfig
 from models.training.batches import Batches, EncodedDataset, MicroBatch, micro_batch_size
 from models.training.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.files import write_table
+from core.files import write_table
 
 FOLDER = Path(__file__).parent
 RADIUS, HEIGHT = (0.3, 0.5), (5.0, 35.0)

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from competition.dataset import Dataset
-from competition.files import write_atomically, write_json
-from competition.types import Array
+from core.files import write_atomically, write_json
+from core.types import Array
 from models.stage import Context
 from models.training.labels import target_scale
 from studies.cylinder.cylinders import EDGES, HEIGHT, draw

@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from competition.config import validate
 from competition.dataset import Dataset
-from competition.files import sha256_of, write_atomically
-from competition.strict_model import StrictModel
 from competition.task import Task
-from competition.yaml_files import load_yaml
+from core.files import sha256_of, write_atomically
+from core.settings import StrictModel
+from core.yaml_files import load_yaml
 from models.inputs.conformers import conformer_cache
 from models.neural_config import UnimolConfig
 from models.registry import build_stage

@@ -12,7 +12,7 @@ import pandas as pd
 from rdkit import Chem, RDLogger
 from rdkit.Chem import inchi, rdEHTTools
 
-from competition.types import Array
+from core.types import Array
 from models.inputs.cache import Cache
 from models.inputs.conformers import is_flat, select
 from models.inputs.features import molecule_features

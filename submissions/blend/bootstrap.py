@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from competition.metrics import REGRESSION, Metric, take_rows
-from competition.types import Array, Integers
+from core.types import Array, Integers
 
 MAX_RESAMPLES = 200
 """Number of resamples, with which a standard error is known to 5 %."""

@@ -29,7 +29,7 @@ from scipy.special import softmax
 from competition.class_metrics import PROBABILITY_EPSILON
 from competition.metrics import Metric
 from competition.task import Task
-from competition.types import Array, Integers
+from core.types import Array, Integers
 from submissions.blend.serialization import serializable
 
 GRID_SIZE = 200

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import expit, logit, softmax
 
-from competition.types import Array
+from core.types import Array
 
 Link = Literal["identity", "logistic", "softmax"]
 """Scale of a weighted sum: predictions, log odds of class 1, or log probabilities plus a constant."""

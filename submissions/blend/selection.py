@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.files import derive_seed
 from competition.metrics import Metric, take_rows
 from competition.task import Task
-from competition.types import Array, Integers
-from competition.user_code import load_user_code, user_code_errors
-from submissions.blend.blend import BlendData, FoldSet
+from core.files import derive_seed
+from core.types import Array, Integers
+from core.user_code import load_user_code, user_code_errors
 from submissions.blend.bootstrap import bootstrap_scores
+from submissions.blend.data import BlendData, FoldSet
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
 from submissions.blend.serialization import Predictor, require_predictions
 

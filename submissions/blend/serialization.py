@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from competition.types import Array
-from competition.user_code import load_user_code
+from core.types import Array
+from core.user_code import load_user_code
 from submissions.blend.logits import Link
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.class_metrics import log_losses
-from competition.types import Array, Integers
-from submissions.blend.blend import BlendData, FoldSet
+from core.types import Array, Integers
+from submissions.blend.candidates import fit_candidate
+from submissions.blend.data import BlendData, FoldSet
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.serialization import Predictor, serializable
 
@@ -106,7 +107,7 @@ def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
 
     The number of trees, which may be 0, has the smallest error over these folds, each predicted by trees of the others.
     """
-    base = data.fit(default, folds)
+    base = fit_candidate(default, data, folds)
     in_folds = data.rows_in(folds)
     corrections = []
     for target in data.targets:

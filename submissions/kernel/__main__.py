@@ -6,9 +6,9 @@ packages of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_
 (submissions/kernel/pack.py).
 """
 
-from competition import cli
-from competition.errors import ConfigError, ServiceError
-from competition.paths import Paths
+from core import cli
+from core.errors import ConfigError, ServiceError
+from core.paths import Paths
 from submissions.config import load_config
 from submissions.kernel.pack import CPU, GPU, build
 from submissions.kernel.push import push

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from competition import cli
-from competition.errors import DataError
-from competition.files import read_json, read_text_table, write_table
-from competition.paths import PROJECT, Bundle, Paths
+from core import cli
+from core.errors import DataError
+from core.files import read_json, read_text_table, write_table
+from core.paths import PROJECT, Bundle, Paths
 from submissions.left_out import describe_left_out
 from submissions.run import SO_FAR, SUBMISSION_FILE, latest_run
 

@@ -18,12 +18,11 @@ from typing import Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from competition.errors import DataError
-from competition.files import digest, replaced, sha256_of, write_atomically, write_json
-from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
-from competition.revision import PACKAGES
-from competition.user_code import data_files, with_helpers
-from competition.yaml_files import dump_yaml
+from core.errors import DataError
+from core.files import digest, replaced, sha256_of, write_atomically, write_json
+from core.paths import PACKAGES, PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
+from core.user_code import data_files, with_helpers
+from core.yaml_files import dump_yaml
 from models.base_config import StageConfig
 from models.estimators import HUB_WEIGHTS
 from models.feature_config import SklearnConfig
@@ -32,7 +31,7 @@ from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
 from models.neural_config import NeuralConfig
-from submissions.blend.blend import LIGHTGBM_STACK
+from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.check import check_all
 from submissions.config import Config, rewrite_paths
 from submissions.kernel.wheels import add_wheels
@@ -106,7 +105,7 @@ def _adapter_packages(config: Config) -> set[str]:
 
 
 def copy_code(bundle: Bundle) -> None:
-    """Copy the four packages and the scripts of `./run.sh`."""
+    """Copy the packages and the scripts of `./run.sh`."""
     files = [PROJECT / name for name in SCRIPTS]
     for package in PACKAGES:
         files += [file for file in (PROJECT / package).rglob("*") if file.suffix in CODE]

@@ -3,9 +3,9 @@
 What was uploaded is written to kernel_pushed.json or kernel_training_pushed.json, next to that folder.
 """
 
-from competition.errors import DataError, ServiceError
-from competition.files import read_json, sha256_of, write_json
-from competition.paths import Paths
+from core.errors import DataError, ServiceError
+from core.files import read_json, sha256_of, write_json
+from core.paths import Paths
 from submissions.leaderboard import client
 
 READY = "ready"

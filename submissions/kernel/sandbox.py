@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from competition.errors import DataError, SubmissionError
-from competition.paths import child_path, display_path
+from core.errors import DataError, SubmissionError
+from core.paths import child_path, display_path
 from submissions.kernel.wheels import PYTHON, versions_of
 
 NO_NETWORK = Path(__file__).with_name("no_network.py")

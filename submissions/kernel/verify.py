@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition import cli
-from competition.errors import SubmissionError
-from competition.files import read_json, read_table, read_text_table, write_table
-from competition.paths import Bundle
 from competition.task import from_submission_columns
+from core import cli
+from core.errors import SubmissionError
+from core.files import read_json, read_table, read_text_table, write_table
+from core.paths import Bundle
 from submissions.kernel.sandbox import make_sandbox, run_notebook
 from submissions.kernel.wheels import IMAGE_PYTHON, PYTHON, download, image_packages
 from submissions.predict import predict

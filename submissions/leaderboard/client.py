@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from competition.errors import ConfigError, ServiceError
-from competition.files import read_json
+from core.errors import ConfigError, ServiceError
+from core.files import read_json
 
 PAGE = 100
 POLL = 10.0

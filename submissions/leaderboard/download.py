@@ -7,9 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
-from competition import paths
-from competition.errors import ConfigError, DataError
-from competition.files import replaced
+from core import paths
+from core.errors import ConfigError, DataError
+from core.files import replaced
 from submissions.leaderboard import client
 
 NAMES = {"train": "train(ing|set|data)?", "test": "test(set|data)?", "sample": "(sample|example)?sub.*"}

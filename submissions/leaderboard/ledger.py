@@ -9,12 +9,12 @@ from typing import Any, Literal
 import pandas as pd
 
 from competition.config import validate
-from competition.errors import ConfigError
-from competition.files import read_text_table, sha256_of, write_table
-from competition.paths import Paths
-from competition.strict_model import StrictModel
 from competition.task import Task
-from submissions.blend.blend import LIGHTGBM_STACK
+from core.errors import ConfigError
+from core.files import read_text_table, sha256_of, write_table
+from core.paths import Paths
+from core.settings import StrictModel
+from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.run import (
     BLEND_FILE,
     CANDIDATES_TABLE,

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from competition import cli
 from competition.config import load_competition
-from competition.errors import ConfigError, DataError
-from competition.files import read_table
 from competition.metrics import Metric
-from competition.paths import Paths
 from competition.task import build_metric, build_task
+from core import cli
+from core.errors import ConfigError, DataError
+from core.files import read_table
+from core.paths import Paths
+from core.text import format_number
 from submissions.compare import read_labels
-from submissions.formatting import format_number
 from submissions.leaderboard.ledger import (
     BY_HAND,
     Submission,

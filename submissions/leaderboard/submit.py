@@ -22,15 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from competition import cli
 from competition.config import CompetitionConfig, load_competition
-from competition.errors import ConfigError, ServiceError, SubmissionError
-from competition.files import digest, read_json, read_text_table, sha256_of, write_atomically
 from competition.metrics import Metric
-from competition.paths import Paths, display_path
-from competition.revision import revision
 from competition.task import build_metric, build_task
-from submissions.formatting import format_number, format_with_error
+from core import cli
+from core.errors import ConfigError, ServiceError, SubmissionError
+from core.files import digest, read_json, read_text_table, sha256_of, write_atomically
+from core.paths import Paths, display_path, revision
+from core.text import format_number, format_with_error
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
 from submissions.leaderboard.ledger import (

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from competition import cli, paths
 from competition.config import validate
-from competition.errors import ConfigError, DataError, UserError
-from competition.files import write_atomically
 from competition.prepare import describe, prepare
-from competition.types import ProblemType
-from competition.yaml_files import parse_yaml
+from core import cli, paths
+from core.errors import ConfigError, DataError, UserError
+from core.files import write_atomically
+from core.types import ProblemType
+from core.yaml_files import parse_yaml
 from folds.config import FoldsConfig
 from folds.kinds import FOLD_KINDS
 from models.stages.file import OOF, TEST, common_folds

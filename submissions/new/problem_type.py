@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from competition.classes import MISSING, class_name, class_names
-from competition.clean import join_first
-from competition.errors import DataError
 from competition.label_columns import parse_bounded
 from competition.metrics import get_metric
-from competition.types import ProblemType
+from core.errors import DataError
+from core.text import join_first
+from core.types import ProblemType
 from submissions.new.column_roles import describe_damage, is_numeric, non_numeric_cells, without_censored
 from submissions.new.detect import DetectedTables
 

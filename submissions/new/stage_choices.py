@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from competition.config import validate
-from competition.errors import ConfigError, DataError
 from competition.metrics import CLASS_TYPES
 from competition.molecules import canonical_smiles
-from competition.strict_model import StrictModel
-from competition.yaml_files import load_yaml
+from core.errors import ConfigError, DataError
+from core.settings import StrictModel
+from core.yaml_files import load_yaml
 from folds.kinds import FOLD_KINDS
 from folds.molecule_groups import scaffold_shift_reason, scaffolds
 from models.inputs.weights import reads_molecules

@@ -6,8 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from competition import paths
-from competition.yaml_files import dump_yaml
+from core import paths
+from core.yaml_files import dump_yaml
 
 WIDTH = 110
 

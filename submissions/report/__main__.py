@@ -10,11 +10,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from competition import cli
-from competition.errors import DataError
-from competition.files import write_atomically
-from competition.paths import display_path
-from submissions.formatting import format_table
+from core import cli
+from core.errors import DataError
+from core.files import write_atomically
+from core.paths import display_path
+from core.text import format_table
 from submissions.report.elements import Report, Table, data_url
 from submissions.report.sections import build_report
 from submissions.run import Run, latest_run, table_digests

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from competition.plots import as_svg, as_text, new_figure
-from competition.types import Array
-from submissions.formatting import shortened
+from core.plots import as_svg, as_text, new_figure
+from core.text import shortened
+from core.types import Array
 
 ROW_HEIGHT = 0.27
 """Inches of a row in a chart with one row per stage or candidate."""

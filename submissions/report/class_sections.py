@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from competition.task import Task
-from competition.types import Array
+from core.text import format_number
+from core.types import Array
 from submissions.blend.serialization import from_json
-from submissions.formatting import format_number
 from submissions.report import figures
 from submissions.report.elements import Element, Figure, MoreFigures, make_table
 from submissions.report.training_predictions import labels, predictions

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from submissions.formatting import format_number, is_finite
+from core.text import format_number, is_finite
 
 
 class Table(NamedTuple):

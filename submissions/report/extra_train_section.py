@@ -1,7 +1,7 @@
 """Section of the report about the tables of `competition.extra_train`."""
 
 from competition.dataset import EXTRA
-from competition.files import read_json, read_table
+from core.files import read_json, read_table
 from models.jobs.job_rows import UNUSED_LABELS
 from models.jobs.plan import REPORT
 from submissions.report.elements import Element, make_table

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from competition.molecules import is_large
-from competition.plots import as_svg, as_text, new_figure
-from competition.types import Array
+from core.plots import as_svg, as_text, new_figure
+from core.text import shortened
+from core.types import Array
 from models.training.loss_log import read_losses
-from submissions.formatting import shortened
 from submissions.report.charts import curve_grid
 from submissions.run import Run
 

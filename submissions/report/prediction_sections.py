@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from competition.files import read_json
+from core.files import read_json
+from core.text import format_with_error
 from folds.class_shares import labels_or_indicators, missing_class_warnings
 from folds.fold_files import time_ordered
 from models.jobs.job_files import stage_oof_std
 from models.neural_config import NeuralConfig
-from submissions.formatting import format_with_error
 from submissions.report import figures
 from submissions.report.charts import heat_map
 from submissions.report.class_sections import probability_section

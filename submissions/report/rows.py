@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from competition.files import read_table
-from submissions.formatting import shortened
+from core.files import read_table
+from core.text import shortened
 from submissions.report import figures
 from submissions.report.elements import Card, Element, make_table
 from submissions.report.training_predictions import labels, predictions

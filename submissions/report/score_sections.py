@@ -10,21 +10,21 @@ from competition.classes import class_name, class_numbers
 from competition.clean import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
-from competition.errors import ConfigError
-from competition.files import read_json, read_table, read_text_table
 from competition.label_columns import parse_labels
 from competition.metrics import take_rows
 from competition.task import build_task, from_submission_columns, raw_rows_for
-from competition.types import Array
+from core.errors import ConfigError
+from core.files import read_json, read_table, read_text_table
+from core.text import is_finite, mean_and_std
+from core.types import Array
 from models.jobs.plan import REPORT
 from models.neural_config import MultiSampleHead, NeuralConfig
 from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
-from submissions.blend.blend import LIGHTGBM_STACK
+from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.decision_rules import apply_decision
 from submissions.blend.selection import score_per_target
 from submissions.blend.serialization import from_json
-from submissions.formatting import is_finite, mean_and_std
 from submissions.report.charts import ScoreRow, heat_map, score_chart
 from submissions.report.elements import Element, Figure, make_table
 from submissions.report.training_predictions import scored_stages

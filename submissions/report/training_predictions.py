@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from competition.files import read_table
-from competition.types import Array
+from core.files import read_table
+from core.types import Array
 from submissions.run import CROSS_FITTED, PREDICTION, STAGES, Run, scored_rows
 
 

@@ -6,7 +6,7 @@ from sklearn import metrics as sklearn_metrics
 
 from competition.class_metrics import confusion
 from competition.metrics import METRICS, get_metric
-from competition.types import Array
+from core.types import Array
 
 RNG = np.random.default_rng(0)
 TRUE, GUESSED = RNG.integers(4, size=300).astype(float), RNG.integers(4, size=300).astype(float)

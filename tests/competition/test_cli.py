@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from competition import cli
-from competition import revision as revision_module
 from competition.config import load_competition
-from competition.durations import format_duration, parse_duration
-from competition.environment import mismatch
-from competition.errors import ConfigError, DataError, NothingToSubmit
-from competition.files import read_table
-from competition.paths import PROJECT, Paths
 from competition.prepare import run as prepare
-from competition.revision import revision
+from core import cli
+from core import paths as revision_module
+from core.environment import mismatch
+from core.errors import ConfigError, DataError, NothingToSubmit
+from core.files import read_table
+from core.paths import PROJECT, Paths, revision
+from core.settings import parse_duration
+from core.text import format_duration
 from tests.competition.small import TRAIN, write_small
 
 
@@ -87,7 +87,7 @@ def test_a_command_ends_with_the_status_that_it_returns(status: int | None) -> N
 def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_prints_for_whom() -> None:
     paths = Paths.for_competition("one")
     code = (
-        "from competition import cli\nfrom competition.paths import Paths\n"
+        "from core import cli\nfrom core.paths import Paths\n"
         "with cli.locked(Paths.for_competition('one'), wait=True):\n    print('mine')\n"
     )
     with cli.locked(paths):
@@ -143,7 +143,7 @@ def test_missing_packages_are_reported_and_versions_are_numbers() -> None:
         sys.executable,
         "-I",
         "-S",
-        str(PROJECT / "competition" / "environment.py"),
+        str(PROJECT / "core" / "environment.py"),
     ]  # without any package
     done = subprocess.run(bare, capture_output=True, text=True, check=False)
     assert done.returncode == 2

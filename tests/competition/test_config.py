@@ -8,10 +8,10 @@ import yaml
 from pydantic import ValidationError
 
 from competition.config import find_config
-from competition.errors import ConfigError
-from competition.overrides import Overrides
-from competition.paths import CONFIGS, Paths, work_root
-from competition.yaml_files import dump_yaml, load_yaml
+from core.errors import ConfigError
+from core.paths import CONFIGS, Paths, work_root
+from core.settings import Overrides
+from core.yaml_files import dump_yaml, load_yaml
 from submissions.config import Config, load_config
 from tests.competition.small import write_small
 
@@ -51,8 +51,8 @@ def test_the_embedded_competitions_load(name: str) -> None:
             {"stages": {"a": {"kind": "gnn", "seeds": [0, 0]}}},
         ),
         (
-            r"a: architecture compact has no weights unimol_small; use a file or null",
-            {"stages": {"a": {"kind": "unimol2", "weights": "unimol_small"}}},
+            r"a: architecture compact has no weights unimol_no_h; use unimol_small, unimol_small_oled, a file or null",
+            {"stages": {"a": {"kind": "unimol", "weights": "unimol_no_h"}}},
         ),
         (
             r"a: weights unimol_small were trained without hydrogens; set remove_hydrogens: true",

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 
 from competition.config import load_competition
 from competition.dataset import TIME, Dataset, read_rows, without_extra_rows
-from competition.errors import ConfigError, DataError, UserError
-from competition.files import write_table
-from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
+from core.errors import ConfigError, DataError, UserError
+from core.files import write_table
+from core.paths import Paths
 from folds.config import FoldsConfig
 from folds.fold_files import read_folds
 from folds.make import run as make_folds

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
-from competition.errors import DataError
-from competition.files import (
+from core.errors import DataError
+from core.files import (
     derive_seed,
     digest,
     read_json,

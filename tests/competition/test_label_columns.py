@@ -8,10 +8,10 @@ import pytest
 
 from competition.config import CompetitionConfig, load_competition
 from competition.dataset import LOWER, UPPER, Dataset, read_rows
-from competition.errors import ConfigError, DataError
-from competition.files import write_table
-from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
+from core.errors import ConfigError, DataError
+from core.files import write_table
+from core.paths import Paths
 from tests.competition.small import write_small
 
 TRAIN = [

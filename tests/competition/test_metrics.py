@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import ConfigError
 from competition.metrics import METRICS, REGRESSION, load_user_metric
+from core.errors import ConfigError
 
 TRUE = np.array([1.0, 2.0, 3.0, 4.0])
 LAST_IS_TWO_TOO_HIGH = np.array([1.0, 2.0, 3.0, 6.0])

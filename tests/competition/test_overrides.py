@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from competition import cli
-from competition.errors import ConfigError
-from competition.overrides import NO_OVERRIDES, Overrides, parse_setting
+from core import cli
+from core.errors import ConfigError
+from core.settings import NO_OVERRIDES, Overrides, parse_setting
 from submissions.config import load_config
 from tests.competition.small import write_small
 

@@ -8,11 +8,11 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY, TIME, read_rows
-from competition.errors import ConfigError, DataError, SubmissionError
-from competition.files import read_table
 from competition.molecules import canonical_smiles
-from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare, prepare_test, run
+from core.errors import ConfigError, DataError, SubmissionError
+from core.files import read_table
+from core.paths import Paths
 from tests.competition.small import SAMPLE, TEST, TRAIN, write_small
 
 

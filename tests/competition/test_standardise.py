@@ -8,9 +8,9 @@ import pytest
 from competition import standardise
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY
-from competition.errors import ConfigError
 from competition.prepare import describe, prepare, prepare_test
 from competition.standardise import standard_form
+from core.errors import ConfigError
 from tests.competition.small import SAMPLE, write_small
 
 TRAIN = ["id,SMILES,y", "a,CS(C)=O,1", "b,C[S+](C)[O-],2", "c,CC(=O)[O-].[Na+],3", "d,CC(=O)O,4", "e,CCO,5"]

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from competition.classes import class_names, class_numbers
-from competition.errors import ConfigError
 from competition.task import Task, build_task, from_submission_columns, to_submission_columns
-from competition.user_code import load_user_code
+from core.errors import ConfigError
+from core.user_code import load_user_code
 from tests.folds.made import competition
 
 

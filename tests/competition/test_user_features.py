@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from competition.config import load_competition
-from competition.errors import ConfigError
 from competition.prepare import prepare
+from core.errors import ConfigError
 from tests.competition.small import TEST, TRAIN, write_small
 
 CODE = """import os

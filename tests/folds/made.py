@@ -5,8 +5,8 @@ from typing import Any
 
 from competition import prepare
 from competition.config import CompetitionConfig, load_competition
-from competition.files import read_text_table
-from competition.paths import Paths
+from core.files import read_text_table
+from core.paths import Paths
 from folds import make
 from folds.fold_files import read_folds
 

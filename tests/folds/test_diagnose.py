@@ -10,8 +10,8 @@ import pytest
 
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY, TIME
-from competition.files import read_json, sha256_of
-from competition.paths import Paths
+from core.files import read_json, sha256_of
+from core.paths import Paths
 from folds import diagnose
 from folds.adversarial import adversarial_validation, compute_descriptors, readable_features
 from folds.diagnose import recommend

@@ -11,8 +11,8 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import read_rows
-from competition.errors import DataError
-from competition.files import read_text_table, write_table
+from core.errors import DataError
+from core.files import read_text_table, write_table
 from folds.fold_files import read_folds, read_groups, time_ordered
 from models.jobs.job_rows import training_rows
 from models.jobs.plan import make_plan

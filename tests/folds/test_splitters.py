@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from competition.dataset import INPUT_KEY
-from competition.errors import DataError
+from core.errors import DataError
 from folds.assign import assign_folds
 from folds.config import FoldsConfig
 from folds.kinds import FOLD_KINDS

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from competition.dataset import Dataset
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 from models.stage import Context
 
 

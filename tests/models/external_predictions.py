@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.files import write_table
+from core.files import write_table
 
 
 def write_external_predictions(

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import transformers
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.inputs import encoders
 from models.inputs.weights import find_weights
 from models.stages import bert

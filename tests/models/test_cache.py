@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from competition.errors import DataError
+from core.errors import DataError
 from models.config import AnyStageConfig
 from models.inputs.cache import Cache
 from models.inputs.stage_caches import shared_caches

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from competition.errors import DataError
+from core.errors import DataError
 from models.inputs import tokenization
 from models.inputs.column_truncation import shorten_columns
 from models.inputs.text_template import Template

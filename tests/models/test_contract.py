@@ -11,9 +11,9 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import Dataset, read_rows
-from competition.files import read_table, write_table
-from competition.paths import Paths
 from competition.task import Task
+from core.files import read_table, write_table
+from core.paths import Paths
 from folds.fold_files import read_folds
 from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.errors import ConfigError
 from competition.task import Task
+from core.errors import ConfigError
 from models.base_config import CustomConfig
 from models.stages.custom import load_custom
 from tests.models.made import context, fitted, rows
@@ -88,9 +88,7 @@ def test_an_error_of_a_class_is_one_sentence(
 
 
 def test_errors_of_settings_name_the_key_in_the_yaml_and_not_the_file(tmp_path: Path) -> None:
-    settings = (
-        "from competition.strict_model import StrictModel\n\nclass Settings(StrictModel):\n    k: int = 1\n"
-    )
+    settings = "from core.settings import StrictModel\n\nclass Settings(StrictModel):\n    k: int = 1\n"
     (tmp_path / "user.py").write_text(
         settings + CLASS.replace("class Mine:", "class Mine:\n    Settings = Settings")
     )

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.training.dropout import audit, rates, set_rates
 
 BATCH = {"x": torch.ones(4, 64)}

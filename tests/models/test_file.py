@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.errors import DataError
 from competition.task import Task
+from core.errors import DataError
 from models.base_config import FileConfig
 from models.registry import build_stage
 from models.stage import read_notes

@@ -16,7 +16,7 @@ from rdkit import Chem
 from sklearn.decomposition import PCA
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError
 from models.config import StagesConfig
 from models.feature_config import SklearnConfig
 from models.inputs import frozen_encoders

@@ -12,8 +12,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import PairwiseKernel
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError
 from competition.task import Task
+from core.errors import ConfigError
 from models.feature_config import GpConfig
 from models.inputs.count_fingerprints import (
     GENERATORS,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from competition.errors import ConfigError
 from competition.task import Task as Target
+from core.errors import ConfigError
 from models.feature_config import CatboostConfig
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Resources, Task, run

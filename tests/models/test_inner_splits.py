@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import KFold, train_test_split
 
-from competition.files import read_json
+from core.files import read_json
 from models.feature_config import LightgbmConfig
 from models.stages.inner_splits import inner_folds, inner_split
 from models.stages.per_target import TargetData

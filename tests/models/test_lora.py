@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from competition.errors import ConfigError
-from competition.files import read_json, sha256_of
-from competition.paths import PROJECT
 from competition.task import Task
+from core.errors import ConfigError
+from core.files import read_json, sha256_of
+from core.paths import PROJECT
 from models.bert_config import BertConfig
 from models.inputs.base_models import BASE_MODEL, require_base_model
 from models.inputs.encoders import pooled

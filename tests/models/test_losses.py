@@ -10,7 +10,7 @@ import torch
 from chemprop.nn.metrics import BoundedMAE, BoundedMSE
 from sklearn.utils.class_weight import compute_sample_weight
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.neural_config import LossName
 from models.training.labels import balanced_weights, with_bounds
 from models.training.losses import LOSSES, LabelBatch, Loss, load_loss

@@ -13,9 +13,9 @@ import torch
 from chemprop.nn import BondMessagePassing
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError, DataError
-from competition.files import read_json
 from competition.task import Task
+from core.errors import ConfigError, DataError
+from core.files import read_json
 from models.config import load_stages
 from models.jobs.plan import code_files
 from models.neural_config import GnnConfig

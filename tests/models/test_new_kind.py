@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.config import StagesConfig
 from models.jobs.plan import code_files, library_versions
 from models.registry import STAGE_KINDS, StageKind

@@ -2,7 +2,7 @@
 
 import pytest
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.training.schedules import SCHEDULES, with_warmup
 
 TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)

@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from competition.errors import ConfigError
 from competition.task import Task
+from core.errors import ConfigError
 from models.estimators import build_estimator, from_bytes, version_of
 from models.feature_config import SklearnConfig
 from models.registry import build_stage

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError, DataError
 from competition.task import Task
+from core.errors import ConfigError, DataError
 from models.base_config import StageConfig
 from models.feature_config import LightgbmConfig
 from models.registry import task_for_stage

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.bert_config import BertConfig
 from models.inputs.text_template import Template, read_template
 from tests.models.made import context

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError, DataError
-from competition.files import read_json, sha256_of
 from competition.task import Task
+from core.errors import ConfigError, DataError
+from core.files import read_json, sha256_of
 from models.neural_config import GnnConfig, NeuralConfig
 from models.registry import build_stage
 from models.stage import Context, read_notes

@@ -17,9 +17,9 @@ import torch
 from catboost import CatBoostRegressor
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError, DataError
-from competition.files import read_json
 from competition.task import Task
+from core.errors import ConfigError, DataError
+from core.files import read_json
 from models.feature_config import CatboostConfig, LightgbmConfig, SklearnConfig, TreesConfig
 from models.registry import build_stage
 from models.stage import read_notes

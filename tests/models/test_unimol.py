@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from competition.errors import ConfigError
-from competition.paths import PROJECT
+from core.errors import ConfigError
+from core.paths import PROJECT
 from models.inputs import conformers
 from models.neural_config import UnimolConfig
 from models.stage import read_notes

@@ -14,7 +14,7 @@ from rdkit.Chem import AllChem, rdDistGeom
 from unimol_tools.data.conformer import mol2unimolv2
 from unimol_tools.models import unimolv2
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.inputs.conformers import build_molecule, embed_conformers
 from models.neural_config import Unimol2Config, UnimolConfig
 from models.registry import build_stage

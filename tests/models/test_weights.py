@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from competition.errors import ConfigError
-from competition.files import read_json, sha256_of
-from competition.paths import hub_revisions
+from core.errors import ConfigError
+from core.files import read_json, sha256_of
+from core.paths import hub_revisions
 from models.inputs import weights
 from models.inputs.weights import WEIGHT_SETS, WeightSet, digest_of_weights, find_weights
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from models.inputs.conformers import conformer_cache
 from models.neural_config import UnimolConfig
 from models.stages.unimol import UnimolBackbone, read_vocabulary

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from competition.config import load_competition
-from competition.errors import ConfigError, DataError
 from competition.metrics import METRICS
-from competition.paths import CONFIGS, PROJECT
+from core.errors import ConfigError, DataError
+from core.paths import CONFIGS, PROJECT
 from models.jobs.job_files import read_predictions
 from studies.__main__ import claims, run_study
 from studies.config import STUDIES, StudySize, cells_of, load_study
@@ -25,7 +25,7 @@ from tests.competition.small import write_small
 SMOKE = str(CONFIGS / "smoke.yaml")
 MEAN = """
 import numpy as np
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 
 class Mean:
     def __init__(self, settings, context):

@@ -15,11 +15,11 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
-from competition.files import read_table, read_text_table, write_table
 from competition.label_columns import parse_labels
-from competition.paths import Paths
 from competition.prepare import run as prepare
 from competition.task import build_task
+from core.files import read_table, read_text_table, write_table
+from core.paths import Paths
 from folds.fold_files import read_folds
 from folds.make import load_folds_config
 from folds.make import run as make_folds

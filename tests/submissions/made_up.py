@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.files import write_table
 from competition.prepare import prepare
+from core.files import write_table
 from submissions.config import Config, load_config
 from submissions.new import __main__ as new
 

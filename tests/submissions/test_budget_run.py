@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from competition.errors import NothingToSubmit
+from core.errors import NothingToSubmit
 from submissions import budget_run
 from submissions.build_submission import build_submission
 from submissions.run import latest_run

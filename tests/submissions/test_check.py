@@ -10,8 +10,8 @@ import pytest
 
 from competition import prepare
 from competition.config import find_config, load_competition
-from competition.errors import ConfigError, DataError
-from competition.paths import PROJECT, Paths
+from core.errors import ConfigError, DataError
+from core.paths import PROJECT, Paths
 from models.training.hardware import Card
 from submissions.check import check_all, import_notes
 from submissions.config import load_config

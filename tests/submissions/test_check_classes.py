@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from competition.errors import UserError
+from core.errors import UserError
 from tests.competition.small import write_small
 from tests.submissions.test_check import checked
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.errors import DataError
-from competition.files import read_json, read_table, write_json
 from competition.metrics import METRICS
+from core.errors import DataError
+from core.files import read_json, read_table, write_json
 from models.jobs.job_files import read_predictions
 from submissions import selection
 from submissions.blend import stack as stacks
-from submissions.blend.blend import CANDIDATES, LIGHTGBM_STACK
+from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
 from submissions.build_submission import build_submission
 from submissions.predictor import load_candidate, load_model
 from submissions.report.score_sections import ablation

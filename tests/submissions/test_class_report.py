@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score, precision_score, recall_score
 
-from competition.files import read_table, read_text_table, write_table
 from competition.task import Task
+from core.files import read_table, read_text_table, write_table
 from submissions.report.__main__ import markdown, page
 from submissions.report.class_sections import reliability
 from submissions.report.elements import Report

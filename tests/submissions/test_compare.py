@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import ConfigError, DataError
-from competition.files import read_json, read_table, sha256_of, write_json, write_table
 from competition.metrics import METRICS
-from competition.paths import Paths
 from competition.task import Task
+from core.errors import ConfigError, DataError
+from core.files import read_json, read_table, sha256_of, write_json, write_table
+from core.paths import Paths
 from submissions import compare
 from submissions.compare import PairedScorer, comparison, differences, read_labels
 from submissions.run import scored_rows

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import SubmissionError
-from competition.files import read_table, read_text_table, write_table
 from competition.task import from_submission_columns
+from core.errors import SubmissionError
+from core.files import read_table, read_text_table, write_table
 from submissions.kernel import verify
 from submissions.predictor import load_model
 from submissions.report.training_predictions import cross_fitted, predictions

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from competition.dataset import EXTRA
-from competition.files import read_table, write_table
+from core.files import read_table, write_table
 from folds.similarity import Similarity
 from submissions import expected_score
 from submissions.expected_score import score_of_similar_rows

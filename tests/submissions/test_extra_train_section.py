@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from competition.dataset import EXTRA
-from competition.files import write_json, write_table
-from competition.paths import Paths
+from core.files import write_json, write_table
+from core.paths import Paths
 from models.jobs.job_rows import UNUSED_LABELS
 from models.jobs.plan import REPORT
 from submissions.report.extra_train_section import extra_train_section

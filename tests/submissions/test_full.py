@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from competition import cli
-from competition.errors import ConfigError, NothingToSubmit
-from competition.paths import Paths
 from competition.prepare import prepare
+from core import cli
+from core.errors import ConfigError, NothingToSubmit
+from core.paths import Paths
 from folds.assign import assign_folds
 from models.jobs.plan import REFIT_FOLD, JobPlan, make_plan
 from models.jobs.scheduler import JobResult

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition import cli
-from competition.errors import ConfigError, DataError
-from competition.files import read_table, read_text_table
 from competition.metrics import METRICS
-from competition.paths import PROJECT, Paths, holdout_yaml
 from competition.prepare import prepare
+from core import cli
+from core.errors import ConfigError, DataError
+from core.files import read_table, read_text_table
+from core.paths import PROJECT, Paths, holdout_yaml
 from submissions.config import load_config
 from submissions.full import full
 from submissions.hold_out import hold_out

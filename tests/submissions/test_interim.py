@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from competition.paths import Paths
+from core.paths import Paths
 from models.jobs.plan import make_plan
 from submissions import interim
 from submissions.build_submission import build_submission

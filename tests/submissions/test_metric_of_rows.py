@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.files import read_table
+from core.files import read_table
 from models.jobs.run_job import run_job
 from submissions.build_submission import build_submission
 from submissions.check import check_all

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from competition.errors import ConfigError, DataError
-from competition.files import read_table, write_table
-from competition.paths import Paths
+from core.errors import ConfigError, DataError
+from core.files import read_table, write_table
+from core.paths import Paths
 from submissions.check import check_all
 from submissions.config import load_config
 from submissions.new import __main__ as new

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from competition.files import read_table, read_text_table, write_json, write_table
-from competition.paths import PROJECT
-from competition.plots import new_figure
+from core.files import read_table, read_text_table, write_json, write_table
+from core.paths import PROJECT
+from core.plots import new_figure
 from models.training.loss_log import HEADER, LOSSES
 from submissions.left_out import LEFT_OUT_HEADER, LeftOut
 from submissions.report import figures, sections

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import DataError, SubmissionError
-from competition.files import read_table, read_text_table, write_table
-from competition.paths import Paths
 from competition.task import Task
+from core.errors import DataError, SubmissionError
+from core.files import read_table, read_text_table, write_table
+from core.paths import Paths
 from models.jobs.job_files import write_report
 from submissions import build_submission as build_step
 from submissions import compare
-from submissions.blend.blend import ALWAYS
+from submissions.blend.candidates import ALWAYS
 from submissions.build_submission import build_submission
 from submissions.left_out import BUDGET_ADVICE, LeftOut, describe_left_out
 from submissions.predict import predict

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from competition.files import read_table
+from core.files import read_table
 from models.jobs.job_files import read_predictions
 from submissions.report.elements import Table
 from submissions.report.prediction_sections import prediction_section

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from competition.classes import match_columns
-from competition.errors import ConfigError
 from competition.prepare import prepare
+from core.errors import ConfigError
 from submissions.config import load_config
 from submissions.full import full
 from submissions.submission_file import rounded

@@ -10,11 +10,11 @@ from rdkit import Chem
 
 from competition.clean import parse_times
 from competition.descriptors import descriptors
-from competition.errors import DataError, NothingToSubmit
-from competition.files import read_json
 from competition.molecules import MAX_ATOMS
-from competition.paths import Paths
 from competition.prepare import prepare
+from core.errors import DataError, NothingToSubmit
+from core.files import read_json
+from core.paths import Paths
 from folds import diagnose
 from folds.make import make_folds, write_folds
 from folds.molecule_groups import scaffold

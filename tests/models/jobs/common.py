@@ -15,10 +15,10 @@ import numpy as np
 
 from competition.config import load_competition
 from competition.dataset import Dataset
-from competition.files import read_json, sha256_of
-from competition.overrides import NO_OVERRIDES, Overrides
-from competition.paths import PROJECT, Paths
 from competition.prepare import run as prepare
+from core.files import read_json, sha256_of
+from core.paths import PROJECT, Paths
+from core.settings import NO_OVERRIDES, Overrides
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError
-from competition.files import write_json
+from core.errors import ConfigError
+from core.files import write_json
 from models.stage import Context
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from rdkit import Chem
 
-from competition.files import read_json, read_table, write_table
 from competition.molecules import canonical_smiles
+from core.files import read_json, read_table, write_table
 from folds.fold_files import read_folds
 from models.jobs.budget import Budget
 from models.jobs.cache_jobs import cache_tasks

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from competition.files import read_json, write_json
+from core.files import read_json, write_json
 from models.base_config import CustomConfig
 from models.feature_config import LightgbmConfig
 from models.jobs import budget as budget_module

@@ -9,9 +9,9 @@ from rdkit import Chem
 
 from competition.config import load_competition
 from competition.dataset import Dataset
-from competition.files import read_json, read_table, write_table
-from competition.paths import Paths
 from competition.prepare import run as prepare
+from core.files import read_json, read_table, write_table
+from core.paths import Paths
 from folds.config import FoldsConfig
 from folds.fold_files import read_folds
 from folds.make import run as make_folds

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from competition.paths import PROJECT, Paths
+from core.paths import PROJECT, Paths
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, counted, ended, products, start, trained, wait_until_running
 

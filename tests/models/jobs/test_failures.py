@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.errors import DataError
-from competition.files import read_json, sha256_of
-from competition.paths import PROJECT
+from core.errors import DataError
+from core.files import read_json, sha256_of
+from core.paths import PROJECT
 from models.jobs import run_job as run_job_module
 from models.jobs.job_files import attempt_folder, read_failure, write_predictions
 from models.jobs.job_rows import read_tables

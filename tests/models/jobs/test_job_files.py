@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import DataError
+from core.errors import DataError
 from models.jobs.job_files import (
     read_predictions,
     stage_oof,

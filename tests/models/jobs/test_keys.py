@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
-from competition.files import write_json, write_table
-from competition.paths import Paths
+from core.files import write_json, write_table
+from core.paths import Paths
 from models.config import load_stages
 from models.jobs.plan import JobPlan, make_plan
 from tests.conftest import write_competition

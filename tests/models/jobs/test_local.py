@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from competition.errors import ConfigError
-from competition.paths import PROJECT
+from core.errors import ConfigError
+from core.paths import PROJECT
 from models.jobs import local
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
@@ -229,7 +229,7 @@ def require_gone(pid_file: Path, seconds: float = 20.0) -> None:
 SCRIPT = """
 from contextlib import closing
 from pathlib import Path
-from competition import cli
+from core import cli
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Task, run
 from tests.models.jobs.test_local import sleep_with_pid

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from competition.files import write_json
+from core.files import write_json
 from models.jobs.pace import Forecast, Paces, describe_end, makespan
 from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult, Queue, Resources, Task

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from competition import code_digest
 from competition.config import load_competition
-from competition.errors import ConfigError
-from competition.overrides import Overrides
+from core import code_digest
+from core.errors import ConfigError
+from core.settings import Overrides
 from models.jobs import plan as plan_module
 from models.jobs.job_files import write_report
 from models.jobs.plan import JobPlan, describe_retraining, job_seed

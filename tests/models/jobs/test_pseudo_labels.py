@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from competition.dataset import Dataset
-from competition.errors import ConfigError, DataError
-from competition.files import read_table, write_table
 from competition.task import Task
+from core.errors import ConfigError, DataError
+from core.files import read_table, write_table
 from folds.fold_files import read_folds
 from models.config import load_stages
 from models.jobs import run_job as run_job_module

@@ -12,7 +12,7 @@ pytest.importorskip("ray", reason="needs requirements-ray.txt, which ./run.sh te
 
 from ray.cluster_utils import Cluster
 
-from competition.errors import ConfigError, ServiceError
+from core.errors import ConfigError, ServiceError
 from models.jobs import cluster as cluster_module
 from models.jobs.cluster import RayExecutor, make_executor, require_cluster
 from models.jobs.scheduler import Queue, Resources, Task, run

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from competition.errors import ConfigError
-from competition.files import write_json
-from competition.paths import Paths
+from core.errors import ConfigError
+from core.files import write_json
+from core.paths import Paths
 from models.jobs.resume import resume
 
 SEED = "mixed/models/gnn/key/seed_0"

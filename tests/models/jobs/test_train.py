@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from competition.dataset import Dataset, read_rows
-from competition.errors import DataError
+from core.errors import DataError
 from models.jobs import run_job as run_job_module
 from models.jobs.cache_jobs import cache_tasks, fill
 from models.jobs.job_files import attempt_folder, read_failure

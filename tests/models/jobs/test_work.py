@@ -13,9 +13,9 @@ import pytest
 from rdkit import Chem
 
 from competition.dataset import Dataset, read_rows
-from competition.files import read_json, read_table, sha256_of, write_json
-from competition.paths import Paths
 from competition.task import build_metric
+from core.files import read_json, read_table, sha256_of, write_json
+from core.paths import Paths
 from folds.fold_files import read_folds
 from models.jobs import run_job as run_job_module
 from models.jobs.job_files import read_predictions, stage_oof, stage_test

@@ -5,7 +5,7 @@ from scipy.special import expit, softmax
 
 from competition.metrics import METRICS
 from competition.task import Task
-from submissions.blend.blend import BlendData
+from submissions.blend.data import BlendData
 from submissions.blend.selection import Scorer
 
 N_OUTPUTS = {"binary": 1, "multiclass": 3}

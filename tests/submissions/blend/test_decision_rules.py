@@ -6,7 +6,7 @@ from scipy.special import expit, softmax
 
 from competition.metrics import Metric, get_metric
 from competition.task import Task
-from submissions.blend.blend import Blend, BlendData, FoldSet
+from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.decision_rules import CutPoints, Offsets, Thresholds, fit_decision, plain_decision
 from submissions.blend.selection import CrossFit, cross_fit, select
 from submissions.blend.serialization import from_json, to_json

@@ -8,9 +8,10 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
-from competition.errors import ConfigError
 from competition.metrics import METRICS
-from submissions.blend.blend import CANDIDATES, LOGIT_PENALTIES, Blend, BlendData, _logit_weights
+from core.errors import ConfigError
+from submissions.blend.candidates import CANDIDATES, LOGIT_PENALTIES, _logit_weights, fit_candidate
+from submissions.blend.data import Blend, BlendData
 from submissions.blend.logits import MIN_BASE_PROBABILITY, SUM_PENALTY
 from submissions.blend.selection import CrossFit, cross_fit
 from submissions.config import load_config
@@ -25,7 +26,7 @@ def fit(name: str, data: BlendData) -> Blend:
 
 
 def cross_fitted(name: str, data: BlendData) -> CrossFit:
-    return cross_fit(data, partial(data.fit, name))
+    return cross_fit(data, partial(fit_candidate, name, data))
 
 
 def log_loss_of(w: np.ndarray, preds: np.ndarray, y: np.ndarray) -> float:

@@ -9,7 +9,8 @@ import pytest
 
 from competition.metrics import METRICS
 from competition.task import Task
-from submissions.blend.blend import CANDIDATES, BlendData
+from submissions.blend.candidates import CANDIDATES, fit_candidate
+from submissions.blend.data import BlendData
 from submissions.blend.selection import Comparison, CrossFit, Scorer, cross_fit, min_gain, select
 from submissions.blend.stack import fit_stack
 from tests.submissions.blend.data import classes, noisy_classes, numbers, scorer_of
@@ -22,7 +23,9 @@ NAMES = [*(name for name in CANDIDATES if name != "shrunk_logits"), STACK]
 
 def fitted(data: BlendData, name: str) -> CrossFit:
     default = "shrunk_logits" if data.task.has_probabilities else "shrunk_ridge"
-    return cross_fit(data, partial(fit_stack, data, default) if name == STACK else partial(data.fit, name))
+    return cross_fit(
+        data, partial(fit_stack, data, default) if name == STACK else partial(fit_candidate, name, data)
+    )
 
 
 def chosen_of(data: BlendData, names: list[str], margin: float = 1.0) -> str:
@@ -94,7 +97,7 @@ def test_a_function_of_the_users_processes_the_predictions_of_every_candidate(tm
     )
     preds, y, folds = columns_like("independent", 60)
     data = numbers(preds, y, folds)
-    part = cross_fit(data, partial(data.fit, "mean"), f"{tmp_path}/mine.py:to_halves")
+    part = cross_fit(data, partial(fit_candidate, "mean", data), f"{tmp_path}/mine.py:to_halves")
     assert set(part.scored[:, 0] * 2 % 1) == {0.0}
     assert set(part.whole.predict(preds[:3, :, None])[:, 0] * 2 % 1) == {0.0}
 

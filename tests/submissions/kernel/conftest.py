@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from competition.paths import Paths
+from core.paths import Paths
 from submissions.kernel import wheels
 from submissions.kernel.pack import build
 from tests.conftest import mixed_tables, write_competition

@@ -8,9 +8,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from competition.errors import DataError
-from competition.files import read_json, sha256_of
-from competition.paths import Paths
+from core.errors import DataError
+from core.files import read_json, sha256_of
+from core.paths import Paths
 from models.registry import build_stage
 from submissions.config import load_config
 from submissions.kernel import pack

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import DataError
-from competition.files import write_atomically, write_table
-from competition.paths import Bundle, Paths
+from core.errors import DataError
+from core.files import write_atomically, write_table
+from core.paths import Bundle, Paths
 from submissions.kernel import offline
 from submissions.kernel.offline import find_table, in_order_of, train
 from submissions.left_out import LeftOut

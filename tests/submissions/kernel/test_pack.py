@@ -12,9 +12,9 @@ import yaml
 from huggingface_hub import hf_hub_download
 from safetensors.torch import save_file
 
-from competition.errors import ConfigError, DataError
-from competition.files import read_json, read_text_table
-from competition.paths import PROJECT, Bundle, Paths, kaggle_files
+from core.errors import ConfigError, DataError
+from core.files import read_json, read_text_table
+from core.paths import PROJECT, Bundle, Paths, kaggle_files
 from submissions.config import load_config
 from submissions.kernel import pack
 from submissions.kernel.__main__ import main

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from competition.errors import DataError, ServiceError
-from competition.files import write_json
-from competition.paths import Paths
+from core.errors import DataError, ServiceError
+from core.files import write_json
+from core.paths import Paths
 from submissions.kernel.pack import CPU, write_notebook
 from submissions.kernel.push import push, pushed_notebook
 from submissions.leaderboard import client

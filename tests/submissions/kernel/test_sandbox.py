@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from competition.errors import SubmissionError
-from competition.files import write_json
+from core.errors import SubmissionError
+from core.files import write_json
 from submissions.kernel.sandbox import Sandbox, make_sandbox, run_notebook
 
 CELL = """

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import DataError, SubmissionError
-from competition.files import read_json, read_table, read_text_table, write_table
-from competition.paths import Bundle, Paths
+from core.errors import DataError, SubmissionError
+from core.files import read_json, read_table, read_text_table, write_table
+from core.paths import Bundle, Paths
 from submissions.config import load_config
 from submissions.kernel import pack, verify
 from submissions.kernel.sandbox import make_sandbox, run_notebook

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from competition.errors import ServiceError
-from competition.paths import PROJECT, Bundle
+from core.errors import ServiceError
+from core.paths import PROJECT, Bundle
 from submissions.kernel import wheels
 from submissions.kernel.wheels import add_wheels, download, versions_of
 from tests.submissions.kernel.conftest import tiny_wheel

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from competition.paths import Paths
+from core.paths import Paths
 from submissions.leaderboard.ledger import Submission
 from tests.kaggle_server import KaggleServer
 from tests.submissions.fakes import with_setting

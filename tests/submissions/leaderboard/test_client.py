@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from competition.errors import ConfigError, ServiceError
+from core.errors import ConfigError, ServiceError
 from submissions.leaderboard import client
 from tests.kaggle_server import KEY, SIGNATURE, TOKEN, USER, KaggleServer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from competition import paths
-from competition.errors import ConfigError, DataError
+from core import paths
+from core.errors import ConfigError, DataError
 from submissions.config import load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.new import __main__ as new

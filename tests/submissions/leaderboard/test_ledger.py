@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 from submissions.leaderboard.ledger import find_submission, read, write
 from tests.submissions.leaderboard.conftest import one
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import ConfigError
 from competition.metrics import METRICS
-from competition.paths import Paths
+from core.errors import ConfigError
+from core.paths import Paths
 from submissions.leaderboard import ledger_report
 from submissions.leaderboard.ledger import BY_HAND, read, write
 from submissions.leaderboard.ledger_report import distinct, pick_final_two, rank_correlations

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from competition import cli
-from competition.files import read_json, read_table, sha256_of, write_json, write_table
 from competition.metrics import METRICS
-from competition.paths import Paths
+from core import cli
+from core.files import read_json, read_table, sha256_of, write_json, write_table
+from core.paths import Paths
 from submissions.leaderboard import client, submit
 from submissions.leaderboard.ledger import BY_HAND, read, write
 from tests.kaggle_server import KEY, KaggleServer

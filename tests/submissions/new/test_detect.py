@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import DataError
-from competition.files import write_table
+from core.errors import DataError
+from core.files import write_table
 from submissions.new.column_roles import Column, classify, counts_rows, is_reaction
 from submissions.new.detect import DetectedTables, detect
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from competition import paths
-from competition.errors import ConfigError, DataError, SubmissionError
-from competition.files import write_table
 from competition.prepare import prepare
+from core import paths
+from core.errors import ConfigError, DataError, SubmissionError
+from core.files import write_table
 from folds.assign import assign_folds
 from submissions.config import load_config
 from submissions.new import __main__ as new

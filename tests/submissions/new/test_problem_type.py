@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from competition.errors import DataError
+from core.errors import DataError
 from submissions.new.detect import detect
 from submissions.new.problem_type import ProblemGuess, choose_problem
 from tests.submissions.made_up import files_in, write_labels

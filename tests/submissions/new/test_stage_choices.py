@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
-from competition.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError
 from models.config import AnyStageConfig
 from submissions.new import stage_choices
 from submissions.new.detect import DetectedTables, detect

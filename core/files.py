@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from competition.errors import DataError
+from core.errors import DataError
 
 csv.field_size_limit(2**31 - 1)  # the default rejects long texts
 DIGEST = b"sha256"

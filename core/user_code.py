@@ -11,10 +11,10 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from competition.errors import ConfigError
-from competition.files import digest, sha256_of
+from core.errors import ConfigError
+from core.files import digest, sha256_of
 
-PACKAGES = ("competition", "folds", "models", "submissions", "studies")
+PACKAGES = ("core", "competition", "folds", "models", "submissions", "studies")
 MAX_NAME = 200
 """Length of a string in user code from which it is not the name of a file."""
 _LOADED: set[str] = set()

@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from competition.durations import parse_duration
-from competition.errors import ConfigError, DataError, UserError
-from competition.overrides import Overrides, parse_setting, parse_stages
-from competition.paths import DEFAULT_COMPETITION, Paths, holdout_yaml, work_root
+from core.errors import ConfigError, DataError, UserError
+from core.paths import DEFAULT_COMPETITION, Paths, holdout_yaml, work_root
+from core.settings import Overrides, parse_duration, parse_setting, parse_stages
 
 NOT_WRITABLE = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from competition.errors import ConfigError
+from core.errors import ConfigError
 
 TAG = "tag:yaml.org,2002:"
 PATTERNS = {

@@ -8,15 +8,15 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from competition.errors import ConfigError
-from competition.files import digest
+from core.errors import ConfigError
+from core.files import digest
 
 PROJECT = Path(__file__).parents[1]
-PACKAGES = ("models", "competition", "folds")
+PACKAGES = ("core", "competition", "folds", "models")
 """Packages of this project with code that results depend on."""
 NOT_DIGESTED = {
     "config", "base_config", "neural_config", "bert_config", "feature_config", "stage", "hardware", "code_digest",
-    "weights", "errors", "files", "paths", "durations", "loss_log", "tracking",
+    "weights", "errors", "files", "paths", "settings", "text", "loss_log", "tracking",
 }  # fmt: skip
 """Modules that do not change a result. Settings and digests of weights are part of a job's key
 directly; the other modules read, write and report."""

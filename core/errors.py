@@ -1,6 +1,6 @@
 """Errors that the user can fix. Every message says what is wrong, where, and what to do.
 
-Commands print these errors without a traceback and exit with their status (`competition.cli.run`). Any other
+Commands print these errors without a traceback and exit with their status (`core.cli.run`). Any other
 exception is a bug and keeps its traceback.
 """
 

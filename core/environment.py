@@ -1,4 +1,4 @@
-"""Check the interpreter in use against the ranges of pyproject.toml: `python -m competition.environment`.
+"""Check the interpreter in use against the ranges of pyproject.toml: `python -m core.environment`.
 
 This is for interpreters that run.sh does not install into: a virtual environment of the user, conda, a Kaggle
 kernel. It needs only the standard library, and `packaging` to compare versions.

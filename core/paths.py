@@ -1,6 +1,7 @@
 """Names of all folders and files."""
 
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,3 +178,22 @@ class Bundle:
     weights = child_path("weights")
     hub_cache = child_path("hub")  # weights of packages, as in the cache of the Hugging Face hub
     wheels = child_path("wheels")
+
+
+PACKAGES = ("core", "competition", "folds", "models", "submissions")
+"""Packages that make and use a run."""
+
+
+def revision() -> str:
+    """Return the short hash of git, with `-dirty` if files differ; "unknown" if git does not track this code."""
+    try:
+        # The folder may be inside the repository of another project.
+        _git("ls-files", "--error-unmatch", "run.sh")
+        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=10").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PROJECT), *arguments]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout

@@ -1,0 +1,1 @@
+"""What knows neither molecules nor models: files, settings, paths, digests, errors, command lines."""

@@ -1,0 +1,242 @@
+"""The candidates of a blend: which weights of the columns give the best predictions?
+
+**A candidate is a function** `fit(data, folds)` that returns a predictor fitted on the rows of some folds; `CANDIDATES`
+has them. A predictor is a dataclass of numbers, strings and arrays with a method `predict(preds)` that returns
+predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs). Every candidate is fitted K + 1 times: on
+all folds, and without each of them.
+
+A function of the user's, `mine.py:fit` in the YAML, gets arrays instead: `fit(preds, y, folds)` returns weights,
+(n_models,) or (n_models, n_outputs), or a dataclass with `predict(preds)`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from core.files import derive_seed
+from core.types import Array
+from core.user_code import load_user_code, user_code_errors
+from submissions.blend.data import Blend, BlendData, FoldSet, System
+from submissions.blend.logits import log_loss_weights, margins
+from submissions.blend.serialization import Predictor, require_predictions
+
+LIGHTGBM_STACK = "lightgbm_stack"
+"""Name of the candidate in `stack.py`, which corrects the default blend."""
+MIN_PENALTY, MAX_PENALTY = 1e-4, 10.0
+"""Bounds of the penalty of the shrunk ridge, in units of the labels' variance."""
+LOGIT_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Factors of the squared distance between the weights of logits and the convex weights."""
+CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
+"""Weights of the column that a step of hill climbing mixes in: -0.5 to 0.5 without 0."""
+
+
+def ridge_corrected(system: System, start: Array, penalty: float) -> Array:
+    """Return start weights (n_models,) plus the ridge solution on the residual of their blend."""
+    n_models = len(start)
+    columns = system.y[:, None] - system.errors
+    residual = system.y - columns @ start
+    rows = np.vstack([columns, math.sqrt(penalty) * np.eye(n_models)])
+    return start + np.linalg.lstsq(rows, np.append(residual, np.zeros(n_models)), rcond=None)[0]
+
+
+def _column(data: BlendData, target: int, column: int, fold: int) -> Array:
+    """Return the predictions of a column for the labelled rows of a fold, (n_rows, n_outputs of the target)."""
+    return data.labelled(target, fold)[0][:, column]
+
+
+def best_single(data: BlendData, folds: FoldSet) -> Blend:
+    """Put all weight of each target on the column with the smallest loss."""
+    one_hot = np.eye(data.n_models)
+    weights = []
+    for target in data.targets:
+        if not data.is_labelled(target, folds):
+            weights.append(data.pooled(folds))
+            continue
+        losses = [data.loss(target, folds, partial(_column, data, target, j)) for j in range(data.n_models)]
+        weights.append(one_hot[np.argmin(losses)])
+    return data.blend(weights, folds)
+
+
+def mean(data: BlendData, folds: FoldSet) -> Blend:
+    """Weight all columns equally."""
+    return data.blend([np.full(data.n_models, 1 / data.n_models)] * len(data.targets), folds)
+
+
+def convex(data: BlendData, folds: FoldSet) -> Blend:
+    """Find the weights >= 0 with sum 1 and the least squared error."""
+    return data.blend([data.convex(target, folds) for target in data.targets], folds)
+
+
+def hill_climb(data: BlendData, folds: FoldSet) -> Blend:
+    """Climb from the best column: mix in the column that helps most, as long as one helps.
+
+    A column is mixed in at most once, by -0.5 to 0.5; weights sum to 1. Source: the package hillclimbers.
+    """
+    one_hot = np.eye(data.n_models)
+    starts = best_single(data, folds).weights.T
+    all_weights = []
+    for target, weights in zip(data.targets, starts, strict=True):
+        unused = np.flatnonzero(weights == 0).tolist()
+
+        def loss(blend: Array, target: int = target) -> float:
+            return data.loss_of_weights(target, folds, lambda fold: blend)
+
+        best_loss = loss(weights)
+        while unused:
+            steps = [(j, (1 - step) * weights + step * one_hot[j]) for j in unused for step in CLIMBING_STEPS]
+            losses = [loss(blend) for _, blend in steps]
+            best = int(np.argmin(losses))
+            if not losses[best] < best_loss:
+                break
+            best_loss = losses[best]
+            added, weights = steps[best]
+            unused.remove(added)
+        all_weights.append(weights)
+    return data.blend(all_weights, folds)
+
+
+def shrunk_ridge(data: BlendData, folds: FoldSet) -> Blend:
+    """The default for numbers: mix pooled and convex weights and correct them by a ridge on the residual.
+
+    The weights are w0 + v with w0 = t * pooled + (1 - t) * convex; v is the ridge solution on the residual of w0 with
+    a penalty. Optuna tunes both numbers on the cross-fitted loss: each fold is predicted by weights, convex ones
+    included, that were fitted without it. With one fold the weights are convex: nothing can be tuned, and they are
+    closer to what is submitted than equal weights. docs/benchmarks.md has the gain over other blends.
+    """
+    weights, settings = [], []
+    for target in data.targets:
+        tuned = _tuned_shares(data, target, folds)
+        weights.append(_shrunk(data, target, folds, **tuned) if tuned else data.convex(target, folds))
+        settings.append(tuned)
+    return data.blend(weights, folds, settings)
+
+
+def _tuned_shares(data: BlendData, target: int, folds: FoldSet) -> dict[str, float]:
+    """Return the two settings of the shrunk ridge of a target; empty if nothing can be tuned."""
+    if len(folds) < 2 or not data.is_labelled(target, folds):
+        return {}
+    if data.tuned:
+        return data.tuned[target]
+
+    def loss(trial: Any) -> float:
+        shares = {
+            "towards_pooled": trial.suggest_float("towards_pooled", 0.0, 1.0),
+            "penalty": trial.suggest_float("penalty", MIN_PENALTY, MAX_PENALTY, log=True),
+        }
+        return data.loss_of_weights(target, folds, lambda k: _shrunk(data, target, folds - {k}, **shares))
+
+    # The first trials are pooled and convex weights with almost no correction.
+    first_trials = [{"towards_pooled": share, "penalty": MAX_PENALTY} for share in (1.0, 0.0)]
+    return tune(loss, first_trials, data.n_trials, derive_seed(data.seed, "blend", data.task.targets[target]))
+
+
+def _shrunk(data: BlendData, target: int, folds: FoldSet, towards_pooled: float, penalty: float) -> Array:
+    start = towards_pooled * data.pooled(folds) + (1 - towards_pooled) * data.convex(target, folds)
+    system = data.system(target, folds)
+    return start if system is None else ridge_corrected(system, start, penalty)
+
+
+def tune(
+    loss: Callable[[Any], float], first_trials: list[dict[str, float]], n_trials: int, seed: int
+) -> dict[str, float]:
+    """Return the settings with the smallest loss, after `n_trials` of Optuna's TPE including `first_trials`."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    for settings in first_trials:
+        study.enqueue_trial(settings)
+    study.optimize(loss, n_trials=n_trials)
+    return study.best_params
+
+
+def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
+    """The default for classes: weights of logits with the smallest log loss, shrunk towards convex weights.
+
+    The penalty, one of `LOGIT_PENALTIES`, has the best cross-fitted loss. Equal weights would be a worse target: a
+    column of a test row is the mean of K fold models, to which a blend of many columns adds less than out of fold.
+    Sources: Ting and Witten, "Issues in stacked generalization", JAIR 1999, for weights of at least 0; Guo et al., "On
+    calibration of modern neural networks", ICML 2017, for their sum, the inverse temperature.
+    """
+    weights, settings = [], []
+    for target in data.targets:
+        number = len(LOGIT_PENALTIES) - 1
+        if data.tuned:
+            number = int(data.tuned[target]["penalty_number"])
+        elif len(folds) > 1:
+            losses = []
+            for penalty in range(len(LOGIT_PENALTIES)):
+                held_out = {k: _logit_weights(data, target, folds - {k})[penalty] for k in folds}
+                losses.append(data.loss_of_weights(target, folds, held_out.__getitem__, in_logits=True))
+            number = int(np.argmin(losses))
+        weights.append(_logit_weights(data, target, folds)[number])
+        settings.append({"penalty": LOGIT_PENALTIES[number], "penalty_number": number})
+    return data.blend(weights, folds, settings, in_logits=True)
+
+
+def _logit_weights(data: BlendData, target: int, folds: FoldSet) -> Array:
+    """Return the weights of logits for each of `LOGIT_PENALTIES`, (n_penalties, n_models); computed once."""
+    key = ("logits", target, folds)
+    if key not in data.memo:
+        prior = data.convex(target, folds) if len(data.targets) == 1 else data.pooled(folds)
+        parts = [data.labelled(target, fold) for fold in sorted(folds)]
+        z = np.concatenate([margins(preds, labels, data.link) for preds, labels in parts])
+        equal = np.tile(prior, (len(LOGIT_PENALTIES), 1))
+        data.memo[key] = log_loss_weights(z, prior, LOGIT_PENALTIES) if len(z) else equal
+    weights: Array = data.memo[key]
+    return weights
+
+
+Candidate = Callable[[BlendData, FoldSet], Predictor]
+CANDIDATES: dict[str, Candidate] = {
+    function.__name__: function
+    for function in (best_single, mean, convex, shrunk_ridge, shrunk_logits, hill_climb)
+}
+"""Candidates from simple to complex."""
+ALWAYS = ("best_single", "mean", "convex")
+"""Candidates that every run compares with the default, since they take almost no time."""
+
+
+def user_candidate(code_ref: str, data: BlendData, folds: FoldSet) -> Predictor:
+    """Return what a function of the user's returns for the rows of some folds.
+
+    Raises:
+        ConfigError: if it raises, or returns neither weights nor a dataclass with `predict(preds)`.
+    """
+    function = load_user_code("submissions.candidates", code_ref, "fit(preds, y, folds)")
+    rows = data.rows_in(folds)
+    preds = data.preds[rows]  # a copy, since the function may write into it
+    n_rows, n_models, n_outputs = preds.shape
+    with user_code_errors(code_ref, f"return weights ({n_models},) or a dataclass with predict(preds)"):
+        predictor: Any = function(preds, data.y[rows], data.folds[rows])
+        if not is_dataclass(type(predictor)):
+            weights = np.asarray(predictor, dtype=np.float64).reshape(n_models, -1)
+            predictor = Blend(weights + np.zeros((n_models, n_outputs)), np.zeros(n_outputs))
+        require_predictions(predictor.predict(data.preds[rows]), (n_rows, n_outputs), data.link)
+        return predictor
+
+
+def fit_candidate(name: str, data: BlendData, folds: FoldSet) -> Predictor:
+    """Return a candidate fitted on the rows of some folds; it is fitted once.
+
+    Args:
+        name: a name of CANDIDATES, or a function of the user's, `file.py:name`.
+    """
+    key = (name, folds)
+    if key not in data.memo:
+        built_in = CANDIDATES.get(name)
+        data.memo[key] = built_in(data, folds) if built_in else user_candidate(name, data, folds)
+    predictor: Predictor = data.memo[key]
+    return predictor
+
+
+def complexity(name: str) -> int:
+    """Return the position of a candidate among all, from simple to complex; the user's come before the stack."""
+    names = [*CANDIDATES]
+    if name in names:
+        return names.index(name)
+    return len(names) + (name == LIGHTGBM_STACK)
