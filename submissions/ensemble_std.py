@@ -19,7 +19,7 @@ def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: 
     It is None if there is one member, such as a refit.
 
     A member is the submission with one model per column: that of one fold and one seed; a column with fewer
-    seeds than another reuses its first ones. Refits are not members. Predictions are those before clipping,
+    seeds than another reuses its first ones. Refits are not members. Predictions are those before
     post-processing and decisions. The numbers rank rows that deserve a look or a measurement. They are not
     error bars, since all models may be wrong together.
     Source: the disagreement of an ensemble as in Lakshminarayanan et al., NeurIPS 2017.

@@ -6,7 +6,7 @@ from submissions.blend.selection import Fitted
 from submissions.blend.serialization import from_json, to_json
 from submissions.run import Run, fitted_file
 
-PARTS = ("predictor", "limits", "decision")
+PARTS = ("predictor", "lowest", "decision")
 
 
 def as_parts(fitted: Fitted) -> dict[str, object]:

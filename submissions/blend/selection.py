@@ -1,8 +1,8 @@
 """The rule that selects one candidate: the default, unless another is better by a clear margin.
 
-Candidates are compared by their cross-fitted predictions: each row is predicted by a fit without the row's fold. What
-comes after the weights is fitted without the fold as well: the range to which numbers are clipped, and for metrics of
-labels the decision (thresholds, class offsets or cut points) that turns predictions into labels.
+Candidates are compared by their cross-fitted predictions: each row is predicted by a fit without the row's fold. For
+metrics of labels the decision (thresholds, class offsets or cut points) that turns predictions into labels is fitted
+without the fold as well.
 """
 
 from collections.abc import Callable
@@ -34,23 +34,23 @@ class Fitted:
 
     Attributes:
         predictor: predicts (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs).
-        limits: lowest and highest label of each output, (2, n_outputs), to which predictions are clipped; None if they
-            are not.
+        lowest: lowest label of each output, (n_outputs,), to which lower predictions are raised, for a metric that is
+            undefined for small numbers (RMSLE); None for other metrics.
         decision: makes labels from predictions; None if the metric scores predictions.
         postprocess: `file.py:function` of the user's, of predictions (n_rows, n_outputs), which returns others;
             "" without one.
     """
 
     predictor: Predictor
-    limits: Array | None = None
+    lowest: Array | None = None
     decision: Decision | None = None
     postprocess: str = ""
 
     def outputs(self, preds: Array) -> Array:
         """Return predictions before the decision, (n_rows, n_outputs)."""
         y_pred = self.predictor.predict(preds)
-        if self.limits is not None:
-            y_pred = np.clip(y_pred, *self.limits)
+        if self.lowest is not None:
+            y_pred = np.maximum(y_pred, self.lowest)
         if not self.postprocess:
             return y_pred
         function = load_user_code("submissions.postprocess", self.postprocess, "postprocess(y_pred)")
@@ -85,19 +85,19 @@ class CrossFit:
 def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess: str = "") -> CrossFit:
     """Fit a candidate on all folds and without each of them.
 
-    Thresholds and limits for a fold come from the rows of the other folds, as predicted by the fit on these rows: they
-    are so few numbers that their fit on the same rows changes no score by more than chance.
+    Thresholds for a fold come from the rows of the other folds, as predicted by the fit on these rows: they are so few
+    numbers that their fit on the same rows changes no score by more than chance.
     """
 
     def fitted(folds: FoldSet) -> Fitted:
         predictor = fit(folds)
         rows = data.rows_in(folds)
-        before = Fitted(predictor, _limits(data, rows), None, postprocess)
+        before = Fitted(predictor, _lowest(data, rows), None, postprocess)
         if not data.task.scores_labels:
             return before
         y_pred = before.outputs(data.preds[rows])
         decision = fit_decision(data.metric, data.task, data.y[rows], y_pred, take_rows(data.rows, rows))
-        return Fitted(predictor, before.limits, decision, postprocess)
+        return Fitted(predictor, before.lowest, decision, postprocess)
 
     whole = fitted(data.all_folds)
     n_rows, _, n_outputs = data.preds.shape
@@ -114,15 +114,11 @@ def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess:
     return CrossFit(whole, in_sample, outputs, scored)
 
 
-def _limits(data: BlendData, rows: NDArray[np.bool_]) -> Array | None:
-    """Return the range of the labels of each target in some rows, for metrics of errors of numbers."""
-    if data.task.has_probabilities or data.metric.kind != "values":
+def _lowest(data: BlendData, rows: NDArray[np.bool_]) -> Array | None:
+    """Return the lowest label of each target in some rows if the metric has a lower bound, else None."""
+    if np.isneginf(data.metric.lower_bound):
         return None
-    y = data.y[rows]
-    lowest = np.where(np.isnan(y), np.inf, y).min(axis=0, initial=np.inf)
-    highest = np.where(np.isnan(y), -np.inf, y).max(axis=0, initial=-np.inf)
-    has_labels = lowest <= highest
-    return np.stack([np.where(has_labels, lowest, -np.inf), np.where(has_labels, highest, np.inf)])
+    return np.nanmin(data.y[rows], axis=0, initial=np.inf, where=~np.isnan(data.y[rows]))
 
 
 @dataclass(frozen=True)

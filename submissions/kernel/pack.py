@@ -1,9 +1,8 @@
 """The bundle of an offline notebook: the files that it reads, and nothing else.
 
-A bundle for prediction has no training rows, no out-of-fold predictions and only the stages with a weight in the
-submission; of the labels it has the lowest and the highest, to which predictions are clipped. A bundle for training
-has no answers, and only the tables that the platform does not mount. User-defined files are copied, with paths relative
-to the file that refers to them.
+A bundle for prediction has no training rows, no labels and no out-of-fold predictions, and only the stages
+with a weight in the submission. A bundle for training has no answers, and only the tables that the platform
+does not mount. User-defined files are copied, with paths relative to the file that refers to them.
 
     work/<name>/kernel/dataset/     a data set with code/ work/ weights/ wheels/ requirements.txt and bundle.json
                                     (purpose, competition, packages, digest of the files)

@@ -82,13 +82,18 @@ def test_every_row_with_a_fold_is_predicted_and_no_other_row(name: str, n_folds:
         assert (np.isfinite(values[:, 0]) == (folds >= 0)).all()
 
 
-def test_numbers_are_clipped_to_the_labels_of_the_other_folds_and_ranks_are_not() -> None:
+def test_only_for_a_metric_with_a_lower_bound_low_numbers_are_raised_to_the_lowest_label_of_the_other_folds() -> (
+    None
+):
     y = np.arange(20.0)
     preds = np.stack([2 * y - 10, 2 * y - 10], axis=1)
-    clipped = fitted(numbers(preds, y), "mean")
-    assert clipped.scored[0, 0] == 1  # row 0, of fold 0: the other folds have labels from 1
-    assert clipped.whole.predict(np.array([[[-50.0]] * 2, [[50.0]] * 2]))[:, 0].tolist() == [0, 19]
-    assert fitted(numbers(preds, y, metric="spearman"), "mean").scored[:, 0].tolist() == (2 * y - 10).tolist()
+    raised = fitted(numbers(preds, y, metric="rmsle"), "mean")
+    assert raised.scored[:2, 0].tolist() == [
+        1,
+        0,
+    ]  # row 0 is in fold 0, and the other folds have labels from 1
+    assert raised.whole.predict(np.array([[[-50.0]] * 2, [[50.0]] * 2]))[:, 0].tolist() == [0, 50]
+    assert fitted(numbers(preds, y), "mean").scored[:, 0].tolist() == (2 * y - 10).tolist()
 
 
 def test_a_function_of_the_users_processes_the_predictions_of_every_candidate(tmp_path: Path) -> None:

@@ -43,12 +43,7 @@ def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_trav
     made: Path, work: Paths
 ) -> None:
     table, test = read_text_table(made / "train.csv"), read_text_table(made / "test.csv")
-    secrets = set()
-    for name in ("lumo", "mu"):
-        labels = sorted(filter(None, table[name]), key=float)
-        secrets |= {
-            label for label in labels[1:-1] if len(label) > 8
-        }  # predictions are clipped to the extreme ones
+    secrets = {label for name in ("lumo", "mu") for label in table[name] if len(label) > 8}
     secrets |= {smiles for smiles in set(table["SMILES"]) - set(test["SMILES"]) if len(smiles) > 8}
     secrets |= set(table["id"]) - set(test["id"])
     assert len(secrets) > 150
