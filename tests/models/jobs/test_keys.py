@@ -1,6 +1,4 @@
-"""The parts of a job's key that old work depends on: settings as they have always been, and versions of
-libraries.
-"""
+"""Versions of libraries in the keys of jobs."""
 
 from importlib import metadata
 from pathlib import Path
@@ -15,19 +13,6 @@ from competition.paths import Paths
 from models.config import load_stages
 from models.jobs.plan import JobPlan, make_plan
 from tests.conftest import write_competition
-
-SETTINGS_PARTS = {
-    "lightgbm": "8587f18e3f4d",
-    "catboost": "8b5c75a39bba",
-    "sklearn": "a040b2bf73e2",
-    "gnn": "6381c08abf8e",
-    "bert": "3a28a125c5bc",
-    "unimol": "ba72a85226b2",
-    "unimol2": "55799f6df72d",
-    "file": "15611ab8d124",
-    "custom": "8497c7052b11",
-}
-"""First part of the keys of `one_of_each_kind` at commit e82a60d, by which finished jobs are found again."""
 
 
 def one_of_each_kind(folder: Path, **changes: Any) -> JobPlan:
@@ -64,10 +49,6 @@ def one_of_each_kind(folder: Path, **changes: Any) -> JobPlan:
 
 def settings_parts(made: JobPlan) -> dict[str, str]:
     return {stage: key.partition("-")[0] for stage, key in made.keys.items()}
-
-
-def test_the_settings_part_of_a_key_is_what_it_was_when_old_work_was_made(tmp_path: Path) -> None:
-    assert settings_parts(one_of_each_kind(tmp_path)) == SETTINGS_PARTS
 
 
 def upgrade(monkeypatch: pytest.MonkeyPatch, library: str, version: str) -> None:
