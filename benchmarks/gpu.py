@@ -238,7 +238,7 @@ def time_training(
 def fit(case: Case, folder: Path) -> None:
     """In a worker: a short training whose weights are kept."""
     rows, context = case.rows()
-    build_stage(case.config(epochs=2), context).fit(rows.take(np.arange(min(256, len(rows)))), None, folder)
+    build_stage(case.config(epochs=2), context).fit(rows.take(np.arange(min(256, len(rows)))), folder)
 
 
 def predict(case: Case, folder: Path, precision: str) -> Any:

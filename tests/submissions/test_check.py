@@ -154,12 +154,18 @@ GRADED = {"problem_type": "ordinal", "classes": ["low", "middle", "high"], "metr
             r"s: loss: mae does not fit problem type multiclass; remove it .*\(cross_entropy\)",
         ),
         ({"loss": "cross_entropy"}, GRADED, r"s: loss: cross_entropy does not fit .*; remove it .*\(mse\)"),
+        (
+            {"loss": "mse"},
+            {"targets": ["wet"], "problem_type": "binary", "metric": "roc_auc"},
+            r"s: loss: mse does not fit .*; remove it .*\(bce\)",
+        ),
         ({"label_smoothing": 0.1}, GRADED, "s: label_smoothing requires a built-in classification loss"),
         (
             {},
             {"auxiliary_targets": ["z"]},
             "s: auxiliary_targets cannot be learned with a multiclass target",
         ),
+        ({"auxiliary_weight": 0, "label_smoothing": 0.1}, {}, None),
         ({"loss": "mae"}, {"auxiliary_targets": ["z"], **GRADED}, None),
     ],
 )
@@ -167,7 +173,7 @@ def test_what_does_not_go_with_the_classes_that_a_network_learns_is_reported_bef
     tmp_path: Path, stage: dict[str, Any], competition: dict[str, Any], message: str | None
 ) -> None:
     train, test = mixed_tables()
-    train = train.assign(grade=np.array(GRADED["classes"])[np.arange(60) % 3], z=0.5)
+    train = train.assign(grade=np.array(GRADED["classes"])[np.arange(60) % 3], wet=np.arange(60) % 2, z=0.5)
     roles = {"targets": ["grade"], "problem_type": "multiclass", "metric": "f1_macro", **competition}
     path = write_competition(tmp_path, train, test, competition=roles, stages={"s": {"kind": "gnn", **stage}})
     with pytest.raises(ConfigError, match=message) if message else nullcontext():
