@@ -28,7 +28,6 @@ import yaml
 from scipy.stats import theilslopes
 
 from competition.config import load_competition
-from competition.prepare import run as prepare
 from core.files import write_table
 from core.paths import Paths
 from folds.make import load_folds_config
@@ -96,8 +95,7 @@ def predictions(folder: Path, target: str, settings: dict[str, Any] | None, test
     path.write_text(yaml.safe_dump(document))
     config = load_competition(str(path))
     paths = Paths.for_competition(str(path))
-    prepare(config, paths, path)
-    make_folds(config, load_folds_config(str(path)), paths)
+    make_folds(config, load_folds_config(str(path)), paths, path)
     plan = make_plan(config, load_stages(str(path)), paths)
     columns = []
     for job in plan.jobs:

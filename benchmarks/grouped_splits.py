@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from competition.config import find_config
-from competition.prepare import run as prepare
 from competition.task import build_metric
 from core.files import read_json, read_text_table
 from core.paths import Paths
@@ -33,11 +32,11 @@ def compare(name: str, stage: str) -> None:
     """Print both results of one competition."""
     config, paths = load_config(name), Paths.for_competition(name)
     competition = config.competition
-    prepare(competition, paths, find_config(name))
-    make.run(competition, config.folds, paths)
+    make.run(competition, config.folds, paths, find_config(name))
     jobs = make_plan(competition, dict(config.stages), paths).select(stage)
     metric = build_metric(competition)
-    rows, test, folds = read_tables(jobs)
+    rows, test = read_tables(jobs)
+    folds = rows.folds
     answers = read_text_table(Path(str(competition.answers))).set_index(competition.id)
     truth = answers.loc[test.ids, competition.targets].replace("", "nan").to_numpy(dtype=float)
     for label in ("rows", "groups"):

@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from competition import prepare
 from competition.config import load_competition
 from core.files import read_table
 from core.paths import PROJECT, Paths
@@ -139,8 +138,7 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         work, yaml_file = folder / "work", str(folder / "bench.yaml")
         os.environ["WORK_DIR"] = str(work)
         competition, paths = load_competition(yaml_file), Paths.for_competition(yaml_file)
-        prepare.run(competition, paths, Path(yaml_file))
-        make.run(competition, make.load_folds_config(yaml_file), paths)
+        make.run(competition, make.load_folds_config(yaml_file), paths, Path(yaml_file))
         folds = pd.read_csv(work / "bench" / "folds" / "folds.csv")
         pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
         record: dict[str, Any] = {"set": name}

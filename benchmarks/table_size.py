@@ -46,8 +46,7 @@ STEPS = [
     "prepare",
     "make_folds",
     "check",
-    "write_prepared",
-    "write_folds",
+    "write_tables",
     "train",
     "open_run",
     "build_submission",
@@ -133,7 +132,7 @@ def seconds_of_folds(yaml_file: str, kind: str) -> list[float]:
     tables = prepare(competition)
     config = config.model_copy(update={"kind": kind})
     started = time.monotonic()
-    make_folds(competition, config, tables.train, tables.test, Paths.for_competition(yaml_file))
+    make_folds(competition, config, tables, Paths.for_competition(yaml_file))
     return [time.monotonic() - started, peak_gib()]
 
 

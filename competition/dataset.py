@@ -27,7 +27,9 @@ LOWER = "__lower "
 UPPER = "__upper "
 """Prefix of the columns of a prepared training table with numbers that a censored label is below."""
 FOLD = "__fold"
-"""Column of a prepared training table with user-defined folds."""
+"""Column of a prepared training table with folds: 0 to n-1, or -1 for rows that only train, in every fold."""
+GROUP = "__group"
+"""Column of prepared tables with groups: equal for rows that share a fold by construction; -1 if tied to several."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Dataset:
         y: (n_rows, n_targets) in the units of the targets, NaN for a missing label; None for test rows.
         weights: (n_rows,) for training, None if all are 1. Scores ignore them.
         auxiliary: (n_rows, n_auxiliary) targets that are trained on and not submitted, or None.
+        folds: (n_rows,) fold of a row, see `FOLD`; None for test rows.
         extra: (n_rows,) whether a row is from competition.extra_train; None if no row is.
         groups: (n_rows,) rows of one group stay together in splits of the training rows; None without groups.
         times: (n_rows,) NaN for a row without a time; None without competition.time. A job gets them if folds
@@ -55,6 +58,7 @@ class Dataset:
     weights: Array | None = None
     auxiliary: Array | None = None
     extra: NDArray[np.bool_] | None = None
+    folds: Integers | None = None
     groups: Integers | None = None
     times: Array | None = None
     bounds: Array | None = None
@@ -98,8 +102,9 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Dataset:
     features = [name for name in table.columns if name.startswith(FEATURE)]
     ids = list(table[config.id])
     inputs = table[[*config.inputs, *features, INPUT_KEY]]
+    groups = table[GROUP].to_numpy(dtype=np.int64) if GROUP in table else None
     if not labelled:
-        return Dataset(ids, inputs, None)
+        return Dataset(ids, inputs, None, groups=groups)
     auxiliary = table[config.auxiliary_targets].to_numpy(dtype=np.float64)
     return Dataset(
         ids=ids,
@@ -108,6 +113,8 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Dataset:
         weights=table[WEIGHT].to_numpy(dtype=np.float64) if WEIGHT in table else None,
         auxiliary=auxiliary if config.auxiliary_targets else None,
         extra=table[EXTRA].to_numpy(dtype=bool) if EXTRA in table else None,
+        folds=table[FOLD].to_numpy(dtype=np.int64) if FOLD in table else None,
+        groups=groups,
         times=table[TIME].to_numpy(dtype=np.float64) if TIME in table else None,
         bounds=_read_bounds(table, config.label_columns),
     )

@@ -315,10 +315,3 @@ def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
         cli.require_no_training(paths)
     for path, content in changed.items():
         write_atomically(path, content)
-
-
-def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
-    """Prepare and write the tables of a competition; return the lines about them."""
-    prepared = prepare(config)
-    write_prepared(prepared, paths, yaml_file)
-    return describe(prepared.report)

@@ -83,10 +83,7 @@ class Paths:
     train = child_path("prepared/train.parquet")
     sample = child_path("prepared/sample_submission.parquet")
     prepare_report = child_path("prepared/report.json")
-    folds = child_path("folds/folds.csv")
-    groups = child_path("folds/groups.csv")
-    test_groups = child_path("folds/test_groups.csv")
-    folds_report = child_path("folds/report.json")
+    folds = child_path("folds/folds.csv")  # to look at; the prepared tables have the folds
     shift = child_path("folds/shift.json")  # results of `./run.sh folds`, next to its figures
     latest_run = child_path("submissions/latest")  # text file with the name of the latest run
     submission = child_path("submission.csv")  # copy of the submission of the latest run

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition import prepare
 from competition.config import CompetitionConfig, find_config, load_competition
-from competition.dataset import TIME, without_extra_rows
+from competition.dataset import FOLD, TIME, without_extra_rows
 from core import cli
 from core.errors import DataError
 from core.files import derive_seed, read_json, read_table, table_digest, write_json
@@ -32,7 +31,6 @@ from folds.adversarial import (
 )
 from folds.assign import assign_folds
 from folds.config import FoldsConfig
-from folds.fold_files import read_folds
 from folds.kinds import FOLD_KINDS
 from folds.molecule_groups import scaffold_shift_reason
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, Similarity, similarities
@@ -62,7 +60,7 @@ def run(
     all_rows = read_table(paths.train)
     test = read_table(paths.test)
     train = without_extra_rows(all_rows)
-    folds = read_folds(paths.folds, list(all_rows[competition.id]))[: len(train)]  # extra rows are last
+    folds: Integers = train[FOLD].to_numpy(dtype=np.int64)
     seed = derive_seed(competition.seed, "shift")
     figure = paths.shift.with_name("similarity.png")
     figure.unlink(missing_ok=True)  # it may be that of other tables
@@ -247,8 +245,7 @@ def main() -> None:
     config = make.load_folds_config(args.competition, args.overrides)
     paths = Paths.for_competition(args.competition)
     with cli.locked(paths):
-        print(prepare.run(competition, paths, find_config(args.competition)))
-        print(make.run(competition, config, paths))
+        print(make.run(competition, config, paths, find_config(args.competition)))
         print(f"\n{run(competition, config, paths)}")
 
 

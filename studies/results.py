@@ -14,7 +14,6 @@ from competition.task import Task, build_metric, build_task, raw_rows_for
 from core.files import read_json, read_text_table
 from core.text import format_table
 from core.types import Array
-from folds.fold_files import read_folds
 from models.jobs.job_files import read_predictions, verify_job
 from models.jobs.plan import JobPlan
 from studies.config import CLASS, Study, cells_of, value_label
@@ -43,7 +42,7 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
         competition, paths = plan.competition, plan.paths
         labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
         task, metric, numbers = build_task(competition), build_metric(competition), labelled.y
-        folds = read_folds(paths.folds, labelled.ids)
+        folds = labelled.folds
         if study.data[data].bin_edges:
             raw = read_text_table(competition.train).set_index(competition.id)
             numbers = raw.loc[labelled.ids, [targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
@@ -51,7 +50,7 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
         for cell, job in jobs:
             if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
-            in_fold = folds == job.fold
+            in_fold = np.asarray(folds == job.fold)
             held_out = labelled.take(in_fold)
             y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
             scored = task.default_labels(y_pred) if task.scores_labels else y_pred

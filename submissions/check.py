@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 
 from competition.config import CompetitionConfig
-from competition.dataset import without_extra_rows
+from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.metrics import Metric, get_metric, take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task, build_metric, build_task, raw_rows_for
 from core import cli
 from core.errors import ConfigError, DataError
-from core.files import as_json
+from core.files import as_json, read_json
 from core.paths import Paths
 from core.types import Array, Integers, ProblemType
 from core.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
 from folds.class_shares import missing_class_warnings
-from folds.make import Folds, make_folds
+from folds.make import make_folds
 from models import api
 from models.base_config import CustomConfig, EncoderFeature, FileConfig
 from models.bert_config import BertConfig
@@ -68,12 +68,11 @@ MUST_RETURN = "return a dataclass of numbers, texts and arrays, which is written
 
 def check_all(config: Config, here: bool = True) -> str:
     """Check a configuration with tables and folds that are made for this check only; see `check`."""
-    prepared = prepare(config.competition)
-    folds = make_folds(config.competition, config.folds, prepared.train, prepared.test)
-    return check(config, prepared, folds, here)
+    tables = make_folds(config.competition, config.folds, prepare(config.competition))
+    return check(config, tables, here)
 
 
-def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -> str:
+def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     """Check a configuration with its tables, folds and weights; return lines about them.
 
     Errors of the tables are reported first; errors of all stages are reported together.
@@ -83,19 +82,21 @@ def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -
     """
     competition = config.competition
     train_rows = without_extra_rows(prepared.train)
-    n_folds = int(folds.folds.max()) + 1
-    train_folds = folds.folds[: len(train_rows)]  # rows of extra_train are the last
+    folds = prepared.train[FOLD].to_numpy(dtype=np.int64)
+    n_folds = int(folds.max()) + 1
+    groups = train_rows[GROUP].to_numpy(dtype=np.int64)
+    train_folds = folds[: len(train_rows)]  # rows of extra_train are the last
     y = train_rows[competition.targets].to_numpy()
     metric, task = build_metric(competition), build_task(competition)
     raw_rows = raw_rows_for(metric, competition.train, competition.id, list(train_rows[competition.id]))
     _check_metric(metric, task, y, train_folds, raw_rows)
     _try_user_blending(config, metric, task, y)
     rare = missing_class_warnings(
-        prepared.train[competition.targets], task.classes, folds.folds, config.folds.is_ordered_in_time
+        prepared.train[competition.targets], task.classes, folds, config.folds.is_ordered_in_time
     )
     if any(not isinstance(stage, FileConfig | CustomConfig) for stage in config.stages.values()):
         for fold in range(n_folds):
-            is_train_row = folds.folds < fold if config.folds.is_ordered_in_time else folds.folds != fold
+            is_train_row = folds < fold if config.folds.is_ordered_in_time else folds != fold
             labelled_rows(
                 prepared.train.loc[is_train_row, competition.targets].to_numpy(), competition.targets
             )
@@ -109,7 +110,7 @@ def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -
             continue
         n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {description}; {n_jobs} jobs")
-        lines += _split_warning(name, stage, task, folds.groups, config.folds.is_ordered_in_time)
+        lines += _split_warning(name, stage, task, groups, config.folds.is_ordered_in_time)
     if errors:
         raise ConfigError("\n".join(errors))
     return "\n".join(lines)
@@ -332,13 +333,12 @@ def main() -> None:
         require_cluster(args.ray_address)
     config = load_config(args.competition, args.overrides)
     paths = Paths.for_competition(args.competition)
-    prepared = prepare(config.competition)
-    folds = make_folds(config.competition, config.folds, prepared.train, prepared.test, paths)
-    lines = check(config, prepared, folds, here=args.executor == "local")
+    tables = make_folds(config.competition, config.folds, prepare(config.competition), paths)
+    lines = check(config, tables, here=args.executor == "local")
     for note in sorted(import_notes(config)):
         print(f"note: {note}")
     print(f"{paths.name}: checked\n{lines}")
-    if folds.is_written and paths.train.exists() and paths.test.exists():  # jobs may be finished
+    if paths.train.exists() and read_json(paths.prepare_report) == tables.report:  # jobs may be finished
         plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
         for line in describe_retraining(plan):
             print(line)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from competition.dataset import GROUP
 from competition.metrics import Metric
 from competition.task import Task, build_metric, build_task, raw_rows_for
 from core import cli
@@ -25,7 +26,6 @@ from core.paths import Paths
 from core.settings import NO_OVERRIDES, Overrides
 from core.text import format_duration, format_number, format_table
 from core.types import Array
-from folds.fold_files import read_groups
 from submissions.blend.bootstrap import bootstrap_scores
 from submissions.config import load_config
 from submissions.run import (
@@ -113,7 +113,7 @@ def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
     return PairedScorer(
         build_task(competition),
         train[competition.targets],
-        pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
+        train[GROUP],
         metric,
         derive_seed(competition.seed, "bootstrap"),
         [Path(file).name, sha256_of(Path(file))] if file else None,

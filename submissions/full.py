@@ -11,13 +11,13 @@ from dataclasses import replace
 from functools import partial
 
 from competition.config import find_config
-from competition.prepare import prepare, write_prepared
+from competition.prepare import prepare
 from core import cli
 from core.errors import ConfigError
 from core.paths import Paths
 from core.settings import NO_OVERRIDES, parse_duration
 from folds import make
-from folds.make import make_folds, write_folds
+from folds.make import make_folds, write_tables
 from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
@@ -57,12 +57,11 @@ def full(options: Namespace) -> int:
 
     with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables
-        folds = make_folds(competition, config.folds, tables.train, tables.test, paths)
-        lines = check(config, tables, folds, here=options.executor == "local")  # all mistakes at once
+        tables = make_folds(competition, config.folds, tables, paths)  # and the fold and group of each row
+        lines = check(config, tables, here=options.executor == "local")  # all mistakes at once
         say(f"{paths.name}: checked\n{lines}")
-        write_prepared(tables, paths, find_config(options.competition))
-        write_folds(folds, competition, config.folds, tables.train, tables.test, paths)
-        say(make.describe(folds, competition, tables.train))
+        write_tables(tables, competition, paths, find_config(options.competition))
+        say(make.describe(tables, competition))
 
     with cli.training(paths):
         plan = plan_jobs(options, config, paths)  # stage, seed, fold -> job

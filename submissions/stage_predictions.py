@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from competition.dataset import without_extra_rows
+from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.task import Task, build_task
 from core.files import read_table
 from core.types import Array, Integers
-from folds.fold_files import read_folds, read_groups
 from models.jobs.job_files import stage_oof, stage_test
 from models.jobs.plan import JobPlan
 from submissions.config import Config
@@ -67,7 +66,7 @@ def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
     competition, task, paths = config.competition, build_task(config.competition), plan.paths
     train, test = read_table(paths.train), read_table(paths.test)
     ids, test_ids = list(train[competition.id]), list(test[competition.id])
-    folds = read_folds(paths.folds, ids)
+    folds = train[FOLD].to_numpy(dtype=np.int64)
     columns = {
         name: stage_oof(plan.jobs_of_stage(name), ids, folds, task.outputs) for name in sorted(config.stages)
     }
@@ -78,7 +77,7 @@ def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
         oof=np.stack([columns[name] for name in names], axis=1),
         y=train[task.targets].to_numpy(),
         folds=folds,
-        groups=read_groups(paths.groups, ids),
+        groups=train[GROUP].to_numpy(dtype=np.int64),
         test_ids=test_ids,
         test=load_test_predictions(plan, task, names, plan.test_key, test_ids),
         label_means=np.nanmean(

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from core.files import digest
 from core.text import format_duration
-from folds.fold_files import time_ordered
 from models.jobs.budget_stages import Decisions, StageConfigs, StageState, epoch_shares, reserve, with_epochs
 from models.jobs.job_files import verify_job
 from models.jobs.job_rows import read_tables
@@ -67,7 +66,7 @@ class Budget:
         self.queue = Queue(more=self._more, watch=self._watch)
         self.paces = Paces(self.queue, executor, networks_of(plan.stages))
         self.reporter = JobReporter(plan, executor)
-        rows, test, _ = read_tables(plan)
+        rows, test = read_tables(plan)
         self.tables = [rows, test]
         self.plans: dict[tuple[str, float], JobPlan] = {}  # stage, share of its epochs
         self.planned_cache_keys: set[tuple[str, str]] = set()
@@ -75,7 +74,7 @@ class Budget:
         self.failed_stages: set[str] = set()
         self.to_stop: dict[Task, JobResult] = {}
         # In time order each fold trains on all earlier blocks, so the last fold has the most training rows.
-        self.probed_fold = plan.n_folds - 1 if time_ordered(plan.paths.folds_report) else 0
+        self.probed_fold = plan.n_folds - 1 if plan.in_time_order else 0
         n_rows = int(rows.is_labelled.sum()) * (1 - 1 / plan.n_folds)  # not those of auxiliary targets only
         self.states = {
             name: StageState(name, self._plan_of_stage(name, 1.0), epoch_shares(stage, n_rows))

@@ -16,7 +16,6 @@ from competition.dataset import EXTRA, FEATURE, INPUT_KEY, Dataset, read_rows
 from competition.task import Task, build_task
 from core.files import read_table
 from core.types import Array, Integers
-from folds.fold_files import read_folds, read_groups, time_ordered
 from models.base_config import StageConfig
 from models.jobs.job_files import mean_test
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
@@ -52,8 +51,8 @@ def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
         threads: cores that training may use, if the result of the stage does not depend on it.
     """
     stage = plan.stages[job.stage]
-    rows, test, folds = read_tables(plan)
-    is_train_row = training_rows(rows, folds, job.fold, time_ordered(plan.paths.folds_report))
+    rows, test = read_tables(plan)
+    is_train_row = training_rows(rows, job.fold, plan.in_time_order)
     unused_labels: list[str] = []
     if stage.extra_rows != "ignore" and any(
         extra.calibrate != "none" for extra in plan.competition.extra_train
@@ -62,21 +61,19 @@ def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
         rows, unused_labels = calibrated(rows, sources, is_train_row, plan.competition)
     is_train_row &= usable_rows(rows, stage)
     train = rows.take(is_train_row)
-    fold_ids = folds[is_train_row]
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows)
     if stage.pseudo_labels is not None:
         labels = pseudo_labels(job, plan.test_key, test.ids, context.task)
-        test = replace(test, groups=read_groups(plan.paths.test_groups, test.ids))
         train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
-        fold_ids = np.append(fold_ids, np.full(len(test), REFIT_FOLD))
     context = replace(
         context,
         threads=threads,
         predicts_held_out=True,
-        fold_ids=fold_of_groups(fold_ids, train),
+        fold_ids=fold_of_groups(train),
         fold_model_dirs=[need.folder for need in job.dependencies if need.stage == job.stage],
     )
-    return JobRows(train, rows.take(folds == job.fold), test, context, unused_labels)
+    held_out = rows.take(np.asarray(rows.folds == job.fold))
+    return JobRows(train, held_out, test, context, unused_labels)
 
 
 def context_of(plan: JobPlan, seed: int, rows: Dataset | None = None) -> Context:
@@ -96,13 +93,12 @@ def context_of(plan: JobPlan, seed: int, rows: Dataset | None = None) -> Context
     )
 
 
-def read_tables(plan: JobPlan) -> tuple[Dataset, Dataset, Integers]:
-    """Return the training table with its groups, the test table, and the fold of each training row."""
+def read_tables(plan: JobPlan) -> tuple[Dataset, Dataset]:
+    """Return the training table, with times only if folds are blocks in time, and the test table."""
     rows = read_rows(plan.paths.train, plan.competition, labelled=True)
-    times = rows.times if time_ordered(plan.paths.folds_report) else None
-    rows = replace(rows, groups=read_groups(plan.paths.groups, rows.ids), times=times)
-    test = read_rows(plan.paths.test, plan.competition, labelled=False)
-    return rows, test, read_folds(plan.paths.folds, rows.ids)
+    if not plan.in_time_order:
+        rows = replace(rows, times=None)
+    return rows, read_rows(plan.paths.test, plan.competition, labelled=False)
 
 
 def usable_rows(rows: Dataset, stage: StageConfig) -> NDArray[np.bool_]:
@@ -119,7 +115,7 @@ def usable_rows(rows: Dataset, stage: StageConfig) -> NDArray[np.bool_]:
     return np.asarray(~rows.extra | has_label)
 
 
-def training_rows(rows: Dataset, folds: Integers, fold: int, in_time_order: bool) -> NDArray[np.bool_]:
+def training_rows(rows: Dataset, fold: int, in_time_order: bool) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that are trained on when a fold is held out.
 
     These are the rows of the other folds, and the extra rows that share neither inputs nor a group (scaffold,
@@ -129,6 +125,8 @@ def training_rows(rows: Dataset, folds: Integers, fold: int, in_time_order: bool
     Args:
         in_time_order: whether folds are blocks in time, so that later folds are left out.
     """
+    folds = rows.folds
+    assert folds is not None
     in_time = in_time_order and fold != REFIT_FOLD
     trains = folds < fold if in_time else folds != fold
     if rows.extra is None:
@@ -184,16 +182,18 @@ def calibrated(
     return replace(rows, y=y, bounds=bounds), unused_labels
 
 
-def fold_of_groups(fold_ids: Integers, train: Dataset) -> Integers:
+def fold_of_groups(train: Dataset) -> Integers:
     """Return the fold (n_rows,) of each training row; extra and pseudo-labelled rows have the fold of their
     group.
 
     If no other row of the group has a fold, they keep their number below 0.
     """
+    folds = train.folds
+    assert folds is not None
     if train.groups is None:
-        return fold_ids
-    of_group = pd.Series(fold_ids).groupby(train.groups).transform("max").to_numpy()
-    return np.where(fold_ids < 0, of_group, fold_ids)
+        return folds
+    of_group = pd.Series(folds).groupby(train.groups).transform("max").to_numpy()
+    return np.where(folds < 0, of_group, folds)
 
 
 def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
@@ -230,6 +230,7 @@ def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -
         weights=extended(np.ones(len(train)) if train.weights is None else train.weights, weight),
         auxiliary=extended(train.auxiliary, np.nan),
         extra=extended(train.extra, False),
+        folds=extended(train.folds, REFIT_FOLD),
         groups=groups,
         times=extended(train.times, np.nan),
         bounds=extended(train.bounds, np.nan),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from competition.config import CompetitionConfig
+from competition.dataset import FOLD
 from competition.task import build_task
 from core.code_digest import digests_with_imports
 from core.errors import ConfigError
@@ -24,7 +25,6 @@ from core.files import derive_seed, digest, read_json, read_table, sha256_of, ta
 from core.paths import PROJECT, Paths
 from core.text import format_duration, join_first
 from core.user_code import short_ref, user_code, with_helpers
-from folds.fold_files import read_folds, time_ordered
 from models.estimators import version_of
 from models.feature_config import SklearnConfig, TreesConfig
 from models.inputs.weights import (
@@ -47,7 +47,6 @@ ROW_CODE = [
         "models/jobs/job_rows.py",
         "competition/dataset.py",
         "competition/calibration.py",
-        "folds/fold_files.py",
     )
 ]
 """Code that selects the rows of a job, whichever stage it is of."""
@@ -129,6 +128,7 @@ class JobPlan:
         test_key: digest of the test table.
         stages: stage -> its settings.
         shard: number of this machine, and number of machines that share the jobs.
+        in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks only.
         made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
     """
 
@@ -140,6 +140,7 @@ class JobPlan:
     competition: CompetitionConfig
     paths: Paths
     shard: tuple[int, int] = (1, 1)
+    in_time_order: bool = False
     made_by: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
 
     def jobs_of_stage(self, stage: str) -> list[Job]:
@@ -175,16 +176,15 @@ def make_plan(
         reuse: whether finished jobs of other code are accepted if there are none of the current code.
     """
     test_key = table_digest(paths.test)[:16]
-    n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
+    n_folds = int(read_table(paths.train)[FOLD].max()) + 1
+    in_time_order = bool(read_json(paths.prepare_report, "folds")["folds"]["time_ordered"])
     common = {
         "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
         "train": table_digest(paths.train),
-        "folds": sha256_of(paths.folds),
         "seed": job_seed(competition, 0, 0),  # keys change if `job_seed` derives seeds in another way
-        "time_ordered": time_ordered(paths.folds_report),
+        "time_ordered": in_time_order,
         "calibrate": [extra.calibrate for extra in competition.extra_train],
     }
-    groups = sha256_of(paths.groups)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     trained_by: dict[str, dict[str, dict[str, str]]] = {}
@@ -199,12 +199,22 @@ def make_plan(
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": pseudo_labels.weight if pseudo_labels else None,
         }
-        trained_by[name] = made_by(stage, groups)
+        trained_by[name] = made_by(stage)
         key = f"{digest(settings, 12)}-{digest(trained_by[name], 12)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
-    return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths, made_by=trained_by)
+    return JobPlan(
+        jobs=jobs,
+        keys=keys,
+        n_folds=n_folds,
+        test_key=test_key,
+        stages=stages,
+        competition=competition,
+        paths=paths,
+        in_time_order=in_time_order,
+        made_by=trained_by,
+    )
 
 
 def _settings_of_stage(stage: Any, competition: CompetitionConfig) -> dict[str, Any]:
@@ -288,14 +298,9 @@ def library_versions(stage: Any) -> dict[str, str]:
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **versions}
 
 
-def made_by(stage: Any, groups: str = "") -> dict[str, dict[str, str]]:
-    """Return what trains a stage, besides its settings: the versions of its `libraries`, and its `code` by file.
-
-    Args:
-        groups: digest of groups.csv (groups of cross-validation). Finished jobs with the same folds and other
-            groups then count as jobs of other code, which --reuse accepts.
-    """
-    return {"libraries": library_versions(stage), "code": {**code_files(stage), "groups.csv": groups}}
+def made_by(stage: Any) -> dict[str, dict[str, str]]:
+    """Return what trains a stage, besides its settings: the versions of its `libraries`, and its `code` by file."""
+    return {"libraries": library_versions(stage), "code": code_files(stage)}
 
 
 def code_files(stage: Any) -> dict[str, str]:

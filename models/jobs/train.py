@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from competition import prepare
 from competition.config import find_config, load_competition
 from competition.dataset import Dataset, read_rows
 from core import cli
@@ -83,7 +82,7 @@ def train(
     unfinished = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
     if not unfinished:
         return {}
-    rows, test, _ = read_tables(plan)
+    rows, test = read_tables(plan)
     queue = queue or Queue()
     queue.job_timeout = policy.job_timeout
     reporter = JobReporter(plan, executor)
@@ -337,8 +336,8 @@ def main() -> int:
     )
     if args.prepare:
         with cli.locked(paths, wait=True):
-            prepare.run(competition, paths, find_config(args.competition))
-            make.run(competition, make.load_folds_config(args.competition, args.overrides), paths)
+            folds_config = make.load_folds_config(args.competition, args.overrides)
+            make.run(competition, folds_config, paths, find_config(args.competition))
     with cli.training(paths, args.shard):
         if args.earlier_run:
             resume(args.earlier_run, paths)

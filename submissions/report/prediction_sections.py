@@ -6,7 +6,6 @@ import pandas as pd
 from core.files import read_json
 from core.text import format_with_error
 from folds.class_shares import labels_or_indicators, missing_class_warnings
-from folds.fold_files import time_ordered
 from models.jobs.job_files import stage_oof_std
 from models.neural_config import NeuralConfig
 from submissions.report import figures
@@ -99,7 +98,7 @@ def folds_and_shift(run: Run) -> list[Element]:
         std = [None if task.classes else part[name].std(ddof=0) for part in by_fold.values()]
         means = [part[name].mean() for part in by_fold.values()]
         rows.append([f"{name}, {statistic}", *map(format_with_error, means, std)])
-    warnings = missing_class_warnings(labels, task.classes, folds, time_ordered(run.paths.folds_report))
+    warnings = missing_class_warnings(labels, task.classes, folds, run.config.folds.is_ordered_in_time)
     elements: list[Element] = [Table(["fold", *by_fold], rows), *(f"{warning}." for warning in warnings)]
     return [*elements, *_shift(run)]
 

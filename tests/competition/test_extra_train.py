@@ -17,8 +17,7 @@ from core.errors import ConfigError, DataError, UserError
 from core.files import write_table
 from core.paths import Paths
 from folds.config import FoldsConfig
-from folds.fold_files import read_folds
-from folds.make import run as make_folds
+from folds.make import make_folds
 from models.config import AnyStageConfig
 from models.jobs.job_rows import training_rows, usable_rows
 from models.jobs.plan import REFIT_FOLD
@@ -52,11 +51,9 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
     )
     assert description in describe(prepared.report)
     assert len(TRAIN) == len(without_extra_rows(prepared.train))
-    write_table(paths.train, prepared.train)
-    write_table(paths.test, prepared.test)
-    make_folds(config, FoldsConfig(n_folds=3), paths)
+    write_table(paths.train, make_folds(config, FoldsConfig(n_folds=3), prepared).train)
     rows = read_rows(paths.train, config, True)
-    folds = read_folds(paths.folds, rows.ids)
+    folds = rows.folds
     assert folds[rows.extra].tolist() == [-1, -1]
     assert folds[~rows.extra].min() == 0
     assert rows.weights.tolist() == [1.0] * len(TRAIN) + [0.25] * 2
@@ -64,10 +61,11 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
 
 def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_out() -> None:
     extra = np.array([0, 0, 0, 1, 1], dtype=bool)
-    rows = Dataset(list("vwxyz"), pd.DataFrame({"__input": list("abcad")}), np.zeros((5, 1)), extra=extra)
+    inputs = pd.DataFrame({"__input": list("abcad")})
     folds = np.array([0, 1, 1, -1, -1])
-    assert training_rows(rows, folds, 0, False).tolist() == [False, True, True, False, True]
-    assert training_rows(rows, folds, 1, False).tolist() == [True, False, False, True, True]
+    rows = Dataset(list("vwxyz"), inputs, np.zeros((5, 1)), extra=extra, folds=folds)
+    assert training_rows(rows, 0, False).tolist() == [False, True, True, False, True]
+    assert training_rows(rows, 1, False).tolist() == [True, False, False, True, True]
 
 
 def test_an_extra_row_stays_out_of_the_job_that_holds_its_group_out_or_earlier_rows() -> None:
@@ -79,13 +77,14 @@ def test_an_extra_row_stays_out_of_the_job_that_holds_its_group_out_or_earlier_r
         inputs,
         np.zeros((6, 1)),
         extra=extra,
+        folds=folds,
         groups=np.array([0, 1, 2, 3, 1, 4]),
         times=times,
     )
-    assert training_rows(rows, folds, 0, True).tolist() == [True, False, False, False, False, True]
-    assert training_rows(rows, folds, 1, True).tolist() == [True, True, False, True, True, True]
-    assert training_rows(rows, folds, 1, False).tolist() == [True, True, False, True, True, True]
-    assert training_rows(rows, folds, REFIT_FOLD, True).all()
+    assert training_rows(rows, 0, True).tolist() == [True, False, False, False, False, True]
+    assert training_rows(rows, 1, True).tolist() == [True, True, False, True, True, True]
+    assert training_rows(rows, 1, False).tolist() == [True, True, False, True, True, True]
+    assert training_rows(rows, REFIT_FOLD, True).all()
 
 
 def test_extra_rows_bring_groups_and_times_or_are_reported_without_them(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY, TIME, read_rows
 from competition.molecules import canonical_smiles
-from competition.prepare import Prepared, describe, prepare, prepare_test, run
+from competition.prepare import Prepared, describe, prepare, prepare_test, write_prepared
 from core.errors import ConfigError, DataError, SubmissionError
 from core.files import read_table
 from core.paths import Paths
@@ -151,10 +151,13 @@ def test_a_molecule_has_one_canonical_form_or_none() -> None:
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     path = write_small(tmp_path, ["id,SMILES,y", "007,OCC,0.1", "x,CC,"])
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
-    assert (
-        run(config, paths, path)
-        == "2 training rows, 2 test rows\nmissing labels: y 1\ncolumns with only one value: y"
-    )
+    tables = prepare(config)
+    write_prepared(tables, paths, path)
+    assert describe(tables.report).splitlines() == [
+        "2 training rows, 2 test rows",
+        "missing labels: y 1",
+        "columns with only one value: y",
+    ]
     rows = read_rows(paths.train, config, labelled=True)
     assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])
     np.testing.assert_array_equal(rows.y, [[0.1], [np.nan]])

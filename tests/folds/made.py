@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from competition import prepare
 from competition.config import CompetitionConfig, load_competition
 from core.files import read_text_table
 from core.paths import Paths
@@ -26,6 +25,6 @@ def competition(**settings: Any) -> CompetitionConfig:
 def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
     """Prepare and divide, with changes of the section `folds`: the output, the paths, the fold of each row."""
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
-    prepare.run(config, paths, path)
-    output = make.run(config, make.load_folds_config(str(path)).model_copy(update=changes), paths)
+    folds_config = make.load_folds_config(str(path)).model_copy(update=changes)
+    output = make.run(config, folds_config, paths, path)
     return output, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()

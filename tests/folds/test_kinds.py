@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from competition.dataset import FOLD, GROUP
+from competition.prepare import Prepared
 from folds.config import FoldsConfig
 from folds.kinds import FOLD_KINDS, FoldKind
 from folds.make import make_folds
@@ -37,12 +39,13 @@ def test_a_new_kind_of_folds_is_a_function_and_an_entry_of_the_registry(
     monkeypatch.setitem(FOLD_KINDS, "alternating", kind)
     table = molecules()
     config = FoldsConfig.model_validate({"kind": "alternating", "n_folds": 2})
-    folds = make_folds(competition(smiles=["smiles"]), config, table, table)
+    tables = make_folds(competition(smiles=["smiles"]), config, Prepared(table, table, table, {}))
+    folds, groups = tables.train[FOLD].to_numpy(), tables.train[GROUP].to_numpy()
     lengths = table["smiles"].str.len().to_numpy()
-    assert set(folds.folds) == {0, 1}
-    assert (folds.folds == folds.groups % 2).all()
-    assert all(len(np.unique(folds.groups[lengths == length])) == 1 for length in set(lengths))
-    assert folds.report["time_ordered"] is False
+    assert set(folds) == {0, 1}
+    assert (folds == groups % 2).all()
+    assert all(len(np.unique(groups[lengths == length])) == 1 for length in set(lengths))
+    assert tables.report["folds"]["time_ordered"] is False
 
 
 def test_an_unknown_kind_is_an_error_that_lists_all_kinds() -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from competition.config import load_competition
-from competition.dataset import read_rows
+from competition.dataset import GROUP, read_rows
 from core.errors import DataError
-from core.files import read_text_table, write_table
-from folds.fold_files import read_folds, read_groups, time_ordered
+from core.files import read_table, read_text_table, write_table
+from folds import make
+from folds.fold_files import read_folds
 from models.jobs.job_rows import training_rows
 from models.jobs.plan import make_plan
 from submissions.config import load_config
@@ -39,10 +39,10 @@ def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path)
     assert read_text_table(paths.folds).columns.tolist() == ["id", "fold"]
     assert sorted(np.bincount(folds)) == [2, 2, 3]
     assert folds[0] == folds[6]  # a and g are one molecule
-    groups = read_groups(paths.groups, [*IDS, "g"])
+    groups = read_table(paths.train)[GROUP].to_numpy()
     assert (groups[0] == groups[6], len(set(groups))) == (True, 6)
     lines = [line.split() for line in output.splitlines()]
-    assert lines[0] == ["fold", "rows", "mean", "y"]
+    lines = lines[lines.index(["fold", "rows", "mean", "y"]) :]
     y = np.array([1, 2, 3, 4, 5, 6, 8])
     for fold, rows, mean in lines[1:]:
         held_out = np.array(folds) == int(fold)
@@ -54,12 +54,9 @@ def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_o
 ) -> None:
     path = write_small(tmp_path)
     _, paths, first = divided(path)
-    by_hand = "id,fold\n" + "".join(f"{i},{k}\n" for i, k in zip(IDS, [-1, 0, 0, 1, 1, 2], strict=True))
-    paths.folds.write_text(by_hand)
-    divided(path)
-    assert paths.folds.read_text() == by_hand
-    paths.folds_report.unlink()  # as after a kill
-    assert divided(path)[2] == first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(make, "assign_folds")
+        assert divided(path)[2] == first
     assert np.bincount(divided(path, n_folds=2)[2]).tolist() == [3, 3]
     three = divided(path, n_folds=3)[2]
     path.write_text(path.read_text().replace("competition:", "competition:\n  seed: 5"))
@@ -67,13 +64,12 @@ def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_o
     assert sorted(np.bincount(divided(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
 
 
-def test_folds_and_groups_are_read_in_the_order_of_the_given_ids(tmp_path: Path) -> None:
+def test_folds_are_read_in_the_order_of_the_given_ids(tmp_path: Path) -> None:
     path = tmp_path / "folds.csv"
-    path.write_text("id,fold,group\na,0,5\n007,1,6\nc,-1,7\n")
-    for read, expected in ((read_folds, [-1, 1, 0]), (read_groups, [7, 6, 5])):
-        assert read(path, ["c", "007", "a"]).tolist() == expected
-        with pytest.raises(DataError, match=r"1 of its ids are not training rows \('c'\)"):
-            read(path, ["a", "007"])
+    path.write_text("id,fold\na,0\n007,1\nc,-1\n")
+    assert read_folds(path, ["c", "007", "a"]).tolist() == [-1, 1, 0]
+    with pytest.raises(DataError, match=r"1 of its ids are not training rows \('c'\)"):
+        read_folds(path, ["a", "007"])
 
 
 def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tmp_path: Path) -> None:
@@ -113,8 +109,8 @@ def test_user_defined_folds_that_split_equal_inputs_are_refused_or_counted_and_r
         divided(path)
     output, paths, folds = divided(path, allow_split_duplicates=True)
     assert folds == [0, 1, 1, 2, 0, 1]
-    assert output.startswith("1 inputs are in several folds")
-    groups = read_groups(paths.groups, IDS)
+    assert "1 inputs are in several folds" in output
+    groups = read_table(paths.train)[GROUP].to_numpy()
     assert (groups[0] == groups[1], len(set(groups))) == (True, 5)
     with pytest.raises(DataError, match=r"fold_column must have the folds 0 to n-1"):
         divided(user_folds(tmp_path, "column", "002222"))
@@ -127,7 +123,7 @@ def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path: Pa
     assert folds == [0, -1, 1, 0, -1, 1]
     rows = read_rows(paths.train, load_competition(str(path)), labelled=True)
     for fold in (0, 1):
-        trains = training_rows(rows, np.array(folds), fold, time_ordered(paths.folds_report))
+        trains = training_rows(rows, fold, in_time_order=True)
         first_held_out = min(date for date, of_row in zip(dates, folds, strict=True) if of_row == fold)
         assert trains.any()
         assert all(date < first_held_out for date, used in zip(dates, trains, strict=True) if used)
@@ -144,12 +140,11 @@ def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Pa
     assert keys[0] != keys[1]
 
 
-def test_equal_folds_with_other_groups_give_jobs_of_other_code(tmp_path: Path) -> None:
-    path = user_folds(tmp_path, "column")
+def test_equal_folds_with_other_groups_give_other_keys(tmp_path: Path) -> None:
+    path = user_folds(tmp_path, "column", ["0", "0", "0", "1", "1", "1"])
     config, paths = load_config(str(path)), divided(path)[1]
     keys = []
     for groups in ([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2]):
-        write_table(paths.groups, pd.DataFrame({"id": IDS, "group": groups}))
-        keys.append(make_plan(config.competition, dict(config.stages), paths).keys["trees"].split("-"))
-    assert keys[0][0] == keys[1][0]
-    assert keys[0][1] != keys[1][1]
+        write_table(paths.train, read_table(paths.train).assign(**{GROUP: groups}))
+        keys.append(make_plan(config.competition, dict(config.stages), paths).keys["trees"])
+    assert keys[0] != keys[1]

@@ -16,7 +16,6 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
 from competition.label_columns import parse_labels
-from competition.prepare import run as prepare
 from competition.task import build_task
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
@@ -131,8 +130,7 @@ def fake_classes(
 def planned(path: Path) -> JobPlan:
     """The jobs of a YAML, on prepared tables and folds."""
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
-    prepare(config, paths, path)
-    make_folds(config, load_folds_config(str(path)), paths)
+    make_folds(config, load_folds_config(str(path)), paths, path)
     return make_plan(config, load_stages(str(path)), paths)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition import prepare
 from competition.config import find_config, load_competition
+from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError
 from core.paths import PROJECT, Paths
 from models.training.hardware import Card
@@ -328,7 +328,8 @@ def test_what_no_table_may_have_is_reported_before_any_training(tmp_path: Path) 
 
 def test_two_yaml_files_of_one_name_do_not_share_products(tmp_path: Path) -> None:
     def prepared(path: Path) -> None:
-        prepare.run(load_competition(str(path)), Paths("mixed"), find_config(str(path)))
+        config = load_competition(str(path))
+        write_prepared(prepare(config), Paths("mixed"), find_config(str(path)))
 
     first, second = (write_competition(tmp_path / name, *mixed_tables()) for name in ("a", "b"))
     for path in (first, first):

@@ -16,7 +16,7 @@ from core.errors import DataError, NothingToSubmit
 from core.files import read_json
 from core.paths import Paths
 from folds import diagnose
-from folds.make import make_folds, write_folds
+from folds.make import run as make_folds
 from folds.molecule_groups import scaffold
 from models.inputs import conformers, count_fingerprints, features
 from submissions.config import load_config
@@ -83,12 +83,7 @@ def test_a_column_called_fold_is_compared_like_any_other(tmp_path: Path, role: s
         table.drop(columns="y" if name == "test" else []).to_csv(tmp_path / f"{name}.csv", index=False)
     pd.read_csv(tmp_path / "test.csv")[["id"]].assign(y=0).to_csv(tmp_path / "sample.csv", index=False)
     config, paths = load_config(str(path)), Paths.for_competition(str(path))
-    from competition.prepare import write_prepared
-
-    tables = prepare(config.competition)
-    write_prepared(tables, paths, path)
-    folds = make_folds(config.competition, config.folds, tables.train, tables.test, paths)
-    write_folds(folds, config.competition, config.folds, tables.train, tables.test, paths)
+    make_folds(config.competition, config.folds, paths, path)
     diagnose.run(config.competition, config.folds, paths)
     shift = read_json(paths.shift)["adversarial"]
     assert shift["auc"] < 0.7  # the tables are equal

@@ -15,7 +15,6 @@ import numpy as np
 
 from competition.config import load_competition
 from competition.dataset import Dataset
-from competition.prepare import run as prepare
 from core.files import read_json, sha256_of
 from core.paths import PROJECT, Paths
 from core.settings import NO_OVERRIDES, Overrides
@@ -116,8 +115,7 @@ def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> JobPlan
     """The jobs of a YAML, after its tables and folds are made."""
     overrides = NO_OVERRIDES if seed is None else Overrides({"competition.seed": seed})
     config, paths = load_competition(str(path), overrides), Paths("mixed")
-    prepare(config, paths, path)
-    make_folds(config, load_folds_config(str(path)), paths)
+    make_folds(config, load_folds_config(str(path)), paths, path)
     return make_plan(config, load_stages(str(path)), paths, reuse)
 
 

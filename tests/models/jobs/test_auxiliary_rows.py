@@ -142,7 +142,7 @@ def test_every_neural_kind_trains_a_head_on_the_labels_of_other_molecules(
 def test_caches_of_stages_without_heads_have_no_molecule_that_only_trains_heads(tmp_path: Path) -> None:
     stages = {"trees": STAGES["trees"], "heads": {**STAGES["heads"], "molecule_features": ["maccs"]}}
     plan = plan_with_assay(tmp_path, LABELS, stages)
-    rows, test, _ = read_tables(plan)
+    rows, test = read_tables(plan)
 
     def molecules(stage: str) -> set[str]:
         return {

@@ -380,8 +380,8 @@ def test_in_blocks_of_time_the_last_fold_which_is_the_largest_is_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_plan = planned(tmp_path, stages={"trees": TREES})
-    report = read_json(job_plan.paths.folds_report)
-    write_json(job_plan.paths.folds_report, {**report, "time_ordered": True})
+    report = read_json(job_plan.paths.prepare_report)
+    write_json(job_plan.paths.prepare_report, {**report, "folds": {"time_ordered": True}})
     monkeypatch.setattr(budget_module, "job_tasks", lambda plan, jobs, *others: [job.fold for job in jobs])
     budget = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(trees=1)), 300)
     assert budget.probed_fold == 2

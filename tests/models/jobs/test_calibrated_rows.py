@@ -9,7 +9,6 @@ from rdkit import Chem
 
 from competition.config import load_competition
 from competition.dataset import Dataset
-from competition.prepare import run as prepare
 from core.files import read_json, read_table, write_table
 from core.paths import Paths
 from folds.config import FoldsConfig
@@ -69,8 +68,7 @@ def made(
     trees = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20, "final_fit": "both"}
     path = write_competition(folder, train, test, competition=roles, stages={"one": stage or trees})
     config, paths = load_competition(str(path)), Paths.for_competition(str(path))
-    prepare(config, paths, path)
-    make_folds(config, FoldsConfig(n_folds=3), paths)
+    make_folds(config, FoldsConfig(n_folds=3), paths, path)
     return make_plan(config, load_stages(str(path)), paths), paths
 
 

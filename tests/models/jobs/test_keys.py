@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
+from competition.dataset import FOLD, GROUP
 from core.files import write_json, write_table
 from core.paths import Paths
 from models.config import load_stages
@@ -38,12 +39,9 @@ def one_of_each_kind(folder: Path, **changes: Any) -> JobPlan:
     }
     path = str(write_competition(folder, train, test, stages=stages))
     paths = Paths("mixed")
-    write_table(paths.train, train)
+    write_table(paths.train, train.assign(**{FOLD: [0, 1, 0, 1], GROUP: [0, 1, 2, 3]}))
     write_table(paths.test, test)
-    paths.folds.parent.mkdir(parents=True, exist_ok=True)
-    paths.folds.write_text("id,fold\na,0\nb,1\nc,0\nd,1\n")
-    paths.groups.write_text("id,group\na,0\nb,1\nc,2\nd,3\n")
-    write_json(paths.folds_report, {"time_ordered": False})
+    write_json(paths.prepare_report, {"folds": {"time_ordered": False}})
     return make_plan(load_competition(path), load_stages(path), paths)
 
 

@@ -35,7 +35,7 @@ def many_molecules() -> tuple[pd.DataFrame, pd.DataFrame]:
 def tasks_of(folder: Path, cores: int = 1, shard: tuple[int, int] = (1, 1), **sections: Any) -> list[Task]:
     """The tasks of a small competition on a machine of so many cores."""
     plan = planned(folder, **sections).select(shard=shard)
-    tables = list(read_tables(plan)[:2])
+    tables = list(read_tables(plan))
     return job_tasks(plan, plan.jobs, tables, InlineExecutor(cores))
 
 
