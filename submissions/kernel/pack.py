@@ -25,12 +25,10 @@ from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
 from models.base_config import StageConfig
 from models.estimators import HUB_WEIGHTS
-from models.feature_config import SklearnConfig
 from models.inputs.base_models import base_model_bytes, hub_revision
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
-from models.neural_config import NeuralConfig
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.check import check_all
 from submissions.config import Config, rewrite_paths
@@ -76,12 +74,11 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-        estimators = set()
+        packages = set[str]()
         for stage in config.stages.values():
-            if isinstance(stage, SklearnConfig) and stage.estimator:
-                estimators.add(stage.estimator)
-        copy_hub_weights(bundle, estimators)
-        add_wheels(bundle, estimators | _adapter_packages(config))
+            packages |= stage.optional_packages
+        copy_hub_weights(bundle, packages)
+        add_wheels(bundle, packages)
         uses_gpu = any(map(_uses_gpu, config.stages.values()))
         manifest["accelerator"] = accelerator or (GPU if uses_gpu else CPU)
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
@@ -94,14 +91,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
 def _uses_gpu(stage: StageConfig) -> bool:
     """Return whether a stage predicts on a GPU if there is one; MiniMol's network runs on the cores."""
     encoders = [encoder for encoder in stage.encoders if not is_minimol(encoder.weights)]
-    may_use_gpu = isinstance(stage, (NeuralConfig, SklearnConfig)) and stage.gpu_share > 0
-    return may_use_gpu or bool(encoders)
-
-
-def _adapter_packages(config: Config) -> set[str]:
-    """Return the packages that adapters of the stages need in addition to the requirements of the project."""
-    is_quantized = any(getattr(stage, "quantization", None) for stage in config.stages.values())
-    return {"bitsandbytes"} if is_quantized else set()
+    return (stage.predicts_on_gpu and stage.gpu_share > 0) or bool(encoders)
 
 
 def copy_code(bundle: Bundle) -> None:
@@ -219,7 +209,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     used = _stages_of_submission(run)
     stages = {stage: settings for stage, settings in run.config.stages.items() if stage in used}
     config = run.config.model_copy(update={"stages": stages})
-    external = [stage for stage, settings in stages.items() if settings.kind == "file"]
+    external = [stage for stage, settings in stages.items() if not settings.is_trained]
     if external:
         raise DataError(
             f"Stages of kind file ({', '.join(external)}) cannot predict hidden rows. Run full without them."

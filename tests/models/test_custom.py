@@ -9,8 +9,7 @@ import pytest
 
 from competition.task import Task
 from core.errors import ConfigError
-from models.base_config import CustomConfig
-from models.stages.custom import load_custom
+from models.stages.custom import CustomConfig, load_custom
 from tests.models.made import context, fitted, rows
 
 CLASS = """
