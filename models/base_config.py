@@ -75,6 +75,8 @@ class StageConfig(StrictModel):
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that train the stage; see `libraries`."""
+    encoder_setting: ClassVar[str] = ""
+    """Setting that lists names of features and frozen encoders; "" if the stage has none."""
     is_trained: ClassVar[bool] = True
     """Whether it is trained here. False for external predictions: they need no input columns, have no
     predictions of other rows, and their models may have seen any label."""
@@ -124,7 +126,8 @@ class StageConfig(StrictModel):
     @property
     def encoders(self) -> "list[EncoderFeature]":
         """Frozen encoders that give pooled features to the stage."""
-        return []
+        features = getattr(self, self.encoder_setting) if self.encoder_setting else []
+        return [feature for feature in features if isinstance(feature, EncoderFeature)]
 
     @property
     def molecule_feature_names(self) -> list[str]:
@@ -140,6 +143,11 @@ class StageConfig(StrictModel):
     def initial_weights(self) -> str | None:
         """Weights that training starts from; None for random initialization, or if it has none."""
         return None
+
+    @property
+    def predicts_with_initial_weights(self) -> bool:
+        """Whether predictions need `initial_weights` too, since a job only has what was trained of them."""
+        return False
 
     @property
     def text_settings(self) -> list[Any]:

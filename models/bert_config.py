@@ -76,6 +76,11 @@ class BertConfig(TextStage, NeuralConfig):
         return self.weights
 
     @property
+    def predicts_with_initial_weights(self) -> bool:
+        """Whether the jobs have adapters only."""
+        return self.lora is not None
+
+    @property
     def text_settings(self) -> list[Any]:
         """These settings, and those of frozen encoders of text."""
         return [self, *super().text_settings]

@@ -35,6 +35,7 @@ MANY_GP_ROWS = 6000
 class FeatureStage(StageConfig):
     """Settings of every stage on features of molecules, TF-IDF of text, numbers and categories."""
 
+    encoder_setting = "features"
     extra_rows: Literal["train", "ignore"] = "train"
     features: list[Feature | EncoderFeature] = Field(default=["morgan", "descriptors"], min_length=1)
     """Features of each molecule column, concatenated. morgan: counts of circular environments of
@@ -49,11 +50,6 @@ class FeatureStage(StageConfig):
     """Share of a GPU for each job: trees are then grown on it, and an estimator can use it.
     Features of frozen encoders are computed before the jobs, on a GPU if there is one, whatever
     this setting is."""
-
-    @property
-    def encoders(self) -> list[EncoderFeature]:
-        """Frozen encoders that `features` contains."""
-        return [feature for feature in self.features if isinstance(feature, EncoderFeature)]
 
     @property
     def molecule_feature_names(self) -> list[str]:
@@ -230,6 +226,7 @@ class GpConfig(StageConfig):
     """
 
     packages = ("scipy", "scikit-learn", "numpy", "rdkit")
+    encoder_setting = "kernels"
     kind: Literal["gp"]
     kernels: list[MoleculeKernel | EncoderFeature] = ["ecfp4", "atom_pairs", "fcfp4", "descriptors"]
     """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
@@ -243,11 +240,6 @@ class GpConfig(StageConfig):
     def fingerprints(self) -> list[str]:
         """Fingerprints that `kernels` contains."""
         return [kernel for kernel in self.kernels if isinstance(kernel, str) and kernel != "descriptors"]
-
-    @property
-    def encoders(self) -> list[EncoderFeature]:
-        """Frozen encoders that `kernels` contains."""
-        return [kernel for kernel in self.kernels if isinstance(kernel, EncoderFeature)]
 
     def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
         """Return the caches of the fingerprints and descriptors."""

@@ -68,6 +68,7 @@ class NeuralConfig(StageConfig):
     reports_progress = True
     depends_on_seed = True
     predicts_on_gpu = True
+    encoder_setting = "molecule_features"
     epochs: PositiveInt = 10
     """Number of passes over the training rows."""
     batch_size: PositiveInt = 32
@@ -161,11 +162,6 @@ class NeuralConfig(StageConfig):
             )
         if self.label_smoothing and (is_user_defined or not class_loss):
             yield "label_smoothing requires a built-in classification loss; remove it"
-
-    @property
-    def encoders(self) -> list[EncoderFeature]:
-        """Frozen encoders that `molecule_features` contains."""
-        return [feature for feature in self.molecule_features if isinstance(feature, EncoderFeature)]
 
     @property
     def molecule_feature_names(self) -> list[str]:

@@ -18,7 +18,7 @@ ALLOWED = {
 SETTINGS_FILES = {"base_config", "neural_config", "bert_config", "feature_config"}
 FILES = [
     file
-    for package in PACKAGES
+    for package in (*PACKAGES, "studies")
     for file in sorted((PROJECT / package).rglob("*.py"))
     if not file.is_relative_to(PROJECT / "models" / "stages") and file.stem not in SETTINGS_FILES
 ]

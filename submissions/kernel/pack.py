@@ -48,8 +48,6 @@ NOT_CODE = {"configs", "data"}
 NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
 SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 """Purpose -> suffixes of the names of the data set and the notebook."""
-ENCODER_SETTINGS = ("features", "kernels", "molecule_features")
-"""Settings of stages that may contain frozen encoders."""
 CPU = "cpu"
 GPU = "NvidiaTeslaT4"
 DATASET_LIMIT = 200e9
@@ -178,28 +176,27 @@ def copy_hub_weights(bundle: Bundle, estimators: set[str]) -> None:
             shutil.copytree(cache / part, bundle.hub_cache / repository / part)
 
 
-def blocks_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the frozen encoders in the dumped settings of a stage."""
-    features = [feature for name in ENCODER_SETTINGS for feature in stage.get(name) or []]
-    return [feature for feature in features if isinstance(feature, dict)]
-
-
-def copy_stage_weights(stage: str, settings: dict[str, Any], bundle: Bundle, trains: bool) -> None:
+def copy_stage_weights(
+    name: str, stage: StageConfig, dumped: dict[str, Any], bundle: Bundle, trains: bool
+) -> None:
     """Copy the pretrained files that a stage reads in the notebook, and write their places into its settings.
 
     Args:
-        settings: dumped settings of the stage, which are changed.
+        dumped: dumped settings of the stage, which are changed.
         trains: whether the notebook trains. The folders of finished jobs have the fine-tuned weights of a
             network, or only its adapters.
     """
-    weights = settings.get("weights")
-    if settings.get("lora"):
-        print(f"stage {stage}: {describe_base_model(settings['weights'])}", flush=True)
+    weights = stage.initial_weights
     if weights:
-        is_read = trains or settings.get("lora")
-        settings["weights"] = copy_weights(weights, stage, bundle) if is_read else Path(weights).name
-    for i, block in enumerate(blocks_of(settings)):
-        block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
+        dumped["weights"] = Path(weights).name
+        if stage.predicts_with_initial_weights:
+            print(f"stage {name}: {describe_base_model(weights)}", flush=True)
+        if trains or stage.predicts_with_initial_weights:
+            dumped["weights"] = copy_weights(weights, name, bundle)
+    features = dumped.get(stage.encoder_setting, [])
+    encoders = [feature for feature in features if isinstance(feature, dict)]
+    for i, encoder in enumerate(encoders):
+        encoder["weights"] = copy_weights(encoder["weights"], f"{name}_{i}", bundle)
 
 
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
@@ -253,8 +250,8 @@ def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> di
     settings["competition"]["unparsable"] = (
         "drop"  # an invalid row of the hidden table would cost the submission
     )
-    for stage, section in settings["stages"].items():
-        copy_stage_weights(stage, section, bundle, trains=False)
+    for name, stage in config.stages.items():
+        copy_stage_weights(name, stage, settings["stages"][name], bundle, trains=False)
     return settings
 
 
@@ -287,8 +284,8 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     document = config.model_dump(exclude_unset=True)
     document["competition"].pop("answers", None)
     document = rewrite_paths(document, place)
-    for stage, settings in document["stages"].items():
-        copy_stage_weights(stage, settings, bundle, trains=True)
+    for stage_name, stage in config.stages.items():
+        copy_stage_weights(stage_name, stage, document["stages"][stage_name], bundle, trains=True)
     write_atomically(bundle.root / f"{name}.yaml", dump_yaml(document))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
 
