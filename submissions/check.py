@@ -140,7 +140,8 @@ def _check_stage(stage: StageConfig, tables: CheckTables, here: bool) -> str:
     for encoder in stage.encoders:
         if reads_molecules(encoder.weights):
             molecule_columns(encoder.columns, tables.competition.smiles, stage.kind)
-    n_cut_texts = [_check_text(text_settings, tables) for text_settings in stage.text_settings]
+    for text_settings in stage.text_settings:
+        warnings += _check_text(text_settings, tables)
     code_files(stage)
     description = stage.kind
     for weights in stage.weight_names():
@@ -152,14 +153,11 @@ def _check_stage(stage: StageConfig, tables: CheckTables, here: bool) -> str:
     metric = get_metric(tables.competition.metric)
     if stage.reweights_classes and metric and metric.row_losses:
         warnings.append(f"class weights distort the probabilities that {metric.name} scores")
-    for text_settings, n_cut in zip(stage.text_settings, n_cut_texts, strict=True):
-        if n_cut:
-            warnings.append(f"{n_cut} texts have more than {text_settings.max_length} tokens and will be cut")
     return "; ".join([description, *warnings])
 
 
-def _check_text(text_settings: Any, tables: CheckTables) -> int:
-    """Check how an encoder reads text; return how many texts will be cut.
+def _check_text(text_settings: Any, tables: CheckTables) -> list[str]:
+    """Check how an encoder reads text; return a warning if texts will be cut.
 
     Args:
         text_settings: settings of a stage or frozen encoder, with the fields of `models.base_config.TextStage`.
@@ -173,7 +171,10 @@ def _check_text(text_settings: Any, tables: CheckTables) -> int:
             "text has them. Set true, for other SMILES of each molecule, or remove it."
         )
     both = (tables.train, tables.test)
-    return sum(count_cut_texts(text_settings, tables.competition, table) for table in both)
+    n_cut = sum(count_cut_texts(text_settings, tables.competition, table) for table in both)
+    return (
+        [f"{n_cut} texts have more than {text_settings.max_length} tokens and will be cut"] if n_cut else []
+    )
 
 
 def _try_user_blending(config: Config, metric: Metric, task: Task, labels: Array) -> None:
