@@ -1,15 +1,30 @@
-"""The base class of the settings of all stages, what they share, and the kinds `file` and `custom`.
+"""The base class of the settings of all stages, and what they share.
 
+Other code asks a stage by the properties and methods of `StageConfig`, and never which kind it is.
 This module imports no library of any stage.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from core.settings import StrictModel, UniqueList, UserCodeRef, UserPath
-from core.types import ProblemType
+from competition.config import CompetitionConfig
+from competition.task import Task
+from core.errors import ConfigError
+from core.settings import StrictModel, UniqueList
+from core.types import Integers, ProblemType
+from models.inputs.cache import Cache
+from models.inputs.weights import (
+    MINIMOL_PACKAGES,
+    MOLECULE_KINDS,
+    is_minimol,
+    reads_molecules,
+    require_weights_of_kind,
+)
+from models.stage import CheckTables, Context
+from models.training.labels import require_log1p
 
 Width = Annotated[int, Field(ge=8)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -53,10 +68,29 @@ class PseudoLabels(StrictModel):
 
 
 class StageConfig(StrictModel):
-    """Settings that every stage has."""
+    """Settings that every stage has, and what other code asks a stage. A kind overrides what differs."""
 
     if TYPE_CHECKING:
         kind: str  # a field of every subclass, with its name as the only value
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that train the stage; see `libraries`."""
+    encoder_setting: ClassVar[str] = ""
+    """Setting that lists names of features and frozen encoders; "" if the stage has none."""
+    is_trained: ClassVar[bool] = True
+    """Whether it is trained here. False for external predictions: they need no input columns, have no
+    predictions of other rows, and their models may have seen any label."""
+    requires_labels: ClassVar[bool] = True
+    """Whether every target needs labels among the training rows of every fold."""
+    reports_progress: ClassVar[bool] = False
+    """Whether it is trained in epochs, so that its pace is known while it runs, and a budget may give
+    it a share of them."""
+    depends_on_seed: ClassVar[bool] = False
+    """Whether another seed gives other predictions, so that a budget may add seeds."""
+    uses_several_cores: ClassVar[bool] = False
+    """Whether a job may train on several cores. Its result must not depend on their number."""
+    predicts_on_gpu: ClassVar[bool] = False
+    """Whether a job with a share of a GPU also predicts on it."""
 
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     """Random seeds. The stage predicts the mean over its seeds. Adding a seed trains only the jobs
@@ -92,7 +126,43 @@ class StageConfig(StrictModel):
     @property
     def encoders(self) -> "list[EncoderFeature]":
         """Frozen encoders that give pooled features to the stage."""
+        features = getattr(self, self.encoder_setting) if self.encoder_setting else []
+        return [feature for feature in features if isinstance(feature, EncoderFeature)]
+
+    @property
+    def molecule_feature_names(self) -> list[str]:
+        """Names of the features of each molecule column, without frozen encoders."""
         return []
+
+    @property
+    def count_bits(self) -> int:
+        """Length of the count vectors among these features."""
+        return 1024
+
+    @property
+    def initial_weights(self) -> str | None:
+        """Weights that training starts from; None for random initialization, or if it has none."""
+        return None
+
+    @property
+    def predicts_with_initial_weights(self) -> bool:
+        """Whether predictions need `initial_weights` too, since a job only has what was trained of them."""
+        return False
+
+    @property
+    def text_settings(self) -> list[Any]:
+        """Settings, with the fields of `TextStage`, of every encoder of the stage that reads text."""
+        return [encoder for encoder in self.encoders if not reads_molecules(encoder.weights)]
+
+    @property
+    def optional_packages(self) -> set[str]:
+        """Modules, or dotted names in them, that the stage needs besides the requirements of the project."""
+        return set()
+
+    @property
+    def dropout_note(self) -> str:
+        """Dropout rates for the report; "" without dropout layers."""
+        return ""
 
     @property
     def reweights_classes(self) -> bool:
@@ -111,6 +181,73 @@ class StageConfig(StrictModel):
             yield "target_transform requires regression, but this stage learns classes; remove it"
         if problem_type == "regression" and self.class_weights != "none":
             yield "class_weights requires classification, but this stage learns regression; remove it"
+
+    def libraries(self) -> set[str]:
+        """Return the packages whose versions are part of the job keys, so that an upgrade trains the stage again."""
+        names = {*self.packages}
+        if self.molecule_feature_names or self.encoders:
+            names |= {"numpy", "rdkit"}
+        for encoder in self.encoders:
+            if is_minimol(encoder.weights):
+                names |= {*MINIMOL_PACKAGES}
+            else:
+                names |= {"torch", "chemprop" if reads_molecules(encoder.weights) else "transformers"}
+        return names
+
+    def weight_names(self) -> list[str]:
+        """Return the distinct weights that the stage starts from and that its frozen encoders use."""
+        names = [self.initial_weights, *(encoder.weights for encoder in self.encoders)]
+        return list(dict.fromkeys(name for name in names if name))
+
+    def key_settings(self, task: Task) -> dict[str, Any]:
+        """Return what the predictions depend on besides settings, weights, tables and code.
+
+        It is part of the job keys and raises a ConfigError for a missing file.
+
+        Args:
+            task: task of the competition.
+        """
+        return {}
+
+    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
+        """Return the caches of molecules that only this kind reads, each with its molecule columns."""
+        return []
+
+    def require_inputs(self, competition: CompetitionConfig) -> None:
+        """Raise a ConfigError if the competition has no input column that the stage could read."""
+        if self.is_trained and not competition.inputs:
+            raise ConfigError(
+                "the section competition must name at least one input column under smiles, text, numeric or "
+                "categorical, unless all stages are of kind file; got none. Name a column, or remove this stage."
+            )
+
+    def check_machine(self) -> None:
+        """Raise a ConfigError if this machine cannot train the stage with its settings."""
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Yield warnings about the stage with the tables of the competition.
+
+        Raises:
+            ConfigError: the stage cannot be trained on them.
+            DataError: a table does not fit.
+        """
+        if self.initial_weights:
+            require_weights_of_kind(self.initial_weights, [self.kind])
+        for encoder in self.encoders:
+            require_weights_of_kind(encoder.weights, ["bert", *MOLECULE_KINDS])
+        if self.target_transform == "log1p":
+            require_log1p(tables.y)
+        yield from ()
+
+    def fold_mark(self, folder: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:
+        """Return how the folds of external predictions differ from these folds; None if they do not.
+
+        Args:
+            folder: folder of a job.
+            ids: ids of the rows, (n_rows,).
+            folds: (n_rows,), -1 for rows without a fold.
+        """
+        return None
 
 
 class TextStage(StrictModel):
@@ -151,34 +288,6 @@ class EncoderFeature(TextStage, validate_by_name=True):
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
-
-
-class FileConfig(StageConfig):
-    """External predictions, for example of another notebook or of AutoGluon. Nothing is trained."""
-
-    kind: Literal["file"]
-    folder: UserPath
-    """Folder with oof.csv and test.csv. Both contain the id and the columns of the submission. For
-    classification, they may instead contain a column of probabilities per target, or a column
-    `target=class` per class. oof.csv may contain a column `fold`."""
-    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
-    """Exactly one seed, since files do not depend on it. Use one stage per file."""
-    target_transform: Literal["none"] = "none"
-    extra_rows: Literal["ignore"] = "ignore"
-    final_fit: Literal["folds"] = "folds"
-    pseudo_labels: None = None
-    class_weights: Literal["none"] = "none"
-
-
-class CustomConfig(StageConfig):
-    """A user-defined class with the two methods of `models.stage.StageModel`."""
-
-    kind: Literal["custom"]
-    code: UserCodeRef
-    """`file.py:Class`. The class is called with its settings and a `models.stage.Context`."""
-    settings: dict[str, Any] = {}
-    """Settings that the class is called with. If the class has an attribute `Settings`, a pydantic
-    model, this model validates them."""
-    class_weights: Literal["none"] = "none"
-    gpu: GpuShare = 1.0
-    """Share of a GPU for each job. false: each job computes on one CPU core, and many run in parallel."""
+    lora: ClassVar[None] = None
+    quantization: ClassVar[None] = None
+    enumerate_smiles: ClassVar[bool] = False

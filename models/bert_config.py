@@ -34,6 +34,7 @@ class BertConfig(TextStage, NeuralConfig):
     layers, width and heads are the size of an encoder from scratch.
     """
 
+    packages = ("torch", "transformers", "tokenizers")
     kind: Literal["bert"]
     weights: str | None = None
     """Name of a weight set, folder, or repository of the Hugging Face hub. null: train an encoder
@@ -68,6 +69,31 @@ class BertConfig(TextStage, NeuralConfig):
     batch_size: PositiveInt = 16
     head_learning_rate: PositiveFloat | None = 1e-3
     warmup: NonNegativeFloat = 0.1
+
+    @property
+    def initial_weights(self) -> str | None:
+        """The setting `weights`."""
+        return self.weights
+
+    @property
+    def predicts_with_initial_weights(self) -> bool:
+        """Whether the jobs have adapters only."""
+        return self.lora is not None
+
+    @property
+    def text_settings(self) -> list[Any]:
+        """These settings, and those of frozen encoders of text."""
+        return [self, *super().text_settings]
+
+    @property
+    def optional_packages(self) -> set[str]:
+        """The package of `quantization`."""
+        return {"bitsandbytes"} if self.quantization else set()
+
+    def libraries(self) -> set[str]:
+        """Return the libraries of the network, and of its adapters."""
+        names = super().libraries() | self.optional_packages
+        return names | {"peft"} if self.lora else names
 
     @model_validator(mode="before")
     @classmethod

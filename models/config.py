@@ -22,7 +22,7 @@ def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
 
     External predictions may have seen them.
     """
-    allowed = [name for name, stage in stages.items() if stage.kind != "file" and not stage.pseudo_labels]
+    allowed = [name for name, stage in stages.items() if stage.is_trained and not stage.pseudo_labels]
     invalid = []
     for name, stage in stages.items():
         sources = stage.pseudo_labels.stages if stage.pseudo_labels else []

@@ -7,16 +7,35 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
+from competition.task import Task
 from core.types import ProblemType
 from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig
-from models.estimators import build_estimator, is_from_other_package, require_valid_name
+from models.estimators import (
+    DOWNLOAD_WARNINGS,
+    build_estimator,
+    is_from_other_package,
+    require_valid_name,
+    require_weights,
+    splits_rows,
+    version_of,
+)
+from models.inputs.cache import Cache
+from models.inputs.count_fingerprints import fingerprint_cache
+from models.inputs.features import molecule_features
+from models.stage import CheckTables, Context
+from models.training.hardware import require_opencl
+
+MANY_GP_ROWS = 6000
+"""Training rows above which a fold of a Gaussian process takes more than one or two minutes on a core."""
 
 
 class FeatureStage(StageConfig):
     """Settings of every stage on features of molecules, TF-IDF of text, numbers and categories."""
 
+    encoder_setting = "features"
     extra_rows: Literal["train", "ignore"] = "train"
     features: list[Feature | EncoderFeature] = Field(default=["morgan", "descriptors"], min_length=1)
     """Features of each molecule column, concatenated. morgan: counts of circular environments of
@@ -33,9 +52,14 @@ class FeatureStage(StageConfig):
     this setting is."""
 
     @property
-    def encoders(self) -> list[EncoderFeature]:
-        """Frozen encoders that `features` contains."""
-        return [feature for feature in self.features if isinstance(feature, EncoderFeature)]
+    def molecule_feature_names(self) -> list[str]:
+        """Names that `features` contains."""
+        return [feature for feature in self.features if isinstance(feature, str)]
+
+    @property
+    def count_bits(self) -> int:
+        """The setting `n_bits`."""
+        return self.n_bits
 
 
 RESERVED_PARAMETERS = (
@@ -54,6 +78,8 @@ class TreesConfig(FeatureStage):
     A subclass names the objectives and the parameters of its library.
     """
 
+    depends_on_seed = True
+    uses_several_cores = True
     binary_objectives: ClassVar[tuple[str, ...]]
     """Objectives of the library that learn the probability of class 1, the default first."""
     multiclass_objectives: ClassVar[tuple[str, ...]]
@@ -109,6 +135,15 @@ class TreesConfig(FeatureStage):
             return ()
         return self.multiclass_objectives if problem_type == "multiclass" else self.binary_objectives
 
+    def key_settings(self, task: Task) -> dict[str, Any]:
+        """Return whether the default objective is of absolute errors, and the device.
+
+        The share of a GPU is in no key: a network gives the same predictions on a GPU up to rounding. Trees do
+        not: rounding changes splits, and CatBoost cannot sample features (rsm) on a GPU.
+        """
+        device = "gpu" if self.gpu_share else "cpu"
+        return {"absolute_errors": task.minimizes_absolute_error, "device": device}
+
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
         """Yield the errors of `StageConfig.config_errors`, and of an objective that does not fit
         the problem type.
@@ -129,6 +164,7 @@ class TreesConfig(FeatureStage):
 class LightgbmConfig(TreesConfig):
     """Gradient-boosted decision trees, grown leaf by leaf, by LightGBM."""
 
+    packages = ("lightgbm",)
     binary_objectives = ("binary", "cross_entropy")
     multiclass_objectives = ("multiclass", "softmax")
     kind: Literal["lightgbm"]
@@ -145,10 +181,16 @@ class LightgbmConfig(TreesConfig):
 
         return set(_ConfigAliases._get_all_param_aliases())
 
+    def check_machine(self) -> None:
+        """Raise a ConfigError if the trees are to be grown on a GPU, and LightGBM cannot use it."""
+        if self.gpu_share:
+            require_opencl()
+
 
 class CatboostConfig(TreesConfig):
     """Gradient-boosted symmetric decision trees, by CatBoost."""
 
+    packages = ("catboost",)
     binary_objectives = ("Logloss", "CrossEntropy", "Focal")
     multiclass_objectives = ("MultiClass",)
     kind: Literal["catboost"]
@@ -183,6 +225,8 @@ class GpConfig(StageConfig):
     Time grows with the cube and memory with the square of the number of training rows.
     """
 
+    packages = ("scipy", "scikit-learn", "numpy", "rdkit")
+    encoder_setting = "kernels"
     kind: Literal["gp"]
     kernels: list[MoleculeKernel | EncoderFeature] = ["ecfp4", "atom_pairs", "fcfp4", "descriptors"]
     """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
@@ -197,10 +241,22 @@ class GpConfig(StageConfig):
         """Fingerprints that `kernels` contains."""
         return [kernel for kernel in self.kernels if isinstance(kernel, str) and kernel != "descriptors"]
 
-    @property
-    def encoders(self) -> list[EncoderFeature]:
-        """Frozen encoders that `kernels` contains."""
-        return [kernel for kernel in self.kernels if isinstance(kernel, EncoderFeature)]
+    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
+        """Return the caches of the fingerprints and descriptors."""
+        caches = [fingerprint_cache(name, context.cache) for name in self.fingerprints]
+        if "descriptors" in self.kernels:
+            caches += molecule_features(["descriptors"], 0, context.cache)
+        return [(cache, context.smiles) for cache in caches]
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Warn of many rows as well; see `StageConfig.check`."""
+        yield from super().check(tables)
+        n_labelled = int(tables.train[tables.task.targets].notna().any(axis=1).sum())
+        if n_labelled > MANY_GP_ROWS:
+            yield (
+                f"the time of an exact Gaussian process grows with the cube of the rows, and {n_labelled:,} "
+                f"rows take from minutes to hours a fold (docs/benchmarks.md has times)"
+            )
 
 
 class SklearnConfig(FeatureStage):
@@ -210,6 +266,8 @@ class SklearnConfig(FeatureStage):
     Most estimators are deterministic: more seeds do not change them.
     """
 
+    packages = ("scikit-learn",)
+    predicts_on_gpu = True
     kind: Literal["sklearn"]
     estimator: str | None = None
     """Dotted path of the class of a regressor, or for classification of a classifier with predict_proba, of
@@ -219,9 +277,18 @@ class SklearnConfig(FeatureStage):
     """Parameters of the estimator, by its names, where they differ from its defaults."""
 
     @property
+    def optional_packages(self) -> set[str]:
+        """The setting `estimator`."""
+        return {self.estimator} if self.estimator else set()
+
+    @property
     def is_from_other_package(self) -> bool:
         """Whether the estimator is not one of scikit-learn."""
         return self.estimator is not None and is_from_other_package(self.estimator)
+
+    def key_settings(self, task: Task) -> dict[str, Any]:
+        """Return the version of the package of an estimator that is not one of scikit-learn."""
+        return {"package": version_of(str(self.estimator))} if self.is_from_other_package else {}
 
     def estimator_name(self, problem_type: ProblemType) -> str:
         """Return the dotted path of the estimator for a problem type."""
@@ -240,3 +307,32 @@ class SklearnConfig(FeatureStage):
             build_estimator(name, self.parameters, seed=0, classes=problem_type != "regression")
         except (ValueError, TypeError) as error:  # TypeError: its constructor has required arguments
             yield f"estimator: {' '.join(str(error).split())} (this stage learns {problem_type})"
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check that the estimator takes weights if there are any, and warn of what it does by itself.
+
+        It may download weights, or hold out rows against the groups or the time; see also `StageConfig.check`.
+        """
+        yield from super().check(tables)
+        name = self.estimator_name(tables.task.problem_type)
+        extra_tables = tables.competition.extra_train if self.extra_rows != "ignore" else []
+        has_weights = (
+            bool(tables.competition.weight)
+            or any(table.weight != 1 for table in extra_tables)
+            or self.pseudo_labels is not None
+            or self.class_weights == "balanced"
+        )
+        if has_weights:
+            require_weights(name)
+        warning = DOWNLOAD_WARNINGS.get(name.partition(".")[0])
+        if warning:
+            yield warning
+        n_tied = int((np.bincount(tables.groups)[tables.groups] > 1).sum())
+        if not n_tied and not tables.in_time_order:
+            return
+        has_classes = tables.task.problem_type != "regression"
+        if splits_rows(build_estimator(name, self.parameters, 0, has_classes), len(tables.groups)):
+            ignored = f"keep the groups of {n_tied} rows together"
+            if tables.in_time_order:
+                ignored = "hold out the latest"
+            yield f"{name} holds out some training rows by itself and cannot {ignored}, so it may overfit"

@@ -17,6 +17,11 @@ from pydantic import (
 from core.settings import StrictModel, UniqueList, UserCodeRef
 from core.types import ProblemType
 from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig, Width
+from models.inputs.cache import Cache
+from models.inputs.conformers import conformer_cache
+from models.stage import CheckTables, Context, molecule_columns
+from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision
+from models.training.labels import require_auxiliary
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
@@ -60,6 +65,10 @@ Schedule = Literal[
 class NeuralConfig(StageConfig):
     """Settings of every neural stage, which its training loop reads (`models/training/trainer.py`)."""
 
+    reports_progress = True
+    depends_on_seed = True
+    predicts_on_gpu = True
+    encoder_setting = "molecule_features"
     epochs: PositiveInt = 10
     """Number of passes over the training rows."""
     batch_size: PositiveInt = 32
@@ -155,14 +164,37 @@ class NeuralConfig(StageConfig):
             yield "label_smoothing requires a built-in classification loss; remove it"
 
     @property
-    def encoders(self) -> list[EncoderFeature]:
-        """Frozen encoders that `molecule_features` contains."""
-        return [feature for feature in self.molecule_features if isinstance(feature, EncoderFeature)]
+    def molecule_feature_names(self) -> list[str]:
+        """Names that `molecule_features` contains."""
+        return [feature for feature in self.molecule_features if isinstance(feature, str)]
 
     @property
     def learns_auxiliary_targets(self) -> bool:
         """Whether the network has heads for competition.auxiliary_targets."""
         return self.auxiliary_weight > 0
+
+    @property
+    def dropout_note(self) -> str:
+        """Dropout rates of the backbone and before the last layer."""
+        rates: object = self.pooler_dropout
+        if isinstance(self.head, MultiSampleHead):
+            rates = self.head.rates
+        return f"dropout {self.backbone_dropout} in the backbone, {rates} before the last layer"
+
+    def check_machine(self) -> None:
+        """Raise a ConfigError if the hardware does not support `precision`."""
+        if self.precision not in ("bf16", "fp16"):
+            return
+        cards = cards_in_new_process()[0] if self.gpu_share else []
+        has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
+        require_precision(self.precision, bool(cards), has_bf16)
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check the auxiliary targets as well; see `StageConfig.check`."""
+        yield from super().check(tables)
+        if self.learns_auxiliary_targets:
+            names = tables.competition.auxiliary_targets
+            require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
 
 
 class MoleculeStage(NeuralConfig):
@@ -177,10 +209,21 @@ class MoleculeStage(NeuralConfig):
     schedule: Schedule = "one_cycle"
     weight_decay: NonNegativeFloat = 0.0
 
+    @property
+    def initial_weights(self) -> str | None:
+        """The setting `weights`."""
+        return self.weights
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check `columns` as well; see `StageConfig.check`."""
+        molecule_columns(self.columns, tables.competition.smiles, self.kind)
+        yield from super().check(tables)
+
 
 class ConformerConfig(MoleculeStage):
     """Settings of both Uni-Mol stages, which read 3-D conformers."""
 
+    packages = ("torch", "unimol_tools", "rdkit")
     conformers: PositiveInt = 1
     """Conformers per molecule. Each epoch of training reads the next one; a prediction is the mean
     over all."""
@@ -200,6 +243,10 @@ class ConformerConfig(MoleculeStage):
     def conformer_settings(self) -> dict[str, Any]:
         """Arguments of `models.inputs.conformers.conformer_cache`, by name."""
         return self.model_dump(include={"conformers", "fragments", "repeat_units"})
+
+    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
+        """Return the cache of conformers."""
+        return [(conformer_cache(context.cache, **self.conformer_settings), self.columns or context.smiles)]
 
 
 class UnimolConfig(ConformerConfig):
@@ -268,6 +315,7 @@ class Unimol2Config(ConformerConfig):
 class GnnConfig(MoleculeStage):
     """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
 
+    packages = ("torch", "chemprop", "rdkit")
     kind: Literal["gnn"]
     width: Width = 300
     """Width of a bond message. Pretrained weights determine it, and `depth`."""

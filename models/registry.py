@@ -1,8 +1,9 @@
 """The kinds of stages: for each, the class of its settings, and the module and class that implement it.
 
-To add a kind, write a settings class (in `models/feature_config.py` or `models/neural_config.py`),
-a module `models/stages/KIND.py` with a class that has the two methods of `models.stage.StageModel`,
-and an entry of `STAGE_KINDS`. `tests/models/test_new_kind.py` does this with a booster of scikit-learn.
+To add a kind, write a settings class (in `models/feature_config.py` or `models/neural_config.py`), which
+overrides what `models.base_config.StageConfig` answers otherwise, a module `models/stages/KIND.py` with a class
+that has the two methods of `models.stage.StageModel`, and an entry of `STAGE_KINDS`.
+`tests/models/test_new_kind.py` does this with a booster of scikit-learn.
 """
 
 import importlib.util
@@ -12,11 +13,13 @@ from pathlib import Path
 
 from competition.task import Task
 from core.errors import ConfigError
-from models.base_config import CustomConfig, FileConfig, StageConfig
+from models.base_config import StageConfig
 from models.bert_config import BertConfig
 from models.feature_config import CatboostConfig, GpConfig, LightgbmConfig, SklearnConfig
 from models.neural_config import GnnConfig, Unimol2Config, UnimolConfig
 from models.stage import Context, StageModel
+from models.stages.custom import CustomConfig
+from models.stages.file import FileConfig
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,11 @@ class StageKind:
         module: module that implements it. It is imported when a stage is built, since most import a
             large library.
         class_name: class in `module`, which is called with the settings and a `Context`.
-        libraries: packages whose versions are part of the job keys, so that an upgrade trains the stage
-            again. The packages of its features are added to them.
     """
 
     config: type[StageConfig]
     module: str
     class_name: str
-    libraries: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -45,16 +45,15 @@ class StageKind:
         return Path(str(spec.origin))
 
 
-UNIMOL_LIBRARIES = ("torch", "unimol_tools", "rdkit")
 STAGE_KINDS = {
-    "unimol": StageKind(UnimolConfig, "models.stages.unimol", "Unimol", UNIMOL_LIBRARIES),
-    "unimol2": StageKind(Unimol2Config, "models.stages.unimol2", "Unimol2", UNIMOL_LIBRARIES),
-    "gnn": StageKind(GnnConfig, "models.stages.gnn", "Gnn", ("torch", "chemprop", "rdkit")),
-    "bert": StageKind(BertConfig, "models.stages.bert", "Bert", ("torch", "transformers", "tokenizers")),
-    "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm", ("lightgbm",)),
-    "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost", ("catboost",)),
-    "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn", ("scikit-learn",)),
-    "gp": StageKind(GpConfig, "models.stages.gp", "Gp", ("scipy", "scikit-learn", "numpy", "rdkit")),
+    "unimol": StageKind(UnimolConfig, "models.stages.unimol", "Unimol"),
+    "unimol2": StageKind(Unimol2Config, "models.stages.unimol2", "Unimol2"),
+    "gnn": StageKind(GnnConfig, "models.stages.gnn", "Gnn"),
+    "bert": StageKind(BertConfig, "models.stages.bert", "Bert"),
+    "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm"),
+    "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost"),
+    "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn"),
+    "gp": StageKind(GpConfig, "models.stages.gp", "Gp"),
     "file": StageKind(FileConfig, "models.stages.file", "File"),
     "custom": StageKind(CustomConfig, "models.stages.custom", "Custom"),
 }
@@ -89,7 +88,7 @@ def task_for_stage(config: StageConfig, task: Task) -> Task:
         ConfigError: lists all settings that do not fit.
     """
     stage_task = task
-    if task.problem_type == "ordinal" and not isinstance(config, FileConfig):
+    if task.problem_type == "ordinal" and config.is_trained:
         stage_task = replace(task, problem_type="regression", classes=[], scores_labels=False)
     errors = list(config.config_errors(stage_task.problem_type))
     if errors:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
@@ -22,7 +23,6 @@ from competition.task import Task
 from core.errors import ConfigError
 from core.files import read_json, write_json
 from core.types import Array, Integers
-from models.base_config import FileConfig, StageConfig
 
 NOTES = "notes.json"
 RANGE_TOLERANCE = 1e-6
@@ -82,6 +82,33 @@ class Context:
     fold_model_dirs: list[Path] = field(default_factory=list)
     """For a refit on all rows: the folders of the fold models of this seed. The refit reads from
     them what the folds selected, such as the number of trees. Empty for the model of a fold."""
+
+
+@dataclass(frozen=True)
+class CheckTables:
+    """What `check` knows before anything is trained.
+
+    Attributes:
+        task: what the stage learns.
+        train: prepared training table; its last rows are those of extra_train.
+        test: prepared test table.
+        folds: (n_rows without extra_train,), -1 for rows that train in every fold.
+        groups: (n_rows without extra_train,), equal for rows that share a fold.
+        in_time_order: whether the rows of a fold are later than its training rows.
+    """
+
+    competition: CompetitionConfig
+    task: Task
+    train: pd.DataFrame
+    test: pd.DataFrame
+    folds: Integers
+    groups: Integers
+    in_time_order: bool
+
+    @property
+    def y(self) -> Array:
+        """Labels of the training table, (n_rows without extra_train, n_targets)."""
+        return self.train[self.task.targets].to_numpy()[: len(self.folds)]
 
 
 class StageModel(Protocol):
@@ -166,15 +193,6 @@ def write_notes(folder: Path, notes: list[str]) -> None:
 def read_notes(folder: Path) -> list[str]:
     """Return the messages of a job; empty if it wrote none."""
     return list(read_json(folder / NOTES)) if (folder / NOTES).exists() else []
-
-
-def require_inputs(stage: StageConfig, competition: CompetitionConfig) -> None:
-    """Check that the competition has an input column. External predictions do not need one."""
-    if not competition.inputs and not isinstance(stage, FileConfig):
-        raise ConfigError(
-            "the section competition must name at least one input column under smiles, text, numeric or "
-            "categorical, unless all stages are of kind file; got none. Name a column, or remove this stage."
-        )
 
 
 def molecule_columns(columns: list[str], smiles: list[str], kind: str) -> list[str]:

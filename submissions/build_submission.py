@@ -29,7 +29,6 @@ from core.text import format_number
 from core.types import Array
 from core.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
-from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.data import Blend
 from submissions.blend.decision_rules import fit_decision
@@ -286,13 +285,10 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
             "class weights": stage.reweights_classes,
             "fewer epochs": any((each.stage, each.reason) == (name, EPOCHS) for each in run.left_out),
         }
-        if stage.kind == "file":
-            oof = jobs[0].folder / COPY_OF_OOF
-            mark = fold_mark(
-                oof, run.config.competition.id, run.stage_predictions.ids, run.stage_predictions.folds
-            )
-            if mark is not None:
-                marks[mark] = True
+        preds = run.stage_predictions
+        fold_mark = stage.fold_mark(jobs[0].folder, run.config.competition.id, preds.ids, preds.folds)
+        if fold_mark is not None:
+            marks[fold_mark] = True
         yield {
             "name": name,
             "key": run.plan.keys[name],

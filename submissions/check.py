@@ -6,13 +6,13 @@ answers. Writes: nothing but user-defined features into the cache.
 
 import ast
 import json
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.metrics import Metric, get_metric, take_rows
 from competition.prepare import Prepared, describe, prepare
@@ -21,34 +21,21 @@ from core import cli
 from core.errors import ConfigError, DataError
 from core.files import as_json, read_json
 from core.paths import Paths
-from core.types import Array, Integers, ProblemType
+from core.types import Array, Integers
 from core.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
 from folds.class_shares import missing_class_warnings
 from folds.make import make_folds
 from models import api
-from models.base_config import CustomConfig, EncoderFeature, FileConfig
-from models.bert_config import BertConfig
-from models.estimators import DOWNLOAD_WARNINGS, build_estimator, require_weights, splits_rows
-from models.feature_config import GpConfig, LightgbmConfig, SklearnConfig
+from models.base_config import StageConfig
 from models.inputs.base_models import require_base_model
-from models.inputs.frozen_encoders import text_encoders
 from models.inputs.text_template import count_cut_texts, read_template
-from models.inputs.weights import (
-    WEIGHT_SETS,
-    digest_of_weights,
-    reads_molecules,
-    require_matching_weights,
-    weights_of_stage,
-)
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights, reads_molecules
 from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_files, describe_retraining, make_plan
-from models.neural_config import MoleculeStage, NeuralConfig
 from models.registry import task_for_stage
-from models.stage import molecule_columns, require_inputs
-from models.stages.custom import load_custom
-from models.stages.file import FOLD_MARKS, check_predictions
-from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision, why_no_gpu
-from models.training.labels import labelled_rows, require_auxiliary, require_log1p
+from models.stage import CheckTables, molecule_columns
+from models.training.hardware import why_no_gpu
+from models.training.labels import labelled_rows
 from submissions.blend.candidates import fit_candidate, mean
 from submissions.blend.data import BlendData
 from submissions.blend.selection import Fitted
@@ -61,8 +48,6 @@ MIN_ROWS_OF_CLASS = 15
 """Rows of a class below which one of a thousand draws with repetition may have none: exp(-15) is 3e-7."""
 MAX_SECONDS_WITHOUT_GPU = 3600.0
 """Budget up to which a GPU that torch does not see is only reported."""
-MANY_GP_ROWS = 6000
-"""Training rows above which a fold of a Gaussian process takes more than one or two minutes on a core."""
 MUST_RETURN = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
 
 
@@ -84,7 +69,6 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     train_rows = without_extra_rows(prepared.train)
     folds = prepared.train[FOLD].to_numpy(dtype=np.int64)
     n_folds = int(folds.max()) + 1
-    groups = train_rows[GROUP].to_numpy(dtype=np.int64)
     train_folds = folds[: len(train_rows)]  # rows of extra_train are the last
     y = train_rows[competition.targets].to_numpy()
     metric, task = build_metric(competition), build_task(competition)
@@ -94,23 +78,31 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     rare = missing_class_warnings(
         prepared.train[competition.targets], task.classes, folds, config.folds.is_ordered_in_time
     )
-    if any(not isinstance(stage, FileConfig | CustomConfig) for stage in config.stages.values()):
+    if any(stage.requires_labels for stage in config.stages.values()):
         for fold in range(n_folds):
             is_train_row = folds < fold if config.folds.is_ordered_in_time else folds != fold
             labelled_rows(
                 prepared.train.loc[is_train_row, competition.targets].to_numpy(), competition.targets
             )
     lines = [describe(prepared.report), *rare]
+    tables = CheckTables(
+        competition,
+        task,
+        train=prepared.train,
+        test=prepared.test,
+        folds=train_folds,
+        groups=train_rows[GROUP].to_numpy(dtype=np.int64),
+        in_time_order=config.folds.is_ordered_in_time,
+    )
     errors = []
     for name, stage in config.stages.items():
         try:
-            description = _check_stage(stage, competition, prepared, train_folds, here)
+            description = _check_stage(stage, tables, here)
         except (ConfigError, DataError) as error:  # one line per error
             errors += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
         n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {description}; {n_jobs} jobs")
-        lines += _split_warning(name, stage, task, groups, config.folds.is_ordered_in_time)
     if errors:
         raise ConfigError("\n".join(errors))
     return "\n".join(lines)
@@ -136,125 +128,53 @@ def require_visible_gpu(config: Config, budget: float | None) -> None:
         )
 
 
-def _check_stage(
-    stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: Integers, here: bool
-) -> str:
-    """Check one stage; return its description."""
-    if here and isinstance(stage, NeuralConfig) and stage.precision in ("bf16", "fp16"):
-        cards = cards_in_new_process()[0] if stage.gpu_share else []
-        has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
-        require_precision(stage.precision, bool(cards), has_bf16)
-    if here and isinstance(stage, LightgbmConfig) and stage.gpu_share:
-        from models.stages.lightgbm import require_opencl
-
-        require_opencl()
-    require_inputs(stage, competition)
-    require_matching_weights(stage)
-    problem_type = task_for_stage(stage, build_task(competition)).problem_type
-    _check_columns(stage, competition, prepared)
-    _check_labels(stage, competition, prepared, problem_type)
+def _check_stage(stage: StageConfig, tables: CheckTables, here: bool) -> str:
+    """Check one stage; return its description: its kind and weights, and warnings."""
+    if here:
+        stage.check_machine()
+    stage.require_inputs(tables.competition)
+    tables = replace(tables, task=task_for_stage(stage, tables.task))
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
-    if isinstance(stage, CustomConfig):
-        load_custom(stage)
-    code_files(stage)
-    description = _describe_stage(stage, competition, problem_type)
-    for text_stage in [stage, *text_encoders(stage)]:
-        if isinstance(text_stage, BertConfig | EncoderFeature):
-            tables = (prepared.train, prepared.test)
-            n_cut = sum(count_cut_texts(text_stage, competition, table) for table in tables)
-            if n_cut:
-                description += (
-                    f"; {n_cut} texts have more than {text_stage.max_length} tokens and will be cut"
-                )
-    n_labelled = int(prepared.train[competition.targets].notna().any(axis=1).sum())
-    if isinstance(stage, GpConfig) and n_labelled > MANY_GP_ROWS:
-        description += (
-            f"; the time of an exact Gaussian process grows with the cube of the rows, and {n_labelled:,} "
-            f"rows take from minutes to hours a fold (docs/benchmarks.md has times)"
-        )
-    if isinstance(stage, FileConfig):
-        mark = check_predictions(stage, competition, prepared, folds)
-        if mark:
-            description += f"; {mark}: {FOLD_MARKS[mark]}"
-    return description
-
-
-def _check_columns(stage: Any, competition: CompetitionConfig, prepared: Prepared) -> None:
-    """Check that the competition has the columns that a stage reads."""
-    if isinstance(stage, MoleculeStage):
-        molecule_columns(stage.columns, competition.smiles, stage.kind)
+    warnings = list(stage.check(tables))
     for encoder in stage.encoders:
         if reads_molecules(encoder.weights):
-            molecule_columns(encoder.columns, competition.smiles, stage.kind)
-        else:
-            read_template(encoder, competition)
-    for text_stage in [stage, *text_encoders(stage)]:
-        if isinstance(text_stage, BertConfig | EncoderFeature):
-            require_base_model(text_stage)
-    if isinstance(stage, BertConfig):
-        template = read_template(stage, competition)
-        in_order = stage.enumerate_smiles == "order"
-        if in_order and not any("." in text for text in template.texts(prepared.train, " ")):
-            raise ConfigError(
-                "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no "
-                "text has them. Set true, for other SMILES of each molecule, or remove it."
-            )
-
-
-def _check_labels(
-    stage: Any, competition: CompetitionConfig, prepared: Prepared, problem_type: ProblemType
-) -> None:
-    """Check that a stage can learn the labels with their weights."""
-    if isinstance(stage, NeuralConfig) and stage.auxiliary_weight > 0:
-        auxiliary = competition.auxiliary_targets
-        require_auxiliary(prepared.train[auxiliary].to_numpy(), auxiliary, problem_type)
-    if stage.target_transform == "log1p":
-        require_log1p(without_extra_rows(prepared.train)[competition.targets].to_numpy())
-    if isinstance(stage, SklearnConfig):
-        uses_extra_rows = stage.extra_rows != "ignore"
-        has_weights = (
-            bool(competition.weight)
-            or (uses_extra_rows and any(table.weight != 1 for table in competition.extra_train))
-            or bool(stage.pseudo_labels)
-            or stage.class_weights == "balanced"
-        )
-        if has_weights:
-            require_weights(stage.estimator_name(problem_type))
-
-
-def _describe_stage(stage: Any, competition: CompetitionConfig, problem_type: ProblemType) -> str:
-    """Return kind and weights of a stage, with warnings."""
-    description = str(stage.kind)
-    for weights in weights_of_stage(stage):
+            molecule_columns(encoder.columns, tables.competition.smiles, stage.kind)
+    for text_settings in stage.text_settings:
+        warnings += _check_text(text_settings, tables)
+    code_files(stage)
+    description = stage.kind
+    for weights in stage.weight_names():
         digest_of_weights(weights)
         description += f" from {weights}"
         labels = WEIGHT_SETS[weights].labels if weights in WEIGHT_SETS else ""
         if labels:
             description += f" ({labels}: check that they are not this competition's)"
-    if isinstance(stage, SklearnConfig):
-        warning = DOWNLOAD_WARNINGS.get(stage.estimator_name(problem_type).partition(".")[0])
-        if warning:
-            description += f"; {warning}"
-    metric = get_metric(competition.metric)
+    metric = get_metric(tables.competition.metric)
     if stage.reweights_classes and metric and metric.row_losses:
-        description += f"; class weights distort the probabilities that {metric.name} scores"
-    return description
+        warnings.append(f"class weights distort the probabilities that {metric.name} scores")
+    return "; ".join([description, *warnings])
 
 
-def _split_warning(name: str, stage: Any, task: Task, groups: Integers, in_time: bool) -> list[str]:
-    """Return a warning if an estimator splits training rows by itself, against the groups or the time."""
-    n_tied = int((np.bincount(groups)[groups] > 1).sum())
-    if not isinstance(stage, SklearnConfig) or not (n_tied or in_time):
-        return []
-    learns = task_for_stage(stage, task).problem_type
-    estimator = stage.estimator_name(learns)
-    if not splits_rows(build_estimator(estimator, stage.parameters, 0, learns != "regression"), len(groups)):
-        return []
-    reason = "cannot hold out the latest" if in_time else f"cannot keep the groups of {n_tied} rows together"
-    return [
-        f"stage {name}: {estimator} holds out some training rows by itself and {reason}, so it may overfit"
-    ]
+def _check_text(text_settings: Any, tables: CheckTables) -> list[str]:
+    """Check how an encoder reads text; return a warning if texts will be cut.
+
+    Args:
+        text_settings: settings of a stage or frozen encoder, with the fields of `models.base_config.TextStage`.
+    """
+    template = read_template(text_settings, tables.competition)
+    require_base_model(text_settings)
+    in_order = text_settings.enumerate_smiles == "order"
+    if in_order and not any("." in text for text in template.texts(tables.train, " ")):
+        raise ConfigError(
+            "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no "
+            "text has them. Set true, for other SMILES of each molecule, or remove it."
+        )
+    both = (tables.train, tables.test)
+    n_cut = sum(count_cut_texts(text_settings, tables.competition, table) for table in both)
+    return (
+        [f"{n_cut} texts have more than {text_settings.max_length} tokens and will be cut"] if n_cut else []
+    )
 
 
 def _try_user_blending(config: Config, metric: Metric, task: Task, labels: Array) -> None:

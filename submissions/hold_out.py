@@ -20,14 +20,13 @@ from core.settings import NO_OVERRIDES, Overrides
 from core.yaml_files import dump_yaml
 from folds.assign import assign_folds
 from folds.groups import compute_groups
-from models.base_config import FileConfig
 from submissions.config import Config, load_config
 
 
 def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> str:
     """Write the competition without a share of its training rows; return a line about it."""
     config = load_config(name, overrides)
-    external = [name for name, stage in config.stages.items() if isinstance(stage, FileConfig)]
+    external = [name for name, stage in config.stages.items() if not stage.is_trained]
     if external:
         raise ConfigError(
             f"--holdout trains every stage without the held-out rows, which {', '.join(external)} (kind file) "

@@ -14,7 +14,7 @@ from competition.task import raw_rows_for
 from core.errors import DataError
 from core.types import Array
 from core.user_code import short_ref
-from models.inputs.weights import families
+from models.base_config import StageConfig
 from submissions.blend.candidates import ALWAYS, LIGHTGBM_STACK, complexity, fit_candidate, mean
 from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.selection import Comparison, CrossFit, Scorer, cross_fit, select
@@ -153,6 +153,18 @@ def select_candidate(run: Run, data: BlendData, scorer: Scorer) -> Selection:
         same_as_default=same_as_default,
         failed=failed,
     )
+
+
+def families(stages: dict[str, StageConfig]) -> dict[str, list[str]]:
+    """Return weights -> the stages that use them, for weights of several stages.
+
+    Errors of such stages are correlated, though each of them looks like a model of its own.
+    """
+    users: dict[str, list[str]] = {}
+    for name, stage in stages.items():
+        for weights in stage.weight_names():
+            users.setdefault(weights, []).append(name)
+    return {weights: names for weights, names in users.items() if len(names) > 1}
 
 
 def ablation(run: Run, data: BlendData, scorer: Scorer, selection: Selection) -> dict[str, dict[str, Any]]:

@@ -91,8 +91,6 @@ def require_base_model(config: BertConfig | EncoderFeature) -> None:
         return
     if config.pooling == "cls":
         _require_encoder(config.weights)
-    if not isinstance(config, BertConfig):
-        return
     if config.quantization and find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"quantization: {config.quantization} requires the package bitsandbytes, which is not installed. "

@@ -39,7 +39,7 @@ def pretrained(config: EncoderFeature | BertConfig, rate: float) -> tuple[Any, T
         )
     require_base_model(config)
     folder = files["config.json"].parent
-    encoder = load_encoder(folder, config.weights, rate, getattr(config, "quantization", None))
+    encoder = load_encoder(folder, config.weights, rate, config.quantization)
     max_length = min(config.max_length, position_limit(encoder))
     return encoder, pretrained_tokenizer(folder, reads_atoms(config), max_length)
 

@@ -22,8 +22,6 @@ from models.stage import Context
 MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")
 """Features of MapLight, the best public recipe for trees on ADMET data. Source: Notwell and Wood,
 arXiv 2310.00174."""
-NEURAL_BITS = 1024
-"""Length of the count vectors of neural stages, which have no setting `n_bits`."""
 
 
 def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
@@ -70,10 +68,9 @@ def stage_features(config: StageConfig, context: Context) -> list[Cache]:
 
     The list is empty if the stage reads none, or the competition has no molecule columns.
     """
-    kinds = getattr(config, "features", None) or getattr(config, "molecule_features", [])
-    n_bits = getattr(config, "n_bits", NEURAL_BITS)
-    names = [kind for kind in kinds if isinstance(kind, str)]
-    return molecule_features(names, n_bits, context.cache) if context.smiles else []
+    if not context.smiles:
+        return []
+    return molecule_features(config.molecule_feature_names, config.count_bits, context.cache)
 
 
 def _compute(name: str, n_bits: int, smiles: list[str]) -> list[Array]:

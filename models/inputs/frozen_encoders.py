@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from competition.molecules import is_large
-from models.base_config import EncoderFeature, StageConfig
+from models.base_config import EncoderFeature
 from models.inputs.cache import Array, Cache
 from models.inputs.text_template import SEPARATOR, reads_atoms
 from models.inputs.weights import (
@@ -48,16 +48,6 @@ def encoder_cache(config: EncoderFeature, root: Path) -> Cache:
         settings |= {"atoms": reads_atoms(config), "transformers": metadata.version("transformers")}
         compute = functools.partial(embed_texts, config)
     return Cache(root, name, settings, compute, per_shard=SHARD_SIZE, gpu=name != "minimol")
-
-
-def molecule_encoders(config: StageConfig) -> list[EncoderFeature]:
-    """Return the frozen encoders of a stage that read molecules."""
-    return [encoder for encoder in config.encoders if reads_molecules(encoder.weights)]
-
-
-def text_encoders(config: StageConfig) -> list[EncoderFeature]:
-    """Return the frozen encoders of a stage that read texts; the others read molecules."""
-    return [encoder for encoder in config.encoders if not reads_molecules(encoder.weights)]
 
 
 def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:

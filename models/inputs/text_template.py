@@ -175,15 +175,14 @@ def _parse_template(
 
 def _require_molecules(stage: BertConfig | EncoderFeature, template: Template) -> None:
     """Check that `enumerate_smiles` has a SMILES to randomize, or molecules to shuffle."""
-    randomized = getattr(stage, "enumerate_smiles", False)
-    if not randomized:
+    if not stage.enumerate_smiles:
         return
     if not template.smiles:
         raise ConfigError(
             f"enumerate_smiles requires a molecule column, got {', '.join(template.columns)}. "
             "Name one, or set tokenizer: smiles if a text column contains SMILES."
         )
-    if randomized == "order" and len(template.columns) > 1 and not template.is_reaction:
+    if stage.enumerate_smiles == "order" and len(template.columns) > 1 and not template.is_reaction:
         raise ConfigError(
             "enumerate_smiles: order requires columns that are a side of a reaction. Set a template with "
             'an arrow, such as "{' + "}.{".join(template.columns) + '}>>".'

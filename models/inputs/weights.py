@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from core.errors import ConfigError
 from core.files import digest, read_json, sha256_of, write_atomically, write_json
 from core.paths import hub_revisions, weight_folders
-from models.base_config import StageConfig
 
 
 @dataclass(frozen=True)
@@ -89,35 +88,14 @@ def is_minimol(weights: str) -> bool:
     return weights in WEIGHT_SETS and WEIGHT_SETS[weights].kind == "minimol"
 
 
-def weights_of_stage(stage: StageConfig) -> list[str]:
-    """Return the distinct weights that a stage starts from and that its frozen encoders use."""
-    names = [getattr(stage, "weights", None), *(encoder.weights for encoder in stage.encoders)]
-    return list(dict.fromkeys(name for name in names if name))
-
-
-def families(stages: dict[str, StageConfig]) -> dict[str, list[str]]:
-    """Return weights -> the stages that use them, for weights of several stages.
-
-    Errors of such stages are correlated, though each of them looks like a model of its own.
-    """
-    users: dict[str, list[str]] = {}
-    for name, stage in stages.items():
-        for weights in weights_of_stage(stage):
-            users.setdefault(weights, []).append(name)
-    return {weights: names for weights, names in users.items() if len(names) > 1}
-
-
-def require_matching_weights(stage: StageConfig) -> None:
-    """Check that the weight sets that a stage names are meant for its network or its frozen encoders."""
-    allowed_kinds = [(getattr(stage, "weights", None), [stage.kind])]
-    allowed_kinds += [(encoder.weights, ["bert", *MOLECULE_KINDS]) for encoder in stage.encoders]
-    for name, kinds in allowed_kinds:
-        if name in WEIGHT_SETS and WEIGHT_SETS[name].kind not in kinds:
-            valid = [other for other, weight_set in WEIGHT_SETS.items() if weight_set.kind in kinds]
-            raise ConfigError(
-                f"the weights {name} are of kind {WEIGHT_SETS[name].kind}, but {' or '.join(kinds)} is "
-                f"required here. Choose from {', '.join(valid)}."
-            )
+def require_weights_of_kind(name: str, kinds: list[str]) -> None:
+    """Raise a ConfigError if a weight set is not of one of some kinds; other weights are not checked."""
+    if name in WEIGHT_SETS and WEIGHT_SETS[name].kind not in kinds:
+        valid = [other for other, weight_set in WEIGHT_SETS.items() if weight_set.kind in kinds]
+        raise ConfigError(
+            f"the weights {name} are of kind {WEIGHT_SETS[name].kind}, but {' or '.join(kinds)} is "
+            f"required here. Choose from {', '.join(valid)}."
+        )
 
 
 def digest_of_weights(name: str | None, revision: str | None = None) -> str | None:

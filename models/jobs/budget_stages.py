@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.files import read_json, write_json
-from models.feature_config import TreesConfig
 from models.jobs.job_files import read_failure
 from models.jobs.plan import Job, JobPlan
-from models.neural_config import NeuralConfig
 
 EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 """Allowed shares of the epochs of a network."""
@@ -48,7 +46,7 @@ def with_more_seeds(stages: StageConfigs) -> StageConfigs:
         if stage.pseudo_labels is not None:
             continue
         seeds = list(stage.seeds)
-        if isinstance(stage, NeuralConfig | TreesConfig):
+        if stage.depends_on_seed:
             seeds += [seed for seed in range(MAX_SEEDS) if seed not in seeds]
         result[name] = stage.model_copy(update={"seeds": seeds[: max(MAX_SEEDS, len(stage.seeds))]})
     return result
@@ -60,7 +58,7 @@ def epoch_shares(stage: Any, n_rows: float) -> list[float]:
     Args:
         n_rows: number of training rows of a fold.
     """
-    if not isinstance(stage, NeuralConfig):
+    if not stage.reports_progress:
         return [1.0]
     smallest = min(MIN_EPOCH_SHARE, MIN_ROWS_SEEN / max(1.0, n_rows * stage.epochs))
     return [share for share in EPOCH_SHARES if share >= smallest]
@@ -127,7 +125,8 @@ class StageState:
     all_epochs: int | None = None
 
     def __post_init__(self) -> None:
-        self.all_epochs = getattr(self.settings, "epochs", None)
+        if self.settings.reports_progress:
+            self.all_epochs = self.settings.epochs
 
     @property
     def epochs(self) -> str:

@@ -21,22 +21,12 @@ from competition.dataset import FOLD
 from competition.task import build_task
 from core.code_digest import digests_with_imports
 from core.errors import ConfigError
-from core.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
+from core.files import derive_seed, digest, read_json, read_table, table_digest
 from core.paths import PROJECT, Paths
 from core.text import format_duration, join_first
 from core.user_code import short_ref, user_code, with_helpers
-from models.estimators import version_of
-from models.feature_config import SklearnConfig, TreesConfig
-from models.inputs.weights import (
-    MINIMOL_PACKAGES,
-    digest_of_weights,
-    is_minimol,
-    reads_molecules,
-    weights_of_stage,
-)
+from models.inputs.weights import digest_of_weights
 from models.registry import STAGE_KINDS
-from models.stage import require_inputs
-from models.stages.file import files_of
 
 REPORT = "report.json"
 REFIT_FOLD = -2
@@ -185,16 +175,19 @@ def make_plan(
         "time_ordered": in_time_order,
         "calibrate": [extra.calibrate for extra in competition.extra_train],
     }
+    task = build_task(competition)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     trained_by: dict[str, dict[str, dict[str, str]]] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
-        require_inputs(stage, competition)
+        stage.require_inputs(competition)
         pseudo_labels = stage.pseudo_labels
         sources = sorted(set(pseudo_labels.stages)) if pseudo_labels else []
         settings = {
             **common,
-            **_settings_of_stage(stage, competition),
+            "stage": settings_in_key(stage),
+            "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
+            **stage.key_settings(task),
             "test": test_key if pseudo_labels else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": pseudo_labels.weight if pseudo_labels else None,
@@ -215,28 +208,6 @@ def make_plan(
         in_time_order=in_time_order,
         made_by=trained_by,
     )
-
-
-def _settings_of_stage(stage: Any, competition: CompetitionConfig) -> dict[str, Any]:
-    """Return the part of a key about the stage: its settings, and digests of its weights and files."""
-    is_trees = isinstance(stage, TreesConfig)
-    settings: dict[str, Any] = {
-        "stage": settings_in_key(stage),
-        "weights": digest_of_weights(getattr(stage, "weights", None)),
-        "absolute_errors": is_trees and build_task(competition).minimizes_absolute_error,
-    }
-    if is_trees and stage.gpu_share:
-        # `gpu` is in no key: a network gives the same predictions on a GPU up to rounding. Trees do not:
-        # rounding changes splits, and CatBoost cannot sample features (rsm) on a GPU.
-        settings["device"] = "gpu"
-    if stage.encoders:
-        settings["encoders"] = list(map(digest_of_weights, weights_of_stage(stage)))
-    if isinstance(stage, SklearnConfig) and stage.is_from_other_package:
-        settings["package"] = version_of(stage.estimator_name(competition.problem_type))
-    if stage.kind == "file":
-        settings["files"] = [sha256_of(file) for file in files_of(stage)]
-        settings["named"] = competition.columns_in_sample  # names under which a file of predictions is read
-    return settings
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
@@ -284,17 +255,7 @@ def settings_in_key(stage: Any) -> dict[str, Any]:
 
 def library_versions(stage: Any) -> dict[str, str]:
     """Return the versions of Python and of the libraries that train a stage, without the build (`+cpu`)."""
-    names = set(STAGE_KINDS[stage.kind].libraries)
-    if getattr(stage, "lora", None):
-        names |= {"peft", "bitsandbytes"} if stage.quantization else {"peft"}
-    if getattr(stage, "features", None) or getattr(stage, "molecule_features", None):
-        names |= {"numpy", "rdkit"}
-    for encoder in stage.encoders:
-        if is_minimol(encoder.weights):
-            names |= set(MINIMOL_PACKAGES)
-        else:
-            names |= {"torch", "chemprop" if reads_molecules(encoder.weights) else "transformers"}
-    versions = {name: metadata.version(name).partition("+")[0] for name in sorted(names)}
+    versions = {name: metadata.version(name).partition("+")[0] for name in sorted(stage.libraries())}
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **versions}
 
 
@@ -315,9 +276,7 @@ def code_files(stage: Any) -> dict[str, str]:
         names[file] = file.name
         names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
         references[short_ref(code_ref)] = "used"
-    modules = list(names)
-    if stage.kind != "custom":
-        modules.append(STAGE_KINDS[stage.kind].file)
+    modules = [*names, STAGE_KINDS[stage.kind].file]
     if stage.target_transform != "none":
         modules.append(PROJECT / "models" / "stages" / "target_wrappers.py")
     digests = digests_with_imports(modules, ROW_CODE)

@@ -23,7 +23,6 @@ from core.files import table_digest
 from core.paths import Paths, display_path
 from folds import make
 from models.config import load_stages
-from models.feature_config import TreesConfig
 from models.jobs.cache_jobs import cache_tasks
 from models.jobs.cluster import make_executor
 from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, verify_job, write_failure
@@ -34,7 +33,6 @@ from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
-from models.neural_config import NeuralConfig
 
 USABLE_MEMORY = 0.8
 """Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""
@@ -222,7 +220,7 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
         verify_job(job)
     plan = replace(plan, test_key=table_digest(plan.paths.test)[:16])
     waiting = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
-    external = sorted({job.stage for job in waiting if plan.stages[job.stage].kind == "file"})
+    external = sorted({job.stage for job in waiting if not plan.stages[job.stage].is_trained})
     if external:
         raise DataError(
             f"the stages {', '.join(external)} (kind: file) only have predictions for the competition's test "
@@ -250,15 +248,12 @@ def run_all(tasks: list[Task], executor: Executor, noun: str) -> None:
 
 def networks_of(stages: dict[str, Any]) -> set[str]:
     """Return the names of the stages that are networks."""
-    return {name for name, stage in stages.items() if isinstance(stage, NeuralConfig)}
+    return {name for name, stage in stages.items() if stage.reports_progress}
 
 
 def threads_of(stage: Any, n_jobs: int, executor: Executor) -> int:
-    """Return the cores of a job if `n_jobs` train in parallel: an equal share for trees, else one.
-
-    The result of trees does not depend on the number of cores.
-    """
-    return max(1, executor.max_threads // n_jobs) if isinstance(stage, TreesConfig) else 1
+    """Return the cores of a job if `n_jobs` train in parallel: an equal share if the stage can use it."""
+    return max(1, executor.max_threads // n_jobs) if stage.uses_several_cores else 1
 
 
 def job_tasks(

@@ -1,11 +1,11 @@
 """Stage `custom`: a user-defined class; its errors are reported with file and line."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel
@@ -13,10 +13,31 @@ from pydantic import BaseModel
 from competition.config import validate
 from competition.dataset import Dataset
 from core.errors import ConfigError
+from core.settings import UserCodeRef
 from core.types import Array
 from core.user_code import load_user_code, user_code_errors
-from models.base_config import CustomConfig
-from models.stage import Context, as_probabilities, invalid_probability_rows
+from models.base_config import GpuShare, StageConfig
+from models.stage import CheckTables, Context, as_probabilities, invalid_probability_rows
+
+
+class CustomConfig(StageConfig):
+    """A user-defined class with the two methods of `models.stage.StageModel`."""
+
+    requires_labels = False
+    kind: Literal["custom"]
+    code: UserCodeRef
+    """`file.py:Class`. The class is called with its settings and a `models.stage.Context`."""
+    settings: dict[str, Any] = {}
+    """Settings that the class is called with. If the class has an attribute `Settings`, a pydantic
+    model, this model validates them."""
+    class_weights: Literal["none"] = "none"
+    gpu: GpuShare = 1.0
+    """Share of a GPU for each job. false: each job computes on one CPU core, and many run in parallel."""
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check that the class can be imported and accepts the settings."""
+        yield from super().check(tables)
+        load_custom(self)
 
 
 class Custom:

@@ -4,23 +4,24 @@ A job trains nothing: it copies both files into its folder and returns the reque
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from competition.clean import describe_rows, parse_numbers, read_table_with_ids, require_columns
-from competition.config import CompetitionConfig
-from competition.dataset import Dataset, without_extra_rows
-from competition.prepare import Prepared
+from competition.dataset import Dataset
 from competition.task import Task, build_task
 from core.errors import ConfigError, DataError
-from core.files import read_text_table
+from core.files import read_text_table, sha256_of
+from core.settings import UserPath
 from core.text import join_first
 from core.types import Array, Integers
-from models.base_config import FileConfig
-from models.stage import Context, as_probabilities, invalid_probability_rows, write_notes
+from models.base_config import StageConfig
+from models.stage import CheckTables, Context, as_probabilities, invalid_probability_rows, write_notes
 
 OOF = "oof.csv"
 TEST = "test.csv"
@@ -41,6 +42,47 @@ MIN_ROWS = 20
 """Number of predictions that a comparison of units needs."""
 MAX_STD_RATIO = 3.0
 """Standard deviation of test predictions, relative to the labels, above which other units are suspected."""
+
+
+class FileConfig(StageConfig):
+    """External predictions, for example of another notebook or of AutoGluon. Nothing is trained."""
+
+    is_trained = False
+    requires_labels = False
+    kind: Literal["file"]
+    folder: UserPath
+    """Folder with oof.csv and test.csv. Both contain the id and the columns of the submission. For
+    classification, they may instead contain a column of probabilities per target, or a column
+    `target=class` per class. oof.csv may contain a column `fold`."""
+    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
+    """Exactly one seed, since files do not depend on it. Use one stage per file."""
+    target_transform: Literal["none"] = "none"
+    extra_rows: Literal["ignore"] = "ignore"
+    final_fit: Literal["folds"] = "folds"
+    pseudo_labels: None = None
+    class_weights: Literal["none"] = "none"
+
+    def key_settings(self, task: Task) -> dict[str, Any]:
+        """Return the digests of both files, and the columns under which they are read."""
+        return {"files": [sha256_of(file) for file in files_of(self)], "file_columns": task.columns_in_sample}
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check both files against the tables, and warn of other folds."""
+        yield from super().check(tables)
+        competition = tables.competition
+        task = build_task(competition)
+        ids = list(tables.train[competition.id])[: len(tables.folds)]
+        oof, test = files_of(self)
+        held_out_ids = [row_id for row_id, fold in zip(ids, tables.folds, strict=True) if fold >= 0]
+        read_external(oof, competition.id, task, held_out_ids)
+        read_external(test, competition.id, task, list(tables.test[competition.id]))
+        mark = fold_mark(oof, competition.id, ids, tables.folds)
+        if mark:
+            yield f"{mark}: {FOLD_MARKS[mark]}"
+
+    def fold_mark(self, folder: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:
+        """Return a key of `FOLD_MARKS`; None if the external folds are the same."""
+        return fold_mark(folder / COPY_OF_OOF, id_column, ids, folds)
 
 
 class File:
@@ -179,15 +221,3 @@ def unit_mismatch_notes(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> 
         "other units?"
         for name in test.columns[is_far & has_enough_rows]
     ]
-
-
-def check_predictions(
-    stage: FileConfig, competition: CompetitionConfig, prepared: Prepared, folds: Integers
-) -> str | None:
-    """Check both files of a stage against the tables; return the mark of its folds, see `fold_mark`."""
-    ids = without_extra_rows(prepared.train)[competition.id]
-    task = build_task(competition)
-    oof, test = files_of(stage)
-    read_external(oof, competition.id, task, list(ids[folds >= 0]))
-    read_external(test, competition.id, task, list(prepared.test[competition.id]))
-    return fold_mark(oof, competition.id, list(ids), folds)

@@ -3,8 +3,6 @@
 Source: Ke et al., LightGBM, NeurIPS 2017.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +11,16 @@ import numpy as np
 from scipy import sparse
 
 from competition.dataset import Dataset
-from core.errors import ConfigError
 from core.types import Array
 from models.feature_config import LightgbmConfig
 from models.stages.per_target import TargetData
 from models.stages.trees import MIN_ROWS, Trees
-from models.training.hardware import cards_in_new_process
 
-TRY_OPENCL = """
-import lightgbm, numpy
-x = numpy.arange(100.0)[:, None]
-lightgbm.train({"device_type": "gpu", "verbosity": -1}, lightgbm.Dataset(x, x[:, 0]), 1)
-"""
 SQUARED = {"objective": "regression", "metric": "rmse"}
 HUBER = {"objective": "huber", "metric": "huber", "alpha": 0.5}
 """For metrics of absolute errors, in standardised labels; absolute errors have a larger MAE on held-out rows
 (benchmarks/tree_objectives.py).
 """
-
-
-def require_opencl() -> None:
-    """Raise a ConfigError if LightGBM finds no GPU by OpenCL, which its wheels use, though torch sees one."""
-    if not cards_in_new_process()[0]:
-        return  # the trees are then trained on the cores, with a note
-    # In a new process, since this one would keep memory of the card.
-    done = subprocess.run([sys.executable, "-c", TRY_OPENCL], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigError(
-            f"LightGBM cannot train on the GPU: {done.stderr.strip().rpartition(chr(10))[2]}. Containers often lack "
-            "the file that names the driver: mkdir -p /etc/OpenCL/vendors; echo libnvidia-opencl.so.1 > "
-            "/etc/OpenCL/vendors/nvidia.icd. Or set gpu: false."
-        )
 
 
 class Lightgbm(Trees):

@@ -20,6 +20,11 @@ import loky
 from core.errors import ConfigError
 from core.paths import PROJECT
 
+TRY_OPENCL = """
+import lightgbm, numpy
+x = numpy.arange(100.0)[:, None]
+lightgbm.train({"device_type": "gpu", "verbosity": -1}, lightgbm.Dataset(x, x[:, 0]), 1)
+"""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 CONTEXT_GIB = 0.5
 """Memory of a card that CUDA takes for each process."""
@@ -180,3 +185,17 @@ def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:
 if __name__ == "__main__":
     cards, reason = visible_cards()
     print(json.dumps([list(map(asdict, cards)), reason]))
+
+
+def require_opencl() -> None:
+    """Raise a ConfigError if LightGBM finds no GPU by OpenCL, which its wheels use, though torch sees one."""
+    if not cards_in_new_process()[0]:
+        return  # the trees are then trained on the cores, with a note
+    # In a new process, since this one would keep memory of the card.
+    done = subprocess.run([sys.executable, "-c", TRY_OPENCL], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(
+            f"LightGBM cannot train on the GPU: {done.stderr.strip().rpartition(chr(10))[2]}. Containers often lack "
+            "the file that names the driver: mkdir -p /etc/OpenCL/vendors; echo libnvidia-opencl.so.1 > "
+            "/etc/OpenCL/vendors/nvidia.icd. Or set gpu: false."
+        )

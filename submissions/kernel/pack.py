@@ -24,12 +24,10 @@ from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
 from models.base_config import StageConfig
 from models.estimators import HUB_WEIGHTS
-from models.feature_config import SklearnConfig
 from models.inputs.base_models import base_model_bytes, hub_revision
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
-from models.neural_config import NeuralConfig
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.check import check_all
 from submissions.config import Config, rewrite_paths
@@ -49,8 +47,6 @@ NOT_CODE = {"configs", "data"}
 NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
 SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 """Purpose -> suffixes of the names of the data set and the notebook."""
-ENCODER_SETTINGS = ("features", "kernels", "molecule_features")
-"""Settings of stages that may contain frozen encoders."""
 CPU = "cpu"
 GPU = "NvidiaTeslaT4"
 DATASET_LIMIT = 200e9
@@ -75,12 +71,11 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-        estimators = set()
+        packages = set[str]()
         for stage in config.stages.values():
-            if isinstance(stage, SklearnConfig) and stage.estimator:
-                estimators.add(stage.estimator)
-        copy_hub_weights(bundle, estimators)
-        add_wheels(bundle, estimators | _adapter_packages(config))
+            packages |= stage.optional_packages
+        copy_hub_weights(bundle, packages)
+        add_wheels(bundle, packages)
         uses_gpu = any(map(_uses_gpu, config.stages.values()))
         manifest["accelerator"] = accelerator or (GPU if uses_gpu else CPU)
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
@@ -93,14 +88,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
 def _uses_gpu(stage: StageConfig) -> bool:
     """Return whether a stage predicts on a GPU if there is one; MiniMol's network runs on the cores."""
     encoders = [encoder for encoder in stage.encoders if not is_minimol(encoder.weights)]
-    may_use_gpu = isinstance(stage, (NeuralConfig, SklearnConfig)) and stage.gpu_share > 0
-    return may_use_gpu or bool(encoders)
-
-
-def _adapter_packages(config: Config) -> set[str]:
-    """Return the packages that adapters of the stages need in addition to the requirements of the project."""
-    is_quantized = any(getattr(stage, "quantization", None) for stage in config.stages.values())
-    return {"bitsandbytes"} if is_quantized else set()
+    return (stage.predicts_on_gpu and stage.gpu_share > 0) or bool(encoders)
 
 
 def copy_code(bundle: Bundle) -> None:
@@ -187,28 +175,27 @@ def copy_hub_weights(bundle: Bundle, estimators: set[str]) -> None:
             shutil.copytree(cache / part, bundle.hub_cache / repository / part)
 
 
-def blocks_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the frozen encoders in the dumped settings of a stage."""
-    features = [feature for name in ENCODER_SETTINGS for feature in stage.get(name) or []]
-    return [feature for feature in features if isinstance(feature, dict)]
-
-
-def copy_stage_weights(stage: str, settings: dict[str, Any], bundle: Bundle, trains: bool) -> None:
+def copy_stage_weights(
+    name: str, stage: StageConfig, dumped: dict[str, Any], bundle: Bundle, trains: bool
+) -> None:
     """Copy the pretrained files that a stage reads in the notebook, and write their places into its settings.
 
     Args:
-        settings: dumped settings of the stage, which are changed.
+        dumped: dumped settings of the stage, which are changed.
         trains: whether the notebook trains. The folders of finished jobs have the fine-tuned weights of a
             network, or only its adapters.
     """
-    weights = settings.get("weights")
-    if settings.get("lora"):
-        print(f"stage {stage}: {describe_base_model(settings['weights'])}", flush=True)
+    weights = stage.initial_weights
     if weights:
-        is_read = trains or settings.get("lora")
-        settings["weights"] = copy_weights(weights, stage, bundle) if is_read else Path(weights).name
-    for i, block in enumerate(blocks_of(settings)):
-        block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
+        dumped["weights"] = Path(weights).name
+        if stage.predicts_with_initial_weights:
+            print(f"stage {name}: {describe_base_model(weights)}", flush=True)
+        if trains or stage.predicts_with_initial_weights:
+            dumped["weights"] = copy_weights(weights, name, bundle)
+    features = dumped.get(stage.encoder_setting, [])
+    encoders = [feature for feature in features if isinstance(feature, dict)]
+    for i, encoder in enumerate(encoders):
+        encoder["weights"] = copy_weights(encoder["weights"], f"{name}_{i}", bundle)
 
 
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
@@ -218,7 +205,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     used = _stages_of_submission(run)
     stages = {stage: settings for stage, settings in run.config.stages.items() if stage in used}
     config = run.config.model_copy(update={"stages": stages})
-    external = [stage for stage, settings in stages.items() if settings.kind == "file"]
+    external = [stage for stage, settings in stages.items() if not settings.is_trained]
     if external:
         raise DataError(
             f"Stages of kind file ({', '.join(external)}) cannot predict hidden rows. Run full without them."
@@ -262,8 +249,8 @@ def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> di
     settings["competition"]["unparsable"] = (
         "drop"  # an invalid row of the hidden table would cost the submission
     )
-    for stage, section in settings["stages"].items():
-        copy_stage_weights(stage, section, bundle, trains=False)
+    for name, stage in config.stages.items():
+        copy_stage_weights(name, stage, settings["stages"][name], bundle, trains=False)
     return settings
 
 
@@ -296,8 +283,8 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     document = config.model_dump(exclude_unset=True)
     document["competition"].pop("answers", None)
     document = rewrite_paths(document, place)
-    for stage, settings in document["stages"].items():
-        copy_stage_weights(stage, settings, bundle, trains=True)
+    for stage_name, stage in config.stages.items():
+        copy_stage_weights(stage_name, stage, document["stages"][stage_name], bundle, trains=True)
     write_atomically(bundle.root / f"{name}.yaml", dump_yaml(document))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
 

@@ -7,7 +7,6 @@ from core.files import read_json
 from core.text import format_with_error
 from folds.class_shares import labels_or_indicators, missing_class_warnings
 from models.jobs.job_files import stage_oof_std
-from models.neural_config import NeuralConfig
 from submissions.report import figures
 from submissions.report.charts import heat_map
 from submissions.report.class_sections import probability_section
@@ -77,7 +76,7 @@ def error_correlation(run: Run) -> list[Element]:
 
 def learning_curve_section(run: Run) -> list[Element]:
     """Return the losses and held-out scores of the neural stages by epoch."""
-    stages = [name for name, stage in run.config.stages.items() if isinstance(stage, NeuralConfig)]
+    stages = [name for name, stage in run.config.stages.items() if stage.reports_progress]
     curves = figures.learning_curves(run, stages)
     caption = "Training loss, a line per job, and mean held-out score over folds and seeds, by epoch"
     return [Figure(caption, curves)] if curves else []

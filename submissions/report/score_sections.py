@@ -18,7 +18,6 @@ from core.files import read_json, read_table, read_text_table
 from core.text import is_finite, mean_and_std
 from core.types import Array
 from models.jobs.plan import REPORT
-from models.neural_config import MultiSampleHead, NeuralConfig
 from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
 from submissions.blend.candidates import LIGHTGBM_STACK
@@ -148,13 +147,8 @@ def stage_section(run: Run) -> list[Element]:
 
 def _dropout_note(run: Run, stage: str) -> list[str]:
     """Return the dropout rates of a network in classification."""
-    settings = run.config.stages[stage]
-    if not run.task.classes or not isinstance(settings, NeuralConfig):
-        return []
-    rates: object = settings.pooler_dropout
-    if isinstance(settings.head, MultiSampleHead):
-        rates = settings.head.rates
-    return [f"{stage}: dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer."]
+    note = run.config.stages[stage].dropout_note
+    return [f"{stage}: {note}."] if run.task.classes and note else []
 
 
 def candidate_section(run: Run) -> list[Element]:

@@ -15,7 +15,6 @@ from core.paths import config_folders, display_path
 from core.text import format_number, format_with_error
 from core.yaml_files import dump_yaml
 from models.jobs.plan import REFIT_FOLD
-from models.neural_config import NeuralConfig
 from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
@@ -57,7 +56,7 @@ def build_report(run: Run) -> Report:
         )
     task = run.task
     has_many_targets = len(task.outputs) > MAX_OUTPUTS_IN_COLUMN
-    n_networks = sum(isinstance(stage, NeuralConfig) for stage in run.config.stages.values())
+    n_networks = sum(stage.reports_progress for stage in run.config.stages.values())
     brief = len(task.outputs) <= MAX_BRIEF_OUTPUTS
     errors_title = "Most confident mistakes" if task.has_probabilities else "Largest errors"
     prediction_title = "Probabilities" if task.has_probabilities else "Predictions"

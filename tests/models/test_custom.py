@@ -9,8 +9,8 @@ import pytest
 
 from competition.task import Task
 from core.errors import ConfigError
-from models.base_config import CustomConfig
-from models.stages.custom import load_custom
+from models.jobs.plan import code_files
+from models.stages.custom import CustomConfig, load_custom
 from tests.models.made import context, fitted, rows
 
 CLASS = """
@@ -85,6 +85,12 @@ def test_an_error_of_a_class_is_one_sentence(
     with pytest.raises(ConfigError, match=message) if message else nullcontext():
         stage = fitted(config, context(tmp_path, task=task), ROWS, tmp_path)
         assert stage.predict(ROWS.without_labels(), tmp_path).shape == (3, len(task.outputs))
+
+
+def test_the_key_of_a_class_depends_on_the_code_that_calls_it(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(CLASS)
+    config = CustomConfig(kind="custom", code=f"{tmp_path / 'user.py'}:Mine")
+    assert {"user.py", "models/stages/custom.py"} <= code_files(config).keys()
 
 
 def test_errors_of_settings_name_the_key_in_the_yaml_and_not_the_file(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ import pytest
 
 from competition.task import Task
 from core.errors import DataError
-from models.base_config import FileConfig
 from models.registry import build_stage
 from models.stage import read_notes
-from models.stages.file import fold_mark
+from models.stages.file import FileConfig, fold_mark
 from tests.conftest import mixed_tables
 from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned

@@ -23,7 +23,7 @@ from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
 from models.inputs.stage_caches import shared_caches
-from models.inputs.weights import reads_molecules, weights_of_stage
+from models.inputs.weights import reads_molecules
 from models.registry import STAGE_KINDS, build_stage
 from models.stage import Context, read_notes
 from tests.models import made
@@ -142,7 +142,7 @@ def test_encoders_and_fingerprints_are_computed_before_the_jobs_and_changed_weig
 def test_an_encoder_among_the_features_survives_resolved_settings_and_is_among_the_weights() -> None:
     config = SklearnConfig.model_validate({"kind": "sklearn", "features": ["morgan", {"encoder": "minilm"}]})
     assert SklearnConfig.model_validate(config.model_dump(mode="json")) == config
-    assert weights_of_stage(config) == ["minilm"]
+    assert config.weight_names() == ["minilm"]
     assert reads_molecules("chemeleon") and not reads_molecules("minilm")
     with pytest.raises(ValueError, match="encodr"):
         SklearnConfig.model_validate({"kind": "sklearn", "features": [{"encodr": "minilm"}]})
@@ -185,7 +185,7 @@ def test_minimol_is_a_feature_of_regressors_trees_kernels_and_before_the_head_of
         },
     }
     config = STAGE_KINDS[kind].config.model_validate({"kind": kind, **settings[kind]})
-    assert weights_of_stage(config) == ["minimol"]
+    assert config.weight_names() == ["minimol"]
     train, test = molecules(120), molecules(20, seed=1)
     keys = {
         name.folder.name: found

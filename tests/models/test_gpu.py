@@ -17,9 +17,8 @@ from models.feature_config import CatboostConfig
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Resources, Task, run
 from models.stages.catboost import Catboost
-from models.stages.lightgbm import require_opencl
 from models.training import hardware, trainer
-from models.training.hardware import Card
+from models.training.hardware import Card, require_opencl
 from submissions.full import full
 from tests.models import made
 from tests.models.test_neural_model import rows, stage
@@ -153,8 +152,8 @@ def reached(*arguments: object) -> None:
 def test_a_gpu_without_opencl_is_an_error_of_lightgbm_before_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.stages.lightgbm.cards_in_new_process", lambda: ([CARD], ""))
+    monkeypatch.setattr("models.training.hardware.cards_in_new_process", lambda: ([CARD], ""))
     with pytest.raises(ConfigError, match=r"(?s)No OpenCL device found.*nvidia\.icd.*gpu: false"):
         require_opencl()
-    monkeypatch.setattr("models.stages.lightgbm.cards_in_new_process", lambda: ([], ""))
+    monkeypatch.setattr("models.training.hardware.cards_in_new_process", lambda: ([], ""))
     require_opencl()

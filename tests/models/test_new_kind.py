@@ -27,6 +27,7 @@ from models.stages.per_target import PerTarget
 
 
 class HistogramConfig(FeatureStage):
+    packages = ("scikit-learn",)
     kind: Literal["histogram"]
     parameters: dict[str, Any] = {}
 
@@ -58,7 +59,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "histogram.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("histogram")
-    kind = StageKind(module.HistogramConfig, "histogram", "Histogram", ("scikit-learn",))
+    kind = StageKind(module.HistogramConfig, "histogram", "Histogram")
     monkeypatch.setitem(STAGE_KINDS, "histogram", kind)
     yield module
     del sys.modules["histogram"]

@@ -9,9 +9,9 @@ import torch
 
 from competition.dataset import Dataset
 from competition.task import Task
-from models.base_config import CustomConfig
 from models.registry import build_stage
 from models.stage import Context
+from models.stages.custom import CustomConfig
 from studies.config import STUDIES, load_study
 from studies.cylinder import cylinders, stages
 from studies.cylinder.stages import Array

@@ -94,7 +94,8 @@ def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have
             write_competition(tmp_path, train, test, stages=stages, competition=roles, folds=folds)
         )
         assert (
-            f"stage s: {estimator} holds out some training rows by itself and cannot {reason}" in output
+            f"stage s: sklearn; {estimator} holds out some training rows by itself and cannot {reason}"
+            in output
         ) is (warned and reason is not None)
 
 
@@ -285,8 +286,8 @@ def test_settings_that_do_not_fit_a_decoder_are_reported_before_any_training(
 def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("submissions.check.cards_in_new_process", lambda: ([], ""))
-    monkeypatch.setattr("submissions.check.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("models.neural_config.cards_in_new_process", lambda: ([], ""))
+    monkeypatch.setattr("models.neural_config.cpu_has_bf16", lambda: False)
     stages = {name: {"kind": "gnn", "precision": name} for name in ("fp16", "bf16")}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(
@@ -294,7 +295,7 @@ def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(
     ):
         checked(path)
     check_all(load_config(str(path)), here=False)  # other machines train
-    monkeypatch.setattr("submissions.check.cards_in_new_process", lambda: ([Card("0", 80.0, True)], ""))
+    monkeypatch.setattr("models.neural_config.cards_in_new_process", lambda: ([Card("0", 80.0, True)], ""))
     checked(path)
 
 
@@ -345,7 +346,7 @@ def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(
 ) -> None:
     path = write_competition(tmp_path, *mixed_tables(), stages={"gp": {"kind": "gp"}})
     assert "grows with the cube" not in checked(path)
-    monkeypatch.setattr("submissions.check.MANY_GP_ROWS", 20)
+    monkeypatch.setattr("models.feature_config.MANY_GP_ROWS", 20)
     assert "stage gp: gp; the time of an exact Gaussian process grows with the cube" in checked(path)
 
 

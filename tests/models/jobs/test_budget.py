@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from core.files import read_json, write_json
-from models.base_config import CustomConfig
 from models.feature_config import LightgbmConfig
 from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
@@ -24,6 +23,7 @@ from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.jobs.train import FailurePolicy
 from models.neural_config import GnnConfig
+from models.stages.custom import CustomConfig
 from tests.models.jobs.common import GNN, TREES, planned
 
 NET = {**GNN, "epochs": 10}
