@@ -43,28 +43,16 @@ def full(options: Namespace) -> int:
     require_possible(options)
     # With --holdout, `options.competition` is the YAML without the held-out share of the training rows.
     paths = Paths.for_competition(options.competition)
-    if options.holdout:
-        with cli.locked(paths, wait=True):
-            cli.require_no_training(paths)
+    with cli.training(paths):  # first: no other command may change the tables of jobs that run
+        if options.holdout:
             say(hold_out(options.held_out_of, options.holdout, options.overrides))
-    config = load_config(options.competition, options.overrides)
-    competition = config.competition
-    options.budget = budget_seconds(options.budget, config)
-    if options.overrides != NO_OVERRIDES:
-        say(f"settings of the command line: {options.overrides}")
-    if options.executor == "local":
-        require_visible_gpu(config, options.budget)
-
-    with cli.locked(paths, wait=True):
-        tables = prepare(competition)  # raw CSV files -> clean tables
-        folds = make_folds(competition, config.folds, tables.train, tables.test, paths)
-        lines = check(config, tables, folds, here=options.executor == "local")  # all mistakes at once
-        say(f"{paths.name}: checked\n{lines}")
-        write_prepared(tables, paths, find_config(options.competition))
-        write_folds(folds, competition, config.folds, tables.train, tables.test, paths)
-        say(make.describe(folds, competition, tables.train))
-
-    with cli.training(paths):
+        config = load_config(options.competition, options.overrides)
+        options.budget = budget_seconds(options.budget, config)
+        if options.overrides != NO_OVERRIDES:
+            say(f"settings of the command line: {options.overrides}")
+        if options.executor == "local":
+            require_visible_gpu(config, options.budget)
+        prepare_tables(options, config, paths)
         plan = plan_jobs(options, config, paths)  # stage, seed, fold -> job
         with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
             if options.budget is not None:
@@ -73,20 +61,34 @@ def full(options: Namespace) -> int:
             interim = InterimSubmissions(lambda: (config, plan))
             results = train(plan, executor, failure_policy(options), interim.next_task, queue)
             core_seconds = executor.capacity().cpus * (time.monotonic() - started)
-    if options.fail_fast and exit_status(results):
-        say("stopped at the first failure (--fail-fast); finished jobs are kept")
-        return 1
-
-    left_out = left_out_of(plan, results)
-    finished_config, finished_plan = finished_part(config, plan)
-    with cli.locked(paths, wait=True):
-        run = open_run(finished_config, finished_plan, left_out)
-        run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: core_seconds})
-        submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
-        say("\n".join(submission.lines))
-        compare_tables(config, paths)
-        say(report(run))
+        if options.fail_fast and exit_status(results):
+            say("stopped at the first failure (--fail-fast); finished jobs are kept")
+            return 1
+        left_out = left_out_of(plan, results)
+        finished_config, finished_plan = finished_part(config, plan)
+        with cli.locked(paths, wait=True):
+            run = open_run(finished_config, finished_plan, left_out)
+            run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: core_seconds})
+            submission = build_submission(
+                run
+            )  # out-of-fold columns -> candidates -> choice -> submission.csv
+            say("\n".join(submission.lines))
+            compare_tables(config, paths)
+            say(report(run))
     return run.exit_status
+
+
+def prepare_tables(options: Namespace, config: Config, paths: Paths) -> None:
+    """Write the clean tables and the folds, after all mistakes of the settings and the tables were reported."""
+    competition = config.competition
+    with cli.locked(paths, wait=True):
+        tables = prepare(competition)  # raw CSV files -> clean tables
+        folds = make_folds(competition, config.folds, tables.train, tables.test, paths)
+        lines = check(config, tables, folds, here=options.executor == "local")  # all mistakes at once
+        say(f"{paths.name}: checked\n{lines}")
+        write_prepared(tables, paths, find_config(options.competition))
+        write_folds(folds, competition, config.folds, tables.train, tables.test, paths)
+        say(make.describe(folds, competition, tables.train))
 
 
 def plan_jobs(options: Namespace, config: Config, paths: Paths) -> JobPlan:

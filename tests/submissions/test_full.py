@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 
 from competition.prepare import prepare
 from core import cli
-from core.errors import ConfigError, NothingToSubmit
-from core.paths import Paths
+from core.errors import ConfigError, DataError, NothingToSubmit
+from core.paths import Paths, holdout_yaml
 from folds.assign import assign_folds
 from models.jobs.plan import REFIT_FOLD, JobPlan, make_plan
 from models.jobs.scheduler import JobResult
@@ -57,6 +58,31 @@ def test_full_prepares_divides_and_plans_once(tmp_path: Path) -> None:
         paths.submission.read_bytes()
         == (paths.run(paths.latest_run.read_text().strip()) / "submission.csv").read_bytes()
     )
+
+
+def test_no_other_command_trains_from_the_first_file_that_full_writes_to_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def watched(step: str) -> Callable[..., Any]:
+        function = getattr(full_step, step)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            paths = Paths.for_competition(str(holdout_yaml(str(path), 0.2)))
+            with pytest.raises(DataError, match="in use"), cli.locked(paths, paths.training_lock(1, 1)):
+                raise AssertionError
+            refused.append(step)
+            return function(*arguments, **options)
+
+        return call
+
+    path = small(tmp_path)
+    steps = ["hold_out", "prepare", "build_submission"]
+    for step in steps:
+        monkeypatch.setattr(full_step, step, watched(step))
+    assert full(options(path, "--holdout", "0.2")) == 0
+    assert refused == steps
 
 
 def test_full_does_not_divide_its_work(tmp_path: Path) -> None:
