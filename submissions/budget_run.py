@@ -20,7 +20,7 @@ from core.text import format_duration
 from folds import diagnose
 from models.inputs.features import molecule_features
 from models.jobs.budget import Budget
-from models.jobs.budget_stages import StageConfigs
+from models.jobs.budget_stages import EARLY_SHARE, StageConfigs
 from models.jobs.plan import JobPlan, make_plan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
 from models.jobs.train import failure_policy
@@ -31,12 +31,9 @@ from submissions.left_out import EPOCHS, TIME, LeftOut, describe_left_out, left_
 from submissions.report.__main__ import report
 from submissions.run import ALL_SECONDS, SO_FAR, SUBMISSION_FILE, Run, finished_part, open_run, read_manifest
 
-EARLY_SHARE = 0.01
-"""Share of the budget by which the command ends early, in case the machine becomes slow."""
 MIN_EARLY = 2.0
-"""Minimum of these seconds."""
 MAX_EARLY = 5.0
-"""Maximum of these seconds."""
+"""Minimum and maximum seconds by which the command ends early."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
 NO_TIME = (

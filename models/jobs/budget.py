@@ -20,8 +20,16 @@ from pathlib import Path
 
 from core.files import digest
 from core.text import format_duration
-from folds.fold_files import time_ordered
-from models.jobs.budget_stages import Decisions, StageConfigs, StageState, epoch_shares, reserve, with_epochs
+from models.jobs.budget_stages import (
+    EARLY_SHARE,
+    RESERVE_SHARE,
+    Decisions,
+    StageConfigs,
+    StageState,
+    epoch_shares,
+    reserve,
+    with_epochs,
+)
 from models.jobs.job_files import verify_job
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import Paces, describe_pace
@@ -74,8 +82,8 @@ class Budget:
         self.order: dict[str, tuple[bool, int, int]] = {}  # task -> failed before, number of seed, of stage
         self.failed_stages: set[str] = set()
         self.to_stop: dict[Task, JobResult] = {}
-        # In time order each fold trains on all earlier blocks, so the last fold has the most training rows.
-        self.probed_fold = plan.n_folds - 1 if time_ordered(plan.paths.folds_report) else 0
+        for name in plan.stages:
+            self.paces.most_rows[name] = plan.largest_fold(name).n_rows
         n_rows = int(rows.is_labelled.sum()) * (1 - 1 / plan.n_folds)  # not those of auxiliary targets only
         self.states = {
             name: StageState(name, self._plan_of_stage(name, 1.0), epoch_shares(stage, n_rows))
@@ -89,8 +97,7 @@ class Budget:
     @property
     def training_deadline(self) -> float:
         """time.monotonic() at which training ends, so that the last submission ends before `end`."""
-        n_stages = sum(bool(state.seeds) for state in self.states.values())
-        return self.end - reserve(self.seconds, self.submission_seconds, self.plan, n_stages)
+        return self.end - reserve(self.seconds, self.submission_seconds)
 
     @property
     def current_plan(self) -> JobPlan:
@@ -107,6 +114,26 @@ class Budget:
     def left_out(self) -> list[tuple[str, int | None, str]]:
         """Stage, seed and reason of all that is left out for lack of time; the seed of a whole stage is None."""
         return self.decisions.left_out(self.states)
+
+    @property
+    def has_finished_stage(self) -> bool:
+        """Whether all jobs of a seed of a stage are finished."""
+        return any(not state.unfinished(seed) for state in self.states.values() for seed in state.seeds)
+
+    def larger_budgets(self) -> dict[str, float]:
+        """Return stage -> seconds of a budget that trains it, for stages with a pace that were not finished.
+
+        It is called after the training; finished jobs are kept, so the same command with it trains the others only.
+        """
+        budgets = {}
+        for state in self.states.values():
+            pace = self.paces.pace(state.name) or state.pace
+            if state.seeds or self._has_failed(state) or pace is None:
+                continue
+            seconds = self._seconds_until_end_with(state, pace, state.shares[-1])
+            missing = seconds - max(0.0, self._seconds_left())
+            budgets[state.name] = self.seconds + max(1.0, missing) / (1 - RESERVE_SHARE - EARLY_SHARE)
+        return budgets
 
     def train(self, policy: FailurePolicy, on_seed: Callable[[], Task | None]) -> dict[str, JobResult]:
         """Train what fits; return title -> result of the jobs of `current_plan` that were not finished before.
@@ -140,7 +167,13 @@ class Budget:
         """Return the next tasks, since a core has nothing to do."""
         if self.decisions.has_ended:
             return []
-        return self._probe_next_stage() or self._add_fold_to_probe() or self._readmit() or self._next_seed()
+        return (
+            self._probe_next_stage()
+            or self._add_fold_to_probe()
+            or self._readmit()
+            or self._train_cheapest()
+            or self._next_seed()
+        )
 
     def _watch(self) -> dict[Task, JobResult]:
         """Decide about stages with a measured pace; return the tasks to end now, each with its result."""
@@ -150,7 +183,7 @@ class Budget:
                 self._decide_while_running(state)
         ended = {task: result for task, result in self.to_stop.items() if task in self.queue.running}
         self.to_stop.clear()
-        return ended | self.paces.hanging()
+        return ended
 
     def _on_end(self, job: Job, result: JobResult) -> None:
         """Report a job that ended, and decide about its stage if it was the probe."""
@@ -163,9 +196,10 @@ class Budget:
                 self.queue.stop("stopped by --fail-fast")
         if result.status == "ok":
             if result.lines:  # it was trained, not only asked for predictions
-                self.paces.add(job.stage, result)
-            if state.status == "probing":
-                self._enqueue(self._decide(state, self.paces.seconds_per_task(job.stage) or 0.0))
+                self.paces.add(job.stage, result, job.n_rows)
+            is_largest = job.fold == self.plan.largest_fold(job.stage).fold
+            if state.status == "probing" and is_largest:  # smaller folds do not decide
+                self._enqueue(self._decide(state, self.paces.pace(job.stage) or 0.0))
             if self.current_plan.has_finished_seed(job.stage, job.seed) and (task := self.on_seed()):
                 self.queue.waiting.insert(0, task)
 
@@ -173,13 +207,15 @@ class Budget:
 
     def _probe_next_stage(self) -> list[Task]:
         for state in self.states.values():
-            has_time = self._seconds_left() >= MIN_SHARE_LEFT * self.seconds
+            needed = MIN_SHARE_LEFT * self.seconds if self.has_finished_stage else 0.0
+            has_time = self._seconds_left() > needed
             if state.status == "waiting" and has_time and self.executor.fits(self._resources(state)):
                 state.start("probing")
-                probes = [job for job in state.unfinished(state.seeds[0]) if job.fold == self.probed_fold]
+                largest = self.plan.largest_fold(state.name).fold
+                probes = [job for job in state.unfinished(state.seeds[0]) if job.fold == largest]
                 tasks = self._make_tasks(state, state.seeds[0], probes)
                 if not probes:  # the fold is finished already
-                    tasks = self._decide(state, self.paces.seconds_per_task(state.name) or 0.0)
+                    tasks = self._decide(state, self.paces.pace(state.name) or 0.0)
                 if tasks:
                     return tasks
         return []
@@ -203,6 +239,21 @@ class Budget:
                     return self._accept(state, state.pace, share)
         return []
 
+    def _train_cheapest(self) -> list[Task]:
+        """Start the stage with the smallest measured time if all were given up: its finished folds are submitted."""
+        if any(state.status != "given up" for state in self.states.values() if not self._has_failed(state)):
+            return []
+        measured = {
+            state.name: self._seconds_until_end_with(state, state.pace, state.shares[-1])
+            for state in self.states.values()
+            if state.status == "given up" and state.pace is not None
+        }
+        if not measured:
+            return []
+        cheapest = self.states[min(measured, key=lambda name: measured[name])]
+        print(f"stage {cheapest.name}  no stage fits, and this one takes the least time", flush=True)
+        return self._accept(cheapest, cheapest.pace or 0.0, cheapest.shares[-1])
+
     def _next_seed(self) -> list[Task]:
         """Start one more seed of a stage, if it fits: the second of each, then the third."""
         if any(state.status == "probing" for state in self.states.values()):
@@ -210,14 +261,14 @@ class Budget:
         n_seeds = max(len(state.settings.seeds) for state in self.states.values())
         for number in range(1, n_seeds):
             for state in self.states.values():
-                pace = self.paces.seconds_per_task(state.name)
+                pace = self.paces.pace(state.name)
                 is_next = len(state.seeds) == number < len(state.settings.seeds)
                 may_start = state.status == "accepted" and state.name not in self.failed_stages
                 if not is_next or not may_start or pace is None:
                     continue
                 seed = state.settings.seeds[number]
                 unfinished = state.unfinished(seed)
-                jobs = [(SAFETY_FACTOR * pace, self._resources(state))] * len(unfinished)
+                jobs = [(seconds, self._resources(state)) for seconds in self._expected(unfinished, pace)]
                 if self.paces.seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
                     state.seeds = [*state.seeds, seed]
                     self.decisions.write(self.states)
@@ -231,7 +282,7 @@ class Budget:
     def _decide_while_running(self, state: StageState) -> None:
         """Decide about a stage with a measured pace; give it up if its caches or its probe take too long."""
         left = self._seconds_left()
-        pace = self.paces.seconds_per_task(state.name)
+        pace = self.paces.pace(state.name)
         if pace is not None:
             fits = self._fitting_share(state, pace) == state.share
             # Decide now if it fits, if its pace is final, or if it would not even fit at half the pace.
@@ -240,15 +291,31 @@ class Budget:
             return
         running = [task for task in self.queue.running if task.group == state.name]
         n_jobs = len(state.unfinished(state.seeds[0]))
-        rounds = max(1, math.ceil((n_jobs - len(running)) / max(1, self.executor.capacity().cpus)))
+        rounds = math.ceil((n_jobs - len(running)) / max(1, self.executor.capacity().cpus))
+        if any(other.status == "waiting" for other in self.states.values()):
+            rounds = max(1, rounds)
         elapsed = max(map(self.paces.elapsed, running), default=0.0)
         caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
+        if not self._has_alternative(state):
+            return
         if caches > MAX_CACHE_SHARE * left:
             inputs = f"its inputs take about {format_duration(caches)}, before its {n_jobs} jobs"
             self._give_up(state, f"{inputs}, with {self._time_left()}")
-        elif elapsed > START_SECONDS + left / rounds:  # even if it ended now, later rounds would not fit
+        elif (
+            rounds and elapsed > START_SECONDS + left / rounds
+        ):  # even if it ended now, later rounds would not fit
             first = f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
             self._give_up(state, f"{first}, with {self._time_left()}")
+
+    def _has_alternative(self, state: StageState) -> bool:
+        """Return whether another stage can be submitted if this one is given up."""
+        others = [
+            other for other in self.states.values() if other is not state and not self._has_failed(other)
+        ]
+        return any(other.status != "given up" or other.pace is not None for other in others)
+
+    def _has_failed(self, state: StageState) -> bool:
+        return state.name in self.failed_stages
 
     def _decide(self, state: StageState, pace: float) -> list[Task]:
         """Continue a stage with a measured pace (0 if another command has trained its jobs), or give it up."""
@@ -256,7 +323,7 @@ class Budget:
         if share is not None:
             return self._accept(state, pace, share)
         smallest = pace * state.shares[-1] / state.share
-        n_jobs = self._n_unfinished(state, state.shares[-1])
+        n_jobs = len(self._unfinished(state, state.shares[-1]))
         missing = self._seconds_until_end_with(state, pace, state.shares[-1]) - self._seconds_left()
         others = " and the other stages" if self._tasks(without=state.name) else ""
         jobs = f"its {n_jobs} jobs of about {format_duration(smallest)}{others}"
@@ -268,8 +335,7 @@ class Budget:
         """Return the largest share of its epochs that a stage has time for; None if it has time for none."""
         left = self._seconds_left()
         seconds_of_others = self.paces.seconds_until_end(self._tasks(without=state.name))
-        undecided = [other for other in self.states.values() if other.status in ("waiting", "probing")]
-        is_last = undecided in ([], [state])
+        is_last = self._is_last(state)
         for share in state.shares:
             if share > state.share:
                 continue
@@ -280,22 +346,35 @@ class Budget:
                 return share
         return None
 
+    def _is_last(self, state: StageState) -> bool:
+        """Return whether no other stage is undecided, so that this one may take all of the time that is left."""
+        others = [other for other in self.states.values() if other is not state]
+        return all(other.status not in ("waiting", "probing") for other in others)
+
     def _seconds_until_end_with(self, state: StageState, pace: float, share: float) -> float:
         """Return the seconds until other stages and the first seed of this, with a share of its epochs, end."""
-        seconds = pace * share / state.share
-        jobs = [SAFETY_FACTOR * seconds] * self._n_unfinished(state, share)
+        pace_with_share = pace * share / state.share
+        unfinished = self._unfinished(state, share)
         if share == state.share:
-            running = [task for task in self.queue.running if task.group == state.name]
-            jobs[: len(running)] = [max(0.0, seconds - self.paces.elapsed(task)) for task in running]
+            running = {task.name: task for task in self.queue.running if task.group == state.name}
+            unfinished = [job for job in unfinished if job.title not in running]
+            seconds = [self.paces.seconds_left(task, pace) for task in running.values()]
+        else:
+            seconds = []
+        seconds += self._expected(unfinished, pace_with_share)
         resources = self._resources(state)
         others = self._tasks(without=state.name)
-        return self.paces.seconds_until_end(others, [(each, resources) for each in jobs])
+        return self.paces.seconds_until_end(others, [(each, resources) for each in seconds])
 
-    def _n_unfinished(self, state: StageState, share: float) -> int:
-        """Return how many jobs of the first seed are left with a share of the epochs."""
+    def _expected(self, jobs: list[Job], pace: float) -> list[float]:
+        """Return the seconds that jobs of a stage will take, with a margin."""
+        return [SAFETY_FACTOR * pace * self.paces.share_of_rows(job.stage, job.n_rows) for job in jobs]
+
+    def _unfinished(self, state: StageState, share: float) -> list[Job]:
+        """Return the jobs of the first seed that are left with a share of the epochs."""
         seed = state.settings.seeds[0]
         jobs = [job for job in self._plan_of_stage(state.name, share).jobs if job.seed == seed]
-        return sum(not job.has_predicted(self.plan.test_key) for job in jobs)
+        return [job for job in jobs if not job.has_predicted(self.plan.test_key)]
 
     def _accept(self, state: StageState, pace: float, share: float) -> list[Task]:
         """Queue all jobs of the first seed of a stage, with a share of its epochs."""
@@ -344,8 +423,10 @@ class Budget:
     def _make_tasks(self, state: StageState, seed: int, jobs: list[Job]) -> list[Task]:
         """Return the tasks of some jobs; record their order, and the seconds of the stage's finished jobs."""
         if not self.paces.ended[state.name]:
-            finished = [verify_job(job) for job in state.plan.jobs if job.finished]
-            self.paces.ended[state.name] += [report["seconds"] for report in finished]
+            for job in state.plan.jobs:
+                if job.finished:
+                    result = JobResult(job.title, seconds=verify_job(job)["seconds"])
+                    self.paces.add(job.stage, result, job.n_rows)
         tasks = job_tasks(state.plan, jobs, self.tables, self.executor, self._on_end, self.planned_cache_keys)
         number = state.settings.seeds.index(seed)
         position = list(self.states).index(state.name)

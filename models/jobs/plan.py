@@ -69,6 +69,7 @@ class Job:
         dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit
             the folds of its seed.
         predicts_test: whether its test predictions are used; with `final_fit: refit` only refits are.
+        n_rows: number of rows of the training table that it trains on, as a measure of its time.
     """
 
     stage: str
@@ -79,6 +80,7 @@ class Job:
     from_other_code: bool = False
     dependencies: "tuple[Job, ...]" = ()
     predicts_test: bool = True
+    n_rows: int = 1
 
     @property
     def oof_file(self) -> Path:
@@ -146,6 +148,11 @@ class JobPlan:
         """Return the jobs of a stage by seed and fold; the refit of a seed follows its folds."""
         return [job for job in self.jobs if job.stage == stage]
 
+    def largest_fold(self, stage: str) -> Job:
+        """Return the first of the jobs of a stage with the most training rows, refits excepted."""
+        folds = [job for job in self.jobs_of_stage(stage) if job.fold != REFIT_FOLD]
+        return max(folds, key=lambda job: job.n_rows)
+
     def has_finished_seed(self, stage: str, seed: int) -> bool:
         """Return whether all jobs of one seed of a stage have predicted the test table."""
         return all(job.has_predicted(self.test_key) for job in self.jobs_of_stage(stage) if job.seed == seed)
@@ -175,13 +182,20 @@ def make_plan(
         reuse: whether finished jobs of other code are accepted if there are none of the current code.
     """
     test_key = table_digest(paths.test)[:16]
-    n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
+    folds = read_folds(paths.folds, list(read_table(paths.train)[competition.id]))
+    is_time_ordered = time_ordered(paths.folds_report)
+    n_rows = {
+        fold: int((folds < fold if is_time_ordered else folds != fold).sum())
+        for fold in range(int(folds.max()) + 1)
+    }
+    n_rows[REFIT_FOLD] = len(folds)
+    n_folds = int(folds.max()) + 1
     common = {
         "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
         "train": table_digest(paths.train),
         "folds": sha256_of(paths.folds),
         "seed": job_seed(competition, 0, 0),  # keys change if `job_seed` derives seeds in another way
-        "time_ordered": time_ordered(paths.folds_report),
+        "time_ordered": is_time_ordered,
         "calibrate": [extra.calibrate for extra in competition.extra_train],
     }
     groups = sha256_of(paths.groups)
@@ -203,7 +217,8 @@ def make_plan(
         key = f"{digest(settings, 12)}-{digest(trained_by[name], 12)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
-        jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
+        of_stage = jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
+        jobs += [replace(job, n_rows=n_rows[job.fold]) for job in of_stage]
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths, made_by=trained_by)
 
 
