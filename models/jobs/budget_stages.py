@@ -1,5 +1,6 @@
 """The state of each stage under a budget: the seeds and epochs that it may get, and the decisions about it."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ MAX_SEEDS = 5
 """Number of seeds of a stage, if the YAML does not have more."""
 EARLY_SHARE = 0.01
 """Share of the budget by which the command ends early, in case the machine becomes slow."""
+MIN_EARLY = 2.0
+MAX_EARLY = 5.0
+"""Minimum and maximum of these seconds."""
 RESERVE_SECONDS = 10.0
 RESERVE_SHARE = 0.04
 """Seconds and share of the budget that are reserved for the last submission and the report."""
@@ -68,13 +72,41 @@ def with_epochs(stage: Any, share: float) -> Any:
     return stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
 
 
-def reserve(seconds: float, submission_seconds: float) -> float:
-    """Return the seconds of a budget that are kept for the last submission and the report.
+@dataclass(frozen=True)
+class Clock:
+    """The time of a command.
 
-    Args:
-        submission_seconds: seconds of the last interim submission; 0 before the first one.
+    Attributes:
+        started: time.monotonic() when it started.
+        seconds: time that it may take; infinite without a budget.
     """
-    return max(RESERVE_SECONDS + RESERVE_SHARE * seconds, RESERVE_SUBMISSIONS * submission_seconds)
+
+    started: float
+    seconds: float = math.inf
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether the command has a budget."""
+        return self.seconds < math.inf
+
+    @property
+    def end(self) -> float:
+        """time.monotonic() at which the command has to end."""
+        return self.started + self.seconds - min(MAX_EARLY, max(MIN_EARLY, EARLY_SHARE * self.seconds))
+
+    def reserve(self, submission_seconds: float) -> float:
+        """Return the seconds that are kept for the last submission and the report.
+
+        Args:
+            submission_seconds: seconds of the last interim submission; 0 before the first one.
+        """
+        if not self.has_limit:
+            return 0.0
+        return max(RESERVE_SECONDS + RESERVE_SHARE * self.seconds, RESERVE_SUBMISSIONS * submission_seconds)
+
+    def larger(self, missing: float) -> float:
+        """Return the seconds of a budget that has so many more seconds for training."""
+        return self.seconds + missing / (1 - RESERVE_SHARE - EARLY_SHARE)
 
 
 StageStatus = Literal["waiting", "probing", "accepted", "given up"]

@@ -10,10 +10,11 @@ has another folder, and overwrites nothing.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from competition.config import CompetitionConfig
@@ -217,8 +218,7 @@ def make_plan(
         key = f"{digest(settings, 12)}-{digest(trained_by[name], 12)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
-        of_stage = jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
-        jobs += [replace(job, n_rows=n_rows[job.fold]) for job in of_stage]
+        jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs, n_rows)
     return JobPlan(jobs, keys, n_folds, test_key, stages, competition, paths, made_by=trained_by)
 
 
@@ -261,11 +261,13 @@ def jobs_of(
     paths: Paths,
     other_code: bool = False,
     pseudo_label_jobs: Sequence[Job] = (),
+    n_rows: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Job]:
     """Return the jobs of a stage; the refit of a seed follows its folds.
 
     Args:
         pseudo_label_jobs: jobs that predict its pseudo-labels.
+        n_rows: fold -> number of its training rows.
     """
     jobs = []
     for seed in sorted(set(stage.seeds)):
@@ -273,11 +275,15 @@ def jobs_of(
         for fold in range(n_folds):
             needs = tuple(job for job in pseudo_label_jobs if job.fold == fold)
             folder = paths.job(name, key, seed, fold)
-            folds.append(Job(name, key, seed, fold, folder, other_code, needs, stage.final_fit != "refit"))
+            predicts_test = stage.final_fit != "refit"
+            rows = n_rows.get(fold, 1)
+            folds.append(Job(name, key, seed, fold, folder, other_code, needs, predicts_test, rows))
         jobs += folds
         if stage.final_fit != "folds":
             folder = paths.job(name, key, seed, "all")
-            jobs.append(Job(name, key, seed, REFIT_FOLD, folder, other_code, (*folds, *pseudo_label_jobs)))
+            needs = (*folds, *pseudo_label_jobs)
+            rows = n_rows.get(REFIT_FOLD, 1)
+            jobs.append(Job(name, key, seed, REFIT_FOLD, folder, other_code, needs, n_rows=rows))
     return jobs
 
 

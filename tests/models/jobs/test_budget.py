@@ -18,7 +18,7 @@ from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
 from models.jobs import scheduler
 from models.jobs.budget import Budget
-from models.jobs.budget_stages import HAS_ENDED, epoch_shares, with_epochs, with_more_seeds
+from models.jobs.budget_stages import HAS_ENDED, Clock, epoch_shares, with_epochs, with_more_seeds
 from models.jobs.job_files import write_failure
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
@@ -140,15 +140,12 @@ def budget_of(job_plan: JobPlan, machine: Machine, seconds: float) -> Budget:
     """A budget for the stages of a plan; it starts now, and reserves 10 s and 4 %."""
     stages = with_more_seeds(job_plan.stages)
     jobs = make_plan(job_plan.competition, stages, job_plan.paths)
-    file = job_plan.paths.budget(seconds)
-    end = machine.now + seconds
+    early = min(5.0, max(2.0, 0.01 * seconds))
     return Budget(
         jobs,
         lambda stages: make_plan(job_plan.competition, stages, job_plan.paths),
         machine,
-        seconds,
-        end,
-        file,
+        Clock(machine.now + early, seconds),
     )
 
 
@@ -501,3 +498,15 @@ def test_the_time_reserved_for_the_end_grows_with_the_last_submission(
     assert budget.training_deadline == 300 - 22
     budget.submission_seconds = 20.0
     assert budget.training_deadline == 300 - 60
+
+
+def test_without_a_budget_every_stage_and_seed_is_trained_in_full_and_nothing_is_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 1, by_epoch(trees=1e5, net=1e5))
+    job_plan = planned(tmp_path, stages={"trees": {**TREES, "seeds": [0, 4]}, "net": NET})
+    budget = Budget(job_plan, lambda stages: pytest.fail("no epochs are taken away"), machine, Clock(0.0))
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"trees": (None, [0, 4]), "net": (10, [0])}
+    assert budget.left_out == []
+    assert not list(job_plan.paths.root.glob("budget*"))
