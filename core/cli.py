@@ -25,6 +25,8 @@ NOT_WRITABLE = (
 """Error numbers of the system for a folder in which files cannot be written or locked."""
 NO_BUDGET = math.inf
 """Value of `--budget none`."""
+OWN_TRAINING_LOCKS: set[Path] = set()
+"""Training locks that this process holds."""
 TRACKER_VARIABLE = "LOSS_TRACKER"
 """Environment variable that passes the option --tracker to workers."""
 
@@ -258,20 +260,28 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
 
 @contextmanager
 def training(paths: Paths, shard: tuple[int, int] | None = None) -> Iterator[None]:
-    """Lock the jobs of a competition, or shard I/N of them, for one driver."""
+    """Lock the tables and jobs of a competition, or shard I/N of its jobs, for one driver.
+
+    `locked` guards tables and runs for a short time, so that predict and submit work while a driver trains.
+    """
     i, n = shard or (1, 1)
+    lock = paths.training_lock(i, n)
     require_no_training(paths, except_shards_of=n)
-    with locked(paths, paths.training_lock(i, n)):
-        yield
+    with locked(paths, lock):
+        OWN_TRAINING_LOCKS.add(lock)
+        try:
+            yield
+        finally:
+            OWN_TRAINING_LOCKS.remove(lock)
 
 
 def require_no_training(paths: Paths, except_shards_of: int = 0) -> None:
-    """Raise a DataError if a driver trains, since jobs depend on the tables and folds.
+    """Raise a DataError if another driver trains, since jobs depend on the tables and folds.
 
     Args:
         except_shards_of: drivers of this number of shards are accepted.
     """
-    allowed = set(paths.root.glob(f"train_*_of_{except_shards_of}.lock"))
+    allowed = {*paths.root.glob(f"train_*_of_{except_shards_of}.lock"), *OWN_TRAINING_LOCKS}
     for lock in set(paths.root.glob("train_*.lock")) - allowed:
         with locked(paths, lock):
             pass

@@ -2,8 +2,12 @@
 
 Reads: the YAML, the raw tables, the weights that stages start from; the answers only in the report.
 Writes: clean tables, folds, a folder per job, the folder of the run, and the report. Finished jobs are kept.
+
+A run has a clock, infinite without `--budget`, which counts from the start of the command to the report.
 """
 
+import math
+import os
 import time
 from argparse import Namespace
 from contextlib import closing
@@ -16,23 +20,30 @@ from core import cli
 from core.errors import ConfigError
 from core.paths import Paths
 from core.settings import NO_OVERRIDES, parse_duration
+from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
-from models.jobs.budget_stages import with_more_seeds
+from models.jobs.budget import Budget
+from models.jobs.budget_stages import Clock, StageConfigs, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.resume import resume
-from models.jobs.scheduler import Queue
-from models.jobs.train import exit_status, failure_policy, train
-from submissions.budget_run import command_start, compare_tables, full_in_time
-from submissions.build_submission import build_submission
+from models.jobs.scheduler import Executor, Task
+from models.jobs.train import exit_status, failure_policy
 from submissions.check import check, require_visible_gpu
 from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
-from submissions.interim import InterimSubmissions
-from submissions.left_out import left_out_of
-from submissions.report.__main__ import report
+from submissions.interim import SUBMISSIONS, InterimSubmissions
+from submissions.last_submission import COMPARISON, compare_tables, submit_finished_folds, submit_until
+from submissions.left_out import EPOCHS, TIME, LeftOut, left_out_of
 from submissions.run import ALL_SECONDS, finished_part, open_run
+
+NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
+FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
+START_SECONDS = 20.0
+"""Seconds of training below which a budget is refused, if no job is finished: workers import their libraries."""
+MIN_LEFT_TO_COMPARE = 60.0
+"""Seconds that must be left for the comparison of the tables, which takes about ten on one core."""
 
 say = partial(print, flush=True)
 
@@ -43,18 +54,24 @@ def full(options: Namespace) -> int:
     require_possible(options)
     # With --holdout, `options.competition` is the YAML without the held-out share of the training rows.
     paths = Paths.for_competition(options.competition)
-    if options.holdout:
-        with cli.locked(paths, wait=True):
-            cli.require_no_training(paths)
+    with cli.training(paths):  # first: no other command may change the tables of jobs that run
+        if options.holdout:
             say(hold_out(options.held_out_of, options.holdout, options.overrides))
-    config = load_config(options.competition, options.overrides)
-    competition = config.competition
-    options.budget = budget_seconds(options.budget, config)
-    if options.overrides != NO_OVERRIDES:
-        say(f"settings of the command line: {options.overrides}")
-    if options.executor == "local":
-        require_visible_gpu(config, options.budget)
+        config = load_config(options.competition, options.overrides)
+        clock = Clock(started, budget_seconds(options.budget, config))
+        if options.overrides != NO_OVERRIDES:
+            say(f"settings of the command line: {options.overrides}")
+        if options.executor == "local":
+            require_visible_gpu(config, clock.seconds if clock.has_limit else None)
+        prepare_tables(options, config, paths)
+        jobs = plan_jobs(options, config, paths, clock)  # stage, seed, fold -> job
+        with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
+            return train_and_submit(options, config, jobs, executor, clock)
 
+
+def prepare_tables(options: Namespace, config: Config, paths: Paths) -> None:
+    """Write the clean tables and the folds, after all mistakes of the settings and the tables were reported."""
+    competition = config.competition
     with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables
         tables = make_folds(competition, config.folds, tables, paths)  # and the fold and group of each row
@@ -63,54 +80,148 @@ def full(options: Namespace) -> int:
         write_tables(tables, competition, paths, find_config(options.competition))
         say(make.describe(tables, competition))
 
-    with cli.training(paths):
-        plan = plan_jobs(options, config, paths)  # stage, seed, fold -> job
-        with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
-            if options.budget is not None:
-                return full_in_time(options, config, paths, plan, executor, started)
-            queue = Queue()
-            interim = InterimSubmissions(lambda: (config, plan))
-            results = train(plan, executor, failure_policy(options), interim.next_task, queue)
-            core_seconds = executor.capacity().cpus * (time.monotonic() - started)
-    if options.fail_fast and exit_status(results):
-        say("stopped at the first failure (--fail-fast); finished jobs are kept")
-        return 1
 
-    left_out = left_out_of(plan, results)
-    finished_config, finished_plan = finished_part(config, plan)
-    with cli.locked(paths, wait=True):
-        run = open_run(finished_config, finished_plan, left_out)
-        run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: core_seconds})
-        submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
-        say("\n".join(submission.lines))
-        compare_tables(config, paths)
-        say(report(run))
-    return run.exit_status
-
-
-def plan_jobs(options: Namespace, config: Config, paths: Paths) -> JobPlan:
+def plan_jobs(options: Namespace, config: Config, paths: Paths, clock: Clock) -> JobPlan:
     """Return the jobs of all stages; with a budget also the seeds that time may be left for."""
     if options.earlier_run:
         resume(options.earlier_run, paths)
     stages = dict(config.stages)
-    if options.budget is not None:
+    if clock.has_limit:
         stages = with_more_seeds(stages)
+        if not stages:
+            raise ConfigError(
+                "A budget trains no stages with pseudo_labels, and all have some. Use --budget none."
+            )
     plan = make_plan(config.competition, stages, paths, options.reuse)
     for line in describe_retraining(plan):
         say(line)
     return plan
 
 
-def budget_seconds(option: float | None, config: Config) -> float | None:
-    """Return the seconds of `--budget`, or else of the YAML; None if everything is trained in full.
+def train_and_submit(
+    options: Namespace, config: Config, all_jobs: JobPlan, executor: Executor, clock: Clock
+) -> int:
+    """Train what the clock allows, and build its submission and report; return the exit status."""
+    paths = all_jobs.paths
+
+    def plan_of(stages: StageConfigs) -> JobPlan:
+        return make_plan(config.competition, stages, paths, options.reuse)
+
+    budget = Budget(all_jobs, plan_of, executor, clock)
+
+    def current() -> tuple[Config, JobPlan]:
+        jobs = budget.current_plan
+        return config.model_copy(update={"stages": jobs.stages}), jobs
+
+    interim = InterimSubmissions(current, clock)
+    require_time(budget)
+    results = budget.train(failure_policy(options), NextSubmission(interim, budget, config))
+    if options.fail_fast and exit_status(results):
+        say("stopped at the first failure (--fail-fast); finished jobs are kept")
+        return 1
+    trained_config, jobs = current()
+    left_out = [*out_of_time(budget, config), *left_out_of(jobs, results)]
+    finished_config, finished_jobs = finished_part(trained_config, jobs)
+    core_seconds = (time.monotonic() - clock.started) * executor.capacity().cpus
+    advice = describe_larger_budget(budget)
+    with cli.locked(paths, wait=True):
+        if not finished_config.stages and clock.has_limit:
+            say("\n".join([*submit_finished_folds(config, all_jobs, left_out), *advice]))
+            return 3
+        left_out += fewer_epochs(budget, finished_config)
+        run = open_run(finished_config, finished_jobs, left_out)
+        seconds = {**budget.queue.seconds, ALL_SECONDS: core_seconds}
+        run = replace(run, worker_seconds=seconds, budget=clock.seconds if clock.has_limit else None)
+        lines, is_complete = submit_until(clock, run, executor, interim)
+    say("\n".join([*lines, *advice]))
+    return run.exit_status if is_complete else 3
+
+
+class NextSubmission:
+    """Returns tasks of the driver's between jobs: submissions of what is finished, and a comparison of the tables."""
+
+    def __init__(self, interim: InterimSubmissions, budget: Budget, config: Config) -> None:
+        self.interim = interim
+        self.budget = budget
+        self.config = config
+        self.is_compared = not budget.clock.has_limit  # then it is done before the report
+
+    def __call__(self) -> Task | None:
+        """Return a submission of what is finished; after the first one, once, the comparison for the report."""
+        self.budget.submission_seconds = self.interim.seconds if self.interim.n_written else 0.0
+        has_time = self.budget.clock.end - time.monotonic() > MIN_LEFT_TO_COMPARE
+        if self.interim.n_written and not self.is_compared and has_time:
+            self.is_compared = True
+            arguments = (self.config, self.budget.plan.paths)
+            return Task(COMPARISON, compare_tables, arguments, group=SUBMISSIONS, skips_group=False)
+        return self.interim.next_task()
+
+
+def require_time(budget: Budget) -> None:
+    """Raise a ConfigError if what comes before the training took all of a budget, and no job is finished.
+
+    It names the smallest budget that this machine can do something with.
+    """
+    missing = START_SECONDS - (budget.training_deadline - time.monotonic())
+    if missing < START_SECONDS or any(job.finished for job in budget.plan.jobs):
+        return
+    clock = budget.clock
+    raise ConfigError(
+        f"a budget of {format_duration(clock.seconds)} is over before the first job starts: what comes before took "
+        f"{format_duration(time.monotonic() - clock.started)}, and the last submission needs "
+        f"{format_duration(clock.reserve(0.0))}. The smallest budget here is --budget "
+        f"{budget_option(clock.larger(missing))}; what is prepared is kept."
+    )
+
+
+def budget_option(seconds: float) -> str:
+    """Return a value of --budget that is at least so long, in whole minutes, or hours from ten on."""
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes}m" if minutes < 600 else f"{math.ceil(minutes / 60)}h"
+
+
+def describe_larger_budget(budget: Budget) -> list[str]:
+    """Return a line about the budget that trains one more stage; none if everything was trained."""
+    budgets = budget.larger_budgets()
+    if not budgets:
+        return []
+    stage = min(budgets, key=lambda name: budgets[name])
+    clock = budget.clock
+    spent = format_duration(time.monotonic() - clock.started)
+    return [
+        f"The training ended after {spent} of {format_duration(clock.seconds)}; "
+        f"--budget {budget_option(budgets[stage])} trains {stage}."
+    ]
+
+
+def out_of_time(budget: Budget, config: Config) -> list[LeftOut]:
+    """Return a row for each stage or seed that a budget does not train."""
+    left_out = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
+    without_labels = [name for name in config.stages if name not in budget.plan.stages]
+    return [*left_out, *(LeftOut(name, None, TIME, NO_LABELS) for name in without_labels)]
+
+
+def fewer_epochs(budget: Budget, config: Config) -> list[LeftOut]:
+    """Return a row for each finished network that has fewer epochs than the YAML says."""
+    shortened = [state for state in budget.states.values() if state.share < 1 and state.name in config.stages]
+    return [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
+
+
+def command_start() -> float:
+    """Return time.monotonic() when the command started, before run.sh installed anything."""
+    return time.monotonic() - (time.time() - float(os.environ.get("RUN_STARTED") or time.time()))
+
+
+def budget_seconds(option: float | None, config: Config) -> float:
+    """Return the seconds of `--budget`, or else of the YAML; infinite without a budget.
 
     Args:
-        option: seconds of `--budget`; `cli.NO_BUDGET` for `none`, and None if it is not given.
+        option: seconds of `--budget`; `cli.NO_BUDGET`, which is infinite, for `none`, and None if it is not given.
     """
     if option is None and config.budget is not None:
         say(f"budget: {config.budget}; --budget none trains everything in full")
         return parse_duration(config.budget)
-    return None if option == cli.NO_BUDGET else option
+    return math.inf if option is None else option
 
 
 def require_possible(options: Namespace) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from core.paths import display_path
+from models.jobs.budget_stages import Clock
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import JobResult, Task
 from submissions.build_submission import build_submission
@@ -23,12 +24,12 @@ class InterimSubmissions:
 
     Args:
         current: returns the current configuration and plan.
-        first_at_once: whether the first one starts immediately, whatever its share of the time.
+        clock: with a limit, the first one starts immediately, whatever its share of the time.
     """
 
-    def __init__(self, current: Callable[[], tuple[Config, JobPlan]], first_at_once: bool = False) -> None:
+    def __init__(self, current: Callable[[], tuple[Config, JobPlan]], clock: Clock) -> None:
         self.current = current
-        self.first_at_once = first_at_once
+        self.first_at_once = clock.has_limit
         self.n_tasks = 0
         self.n_written = 0
         self.is_pending = False

@@ -18,15 +18,16 @@ MIN_ROWS_SEEN = 40_000
 """Number of training rows times epochs that suffices."""
 MAX_SEEDS = 5
 """Number of seeds of a stage, if the YAML does not have more."""
+EARLY_SHARE = 0.01
+"""Share of the budget by which the command ends early, in case the machine becomes slow."""
+MIN_EARLY = 2.0
+MAX_EARLY = 5.0
+"""Minimum and maximum of these seconds."""
 RESERVE_SECONDS = 10.0
 RESERVE_SHARE = 0.04
 """Seconds and share of the budget that are reserved for the last submission and the report."""
 RESERVE_SUBMISSIONS = 3.0
 """Multiple of the seconds of the last interim submission that is reserved at least."""
-SECONDS_PER_TUNING = 0.2
-"""Seconds of a tuning, 0.16 for 40 trials of Optuna on one core, and of what else a submission computes."""
-MAX_RESERVE_SHARE = 0.4
-"""Maximum share of the budget that is reserved for an expected number of tunings."""
 NOT_STARTED = "the time was over before it started"
 HAS_ENDED = (
     "An earlier run with this budget has ended: only failed jobs are trained again. A larger one trains more."
@@ -69,32 +70,41 @@ def with_epochs(stage: Any, share: float) -> Any:
     return stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
 
 
-def reserve(seconds: float, submission_seconds: float, plan: JobPlan, n_stages: int) -> float:
-    """Return the seconds of a budget that are kept for the last submission and the report.
+@dataclass(frozen=True)
+class Clock:
+    """The time of a command.
 
-    Args:
-        submission_seconds: seconds of the last interim submission.
-        n_stages: number of stages of the last submission.
+    Attributes:
+        started: time.monotonic() when it started.
+        seconds: time that it may take; infinite without a budget.
     """
-    n_tunings = count_tunings(len(plan.competition.targets), plan.n_folds, n_stages)
-    expected = min(SECONDS_PER_TUNING * n_tunings, MAX_RESERVE_SHARE * seconds)
-    return max(
-        RESERVE_SECONDS + RESERVE_SHARE * seconds,
-        RESERVE_SECONDS + expected,
-        RESERVE_SUBMISSIONS * submission_seconds,
-    )
 
+    started: float
+    seconds: float = math.inf
 
-def count_tunings(n_targets: int, n_folds: int, n_stages: int) -> int:
-    """Return how many blends a submission tunes: per target, for all rows and without some of the folds.
+    @property
+    def has_limit(self) -> bool:
+        """Whether the command has a budget."""
+        return self.seconds < math.inf
 
-    A blend is fitted without one fold for its cross-fitted score, without two to score the selection, and without
-    three for the stack on it. A submission without a stack is built before. The ablation leaves out each stage, with
-    and without one fold.
-    """
-    without_stack = sum(math.comb(n_folds, n_excluded) for n_excluded in range(3))
-    with_stack = without_stack + math.comb(n_folds, 3)
-    return n_targets * (without_stack + with_stack + n_stages * (1 + n_folds))
+    @property
+    def end(self) -> float:
+        """time.monotonic() at which the command has to end."""
+        return self.started + self.seconds - min(MAX_EARLY, max(MIN_EARLY, EARLY_SHARE * self.seconds))
+
+    def reserve(self, submission_seconds: float) -> float:
+        """Return the seconds that are kept for the last submission and the report.
+
+        Args:
+            submission_seconds: seconds of the last interim submission; 0 before the first one.
+        """
+        if not self.has_limit:
+            return 0.0
+        return max(RESERVE_SECONDS + RESERVE_SHARE * self.seconds, RESERVE_SUBMISSIONS * submission_seconds)
+
+    def larger(self, missing: float) -> float:
+        """Return the seconds of a budget that has so many more seconds for training."""
+        return self.seconds + missing / (1 - RESERVE_SHARE - EARLY_SHARE)
 
 
 StageStatus = Literal["waiting", "probing", "accepted", "given up"]

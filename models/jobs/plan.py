@@ -10,10 +10,11 @@ has another folder, and overwrites nothing.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from competition.config import CompetitionConfig
@@ -58,6 +59,7 @@ class Job:
         dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit
             the folds of its seed.
         predicts_test: whether its test predictions are used; with `final_fit: refit` only refits are.
+        n_rows: number of rows of the training table that it trains on, as a measure of its time.
     """
 
     stage: str
@@ -68,6 +70,7 @@ class Job:
     from_other_code: bool = False
     dependencies: "tuple[Job, ...]" = ()
     predicts_test: bool = True
+    n_rows: int = 1
 
     @property
     def oof_file(self) -> Path:
@@ -137,6 +140,11 @@ class JobPlan:
         """Return the jobs of a stage by seed and fold; the refit of a seed follows its folds."""
         return [job for job in self.jobs if job.stage == stage]
 
+    def largest_fold(self, stage: str) -> Job:
+        """Return the first of the jobs of a stage with the most training rows, refits excepted."""
+        folds = [job for job in self.jobs_of_stage(stage) if job.fold != REFIT_FOLD]
+        return max(folds, key=lambda job: job.n_rows)
+
     def has_finished_seed(self, stage: str, seed: int) -> bool:
         """Return whether all jobs of one seed of a stage have predicted the test table."""
         return all(job.has_predicted(self.test_key) for job in self.jobs_of_stage(stage) if job.seed == seed)
@@ -166,8 +174,11 @@ def make_plan(
         reuse: whether finished jobs of other code are accepted if there are none of the current code.
     """
     test_key = table_digest(paths.test)[:16]
-    n_folds = int(read_table(paths.train)[FOLD].max()) + 1
+    folds = read_table(paths.train)[FOLD].to_numpy()
+    n_folds = int(folds.max()) + 1
     in_time_order = bool(read_json(paths.prepare_report, "folds")["folds"]["time_ordered"])
+    n_rows = {fold: int((folds < fold if in_time_order else folds != fold).sum()) for fold in range(n_folds)}
+    n_rows[REFIT_FOLD] = len(folds)
     common = {
         "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
         "train": table_digest(paths.train),
@@ -196,7 +207,7 @@ def make_plan(
         key = f"{digest(settings, 12)}-{digest(trained_by[name], 12)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
-        jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs)
+        jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs, n_rows)
     return JobPlan(
         jobs=jobs,
         keys=keys,
@@ -227,11 +238,13 @@ def jobs_of(
     paths: Paths,
     other_code: bool = False,
     pseudo_label_jobs: Sequence[Job] = (),
+    n_rows: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Job]:
     """Return the jobs of a stage; the refit of a seed follows its folds.
 
     Args:
         pseudo_label_jobs: jobs that predict its pseudo-labels.
+        n_rows: fold -> number of its training rows.
     """
     jobs = []
     for seed in sorted(set(stage.seeds)):
@@ -239,11 +252,15 @@ def jobs_of(
         for fold in range(n_folds):
             needs = tuple(job for job in pseudo_label_jobs if job.fold == fold)
             folder = paths.job(name, key, seed, fold)
-            folds.append(Job(name, key, seed, fold, folder, other_code, needs, stage.final_fit != "refit"))
+            predicts_test = stage.final_fit != "refit"
+            rows = n_rows.get(fold, 1)
+            folds.append(Job(name, key, seed, fold, folder, other_code, needs, predicts_test, rows))
         jobs += folds
         if stage.final_fit != "folds":
             folder = paths.job(name, key, seed, "all")
-            jobs.append(Job(name, key, seed, REFIT_FOLD, folder, other_code, (*folds, *pseudo_label_jobs)))
+            needs = (*folds, *pseudo_label_jobs)
+            rows = n_rows.get(REFIT_FOLD, 1)
+            jobs.append(Job(name, key, seed, REFIT_FOLD, folder, other_code, needs, n_rows=rows))
     return jobs
 
 

@@ -90,6 +90,7 @@ class Task:
         folder: folder in which it reports its progress, if it does.
         on_end: called in the driver with its final result.
         runs_alone: whether nothing else may run at the same time.
+        n_rows: rows that a job trains on; the seconds of the tasks of a group are compared by it.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Task:
     folder: Path | None = None
     on_end: Callable[[JobResult], None] | None = None
     runs_alone: bool = False
+    n_rows: int = 1
 
 
 class Executor(Protocol):

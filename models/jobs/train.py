@@ -86,12 +86,13 @@ def train(
     reporter = JobReporter(plan, executor)
     stages = dict.fromkeys(job.stage for job in unfinished)
     forecast = Forecast(queue, executor, stages, networks_of(plan.stages))
+    forecast.paces.most_rows = {name: plan.largest_fold(name).n_rows for name in stages}
     queue.watch = forecast.update
 
     def on_end(job: Job, result: JobResult) -> None:
         reporter.on_end(job, result)
         if result.lines:  # it was trained, not only asked for predictions
-            forecast.paces.add(job.stage, result)
+            forecast.paces.add(job.stage, result, job.n_rows)
         if result.status == "failed" and policy.fail_fast:
             queue.stop("stopped by --fail-fast")
         if result.status == "ok" and queue.waiting and plan.has_finished_seed(job.stage, job.seed):
@@ -298,6 +299,7 @@ def job_tasks(
                 if job.finished
                 else tuple(need.test_file(plan.test_key) for need in job.dependencies),
                 folder=attempt_folder(job.folder),
+                n_rows=job.n_rows,
                 on_end=partial(on_end, job) if on_end is not None else None,
             )
             tasks.append(task)

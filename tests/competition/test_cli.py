@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,11 @@ def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_doe
 
     paths = Paths.for_competition("small")
     assert prepare_with("3.0") == 3.0
-    with cli.training(paths, (1, 4)), cli.training(paths, (2, 4)):
+
+    def other_driver(shard: int, n_shards: int) -> AbstractContextManager[None]:
+        return cli.locked(paths, paths.training_lock(shard, n_shards))
+
+    with other_driver(1, 4), other_driver(2, 4):
         for shard in ((1, 4), (1, 3), None):
             with pytest.raises(DataError, match="in use"), cli.training(paths, shard):
                 raise AssertionError("two drivers are at the same jobs")
@@ -117,11 +122,10 @@ def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_doe
         with pytest.raises(DataError, match="small is in use"):
             prepare_with("7.5")
         assert read_table(paths.train)["y"][2] == 3.0
-    with cli.training(paths), pytest.raises(DataError, match="in use"), cli.training(paths, (1, 4)):
+    with other_driver(1, 1), pytest.raises(DataError, match="in use"), cli.training(paths, (1, 4)):
         raise AssertionError("two drivers are at the same jobs")
     with cli.training(paths, (1, 3)):
-        pass
-    assert prepare_with("7.5") == 7.5
+        assert prepare_with("7.5") == 7.5  # its own tables
 
 
 def test_times_are_read_and_formatted_and_any_other_text_is_refused() -> None:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 
 from competition.prepare import prepare
 from core import cli
-from core.errors import ConfigError, NothingToSubmit
-from core.paths import Paths
+from core.errors import ConfigError, DataError, NothingToSubmit
+from core.paths import Paths, holdout_yaml
 from folds.assign import assign_folds
+from models.jobs import budget
 from models.jobs.plan import REFIT_FOLD, JobPlan, make_plan
 from models.jobs.scheduler import JobResult
 from models.jobs.train import train
@@ -57,6 +59,31 @@ def test_full_prepares_divides_and_plans_once(tmp_path: Path) -> None:
         paths.submission.read_bytes()
         == (paths.run(paths.latest_run.read_text().strip()) / "submission.csv").read_bytes()
     )
+
+
+def test_no_other_command_trains_from_the_first_file_that_full_writes_to_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def watched(step: str) -> Callable[..., Any]:
+        function = getattr(full_step, step)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            paths = Paths.for_competition(str(holdout_yaml(str(path), 0.2)))
+            with pytest.raises(DataError, match="in use"), cli.locked(paths, paths.training_lock(1, 1)):
+                raise AssertionError
+            refused.append(step)
+            return function(*arguments, **options)
+
+        return call
+
+    path = small(tmp_path)
+    steps = ["hold_out", "prepare", "submit_until"]
+    for step in steps:
+        monkeypatch.setattr(full_step, step, watched(step))
+    assert full(options(path, "--holdout", "0.2")) == 0
+    assert refused == steps
 
 
 def test_full_does_not_divide_its_work(tmp_path: Path) -> None:
@@ -127,7 +154,7 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
     path = small(tmp_path, stages=stages)
     paths = Paths.for_competition(str(path))
     with monkeypatch.context() as patch:
-        patch.setattr(full_step, "train", train_some)
+        patch.setattr(budget, "train", train_some)
         assert full(options(path)) == 3
     output = capsys.readouterr().out
     table = output.partition("## Left out\n\n")[2].partition("\n\n")[0].splitlines()[2:]
@@ -154,7 +181,7 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
 def test_without_a_finished_stage_there_is_nothing_to_submit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(full_step, "train", lambda *given: {})
+    monkeypatch.setattr(budget, "train", lambda *given: {})
     with pytest.raises(NothingToSubmit, match=r"(?s)no stage has finished.*\| trees "):
         full(options(small(tmp_path)))
     assert not Paths("mixed").submission.exists()
@@ -164,7 +191,7 @@ def test_with_fail_fast_a_failure_ends_the_run_without_a_submission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = JobResult("trees/seed_0/fold_0", "failed", "error", "ValueError: no")
-    monkeypatch.setattr(full_step, "train", lambda *given: {failed.name: failed})
+    monkeypatch.setattr(budget, "train", lambda *given: {failed.name: failed})
     assert full(options(small(tmp_path), "--fail-fast")) == 1
     assert "stopped at the first failure (--fail-fast)" in capsys.readouterr().out
     assert not Paths("mixed").submission.exists()

@@ -146,6 +146,6 @@ def test_a_second_command_that_is_refused_has_changed_no_file_of_the_first(tmp_p
     assert full(options(path, "--holdout", "0.2")) == 0
     paths = Paths.for_competition(str(holdout_yaml(str(path), 0.2)))
     before = {file: file.read_bytes() for file in paths.root.rglob("*.csv")}
-    with cli.training(paths), pytest.raises(DataError, match="in use"):
+    with cli.locked(paths, paths.training_lock(1, 1)), pytest.raises(DataError, match="in use"):
         full(options(path, "--holdout", "0.2", "--seed", "1"))
     assert {file: file.read_bytes() for file in paths.root.rglob("*.csv")} == before

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import Paths
+from models.jobs.budget_stages import Clock
 from models.jobs.plan import make_plan
 from submissions import interim
 from submissions.build_submission import build_submission
@@ -42,8 +43,8 @@ def test_interim_submissions_take_a_tenth_of_the_time_and_one_is_pending_at_most
     now = 1000.0
     monkeypatch.setattr(interim.time, "monotonic", lambda: now)
     jobs = make_plan(config.competition, dict(config.stages), paths)
-    assert InterimSubmissions(lambda: (config, jobs), first_at_once=True).next_task() is not None
-    submissions = InterimSubmissions(lambda: (config, jobs))
+    assert InterimSubmissions(lambda: (config, jobs), Clock(now, 300.0)).next_task() is not None
+    submissions = InterimSubmissions(lambda: (config, jobs), Clock(now))
     assert submissions.next_task() is None
     now += 61
     task = submissions.next_task()

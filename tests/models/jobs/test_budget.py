@@ -17,13 +17,14 @@ from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
 from models.jobs import scheduler
 from models.jobs.budget import Budget
-from models.jobs.budget_stages import HAS_ENDED, epoch_shares, with_epochs, with_more_seeds
+from models.jobs.budget_stages import HAS_ENDED, Clock, epoch_shares, with_epochs, with_more_seeds
 from models.jobs.job_files import write_failure
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.jobs.train import FailurePolicy
 from models.neural_config import GnnConfig
 from models.stages.custom import CustomConfig
+from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, planned
 
 NET = {**GNN, "epochs": 10}
@@ -139,15 +140,12 @@ def budget_of(job_plan: JobPlan, machine: Machine, seconds: float) -> Budget:
     """A budget for the stages of a plan; it starts now, and reserves 10 s and 4 %."""
     stages = with_more_seeds(job_plan.stages)
     jobs = make_plan(job_plan.competition, stages, job_plan.paths)
-    file = job_plan.paths.budget(seconds)
-    end = machine.now + seconds
+    early = min(5.0, max(2.0, 0.01 * seconds))
     return Budget(
         jobs,
         lambda stages: make_plan(job_plan.competition, stages, job_plan.paths),
         machine,
-        seconds,
-        end,
-        file,
+        Clock(machine.now + early, seconds),
     )
 
 
@@ -224,6 +222,34 @@ def test_a_stage_that_does_not_fit_is_reported_and_those_after_it_are_trained(
     assert f"stage net  left out: {reason}" in capsys.readouterr().out
 
 
+def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 1, by_epoch(slow=100, net=100, fast=40))
+    stages = {"slow": TREES, "net": NET, "fast": TREES}
+    job_plan = planned(tmp_path, stages=stages)
+    budget = budget_of(job_plan, machine, 140)
+    budget.train(FailurePolicy(), lambda: None)
+    titles = [title for _, title, _ in machine.started]
+    assert titles == [f"{name}/seed_0/fold_0" for name in stages] + ["fast/seed_0/fold_1"]
+    assert machine.now == pytest.approx(140 - 15.6)
+    fast = next(reason for stage, _, reason in budget.left_out if stage == "fast")
+    assert fast == "1 of 3 jobs were finished when the time was over"
+    larger = budget.larger_budgets()["fast"]
+    budget = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(slow=100, net=100, fast=40)), larger)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget)["fast"] == (None, [0])
+
+
+def test_a_stage_that_never_fits_is_trained_if_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 1, by_epoch(trees=70))
+    budget = budget_of(planned(tmp_path, stages={"trees": TREES}), machine, 180)
+    budget.train(FailurePolicy(), lambda: None)
+    assert [now for now, _, _ in machine.started] == [0, 70, 140]
+
+
 def test_a_stage_that_was_given_up_is_trained_if_it_fits_after_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +281,7 @@ def test_a_stage_that_hangs_gives_its_core_back_before_the_time_is_used(
     )
 
 
-def test_a_later_job_that_hangs_fails_and_frees_its_core(
+def test_a_later_job_that_hangs_is_ended_by_its_time_limit_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seconds(job: Job, stage: Any) -> float:
@@ -263,10 +289,10 @@ def test_a_later_job_that_hangs_fails_and_frees_its_core(
 
     machine = Machine(monkeypatch, 1, seconds)
     budget = budget_of(planned(tmp_path, stages={"trees": TREES, "others": TREES}), machine, 300)
-    results = budget.train(FailurePolicy(), lambda: None)
-    assert results["trees/seed_0/fold_1"].reason == "timeout"
+    results = budget.train(FailurePolicy(job_timeout=100), lambda: None)
+    assert results["trees/seed_0/fold_1"].error == "not finished after 1.67 min (--job-timeout)"
     assert results["trees/seed_0/fold_2"].reason == "group"
-    assert machine.started[2][0] == pytest.approx(70, abs=2)
+    assert machine.started[2][0] == pytest.approx(110, abs=2)
     assert trained(budget) == {"trees": (None, []), "others": (None, [0, 1, 2, 3, 4])}
 
 
@@ -355,7 +381,7 @@ def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
     machine = Machine(monkeypatch, 1, seconds)
     budget = budget_of(job_plan, machine, 156)
     budget.train(FailurePolicy(), lambda: None)
-    assert machine.now == pytest.approx(156 - 17.6)  # 10 s, and .2 s for each of 38 tunings
+    assert machine.now == pytest.approx(156 - 16.24)  # 10 s and 4 %
     assert trained(budget) == {"trees": (None, [0])}
     assert budget.left_out == [("trees", 1, "2 of 3 jobs were finished when the time was over")]
     assert budget_of(job_plan, Machine(monkeypatch, 1, seconds), 156).left_out == budget.left_out
@@ -376,15 +402,23 @@ def test_a_stage_whose_first_seed_was_cut_off_is_finished_by_the_same_command(
     assert trained(again) == {"trees": (None, [0])}
 
 
-def test_in_blocks_of_time_the_last_fold_which_is_the_largest_is_the_probe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_in_blocks_of_time_the_largest_fold_decides_and_is_not_ended_for_being_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job_plan = planned(tmp_path, stages={"trees": TREES})
-    report = read_json(job_plan.paths.prepare_report)
-    write_json(job_plan.paths.prepare_report, {**report, "folds": {"time_ordered": True}})
-    monkeypatch.setattr(budget_module, "job_tasks", lambda plan, jobs, *others: [job.fold for job in jobs])
-    budget = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(trees=1)), 300)
-    assert budget.probed_fold == 2
+    """The time grows with the cube of the rows; the blocks before the folds are 1/4, 2/4 and 3/4 of the rows."""
+    train, test = mixed_tables()
+    tables = (train.assign(day=range(len(train))), test.assign(day=range(60, 60 + len(test))))
+    folds = {"kind": "time", "n_folds": 3}
+    job_plan = planned(
+        tmp_path, tables=tables, stages={"cubic": TREES}, folds=folds, competition={"time": "day"}
+    )
+    machine = Machine(monkeypatch, 1, lambda job, _: 100 * (job.n_rows / job_plan.jobs[2].n_rows) ** 3)
+    budget = budget_of(job_plan, machine, 300)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"cubic": (None, [0])}
+    assert not budget.left_out
+    assert machine.started[0][1] == "cubic/seed_0/fold_2"
+    assert "stage cubic  about 1.67 min a job" in capsys.readouterr().out
 
 
 def test_with_fail_fast_the_first_failure_ends_the_training_and_is_no_end_of_the_budget(
@@ -464,3 +498,15 @@ def test_the_time_reserved_for_the_end_grows_with_the_last_submission(
     assert budget.training_deadline == 300 - 22
     budget.submission_seconds = 20.0
     assert budget.training_deadline == 300 - 60
+
+
+def test_without_a_budget_every_stage_and_seed_is_trained_in_full_and_nothing_is_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 1, by_epoch(trees=1e5, net=1e5))
+    job_plan = planned(tmp_path, stages={"trees": {**TREES, "seeds": [0, 4]}, "net": NET})
+    budget = Budget(job_plan, lambda stages: pytest.fail("no epochs are taken away"), machine, Clock(0.0))
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"trees": (None, [0, 4]), "net": (10, [0])}
+    assert budget.left_out == []
+    assert not list(job_plan.paths.root.glob("budget*"))

@@ -1,11 +1,13 @@
 """How long jobs take, and when all end."""
 
-import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from core.files import write_json
+from models.jobs import pace
 from models.jobs.pace import Forecast, Paces, describe_end, makespan
 from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult, Queue, Resources, Task
@@ -34,32 +36,76 @@ def job(folder: Path, group: str, number: int) -> Task:
     return Task(f"{group}/{number}", len, group=group, folder=folder / f"{group}_{number}")
 
 
-def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_runs(tmp_path: Path) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+def report(task: Task, done: int, seconds: float) -> None:
+    assert task.folder is not None
+    write_json(task.folder / PROGRESS, {"done": done, "total": 100, "seconds": seconds})
+
+
+def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_runs(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
     queue = Queue()
     paces = Paces(queue, InlineExecutor(), {"net"})
     task = job(tmp_path, "net", 0)
-    queue.running[task] = time.monotonic() - 15
-    assert paces.seconds_per_task("net") is None
+    queue.running[task] = 1000.0
+    assert paces.pace("net") is None
     # Its first step is done after 6 s of imports and inputs. The next take 2 s each, and from the 7th on one
     # second.
-    for done, seconds, pace in (
-        (1, 8, None),
-        (4, 14, None),
-        (6, 18, 206.0),
-        (15, 27, 142.0),
-        (16, 28, 112.0),
-    ):
-        write_json(task.folder / PROGRESS, {"done": done, "total": 100, "seconds": seconds})
-        assert paces.seconds_per_task("net") == (pytest.approx(pace, abs=1) if pace else None)
+    for done, seconds, expected in ((1, 8, None), (4, 14, None), (6, 18, 206), (15, 27, 142), (16, 28, 112)):
+        clock.now = 1000.0 + seconds
+        report(task, done, seconds)
+        assert paces.pace("net") == (pytest.approx(expected, abs=1) if expected else None)
         assert paces.is_final("net") == (done == 16)
-    assert (
-        Paces(queue, InlineExecutor(), set()).seconds_per_task("net") is None
-    )  # trees report targets, which differ in rows
-    assert paces.remaining([task]) == [(pytest.approx(97, abs=1), ONE)]
+    assert Paces(queue, InlineExecutor(), set()).pace("net") is None  # the progress of others differs in rows
+    assert paces.remaining([task]) == [(84, ONE)]
     paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
     paces.add("net", JobResult("net/2", seconds=20))
     paces.add("net", JobResult("net/3", seconds=30))
-    assert paces.seconds_per_task("net") == 25
+    assert paces.pace("net") == 25
+    assert paces.remaining([task]) == [(84, ONE)]  # its own progress knows better
+
+
+def test_seconds_of_an_earlier_attempt_are_no_speed_of_the_one_that_continues_it(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    """90 of 100 steps took 900 s on a busy machine; now a step takes one second."""
+    queue = Queue()
+    paces = Paces(queue, InlineExecutor(), {"net"})
+    task = job(tmp_path, "net", 0)
+    queue.running[task] = 1000.0
+    clock.now = 1001.0
+    report(task, 80, 900)
+    assert paces.pace("net") is None
+    for seconds, done in ((10, 81), (15, 86), (25, 96)):
+        clock.now = 1000.0 + seconds
+        report(task, done, 900 + seconds)
+        paces.pace("net")
+    assert paces.remaining([task]) == [(pytest.approx(4), ONE)]
+    assert paces.pace("net") == pytest.approx(26 + 4 + 80, abs=2)
+
+
+def test_only_the_largest_folds_set_a_pace_and_smaller_ones_are_scaled_by_their_rows(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    queue = Queue()
+    paces = Paces(queue, InlineExecutor(), set(), most_rows={"gp": 1000})
+    paces.add("gp", JobResult("gp/0", seconds=1), n_rows=250)
+    assert paces.pace("gp") is None
+    paces.add("gp", JobResult("gp/4", seconds=60), n_rows=1000)
+    paces.add("gp", JobResult("gp/3", seconds=54), n_rows=900)
+    paces.add("gp", JobResult("gp/1", seconds=5), n_rows=500)
+    assert paces.pace("gp") == 60
+    small = replace(job(tmp_path, "gp", 2), n_rows=500)
+    assert paces.remaining([small]) == [(30, ONE)]
+    queue.running[small] = clock.now - 50  # it takes longer than expected, and so may the others
+    assert paces.pace("gp") == 100
 
 
 def test_a_forecast_is_printed_once_for_each_stage_when_all_before_it_are_measured(
