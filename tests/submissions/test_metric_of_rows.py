@@ -69,12 +69,12 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     y = pd.DataFrame(stage_preds.y, stage_preds.ids)
     choice = run.stored[CHOICE]
     y_pred = scored_rows(run.folder, run.task)
-    assert choice["procedure"]["cross_fitted_score"] == pytest.approx(expected(y, y_pred))
+    assert choice["cross_fitted_score"] == pytest.approx(expected(y, y_pred))
     of_stages = read_table(run.folder / STAGES).set_index("id")
     names = run.task.scored_columns
     of_good = of_stages[[f"good {name}" for name in names]].set_axis(names, axis=1)
     assert choice["stages"]["good"]["cv_score"] == pytest.approx(expected(y, of_good))
-    assert choice["procedure"]["standard_error"] > 0
+    assert choice["standard_error"] > 0
     assert not any("could not be made" in str(section) for section in build_report(run).sections)
     paired = read_labels(str(tmp_path / f"{run.paths.name}.yaml")).paired(y_pred, of_good)
     assert paired is not None and paired[0] == pytest.approx(expected(y, of_good) - expected(y, y_pred))
