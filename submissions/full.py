@@ -23,7 +23,7 @@ from core.settings import NO_OVERRIDES, parse_duration
 from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
-from models.jobs.budget import Budget
+from models.jobs.budget import START_SECONDS, Budget
 from models.jobs.budget_stages import Clock, StageConfigs, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
@@ -40,8 +40,6 @@ from submissions.run import ALL_SECONDS, finished_part, open_run
 
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
-START_SECONDS = 20.0
-"""Seconds of training below which a budget is refused, if no job is finished: workers import their libraries."""
 MIN_LEFT_TO_COMPARE = 60.0
 """Seconds that must be left for the comparison of the tables, which takes about ten on one core."""
 

@@ -35,7 +35,7 @@ MAX_CACHE_SHARE = 0.6
 """Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
-START_SECONDS = 10.0
+START_SECONDS = 20.0
 """Seconds that a worker takes to import the libraries of its first job. They are not counted for later jobs."""
 
 

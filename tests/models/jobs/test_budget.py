@@ -225,18 +225,18 @@ def test_a_stage_that_does_not_fit_is_reported_and_those_after_it_are_trained(
 def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine(monkeypatch, 1, by_epoch(slow=100, net=100, fast=40))
+    machine = Machine(monkeypatch, 1, by_epoch(slow=100, net=60, fast=40))
     stages = {"slow": TREES, "net": NET, "fast": TREES}
     job_plan = planned(tmp_path, stages=stages)
-    budget = budget_of(job_plan, machine, 140)
+    budget = budget_of(job_plan, machine, 200)
     budget.train(FailurePolicy(), lambda: None)
     titles = [title for _, title, _ in machine.started]
     assert titles == [f"{name}/seed_0/fold_0" for name in stages] + ["fast/seed_0/fold_1"]
-    assert machine.now == pytest.approx(140 - 15.6)
+    assert machine.now == pytest.approx(200 - 18)
     fast = next(reason for stage, _, reason in budget.left_out if stage == "fast")
     assert fast == "1 of 3 jobs were finished when the time was over"
     larger = budget.larger_budgets()["fast"]
-    budget = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(slow=100, net=100, fast=40)), larger)
+    budget = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(slow=100, net=60, fast=40)), larger)
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget)["fast"] == (None, [0])
 
@@ -273,8 +273,8 @@ def test_a_stage_that_hangs_gives_its_core_back_before_the_time_is_used(
     budget = budget_of(planned(tmp_path, stages=stages), machine, 300)
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
-    # Until then the two folds after it could have fitted, if ten seconds of the first were its start.
-    assert machine.started[1][0] == pytest.approx((278 + 20) / 3, abs=2)
+    # Until then the two folds after it could have fitted, if twenty seconds of the first were its start.
+    assert machine.started[1][0] == pytest.approx((278 + 40) / 3, abs=2)
     assert re.fullmatch(
         r"its first job of 3 was not finished after 1\.\d+ min, with 2\.\d+ min left of the budget",
         budget.left_out[0][2],
