@@ -23,9 +23,9 @@ import pandas as pd
 from competition.dataset import Dataset
 from competition.task import Task
 from core.paths import PROJECT
+from models.context import Context
 from models.jobs.local import WORKER_ENVIRONMENT
 from models.neural_config import GnnConfig
-from models.stage import Context
 from models.stages.gnn import Gnn
 
 TARGETS = {"biogen_adme": "log_HLM_CLint", "esol": "logS", "qm9_electronic": "gap"}

@@ -46,8 +46,8 @@ from competition.task import build_metric, build_task, from_submission_columns
 from core.files import read_text_table
 from core.paths import PROJECT, revision
 from core.settings import parse_duration
-from models.base_config import EncoderFeature
 from models.feature_config import LightgbmConfig
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import fit_encoders, molecule_block
 from models.inputs.frozen_encoders import encoder_cache
 from models.jobs.job_rows import context_of

@@ -23,8 +23,8 @@ from sklearn.metrics import root_mean_squared_error
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.base_config import EncoderFeature
 from models.inputs import frozen_encoders
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.frozen_encoders import embed_texts
 
 CONFIG = EncoderFeature(encoder="minilm")

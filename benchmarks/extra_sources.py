@@ -32,10 +32,10 @@ from core.files import write_table
 from core.paths import Paths
 from folds.make import load_folds_config
 from folds.make import run as make_folds
+from models import targets
 from models.config import load_stages
 from models.jobs.job_rows import rows_of_job
 from models.jobs.plan import REFIT_FOLD, make_plan
-from models.registry import build_stage
 
 TARGETS = {
     "esol": "logS",
@@ -103,10 +103,10 @@ def predictions(folder: Path, target: str, settings: dict[str, Any] | None, test
             continue
         rows = rows_of_job(job, plan)
         context = replace(rows.context, fold_model_dirs=[])  # no fold was fitted that it could follow
-        model = build_stage(plan.stages[job.stage], context)
+        stage = plan.stages[job.stage]
         with tempfile.TemporaryDirectory() as fitted:
-            model.fit(rows.train, Path(fitted))
-            columns.append(model.predict(rows.test, Path(fitted))[:, 0])
+            targets.fit(stage, rows.train, Path(fitted), context)
+            columns.append(targets.predict(stage, rows.test, Path(fitted), context)[:, 0])
     return np.mean(columns, axis=0)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from models.base_config import EncoderFeature
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.frozen_encoders import embed_texts
 from models.inputs.weights import find_weights
 

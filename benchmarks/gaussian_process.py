@@ -25,11 +25,11 @@ from sklearn.gaussian_process.kernels import PairwiseKernel
 from competition.dataset import Dataset
 from competition.molecules import canonical_smiles
 from competition.task import Task
+from models import targets
+from models.context import Context
 from models.feature_config import GpConfig
 from models.inputs.count_fingerprints import fingerprint_cache, load_fingerprints, minmax_kernel
 from models.inputs.stage_caches import shared_caches
-from models.registry import build_stage
-from models.stage import Context
 from models.stages.gp_regression import decompose, fit_target
 
 N_TEST = 500
@@ -62,14 +62,13 @@ def measure(n_rows: int, molecules: Path, cache: Path) -> str:
     for shared, keys in shared_caches(config, context, [rows]):
         shared.load(keys)
     train, test = rows.take(np.arange(n_rows)), rows.take(np.arange(n_rows, len(y)))
-    stage = build_stage(config, context)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        stage.fit(train, Path(folder))
+        targets.fit(config, train, Path(folder), context)
         fitted = time.perf_counter()
-        y_pred = stage.predict(test, Path(folder))
+        y_pred = targets.predict(config, test, Path(folder), context)
         predicted = time.perf_counter()
-        stage.predict_std(test, Path(folder))  # type: ignore[attr-defined]
+        targets.predict_std(config, test, Path(folder), context)
         ended = time.perf_counter()
     gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rmse = float(np.sqrt(np.mean((y_pred - test.y) ** 2)))

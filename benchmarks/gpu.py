@@ -39,10 +39,10 @@ from benchmarks.one_setting import read
 from competition.dataset import Dataset
 from competition.task import Task
 from core.paths import PROJECT
+from models import targets
 from models.config import AnyStageConfig
+from models.context import Context
 from models.inputs.stage_caches import shared_caches
-from models.registry import build_stage
-from models.stage import Context
 
 DATA = PROJECT / "competition" / "data"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -219,7 +219,7 @@ def time_training(
         torch.cuda.reset_peak_memory_stats()
     (rows, context), config = case.rows(), case.config(epochs=10_000)
     watch = Stopwatch(COMPILED_WARM_UP if compiled else WARM_UP, seconds, barrier, samples_card)
-    stage: Any = build_stage(config, replace(context, progress=watch))
+    stage: Any = config.model(replace(context, progress=watch))
     try:
         with tempfile.TemporaryDirectory() as folder:
             network, sample = stage.prepare_training(rows, Path(folder))
@@ -238,14 +238,14 @@ def time_training(
 def fit(case: Case, folder: Path) -> None:
     """In a worker: a short training whose weights are kept."""
     rows, context = case.rows()
-    build_stage(case.config(epochs=2), context).fit(rows.take(np.arange(min(256, len(rows)))), folder)
+    targets.fit(case.config(epochs=2), rows.take(np.arange(min(256, len(rows)))), folder, context)
 
 
 def predict(case: Case, folder: Path, precision: str) -> Any:
     """In a worker: predictions of the last rows by the weights in the folder."""
     rows, context = case.rows()
     last = rows.take(np.arange(len(rows))[-128:]).without_labels()
-    return build_stage(case.config(2, precision), context).predict(last, folder)[:, 0]
+    return targets.predict(case.config(2, precision), last, folder, context)[:, 0]
 
 
 def hide_cards() -> None:

@@ -22,9 +22,9 @@ from competition.task import build_metric
 from core.files import read_json, read_text_table
 from core.paths import Paths
 from folds import make
+from models import targets
 from models.jobs.job_rows import read_tables, rows_of_job
 from models.jobs.plan import make_plan
-from models.registry import build_stage
 from submissions.config import load_config
 
 
@@ -47,11 +47,13 @@ def compare(name: str, stage: str) -> None:
             train = of_job.train
             if label == "rows":
                 train = replace(train, groups=None, times=None)
-            model = build_stage(config.stages[stage], of_job.context)
+            settings, context = config.stages[stage], of_job.context
             with tempfile.TemporaryDirectory() as folder:
-                model.fit(train, Path(folder))
-                oof[folds == job.fold] = model.predict(of_job.held_out.without_labels(), Path(folder))
-                y_test.append(model.predict(test, Path(folder)))
+                targets.fit(settings, train, Path(folder), context)
+                oof[folds == job.fold] = targets.predict(
+                    settings, of_job.held_out.without_labels(), Path(folder), context
+                )
+                y_test.append(targets.predict(settings, test, Path(folder), context))
                 n_trees += [
                     of_target["n_trees"] for of_target in read_json(Path(folder) / "training.json")["models"]
                 ]

@@ -33,8 +33,8 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.paths import PROJECT
 from models.bert_config import BertConfig
+from models.context import Context
 from models.jobs.local import WORKER_ENVIRONMENT
-from models.stage import Context
 from models.stages.bert import Bert
 from models.training import prediction
 from models.training.labels import target_scale

@@ -28,9 +28,9 @@ from benchmarks.one_setting import timed_epochs
 from competition.dataset import Dataset
 from competition.task import Task
 from core.types import Array
+from models import targets
 from models.bert_config import BertConfig
-from models.registry import build_stage
-from models.stage import Context
+from models.context import Context
 
 FULL_RATES = {"emotion": 2e-4, "icwsm_tweets": 1e-4}
 """Rates of full fine-tuning, those of the preset quick."""
@@ -71,10 +71,9 @@ def measure(
     config: BertConfig, context: Context, train: Dataset, held_out: Dataset
 ) -> tuple[float, float, int]:
     """Score on the held-out rows, processor seconds of the epochs, and trained numbers."""
-    stage = build_stage(config, context)
     with tempfile.TemporaryDirectory() as folder, timed_epochs() as trainings:
-        stage.fit(train, Path(folder))
-        y_pred = stage.predict(held_out.without_labels(), Path(folder))
+        targets.fit(config, train, Path(folder), context)
+        y_pred = targets.predict(config, held_out.without_labels(), Path(folder), context)
         stored = sum(tensor.numel() for tensor in load_file(Path(folder) / "weights.safetensors").values())
     seconds = sum(seconds for seconds, _ in trainings)
     n_trained = stored if config.lora else trainings[0][1]

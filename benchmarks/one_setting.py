@@ -38,10 +38,10 @@ from sklearn.model_selection import KFold
 from competition.dataset import Dataset
 from competition.molecules import canonical_smiles
 from competition.task import Task
+from models import targets
 from models.config import AnyStageConfig
+from models.context import Context
 from models.inputs.stage_caches import shared_caches
-from models.registry import build_stage
-from models.stage import Context
 from models.training import batches, prediction, trainer
 
 WINDOW = 20
@@ -143,11 +143,10 @@ def measure(
     config: Any, context: Context, rows: Dataset, train: np.ndarray, held_out: np.ndarray
 ) -> tuple[float, float]:
     """Held-out RMSE, and processor seconds of the epochs."""
-    stage = build_stage(config, context)
     with tempfile.TemporaryDirectory() as folder, timed_epochs() as trainings:
-        stage.fit(rows.take(train), Path(folder))
+        targets.fit(config, rows.take(train), Path(folder), context)
         valid = rows.take(held_out)
-        errors = stage.predict(valid.without_labels(), Path(folder)) - valid.y
+        errors = targets.predict(config, valid.without_labels(), Path(folder), context) - valid.y
     return float(np.sqrt((errors**2).mean())), sum(seconds for seconds, _ in trainings)
 
 

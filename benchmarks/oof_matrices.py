@@ -34,14 +34,13 @@ from competition.classes import class_names, class_numbers
 from competition.dataset import Dataset
 from competition.task import Task
 from core.files import derive_seed
-from models.base_config import EncoderFeature
 from models.config import StagesConfig
+from models.context import Context
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import build_vectorizer
 from models.inputs.features import molecule_features
 from models.inputs.frozen_encoders import encoder_cache
 from models.inputs.stage_caches import shared_caches
-from models.registry import build_stage
-from models.stage import Context
 
 SETS = ["biogen_adme", "buchwald_hartwig", "esol", "icwsm_tweets", "photoswitch", "qm9_electronic"]
 ALL_SETS = [*SETS, "bace", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "emotion", "tox21"]
@@ -374,12 +373,12 @@ def _make(
         started = time.process_time()
         for fold in range(N_FOLDS):
             with tempfile.TemporaryDirectory() as folder:
-                stage = build_stage(config, context)
-                stage.fit(train.take(folds != fold), Path(folder))
-                oof[folds == fold, j] = stage.predict(
-                    train.take(folds == fold).without_labels(), Path(folder)
+                targets.fit(config, train.take(folds != fold), Path(folder), context)
+                held_out = train.take(folds == fold).without_labels()
+                oof[folds == fold, j] = targets.predict(config, held_out, Path(folder), context)
+                of_holdout[fold, :, j] = targets.predict(
+                    config, holdout.without_labels(), Path(folder), context
                 )
-                of_holdout[fold, :, j] = stage.predict(holdout.without_labels(), Path(folder))
         print(
             f"{name} {draw} {stage_name}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True
         )

@@ -26,9 +26,9 @@ from benchmarks.lora import FULL_RATES, parser_of, read, score
 from competition.dataset import Dataset
 from competition.task import Task
 from core.types import Array
+from models import targets
 from models.bert_config import BertConfig
-from models.registry import build_stage
-from models.stage import Context
+from models.context import Context
 
 N_FOLDS, N_REFITS = 5, 4
 NAMES = ["out of fold", "one fold", "five folds", "one refit", "three refits", "four refits"]
@@ -48,10 +48,10 @@ def fit_and_predict(
     config: BertConfig, task: Task, seed: int, train: Dataset, others: list[Dataset]
 ) -> list[Array]:
     """Return the predictions of some tables by a model of the training rows."""
-    stage = build_stage(config, Context([], ["text"], [], [], task, seed, Path("unused")))
+    context = Context([], ["text"], [], [], task, seed, Path("unused"))
     with tempfile.TemporaryDirectory() as folder:
-        stage.fit(train, Path(folder))
-        return [stage.predict(rows, Path(folder)) for rows in others]
+        targets.fit(config, train, Path(folder), context)
+        return [targets.predict(config, rows, Path(folder), context) for rows in others]
 
 
 def measure(config: BertConfig, task: Task, rows: Dataset, test: Dataset, y_test: Array, draw: int) -> Array:

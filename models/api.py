@@ -7,14 +7,15 @@ These names stay where they are; other modules may change. A notebook reads the 
 from competition.dataset import Dataset
 from competition.descriptors import descriptors
 from core.files import read_json, write_json
+from models.context import Context
 from models.estimators import from_bytes
 from models.inputs.features import morgan
-from models.stage import Context, StageModel
+from models.stage import Stage
 
 __all__ = [
     "Context",
     "Dataset",
-    "StageModel",
+    "Stage",
     "descriptors",
     "from_bytes",
     "morgan",

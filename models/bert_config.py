@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StrictBool, model_validator
 
 from core.settings import StrictModel, UniqueList
-from models.base_config import TextStage, Width
+from models.inputs.encoder_settings import TextStage, Width
 from models.neural_config import NeuralConfig
 
 

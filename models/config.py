@@ -6,11 +6,11 @@ from pydantic import AfterValidator, Field
 
 from competition.config import read_yaml, validate
 from core.settings import NO_OVERRIDES, Overrides, StrictModel
-from models.base_config import StageConfig
 from models.registry import STAGE_KINDS
+from models.stage import Stage
 
 if TYPE_CHECKING:
-    AnyStageConfig = StageConfig
+    AnyStageConfig = Stage
 else:
     CONFIGS = tuple(kind.config for kind in STAGE_KINDS.values())
     AnyStageConfig = Annotated[Union[CONFIGS], Field(discriminator="kind")]  # noqa: UP007

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from competition.task import Task
 from core.types import ProblemType
-from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig
+from models.context import CheckTables, Context
 from models.estimators import (
     DOWNLOAD_WARNINGS,
     build_estimator,
@@ -24,15 +24,17 @@ from models.estimators import (
 )
 from models.inputs.cache import Cache
 from models.inputs.count_fingerprints import fingerprint_cache
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.features import molecule_features
-from models.stage import CheckTables, Context
+from models.old_style import OldStyle
+from models.stage import Feature, GpuShare, Share
 from models.training.hardware import require_opencl
 
 MANY_GP_ROWS = 6000
 """Training rows above which a fold of a Gaussian process takes more than one or two minutes on a core."""
 
 
-class FeatureStage(StageConfig):
+class FeatureStage(OldStyle):
     """Settings of every stage on features of molecules, TF-IDF of text, numbers and categories."""
 
     encoder_setting = "features"
@@ -145,7 +147,7 @@ class TreesConfig(FeatureStage):
         return {"absolute_errors": task.minimizes_absolute_error, "device": device}
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
-        """Yield the errors of `StageConfig.config_errors`, and of an objective that does not fit
+        """Yield the errors of `Stage.config_errors`, and of an objective that does not fit
         the problem type.
         """
         yield from super().config_errors(problem_type)
@@ -219,7 +221,7 @@ class CatboostConfig(TreesConfig):
 MoleculeKernel = Literal["ecfp4", "atom_pairs", "fcfp4", "descriptors"]
 
 
-class GpConfig(StageConfig):
+class GpConfig(OldStyle):
     """Exact Gaussian process regression. Its kernels are averaged, with weights by the marginal likelihood.
 
     Time grows with the cube and memory with the square of the number of training rows.
@@ -249,7 +251,7 @@ class GpConfig(StageConfig):
         return [(cache, context.smiles) for cache in caches]
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Warn of many rows as well; see `StageConfig.check`."""
+        """Warn of many rows as well; see `Stage.check`."""
         yield from super().check(tables)
         n_labelled = int(tables.train[tables.task.targets].notna().any(axis=1).sum())
         if n_labelled > MANY_GP_ROWS:
@@ -297,7 +299,7 @@ class SklearnConfig(FeatureStage):
         return self.estimator or default
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
-        """Yield the errors of `StageConfig.config_errors`, and of an estimator that cannot be built.
+        """Yield the errors of `Stage.config_errors`, and of an estimator that cannot be built.
 
         It may not exist, be of the other kind (regressor, classifier), or reject its parameters.
         """
@@ -311,7 +313,7 @@ class SklearnConfig(FeatureStage):
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check that the estimator takes weights if there are any, and warn of what it does by itself.
 
-        It may download weights, or hold out rows against the groups or the time; see also `StageConfig.check`.
+        It may download weights, or hold out rows against the groups or the time; see also `Stage.check`.
         """
         yield from super().check(tables)
         name = self.estimator_name(tables.task.problem_type)

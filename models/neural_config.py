@@ -16,10 +16,12 @@ from pydantic import (
 
 from core.settings import StrictModel, UniqueList, UserCodeRef
 from core.types import ProblemType
-from models.base_config import EncoderFeature, Feature, GpuShare, Share, StageConfig, Width
+from models.context import CheckTables, Context, molecule_columns
 from models.inputs.cache import Cache
 from models.inputs.conformers import conformer_cache
-from models.stage import CheckTables, Context, molecule_columns
+from models.inputs.encoder_settings import EncoderFeature, Width
+from models.old_style import OldStyle
+from models.stage import Feature, GpuShare, Share
 from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision
 from models.training.labels import require_auxiliary
 
@@ -62,7 +64,7 @@ Schedule = Literal[
 ]  # fmt: skip
 
 
-class NeuralConfig(StageConfig):
+class NeuralConfig(OldStyle):
     """Settings of every neural stage, which its training loop reads (`models/training/trainer.py`)."""
 
     reports_progress = True
@@ -148,7 +150,7 @@ class NeuralConfig(StageConfig):
         return self
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
-        """Yield the errors of `StageConfig.config_errors`, and of a loss or label smoothing that
+        """Yield the errors of `Stage.config_errors`, and of a loss or label smoothing that
         does not fit.
         """
         yield from super().config_errors(problem_type)
@@ -190,7 +192,7 @@ class NeuralConfig(StageConfig):
         require_precision(self.precision, bool(cards), has_bf16)
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check the auxiliary targets as well; see `StageConfig.check`."""
+        """Check the auxiliary targets as well; see `Stage.check`."""
         yield from super().check(tables)
         if self.learns_auxiliary_targets:
             names = tables.competition.auxiliary_targets
@@ -215,7 +217,7 @@ class MoleculeStage(NeuralConfig):
         return self.weights
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check `columns` as well; see `StageConfig.check`."""
+        """Check `columns` as well; see `Stage.check`."""
         molecule_columns(self.columns, tables.competition.smiles, self.kind)
         yield from super().check(tables)
 

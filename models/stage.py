@@ -1,28 +1,48 @@
-"""The interface of a stage: the methods that it implements, and the `Context` that it gets.
+"""The base class of all stages, built in or of a user: settings of the YAML, and the methods `fit` and `predict`.
 
-A user-defined stage is a class with `fit` and `predict` in a file, and a block in the YAML:
+A stage of your own is a subclass in a file next to the YAML; its fields are the settings of its block:
+
+    class Nearest(Stage):
+        n_neighbors: int = 5
+
+        def fit(self, train: Dataset, folder: Path, context: Context) -> None: ...
+
+        def predict(self, rows: Dataset, folder: Path, context: Context) -> Array: ...
 
     stages:
-      mine: {kind: custom, code: mine.py:Mine, settings: {n_neighbors: 5}}
+      mine: {kind: mine.py:Nearest, n_neighbors: 9}
 
-The class is called with its settings and a `Context`. `tests/models/custom_stage.py` is a small example.
+Other code asks a stage by its properties and methods, and never which kind it is. This module imports no library
+of any stage.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
 
 from competition.config import CompetitionConfig
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
 from core.files import read_json, write_json
-from core.types import Array, Integers
+from core.settings import StrictModel, UniqueList
+from core.types import Array, Integers, ProblemType
+from models.context import CheckTables, Context
+from models.inputs.cache import Cache
+from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.weights import (
+    MINIMOL_PACKAGES,
+    MOLECULE_KINDS,
+    is_minimol,
+    reads_molecules,
+    require_weights_of_kind,
+)
+from models.training.labels import require_log1p
 
 NOTES = "notes.json"
 RANGE_TOLERANCE = 1e-6
@@ -31,88 +51,48 @@ SUM_TOLERANCE = 1e-3
 """How far the sum of a row's class probabilities may be from 1, since files have few decimals."""
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """The held-out fold of a job, to watch training by. Nothing may be selected by its score."""
-
-    rows: Dataset
-    """Held-out rows without labels."""
-    score: Callable[[Array], float]
-    """Maps predictions for these rows, (n_rows, n_outputs), to the metric of the competition. It may raise any
-    error, since the metric may be the user's."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage gets in addition to its settings."""
-
-    smiles: list[str]
-    """Molecule columns of the inputs. Their cells are canonical SMILES."""
-    text: list[str]
-    """Text columns of the inputs."""
-    numeric: list[str]
-    """Numeric columns of the inputs, user-defined features included. A missing number is NaN."""
-    categorical: list[str]
-    """Categorical columns of the inputs. Their cells are strings."""
-    task: Task
-    """What the stage learns: targets, outputs, problem type and classes."""
-    seed: int
-    """Seed of this job. Every random number of the stage must be derived from it."""
-    cache: Path
-    """Folder for conformers and features of molecules and texts, which all jobs share."""
-    progress: Callable[[int, int], None] = lambda done, total: None
-    """Function that a stage may call during a fit with the number of finished steps and of all steps."""
-    auxiliary: list[str] = field(default_factory=list)
-    """Columns of additional targets that a stage may train on (competition.auxiliary_targets)."""
-    id: str = "id"
-    """Name of the id column in files of the user."""
-    predicts_held_out: bool = False
-    """Whether the rows to predict are held-out training rows, not test rows. External predictions are
-    looked up by id, and both tables may contain the same ids."""
-    retry_failed_fit: bool = True
-    """Whether a network that does not beat the mean predictor is fitted once more with another seed."""
-    held_out: HeldOut | None = None
-    """Held-out rows and their score, which networks write into losses.csv after each epoch. None for a refit."""
-    threads: int = 1
-    """Number of CPU cores that training may use, if its result does not depend on this number."""
-    fold_ids: Integers | None = None
-    """Folds of the training rows, (n_rows,), for splits inside them; the predicted fold is not
-    among them. Rows of one group are in one fold. `Dataset.groups` and `Dataset.times` allow finer
-    splits."""
-    fold_model_dirs: list[Path] = field(default_factory=list)
-    """For a refit on all rows: the folders of the fold models of this seed. The refit reads from
-    them what the folds selected, such as the number of trees. Empty for the model of a fold."""
+Share = Annotated[float, Field(gt=0, le=1)]
+Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
+CLASS_WEIGHTS = (
+    "is_unbalance",
+    "unbalance",
+    "scale_pos_weight",
+    "class_weights",
+    "auto_class_weights",
+    "class_weight",
+)
+"""Parameters of LightGBM, CatBoost and scikit-learn that weight classes differently."""
 
 
-@dataclass(frozen=True)
-class CheckTables:
-    """What `check` knows before anything is trained.
+def _check_single_gpu(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(
+            "must be true, false, or a share of one card up to 1; several cards for one job are not supported"
+        )
+    return share
 
-    Attributes:
-        task: what the stage learns.
-        train: prepared training table; its last rows are those of extra_train.
-        test: prepared test table.
-        folds: (n_rows without extra_train,), -1 for rows that train in every fold.
-        groups: (n_rows without extra_train,), equal for rows that share a fold.
-        in_time_order: whether the rows of a fold are later than its training rows.
+
+GpuShare = Annotated[float, AfterValidator(_check_single_gpu)]
+"""Share of one GPU that a job takes if there is a GPU. With 0.25, four jobs train on it at the same
+time. true means 1; false means 0, which is training on CPU cores."""
+
+
+class PseudoLabels(StrictModel):
+    """Pseudo-labelling: train also on test rows, labelled with predictions of other stages.
+
+    Source: Lee, Pseudo-Label, 2013.
     """
 
-    competition: CompetitionConfig
-    task: Task
-    train: pd.DataFrame
-    test: pd.DataFrame
-    folds: Integers
-    groups: Integers
-    in_time_order: bool
-
-    @property
-    def y(self) -> Array:
-        """Labels of the training table, (n_rows without extra_train, n_targets)."""
-        return self.train[self.task.targets].to_numpy()[: len(self.folds)]
+    stages: list[str] = Field(min_length=1)
+    """Stages that predict the labels, as their mean; they must not use pseudo-labels themselves.
+    The job of fold k uses their models of fold k, which did not see its labels either. A refit uses
+    the mean over all folds."""
+    weight: Share = 0.3
+    """Weight of a test row; a row of the training table has weight 1."""
 
 
-class StageModel(Protocol):
-    """The interface of a stage. `tests/models/test_contract.py` tests every kind against it.
+class Stage(StrictModel):
+    """Settings that every stage has, and what other code asks a stage. A kind overrides what differs.
 
     `context.task.problem_type` determines labels and predictions. It is never ordinal, except for
     external predictions: an ordinal task is passed as regression of its levels.
@@ -123,14 +103,52 @@ class StageModel(Protocol):
     | binary, multilabel | 0 or 1 | probability of 1, for each target |
     | multiclass | index of the class in `task.classes` | probability of each class, with a sum of 1 |
 
-    A class without training rows gets probability 0.
-
-    A stage may have a third method `predict_std`, with the arguments of `predict`. It returns the standard
-    deviation of the label of each row for regression, (n_rows, n_outputs). It is written beside the
-    predictions, and blends do not use it.
+    A class without training rows gets probability 0. `tests/models/test_contract.py` tests every kind.
     """
 
-    def fit(self, train: Dataset, folder: Path) -> None:
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that train the stage; see `libraries`."""
+    encoder_setting: ClassVar[str] = ""
+    """Setting that lists names of features and frozen encoders; "" if the stage has none."""
+    is_trained: ClassVar[bool] = True
+    """Whether it is trained here. False for external predictions: they need no input columns, have no
+    predictions of other rows, and their models may have seen any label."""
+    requires_labels: ClassVar[bool] = True
+    """Whether every target needs labels among the training rows of every fold."""
+    reports_progress: ClassVar[bool] = False
+    """Whether it is trained in epochs, so that its pace is known while it runs, and a budget may give
+    it a share of them."""
+    depends_on_seed: ClassVar[bool] = False
+    """Whether another seed gives other predictions, so that a budget may add seeds."""
+    uses_several_cores: ClassVar[bool] = False
+    """Whether a job may train on several cores. Its result must not depend on their number."""
+    predicts_on_gpu: ClassVar[bool] = False
+    """Whether a job with a share of a GPU also predicts on it."""
+
+    kind: str
+    """Name of a built-in kind, or `file.py:Class`."""
+    seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
+    """Random seeds. The stage predicts the mean over its seeds. Adding a seed trains only the jobs
+    of that seed."""
+    target_transform: Literal["none", "standard", "robust", "min_max", "quantile", "power", "log1p"] = "none"
+    """Transform of the targets by scikit-learn, fitted on the training rows of the fold and
+    inverted on predictions. quantile and power make the targets normally distributed."""
+    extra_rows: Literal["train", "pretrain", "ignore"] = "train"
+    """What to do with the rows of competition.extra_train. train: add them to the training rows
+    with their weight. pretrain (neural stages): train on them first, then only on the competition's
+    rows. ignore: do not use them. Rows with labels of auxiliary targets only are used by neural
+    stages with an `auxiliary_weight` above 0."""
+    final_fit: Literal["folds", "refit", "both"] = "folds"
+    """What predicts the test rows. folds: the mean of the models of all folds. refit: one model per
+    seed, fitted on all rows with the number of trees and the tuned settings of the folds. both: the
+    mean of the two. A refit has no held-out rows: the score of the stage is then the score of its
+    folds, and every table marks it."""
+    pseudo_labels: PseudoLabels | None = None
+    class_weights: Literal["none", "balanced"] = "none"
+    """For classification. balanced: every class has the same total weight in training. This distorts the
+    probabilities. For a metric of labels, tuned thresholds have the same effect without it."""
+
+    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Fit on the rows of `train` and write everything that prediction needs into `folder`.
 
         Args:
@@ -138,11 +156,12 @@ class StageModel(Protocol):
                 `train.groups` must be on the same side of every split inside them.
             folder: existing, empty folder.
         """
+        raise NotImplementedError(f"a stage of kind {self.kind} needs fit(train, folder, context)")
 
-    def predict(self, rows: Dataset, folder: Path) -> Array:
+    def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:
         """Return predictions for rows, (n_rows, n_outputs), by a model that was fitted into `folder`.
 
-        It may be called on a new object in another process than `fit`.
+        It may be called in another process than `fit`.
 
         Args:
             rows: rows without labels. The prediction of a row must not depend on the other rows.
@@ -151,6 +170,169 @@ class StageModel(Protocol):
         Returns:
             Finite predictions. Rows are in the order of `rows`, columns in the order of `task.outputs`.
         """
+        raise NotImplementedError(f"a stage of kind {self.kind} needs predict(rows, folder, context)")
+
+    def predict_std(self, rows: Dataset, folder: Path, context: Context) -> Array | None:
+        """Return the standard deviation of the label of each row for regression, (n_rows, n_outputs).
+
+        It is written beside the predictions, and blends do not use it. None if the stage has none.
+        """
+        return None
+
+    def task_for(self, task: Task) -> Task:
+        """Return the task that the stage learns, and check that its settings fit it.
+
+        An ordinal task becomes the regression of its levels. Only external predictions keep the ordinal task.
+
+        Raises:
+            ConfigError: lists all settings that do not fit.
+        """
+        if task.problem_type == "ordinal" and self.is_trained:
+            task = replace(task, problem_type="regression", classes=[], scores_labels=False)
+        errors = list(self.config_errors(task.problem_type))
+        if errors:
+            raise ConfigError("\n".join(errors))
+        return task
+
+    @property
+    def is_of_user(self) -> bool:
+        """Whether its class is in a file of the user, `file.py:Class`."""
+        return ".py:" in self.kind
+
+    @property
+    def gpu_share(self) -> float:
+        """Share of a GPU that a job takes if there is a GPU; 0 for a kind that never uses one."""
+        return getattr(self, "gpu", 0.0)
+
+    @property
+    def learns_auxiliary_targets(self) -> bool:
+        """Whether the stage has outputs for competition.auxiliary_targets."""
+        return False
+
+    @property
+    def encoders(self) -> list[EncoderFeature]:
+        """Frozen encoders that give pooled features to the stage."""
+        features = getattr(self, self.encoder_setting) if self.encoder_setting else []
+        return [feature for feature in features if isinstance(feature, EncoderFeature)]
+
+    @property
+    def molecule_feature_names(self) -> list[str]:
+        """Names of the features of each molecule column, without frozen encoders."""
+        return []
+
+    @property
+    def count_bits(self) -> int:
+        """Length of the count vectors among these features."""
+        return 1024
+
+    @property
+    def initial_weights(self) -> str | None:
+        """Weights that training starts from; None for random initialization, or if it has none."""
+        return None
+
+    @property
+    def predicts_with_initial_weights(self) -> bool:
+        """Whether predictions need `initial_weights` too, since a job only has what was trained of them."""
+        return False
+
+    @property
+    def text_settings(self) -> list[Any]:
+        """Settings, with the fields of `TextStage`, of every encoder of the stage that reads text."""
+        return [encoder for encoder in self.encoders if not reads_molecules(encoder.weights)]
+
+    @property
+    def optional_packages(self) -> set[str]:
+        """Modules, or dotted names in them, that the stage needs besides the requirements of the project."""
+        return set()
+
+    @property
+    def dropout_note(self) -> str:
+        """Dropout rates for the report; "" without dropout layers."""
+        return ""
+
+    @property
+    def reweights_classes(self) -> bool:
+        """Whether classes are weighted differently, by `class_weights` or by a parameter of the library."""
+        parameters = getattr(self, "parameters", {})
+        return self.class_weights != "none" or any(parameters.get(name) for name in CLASS_WEIGHTS)
+
+    def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
+        """Yield an error message for each setting that does not fit the problem type of the stage.
+
+        Args:
+            problem_type: problem type of `task_for`. It is ordinal only for external predictions.
+        """
+        if problem_type != "regression" and self.target_transform != "none":
+            yield "target_transform requires regression, but this stage learns classes; remove it"
+        if problem_type == "regression" and self.class_weights != "none":
+            yield "class_weights requires classification, but this stage learns regression; remove it"
+
+    def libraries(self) -> set[str]:
+        """Return the packages whose versions are part of the job keys, so that an upgrade trains the stage again."""
+        names = {*self.packages}
+        if self.molecule_feature_names or self.encoders:
+            names |= {"numpy", "rdkit"}
+        for encoder in self.encoders:
+            if is_minimol(encoder.weights):
+                names |= {*MINIMOL_PACKAGES}
+            else:
+                names |= {"torch", "chemprop" if reads_molecules(encoder.weights) else "transformers"}
+        return names
+
+    def weight_names(self) -> list[str]:
+        """Return the distinct weights that the stage starts from and that its frozen encoders use."""
+        names = [self.initial_weights, *(encoder.weights for encoder in self.encoders)]
+        return list(dict.fromkeys(name for name in names if name))
+
+    def key_settings(self, task: Task) -> dict[str, Any]:
+        """Return what the predictions depend on besides settings, weights, tables and code.
+
+        It is part of the job keys and raises a ConfigError for a missing file.
+
+        Args:
+            task: task of the competition.
+        """
+        return {}
+
+    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
+        """Return the caches of molecules that only this kind reads, each with its molecule columns."""
+        return []
+
+    def require_inputs(self, competition: CompetitionConfig) -> None:
+        """Raise a ConfigError if the competition has no input column that the stage could read."""
+        if self.is_trained and not competition.inputs:
+            raise ConfigError(
+                "the section competition must name at least one input column under smiles, text, numeric or "
+                "categorical, unless all stages are of kind file; got none. Name a column, or remove this stage."
+            )
+
+    def check_machine(self) -> None:
+        """Raise a ConfigError if this machine cannot train the stage with its settings."""
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Yield warnings about the stage with the tables of the competition.
+
+        Raises:
+            ConfigError: the stage cannot be trained on them.
+            DataError: a table does not fit.
+        """
+        if self.initial_weights:
+            require_weights_of_kind(self.initial_weights, [self.kind])
+        for encoder in self.encoders:
+            require_weights_of_kind(encoder.weights, ["bert", *MOLECULE_KINDS])
+        if self.target_transform == "log1p":
+            require_log1p(tables.y)
+        yield from ()
+
+    def fold_mark(self, folder: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:
+        """Return how the folds of external predictions differ from these folds; None if they do not.
+
+        Args:
+            folder: folder of a job.
+            ids: ids of the rows, (n_rows,).
+            folds: (n_rows,), -1 for rows without a fold.
+        """
+        return None
 
 
 def invalid_probability_rows(task: Task, y_pred: Array) -> NDArray[np.bool_]:
@@ -193,23 +375,3 @@ def write_notes(folder: Path, notes: list[str]) -> None:
 def read_notes(folder: Path) -> list[str]:
     """Return the messages of a job; empty if it wrote none."""
     return list(read_json(folder / NOTES)) if (folder / NOTES).exists() else []
-
-
-def molecule_columns(columns: list[str], smiles: list[str], kind: str) -> list[str]:
-    """Return the molecule columns that a stage of some kind reads.
-
-    Args:
-        columns: setting of the stage; empty for all molecule columns.
-        smiles: molecule columns of the competition.
-
-    Raises:
-        ConfigError: a column is not a molecule column or is repeated, or the competition has no
-            molecule columns.
-    """
-    invalid = [column for column in columns if column not in smiles or columns.count(column) > 1]
-    if invalid or not smiles:
-        raise ConfigError(
-            f"a stage of kind {kind} requires columns of competition.smiles "
-            f"({', '.join(smiles) or 'empty'}), each once; got {', '.join(invalid) or 'none'}."
-        )
-    return columns or smiles

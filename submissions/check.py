@@ -26,14 +26,13 @@ from core.user_code import PACKAGES, load_user_code, user_code, user_code_errors
 from folds.class_shares import missing_class_warnings
 from folds.make import make_folds
 from models import api
-from models.base_config import StageConfig
+from models.context import CheckTables, molecule_columns
 from models.inputs.base_models import require_base_model
 from models.inputs.text_template import count_cut_texts, read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, reads_molecules
 from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_files, describe_retraining, make_plan
-from models.registry import task_for_stage
-from models.stage import CheckTables, molecule_columns
+from models.stage import Stage
 from models.training.hardware import why_no_gpu
 from models.training.labels import labelled_rows
 from submissions.blend.candidates import fit_candidate, mean
@@ -128,12 +127,12 @@ def require_visible_gpu(config: Config, budget: float | None) -> None:
         )
 
 
-def _check_stage(stage: StageConfig, tables: CheckTables, here: bool) -> str:
+def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
     """Check one stage; return its description: its kind and weights, and warnings."""
     if here:
         stage.check_machine()
     stage.require_inputs(tables.competition)
-    tables = replace(tables, task=task_for_stage(stage, tables.task))
+    tables = replace(tables, task=stage.task_for(tables.task))
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
     warnings = list(stage.check(tables))
@@ -160,7 +159,7 @@ def _check_text(text_settings: Any, tables: CheckTables) -> list[str]:
     """Check how an encoder reads text; return a warning if texts will be cut.
 
     Args:
-        text_settings: settings of a stage or frozen encoder, with the fields of `models.base_config.TextStage`.
+        text_settings: settings of a stage or frozen encoder, with the fields of `models.stage.TextStage`.
     """
     template = read_template(text_settings, tables.competition)
     require_base_model(text_settings)

@@ -14,7 +14,7 @@ from competition.task import raw_rows_for
 from core.errors import DataError
 from core.types import Array
 from core.user_code import short_ref
-from models.base_config import StageConfig
+from models.stage import Stage
 from submissions.blend.candidates import ALWAYS, LIGHTGBM_STACK, complexity, fit_candidate, mean
 from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.selection import Comparison, CrossFit, Scorer, cross_fit, select
@@ -155,7 +155,7 @@ def select_candidate(run: Run, data: BlendData, scorer: Scorer) -> Selection:
     )
 
 
-def families(stages: dict[str, StageConfig]) -> dict[str, list[str]]:
+def families(stages: dict[str, Stage]) -> dict[str, list[str]]:
     """Return weights -> the stages that use them, for weights of several stages.
 
     Errors of such stages are correlated, though each of them looks like a model of its own.

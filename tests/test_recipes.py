@@ -16,7 +16,7 @@ from competition.prepare import prepare
 from competition.task import Task
 from core.paths import PROJECT
 from core.user_code import load_user_code
-from models.stage import Context
+from models.context import Context
 from submissions.full import main
 from tests.conftest import mixed_tables, write_competition
 

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from core.errors import ConfigError
 from core.files import read_json, write_json
 from core.paths import hub_revisions
-from models.base_config import EncoderFeature
 from models.bert_config import BertConfig
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.weights import WEIGHTS, digest_of_weights, find_weights
 
 BASE_MODEL = "base_model.json"

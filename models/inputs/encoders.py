@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from core.errors import ConfigError
 from core.files import read_json
-from models.base_config import EncoderFeature
 from models.bert_config import BertConfig, Lora
 from models.inputs.base_models import require_base_model
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.text_template import reads_atoms
 from models.inputs.tokenization import build_smiles_tokenizer, load_tokenizer, read_vocabulary
 from models.inputs.weights import find_weights

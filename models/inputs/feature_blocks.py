@@ -18,13 +18,14 @@ from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array
-from models.base_config import EncoderFeature, StageConfig
+from models.context import Context
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.features import stage_features
 from models.inputs.frozen_encoders import encoder_cache
 from models.inputs.text_template import SEPARATOR, read_template
 from models.inputs.weights import digest_of_weights, reads_molecules
 from models.neural_config import NeuralConfig
-from models.stage import Context, write_notes
+from models.stage import Stage, write_notes
 
 COLUMNS = "columns.json"
 ENCODERS = "encoders.json"
@@ -38,7 +39,7 @@ MAX_STANDARDISED = 5.0
 outweigh all pooled features."""
 
 
-def molecule_block(rows: Dataset, config: StageConfig, context: Context, folder: Path) -> NDArray[np.float32]:
+def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
     """Return the features of all molecule columns, (n_rows, n_features); NaN for an undefined feature.
 
     For each column these are its fingerprints and descriptors, and its features of frozen encoders.
@@ -65,7 +66,7 @@ def numeric_block(rows: Dataset, context: Context) -> Array:
     return np.clip(rows.inputs[context.numeric].to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
 
 
-def fit_encoders(train: Dataset, config: StageConfig, context: Context, folder: Path) -> None:
+def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) -> None:
     """Write what the features of a stage's frozen encoders need: digests, means and principal components.
 
     Prediction verifies the digests. Notes name truncated texts, and molecules that an encoder cannot read.
@@ -108,7 +109,7 @@ def fit_encoders(train: Dataset, config: StageConfig, context: Context, folder: 
         write_json(folder / ENCODERS, [digest_of_weights(encoder.weights) for encoder in config.encoders])
 
 
-def encoder_block(rows: Dataset, config: StageConfig, context: Context, folder: Path) -> NDArray[np.float32]:
+def encoder_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
     """Return the pooled features of the frozen text encoders, (n_rows, n_features).
 
     The features of frozen encoders of molecules are in `molecule_block`.

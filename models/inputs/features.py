@@ -15,9 +15,9 @@ from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from competition.descriptors import descriptors
 from competition.molecules import is_large
 from core.code_digest import code_digest_of
-from models.base_config import StageConfig
+from models.context import Context
 from models.inputs.cache import Array, Cache
-from models.stage import Context
+from models.stage import Stage
 
 MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")
 """Features of MapLight, the best public recipe for trees on ADMET data. Source: Notwell and Wood,
@@ -63,7 +63,7 @@ def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cac
     ]
 
 
-def stage_features(config: StageConfig, context: Context) -> list[Cache]:
+def stage_features(config: Stage, context: Context) -> list[Cache]:
     """Return the caches of the molecule features that a stage reads, without frozen encoders.
 
     The list is empty if the stage reads none, or the competition has no molecule columns.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from competition.molecules import is_large
-from models.base_config import EncoderFeature
 from models.inputs.cache import Array, Cache
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.text_template import SEPARATOR, reads_atoms
 from models.inputs.weights import (
     MINIMOL_PACKAGES,

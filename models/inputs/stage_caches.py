@@ -5,17 +5,17 @@ process uses it.
 from collections.abc import Sequence
 
 from competition.dataset import Dataset
-from models.base_config import StageConfig
+from models.context import Context
 from models.inputs.cache import Cache
 from models.inputs.features import stage_features
 from models.inputs.frozen_encoders import encoder_cache
 from models.inputs.text_template import SEPARATOR, read_template
 from models.inputs.weights import reads_molecules
-from models.stage import Context
+from models.stage import Stage
 
 
 def shared_caches(
-    config: StageConfig, context: Context, tables: Sequence[Dataset]
+    config: Stage, context: Context, tables: Sequence[Dataset]
 ) -> list[tuple[Cache, list[str]]]:
     """Return the caches that the jobs of a stage read, each with the keys that it needs for the
     rows of `tables`.

@@ -13,10 +13,10 @@ import tokenizers
 
 from competition.config import CompetitionConfig
 from core.errors import ConfigError
-from models.base_config import EncoderFeature
 from models.bert_config import BertConfig
+from models.context import Context
+from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.weights import WEIGHT_SETS, find_weights
-from models.stage import Context
 
 SEPARATOR = "[SEP]"
 """Placeholder in a template for the separator of the encoder."""

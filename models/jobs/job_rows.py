@@ -16,10 +16,10 @@ from competition.dataset import EXTRA, FEATURE, INPUT_KEY, Dataset, read_rows
 from competition.task import Task, build_task
 from core.files import read_table
 from core.types import Array, Integers
-from models.base_config import StageConfig
+from models.context import Context
 from models.jobs.job_files import mean_test
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
-from models.stage import Context
+from models.stage import Stage
 
 UNUSED_LABELS = "unused_labels"
 """Key of `JobRows.unused_labels` in the report of a job."""
@@ -101,7 +101,7 @@ def read_tables(plan: JobPlan) -> tuple[Dataset, Dataset]:
     return rows, read_rows(plan.paths.test, plan.competition, labelled=False)
 
 
-def usable_rows(rows: Dataset, stage: StageConfig) -> NDArray[np.bool_]:
+def usable_rows(rows: Dataset, stage: Stage) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that a stage may train on, in whichever fold.
 
     With `extra_rows: ignore` these are the rows of the training table. An extra row that has no label of a target

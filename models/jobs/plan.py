@@ -293,9 +293,7 @@ def code_files(stage: Any) -> dict[str, str]:
         names[file] = file.name
         names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
         references[short_ref(code_ref)] = "used"
-    modules = [*names, STAGE_KINDS[stage.kind].file]
-    if stage.target_transform != "none":
-        modules.append(PROJECT / "models" / "stages" / "target_wrappers.py")
+    modules = [*names, STAGE_KINDS[stage.kind].file, PROJECT / "models" / "targets.py"]
     digests = digests_with_imports(modules, ROW_CODE)
     code = {names.get(path) or source_name(path): value for path, value in digests.items()}
     return code | references

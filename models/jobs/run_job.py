@@ -1,19 +1,19 @@
-"""One job in a worker: select its rows, build its stage, fit, predict, and publish the folder or a failure."""
+"""One job in a worker: select its rows, fit, predict, and publish the folder or a failure."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from competition.config import CompetitionConfig
 from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
-from competition.task import Task, build_metric, build_task, raw_rows_for
+from competition.task import build_metric, build_task, raw_rows_for
 from core.cli import NOT_WRITABLE
 from core.types import Array
+from models import targets
+from models.context import HeldOut
 from models.jobs.job_files import (
     attempt_folder,
     clear_attempt,
@@ -26,8 +26,7 @@ from models.jobs.job_rows import UNUSED_LABELS, JobRows, context_of, rows_of_job
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
-from models.registry import build_stage
-from models.stage import HeldOut, StageModel, read_notes
+from models.stage import read_notes
 from models.training.hardware import is_out_of_memory, machine, peak_gpu_gib
 
 PIECE = 10_000
@@ -87,16 +86,16 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     if job.fold != REFIT_FOLD:
         score = partial(_score, plan.competition, rows.held_out)
         context = replace(context, held_out=HeldOut(held_out, score))
-    model = build_stage(plan.stages[job.stage], context)
-    model.fit(rows.train, job.folder)
+    stage = plan.stages[job.stage]
+    targets.fit(stage, rows.train, job.folder, context)
     if job.fold == REFIT_FOLD:
         return None
-    y_pred = model.predict(held_out, job.folder)
+    y_pred = targets.predict(stage, held_out, job.folder, context)
     outputs = rows.context.task.outputs
     write_predictions(job.oof_file, held_out.ids, outputs, y_pred)
-    predict_std = _std_method(model, rows.context.task)
-    if predict_std is not None:
-        write_predictions(job.oof_std_file, held_out.ids, outputs, predict_std(held_out, job.folder))
+    std = targets.predict_std(stage, held_out, job.folder, context)
+    if std is not None:
+        write_predictions(job.oof_std_file, held_out.ids, outputs, std)
     return y_pred
 
 
@@ -113,27 +112,20 @@ def _score(competition: CompetitionConfig, held_out: Dataset, y_pred: Array) -> 
     return metric(held_out.y, scored, raw_rows)
 
 
-def _std_method(model: StageModel, task: Task) -> Callable[[Dataset, Path], Array] | None:
-    """Return the method `predict_std` of a stage; None if it has none, or the task is not regression."""
-    return getattr(model, "predict_std", None) if task.problem_type == "regression" else None
-
-
 def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows=test)
-    model = build_stage(plan.stages[job.stage], context)
-    predict_std = _std_method(model, context.task)
-    if predict_std is not None:
+    stage = plan.stages[job.stage]
+    pieces = [test.take(piece) for piece in np.split(np.arange(len(test)), range(PIECE, len(test), PIECE))]
+    std = [
+        std for rows in pieces if (std := targets.predict_std(stage, rows, job.folder, context)) is not None
+    ]
+    outputs = context.task.outputs
+    if std:
         # Before the predictions, whose file says that a job has predicted the table.
-        std = _in_pieces(predict_std, test, job.folder)
-        write_predictions(job.test_std_file(plan.test_key), test.ids, context.task.outputs, std)
-    y_pred = _in_pieces(model.predict, test, job.folder)
-    write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, y_pred)
-
-
-def _in_pieces(predict: Callable[[Dataset, Path], Array], rows: Dataset, folder: Path) -> Array:
-    pieces = np.split(np.arange(len(rows)), range(PIECE, len(rows), PIECE))
-    return np.concatenate([predict(rows.take(piece), folder) for piece in pieces])
+        write_predictions(job.test_std_file(plan.test_key), test.ids, outputs, np.concatenate(std))
+    y_pred = np.concatenate([targets.predict(stage, rows, job.folder, context) for rows in pieces])
+    write_predictions(job.test_file(plan.test_key), test.ids, outputs, y_pred)
 
 
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:

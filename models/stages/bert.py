@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.dataset import Dataset
 from models.bert_config import BertConfig
+from models.context import Context
 from models.inputs.base_models import find_base_model, write_base_model
 from models.inputs.column_truncation import shorten_columns
 from models.inputs.encoders import (
@@ -38,7 +39,7 @@ from models.inputs.tokenization import (
     train_word_piece_tokenizer,
     unknown_share,
 )
-from models.stage import Context, write_notes
+from models.stage import write_notes
 from models.training.batches import Batches
 from models.training.neural_model import NeuralModel
 from models.training.partial_embedding import train_only

@@ -16,12 +16,13 @@ from core.errors import ConfigError
 from core.settings import UserCodeRef
 from core.types import Array
 from core.user_code import load_user_code, user_code_errors
-from models.base_config import GpuShare, StageConfig
-from models.stage import CheckTables, Context, as_probabilities, invalid_probability_rows
+from models.context import CheckTables, Context
+from models.old_style import OldStyle
+from models.stage import GpuShare, as_probabilities, invalid_probability_rows
 
 
-class CustomConfig(StageConfig):
-    """A user-defined class with the two methods of `models.stage.StageModel`."""
+class CustomConfig(OldStyle):
+    """A user-defined class with the two methods of `models.stage.Stage`."""
 
     requires_labels = False
     kind: Literal["custom"]
@@ -41,7 +42,7 @@ class CustomConfig(StageConfig):
 
 
 class Custom:
-    """Stage `custom`; `models.stage.StageModel` documents its methods."""
+    """Stage `custom`; `models.stage.Stage` documents its methods."""
 
     def __init__(self, config: CustomConfig, context: Context) -> None:
         self.config = config

@@ -20,8 +20,9 @@ from core.files import read_text_table, sha256_of
 from core.settings import UserPath
 from core.text import join_first
 from core.types import Array, Integers
-from models.base_config import StageConfig
-from models.stage import CheckTables, Context, as_probabilities, invalid_probability_rows, write_notes
+from models.context import CheckTables, Context
+from models.old_style import OldStyle
+from models.stage import as_probabilities, invalid_probability_rows, write_notes
 
 OOF = "oof.csv"
 TEST = "test.csv"
@@ -44,7 +45,7 @@ MAX_STD_RATIO = 3.0
 """Standard deviation of test predictions, relative to the labels, above which other units are suspected."""
 
 
-class FileConfig(StageConfig):
+class FileConfig(OldStyle):
     """External predictions, for example of another notebook or of AutoGluon. Nothing is trained."""
 
     is_trained = False
@@ -86,7 +87,7 @@ class FileConfig(StageConfig):
 
 
 class File:
-    """Stage `file`; `models.stage.StageModel` documents its methods."""
+    """Stage `file`; `models.stage.Stage` documents its methods."""
 
     def __init__(self, config: FileConfig, context: Context) -> None:
         self.config = config

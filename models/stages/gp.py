@@ -25,6 +25,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransform
 from competition.dataset import Dataset
 from core.errors import ConfigError
 from core.types import Array
+from models.context import Context
 from models.estimators import from_bytes
 from models.feature_config import GpConfig
 from models.inputs import feature_blocks
@@ -34,7 +35,6 @@ from models.inputs.count_fingerprints import (
     minmax_kernel,
 )
 from models.inputs.features import molecule_features
-from models.stage import Context
 from models.stages.gp_regression import calibrate, decompose, fit_target, latent_variance
 from models.training.hardware import memory_bytes
 from models.training.labels import balanced_weights, labelled_rows
@@ -87,7 +87,7 @@ class Inputs:
 
 
 class Gp:
-    """Stage `gp`; `models.stage.StageModel` documents its methods."""
+    """Stage `gp`; `models.stage.Stage` documents its methods."""
 
     def __init__(self, config: GpConfig, context: Context) -> None:
         self.config = config

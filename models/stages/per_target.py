@@ -14,7 +14,7 @@ from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array, Integers
-from models.stage import Context
+from models.context import Context
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 
 TRAINING = "training.json"
@@ -48,7 +48,7 @@ class TargetData:
 
 
 class PerTarget(ABC):
-    """Base class of stages with one model per target; `models.stage.StageModel` documents `fit` and `predict`."""
+    """Base class of stages with one model per target; `models.stage.Stage` documents `fit` and `predict`."""
 
     library_errors: ClassVar[tuple[type[Exception], ...]]
     """Errors of the library for parameters or rows that it does not support."""

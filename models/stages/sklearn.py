@@ -24,10 +24,10 @@ from sklearn.utils import get_tags
 from competition.dataset import Dataset
 from core.files import sha256_of
 from core.types import Array
+from models.context import Context
 from models.estimators import build_estimator, from_bytes
 from models.feature_config import SklearnConfig
 from models.inputs import feature_blocks
-from models.stage import Context
 from models.stages.per_target import PerTarget, TargetData
 
 FEATURES = "features.skops"
@@ -39,7 +39,7 @@ _FITTED: dict[Any, Any] = {}
 
 
 class Sklearn(PerTarget):
-    """Stage `sklearn`; `models.stage.StageModel` documents its methods."""
+    """Stage `sklearn`; `models.stage.Stage` documents its methods."""
 
     library_errors = (ValueError, TypeError)
 

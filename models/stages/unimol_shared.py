@@ -21,9 +21,10 @@ from torch.nn.utils.rnn import pad_sequence
 from competition.dataset import Dataset
 from core.errors import ConfigError
 from core.text import join_first
+from models.context import Context
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
 from models.inputs.weights import find_weights
-from models.stage import Context, write_notes
+from models.stage import write_notes
 from models.training.batches import Batches
 from models.training.neural_model import MoleculeModel
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from competition.dataset import Dataset
 from core.files import derive_seed
 from core.types import Array
+from models.context import Context, molecule_columns
 from models.inputs.feature_blocks import fit_columns, read_columns
-from models.stage import Context, molecule_columns, write_notes
+from models.stage import write_notes
 from models.training import prediction, trainer
 from models.training.batches import Batches, EncodedDataset
 from models.training.hardware import free_gpu_memory
@@ -29,7 +30,7 @@ from models.training.losses import builtin_loss
 
 
 class NeuralModel:
-    """Base class of neural stages; `models.stage.StageModel` documents `fit` and `predict`.
+    """Base class of neural stages; `models.stage.Stage` documents `fit` and `predict`.
 
     A kind of stage implements `init_backbone`, `restore_backbone`, `encode` and `n_augmentations`.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from competition.dataset import Dataset
 from core.files import write_atomically, write_json
 from core.types import Array
-from models.stage import Context
+from models.context import Context
 from models.training.labels import target_scale
 from studies.cylinder.cylinders import EDGES, HEIGHT, draw
 
@@ -83,7 +83,7 @@ class Network(nn.Module):
 
 
 class Cylinders:
-    """Base class of both stages; `models.stage.StageModel` documents `fit` and `predict`."""
+    """Base class of both stages; `models.stage.Stage` documents `fit` and `predict`."""
 
     Settings = DropoutSettings
 

@@ -30,10 +30,9 @@ from competition.task import Task
 from core.files import sha256_of, write_atomically
 from core.settings import StrictModel
 from core.yaml_files import load_yaml
+from models.context import Context, HeldOut
 from models.inputs.conformers import conformer_cache
 from models.neural_config import UnimolConfig
-from models.registry import build_stage
-from models.stage import Context, HeldOut
 from models.training.loss_log import LOSSES
 from models.training.prediction import WEIGHTS
 from studies.pretrain import corpus
@@ -169,7 +168,7 @@ def train(
 
         context = Context(["SMILES"], [], [], [], Task(targets), SEED, work, progress, retry_failed_fit=False)
         context = replace(context, held_out=held_out)
-        build_stage(stage, context).fit(rows.take(~is_held_out), folder)
+        stage.fit(rows.take(~is_held_out), folder, context)
     state = load_file(folder / WEIGHTS)
     backbone = {key.removeprefix(BACKBONE): state[key] for key in state if key.startswith(BACKBONE)}
     losses = pd.read_csv(folder / LOSSES)

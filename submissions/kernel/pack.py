@@ -22,12 +22,12 @@ from core.files import digest, replaced, sha256_of, write_atomically, write_json
 from core.paths import PACKAGES, PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
 from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
-from models.base_config import StageConfig
 from models.estimators import HUB_WEIGHTS
 from models.inputs.base_models import base_model_bytes, hub_revision
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
+from models.stage import Stage
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.check import check_all
 from submissions.config import Config, rewrite_paths
@@ -85,7 +85,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
     return kernel
 
 
-def _uses_gpu(stage: StageConfig) -> bool:
+def _uses_gpu(stage: Stage) -> bool:
     """Return whether a stage predicts on a GPU if there is one; MiniMol's network runs on the cores."""
     encoders = [encoder for encoder in stage.encoders if not is_minimol(encoder.weights)]
     return (stage.predicts_on_gpu and stage.gpu_share > 0) or bool(encoders)
@@ -175,9 +175,7 @@ def copy_hub_weights(bundle: Bundle, estimators: set[str]) -> None:
             shutil.copytree(cache / part, bundle.hub_cache / repository / part)
 
 
-def copy_stage_weights(
-    name: str, stage: StageConfig, dumped: dict[str, Any], bundle: Bundle, trains: bool
-) -> None:
+def copy_stage_weights(name: str, stage: Stage, dumped: dict[str, Any], bundle: Bundle, trains: bool) -> None:
     """Copy the pretrained files that a stage reads in the notebook, and write their places into its settings.
 
     Args:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from competition.dataset import Dataset
 from core.files import read_json, write_json
-from models.stage import Context
+from models.context import Context
 
 
 class Noisy:

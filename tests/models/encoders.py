@@ -12,8 +12,8 @@ import transformers
 
 from competition.dataset import Dataset
 from models.bert_config import BertConfig
+from models.context import Context
 from models.inputs.tokenization import train_word_piece_tokenizer
-from models.stage import Context
 from tests.models import made
 
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]

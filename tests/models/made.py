@@ -1,5 +1,6 @@
 """Rows and contexts for the tests of stages without an encoder."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -9,8 +10,8 @@ import pandas as pd
 
 from competition.dataset import Dataset
 from competition.task import Task
-from models.registry import build_stage
-from models.stage import Context
+from models import targets
+from models.context import Context
 
 
 def rows(y: Any = None, weights: Any = None, **columns: Any) -> Dataset:
@@ -23,6 +24,28 @@ def rows(y: Any = None, weights: Any = None, **columns: Any) -> Dataset:
 def context(cache: Path, **changes: Any) -> Context:
     columns: dict[str, Any] = {"smiles": [], "text": [], "numeric": [], "categorical": []}
     return Context(**{**columns, "task": Task(["y"]), "seed": 3, **changes}, cache=cache)
+
+
+@dataclass
+class Bound:
+    """A stage with its context."""
+
+    stage: Any
+    context: Context
+
+    def fit(self, train: Dataset, folder: Path) -> None:
+        targets.fit(self.stage, train, folder, self.context)
+
+    def predict(self, rows: Dataset, folder: Path) -> Any:
+        return targets.predict(self.stage, rows, folder, self.context)
+
+    def predict_std(self, rows: Dataset, folder: Path) -> Any:
+        return targets.predict_std(self.stage, rows, folder, self.context)
+
+
+def build_stage(config: Any, stage_context: Context) -> Bound:
+    """Return a stage with its context."""
+    return Bound(config, stage_context)
 
 
 def fitted(config: Any, stage_context: Context, train: Dataset, folder: Path) -> Any:

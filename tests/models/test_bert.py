@@ -12,8 +12,8 @@ import tokenizers
 import transformers
 
 from competition.dataset import Dataset
+from models.context import HeldOut
 from models.inputs import tokenization as text
-from models.stage import HeldOut
 from models.stages.bert import Bert
 from tests.models.encoders import TINY, context, fit, stage, table
 from tests.models.made import predictions_per_augmentation

@@ -15,10 +15,10 @@ from competition.task import Task
 from core.files import read_table, write_table
 from core.paths import Paths
 from folds.fold_files import read_folds
+from models.context import Context
 from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
-from models.registry import STAGE_KINDS, build_stage
-from models.stage import Context
+from models.registry import STAGE_KINDS
 from models.stages.trees import Trees
 from models.training import prediction
 from tests.conftest import mixed_tables
@@ -26,6 +26,7 @@ from tests.models import made
 from tests.models.encoders import publish, publish_decoder
 from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
+from tests.models.made import build_stage
 from tests.models.published import small_unimol2
 
 SMALL: dict[str, dict[str, Any]] = {

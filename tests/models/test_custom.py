@@ -116,7 +116,8 @@ def test_standard_deviations_of_a_class_are_checked_if_it_has_them(
     file = tmp_path / "user.py"
     file.write_text(CLASS)
     config = CustomConfig(kind="custom", code=f"{file}:Mine")
-    assert not hasattr(fitted(config, context(tmp_path), ROWS, tmp_path), "predict_std")
+    stage = fitted(config, context(tmp_path), ROWS, tmp_path)
+    assert stage.predict_std(ROWS.without_labels(), tmp_path) is None
     file.write_text(f"{CLASS}\n    def predict_std(self, rows, folder):\n        return {returned}\n")
     stage = fitted(config, context(tmp_path), ROWS, tmp_path)
     with pytest.raises(ConfigError, match=message) if message else nullcontext():

@@ -11,13 +11,12 @@ import pytest
 
 from competition.task import Task
 from core.errors import DataError
-from models.registry import build_stage
 from models.stage import read_notes
 from models.stages.file import FileConfig, fold_mark
 from tests.conftest import mixed_tables
 from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
-from tests.models.made import context, fitted, rows
+from tests.models.made import build_stage, context, fitted, rows
 
 
 def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:

@@ -18,17 +18,18 @@ from sklearn.decomposition import PCA
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from models.config import StagesConfig
+from models.context import Context
 from models.feature_config import SklearnConfig
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
 from models.inputs.stage_caches import shared_caches
 from models.inputs.weights import reads_molecules
-from models.registry import STAGE_KINDS, build_stage
-from models.stage import Context, read_notes
+from models.registry import STAGE_KINDS
+from models.stage import read_notes
 from tests.models import made
 from tests.models.encoders import SMILES, context, table
-from tests.models.made import fitted, rows
+from tests.models.made import build_stage, fitted, rows
 
 
 @pytest.fixture(scope="module")

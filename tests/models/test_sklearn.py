@@ -14,9 +14,8 @@ from competition.task import Task
 from core.errors import ConfigError
 from models.estimators import build_estimator, from_bytes, version_of
 from models.feature_config import SklearnConfig
-from models.registry import build_stage
 from models.stages.sklearn import _FITTED
-from tests.models.made import context, fitted, rows
+from tests.models.made import build_stage, context, fitted, rows
 
 X6 = np.arange(6.0)
 CLASSIFIERS = {

@@ -19,9 +19,9 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, sha256_of
+from models.context import Context
 from models.neural_config import GnnConfig, NeuralConfig
-from models.registry import build_stage
-from models.stage import Context, read_notes
+from models.stage import read_notes
 from models.training import prediction, trainer
 from models.training.batches import Batches, EncodedDataset
 from models.training.checkpoint import Checkpoint
@@ -30,6 +30,7 @@ from models.training.heads import Head, Network
 from models.training.loss_log import LossRecord, read_losses
 from models.training.losses import LabelBatch, softmax
 from models.training.schedules import with_warmup
+from tests.models.made import build_stage
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
 Y = np.stack([1000 + 50 * X[:, 0], -3 + 0.01 * np.sin(X[:, 1]) + 0.01 * X[:, 2]], axis=1).astype(np.float64)

@@ -21,10 +21,9 @@ from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json
 from models.feature_config import CatboostConfig, LightgbmConfig, SklearnConfig, TreesConfig
-from models.registry import build_stage
 from models.stage import read_notes
 from models.stages.trees import Trees
-from tests.models.made import context, fitted, rows
+from tests.models.made import build_stage, context, fitted, rows
 
 SETTINGS = {
     "lightgbm": LightgbmConfig(kind="lightgbm", max_trees=100, patience=10, learning_rate=0.1),

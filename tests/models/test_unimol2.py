@@ -17,11 +17,11 @@ from unimol_tools.models import unimolv2
 from core.errors import ConfigError
 from models.inputs.conformers import build_molecule, embed_conformers
 from models.neural_config import Unimol2Config, UnimolConfig
-from models.registry import build_stage
 from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, featurise
 from models.stages.unimol_shared import collate
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
+from tests.models.made import build_stage
 from tests.models.published import PackageModel2, compare, small_unimol2
 
 

@@ -9,12 +9,12 @@ import torch
 
 from competition.dataset import Dataset
 from competition.task import Task
-from models.registry import build_stage
-from models.stage import Context
+from models.context import Context
 from models.stages.custom import CustomConfig
 from studies.config import STUDIES, load_study
 from studies.cylinder import cylinders, stages
 from studies.cylinder.stages import Array
+from tests.models.made import build_stage
 
 N_ROWS = 60
 STAGES = Path(stages.__file__)

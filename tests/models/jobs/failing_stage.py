@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from competition.dataset import Dataset
 from core.errors import ConfigError
 from core.files import write_json
-from models.stage import Context
+from models.context import Context
 
 
 class Unpicklable(Exception):

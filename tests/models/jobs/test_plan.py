@@ -61,7 +61,7 @@ def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(value: float, t
 SMALL_PROJECT = {
     "models/stages/own.py": "from models.inputs.shared import RATE\nfrom competition.far import FAR\n\nx "
     "= RATE\n",
-    "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.base_config import "
+    "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.stage import "
     "S\n\nRATE = 1\n",
     "models/inputs/deep.py": "DEEP = 1\n",
     "models/base_config.py": "S = 1\n",

@@ -11,13 +11,13 @@ import pytest
 from core.errors import DataError
 from core.files import read_json, sha256_of
 from core.paths import Paths
-from models.registry import build_stage
 from submissions.config import load_config
 from submissions.kernel import pack
 from submissions.run import latest_run
 from tests.conftest import mixed_tables, write_competition
 from tests.models import made
 from tests.models.encoders import publish_decoder
+from tests.models.made import build_stage
 from tests.submissions.fakes import built, train_all
 
 

@@ -1,0 +1,52 @@
+"""Settings of text that a Hugging Face encoder reads, and of the frozen encoders of a stage."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from core.settings import StrictModel
+
+Width = Annotated[int, Field(ge=8)]
+
+
+class TextStage(StrictModel):
+    """Settings of stages that read columns as one text through a Hugging Face encoder."""
+
+    columns: list[str] = []
+    """Columns that are joined into one text, in this order. Empty: all text columns, or all
+    molecule columns if the competition has no text columns."""
+    template: str | None = None
+    """How the columns are joined, each by its name in braces: "{a}.{b}>>{c}" for a reaction,
+    "{context} [SEP] {text}" with [SEP] for the separator of the encoder. null: "." between two
+    molecules, the separator between all others."""
+    tokenizer: Literal["auto", "smiles"] = "auto"
+    """Tokenizer. auto: the tokenizer of the weights; from scratch, atoms for molecule columns and
+    word pieces for text. smiles: one token per atom, by the vocab.txt of the weights. Text columns
+    must then contain SMILES, for example of reactions."""
+    max_length: Width = 256
+    """Maximum input length in tokens. The encoder may have a lower limit."""
+    truncation: Literal["end", "middle"] = "end"
+    """What to do with a longer input. end: keep the start; in the kind bert, if `template` has words, such as an
+    instruction, keep them and cut the end of the longest columns. middle: fill a quarter of the length with
+    the start and the rest with the end.
+    Source of middle: Sun et al., How to Fine-Tune BERT for Text Classification?, 2019."""
+
+
+class EncoderFeature(TextStage, validate_by_name=True):
+    """A frozen encoder that gives its pooled features to a stage.
+
+    An encoder of text reads the text of `columns`. MiniMol (minimol) and message passing (chemeleon, or a .pt
+    file of chemprop) read each molecule column.
+    """
+
+    weights: str = Field(alias="encoder")
+    """Name of a weight set, folder, or repository of the Hugging Face hub."""
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    """How token vectors become one vector: their mean, the first, or the last one. Atom vectors of
+    message passing are always averaged."""
+    pca: PositiveInt | None = None
+    """Number of principal components of its features that are used, fitted on the training rows of the fold.
+    null: all features. Models that learn in context need few features."""
+    lora: ClassVar[None] = None
+    quantization: ClassVar[None] = None
+    enumerate_smiles: ClassVar[bool] = False

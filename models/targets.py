@@ -1,0 +1,143 @@
+"""Fit and predict around a stage: the task that it learns, transformed targets, and checks of its predictions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from competition.dataset import Dataset
+from core.errors import ConfigError
+from core.files import read_json, write_json
+from core.types import Array
+from core.user_code import short_ref, user_code_errors
+from models.context import Context
+from models.stage import Stage, as_probabilities, invalid_probability_rows
+from models.training.labels import require_log1p, with_bounds
+
+FILE = "target_transform.skops"
+RANGE = "transformed_range.json"
+
+
+def fit(stage: Stage, train: Dataset, folder: Path, context: Context) -> None:
+    """Fit a stage on training rows, with the targets transformed by its `target_transform`.
+
+    The transform is fitted on the training rows, per target, without missing labels.
+    """
+    context = replace(context, task=stage.task_for(context.task))
+    if stage.target_transform != "none":
+        transform = _fit_transform(stage.target_transform, train, folder)
+        held_out = context.held_out
+        if held_out is not None:  # its score is in the units of the targets
+            score = held_out.score
+            held_out = replace(held_out, score=lambda y_pred: score(_inverse(y_pred, stage, folder)))
+            context = replace(context, held_out=held_out)
+        train = _transformed(train, transform)
+    with _errors_of(stage):
+        stage.fit(train, folder, context)
+
+
+def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array:
+    """Return predictions (n_rows, n_outputs) in the units of the targets, or probabilities.
+
+    Raises:
+        ConfigError: the stage returned something else.
+    """
+    context = replace(context, task=stage.task_for(context.task))
+    with _errors_of(stage):
+        returned = stage.predict(rows, folder, context)
+    y_pred = _numbers(stage, "predict", returned, (len(rows), len(context.task.outputs)))
+    is_invalid = invalid_probability_rows(context.task, y_pred)
+    if is_invalid.any():
+        first = np.flatnonzero(is_invalid)[0]
+        raise ConfigError(
+            f"predict of {short_ref(stage.kind)} must return probabilities of "
+            f"{', '.join(context.task.outputs)}, from 0 to 1, with the sum 1 if there is one per class; "
+            f"got {y_pred[first].tolist()} for row {rows.ids[first]!r}."
+        )
+    return as_probabilities(context.task, y_pred) if stage.is_of_user else _inverse(y_pred, stage, folder)
+
+
+def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array | None:
+    """Return the standard deviation of the label of each row, (n_rows, n_outputs), in the units of the targets.
+
+    None if the task is not regression, the targets are transformed, or the stage has none.
+    """
+    context = replace(context, task=stage.task_for(context.task))
+    if context.task.problem_type != "regression" or stage.target_transform != "none":
+        return None
+    with _errors_of(stage):
+        returned = stage.predict_std(rows, folder, context)
+    if returned is None:
+        return None
+    return _numbers(stage, "predict_std", returned, (len(rows), len(context.task.outputs)))
+
+
+def _numbers(stage: Stage, method: str, returned: Any, shape: tuple[int, int]) -> Array:
+    """Return what a method of a stage returned as finite numbers; (n_rows,) counts as one output."""
+    with _errors_of(stage, f"return numbers from {method}"):
+        numbers = np.asarray(returned, dtype=np.float64)
+    numbers = numbers[:, None] if numbers.ndim == 1 else numbers
+    if numbers.shape != shape or not np.isfinite(numbers).all():
+        raise ConfigError(
+            f"{method} of {short_ref(stage.kind)} must return finite numbers of shape {shape}, a column per output; "
+            f"got shape {numbers.shape} with {(~np.isfinite(numbers)).sum()} numbers that are not finite. "
+            "Labels in training may be missing (NaN)."
+        )
+    return numbers
+
+
+@contextmanager
+def _errors_of(stage: Stage, must: str = "") -> Iterator[None]:
+    """Report errors of a user's class with its file and line."""
+    with user_code_errors(stage.kind, must) if stage.is_of_user else nullcontext():
+        yield
+
+
+def _fit_transform(kind: str, train: Dataset, folder: Path) -> Any:
+    """Return the fitted transform of scikit-learn, and write it."""
+    import skops.io  # here, like scikit-learn, since only transformed targets need it
+    from sklearn import preprocessing
+
+    if kind == "log1p":
+        bounds = train.bounds
+        require_log1p(train.y if bounds is None else with_bounds(train.y, bounds[:, : train.y.shape[1]])[0])
+    n_labelled = int(train.is_labelled.sum())  # some rows have auxiliary targets only
+    transform = {
+        "standard": preprocessing.StandardScaler(),
+        "robust": preprocessing.RobustScaler(),
+        "min_max": preprocessing.MinMaxScaler(),
+        "quantile": preprocessing.QuantileTransformer(
+            n_quantiles=min(1000, n_labelled), output_distribution="normal", subsample=None
+        ),
+        "power": preprocessing.PowerTransformer(),
+        "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),
+    }[kind].fit(train.y)
+    skops.io.dump(transform, folder / FILE)
+    y = transform.transform(train.y)
+    write_json(folder / RANGE, [np.nanmin(y, axis=0).tolist(), np.nanmax(y, axis=0).tolist()])
+    return transform
+
+
+def _inverse(y_pred: Array, stage: Stage, folder: Path) -> Array:
+    """Return predictions of a stage, (n_rows, n_outputs), in the units of the targets."""
+    if stage.target_transform == "none":
+        return y_pred
+    import skops.io
+
+    if stage.target_transform == "power":  # it has no inverse far beyond the labels
+        y_pred = y_pred.clip(*read_json(folder / RANGE))
+    return np.asarray(skops.io.load(folder / FILE).inverse_transform(y_pred), dtype=np.float64)
+
+
+def _transformed(rows: Dataset, transform: Any) -> Dataset:
+    """Return rows with transformed labels and, since all transforms increase, transformed bounds of labels."""
+    y = transform.transform(rows.y)
+    bounds = rows.bounds
+    if bounds is not None:
+        n_targets = y.shape[1]  # auxiliary targets follow, which are not transformed
+        sides = [transform.transform(bounds[:, :n_targets, side]) for side in (0, 1)]
+        bounds = np.concatenate([np.stack(sides, axis=2), bounds[:, n_targets:]], axis=1)
+    return replace(rows, y=y, bounds=bounds)
