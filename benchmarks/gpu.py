@@ -33,16 +33,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 
 from benchmarks.one_setting import read
 from competition.dataset import Dataset
 from competition.task import Task
 from core.paths import PROJECT
 from models import targets
-from models.config import AnyStageConfig
 from models.context import Context
 from models.inputs.stage_caches import shared_caches
+from models.registry import make_stage
 
 DATA = PROJECT / "competition" / "data"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -129,7 +128,7 @@ class Case:
             settings["weights"] = str(publish_decoder(self.cache / "decoder", self.tiny))
         elif self.tiny:
             settings |= TINY[settings["kind"]]
-        return TypeAdapter[Any](AnyStageConfig).validate_python(settings)
+        return make_stage(settings)
 
 
 def publish_decoder(folder: Path, tiny: bool) -> Path:

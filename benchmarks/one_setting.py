@@ -32,16 +32,15 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import TypeAdapter
 from sklearn.model_selection import KFold
 
 from competition.dataset import Dataset
 from competition.molecules import canonical_smiles
 from competition.task import Task
 from models import targets
-from models.config import AnyStageConfig
 from models.context import Context
 from models.inputs.stage_caches import shared_caches
+from models.registry import make_stage
 from models.training import batches, prediction, trainer
 
 WINDOW = 20
@@ -163,10 +162,9 @@ def main() -> None:
     print(f"instructions for bf16: {'yes' if prediction.cpu_has_bf16() else 'no'}")
     prediction.cpu_has_bf16 = lambda: True
     bases, changes = COMPARED[args.compared]
-    of_stage = TypeAdapter[Any](AnyStageConfig)
     for base in args.bases or bases:
         *source, settings = bases[base]
-        plain, (rows, roles) = of_stage.validate_python(settings), read(args.data, *source)
+        plain, (rows, roles) = make_stage(settings), read(args.data, *source)
         selected = {name: change for name, change in changes.items()
                  if not isinstance(change, dict) or set(change) <= set(type(plain).model_fields)}  # fmt: skip
         error_ratios: dict[str, list[np.ndarray]] = {name: [] for name in selected}
@@ -180,7 +178,7 @@ def main() -> None:
                 for name, change in selected.items():
                     config, patch = plain, change
                     if isinstance(change, dict):
-                        config, patch = of_stage.validate_python({**settings, **change}), nullcontext()
+                        config, patch = make_stage({**settings, **change}), nullcontext()
                     with patch:
                         error_ratios[name].append(
                             np.divide(measure(config, context, rows, *folds[seed % 5]), without)

@@ -1,20 +1,21 @@
-"""The `stages:` section of the YAML. This module imports no library of any stage."""
+"""The section `stages` of the YAML."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo
 
 from competition.config import read_yaml, validate
 from core.settings import NO_OVERRIDES, Overrides, StrictModel
-from models.registry import STAGE_KINDS
+from models.registry import make_stage
 from models.stage import Stage
 
-if TYPE_CHECKING:
-    AnyStageConfig = Stage
-else:
-    CONFIGS = tuple(kind.config for kind in STAGE_KINDS.values())
-    AnyStageConfig = Annotated[Union[CONFIGS], Field(discriminator="kind")]  # noqa: UP007
-"""Settings of one stage, of the kind that its key `kind` names."""
+
+def _stage(block: Any, info: ValidationInfo) -> Stage:
+    return make_stage(block, info)
+
+
+AnyStage = Annotated[SerializeAsAny[Stage], BeforeValidator(_stage)]
+"""A stage of the kind that its key `kind` names."""
 
 
 def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +40,7 @@ StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]
 """Letters, digits and underscores. Stages of a study append the values of its axes, as in
 `gnn__width=300`."""
 Stages = Annotated[
-    dict[StageName, AnyStageConfig], Field(min_length=1), AfterValidator(_check_pseudo_label_sources)
+    dict[StageName, AnyStage], Field(min_length=1), AfterValidator(_check_pseudo_label_sources)
 ]
 """Name of a stage -> its settings, in the order of the YAML."""
 

@@ -16,8 +16,8 @@ class OldStyle(Stage):
 
     def model(self, context: Context) -> Any:
         """Return the model."""
-        kind = importlib.import_module("models.registry").STAGE_KINDS[self.kind]
-        return getattr(importlib.import_module(kind.module), kind.class_name)(self, context)
+        module = importlib.import_module(f"models.stages.{self.kind}")
+        return getattr(module, self.kind.capitalize())(self, context)
 
     def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Fit."""

@@ -1,56 +1,95 @@
-"""The kinds of stages: for each, the class of its settings, and the module and class that implement it.
+"""The kinds of stages, and how a block of the YAML becomes a stage.
 
-To add a kind, write a settings class (in `models/feature_config.py` or `models/neural_config.py`), which
-overrides what `models.stage.Stage` answers otherwise, a module `models/stages/KIND.py` with a class
-that has `fit` and `predict`, and an entry of `STAGE_KINDS`.
-`tests/models/test_new_kind.py` does this with a booster of scikit-learn.
+To add a kind, write a subclass of `models.stage.Stage` in `models/stages/KIND.py` and add it to `KINDS`. A class in
+a file next to the YAML needs no entry: `kind: mine.py:Class`.
 """
 
-import importlib.util
-from dataclasses import dataclass
-from pathlib import Path
+import importlib
+import inspect
+from typing import Any
 
-from models.bert_config import BertConfig
-from models.feature_config import CatboostConfig, GpConfig, LightgbmConfig, SklearnConfig
-from models.neural_config import GnnConfig, Unimol2Config, UnimolConfig
+from pydantic import ValidationInfo
+
+from core.errors import ConfigError
+from core.settings import absolute_code_ref
+from core.user_code import load_user_code, short_ref
 from models.stage import Stage
-from models.stages.custom import CustomConfig
-from models.stages.file import FileConfig
 
-
-@dataclass(frozen=True)
-class StageKind:
-    """A kind of stage.
-
-    Attributes:
-        config: class of its settings.
-        module: module that implements it. It is imported when a stage is built, since most import a
-            large library.
-        class_name: class in `module`, which is called with the settings and a `Context`.
-    """
-
-    config: type[Stage]
-    module: str
-    class_name: str
-
-    @property
-    def file(self) -> Path:
-        """File of the module, which is not imported."""
-        spec = importlib.util.find_spec(self.module)
-        assert spec is not None
-        return Path(str(spec.origin))
-
-
-STAGE_KINDS = {
-    "unimol": StageKind(UnimolConfig, "models.stages.unimol", "Unimol"),
-    "unimol2": StageKind(Unimol2Config, "models.stages.unimol2", "Unimol2"),
-    "gnn": StageKind(GnnConfig, "models.stages.gnn", "Gnn"),
-    "bert": StageKind(BertConfig, "models.stages.bert", "Bert"),
-    "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm"),
-    "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost"),
-    "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn"),
-    "gp": StageKind(GpConfig, "models.stages.gp", "Gp"),
-    "file": StageKind(FileConfig, "models.stages.file", "File"),
-    "custom": StageKind(CustomConfig, "models.stages.custom", "Custom"),
+KINDS = {
+    "unimol": "models.neural_config:UnimolConfig",
+    "unimol2": "models.neural_config:Unimol2Config",
+    "gnn": "models.neural_config:GnnConfig",
+    "bert": "models.bert_config:BertConfig",
+    "lightgbm": "models.feature_config:LightgbmConfig",
+    "catboost": "models.feature_config:CatboostConfig",
+    "sklearn": "models.feature_config:SklearnConfig",
+    "gp": "models.feature_config:GpConfig",
+    "file": "models.stages.file:FileConfig",
 }
-"""Value of the key `kind` in the YAML -> the kind of stage."""
+"""Value of the key `kind` in the YAML -> module and class."""
+
+
+def stage_class(kind: str) -> type[Stage]:
+    """Return the class of a kind, whose module is imported now.
+
+    Args:
+        kind: name of a built-in kind, or `file.py:Class` with the path of a user's file.
+
+    Raises:
+        ConfigError: there is no such kind, or the class of the user is not a stage.
+    """
+    if ":" in kind:
+        return _users_class(kind)
+    if kind not in KINDS:
+        raise ConfigError(
+            f"kind must be one of {', '.join(KINDS)}, or file.py:Class for a stage of your own; got {kind!r}"
+        )
+    module, _, name = KINDS[kind].partition(":")
+    built_in: type[Stage] = getattr(importlib.import_module(module), name)
+    return built_in
+
+
+def make_stage(values: Any, info: ValidationInfo | None = None) -> Stage:
+    """Return the stage of a block of the YAML, or of the dumped settings of a stage.
+
+    Args:
+        info: of pydantic, with the folder of the YAML for paths in the block.
+
+    Raises:
+        ValueError: a setting is invalid; pydantic adds the name of the stage.
+    """
+    if isinstance(values, Stage):
+        return values
+    if not isinstance(values, dict):
+        raise ValueError("must be a mapping (key: value)")
+    kind = values.get("kind")
+    if not isinstance(kind, str):
+        raise ValueError("kind is missing")
+    if ":" in kind and info is not None:
+        kind = absolute_code_ref(kind, info)
+    try:
+        found = stage_class(kind)
+    except ConfigError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    return found.model_validate(values | {"kind": kind}, context=None if info is None else info.context)
+
+
+def _users_class(code_ref: str) -> type[Stage]:
+    """Return a class of the user, with a message for what a stage needs."""
+    found = load_user_code("kind", code_ref, "a class that inherits models.api.Stage")
+    name = short_ref(code_ref)
+    if not (inspect.isclass(found) and issubclass(found, Stage)):
+        raise ConfigError(
+            f"kind: {name} must inherit Stage, whose fields are the settings of the block: "
+            "`from models.api import Stage`, and methods fit(self, train, folder, context) and "
+            "predict(self, rows, folder, context)."
+        )
+    for method, rows in ((found.fit, "train"), (found.predict, "rows")):
+        try:
+            inspect.signature(method).bind("self", rows, "folder", "context")
+        except TypeError:
+            what = f"{method.__name__}{inspect.signature(method)}"
+            raise ConfigError(
+                f"kind: {name} defines {what}; write `def {method.__name__}(self, {rows}, folder, context):`"
+            ) from None
+    return found

@@ -32,6 +32,7 @@ from core.errors import ConfigError
 from core.files import read_json, write_json
 from core.settings import StrictModel, UniqueList
 from core.types import Array, Integers, ProblemType
+from core.user_code import load_user_code
 from models.context import CheckTables, Context
 from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
@@ -144,9 +145,17 @@ class Stage(StrictModel):
     mean of the two. A refit has no held-out rows: the score of the stage is then the score of its
     folds, and every table marks it."""
     pseudo_labels: PseudoLabels | None = None
+    gpu: GpuShare = 0.0
+    """Share of a GPU for each job; 0: a job computes on CPU cores."""
     class_weights: Literal["none", "balanced"] = "none"
     """For classification. balanced: every class has the same total weight in training. This distorts the
     probabilities. For a metric of labels, tuned thresholds have the same effect without it."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle a stage of a user by its settings, since a worker loads the file of the class itself."""
+        if self.is_of_user:
+            return _load, (self.kind, self.model_dump())
+        return super().__reduce_ex__(protocol)
 
     def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Fit on the rows of `train` and write everything that prediction needs into `folder`.
@@ -333,6 +342,11 @@ class Stage(StrictModel):
             folds: (n_rows,), -1 for rows without a fold.
         """
         return None
+
+
+def _load(code_ref: str, settings: dict[str, Any]) -> Any:
+    """Return the stage of a user, in a worker."""
+    return load_user_code("kind", code_ref, "a stage").model_validate(settings)
 
 
 def invalid_probability_rows(task: Task, y_pred: Array) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import PROJECT
-from models.registry import STAGE_KINDS
+from models.registry import KINDS
 
 ROOMS = ["core", "competition", "folds", "models", "submissions", "studies"]
 MODELS = ["models.inputs", "models.training", "models.stages", "models.jobs"]
@@ -51,7 +51,7 @@ def test_a_room_imports_only_rooms_to_its_left(rooms: list[str]) -> None:
 
 
 def test_stages_do_not_import_each_other() -> None:
-    modules = {kind.module for kind in STAGE_KINDS.values()}
+    modules = {f"models.stages.{kind}" for kind in KINDS}
     for module in modules:
         assert not IMPORTS[module] & (modules - {module}), module
 

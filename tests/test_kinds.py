@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from core.paths import PACKAGES, PROJECT
-from models.registry import STAGE_KINDS
+from models.registry import KINDS, stage_class
 from models.stage import Stage
 
 ALLOWED = {
@@ -22,9 +22,10 @@ FILES = [
     if not file.is_relative_to(PROJECT / "models" / "stages") and file.stem not in SETTINGS_FILES
 ]
 CLASSES = {"TextStage", "EncoderFeature"}
-for stage_kind in STAGE_KINDS.values():
-    settings_classes = [cls for cls in stage_kind.config.__mro__ if issubclass(cls, Stage)]
-    CLASSES |= {stage_kind.class_name, *(cls.__name__ for cls in settings_classes)}
+for kind in KINDS:
+    CLASSES |= {
+        cls.__name__ for cls in stage_class(kind).__mro__ if issubclass(cls, Stage) and cls is not Stage
+    }
 NAMES = {"stage", "settings", "config", "model", "network", "encoder", "text_settings", "text_stage"}
 """Names of variables and attributes that hold a stage or its settings."""
 STAGES = {"stage", "settings", "text_settings", "text_stage"}

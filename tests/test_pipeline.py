@@ -146,7 +146,7 @@ def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(
     seconds: int, tmp_path: Path
 ) -> None:
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
-    hangs = f"  hangs: {{kind: custom, code: '{FAILING}:Failing', settings: {{how: hangs, fold: 0}}}}\n"
+    hangs = f"  hangs: {{kind: '{FAILING}:Failing', how: hangs, fold: 0}}\n"
     path.write_text(path.read_text().replace("  gnn:", f"{hangs}  gnn:"))
     before = time.monotonic()
     command = [RUN, "full", str(path), "--budget", f"{seconds}s"]
@@ -219,9 +219,7 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     hows: list[str], small: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
-    failing = "".join(
-        f"  {how}: {{kind: custom, code: '{FAILING}:Failing', settings: {{how: {how}}}}}\n" for how in hows
-    )
+    failing = "".join(f"  {how}: {{kind: '{FAILING}:Failing', how: {how}}}\n" for how in hows)
     path.write_text(path.read_text().replace("submissions:", f"{failing}submissions:"))
     command = "full", str(path), "--job-timeout", "60"
     lines = run(work, *command, status=3).stdout.splitlines()

@@ -137,4 +137,4 @@ def test_the_custom_stage_is_checked_trained_and_blended(tmp_path: Path) -> None
     path.write_text(path.read_text().replace("n_neighbors: 3", "neighbors: 3"))
     done = step_of("submissions.check", path)
     assert done.returncode == 2
-    assert "settings.neighbors: unknown key; try n_neighbors" in done.stderr
+    assert "knn.neighbors: unknown key; try n_neighbors" in done.stderr

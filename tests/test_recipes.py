@@ -74,7 +74,7 @@ def test_predictions_of_other_targets_come_from_trees_that_did_not_see_the_row(t
     smiles = ["C" * n + end for n in range(1, 7) for end in "ON"]
     train = Dataset(list("abcdefghijkl"), pd.DataFrame({"SMILES": smiles}), np.arange(1.0, 25).reshape(12, 2))
     context = Context(["SMILES"], [], [], [], Task(["a", "b"]), 0, tmp_path, fold_ids=np.arange(12) % 3)
-    others({}, context).fit(train, tmp_path)
+    others(kind="others.py:Others").fit(train, tmp_path, context)
     *_, features_of_a, features_of_b = fitted
     assert features_of_a.shape == features_of_b.shape == (12, 1025)
     assert not features_of_a[:, 1024].any() and not features_of_b[:, 1024].any()

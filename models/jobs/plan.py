@@ -9,6 +9,7 @@ all code that its result depends on, with the versions of the libraries that tra
 has another folder, and overwrites nothing.
 """
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from core.paths import PROJECT, Paths
 from core.text import format_duration, join_first
 from core.user_code import short_ref, user_code, with_helpers
 from models.inputs.weights import digest_of_weights
-from models.registry import STAGE_KINDS
+from models.stage import Stage
 
 REPORT = "report.json"
 REFIT_FOLD = -2
@@ -293,7 +294,11 @@ def code_files(stage: Any) -> dict[str, str]:
         names[file] = file.name
         names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
         references[short_ref(code_ref)] = "used"
-    modules = [*names, STAGE_KINDS[stage.kind].file, PROJECT / "models" / "targets.py"]
+    classes = [cls for cls in type(stage).__mro__ if issubclass(cls, Stage)]
+    modules = [*names, *(Path(inspect.getfile(cls)) for cls in classes), PROJECT / "models" / "targets.py"]
+    old_style = PROJECT / "models" / "stages" / f"{stage.kind}.py"
+    if old_style.exists():
+        modules.append(old_style)
     digests = digests_with_imports(modules, ROW_CODE)
     code = {names.get(path) or source_name(path): value for path, value in digests.items()}
     return code | references

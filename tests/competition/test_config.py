@@ -37,7 +37,7 @@ def test_the_embedded_competitions_load(name: str) -> None:
         ("kind: file and the setting file must be given together", {"folds": {"kind": "file"}}),
         ("kind: file and the setting file must be given together", {"folds": {"file": "mine.csv"}}),
         (
-            r"stages\.a: kind must be one of unimol, .*custom; got 'unimoll'$",
+            r"stages\.a: kind must be one of unimol, .*your own; got 'unimoll'$",
             {"stages": {"a": {"kind": "unimoll"}}},
         ),
         (r"stages\.a: kind is missing$", {"stages": {"a": {"epochs": 3}}}),
@@ -66,7 +66,9 @@ def test_the_embedded_competitions_load(name: str) -> None:
                 }
             },
         ),
-        (r"a\.code: must be file\.py:name \(got", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
+        (r"a: kind must be one of unimol, .*file\.py:Class", {"stages": {"a": {"kind": "mine.py"}}}),
+        (r"a: must be file\.py:name", {"stages": {"a": {"kind": "mine.txt:Mine"}}}),
+        (r"a: kind: there is no file .*mine\.py", {"stages": {"a": {"kind": "mine.py:Mine"}}}),
     ],
 )
 def test_a_mistake_is_reported_with_the_path_of_its_key(tmp_path: Path, words: str, settings: Any) -> None:
@@ -171,11 +173,13 @@ def test_a_name_is_looked_up_next_to_the_code_and_among_the_products_or_the_exis
 def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "stage.py").write_text("from models.api import Stage as Own\n")
     path = write_small(
         tmp_path / "deep", metric="mine.py:score", greater_is_better=True, features="../own.py:f",
         extra_train=[{"file": "more.csv"}], answers=str(tmp_path / "answers.csv"),
         folds={"kind": "file", "file": "folds.csv"},
-        stages={"own": {"kind": "custom", "code": "stage.py:Own"}, "theirs": {"kind": "file", "folder": "oof"}},
+        stages={"own": {"kind": "stage.py:Own"}, "theirs": {"kind": "file", "folder": "oof"}},
     )  # fmt: skip
     monkeypatch.chdir(tmp_path)
     config = load_config("deep/small.yaml", Overrides({"competition.seed": 7}))
@@ -186,7 +190,7 @@ def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(
     assert competition.extra_train[0].file == here / "more.csv"
     assert competition.answers == tmp_path / "answers.csv"
     assert config.folds.file == here / "folds.csv"
-    assert config.stages["own"].code == f"{here / 'stage.py'}:Own"
+    assert config.stages["own"].kind == f"{here / 'stage.py'}:Own"
     assert config.stages["theirs"].folder == here / "oof"
     assert competition.seed == 7
     assert Config.model_validate(config.model_dump(mode="json")) == config  # what a run saves is whole

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 
 from core.errors import DataError
-from models.config import AnyStageConfig
 from models.inputs.cache import Cache
 from models.inputs.stage_caches import shared_caches
+from models.registry import make_stage
 from tests.models.made import context, rows
 
 
@@ -110,7 +109,7 @@ def test_caches_of_jobs_are_filled_before_them(
     for encoder in block.get("features", []):
         if isinstance(encoder, dict):
             encoder["encoder"] = str(tmp_path)
-    stage = TypeAdapter(AnyStageConfig).validate_python(block)
+    stage = make_stage(block)
     train = rows(a=["CC", "CO", "CC"], b=["N", "O", "O"])
     caches = shared_caches(stage, context(tmp_path, smiles=["a", "b"]), [train])
     assert {cache.name: keys for cache, keys in caches} == expected

@@ -1,4 +1,4 @@
-"""The interface of stages: every kind with every problem type. A kind in `models.registry.STAGE_KINDS` is covered."""
+"""The interface of stages: every kind with every problem type. A kind in `models.registry.KINDS` is covered."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from folds.fold_files import read_folds
 from models.context import Context
 from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
-from models.registry import STAGE_KINDS
+from models.registry import KINDS, make_stage, stage_class
 from models.stages.trees import Trees
 from models.training import prediction
 from tests.conftest import mixed_tables
@@ -34,7 +34,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "unimol2": {"epochs": 2},
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16, "molecule_features": ["maccs"]},
     "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocab_size": 100},
-    "custom": {"code": f"{Path(__file__).with_name('custom_stage.py')}:Noisy", "settings": {"noise": 0.1}},
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
     "gp": {},
@@ -45,6 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "parameters": {"n_estimators": 20},
     },
 }
+SMALL["own"] = {"kind": f"{Path(__file__).with_name('custom_stage.py')}:Noisy", "noise": 0.1}
 AUGMENTED = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_augmentations": 3}
 SMALL["bert, augmented"] = {**SMALL["bert"], **AUGMENTED}
 SMALL["bert, lora"] = {
@@ -59,7 +59,7 @@ SMALL["sklearn, dotted"] = {
     "parameters": {"n_estimators": 20, "verbosity": -1, "subsample": 0.5, "subsample_freq": 1},
 }  # fmt: skip
 CLASS_SETTINGS: dict[str, dict[str, Any]] = {
-    "custom": {"settings": {}},  # noise would leave the range
+    "own": {"noise": 0.0},  # noise would leave the range
     "sklearn": {"estimator": "sklearn.ensemble.ExtraTreesClassifier"},
     "lightgbm": {"class_weights": "balanced"},
     "catboost": {"class_weights": "balanced"},
@@ -70,15 +70,14 @@ CLASSES = {
     "multiclass": ["unseen", "low", "middle", "high"],
 }  # fmt: skip
 """Problem type -> its classes. No row has the first class of multiclass."""
-MODELS: dict[str, Any] = {name: kind.config for name, kind in STAGE_KINDS.items()}
-TESTED = [*MODELS, *(name for name in SMALL if name not in MODELS)]
+TESTED = [*KINDS, *(name for name in SMALL if name not in KINDS)]
 NEURAL = [
-    kind for kind in TESTED if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields
+    kind for kind in TESTED if "precision" in stage_class(SMALL.get(kind, {}).get("kind", kind)).model_fields
 ]
 CASES = [(kind, "regression") for kind in TESTED]
 CASES += [("lightgbm", "ordinal")]
 for problem_type in ("binary", "multiclass", "multilabel"):
-    CASES += [(kind, problem_type) for kind in [*MODELS, "bert, lora"]]
+    CASES += [(kind, problem_type) for kind in [*KINDS, "own", "bert, lora"]]
 CASES += [("bert, lora", "ordinal")]
 
 
@@ -92,7 +91,7 @@ def settings(kind: str, problem: str = "regression") -> Any:
         values |= CLASS_SETTINGS.get(kind, {})
     if kind == "file":
         values["folder"] += problem
-    return MODELS[values["kind"]].model_validate(values)
+    return make_stage(values)
 
 
 def task(problem: str) -> Task:
@@ -131,7 +130,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_table(folder / f"external{problem}" / f"{name}.csv", table[["id"]].assign(**columns))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
-        planned(folder, stages={kind: settings(kind).model_dump(mode="json") for kind in MODELS})
+        planned(folder, stages={kind: settings(kind).model_dump(mode="json") for kind in KINDS})
     return folder
 
 

@@ -25,7 +25,7 @@ from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
 from models.inputs.stage_caches import shared_caches
 from models.inputs.weights import reads_molecules
-from models.registry import STAGE_KINDS
+from models.registry import make_stage
 from models.stage import read_notes
 from tests.models import made
 from tests.models.encoders import SMILES, context, table
@@ -185,7 +185,7 @@ def test_minimol_is_a_feature_of_regressors_trees_kernels_and_before_the_head_of
             "batch_size": 16,
         },
     }
-    config = STAGE_KINDS[kind].config.model_validate({"kind": kind, **settings[kind]})
+    config = make_stage({"kind": kind, **settings[kind]})
     assert config.weight_names() == ["minimol"]
     train, test = molecules(120), molecules(20, seed=1)
     keys = {

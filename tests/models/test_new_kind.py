@@ -1,4 +1,4 @@
-"""A kind of stage that a contributor adds: a settings class, a module and an entry of the registry."""
+"""A kind of stage that a contributor adds: a class in a module, and an entry of the registry."""
 
 import importlib
 import sys
@@ -9,92 +9,67 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import ConfigError
-from models.config import StagesConfig
 from models.jobs.plan import code_files, library_versions
-from models.registry import STAGE_KINDS, StageKind
+from models.registry import KINDS, make_stage
 from tests.models import made
 
 CODE = """
 from typing import Any, Literal
 
+import numpy as np
 import skops.io
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from models.feature_config import FeatureStage
-from models.inputs import feature_blocks
-from models.stages.per_target import PerTarget
+from models.stage import Stage
 
 
-class HistogramConfig(FeatureStage):
+class Histogram(Stage):
     packages = ("scikit-learn",)
     kind: Literal["histogram"]
     parameters: dict[str, Any] = {}
 
+    def fit(self, train, folder, context):
+        has_label = ~np.isnan(train.y[:, 0])
+        booster = HistGradientBoostingRegressor(random_state=context.seed % 2**31, **self.parameters)
+        booster.fit(train.inputs[context.numeric][has_label], train.y[has_label, 0])
+        skops.io.dump(booster, folder / "booster.skops")
 
-class Histogram(PerTarget):
-    library_errors = (ValueError, TypeError)
-
-    def _fit_features(self, train, folder):
-        pass  # numbers need no fit
-
-    def _build_features(self, rows, folder):
-        return feature_blocks.numeric_block(rows, self.context)
-
-    def _fit_target_model(self, sample, target, path):
-        booster = HistGradientBoostingRegressor(random_state=self.seed, **self.config.parameters)
-        booster.fit(sample.x, sample.y, sample_weight=sample.weights)
-        skops.io.dump(booster, path.with_suffix(".skops"))
-        return {}
-
-    def _predict_target_model(self, x, path):
-        names = skops.io.get_untrusted_types(file=path.with_suffix(".skops"))
-        return skops.io.load(path.with_suffix(".skops"), trusted=names).predict(x)
+    def predict(self, rows, folder, context):
+        names = skops.io.get_untrusted_types(file=folder / "booster.skops")
+        return skops.io.load(folder / "booster.skops", trusted=names).predict(rows.inputs[context.numeric])
 """
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the module of the kind `histogram`, which is in the registry."""
-    (tmp_path / "histogram.py").write_text(CODE)
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the file of the kind `histogram`, which is in the registry."""
+    path = tmp_path / "histogram.py"
+    path.write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
-    module = importlib.import_module("histogram")
-    kind = StageKind(module.HistogramConfig, "histogram", "Histogram")
-    monkeypatch.setitem(STAGE_KINDS, "histogram", kind)
-    yield module
+    importlib.invalidate_caches()
+    monkeypatch.setitem(KINDS, "histogram", "histogram:Histogram")
+    yield path
     del sys.modules["histogram"]
 
 
-def test_a_new_kind_of_stage_is_a_class_of_settings_a_module_and_an_entry_of_the_registry(
-    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stages = {"boosted": {"kind": "histogram", "parameters": {"max_iter": 20}}}
-    with pytest.raises(ValueError, match="'histogram' found using 'kind' does not match"):
-        StagesConfig.model_validate({"stages": stages})  # its module was imported before the entry was added
-    monkeypatch.delitem(sys.modules, "models.config")
-    config = importlib.import_module("models.config").StagesConfig(stages=stages).stages["boosted"]
+def test_a_new_kind_of_stage_is_a_class_and_an_entry_of_the_registry(file: Path, tmp_path: Path) -> None:
+    stage = make_stage({"kind": "histogram", "parameters": {"max_iter": 20}})
     rng = np.random.default_rng(0)
     x = rng.uniform(size=300)
     y = np.where(rng.uniform(size=300) < 0.1, np.nan, 50 + 10 * x)  # a tenth has no label
     train, test = made.rows(y, x=x), made.rows(x=[0.25, 0.75])
     context = made.context(tmp_path, numeric=["x"])
-    stage = made.fitted(config, context, train, tmp_path / "job")
-    assert np.allclose(stage.predict(test, tmp_path / "job").ravel(), [52.5, 57.5], atol=0.5)
-    config.parameters["max_iter"] = "many"
-    with pytest.raises(ConfigError, match="histogram rejects .*max_iter"):
-        made.fitted(config, context, train, tmp_path / "job")
+    fitted = made.fitted(stage, context, train, tmp_path / "job")
+    assert np.allclose(fitted.predict(test, tmp_path / "job").ravel(), [52.5, 57.5], atol=0.5)
 
 
 def test_a_new_kind_of_stage_is_retrained_after_an_edit_and_with_another_version_of_its_library(
-    module: Any,
+    file: Path,
 ) -> None:
-    config = module.HistogramConfig(kind="histogram")
-    digests = code_files(config)
-    assert library_versions(config)["scikit-learn"] == metadata.version("scikit-learn")
-    path = STAGE_KINDS["histogram"].file
-    path.write_text(CODE.replace("# numbers need no fit", "# a comment"))
-    assert code_files(config) == digests
-    path.write_text(
-        CODE.replace("HistGradientBoostingRegressor(", "HistGradientBoostingRegressor(max_depth=3, ")
-    )
-    assert code_files(config) != digests
+    stage = make_stage({"kind": "histogram"})
+    digests = code_files(stage)
+    assert library_versions(stage)["scikit-learn"] == metadata.version("scikit-learn")
+    file.write_text(CODE.replace("class Histogram", "# a comment\nclass Histogram"))
+    assert code_files(stage) == digests
+    file.write_text(CODE.replace("Regressor(random", "Regressor(max_depth=3, random"))
+    assert code_files(stage) != digests

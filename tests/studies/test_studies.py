@@ -25,25 +25,24 @@ from tests.competition.small import write_small
 SMOKE = str(CONFIGS / "smoke.yaml")
 MEAN = """
 import numpy as np
-from core.files import read_json, write_json
+from models.api import Stage, read_json, write_json
 
-class Mean:
-    def __init__(self, settings, context):
-        self.settings, self.context = settings, context
+class Mean(Stage):
+    moved: float
 
-    def fit(self, train, folder):
-        noise = np.random.default_rng(self.context.seed).normal(scale=0.01)
-        write_json(folder / "mean.json", (train.y.mean(axis=0) + self.settings["moved"] + noise).tolist())
+    def fit(self, train, folder, context):
+        noise = np.random.default_rng(context.seed).normal(scale=0.01)
+        write_json(folder / "mean.json", (train.y.mean(axis=0) + self.moved + noise).tolist())
         write_json(folder / "measures.json", {"rows": len(train)})
 
-    def predict(self, rows, folder):
+    def predict(self, rows, folder, context):
         return np.tile(read_json(folder / "mean.json"), (len(rows), 1))
 """
 STUDY: dict[str, Any] = {
     "claim": "A mean that is moved is worse.",
     "data": {"smoke": {"base": SMOKE, "rows": 60, "folds": {"kind": "kfold"}}},
-    "stages": {"mean": {"kind": "custom", "code": "mean.py:Mean", "settings": {"moved": 0}}},
-    "axes": {"moved": {"key": "settings.moved", "values": [0, 1]}},
+    "stages": {"mean": {"kind": "mean.py:Mean", "moved": 0}},
+    "axes": {"moved": {"key": "moved", "values": [0, 1]}},
     "baseline": {"moved": 0},
     "seeds": [0, 1],
     "extra_metrics": ["rows"],
@@ -222,17 +221,18 @@ def test_data_that_may_not_be_embedded_is_read_from_the_folder_that_is_named_or_
 
 NEAREST = """
 import numpy as np
+from models.api import Stage
 
-class Nearest:
-    def __init__(self, settings, context):
-        self.blur, self.n = settings["blur"], len(context.task.classes)
+class Nearest(Stage):
+    blur: float
 
-    def fit(self, train, folder):
+    def fit(self, train, folder, context):
         pass
 
-    def predict(self, rows, folder):  # the number is the first input, cut at 2 and 4
+    def predict(self, rows, folder, context):  # the number is the first input, cut at 2 and 4
+        n = len(context.task.classes)
         classes = np.digitize(rows.inputs["x"], [2, 4])
-        return (1 - self.blur) * np.eye(self.n)[classes] + self.blur / self.n if self.n else rows.inputs[["x"]]
+        return (1 - self.blur) * np.eye(n)[classes] + self.blur / n if n else rows.inputs[["x"]]
 """
 
 
@@ -247,8 +247,8 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     (tmp_path / "nearest.py").write_text(NEAREST)
     data = {"numbers": {"base": small.name, "rows": 45}}
     data["classes"] = {**data["numbers"], "bin_edges": [2, 4]}
-    stages = {"nearest": {"kind": "custom", "code": "nearest.py:Nearest", "settings": {"blur": 0.3}}}
-    axes = {"blur": {"key": "settings.blur", "values": [0.3, 0.6]}}
+    stages = {"nearest": {"kind": "nearest.py:Nearest", "blur": 0.3}}
+    axes = {"blur": {"key": "blur", "values": [0.3, 0.6]}}
     file = written(
         tmp_path, data=data, stages=stages, axes=axes, baseline={"blur": 0.3}, seeds=[0],
         extra_metrics=["spearman", "log_loss", "tempered_log_loss", "accuracy"],

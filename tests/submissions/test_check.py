@@ -123,7 +123,6 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
         ),
         ({"kind": "gnn", "layer_decay": 0.9}, {}, "s: message passing repeats one layer"),
         ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss: there is no file .*own\.py"),
-        ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code: there is no file .*own\.py"),
         ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1; got -\d"),
         (
             {"kind": "sklearn", "estimator": "sklearn.neighbors.KNeighborsRegressor"},
@@ -356,8 +355,8 @@ def test_names_that_stay_in_one_module_are_noted_where_a_user_imports_them_from_
     imports = (
         "from models.inputs.features import morgan\nfrom models.api import Dataset\nimport numpy as np\n"
     )
-    (tmp_path / "own.py").write_text(f"{imports}class Stage:\n    fit = predict = __init__ = print\n")
-    stages = {"s": {"kind": "custom", "code": "own.py:Stage"}}
+    (tmp_path / "own.py").write_text(f"{imports}from models.api import Stage\n")
+    stages = {"s": {"kind": "own.py:Stage"}}
     config = load_config(str(write_competition(tmp_path, *mixed_tables(), stages=stages)))
     assert import_notes(config) == {
         "own.py imports morgan from models.inputs.features, which may change; import from models.api"

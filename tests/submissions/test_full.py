@@ -92,15 +92,13 @@ def test_full_does_not_divide_its_work(tmp_path: Path) -> None:
 
 
 MEAN = """import numpy as np
+from models.api import Stage
 
-class Mean:
-    def __init__(self, settings, context):
-        pass
-
-    def fit(self, train, folder):
+class Mean(Stage):
+    def fit(self, train, folder, context):
         np.save(folder / "mean.npy", np.nanmean(train.y, axis=0))
 
-    def predict(self, rows, folder):
+    def predict(self, rows, folder, context):
         return np.tile(np.load(folder / "mean.npy"), (len(rows), 1))
 """
 
@@ -109,7 +107,7 @@ def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.py").write_text(MEAN)
-    path = small(tmp_path, stages={"mean": {"kind": "custom", "code": "mine.py:Mean", "gpu": False}})
+    path = small(tmp_path, stages={"mean": {"kind": "mine.py:Mean"}})
     line = (
         r"stage mean: 3 finished jobs \(.*\) will be trained again: changes of mine\.py; --reuse keeps them"
     )

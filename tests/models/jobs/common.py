@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
+import pytest
 
 from competition.config import load_competition
 from competition.dataset import Dataset
@@ -20,6 +21,7 @@ from core.paths import PROJECT, Paths
 from core.settings import NO_OVERRIDES, Overrides
 from folds.make import load_folds_config
 from folds.make import run as make_folds
+from models import targets
 from models.config import load_stages
 from models.jobs.local import LocalExecutor, Placement, Slot
 from models.jobs.plan import JobPlan, make_plan
@@ -43,6 +45,20 @@ class Echo:
 
     def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
         return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
+
+
+def train_as(monkeypatch: pytest.MonkeyPatch, stage: Echo) -> None:
+    """From now on, this stage is fitted and predicts instead of that of a job."""
+
+    def fit(_: Any, train: Dataset, folder: Path, context: Any) -> None:
+        stage.context = context
+        stage.fit(train, folder)
+
+    def predict(_: Any, rows: Dataset, folder: Path, context: Any) -> np.ndarray:
+        return stage.predict(rows, folder)
+
+    monkeypatch.setattr(targets, "fit", fit)
+    monkeypatch.setattr(targets, "predict", predict)
 
 
 class InlineExecutor:
@@ -134,9 +150,9 @@ def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
     Those of the second stage wait as long as folder/hold is there.
     """
     settings = {"log": str(folder / "log"), "seconds": seconds}
-    stage = {"kind": "custom", "code": f"{STAGE}:Counted", "seeds": list(range(seeds))}
+    stage = {"kind": f"{STAGE}:Counted", "seeds": list(range(seeds))}
     held = {**settings, "hold": str(folder / "hold")}
-    stages = {"a": {**stage, "settings": settings}, "b": {**stage, "settings": held}}
+    stages = {"a": {**stage, **settings}, "b": {**stage, **held}}
     return write_competition(folder, *mixed_tables(), stages=stages)
 
 

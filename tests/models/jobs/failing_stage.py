@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from competition.dataset import Dataset
 from core.errors import ConfigError
 from core.files import write_json
-from models.context import Context
+from models.api import Context, Stage
 
 
 class Unpicklable(Exception):
@@ -26,31 +25,24 @@ class Unpicklable(Exception):
         self.response = response
 
 
-class Failing:
+class Failing(Stage):
     """Predicts zeros, except in one fold."""
 
-    class Settings(BaseModel, extra="forbid"):
-        """Settings of how the stage fails."""
+    how: str
+    fold: int = 2
+    mend: str = ""
+    """A file that, if it exists, lets it pass."""
 
-        how: str
-        fold: int = 2
-        mend: str = ""
-        """A file that, if it exists, lets it pass."""
-
-    def __init__(self, settings: Settings, context: Context) -> None:
-        self.settings = settings
-        self.outputs = context.task.outputs
-
-    def fit(self, train: Dataset, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Fail if this is the job of the fold."""
         write_json(folder / "model.json", {})
-        is_mended = bool(self.settings.mend) and Path(self.settings.mend).exists()
-        if folder.name == f".fold_{self.settings.fold}" and not is_mended:
-            FAILURES[self.settings.how]()
+        is_mended = bool(self.mend) and Path(self.mend).exists()
+        if folder.name == f".fold_{self.fold}" and not is_mended:
+            FAILURES[self.how]()
 
-    def predict(self, rows: Dataset, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Dataset, folder: Path, context: Context) -> NDArray[np.float64]:
         """Return zeros for every row."""
-        return np.zeros((len(rows), len(self.outputs)))
+        return np.zeros((len(rows), len(context.task.outputs)))
 
 
 def _raise() -> None:

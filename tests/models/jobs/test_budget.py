@@ -23,7 +23,7 @@ from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.jobs.train import FailurePolicy
 from models.neural_config import GnnConfig
-from models.stages.custom import CustomConfig
+from models.stage import Stage
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, planned
 
@@ -481,13 +481,13 @@ def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows() -> None:
 def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out() -> None:
     trees = LightgbmConfig(kind="lightgbm", seeds=[7])
     many = LightgbmConfig(kind="lightgbm", seeds=list(range(9)))
-    custom = CustomConfig(kind="custom", code="a.py:A")
+    own = Stage(kind="a.py:A")
     labels = LightgbmConfig(kind="lightgbm", pseudo_labels={"stages": ["trees"]})
-    stages = with_more_seeds({"trees": trees, "many": many, "custom": custom, "labels": labels})
+    stages = with_more_seeds({"trees": trees, "many": many, "own": own, "labels": labels})
     assert {name: stage.seeds for name, stage in stages.items()} == {
         "trees": [7, 0, 1, 2, 3],
         "many": list(range(9)),
-        "custom": [0],
+        "own": [0],
     }
 
 

@@ -26,7 +26,7 @@ STAGE = PROJECT / "tests" / "models" / "jobs" / "failing_stage.py"
 
 def failing(how: str, **settings: Any) -> dict[str, Any]:
     """The block of a stage that fails in fold 2 of 3."""
-    return {"kind": "custom", "code": f"{STAGE}:Failing", "settings": {"how": how, **settings}}
+    return {"kind": f"{STAGE}:Failing", "how": how, **settings}
 
 
 def train_here(plan: JobPlan, **policy: Any) -> dict[str, JobResult]:

@@ -29,13 +29,15 @@ def one_of_each_kind(folder: Path, **changes: Any) -> JobPlan:
         ("test", test[["id"]].assign(lumo=0.0, mu=0.0)),
     ):
         write_table(folder / "theirs" / f"{name}.csv", table)
-    (folder / "mine.py").write_text("class Mine:\n    fit = predict = None\n")
+    (folder / "mine.py").write_text(
+        "from models.api import Stage\n\nclass Mine(Stage):\n    neighbours: int\n"
+    )
     kinds = ("catboost", "sklearn", "gnn", "bert", "unimol", "unimol2")
     stages = {
         "lightgbm": {"kind": "lightgbm", **changes},
         **{kind: {"kind": kind} for kind in kinds},
         "file": {"kind": "file", "folder": "theirs"},
-        "custom": {"kind": "custom", "code": "mine.py:Mine", "settings": {"neighbours": 3}},
+        "own": {"kind": "mine.py:Mine", "neighbours": 3},
     }
     path = str(write_competition(folder, train, test, stages=stages))
     paths = Paths("mixed")

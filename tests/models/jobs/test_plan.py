@@ -100,12 +100,21 @@ def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it
     assert changed == ([tmp_path / file] if is_in_key else [])
 
 
+MINE = """from models.api import Stage
+from {} import RATE
+
+class Mine(Stage):
+    def fit(self, train, folder, context):
+        return RATE
+"""
+
+
 def test_an_edit_of_a_module_that_the_users_code_imports_changes_the_key(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("from helpers import RATE\n\nclass Mine:\n    fit = predict = RATE\n")
+    (tmp_path / "mine.py").write_text(MINE.format("helpers"))
 
     def key(helper: str) -> str:
         (tmp_path / "helpers.py").write_text(helper)
-        return planned(tmp_path, stages={"mine": {"kind": "custom", "code": "mine.py:Mine"}}).keys["mine"]
+        return planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}}).keys["mine"]
 
     first = key("RATE = 1\n")
     assert key("RATE = 1  # per row\n") == first
@@ -165,10 +174,8 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_tha
 
 
 def test_an_edit_of_a_helper_of_user_code_is_named_by_its_path_next_to_the_code(tmp_path: Path) -> None:
-    stages = {"mine": {"kind": "custom", "code": "mine.py:Mine"}}
-    (tmp_path / "mine.py").write_text(
-        "from tools.rates import RATE\n\nclass Mine:\n    fit = predict = RATE\n"
-    )
+    stages = {"mine": {"kind": "mine.py:Mine"}}
+    (tmp_path / "mine.py").write_text(MINE.format("tools.rates"))
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "rates.py").write_text("RATE = 1\n")
     finish(planned(tmp_path, stages=stages), 60.0)

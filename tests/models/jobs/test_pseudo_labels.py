@@ -14,14 +14,13 @@ from core.errors import ConfigError, DataError
 from core.files import read_table, write_table
 from folds.fold_files import read_folds
 from models.config import load_stages
-from models.jobs import run_job as run_job_module
 from models.jobs.job_files import write_predictions
 from models.jobs.job_rows import pseudo_labels, rows_of_job, with_pseudo_labels
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan, make_plan
 from models.jobs.run_job import run_job
 from models.jobs.train import train
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, Echo, InlineExecutor, planned
+from tests.models.jobs.common import TREES, Echo, InlineExecutor, planned, train_as
 
 SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"stages": ["source"], "weight": 0.3}}
@@ -115,7 +114,7 @@ def labels_of_test_rows(
         if not job.finished:
             run_job(job, job_plan)
     with monkeypatch.context() as patched:
-        patched.setattr(run_job_module, "build_stage", lambda config, context: learner)
+        train_as(patched, learner)
         run_job(next(job for job in job_plan.jobs_of_stage("learner") if job.fold == fold), job_plan)
     seen = learner.train
     assert seen.weights is not None

@@ -10,7 +10,6 @@ import pytest
 
 from competition.dataset import Dataset, read_rows
 from core.errors import DataError
-from models.jobs import run_job as run_job_module
 from models.jobs.cache_jobs import cache_tasks, fill
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.job_rows import read_tables
@@ -20,7 +19,7 @@ from models.jobs.train import JobReporter, job_tasks, predict_jobs, train
 from models.stage import write_notes
 from models.training.hardware import Card
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, Echo, FakeProcesses, InlineExecutor, planned
+from tests.models.jobs.common import GNN, TREES, Echo, FakeProcesses, InlineExecutor, planned, train_as
 
 UNIMOL = {"kind": "unimol", "epochs": 1}
 
@@ -44,9 +43,9 @@ def of_function(tasks: list[Task], function: Any) -> list[Task]:
 
 
 def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path: Path) -> None:
-    custom = {"kind": "custom", "code": "mine.py:Mine"}
-    (tmp_path / "mine.py").write_text("class Mine:\n    pass\n")
-    stages = {"trees": TREES, "graph": GNN, "mine": custom, "kernel": {**custom, "gpu": False}}
+    own = {"kind": "mine.py:Mine"}
+    (tmp_path / "mine.py").write_text("from models.api import Stage as Mine\n")
+    stages = {"trees": TREES, "graph": GNN, "mine": {**own, "gpu": True}, "kernel": own}
     stages |= {"cores": {**GNN, "gpu": 0}, "quarter": {**GNN, "gpu": 0.25}}
     jobs = of_function(tasks_of(tmp_path, cores=16, stages=stages), run_job)
     requested = {task.group: (task.resources, task.arguments[-1]) for task in jobs}
@@ -118,7 +117,7 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
         def predict(self, rows: Dataset, folder: Path) -> Any:
             return super().predict(rows, folder)[:, :1]
 
-    monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Noting())
+    train_as(monkeypatch, Noting())
     (table, test), fold = mixed_tables(), np.arange(60) % 3
     table = table.assign(part=fold, lumo=table["lumo"].where((fold < 2) | (table.index == 2)))
     settings = {"targets": ["lumo"], "metric": "mae", "fold_column": "part"}
@@ -177,7 +176,7 @@ def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
         def predict(self, rows: Dataset, folder: Path) -> Any:
             return np.full((len(rows), 1), 0.25)
 
-    monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Rare())
+    train_as(monkeypatch, Rare())
     train_table, test = mixed_tables()
     labelled = train_table.assign(rare=["yes", *["no"] * (len(train_table) - 1)])
     binary = {"targets": ["rare"], "problem_type": "binary", "metric": "f1"}

@@ -25,7 +25,7 @@ from models.stages import trees
 from models.training import checkpoint
 from models.training.loss_log import read_losses
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, Echo, planned
+from tests.models.jobs.common import GNN, TREES, Echo, planned, train_as
 
 
 class Memoriser(Echo):
@@ -54,11 +54,7 @@ class Listening(Echo):
 def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sections: Any) -> tuple[Any, ...]:
     """Train every job, the last first, as `stage`; rows, their folds, out-of-fold and test predictions."""
 
-    def build(config: Any, context: Any) -> Any:
-        stage.context = context
-        return stage
-
-    monkeypatch.setattr(run_job_module, "build_stage", build)
+    train_as(monkeypatch, stage)
     job_plan = planned(folder, **sections)
     for job in reversed(job_plan.jobs):
         run_job(job, job_plan)
@@ -188,7 +184,7 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
             return super().predict(rows, folder)
 
     monkeypatch.setattr(run_job_module, "PIECE", 4)
-    monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Lengths())
+    train_as(monkeypatch, Lengths())
     job_plan, ids = planned(tmp_path), [f"r{i}" for i in range(10)]
     job = replace(job_plan.jobs[0], folder=tmp_path / "job")
     run_job_module.predict_test(job, job_plan, Dataset(ids, pd.DataFrame(index=range(10)), None))
