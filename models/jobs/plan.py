@@ -19,11 +19,11 @@ from types import MappingProxyType
 from typing import Any
 
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD
+from competition.dataset import FOLD, GROUP
 from competition.task import build_task
 from core.code_digest import digests_with_imports
 from core.errors import ConfigError
-from core.files import derive_seed, digest, read_json, read_table, table_digest
+from core.files import content_digest, derive_seed, digest, read_json, read_table, table_digest
 from core.paths import PROJECT, Paths
 from core.text import format_duration, join_first
 from core.user_code import short_ref, user_code, with_helpers
@@ -174,7 +174,7 @@ def make_plan(
     Args:
         reuse: whether finished jobs of other code are accepted if there are none of the current code.
     """
-    test_key = table_digest(paths.test)[:16]
+    test_key = key_of_test_table(paths)
     folds = read_table(paths.train)[FOLD].to_numpy()
     n_folds = int(folds.max()) + 1
     in_time_order = bool(read_json(paths.prepare_report, "folds")["folds"]["time_ordered"])
@@ -220,6 +220,11 @@ def make_plan(
         in_time_order=in_time_order,
         made_by=trained_by,
     )
+
+
+def key_of_test_table(paths: Paths) -> str:
+    """Return the digest of the inputs of the test table; groups are only in that of the competition."""
+    return content_digest(read_table(paths.test).drop(columns=GROUP, errors="ignore"))[:16]
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:

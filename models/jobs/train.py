@@ -19,7 +19,6 @@ from competition.config import find_config, load_competition
 from competition.dataset import Dataset, read_rows
 from core import cli
 from core.errors import ConfigError, DataError
-from core.files import table_digest
 from core.paths import Paths, display_path
 from folds import make
 from models.config import load_stages
@@ -28,7 +27,7 @@ from models.jobs.cluster import make_executor
 from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, verify_job, write_failure
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import Forecast
-from models.jobs.plan import Job, JobPlan, describe_retraining, make_plan
+from models.jobs.plan import Job, JobPlan, describe_retraining, key_of_test_table, make_plan
 from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
@@ -219,7 +218,7 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
     """
     for job in plan.jobs:
         verify_job(job)
-    plan = replace(plan, test_key=table_digest(plan.paths.test)[:16])
+    plan = replace(plan, test_key=key_of_test_table(plan.paths))
     waiting = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
     external = sorted({job.stage for job in waiting if not plan.stages[job.stage].is_trained})
     if external:

@@ -8,6 +8,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 
+from models.feature_config import LightgbmConfig
 from models.inputs import feature_blocks
 from models.inputs.features import FEATURES, molecule_features
 from tests.models.made import context, rows
@@ -49,7 +50,7 @@ def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rari
 def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path: Path) -> None:
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])
-    config = SimpleNamespace(features=["maccs"], n_bits=64, encoders=[])
+    config = LightgbmConfig(kind="lightgbm", features=["maccs"], n_bits=64)
     block = feature_blocks.molecule_block(table, config, stage_context, tmp_path)  # type: ignore[arg-type]
     assert block.shape == (2, 2 * 167)
     assert np.array_equal(block[0, :167], block[1, 167:])

@@ -1,5 +1,6 @@
 """Extra rows with labels of auxiliary targets only: which jobs they reach, and that no held-out label does."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from competition.molecules import canonical_smiles
 from core.files import read_json, read_table, write_table
 from folds.fold_files import read_folds
 from models.jobs.budget import Budget
+from models.jobs.budget_stages import Clock
 from models.jobs.cache_jobs import cache_tasks
 from models.jobs.job_rows import read_tables, rows_of_job
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan
@@ -159,5 +161,5 @@ def test_rows_that_only_train_heads_allow_a_budget_no_fewer_epochs(tmp_path: Pat
     """
     plan = plan_with_assay(tmp_path, LABELS, {"heads": {**GNN, "epochs": 1500}})
 
-    budget = Budget(plan, lambda stages: plan, InlineExecutor(), 60.0, 60.0, tmp_path / "budget.json")
+    budget = Budget(plan, lambda stages: plan, InlineExecutor(), Clock(time.monotonic(), 60.0))
     assert budget.states["heads"].shares == [1.0, 0.7, 0.5]
