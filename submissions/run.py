@@ -49,6 +49,7 @@ CODE = (
     "submissions/blend/*.py", "submissions/build_submission.py", "submissions/stage_predictions.py",
     "submissions/ensemble_std.py", "submissions/expected_score.py", "submissions/predictor.py",
     "submissions/submission_file.py", "submissions/selection.py", "competition/*metrics.py", "competition/task.py",
+    "competition/config.py",
 )  # fmt: skip
 """Files of the code that a run depends on, in addition to the jobs and the settings."""
 PACKAGES = (
