@@ -42,7 +42,7 @@ import pandas as pd
 from benchmarks.oof_matrices import over_sets
 from competition.config import CompetitionConfig, load_competition
 from competition.dataset import read_rows
-from competition.task import build_metric, build_task, from_submission_columns
+from competition.task import from_submission_columns
 from core.files import read_text_table
 from core.paths import PROJECT, revision
 from core.settings import parse_duration
@@ -120,8 +120,8 @@ def errors(competition: CompetitionConfig, y: np.ndarray, y_pred: np.ndarray) ->
     """The errors of predictions (n_rows, n_scored) of test rows: RMSE per target, or for classes 1 less the
     metric.
     """
-    if build_task(competition).classes:
-        return {"all": 1 - build_metric(competition)(y, y_pred)}
+    if competition.task.classes:
+        return {"all": 1 - competition.scorer(y, y_pred)}
     rmse = np.sqrt(np.nanmean((y_pred - y) ** 2, axis=0))
     return dict(zip(competition.targets, rmse.tolist(), strict=True))
 
@@ -131,9 +131,7 @@ def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, floa
     assert competition.answers is not None
     submission = read_text_table(file)
     answers = score_sections.read_answers(competition, competition.answers).loc[submission[competition.id]]
-    return errors(
-        competition, answers.to_numpy(), from_submission_columns(build_task(competition), submission)
-    )
+    return errors(competition, answers.to_numpy(), from_submission_columns(competition.task, submission))
 
 
 def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
@@ -260,7 +258,7 @@ def error_of_ratio(competition: CompetitionConfig, before: Path, after: Path) ->
     same test rows of both; of several targets that of their geometric mean.
     """
     assert competition.answers is not None
-    task, tables = build_task(competition), [read_text_table(file) for file in (before, after)]
+    task, tables = competition.task, [read_text_table(file) for file in (before, after)]
     ids = tables[0][competition.id]
     y = score_sections.read_answers(competition, competition.answers).loc[ids].to_numpy()
     y_preds = [from_submission_columns(task, table) for table in tables]

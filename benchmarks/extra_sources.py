@@ -29,7 +29,6 @@ from scipy.stats import theilslopes
 
 from competition.config import load_competition
 from core.files import write_table
-from core.paths import Paths
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models import targets
@@ -94,9 +93,8 @@ def predictions(folder: Path, target: str, settings: dict[str, Any] | None, test
     path = folder / "set.yaml"
     path.write_text(yaml.safe_dump(document))
     config = load_competition(str(path))
-    paths = Paths.for_competition(str(path))
-    make_folds(config, load_folds_config(str(path)), paths, path)
-    plan = make_plan(config, load_stages(str(path)), paths)
+    make_folds(config, load_folds_config(str(path)), path)
+    plan = make_plan(config, load_stages(str(path)))
     columns = []
     for job in plan.jobs:
         if job.fold != REFIT_FOLD:

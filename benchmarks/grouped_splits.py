@@ -18,9 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from competition.config import find_config
-from competition.task import build_metric
 from core.files import read_json, read_text_table
-from core.paths import Paths
 from folds import make
 from models import targets
 from models.jobs.job_rows import read_tables, rows_of_job
@@ -30,11 +28,11 @@ from submissions.config import load_config
 
 def compare(name: str, stage: str) -> None:
     """Print both results of one competition."""
-    config, paths = load_config(name), Paths.for_competition(name)
+    config = load_config(name)
     competition = config.competition
-    make.run(competition, config.folds, paths, find_config(name))
-    jobs = make_plan(competition, dict(config.stages), paths).select(stage)
-    metric = build_metric(competition)
+    make.run(competition, config.folds, find_config(name))
+    jobs = make_plan(competition, dict(config.stages)).select(stage)
+    metric = competition.scorer
     rows, test = read_tables(jobs)
     folds = rows.folds
     answers = read_text_table(Path(str(competition.answers))).set_index(competition.id)

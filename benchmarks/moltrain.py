@@ -28,7 +28,7 @@ import yaml
 
 from competition.config import load_competition
 from core.files import read_table
-from core.paths import PROJECT, Paths
+from core.paths import PROJECT
 from folds import make
 
 SETS = {
@@ -137,8 +137,8 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         write_tables(source, name, folder, precision)
         work, yaml_file = folder / "work", str(folder / "bench.yaml")
         os.environ["WORK_DIR"] = str(work)
-        competition, paths = load_competition(yaml_file), Paths.for_competition(yaml_file)
-        make.run(competition, make.load_folds_config(yaml_file), paths, Path(yaml_file))
+        competition = load_competition(yaml_file)
+        make.run(competition, make.load_folds_config(yaml_file), Path(yaml_file))
         folds = pd.read_csv(work / "bench" / "folds" / "folds.csv")
         pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
         record: dict[str, Any] = {"set": name}

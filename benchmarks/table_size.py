@@ -132,7 +132,7 @@ def seconds_of_folds(yaml_file: str, kind: str) -> list[float]:
     tables = prepare(competition)
     config = config.model_copy(update={"kind": kind})
     started = time.monotonic()
-    make_folds(competition, config, tables, Paths.for_competition(yaml_file))
+    make_folds(competition, config, tables)
     return [time.monotonic() - started, peak_gib()]
 
 

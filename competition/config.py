@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -17,7 +18,8 @@ from pydantic import (
 
 from competition.classes import class_name, class_names, match_columns
 from competition.extra_config import ExtraTrain
-from competition.metrics import ALIASES, METRICS, get_metric, top_k_of
+from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
+from competition.task import Task
 from core.errors import ConfigError
 from core.files import read_text_table
 from core.paths import Paths, config_folders
@@ -151,6 +153,39 @@ class CompetitionConfig(StrictModel):
     """
     seed: int = 0
     """Seed from which all others are derived."""
+    _yaml_name: str = PrivateAttr("")
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep the name of the YAML, which `validate` gives."""
+        if context:
+            self._yaml_name = context["name"]
+
+    @property
+    def paths(self) -> Paths:
+        """Files of the competition."""
+        return Paths(self._yaml_name)
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        metric = get_metric(self.metric, self.problem_type)
+        n_columns = len(self.columns_in_sample)
+        return Task(
+            targets=self.targets,
+            submission_columns=self.submission_columns and self.columns_in_sample,
+            problem_type=self.problem_type,
+            classes=self.classes,
+            labels_in_sample=self.labels_in_sample,
+            scores_labels=self.scores_labels,
+            top_k=top_k_of(self.metric) if n_columns == len(self.targets) else None,
+            minimizes_absolute_error=metric is not None and metric.separable_loss == "absolute",
+        )
+
+    @property
+    def scorer(self) -> Metric:
+        """The metric: a built-in one, or the user's function, which is loaded."""
+        metric = get_metric(self.metric, self.problem_type)
+        return metric or load_user_metric(self.metric, bool(self.greater_is_better), self.metric_needs)
 
     @property
     def scores_labels(self) -> bool:
@@ -320,19 +355,21 @@ def validate(
     path: Path,
     section: str = "",
     overrides: Overrides = NO_OVERRIDES,
+    name: str = "",
 ) -> Model:
     """Return `values` as a settings model; paths in it are relative to the folder of the file `path`.
 
     Args:
         section: section of the file that `values` are from, for errors.
         overrides: settings of the command line that are in `values`, for errors.
+        name: name of the competition, if it is not that of the file.
 
     Raises:
         ConfigError: with all errors, each with its key.
     """
     keys = values if isinstance(values, dict) else ()
     valid_names = {name: set(model.model_fields) for name in keys}
-    context = {"folder": path.parent.resolve(), "valid_names": valid_names}
+    context = {"folder": path.parent.resolve(), "valid_names": valid_names, "name": name or path.stem}
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:

@@ -26,7 +26,6 @@ from competition.label_columns import (
 from competition.metrics import top_k_of
 from competition.molecules import MAX_ATOMS, canonical_smiles, is_large
 from competition.standardise import describe_changes, standardise_molecules
-from competition.task import build_metric
 from competition.user_features import with_user_features
 from core import cli
 from core.errors import ConfigError, DataError, SubmissionError
@@ -150,7 +149,7 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, l
 def _training_columns(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
     """Check the group column, and return the other training-only columns as numbers: labels, weight, time, fold."""
     where = config.train
-    metric = build_metric(config)
+    metric = config.scorer
     if config.group:
         is_empty = train[config.group].str.strip() == ""
         what = "empty cells, but defines the groups"

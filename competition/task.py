@@ -1,15 +1,14 @@
 """What is predicted: the targets, their classes, and the names of the columns that every stage predicts."""
 
 import io
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from competition.classes import class_numbers
-from competition.config import CompetitionConfig
-from competition.metrics import Metric, get_metric, load_user_metric, top_k_of
+from competition.metrics import Metric
 from core.files import as_csv, read_text_table
 from core.types import Array, ProblemType
 
@@ -94,27 +93,6 @@ class Task:
         if self.problem_type == "multiclass":
             return y_pred.argmax(axis=1)[:, None].astype(np.float64)
         return np.clip(np.floor(y_pred + 0.5), 0, len(self.classes) - 1)
-
-
-def build_task(config: CompetitionConfig) -> Task:
-    """Return the task of a `competition:` section."""
-    metric = get_metric(config.metric, config.problem_type)
-    task = Task(
-        targets=config.targets,
-        submission_columns=config.submission_columns and config.columns_in_sample,
-        problem_type=config.problem_type,
-        classes=config.classes,
-        labels_in_sample=config.labels_in_sample,
-        scores_labels=config.scores_labels,
-        minimizes_absolute_error=metric is not None and metric.separable_loss == "absolute",
-    )
-    return task if task.has_column_per_class else replace(task, top_k=top_k_of(config.metric))
-
-
-def build_metric(config: CompetitionConfig) -> Metric:
-    """Return the metric of a `competition:` section: a built-in one, or the user's function."""
-    metric = get_metric(config.metric, config.problem_type)
-    return metric or load_user_metric(config.metric, bool(config.greater_is_better), config.metric_needs)
 
 
 def raw_rows_for(metric: Metric, file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:

@@ -47,7 +47,6 @@ MIN_SHIFT_AUC = 0.6
 def run(
     competition: CompetitionConfig,
     config: FoldsConfig,
-    paths: Paths,
     quick: bool = False,
     descriptors: ComputeDescriptors = compute_descriptors,
 ) -> str:
@@ -57,6 +56,7 @@ def run(
         quick: whether to use at most QUICK_ROWS of each table, and no other kinds of folds.
         descriptors: how RDKit's descriptors are computed, or read from a cache.
     """
+    paths = competition.paths
     all_rows = read_table(paths.train)
     test = read_table(paths.test)
     train = without_extra_rows(all_rows)
@@ -92,17 +92,16 @@ def _sampled(train: pd.DataFrame, folds: Integers, n_rows: int, seed: int) -> tu
     return rows.reset_index(drop=True), folds[rows.index]
 
 
-def update(
-    competition: CompetitionConfig, config: FoldsConfig, paths: Paths, descriptors: ComputeDescriptors
-) -> None:
+def update(competition: CompetitionConfig, config: FoldsConfig, descriptors: ComputeDescriptors) -> None:
     """Make a quick comparison for the report, unless there is one of these tables and folds.
 
     An error is printed, since it must not end a run.
     """
+    paths = competition.paths
     if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == _made_from(paths):
         return
     try:
-        run(competition, config, paths, quick=True, descriptors=descriptors)
+        run(competition, config, quick=True, descriptors=descriptors)
     except Exception as error:
         print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 
@@ -243,10 +242,9 @@ def main() -> None:
     args = cli.parser(__doc__, "folds", ("seed", "set", "holdout")).parse_args()
     competition = load_competition(args.competition, args.overrides)
     config = make.load_folds_config(args.competition, args.overrides)
-    paths = Paths.for_competition(args.competition)
-    with cli.locked(paths):
-        print(make.run(competition, config, paths, find_config(args.competition)))
-        print(f"\n{run(competition, config, paths)}")
+    with cli.locked(competition.paths):
+        print(make.run(competition, config, find_config(args.competition)))
+        print(f"\n{run(competition, config)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
 from core.files import as_csv, content_digest, digest, read_json, read_table, read_text_table, write_table
-from core.paths import Paths
 from core.settings import NO_OVERRIDES, Overrides
 from folds.assign import assign_folds
 from folds.class_shares import labels_or_indicators, missing_class_warnings
@@ -28,22 +27,19 @@ def load_folds_config(name: str, overrides: Overrides = NO_OVERRIDES) -> FoldsCo
     return validate(FoldsConfig, document.get("folds", {}), path, "folds", overrides=overrides)
 
 
-def make_folds(
-    competition: CompetitionConfig, config: FoldsConfig, tables: Prepared, paths: Paths | None = None
-) -> Prepared:
+def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prepared) -> Prepared:
     """Return prepared tables with the columns FOLD and GROUP, and `folds` in their report.
 
-    Args:
-        paths: where tables with folds may be; their folds are kept if they were made from the same rows, settings and
-            seed.
+    The folds of an earlier command are kept if they were made from the same rows, settings and seed.
     """
+    paths = competition.paths
     settings = config.model_dump(mode="json")
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
     digests = {"train": content_digest(tables.train), "test": content_digest(tables.test)}
     made_from = digest({**digests, "folds": settings, "seed": competition.seed})
     report: dict[str, Any] = {"made_from": made_from, "time_ordered": config.is_ordered_in_time}
-    if paths is not None and paths.prepare_report.exists():
+    if paths.prepare_report.exists():
         stored = read_json(paths.prepare_report).get("folds", {})
         if stored.get("made_from") == made_from:
             train, test = read_table(paths.train), read_table(paths.test)
@@ -83,8 +79,9 @@ def describe(tables: Prepared, competition: CompetitionConfig) -> str:
     return "\n".join(lines)
 
 
-def write_tables(tables: Prepared, competition: CompetitionConfig, paths: Paths, yaml_file: Path) -> None:
+def write_tables(tables: Prepared, competition: CompetitionConfig, yaml_file: Path) -> None:
     """Write prepared tables with folds, and folds.csv; a file that already has the same content is not touched."""
+    paths = competition.paths
     write_prepared(tables, paths, yaml_file)
     folds = tables.train[[competition.id, FOLD]].set_axis(["id", "fold"], axis=1)
     content = as_csv(folds)
@@ -92,8 +89,8 @@ def write_tables(tables: Prepared, competition: CompetitionConfig, paths: Paths,
         write_table(paths.folds, folds)
 
 
-def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths, yaml_file: Path) -> str:
+def run(competition: CompetitionConfig, config: FoldsConfig, yaml_file: Path) -> str:
     """Prepare and write the tables of a competition with their folds; return lines about both."""
-    tables = make_folds(competition, config, prepare(competition), paths)
-    write_tables(tables, competition, paths, yaml_file)
+    tables = make_folds(competition, config, prepare(competition))
+    write_tables(tables, competition, yaml_file)
     return f"{describe_tables(tables.report)}\n{describe(tables, competition)}"

@@ -84,7 +84,7 @@ def _trained(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
         if status:
             sys.exit(status)
     config = load_config(str(path))
-    return make_plan(config.competition, dict(config.stages), Paths.for_competition(str(path)))
+    return make_plan(config.competition, dict(config.stages))
 
 
 def write_competition(path: Path, base: str, folder: Path | None, data: StudyData, cells: list[Cell]) -> None:

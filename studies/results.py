@@ -10,7 +10,7 @@ from scipy import optimize, stats
 
 from competition.dataset import read_rows
 from competition.metrics import METRICS
-from competition.task import Task, build_metric, build_task, raw_rows_for
+from competition.task import Task, raw_rows_for
 from core.files import read_json, read_text_table
 from core.text import format_table
 from core.types import Array
@@ -41,7 +41,7 @@ def tidy(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
     for data, plan in plans.items():
         competition, paths = plan.competition, plan.paths
         labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
-        task, metric, numbers = build_task(competition), build_metric(competition), labelled.y
+        task, metric, numbers = competition.task, competition.scorer, labelled.y
         folds = labelled.folds
         if study.data[data].bin_edges:
             raw = read_text_table(competition.train).set_index(competition.id)
@@ -131,7 +131,7 @@ def gains(plans: dict[str, JobPlan], jobs_table: pd.DataFrame, study: Study) -> 
         if place.items() <= baseline.items():  # comes first in its stage
             baselines[data, stage] = scores
         elif (data, stage) in baselines:
-            direction = 1 if build_metric(plan.competition).greater_is_better else -1
+            direction = 1 if plan.competition.scorer.greater_is_better else -1
             paired = (scores - baselines[data, stage]).dropna().to_numpy() * direction
             if len(paired):
                 row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (plan.n_folds - 1))

@@ -24,7 +24,6 @@ from competition.metrics import take_rows
 from competition.task import Task
 from core import cli
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
-from core.paths import Paths
 from core.text import format_number
 from core.types import Array
 from core.yaml_files import dump_yaml
@@ -312,11 +311,10 @@ def main() -> int:
     """Parse the command line and run the command."""
     args = cli.parser(__doc__).parse_args()
     config = load_config(args.competition, args.overrides)
-    paths = Paths.for_competition(args.competition)
-    plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
+    plan = make_plan(config.competition, dict(config.stages), args.reuse)
     left_out = left_out_of(plan, {})
     config, plan = finished_part(config, plan)
-    with cli.locked(paths, wait=True):
+    with cli.locked(plan.paths, wait=True):
         run = open_run(config, plan, left_out)
         print("\n".join([*build_submission(run).lines, describe_left_out(left_out)]).strip())
     return run.exit_status

@@ -16,11 +16,10 @@ import pandas as pd
 from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.metrics import Metric, get_metric, take_rows
 from competition.prepare import Prepared, describe, prepare
-from competition.task import Task, build_metric, build_task, raw_rows_for
+from competition.task import Task, raw_rows_for
 from core import cli
 from core.errors import ConfigError, DataError
 from core.files import as_json, read_json
-from core.paths import Paths
 from core.types import Array, Integers
 from core.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
 from folds.class_shares import missing_class_warnings
@@ -70,7 +69,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     n_folds = int(folds.max()) + 1
     train_folds = folds[: len(train_rows)]  # rows of extra_train are the last
     y = train_rows[competition.targets].to_numpy()
-    metric, task = build_metric(competition), build_task(competition)
+    metric, task = competition.scorer, competition.task
     raw_rows = raw_rows_for(metric, competition.train, competition.id, list(train_rows[competition.id]))
     _check_metric(metric, task, y, train_folds, raw_rows)
     _try_user_blending(config, metric, task, y)
@@ -251,14 +250,14 @@ def main() -> None:
     if args.executor == "ray":
         require_cluster(args.ray_address)
     config = load_config(args.competition, args.overrides)
-    paths = Paths.for_competition(args.competition)
-    tables = make_folds(config.competition, config.folds, prepare(config.competition), paths)
+    paths = config.competition.paths
+    tables = make_folds(config.competition, config.folds, prepare(config.competition))
     lines = check(config, tables, here=args.executor == "local")
     for note in sorted(import_notes(config)):
         print(f"note: {note}")
     print(f"{paths.name}: checked\n{lines}")
     if paths.train.exists() and read_json(paths.prepare_report) == tables.report:  # jobs may be finished
-        plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
+        plan = make_plan(config.competition, dict(config.stages), args.reuse)
         for line in describe_retraining(plan):
             print(line)
 

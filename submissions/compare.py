@@ -18,7 +18,7 @@ import pandas as pd
 
 from competition.dataset import GROUP
 from competition.metrics import Metric
-from competition.task import Task, build_metric, build_task, raw_rows_for
+from competition.task import Task, raw_rows_for
 from core import cli
 from core.errors import ConfigError, DataError
 from core.files import derive_seed, read_table, sha256_of
@@ -105,13 +105,12 @@ class PairedScorer:
 
 def read_labels(name: str, overrides: Overrides = NO_OVERRIDES) -> PairedScorer:
     """Return the labels of the prepared training table, with the current metric of the YAML."""
-    config, paths = load_config(name, overrides), Paths.for_competition(name)
-    competition = config.competition
-    train = read_table(paths.train).set_index(competition.id)
-    metric, file = build_metric(competition), competition.metric.rpartition(":")[0]
+    competition = load_config(name, overrides).competition
+    train = read_table(competition.paths.train).set_index(competition.id)
+    metric, file = competition.scorer, competition.metric.rpartition(":")[0]
     rows = raw_rows_for(metric, competition.train, competition.id, list(train.index))
     return PairedScorer(
-        build_task(competition),
+        competition.task,
         train[competition.targets],
         train[GROUP],
         metric,

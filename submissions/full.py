@@ -61,28 +61,29 @@ def full(options: Namespace) -> int:
             say(f"settings of the command line: {options.overrides}")
         if options.executor == "local":
             require_visible_gpu(config, clock.seconds if clock.has_limit else None)
-        prepare_tables(options, config, paths)
-        jobs = plan_jobs(options, config, paths, clock)  # stage, seed, fold -> job
+        prepare_tables(options, config)
+        jobs = plan_jobs(options, config, clock)  # stage, seed, fold -> job
         with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
             return train_and_submit(options, config, jobs, executor, clock)
 
 
-def prepare_tables(options: Namespace, config: Config, paths: Paths) -> None:
+def prepare_tables(options: Namespace, config: Config) -> None:
     """Write the clean tables and the folds, after all mistakes of the settings and the tables were reported."""
     competition = config.competition
+    paths = competition.paths
     with cli.locked(paths, wait=True):
         tables = prepare(competition)  # raw CSV files -> clean tables
-        tables = make_folds(competition, config.folds, tables, paths)  # and the fold and group of each row
+        tables = make_folds(competition, config.folds, tables)  # and the fold and group of each row
         lines = check(config, tables, here=options.executor == "local")  # all mistakes at once
         say(f"{paths.name}: checked\n{lines}")
-        write_tables(tables, competition, paths, find_config(options.competition))
+        write_tables(tables, competition, find_config(options.competition))
         say(make.describe(tables, competition))
 
 
-def plan_jobs(options: Namespace, config: Config, paths: Paths, clock: Clock) -> JobPlan:
+def plan_jobs(options: Namespace, config: Config, clock: Clock) -> JobPlan:
     """Return the jobs of all stages; with a budget also the seeds that time may be left for."""
     if options.earlier_run:
-        resume(options.earlier_run, paths)
+        resume(options.earlier_run, config.competition.paths)
     stages = dict(config.stages)
     if clock.has_limit:
         stages = with_more_seeds(stages)
@@ -90,7 +91,7 @@ def plan_jobs(options: Namespace, config: Config, paths: Paths, clock: Clock) ->
             raise ConfigError(
                 "A budget trains no stages with pseudo_labels, and all have some. Use --budget none."
             )
-    plan = make_plan(config.competition, stages, paths, options.reuse)
+    plan = make_plan(config.competition, stages, options.reuse)
     for line in describe_retraining(plan):
         say(line)
     return plan
@@ -103,7 +104,7 @@ def train_and_submit(
     paths = all_jobs.paths
 
     def plan_of(stages: StageConfigs) -> JobPlan:
-        return make_plan(config.competition, stages, paths, options.reuse)
+        return make_plan(config.competition, stages, options.reuse)
 
     budget = Budget(all_jobs, plan_of, executor, clock)
 
@@ -150,8 +151,7 @@ class NextSubmission:
         has_time = self.budget.clock.end - time.monotonic() > MIN_LEFT_TO_COMPARE
         if self.interim.n_written and not self.is_compared and has_time:
             self.is_compared = True
-            arguments = (self.config, self.budget.plan.paths)
-            return Task(COMPARISON, compare_tables, arguments, group=SUBMISSIONS, skips_group=False)
+            return Task(COMPARISON, compare_tables, (self.config,), group=SUBMISSIONS, skips_group=False)
         return self.interim.next_task()
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from competition.dataset import without_extra_rows
 from competition.prepare import prepare
-from competition.task import build_task, to_submission_columns
+from competition.task import to_submission_columns
 from core.errors import ConfigError
 from core.files import derive_seed, read_text_table, write_atomically, write_table
 from core.paths import Paths, holdout_yaml
@@ -37,7 +37,7 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
     held_out = held_out_ids(config, train, share)
     raw = read_text_table(competition.train).set_index(competition.id, drop=False)
     rows = raw[raw.index.isin(held_out)]
-    task = build_task(competition)
+    task = competition.task
     of_class_0 = to_submission_columns(task, np.zeros((len(rows), len(task.scored_columns))))
     tables = {
         "train": raw.drop(rows.index),
@@ -49,11 +49,12 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
         user_folds = read_text_table(config.folds.file)
         tables["file"] = user_folds[~user_folds["id"].isin(held_out)]
     document = config.model_dump(mode="json", exclude_unset=True)
+    folder = Paths(yaml_file.stem).raw
     for key, table in tables.items():
-        file = Paths.for_competition(str(yaml_file)).raw / f"{'folds' if key == 'file' else key}.csv"
+        file = folder / f"{'folds' if key == 'file' else key}.csv"
         write_table(file, table)
         document["folds" if key == "file" else "competition"][key] = str(file.resolve())
-    document["competition"]["holdout_of"] = Paths.for_competition(name).name
+    document["competition"]["holdout_of"] = competition.paths.name
     document["competition"].pop("kaggle", None)  # its submission is of training rows
     write_atomically(yaml_file, dump_yaml(document))
     part = f"{len(rows)} of {len(train)} training rows ({len(rows) / len(train):.0%})"

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import without_extra_rows
-from competition.task import build_metric, build_task, raw_rows_for
+from competition.task import raw_rows_for
 from core.errors import NothingToSubmit
 from core.files import read_table, write_atomically
-from core.paths import Paths, display_path
+from core.paths import display_path
 from core.text import format_duration, format_number
 from folds import diagnose
 from folds.fold_files import read_folds
@@ -40,10 +40,10 @@ MIN_WEIGHT = 0.02
 """Weight of a stage from which its jobs count as useful."""
 
 
-def compare_tables(config: Config, paths: Paths) -> JobResult:
+def compare_tables(config: Config) -> JobResult:
     """Compare training and test rows for the report, unless that is done."""
-    descriptors = molecule_features(["descriptors"], 0, paths.cache)[0]
-    diagnose.update(config.competition, config.folds, paths, descriptors.load)
+    descriptors = molecule_features(["descriptors"], 0, config.competition.paths.cache)[0]
+    diagnose.update(config.competition, config.folds, descriptors.load)
     return JobResult(COMPARISON)
 
 
@@ -71,7 +71,7 @@ def _submit(finished: Run, has_limit: bool, has_interim: bool) -> JobResult:
             build_submission(finished, interim=True)
     lines = build_submission(finished).lines
     if not has_limit:  # else it was compared while stages were trained, if there was time
-        compare_tables(finished.config, finished.paths)
+        compare_tables(finished.config)
     return JobResult("submission", lines=(*lines, describe_seconds(finished), report(finished)))
 
 
@@ -126,7 +126,7 @@ def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]
     if not folds_of:
         raise NothingToSubmit(f"no stage has finished.\n{table}")
     jobs = max(folds_of.values(), key=len)
-    task, metric, paths = build_task(competition), build_metric(competition), plan.paths
+    task, metric, paths = competition.task, competition.scorer, plan.paths
     train = read_table(paths.train).set_index(competition.id, drop=False)
     folds = read_folds(paths.folds, list(train.index))
     held_out = train.iloc[:0]

@@ -24,7 +24,7 @@ import pandas as pd
 
 from competition.config import validate
 from competition.metrics import Metric
-from competition.task import Task, build_metric, build_task
+from competition.task import Task
 from core.errors import DataError, NothingToSubmit
 from core.files import digest, read_json, read_table, sha256_of, table_digest
 from core.paths import PROJECT, Paths
@@ -49,6 +49,7 @@ CODE = (
     "submissions/blend/*.py", "submissions/build_submission.py", "submissions/stage_predictions.py",
     "submissions/ensemble_std.py", "submissions/expected_score.py", "submissions/predictor.py",
     "submissions/submission_file.py", "submissions/selection.py", "competition/*metrics.py", "competition/task.py",
+    "competition/config.py",
 )  # fmt: skip
 """Files of the code that a run depends on, in addition to the jobs and the settings."""
 PACKAGES = (
@@ -89,12 +90,12 @@ class Run:
     @property
     def metric(self) -> Metric:
         """The metric of the competition."""
-        return build_metric(self.config.competition)
+        return self.config.competition.scorer
 
     @property
     def task(self) -> Task:
         """Targets, outputs and classes of the competition."""
-        return build_task(self.config.competition)
+        return self.config.competition.task
 
     @cached_property
     def stage_predictions(self) -> StagePredictions:
@@ -214,7 +215,7 @@ def latest_run(competition: str) -> Run:
         )
     folder = paths.run(name)
     stored = read_manifest(folder)
-    config = validate(Config, stored["config"], folder / MANIFEST)
+    config = validate(Config, stored["config"], folder / MANIFEST, name=paths.name)
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
     jobs = []
     for stage, key in keys.items():

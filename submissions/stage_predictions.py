@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import FOLD, GROUP, without_extra_rows
-from competition.task import Task, build_task
+from competition.task import Task
 from core.files import read_table
 from core.types import Array, Integers
 from models.jobs.job_files import stage_oof, stage_test
@@ -63,7 +63,7 @@ def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
     Raises:
         DataError: if predictions do not match the tables.
     """
-    competition, task, paths = config.competition, build_task(config.competition), plan.paths
+    competition, task, paths = config.competition, config.competition.task, plan.paths
     train, test = read_table(paths.train), read_table(paths.test)
     ids, test_ids = list(train[competition.id]), list(test[competition.id])
     folds = train[FOLD].to_numpy(dtype=np.int64)

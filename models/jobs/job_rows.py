@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from competition.calibration import can_calibrate, fit_calibration, shared_labels
 from competition.config import CompetitionConfig
 from competition.dataset import EXTRA, FEATURE, INPUT_KEY, Dataset, read_rows
-from competition.task import Task, build_task
+from competition.task import Task
 from core.files import read_table
 from core.types import Array, Integers
 from models.context import Context
@@ -85,7 +85,7 @@ def context_of(plan: JobPlan, seed: int, rows: Dataset | None = None) -> Context
         text=competition.text,
         numeric=[*competition.numeric, *features],
         categorical=competition.categorical,
-        task=build_task(competition),
+        task=competition.task,
         seed=seed,
         cache=plan.paths.cache,
         auxiliary=competition.auxiliary_targets,

@@ -20,7 +20,6 @@ from typing import Any
 
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP
-from competition.task import build_task
 from core.code_digest import digests_with_imports
 from core.errors import ConfigError
 from core.files import content_digest, derive_seed, digest, read_json, read_table, table_digest
@@ -166,14 +165,13 @@ class JobPlan:
         return replace(self, jobs=jobs, shard=shard)
 
 
-def make_plan(
-    competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False
-) -> JobPlan:
+def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: bool = False) -> JobPlan:
     """Return the jobs of all stages in the order of the YAML, stages with pseudo-labels last.
 
     Args:
         reuse: whether finished jobs of other code are accepted if there are none of the current code.
     """
+    paths = competition.paths
     test_key = key_of_test_table(paths)
     folds = read_table(paths.train)[FOLD].to_numpy()
     n_folds = int(folds.max()) + 1
@@ -187,7 +185,7 @@ def make_plan(
         "time_ordered": in_time_order,
         "calibrate": [extra.calibrate for extra in competition.extra_train],
     }
-    task = build_task(competition)
+    task = competition.task
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     trained_by: dict[str, dict[str, dict[str, str]]] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from competition.config import CompetitionConfig
 from competition.dataset import Dataset, read_rows
 from competition.metrics import METRICS
-from competition.task import build_metric, build_task, raw_rows_for
+from competition.task import raw_rows_for
 from core.cli import NOT_WRITABLE
 from core.types import Array
 from models import targets
@@ -106,7 +106,7 @@ def _score(competition: CompetitionConfig, held_out: Dataset, y_pred: Array) -> 
         held_out: held-out rows with labels.
         y_pred: predictions of a stage for them, (n_rows, n_outputs).
     """
-    task, metric = build_task(competition), build_metric(competition)
+    task, metric = competition.task, competition.scorer
     scored = task.default_labels(y_pred) if task.scores_labels else y_pred
     raw_rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
     return metric(held_out.y, scored, raw_rows)
@@ -136,8 +136,8 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
     """
     if y_pred is None:
         return f"stage {job.stage}  seed {job.seed}  refit on all rows"
-    metric = build_metric(plan.competition)
-    task = build_task(plan.competition)
+    metric = plan.competition.scorer
+    task = plan.competition.task
     if task.scores_labels and task.has_probabilities:
         metric = METRICS["log_loss"]
     elif task.scores_labels:

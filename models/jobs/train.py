@@ -19,7 +19,7 @@ from competition.config import find_config, load_competition
 from competition.dataset import Dataset, read_rows
 from core import cli
 from core.errors import ConfigError, DataError
-from core.paths import Paths, display_path
+from core.paths import display_path
 from folds import make
 from models.config import load_stages
 from models.jobs.cache_jobs import cache_tasks
@@ -325,19 +325,17 @@ def main() -> int:
     if args.budget:
         raise ConfigError("--budget is of full, which trains what fits; train has no time to keep to.")
     competition = load_competition(args.competition, args.overrides)
-    stages, paths, shard = (
-        load_stages(args.competition, args.overrides),
-        Paths.for_competition(args.competition),
-        args.shard or (1, 1),
-    )
+    stages = load_stages(args.competition, args.overrides)
+    paths = competition.paths
+    shard = args.shard or (1, 1)
     if args.prepare:
         with cli.locked(paths, wait=True):
             folds_config = make.load_folds_config(args.competition, args.overrides)
-            make.run(competition, folds_config, paths, find_config(args.competition))
+            make.run(competition, folds_config, find_config(args.competition))
     with cli.training(paths, args.shard):
         if args.earlier_run:
             resume(args.earlier_run, paths)
-        selected = make_plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
+        selected = make_plan(competition, stages, args.reuse).select(args.stage, args.fold, shard)
         for line in describe_retraining(selected):
             print(line, flush=True)
         with closing(make_executor(args.executor, args.ray_address, args.workers)) as executor:

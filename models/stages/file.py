@@ -14,7 +14,7 @@ from pydantic import Field
 
 from competition.clean import describe_rows, parse_numbers, read_table_with_ids, require_columns
 from competition.dataset import Dataset
-from competition.task import Task, build_task
+from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_text_table, sha256_of
 from core.settings import UserPath
@@ -71,7 +71,7 @@ class FileConfig(OldStyle):
         """Check both files against the tables, and warn of other folds."""
         yield from super().check(tables)
         competition = tables.competition
-        task = build_task(competition)
+        task = competition.task
         ids = list(tables.train[competition.id])[: len(tables.folds)]
         oof, test = files_of(self)
         held_out_ids = [row_id for row_id, fold in zip(ids, tables.folds, strict=True) if fold >= 0]

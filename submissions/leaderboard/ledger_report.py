@@ -21,11 +21,9 @@ import pandas as pd
 
 from competition.config import load_competition
 from competition.metrics import Metric
-from competition.task import build_metric, build_task
 from core import cli
 from core.errors import ConfigError, DataError
 from core.files import read_table
-from core.paths import Paths
 from core.text import format_number
 from submissions.compare import read_labels
 from submissions.leaderboard.ledger import (
@@ -75,8 +73,9 @@ def distinct(rows: list[Submission]) -> list[Submission]:
 
 def page(competition: str) -> str:
     """Return the table of submissions and remarks on their scores, for a terminal."""
-    settings, paths = load_competition(competition), Paths.for_competition(competition)
-    metric, rows = build_metric(settings), read(paths.ledger)
+    settings = load_competition(competition)
+    paths = settings.paths
+    metric, rows = settings.scorer, read(paths.ledger)
     if not rows:
         return (
             f"No submissions of {paths.name} yet: ./run.sh submit {paths.name} makes one and writes it down."
@@ -84,7 +83,7 @@ def page(competition: str) -> str:
     files, oof = distinct(rows), dict[str, pd.DataFrame]()
     for row in files:
         with suppress(DataError):  # a file of no run, or of one that was deleted
-            oof[row.submission] = out_of_fold(paths, row, build_task(settings))
+            oof[row.submission] = out_of_fold(paths, row, settings.task)
     oof = {name: table for name, table in oof.items() if len(table)}
     scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS]).set_index(
         "submission"
@@ -163,8 +162,7 @@ def main() -> None:
         "--submission", metavar="ID", help="Submission of --public and --private (default: the latest)."
     )
     args = options.parse_args()
-    load_competition(args.competition)  # a misspelled name gets no ledger
-    paths = Paths.for_competition(args.competition)
+    paths = load_competition(args.competition).paths
     given = {
         board: score for board, score in ((PUBLIC, args.public), (PRIVATE, args.private)) if score is not None
     }

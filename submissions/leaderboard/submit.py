@@ -24,7 +24,6 @@ from typing import Any
 
 from competition.config import CompetitionConfig, load_competition
 from competition.metrics import Metric
-from competition.task import build_metric, build_task
 from core import cli
 from core.errors import ConfigError, ServiceError, SubmissionError
 from core.files import digest, read_json, read_text_table, sha256_of, write_atomically
@@ -104,16 +103,15 @@ def send_once(slug: str, row: Submission, send: Send, ledger: Path) -> None:
         write(ledger, row.with_changes(status="submitted", ref=ref))
 
 
-def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
+def file_to_send(competition: CompetitionConfig, file: Path) -> tuple[Submission, Send]:
     """Return the ledger row of a file, and a function that sends a copy of it, which later runs do not change.
 
     Raises:
         SubmissionError: if the file does not match the sample.
     """
-    check_submission(
-        file, read_text_table(competition.sample_submission), competition.id, build_task(competition)
-    )
+    check_submission(file, read_text_table(competition.sample_submission), competition.id, competition.task)
     print(f"{display_path(file)} fits the sample")
+    paths = competition.paths
     file_digest = sha256_of(file)
     copy = paths.submitted(file_digest[:12])
     write_atomically(copy, file.read_bytes())
@@ -196,9 +194,10 @@ def wait_for_score(slug: str, row: Submission, ledger: Path, metric: Metric) -> 
 def main() -> None:
     """Parse the command line and run the command."""
     args = _options()
-    competition, paths = load_competition(args.competition), Paths.for_competition(args.competition)
+    competition = load_competition(args.competition)
+    paths = competition.paths
     ledger = paths.ledger
-    slug, metric = str(competition.kaggle), build_metric(competition)
+    slug, metric = str(competition.kaggle), competition.scorer
     if competition.kaggle is None and not args.dry_run:
         raise ConfigError(
             "competition.kaggle of the YAML is missing, the last part of the competition's address on "
@@ -212,7 +211,7 @@ def main() -> None:
             row, send = notebook_to_send(slug, paths)
         else:
             row, send = file_to_send(
-                competition, paths, args.file or latest_run(paths.name).folder / SUBMISSION_FILE
+                competition, args.file or latest_run(paths.name).folder / SUBMISSION_FILE
             )
         expected = format_with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, expected {metric.name} {expected}"

@@ -12,7 +12,7 @@ from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
 from competition.label_columns import parse_labels
 from competition.metrics import take_rows
-from competition.task import build_task, from_submission_columns, raw_rows_for
+from competition.task import from_submission_columns, raw_rows_for
 from core.errors import ConfigError
 from core.files import read_json, read_table, read_text_table
 from core.text import is_finite, mean_and_std
@@ -295,7 +295,7 @@ def read_answer_table(competition: CompetitionConfig, file: Path) -> pd.DataFram
 
     Its columns have these names, or those of the columns of the sample.
     """
-    task = build_task(competition)
+    task = competition.task
     table = read_table_with_ids(file, [competition.id])
     if not {*task.targets} <= {*table} and not task.has_column_per_class:
         table = table.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=True)))

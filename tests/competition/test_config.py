@@ -1,5 +1,6 @@
 """The YAML: what is refused, in which words, and where it is looked for."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from competition.config import find_config
+from competition.config import find_config, load_competition, validate
 from core.errors import ConfigError
 from core.paths import CONFIGS, Paths, work_root
 from core.settings import Overrides
@@ -193,6 +194,16 @@ def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(
     assert config.stages["own"].kind == f"{here / 'stage.py'}:Own"
     assert config.stages["theirs"].folder == here / "oof"
     assert competition.seed == 7
-    assert Config.model_validate(config.model_dump(mode="json")) == config  # what a run saves is whole
+    saved = config.model_dump(mode="json")
+    assert validate(Config, saved, path) == config  # what a run saves is whole
     with pytest.raises(ValidationError):
         competition.id = "other"
+
+
+def test_a_copy_and_a_worker_have_the_task_and_the_paths_of_their_settings(tmp_path: Path) -> None:
+    competition = load_competition(str(write_small(tmp_path)))
+    assert competition.paths == Paths("small")
+    other = competition.model_copy(update={"targets": ["z"]})
+    assert (competition.task.targets, other.task.targets) == (["y"], ["z"])
+    assert pickle.loads(pickle.dumps(other)) == other
+    assert pickle.loads(pickle.dumps(other)).paths == competition.paths

@@ -12,7 +12,6 @@ from competition.molecules import canonical_smiles
 from competition.prepare import Prepared, describe, prepare, prepare_test, write_prepared
 from core.errors import ConfigError, DataError, SubmissionError
 from core.files import read_table
-from core.paths import Paths
 from tests.competition.small import SAMPLE, TEST, TRAIN, write_small
 
 
@@ -150,7 +149,8 @@ def test_a_molecule_has_one_canonical_form_or_none() -> None:
 
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     path = write_small(tmp_path, ["id,SMILES,y", "007,OCC,0.1", "x,CC,"])
-    config, paths = load_competition(str(path)), Paths.for_competition(str(path))
+    config = load_competition(str(path))
+    paths = config.paths
     tables = prepare(config)
     write_prepared(tables, paths, path)
     assert describe(tables.report).splitlines() == [

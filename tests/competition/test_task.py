@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from competition.classes import class_names, class_numbers
-from competition.task import Task, build_task, from_submission_columns, to_submission_columns
+from competition.task import Task, from_submission_columns, to_submission_columns
 from core.errors import ConfigError
 from core.user_code import load_user_code
 from tests.folds.made import competition
@@ -32,7 +32,7 @@ def task(
         "classes": classes,
         "submission_columns": columns,
     }
-    return build_task(competition(targets=targets, **settings, **roles))
+    return competition(targets=targets, **settings, **roles).task
 
 
 P = np.array([[0.2, 0.7, 0.1], [0.5, 0.25, 0.25]])

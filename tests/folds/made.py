@@ -24,7 +24,8 @@ def competition(**settings: Any) -> CompetitionConfig:
 
 def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
     """Prepare and divide, with changes of the section `folds`: the output, the paths, the fold of each row."""
-    config, paths = load_competition(str(path)), Paths.for_competition(str(path))
+    config = load_competition(str(path))
     folds_config = make.load_folds_config(str(path)).model_copy(update=changes)
-    output = make.run(config, folds_config, paths, path)
+    output = make.run(config, folds_config, path)
+    paths = config.paths
     return output, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()

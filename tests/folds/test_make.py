@@ -134,7 +134,7 @@ def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Pa
     for kind, folds in (("time", {"n_folds": 2}), ("column", {})):
         path = user_folds(tmp_path, kind, ["-1", "-1", "0", "0", "1", "1"], **folds)
         config, paths = load_config(str(path)), divided(path)[1]
-        keys.append(make_plan(config.competition, dict(config.stages), paths).keys["trees"])
+        keys.append(make_plan(config.competition, dict(config.stages)).keys["trees"])
         tables.append(paths.folds.read_bytes())
     assert tables[0] == tables[1]
     assert keys[0] != keys[1]
@@ -146,5 +146,5 @@ def test_equal_folds_with_other_groups_give_other_keys(tmp_path: Path) -> None:
     keys = []
     for groups in ([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2]):
         write_table(paths.train, read_table(paths.train).assign(**{GROUP: groups}))
-        keys.append(make_plan(config.competition, dict(config.stages), paths).keys["trees"])
+        keys.append(make_plan(config.competition, dict(config.stages)).keys["trees"])
     assert keys[0] != keys[1]

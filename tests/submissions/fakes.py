@@ -16,7 +16,6 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
 from competition.label_columns import parse_labels
-from competition.task import build_task
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
 from folds.fold_files import read_folds
@@ -129,9 +128,9 @@ def fake_classes(
 
 def planned(path: Path) -> JobPlan:
     """The jobs of a YAML, on prepared tables and folds."""
-    config, paths = load_competition(str(path)), Paths.for_competition(str(path))
-    make_folds(config, load_folds_config(str(path)), paths, path)
-    return make_plan(config, load_stages(str(path)), paths)
+    config = load_competition(str(path))
+    make_folds(config, load_folds_config(str(path)), path)
+    return make_plan(config, load_stages(str(path)))
 
 
 def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> JobPlan:
@@ -140,7 +139,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
     Predictions are those of `seen(labels)`, and noise; of classes, noise in logits.
     """
     jobs, paths, competition = planned(path), Paths.for_competition(str(path)), load_competition(str(path))
-    task = build_task(competition)
+    task = competition.task
     paths.owner.unlink()  # what is made here is copied
     train, test = read_table(paths.train), read_table(paths.test)
     folds = read_folds(paths.folds, list(train["id"]))
@@ -172,8 +171,8 @@ def train_all(path: Path, n_workers: int = 1) -> None:
 
 def run_of(path: Path) -> Run:
     """Return the run of a YAML with prepared tables and finished jobs."""
-    config, paths = load_config(str(path)), Paths.for_competition(str(path))
-    return open_run(config, make_plan(config.competition, dict(config.stages), paths))
+    config = load_config(str(path))
+    return open_run(config, make_plan(config.competition, dict(config.stages)))
 
 
 def built(path: Path) -> Run:

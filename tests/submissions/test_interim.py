@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from core.paths import Paths
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import make_plan
 from submissions import interim
@@ -18,12 +17,13 @@ from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run
 def test_the_finished_stages_are_submitted_and_the_last_submission_takes_their_place(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
-    config, paths = load_config(str(path)), Paths.for_competition(str(path))
-    jobs = make_plan(config.competition, dict(config.stages), paths)
+    config = load_config(str(path))
+    jobs = make_plan(config.competition, dict(config.stages))
     report = jobs.jobs_of_stage("poor")[1].folder / "report.json"
     content = report.read_bytes()
     report.unlink()
     result = submit_finished(config, jobs)
+    paths = config.competition.paths
     file = paths.run("so_far") / "submission.csv"
     assert result.lines == (f"submission of good, fair: {file}",)
     assert file.exists()
@@ -39,10 +39,10 @@ def test_interim_submissions_take_a_tenth_of_the_time_and_one_is_pending_at_most
 ) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
-    config, paths = load_config(str(path)), Paths.for_competition(str(path))
+    config = load_config(str(path))
     now = 1000.0
     monkeypatch.setattr(interim.time, "monotonic", lambda: now)
-    jobs = make_plan(config.competition, dict(config.stages), paths)
+    jobs = make_plan(config.competition, dict(config.stages))
     assert InterimSubmissions(lambda: (config, jobs), Clock(now, 300.0)).next_task() is not None
     submissions = InterimSubmissions(lambda: (config, jobs), Clock(now))
     assert submissions.next_task() is None

@@ -57,7 +57,7 @@ def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_sub
     prepare_and_fake_jobs(path)
     config = load_config(str(path))
     run = run_of(path)
-    plan = make_plan(config.competition, dict(config.stages), run.paths)
+    plan = make_plan(config.competition, dict(config.stages))
     test = {job.title: read_table(job.test_file(plan.test_key)) for job in plan.jobs}
     for job in plan.jobs:
         if job.fold not in {"good": (0, 2), "fair": (1,)}.get(job.stage, ()):

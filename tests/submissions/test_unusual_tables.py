@@ -14,7 +14,6 @@ from competition.molecules import MAX_ATOMS
 from competition.prepare import prepare
 from core.errors import DataError, NothingToSubmit
 from core.files import read_json
-from core.paths import Paths
 from folds import diagnose
 from folds.make import run as make_folds
 from folds.molecule_groups import scaffold
@@ -82,10 +81,10 @@ def test_a_column_called_fold_is_compared_like_any_other(tmp_path: Path, role: s
         table = pd.read_csv(tmp_path / "train.csv").assign(fold=values[:N_TRAIN])
         table.drop(columns="y" if name == "test" else []).to_csv(tmp_path / f"{name}.csv", index=False)
     pd.read_csv(tmp_path / "test.csv")[["id"]].assign(y=0).to_csv(tmp_path / "sample.csv", index=False)
-    config, paths = load_config(str(path)), Paths.for_competition(str(path))
-    make_folds(config.competition, config.folds, paths, path)
-    diagnose.run(config.competition, config.folds, paths)
-    shift = read_json(paths.shift)["adversarial"]
+    config = load_config(str(path))
+    make_folds(config.competition, config.folds, path)
+    diagnose.run(config.competition, config.folds)
+    shift = read_json(config.competition.paths.shift)["adversarial"]
     assert shift["auc"] < 0.7  # the tables are equal
     assert all(np.isfinite(feature["mean_in_train"]) for feature in shift["features"])
 

@@ -130,9 +130,9 @@ class FakeProcesses(LocalExecutor):
 def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> JobPlan:
     """The jobs of a YAML, after its tables and folds are made."""
     overrides = NO_OVERRIDES if seed is None else Overrides({"competition.seed": seed})
-    config, paths = load_competition(str(path), overrides), Paths("mixed")
-    make_folds(config, load_folds_config(str(path)), paths, path)
-    return make_plan(config, load_stages(str(path)), paths, reuse)
+    config = load_competition(str(path), overrides)
+    make_folds(config, load_folds_config(str(path)), path)
+    return make_plan(config, load_stages(str(path)), reuse)
 
 
 def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> JobPlan:

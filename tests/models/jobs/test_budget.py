@@ -139,11 +139,11 @@ def by_epoch(**seconds: float) -> Seconds:
 def budget_of(job_plan: JobPlan, machine: Machine, seconds: float) -> Budget:
     """A budget for the stages of a plan; it starts now, and reserves 10 s and 4 %."""
     stages = with_more_seeds(job_plan.stages)
-    jobs = make_plan(job_plan.competition, stages, job_plan.paths)
+    jobs = make_plan(job_plan.competition, stages)
     early = min(5.0, max(2.0, 0.01 * seconds))
     return Budget(
         jobs,
-        lambda stages: make_plan(job_plan.competition, stages, job_plan.paths),
+        lambda stages: make_plan(job_plan.competition, stages),
         machine,
         Clock(machine.now + early, seconds),
     )

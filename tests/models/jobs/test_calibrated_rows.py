@@ -67,9 +67,9 @@ def made(
     }  # fmt: skip
     trees = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20, "final_fit": "both"}
     path = write_competition(folder, train, test, competition=roles, stages={"one": stage or trees})
-    config, paths = load_competition(str(path)), Paths.for_competition(str(path))
-    make_folds(config, FoldsConfig(n_folds=3), paths, path)
-    return make_plan(config, load_stages(str(path)), paths), paths
+    config = load_competition(str(path))
+    make_folds(config, FoldsConfig(n_folds=3), path)
+    return make_plan(config, load_stages(str(path))), config.paths
 
 
 def extra_rows(plan: JobPlan, fold: int) -> Dataset:

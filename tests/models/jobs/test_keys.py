@@ -44,7 +44,7 @@ def one_of_each_kind(folder: Path, **changes: Any) -> JobPlan:
     write_table(paths.train, train.assign(**{FOLD: [0, 1, 0, 1], GROUP: [0, 1, 2, 3]}))
     write_table(paths.test, test)
     write_json(paths.prepare_report, {"folds": {"time_ordered": False}})
-    return make_plan(load_competition(path), load_stages(path), paths)
+    return make_plan(load_competition(path), load_stages(path))
 
 
 def settings_parts(made: JobPlan) -> dict[str, str]:

@@ -107,7 +107,7 @@ def labels_of_test_rows(
     trained.
     """
     job_plan, learner = (
-        make_plan(job_plan.competition, load_stages(str(folder / "mixed.yaml")), job_plan.paths),
+        make_plan(job_plan.competition, load_stages(str(folder / "mixed.yaml"))),
         Echo(),
     )
     for job in job_plan.jobs_of_stage("source"):

@@ -13,7 +13,6 @@ import pytest
 from rdkit import Chem
 
 from competition.dataset import Dataset, read_rows
-from competition.task import build_metric
 from core.files import read_json, read_table, sha256_of, write_json
 from core.paths import Paths
 from folds.fold_files import read_folds
@@ -217,7 +216,7 @@ def test_the_score_after_each_epoch_changes_no_prediction_and_ends_as_the_score_
     labels = read_rows(job_plan.paths.train, job_plan.competition, labelled=True)
     in_fold = labels.take(read_folds(job_plan.paths.folds, labels.ids) == 0)
     y_pred = read_predictions(job.oof_file, in_fold.ids, job_plan.competition.targets)
-    metric = build_metric(job_plan.competition)
+    metric = job_plan.competition.scorer
     assert rows[-1].held_out_score == pytest.approx(metric(in_fold.y, y_pred), rel=1e-6)
     shutil.rmtree(job.folder)
     monkeypatch.setattr(run_job_module, "HeldOut", lambda rows, score: None)
