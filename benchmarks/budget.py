@@ -50,7 +50,7 @@ from models.feature_config import LightgbmConfig
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import fit_encoders, molecule_block
 from models.inputs.frozen_encoders import encoder_cache
-from models.jobs.job_rows import context_of
+from models.jobs.compute import context_of
 from models.training.hardware import machine
 from submissions.report import score_sections
 from submissions.run import SUBMISSION_FILE, Run, latest_run

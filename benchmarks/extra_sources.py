@@ -28,13 +28,14 @@ import yaml
 from scipy.stats import theilslopes
 
 from competition.config import load_competition
+from competition.dataset import REFIT_FOLD
 from core.files import write_table
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models import targets
 from models.config import load_stages
-from models.jobs.job_rows import rows_of_job
-from models.jobs.plan import REFIT_FOLD, make_plan
+from models.jobs.compute import rows_of_job
+from models.jobs.plan import make_plan
 
 TARGETS = {
     "esol": "logS",

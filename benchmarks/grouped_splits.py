@@ -21,7 +21,7 @@ from competition.config import find_config
 from core.files import read_json, read_text_table
 from folds import make
 from models import targets
-from models.jobs.job_rows import read_tables, rows_of_job
+from models.jobs.compute import read_tables, rows_of_job
 from models.jobs.plan import make_plan
 from submissions.config import load_config
 

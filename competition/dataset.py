@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.config import CompetitionConfig
 from core.files import read_table
 from core.types import Array, Integers
+
+if TYPE_CHECKING:
+    from competition.config import CompetitionConfig
 
 INPUT_KEY = "__input"
 """Column of a prepared table: equal for rows with equal inputs (canonical molecules, normalised text)."""
@@ -28,6 +30,8 @@ UPPER = "__upper "
 """Prefix of the columns of a prepared training table with numbers that a censored label is below."""
 FOLD = "__fold"
 """Column of a prepared training table with folds: 0 to n-1, or -1 for rows that only train, in every fold."""
+REFIT_FOLD = -2
+"""Fold of a refit on all rows: no row has it, so none is held out."""
 GROUP = "__group"
 """Column of prepared tables with groups: equal for rows that share a fold by construction; -1 if tied to several."""
 
@@ -96,7 +100,7 @@ class Dataset:
         return Dataset(self.ids, self.inputs, None)
 
 
-def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Dataset:
+def read_rows(path: Path, config: "CompetitionConfig", labelled: bool) -> Dataset:
     """Return the rows of a prepared table (`competition.prepare`), in the order of the file."""
     table = read_table(path)
     features = [name for name in table.columns if name.startswith(FEATURE)]

@@ -40,7 +40,7 @@ def with_extra_rows(
 
     Rows with the input of a test row, with an unreadable input or without any label are left out. A row with
     labels of auxiliary targets only is kept. A row with the input or the group of a training row is kept; the job
-    that holds out that training row excludes it (`models.jobs.job_rows`). Empty groups and times are allowed.
+    that holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are allowed.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
     summary = []

@@ -3,14 +3,17 @@
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from competition.classes import class_numbers
-from competition.metrics import Metric
 from core.files import as_csv, read_text_table
 from core.types import Array, ProblemType
+
+if TYPE_CHECKING:
+    from competition.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Task:
         return np.clip(np.floor(y_pred + 0.5), 0, len(self.classes) - 1)
 
 
-def raw_rows_for(metric: Metric, file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:
+def raw_rows_for(metric: "Metric", file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:
     """Return the rows of a raw table that a metric reads, with all columns as pandas reads the CSV.
 
     The rows are in the order of `ids`; an id that the table lacks, such as that of an extra row, has NaN. None if the

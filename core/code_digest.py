@@ -1,11 +1,12 @@
 """Digests of code, which decide whether finished jobs and cached arrays are out of date.
 
-Comments and docstrings are not part of a digest.
+The digest of a module covers all modules of this project that it imports, also inside functions. Comments,
+docstrings and imports for type checkers do not count.
 """
 
 import ast
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import ConfigError
@@ -14,66 +15,66 @@ from core.files import digest
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("core", "competition", "folds", "models")
 """Packages of this project with code that results depend on."""
-NOT_DIGESTED = {
-    "config", "base_config", "neural_config", "bert_config", "feature_config", "stage", "hardware", "code_digest",
-    "weights", "errors", "files", "paths", "settings", "text", "loss_log", "tracking",
-}  # fmt: skip
-"""Modules that do not change a result. Settings and digests of weights are part of a job's key
-directly; the other modules read, write and report."""
-
-
 CODE_DIGITS = 8
 """Length of the digest of a file. It only has to differ from that of the same file before an edit."""
 
 
 def code_digest_of(*files: Path) -> str:
     """Return the digest of some modules and of the modules of this project that they import."""
-    digests = digests_with_imports(files)
-    return digest(sorted((path.name, code) for path, code in digests.items()))
+    return digest(sorted((path.name, code) for path, code in closure(*files).items()))
 
 
-def digests_with_imports(files: Sequence[Path], without_imports: Sequence[Path] = ()) -> dict[Path, str]:
-    """Return file -> digest of its code, of some modules and of the modules of this project that they import.
-
-    Imports are followed from `files` and from all modules of the package `models`.
-
-    Args:
-        without_imports: more modules, whose imports do not count.
-    """
+def closure(*files: Path) -> dict[Path, str]:
+    """Return file -> digest of some modules, and of all modules of this project that they reach by imports."""
     digests: dict[Path, str] = {}
     queue = list(files)
     while queue:
         path = queue.pop()
-        if path in digests or not (path.exists() or path in files):
+        if path in digests:
             continue
         try:
-            digests[path], imports = _parse(path.read_text(encoding="utf-8"))
+            digests[path], modules = _parse(path.read_text(encoding="utf-8"))
         except (OSError, SyntaxError) as error:
             raise ConfigError(
                 f"{path} cannot be read as Python: {error}. Correct the file, or its path."
             ) from None
-        if path in files or path.is_relative_to(PROJECT / "models"):
-            queue += [PROJECT / name for name in imports if Path(name).stem not in NOT_DIGESTED]
-    for path in without_imports:
-        digests[path] = _parse(path.read_text(encoding="utf-8"))[0]
+        candidates = [PROJECT / f"{module.replace('.', '/')}.py" for module in modules]
+        queue += [file for file in candidates if file.exists()]
     return digests
 
 
 @functools.cache
 def _parse(text: str) -> tuple[str, list[str]]:
-    """Return the digest of a module without comments and docstrings, and the files of this project that it may
-    import.
+    """Return the digest of a module without comments and docstrings, and what it may import from this project.
 
-    Of `from a.b import c`, these are a/b.py and a/b/c.py; some of them do not exist.
+    Of `from a.b import c`, these are a.b and a.b.c; some of them are no modules.
     """
     tree = ast.parse(text)
-    imports = list[str]()
+    modules = [name for node in executed(tree) for name in _imported(node)]
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
-            module = node.module.replace(".", "/")
-            imports += [f"{module}.py", *(f"{module}/{alias.name}.py" for alias in node.names)]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
             node, clean=False
         ):
             node.body = node.body[1:]
-    return digest(ast.dump(tree), CODE_DIGITS), imports
+    return digest(ast.dump(tree), CODE_DIGITS), [name for name in modules if name.startswith(PREFIXES)]
+
+
+PREFIXES = tuple(f"{package}." for package in PACKAGES)
+
+
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and all below it, but those that only a type checker reads."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from executed(child)
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Return the dotted names that an import may load."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []

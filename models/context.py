@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from competition.config import CompetitionConfig
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
 from core.types import Array, Integers
+
+if TYPE_CHECKING:
+    from competition.config import CompetitionConfig
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class CheckTables:
         in_time_order: whether the rows of a fold are later than its training rows.
     """
 
-    competition: CompetitionConfig
+    competition: "CompetitionConfig"
     task: Task
     train: pd.DataFrame
     test: pd.DataFrame

@@ -19,13 +19,12 @@ of any stage.
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from competition.config import CompetitionConfig
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
@@ -44,6 +43,9 @@ from models.inputs.weights import (
     require_weights_of_kind,
 )
 from models.training.labels import require_log1p
+
+if TYPE_CHECKING:
+    from competition.config import CompetitionConfig
 
 NOTES = "notes.json"
 RANGE_TOLERANCE = 1e-6
@@ -307,7 +309,7 @@ class Stage(StrictModel):
         """Return the caches of molecules that only this kind reads, each with its molecule columns."""
         return []
 
-    def require_inputs(self, competition: CompetitionConfig) -> None:
+    def require_inputs(self, competition: "CompetitionConfig") -> None:
         """Raise a ConfigError if the competition has no input column that the stage could read."""
         if self.is_trained and not competition.inputs:
             raise ConfigError(

@@ -14,8 +14,9 @@ from competition.task import Task, raw_rows_for
 from core.files import read_json, read_text_table
 from core.text import format_table
 from core.types import Array
-from models.jobs.job_files import read_predictions, verify_job
+from models.jobs.job_files import verify_job
 from models.jobs.plan import JobPlan
+from models.jobs.predictions import read_predictions
 from studies.config import CLASS, Study, cells_of, value_label
 from submissions.blend.logits import logits, probabilities
 from submissions.blend.selection import score_per_target

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from competition.dataset import REFIT_FOLD
 from core.types import Array
-from models.jobs.job_files import read_predictions, stage_test_std
-from models.jobs.plan import REFIT_FOLD, Job
+from models.jobs.plan import Job
+from models.jobs.predictions import read_predictions, stage_test_std
 from submissions.blend.selection import Fitted
 from submissions.run import Run
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.dataset import without_extra_rows
+from competition.dataset import REFIT_FOLD, without_extra_rows
 from competition.task import raw_rows_for
 from core.errors import NothingToSubmit
 from core.files import read_table, write_atomically
@@ -22,8 +22,8 @@ from folds import diagnose
 from folds.fold_files import read_folds
 from models.inputs.features import molecule_features
 from models.jobs.budget_stages import Clock
-from models.jobs.job_files import mean_test, read_predictions
-from models.jobs.plan import REFIT_FOLD, Job, JobPlan
+from models.jobs.plan import Job, JobPlan
+from models.jobs.predictions import mean_test, read_predictions
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
 from submissions.blend.decision_rules import apply_decision, fit_decision
 from submissions.build_submission import build_submission

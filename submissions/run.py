@@ -23,13 +23,14 @@ from typing import Any
 import pandas as pd
 
 from competition.config import validate
+from competition.dataset import REFIT_FOLD
 from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit
 from core.files import digest, read_json, read_table, sha256_of, table_digest
 from core.paths import PROJECT, Paths
 from core.user_code import user_code_files
-from models.jobs.plan import REFIT_FOLD, REPORT, Job, JobPlan, jobs_of
+from models.jobs.plan import REPORT, Job, JobPlan, jobs_of
 from submissions.blend.candidates import complexity
 from submissions.config import Config, rewrite_paths
 from submissions.left_out import EPOCHS, TIME, LeftOut, describe_left_out, unfinished_seeds

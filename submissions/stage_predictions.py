@@ -9,8 +9,8 @@ from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.task import Task
 from core.files import read_table
 from core.types import Array, Integers
-from models.jobs.job_files import stage_oof, stage_test
 from models.jobs.plan import JobPlan
+from models.jobs.predictions import stage_oof, stage_test
 from submissions.config import Config
 
 

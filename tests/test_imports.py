@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.code_digest import executed
 from core.paths import PROJECT
 from models.registry import KINDS
 
@@ -25,7 +26,7 @@ def module_of(file: Path) -> str:
 def imported(file: Path) -> set[str]:
     """Modules of ours that a file imports, inside functions too."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in executed(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from competition.dataset import REFIT_FOLD
 from core.files import digest
 from core.text import format_duration
 from models.jobs.budget_stages import Clock, Decisions, StageState, epoch_shares
 from models.jobs.budget_tasks import PlanOfStages, StageTasks
-from models.jobs.job_rows import read_tables
+from models.jobs.compute import read_tables
 from models.jobs.pace import describe_pace
-from models.jobs.plan import REFIT_FOLD, Job, JobPlan
+from models.jobs.plan import Job, JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
 from models.jobs.train import FailurePolicy, JobReporter, train
 

@@ -3,7 +3,7 @@
 from competition.dataset import Dataset
 from models.inputs.cache import Cache
 from models.inputs.stage_caches import shared_caches
-from models.jobs.job_rows import context_of, usable_rows
+from models.jobs.compute import context_of, usable_rows
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Resources, Task
 

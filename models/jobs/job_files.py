@@ -1,11 +1,8 @@
 """The files of a job. A job is trained in a temporary folder, and published by renaming it.
 
-    seed_<s>/.fold_<k>/    running, killed or failed: checkpoints, progress.json, losses.csv, failed.json,
-                           traceback.txt
-    seed_<s>/fold_<k>/     published: weights, predictions, and report.json with sizes and sha256
-
-Predictions are Parquet tables with `id` and a column of float64 per output. They are joined on the id into one
-table per stage.
+seed_<s>/.fold_<k>/    running, killed or failed: checkpoints, progress.json, losses.csv, failed.json,
+                       traceback.txt
+seed_<s>/fold_<k>/     published: weights, predictions, and report.json with sizes and sha256
 """
 
 import shutil
@@ -14,20 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from core.errors import DataError
-from core.files import read_json, read_table, sha256_of, write_atomically, write_json, write_table
-from core.types import Array, Integers
-from models.jobs.plan import REFIT_FOLD, REPORT, Job
+from core.files import read_json, sha256_of, write_atomically, write_json
+from models.jobs.plan import REPORT, Job
 from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult
 from models.training.hardware import machine
 
 CHECKPOINTS = "checkpoint*.pt"
-MAX_PREDICTION = 1e100
-"""Largest finite prediction: squares of larger ones overflow in scores and blends."""
 FAILURE, TRACEBACK = "failed.json", "traceback.txt"
 
 
@@ -139,97 +130,3 @@ def verify_job(job: Job) -> dict[str, Any]:
                 f"folder {job.folder} to train it again."
             )
     return report
-
-
-def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Array) -> None:
-    """Write predictions (n_rows, n_outputs) with their ids.
-
-    Raises:
-        DataError: if a prediction is not finite.
-    """
-    bad = ~(np.abs(y_pred) <= MAX_PREDICTION).all(axis=1)  # NaN too
-    if bad.any():
-        raise DataError(
-            f"{path} would have {int(bad.sum())} predictions that are not finite, first of id "
-            f"{ids[bad.argmax()]!r}. "
-            "Lower the learning_rate of a neural stage, or change its precision or target_transform."
-        )
-    table = pd.DataFrame(y_pred.astype(np.float64), columns=outputs)
-    table.insert(0, "id", ids)
-    write_table(path, table)
-
-
-def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:
-    """Return predictions (n_rows, n_outputs) in the order of `ids`.
-
-    Raises:
-        DataError: if the file is not a table, if an id is missing, repeated or unknown, or if a value is not
-            finite.
-    """
-    table = read_table(path)
-    predictions = table.set_index("id").reindex(columns=outputs).astype(float) if "id" in table else table
-    if sorted(predictions.index) != sorted(ids) or not np.isfinite(predictions.to_numpy()).all():
-        raise DataError(
-            f"{path} must have {len(ids)} ids once each, with finite {', '.join(outputs)}; delete "
-            f"{path.parent} and run again."
-        )
-    return predictions.loc[ids].to_numpy()
-
-
-def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
-    """Return out-of-fold predictions of a stage, mean over its seeds, (n_rows, n_outputs); NaN in fold -1."""
-    files = {job: job.oof_file for job in jobs if job.fold != REFIT_FOLD}
-    mean = _join_folds(files, ids, folds, outputs)
-    if np.isnan(mean[folds >= 0]).any():
-        raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
-    return mean
-
-
-def stage_oof_std(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array | None:
-    """Return the standard deviations that a stage predicts for held-out rows, mean over its seeds.
-
-    Returns:
-        (n_rows, n_outputs), NaN in fold -1; None if a job has no standard deviations.
-    """
-    files = {job: job.oof_std_file for job in jobs if job.fold != REFIT_FOLD}
-    if not all(file.exists() for file in files.values()):
-        return None
-    return _join_folds(files, ids, folds, outputs)
-
-
-def _join_folds(files: dict[Job, Path], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
-    """Return the tables of all folds as one, mean over seeds, (n_rows, n_outputs); NaN in other rows."""
-    values_of_seed: dict[int, Array] = {}
-    for job, file in files.items():
-        values = values_of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
-        held_out = np.flatnonzero(folds == job.fold)
-        values[held_out] = read_predictions(file, [ids[i] for i in held_out], outputs)
-    return np.asarray(np.mean(list(values_of_seed.values()), axis=0))
-
-
-def stage_test_std(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array | None:
-    """Return the standard deviations that a stage predicts for test rows, mean over its jobs, (n_rows, n_outputs).
-
-    None if a job has no standard deviations.
-    """
-    files = [job.test_std_file(test_key) for job in jobs if job.predicts_test]
-    if not all(file.exists() for file in files):
-        return None
-    return np.mean([read_predictions(file, ids, outputs) for file in files], axis=0)
-
-
-def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
-    """Return test predictions of a stage, (n_rows, n_outputs), in the order of `ids`.
-
-    They are the mean over folds and seeds, the mean of the refits over seeds, or the mean of both
-    (`final_fit`).
-    """
-    fold_jobs = [job for job in jobs if job.predicts_test and job.fold != REFIT_FOLD]
-    refits = [job for job in jobs if job.predicts_test and job.fold == REFIT_FOLD]
-    means = [mean_test(group, test_key, ids, outputs) for group in (fold_jobs, refits) if group]
-    return np.mean(means, axis=0)
-
-
-def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
-    """Return the mean test predictions of jobs, (n_rows, n_outputs), in the order of `ids`."""
-    return np.mean([read_predictions(job.test_file(test_key), ids, outputs) for job in jobs], axis=0)

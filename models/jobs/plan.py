@@ -19,28 +19,19 @@ from types import MappingProxyType
 from typing import Any
 
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, GROUP
-from core.code_digest import digests_with_imports
+from competition.dataset import FOLD, GROUP, REFIT_FOLD
+from core.code_digest import closure
 from core.errors import ConfigError
-from core.files import content_digest, derive_seed, digest, read_json, read_table, table_digest
+from core.files import content_digest, digest, read_json, read_table, table_digest
 from core.paths import PROJECT, Paths
 from core.text import format_duration, join_first
 from core.user_code import short_ref, user_code, with_helpers
 from models.inputs.weights import digest_of_weights
+from models.jobs import compute
+from models.jobs.compute import job_seed
 from models.stage import Stage
 
 REPORT = "report.json"
-REFIT_FOLD = -2
-"""Fold of a refit on all rows: no row has it in folds.csv, so none is held out."""
-ROW_CODE = [
-    PROJECT / path
-    for path in (
-        "models/jobs/job_rows.py",
-        "competition/dataset.py",
-        "competition/calibration.py",
-    )
-]
-"""Code that selects the rows of a job, whichever stage it is of."""
 COMPETITION_SETTINGS = {
     "id", "targets", "problem_type", "classes", "smiles", "text", "numeric", "categorical", "auxiliary_targets",
     "weight", "seed",
@@ -225,15 +216,6 @@ def key_of_test_table(paths: Paths) -> str:
     return content_digest(read_table(paths.test).drop(columns=GROUP, errors="ignore"))[:16]
 
 
-def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
-    """Return the seed of a job.
-
-    It does not depend on the name of the stage: stages that differ in one setting start from the same weights
-    and see the same batches, so that their scores can be compared pairwise.
-    """
-    return derive_seed(competition.seed, seed, fold)
-
-
 def jobs_of(
     name: str,
     stage: Any,
@@ -294,17 +276,20 @@ def code_files(stage: Any) -> dict[str, str]:
     references: dict[str, str] = {}
     for _, code_ref in user_code(stage.model_dump()):
         file = Path(code_ref.rpartition(":")[0])
-        names[file] = file.name
         names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
         references[short_ref(code_ref)] = "used"
+    code = closure(*names, *modules_of(stage))
+    return {names.get(path) or source_name(path): value for path, value in code.items()} | references
+
+
+def modules_of(stage: Stage) -> list[Path]:
+    """Return the files of the class of a stage and of its base classes, and of the computation of a job."""
     classes = [cls for cls in type(stage).__mro__ if issubclass(cls, Stage)]
-    modules = [*names, *(Path(inspect.getfile(cls)) for cls in classes), PROJECT / "models" / "targets.py"]
+    files = [Path(inspect.getfile(cls)) for cls in classes]
     old_style = PROJECT / "models" / "stages" / f"{stage.kind}.py"
     if old_style.exists():
-        modules.append(old_style)
-    digests = digests_with_imports(modules, ROW_CODE)
-    code = {names.get(path) or source_name(path): value for path, value in digests.items()}
-    return code | references
+        files.append(old_style)
+    return [*files, Path(compute.__file__)]
 
 
 def source_name(path: Path) -> str:

@@ -7,30 +7,22 @@ from functools import partial
 import numpy as np
 
 from competition.config import CompetitionConfig
-from competition.dataset import Dataset, read_rows
+from competition.dataset import REFIT_FOLD, Dataset, read_rows
 from competition.metrics import METRICS
 from competition.task import raw_rows_for
 from core.cli import NOT_WRITABLE
 from core.types import Array
 from models import targets
 from models.context import HeldOut
-from models.jobs.job_files import (
-    attempt_folder,
-    clear_attempt,
-    start_attempt,
-    write_failure,
-    write_predictions,
-    write_report,
-)
-from models.jobs.job_rows import UNUSED_LABELS, JobRows, context_of, rows_of_job
-from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
+from models.jobs.compute import UNUSED_LABELS, JobRows, context_of, job_seed, predict, rows_of_job
+from models.jobs.job_files import attempt_folder, clear_attempt, start_attempt, write_failure, write_report
+from models.jobs.plan import Job, JobPlan
+from models.jobs.predictions import write_predictions
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 from models.stage import read_notes
 from models.training.hardware import is_out_of_memory, machine, peak_gpu_gib
 
-PIECE = 10_000
-"""Number of test rows that are predicted at a time, which limits the memory for features and batches."""
 PROBE_BYTES = 2**16
 """Size of the file that tests whether the disk is full."""
 
@@ -90,10 +82,9 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     targets.fit(stage, rows.train, job.folder, context)
     if job.fold == REFIT_FOLD:
         return None
-    y_pred = targets.predict(stage, held_out, job.folder, context)
+    y_pred, std = predict(stage, held_out, job.folder, context)
     outputs = rows.context.task.outputs
     write_predictions(job.oof_file, held_out.ids, outputs, y_pred)
-    std = targets.predict_std(stage, held_out, job.folder, context)
     if std is not None:
         write_predictions(job.oof_std_file, held_out.ids, outputs, std)
     return y_pred
@@ -113,18 +104,13 @@ def _score(competition: CompetitionConfig, held_out: Dataset, y_pred: Array) -> 
 
 
 def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
-    """Predict test rows with the weights of a job, PIECE rows at a time."""
+    """Predict test rows with the weights of a job."""
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows=test)
-    stage = plan.stages[job.stage]
-    pieces = [test.take(piece) for piece in np.split(np.arange(len(test)), range(PIECE, len(test), PIECE))]
-    std = [
-        std for rows in pieces if (std := targets.predict_std(stage, rows, job.folder, context)) is not None
-    ]
+    y_pred, std = predict(plan.stages[job.stage], test, job.folder, context)
     outputs = context.task.outputs
-    if std:
+    if std is not None:
         # Before the predictions, whose file says that a job has predicted the table.
-        write_predictions(job.test_std_file(plan.test_key), test.ids, outputs, np.concatenate(std))
-    y_pred = np.concatenate([targets.predict(stage, rows, job.folder, context) for rows in pieces])
+        write_predictions(job.test_std_file(plan.test_key), test.ids, outputs, std)
     write_predictions(job.test_file(plan.test_key), test.ids, outputs, y_pred)
 
 

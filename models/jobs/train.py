@@ -24,8 +24,8 @@ from folds import make
 from models.config import load_stages
 from models.jobs.cache_jobs import cache_tasks
 from models.jobs.cluster import make_executor
+from models.jobs.compute import read_tables
 from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, verify_job, write_failure
-from models.jobs.job_rows import read_tables
 from models.jobs.pace import Forecast
 from models.jobs.plan import Job, JobPlan, describe_retraining, key_of_test_table, make_plan
 from models.jobs.progress import describe_loss

@@ -2,7 +2,7 @@
 
 from competition.dataset import EXTRA
 from core.files import read_json, read_table
-from models.jobs.job_rows import UNUSED_LABELS
+from models.jobs.compute import UNUSED_LABELS
 from models.jobs.plan import REPORT
 from submissions.report.elements import Element, make_table
 from submissions.run import Run

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from competition.dataset import REFIT_FOLD
 from competition.prepare import describe as describe_tables
 from core.files import read_json
 from core.paths import config_folders, display_path
 from core.text import format_number, format_with_error
 from core.yaml_files import dump_yaml
-from models.jobs.plan import REFIT_FOLD
 from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table

@@ -10,15 +10,14 @@ import pytest
 import yaml
 
 from competition.config import load_competition
-from competition.dataset import TIME, Dataset, read_rows, without_extra_rows
+from competition.dataset import REFIT_FOLD, TIME, Dataset, read_rows, without_extra_rows
 from competition.prepare import Prepared, describe, prepare
 from core.errors import ConfigError, DataError, UserError
 from core.files import write_table
 from core.paths import Paths
 from folds.config import FoldsConfig
 from folds.make import make_folds
-from models.jobs.job_rows import training_rows, usable_rows
-from models.jobs.plan import REFIT_FOLD
+from models.jobs.compute import training_rows, usable_rows
 from models.registry import make_stage
 from tests.conftest import mixed_tables, write_competition
 

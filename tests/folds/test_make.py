@@ -14,7 +14,7 @@ from core.errors import DataError
 from core.files import read_table, read_text_table, write_table
 from folds import make
 from folds.fold_files import read_folds
-from models.jobs.job_rows import training_rows
+from models.jobs.compute import training_rows
 from models.jobs.plan import make_plan
 from submissions.config import load_config
 from tests.competition.small import TRAIN, write_small

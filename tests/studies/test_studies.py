@@ -16,7 +16,7 @@ from competition.config import load_competition
 from competition.metrics import METRICS
 from core.errors import ConfigError, DataError
 from core.paths import CONFIGS, PROJECT
-from models.jobs.job_files import read_predictions
+from models.jobs.predictions import read_predictions
 from studies.__main__ import claims, run_study
 from studies.config import STUDIES, StudySize, cells_of, load_study
 from studies.results import corrected_interval

@@ -22,9 +22,10 @@ from folds.fold_files import read_folds
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
-from models.jobs.job_files import write_predictions, write_report
+from models.jobs.job_files import write_report
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import JobPlan, make_plan
+from models.jobs.predictions import write_predictions
 from models.jobs.train import train
 from submissions.build_submission import build_submission
 from submissions.config import load_config

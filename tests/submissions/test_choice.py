@@ -9,7 +9,7 @@ import pytest
 from competition.metrics import METRICS
 from core.errors import DataError
 from core.files import read_json, read_table, write_json
-from models.jobs.job_files import read_predictions
+from models.jobs.predictions import read_predictions
 from submissions import selection
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK

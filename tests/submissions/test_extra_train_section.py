@@ -10,7 +10,7 @@ import pytest
 from competition.dataset import EXTRA
 from core.files import write_json, write_table
 from core.paths import Paths
-from models.jobs.job_rows import UNUSED_LABELS
+from models.jobs.compute import UNUSED_LABELS
 from models.jobs.plan import REPORT
 from submissions.report.extra_train_section import extra_train_section
 

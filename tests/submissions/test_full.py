@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from competition.dataset import REFIT_FOLD
 from competition.prepare import prepare
 from core import cli
 from core.errors import ConfigError, DataError, NothingToSubmit
 from core.paths import Paths, holdout_yaml
 from folds.assign import assign_folds
 from models.jobs import budget
-from models.jobs.plan import REFIT_FOLD, JobPlan, make_plan
+from models.jobs.plan import JobPlan, make_plan
 from models.jobs.scheduler import JobResult
 from models.jobs.train import train
 from submissions import check as check_step

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.files import read_table
-from models.jobs.job_files import read_predictions
+from models.jobs.predictions import read_predictions
 from submissions.report.elements import Table
 from submissions.report.prediction_sections import prediction_section
 from tests.submissions.fakes import built, fake_competition, train_all

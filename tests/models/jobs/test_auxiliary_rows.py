@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 from rdkit import Chem
 
+from competition.dataset import REFIT_FOLD
 from competition.molecules import canonical_smiles
 from core.files import read_json, read_table, write_table
 from folds.fold_files import read_folds
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
 from models.jobs.cache_jobs import cache_tasks
-from models.jobs.job_rows import read_tables, rows_of_job
-from models.jobs.plan import REFIT_FOLD, Job, JobPlan
+from models.jobs.compute import read_tables, rows_of_job
+from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned

@@ -8,15 +8,15 @@ import pandas as pd
 from rdkit import Chem
 
 from competition.config import load_competition
-from competition.dataset import Dataset
+from competition.dataset import REFIT_FOLD, Dataset
 from core.files import read_json, read_table, write_table
 from core.paths import Paths
 from folds.config import FoldsConfig
 from folds.fold_files import read_folds
 from folds.make import run as make_folds
 from models.config import load_stages
-from models.jobs.job_rows import UNUSED_LABELS, rows_of_job
-from models.jobs.plan import REFIT_FOLD, REPORT, JobPlan, make_plan
+from models.jobs.compute import UNUSED_LABELS, rows_of_job
+from models.jobs.plan import REPORT, JobPlan, make_plan
 from models.jobs.run_job import run_job
 from tests.conftest import SMOKE, write_competition
 

@@ -12,10 +12,11 @@ from core.errors import DataError
 from core.files import read_json, sha256_of
 from core.paths import PROJECT
 from models.jobs import run_job as run_job_module
-from models.jobs.job_files import attempt_folder, read_failure, write_predictions
-from models.jobs.job_rows import read_tables
+from models.jobs.compute import read_tables
+from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import JobPlan
+from models.jobs.predictions import write_predictions
 from models.jobs.progress import ProgressFile, describe_loss, share_done
 from models.jobs.scheduler import JobResult
 from models.jobs.train import FailurePolicy, job_tasks, train

@@ -8,17 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.dataset import REFIT_FOLD
 from core.errors import DataError
-from models.jobs.job_files import (
-    read_predictions,
-    stage_oof,
-    stage_test,
-    start_attempt,
-    verify_job,
-    write_predictions,
-    write_report,
-)
-from models.jobs.plan import REFIT_FOLD, Job
+from models.jobs.job_files import start_attempt, verify_job, write_report
+from models.jobs.plan import Job
+from models.jobs.predictions import read_predictions, stage_oof, stage_test, write_predictions
 
 
 def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
-"""Versions of libraries in the keys of jobs."""
+"""Code and versions of libraries in the keys of jobs."""
 
+import ast
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import FOLD, GROUP
+from core import code_digest
 from core.files import write_json, write_table
-from core.paths import Paths
+from core.paths import PROJECT, Paths
 from models.config import load_stages
-from models.jobs.plan import JobPlan, make_plan
+from models.jobs.plan import JobPlan, make_plan, modules_of
+from models.registry import KINDS, make_stage
 from tests.conftest import write_competition
 
 
@@ -82,3 +86,65 @@ def test_another_version_of_a_library_changes_the_code_part_of_the_stages_that_i
     after = one_of_each_kind(tmp_path)
     assert settings_parts(after) == settings_parts(before)
     assert {stage for stage in after.keys if after.keys[stage] != before.keys[stage]} == trained_by_it
+
+
+SETTINGS: dict[str, dict[str, Any]] = {"file": {"folder": "oof"}, "sklearn": {"estimator": "sklearn.svm.SVR"}}
+"""Settings that a kind requires."""
+OUTSIDE = [
+    "core/cli.py", "core/paths.py", "core/plots.py", "core/text.py", "competition/config.py", "competition/prepare.py",
+    "models/jobs/budget.py", "models/jobs/plan.py", "models/jobs/scheduler.py", "models/jobs/train.py",
+]  # fmt: skip
+"""Files that change no prediction, however they are edited."""
+
+
+def edited(text: str) -> str:
+    """Return code with another operator in its first comparison or calculation; else another first constant."""
+    tree = ast.parse(text)
+    nodes = list(ast.walk(tree))
+    calculations = [node for node in nodes if isinstance(node, ast.Compare | ast.BinOp)]
+    if calculations:
+        first = calculations[0]
+        if isinstance(first, ast.Compare):
+            first.ops[0] = ast.NotIn() if isinstance(first.ops[0], ast.In) else ast.In()
+        else:
+            first.op = ast.Sub() if isinstance(first.op, ast.Add) else ast.Add()
+    else:
+        docstrings = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, DOCUMENTED)}
+        constants = [
+            node for node in nodes if isinstance(node, ast.Constant) and node.value not in docstrings
+        ]
+        constants[0].value = "edited"
+    return ast.unparse(tree)
+
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edit_of_any_file_that_a_kind_reaches_changes_its_key(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no file is reached that changes no prediction."""
+    for package in code_digest.PACKAGES:
+        shutil.copytree(
+            PROJECT / package,
+            tmp_path / package,
+            ignore=lambda _, names: [name for name in names if "." in name and not name.endswith(".py")],
+        )
+    modules = modules_of(make_stage({"kind": kind, **SETTINGS.get(kind, {})}))
+    roots = [tmp_path / module.relative_to(PROJECT) for module in modules]
+    monkeypatch.setattr(code_digest, "PROJECT", tmp_path)
+    before = code_digest.closure(*roots)
+    names = {file.relative_to(tmp_path).as_posix() for file in before}
+    assert {
+        "competition/dataset.py",
+        "models/jobs/compute.py",
+        "models/targets.py",
+        "models/stage.py",
+    } <= names
+    assert names.isdisjoint(OUTSIDE)
+    for file in before:
+        text = file.read_text()
+        file.write_text(edited(text))
+        assert code_digest.closure(*roots) != before, file
+        file.write_text(text)

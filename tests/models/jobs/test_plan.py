@@ -12,8 +12,9 @@ from core import code_digest
 from core.errors import ConfigError
 from core.settings import Overrides
 from models.jobs import plan as plan_module
+from models.jobs.compute import job_seed
 from models.jobs.job_files import write_report
-from models.jobs.plan import JobPlan, describe_retraining, job_seed
+from models.jobs.plan import JobPlan, describe_retraining
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import GNN, TREES, planned
 
@@ -64,9 +65,10 @@ SMALL_PROJECT = {
     "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.stage import "
     "S\n\nRATE = 1\n",
     "models/inputs/deep.py": "DEEP = 1\n",
-    "models/base_config.py": "S = 1\n",
+    "models/stage.py": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from competition.config import S\n",
+    "competition/config.py": "S = 1\n",
     "competition/far.py": "FAR = 1\n",
-    "work.py": "import models.inputs.nothing\n\n\ndef rows(folds):\n    return folds != 0\n",
+    "models/jobs/work.py": "import models.inputs.nothing\n\n\ndef rows(folds):\n    return folds != 0\n",
 }
 
 
@@ -77,9 +79,14 @@ SMALL_PROJECT = {
         ("models/inputs/shared.py", "RATE = 1", "RATE = 2", True),
         ("models/inputs/deep.py", "DEEP = 1", "DEEP = 2", True),
         ("competition/far.py", "FAR = 1", "FAR = 2", True),
-        ("work.py", "folds != 0", "folds != 1", True),
-        ("models/base_config.py", "S = 1", "S = 2", False),
-        ("work.py", "    return folds", '    """Says what."""\n    # and why\n    return folds', False),
+        ("models/jobs/work.py", "folds != 0", "folds != 1", True),
+        ("competition/config.py", "S = 1", "S = 2", False),
+        (
+            "models/jobs/work.py",
+            "    return folds",
+            '    """Says what."""\n    # and why\n    return folds',
+            False,
+        ),
     ],
 )
 def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it_its_rows(
@@ -91,7 +98,7 @@ def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it
         for name, text in {**SMALL_PROJECT, **edited}.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
-        return code_digest.digests_with_imports([tmp_path / "models/stages/own.py"], [tmp_path / "work.py"])
+        return code_digest.closure(tmp_path / "models/stages/own.py", tmp_path / "models/jobs/work.py")
 
     text = SMALL_PROJECT[file]
     assert old in text

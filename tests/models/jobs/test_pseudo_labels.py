@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.dataset import Dataset
+from competition.dataset import REFIT_FOLD, Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_table, write_table
 from folds.fold_files import read_folds
 from models.config import load_stages
-from models.jobs.job_files import write_predictions
-from models.jobs.job_rows import pseudo_labels, rows_of_job, with_pseudo_labels
-from models.jobs.plan import REFIT_FOLD, Job, JobPlan, make_plan
+from models.jobs.compute import pseudo_labels, rows_of_job, with_pseudo_labels
+from models.jobs.plan import Job, JobPlan, make_plan
+from models.jobs.predictions import write_predictions
 from models.jobs.run_job import run_job
 from models.jobs.train import train
 from tests.conftest import mixed_tables, write_competition

@@ -11,8 +11,8 @@ import pytest
 from competition.dataset import Dataset, read_rows
 from core.errors import DataError
 from models.jobs.cache_jobs import cache_tasks, fill
+from models.jobs.compute import read_tables
 from models.jobs.job_files import attempt_folder, read_failure
-from models.jobs.job_rows import read_tables
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import JobResult, Queue, Resources, Task, run
 from models.jobs.train import JobReporter, job_tasks, predict_jobs, train

@@ -1,26 +1,32 @@
-"""Which rows, labels and context a job gets.
+"""What can change the result of a job, whatever its stage: its rows, its labels, its fit and its predictions.
 
-The code of this file is in the key of every job. No other file of this package is.
+The code of this file and of all that it imports is in the key of every job.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from competition.calibration import can_calibrate, fit_calibration, shared_labels
-from competition.config import CompetitionConfig
-from competition.dataset import EXTRA, FEATURE, INPUT_KEY, Dataset, read_rows
+from competition.dataset import EXTRA, FEATURE, INPUT_KEY, REFIT_FOLD, Dataset, read_rows
 from competition.task import Task
-from core.files import read_table
+from core.files import derive_seed, read_table
 from core.types import Array, Integers
+from models import targets
 from models.context import Context
-from models.jobs.job_files import mean_test
-from models.jobs.plan import REFIT_FOLD, Job, JobPlan, job_seed
+from models.jobs.predictions import mean_test
 from models.stage import Stage
 
+if TYPE_CHECKING:
+    from competition.config import CompetitionConfig
+    from models.jobs.plan import Job, JobPlan
+
+PIECE = 10_000
+"""Number of rows that are predicted at a time, which limits the memory for features and batches."""
 UNUSED_LABELS = "unused_labels"
 """Key of `JobRows.unused_labels` in the report of a job."""
 
@@ -44,7 +50,7 @@ class JobRows:
     unused_labels: list[str] = field(default_factory=list)
 
 
-def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
+def rows_of_job(job: "Job", plan: "JobPlan", threads: int = 1) -> JobRows:
     """Return the rows and the context of one job.
 
     Args:
@@ -76,7 +82,29 @@ def rows_of_job(job: Job, plan: JobPlan, threads: int = 1) -> JobRows:
     return JobRows(train, held_out, test, context, unused_labels)
 
 
-def context_of(plan: JobPlan, seed: int, rows: Dataset | None = None) -> Context:
+def job_seed(competition: "CompetitionConfig", seed: int, fold: int) -> int:
+    """Return the seed of a job.
+
+    It does not depend on the name of the stage: stages that differ in one setting start from the same weights
+    and see the same batches, so that their scores can be compared pairwise.
+    """
+    return derive_seed(competition.seed, seed, fold)
+
+
+def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> tuple[Array, Array | None]:
+    """Return predictions of rows, (n_rows, n_outputs), and their standard deviations, if the stage has them.
+
+    PIECE rows are predicted at a time.
+    """
+    starts = range(PIECE, len(rows), PIECE)
+    pieces = [rows.take(piece) for piece in np.split(np.arange(len(rows)), starts)]
+    y_pred = [targets.predict(stage, piece, folder, context) for piece in pieces]
+    std = [targets.predict_std(stage, piece, folder, context) for piece in pieces]
+    known = [values for values in std if values is not None]
+    return np.concatenate(y_pred), np.concatenate(known) if known else None
+
+
+def context_of(plan: "JobPlan", seed: int, rows: Dataset | None = None) -> Context:
     """Return the context of a stage; `rows` name the columns of user-defined features, if there are any."""
     competition = plan.competition
     features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
@@ -93,7 +121,7 @@ def context_of(plan: JobPlan, seed: int, rows: Dataset | None = None) -> Context
     )
 
 
-def read_tables(plan: JobPlan) -> tuple[Dataset, Dataset]:
+def read_tables(plan: "JobPlan") -> tuple[Dataset, Dataset]:
     """Return the training table, with times only if folds are blocks in time, and the test table."""
     rows = read_rows(plan.paths.train, plan.competition, labelled=True)
     if not plan.in_time_order:
@@ -142,7 +170,7 @@ def training_rows(rows: Dataset, fold: int, in_time_order: bool) -> NDArray[np.b
 
 
 def calibrated(
-    rows: Dataset, sources: Integers, trains: NDArray[np.bool_], competition: CompetitionConfig
+    rows: Dataset, sources: Integers, trains: NDArray[np.bool_], competition: "CompetitionConfig"
 ) -> tuple[Dataset, list[str]]:
     """Return all rows with calibrated labels of the extra tables with `calibrate`, and messages about those without.
 
@@ -196,7 +224,7 @@ def fold_of_groups(train: Dataset) -> Integers:
     return np.where(folds < 0, of_group, folds)
 
 
-def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
+def pseudo_labels(job: "Job", test_key: str, ids: list[str], task: Task) -> Array:
     """Return labels (n_rows, n_targets) of the test rows: the mean over the source stages, each over its
     jobs.
 
