@@ -1,6 +1,6 @@
 """The kinds of stages: for each, the class of its settings, and the module and class that implement it.
 
-To add a kind, write a settings class (in `models/feature_config.py` or `models/neural_config.py`), which
+To add a kind, write a settings class (in `models/feature_config.py`), which
 overrides what `models.stage.Stage` answers otherwise, a module `models/stages/KIND.py` with a class
 that has `fit` and `predict`, and an entry of `STAGE_KINDS`.
 `tests/models/test_new_kind.py` does this with a booster of scikit-learn.
@@ -10,12 +10,14 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.bert_config import BertConfig
 from models.feature_config import CatboostConfig, GpConfig, LightgbmConfig, SklearnConfig
-from models.neural_config import GnnConfig, Unimol2Config, UnimolConfig
 from models.stage import Stage
+from models.stages.bert import Bert
 from models.stages.custom import CustomConfig
 from models.stages.file import FileConfig
+from models.stages.gnn import Gnn
+from models.stages.unimol import Unimol
+from models.stages.unimol2 import Unimol2
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ class StageKind:
 
 
 STAGE_KINDS = {
-    "unimol": StageKind(UnimolConfig, "models.stages.unimol", "Unimol"),
-    "unimol2": StageKind(Unimol2Config, "models.stages.unimol2", "Unimol2"),
-    "gnn": StageKind(GnnConfig, "models.stages.gnn", "Gnn"),
-    "bert": StageKind(BertConfig, "models.stages.bert", "Bert"),
+    "unimol": StageKind(Unimol, "models.stages.unimol", "Unimol"),
+    "unimol2": StageKind(Unimol2, "models.stages.unimol2", "Unimol2"),
+    "gnn": StageKind(Gnn, "models.stages.gnn", "Gnn"),
+    "bert": StageKind(Bert, "models.stages.bert", "Bert"),
     "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm"),
     "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost"),
     "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn"),
