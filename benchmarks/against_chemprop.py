@@ -25,7 +25,6 @@ from competition.task import Task
 from core.paths import PROJECT
 from models.context import Context
 from models.jobs.local import WORKER_ENVIRONMENT
-from models.neural_config import GnnConfig
 from models.stages.gnn import Gnn
 
 TARGETS = {"biogen_adme": "log_HLM_CLint", "esol": "logS", "qm9_electronic": "gap"}
@@ -58,11 +57,9 @@ def main() -> None:
     args = options.parse_args()
     if args.only:
         table = pd.read_csv(args.only)
-        config = GnnConfig(kind="gnn", epochs=args.epochs[0], aggregation=["norm"])
+        config = Gnn(kind="gnn", epochs=args.epochs[0], aggregation=["norm"])
         rows = Dataset(list(table["id"]), table[["SMILES"]], table[["y"]].to_numpy())
-        Gnn(config, Context(["SMILES"], [], [], [], Task(["y"]), 0, Path("unused"))).fit(
-            rows, args.only.parent
-        )
+        config.fit(rows, args.only.parent, Context(["SMILES"], [], [], [], Task(["y"]), 0, Path("unused")))
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train.csv"

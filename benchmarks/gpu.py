@@ -42,6 +42,7 @@ from models import targets
 from models.context import Context
 from models.inputs.stage_caches import shared_caches
 from models.registry import make_stage
+from models.training import neural
 
 DATA = PROJECT / "competition" / "data"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -218,13 +219,13 @@ def time_training(
         torch.cuda.reset_peak_memory_stats()
     (rows, context), config = case.rows(), case.config(epochs=10_000)
     watch = Stopwatch(COMPILED_WARM_UP if compiled else WARM_UP, seconds, barrier, samples_card)
-    stage: Any = config.model(replace(context, progress=watch))
+    context = replace(context, progress=watch)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            network, sample = stage.prepare_training(rows, Path(folder))
+            network, sample = neural.prepare(config, rows, Path(folder), context)
             if compiled:
                 network.backbone.compile(dynamic=True)
-            stage.make_trainer(network, Path(folder)).fit(sample)
+            neural.make_trainer(config, network, Path(folder), context).fit(sample)
     except TimeIsUpError:
         pass
     finally:

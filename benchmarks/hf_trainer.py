@@ -32,11 +32,10 @@ from benchmarks.one_setting import read
 from competition.dataset import Dataset
 from competition.task import Task
 from core.paths import PROJECT
-from models.bert_config import BertConfig
 from models.context import Context
 from models.jobs.local import WORKER_ENVIRONMENT
 from models.stages.bert import Bert
-from models.training import prediction
+from models.training import neural, prediction
 from models.training.labels import target_scale
 from models.training.optimizer import make_optimizer
 
@@ -55,10 +54,12 @@ class Wrapped(torch.nn.Module):
         return {"loss": torch.nn.functional.mse_loss(outputs, labels), "logits": outputs}
 
 
-def train_with_transformers(stage: Bert, train: Dataset, folder: Path, grouped: bool) -> tuple[float, Any]:
+def train_with_transformers(
+    stage: Bert, context: Context, train: Dataset, folder: Path, grouped: bool
+) -> tuple[float, Any]:
     """Seconds of Trainer.train() and the trained network."""
-    with mock.patch("models.stages.bert.train_only"):  # it trains the vectors of all tokens
-        network, sample = stage.prepare_training(train, folder)
+    with mock.patch("models.networks.encoders.train_only"):  # it trains the vectors of all tokens
+        network, sample = neural.prepare(stage, train, folder, context)
     network.backbone.encoder.set_attn_implementation("sdpa")  # as it comes; ours is another in bf16 on a CPU
     rows_of = sample.encoded(0)
     mean, scale = target_scale(sample.y)
@@ -67,7 +68,6 @@ def train_with_transformers(stage: Bert, train: Dataset, folder: Path, grouped: 
         {"input_ids": ids, "labels": label, "length": len(ids)}
         for ids, label in zip(rows_of.items, y, strict=True)
     ]
-    config = stage.config
 
     def collate(part: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -76,27 +76,27 @@ def train_with_transformers(stage: Bert, train: Dataset, folder: Path, grouped: 
         }
 
     arguments = transformers.TrainingArguments(
-        output_dir=str(folder / "hf"), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate, lr_scheduler_type="linear", warmup_steps=config.warmup,
-        weight_decay=config.weight_decay, max_grad_norm=config.clip_norm, save_strategy="no", report_to="none",
+        output_dir=str(folder / "hf"), num_train_epochs=stage.epochs, per_device_train_batch_size=stage.batch_size,
+        learning_rate=stage.learning_rate, lr_scheduler_type="linear", warmup_steps=stage.warmup,
+        weight_decay=stage.weight_decay, max_grad_norm=stage.clip_norm, save_strategy="no", report_to="none",
         logging_strategy="no", disable_tqdm=True, use_cpu=True, remove_unused_columns=False, seed=0,
-        bf16=config.precision == "bf16",
+        bf16=stage.precision == "bf16",
         train_sampling_strategy="group_by_length" if grouped else "random",
     )  # fmt: skip
     # Rates and decay as ours, so that the scores can be compared.
     hf = transformers.Trainer(
         Wrapped(network), arguments, train_dataset=rows, data_collator=collate,
-        optimizers=(make_optimizer(network, config), None),
+        optimizers=(make_optimizer(network, stage), None),
     )  # fmt: skip
     started = time.process_time()
     hf.train()
     return time.process_time() - started, network
 
 
-def train_with_pipeline(stage: Bert, train: Dataset, folder: Path) -> tuple[float, Any]:
+def train_with_pipeline(stage: Bert, context: Context, train: Dataset, folder: Path) -> tuple[float, Any]:
     """Seconds of our loop and the trained network."""
-    network, sample = stage.prepare_training(train, folder)
-    training = stage.make_trainer(network, folder)
+    network, sample = neural.prepare(stage, train, folder, context)
+    training = neural.make_trainer(stage, network, folder, context)
     labels = training.prepare(sample)
     started = time.process_time()
     training.train_epochs(sample.encoded, labels, "train")
@@ -115,16 +115,19 @@ def trained(name: str, seed: int, data: Path, precision: str) -> dict[str, float
         "precision": precision,
     }
     context = Context(*roles, [], [], Task(["sentiment"]), seed, Path("unused"))
-    stage = Bert(BertConfig.model_validate(settings), context)
+    stage = Bert.model_validate(settings)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if name == "ours":
-            spent, network = train_with_pipeline(stage, train, folder)
+            spent, network = train_with_pipeline(stage, context, train, folder)
         else:
-            spent, network = train_with_transformers(stage, train, folder, name == "group_by_length")
+            spent, network = train_with_transformers(stage, context, train, folder, name == "group_by_length")
         rows = Dataset(list(test["id"]), test[["text"]], None)
         mean, scale = target_scale(train.y)
-        batches, accelerator = stage.encode(rows, folder, 0, 0), prediction.make_accelerator("float32")
+        batches, accelerator = (
+            stage.encode(rows, folder, context, 0, 0),
+            prediction.make_accelerator("float32"),
+        )
         y_pred = prediction.forward(network, batches, 32, accelerator).double().numpy()
     error = y_pred[:, 0] * scale[0] + mean[0] - test["sentiment"].to_numpy()
     return {"seconds": spent, "rmse": float(np.sqrt(np.mean(error**2)))}

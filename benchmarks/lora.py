@@ -29,8 +29,8 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.types import Array
 from models import targets
-from models.bert_config import BertConfig
 from models.context import Context
+from models.stages.bert import Bert
 
 FULL_RATES = {"emotion": 2e-4, "icwsm_tweets": 1e-4}
 """Rates of full fine-tuning, those of the preset quick."""
@@ -67,9 +67,7 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def measure(
-    config: BertConfig, context: Context, train: Dataset, held_out: Dataset
-) -> tuple[float, float, int]:
+def measure(config: Bert, context: Context, train: Dataset, held_out: Dataset) -> tuple[float, float, int]:
     """Score on the held-out rows, processor seconds of the epochs, and trained numbers."""
     with tempfile.TemporaryDirectory() as folder, timed_epochs() as trainings:
         targets.fit(config, train, Path(folder), context)
@@ -101,7 +99,7 @@ def main() -> None:
             configs[f"lora, rate {rate:g}"] = {"learning_rate": rate, "lora": {}}
         for label, changes in configs.items():
             settings = {"kind": "bert", "weights": "minilm", "epochs": args.epochs, **changes}
-            config = BertConfig.model_validate(settings)
+            config = Bert.model_validate(settings)
             results = []
             for seed in range(args.seeds):
                 context = Context([], ["text"], [], [], task, seed, Path("unused"))

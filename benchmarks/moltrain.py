@@ -72,8 +72,8 @@ def train_with_unimol_tools(folder: Path, name: str) -> None:
     from unimol_tools.data import conformer
     from unimol_tools.models import nnmodel, unimol
 
-    from models.stages.unimol import COMPACT_KERNEL_WIDTH, read_vocabulary
-    from models.training.dropout import set_rates
+    from models.networks.unimol import COMPACT_KERNEL_WIDTH, read_vocabulary
+    from models.training.network import set_rates
 
     small = unimol.molecule_architecture()
     small.encoder_layers, small.encoder_embed_dim, small.encoder_ffn_embed_dim = 6, 128, 512

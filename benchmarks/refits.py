@@ -27,8 +27,8 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.types import Array
 from models import targets
-from models.bert_config import BertConfig
 from models.context import Context
+from models.stages.bert import Bert
 
 N_FOLDS, N_REFITS = 5, 4
 NAMES = ["out of fold", "one fold", "five folds", "one refit", "three refits", "four refits"]
@@ -45,7 +45,7 @@ def read_answers(data: Path, name: str, task: Task) -> tuple[Dataset, Array]:
 
 
 def fit_and_predict(
-    config: BertConfig, task: Task, seed: int, train: Dataset, others: list[Dataset]
+    config: Bert, task: Task, seed: int, train: Dataset, others: list[Dataset]
 ) -> list[Array]:
     """Return the predictions of some tables by a model of the training rows."""
     context = Context([], ["text"], [], [], task, seed, Path("unused"))
@@ -54,7 +54,7 @@ def fit_and_predict(
         return [targets.predict(config, rows, Path(folder), context) for rows in others]
 
 
-def measure(config: BertConfig, task: Task, rows: Dataset, test: Dataset, y_test: Array, draw: int) -> Array:
+def measure(config: Bert, task: Task, rows: Dataset, test: Dataset, y_test: Array, draw: int) -> Array:
     """Return the scores of a draw, in the order of NAMES."""
     y = rows.y[:, 0]
     splitter = StratifiedKFold if task.classes else KFold
@@ -90,7 +90,7 @@ def main() -> None:
             "epochs": args.epochs,
             "learning_rate": FULL_RATES[name],
         }
-        config = BertConfig.model_validate(settings)
+        config = Bert.model_validate(settings)
         scores = []
         for draw in range(args.draws):
             chosen = np.random.default_rng(draw).permutation(len(rows.ids))[: args.rows]

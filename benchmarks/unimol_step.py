@@ -20,10 +20,9 @@ from torch import nn
 
 from competition.molecules import canonical_smiles
 from models.inputs.conformers import build_molecule, embed_conformers, select
-from models.neural_config import UnimolConfig
-from models.stages.unimol import UnimolBackbone, encode, molecule_architecture, read_vocabulary
-from models.stages.unimol_shared import collate
-from models.training.dropout import set_rates
+from models.networks.unimol import UnimolBackbone, encode, molecule_architecture, read_vocabulary
+from models.networks.unimol_common import collate
+from models.training.network import set_rates
 from tests.models.published import PackageModel
 
 
@@ -58,7 +57,7 @@ def main() -> None:
         conformers = embed_conformers(build_molecule(str(text), fragments="all", repeat_units="keep"))
         items.append(encode(select(conformers, 0), vocabulary, remove_hydrogens=True))
     batches = [collate(items[start : start + args.batch]) for start in range(0, len(items), args.batch)]
-    ours = UnimolBackbone(UnimolConfig(kind="unimol", architecture="molecule"), vocabulary)
+    ours = UnimolBackbone(vocabulary, "molecule")
     with tempfile.TemporaryDirectory() as folder:
         theirs = PackageModel(ours, "molecule", molecule_architecture(), Path(folder))
     seconds: dict[str, list[float]] = {"ours": [], "unimol_tools": []}

@@ -16,10 +16,10 @@ from core.user_code import load_user_code, short_ref
 from models.stage import Stage
 
 KINDS = {
-    "unimol": "models.neural_config:UnimolConfig",
-    "unimol2": "models.neural_config:Unimol2Config",
-    "gnn": "models.neural_config:GnnConfig",
-    "bert": "models.bert_config:BertConfig",
+    "unimol": "models.stages.unimol:Unimol",
+    "unimol2": "models.stages.unimol2:Unimol2",
+    "gnn": "models.stages.gnn:Gnn",
+    "bert": "models.stages.bert:Bert",
     "lightgbm": "models.feature_config:LightgbmConfig",
     "catboost": "models.feature_config:CatboostConfig",
     "sklearn": "models.feature_config:SklearnConfig",

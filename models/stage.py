@@ -34,7 +34,7 @@ from core.types import Array, Integers, ProblemType
 from core.user_code import load_user_code
 from models.context import CheckTables, Context
 from models.inputs.cache import Cache
-from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.encoder_settings import EncoderFeature, TextStage
 from models.inputs.weights import (
     MINIMOL_PACKAGES,
     MOLECULE_KINDS,
@@ -247,8 +247,8 @@ class Stage(StrictModel):
         return False
 
     @property
-    def text_settings(self) -> list[Any]:
-        """Settings, with the fields of `TextStage`, of every encoder of the stage that reads text."""
+    def text_settings(self) -> list[TextStage]:
+        """Settings of every encoder of the stage that reads text."""
         return [encoder for encoder in self.encoders if not reads_molecules(encoder.weights)]
 
     @property

@@ -8,7 +8,6 @@ import ast
 import json
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,8 +25,9 @@ from folds.class_shares import missing_class_warnings
 from folds.make import make_folds
 from models import api
 from models.context import CheckTables, molecule_columns
-from models.inputs.base_models import require_base_model
-from models.inputs.text_template import count_cut_texts, read_template
+from models.inputs.base_models import require_pooling
+from models.inputs.encoder_settings import TextStage
+from models.inputs.texts import count_cut_texts, read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, reads_molecules
 from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_files, describe_retraining, make_plan
@@ -154,20 +154,14 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
     return "; ".join([description, *warnings])
 
 
-def _check_text(text_settings: Any, tables: CheckTables) -> list[str]:
+def _check_text(text_settings: TextStage, tables: CheckTables) -> list[str]:
     """Check how an encoder reads text; return a warning if texts will be cut.
 
     Args:
-        text_settings: settings of a stage or frozen encoder, with the fields of `models.stage.TextStage`.
+        text_settings: settings of a stage or frozen encoder.
     """
-    template = read_template(text_settings, tables.competition)
-    require_base_model(text_settings)
-    in_order = text_settings.enumerate_smiles == "order"
-    if in_order and not any("." in text for text in template.texts(tables.train, " ")):
-        raise ConfigError(
-            "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no "
-            "text has them. Set true, for other SMILES of each molecule, or remove it."
-        )
+    read_template(text_settings, tables.competition)
+    require_pooling(text_settings)
     both = (tables.train, tables.test)
     n_cut = sum(count_cut_texts(text_settings, tables.competition, table) for table in both)
     return (

@@ -9,12 +9,12 @@ from models.registry import KINDS, stage_class
 from models.stage import Stage
 
 ALLOWED = {
-    "models/inputs/encoders.py": [
+    "models/networks/encoders.py": [
         "getattr(encoder.config, 'max_position_embeddings', None)"
     ],  # of transformers
 }
 """File -> what it may ask."""
-SETTINGS_FILES = {"stage", "neural_config", "bert_config", "feature_config"}
+SETTINGS_FILES = {"stage", "feature_config"}
 FILES = [
     file
     for package in (*PACKAGES, "studies")
@@ -72,7 +72,7 @@ def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is() -> None
 @pytest.mark.parametrize(
     "code",
     [
-        "isinstance(stage, NeuralConfig)",
+        "isinstance(stage, NeuralStage)",
         "isinstance(x, GpConfig | base_config.TreesConfig)",
         "getattr(stage, 'weights', None)",
         "getattr(self.config, 'quantization', None)",

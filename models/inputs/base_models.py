@@ -15,8 +15,7 @@ from safetensors import safe_open
 from core.errors import ConfigError
 from core.files import read_json, write_json
 from core.paths import hub_revisions
-from models.bert_config import BertConfig
-from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.encoder_settings import TextStage
 from models.inputs.weights import WEIGHTS, digest_of_weights, find_weights
 
 BASE_MODEL = "base_model.json"
@@ -80,39 +79,30 @@ def base_model_bytes(weights: str) -> int:
     return sum(file.stat().st_size for file in find_weights(weights).values())
 
 
-def require_base_model(config: BertConfig | EncoderFeature) -> None:
-    """Check that settings of pooling and adapters fit the weights, and that their packages are installed.
-
-    Raises:
-        ConfigError: if the first token is pooled in a decoder, a layer of the adapter is not in the base model,
-            or bitsandbytes is not installed.
-    """
-    if config.weights is None:
+def require_pooling(settings: TextStage) -> None:
+    """Raise a ConfigError if the first token is pooled in a decoder, in which it has read nothing of the text."""
+    if settings.weights is None or settings.pooling != "cls":
         return
-    if config.pooling == "cls":
-        _require_encoder(config.weights)
-    if config.quantization and find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            f"quantization: {config.quantization} requires the package bitsandbytes, which is not installed. "
-            "Run pip install bitsandbytes, or remove the setting."
-        )
-    if config.lora and config.lora.layers != "all_linear":
-        _require_layers(config.weights, config.lora.layers)
-
-
-def _require_encoder(weights: str) -> None:
-    """Raise a ConfigError for a decoder, of which the first token has read nothing of the text."""
-    files = find_weights(weights)
+    files = find_weights(settings.weights)
     architectures = read_json(files["config.json"]).get("architectures") if "config.json" in files else None
     decoders = [name for name in architectures or [] if name.endswith(DECODER_SUFFIXES)]
     if decoders:
         raise ConfigError(
-            f"pooling: cls reads the first token, which has seen nothing of the text in {weights} "
+            f"pooling: cls reads the first token, which has seen nothing of the text in {settings.weights} "
             f"({decoders[0]}, a decoder). Set pooling: last, or mean."
         )
 
 
-def _require_layers(weights: str, layers: list[str]) -> None:
+def require_quantization(quantization: str | None) -> None:
+    """Raise a ConfigError if the package of a quantization is not installed."""
+    if quantization and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"quantization: {quantization} requires the package bitsandbytes, which is not installed. "
+            "Run pip install bitsandbytes, or remove the setting."
+        )
+
+
+def require_layers(weights: str, layers: list[str]) -> None:
     """Raise a ConfigError if no matrix of the weights is of one of some layers; a .bin file is not read."""
     files = [path for name, path in find_weights(weights).items() if name.endswith(WEIGHTS[0])]
     if not files:

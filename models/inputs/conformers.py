@@ -39,7 +39,7 @@ def conformer_cache(root: Path, **settings: Any) -> Cache:
 
     Args:
         root: folder of all caches.
-        settings: conformers, fragments and repeat_units of `models.neural_config.ConformerConfig`.
+        settings: conformers, fragments and repeat_units of `models.stages.conformer_stage.ConformerStage`.
     """
     return Cache(root, "conformers", settings, partial(_compute, settings))
 

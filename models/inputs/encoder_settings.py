@@ -1,6 +1,6 @@
 """Settings of text that a Hugging Face encoder reads, and of the frozen encoders of a stage."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -12,6 +12,13 @@ Width = Annotated[int, Field(ge=8)]
 class TextStage(StrictModel):
     """Settings of stages that read columns as one text through a Hugging Face encoder."""
 
+    weights: str | None = None
+    """Name of a weight set, folder, or repository of the Hugging Face hub. null: train an encoder
+    from scratch."""
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    """How token vectors become one vector. mean: their mean. cls: the vector of the first token, for
+    encoders. last: the vector of the last token, usual for decoders, in which only the last token
+    has read the whole text. Atom vectors of message passing are always averaged."""
     columns: list[str] = []
     """Columns that are joined into one text, in this order. Empty: all text columns, or all
     molecule columns if the competition has no text columns."""
@@ -41,12 +48,6 @@ class EncoderFeature(TextStage, validate_by_name=True):
 
     weights: str = Field(alias="encoder")
     """Name of a weight set, folder, or repository of the Hugging Face hub."""
-    pooling: Literal["mean", "cls", "last"] = "mean"
-    """How token vectors become one vector: their mean, the first, or the last one. Atom vectors of
-    message passing are always averaged."""
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
-    lora: ClassVar[None] = None
-    quantization: ClassVar[None] = None
-    enumerate_smiles: ClassVar[bool] = False

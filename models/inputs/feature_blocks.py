@@ -1,4 +1,4 @@
-"""Feature blocks: the inputs of trees and of regressors, and of the head of a network.
+"""Feature blocks: the inputs of trees and of regressors, and of the head of a network (`models/training/neural.py`).
 
 A block is a function from rows to a matrix with one row for each of them. Whatever a block fits, it
 fits on the training rows only, and writes it as JSON into the folder of the job.
@@ -22,21 +22,16 @@ from models.context import Context
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.features import stage_features
 from models.inputs.frozen_encoders import encoder_cache
-from models.inputs.text_template import SEPARATOR, read_template
+from models.inputs.texts import SEPARATOR, read_template
 from models.inputs.weights import digest_of_weights, reads_molecules
-from models.neural_config import NeuralConfig
 from models.stage import Stage, write_notes
 
-COLUMNS = "columns.json"
 ENCODERS = "encoders.json"
 REDUCTIONS = "encoders.npz"
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 STD_EPSILON = 1e-25
 """Standard deviation at or below which a column is constant: smaller than in any unit, but larger
 than the rounding noise of a dead neuron."""
-MAX_STANDARDISED = 5.0
-"""Standard deviations from the mean at which a value is clipped, so that one outlier cannot
-outweigh all pooled features."""
 
 
 def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
@@ -95,7 +90,7 @@ def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) 
         counts = np.concatenate(pooled)[:, -3:].astype(np.int64)
         n_tokens, n_unknown, n_cut = counts.sum(axis=0)
         notes += template.notes(
-            encoder,
+            encoder.weights,
             unknown_share=n_unknown / n_tokens,
             n_cut=n_cut,
             n_texts=len(train),
@@ -225,52 +220,3 @@ def category_block(rows: Dataset, categories: dict[str, list[str]]) -> NDArray[n
     for name, values in categories.items():
         blocks.append(pd.Index(values).get_indexer(pd.Index(rows.inputs[name])))
     return np.column_stack(blocks).astype(np.float32)
-
-
-def fit_columns(train: Dataset, config: NeuralConfig, context: Context, folder: Path) -> None:
-    """Fit and write the means, standard deviations and categories that `read_columns` uses."""
-    fit_encoders(train, config, context, folder)
-    values = _numeric_values(train, config, context, folder)
-    finite = np.ma.masked_invalid(values)
-    mean = finite.mean(axis=0).filled(0.0)  # 0 for a column without any number
-    std = finite.std(axis=0).filled(0.0)
-    is_varying = std > STD_EPSILON + 1e-9 * np.abs(mean)
-    scaling = {
-        "mean": mean.tolist(),
-        "scale": np.where(is_varying, std, 1.0).tolist(),
-        "gaps": np.isnan(values).any(axis=0).tolist(),
-        "categories": fit_categories(train, context.categorical if config.use_tabular_columns else []),
-    }
-    write_json(folder / COLUMNS, scaling)
-
-
-def read_columns(rows: Dataset, config: NeuralConfig, context: Context, folder: Path) -> NDArray[np.float32]:
-    """Return the columns that are concatenated with pooled features before the head of a network,
-    (n_rows, n_columns).
-
-    They are, in this order: standardised numbers and features, clipped, with the mean for missing
-    values; indicators of missing values, for columns with missing values in training; one-hot
-    categories, all zeros for an unseen category.
-
-    Args:
-        folder: folder that `fit_columns` wrote to.
-    """
-    scaling = read_json(folder / COLUMNS)
-    values = _numeric_values(rows, config, context, folder)
-    standardised = (values - scaling["mean"]) / scaling["scale"]
-    clipped = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
-    has_gaps = np.array(scaling["gaps"], dtype=bool)
-    blocks: list[Any] = [np.nan_to_num(clipped), np.isnan(values)[:, has_gaps]]
-    codes = category_block(rows, scaling["categories"])
-    for i, categories in enumerate(scaling["categories"].values()):
-        blocks.append(codes[:, [i]] == range(len(categories)))
-    return np.hstack(blocks).astype(np.float32)
-
-
-def _numeric_values(rows: Dataset, config: NeuralConfig, context: Context, folder: Path) -> Array:
-    """Return numeric columns, if the settings use them, and features of molecules and frozen encoders,
-    (n_rows, n_values).
-    """
-    numeric = numeric_block(rows, context) if config.use_tabular_columns else np.empty((len(rows), 0))
-    molecules = molecule_block(rows, config, context, folder)
-    return np.hstack([numeric, molecules, encoder_block(rows, config, context, folder)])

@@ -13,7 +13,7 @@ import numpy as np
 from competition.molecules import is_large
 from models.inputs.cache import Array, Cache
 from models.inputs.encoder_settings import EncoderFeature
-from models.inputs.text_template import SEPARATOR, reads_atoms
+from models.inputs.texts import SEPARATOR, reads_atoms
 from models.inputs.weights import (
     MINIMOL_PACKAGES,
     digest_of_weights,
@@ -58,8 +58,8 @@ def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:
     """
     import torch
 
-    from models.inputs.encoders import pooled
     from models.inputs.tokenization import encode, pad, separator_of
+    from models.networks.encoders import pooled
 
     encoder, tokenizer = _load_encoder(config.model_dump_json())
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,7 +86,7 @@ def embed_texts(config: EncoderFeature, texts: list[str]) -> Array:
 @functools.lru_cache(maxsize=1)
 def _load_encoder(settings: str) -> tuple[Any, Any]:
     """Return the encoder and the tokenizer of some settings (JSON). A worker keeps the latest ones."""
-    from models.inputs.encoders import pretrained
+    from models.networks.encoders import pretrained
 
     encoder, tokenizer = pretrained(EncoderFeature.model_validate_json(settings), rate=0.0)
     return encoder.eval(), tokenizer
@@ -99,7 +99,7 @@ def embed_molecules(weights: str, smiles: list[str]) -> Array:
     """
     import torch
 
-    from models.inputs.graphs import atoms_mean, graph_of, read_message_passing
+    from models.networks.message_passing import atoms_mean, graph_of, read_message_passing
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = read_message_passing(weights)[1].eval().to(device)

@@ -4,199 +4,289 @@ Prediction needs only the folder of a job, which has the encoder's config.json, 
 `lora` it needs the base model too: the folder then has the weights of the adapter and the head, and base_model.json.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-import torch
-import transformers
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast as Tokenizer
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StrictBool, model_validator
 
 from competition.dataset import Dataset
-from models.bert_config import BertConfig
-from models.context import Context
-from models.inputs.base_models import find_base_model, write_base_model
-from models.inputs.column_truncation import shorten_columns
-from models.inputs.encoders import (
-    add_adapters,
-    load_encoder,
-    new_encoder,
-    pooled,
-    pretrained,
-    pretrained_tokenizer,
-    set_config_rates,
+from core.errors import ConfigError
+from core.settings import StrictModel, UniqueList
+from core.types import Integers
+from models.context import CheckTables, Context
+from models.inputs.base_models import (
+    find_base_model,
+    require_layers,
+    require_quantization,
+    write_base_model,
 )
-from models.inputs.smiles_augmentation import RANDOM_SMILES_TOKENS, mirror_stereo, randomize_smiles
-from models.inputs.text_template import SEPARATOR, read_template, reads_atoms
-from models.inputs.tokenization import (
-    Ids,
-    encode,
-    pad,
-    separator_of,
-    train_smiles_tokenizer,
-    train_word_piece_tokenizer,
-    unknown_share,
+from models.inputs.encoder_settings import TextStage, Width
+from models.inputs.texts import (
+    RANDOM_SMILES_TOKENS,
+    SEPARATOR,
+    mirror_stereo,
+    randomize_smiles,
+    read_template,
+    reads_atoms,
+    require_molecules,
+    shorten_columns,
 )
 from models.stage import write_notes
-from models.training.batches import Batches
-from models.training.neural_model import NeuralModel
-from models.training.partial_embedding import train_only
+from models.training.settings import NeuralStage
+
+if TYPE_CHECKING:
+    from models.networks.encoders import AdaptedBackbone, BertBackbone
+    from models.training.batches import Batches
 
 
-class BertBackbone(nn.Module):
-    """An encoder and the pooling of its token vectors."""
+class Lora(StrictModel):
+    """Low-rank adapters: each adapted layer W x becomes W x + alpha / rank * B A x, and only A and B are trained.
 
-    def __init__(self, encoder: transformers.PreTrainedModel, pooling: str) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.width: int = encoder.config.hidden_size
-        self.pooling = pooling
+    Nothing in an adapter has dropout, and it is never merged into the base model.
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return pooled features (n_rows, width).
-
-        Args:
-            input_ids: (n_rows, n_tokens).
-            attention_mask: (n_rows, n_tokens), 0 for padding.
-        """
-        # Token types are left out: all columns are one sequence, and every encoder then takes type 0.
-        tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return pooled(tokens.float(), attention_mask, self.pooling)
-
-
-class AdaptedBackbone(BertBackbone):
-    """A frozen encoder with low-rank adapters.
-
-    Its state has the adapters only: checkpoints and the weights of a job do not repeat the base model.
+    Source: Hu et al., LoRA, ICLR 2022 (arXiv 2106.09685), by the package peft.
     """
 
-    def __init__(self, encoder: transformers.PreTrainedModel, pooling: str) -> None:
-        super().__init__(encoder, pooling)
-        self.register_state_dict_post_hook(_remove_base_model)
-        self.register_load_state_dict_post_hook(_expect_no_base_model)
+    rank: PositiveInt = 16
+    """Number of rows of A and columns of B."""
+    alpha: PositiveInt = 32
+    """Numerator of the factor of the adapter, alpha / rank."""
+    layers: Literal["all_linear"] | Annotated[list[str], UniqueList, Field(min_length=1)] = "all_linear"
+    """Layers with an adapter. all_linear: every linear layer of the base model, those of the MLP
+    included. A list: the layers with these names, such as [q_proj, v_proj]."""
 
 
-def _remove_base_model(backbone: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Remove everything that is not trained from the state of a backbone."""
-    trained = {prefix + name for name, p in backbone.named_parameters() if p.requires_grad}
-    for name in list(state):
-        if name.startswith(prefix) and name not in trained:
-            del state[name]
+class Bert(TextStage, NeuralStage):
+    """Any encoder or decoder of Hugging Face's transformers on text or SMILES, pretrained or from scratch.
 
+    layers, width and heads are the size of an encoder from scratch.
+    """
 
-def _expect_no_base_model(backbone: nn.Module, keys: Any) -> None:
-    """Remove the tensors of the base model from the missing keys of `load_state_dict`."""
-    frozen = [name for name, p in backbone.named_parameters() if not p.requires_grad]
-    absent = (*frozen, *(name for name, _ in backbone.named_buffers()))
-    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.endswith(absent)]
+    packages = ("torch", "transformers", "tokenizers")
+    kind: Literal["bert"]
+    lora: Lora | None = None
+    """Train only low-rank adapters and the head; the weights stay as they are. A job then stores the
+    adapters, the head and the name of the base model, not the base model. null: train all weights."""
+    quantization: Literal["nf4"] | None = None
+    """nf4: keep the weights below `lora` in 4 bits (QLoRA, Dettmers et al., NeurIPS 2023), about 0.6
+    bytes each. It requires the package bitsandbytes. null: 4 bytes each, in float32."""
+    enumerate_smiles: StrictBool | Literal["order"] = False
+    """SMILES augmentation. true: in every epoch each molecule is written as another randomized
+    SMILES, and the molecules of a cell, or of one side of a reaction, are in random order. order:
+    only the order is randomized."""
+    test_augmentations: PositiveInt
+    """Test-time augmentation: number of SMILES per row that are averaged for a prediction, the
+    canonical one first. Unset: 5 with enumerate_smiles, otherwise 1."""
+    layers: PositiveInt = 4
+    width: Width = 128
+    heads: PositiveInt = 4
+    vocab_size: int = Field(default=4000, ge=100)
+    """From scratch: maximum number of word pieces, which are learned from the training rows of the fold."""
+    epochs: PositiveInt
+    """Number of passes over the training rows. Unset: 4 with weights, 20 from scratch."""
+    learning_rate: PositiveFloat
+    """Peak learning rate of the schedule. Unset: 5e-5 with weights, 2e-4 with lora, 1e-3
+    from scratch."""
+    batch_size: PositiveInt = 16
+    head_learning_rate: PositiveFloat | None = 1e-3
+    warmup: NonNegativeFloat = 0.1
 
+    @property
+    def initial_weights(self) -> str | None:
+        """The setting `weights`."""
+        return self.weights
 
-class Bert(NeuralModel):
-    """Stage `bert`; `models.training.neural_model.NeuralModel` documents its methods."""
+    @property
+    def predicts_with_initial_weights(self) -> bool:
+        """Whether the jobs have adapters only."""
+        return self.lora is not None
 
-    def __init__(self, config: BertConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self.template = read_template(config, context)
+    @property
+    def text_settings(self) -> list[TextStage]:
+        """These settings, and those of frozen encoders of text."""
+        return [self, *super().text_settings]
+
+    @property
+    def optional_packages(self) -> set[str]:
+        """The package of `quantization`."""
+        return {"bitsandbytes"} if self.quantization else set()
+
+    def libraries(self) -> set[str]:
+        """Return the libraries of the network, and of its adapters."""
+        names = super().libraries() | self.optional_packages
+        return names | {"peft"} if self.lora else names
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Fill defaults that depend on other settings, so that the saved settings contain their values.
+
+        Random weights need many larger steps.
+        """
+        is_pretrained = bool(values.get("weights"))
+        learning_rate = 5e-5 if is_pretrained else 1e-3
+        if values.get("lora") is not None:
+            learning_rate = 2e-4  # up to 8 billion parameters (docs/stages.md names sources)
+        defaults: dict[str, float] = {
+            "learning_rate": learning_rate,
+            "epochs": 4 if is_pretrained else 20,
+        }
+        # 600 QM9 molecules, mean R2 of 3 targets, one seed: 0.38 without enumeration, 0.38 with it and
+        # 1 SMILES in prediction, 0.59 with 5.
+        defaults["test_augmentations"] = 5 if values.get("enumerate_smiles") in (True, "order") else 1
+        return defaults | {
+            name: value for name, value in values.items() if name not in defaults or value is not None
+        }
+
+    @model_validator(mode="after")
+    def _check_heads_and_augmentations(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
+        if self.test_augmentations > 1 and not self.enumerate_smiles:
+            raise ValueError(
+                "test_augmentations above 1 requires enumerate_smiles: training would see one SMILES per molecule"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapters(self) -> Self:
+        if self.lora and not self.weights:
+            raise ValueError("lora requires weights: an encoder from scratch has no weights to keep")
+        if self.quantization and not self.lora:
+            raise ValueError("quantization requires lora: weights of 4 bits cannot be trained themselves")
+        return self
 
     @property
     def n_augmentations(self) -> tuple[int | None, int]:
         """Number of randomized SMILES: a new one per epoch, and `test_augmentations` in prediction."""
-        return None if self.config.enumerate_smiles else 1, self.config.test_augmentations
+        return None if self.enumerate_smiles else 1, self.test_augmentations
 
-    def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check the layers of adapters and that there are SMILES to randomize, as well; see `Stage.check`."""
+        yield from super().check(tables)
+        require_quantization(self.quantization)
+        if self.lora and self.weights and self.lora.layers != "all_linear":
+            require_layers(self.weights, self.lora.layers)
+        template = read_template(self, tables.competition)
+        require_molecules(template, self.enumerate_smiles)
+        in_order = self.enumerate_smiles == "order"
+        if in_order and not any("." in text for text in template.texts(tables.train, " ")):
+            raise ConfigError(
+                "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no "
+                "text has them. Set true, for other SMILES of each molecule, or remove it."
+            )
+
+    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "BertBackbone":
         """Return the encoder with the configured weights, or random ones; write its tokenizer and shape."""
-        rate = self.config.backbone_dropout
-        encoder, tokenizer = (
-            pretrained(self.config, rate) if self.config.weights else self._from_scratch(train, rate)
-        )
-        if self.config.precision == "bf16" and not torch.cuda.is_available():
+        import torch
+
+        from models.inputs.tokenization import unknown_share
+        from models.networks import encoders
+
+        rate = self.backbone_dropout
+        if self.weights:
+            encoder, tokenizer = encoders.pretrained(self, rate, self.quantization)
+        else:
+            tokenizer = self._train_tokenizer(train, context)
+            encoder = encoders.encoder_from_scratch(
+                tokenizer, self.width, self.layers, self.heads, self.max_length, rate
+            )
+        if self.precision == "bf16" and not torch.cuda.is_available():
             # The backward pass of the fused kernel is slower on a CPU in bf16 than in float32.
             encoder.set_attn_implementation("eager")
-        items, n_cut = self._items(train, tokenizer)
+        items, n_cut = self._items(train, tokenizer, context)
         unknown = unknown_share(tokenizer, items)
-        notes = self.template.notes(self.config, unknown, n_cut, len(train), tokenizer.model_max_length)
+        template = read_template(self, context)
+        notes = template.notes(self.weights, unknown, n_cut, len(train), tokenizer.model_max_length)
         if notes:
             write_notes(folder, notes)
-        if self.config.lora:
-            write_base_model(self.config.weights, tokenizer.model_max_length, folder)
+        if self.lora and self.weights:
+            write_base_model(self.weights, tokenizer.model_max_length, folder)
             return self._adapted(encoder)
         encoder.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        backbone = BertBackbone(encoder, self.config.pooling)
-        sees_other_tokens = self.config.enumerate_smiles or self.config.extra_rows == "pretrain"
+        sees_other_tokens = self.enumerate_smiles or self.extra_rows == "pretrain"
         if not sees_other_tokens:
-            train_only(encoder, np.concatenate(items))
-        return backbone
+            encoders.train_only(encoder, np.concatenate(items))
+        return encoders.BertBackbone(encoder, self.pooling)
 
-    def restore_backbone(self, folder: Path) -> nn.Module:
+    def backbone(self, folder: Path, context: Context) -> "BertBackbone":
         """Return an encoder of the shape in the folder; only adapters need the original weights, the base model."""
-        if self.config.lora:
-            base_folder, _ = find_base_model(self.config.weights, folder)
-            return self._adapted(
-                load_encoder(
-                    base_folder,
-                    self.config.weights,
-                    rate=self.config.backbone_dropout,
-                    quantization=self.config.quantization,
-                )
+        import transformers
+
+        from models.networks import encoders
+
+        if self.lora and self.weights:
+            base_folder, _ = find_base_model(self.weights, folder)
+            base_model = encoders.load_encoder(
+                base_folder, self.weights, rate=self.backbone_dropout, quantization=self.quantization
             )
+            return self._adapted(base_model)
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        return BertBackbone(new_encoder(config), self.config.pooling)
+        return encoders.BertBackbone(encoders.new_encoder(config), self.pooling)
 
-    def _adapted(self, encoder: transformers.PreTrainedModel) -> AdaptedBackbone:
-        """Return an encoder with new adapters; only these are trained."""
-        add_adapters(encoder, self.config.lora, self.config.weights)
-        return AdaptedBackbone(encoder, self.config.pooling)
-
-    def encode(self, rows: Dataset, folder: Path, augmentation: int, seed: int) -> Batches:
+    def encode(
+        self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int
+    ) -> "Batches":
         """Return the token ids of all rows."""
+        from models.inputs.tokenization import pad
+        from models.training.batches import Batches
+
         tokenizer = self._saved_tokenizer(folder)
-        items, _ = self._items(rows, tokenizer, augmentation, seed)
+        items, _ = self._items(rows, tokenizer, context, augmentation, seed)
         return Batches(items, np.array(list(map(len, items))), partial(pad, pad_id=tokenizer.pad_token_id))
 
-    def _saved_tokenizer(self, folder: Path) -> Tokenizer:
+    def _adapted(self, encoder: Any) -> "AdaptedBackbone":
+        """Return an encoder with new adapters; only these are trained."""
+        from models.networks.encoders import AdaptedBackbone, add_adapters
+
+        assert self.lora is not None and self.weights is not None
+        add_adapters(encoder, self.lora.rank, self.lora.alpha, self.lora.layers, self.weights)
+        return AdaptedBackbone(encoder, self.pooling)
+
+    def _saved_tokenizer(self, folder: Path) -> Any:
         """Return the tokenizer of a job."""
-        if self.config.lora:
-            base_folder, base = find_base_model(self.config.weights, folder)
-            return pretrained_tokenizer(base_folder, reads_atoms(self.config), base.max_length)
-        return Tokenizer.from_pretrained(folder, local_files_only=True)
+        import transformers
+
+        from models.networks.encoders import pretrained_tokenizer
+
+        if self.lora and self.weights:
+            base_folder, base = find_base_model(self.weights, folder)
+            return pretrained_tokenizer(base_folder, reads_atoms(self), base.max_length)
+        return transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
     def _items(
-        self, rows: Dataset, tokenizer: Tokenizer, augmentation: int = 0, seed: int = 0
-    ) -> tuple[list[Ids], int]:
+        self, rows: Dataset, tokenizer: Any, context: Context, augmentation: int = 0, seed: int = 0
+    ) -> tuple[list[Integers], int]:
         """Return the token ids of each row, and the number of truncated texts."""
-        order_only = self.config.enumerate_smiles == "order"
-        spell = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
-        separator = separator_of(tokenizer)
-        if self.template.has_words and self.config.truncation == "end" and not self.config.enumerate_smiles:
-            inputs, n_cut = shorten_columns(tokenizer, self.template, rows, separator)
-            return encode(tokenizer, self.template.texts(inputs, separator))[0], n_cut
-        texts = self.template.texts(rows.inputs, separator, spell)
-        return encode(tokenizer, texts, self.config.truncation)
+        from models.inputs.tokenization import encode, separator_of
 
-    def _from_scratch(self, train: Dataset, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
-        if self.template.smiles >= set(self.template.columns):
-            texts = self.template.texts(train.inputs, SEPARATOR)
-            if self.config.enumerate_smiles:
+        template = read_template(self, context)
+        separator = separator_of(tokenizer)
+        if template.has_words and self.truncation == "end" and not self.enumerate_smiles:
+            inputs, n_cut = shorten_columns(tokenizer, template, rows, separator)
+            return encode(tokenizer, template.texts(inputs, separator))[0], n_cut
+        order_only = self.enumerate_smiles == "order"
+        randomize = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
+        texts = template.texts(rows.inputs, separator, randomize)
+        return encode(tokenizer, texts, self.truncation)
+
+    def _train_tokenizer(self, train: Dataset, context: Context) -> Any:
+        """Return a tokenizer of atoms for molecules, or of word pieces for texts, for an encoder from scratch."""
+        from models.inputs.tokenization import train_smiles_tokenizer, train_word_piece_tokenizer
+
+        template = read_template(self, context)
+        if template.smiles >= set(template.columns):
+            texts = template.texts(train.inputs, SEPARATOR)
+            if self.enumerate_smiles:
                 texts = [*mirror_stereo(texts), RANDOM_SMILES_TOKENS]
             # "." joins molecules, and may not be inside of one.
             tokenizer = train_smiles_tokenizer([*texts, "."])
         else:
-            texts = self.template.texts(train.inputs, " ")
-            tokenizer = train_word_piece_tokenizer(
-                texts, self.config.vocab_size, lowercase=not self.template.smiles
-            )
-        config = transformers.BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=self.config.width,
-            num_hidden_layers=self.config.layers,
-            num_attention_heads=self.config.heads,
-            intermediate_size=4 * self.config.width,
-            max_position_embeddings=self.config.max_length,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        set_config_rates(config, rate)
-        tokenizer.model_max_length = self.config.max_length
-        return new_encoder(config), tokenizer
+            texts = template.texts(train.inputs, " ")
+            tokenizer = train_word_piece_tokenizer(texts, self.vocab_size, lowercase=not template.smiles)
+        tokenizer.model_max_length = self.max_length
+        return tokenizer

@@ -6,73 +6,90 @@ Source: Yang et al., Analyzing Learned Molecular Representations for Property Pr
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from competition.dataset import Dataset
 from core.files import read_json, write_json
-from models.inputs.graphs import AGGREGATIONS, Messages, collate, graph_of, read_message_passing
-from models.neural_config import GnnConfig
-from models.training.batches import Batches
-from models.training.neural_model import MoleculeModel
+from core.settings import UniqueList
+from models.context import Context
+from models.inputs.encoder_settings import Width
+from models.training.settings import MoleculeStage
+
+if TYPE_CHECKING:
+    from models.networks.message_passing import GnnBackbone
+    from models.training.batches import Batches
 
 SHAPE = "message_passing.json"
 
 
-class GnnBackbone(nn.Module):
-    """Message passing, aggregation over atoms, one hidden layer: a batch to (n_rows, hidden_width)."""
+class Gnn(MoleculeStage):
+    """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
 
-    def __init__(self, message_passing: nn.Module, width: int, config: GnnConfig) -> None:
-        super().__init__()
-        self.message_passing = message_passing
-        self.aggregations = nn.ModuleList([AGGREGATIONS[name]() for name in config.aggregation])
-        self.width = config.hidden_width
-        self.hidden = nn.Sequential(
-            nn.Linear(width * len(self.aggregations), config.hidden_width),
-            nn.ReLU(),
-            nn.Dropout(config.backbone_dropout),
-        )
+    packages = ("torch", "chemprop", "rdkit")
+    kind: Literal["gnn"]
+    width: Width = 300
+    """Width of a bond message. Pretrained weights determine it, and `depth`."""
+    depth: PositiveInt = 3
+    """Number of message passing steps."""
+    aggregation: Annotated[list[Literal["mean", "sum", "norm"]], UniqueList] = Field(
+        default=["mean", "norm"], min_length=1
+    )
+    """How atom vectors become a molecule vector: their mean, their sum, or their sum divided by 10
+    (norm). Several are concatenated. A mean alone cannot count atoms."""
+    hidden_width: Width = 300
+    """Width of the hidden layer between the molecule vector and the head."""
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
+    warmup: NonNegativeFloat = 0.1
 
-    def forward(self, molecule: Tensor, **graph: Tensor) -> Tensor:
-        """Return features (n_rows, hidden_width).
+    @model_validator(mode="after")
+    def _check_single_layer(self) -> Self:
+        if self.layer_decay < 1 or self.gradient_checkpointing:
+            raise ValueError(
+                "message passing repeats one layer; remove layer_decay and gradient_checkpointing"
+            )
+        return self
 
-        Args:
-            molecule: (n_atoms,), row of each atom.
-            graph: all other results of `models.inputs.graphs.collate`.
-        """
-        atoms = self.message_passing(graph).float()  # sums over atoms need float32
-        return self.hidden(
-            torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1)
-        )
-
-
-class Gnn(MoleculeModel):
-    """Stage `gnn`; `models.training.neural_model.NeuralModel` documents its methods."""
-
-    def init_backbone(self, train: Dataset, folder: Path) -> nn.Module:
+    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "GnnBackbone":
         """Return message passing with the configured weights, or random ones, and write its shape."""
-        shape = {"d_h": self.config.width, "depth": self.config.depth}
+        from models.networks.message_passing import read_message_passing
+
+        shape = {"d_h": self.width, "depth": self.depth}
         published = None
-        if self.config.weights:
-            shape, published = read_message_passing(self.config.weights)
+        if self.weights:
+            shape, published = read_message_passing(self.weights)
         write_json(folder / SHAPE, shape)
-        backbone = self.restore_backbone(folder)
+        backbone = self.backbone(folder, context)
         if published is not None:
             backbone.message_passing.load_state_dict(published.state_dict())
         return backbone
 
-    def restore_backbone(self, folder: Path) -> GnnBackbone:
-        """Return a backbone of the same shape."""
-        shape = read_json(folder / SHAPE)
-        message_passing = Messages(**shape, dropout=self.config.backbone_dropout)
-        return GnnBackbone(message_passing, shape["d_h"], self.config)
+    def backbone(self, folder: Path, context: Context) -> "GnnBackbone":
+        """Return message passing of the shape in the folder."""
+        from models.networks.message_passing import GnnBackbone, Messages
 
-    def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
+        shape = read_json(folder / SHAPE)
+        return GnnBackbone(
+            message_passing=Messages(**shape, dropout=self.backbone_dropout),
+            width=shape["d_h"],
+            aggregation=list(self.aggregation),
+            hidden_width=self.hidden_width,
+            dropout=self.backbone_dropout,
+        )
+
+    def encode_molecules(
+        self, smiles: list[str], folder: Path, context: Context, augmentation: int
+    ) -> "Batches":
         """Return the molecular graphs of a column."""
+        from models.networks.message_passing import collate, graph_of
+        from models.training.batches import Batches
+
         shape = read_json(folder / SHAPE)
         cached = functools.cache(functools.partial(graph_of, depth=shape["depth"]))
-        shared = self.config.backbone_dropout == 0 and not shape.get("undirected", False)
+        shared = self.backbone_dropout == 0 and not shape.get("undirected", False)
         equal = np.ones(len(smiles), dtype=np.int64)  # atoms of a batch stand in one table
         return Batches(list(map(cached, smiles)), equal, functools.partial(collate, shared=shared))

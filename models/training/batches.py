@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.types import Array, Integers
-from models.neural_config import NeuralConfig
 from models.training.losses import LabelBatch, to_device
+from models.training.settings import NeuralStage
 
 RowIndices = NDArray[np.intp]
 MicroBatches = list[RowIndices]
@@ -62,6 +62,7 @@ class Batches:
             padding.
         pads: whether the backbone computes padding.
         columns: (n_rows, n_columns) numbers that are added before the head, or None.
+        n_molecules: number of molecule columns, of which each goes through the backbone.
     """
 
     items: list[Any]
@@ -70,6 +71,7 @@ class Batches:
     equal_lengths: bool = False
     pads: bool = True
     columns: NDArray[np.float32] | None = None
+    n_molecules: int = 1
 
     def take(self, rows: RowIndices) -> "Batches":
         """Return rows at some positions."""
@@ -83,9 +85,7 @@ class Batches:
             batch["columns"] = torch.from_numpy(self.columns[rows])
         return {name: to_device(tensor, device) for name, tensor in batch.items()}
 
-    def step_plan(
-        self, settings: NeuralConfig, seed: int, epoch: int, device_type: str
-    ) -> list[MicroBatches]:
+    def step_plan(self, settings: NeuralStage, seed: int, epoch: int, device_type: str) -> list[MicroBatches]:
         """Return the micro-batches of each step of an epoch, with each row once; they depend on (seed, epoch).
 
         The rows of a step are drawn at random from all lengths: batches of rows with similar lengths have a
@@ -129,7 +129,7 @@ class Batches:
     def steps(
         self,
         labels: LabelBatch,
-        settings: NeuralConfig,
+        settings: NeuralStage,
         seed: int,
         epoch: int,
         device: torch.device,

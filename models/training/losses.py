@@ -1,6 +1,6 @@
 """Losses of networks, batches of labels with weights, and the penalty of R-Drop.
 
-To add a loss, add an entry of `LOSSES` and its name to `LossName` of `models/neural_config.py`. A user-defined
+To add a loss, add an entry of `LOSSES` and its name to `LossName` of `models/training/settings.py`. A user-defined
 loss is a function `errors(outputs, y)`, in the YAML `loss: mine.py:errors`. Outputs are standardised numbers, or
 logits of classes, which the `link` of the loss maps to probabilities.
 """
@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from core.errors import ConfigError
 from core.types import ProblemType
 from core.user_code import load_user_code, user_code_errors
-from models.neural_config import CLASS_LOSSES
+from models.training.settings import CLASS_LOSSES
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

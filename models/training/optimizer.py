@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.neural_config import NeuralConfig
-from models.training.heads import Network
+from models.training.network import Network
+from models.training.settings import NeuralStage
 
 INPUT_PARTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
 """Parts of the names of parameters before all layers."""
@@ -32,7 +32,7 @@ def recompute_layers(backbone: nn.Module) -> None:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
-def make_optimizer(network: Network, settings: NeuralConfig) -> torch.optim.AdamW:
+def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW:
     """Return AdamW without decay of norms, biases and other vectors, with rates per layer and of the head.
 
     Source of the layer-wise rates: Howard and Ruder, ULMFiT, ACL 2018.

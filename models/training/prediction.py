@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from core.files import read_json
 from core.types import Array
-from models.neural_config import NeuralConfig
 from models.training.batches import Batches
 from models.training.hardware import cpu_has_bf16, require_precision
-from models.training.heads import Network
+from models.training.network import Network
+from models.training.settings import NeuralStage
 
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.json"
@@ -28,7 +28,7 @@ Encoded = Callable[[int], Batches]
 
 
 def predict(
-    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralConfig, folder: Path, n_outputs: int,
+    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_outputs: int,
     link: Callable[..., Tensor] | None = None,
 ) -> Array:  # fmt: skip
     """Return predictions (n_rows, n_outputs) with the weights in `folder`.

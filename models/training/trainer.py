@@ -20,15 +20,12 @@ from torch.optim.swa_utils import AveragedModel
 from core.errors import DataError
 from core.files import write_json
 from core.types import Array, ProblemType
-from models.neural_config import NeuralConfig
-from models.training.batches import Batches, EncodedDataset, MicroBatch, micro_batch_size
+from models.training.batches import Batches, EncodedDataset, MicroBatch
 from models.training.checkpoint import Checkpoint
-from models.training.dropout import audit, rates, set_rates
-from models.training.hardware import is_out_of_memory
-from models.training.heads import Network
 from models.training.labels import target_scale
 from models.training.loss_log import LossLog, LossRecord
 from models.training.losses import LabelBatch, load_loss
+from models.training.network import Network, audit, rates, set_rates
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.phase import Phase, TrainingState
 from models.training.prediction import (
@@ -42,6 +39,7 @@ from models.training.prediction import (
     random_state_kept,
 )
 from models.training.schedules import with_warmup
+from models.training.settings import NeuralStage
 from models.training.tracking import start_tracker, tracker_arguments
 
 
@@ -75,7 +73,7 @@ class Trainer:
     """
 
     network: Network
-    settings: NeuralConfig
+    settings: NeuralStage
     seed: int
     folder: Path
     progress: Callable[[int, int], None]
@@ -333,29 +331,6 @@ def evenly_spaced_rows(dataset: EncodedDataset, labels: LabelBatch, n: int) -> t
     return dataset.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
 
 
-def steps_per_epoch(batches: Batches, settings: NeuralConfig) -> int:
+def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
     """Return the number of optimizer steps per epoch, which is the same on all devices."""
     return len(batches.step_plan(settings, 0, 0, "cpu"))
-
-
-def halve_batch_size(settings: NeuralConfig, error: RuntimeError) -> NeuralConfig:
-    """Return settings with at most half as many rows per forward pass, after running out of memory.
-
-    Raises:
-        RuntimeError: the error, if it has another cause.
-        DataError: if a single row is too large.
-    """
-    if not is_out_of_memory(str(error)):
-        raise error
-    device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    rows_per_pass = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
-    if rows_per_pass == 1:
-        raise DataError(
-            "the memory is too small for a single row. Set gradient_checkpointing: true, or shorten the inputs; "
-            "finished folds are kept."
-        ) from error
-    n_rows = settings.batch_size * settings.gradient_accumulation_steps
-    batch_size = max(n for n in range(1, rows_per_pass // 2 + 1) if n_rows % n == 0)
-    return settings.model_copy(
-        update={"batch_size": batch_size, "gradient_accumulation_steps": n_rows // batch_size}
-    )

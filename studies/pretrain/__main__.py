@@ -32,7 +32,7 @@ from core.settings import StrictModel
 from core.yaml_files import load_yaml
 from models.context import Context, HeldOut
 from models.inputs.conformers import conformer_cache
-from models.neural_config import UnimolConfig
+from models.stages.unimol import Unimol
 from models.training.loss_log import LOSSES
 from models.training.prediction import WEIGHTS
 from studies.pretrain import corpus
@@ -60,7 +60,7 @@ class Settings(StrictModel):
     """
     weights_from: str | None = None
     """Another pre-training in the same folder, from whose weights this one goes on."""
-    stage: UnimolConfig
+    stage: Unimol
     """The architecture, and the settings of the training loop."""
 
 
@@ -145,7 +145,7 @@ def describe_training(history: pd.DataFrame, seconds: float) -> str:
 
 
 def train(
-    stage: UnimolConfig, inputs: pd.DataFrame, y: np.ndarray, work: Path, name: str
+    stage: Unimol, inputs: pd.DataFrame, y: np.ndarray, work: Path, name: str
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Train a backbone; return the last row of losses.csv of each epoch, and its weights.
 

@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from competition.dataset import Dataset
-from models.bert_config import BertConfig
 from models.context import Context
 from models.inputs.tokenization import train_word_piece_tokenizer
+from models.stages.bert import Bert
 from tests.models import made
 
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
@@ -31,9 +31,9 @@ needs_rxnfp = pytest.mark.skipif(
 )
 
 
-def stage(**changes: Any) -> BertConfig:
+def stage(**changes: Any) -> Bert:
     small = {"layers": 1, "width": 32, "heads": 2, "epochs": 1, "vocab_size": 100, "batch_size": 8}
-    return BertConfig.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
+    return Bert.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
 
 
 def context(smiles: list[str] | None = None, texts: list[str] | None = None, seed: int = 1) -> Context:
@@ -48,7 +48,7 @@ def table(n: int = 24, seed: int = 0) -> Dataset:
     return made.rows(y, SMILES=molecules, note=notes, pH=rng.normal(size=n))
 
 
-def fit(folder: Path, config: BertConfig, ctx: Context, train: Dataset | None = None) -> Any:
+def fit(folder: Path, config: Bert, ctx: Context, train: Dataset | None = None) -> Any:
     return made.fitted(config, ctx, train or table(), folder)
 
 

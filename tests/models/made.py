@@ -42,6 +42,21 @@ class Bound:
     def predict_std(self, rows: Dataset, folder: Path) -> Any:
         return targets.predict_std(self.stage, rows, folder, self.context)
 
+    def backbone(self, folder: Path) -> Any:
+        return self.stage.backbone(folder, self.context)
+
+    def initial_backbone(self, train: Dataset, folder: Path) -> Any:
+        return self.stage.initial_backbone(train, folder, self.context)
+
+    def encode(self, rows: Dataset, folder: Path, augmentation: int = 0, seed: int = 0) -> Any:
+        return self.stage.encode(rows, folder, self.context, augmentation, seed)
+
+    def prepare(self, train: Dataset, folder: Path) -> Any:
+        """Return the network and the encoded rows that the trainer of a neural stage gets."""
+        from models.training import neural  # here, since most tests do without torch
+
+        return neural.prepare(self.stage, train, folder, self.context)
+
 
 def build_stage(config: Any, stage_context: Context) -> Bound:
     """Return a stage with its context."""
@@ -59,12 +74,15 @@ def fitted(config: Any, stage_context: Context, train: Dataset, folder: Path) ->
 def predictions_per_augmentation(stage: Any, n: int, test: Dataset, folder: Path) -> list[Any]:
     """Return the predictions of a neural stage by each of the first `n` randomized SMILES or conformers."""
     predictions = []
-    encode = stage.encode
+    kind = type(stage.stage)
+    encode = kind.encode
     for number in range(n):
 
-        def encode_one(rows: Dataset, folder: Path, _: int, seed: int, number: int = number) -> Any:
-            return encode(rows, folder, number, seed)
+        def encode_one(
+            self: Any, rows: Dataset, folder: Path, context: Context, _: int, seed: int, number: int = number
+        ) -> Any:
+            return encode(self, rows, folder, context, number, seed)
 
-        with mock.patch.object(stage, "encode", encode_one):
+        with mock.patch.object(kind, "encode", encode_one):
             predictions.append(stage.predict(test, folder))
     return predictions

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from unimol_tools.models import unimolv2
 from unimol_tools.models.unimol import UniMolModel
 
-from models.stages.unimol import UnimolBackbone, read_vocabulary
-from models.stages.unimol2 import Unimol2Backbone
-from models.training.dropout import set_rates
+from models.networks.unimol import UnimolBackbone, read_vocabulary
+from models.networks.unimol2 import Unimol2Backbone
+from models.training.network import set_rates
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def small_unimol2(n_layers: int = 2, pair_width: int = 8) -> Iterator[None]:
         args.pair_hidden_dim = 4
         return args
 
-    with mock.patch("models.stages.unimol2.molecule_architecture", architecture):
+    with mock.patch("models.networks.unimol2.molecule_architecture", architecture):
         yield
 
 

@@ -16,7 +16,7 @@ from models.context import HeldOut
 from models.inputs import tokenization as text
 from models.stages.bert import Bert
 from tests.models.encoders import TINY, context, fit, stage, table
-from tests.models.made import predictions_per_augmentation
+from tests.models.made import build_stage, predictions_per_augmentation
 
 
 def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_the_canonical_one(
@@ -29,10 +29,10 @@ def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_th
     )
     with mock.patch.object(Bert, "encode", autospec=True, side_effect=Bert.encode) as encoded:
         fitted = fit(tmp_path, stage(**settings), ctx)
-    assert [call.args[3] for call in encoded.call_args_list if call.args[3]] == [1, 2, 3]
+    assert [call.args[4] for call in encoded.call_args_list if call.args[4]] == [1, 2, 3]
     per_augmentation = predictions_per_augmentation(fitted, 3, rows, tmp_path)
     assert np.abs(np.mean(per_augmentation, axis=0) - fitted.predict(rows, tmp_path)).max() < 1e-6
-    assert np.abs(Bert(stage(), ctx).predict(rows, tmp_path) - per_augmentation[0]).max() < 1e-6
+    assert np.abs(build_stage(stage(), ctx).predict(rows, tmp_path) - per_augmentation[0]).max() < 1e-6
     assert np.abs(per_augmentation[0] - per_augmentation[1]).max() > 1e-5
 
 
@@ -49,7 +49,7 @@ def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
     held_out = HeldOut(rows.without_labels(), lambda y_pred: scores.append(y_pred) or 0.0)  # type: ignore[func-returns-value]
     fit(tmp_path / "with", stage(), replace(ctx, held_out=held_out), train)
     assert len(scores) == 1
-    Bert(stage(), ctx).init_backbone(train, tmp_path)
+    build_stage(stage(), ctx).initial_backbone(train, tmp_path)
     assert (tmp_path / "with" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 
@@ -61,7 +61,9 @@ def test_predict_works_after_the_weights_are_gone_and_nothing_is_printed(
     y_pred = fitted.predict(table(), tmp_path / "job")
     shutil.rmtree(copied)
     moved = (tmp_path / "job").rename(tmp_path / "moved")
-    restored = Bert(stage(weights=str(copied)), context(texts=["note"], seed=9)).predict(table(), moved)
+    restored = build_stage(stage(weights=str(copied)), context(texts=["note"], seed=9)).predict(
+        table(), moved
+    )
     assert np.array_equal(restored, y_pred)
     assert capfd.readouterr() == ("", "")
 

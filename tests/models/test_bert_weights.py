@@ -11,10 +11,9 @@ import torch
 import transformers
 
 from core.errors import ConfigError
-from models.inputs import encoders
 from models.inputs.weights import find_weights
-from models.stages import bert
-from models.training.dropout import audit, rates
+from models.networks import encoders
+from models.training.network import audit, rates
 from tests.models.encoders import TINY, context, fit, needs_rxnfp, stage, table
 
 
@@ -112,7 +111,7 @@ def test_every_dropout_of_every_family_can_be_switched_off_and_on(name: str) -> 
     for rate in (0.0, 0.3):
         config = transformers.AutoConfig.for_model(name, vocab_size=60, **sizes, **FAMILIES[name])
         encoders.set_config_rates(config, rate)
-        backbone = bert.BertBackbone(encoders.new_encoder(config), "mean").train()
+        backbone = encoders.BertBackbone(encoders.new_encoder(config), "mean").train()
         assert max(rates(backbone).values()) == rate
         if rate == 0:
             audit(backbone, BATCH)

@@ -5,8 +5,7 @@ import pytest
 
 from core.errors import DataError
 from models.inputs import tokenization
-from models.inputs.column_truncation import shorten_columns
-from models.inputs.text_template import Template
+from models.inputs.texts import Template, shorten_columns
 from tests.models import made
 from tests.models.encoders import WORDS
 

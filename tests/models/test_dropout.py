@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.errors import ConfigError
-from models.training.dropout import audit, rates, set_rates
+from models.training.network import audit, rates, set_rates
 
 BATCH = {"x": torch.ones(4, 64)}
 

@@ -1,16 +1,16 @@
 """Features of molecules, and feature blocks compared with values computed by hand."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 
-from models.feature_config import LightgbmConfig
 from models.inputs import feature_blocks
 from models.inputs.features import FEATURES, molecule_features
+from models.training import neural
+from models.training.settings import NeuralStage
 from tests.models.made import context, rows
 
 NAN = np.nan
@@ -27,11 +27,11 @@ def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_train
     train = rows(x=x, c=[5.0] * 4, p=p, d=d, k=["b", "a", "b", "a"])
     test = rows(x=[3.0, NAN, 1e9], c=[6.0, NAN, 5.0], p=p[:3], d=d[:3], k=["a", "b", "new"])
     stage_context = context(tmp_path, numeric=["x", "c", "p", "d"], categorical=["k"])
-    config = SimpleNamespace(use_tabular_columns=True, encoders=[])
-    feature_blocks.fit_columns(train, config, stage_context, tmp_path)
+    stage = NeuralStage(kind="test")
+    neural.fit_columns(train, stage, stage_context, tmp_path)
     root = 2**0.5
     expected = [[1.5**0.5, 1, -root, 0, 0, 1, 0], [0, 0, root, 0, 1, 0, 1], [5, 0, 0, 0, 0, 0, 0]]
-    block = feature_blocks.read_columns(test, config, stage_context, tmp_path)
+    block = neural.read_columns(test, stage, stage_context, tmp_path)
     assert block == pytest.approx(np.array(expected, dtype=np.float32), abs=1e-6)
 
 
@@ -50,8 +50,8 @@ def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rari
 def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path: Path) -> None:
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])
-    config = LightgbmConfig(kind="lightgbm", features=["maccs"], n_bits=64)
-    block = feature_blocks.molecule_block(table, config, stage_context, tmp_path)  # type: ignore[arg-type]
+    stage = NeuralStage(kind="test", molecule_features=["maccs"])
+    block = feature_blocks.molecule_block(table, stage, stage_context, tmp_path)
     assert block.shape == (2, 2 * 167)
     assert np.array_equal(block[0, :167], block[1, 167:])
     assert np.array_equal(feature_blocks.numeric_block(table, stage_context), [[1.0], [NAN]], equal_nan=True)

@@ -9,9 +9,8 @@ import torch
 from chemprop.data import BatchMolGraph
 from chemprop.nn import BondMessagePassing
 
-from models.inputs.graphs import Messages, collate, graph_of
-from models.neural_config import GnnConfig
-from models.stages.gnn import Gnn, GnnBackbone
+from models.networks.message_passing import GnnBackbone, Messages, collate, graph_of
+from models.stages.gnn import Gnn
 from tests.models import made
 
 SMILES = ["CCO", "c1ccccc1C(=O)N", "[Na+].[Cl-]", "C", "CC(C)(C)C#N"]  # rings, branches, atoms without a bond
@@ -58,10 +57,10 @@ def test_what_is_shared_differs_between_stereo_centres_and_charges() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_nothing_is_shared_with_dropout_in_the_backbone(rate: float, tmp_path: Path) -> None:
-    config = GnnConfig(kind="gnn", width=32, hidden_width=8, backbone_dropout=rate)
-    stage = Gnn(config, made.context(tmp_path / "cache", smiles=["s"]))
+    config = Gnn(kind="gnn", width=32, hidden_width=8, backbone_dropout=rate)
+    stage = made.build_stage(config, made.context(tmp_path / "cache", smiles=["s"]))
     rows = made.rows(s=["CC"] * 5)
-    network = stage.init_backbone(rows, tmp_path).message_passing
+    network = stage.initial_backbone(rows, tmp_path).message_passing
     inputs = stage.encode(rows, tmp_path, augmentation=0, seed=0).batch(np.arange(5), torch.device("cpu"))
     assert len(torch.unique(network.train()(inputs), dim=0)) == (1 if rate == 0 else 10)
     assert len(torch.unique(network.eval()(inputs), dim=0)) == 1
@@ -72,7 +71,7 @@ def test_molecules_without_any_bond_have_features() -> None:
 
 
 def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
-    backbone = GnnBackbone(Messages(), 300, GnnConfig(kind="gnn", aggregation=["sum"]))
+    backbone = GnnBackbone(Messages(), 300, ["sum"], 300, 0.0)
     inputs: list[torch.Tensor] = []
     for layer in (backbone.message_passing.W_h, backbone.hidden):
         layer.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
@@ -83,11 +82,11 @@ def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
 
 def test_encoding_draws_no_random_numbers(tmp_path: Path) -> None:
     """Otherwise new conformers or graphs would change the dropout of the head."""
-    stage = Gnn(
-        GnnConfig(kind="gnn", width=8, hidden_width=8), made.context(tmp_path / "cache", smiles=["s"])
+    stage = made.build_stage(
+        Gnn(kind="gnn", width=8, hidden_width=8), made.context(tmp_path / "cache", smiles=["s"])
     )
     rows = made.rows(s=SMILES)
-    stage.init_backbone(rows, tmp_path)
+    stage.initial_backbone(rows, tmp_path)
     before = torch.get_rng_state()
     stage.encode(rows, tmp_path, augmentation=0, seed=0)
     assert torch.equal(torch.get_rng_state(), before)

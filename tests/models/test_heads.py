@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.inputs.encoders import pooled
-from models.neural_config import NeuralConfig
-from models.training.heads import Head, build_head
+from models.networks.encoders import pooled
+from models.training.network import Head
+from models.training.settings import NeuralStage
 
 
 class Mask(nn.Module):
@@ -47,7 +47,10 @@ def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
 def test_a_head_drops_by_its_rates_in_training_and_predicts_by_a_plain_pass(
     settings: Any, rates: list[float]
 ) -> None:
-    head, x = build_head(NeuralConfig.model_validate(settings), 64, 2), torch.randn(3, 64)
+    head, x = (
+        Head(64, 2, NeuralStage.model_validate({"kind": "test", **settings}).head_rates),
+        torch.randn(3, 64),
+    )
     assert [dropout.p for dropout in head.dropouts] == rates  # type: ignore[union-attr]
     assert not torch.equal(head(x), head(x))
     assert torch.equal(head.eval()(x), head.linear(x))

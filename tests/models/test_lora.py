@@ -21,18 +21,18 @@ from competition.task import Task
 from core.errors import ConfigError
 from core.files import read_json, sha256_of
 from core.paths import PROJECT
-from models.bert_config import BertConfig
-from models.inputs.base_models import BASE_MODEL, require_base_model
-from models.inputs.encoders import pooled
+from models.inputs.base_models import BASE_MODEL, require_layers, require_pooling, require_quantization
 from models.inputs.weights import digest_of_weights
+from models.networks.encoders import pooled
 from models.stage import read_notes
 from models.stages.bert import Bert
 from models.training import checkpoint, prediction
-from models.training.dropout import audit, rates
+from models.training.network import audit, rates
 from models.training.optimizer import layers_of, make_optimizer
 from tests.models import made
 from tests.models.encoders import context, fit, table
 from tests.models.encoders import stage as any_stage
+from tests.models.made import build_stage
 
 RANK = 4
 WIDTH, MLP = 32, 48
@@ -51,7 +51,7 @@ def base(request: Any) -> Path:
     return Path(request.getfixturevalue(request.param))
 
 
-def stage(weights: Path, **changes: Any) -> BertConfig:
+def stage(weights: Path, **changes: Any) -> Bert:
     lora = {"rank": RANK, "alpha": 8, **changes.pop("lora", {})}
     settings = {
         "weights": str(weights),
@@ -89,8 +89,8 @@ def test_adapters_learn_32_rows_by_heart_and_the_base_model_is_unchanged(base: P
     y_pred = fit(tmp_path, config, context_of(), rows).predict(rows, tmp_path)
     assert np.corrcoef(y_pred[:, 0], rows.y[:, 0])[0, 1] ** 2 > 0.9  # type: ignore[index]
     assert digests(base) == before
-    one = Bert(config, context_of())
-    network = one.restore_backbone(tmp_path)
+    one = build_stage(config, context_of())
+    network = one.backbone(tmp_path)
     of_file = load_file(base / "model.safetensors")
     for name, tensor in network.named_parameters():
         name = name.removeprefix("encoder.").replace(".base_layer", "")
@@ -102,7 +102,7 @@ def test_adapters_learn_32_rows_by_heart_and_the_base_model_is_unchanged(base: P
 def test_trained_and_stored_are_the_adapter_and_the_head_alone(base: Path, tmp_path: Path) -> None:
     fitted = fit(tmp_path, stage(base), context_of())
     stored = load_file(tmp_path / prediction.WEIGHTS)
-    network, _ = Bert(stage(base), context_of()).prepare_training(table(), tmp_path / "again")
+    network, _ = build_stage(stage(base), context_of()).prepare(table(), tmp_path / "again")
     assert sorted(stored) == sorted(network.state_dict()) == trained_names(network)
     n_head = WIDTH + 1
     assert sum(tensor.numel() for tensor in stored.values()) == N_ADAPTER[model_of(base)] + n_head
@@ -132,11 +132,10 @@ def test_only_the_named_layers_have_an_adapter(decoder: Path, tmp_path: Path) ->
     stored = load_file(tmp_path / prediction.WEIGHTS)
     expected = 2 * RANK * (sum(QWEN_LAYERS["q"]) + sum(QWEN_LAYERS["v"])) + WIDTH + 1
     assert sum(tensor.numel() for tensor in stored.values()) == expected
-    missing = stage(decoder, lora={"layers": ["q_proj", "query"]})
     with pytest.raises(
         ConfigError, match=r"lora\.layers names query, which .* does not have; its layers are .*q_proj"
     ):
-        require_base_model(missing)
+        require_layers(str(decoder), ["q_proj", "query"])
 
 
 def test_another_process_predicts_the_same_from_the_adapter_and_the_base_model(
@@ -147,7 +146,7 @@ def test_another_process_predicts_the_same_from_the_adapter_and_the_base_model(
     expected = fitted.predict(table(6, seed=4), tmp_path / "job")
     code = (
         "import json, sys, pathlib; from tests.models.test_lora import *; "
-        "one = Bert(stage(pathlib.Path(sys.argv[1])), context_of(seed=9)); "
+        "one = build_stage(stage(pathlib.Path(sys.argv[1])), context_of(seed=9)); "
         "print(json.dumps(one.predict(table(6, seed=4), pathlib.Path(sys.argv[2])).tolist()))"
     )
     command = [sys.executable, "-c", code, str(weights), str(tmp_path / "job")]
@@ -202,7 +201,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes_from_a_checkpoint_without_the_ba
 
 
 def test_an_average_of_adapters_shares_the_base_model(decoder: Path, tmp_path: Path) -> None:
-    network, _ = Bert(stage(decoder), context_of()).prepare_training(table(), tmp_path)
+    network, _ = build_stage(stage(decoder), context_of()).prepare(table(), tmp_path)
     average = torch.optim.swa_utils.AveragedModel(network)
     of_network = dict(network.named_parameters())
     for name, parameter in average.module.named_parameters():
@@ -213,7 +212,7 @@ def test_layers_have_their_own_rates_and_nothing_of_the_base_model_is_in_the_opt
     decoder: Path, tmp_path: Path
 ) -> None:
     config = stage(decoder, layer_decay=0.5, learning_rate=1.0, head_learning_rate=3.0)
-    network, _ = Bert(config, context_of()).prepare_training(table(), tmp_path)
+    network, _ = build_stage(config, context_of()).prepare(table(), tmp_path)
     assert list(layers_of(network.backbone)) == ["encoder.layers.0", "encoder.layers.1"]
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     found = {
@@ -241,8 +240,8 @@ class Dropping(nn.Module):
 
 @pytest.mark.parametrize("where", ["attention", "adapter", "hidden in the adapter"])
 def test_the_audit_finds_a_dropout_that_somebody_sets(where: str, decoder: Path, tmp_path: Path) -> None:
-    one = Bert(stage(decoder), context_of())
-    network, encoded = one.prepare_training(table(), tmp_path)
+    one = build_stage(stage(decoder), context_of())
+    network, encoded = one.prepare(table(), tmp_path)
     batches = encoded.encoded(0)
     batch = batches.batch(np.arange(4), torch.device("cpu"))
     batch.pop("columns", None)
@@ -276,7 +275,9 @@ def test_the_last_token_is_the_last_real_one_on_both_sides_of_padding(side: str)
 def test_the_last_token_of_a_decoder_has_read_the_whole_text_and_no_padding(
     decoder: Path, tmp_path: Path
 ) -> None:
-    backbone = Bert(stage(decoder, lora={"rank": 2}), context_of()).init_backbone(table(), tmp_path).eval()
+    backbone = (
+        build_stage(stage(decoder, lora={"rank": 2}), context_of()).initial_backbone(table(), tmp_path).eval()
+    )
     ids, padding = torch.arange(1, 7)[None], torch.tensor([[7, 7, 7]])
     alone = backbone(input_ids=ids, attention_mask=torch.ones_like(ids))
     mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1)
@@ -290,11 +291,11 @@ def test_the_last_token_of_a_decoder_has_read_the_whole_text_and_no_padding(
 
 
 def test_a_tokenizer_without_a_padding_token_pads_with_its_end_of_text(decoder: Path, tmp_path: Path) -> None:
-    one = Bert(stage(decoder), context_of())
-    one.init_backbone(table(), tmp_path)
+    one = build_stage(stage(decoder), context_of())
+    one.initial_backbone(table(), tmp_path)
     batches = one.encode(table(), tmp_path, 0, 0)
     batch = batches.batch(np.arange(8), torch.device("cpu"))
-    end = one._saved_tokenizer(tmp_path).convert_tokens_to_ids("<|im_end|>")
+    end = one.stage._saved_tokenizer(tmp_path).convert_tokens_to_ids("<|im_end|>")
     assert (batch["attention_mask"] == 0).any()
     assert set(batch["input_ids"][batch["attention_mask"] == 0].tolist()) == {end}
 
@@ -321,11 +322,11 @@ def test_an_instruction_stays_in_a_text_that_is_too_long(decoder: Path, tmp_path
     texts = {"end": "Rate: red red re\nRating:", "middle": "Rate: d red red \nRating:"}
     for truncation, text in texts.items():
         config = stage(decoder, template=template, truncation=truncation, max_length=24)
-        one = Bert(config, context_of())
+        one = build_stage(config, context_of())
         folder = tmp_path / truncation
         folder.mkdir()
-        one.init_backbone(rows, folder)
-        tokenizer = one._saved_tokenizer(folder)
+        one.initial_backbone(rows, folder)
+        tokenizer = one.stage._saved_tokenizer(folder)
         first, second = one.encode(rows, folder, 0, 0).items
         assert tokenizer.decode(first) == text and len(first) == 24
         assert tokenizer.decode(second) == "Rate: blue\nRating:"
@@ -338,7 +339,7 @@ def test_decoders_are_fine_tuned_in_full_as_well(decoder: Path, tmp_path: Path) 
     fitted = fit(tmp_path / "job", config, context_of())
     y_pred = fitted.predict(table(), tmp_path / "job")
     shutil.rmtree(weights)
-    assert np.array_equal(Bert(config, context_of()).predict(table(), tmp_path / "job"), y_pred)
+    assert np.array_equal(build_stage(config, context_of()).predict(table(), tmp_path / "job"), y_pred)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,7 @@ def test_decoders_are_fine_tuned_in_full_as_well(decoder: Path, tmp_path: Path) 
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: str, decoder: Path) -> None:
     values = {"kind": "bert", "weights": str(decoder), "lora": {}, **changes}
     with pytest.raises(ValueError, match=message):
-        BertConfig.model_validate(values)
+        Bert.model_validate(values)
 
 
 def test_the_first_token_of_a_decoder_and_a_package_that_is_missing_are_refused(
@@ -362,23 +363,21 @@ def test_the_first_token_of_a_decoder_and_a_package_that_is_missing_are_refused(
     with pytest.raises(
         ConfigError, match=r"first token, which has seen nothing .*Qwen3ForCausalLM, a decoder"
     ):
-        require_base_model(stage(decoder, pooling="cls"))
+        require_pooling(stage(decoder, pooling="cls"))
     monkeypatch.setattr("models.inputs.base_models.find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"quantization: nf4 requires the package bitsandbytes, which is not"
     ):
-        require_base_model(stage(decoder, quantization="nf4"))
+        require_quantization("nf4")
 
 
 def test_the_rate_of_adapters_is_higher_and_not_in_the_settings_of_other_stages(decoder: Path) -> None:
-    assert (
-        BertConfig.model_validate({"kind": "bert", "weights": str(decoder), "lora": {}}).learning_rate == 2e-4
-    )
-    assert BertConfig.model_validate({"kind": "bert", "weights": str(decoder)}).learning_rate == 5e-5
+    assert Bert.model_validate({"kind": "bert", "weights": str(decoder), "lora": {}}).learning_rate == 2e-4
+    assert Bert.model_validate({"kind": "bert", "weights": str(decoder)}).learning_rate == 5e-5
 
 
 def test_a_missing_adapter_is_an_error_and_a_missing_base_model_is_not(decoder: Path, tmp_path: Path) -> None:
-    network, _ = Bert(stage(decoder), context_of()).prepare_training(table(), tmp_path)
+    network, _ = build_stage(stage(decoder), context_of()).prepare(table(), tmp_path)
     state = network.state_dict()
     network.load_state_dict(state)
     name = next(name for name in state if "lora_A" in name)

@@ -11,9 +11,9 @@ from chemprop.nn.metrics import BoundedMAE, BoundedMSE
 from sklearn.utils.class_weight import compute_sample_weight
 
 from core.errors import ConfigError
-from models.neural_config import LossName
 from models.training.labels import balanced_weights, with_bounds
 from models.training.losses import LOSSES, LabelBatch, Loss, load_loss
+from models.training.settings import LossName
 
 NAN = float("nan")
 

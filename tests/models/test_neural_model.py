@@ -18,10 +18,9 @@ from core.errors import ConfigError, DataError
 from core.files import read_json
 from models.config import load_stages
 from models.jobs.plan import code_files
-from models.neural_config import GnnConfig
 from models.stages.gnn import Gnn
 from models.training.batches import Batches
-from models.training.neural_model import PerColumn, join_columns
+from models.training.network import PerColumn, join_columns
 from tests.conftest import mixed_tables, write_competition
 from tests.models import made
 
@@ -43,12 +42,12 @@ SMILES = [
 
 def stage(
     smiles: str = "s", auxiliary: tuple[str, ...] = (), task: Task | None = None, **changes: Any
-) -> Gnn:
+) -> made.Bound:
     small = {"width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8}
-    config = GnnConfig.model_validate({"kind": "gnn", **small, **changes})
+    config = Gnn.model_validate({"kind": "gnn", **small, **changes})
     columns = {"numeric": ["x"], "categorical": ["k"]} if smiles == "s" else {}
     stage_context = made.context(Path("unused"), smiles=list(smiles), auxiliary=list(auxiliary), **columns)
-    return Gnn(config, replace(stage_context, task=task or stage_context.task))
+    return made.build_stage(config, replace(stage_context, task=task or stage_context.task))
 
 
 def rows(n: int = 48, seed: int = 0) -> Dataset:
@@ -58,7 +57,7 @@ def rows(n: int = 48, seed: int = 0) -> Dataset:
     return made.rows((x - 300) / 20 + np.where(k == "a", 2.0, -2.0), s=rng.choice(SMILES, n), x=x, k=k)
 
 
-def fit(one: Gnn, train: Dataset, folder: Path) -> Gnn:
+def fit(one: made.Bound, train: Dataset, folder: Path) -> made.Bound:
     folder.mkdir(exist_ok=True)
     one.fit(train, folder)
     return one
@@ -103,10 +102,10 @@ def test_auxiliary_targets_are_trained_on_by_weight_and_not_predicted(
         n_outputs,
     )
     assert one.predict(train, tmp_path).shape == (len(train), 1)
-    weights = one.prepare_training(both, tmp_path)[1].weights
+    weights = one.prepare(both, tmp_path)[1].weights
     assert weights[0].tolist() == pytest.approx([0.5, 0.5 * weight][:n_outputs])
     with pytest.raises(DataError, match="target 'y' must have labels"):
-        one.prepare_training(replace(both, y=both.y * np.nan), tmp_path)  # type: ignore[operator]
+        one.prepare(replace(both, y=both.y * np.nan), tmp_path)  # type: ignore[operator]
 
 
 def with_assay(n: int, n_extra: int) -> Dataset:
@@ -138,7 +137,7 @@ def test_rows_with_auxiliary_labels_only_train_their_head_and_do_not_change_the_
 def test_an_auxiliary_target_without_labels_has_an_untrained_head_and_a_note(tmp_path: Path) -> None:
     train = replace(rows(), auxiliary=np.full((48, 1), np.nan))
     one = stage(auxiliary=("z",), epochs=1, batch_size=48)
-    before = one.prepare_training(train, tmp_path)[0].head.linear.weight[1].tolist()
+    before = one.prepare(train, tmp_path)[0].head.linear.weight[1].tolist()
     fit(one, train, tmp_path)
     after = safetensors.torch.load_file(tmp_path / "weights.safetensors")["head.linear.weight"]
     assert after[1].tolist() == before
@@ -169,7 +168,7 @@ def test_balanced_classes_have_the_same_weight_in_the_loss_and_that_of_auxiliary
     both = replace(train, y=np.array([[0.0], [0], [0], [1]]), auxiliary=np.array([[1.0], [0], [1], [np.nan]]))
     binary = Task(["y"], problem_type="binary", classes=["0", "1"])
     one = stage(auxiliary=("z",), task=binary, class_weights="balanced", auxiliary_weight=0.5)
-    assert one.prepare_training(both, tmp_path)[1].weights == pytest.approx(
+    assert one.prepare(both, tmp_path)[1].weights == pytest.approx(
         np.array([[2 / 3, 0.375], [2 / 3, 0.75], [2 / 3, 0.375], [2, 0]])
     )
 
@@ -184,7 +183,7 @@ def test_auxiliary_targets_together_with_classes_are_labels_of_two_classes(
     y = np.arange(48.0)[:, None] % len(task.classes) * np.ones(len(task.targets))
     both = replace(train, y=y, auxiliary=np.where(np.arange(48) < 9, np.nan, 0.5)[:, None])
     with pytest.raises(ConfigError, match=rf"auxiliary_targets {message}.*set auxiliary_weight: 0"):
-        stage(auxiliary=("z",), task=task).prepare_training(both, tmp_path)
+        stage(auxiliary=("z",), task=task).prepare(both, tmp_path)
     if task is LABELS:
         one = fit(
             stage(auxiliary=("z",), task=task), replace(both, auxiliary=2 * both.auxiliary), tmp_path / "fit"
@@ -218,7 +217,7 @@ def test_published_weights_decide_the_shape_and_are_what_training_starts_from(
     published: Path, tmp_path: Path
 ) -> None:
     one = stage(weights=str(published), use_tabular_columns=False)
-    messages: Any = one.init_backbone(rows(3), tmp_path).message_passing
+    messages: Any = one.initial_backbone(rows(3), tmp_path).message_passing
     published_state = torch.load(published, weights_only=True)["state_dict"]
     assert all(torch.equal(tensor, published_state[name]) for name, tensor in messages.state_dict().items())
     assert (messages.depth, messages.dropout.p) == (4, 0)  # theirs is .3
@@ -283,7 +282,7 @@ def test_a_network_learns_the_bounds_of_censored_labels(tmp_path: Path) -> None:
         y_pred[name] = one.predict(test, tmp_path / name)[0, 0]
     assert y_pred["mask"] < 1  # only rows with values near -2 are labelled
     assert y_pred["bound"] > 2
-    encoded = stage().prepare_training(replace(train, y=y, bounds=bounds), tmp_path)[1]
+    encoded = stage().prepare(replace(train, y=y, bounds=bounds), tmp_path)[1]
     assert encoded.sides is not None and np.array_equal(encoded.sides[:, 0], is_censored)
     assert (encoded.y[is_censored] == 3).all()
 
@@ -294,7 +293,7 @@ def test_bounds_of_auxiliary_targets_are_used_if_these_are_learned(tmp_path: Pat
     auxiliary = np.arange(12.0)[:, None]
     auxiliary[4] = np.nan
     both = replace(rows(12), auxiliary=auxiliary, bounds=bounds)
-    encoded = stage(auxiliary=("z",)).prepare_training(both, tmp_path)[1]
+    encoded = stage(auxiliary=("z",)).prepare(both, tmp_path)[1]
     assert encoded.sides is not None and (encoded.y[4, 1], encoded.sides[4, 1]) == (7.0, -1.0)
-    encoded = stage(auxiliary=("z",), auxiliary_weight=0.0).prepare_training(both, tmp_path)[1]
+    encoded = stage(auxiliary=("z",), auxiliary_weight=0.0).prepare(both, tmp_path)[1]
     assert encoded.sides is not None and encoded.sides.shape == (12, 1) and not encoded.sides.any()

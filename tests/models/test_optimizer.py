@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.neural_config import NeuralConfig, UnimolConfig
-from models.stages.unimol import UnimolBackbone, read_vocabulary
+from models.networks.unimol import UnimolBackbone, read_vocabulary
 from models.training import optimizer
-from models.training.heads import Head, Network
+from models.training.network import Head, Network
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
+from models.training.settings import NeuralStage
 
 
 class Deep(nn.Module):
@@ -38,7 +38,7 @@ def network() -> Network:
 def in_optimizer(**changes: Any) -> dict[str, tuple[float, float]]:
     net = network()
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    groups = make_optimizer(net, NeuralConfig(learning_rate=1.0, **changes)).param_groups
+    groups = make_optimizer(net, NeuralStage(kind="test", learning_rate=1.0, **changes)).param_groups
     return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
 
 
@@ -50,7 +50,7 @@ def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings(
     )
     assert group_settings["head.linear.weight"][0] == 3.0
 
-    unimol = UnimolBackbone(UnimolConfig(kind="unimol", layers=2, width=32, heads=4), read_vocabulary({}))
+    unimol = UnimolBackbone(read_vocabulary({}), "compact", layers=2, width=32, heads=4)
     rates = {
         name: optimizer._depth(name, ["encoder.layers.0", "encoder.layers.1"]) for name in unimol.state_dict()
     }

@@ -9,9 +9,9 @@ import safetensors.torch
 import torch
 
 from competition.dataset import Dataset
-from models.stages import bert
-from models.training import partial_embedding
+from models.networks import encoders
 from tests.models.encoders import context, fit, stage, table
+from tests.models.made import build_stage
 
 
 def few_words() -> Dataset:
@@ -33,7 +33,7 @@ def test_all_weights_become_what_they_become_when_all_tokens_are_trained(
         )
 
     y_pred, state = fitted(tmp_path / "own")
-    with mock.patch.object(bert, "train_only"):
+    with mock.patch.object(encoders, "train_only"):
         y_all, all_tokens = fitted(tmp_path / "all")
     assert state.keys() == all_tokens.keys()
     for name, tensor in state.items():
@@ -43,11 +43,9 @@ def test_all_weights_become_what_they_become_when_all_tokens_are_trained(
 
 def test_all_tokens_are_trained_where_later_epochs_have_others(tmp_path: Path, published: Path) -> None:
     def is_seen(**changes: Any) -> bool:
-        model = bert.Bert(stage(**changes), context(["SMILES"], ["note"]))
-        backbone: Any = model.init_backbone(few_words(), tmp_path)
-        return isinstance(
-            backbone.encoder.get_input_embeddings(), partial_embedding.PartiallyTrainedEmbedding
-        )
+        model = build_stage(stage(**changes), context(["SMILES"], ["note"]))
+        backbone: Any = model.initial_backbone(few_words(), tmp_path)
+        return isinstance(backbone.encoder.get_input_embeddings(), encoders.PartiallyTrainedEmbedding)
 
     assert is_seen(weights=str(published))
     assert not is_seen(weights=str(published), extra_rows="pretrain")  # `start` does not see the extra rows

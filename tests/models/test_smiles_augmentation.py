@@ -3,7 +3,7 @@
 import pytest
 from rdkit import Chem
 
-from models.inputs.smiles_augmentation import RANDOM_SMILES_TOKENS, mirror_stereo, randomize_smiles
+from models.inputs.texts import RANDOM_SMILES_TOKENS, mirror_stereo, randomize_smiles
 from models.inputs.tokenization import encode, train_smiles_tokenizer, unknown_share
 from tests.models.encoders import SMILES
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from core.errors import ConfigError
-from models.bert_config import BertConfig
-from models.inputs.text_template import Template, read_template
+from models.inputs.texts import Template, read_template, require_molecules
+from models.stages.bert import Bert
 from tests.models.made import context
 
 INPUTS = pd.DataFrame({
@@ -19,7 +19,7 @@ INPUTS = pd.DataFrame({
 def read(
     template: str | None = None, smiles: str = "abc", texts: Any = ("s t",), **settings: Any
 ) -> Template:
-    stage = BertConfig.model_validate({"kind": "bert", "template": template, **settings})
+    stage = Bert.model_validate({"kind": "bert", "template": template, **settings})
     return read_template(stage, context(Path("unused"), smiles=list(smiles), text=list(texts)))
 
 
@@ -68,4 +68,4 @@ def test_a_template_that_cannot_be_read_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="columns of the template"):
         read("{a}>>{b}", columns=["a"])
     with pytest.raises(ConfigError, match=r"enumerate_smiles: order requires .* side of a reaction"):
-        read(columns=["a", "b"], enumerate_smiles="order")
+        require_molecules(read(columns=["a", "b"]), "order")

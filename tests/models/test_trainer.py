@@ -20,16 +20,17 @@ from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, sha256_of
 from models.context import Context
-from models.neural_config import GnnConfig, NeuralConfig
 from models.stage import read_notes
-from models.training import prediction, trainer
+from models.stages.gnn import Gnn
+from models.training import neural, prediction, trainer
 from models.training.batches import Batches, EncodedDataset
 from models.training.checkpoint import Checkpoint
 from models.training.hardware import peak_gpu_gib
-from models.training.heads import Head, Network
 from models.training.loss_log import LossRecord, read_losses
 from models.training.losses import LabelBatch, softmax
+from models.training.network import Head, Network
 from models.training.schedules import with_warmup
+from models.training.settings import NeuralStage
 from tests.models.made import build_stage
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -56,9 +57,9 @@ def network(seed: int = 0, rate: float = 0.0, dropout: float = 0.0) -> Network:
     return Network(Backbone(dropout), Head(24, 2, [rate]))
 
 
-def settings(**changes: Any) -> NeuralConfig:
-    small = {"epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0}
-    return NeuralConfig.model_validate({**small, **changes})
+def settings(**changes: Any) -> NeuralStage:
+    small = {"kind": "test", "epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0}
+    return NeuralStage.model_validate({**small, **changes})
 
 
 def sample(y: NDArray[np.float64] = Y, weights: Any = 1.0, inputs: Batches = INPUTS) -> EncodedDataset:
@@ -371,7 +372,7 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
 
 def small_stage(folder: Path) -> tuple[Any, Dataset]:
     """A stage, and rows to fit it on."""
-    stage = GnnConfig(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
+    stage = Gnn(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
     rows = Dataset(["a", "b"], pd.DataFrame({"SMILES": ["CC", "CCO"]}), np.array([[0.0], [1.0]]))
     return build_stage(stage, Context(["SMILES"], [], [], [], Task(["y"]), 0, folder)), rows
 
@@ -432,16 +433,16 @@ def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-    halved = trainer.halve_batch_size(settings(), full)
+    halved = neural.halve_batch_size(settings(), full)
     assert (halved.batch_size, halved.gradient_accumulation_steps) == (4, 2)
-    odd = trainer.halve_batch_size(settings(batch_size=50), full)
+    odd = neural.halve_batch_size(settings(batch_size=50), full)
     assert (
         odd.batch_size * odd.gradient_accumulation_steps == 50
     )  # never another number of rows, which is another number of steps
     with pytest.raises(DataError, match="too small for a single row"):
-        trainer.halve_batch_size(settings(batch_size=1), full)
+        neural.halve_batch_size(settings(batch_size=1), full)
     with pytest.raises(RuntimeError, match="shapes"):
-        trainer.halve_batch_size(settings(), RuntimeError("shapes do not match"))
+        neural.halve_batch_size(settings(), RuntimeError("shapes do not match"))
     fit, sizes = trainer.Trainer.fit, []
 
     def full_at_first(self: trainer.Trainer, *samples: Any) -> bool:

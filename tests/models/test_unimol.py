@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from core.errors import ConfigError
 from core.paths import PROJECT
 from models.inputs import conformers
-from models.neural_config import UnimolConfig
+from models.networks import unimol
+from models.networks.unimol import UnimolBackbone, encode, read_vocabulary
+from models.networks.unimol_common import collate, load_checkpoint
 from models.stage import read_notes
-from models.stages import unimol, unimol_pairs
-from models.stages.unimol import Unimol, UnimolBackbone, encode, read_vocabulary
-from models.stages.unimol_shared import collate, load_checkpoint
-from models.training.dropout import audit, rates, set_rates
+from models.stages.unimol import Unimol
+from models.training.network import audit, rates, set_rates
 from tests.models import made
 from tests.models.published import PackageModel, compare
 
@@ -29,8 +29,12 @@ METHANOL = np.array(
 )
 
 
-def stage(**values: Any) -> UnimolConfig:
-    return UnimolConfig.model_validate({"kind": "unimol", "layers": 2, "width": 32, "heads": 4, **values})
+def stage(**values: Any) -> Unimol:
+    return Unimol.model_validate({"kind": "unimol", "layers": 2, "width": 32, "heads": 4, **values})
+
+
+def small_backbone() -> UnimolBackbone:
+    return UnimolBackbone(FILE_ORDER, "compact", layers=2, width=32, heads=4)
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -46,7 +50,7 @@ def both(architecture: str, folder: Path, **size: int) -> tuple[UnimolBackbone, 
     args = (unimol.oled_architecture if architecture == "oled" else unimol.molecule_architecture)()
     args.update(size)
     with mock.patch.multiple(unimol, oled_architecture=lambda: args, molecule_architecture=lambda: args):
-        our_backbone = UnimolBackbone(stage(architecture=architecture), FILE_ORDER)
+        our_backbone = UnimolBackbone(FILE_ORDER, architecture)
     torch.nn.init.normal_(our_backbone.gbf.mul.weight, 1, 0.3)
     torch.nn.init.normal_(our_backbone.gbf.bias.weight, 0, 0.3)
     return our_backbone, PackageModel(our_backbone, architecture, args, folder)
@@ -76,7 +80,7 @@ def test_the_backbone_has_the_parameters_of_the_model_of_the_package(
 
 def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_parameter(tmp_path: Path) -> None:
     our_backbone, stage_context = (
-        UnimolBackbone(stage(), FILE_ORDER),
+        small_backbone(),
         made.context(tmp_path / "cache", smiles=["s"]),
     )
     state = {name: torch.full_like(tensor, 0.5) for name, tensor in our_backbone.state_dict().items()}
@@ -85,7 +89,7 @@ def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_param
         torch.save({"model": state}, tmp_path / name) if name[-2:] == "pt" else save_file(
             state, tmp_path / name
         )
-        return Unimol(stage(weights=str(tmp_path / name)), stage_context).init_backbone(
+        return made.build_stage(stage(weights=str(tmp_path / name)), stage_context).initial_backbone(
             made.rows(s=["CCO"]), tmp_path
         )
 
@@ -128,7 +132,7 @@ def test_the_small_weights_lie_in_the_project_and_are_worth_more_than_random_one
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
-    our_backbone = UnimolBackbone(stage(), FILE_ORDER)
+    our_backbone = small_backbone()
     assert (
         sum(rate > 0 for rate in rates(our_backbone).values()) == 1 + 3 * 2
     )  # embedding; three in each of two layers
@@ -147,8 +151,8 @@ def test_outputs_are_those_of_the_package(
     """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, in groups of some
     rows, with both kernels.
     """
-    monkeypatch.setattr(unimol_pairs, "CPU_CHUNK", chunk)
-    monkeypatch.setattr(unimol_pairs, "CPU_GROUP", group)
+    monkeypatch.setattr(unimol, "CPU_CHUNK", chunk)
+    monkeypatch.setattr(unimol, "CPU_GROUP", group)
     small = {
         "encoder_layers": 3,
         "encoder_embed_dim": 32,
@@ -161,5 +165,5 @@ def test_outputs_are_those_of_the_package(
 def test_flat_molecules_are_reported_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformers, "_embed", lambda *_: False)
     rows = made.rows(s=["CCO", "CO", "CO"])
-    Unimol(stage(), made.context(tmp_path / "cache", smiles=["s"])).init_backbone(rows, tmp_path)
+    made.build_stage(stage(), made.context(tmp_path / "cache", smiles=["s"])).initial_backbone(rows, tmp_path)
     assert read_notes(tmp_path)[0].startswith("2 of 2 training molecules have flat coordinates")

@@ -16,17 +16,18 @@ from unimol_tools.models import unimolv2
 
 from core.errors import ConfigError
 from models.inputs.conformers import build_molecule, embed_conformers
-from models.neural_config import Unimol2Config, UnimolConfig
-from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, featurise
-from models.stages.unimol_shared import collate
-from models.training.dropout import audit, rates, set_rates
+from models.networks.unimol2 import UNKNOWN, Unimol2Backbone, featurise
+from models.networks.unimol_common import collate
+from models.stages.unimol import Unimol
+from models.stages.unimol2 import Unimol2
+from models.training.network import audit, rates, set_rates
 from tests.models import made
 from tests.models.made import build_stage
 from tests.models.published import PackageModel2, compare, small_unimol2
 
 
-def stage(**values: Any) -> Unimol2Config:
-    return Unimol2Config.model_validate({"kind": "unimol2", **values})
+def stage(**values: Any) -> Unimol2:
+    return Unimol2.model_validate({"kind": "unimol2", **values})
 
 
 def item(smiles: str) -> dict[str, np.ndarray]:
@@ -37,7 +38,7 @@ def item(smiles: str) -> dict[str, np.ndarray]:
 def with_random_weights() -> Unimol2Backbone:
     torch.manual_seed(0)
     with small_unimol2(n_layers=3, pair_width=12):
-        backbone = Unimol2Backbone(stage())
+        backbone = Unimol2Backbone("84m")
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, 0.05, 0.3)  # many start at 0
     return backbone
@@ -81,7 +82,7 @@ def test_outputs_are_those_of_the_package() -> None:
 @pytest.mark.parametrize("size", ["84m", "310m"])
 def test_published_sizes_have_the_parameters_of_the_package(size: str) -> None:
     with torch.device("meta"), mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"):
-        state = Unimol2Backbone(stage(architecture=size)).state_dict()
+        state = Unimol2Backbone(size).state_dict()
         reference = unimolv2.UniMolV2Model(
             1, size.replace("b", "B"), pretrained_model_path="none"
         ).state_dict()
@@ -107,7 +108,7 @@ def test_the_audit_reaches_every_rate() -> None:
 
 
 SHORT = {"epochs": 2, "conformers": 2, "batch_size": 3, "learning_rate": 3e-3}
-UNIMOL = UnimolConfig(kind="unimol", layers=2, width=16, heads=2, **SHORT)
+UNIMOL = Unimol(kind="unimol", layers=2, width=16, heads=2, **SHORT)
 
 
 @pytest.mark.parametrize("config", [UNIMOL, stage(**SHORT)], ids=["unimol", "unimol2"])
@@ -121,9 +122,10 @@ def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(
     test = made.rows(a=["CCCO", "C", "CCO"], b=["O", "CCCl", "C1CC1"])
     built: Any = build_stage(config, made.context(tmp_path, smiles=["a", "b"]))
     (tmp_path / "job").mkdir()
-    with mock.patch.object(built, "encode", side_effect=built.encode) as encoded:
+    kind = type(config)
+    with mock.patch.object(kind, "encode", autospec=True, side_effect=kind.encode) as encoded:
         built.fit(train, tmp_path / "job")
-    assert {call.args[2] for call in encoded.call_args_list} == {0, 1}
+    assert {call.args[4] for call in encoded.call_args_list} == {0, 1}
     y_pred = built.predict(test, tmp_path / "job")
     alone = np.concatenate([built.predict(test.take(np.array([i])), tmp_path / "job") for i in range(3)])
     assert np.abs(alone - y_pred).max() < 1e-5 * np.std(train.y)

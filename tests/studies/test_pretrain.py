@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from core.errors import ConfigError
 from models.inputs.conformers import conformer_cache
-from models.neural_config import UnimolConfig
-from models.stages.unimol import UnimolBackbone, read_vocabulary
+from models.networks.unimol import UnimolBackbone, read_vocabulary
+from models.stages.unimol import Unimol
 from studies.pretrain import __main__ as pretrain
 from studies.pretrain import corpus
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)NC", "CCCCN", "OCC(N)C", "CC#N", "c1ccncc1", "CCOC(C)=O"]
-STAGE = UnimolConfig(
+STAGE = Unimol(
     kind="unimol", layers=2, width=32, heads=4, remove_hydrogens=True, epochs=8, batch_size=4, learning_rate=3e-3,
 )  # fmt: skip
 
@@ -55,7 +55,8 @@ def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(
     monkeypatch.setattr(sys, "argv", call)
     monkeypatch.chdir(tmp_path)
     pretrain.main()
-    UnimolBackbone(STAGE, read_vocabulary({})).load_state_dict(load_file("work/unimol_small.safetensors"))
+    backbone = UnimolBackbone(read_vocabulary({}), STAGE.architecture, STAGE.layers, STAGE.width, STAGE.heads)
+    backbone.load_state_dict(load_file("work/unimol_small.safetensors"))
     epochs = pd.read_csv("work/unimol_small.csv")
     assert list(epochs["epoch"]) == list(range(1, 9))
     assert epochs["loss"].iloc[-1] < epochs["loss"].iloc[0]

@@ -285,8 +285,8 @@ def test_settings_that_do_not_fit_a_decoder_are_reported_before_any_training(
 def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.neural_config.cards_in_new_process", lambda: ([], ""))
-    monkeypatch.setattr("models.neural_config.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("models.training.settings.cards_in_new_process", lambda: ([], ""))
+    monkeypatch.setattr("models.training.settings.cpu_has_bf16", lambda: False)
     stages = {name: {"kind": "gnn", "precision": name} for name in ("fp16", "bf16")}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(
@@ -294,7 +294,9 @@ def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(
     ):
         checked(path)
     check_all(load_config(str(path)), here=False)  # other machines train
-    monkeypatch.setattr("models.neural_config.cards_in_new_process", lambda: ([Card("0", 80.0, True)], ""))
+    monkeypatch.setattr(
+        "models.training.settings.cards_in_new_process", lambda: ([Card("0", 80.0, True)], "")
+    )
     checked(path)
 
 

@@ -22,8 +22,8 @@ from models.jobs.job_files import write_failure
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.jobs.train import FailurePolicy
-from models.neural_config import GnnConfig
 from models.stage import Stage
+from models.stages.gnn import Gnn
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, planned
 
@@ -470,12 +470,12 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
 
 
 def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows() -> None:
-    net = GnnConfig(kind="gnn", epochs=50)
+    net = Gnn(kind="gnn", epochs=50)
     assert epoch_shares(net, 800) == [1.0, 0.7, 0.5]  # 40,000 rows in 50 epochs
     assert epoch_shares(net, 4000) == [1.0, 0.7, 0.5, 0.35, 0.25]
     assert epoch_shares(LightgbmConfig(kind="lightgbm"), 4000) == [1.0]
     assert with_epochs(net, 0.35).epochs == 18
-    assert with_epochs(GnnConfig(kind="gnn", epochs=1), 0.5).epochs == 1
+    assert with_epochs(Gnn(kind="gnn", epochs=1), 0.5).epochs == 1
 
 
 def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out() -> None:

@@ -1,23 +1,38 @@
-"""How the columns of a row become one text: joined, or by the template of the settings.
+"""How the columns of a row become one text: template, truncation of columns, and randomized SMILES.
+
+A randomized SMILES depends only on (SMILES, inputs of its row, number of the augmentation, seed),
+and so not on the other rows of a batch.
 
 This module does not import torch.
+
+Sources: Bjerrum, SMILES Enumeration, arXiv 1703.07076; Schwaller et al., Data augmentation
+strategies to improve reaction yield predictions, 2020 (randomized SMILES, and the order of the
+molecules of a reaction).
 """
 
+import functools
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 import tokenizers
+from rdkit import Chem
 
 from competition.config import CompetitionConfig
-from core.errors import ConfigError
-from models.bert_config import BertConfig
+from competition.dataset import Dataset
+from core.errors import ConfigError, DataError
+from core.files import derive_seed
 from models.context import Context
-from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.encoder_settings import TextStage
 from models.inputs.weights import WEIGHT_SETS, find_weights
 
+RANDOM_SMILES_TOKENS = "()/\\123456789%10%11%12"
+"""Branches, bond directions and ring closures: tokens that a randomized SMILES may need and the
+canonical one may not."""
 SEPARATOR = "[SEP]"
 """Placeholder in a template for the separator of the encoder."""
 MAX_UNKNOWN_SHARE = 0.5
@@ -83,12 +98,12 @@ class Template:
         return texts
 
     def notes(
-        self, stage: BertConfig | EncoderFeature, unknown_share: float, n_cut: int, n_texts: int, longest: int
+        self, weights: str | None, unknown_share: float, n_cut: int, n_texts: int, longest: int
     ) -> list[str]:
         """Return a message if training texts were truncated; otherwise an empty list.
 
         Args:
-            stage: settings with the weights.
+            weights: name of the weights.
             unknown_share: share of the tokens that the vocabulary does not contain.
             n_cut: number of truncated texts, out of `n_texts`.
             longest: maximum length in tokens.
@@ -100,7 +115,7 @@ class Template:
         if unknown_share > MAX_UNKNOWN_SHARE:
             raise ConfigError(
                 f"{unknown_share:.0%} of the tokens of {', '.join(self.columns)} are unknown to the weights "
-                f"{stage.weights!r}; use other columns or weights, or set tokenizer: smiles if vocab.txt "
+                f"{weights!r}; use other columns or weights, or set tokenizer: smiles if vocab.txt "
                 "contains atoms."
             )
         if not n_cut:
@@ -108,7 +123,7 @@ class Template:
         return [f"{n_cut} of {n_texts} training texts have more than {longest} tokens and were cut."]
 
 
-def read_template(stage: BertConfig | EncoderFeature, inputs: CompetitionConfig | Context) -> Template:
+def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Template:
     """Return the template of a stage.
 
     Without the setting `template`, "." joins neighbouring molecule columns and [SEP] all others.
@@ -116,8 +131,7 @@ def read_template(stage: BertConfig | EncoderFeature, inputs: CompetitionConfig 
     competition has no text columns.
 
     Raises:
-        ConfigError: the template cannot be parsed, a column is not an input, or enumerate_smiles
-            has nothing to randomize.
+        ConfigError: the template cannot be parsed, or a column is not an input.
     """
     columns, literals = _parse_template(stage, inputs)
     available = [*inputs.smiles, *inputs.text, *inputs.categorical]
@@ -131,12 +145,10 @@ def read_template(stage: BertConfig | EncoderFeature, inputs: CompetitionConfig 
     molecules = frozenset(columns if reads_atoms(stage) else {*columns} & {*inputs.smiles})
     if molecules >= set(columns):  # whitespace around an arrow is for the reader only
         literals = [re.sub(r"\s*([.>]+)\s*", r"\1", literal) for literal in literals]
-    template = Template(columns, literals, molecules)
-    _require_molecules(stage, template)
-    return template
+    return Template(columns, literals, molecules)
 
 
-def count_cut_texts(stage: BertConfig | EncoderFeature, inputs: CompetitionConfig, rows: pd.DataFrame) -> int:
+def count_cut_texts(stage: TextStage, inputs: CompetitionConfig, rows: pd.DataFrame) -> int:
     """Return how many rows have a text of more than `max_length` tokens.
 
     It is 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json.
@@ -151,9 +163,7 @@ def count_cut_texts(stage: BertConfig | EncoderFeature, inputs: CompetitionConfi
     return sum(len(encoding.ids) > stage.max_length for encoding in tokenizer.encode_batch(texts))
 
 
-def _parse_template(
-    stage: BertConfig | EncoderFeature, inputs: CompetitionConfig | Context
-) -> tuple[list[str], list[str]]:
+def _parse_template(stage: TextStage, inputs: CompetitionConfig | Context) -> tuple[list[str], list[str]]:
     """Return the columns of a stage's text, and the literals around them."""
     if stage.template is None:
         columns = list(stage.columns or inputs.text or inputs.smiles)
@@ -173,22 +183,134 @@ def _parse_template(
     return columns, literals
 
 
-def _require_molecules(stage: BertConfig | EncoderFeature, template: Template) -> None:
-    """Check that `enumerate_smiles` has a SMILES to randomize, or molecules to shuffle."""
-    if not stage.enumerate_smiles:
+def require_molecules(template: Template, enumerate_smiles: bool | str) -> None:
+    """Raise a ConfigError if `enumerate_smiles` has no SMILES to randomize, or no molecules to shuffle."""
+    if not enumerate_smiles:
         return
     if not template.smiles:
         raise ConfigError(
             f"enumerate_smiles requires a molecule column, got {', '.join(template.columns)}. "
             "Name one, or set tokenizer: smiles if a text column contains SMILES."
         )
-    if stage.enumerate_smiles == "order" and len(template.columns) > 1 and not template.is_reaction:
+    if enumerate_smiles == "order" and len(template.columns) > 1 and not template.is_reaction:
         raise ConfigError(
             "enumerate_smiles: order requires columns that are a side of a reaction. Set a template with "
             'an arrow, such as "{' + "}.{".join(template.columns) + '}>>".'
         )
 
 
-def reads_atoms(stage: BertConfig | EncoderFeature) -> bool:
+def reads_atoms(stage: TextStage) -> bool:
     """Return whether all columns of a stage are SMILES, with one token per atom."""
     return stage.tokenizer == "smiles" or (stage.weights in WEIGHT_SETS and WEIGHT_SETS[stage.weights].atoms)
+
+
+def shorten_columns(
+    tokenizer: Any, template: Template, rows: Dataset, separator: str
+) -> tuple[pd.DataFrame, int]:
+    """Return the inputs of rows with shorter cells where the text is too long, and the number of such rows.
+
+    The end of the longest column is cut first, then the ends of the longest columns together.
+
+    Args:
+        tokenizer: a fast tokenizer; its `model_max_length` is the maximum length.
+        template: how the columns of a row become one text.
+        rows: rows with the columns of the template.
+        separator: separator of the encoder.
+
+    Raises:
+        DataError: if the text has too many tokens even without its columns.
+    """
+    texts = template.texts(rows.inputs, separator)
+    ids = tokenizer(texts, verbose=False)["input_ids"]
+    too_long = [i for i, row in enumerate(ids) if len(row) > tokenizer.model_max_length]
+    columns = {name: list(rows.inputs[name].astype(str)) for name in template.columns}
+    for i in too_long:
+        cells = [columns[name][i] for name in template.columns]
+        shortened = _shorten_cells(tokenizer, template, cells, separator)
+        if shortened is None:
+            raise DataError(
+                f"row {rows.ids[i]}: the template alone takes all of the {tokenizer.model_max_length} tokens of an "
+                "input. Raise max_length as far as the model allows, or shorten the template."
+            )
+        for name, cell in zip(template.columns, shortened, strict=True):
+            columns[name][i] = cell
+    return rows.inputs.assign(**columns), len(too_long)
+
+
+def _shorten_cells(tokenizer: Any, template: Template, cells: list[str], separator: str) -> list[str] | None:
+    """Return the cells of a row, cut until its text fits; None if it does not fit with empty cells.
+
+    Tokens at a cut may merge or split, so the number of tokens is counted again after each cut.
+    """
+
+    def n_tokens(values: list[str]) -> int:
+        (text,) = template.texts(pd.DataFrame([values], columns=template.columns), separator)
+        return len(tokenizer(text, verbose=False)["input_ids"])
+
+    encoded = tokenizer(cells, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ends = [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
+    budget = tokenizer.model_max_length - n_tokens([""] * len(cells))
+    while budget > 0:
+        longest = _longest_that_fits([len(tokens) for tokens in ends], budget)
+        shortened = [
+            cell[: tokens[longest - 1] if longest else 0] if len(tokens) > longest else cell
+            for cell, tokens in zip(cells, ends, strict=True)
+        ]
+        excess = n_tokens(shortened) - tokenizer.model_max_length
+        if excess <= 0:
+            return shortened
+        budget -= excess
+    return None
+
+
+def _longest_that_fits(lengths: list[int], budget: int) -> int:
+    """Return the largest length to which all longer columns may be cut, so that the sum is within the budget."""
+    longest = 0
+    while sum(min(length, longest + 1) for length in lengths) <= budget and longest < max(lengths):
+        longest += 1
+    return longest
+
+
+def randomize_smiles(smiles: str, row: str, augmentation: int, seed: int, order_only: bool = False) -> str:
+    """Return a randomized SMILES of a molecule, a mixture or a reaction.
+
+    The molecules on each side of a ">" are shuffled. A SMILES that RDKit cannot parse is returned
+    unchanged.
+
+    Args:
+        smiles: canonical SMILES.
+        row: all values of the row as text, so that a molecule is written differently in each of its
+            rows.
+        augmentation: number of the randomized SMILES; 0 is `smiles` itself.
+        seed: seed of the job.
+        order_only: shuffle the molecules, but do not randomize their SMILES.
+    """
+    if augmentation == 0 or len(smiles.split()) != 1:
+        return smiles
+    generator = random.Random(derive_seed(seed, augmentation, smiles, row))
+    sides = []
+    for side in re.split("(?<!-)>", smiles):  # "->" is a dative bond
+        components = [component for component in side.split(".") if component]
+        molecules = [_parse(component) for component in components]
+        if None in molecules:
+            return smiles
+        if not order_only:
+            components = [
+                Chem.MolToRandomSmilesVect(mol, 1, generator.getrandbits(31))[0] for mol in molecules
+            ]
+        generator.shuffle(components)
+        sides.append(".".join(components))
+    return ">".join(sides)
+
+
+@functools.lru_cache(maxsize=10_000)  # parsing takes longer than writing; about 10 kB each
+def _parse(smiles: str) -> Chem.Mol | None:
+    return Chem.MolFromSmiles(smiles)
+
+
+def mirror_stereo(texts: Iterable[str]) -> list[str]:
+    """Return all texts twice, with every chirality as "@" and as "@@", since a randomized SMILES
+    may contain either.
+    """
+    one_way = [text.replace("@@", "@") for text in texts]
+    return [*one_way, *(text.replace("@", "@@") for text in one_way)]

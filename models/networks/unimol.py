@@ -1,28 +1,51 @@
-"""Faster versions of the costly parts of Uni-Mol, with the parameters and outputs of `unimol_tools`.
+"""Uni-Mol: token ids and coordinates of a conformer, and the network of `unimol_tools` in a faster version.
 
-Linear layers are computed for real tokens only, and attention in groups of rows with similar lengths, so that little of
-either is for padding. Pair features are computed for pairs without padding only, once for (i, j) and (j, i) if both are
-equal, and in chunks that fit into the cache of a core. The pair bias of a layer is one `baddbmm`, and the last layer is
-computed for [CLS] only, since nothing else of it is read. `benchmarks/moltrain.py` measures entire trainings.
+Parameters and outputs are those of the package. Linear layers are computed for real tokens only, and attention in
+groups of rows with similar lengths, so that little of either is for padding. Pair features are computed for pairs
+without padding only, once for (i, j) and (j, i) if both are equal, and in chunks that fit into the cache of a core. The
+pair bias of a layer is one `baddbmm`, and the last layer is computed for [CLS] only, since nothing else of it is read.
+`benchmarks/moltrain.py` measures entire trainings.
+
+Token ids have the order of the released checkpoints; unimol_tools 0.1.5 and later permute them silently.
 """
 
 from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
+from rdkit import Chem
+from torch import Tensor, nn
 
-from models.stages.unimol_shared import quiet_import
+from models.networks.unimol_common import MoleculeInput, quiet_import, with_atoms
 
 with quiet_import():
     from unimol_tools.models.transformers import TransformerEncoderLayer, TransformerEncoderWithPair
+    from unimol_tools.models.unimol import (
+        GaussianLayer,
+        NonLinearHead,
+        NumericalEmbed,
+        molecule_architecture,
+        oled_architecture,
+    )
 
 CPU_CHUNK = 2048
 """Pairs per chunk on a CPU. The time differs by a tenth from 512 to 8192 pairs."""
 CPU_GROUP = 4
 """Rows per group on a CPU. Smaller groups have less padding and take more calls."""
 ROOT_TWO_PI = (2 * 3.14159) ** 0.5  # pi as in the package, whose published weights were trained with it
+KERNEL_WIDTH = 128
+"""Number of basis functions that encode a distance, in all published models."""
+COMPACT_KERNEL_WIDTH = 32
+"""Number of basis functions in the compact model, whose steps are much shorter with fewer."""
+SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+PADDING, FIRST, LAST, UNKNOWN = range(4)
+SHARED_SETTINGS = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
+"""Settings of a layer that have the same name in the architectures of unimol_tools."""
 
 
 @dataclass(frozen=True)
@@ -206,3 +229,86 @@ class UnimolEncoder(TransformerEncoderWithPair):
             x, biases = layer(x, biases, groups)
         x, _ = self.layers[-1](x, biases, groups, first_only=True)
         return self.final_layer_norm(x)
+
+
+class UnimolBackbone(nn.Module):
+    """UniMolModel without its head, in any size.
+
+    The constructor of UniMolModel requires a checkpoint and has fixed sizes. The parts are those of
+    unimol_tools, with a faster forward pass (see the top of this file). Tests check for both published architectures
+    that parameters and outputs equal those of the original UniMolModel.
+    """
+
+    def __init__(
+        self, vocabulary: list[str], architecture: str, layers: int = 6, width: int = 128, heads: int = 8
+    ) -> None:
+        """Make a network with random weights.
+
+        Args:
+            vocabulary: symbol of each token id.
+            architecture: molecule, oled, or compact, which has the size of the other arguments.
+        """
+        super().__init__()
+        args = oled_architecture() if architecture == "oled" else molecule_architecture()
+        if architecture == "compact":
+            args.encoder_layers = layers
+            args.encoder_embed_dim = width
+            args.encoder_ffn_embed_dim = 4 * width
+            args.encoder_attention_heads = heads
+        kernel_width = COMPACT_KERNEL_WIDTH if architecture == "compact" else KERNEL_WIDTH
+        self.width: int = args.encoder_embed_dim
+        self.embed_tokens = nn.Embedding(len(vocabulary), self.width, PADDING)
+        layer_settings = {name: getattr(args, name) for name in SHARED_SETTINGS} | {
+            "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
+            "attention_heads": args.encoder_attention_heads,
+        }  # fmt: skip
+        self.encoder = UnimolEncoder(
+            encoder_layers=0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **layer_settings
+        )
+        self.encoder.layers.extend(UnimolEncoderLayer(**layer_settings) for _ in range(args.encoder_layers))
+        self.gbf_proj = NonLinearHead(kernel_width, args.encoder_attention_heads, args.activation_fn)
+        kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
+        self.gbf = kernel(kernel_width, len(vocabulary) ** 2)
+
+    def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
+        """Return the vector of [CLS], (n_rows, width).
+
+        Args:
+            tokens: (n_rows, n_tokens) ids: [CLS], atoms, [SEP], padding.
+            coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, at which [CLS] and [SEP] are.
+        """
+        is_real = tokens != PADDING
+        groups = Groups.of(is_real.sum(dim=1))
+        biases = pair_bias(self.gbf, self.gbf_proj, groups.split(tokens), groups.split(coordinates), PADDING)
+        real_tokens = tokens[groups.order][is_real[groups.order]]
+        first = self.encoder(self.embed_tokens(real_tokens), biases, groups)
+        return first[groups.order.argsort()]
+
+
+def read_vocabulary(files: dict[str, Path]) -> list[str]:
+    """Return the symbol of each token id: special tokens in the order of the checkpoints, atoms, [MASK].
+
+    Args:
+        files: files of the weights. A dictionary among them replaces that of unimol_tools.
+    """
+    bundled = distribution("unimol_tools").locate_file("unimol_hf/pretrained/unimol-v1-allh/mol.dict.txt")
+    path = next((path for name, path in files.items() if name.endswith("dict.txt")), Path(str(bundled)))
+    symbols = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    atoms = [symbol for symbol in symbols if symbol not in (*SPECIAL_TOKENS, "[MASK]")]
+    return [*SPECIAL_TOKENS, *atoms, "[MASK]"]
+
+
+def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> MoleculeInput:
+    """Return token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer.
+
+    Args:
+        conformer: (n_atoms, 4): atomic number, x, y, z.
+    """
+    atoms = with_atoms(conformer, remove_hydrogens)
+    table = Chem.GetPeriodicTable()
+    token_ids = {symbol: i for i, symbol in enumerate(vocabulary)}
+    # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
+    ids = [token_ids.get(table.GetElementSymbol(int(number)), UNKNOWN) for number in atoms[:, 0]]
+    centred = atoms[:, 1:] - atoms[:, 1:].mean(axis=0)
+    centred = np.pad(centred, ((1, 1), (0, 0)))  # [CLS] and [SEP] are at the centroid
+    return {"tokens": np.array([FIRST, *ids, LAST]), "coordinates": centred.astype(np.float32)}

@@ -1,29 +1,28 @@
-"""Settings of the neural stages and of their parts. This module imports no library of any stage.
+"""Base classes of all stages that train a network: the settings of the training loop, and the methods of a kind.
 
-docs/stages.md and docs/evidence.md report the measurements that the defaults are based on.
+docs/stages.md and docs/evidence.md report the measurements that the defaults are based on. This module does not
+import torch: its methods do.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from core.settings import StrictModel, UniqueList, UserCodeRef
-from core.types import ProblemType
+from competition.dataset import Dataset
+from core.settings import StrictModel, UserCodeRef
+from core.types import Array, ProblemType
 from models.context import CheckTables, Context, molecule_columns
-from models.inputs.cache import Cache
-from models.inputs.conformers import conformer_cache
-from models.inputs.encoder_settings import EncoderFeature, Width
-from models.old_style import OldStyle
-from models.stage import Feature, GpuShare, Share
+from models.inputs.encoder_settings import EncoderFeature
+from models.stage import Feature, GpuShare, Share, Stage
 from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision
 from models.training.labels import require_auxiliary
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.training.batches import Batches
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
@@ -64,9 +63,15 @@ Schedule = Literal[
 ]  # fmt: skip
 
 
-class NeuralConfig(OldStyle):
-    """Settings of every neural stage, which its training loop reads (`models/training/trainer.py`)."""
+class NeuralStage(Stage):
+    """A stage that trains a network: the settings that every kind has, and its `fit` and `predict`.
 
+    The network is the backbone of the kind, and a head that the project adds. A kind implements two methods,
+    `backbone` and `encode`; docs/own_network.md has an example. Some kinds also override `initial_backbone` and
+    `n_augmentations`. The loop is `models/training/neural.py` and `models/training/trainer.py`.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
     reports_progress = True
     depends_on_seed = True
     predicts_on_gpu = True
@@ -138,6 +143,59 @@ class NeuralConfig(OldStyle):
     """Share of a GPU for each job. A small network leaves most of a GPU idle, so several jobs can
     share one."""
 
+    def backbone(self, folder: Path, context: Context) -> "nn.Module":
+        """Return a network of the right shape with any weights.
+
+        Its attribute `width` is the number of pooled features, and it maps the tensors of a batch of `encode`, which
+        it gets by name, to features (n_rows, width). It is called before training and before every prediction, so
+        that its shape must not depend on anything but the settings, the context, and what `initial_backbone` wrote
+        into `folder`.
+        """
+        raise NotImplementedError(f"a stage of kind {self.kind} needs backbone(folder, context)")
+
+    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
+        """Return the backbone with the weights to start from, and write what else it needs into `folder`.
+
+        Override it to make a vocabulary from the training rows, or to load weights. Everything that `backbone` and
+        `encode` read in addition to the settings must be in `folder` afterwards.
+        """
+        return self.backbone(folder, context)
+
+    def encode(
+        self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int
+    ) -> "Batches":
+        """Return rows as the backbone reads them, one item per row.
+
+        Args:
+            augmentation: 0 for none. Others are variants of the inputs, such as randomized SMILES, which must depend
+                on (augmentation, seed, input) only.
+        """
+        raise NotImplementedError(
+            f"a stage of kind {self.kind} needs encode(rows, folder, context, augmentation, seed)"
+        )
+
+    @property
+    def n_augmentations(self) -> tuple[int | None, int]:
+        """Number of augmentations in training (None: a new one per epoch), and in prediction."""
+        return 1, 1
+
+    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
+        """Train on `train`; with `extra_rows: pretrain` first on its extra rows only."""
+        from models.training import neural  # here, since it imports torch
+
+        neural.fit(self, train, folder, context)
+
+    def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:
+        """Return the predictions of rows, (n_rows, n_outputs), as means over augmentations."""
+        from models.training import neural
+
+        return neural.predict(self, rows, folder, context)
+
+    @property
+    def head_rates(self) -> list[float]:
+        """Dropout rate of each mask before the last layer; one mask except for multi-sample dropout."""
+        return self.head.rates if isinstance(self.head, MultiSampleHead) else [self.pooler_dropout]
+
     @model_validator(mode="after")
     def _check_dropout(self) -> Self:
         has_dropout = self.pooler_dropout or self.backbone_dropout
@@ -178,9 +236,7 @@ class NeuralConfig(OldStyle):
     @property
     def dropout_note(self) -> str:
         """Dropout rates of the backbone and before the last layer."""
-        rates: object = self.pooler_dropout
-        if isinstance(self.head, MultiSampleHead):
-            rates = self.head.rates
+        rates = self.head_rates if isinstance(self.head, MultiSampleHead) else self.pooler_dropout
         return f"dropout {self.backbone_dropout} in the backbone, {rates} before the last layer"
 
     def check_machine(self) -> None:
@@ -199,8 +255,11 @@ class NeuralConfig(OldStyle):
             require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
 
 
-class MoleculeStage(NeuralConfig):
-    """Settings of every neural stage on molecules."""
+class MoleculeStage(NeuralStage):
+    """A stage with a backbone that reads one molecule column at a time.
+
+    A kind implements `backbone` and `encode_molecules`.
+    """
 
     weights: str | None = None
     """Name of a weight set, or file, to start from (gnn: chemeleon, or message passing that
@@ -221,124 +280,19 @@ class MoleculeStage(NeuralConfig):
         molecule_columns(self.columns, tables.competition.smiles, self.kind)
         yield from super().check(tables)
 
+    def encode_molecules(
+        self, smiles: list[str], folder: Path, context: Context, augmentation: int
+    ) -> "Batches":
+        """Return the molecules of a column; equal molecules are the same object."""
+        raise NotImplementedError(f"a stage of kind {self.kind} needs encode_molecules")
 
-class ConformerConfig(MoleculeStage):
-    """Settings of both Uni-Mol stages, which read 3-D conformers."""
+    def encode(
+        self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int
+    ) -> "Batches":
+        """Return the molecules of all columns, joined."""
+        from models.training.network import join_columns  # here, since it imports torch
 
-    packages = ("torch", "unimol_tools", "rdkit")
-    conformers: PositiveInt = 1
-    """Conformers per molecule. Each epoch of training reads the next one; a prediction is the mean
-    over all."""
-    fragments: Literal["all", "largest"] = "all"
-    """For salts and mixtures: read all fragments, or the one with the most heavy atoms."""
-    repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
-    """What to do with '*', the open ends of a polymer's repeat unit. keep: an atom of unknown
-    element, without MMFF relaxation. cap: replace it by carbon. cyclic_dimer: join two units head
-    to tail into a ring (three units if both ends are at one atom); molecules without exactly two
-    single-bonded ends are capped. A molecule in which a '*' has more bonds than a carbon can have
-    is kept."""
-    epochs: PositiveInt = 15
-    batch_size: PositiveInt = 16
-    learning_rate: PositiveFloat = 1e-3
-
-    @property
-    def conformer_settings(self) -> dict[str, Any]:
-        """Arguments of `models.inputs.conformers.conformer_cache`, by name."""
-        return self.model_dump(include={"conformers", "fragments", "repeat_units"})
-
-    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
-        """Return the cache of conformers."""
-        return [(conformer_cache(context.cache, **self.conformer_settings), self.columns or context.smiles)]
-
-
-class UnimolConfig(ConformerConfig):
-    """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
-
-    small_weights: ClassVar[tuple[str, ...]] = ("unimol_small", "unimol_small_oled")
-    """Weight sets of the architecture `compact`; all other sets are for published architectures."""
-    kind: Literal["unimol"]
-    architecture: Literal["compact", "molecule", "oled"] = "compact"
-    """molecule, oled: the published sizes. compact: the same layers in the size of `layers`,
-    `width` and `heads`."""
-    remove_hydrogens: bool = False
-    """Whether the model reads heavy atoms only. Required with the no_h, OLED and small weights."""
-    layers: PositiveInt = 6
-    width: Width = 128
-    heads: PositiveInt = 8
-
-    @model_validator(mode="after")
-    def _check_architecture(self) -> Self:
-        if self.architecture != "compact":
-            return self
-        is_file = self.weights is not None and self.weights.endswith((".pt", ".safetensors"))
-        if self.weights and not is_file and self.weights not in self.small_weights:
-            valid = ", ".join([*self.small_weights, "a file or null"])
-            raise ValueError(f"architecture compact has no weights {self.weights}; use {valid}")
-        if self.width % self.heads:
-            raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> Self:
-        size = (self.architecture, self.layers, self.width, self.heads)
-        if self.weights in self.small_weights and size != ("compact", 6, 128, 8):
-            raise ValueError(
-                f"weights {self.weights} need architecture compact with layers 6, width 128 and heads 8"
-            )
-        if self.weights in ("unimol_no_h", "unimol_oled", *self.small_weights) and not self.remove_hydrogens:
-            raise ValueError(
-                f"weights {self.weights} were trained without hydrogens; set remove_hydrogens: true"
-            )
-        return self
-
-
-class Unimol2Config(ConformerConfig):
-    """Uni-Mol2 (Ji et al., NeurIPS 2024): atom and pair representations of graph and conformer;
-    heavy atoms only.
-    """
-
-    kind: Literal["unimol2"]
-    architecture: Literal["84m", "164m", "310m", "570m", "1.1b"] = "84m"
-    """Published size, as its number of weights."""
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> Self:
-        if (
-            self.weights
-            and self.weights.startswith("unimol2_")
-            and self.weights != f"unimol2_{self.architecture}"
-        ):
-            raise ValueError(
-                f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}"
-            )
-        return self
-
-
-class GnnConfig(MoleculeStage):
-    """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
-
-    packages = ("torch", "chemprop", "rdkit")
-    kind: Literal["gnn"]
-    width: Width = 300
-    """Width of a bond message. Pretrained weights determine it, and `depth`."""
-    depth: PositiveInt = 3
-    """Number of message passing steps."""
-    aggregation: Annotated[list[Literal["mean", "sum", "norm"]], UniqueList] = Field(
-        default=["mean", "norm"], min_length=1
-    )
-    """How atom vectors become a molecule vector: their mean, their sum, or their sum divided by 10
-    (norm). Several are concatenated. A mean alone cannot count atoms."""
-    hidden_width: Width = 300
-    """Width of the hidden layer between the molecule vector and the head."""
-    epochs: PositiveInt = 30
-    batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 2e-3
-    warmup: NonNegativeFloat = 0.1
-
-    @model_validator(mode="after")
-    def _check_single_layer(self) -> Self:
-        if self.layer_decay < 1 or self.gradient_checkpointing:
-            raise ValueError(
-                "message passing repeats one layer; remove layer_decay and gradient_checkpointing"
-            )
-        return self
+        columns = []
+        for name in molecule_columns(self.columns, context.smiles, self.kind):
+            columns.append(self.encode_molecules(list(rows.inputs[name]), folder, context, augmentation))
+        return join_columns(columns, once=self.backbone_dropout == 0)

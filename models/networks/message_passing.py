@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from rdkit import Chem
 from scipy.sparse import csr_array
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from core.errors import ConfigError
@@ -67,6 +67,38 @@ class Messages(BondMessagePassing):
             H = self.update(message, initial.index_select(0, graph[f"initial_{step}"]))
         message = sum_lists(H, graph["into"], graph["into_starts"])
         return self.finalize(message, graph["atoms"], None).index_select(0, graph["atom"])
+
+
+class GnnBackbone(nn.Module):
+    """Message passing, aggregation over atoms, one hidden layer: a batch to (n_rows, hidden_width)."""
+
+    def __init__(
+        self,
+        message_passing: nn.Module,
+        width: int,
+        aggregation: list[str],
+        hidden_width: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.message_passing = message_passing
+        self.aggregations = nn.ModuleList([AGGREGATIONS[name]() for name in aggregation])
+        self.width = hidden_width
+        self.hidden = nn.Sequential(
+            nn.Linear(width * len(self.aggregations), hidden_width), nn.ReLU(), nn.Dropout(dropout)
+        )
+
+    def forward(self, molecule: Tensor, **graph: Tensor) -> Tensor:
+        """Return features (n_rows, hidden_width).
+
+        Args:
+            molecule: (n_atoms,), row of each atom.
+            graph: all other results of `collate`.
+        """
+        atoms = self.message_passing(graph).float()  # sums over atoms need float32
+        return self.hidden(
+            torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1)
+        )
 
 
 def sum_lists(vectors: Tensor, members: Tensor, starts: Tensor) -> Tensor:

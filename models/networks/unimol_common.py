@@ -1,0 +1,77 @@
+"""What both Uni-Mol networks share: the import of unimol_tools, batches of atoms, and checkpoints."""
+
+import argparse
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from core.errors import ConfigError
+
+MoleculeInput = dict[str, NDArray[Any]]
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Undo the side effects of an import of unimol_tools.
+
+    It makes a folder logs/, and changes the root logger and the filter of warnings.
+    """
+    level = logging.root.level
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
+        yield
+    logging.root.setLevel(level)
+    logging.getLogger("Uni-Mol Tools").handlers.clear()
+
+
+def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArray[np.float32]:
+    """Return the atoms of a conformer (n_atoms, 4) without hydrogens, if there are others."""
+    heavy = conformer[conformer[:, 0] != 1]
+    return heavy if remove_hydrogens and len(heavy) else conformer
+
+
+def collate(items: list[MoleculeInput]) -> dict[str, Tensor]:
+    """Return the arguments of a backbone for some molecules, padded with 0 to the longest."""
+    return {
+        name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True)
+        for name in items[0]
+    }
+
+
+def load_checkpoint(backbone: nn.Module, files: dict[str, Path], ignored_prefixes: tuple[str, ...]) -> None:
+    """Load the checkpoint (.pt or .safetensors) among the files of weights.
+
+    Args:
+        ignored_prefixes: prefixes of keys that are not loaded.
+
+    Raises:
+        ConfigError: if there is no checkpoint, or if the other keys are not those of the backbone.
+    """
+    path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
+    if path is None:
+        raise ConfigError(f"weights must contain a .pt or .safetensors file; got {', '.join(files)}.")
+    try:
+        if path.suffix == ".pt":
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+            state = content.get("model", content.get("model_state_dict", content))
+        else:
+            state = load_file(path)
+        backbone.load_state_dict({key: state[key] for key in state if not key.startswith(ignored_prefixes)})
+    except (RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise ConfigError(
+            f"{path} does not have the weights of this architecture; set weights and architecture that belong "
+            f"together: {str(error)[:500]}"
+        ) from None

@@ -1,0 +1,120 @@
+"""What both Uni-Mol stages share: settings of conformers, which are augmentations, and weights to start from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveFloat, PositiveInt
+
+from competition.dataset import Dataset
+from core.text import join_first
+from models.context import Context, molecule_columns
+from models.inputs.cache import Cache
+from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
+from models.inputs.weights import find_weights
+from models.stage import write_notes
+from models.training.settings import MoleculeStage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.training.batches import Batches
+
+MAX_CHARACTERS = 60
+"""Number of characters of a SMILES in a message."""
+
+
+class ConformerStage(MoleculeStage):
+    """A stage with a backbone that reads 3-D conformers; the conformers of a molecule are its augmentations.
+
+    A kind implements `backbone` and `reader`.
+    """
+
+    ignored_checkpoint_prefixes: ClassVar[tuple[str, ...]]
+    """Prefixes of checkpoint keys that are not loaded: heads of the pre-training or an earlier fine-tuning."""
+    equal_lengths: ClassVar[bool]
+    """Whether a batch must have molecules of equal length, since the backbone does not mask padding."""
+
+    packages = ("torch", "unimol_tools", "rdkit")
+    conformers: PositiveInt = 1
+    """Conformers per molecule. Each epoch of training reads the next one; a prediction is the mean
+    over all."""
+    fragments: Literal["all", "largest"] = "all"
+    """For salts and mixtures: read all fragments, or the one with the most heavy atoms."""
+    repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
+    """What to do with '*', the open ends of a polymer's repeat unit. keep: an atom of unknown
+    element, without MMFF relaxation. cap: replace it by carbon. cyclic_dimer: join two units head
+    to tail into a ring (three units if both ends are at one atom); molecules without exactly two
+    single-bonded ends are capped. A molecule in which a '*' has more bonds than a carbon can have
+    is kept."""
+    epochs: PositiveInt = 15
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 1e-3
+
+    @property
+    def conformer_settings(self) -> dict[str, Any]:
+        """Arguments of `models.inputs.conformers.conformer_cache`, by name."""
+        return self.model_dump(include={"conformers", "fragments", "repeat_units"})
+
+    def cache(self, context: Context) -> Cache:
+        """Return the cache of conformers."""
+        return conformer_cache(context.cache, **self.conformer_settings)
+
+    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
+        """Return the cache of conformers."""
+        return [(self.cache(context), self.columns or context.smiles)]
+
+    @property
+    def n_augmentations(self) -> tuple[int, int]:
+        """Number of conformers in training, and in prediction."""
+        return self.conformers, self.conformers
+
+    def reader(self, folder: Path) -> Callable[[str, NDArray[np.float32]], dict[str, NDArray[Any]]]:
+        """Return a function that makes the input of the backbone from a SMILES and a conformer (n_atoms, 4).
+
+        The input has an array `tokens`, by whose length rows are batched.
+        """
+        raise NotImplementedError
+
+    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
+        """Return the backbone with the configured weights, or random ones, and note flat molecules."""
+        from models.networks.unimol_common import load_checkpoint
+
+        backbone = self.backbone(folder, context)
+        if self.weights:
+            load_checkpoint(backbone, find_weights(self.weights), self.ignored_checkpoint_prefixes)
+        columns = molecule_columns(self.columns, context.smiles, self.kind)
+        smiles = sorted(set(train.inputs[columns].to_numpy().ravel()))
+        conformers = self.cache(context).load(smiles)
+        flat = [text for text, conformer in zip(smiles, conformers, strict=True) if is_flat(conformer)]
+        if flat:
+            note = (
+                f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no "
+                f"others or they have {MAX_ATOMS} or more atoms, of which {MAX_ATOMS} are read: "
+                f"{join_first(flat, shortened)}"
+            )
+            write_notes(folder, [note])
+        return backbone
+
+    def encode_molecules(
+        self, smiles: list[str], folder: Path, context: Context, augmentation: int
+    ) -> "Batches":
+        """Return one conformer of each molecule, the one of the augmentation."""
+        from models.networks.unimol_common import collate
+        from models.training.batches import Batches
+
+        make_input = self.reader(folder)
+        inputs: dict[str, dict[str, NDArray[Any]]] = {}
+        for text, conformers in zip(smiles, self.cache(context).load(smiles), strict=True):
+            if text not in inputs:
+                inputs[text] = make_input(text, select(conformers, augmentation))
+        items = [inputs[text] for text in smiles]
+        lengths = np.array([len(item["tokens"]) for item in items])
+        return Batches(items, lengths, collate, self.equal_lengths, pads=False)
+
+
+def shortened(smiles: str) -> str:
+    """Return the first characters of a SMILES, for messages."""
+    return smiles if len(smiles) <= MAX_CHARACTERS else f"{smiles[:MAX_CHARACTERS]} ..."

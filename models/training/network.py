@@ -1,0 +1,195 @@
+"""A network: backbone, hidden layer and head; several molecule columns; dropout rates and their audit.
+
+Why dropout is off in a backbone: in regression, dropout inside a network changes the variance of its activations
+between training and inference, which biases predictions (Li et al., arXiv 1801.05134); CommonLit's and FB3's winners
+set it to 0. Why that is verified before a fold trains: `unimol_tools` has 46 rates as plain numbers, which a loop over
+nn.Dropout modules misses.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core.errors import ConfigError
+from models.training.batches import Batches
+
+RATE_NAMES = (
+    "dropout", "emb_dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "residual_dropout",
+    "pair_dropout", "attn_dropout", "dropout_p", "dropout_prob", "drop_prob", "droppath_prob", "layerdrop",
+)  # fmt: skip
+
+
+class Head(nn.Module):
+    """Dropout and one linear layer; with several rates, multi-sample dropout.
+
+    In multi-sample dropout several masks share the linear layer, and the backbone runs once. Their losses are
+    averaged and not their outputs: with averaged outputs, the implicit penalty on the weights would shrink by
+    the number of masks. Dropout right before the last layer leaves the mean prediction unbiased.
+
+    Source: Inoue, Multi-Sample Dropout for Accelerated Training and Better Generalization, arXiv 1905.09788.
+    """
+
+    def __init__(self, width: int, n_outputs: int, rates: list[float]) -> None:
+        super().__init__()
+        self.dropouts = nn.ModuleList(nn.Dropout(rate) for rate in rates)
+        self.linear = nn.Linear(width, n_outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return outputs (n_rows, n_outputs), with the first mask in training mode (R-Drop)."""
+        return self._outputs(self.dropouts[0], features)
+
+    def loss(self, features: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the loss of features (n_rows, width), the mean over all masks.
+
+        Args:
+            loss: maps outputs (n_rows, n_outputs) to a number.
+        """
+        return torch.stack([loss(self._outputs(dropout, features)) for dropout in self.dropouts]).mean()
+
+    def _outputs(self, dropout: nn.Module, features: Tensor) -> Tensor:
+        """Compute outputs in float32, also under autocast: bf16 has two to three digits."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.linear(dropout(features.float()))
+
+
+class Network(nn.Module):
+    """A backbone that maps a batch to pooled features (n_rows, width), a hidden layer, and a head.
+
+    The features of several molecules, and the tensor `columns` (n_rows, n_columns) of a batch, go through one
+    hidden layer, so that they can interact. With one molecule and no columns there is no such layer.
+
+    Args:
+        join: number of inputs and outputs of the hidden layer; None for no such layer.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, join: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.join = nn.Sequential(nn.Linear(*join), nn.GELU()) if join else nn.Identity()
+        self.head: Any = head
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy that shares the frozen parameters, so that an average of adapters has no second base model."""
+        for parameter in self.parameters():
+            if not parameter.requires_grad:
+                memo[id(parameter)] = parameter
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the outputs of a batch, (n_rows, n_outputs)."""
+        return self.head(self.features(batch))
+
+    def features(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the features that the head reads, (n_rows, width)."""
+        pooled = self.backbone(**{name: tensor for name, tensor in batch.items() if name != "columns"})
+        return self.join(torch.cat([pooled, batch["columns"]], dim=1) if "columns" in batch else pooled)
+
+
+class PerColumn(nn.Module):
+    """Applies one backbone to several molecule columns, and concatenates their pooled features."""
+
+    def __init__(self, backbone: nn.Module, n_columns: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.n_columns = n_columns
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        """Return features (n_rows, n_columns * width).
+
+        Args:
+            batch: tensors `<column>_<name>`, and `<column>_row` (n_rows,): position of the molecule of each row
+                among the distinct molecules of the column.
+        """
+        parts = []
+        for i in range(self.n_columns):
+            prefix = f"{i}_"
+            inputs = {
+                name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)
+            }
+            molecule = inputs.pop("row")
+            parts.append(self.backbone(**inputs)[molecule])
+        return torch.cat(parts, dim=1)
+
+
+def join_columns(columns: list[Batches], once: bool) -> Batches:
+    """Return batches of several columns as inputs of `PerColumn`.
+
+    Rows are batched by the sum of their lengths, or by all of them if a batch must have one length.
+
+    Args:
+        once: whether equal molecules of a batch are encoded once, as in screens of few reagents. With dropout
+            in the backbone they are not, since these rows would share a mask.
+    """
+    if len(columns) == 1:
+        return columns[0]
+    lengths = np.stack([column.lengths for column in columns], axis=1)
+    if columns[0].equal_lengths:
+        lengths = np.unique(lengths, axis=0, return_inverse=True)[1].reshape(-1)
+    else:
+        lengths = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
+
+    def collate(part: list[Any]) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = {}
+        for i, (column, items) in enumerate(zip(columns, zip(*part, strict=True), strict=True)):
+            keys = [id(item) for item in items] if once else list(range(len(items)))
+            distinct = dict(zip(keys, items, strict=True))
+            batch |= {
+                f"{i}_{name}": tensor for name, tensor in column.collate(list(distinct.values())).items()
+            }
+            batch[f"{i}_row"] = torch.tensor([list(distinct).index(key) for key in keys])
+        return batch
+
+    items = list(zip(*(column.items for column in columns), strict=True))
+    return replace(columns[0], items=items, lengths=lengths, collate=collate, n_molecules=len(columns))
+
+
+def rates(module: nn.Module) -> dict[str, float]:
+    """Return path -> dropout rate of a module, including rates of 0."""
+    all_rates = {}
+    for path, part in module.named_modules():
+        is_dropout = isinstance(part, nn.modules.dropout._DropoutNd) or type(part).__name__ == "Dropout"
+        for name in ("p", *RATE_NAMES) if is_dropout else RATE_NAMES:
+            value = part.__dict__.get(name)
+            if type(value) in (int, float):
+                all_rates[f"{path}.{name}".lstrip(".")] = float(value)
+    return all_rates
+
+
+def set_rates(module: nn.Module, rate: float) -> None:
+    """Set all dropout rates above 0 to `rate`; rates of 0 stay."""
+    for path, old in rates(module).items():
+        if old > 0:
+            owner, _, name = path.rpartition(".")
+            setattr(module.get_submodule(owner), name, rate)
+
+
+@torch.no_grad()
+def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
+    """Run one batch twice in training mode and once in evaluation mode; all three outputs must be the same.
+
+    Matrices that start at 0, such as B of an adapter, would hide a dropout before them: they are not 0 meanwhile.
+    """
+    was_training = backbone.training
+    zeros = [p for p in backbone.parameters() if p.requires_grad and p.ndim > 1 and not p.any()]
+    for parameter in zeros:
+        parameter.fill_(0.01)
+    first, second, expected = (backbone.train(mode)(**batch).float() for mode in (True, True, False))
+    for parameter in zeros:
+        parameter.zero_()
+    backbone.train(was_training)
+    tolerance = 0.0 if expected.device.type == "cpu" else 1e-5 * float(expected.abs().max())
+    if any(bool((output - expected).abs().max() > tolerance) for output in (first, second)):
+        on = [f"{path} = {rate:g}" for path, rate in rates(backbone).items() if rate > 0]
+        raise ConfigError(
+            "backbone_dropout is 0, but the outputs of the backbone differ between training and evaluation mode: "
+            f"{', '.join(on) or 'all rates are 0, so a module drops in its forward pass'}. Set those rates to 0 "
+            "in the module of the stage, or set backbone_dropout."
+        )

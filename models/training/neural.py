@@ -1,0 +1,291 @@
+"""Fit and predict of every stage that trains a network: `NeuralStage.fit` and `NeuralStage.predict`.
+
+What a kind of stage adds is a backbone and encoded rows. Here are the columns before the head, the labels and their
+weights, a second try with another seed, and smaller batches if the memory is too small.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from numpy.typing import NDArray
+
+from competition.dataset import Dataset
+from core.errors import DataError
+from core.files import derive_seed, read_json, write_json
+from core.types import Array
+from models.context import Context
+from models.inputs.feature_blocks import (
+    STD_EPSILON,
+    category_block,
+    encoder_block,
+    fit_categories,
+    fit_encoders,
+    molecule_block,
+    numeric_block,
+)
+from models.stage import write_notes
+from models.training import prediction, trainer
+from models.training.batches import Batches, EncodedDataset, micro_batch_size
+from models.training.hardware import free_gpu_memory, is_out_of_memory
+from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
+from models.training.losses import builtin_loss
+from models.training.network import Head, Network, PerColumn
+from models.training.settings import NeuralStage
+
+COLUMNS = "columns.json"
+MAX_STANDARDISED = 5.0
+"""Standard deviations from the mean at which a value is clipped, so that one outlier cannot
+outweigh all pooled features."""
+Result = TypeVar("Result")
+
+
+def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> None:
+    """Train a network and write everything that prediction needs into `folder`.
+
+    With `extra_rows: pretrain` it is trained on the extra rows first. A network that is not better than the mean of the
+    labels is trained once more with another seed.
+    """
+    pretrain_set = None
+    if stage.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
+        pretrain_set = train.take(train.extra)
+        train = train.take(~train.extra)
+
+    def train_with(stage: NeuralStage, seed: int) -> bool:
+        seeded = replace(context, seed=seed)
+        network, encoded_train = prepare(stage, train, folder, seeded)
+        encoded_pretrain = None
+        if pretrain_set is not None:
+            encoded_pretrain = encode_with_labels(stage, pretrain_set, folder, seeded)
+        note_unlabelled([train, pretrain_set], auxiliary_targets(stage, context), folder)
+        return make_trainer(stage, network, folder, seeded).fit(encoded_train, encoded_pretrain)
+
+    is_better, used = with_smaller_batches(stage, lambda smaller: train_with(smaller, context.seed))
+    if not is_better and context.retry_failed_fit:
+        seed = derive_seed(context.seed, "checkpoint_again")
+        is_better, used = with_smaller_batches(used, lambda smaller: train_with(smaller, seed))
+        note = "not better than the mean of the training labels with its first seed; trained with another"
+        write_notes(folder, [note + ("." if is_better else ", which is not better either.")])
+    if used is not stage:
+        size = used.batch_size
+        n = used.gradient_accumulation_steps
+        note = f"the memory is too small for batches of {stage.batch_size}: a step has {n} of {size}."
+        write_notes(folder, [note])
+
+
+def predict(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -> Array:
+    """Return the predictions of rows, (n_rows, n_outputs)."""
+    encoded = encode_rows(stage, rows, folder, context, seed=0)
+    network = make_network(stage, stage.backbone(folder, context), encoded(0), context)
+    y_pred, _ = with_smaller_batches(
+        stage,
+        lambda smaller: prediction.predict(
+            network=network,
+            encoded=encoded,
+            n_augmentations=stage.n_augmentations[1],
+            settings=smaller,
+            folder=folder,
+            n_outputs=len(context.task.outputs),
+            link=builtin_loss(stage.loss, context.task.problem_type).link,
+        ),
+    )
+    return y_pred
+
+
+def auxiliary_targets(stage: NeuralStage, context: Context) -> list[str]:
+    """Return the auxiliary targets that the stage learns."""
+    return context.auxiliary if stage.learns_auxiliary_targets else []
+
+
+def prepare(
+    stage: NeuralStage, train: Dataset, folder: Path, context: Context
+) -> tuple[Network, EncodedDataset]:
+    """Return the network with the weights to start from, and the encoded rows."""
+    set_seed(context.seed)
+    fit_columns(train, stage, context, folder)
+    backbone = stage.initial_backbone(train, folder, context)
+    encoded_train = encode_with_labels(stage, train, folder, context)
+    labelled_rows(train.y, context.task.targets)
+    return make_network(stage, backbone, encoded_train.encoded(0), context), encoded_train
+
+
+def make_network(stage: NeuralStage, backbone: Any, batches: Batches, context: Context) -> Network:
+    """Return a backbone with a head for all outputs and auxiliary targets.
+
+    Args:
+        batches: encoded rows, for the number of molecules and of columns before the head.
+    """
+    width = backbone.width
+    n_columns = 0 if batches.columns is None else batches.columns.shape[1]
+    n_features = width * batches.n_molecules + n_columns
+    n_outputs = len([*context.task.outputs, *auxiliary_targets(stage, context)])
+    head = Head(width, n_outputs, stage.head_rates)
+    if batches.n_molecules > 1:
+        backbone = PerColumn(backbone, batches.n_molecules)
+    return Network(backbone, head, None if n_features == width else (n_features, width))
+
+
+def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> trainer.Trainer:
+    """Return the trainer of a network of a stage."""
+    held_out = context.held_out
+    encoded_held_out = None
+    if held_out is not None:
+        encoded_held_out = trainer.EncodedHeldOut(
+            batches=functools.cache(lambda: encode_rows(stage, held_out.rows, folder, context, seed=0)(0)),
+            n_outputs=len(context.task.outputs),
+            score=held_out.score,
+        )
+    return trainer.Trainer(
+        network=network,
+        settings=stage,
+        seed=context.seed,
+        folder=folder,
+        progress=context.progress,
+        problem_type=context.task.problem_type,
+        held_out=encoded_held_out,
+    )
+
+
+def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -> EncodedDataset:
+    """Return encoded rows with the labels of targets and auxiliary targets, and their weights in the loss."""
+    auxiliary = auxiliary_targets(stage, context)
+    y = rows.y
+    if auxiliary and rows.auxiliary is not None:
+        require_auxiliary(rows.auxiliary, auxiliary, context.task.problem_type)
+        y = np.hstack([y, rows.auxiliary])
+    sides = None
+    if rows.bounds is not None:
+        y, sides = with_bounds(y, rows.bounds[:, : y.shape[1]])
+    weights = np.ones_like(y) * (1.0 if rows.weights is None else rows.weights[:, None])
+    weights[:, rows.y.shape[1] :] *= stage.auxiliary_weight
+    if stage.class_weights == "balanced":
+        weights = balanced_weights(y, weights)
+    encoded = encode_rows(stage, rows, folder, context, context.seed)
+    n = stage.n_augmentations[0]
+    return EncodedDataset(
+        encoded=lambda number: encoded(number % n if n else number),
+        y=y,
+        weights=weights,
+        sides=sides,
+        n_auxiliary=y.shape[1] - rows.y.shape[1],
+    )
+
+
+def encode_rows(
+    stage: NeuralStage, rows: Dataset, folder: Path, context: Context, seed: int
+) -> prediction.Encoded:
+    """Return a function of the augmentation that returns the encoded rows, with the columns before the head."""
+    columns = read_columns(rows, stage, context, folder)
+
+    @functools.lru_cache(maxsize=stage.n_augmentations[0] or 1)
+    def encoded(number: int) -> Batches:
+        batches = stage.encode(rows, folder, context, number, seed)
+        return replace(batches, columns=columns) if columns.shape[1] else batches
+
+    return encoded
+
+
+def note_unlabelled(tables: list[Dataset | None], auxiliary: list[str], folder: Path) -> None:
+    """Note auxiliary targets without a label in any table of training rows, such as with `extra_rows: ignore`."""
+    has_label = np.zeros(len(auxiliary), dtype=bool)
+    for rows in tables:
+        if rows is not None and rows.auxiliary is not None and auxiliary:
+            has_label |= np.isfinite(rows.auxiliary).any(axis=0)
+    names = [name for name, labelled in zip(auxiliary, has_label, strict=True) if not labelled]
+    if names:
+        note = f"no training row has a label of the auxiliary targets {', '.join(names)}"
+        write_notes(folder, [f"{note}, so their heads are not trained"])
+
+
+def with_smaller_batches(
+    stage: NeuralStage, function: Callable[[NeuralStage], Result]
+) -> tuple[Result, NeuralStage]:
+    """Call a function with a stage, and with smaller batches as long as the memory is too small.
+
+    Returns:
+        The result, and the settings that it was computed with.
+    """
+    while True:
+        try:
+            return function(stage), stage
+        except RuntimeError as error:
+            stage = halve_batch_size(stage, error)
+        finally:
+            free_gpu_memory()
+
+
+def halve_batch_size(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
+    """Return settings with at most half as many rows per forward pass, after running out of memory.
+
+    Raises:
+        RuntimeError: the error, if it has another cause.
+        DataError: if a single row is too large.
+    """
+    if not is_out_of_memory(str(error)):
+        raise error
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    rows_per_pass = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
+    if rows_per_pass == 1:
+        raise DataError(
+            "the memory is too small for a single row. Set gradient_checkpointing: true, or shorten the inputs; "
+            "finished folds are kept."
+        ) from error
+    n_rows = settings.batch_size * settings.gradient_accumulation_steps
+    batch_size = max(n for n in range(1, rows_per_pass // 2 + 1) if n_rows % n == 0)
+    return settings.model_copy(
+        update={"batch_size": batch_size, "gradient_accumulation_steps": n_rows // batch_size}
+    )
+
+
+def fit_columns(train: Dataset, stage: NeuralStage, context: Context, folder: Path) -> None:
+    """Fit and write the means, standard deviations and categories that `read_columns` uses."""
+    fit_encoders(train, stage, context, folder)
+    values = _numeric_values(train, stage, context, folder)
+    finite = np.ma.masked_invalid(values)
+    mean = finite.mean(axis=0).filled(0.0)  # 0 for a column without any number
+    std = finite.std(axis=0).filled(0.0)
+    is_varying = std > STD_EPSILON + 1e-9 * np.abs(mean)
+    scaling = {
+        "mean": mean.tolist(),
+        "scale": np.where(is_varying, std, 1.0).tolist(),
+        "gaps": np.isnan(values).any(axis=0).tolist(),
+        "categories": fit_categories(train, context.categorical if stage.use_tabular_columns else []),
+    }
+    write_json(folder / COLUMNS, scaling)
+
+
+def read_columns(rows: Dataset, stage: NeuralStage, context: Context, folder: Path) -> NDArray[np.float32]:
+    """Return the columns that are concatenated with pooled features before the head of a network,
+    (n_rows, n_columns).
+
+    They are, in this order: standardised numbers and features, clipped, with the mean for missing
+    values; indicators of missing values, for columns with missing values in training; one-hot
+    categories, all zeros for an unseen category.
+
+    Args:
+        folder: folder that `fit_columns` wrote to.
+    """
+    scaling = read_json(folder / COLUMNS)
+    values = _numeric_values(rows, stage, context, folder)
+    standardised = (values - scaling["mean"]) / scaling["scale"]
+    clipped = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
+    has_gaps = np.array(scaling["gaps"], dtype=bool)
+    blocks: list[Any] = [np.nan_to_num(clipped), np.isnan(values)[:, has_gaps]]
+    codes = category_block(rows, scaling["categories"])
+    for i, categories in enumerate(scaling["categories"].values()):
+        blocks.append(codes[:, [i]] == range(len(categories)))
+    return np.hstack(blocks).astype(np.float32)
+
+
+def _numeric_values(rows: Dataset, stage: NeuralStage, context: Context, folder: Path) -> Array:
+    """Return numeric columns, if the settings use them, and features of molecules and frozen encoders,
+    (n_rows, n_values).
+    """
+    numeric = numeric_block(rows, context) if stage.use_tabular_columns else np.empty((len(rows), 0))
+    molecules = molecule_block(rows, stage, context, folder)
+    return np.hstack([numeric, molecules, encoder_block(rows, stage, context, folder)])
