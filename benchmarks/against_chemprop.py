@@ -22,7 +22,7 @@ import pandas as pd
 
 from competition.dataset import Dataset
 from competition.task import Task
-from core.paths import PROJECT
+from core.files import PROJECT
 from models.context import Context
 from models.jobs.local import WORKER_ENVIRONMENT
 from models.stages.gnn import Gnn

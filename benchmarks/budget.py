@@ -43,8 +43,8 @@ from benchmarks.oof_matrices import over_sets
 from competition.config import CompetitionConfig, load_competition
 from competition.dataset import read_rows
 from competition.task import from_submission_columns
-from core.files import read_text_table
-from core.paths import PROJECT, revision
+from core.files import PROJECT, read_text_table
+from core.paths import revision
 from core.settings import parse_duration
 from models.feature_config import LightgbmConfig
 from models.inputs.encoder_settings import EncoderFeature

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from core.paths import PROJECT
+from core.files import PROJECT
 from studies.cylinder.stages import unit_ratio
 from studies.results import corrected_interval
 

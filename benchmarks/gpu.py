@@ -37,7 +37,7 @@ import torch
 from benchmarks.one_setting import read
 from competition.dataset import Dataset
 from competition.task import Task
-from core.paths import PROJECT
+from core.files import PROJECT
 from models import targets
 from models.context import Context
 from models.inputs.stage_caches import shared_caches

@@ -31,7 +31,7 @@ import transformers
 from benchmarks.one_setting import read
 from competition.dataset import Dataset
 from competition.task import Task
-from core.paths import PROJECT
+from core.files import PROJECT
 from models.context import Context
 from models.jobs.local import WORKER_ENVIRONMENT
 from models.stages.bert import Bert

@@ -27,8 +27,7 @@ import pandas as pd
 import yaml
 
 from competition.config import load_competition
-from core.files import read_table
-from core.paths import PROJECT
+from core.files import PROJECT, read_table
 from folds import make
 
 SETS = {

@@ -28,7 +28,8 @@ import pandas as pd
 from competition.config import load_competition
 from competition.prepare import prepare
 from core import cli
-from core.paths import PROJECT, Paths
+from core.files import PROJECT
+from core.paths import Paths
 from folds.make import load_folds_config, make_folds
 
 SCAFFOLDS = [

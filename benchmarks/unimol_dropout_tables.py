@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from core.paths import PROJECT
+from core.files import PROJECT
 from studies.results import corrected_interval
 
 NONE = (0.0, 0.0)

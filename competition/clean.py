@@ -15,9 +15,8 @@ from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, normalised_text
 from competition.standardise import standardise_molecules
-from core.errors import DataError
+from core.errors import DataError, join_first
 from core.files import digest, read_text_table
-from core.text import join_first
 
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""

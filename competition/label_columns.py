@@ -9,7 +9,7 @@ from competition.classes import class_numbers
 from competition.clean import parse_numbers, raise_if_any
 from competition.config import CompetitionConfig
 from competition.dataset import LOWER, UPPER
-from core.text import join_first
+from core.errors import join_first
 
 PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
 

@@ -28,10 +28,9 @@ from competition.molecules import MAX_ATOMS, canonical_smiles, is_large
 from competition.standardise import describe_changes, standardise_molecules
 from competition.user_features import with_user_features
 from core import cli
-from core.errors import ConfigError, DataError, SubmissionError
+from core.errors import ConfigError, DataError, SubmissionError, join_first
 from core.files import as_json, as_parquet, read_text_table, write_atomically
 from core.paths import Paths
-from core.text import join_first
 
 MAX_FLOAT32 = 3.4e38
 """Largest number that stages read."""

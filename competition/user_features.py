@@ -13,10 +13,8 @@ import pandas as pd
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
 from core.code_digest import code_digest_of
-from core.errors import ConfigError
-from core.files import digest, read_table, sha256_of, write_table
-from core.paths import work_root
-from core.text import join_first
+from core.errors import ConfigError, join_first
+from core.files import digest, read_table, sha256_of, work_root, write_table
 from core.user_code import (
     data_files,
     imported_versions,

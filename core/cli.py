@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError, DataError, UserError
-from core.paths import DEFAULT_COMPETITION, Paths, holdout_yaml, work_root
-from core.settings import Overrides, parse_duration, parse_setting, parse_stages
+from core.files import work_root
+from core.paths import DEFAULT_COMPETITION, Paths, holdout_yaml
+from core.settings import TRACKER_VARIABLE, Overrides, parse_duration, parse_setting, parse_stages
 
 NOT_WRITABLE = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
@@ -27,7 +28,6 @@ NO_BUDGET = math.inf
 """Value of `--budget none`."""
 OWN_TRAINING_LOCKS: set[Path] = set()
 """Training locks that this process holds."""
-TRACKER_VARIABLE = "LOSS_TRACKER"
 """Environment variable that passes the option --tracker to workers."""
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import ConfigError
-from core.files import digest
+from core.files import PROJECT, digest
 
-PROJECT = Path(__file__).parents[1]
 PACKAGES = ("core", "competition", "folds", "models")
 """Packages of this project with code that results depend on."""
 CODE_DIGITS = 8

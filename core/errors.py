@@ -4,6 +4,9 @@ Commands print these errors without a traceback and exit with their status (`cor
 exception is a bug and keeps its traceback.
 """
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 
 class UserError(Exception):
     """Base class of all errors that the user can fix."""
@@ -32,3 +35,14 @@ class NothingToSubmit(UserError):
 
 class ServiceError(UserError):
     """A platform refused, failed, or could not be reached."""
+
+
+MAX_LISTED = 5
+"""Values that a message lists."""
+
+
+def join_first(values: Iterable[Any], form: Callable[[Any], str] = repr) -> str:
+    """Return the first values as text, and how many more there are."""
+    values = list(values)
+    more = f" and {len(values) - MAX_LISTED} more" if len(values) > MAX_LISTED else ""
+    return (", ".join(map(form, values[:MAX_LISTED])) or "none") + more

@@ -22,6 +22,13 @@ csv.field_size_limit(2**31 - 1)  # the default rejects long texts
 DIGEST = b"sha256"
 """Key of the metadata of a Parquet table with what `table_digest` returns."""
 
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def work_root() -> Path:
+    """Return the folder of all outputs: the environment variable WORK_DIR, or `work/` next to the code."""
+    return Path(os.environ.get("WORK_DIR") or PROJECT / "work")
+
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` under a temporary name and rename it, so `path` is never seen half-written."""

@@ -1,18 +1,13 @@
 """Names of all folders and files."""
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
+from core.files import PROJECT, work_root
+
 CONFIGS = PROJECT / "competition" / "configs"
 DEFAULT_COMPETITION = "qm9_orbitals"
-
-
-def work_root() -> Path:
-    """Return the folder of all outputs: the environment variable WORK_DIR, or `work/` next to the code."""
-    return Path(os.environ.get("WORK_DIR") or PROJECT / "work")
 
 
 def config_folders() -> list[Path]:
@@ -44,17 +39,6 @@ def kaggle_files(slug: str) -> Path:
 def kaggle_mount(slug: str) -> Path:
     """Return the folder of a competition's files in a notebook on Kaggle."""
     return Path("/kaggle/input/competitions") / slug
-
-
-def hub_revisions() -> Path:
-    """Return the JSON file with the revision of each Hub repository when it was first used."""
-    return work_root() / "cache" / "hub_revisions.json"
-
-
-def weight_folders() -> list[Path]:
-    """Return the user's folders of pretrained weights: $WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`."""
-    folders = [os.environ.get("WEIGHTS_DIR"), os.environ.get("UNIMOL_WEIGHT_DIR")]
-    return [Path(folder) for folder in folders if folder] + [PROJECT / "weights"]
 
 
 def display_path(path: Path) -> Path:

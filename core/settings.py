@@ -13,6 +13,9 @@ from pydantic_core import ErrorDetails
 from core.errors import ConfigError
 from core.yaml_files import parse_yaml
 
+TRACKER_VARIABLE = "LOSS_TRACKER"
+"""Environment variable with the tracker of losses."""
+
 
 class StrictModel(BaseModel):
     """Base class of all settings: they are read-only, and an unknown key is an error."""

@@ -1,7 +1,6 @@
 """Numbers, durations, lists and tables as text, for a terminal and for Markdown."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,8 +8,6 @@ BAR = "{desc} {percentage:3.0f}% |{bar:40}| {elapsed} passed, {remaining} left"
 """Format of the progress bars of tqdm."""
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 """Unit -> seconds, the largest first."""
-MAX_LISTED = 5
-"""Values that a message lists."""
 
 
 def format_duration(seconds: float) -> str:
@@ -67,10 +64,3 @@ def _are_numbers(cells: Sequence[str]) -> bool:
     """Return whether all cells are numbers, such as `-0.5` or `0.71 +- 0.03`."""
     texts = [cell for cell in cells if cell not in ("", "-")]
     return bool(texts) and all(text[0] in "-+.0123456789" for text in texts)
-
-
-def join_first(values: Iterable[Any], form: Callable[[Any], str] = repr) -> str:
-    """Return the first values as text, and how many more there are."""
-    values = list(values)
-    more = f" and {len(values) - MAX_LISTED} more" if len(values) > MAX_LISTED else ""
-    return (", ".join(map(form, values[:MAX_LISTED])) or "none") + more

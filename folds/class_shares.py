@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from core.text import join_first
+from core.errors import join_first
 from core.types import Integers
 
 MAX_LISTED = 12

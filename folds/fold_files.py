@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from competition.clean import parse_folds, read_table_with_ids
-from core.errors import DataError
-from core.text import join_first
+from core.errors import DataError, join_first
 from core.types import Integers
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from competition.config import validate
 from core.errors import ConfigError
-from core.paths import PROJECT
+from core.files import PROJECT
 from core.settings import StrictModel, UniqueList
 from core.yaml_files import load_yaml
 

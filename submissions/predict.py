@@ -12,10 +12,9 @@ from pathlib import Path
 from competition.config import require_owned_outputs
 from competition.prepare import describe_raw_inputs, prepare_test
 from core import cli
-from core.errors import ConfigError
+from core.errors import ConfigError, join_first
 from core.files import digest, read_text_table, write_table
 from core.paths import Paths, display_path
-from core.text import join_first
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
 from submissions.ensemble_std import STD_FILE, std_table

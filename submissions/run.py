@@ -27,8 +27,8 @@ from competition.dataset import REFIT_FOLD
 from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit
-from core.files import digest, read_json, read_table, sha256_of, table_digest
-from core.paths import PROJECT, Paths
+from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_digest
+from core.paths import Paths
 from core.user_code import user_code_files
 from models.jobs.plan import REPORT, Job, JobPlan, jobs_of
 from submissions.blend.candidates import complexity

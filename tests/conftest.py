@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from core.files import write_table
-from core.paths import PROJECT
+from core.files import PROJECT, write_table
 
 SMOKE = PROJECT / "competition" / "data" / "smoke"
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]

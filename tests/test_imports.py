@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.code_digest import executed
-from core.paths import PROJECT
+from core.files import PROJECT
 from models.registry import KINDS
 
 ROOMS = ["core", "competition", "folds", "models", "submissions", "studies"]

@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from core.paths import PACKAGES, PROJECT
+from core.files import PROJECT
+from core.paths import PACKAGES
 from models.registry import KINDS, stage_class
 from models.stage import Stage
 

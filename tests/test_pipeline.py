@@ -17,8 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.files import read_json
-from core.paths import PROJECT
+from core.files import PROJECT, read_json
 
 RUN = str(PROJECT / "run.sh")
 DATA = PROJECT / "competition" / "data" / "smoke"

@@ -13,7 +13,7 @@ import yaml
 
 from competition.config import CompetitionConfig
 from competition.metrics import METRICS, load_user_metric
-from core.paths import PROJECT
+from core.files import PROJECT
 from models.config import StagesConfig
 from models.training.schedules import SCHEDULES
 from submissions.config import Config

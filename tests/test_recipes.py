@@ -14,7 +14,7 @@ from competition.config import load_competition
 from competition.dataset import Dataset
 from competition.prepare import prepare
 from competition.task import Task
-from core.paths import PROJECT
+from core.files import PROJECT
 from core.user_code import load_user_code
 from models.context import Context
 from submissions.full import main

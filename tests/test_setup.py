@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from core.paths import PROJECT
+from core.files import PROJECT
 
 PYTHON = f"""#!/usr/bin/env bash
 [ "$1" = -c ] && exec {sys.executable} "$@"

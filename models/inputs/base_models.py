@@ -14,9 +14,8 @@ from safetensors import safe_open
 
 from core.errors import ConfigError
 from core.files import read_json, write_json
-from core.paths import hub_revisions
 from models.inputs.encoder_settings import TextStage
-from models.inputs.weights import WEIGHTS, digest_of_weights, find_weights
+from models.inputs.weights import WEIGHTS, digest_of_weights, find_weights, hub_revisions
 
 BASE_MODEL = "base_model.json"
 DECODER_SUFFIXES = ("ForCausalLM", "LMHeadModel")

@@ -16,19 +16,21 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import tokenizers
 from rdkit import Chem
 
-from competition.config import CompetitionConfig
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from core.files import derive_seed
 from models.context import Context
 from models.inputs.encoder_settings import TextStage
 from models.inputs.weights import WEIGHT_SETS, find_weights
+
+if TYPE_CHECKING:
+    from competition.config import CompetitionConfig
 
 RANDOM_SMILES_TOKENS = "()/\\123456789%10%11%12"
 """Branches, bond directions and ring closures: tokens that a randomized SMILES may need and the
@@ -123,7 +125,7 @@ class Template:
         return [f"{n_cut} of {n_texts} training texts have more than {longest} tokens and were cut."]
 
 
-def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Template:
+def read_template(stage: TextStage, inputs: "CompetitionConfig | Context") -> Template:
     """Return the template of a stage.
 
     Without the setting `template`, "." joins neighbouring molecule columns and [SEP] all others.
@@ -148,7 +150,7 @@ def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Temp
     return Template(columns, literals, molecules)
 
 
-def count_cut_texts(stage: TextStage, inputs: CompetitionConfig, rows: pd.DataFrame) -> int:
+def count_cut_texts(stage: TextStage, inputs: "CompetitionConfig", rows: pd.DataFrame) -> int:
     """Return how many rows have a text of more than `max_length` tokens.
 
     It is 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json.
@@ -163,7 +165,7 @@ def count_cut_texts(stage: TextStage, inputs: CompetitionConfig, rows: pd.DataFr
     return sum(len(encoding.ids) > stage.max_length for encoding in tokenizer.encode_batch(texts))
 
 
-def _parse_template(stage: TextStage, inputs: CompetitionConfig | Context) -> tuple[list[str], list[str]]:
+def _parse_template(stage: TextStage, inputs: "CompetitionConfig | Context") -> tuple[list[str], list[str]]:
     """Return the columns of a stage's text, and the literals around them."""
     if stage.template is None:
         columns = list(stage.columns or inputs.text or inputs.smiles)

@@ -7,6 +7,7 @@ table. A repository of the hub is always read at the revision of its first use.
 """
 
 import importlib.util
+import os
 import urllib.request
 import zipfile
 from collections.abc import Iterable
@@ -19,8 +20,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from core.errors import ConfigError
-from core.files import digest, read_json, sha256_of, write_atomically, write_json
-from core.paths import hub_revisions, weight_folders
+from core.files import PROJECT, digest, read_json, sha256_of, work_root, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,17 @@ PATIENCE = 5
 """Seconds to wait for the first answer of the hub."""
 CHEMPROP_FOLDER = Path.home() / ".chemprop"
 """Folder that chemprop downloads weights into."""
+
+
+def hub_revisions() -> Path:
+    """Return the JSON file with the revision of each Hub repository when it was first used."""
+    return work_root() / "cache" / "hub_revisions.json"
+
+
+def weight_folders() -> list[Path]:
+    """Return the user's folders of pretrained weights: $WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`."""
+    folders = [os.environ.get("WEIGHTS_DIR"), os.environ.get("UNIMOL_WEIGHT_DIR")]
+    return [Path(folder) for folder in folders if folder] + [PROJECT / "weights"]
 
 
 def find_weights(name: str, revision: str | None = None) -> dict[str, Path]:

@@ -17,9 +17,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from core.cli import TRACKER_VARIABLE
 from core.errors import ConfigError, ServiceError
-from core.paths import PROJECT, work_root
+from core.files import PROJECT, work_root
+from core.settings import TRACKER_VARIABLE
 from models.jobs.local import WORKER_ENVIRONMENT, LocalExecutor
 from models.jobs.scheduler import POLL, Executor, JobResult, Resources, Task, run_task
 from models.training.hardware import Card

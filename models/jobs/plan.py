@@ -21,10 +21,10 @@ from typing import Any
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, REFIT_FOLD
 from core.code_digest import closure
-from core.errors import ConfigError
-from core.files import content_digest, digest, read_json, read_table, table_digest
-from core.paths import PROJECT, Paths
-from core.text import format_duration, join_first
+from core.errors import ConfigError, join_first
+from core.files import PROJECT, content_digest, digest, read_json, read_table, table_digest
+from core.paths import Paths
+from core.text import format_duration
 from core.user_code import short_ref, user_code, with_helpers
 from models.inputs.weights import digest_of_weights
 from models.jobs import compute

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
 from competition.dataset import Dataset
-from core.text import join_first
+from core.errors import join_first
 from models.context import Context, molecule_columns
 from models.inputs.cache import Cache
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select

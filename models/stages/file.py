@@ -15,10 +15,9 @@ from pydantic import Field
 from competition.clean import describe_rows, parse_numbers, read_table_with_ids, require_columns
 from competition.dataset import Dataset
 from competition.task import Task
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError, join_first
 from core.files import read_text_table, sha256_of
 from core.settings import UserPath
-from core.text import join_first
 from core.types import Array, Integers
 from models.context import CheckTables, Context
 from models.old_style import OldStyle

@@ -18,7 +18,7 @@ from typing import Any
 import loky
 
 from core.errors import ConfigError
-from core.paths import PROJECT
+from core.files import PROJECT
 
 TRY_OPENCL = """
 import lightgbm, numpy

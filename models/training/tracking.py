@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from core.cli import TRACKER_VARIABLE
+from core.settings import TRACKER_VARIABLE
 
 
 def tracker_arguments(job_folder: Path) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from typing import Any
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from core.errors import DataError
-from core.files import digest, replaced, sha256_of, write_atomically, write_json
-from core.paths import PACKAGES, PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
+from core.files import PROJECT, digest, replaced, sha256_of, work_root, write_atomically, write_json
+from core.paths import PACKAGES, Bundle, Kernel, Paths, kaggle_files, kaggle_mount
 from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
 from models.estimators import HUB_WEIGHTS

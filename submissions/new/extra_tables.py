@@ -8,9 +8,8 @@ import pandas as pd
 
 from competition.calibration import MIN_CALIBRATION_INPUTS
 from competition.molecules import canonical_smiles, normalised_text
-from core.errors import DataError
+from core.errors import DataError, join_first
 from core.files import read_text_table
-from core.text import join_first
 from submissions.new.column_roles import classify, is_numeric, without_censored
 from submissions.new.detect import DetectedTables
 from submissions.new.yaml_writer import written_yaml

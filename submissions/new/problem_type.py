@@ -8,8 +8,7 @@ import pandas as pd
 from competition.classes import MISSING, class_name, class_names
 from competition.label_columns import parse_bounded
 from competition.metrics import get_metric
-from core.errors import DataError
-from core.text import join_first
+from core.errors import DataError, join_first
 from core.types import ProblemType
 from submissions.new.column_roles import describe_damage, is_numeric, non_numeric_cells, without_censored
 from submissions.new.detect import DetectedTables

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from core import paths
+from core import files
 from core.yaml_files import dump_yaml
 
 WIDTH = 110
@@ -49,6 +49,6 @@ def written_yaml(file: Path, yaml_file: Path) -> str:
     """Return a path relative to the YAML if both are in one folder or in the project, else absolute."""
     file = file.resolve()
     folder = yaml_file.parent
-    in_project = file.is_relative_to(paths.PROJECT) and folder.is_relative_to(paths.PROJECT)
+    in_project = file.is_relative_to(files.PROJECT) and folder.is_relative_to(files.PROJECT)
     together = in_project or file.is_relative_to(folder)
     return Path(os.path.relpath(file, folder)).as_posix() if together else str(file)

@@ -19,8 +19,8 @@ from core import cli
 from core import paths as revision_module
 from core.environment import mismatch
 from core.errors import ConfigError, DataError, NothingToSubmit
-from core.files import read_table
-from core.paths import PROJECT, Paths, revision
+from core.files import PROJECT, read_table
+from core.paths import Paths, revision
 from core.settings import parse_duration
 from core.text import format_duration
 from tests.competition.small import TRAIN, write_small

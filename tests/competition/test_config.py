@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from competition.config import find_config, load_competition, validate
 from core.errors import ConfigError
-from core.paths import CONFIGS, Paths, work_root
+from core.files import work_root
+from core.paths import CONFIGS, Paths
 from core.settings import Overrides
 from core.yaml_files import dump_yaml, load_yaml
 from submissions.config import Config, load_config

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from competition.task import Task
 from core.errors import ConfigError
-from core.files import read_json, sha256_of
-from core.paths import PROJECT
+from core.files import PROJECT, read_json, sha256_of
 from models.inputs.base_models import BASE_MODEL, require_layers, require_pooling, require_quantization
 from models.inputs.weights import digest_of_weights
 from models.networks.encoders import pooled

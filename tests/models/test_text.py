@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from core.paths import PROJECT
+from core.files import PROJECT
 from models.inputs import tokenization as text
 from models.inputs.weights import find_weights
 from tests.models.encoders import WORDS, needs_rxnfp

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from core.errors import ConfigError
-from core.paths import PROJECT
+from core.files import PROJECT
 from models.inputs import conformers
 from models.networks import unimol
 from models.networks.unimol import UnimolBackbone, encode, read_vocabulary

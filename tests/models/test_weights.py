@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 
 from core.errors import ConfigError
 from core.files import read_json, sha256_of
-from core.paths import hub_revisions
 from models.inputs import weights
-from models.inputs.weights import WEIGHT_SETS, WeightSet, digest_of_weights, find_weights
+from models.inputs.weights import WEIGHT_SETS, WeightSet, digest_of_weights, find_weights, hub_revisions
 
 FILES = {"vocab.txt": b"C\nN\n", "model.bin": b"weights"}
 

@@ -15,7 +15,8 @@ import yaml
 from competition.config import load_competition
 from competition.metrics import METRICS
 from core.errors import ConfigError, DataError
-from core.paths import CONFIGS, PROJECT
+from core.files import PROJECT
+from core.paths import CONFIGS
 from models.jobs.predictions import read_predictions
 from studies.__main__ import claims, run_study
 from studies.config import STUDIES, StudySize, cells_of, load_study

@@ -11,7 +11,8 @@ import pytest
 from competition.config import find_config, load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError
-from core.paths import PROJECT, Paths
+from core.files import PROJECT
+from core.paths import Paths
 from models.training.hardware import Card
 from submissions.check import check_all, import_notes
 from submissions.config import load_config

@@ -12,8 +12,8 @@ from competition.metrics import METRICS
 from competition.prepare import prepare
 from core import cli
 from core.errors import ConfigError, DataError
-from core.files import read_table, read_text_table
-from core.paths import PROJECT, Paths, holdout_yaml
+from core.files import PROJECT, read_table, read_text_table
+from core.paths import Paths, holdout_yaml
 from submissions.config import load_config
 from submissions.full import full
 from submissions.hold_out import hold_out

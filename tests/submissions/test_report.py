@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from core.files import read_table, read_text_table, write_json, write_table
-from core.paths import PROJECT
+from core.files import PROJECT, read_table, read_text_table, write_json, write_table
 from core.plots import new_figure
 from models.training.loss_log import HEADER, LOSSES
 from submissions.left_out import LEFT_OUT_HEADER, LeftOut

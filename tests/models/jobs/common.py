@@ -16,8 +16,8 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import Dataset
-from core.files import read_json, sha256_of
-from core.paths import PROJECT, Paths
+from core.files import PROJECT, read_json, sha256_of
+from core.paths import Paths
 from core.settings import NO_OVERRIDES, Overrides
 from folds.make import load_folds_config
 from folds.make import run as make_folds

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from core.paths import PROJECT, Paths
+from core.files import PROJECT
+from core.paths import Paths
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, counted, ended, products, start, trained, wait_until_running
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
-from core.files import read_json, sha256_of
-from core.paths import PROJECT
+from core.files import PROJECT, read_json, sha256_of
 from models.jobs import run_job as run_job_module
 from models.jobs.compute import read_tables
 from models.jobs.job_files import attempt_folder, read_failure

@@ -12,8 +12,8 @@ import pytest
 from competition.config import load_competition
 from competition.dataset import FOLD, GROUP
 from core import code_digest
-from core.files import write_json, write_table
-from core.paths import PROJECT, Paths
+from core.files import PROJECT, write_json, write_table
+from core.paths import Paths
 from models.config import load_stages
 from models.jobs.plan import JobPlan, make_plan, modules_of
 from models.registry import KINDS, make_stage

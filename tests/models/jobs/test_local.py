@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError
-from core.paths import PROJECT
+from core.files import PROJECT
 from models.jobs import local
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run

@@ -16,6 +16,7 @@ from competition.dataset import REFIT_FOLD, Dataset, read_rows
 from core.files import read_json, read_table, sha256_of, write_json
 from core.paths import Paths
 from folds.fold_files import read_folds
+from models.jobs import compute
 from models.jobs import run_job as run_job_module
 from models.jobs.predictions import read_predictions, stage_oof, stage_test
 from models.jobs.run_job import run_job
@@ -181,7 +182,7 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
             lengths.append(len(rows))
             return super().predict(rows, folder)
 
-    monkeypatch.setattr(run_job_module, "PIECE", 4)
+    monkeypatch.setattr(compute, "PIECE", 4)
     train_as(monkeypatch, Lengths())
     job_plan, ids = planned(tmp_path), [f"r{i}" for i in range(10)]
     job = replace(job_plan.jobs[0], folder=tmp_path / "job")

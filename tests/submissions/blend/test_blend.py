@@ -10,7 +10,7 @@ import pytest
 
 from competition.metrics import METRICS, Metric
 from core.errors import ConfigError
-from core.paths import PROJECT
+from core.files import PROJECT
 from submissions.blend.candidates import CANDIDATES, fit_candidate
 from submissions.blend.data import Blend, convex_weights
 from submissions.blend.serialization import from_json, to_json

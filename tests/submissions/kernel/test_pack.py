@@ -13,8 +13,8 @@ from huggingface_hub import hf_hub_download
 from safetensors.torch import save_file
 
 from core.errors import ConfigError, DataError
-from core.files import read_json, read_text_table
-from core.paths import PROJECT, Bundle, Paths, kaggle_files
+from core.files import PROJECT, read_json, read_text_table
+from core.paths import Bundle, Paths, kaggle_files
 from submissions.config import load_config
 from submissions.kernel import pack
 from submissions.kernel.__main__ import main

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import ServiceError
-from core.paths import PROJECT, Bundle
+from core.files import PROJECT
+from core.paths import Bundle
 from submissions.kernel import wheels
 from submissions.kernel.wheels import add_wheels, download, versions_of
 from tests.submissions.kernel.conftest import tiny_wheel

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from competition.prepare import prepare
+from core import files as core_files
 from core import paths
 from core.errors import ConfigError, DataError, SubmissionError
 from core.files import write_table
@@ -190,7 +191,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for the folder of the code, so that tests leave the real one alone."""
     folder = tmp_path / "project"
     (folder / "competition" / "configs").mkdir(parents=True)
-    monkeypatch.setattr(paths, "PROJECT", folder)
+    monkeypatch.setattr(core_files, "PROJECT", folder)
     monkeypatch.setattr(paths, "CONFIGS", folder / "competition" / "configs")
     return folder
 
