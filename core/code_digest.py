@@ -16,7 +16,7 @@ PACKAGES = ("core", "competition", "folds", "models")
 """Packages of this project with code that results depend on."""
 NOT_DIGESTED = {
     "config", "base_config", "feature_config", "stage", "hardware", "code_digest",
-    "weights", "errors", "files", "paths", "text", "loss_log", "tracking",
+    "weights", "errors", "files", "paths", "text", "loss_log",
 }  # fmt: skip
 """Modules that do not change a result. Settings and digests of weights are part of a job's key
 directly; the other modules read, write and report."""

@@ -30,13 +30,14 @@ from models.inputs.feature_blocks import (
     numeric_block,
 )
 from models.stage import write_notes
-from models.training import prediction, trainer
+from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.hardware import free_gpu_memory, is_out_of_memory
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
 from models.training.losses import builtin_loss
 from models.training.network import Head, Network, PerColumn
 from models.training.settings import NeuralStage
+from models.training.trainer import Trainer
 
 COLUMNS = "columns.json"
 MAX_STANDARDISED = 5.0
@@ -130,25 +131,13 @@ def make_network(stage: NeuralStage, backbone: Any, batches: Batches, context: C
     return Network(backbone, head, None if n_features == width else (n_features, width))
 
 
-def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> trainer.Trainer:
+def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> Trainer:
     """Return the trainer of a network of a stage."""
-    held_out = context.held_out
-    encoded_held_out = None
-    if held_out is not None:
-        encoded_held_out = trainer.EncodedHeldOut(
-            batches=functools.cache(lambda: encode_rows(stage, held_out.rows, folder, context, seed=0)(0)),
-            n_outputs=len(context.task.outputs),
-            score=held_out.score,
-        )
-    return trainer.Trainer(
-        network=network,
-        settings=stage,
-        seed=context.seed,
-        folder=folder,
-        progress=context.progress,
-        problem_type=context.task.problem_type,
-        held_out=encoded_held_out,
-    )
+    held_out = None
+    if context.held_out is not None:
+        rows = context.held_out.rows
+        held_out = functools.cache(lambda: encode_rows(stage, rows, folder, context, seed=0)(0))
+    return Trainer(network, stage, folder, context, held_out)
 
 
 def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -> EncodedDataset:
