@@ -6,7 +6,7 @@ logits of classes, which the `link` of the loss maps to probabilities.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -146,37 +146,37 @@ class Loss:
         return (penalty * is_labelled).sum() / is_labelled.sum().clamp(min=1)
 
 
-LOSSES = {
-    "mse": Loss(squared),
-    "mae": Loss(partial(l1_loss, reduction="none")),
-    "huber": Loss(partial(huber_loss, reduction="none")),
-    "bce": Loss(bce, link=sigmoid),
-    "cross_entropy": Loss(cross_entropy, link=softmax),
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "mse": squared,
+    "mae": partial(l1_loss, reduction="none"),
+    "huber": partial(huber_loss, reduction="none"),
+    "bce": bce,
+    "cross_entropy": cross_entropy,
 }
-
-
-def builtin_loss(name: str | None, problem_type: ProblemType) -> Loss:
-    """Return a loss in `LOSSES` by its name; for None or a user-defined loss, the default of the problem type.
-
-    A user-defined loss has the `link` of that default; `load_loss` returns the loss to train with.
-    """
-    default = CLASS_LOSSES.get(problem_type, "mse")
-    return LOSSES.get(name or default, LOSSES[default])
+"""Name -> error per label of outputs and labels, (n_rows, n_targets)."""
+LINKS: dict[str, Callable[..., Tensor]] = {"binary": sigmoid, "multilabel": sigmoid, "multiclass": softmax}
+"""Problem type -> map from logits to probabilities; the outputs of others are standardised numbers."""
 
 
 def load_loss(
     name: str | None, problem_type: ProblemType = "regression", label_smoothing: float = 0.0
 ) -> Loss:
-    """Return the loss to train with; `name` may be a user-defined function, `file.py:name`."""
-    loss = builtin_loss(name, problem_type)
-    if name is None or name in LOSSES:
-        if label_smoothing:
-            return replace(loss, errors=partial(loss.errors, smoothing=label_smoothing))
-        return loss
+    """Return a loss of `LOSSES`, or of a user-defined function `file.py:name`.
+
+    Args:
+        name: None for the default of the problem type.
+        problem_type: what is learned.
+        label_smoothing: for built-in losses of classes.
+    """
+    name = name or CLASS_LOSSES.get(problem_type, "mse")
+    link = LINKS.get(problem_type)
+    if name in LOSSES:
+        errors = LOSSES[name]
+        return Loss(partial(errors, smoothing=label_smoothing) if label_smoothing else errors, link)
     function = load_user_code("loss", name, "errors(outputs, y)")
 
-    def errors(outputs: Tensor, y: Tensor) -> Tensor:
+    def checked_errors(outputs: Tensor, y: Tensor) -> Tensor:
         with user_code_errors(name, "return the error of each label"):
             return function(outputs, y)
 
-    return replace(loss, errors=errors)
+    return Loss(checked_errors, link)

@@ -34,7 +34,7 @@ from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.hardware import free_gpu_memory, is_out_of_memory
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
-from models.training.losses import builtin_loss
+from models.training.losses import LINKS
 from models.training.network import Head, Network, PerColumn
 from models.training.settings import NeuralStage
 from models.training.trainer import Trainer
@@ -92,7 +92,7 @@ def predict(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -
             settings=smaller,
             folder=folder,
             n_outputs=len(context.task.outputs),
-            link=builtin_loss(stage.loss, context.task.problem_type).link,
+            link=LINKS.get(context.task.problem_type),
         ),
     )
     return y_pred
