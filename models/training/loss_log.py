@@ -1,7 +1,7 @@
 """The file losses.csv with the training loss and the held-out score of a neural job, written while it trains.
 
-With `--tracker tensorboard|wandb|mlflow` its rows are also sent to a tracker of accelerate. The driver reads the file,
-so this module does not import torch.
+With `--tracker tensorboard|wandb|mlflow` its rows are also sent to a tracker of accelerate. The driver
+reads the file, so this module does not import torch.
 """
 
 import math
@@ -31,8 +31,8 @@ class LossRecord:
         loss: mean since the previous row; in the last row of an epoch the mean of the epoch.
         learning_rate: rate of the next step.
         seconds: training time, including earlier attempts of a resumed job.
-        held_out_score: metric of the competition on the held-out fold, in the last row of an epoch; None in other
-            rows, in a refit, and if the metric cannot score the fold.
+        held_out_score: metric of the competition on the held-out fold, in the last row of an epoch; None
+            in other rows, in a refit, and if the metric cannot score the fold.
     """
 
     phase: str

@@ -1,8 +1,8 @@
 """Losses of networks, batches of labels with weights, and the penalty of R-Drop.
 
-To add a loss, add an entry of `LOSSES` and its name to `LossName` of `models/training/settings.py`. A user-defined
-loss is a function `errors(outputs, y)`, in the YAML `loss: mine.py:errors`. Outputs are standardised numbers, or
-logits of classes, which the `link` of the loss maps to probabilities.
+To add a loss, add an entry of `LOSSES` and its name to `LossName` of `models/training/settings.py`. A
+user-defined loss is a function `errors(outputs, y)`, in the YAML `loss: mine.py:errors`. Outputs are
+standardised numbers, or logits of classes, which the `link` of the loss maps to probabilities.
 """
 
 from collections.abc import Callable
@@ -36,8 +36,8 @@ class LabelBatch:
     Attributes:
         y: standardised numbers, or class indices.
         weights: 0 for missing labels.
-        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others; None if
-            no label is a bound.
+        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others;
+            None if no label is a bound.
     """
 
     y: Tensor
@@ -133,9 +133,10 @@ class Loss:
     def mean_penalty(self, one: Tensor, other: Tensor, labels: LabelBatch) -> Tensor:
         """Return the mean penalty of two passes with different dropout masks.
 
-        For numbers it is the squared difference, since the KL divergence of R-Drop, over a softmax, would be 0
-        for a single output. For classes it is half of KL(p, q) + KL(q, p), summed over the targets of a row:
-        hence the factor n_targets on the mean over labels. Source: Liang et al., R-Drop, NeurIPS 2021.
+        For numbers it is the squared difference, since the KL divergence of R-Drop, over a softmax, would
+        be 0 for a single output. For classes it is half of KL(p, q) + KL(q, p), summed over the targets
+        of a row: hence the factor n_targets on the mean over labels. Source: Liang et al., R-Drop,
+        NeurIPS 2021.
         """
         one, other = one.float(), other.float()
         is_labelled = labels.weights > 0

@@ -1,7 +1,7 @@
 """Fit and predict of every stage that trains a network: `NeuralStage.fit` and `NeuralStage.predict`.
 
-What a kind of stage adds is a backbone and encoded rows. Here are the columns before the head, the labels and their
-weights, a second try with another seed, and smaller batches if the memory is too small.
+What a kind of stage adds is a backbone and encoded rows. Here are the columns before the head, the labels
+and their weights, a second try with another seed, and smaller batches if the memory is too small.
 """
 
 import functools
@@ -49,8 +49,8 @@ Result = TypeVar("Result")
 def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> None:
     """Train a network and write everything that prediction needs into `folder`.
 
-    With `extra_rows: pretrain` it is trained on the extra rows first. A network that is not better than the mean of the
-    labels is trained once more with another seed.
+    With `extra_rows: pretrain` it is trained on the extra rows first. A network that is not better than
+    the mean of the labels is trained once more with another seed.
     """
     pretrain_set = None
     if stage.extra_rows == "pretrain" and train.extra is not None and train.extra.any():

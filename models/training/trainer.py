@@ -86,8 +86,8 @@ class Trainer:
         settings: settings of the stage.
         folder: folder of the weights, the report, losses.csv and the checkpoints.
         context: what is learned, the seed, and the score of held-out rows.
-        held_out: returns the encoded held-out rows, which are scored after each epoch, without an effect on training.
-            They are encoded when they are first scored.
+        held_out: returns the encoded held-out rows, which are scored after each epoch, without an effect
+            on training. They are encoded when they are first scored.
     """
 
     network: Network
@@ -171,59 +171,47 @@ class Trainer:
     def train_epochs(
         self, encoded: Encoded, labels: LabelBatch, name: str
     ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-        """Train all epochs under one schedule, from their checkpoint if there is one.
-
-        Args:
-            encoded: rows by augmentation.
-            labels: labels of the rows.
-            name: pretrain or train.
+        """Train all epochs under one schedule, from the checkpoint of this `name` if there is one.
 
         Returns:
             The history, one record per epoch, and the weights to keep: the last ones, or their moving average.
         """
-        network, settings, seed = self.network, self.settings, self.context.seed
+        settings = self.settings
+        seed = self.context.seed
         n_steps = len(encoded(0).step_plan(settings, 0, 0, "cpu"))  # the same on all devices
-        n_total = n_steps * settings.epochs
-        optimizer = make_optimizer(network, settings)
-        schedule = make_schedule(optimizer, settings, n_total)
+        optimizer = make_optimizer(self.network, settings)
+        schedule = make_schedule(optimizer, settings, n_steps * settings.epochs)
         self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
-        average = make_average(network, settings)
-        averaged = network if average is None else average.module
+        average = make_average(self.network, settings)
+        averaged = self.network if average is None else average.module
         state = State()
-        parts = {
-            "network": network,
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "average": average,
-            "scaler": self.accelerator.scaler,
-            "state": state,
-            "losses": self.log,
-        }
-        previous_steps = self.log.last_step
+        parts = {"network": self.network, "optimizer": optimizer, "schedule": schedule, "average": average}
+        parts |= {"scaler": self.accelerator.scaler, "state": state, "losses": self.log}
         checkpoint = Checkpoint(self.folder / f"checkpoint_{name}_{seed}.pt", parts)
+        previous_steps = self.log.last_step
         checkpoint.load()
         while len(state.history) < settings.epochs:
             epoch = len(state.history)
-            first_step = epoch * n_steps
-            network.train()
+            self.network.train()
             batches = encoded(epoch + 1)
             for step in batches.steps(labels, settings, seed, epoch, self.accelerator.device, state.step):
                 state.loss_sum = state.loss_sum + self.take_step(step, optimizer)
                 state.step += 1
                 schedule.step()
                 if average is not None:
-                    average.update_parameters(network)
-                self.context.progress(first_step + state.step, n_total)
+                    average.update_parameters(self.network)
+                n_done = epoch * n_steps + state.step
+                learning_rate = float(schedule.get_last_lr()[0])
+                self.context.progress(n_done, n_steps * settings.epochs)
                 if self.log.due() and state.step < n_steps:  # at the end of the epoch there is a row anyway
-                    n_done = previous_steps + first_step + state.step
                     loss = state.loss_since_last_row()
-                    self.log.write(name, epoch + 1, n_done, loss, float(schedule.get_last_lr()[0]))
+                    self.log.write(name, epoch + 1, previous_steps + n_done, loss, learning_rate)
                 if checkpoint.due():
                     checkpoint.save()
-            loss = float(state.loss_sum) / state.step
             learning_rate = float(schedule.get_last_lr()[0])
-            n_done = previous_steps + first_step + state.step
+            loss = float(state.loss_sum) / state.step
+            n_done = previous_steps + (epoch + 1) * n_steps
             self.log.write(name, epoch + 1, n_done, loss, learning_rate, self._held_out_score(averaged))
             state.end_epoch({"train_loss": loss, "learning_rate": learning_rate})
         if name == "pretrain":
@@ -246,8 +234,8 @@ class Trainer:
     def training_loss(self, batch: dict[str, Tensor], labels: LabelBatch) -> Tensor:
         """Return the training loss of a batch; with R-Drop the loss of two passes and their penalty.
 
-        With R-Drop and dropout in the backbone, the batch has each row twice. With dropout only in the head, the
-        backbone runs once and the head twice.
+        With R-Drop and dropout in the backbone, the batch has each row twice. With dropout only in the
+        head, the backbone runs once and the head twice.
         """
         features = self.network.features(batch)
         head = self.network.head
