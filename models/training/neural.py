@@ -34,7 +34,6 @@ from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.hardware import free_gpu_memory, is_out_of_memory
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
-from models.training.losses import LINKS
 from models.training.network import Head, Network, PerColumn
 from models.training.settings import NeuralStage
 from models.training.trainer import Trainer
@@ -84,16 +83,7 @@ def predict(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -
     encoded = encode_rows(stage, rows, folder, context, seed=0)
     network = make_network(stage, stage.backbone(folder, context), encoded(0), context)
     y_pred, _ = with_smaller_batches(
-        stage,
-        lambda smaller: prediction.predict(
-            network=network,
-            encoded=encoded,
-            n_augmentations=stage.n_augmentations[1],
-            settings=smaller,
-            folder=folder,
-            n_outputs=len(context.task.outputs),
-            link=LINKS.get(context.task.problem_type),
-        ),
+        stage, lambda smaller: prediction.predict(network, encoded, smaller, folder, context.task)
     )
     return y_pred
 

@@ -268,11 +268,10 @@ class Trainer:
         """
         if self.held_out is None or self.context.held_out is None:
             return None
-        n_outputs = len(self.context.task.outputs)
         with random_state_kept():
             try:
                 outputs = forward(network, self.held_out(), self.settings.batch_size, self.accelerator)
-                y_pred = as_predictions([outputs], self.report, n_outputs, self.loss.link)
+                y_pred = as_predictions([outputs], self.report, self.context.task)
                 score = float(self.context.held_out.score(y_pred))
             except Exception:
                 return None

@@ -27,7 +27,7 @@ from models.training.batches import Batches, EncodedDataset
 from models.training.checkpoint import Checkpoint
 from models.training.hardware import peak_gpu_gib
 from models.training.loss_log import LossRecord, read_losses
-from models.training.losses import LabelBatch, softmax
+from models.training.losses import LabelBatch
 from models.training.network import Head, Network
 from models.training.schedules import with_warmup
 from models.training.settings import NeuralStage
@@ -100,8 +100,8 @@ def fit(folder: Path, net: Network | None = None, **changes: Any) -> Network:
     return training.network
 
 
-def predict(net: Network, folder: Path, inputs: Batches = INPUTS, n_targets: int = 2, **changes: Any) -> Any:
-    return prediction.predict(net, lambda number: inputs, 1, settings(**changes), folder, n_targets)
+def predict(net: Network, folder: Path, inputs: Batches = INPUTS, **changes: Any) -> Any:
+    return prediction.predict(net, lambda number: inputs, settings(**changes), folder, PROBLEMS["regression"])
 
 
 def saved_weights(folder: Path) -> dict[str, Tensor]:
@@ -197,9 +197,11 @@ def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_with
     assert read_json(tmp_path / prediction.TRAINING)["classes"] == [[0, 2]]
 
     def predicted(*augmentations: Batches) -> Any:
-        return prediction.predict(
-            net, augmentations.__getitem__, len(augmentations), settings(), tmp_path, 3, softmax
-        )
+        passes = (1, len(augmentations))
+        with mock.patch.object(NeuralStage, "n_augmentations", passes):
+            return prediction.predict(
+                net, augmentations.__getitem__, settings(), tmp_path, PROBLEMS["multiclass"]
+            )
 
     other = replace(INPUTS, items=list(3 * X[::-1]))
     one, two, both = predicted(INPUTS), predicted(other), predicted(INPUTS, other)
