@@ -1,8 +1,10 @@
-"""What code next to a YAML may import: stages, losses, candidates and features of your own.
+"""What code next to a YAML may import: stages, networks, losses, candidates and features of your own.
 
 These names stay where they are; other modules may change. A notebook reads the columns of a run with
 `submissions.run.latest_run`.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from competition.dataset import Dataset
 from competition.descriptors import descriptors
@@ -11,10 +13,16 @@ from models.context import Context
 from models.estimators import from_bytes
 from models.inputs.features import morgan
 from models.stage import Stage
+from models.training.settings import NeuralStage
+
+if TYPE_CHECKING:
+    from models.training.batches import Batches
 
 __all__ = [
+    "Batches",
     "Context",
     "Dataset",
+    "NeuralStage",
     "Stage",
     "descriptors",
     "from_bytes",
@@ -22,3 +30,12 @@ __all__ = [
     "read_json",
     "write_json",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return `Batches`, whose module imports torch, when it is first asked for."""
+    if name != "Batches":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from models.training.batches import Batches
+
+    return Batches

@@ -57,7 +57,9 @@ def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Arra
             f"{', '.join(context.task.outputs)}, from 0 to 1, with the sum 1 if there is one per class; "
             f"got {y_pred[first].tolist()} for row {rows.ids[first]!r}."
         )
-    return as_probabilities(context.task, y_pred) if stage.is_of_user else _inverse(y_pred, stage, folder)
+    if stage.is_of_user:
+        y_pred = as_probabilities(context.task, y_pred)
+    return _inverse(y_pred, stage, folder)
 
 
 def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array | None:

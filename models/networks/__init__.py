@@ -1,1 +1,1 @@
-"""Inputs of networks and trees: conformers, features, tokens, pretrained weights, and their caches."""
+"""Backbones of the neural stages. These files import torch and the libraries of the models at the top."""

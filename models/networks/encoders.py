@@ -259,9 +259,9 @@ def _expect_no_base_model(backbone: nn.Module, keys: Any) -> None:
 class PartiallyTrainedEmbedding(nn.Module):
     """An embedding in which only the vectors of some tokens are trained.
 
-    The other tokens would have a gradient of 0, but it would be filled, clipped and applied in each step. With the
-    30,522 tokens of MiniLM and 960 tweets with 3,500 of them, this takes a fifth of the time in bf16 and a tenth in
-    float32 (one thread).
+    The other tokens would have a gradient of 0, but it would be filled, clipped and applied in each step.
+    With the 30,522 tokens of MiniLM and 960 tweets with 3,500 of them, this takes a fifth of the time in
+    bf16 and a tenth in float32 (one thread).
 
     Its state is compatible with that of `nn.Embedding`.
 

@@ -1,10 +1,11 @@
 """Uni-Mol: token ids and coordinates of a conformer, and the network of `unimol_tools` in a faster version.
 
-Parameters and outputs are those of the package. Linear layers are computed for real tokens only, and attention in
-groups of rows with similar lengths, so that little of either is for padding. Pair features are computed for pairs
-without padding only, once for (i, j) and (j, i) if both are equal, and in chunks that fit into the cache of a core. The
-pair bias of a layer is one `baddbmm`, and the last layer is computed for [CLS] only, since nothing else of it is read.
-`benchmarks/moltrain.py` measures entire trainings.
+Parameters and outputs are those of the package. Linear layers are computed for real tokens only, and
+attention in groups of rows with similar lengths, so that little of either is for padding. Pair features
+are computed for pairs without padding only, once for (i, j) and (j, i) if both are equal, and in chunks
+that fit into the cache of a core. The pair bias of a layer is one `baddbmm`, and the last layer is
+computed for [CLS] only, since nothing else of it is read. `benchmarks/moltrain.py` measures entire
+trainings.
 
 Token ids have the order of the released checkpoints; unimol_tools 0.1.5 and later permute them silently.
 """
@@ -56,8 +57,8 @@ class Groups:
         order: (n_rows,), rows from the shortest to the longest; group after group.
         sizes: number of rows of each group.
         lengths: number of tokens of the longest row of each group.
-        padded: (n_padded,), for each token of the padded groups its position among all real tokens; for padding, that
-            of the first token of the row.
+        padded: (n_padded,), for each token of the padded groups its position among all real tokens; for
+            padding, that of the first token of the row.
         real: (n_real,), position of each real token in the padded groups.
         first: (n_rows,), position of the first token of each row among all real tokens.
     """
@@ -127,9 +128,9 @@ def pair_bias(
 ) -> list[Tensor]:
     """Return the attention bias of each head and pair for each group, (n_heads * size, length, length), head by head.
 
-    The features of a pair depend on its two tokens, in their order, and on their distance. So (i, j) and (j, i)
-    have the same features if their tokens are equal, and are then computed once. Padded keys have minus
-    infinity.
+    The features of a pair depend on its two tokens, in their order, and on their distance. So (i, j) and
+    (j, i) have the same features if their tokens are equal, and are then computed once. Padded keys have
+    minus infinity.
 
     Args:
         gbf: module of the package that maps distances to densities.
@@ -235,8 +236,8 @@ class UnimolBackbone(nn.Module):
     """UniMolModel without its head, in any size.
 
     The constructor of UniMolModel requires a checkpoint and has fixed sizes. The parts are those of
-    unimol_tools, with a faster forward pass (see the top of this file). Tests check for both published architectures
-    that parameters and outputs equal those of the original UniMolModel.
+    unimol_tools, with a faster forward pass (see the top of this file). Tests check for both published
+    architectures that parameters and outputs equal those of the original UniMolModel.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Stage `bert`: an encoder or decoder of transformers on text or SMILES, pretrained or from scratch.
 
-Prediction needs only the folder of a job, which has the encoder's config.json, its tokenizer and the weights. With
-`lora` it needs the base model too: the folder then has the weights of the adapter and the head, and base_model.json.
+Prediction needs only the folder of a job, which has the encoder's config.json, its tokenizer and the
+weights. With `lora` it needs the base model too: the folder then has the weights of the adapter and the
+head, and base_model.json.
 """
 
 from collections.abc import Iterator

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
 from competition.dataset import Dataset
-from core.errors import join_first
 from models.context import Context, molecule_columns
 from models.inputs.cache import Cache
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 60
 """Number of characters of a SMILES in a message."""
+MAX_LISTED = 5
+"""Number of SMILES in a message."""
 
 
 class ConformerStage(MoleculeStage):
@@ -93,7 +94,7 @@ class ConformerStage(MoleculeStage):
             note = (
                 f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no "
                 f"others or they have {MAX_ATOMS} or more atoms, of which {MAX_ATOMS} are read: "
-                f"{join_first(flat, shortened)}"
+                f"{', '.join(map(shortened, flat[:MAX_LISTED]))}"
             )
             write_notes(folder, [note])
         return backbone

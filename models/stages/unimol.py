@@ -1,7 +1,7 @@
 """Stage `unimol`: the UniMolModel of `unimol_tools` on 3-D conformers, in the training loop of all networks.
 
-The differences to training by unimol_tools: token ids have the order of the released checkpoints, every dropout rate
-can be set, weights are checked key by key, and distances are computed on the device.
+The differences to training by unimol_tools: token ids have the order of the released checkpoints, every
+dropout rate can be set, weights are checked key by key, and distances are computed on the device.
 
 Source: Zhou et al., Uni-Mol: A Universal 3D Molecular Representation Learning Framework, ICLR 2023.
 """

@@ -1,13 +1,20 @@
 """The file losses.csv with the training loss and the held-out score of a neural job, written while it trains.
 
-The driver reads it, so this module does not import torch.
+With `--tracker tensorboard|wandb|mlflow` its rows are also sent to a tracker of accelerate. The driver
+reads the file, so this module does not import torch.
 """
 
+import math
+import os
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from core.errors import DataError
+from core.settings import TRACKER_VARIABLE
 
 LOSSES = "losses.csv"
 SECONDS_BETWEEN_ROWS = 10.0
@@ -24,8 +31,8 @@ class LossRecord:
         loss: mean since the previous row; in the last row of an epoch the mean of the epoch.
         learning_rate: rate of the next step.
         seconds: training time, including earlier attempts of a resumed job.
-        held_out_score: metric of the competition on the held-out fold, in the last row of an epoch; None in other
-            rows, in a refit, and if the metric cannot score the fold.
+        held_out_score: metric of the competition on the held-out fold, in the last row of an epoch; None
+            in other rows, in a refit, and if the metric cannot score the fold.
     """
 
     phase: str
@@ -63,9 +70,24 @@ class LossLog:
         """Whether the last row was written SECONDS_BETWEEN_ROWS ago."""
         return time.monotonic() >= self.written + SECONDS_BETWEEN_ROWS
 
-    def write(self, **values: Any) -> None:
-        """Append a record; `seconds` is set here."""
-        self._append(LossRecord(**values, seconds=round(time.monotonic() - self.started, 1)))
+    def write(
+        self,
+        phase: str,
+        epoch: int,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        held_out_score: float | None = None,
+    ) -> None:
+        """Append a record; its arguments are fields of `LossRecord`.
+
+        Raises:
+            DataError: if the loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise DataError(f"the training loss is {loss} in epoch {epoch}; lower the stage's learning_rate.")
+        seconds = round(time.monotonic() - self.started, 1)
+        self._append(LossRecord(phase, epoch, step, loss, learning_rate, seconds, held_out_score))
 
     def _append(self, record: LossRecord) -> None:
         self.records.append(record)
@@ -98,3 +120,43 @@ def read_losses(folder: Path) -> list[LossRecord]:
             values = [float(number) if number else None for number in numbers]
             records.append(LossRecord(phase, int(epoch), int(step), *values))  # type: ignore[arg-type]
     return records
+
+
+def track(accelerator: Any, record: LossRecord) -> None:
+    """Send a row of losses.csv to the tracker of an accelerator."""
+    values = asdict(record)
+    phase, step = values.pop("phase"), values.pop("step")
+    numbers = {f"{phase}/{name}": value for name, value in values.items() if value is not None}
+    accelerator.log(numbers, step=step)
+
+
+def tracker_arguments(job_folder: Path) -> dict[str, Any]:
+    """Return the arguments of Accelerator for the tracker of `--tracker`; none without that option.
+
+    Files of trackers are in work/NAME/trackers, one log directory for all jobs.
+    """
+    tracker = os.environ.get(TRACKER_VARIABLE)
+    if not tracker:
+        return {}
+    return {"log_with": tracker, "project_dir": _competition_folder(job_folder) / "trackers"}
+
+
+def start_tracker(accelerator: Any, job_folder: Path) -> None:
+    """Start a run with the name STAGE/KEY/seed_S/fold_K, which is the folder of the job."""
+    if not accelerator.log_with:
+        return
+    root = _competition_folder(job_folder)
+    logs = root / "trackers"
+    run = str(job_folder.absolute().relative_to(root / "models")).replace("/.", "/")
+    project = root.name
+    if str(accelerator.log_with[0]) == "tensorboard":
+        project = run  # a folder below the log directory
+        shutil.rmtree(logs / run, ignore_errors=True)  # of an attempt that was killed
+    logs.mkdir(parents=True, exist_ok=True)
+    run_names = {"wandb": {"name": run, "dir": logs}, "mlflow": {"run_name": run}}
+    accelerator.init_trackers(project, init_kwargs=run_names)
+
+
+def _competition_folder(job_folder: Path) -> Path:
+    """Return the folder of the competition, given work/NAME/models/STAGE/KEY/seed_S/fold_K."""
+    return job_folder.absolute().parents[4]

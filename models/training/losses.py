@@ -1,12 +1,12 @@
 """Losses of networks, batches of labels with weights, and the penalty of R-Drop.
 
-To add a loss, add an entry of `LOSSES` and its name to `LossName` of `models/training/settings.py`. A user-defined
-loss is a function `errors(outputs, y)`, in the YAML `loss: mine.py:errors`. Outputs are standardised numbers, or
-logits of classes, which the `link` of the loss maps to probabilities.
+To add a loss, add an entry of `LOSSES` and its name to `LossName` of `models/training/settings.py`. A
+user-defined loss is a function `errors(outputs, y)`, in the YAML `loss: mine.py:errors`. Outputs are
+standardised numbers, or logits of classes, which the `link` of the loss maps to probabilities.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -36,8 +36,8 @@ class LabelBatch:
     Attributes:
         y: standardised numbers, or class indices.
         weights: 0 for missing labels.
-        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others; None if
-            no label is a bound.
+        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others;
+            None if no label is a bound.
     """
 
     y: Tensor
@@ -133,9 +133,10 @@ class Loss:
     def mean_penalty(self, one: Tensor, other: Tensor, labels: LabelBatch) -> Tensor:
         """Return the mean penalty of two passes with different dropout masks.
 
-        For numbers it is the squared difference, since the KL divergence of R-Drop, over a softmax, would be 0
-        for a single output. For classes it is half of KL(p, q) + KL(q, p), summed over the targets of a row:
-        hence the factor n_targets on the mean over labels. Source: Liang et al., R-Drop, NeurIPS 2021.
+        For numbers it is the squared difference, since the KL divergence of R-Drop, over a softmax, would
+        be 0 for a single output. For classes it is half of KL(p, q) + KL(q, p), summed over the targets
+        of a row: hence the factor n_targets on the mean over labels. Source: Liang et al., R-Drop,
+        NeurIPS 2021.
         """
         one, other = one.float(), other.float()
         is_labelled = labels.weights > 0
@@ -146,37 +147,37 @@ class Loss:
         return (penalty * is_labelled).sum() / is_labelled.sum().clamp(min=1)
 
 
-LOSSES = {
-    "mse": Loss(squared),
-    "mae": Loss(partial(l1_loss, reduction="none")),
-    "huber": Loss(partial(huber_loss, reduction="none")),
-    "bce": Loss(bce, link=sigmoid),
-    "cross_entropy": Loss(cross_entropy, link=softmax),
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "mse": squared,
+    "mae": partial(l1_loss, reduction="none"),
+    "huber": partial(huber_loss, reduction="none"),
+    "bce": bce,
+    "cross_entropy": cross_entropy,
 }
-
-
-def builtin_loss(name: str | None, problem_type: ProblemType) -> Loss:
-    """Return a loss in `LOSSES` by its name; for None or a user-defined loss, the default of the problem type.
-
-    A user-defined loss has the `link` of that default; `load_loss` returns the loss to train with.
-    """
-    default = CLASS_LOSSES.get(problem_type, "mse")
-    return LOSSES.get(name or default, LOSSES[default])
+"""Name -> error per label of outputs and labels, (n_rows, n_targets)."""
+LINKS: dict[str, Callable[..., Tensor]] = {"binary": sigmoid, "multilabel": sigmoid, "multiclass": softmax}
+"""Problem type -> map from logits to probabilities; the outputs of others are standardised numbers."""
 
 
 def load_loss(
     name: str | None, problem_type: ProblemType = "regression", label_smoothing: float = 0.0
 ) -> Loss:
-    """Return the loss to train with; `name` may be a user-defined function, `file.py:name`."""
-    loss = builtin_loss(name, problem_type)
-    if name is None or name in LOSSES:
-        if label_smoothing:
-            return replace(loss, errors=partial(loss.errors, smoothing=label_smoothing))
-        return loss
+    """Return a loss of `LOSSES`, or of a user-defined function `file.py:name`.
+
+    Args:
+        name: None for the default of the problem type.
+        problem_type: what is learned.
+        label_smoothing: for built-in losses of classes.
+    """
+    name = name or CLASS_LOSSES.get(problem_type, "mse")
+    link = LINKS.get(problem_type)
+    if name in LOSSES:
+        errors = LOSSES[name]
+        return Loss(partial(errors, smoothing=label_smoothing) if label_smoothing else errors, link)
     function = load_user_code("loss", name, "errors(outputs, y)")
 
-    def errors(outputs: Tensor, y: Tensor) -> Tensor:
+    def checked_errors(outputs: Tensor, y: Tensor) -> Tensor:
         with user_code_errors(name, "return the error of each label"):
             return function(outputs, y)
 
-    return replace(loss, errors=errors)
+    return Loss(checked_errors, link)

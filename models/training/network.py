@@ -1,9 +1,9 @@
 """A network: backbone, hidden layer and head; several molecule columns; dropout rates and their audit.
 
-Why dropout is off in a backbone: in regression, dropout inside a network changes the variance of its activations
-between training and inference, which biases predictions (Li et al., arXiv 1801.05134); CommonLit's and FB3's winners
-set it to 0. Why that is verified before a fold trains: `unimol_tools` has 46 rates as plain numbers, which a loop over
-nn.Dropout modules misses.
+Why dropout is off in a backbone: in regression, dropout inside a network changes the variance of its
+activations between training and inference, which biases predictions (Li et al., arXiv 1801.05134);
+CommonLit's and FB3's winners set it to 0. Why that is verified before a fold trains: `unimol_tools` has
+46 rates as plain numbers, which a loop over nn.Dropout modules misses.
 """
 
 from collections.abc import Callable
@@ -105,8 +105,8 @@ class PerColumn(nn.Module):
         """Return features (n_rows, n_columns * width).
 
         Args:
-            batch: tensors `<column>_<name>`, and `<column>_row` (n_rows,): position of the molecule of each row
-                among the distinct molecules of the column.
+            batch: tensors `<column>_<name>`, and `<column>_row` (n_rows,): position of the molecule of
+                each row among the distinct molecules of the column.
         """
         parts = []
         for i in range(self.n_columns):

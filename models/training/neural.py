@@ -1,7 +1,7 @@
 """Fit and predict of every stage that trains a network: `NeuralStage.fit` and `NeuralStage.predict`.
 
-What a kind of stage adds is a backbone and encoded rows. Here are the columns before the head, the labels and their
-weights, a second try with another seed, and smaller batches if the memory is too small.
+What a kind of stage adds is a backbone and encoded rows. Here are the columns before the head, the labels
+and their weights, a second try with another seed, and smaller batches if the memory is too small.
 """
 
 import functools
@@ -30,13 +30,13 @@ from models.inputs.feature_blocks import (
     numeric_block,
 )
 from models.stage import write_notes
-from models.training import prediction, trainer
+from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.hardware import free_gpu_memory, is_out_of_memory
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
-from models.training.losses import builtin_loss
 from models.training.network import Head, Network, PerColumn
 from models.training.settings import NeuralStage
+from models.training.trainer import Trainer
 
 COLUMNS = "columns.json"
 MAX_STANDARDISED = 5.0
@@ -48,8 +48,8 @@ Result = TypeVar("Result")
 def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> None:
     """Train a network and write everything that prediction needs into `folder`.
 
-    With `extra_rows: pretrain` it is trained on the extra rows first. A network that is not better than the mean of the
-    labels is trained once more with another seed.
+    With `extra_rows: pretrain` it is trained on the extra rows first. A network that is not better than
+    the mean of the labels is trained once more with another seed.
     """
     pretrain_set = None
     if stage.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
@@ -83,16 +83,7 @@ def predict(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -
     encoded = encode_rows(stage, rows, folder, context, seed=0)
     network = make_network(stage, stage.backbone(folder, context), encoded(0), context)
     y_pred, _ = with_smaller_batches(
-        stage,
-        lambda smaller: prediction.predict(
-            network=network,
-            encoded=encoded,
-            n_augmentations=stage.n_augmentations[1],
-            settings=smaller,
-            folder=folder,
-            n_outputs=len(context.task.outputs),
-            link=builtin_loss(stage.loss, context.task.problem_type).link,
-        ),
+        stage, lambda smaller: prediction.predict(network, encoded, smaller, folder, context.task)
     )
     return y_pred
 
@@ -130,25 +121,13 @@ def make_network(stage: NeuralStage, backbone: Any, batches: Batches, context: C
     return Network(backbone, head, None if n_features == width else (n_features, width))
 
 
-def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> trainer.Trainer:
+def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> Trainer:
     """Return the trainer of a network of a stage."""
-    held_out = context.held_out
-    encoded_held_out = None
-    if held_out is not None:
-        encoded_held_out = trainer.EncodedHeldOut(
-            batches=functools.cache(lambda: encode_rows(stage, held_out.rows, folder, context, seed=0)(0)),
-            n_outputs=len(context.task.outputs),
-            score=held_out.score,
-        )
-    return trainer.Trainer(
-        network=network,
-        settings=stage,
-        seed=context.seed,
-        folder=folder,
-        progress=context.progress,
-        problem_type=context.task.problem_type,
-        held_out=encoded_held_out,
-    )
+    held_out = None
+    if context.held_out is not None:
+        rows = context.held_out.rows
+        held_out = functools.cache(lambda: encode_rows(stage, rows, folder, context, seed=0)(0))
+    return Trainer(network, stage, folder, context, held_out)
 
 
 def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -> EncodedDataset:

@@ -7,9 +7,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 from models.training.network import Network
+from models.training.schedules import with_warmup
 from models.training.settings import NeuralStage
 
 INPUT_PARTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
@@ -63,6 +65,21 @@ def _depth(name: str, layers: list[str]) -> int:
         if name.startswith(f"{layer}."):
             return i
     return 0 if any(part in name for part in INPUT_PARTS) else len(layers)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: NeuralStage, total_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return the schedule of the settings, whose `step` is called after each step of the optimizer."""
+    multiplier = with_warmup(settings.schedule, settings.warmup, total_steps, settings.cycles, settings.decay)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)
+
+
+def make_average(network: Network, settings: NeuralStage) -> AveragedModel | None:
+    """Return the moving average of the weights, which starts with them; None without `weight_averaging`."""
+    if settings.weight_averaging == "none":
+        return None
+    return AveragedModel(network, multi_avg_fn=partial(moving_average, decay=settings.ema_decay))
 
 
 def moving_average(

@@ -14,10 +14,12 @@ from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from competition.task import Task
 from core.files import read_json
 from core.types import Array
 from models.training.batches import Batches
 from models.training.hardware import cpu_has_bf16, require_precision
+from models.training.losses import LINKS
 from models.training.network import Network
 from models.training.settings import NeuralStage
 
@@ -27,10 +29,7 @@ Encoded = Callable[[int], Batches]
 """Rows by augmentation; see `EncodedDataset`."""
 
 
-def predict(
-    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_outputs: int,
-    link: Callable[..., Tensor] | None = None,
-) -> Array:  # fmt: skip
+def predict(network: Network, encoded: Encoded, settings: NeuralStage, folder: Path, task: Task) -> Array:
     """Return predictions (n_rows, n_outputs) with the weights in `folder`.
 
     They are in the units of the targets, or probabilities of classes; a class without training rows has
@@ -44,23 +43,27 @@ def predict(
     network.to(accelerator.device)
     training = read_json(folder / TRAINING)
     set_seed(training["seed"])
-    passes = [forward(network, encoded(i), settings.batch_size, accelerator) for i in range(n_augmentations)]
-    return as_predictions(passes, training, n_outputs, link)
+    passes = []
+    for number in range(settings.n_augmentations[1]):
+        passes.append(forward(network, encoded(number), settings.batch_size, accelerator))
+    return as_predictions(passes, training, task)
 
 
-def as_predictions(
-    passes: list[Tensor], training: dict[str, Any], n_outputs: int, link: Callable[..., Tensor] | None
-) -> Array:
+def as_predictions(passes: list[Tensor], training: dict[str, Any], task: Task) -> Array:
     """Return predictions (n_rows, n_outputs), the mean over forward passes.
 
     Args:
         passes: outputs of each pass, (n_rows, n_outputs and auxiliary targets).
         training: content of training.json: mean and scale of the labels, and the classes with training rows.
+        task: what is learned.
     """
     outputs = torch.stack(passes).double()
-    y_pred = (outputs if link is None else link(outputs, training["classes"]))[..., :n_outputs].numpy()
-    mean, scale = (np.array(training[name])[:n_outputs] for name in ("mean", "scale"))
-    return y_pred.mean(axis=0) * scale + mean
+    if task.problem_type in LINKS:
+        outputs = LINKS[task.problem_type](outputs, training["classes"])
+    n_outputs = len(task.outputs)
+    mean = np.array(training["mean"])[:n_outputs]
+    scale = np.array(training["scale"])[:n_outputs]
+    return outputs[..., :n_outputs].numpy().mean(axis=0) * scale + mean
 
 
 def forward(network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator) -> Tensor:

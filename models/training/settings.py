@@ -1,7 +1,7 @@
 """Base classes of all stages that train a network: the settings of the training loop, and the methods of a kind.
 
-docs/stages.md and docs/evidence.md report the measurements that the defaults are based on. This module does not
-import torch: its methods do.
+docs/stages.md and docs/evidence.md report the measurements that the defaults are based on. This module
+does not import torch: its methods do.
 """
 
 from collections.abc import Iterator
@@ -66,9 +66,10 @@ Schedule = Literal[
 class NeuralStage(Stage):
     """A stage that trains a network: the settings that every kind has, and its `fit` and `predict`.
 
-    The network is the backbone of the kind, and a head that the project adds. A kind implements two methods,
-    `backbone` and `encode`; docs/own_network.md has an example. Some kinds also override `initial_backbone` and
-    `n_augmentations`. The loop is `models/training/neural.py` and `models/training/trainer.py`.
+    The network is the backbone of the kind, and a head that the project adds. A kind implements two
+    methods, `backbone` and `encode`; docs/own_network.md has an example. Some kinds also override
+    `initial_backbone` and `n_augmentations`. The loop is `models/training/neural.py` and
+    `models/training/trainer.py`.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("torch",)
@@ -127,8 +128,8 @@ class NeuralStage(Stage):
     r_drop: NonNegativeFloat = 0.0
     """R-Drop: weight of the difference between two forward passes with different dropout masks."""
     molecule_features: list[Feature | EncoderFeature] = []
-    """Features of the molecule columns, and of frozen encoders, that are concatenated with the pooled features
-    before the head."""
+    """Features of the molecule columns, and of frozen encoders, that are concatenated with the pooled
+    features before the head."""
     use_tabular_columns: bool = True
     """Whether the competition's numeric and categorical columns are concatenated with the pooled
     features as well."""
@@ -146,18 +147,18 @@ class NeuralStage(Stage):
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return a network of the right shape with any weights.
 
-        Its attribute `width` is the number of pooled features, and it maps the tensors of a batch of `encode`, which
-        it gets by name, to features (n_rows, width). It is called before training and before every prediction, so
-        that its shape must not depend on anything but the settings, the context, and what `initial_backbone` wrote
-        into `folder`.
+        Its attribute `width` is the number of pooled features, and it maps the tensors of a batch of
+        `encode`, which it gets by name, to features (n_rows, width). It is called before training and
+        before every prediction, so that its shape must not depend on anything but the settings, the
+        context, and what `initial_backbone` wrote into `folder`.
         """
         raise NotImplementedError(f"a stage of kind {self.kind} needs backbone(folder, context)")
 
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return the backbone with the weights to start from, and write what else it needs into `folder`.
 
-        Override it to make a vocabulary from the training rows, or to load weights. Everything that `backbone` and
-        `encode` read in addition to the settings must be in `folder` afterwards.
+        Override it to make a vocabulary from the training rows, or to load weights. Everything that
+        `backbone` and `encode` read in addition to the settings must be in `folder` afterwards.
         """
         return self.backbone(folder, context)
 
@@ -167,8 +168,8 @@ class NeuralStage(Stage):
         """Return rows as the backbone reads them, one item per row.
 
         Args:
-            augmentation: 0 for none. Others are variants of the inputs, such as randomized SMILES, which must depend
-                on (augmentation, seed, input) only.
+            augmentation: 0 for none. Others are variants of the inputs, such as randomized SMILES, which
+                must depend on (augmentation, seed, input) only.
         """
         raise NotImplementedError(
             f"a stage of kind {self.kind} needs encode(rows, folder, context, augmentation, seed)"

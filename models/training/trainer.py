@@ -6,7 +6,7 @@ prediction.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,16 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from core.errors import DataError
 from core.files import write_json
-from core.types import Array, ProblemType
+from models.context import Context
 from models.training.batches import Batches, EncodedDataset, MicroBatch
 from models.training.checkpoint import Checkpoint
 from models.training.labels import target_scale
-from models.training.loss_log import LossLog, LossRecord
+from models.training.loss_log import LossLog, start_tracker, track, tracker_arguments
 from models.training.losses import LabelBatch, load_loss
 from models.training.network import Network, audit, rates, set_rates
-from models.training.optimizer import make_optimizer, moving_average, recompute_layers
-from models.training.phase import Phase, TrainingState
+from models.training.optimizer import make_average, make_optimizer, make_schedule, recompute_layers
 from models.training.prediction import (
     TRAINING,
     WEIGHTS,
@@ -38,24 +35,46 @@ from models.training.prediction import (
     make_accelerator,
     random_state_kept,
 )
-from models.training.schedules import with_warmup
 from models.training.settings import NeuralStage
-from models.training.tracking import start_tracker, tracker_arguments
 
 
-@dataclass(frozen=True)
-class EncodedHeldOut:
-    """Held-out rows as a network reads them, and their score.
+@dataclass
+class State:
+    """How far the epochs under one schedule have come; a checkpoint contains it.
 
     Attributes:
-        batches: returns the rows without augmentation; they are encoded when they are first scored.
-        n_outputs: number of predicted columns, without auxiliary targets.
-        score: maps predictions (n_rows, n_outputs) to the metric of the competition.
+        history: loss and learning rate of each finished epoch.
+        step: finished steps of the current epoch.
+        loss_sum: sum of their losses, in float64.
+        logged_step: `step` at the last row of losses.csv.
+        logged_sum: `loss_sum` at that row.
     """
 
-    batches: Callable[[], Batches]
-    n_outputs: int
-    score: Callable[[Array], float]
+    history: list[dict[str, float]] = field(default_factory=list)
+    step: int = 0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    logged_step: int = 0
+    logged_sum: float = 0.0
+
+    def loss_since_last_row(self) -> float:
+        """Return the mean loss of the steps after the last row of losses.csv, for the next one."""
+        total = float(self.loss_sum)
+        mean = (total - self.logged_sum) / (self.step - self.logged_step)
+        self.logged_step = self.step
+        self.logged_sum = total
+        return mean
+
+    def end_epoch(self, record: dict[str, float]) -> None:
+        """Add an epoch to the history and start the next one."""
+        self.load_state_dict(vars(State(history=[*self.history, record])))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all fields by their names."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace all fields by those of a checkpoint."""
+        vars(self).update(state)
 
 
 @dataclass
@@ -65,25 +84,23 @@ class Trainer:
     Attributes:
         network: network with random or pretrained weights; it is trained in place.
         settings: settings of the stage.
-        seed: seed of the job.
         folder: folder of the weights, the report, losses.csv and the checkpoints.
-        progress: called with the number of finished steps and of all steps.
-        problem_type: what is learned. It is never ordinal: ordinal levels are learned as a regression.
-        held_out: rows that are scored after each epoch, without an effect on training.
+        context: what is learned, the seed, and the score of held-out rows.
+        held_out: returns the encoded held-out rows, which are scored after each epoch, without an effect
+            on training. They are encoded when they are first scored.
     """
 
     network: Network
     settings: NeuralStage
-    seed: int
     folder: Path
-    progress: Callable[[int, int], None]
-    problem_type: ProblemType = "regression"
-    held_out: EncodedHeldOut | None = None
+    context: Context
+    held_out: Callable[[], Batches] | None = None
 
     def __post_init__(self) -> None:
-        self.loss = load_loss(self.settings.loss, self.problem_type, self.settings.label_smoothing)
+        problem_type = self.context.task.problem_type
+        self.loss = load_loss(self.settings.loss, problem_type, self.settings.label_smoothing)
         self.accelerator = make_accelerator(self.settings.precision, **tracker_arguments(self.folder))
-        self.log = LossLog(self.folder, self._track)
+        self.log = LossLog(self.folder, partial(track, self.accelerator))
         self.network.to(self.accelerator.device)
 
     def fit(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> bool:
@@ -96,7 +113,11 @@ class Trainer:
             pretrain_set: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
         """
         labels = self.prepare(train, pretrain_set)
-        report: dict[str, Any] = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
+        report: dict[str, Any] = {
+            "mean": self.mean.tolist(),
+            "scale": self.scale.tolist(),
+            "seed": self.context.seed,
+        }
         if self.loss.is_classification:
             y = train.y if pretrain_set is None else np.vstack([train.y, pretrain_set.y])
             classes = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
@@ -117,19 +138,6 @@ class Trainer:
         report |= {"precision": self.accelerator.mixed_precision, "history": history}
         write_json(self.folder / TRAINING, report)
         return self.loss.is_classification or self.beats_mean_predictor(train, labels)
-
-    def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
-        """Return whether the loss of some training rows is below the loss of the mean label.
-
-        Auxiliary targets do not count.
-        """
-        batches, some_labels = evenly_spaced_rows(train, labels, 256)
-        is_target = torch.arange(train.y.shape[1]) < train.n_targets
-        some_labels = replace(some_labels, weights=some_labels.weights * is_target)
-        outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
-        error = self.loss.mean_error(outputs, some_labels)
-        error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
-        return bool(error < error_of_mean)
 
     def prepare(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> LabelBatch:
         """Set up scaling, dropout rates and gradient checkpointing; return the scaled labels of the rows.
@@ -163,134 +171,52 @@ class Trainer:
     def train_epochs(
         self, encoded: Encoded, labels: LabelBatch, name: str
     ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-        """Train all epochs of a phase, from its checkpoint if there is one.
+        """Train all epochs under one schedule, from the checkpoint of this `name` if there is one.
 
         Returns:
             The history, one record per epoch, and the weights to keep: the last ones, or their moving average.
         """
-        phase = self._start_phase(encoded, labels, name)
-        phase.checkpoint.load()
-        while len(phase.state.history) < self.settings.epochs:
-            self._train_one_epoch(phase)
-            self._end_epoch(phase)
-        if name == "pretrain":
-            phase.checkpoint.save()  # a job that is killed in the next phase does not repeat the end of this one
-        return phase.state.history, copy_state(phase.averaged)
-
-    def _start_phase(self, encoded: Encoded, labels: LabelBatch, name: str) -> Phase:
-        """Return a phase with its optimizer, schedule, moving average and checkpoint."""
-        network, settings = self.network, self.settings
-        n_steps = steps_per_epoch(encoded(0), settings)
-        n_total = n_steps * settings.epochs
-        optimizer = make_optimizer(network, settings)
-        lr_factor = with_warmup(settings.schedule, settings.warmup, n_total, settings.cycles, settings.decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor)
+        settings = self.settings
+        seed = self.context.seed
+        n_steps = len(encoded(0).step_plan(settings, 0, 0, "cpu"))  # the same on all devices
+        optimizer = make_optimizer(self.network, settings)
+        schedule = make_schedule(optimizer, settings, n_steps * settings.epochs)
         self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
-        average = None
-        if settings.weight_averaging == "ema":
-            average = AveragedModel(network, multi_avg_fn=partial(moving_average, decay=settings.ema_decay))
-        state = TrainingState()
-        parts = {
-            "network": network,
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "average": average,
-            "scaler": self.accelerator.scaler,
-            "state": state,
-            "losses": self.log,
-        }
-        path = self.folder / f"checkpoint_{name}_{self.seed}.pt"
-        return Phase(
-            name=name,
-            network=network,
-            encoded=encoded,
-            labels=labels,
-            n_steps=n_steps,
-            first_step=self.log.last_step,
-            optimizer=optimizer,
-            schedule=schedule,
-            average=average,
-            state=state,
-            checkpoint=Checkpoint(path, parts),
-        )
-
-    def _train_one_epoch(self, phase: Phase) -> None:
-        """Train the steps of the current epoch that are not done yet."""
-        state = phase.state
-        epoch = len(state.history)
-        n_total = phase.n_steps * self.settings.epochs
-        device = self.accelerator.device
-        self.network.train()
-        batches = phase.encoded(epoch + 1)
-        for micro_batches in batches.steps(
-            phase.labels, self.settings, self.seed, epoch, device, first=state.step
-        ):
-            state.loss_sum = state.loss_sum + self.take_step(micro_batches, phase.optimizer)
-            state.step += 1
-            phase.schedule.step()
-            if phase.average:
-                phase.average.update_parameters(self.network)
-            self.progress(epoch * phase.n_steps + state.step, n_total)
-            if self.log.due() and state.step < phase.n_steps:  # at the end of the epoch there is a row anyway
-                total = float(state.loss_sum)
-                self._log_loss(phase, (total - state.logged_sum) / (state.step - state.logged_step))
-                state.logged_step = state.step
-                state.logged_sum = total
-            if phase.checkpoint.due():
-                phase.checkpoint.save()
-
-    def _end_epoch(self, phase: Phase) -> None:
-        """Add the epoch to the history, and its loss and score to losses.csv."""
-        state = phase.state
-        record = {"train_loss": float(state.loss_sum) / state.step, "learning_rate": phase.learning_rate}
-        self._log_loss(phase, record["train_loss"], self._held_out_score(phase.averaged))
-        state.end_epoch(record)
-
-    def _held_out_score(self, network: nn.Module) -> float | None:
-        """Return the score of the held-out rows, without augmentation; None without rows, or if there is no score.
-
-        No error ends the job: the rows are predicted once more after training, and scored when the job has ended.
-        """
-        if self.held_out is None:
-            return None
-        with random_state_kept():
-            try:
-                batches = self.held_out.batches()
-                outputs = forward(network, batches, self.settings.batch_size, self.accelerator)
-                y_pred = as_predictions([outputs], self.report, self.held_out.n_outputs, self.loss.link)
-                score = float(self.held_out.score(y_pred))
-            except Exception:
-                return None
-        return score if np.isfinite(score) else None
-
-    def _log_loss(self, phase: Phase, loss: float, held_out_score: float | None = None) -> None:
-        """Add a row to losses.csv.
-
-        Raises:
-            DataError: if the loss is not finite.
-        """
-        epoch = len(phase.state.history)
-        if not np.isfinite(loss):
-            raise DataError(
-                f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate."
-            )
-        step = phase.first_step + epoch * phase.n_steps + phase.state.step
-        self.log.write(
-            phase=phase.name,
-            epoch=epoch + 1,
-            step=step,
-            loss=loss,
-            learning_rate=phase.learning_rate,
-            held_out_score=held_out_score,
-        )
-
-    def _track(self, record: LossRecord) -> None:
-        """Send a row of losses.csv to the tracker of `--tracker`."""
-        values = asdict(record)
-        phase, step = values.pop("phase"), values.pop("step")
-        numbers = {f"{phase}/{name}": value for name, value in values.items() if value is not None}
-        self.accelerator.log(numbers, step=step)
+        average = make_average(self.network, settings)
+        averaged = self.network if average is None else average.module
+        state = State()
+        parts = {"network": self.network, "optimizer": optimizer, "schedule": schedule, "average": average}
+        parts |= {"scaler": self.accelerator.scaler, "state": state, "losses": self.log}
+        checkpoint = Checkpoint(self.folder / f"checkpoint_{name}_{seed}.pt", parts)
+        previous_steps = self.log.last_step
+        checkpoint.load()
+        while len(state.history) < settings.epochs:
+            epoch = len(state.history)
+            self.network.train()
+            batches = encoded(epoch + 1)
+            for step in batches.steps(labels, settings, seed, epoch, self.accelerator.device, state.step):
+                state.loss_sum = state.loss_sum + self.take_step(step, optimizer)
+                state.step += 1
+                schedule.step()
+                if average is not None:
+                    average.update_parameters(self.network)
+                n_done = epoch * n_steps + state.step
+                learning_rate = float(schedule.get_last_lr()[0])
+                self.context.progress(n_done, n_steps * settings.epochs)
+                if self.log.due() and state.step < n_steps:  # at the end of the epoch there is a row anyway
+                    loss = state.loss_since_last_row()
+                    self.log.write(name, epoch + 1, previous_steps + n_done, loss, learning_rate)
+                if checkpoint.due():
+                    checkpoint.save()
+            learning_rate = float(schedule.get_last_lr()[0])
+            loss = float(state.loss_sum) / state.step
+            n_done = previous_steps + (epoch + 1) * n_steps
+            self.log.write(name, epoch + 1, n_done, loss, learning_rate, self._held_out_score(averaged))
+            state.end_epoch({"train_loss": loss, "learning_rate": learning_rate})
+        if name == "pretrain":
+            checkpoint.save()  # a job that is killed in the next phase does not repeat the end of this one
+        return state.history, copy_state(averaged)
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """Make one step of the optimizer with the gradients of all its micro-batches; return their loss."""
@@ -308,8 +234,8 @@ class Trainer:
     def training_loss(self, batch: dict[str, Tensor], labels: LabelBatch) -> Tensor:
         """Return the training loss of a batch; with R-Drop the loss of two passes and their penalty.
 
-        With R-Drop and dropout in the backbone, the batch has each row twice. With dropout only in the head, the
-        backbone runs once and the head twice.
+        With R-Drop and dropout in the backbone, the batch has each row twice. With dropout only in the
+        head, the backbone runs once and the head twice.
         """
         features = self.network.features(batch)
         head = self.network.head
@@ -319,9 +245,37 @@ class Trainer:
         if self.settings.backbone_dropout == 0:
             features = torch.cat([features, features])
         one, other = head(features).chunk(2)
-        return (error(one) + error(other)) / 2 + self.settings.r_drop * self.loss.mean_penalty(
-            one, other, labels
-        )
+        mean_loss = (error(one) + error(other)) / 2
+        return mean_loss + self.settings.r_drop * self.loss.mean_penalty(one, other, labels)
+
+    def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
+        """Return whether the loss of some training rows is below the loss of the mean label.
+
+        Auxiliary targets do not count.
+        """
+        batches, some_labels = evenly_spaced_rows(train, labels, 256)
+        is_target = torch.arange(train.y.shape[1]) < train.n_targets
+        some_labels = replace(some_labels, weights=some_labels.weights * is_target)
+        outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
+        error = self.loss.mean_error(outputs, some_labels)
+        error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
+        return bool(error < error_of_mean)
+
+    def _held_out_score(self, network: nn.Module) -> float | None:
+        """Return the score of the held-out rows, without augmentation; None without rows, or if there is no score.
+
+        No error ends the job: the rows are predicted once more after training, and scored when the job has ended.
+        """
+        if self.held_out is None or self.context.held_out is None:
+            return None
+        with random_state_kept():
+            try:
+                outputs = forward(network, self.held_out(), self.settings.batch_size, self.accelerator)
+                y_pred = as_predictions([outputs], self.report, self.context.task)
+                score = float(self.context.held_out.score(y_pred))
+            except Exception:
+                return None
+        return score if np.isfinite(score) else None
 
 
 def evenly_spaced_rows(dataset: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
@@ -329,8 +283,3 @@ def evenly_spaced_rows(dataset: EncodedDataset, labels: LabelBatch, n: int) -> t
     labelled = np.flatnonzero(~np.isnan(dataset.y[:, : dataset.n_targets]).all(axis=1))
     rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, n).astype(np.intp))]
     return dataset.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
-
-
-def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
-    """Return the number of optimizer steps per epoch, which is the same on all devices."""
-    return len(batches.step_plan(settings, 0, 0, "cpu"))

@@ -21,7 +21,7 @@ from models.training import hardware, trainer
 from models.training.hardware import Card, require_opencl
 from submissions.full import full
 from tests.models import made
-from tests.models.test_neural_model import rows, stage
+from tests.models.test_neural import rows, stage
 from tests.submissions.test_full import options, small
 
 CARD = Card("0", 80.0, True)

@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from core.errors import ConfigError
 from models.training.labels import balanced_weights, with_bounds
-from models.training.losses import LOSSES, LabelBatch, Loss, load_loss
+from models.training.losses import LINKS, LOSSES, LabelBatch, Loss, load_loss
 from models.training.settings import LossName
 
 NAN = float("nan")
@@ -38,7 +38,7 @@ def test_errors_are_averaged_over_the_labels_there_are(
     y: list[list[float]], loss: float, gradient: object
 ) -> None:
     y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    result = LOSSES["mse"].mean_error(y_pred, labels(y))
+    result = load_loss("mse").mean_error(y_pred, labels(y))
     result.backward()
     assert result.item() == pytest.approx(loss)
     assert y_pred.grad is not None and y_pred.grad.tolist() == gradient
@@ -76,7 +76,7 @@ def test_losses_of_classes_are_the_cross_entropy_of_the_labels_there_are(smoothi
 
 
 def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
-    y_pred, loss = torch.tensor([[1.0], [2.0]]), LOSSES["mse"]
+    y_pred, loss = torch.tensor([[1.0], [2.0]]), load_loss("mse")
     assert loss.mean_error(y_pred, labels([[0.0], [0.0]], [[1.0], [0.1]])).item() == pytest.approx(1.4 / 2)
     # A batch of light rows alone must pull lightly.
     assert loss.mean_error(y_pred[1:], labels([[0.0]], [[0.1]])).item() == pytest.approx(0.4)
@@ -106,7 +106,7 @@ def penalty(loss: Loss, one: Any, other: Any, weights: object) -> float:
 def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(
     weights: object, expected: float
 ) -> None:
-    result = penalty(LOSSES["mse"], [[1.0], [2.0]], [[1.5], [0.0]], weights)
+    result = penalty(load_loss("mse"), [[1.0], [2.0]], [[1.5], [0.0]], weights)
     assert result == pytest.approx(expected)  # only where labels are
 
 
@@ -131,10 +131,10 @@ def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_where_labels_are() ->
 
 def test_a_class_without_training_rows_has_the_probability_0_and_one_alone_the_probability_1() -> None:
     logits = torch.tensor([[5.0, 1.0, 2.0]], dtype=torch.float64)
-    result = LOSSES["cross_entropy"].link(logits, [[1, 2]])  # type: ignore[misc]
+    result = LINKS["multiclass"](logits, [[1, 2]])
     assert result[0].tolist() == pytest.approx([0, 1 / (1 + math.e), math.e / (1 + math.e)])
-    assert LOSSES["cross_entropy"].link(logits, [[1]])[0].tolist() == [0, 1, 0]  # type: ignore[misc]
-    result = LOSSES["bce"].link(logits, [[0, 1], [0], [1]])  # type: ignore[misc]
+    assert LINKS["multiclass"](logits, [[1]])[0].tolist() == [0, 1, 0]
+    result = LINKS["multilabel"](logits, [[0, 1], [0], [1]])
     assert result[0].tolist() == [pytest.approx(1 / (1 + math.exp(-5))), 0, 1]
 
 
@@ -143,7 +143,7 @@ def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_
     mine.write_text("def wrong(outputs, y):\n    return 1 - outputs.softmax(1).gather(1, y.long())\n")
     loss = load_loss(f"{mine}:wrong", "multiclass")
     assert loss.mean_error(torch.zeros(2, 4), labels([[3.0], [0.0]])).item() == pytest.approx(0.75)
-    assert loss.link is LOSSES["cross_entropy"].link
+    assert loss.link is LINKS["multiclass"]
     one = labels([[0.0], [1.0]])  # and it gives the error of each label
     mine.write_text(
         "cubed = lambda a, b: (a - b).abs() ** 3\nmean = lambda a, b: cubed(a, b).mean()\nbad = lambda a, "
@@ -163,15 +163,15 @@ def test_a_bound_has_an_error_only_on_its_wrong_side_as_in_chemprop() -> None:
     y, weights = torch.ones(6, 1), torch.tensor([[1.0], [1], [1], [1], [1], [0]])
     sides = torch.tensor([[1.0], [1], [-1], [-1], [0], [0]])
     batch = LabelBatch(y, weights, sides)
-    loss = LOSSES["mse"].mean_error(outputs, batch)
+    loss = load_loss("mse").mean_error(outputs, batch)
     loss.backward()
     assert loss.item() == pytest.approx((1 + 0 + 0 + 4 + 4) / 5)
     assert outputs.grad is not None
     assert outputs.grad[:, 0].tolist() == pytest.approx([-0.4, 0, 0, 0.8, 0.8, 0])
-    assert LOSSES["mae"].mean_error(outputs, batch).item() == pytest.approx((1 + 0 + 0 + 2 + 2) / 5)
+    assert load_loss("mae").mean_error(outputs, batch).item() == pytest.approx((1 + 0 + 0 + 2 + 2) / 5)
     for name, theirs in (("mse", BoundedMSE()), ("mae", BoundedMAE())):
         masks = (weights > 0, torch.ones(6), sides < 0, sides > 0)
-        assert LOSSES[name].mean_error(outputs, batch).item() == pytest.approx(
+        assert load_loss(name).mean_error(outputs, batch).item() == pytest.approx(
             theirs(outputs, y, *masks).item()
         )
 

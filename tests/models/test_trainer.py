@@ -19,7 +19,7 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, sha256_of
-from models.context import Context
+from models.context import Context, HeldOut
 from models.stage import read_notes
 from models.stages.gnn import Gnn
 from models.training import neural, prediction, trainer
@@ -27,7 +27,7 @@ from models.training.batches import Batches, EncodedDataset
 from models.training.checkpoint import Checkpoint
 from models.training.hardware import peak_gpu_gib
 from models.training.loss_log import LossRecord, read_losses
-from models.training.losses import LabelBatch, softmax
+from models.training.losses import LabelBatch
 from models.training.network import Head, Network
 from models.training.schedules import with_warmup
 from models.training.settings import NeuralStage
@@ -74,14 +74,23 @@ def mean_error(y_pred: NDArray[np.float64]) -> float:
     return float(np.abs(y_pred - Y[:12]).mean())
 
 
-HELD_OUT = trainer.EncodedHeldOut(lambda: INPUTS.take(np.arange(12)), 2, mean_error)
+HELD_OUT = HeldOut(Dataset([], pd.DataFrame(), None), mean_error)
+"""The first 12 rows, which `make` encodes."""
+PROBLEMS = {
+    "regression": Task(["y", "z"]),
+    "multilabel": Task(["y", "z"], problem_type="multilabel", classes=["no", "yes"]),
+    "multiclass": Task(["y"], problem_type="multiclass", classes=["a", "b", "c"]),
+}
 
 
 def make(folder: Path, net: Network | None = None, progress: Any = None, **changes: Any) -> trainer.Trainer:
     folder.mkdir(exist_ok=True)
-    learns, held_out = changes.pop("learns", "regression"), changes.pop("held_out", None)
+    task = PROBLEMS[changes.pop("learns", "regression")]
     progress = progress or (lambda done, total: None)
-    return trainer.Trainer(net or network(), settings(**changes), 0, folder, progress, learns, held_out)
+    context = Context([], [], [], [], task, 0, folder, progress, held_out=changes.pop("held_out", None))
+    return trainer.Trainer(
+        net or network(), settings(**changes), folder, context, lambda: INPUTS.take(np.arange(12))
+    )
 
 
 def fit(folder: Path, net: Network | None = None, **changes: Any) -> Network:
@@ -91,8 +100,8 @@ def fit(folder: Path, net: Network | None = None, **changes: Any) -> Network:
     return training.network
 
 
-def predict(net: Network, folder: Path, inputs: Batches = INPUTS, n_targets: int = 2, **changes: Any) -> Any:
-    return prediction.predict(net, lambda number: inputs, 1, settings(**changes), folder, n_targets)
+def predict(net: Network, folder: Path, inputs: Batches = INPUTS, **changes: Any) -> Any:
+    return prediction.predict(net, lambda number: inputs, settings(**changes), folder, PROBLEMS["regression"])
 
 
 def saved_weights(folder: Path) -> dict[str, Tensor]:
@@ -188,9 +197,11 @@ def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_with
     assert read_json(tmp_path / prediction.TRAINING)["classes"] == [[0, 2]]
 
     def predicted(*augmentations: Batches) -> Any:
-        return prediction.predict(
-            net, augmentations.__getitem__, len(augmentations), settings(), tmp_path, 3, softmax
-        )
+        passes = (1, len(augmentations))
+        with mock.patch.object(NeuralStage, "n_augmentations", passes):
+            return prediction.predict(
+                net, augmentations.__getitem__, settings(), tmp_path, PROBLEMS["multiclass"]
+            )
 
     other = replace(INPUTS, items=list(3 * X[::-1]))
     one, two, both = predicted(INPUTS), predicted(other), predicted(INPUTS, other)
@@ -417,7 +428,7 @@ def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_a
     fit, tries = trainer.Trainer.fit, []
 
     def bad_luck(self: trainer.Trainer, *samples: Any) -> bool:
-        tries.append((self.seed, float(self.network.head.linear.weight.detach().sum())))
+        tries.append((self.context.seed, float(self.network.head.linear.weight.detach().sum())))
         fit(self, *samples)
         return learned[len(tries) - 1]
 

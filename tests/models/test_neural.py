@@ -19,8 +19,6 @@ from core.files import read_json
 from models.config import load_stages
 from models.jobs.plan import code_files
 from models.stages.gnn import Gnn
-from models.training.batches import Batches
-from models.training.network import PerColumn, join_columns
 from tests.conftest import mixed_tables, write_competition
 from tests.models import made
 
@@ -224,36 +222,6 @@ def test_published_weights_decide_the_shape_and_are_what_training_starts_from(
     one.fit(rows(3), tmp_path)
     published.unlink()  # what prediction needs is in the job's folder
     assert np.isfinite(one.predict(rows(3), tmp_path)).all()
-
-
-class Echo(torch.nn.Module):
-    """The numbers it is given; remembers how many."""
-
-    width = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[int] = []
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen.append(len(x))
-        return x[:, None]
-
-
-@pytest.mark.parametrize("once", [True, False])
-def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(once: bool) -> None:
-    one, two = [float(1)], [float(2)]  # a list: the same object where it is the same molecule
-    columns = [
-        Batches(
-            items, np.ones(3, dtype=np.int64), lambda part: {"x": torch.tensor([value for (value,) in part])}
-        )
-        for items in ([one, two, one], [two, two, two])
-    ]
-    joined = join_columns(columns, once=once)
-    net = PerColumn(Echo(), 2)
-    features = net(**joined.collate(joined.items))
-    assert features.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]
-    assert net.backbone.seen == ([2, 1] if once else [3, 3])
 
 
 def test_a_user_defined_loss_lies_next_to_the_yaml_and_its_content_is_in_the_jobs_key(tmp_path: Path) -> None:
