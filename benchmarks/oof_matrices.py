@@ -38,7 +38,7 @@ from models.config import StagesConfig
 from models.context import Context
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import build_vectorizer
-from models.inputs.features import molecule_features
+from models.inputs.fingerprints import molecule_features
 from models.inputs.frozen_encoders import encoder_cache
 from models.inputs.stage_caches import shared_caches
 

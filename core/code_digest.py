@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[1]
 PACKAGES = ("core", "competition", "folds", "models")
 """Packages of this project with code that results depend on."""
 NOT_DIGESTED = {
-    "config", "base_config", "neural_config", "bert_config", "feature_config", "stage", "hardware", "code_digest",
+    "config", "base_config", "neural_config", "bert_config", "stage", "hardware", "code_digest",
     "weights", "errors", "files", "paths", "settings", "text", "loss_log", "tracking",
 }  # fmt: skip
 """Modules that do not change a result. Settings and digests of weights are part of a job's key

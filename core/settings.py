@@ -1,7 +1,7 @@
 """Settings: the base class of all sections of a YAML, `--set`, durations, and the errors of settings as text."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -222,3 +222,11 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
             keys.append(str(part))
             values = values[part]
     return keys
+
+
+def require_valid_name(name: str, valid_names: Collection[str], message: str) -> None:
+    """Raise a ValueError if a name is not valid; it suggests the closest valid names, or all of them."""
+    if name in valid_names:
+        return
+    suggestions = get_close_matches(name, valid_names, n=5, cutoff=0.4) or sorted(valid_names)
+    raise ValueError(f"{message}; try {', '.join(suggestions)}")

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.bert_config import BertConfig
-from models.feature_config import CatboostConfig, GpConfig, LightgbmConfig, SklearnConfig
 from models.neural_config import GnnConfig, Unimol2Config, UnimolConfig
 from models.stage import Stage
+from models.stages.catboost import Catboost
 from models.stages.custom import CustomConfig
-from models.stages.file import FileConfig
+from models.stages.file import File
+from models.stages.gp import Gp
+from models.stages.lightgbm import Lightgbm
+from models.stages.sklearn import Sklearn
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,11 @@ STAGE_KINDS = {
     "unimol2": StageKind(Unimol2Config, "models.stages.unimol2", "Unimol2"),
     "gnn": StageKind(GnnConfig, "models.stages.gnn", "Gnn"),
     "bert": StageKind(BertConfig, "models.stages.bert", "Bert"),
-    "lightgbm": StageKind(LightgbmConfig, "models.stages.lightgbm", "Lightgbm"),
-    "catboost": StageKind(CatboostConfig, "models.stages.catboost", "Catboost"),
-    "sklearn": StageKind(SklearnConfig, "models.stages.sklearn", "Sklearn"),
-    "gp": StageKind(GpConfig, "models.stages.gp", "Gp"),
-    "file": StageKind(FileConfig, "models.stages.file", "File"),
+    "lightgbm": StageKind(Lightgbm, "models.stages.lightgbm", "Lightgbm"),
+    "catboost": StageKind(Catboost, "models.stages.catboost", "Catboost"),
+    "sklearn": StageKind(Sklearn, "models.stages.sklearn", "Sklearn"),
+    "gp": StageKind(Gp, "models.stages.gp", "Gp"),
+    "file": StageKind(File, "models.stages.file", "File"),
     "custom": StageKind(CustomConfig, "models.stages.custom", "Custom"),
 }
 """Value of the key `kind` in the YAML -> the kind of stage."""

@@ -72,7 +72,7 @@ def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is() -> None
     "code",
     [
         "isinstance(stage, NeuralConfig)",
-        "isinstance(x, GpConfig | base_config.TreesConfig)",
+        "isinstance(x, Gp | base_config.TreesConfig)",
         "getattr(stage, 'weights', None)",
         "getattr(self.config, 'quantization', None)",
         "hasattr(run.config.stages[name], 'epochs')",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from competition.dataset import Dataset
 from models.context import Context
 from models.inputs.cache import Cache
-from models.inputs.features import stage_features
+from models.inputs.feature_blocks import stage_features
 from models.inputs.frozen_encoders import encoder_cache
 from models.inputs.text_template import SEPARATOR, read_template
 from models.inputs.weights import reads_molecules

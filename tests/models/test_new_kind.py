@@ -1,4 +1,4 @@
-"""A kind of stage that a contributor adds: a settings class, a module and an entry of the registry."""
+"""A kind of stage that a contributor adds: a class in a module and an entry of the registry."""
 
 import importlib
 import sys
@@ -16,38 +16,35 @@ from models.registry import STAGE_KINDS, StageKind
 from tests.models import made
 
 CODE = """
-from typing import Any, Literal
+from typing import Literal
 
 import skops.io
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from models.feature_config import FeatureStage
 from models.inputs import feature_blocks
-from models.stages.per_target import PerTarget
+from models.stages.tabular import FeatureStage, library_seed
 
 
-class HistogramConfig(FeatureStage):
+class Histogram(FeatureStage):
     packages = ("scikit-learn",)
     kind: Literal["histogram"]
-    parameters: dict[str, Any] = {}
 
+    def library_errors(self):
+        return ValueError, TypeError
 
-class Histogram(PerTarget):
-    library_errors = (ValueError, TypeError)
-
-    def _fit_features(self, train, folder):
+    def fit_features(self, train, folder, context):
         pass  # numbers need no fit
 
-    def _build_features(self, rows, folder):
-        return feature_blocks.numeric_block(rows, self.context)
+    def build_features(self, rows, folder, context):
+        return feature_blocks.numeric_block(rows, context)
 
-    def _fit_target_model(self, sample, target, path):
-        booster = HistGradientBoostingRegressor(random_state=self.seed, **self.config.parameters)
-        booster.fit(sample.x, sample.y, sample_weight=sample.weights)
+    def fit_target(self, data, target, path, context):
+        booster = HistGradientBoostingRegressor(random_state=library_seed(context), **self.parameters)
+        booster.fit(data.x, data.y, sample_weight=data.weights)
         skops.io.dump(booster, path.with_suffix(".skops"))
         return {}
 
-    def _predict_target_model(self, x, path):
+    def predict_target(self, x, path, context):
         names = skops.io.get_untrusted_types(file=path.with_suffix(".skops"))
         return skops.io.load(path.with_suffix(".skops"), trusted=names).predict(x)
 """
@@ -59,13 +56,13 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "histogram.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("histogram")
-    kind = StageKind(module.HistogramConfig, "histogram", "Histogram")
+    kind = StageKind(module.Histogram, "histogram", "Histogram")
     monkeypatch.setitem(STAGE_KINDS, "histogram", kind)
     yield module
     del sys.modules["histogram"]
 
 
-def test_a_new_kind_of_stage_is_a_class_of_settings_a_module_and_an_entry_of_the_registry(
+def test_a_new_kind_of_stage_is_a_class_in_a_module_and_an_entry_of_the_registry(
     module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = {"boosted": {"kind": "histogram", "parameters": {"max_iter": 20}}}
@@ -88,7 +85,7 @@ def test_a_new_kind_of_stage_is_a_class_of_settings_a_module_and_an_entry_of_the
 def test_a_new_kind_of_stage_is_retrained_after_an_edit_and_with_another_version_of_its_library(
     module: Any,
 ) -> None:
-    config = module.HistogramConfig(kind="histogram")
+    config = module.Histogram(kind="histogram")
     digests = code_files(config)
     assert library_versions(config)["scikit-learn"] == metadata.version("scikit-learn")
     path = STAGE_KINDS["histogram"].file
