@@ -42,7 +42,7 @@ from core.paths import PROJECT
 from models import targets
 from models.config import AnyStageConfig
 from models.context import Context
-from models.inputs.stage_caches import shared_caches
+from models.jobs.cache_jobs import shared_caches
 
 DATA = PROJECT / "competition" / "data"
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -41,7 +41,7 @@ from competition.task import Task
 from models import targets
 from models.config import AnyStageConfig
 from models.context import Context
-from models.inputs.stage_caches import shared_caches
+from models.jobs.cache_jobs import shared_caches
 from models.training import batches, prediction, trainer
 
 WINDOW = 20

@@ -1,8 +1,7 @@
 """The kinds of stages: for each, the class of its settings, and the module and class that implement it.
 
-To add a kind, write a settings class (in `models/feature_config.py` or `models/neural_config.py`), which
-overrides what `models.stage.Stage` answers otherwise, a module `models/stages/KIND.py` with a class
-that has `fit` and `predict`, and an entry of `STAGE_KINDS`.
+To add a kind, write a module `models/stages/KIND.py` with a subclass of `models.stage.Stage` (of
+`models.stages.tabular.FeatureStage` for one model per target on features), and an entry of `STAGE_KINDS`.
 `tests/models/test_new_kind.py` does this with a booster of scikit-learn.
 """
 

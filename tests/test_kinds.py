@@ -14,7 +14,7 @@ ALLOWED = {
     ],  # of transformers
 }
 """File -> what it may ask."""
-SETTINGS_FILES = {"stage", "neural_config", "bert_config", "feature_config"}
+SETTINGS_FILES = {"stage", "neural_config", "bert_config"}
 FILES = [
     file
     for package in (*PACKAGES, "studies")
@@ -72,7 +72,7 @@ def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is() -> None
     "code",
     [
         "isinstance(stage, NeuralConfig)",
-        "isinstance(x, Gp | base_config.TreesConfig)",
+        "isinstance(x, Gp | trees.Trees)",
         "getattr(stage, 'weights', None)",
         "getattr(self.config, 'quantization', None)",
         "hasattr(run.config.stages[name], 'epochs')",

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from core.errors import DataError
 from models.config import AnyStageConfig
 from models.inputs.cache import Cache
-from models.inputs.stage_caches import shared_caches
+from models.jobs.cache_jobs import shared_caches
 from tests.models.made import context, rows
 
 

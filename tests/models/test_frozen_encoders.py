@@ -22,8 +22,8 @@ from models.context import Context
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
-from models.inputs.stage_caches import shared_caches
 from models.inputs.weights import reads_molecules
+from models.jobs.cache_jobs import shared_caches
 from models.registry import STAGE_KINDS
 from models.stage import read_notes
 from models.stages.sklearn import Sklearn
