@@ -193,14 +193,19 @@ def describe_errors(
     return lines, n_from_set == len(lines)
 
 
+def nearest(name: str, valid_names: Collection[str]) -> str:
+    """Return the valid names that are most like a name, for a message; all of them if none is."""
+    ordered = sorted(valid_names)
+    return ", ".join(get_close_matches(name, ordered, n=3) or ordered)
+
+
 def _message(item: ErrorDetails, valid_names: Mapping[str, set[str]]) -> str:
     """Return what is wrong with one setting."""
     kind = item["type"]
     if kind == "extra_forbidden":
         name = str(item["loc"][-1])
-        names = valid_names.get(name, set())
-        close = get_close_matches(name, sorted(names), n=3) or sorted(names)
-        return f"unknown key; try {', '.join(close)}" if close else "unknown key"
+        close = nearest(name, valid_names.get(name, set()))
+        return f"unknown key; try {close}" if close else "unknown key"
     if kind == "union_tag_invalid":
         allowed = item["ctx"]["expected_tags"].replace("'", "")
         return f"kind must be one of {allowed}; got {item['ctx']['tag']!r}"
@@ -222,11 +227,3 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
             keys.append(str(part))
             values = values[part]
     return keys
-
-
-def require_valid_name(name: str, valid_names: Collection[str], message: str) -> None:
-    """Raise a ValueError if a name is not valid; it suggests the closest valid names, or all of them."""
-    if name in valid_names:
-        return
-    suggestions = get_close_matches(name, valid_names, n=5, cutoff=0.4) or sorted(valid_names)
-    raise ValueError(f"{message}; try {', '.join(suggestions)}")

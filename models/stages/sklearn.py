@@ -10,9 +10,7 @@ TabPFN. Source: Pedregosa et al., scikit-learn, JMLR 2011.
 import inspect
 import warnings
 from collections.abc import Iterator
-from difflib import get_close_matches
 from importlib import import_module, metadata
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +22,7 @@ from competition.task import Task
 from core.code_digest import code_digest_of
 from core.errors import ConfigError
 from core.files import sha256_of
-from core.settings import require_valid_name
+from core.settings import nearest
 from core.types import Array, ProblemType
 from models.context import CheckTables, Context
 from models.inputs import feature_blocks
@@ -262,9 +260,10 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
     # The signature is read as well, since get_params of CatBoost returns only parameters that are set.
     signature = inspect.signature(estimator_type).parameters
     valid_names = {*estimator.get_params(deep=False), *signature}
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
-        for parameter in parameters:
-            require_valid_name(parameter, valid_names, f"{name} has no parameter {parameter!r}")
+    takes_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values())
+    unknown = sorted(parameters.keys() - valid_names)
+    if unknown and not takes_any_name:
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}; try {nearest(unknown[0], valid_names)}")
     if estimator_type.__name__.startswith("GaussianProcess"):
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
@@ -291,28 +290,13 @@ def estimator_class(path: str) -> Any:
     """
     module, _, name = path.rpartition(".")
     if not module:
-        raise ValueError(f"{path} must be the dotted path of a class; try {', '.join(_suggest_paths(name))}")
+        raise ValueError(f"{path} must be the dotted path of a class, such as sklearn.svm.SVR")
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"{path} cannot be imported: {error}; correct it, or pip install its package"
         ) from None
-
-
-def _suggest_paths(name: str) -> list[str]:
-    """Return the dotted paths of the estimators of scikit-learn whose names are closest to a name."""
-    from sklearn.utils import all_estimators  # imports torch
-
-    types = dict(all_estimators())
-    paths = []
-    for similar in get_close_matches(name, types, n=3, cutoff=0.4) or ["SVR", "LogisticRegression"]:
-        parts = types[similar].__module__.split(".")
-        public = takewhile(
-            lambda part: not part.startswith("_"), parts
-        )  # sklearn.svm of sklearn.svm._classes
-        paths.append(".".join([*public, similar]))
-    return paths
 
 
 def is_from_other_package(path: str) -> bool:

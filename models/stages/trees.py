@@ -26,7 +26,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from competition.dataset import Dataset
 from competition.task import Task
 from core.files import read_json, write_json
-from core.settings import require_valid_name
+from core.settings import nearest
 from core.types import Integers, ProblemType
 from folds.splitters import balanced_group_folds, blocks_in_time
 from models.context import Context
@@ -95,7 +95,9 @@ class Trees(FeatureStage):
                     f"{name} is controlled by the stage: remove it from `parameters`, or set it as a "
                     f"stage setting"
                 )
-            require_valid_name(name, cls.library_parameters(), f"the library has no parameter {name!r}")
+            if name not in cls.library_parameters():
+                close = nearest(name, cls.library_parameters())
+                raise ValueError(f"the library has no parameter {name!r}; try {close}")
         return parameters
 
     @property
