@@ -4,7 +4,6 @@ A block is a function from rows to a matrix with one row for each of them. Whate
 fits on the training rows only, and writes it as JSON into the folder of the job.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +37,17 @@ MAX_STANDARDISED = 5.0
 outweigh all pooled features."""
 
 
-def stage_features(stage: Stage, context: Context) -> list[Cache]:
+def stage_features(config: Stage, context: Context) -> list[Cache]:
     """Return the caches of the molecule features that a stage reads, without frozen encoders.
 
     The list is empty if the stage reads none, or the competition has no molecule columns.
     """
     if not context.smiles:
         return []
-    return molecule_features(stage.molecule_feature_names, stage.count_bits, context.cache)
+    return molecule_features(config.molecule_feature_names, config.count_bits, context.cache)
 
 
-def molecule_block(rows: Dataset, stage: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
+def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
     """Return the features of all molecule columns, (n_rows, n_features); NaN for an undefined feature.
 
     For each column these are its fingerprints and descriptors, and its features of frozen encoders.
@@ -56,14 +55,13 @@ def molecule_block(rows: Dataset, stage: Stage, context: Context, folder: Path) 
     Args:
         folder: folder that `fit_encoders` wrote to.
     """
-    caches = stage_features(stage, context)
+    caches = stage_features(config, context)
     blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
     for column in context.smiles:
-        molecules = rows.inputs[column]
-        blocks += [np.concatenate(cache.load(molecules)) for cache in caches]
-        for index, encoder in enumerate(stage.encoders):
+        blocks += [np.concatenate(cache.load(rows.inputs[column])) for cache in caches]
+        for index, encoder in enumerate(config.encoders):
             if reads_molecules(encoder.weights):
-                values = _embedded(molecules, encoder, context)
+                values = np.concatenate(encoder_cache(encoder, context.cache).load(rows.inputs[column]))
                 blocks.append(_reduced(values, folder, f"{index} {column}"))
     return np.hstack(blocks)
 
@@ -76,7 +74,7 @@ def numeric_block(rows: Dataset, context: Context) -> Array:
     return np.clip(rows.inputs[context.numeric].to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
 
 
-def fit_encoders(train: Dataset, stage: Stage, context: Context, folder: Path) -> None:
+def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) -> None:
     """Write what the features of a stage's frozen encoders need: digests, means and principal components.
 
     Prediction verifies the digests. Notes name truncated texts, and molecules that an encoder cannot read.
@@ -84,28 +82,42 @@ def fit_encoders(train: Dataset, stage: Stage, context: Context, folder: Path) -
     Raises:
         ConfigError: most tokens are unknown to an encoder.
     """
-    if not stage.encoders:
-        return
+    notes = list[str]()
     arrays = dict[str, Any]()
-    for index, encoder in enumerate(stage.encoders):
-        if not reads_molecules(encoder.weights):
-            arrays |= _fit_reduction(_fit_text(train, encoder, context, folder), encoder, f"{index}")
+    for index, encoder in enumerate(config.encoders):
+        cache = encoder_cache(encoder, context.cache)
+        if reads_molecules(encoder.weights):
+            for column in context.smiles:
+                values = np.concatenate(cache.load(train.inputs[column]))
+                arrays |= _fit_reduction(values, encoder, f"{index} {column}")
+                unread = train.inputs[column].to_numpy()[np.isnan(values).any(axis=1)]
+                if len(unread):
+                    notes.append(
+                        f"{encoder.weights} cannot read {len(unread)} cells of {column}, such as {unread[0]}; "
+                        "they get its mean features"
+                    )
             continue
-        for column in context.smiles:
-            values = _embedded(train.inputs[column], encoder, context)
-            arrays |= _fit_reduction(values, encoder, f"{index} {column}")
-            unread = train.inputs[column].to_numpy()[np.isnan(values).any(axis=1)]
-            if len(unread):
-                note = (
-                    f"{encoder.weights} cannot read {len(unread)} cells of {column}, such as {unread[0]}; "
-                    "they get its mean features"
-                )
-                write_notes(folder, [note])
-    np.savez(folder / REDUCTIONS, **arrays)
-    write_json(folder / ENCODERS, [digest_of_weights(encoder.weights) for encoder in stage.encoders])
+        template = read_template(encoder, context)
+        pooled = cache.load(template.texts(train.inputs, SEPARATOR))
+        # Counts of each text: tokens, unknown tokens, and whether it was truncated.
+        counts = np.concatenate(pooled)[:, -3:].astype(np.int64)
+        n_tokens, n_unknown, n_cut = counts.sum(axis=0)
+        notes += template.notes(
+            encoder,
+            unknown_share=n_unknown / n_tokens,
+            n_cut=n_cut,
+            n_texts=len(train),
+            longest=counts[:, 0].max(),
+        )
+        arrays |= _fit_reduction(np.concatenate(pooled)[:, :-3], encoder, f"{index}")
+    if notes:
+        write_notes(folder, notes)
+    if config.encoders:
+        np.savez(folder / REDUCTIONS, **arrays)
+        write_json(folder / ENCODERS, [digest_of_weights(encoder.weights) for encoder in config.encoders])
 
 
-def encoder_block(rows: Dataset, stage: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
+def encoder_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
     """Return the pooled features of the frozen text encoders, (n_rows, n_features).
 
     The features of frozen encoders of molecules are in `molecule_block`.
@@ -114,42 +126,19 @@ def encoder_block(rows: Dataset, stage: Stage, context: Context, folder: Path) -
         ConfigError: the files of an encoder have changed since training.
     """
     blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
-    trained_digests = read_json(folder / ENCODERS) if stage.encoders else ()
-    for index, (encoder, trained_digest) in enumerate(zip(stage.encoders, trained_digests, strict=True)):
+    trained_digests = read_json(folder / ENCODERS) if config.encoders else ()
+    for index, (encoder, trained_digest) in enumerate(zip(config.encoders, trained_digests, strict=True)):
+        cache = encoder_cache(encoder, context.cache)
         # A run that predicts new rows does not plan its jobs again, so their keys cannot detect a change.
-        if digest_of_weights(encoder.weights) != trained_digest:
+        if cache.settings["weights"] != trained_digest:
             raise ConfigError(
                 f"the files of the weights {encoder.weights!r} are not those that {folder} was trained with. "
                 "Restore them, or train again."
             )
         if not reads_molecules(encoder.weights):
             texts = read_template(encoder, context).texts(rows.inputs, SEPARATOR)
-            blocks.append(_reduced(_embedded(texts, encoder, context)[:, :-3], folder, f"{index}"))
+            blocks.append(_reduced(np.concatenate(cache.load(texts))[:, :-3], folder, f"{index}"))
     return np.hstack(blocks)
-
-
-def _embedded(keys: Iterable[str], encoder: EncoderFeature, context: Context) -> NDArray[np.float32]:
-    """Return the arrays of molecules or texts in the cache of an encoder, (n_keys, width)."""
-    return np.concatenate(encoder_cache(encoder, context.cache).load(keys))
-
-
-def _fit_text(train: Dataset, encoder: EncoderFeature, context: Context, folder: Path) -> NDArray[np.float32]:
-    """Return the pooled features of the training texts, (n_rows, width), and note how they are read."""
-    template = read_template(encoder, context)
-    embedded = _embedded(template.texts(train.inputs, SEPARATOR), encoder, context)
-    # Counts of each text: tokens, unknown tokens, and whether it was truncated.
-    counts = embedded[:, -3:].astype(np.int64)
-    n_tokens, n_unknown, n_cut = counts.sum(axis=0)
-    notes = template.notes(
-        encoder,
-        unknown_share=n_unknown / n_tokens,
-        n_cut=n_cut,
-        n_texts=len(train),
-        longest=counts[:, 0].max(),
-    )
-    if notes:
-        write_notes(folder, notes)
-    return embedded[:, :-3]
 
 
 def _fit_reduction(values: NDArray[np.float32], encoder: EncoderFeature, name: str) -> dict[str, Array]:
