@@ -29,6 +29,8 @@ from models.inputs import feature_blocks
 from models.inputs.skops_files import from_bytes
 from models.stages.tabular import FeatureStage, TargetData, library_seed
 
+SKLEARN = "sklearn."
+"""Start of the paths of estimators of scikit-learn."""
 FEATURES = "features.skops"
 QUANTILES = 200
 """Number of quantiles of the rank transform of molecule features."""
@@ -63,8 +65,6 @@ class Sklearn(FeatureStage):
     """Dotted path of the class of a regressor, or for classification of a classifier with predict_proba, of
     scikit-learn or another installed package: sklearn.linear_model.Ridge, pytabkit.RealMLP_TD_Regressor.
     null: sklearn.svm.SVR, or sklearn.linear_model.LogisticRegression for classification."""
-    parameters: dict[str, Any] = {}
-    """Parameters of the estimator, by its names, where they differ from its defaults."""
 
     @property
     def optional_packages(self) -> set[str]:
@@ -74,7 +74,7 @@ class Sklearn(FeatureStage):
     @property
     def is_from_other_package(self) -> bool:
         """Whether the estimator is not one of scikit-learn."""
-        return self.estimator is not None and is_from_other_package(self.estimator)
+        return self.estimator is not None and not self.estimator.startswith(SKLEARN)
 
     def key_settings(self, task: Task) -> dict[str, Any]:
         """Return the version of the package of an estimator that is not one of scikit-learn."""
@@ -270,7 +270,7 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
         estimator.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
     # probability is a parameter of SVC and NuSVC: probabilities by Platt scaling.
     defaults = {"random_state": seed % 2**31, "probability": True}
-    if is_from_other_package(name):
+    if not name.startswith(SKLEARN):
         defaults |= dict.fromkeys(("n_jobs", "n_threads", "thread_count"), 1)
     estimator.set_params(**{key: value for key, value in defaults.items() if key in valid_names} | parameters)
     if hasattr(estimator, "_parameter_constraints"):
@@ -297,11 +297,6 @@ def estimator_class(path: str) -> Any:
         raise ValueError(
             f"{path} cannot be imported: {error}; correct it, or pip install its package"
         ) from None
-
-
-def is_from_other_package(path: str) -> bool:
-    """Return whether a dotted path is of another package than scikit-learn."""
-    return not path.startswith("sklearn.")
 
 
 def splits_rows(estimator: Any, n_rows: int) -> bool:

@@ -78,7 +78,7 @@ class FeatureStage(Stage):
     tfidf_features: int = Field(default=5000, ge=0)
     """Maximum number of words and word pairs per text column; 0: ignore text columns."""
     parameters: dict[str, Any] = {}
-    """Parameters of the library, by its names."""
+    """Parameters of the library or of the estimator, by its names, where they differ from its defaults."""
 
     @property
     def molecule_feature_names(self) -> list[str]:
