@@ -46,11 +46,11 @@ from competition.task import from_submission_columns
 from core.files import PROJECT, read_text_table
 from core.paths import revision
 from core.settings import parse_duration
-from models.feature_config import LightgbmConfig
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import fit_encoders, molecule_block
 from models.inputs.frozen_encoders import encoder_cache
 from models.jobs.compute import context_of
+from models.stages.lightgbm import Lightgbm
 from models.training.hardware import machine
 from submissions.report import score_sections
 from submissions.run import SUBMISSION_FILE, Run, latest_run
@@ -60,8 +60,8 @@ CHECKOUTS = ["before", "after"]
 MAX_WORSENING = 1.02
 """The largest mean ratio of errors, after / before, with which a change passes."""
 AUTOGLUON_FEATURES = {
-    "autogluon": LightgbmConfig(kind="lightgbm"),
-    "autogluon, more features": LightgbmConfig(
+    "autogluon": Lightgbm(kind="lightgbm"),
+    "autogluon, more features": Lightgbm(
         kind="lightgbm", features=["maplight", EncoderFeature(encoder="minimol")]
     ),
 }
@@ -149,7 +149,7 @@ def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     return errors_by_method
 
 
-def write_features(run: Run, folder: Path, config: LightgbmConfig) -> None:
+def write_features(run: Run, folder: Path, config: Lightgbm) -> None:
     """What a stage lightgbm sees of training and test rows, and the frozen encoder of texts, as CSV."""
     competition, paths = run.config.competition, run.paths
     context = context_of(run.plan, 0)
@@ -170,9 +170,7 @@ def write_features(run: Run, folder: Path, config: LightgbmConfig) -> None:
             pd.DataFrame(rows.y, columns=competition.targets).to_csv(folder / "y.csv", index=False)
 
 
-def of_autogluon(
-    run: Run, python: Path, folder: Path, seconds: float, config: LightgbmConfig
-) -> dict[str, float]:
+def of_autogluon(run: Run, python: Path, folder: Path, seconds: float, config: Lightgbm) -> dict[str, float]:
     """Errors of AutoGluon in a time with the features of a stage lightgbm: of labels, or of probabilities of two
     classes.
     """

@@ -27,9 +27,9 @@ from competition.molecules import canonical_smiles
 from competition.task import Task
 from models import targets
 from models.context import Context
-from models.feature_config import GpConfig
-from models.inputs.count_fingerprints import fingerprint_cache, load_fingerprints, minmax_kernel
-from models.inputs.stage_caches import shared_caches
+from models.inputs.fingerprints import fingerprint_cache, load_fingerprints, minmax_kernel
+from models.jobs.cache_jobs import shared_caches
+from models.stages.gp import Gp
 from models.stages.gp_regression import decompose, fit_target
 
 N_TEST = 500
@@ -58,7 +58,7 @@ def measure(n_rows: int, molecules: Path, cache: Path) -> str:
     y += 0.3 * np.random.default_rng(0).normal(size=len(y))
     rows = Dataset([str(i) for i in range(len(y))], pd.DataFrame({"SMILES": smiles}), y[:, None])
     context = Context(["SMILES"], [], [], [], Task(["y"]), seed=0, cache=cache)
-    config = GpConfig(kind="gp")
+    config = Gp(kind="gp")
     for shared, keys in shared_caches(config, context, [rows]):
         shared.load(keys)
     train, test = rows.take(np.arange(n_rows)), rows.take(np.arange(n_rows, len(y)))

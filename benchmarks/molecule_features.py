@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from rdkit.Chem import Descriptors, Mol, MolFromSmiles, MolToSmiles
 
-from models.inputs.features import FEATURES, MAPLIGHT
+from models.inputs.fingerprints import FEATURES, MAPLIGHT
 from models.inputs.frozen_encoders import MINIMOL_BATCH_SIZE, load_minimol
 
 ROUNDS = 3

@@ -1,7 +1,7 @@
 """Settings: the base class of all sections of a YAML, `--set`, durations, and the errors of settings as text."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -196,14 +196,19 @@ def describe_errors(
     return lines, n_from_set == len(lines)
 
 
+def nearest(name: str, valid_names: Collection[str]) -> str:
+    """Return the valid names that are most like a name, for a message; all of them if none is."""
+    ordered = sorted(valid_names)
+    return ", ".join(get_close_matches(name, ordered, n=3) or ordered)
+
+
 def _message(item: ErrorDetails, valid_names: Mapping[str, set[str]]) -> str:
     """Return what is wrong with one setting."""
     kind = item["type"]
     if kind == "extra_forbidden":
         name = str(item["loc"][-1])
-        names = valid_names.get(name, set())
-        close = get_close_matches(name, sorted(names), n=3) or sorted(names)
-        return f"unknown key; try {', '.join(close)}" if close else "unknown key"
+        close = nearest(name, valid_names.get(name, set()))
+        return f"unknown key; try {close}" if close else "unknown key"
     if kind == "union_tag_invalid":
         allowed = item["ctx"]["expected_tags"].replace("'", "")
         return f"kind must be one of {allowed}; got {item['ctx']['tag']!r}"

@@ -10,8 +10,8 @@ from competition.dataset import Dataset
 from competition.descriptors import descriptors
 from core.files import read_json, write_json
 from models.context import Context
-from models.estimators import from_bytes
-from models.inputs.features import morgan
+from models.inputs.fingerprints import morgan
+from models.inputs.skops_files import from_bytes
 from models.stage import Stage
 from models.training.settings import NeuralStage
 

@@ -20,11 +20,11 @@ KINDS = {
     "unimol2": "models.stages.unimol2:Unimol2",
     "gnn": "models.stages.gnn:Gnn",
     "bert": "models.stages.bert:Bert",
-    "lightgbm": "models.feature_config:LightgbmConfig",
-    "catboost": "models.feature_config:CatboostConfig",
-    "sklearn": "models.feature_config:SklearnConfig",
-    "gp": "models.feature_config:GpConfig",
-    "file": "models.stages.file:FileConfig",
+    "lightgbm": "models.stages.lightgbm:Lightgbm",
+    "catboost": "models.stages.catboost:Catboost",
+    "sklearn": "models.stages.sklearn:Sklearn",
+    "gp": "models.stages.gp:Gp",
+    "file": "models.stages.file:File",
 }
 """Value of the key `kind` in the YAML -> module and class."""
 

@@ -56,15 +56,6 @@ SUM_TOLERANCE = 1e-3
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
-CLASS_WEIGHTS = (
-    "is_unbalance",
-    "unbalance",
-    "scale_pos_weight",
-    "class_weights",
-    "auto_class_weights",
-    "class_weight",
-)
-"""Parameters of LightGBM, CatBoost and scikit-learn that weight classes differently."""
 
 
 def _check_single_gpu(share: float) -> float:
@@ -76,8 +67,6 @@ def _check_single_gpu(share: float) -> float:
 
 
 GpuShare = Annotated[float, AfterValidator(_check_single_gpu)]
-"""Share of one GPU that a job takes if there is a GPU. With 0.25, four jobs train on it at the same
-time. true means 1; false means 0, which is training on CPU cores."""
 
 
 class PseudoLabels(StrictModel):
@@ -147,11 +136,13 @@ class Stage(StrictModel):
     mean of the two. A refit has no held-out rows: the score of the stage is then the score of its
     folds, and every table marks it."""
     pseudo_labels: PseudoLabels | None = None
-    gpu: GpuShare = 0.0
-    """Share of a GPU for each job; 0: a job computes on CPU cores."""
     class_weights: Literal["none", "balanced"] = "none"
     """For classification. balanced: every class has the same total weight in training. This distorts the
     probabilities. For a metric of labels, tuned thresholds have the same effect without it."""
+    gpu: GpuShare = 0.0
+    """Share of a GPU for each job, if there is a GPU; trees are then grown on it. With 0.25, four jobs share one
+    GPU, since a small network leaves most of it idle. true means 1; false means 0, which is training on CPU
+    cores."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a stage of a user by its settings, since a worker loads the file of the class itself."""
@@ -211,11 +202,6 @@ class Stage(StrictModel):
         return ".py:" in self.kind
 
     @property
-    def gpu_share(self) -> float:
-        """Share of a GPU that a job takes if there is a GPU; 0 for a kind that never uses one."""
-        return getattr(self, "gpu", 0.0)
-
-    @property
     def learns_auxiliary_targets(self) -> bool:
         """Whether the stage has outputs for competition.auxiliary_targets."""
         return False
@@ -263,9 +249,8 @@ class Stage(StrictModel):
 
     @property
     def reweights_classes(self) -> bool:
-        """Whether classes are weighted differently, by `class_weights` or by a parameter of the library."""
-        parameters = getattr(self, "parameters", {})
-        return self.class_weights != "none" or any(parameters.get(name) for name in CLASS_WEIGHTS)
+        """Whether classes are weighted differently, so that probabilities are distorted."""
+        return self.class_weights != "none"
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
         """Yield an error message for each setting that does not fit the problem type of the stage.

@@ -115,7 +115,7 @@ def require_visible_gpu(config: Config, budget: float | None) -> None:
     relying = [
         name
         for name, stage in config.stages.items()
-        if stage.gpu_share and (is_long or "gpu" in stage.model_fields_set)
+        if stage.gpu and (is_long or "gpu" in stage.model_fields_set)
     ]
     reason = why_no_gpu() if relying else ""
     if reason:

@@ -20,7 +20,7 @@ from core.paths import display_path
 from core.text import format_duration, format_number
 from folds import diagnose
 from folds.fold_files import read_folds
-from models.inputs.features import molecule_features
+from models.inputs.fingerprints import molecule_features
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import Job, JobPlan
 from models.jobs.predictions import mean_test, read_predictions

@@ -15,7 +15,7 @@ ALLOWED = {
     ],  # of transformers
 }
 """File -> what it may ask."""
-SETTINGS_FILES = {"stage", "feature_config"}
+SETTINGS_FILES = {"stage"}
 FILES = [
     file
     for package in (*PACKAGES, "studies")
@@ -74,7 +74,7 @@ def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is() -> None
     "code",
     [
         "isinstance(stage, NeuralStage)",
-        "isinstance(x, GpConfig | base_config.TreesConfig)",
+        "isinstance(x, Gp | trees.Trees)",
         "getattr(stage, 'weights', None)",
         "getattr(self.config, 'quantization', None)",
         "hasattr(run.config.stages[name], 'epochs')",

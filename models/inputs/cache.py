@@ -70,13 +70,11 @@ class Cache:
         not indexed yet.
         """
         index = _index_of_folder(self.folder)
-        if not keys <= index.shard_of_key.keys():
-            new_shards = set(self.folder.glob("*.npz")) - index.shards
-            for shard in new_shards:
+        if not keys <= index.keys():
+            for shard in set(self.folder.glob("*.npz")).difference(index.values()):
                 with _open(shard) as arrays:
-                    index.shard_of_key.update(dict.fromkeys(arrays["keys"].tolist(), shard))
-            index.shards.update(new_shards)
-        return index.shard_of_key
+                    index.update(dict.fromkeys(arrays["keys"].tolist(), shard))
+        return index
 
     def shard(self, keys: list[str]) -> Path:
         """Return the file of the shard that contains exactly these keys."""
@@ -112,21 +110,13 @@ class Cache:
         return [loaded[key] for key in keys]
 
 
-@dataclass(frozen=True)
-class _Index:
-    """The shards of a folder that this process has read the keys of, and the shard of each key."""
-
-    shards: set[Path]
-    shard_of_key: dict[str, Path]
-
-
 @functools.cache
-def _index_of_folder(folder: Path) -> _Index:
-    """Return the index of a folder in this process, which is empty at first; `Cache` adds to it.
+def _index_of_folder(folder: Path) -> dict[str, Path]:
+    """Return the shard of each key that this process has read, which are none at first; `Cache` adds to them.
 
     Other processes may add shards at any time, but no process changes or deletes one.
     """
-    return _Index(shards=set(), shard_of_key={})
+    return {}
 
 
 @contextmanager

@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
-from sklearn.decomposition import PCA
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array
 from models.context import Context
+from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
-from models.inputs.features import stage_features
+from models.inputs.fingerprints import molecule_features
 from models.inputs.frozen_encoders import encoder_cache
 from models.inputs.texts import SEPARATOR, read_template
 from models.inputs.weights import digest_of_weights, reads_molecules
@@ -32,6 +30,16 @@ MAX_FLOAT32 = float(np.finfo(np.float32).max)
 STD_EPSILON = 1e-25
 """Standard deviation at or below which a column is constant: smaller than in any unit, but larger
 than the rounding noise of a dead neuron."""
+
+
+def stage_features(config: Stage, context: Context) -> list[Cache]:
+    """Return the caches of the molecule features that a stage reads, without frozen encoders.
+
+    The list is empty if the stage reads none, or the competition has no molecule columns.
+    """
+    if not context.smiles:
+        return []
+    return molecule_features(config.molecule_feature_names, config.count_bits, context.cache)
 
 
 def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
@@ -134,6 +142,8 @@ def _fit_reduction(values: NDArray[np.float32], encoder: EncoderFeature, name: s
     Raises:
         DataError: the encoder can read none of the training rows.
     """
+    from sklearn.decomposition import PCA
+
     readable = values[np.isfinite(values).all(axis=1)]
     if not len(readable):
         raise DataError(
@@ -160,8 +170,10 @@ def _reduced(values: NDArray[np.float32], folder: Path, name: str) -> NDArray[np
     return values
 
 
-def build_vectorizer(**settings: Any) -> TfidfVectorizer:
-    """Return an unfitted TF-IDF of words and word pairs."""
+def build_vectorizer(**settings: Any) -> Any:
+    """Return an unfitted TF-IDF of words and word pairs, a TfidfVectorizer of scikit-learn."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
 
 
@@ -199,8 +211,10 @@ def fit_tfidf(
     return fitted
 
 
-def tfidf_block(rows: Dataset, fitted: dict[str, dict[str, list[Any]]]) -> sparse.csr_matrix:
-    """Return the TF-IDF of each text column that `fit_tfidf` fitted, (n_rows, n_words)."""
+def tfidf_block(rows: Dataset, fitted: dict[str, dict[str, list[Any]]]) -> Any:
+    """Return the TF-IDF of each text column that `fit_tfidf` fitted, (n_rows, n_words), as a sparse matrix."""
+    from scipy import sparse
+
     blocks = [sparse.csr_matrix((len(rows), 0), dtype=np.float32)]
     for name, tfidf in fitted.items():
         vectorizer = build_vectorizer(vocabulary=tfidf["vocabulary"])

@@ -119,7 +119,7 @@ class StageTasks:
 
     def _resources(self, state: StageState) -> Resources:
         threads = threads_of(state.settings, self.plan.n_folds, self.executor)
-        return Resources(threads, state.settings.gpu_share)
+        return Resources(threads, state.settings.gpu)
 
     def _plan_of_stage(self, name: str, share: float) -> JobPlan:
         """Return the plan of one stage with a share of its epochs."""

@@ -286,9 +286,6 @@ def modules_of(stage: Stage) -> list[Path]:
     """Return the files of the class of a stage and of its base classes, and of the computation of a job."""
     classes = [cls for cls in type(stage).__mro__ if issubclass(cls, Stage)]
     files = [Path(inspect.getfile(cls)) for cls in classes]
-    old_style = PROJECT / "models" / "stages" / f"{stage.kind}.py"
-    if old_style.exists():
-        files.append(old_style)
     return [*files, Path(compute.__file__)]
 
 

@@ -150,7 +150,7 @@ class JobReporter:
 
     def _describe_memory(self, stage_name: str, gpu_gib: float) -> list[str]:
         """Return a note if more jobs of a stage would fit on a card than its setting `gpu` allows."""
-        share = self.plan.stages[stage_name].gpu_share
+        share = self.plan.stages[stage_name].gpu
         if not self.executor.cards or gpu_gib == 0 or share == 0:
             return []
         memory = min(card.memory_gib for card in self.executor.cards)
@@ -291,7 +291,7 @@ def job_tasks(
                 name=job.title,
                 function=run_job,
                 arguments=(job, payload, threads),
-                resources=Resources(threads, stage.gpu_share),
+                resources=Resources(threads, stage.gpu),
                 group=stage_name,
                 wait_for_groups=cache_groups,
                 wait_for_files=()

@@ -5,21 +5,25 @@ columns together with categories, and its text features are made for classificat
 al., CatBoost, NeurIPS 2018; Deerwester et al., latent semantic analysis, JASIS 1990.
 """
 
+import inspect
 import io
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from catboost import CatBoostClassifier, CatBoostError, CatBoostRegressor, FeaturesData, Pool
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from competition.dataset import Dataset
+from competition.task import Task
 from core.files import read_json
 from core.types import Array
-from models.feature_config import CatboostConfig
+from models.context import Context
 from models.inputs import feature_blocks
-from models.stages.per_target import TargetData
-from models.stages.trees import LEARNED, MIN_ROWS, Trees
+from models.inputs.encoder_settings import EncoderFeature
+from models.stage import Feature, Share
+from models.stages.tabular import TargetData, library_seed
+from models.stages.trees import BLOCKS, MIN_ROWS, Trees
 
 TOPICS = "topics.npy"
 HUBER = "Huber:delta=0.5"
@@ -29,87 +33,145 @@ ONE_HOT = 16
 
 
 class Catboost(Trees):
-    """Stage `catboost`. Its features are numbers, topics, and codes of categories, in this order."""
+    """Gradient-boosted symmetric decision trees, by CatBoost.
 
+    Its features are numbers, topics, and codes of categories, in this order.
+    """
+
+    packages = ("catboost",)
+    binary_objectives = ("Logloss", "CrossEntropy", "Focal")
+    multiclass_objectives = ("MultiClass",)
     ranges = {
         "depth": (4, 8), "l2_leaf_reg": (0.5, 50.0), "random_strength": (0.1, 10.0), "rsm": (0.05, 1.0),
         "subsample": (0.4, 1.0),
     }  # fmt: skip
-    library_errors = (CatBoostError, TypeError)
+    kind: Literal["catboost"]
+    features: list[Feature | EncoderFeature] = Field(default=["maplight"], min_length=1)
+    topics: int = Field(default=64, ge=2)
+    """Maximum number of components of a truncated SVD of the TF-IDF of all text columns together."""
+    learning_rate: PositiveFloat = 0.05
+    depth: int = Field(default=6, ge=1, le=16)
+    l2_leaf_reg: NonNegativeFloat = 3.0
+    random_strength: NonNegativeFloat = 1.0
+    """Noise on the scores of splits, against overfitting."""
+    rsm: Share = 0.3
+    """Share of the features that each split may use. On a GPU CatBoost cannot sample features and
+    uses all."""
+    subsample: Share = 0.8
+    """Share of the rows that each tree is fitted on."""
 
-    @property
-    def _booster(self) -> type[CatBoostClassifier] | type[CatBoostRegressor]:
-        return CatBoostClassifier if self.context.task.has_probabilities else CatBoostRegressor
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names of CatBoost's parameters."""
+        from catboost import CatBoostClassifier
 
-    def _fit_features(self, train: Dataset, folder: Path) -> None:
-        super()._fit_features(train, folder)
-        words = feature_blocks.tfidf_block(train, read_json(folder / LEARNED)["words"])
+        return set(inspect.signature(CatBoostClassifier).parameters)  # includes all of CatBoostRegressor
+
+    def library_errors(self) -> tuple[type[Exception], ...]:
+        """Return the errors of CatBoost."""
+        from catboost import CatBoostError
+
+        return CatBoostError, TypeError
+
+    def fit_features(self, train: Dataset, folder: Path, context: Context) -> None:
+        """Fit the topics as well, and write their components, (n_topics, n_words)."""
+        from sklearn.decomposition import TruncatedSVD
+
+        super().fit_features(train, folder, context)
+        words = feature_blocks.tfidf_block(train, read_json(folder / BLOCKS)["words"])
         if words.shape[1]:
-            svd = TruncatedSVD(min(self.config.topics, *words.shape), random_state=self.seed).fit(words)
-            np.save(folder / TOPICS, svd.components_.astype(np.float32))  # (n_topics, n_words)
+            n_topics = min(self.topics, *words.shape)
+            svd = TruncatedSVD(n_topics, random_state=library_seed(context)).fit(words)
+            np.save(folder / TOPICS, svd.components_.astype(np.float32))
 
-    def _build_features(self, rows: Dataset, folder: Path) -> NDArray[np.float32]:
-        numbers, words, codes = self._blocks(rows, folder)
+    def build_features(self, rows: Dataset, folder: Path, context: Context) -> NDArray[np.float32]:
+        """Return numbers, topics and codes of categories, (n_rows, n_features)."""
+        numbers, words, codes = self.blocks(rows, folder, context)
         topics = words @ np.load(folder / TOPICS).T if words.shape[1] else words.toarray()
         return np.hstack([numbers, topics, codes])
 
-    def _best_n_trees(
-        self, config: CatboostConfig, sample: TargetData, validation: TargetData
-    ) -> tuple[int, float]:
-        x = np.nan_to_num(sample.x, nan=-np.inf)
-        is_constant = sample.n_classes and np.ptp(sample.y) == 0
+    def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
+        """Return the number of trees with the smallest error on `validation`, and that error."""
+        x = np.nan_to_num(data.x, nan=-np.inf)
+        is_constant = data.n_classes and np.ptp(data.y) == 0
         if (x == x[:1]).all() or is_constant:  # CatBoost rejects such rows
             return 1, float(np.std(validation.y))
-        booster = self._train(config, sample, config.max_trees, validation)
+        booster = self._train(data, self.max_trees, context, validation)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])
 
-    def _fit_booster(self, config: CatboostConfig, sample: TargetData, n_trees: int, path: Path) -> None:
-        self._train(config, sample, n_trees).save_model(str(path.with_suffix(".cbm")))
+    def fit_booster(self, data: TargetData, n_trees: int, path: Path, context: Context) -> None:
+        """Fit a booster and write it in the binary format of CatBoost."""
+        self._train(data, n_trees, context).save_model(str(path.with_suffix(".cbm")))
 
-    def _predict_target_model(self, x: NDArray[np.float32], path: Path) -> Array:
-        booster = self._booster().load_model(str(path.with_suffix(".cbm")))
-        predict = getattr(booster, "predict_proba", booster.predict)
-        return predict(self._data(x), thread_count=1)
+    def predict_target(self, x: NDArray[np.float32], path: Path, context: Context) -> Array:
+        """Return predictions (n_rows,) of a written model, or probabilities (n_rows, n_classes)."""
+        booster = booster_class(context.task)().load_model(str(path.with_suffix(".cbm")))
+        predict = booster.predict_proba if context.task.has_probabilities else booster.predict
+        return predict(catboost_data(x, len(context.categorical)), thread_count=1)
 
     def _train(
-        self, config: CatboostConfig, sample: TargetData, n_trees: int, validation: TargetData | None = None
-    ) -> CatBoostClassifier | CatBoostRegressor:
-        task = self.context.task
-        usual = HUBER if task.minimizes_absolute_error else (*config.objectives(task.problem_type), "RMSE")[0]
+        self, data: TargetData, n_trees: int, context: Context, validation: TargetData | None = None
+    ) -> Any:
+        """Return a booster of at most `n_trees`, stopped early with `validation`."""
+        from catboost import Pool
+
+        task = context.task
+        default = HUBER if task.minimizes_absolute_error else (*self.objectives(task.problem_type), "RMSE")[0]
+        on_gpu = self.trains_on_gpu()
         parameters = {
-            **({} if config.objective else {"loss_function": usual}),
-            **({"classes_count": sample.n_classes} if task.problem_type == "multiclass" else {}),
+            **({} if self.objective else {"loss_function": default}),
+            **({"classes_count": data.n_classes} if task.problem_type == "multiclass" else {}),
             "iterations": n_trees,
-            "learning_rate": config.learning_rate,
-            **{name: getattr(config, name) for name in self.ranges},
+            "learning_rate": self.learning_rate,
+            **{name: getattr(self, name) for name in self.ranges},
             # CatBoost supports no MVS for several classes on a GPU.
-            "bootstrap_type": "Bernoulli" if self.on_gpu and task.problem_type == "multiclass" else "MVS",
+            "bootstrap_type": "Bernoulli" if on_gpu and task.problem_type == "multiclass" else "MVS",
             "one_hot_max_size": ONE_HOT,
             "allow_const_label": True,
-            "random_seed": self.seed,
-            "thread_count": self.context.threads,
+            "random_seed": library_seed(context),
+            "thread_count": context.threads,
             "allow_writing_files": False,
             "logging_level": "Silent",
-            **config.parameters,
+            **self.parameters,
         }
-        if self.on_gpu:
+        if on_gpu:
             del parameters["rsm"]  # CatBoost rejects it on a GPU
             # A worker sees one GPU, and may take its share of the memory.
-            gpu_parameters = {"task_type": "GPU", "devices": "0", "gpu_ram_part": 0.95 * config.gpu_share}
+            gpu_parameters = {"task_type": "GPU", "devices": "0", "gpu_ram_part": 0.95 * self.gpu}
             parameters = gpu_parameters | parameters
-        if len(sample.y) < MIN_ROWS:
+        if len(data.y) < MIN_ROWS:
             parameters |= {"bootstrap_type": "No", "subsample": None}
-        pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, validation)]
-        patience = config.patience if validation else None
-        silent = io.StringIO()  # it warns about inner splits without a rare class
-        booster = self._booster(**parameters)
-        return booster.fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience, log_cerr=silent)
-
-    def _data(self, x: NDArray[np.float32]) -> FeaturesData:
-        """Return numbers and categories in the format of CatBoost; -1 is the code of unknown categories."""
-        n_numbers = x.shape[1] - len(self.context.categorical)
-        codes = np.char.encode(x[:, n_numbers:].astype(int).astype(str)).astype(object)
-        return FeaturesData(
-            num_feature_data=np.ascontiguousarray(x[:, :n_numbers]) if n_numbers else None,
-            cat_feature_data=codes if codes.shape[1] else None,
+        n_categorical = len(context.categorical)
+        train_pool, validation_pool = (
+            part and Pool(catboost_data(part.x, n_categorical), part.y, weight=part.weights)
+            for part in (data, validation)
         )
+        booster = booster_class(task)(**parameters)
+        return booster.fit(
+            train_pool,
+            eval_set=validation_pool,
+            early_stopping_rounds=self.patience if validation else None,
+            log_cerr=io.StringIO(),  # it warns about inner splits without a rare class
+        )
+
+
+def booster_class(task: Task) -> Any:
+    """Return the class of CatBoost for a task."""
+    import catboost
+
+    return catboost.CatBoostClassifier if task.has_probabilities else catboost.CatBoostRegressor
+
+
+def catboost_data(x: NDArray[np.float32], n_categorical: int) -> Any:
+    """Return numbers and categories, the last columns, in the format of CatBoost.
+
+    The code of unknown categories is -1.
+    """
+    from catboost import FeaturesData
+
+    n_numbers = x.shape[1] - n_categorical
+    codes = np.char.encode(x[:, n_numbers:].astype(int).astype(str)).astype(object)
+    return FeaturesData(
+        num_feature_data=np.ascontiguousarray(x[:, :n_numbers]) if n_numbers else None,
+        cat_feature_data=codes if n_categorical else None,
+    )

@@ -20,8 +20,7 @@ from core.files import read_text_table, sha256_of
 from core.settings import UserPath
 from core.types import Array, Integers
 from models.context import CheckTables, Context
-from models.old_style import OldStyle
-from models.stage import as_probabilities, invalid_probability_rows, write_notes
+from models.stage import Stage, as_probabilities, invalid_probability_rows, write_notes
 
 OOF = "oof.csv"
 TEST = "test.csv"
@@ -44,7 +43,7 @@ MAX_STD_RATIO = 3.0
 """Standard deviation of test predictions, relative to the labels, above which other units are suspected."""
 
 
-class FileConfig(OldStyle):
+class File(Stage):
     """External predictions, for example of another notebook or of AutoGluon. Nothing is trained."""
 
     is_trained = False
@@ -61,10 +60,27 @@ class FileConfig(OldStyle):
     final_fit: Literal["folds"] = "folds"
     pseudo_labels: None = None
     class_weights: Literal["none"] = "none"
+    gpu: float = Field(default=0.0, ge=0, le=0)
+    """0: nothing is computed."""
+
+    def files(self) -> tuple[Path, Path]:
+        """Return the paths of oof.csv and test.csv.
+
+        Raises:
+            ConfigError: a file is missing.
+        """
+        files = Path(self.folder) / OOF, Path(self.folder) / TEST
+        missing = [str(file) for file in files if not file.is_file()]
+        if missing:
+            raise ConfigError(
+                f"the folder of the stage needs {OOF} and {TEST}; missing: {', '.join(missing)}. Correct the path, "
+                "which is relative to the YAML, or add the files."
+            )
+        return files
 
     def key_settings(self, task: Task) -> dict[str, Any]:
         """Return the digests of both files, and the columns under which they are read."""
-        return {"files": [sha256_of(file) for file in files_of(self)], "file_columns": task.columns_in_sample}
+        return {"files": [sha256_of(file) for file in self.files()], "file_columns": task.columns_in_sample}
 
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check both files against the tables, and warn of other folds."""
@@ -72,7 +88,7 @@ class FileConfig(OldStyle):
         competition = tables.competition
         task = competition.task
         ids = list(tables.train[competition.id])[: len(tables.folds)]
-        oof, test = files_of(self)
+        oof, test = self.files()
         held_out_ids = [row_id for row_id, fold in zip(ids, tables.folds, strict=True) if fold >= 0]
         read_external(oof, competition.id, task, held_out_ids)
         read_external(test, competition.id, task, list(tables.test[competition.id]))
@@ -84,43 +100,20 @@ class FileConfig(OldStyle):
         """Return a key of `FOLD_MARKS`; None if the external folds are the same."""
         return fold_mark(folder / COPY_OF_OOF, id_column, ids, folds)
 
-
-class File:
-    """Stage `file`; `models.stage.Stage` documents its methods."""
-
-    def __init__(self, config: FileConfig, context: Context) -> None:
-        self.config = config
-        self.context = context
-
-    def fit(self, train: Dataset, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Copy both files, and note suspicious units."""
-        for file in files_of(self.config):
+        for file in self.files():
             shutil.copyfile(file, folder / f"their_{file.name}")
-        oof = self._read(folder / COPY_OF_OOF)
-        test = self._read(folder / COPY_OF_TEST)
-        if not self.context.task.has_probabilities:
+        oof = read_external(folder / COPY_OF_OOF, context.id, context.task)
+        test = read_external(folder / COPY_OF_TEST, context.id, context.task)
+        if not context.task.has_probabilities:
             write_notes(folder, unit_mismatch_notes(oof, test, np.nanstd(train.y, axis=0)))
 
-    def predict(self, rows: Dataset, folder: Path) -> Array:
+    def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:
         """Return the external predictions of rows, (n_rows, n_outputs)."""
-        file = folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST)
-        y_pred = self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
-        return as_probabilities(self.context.task, y_pred)
-
-    def _read(self, file: Path, required_ids: Sequence[str] = ()) -> pd.DataFrame:
-        return read_external(file, self.context.id, self.context.task, required_ids)
-
-
-def files_of(config: FileConfig) -> tuple[Path, Path]:
-    """Return oof.csv and test.csv of a stage."""
-    files = Path(config.folder) / OOF, Path(config.folder) / TEST
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        raise ConfigError(
-            f"the folder of the stage needs {OOF} and {TEST}; missing: {', '.join(missing)}. Correct the path, "
-            "which is relative to the YAML, or add the files."
-        )
-    return files
+        file = folder / (COPY_OF_OOF if context.predicts_held_out else COPY_OF_TEST)
+        table = read_external(file, context.id, context.task, rows.ids)
+        return as_probabilities(context.task, table.loc[rows.ids].to_numpy(dtype=np.float64))
 
 
 def read_external(path: Path, id_column: str, task: Task, required_ids: Sequence[str] = ()) -> pd.DataFrame:

@@ -4,51 +4,42 @@ Kernels are averaged; their weights and the noise are chosen by the marginal lik
 0 and 1, and calibrated on the leave-one-out predictions. Source: Griffiths et al., GAUCHE, NeurIPS 2023.
 """
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import ZIP_DEFLATED
 
 import numpy as np
-import skops.io
-from scipy import sparse
-from scipy.spatial.distance import pdist
-from scipy.special import softmax
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
-from sklearn.metrics.pairwise import rbf_kernel
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
+from pydantic import Field
 
 from competition.dataset import Dataset
+from competition.task import Task
 from core.errors import ConfigError
 from core.types import Array
-from models.context import Context
-from models.estimators import from_bytes
-from models.feature_config import GpConfig
+from models.context import CheckTables, Context
 from models.inputs import feature_blocks
-from models.inputs.count_fingerprints import (
+from models.inputs.cache import Cache
+from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.fingerprints import (
     fingerprint_cache,
     load_fingerprints,
     minmax_kernel,
+    molecule_features,
 )
-from models.inputs.features import molecule_features
-from models.stages.gp_regression import calibrate, decompose, fit_target, latent_variance
+from models.inputs.skops_files import from_bytes
+from models.stage import Stage
 from models.training.hardware import memory_bytes
 from models.training.labels import balanced_weights, labelled_rows
 
+MANY_ROWS = 6000
+"""Training rows above which a fold takes more than one or two minutes on a core."""
 MODEL = "gp.skops"
 SCALERS = "scalers.skops"
 QUANTILES = 200
 """Number of quantiles of the rank transform of descriptors."""
 LENGTH_SCALE = 1.0
 """An RBF kernel is exp(-d^2 / (LENGTH_SCALE * m)), where m is the median of the squared distances d^2."""
-WEIGHT_STEPS = 4
-"""The weight of a kernel is a multiple of 1 / WEIGHT_STEPS."""
-WEIGHT_ROWS = 1000
-"""Maximum number of rows that choose the weights of the kernels."""
 MEDIAN_ROWS = 1000
 """Maximum number of rows for the median of the distances."""
 BLOCK_ROWS = 1000
@@ -62,15 +53,17 @@ class Inputs:
     """What the kernels read of some rows.
 
     Attributes:
-        fingerprints: molecule column -> its counts by `load_fingerprints`, for each name in the settings.
+        fingerprints: molecule column -> sparse counts by `load_fingerprints`, for each name in the settings.
         numbers: kernel -> scaled numbers (n_rows, width); its RBF kernel is exp(-squared distance).
     """
 
-    fingerprints: list[list[sparse.csr_array]]
+    fingerprints: list[list[Any]]
     numbers: dict[str, Array]
 
     def kernels(self, others: "Inputs") -> list[Array]:
         """Return the kernels between these rows and others, (n_rows, n_others) each, in a fixed order."""
+        from sklearn.metrics.pairwise import rbf_kernel
+
         kernels = []
         if self.fingerprints:
             columns = zip(self.fingerprints, others.fingerprints, strict=True)
@@ -86,92 +79,148 @@ class Inputs:
         return Inputs(fingerprints, {name: values[start:stop] for name, values in self.numbers.items()})
 
 
-class Gp:
-    """Stage `gp`; `models.stage.Stage` documents its methods."""
+class Gp(Stage):
+    """Exact Gaussian process regression. Its kernels are averaged, with weights by the marginal likelihood.
 
-    def __init__(self, config: GpConfig, context: Context) -> None:
-        self.config = config
-        self.context = context
-        of_molecules = [name for name in config.kernels if isinstance(name, str)]
-        if of_molecules and not context.smiles:
+    Time grows with the cube and memory with the square of the number of training rows.
+    """
+
+    packages = ("scipy", "scikit-learn", "numpy", "rdkit")
+    encoder_setting = "kernels"
+    kind: Literal["gp"]
+    kernels: list[Literal["ecfp4", "atom_pairs", "fcfp4", "descriptors"] | EncoderFeature] = [
+        "ecfp4",
+        "atom_pairs",
+        "fcfp4",
+        "descriptors",
+    ]
+    """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
+    their MinMax similarity. descriptors: ranks of RDKit descriptors. `{encoder: minilm}`: pooled features of a
+    frozen encoder. Numeric and categorical columns always have a kernel of their own."""
+    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
+    """Exactly one seed, since the fit does not depend on it."""
+    extra_rows: Literal["train", "ignore"] = "train"
+    gpu: float = Field(default=0.0, ge=0, le=0)
+    """0: it is fitted on CPU cores."""
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Fingerprints that `kernels` contains."""
+        return [kernel for kernel in self.kernels if isinstance(kernel, str) and kernel != "descriptors"]
+
+    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
+        """Return the caches of the fingerprints and descriptors."""
+        caches = [fingerprint_cache(name, context.cache) for name in self.fingerprints]
+        if "descriptors" in self.kernels:
+            caches += molecule_features(["descriptors"], 0, context.cache)
+        return [(cache, context.smiles) for cache in caches]
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check that the kernels have columns, and warn of many rows; see also `Stage.check`."""
+        yield from super().check(tables)
+        competition = tables.competition
+        has_numbers = bool(competition.numeric or competition.categorical or competition.features)
+        self._require_columns(bool(competition.smiles), has_numbers)
+        n_labelled = int(tables.train[tables.task.targets].notna().any(axis=1).sum())
+        if n_labelled > MANY_ROWS:
+            yield (
+                f"the time of an exact Gaussian process grows with the cube of the rows, and {n_labelled:,} "
+                f"rows take from minutes to hours a fold (docs/benchmarks.md has times)"
+            )
+
+    def _require_columns(self, has_molecules: bool, has_numbers: bool) -> None:
+        """Raise a ConfigError if a kernel has no columns, or the stage has no kernel."""
+        of_molecules = [name for name in self.kernels if isinstance(name, str)]
+        if of_molecules and not has_molecules:
             raise ConfigError(
                 f"kernels: {', '.join(of_molecules)} need a column of competition.smiles, which is empty. Set "
                 "kernels: [] for the numbers and categories alone, or name an encoder of texts."
             )
-        if not (config.kernels or context.numeric or context.categorical):
+        if not (self.kernels or has_numbers):
             raise ConfigError(
                 "kernels: [] uses the numbers and categories alone, and the competition has none. Name a kernel."
             )
 
-    def fit(self, train: Dataset, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Fit the scales and weights of the kernels, the noise and, for classes, the calibration."""
-        labelled_rows(train.y, self.context.task.targets)
+        import skops.io
+
+        from models.stages.gp_regression import fit_columns
+
+        self._require_columns(bool(context.smiles), bool(context.numeric or context.categorical))
+        labelled_rows(train.y, context.task.targets)
         _require_memory(len(train))
-        feature_blocks.fit_encoders(train, self.config, self.context, folder)
-        self._fit_scalers(train, folder)
-        inputs = self._inputs(train, folder)
-        y, row_weights = self._labels(train)
+        feature_blocks.fit_encoders(train, self, context, folder)
+        self._fit_scalers(train, folder, context)
+        inputs = self._inputs(train, folder, context)
+        y, row_weights = self._labels(train, context.task)
         kernels = inputs.kernels(inputs)
-        fitted = _fit_columns(kernels, y, row_weights, self.context.progress)
+        fitted = fit_columns(kernels, y, row_weights, context.progress)
         model: dict[str, Any] = {**vars(inputs), **fitted, "row_weights": row_weights}
-        if self.context.task.has_probabilities:
-            model |= self._calibrate(fitted["leave_one_out"], y, row_weights)
+        if context.task.has_probabilities:
+            model |= _calibrate(fitted["leave_one_out"], y, row_weights, context.task)
         skops.io.dump(model, folder / MODEL, compression=ZIP_DEFLATED)
 
-    def predict(self, rows: Dataset, folder: Path) -> Array:
+    def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:
         """Return predictions (n_rows, n_outputs) in the units of the targets, or probabilities."""
         model, train = load_model(folder)
-        inputs = self._inputs(rows, folder)
+        inputs = self._inputs(rows, folder, context)
         latent = np.tile(model["mean"], (len(rows), 1))
         for start in range(0, len(rows), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(rows))
             kernels = inputs.take(start, stop).kernels(train)
             for kernel, kernel_weights in zip(kernels, model["kernel_weights"], strict=True):
                 latent[start:stop] += kernel @ (model["coefficients"] * kernel_weights)
-        return self._probabilities(latent, model) if self.context.task.has_probabilities else latent
+        return _probabilities(latent, model, context.task) if context.task.has_probabilities else latent
 
-    def predict_std(self, rows: Dataset, folder: Path) -> Array:
+    def predict_std(self, rows: Dataset, folder: Path, context: Context) -> Array:
         """Return the standard deviation of the label of each row, function and noise, (n_rows, n_outputs).
 
         For regression only.
         """
+        from models.stages.gp_regression import latent_variance, weighted_sum
+
         model, train = load_model(folder)
-        inputs = self._inputs(rows, folder)
+        inputs = self._inputs(rows, folder, context)
         std = np.empty((len(rows), len(model["mean"])))
         train_kernels, cross_kernels = train.kernels(train), inputs.kernels(train)
         for column, kernel_weights in enumerate(model["kernel_weights"].T):
             row_weights = model["row_weights"][:, column]
             is_used = row_weights > 0
             variance = latent_variance(
-                kernel=_weighted_sum(train_kernels, kernel_weights, is_used, is_used),
-                cross=_weighted_sum(cross_kernels, kernel_weights, np.ones(len(rows), dtype=bool), is_used),
+                kernel=weighted_sum(train_kernels, kernel_weights, is_used, is_used),
+                cross=weighted_sum(cross_kernels, kernel_weights, np.ones(len(rows), dtype=bool), is_used),
                 noise=model["noise"][column],
                 weights=row_weights[is_used],
             )
             std[:, column] = np.sqrt(model["variance"][column] * (variance + model["noise"][column]))
         return std
 
-    def _labels(self, train: Dataset) -> tuple[Array, Array]:
+    def _labels(self, train: Dataset, task: Task) -> tuple[Array, Array]:
         """Return labels and row weights of each output, (n_rows, n_outputs); the weight 0 for a missing label."""
-        y = self.context.task.one_hot(train.y)
+        y = task.one_hot(train.y)
         weights = np.ones_like(train.y)
         if train.weights is not None:
             weights *= train.weights[:, None]
-        if self.config.class_weights == "balanced":
+        if self.class_weights == "balanced":
             weights = balanced_weights(train.y, weights)
         return y, np.where(np.isnan(y), 0.0, np.broadcast_to(weights, y.shape))
 
-    def _fit_scalers(self, train: Dataset, folder: Path) -> None:
+    def _fit_scalers(self, train: Dataset, folder: Path, context: Context) -> None:
         """Write the scaler of each block of numbers, and the length that its squared distances are divided by."""
+        import skops.io
+        from scipy.spatial.distance import pdist
+        from sklearn.compose import ColumnTransformer
+        from sklearn.impute import SimpleImputer
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
+
         ranks = QuantileTransformer(n_quantiles=min(QUANTILES, len(train)), random_state=0)
         impute = SimpleImputer(strategy="median", keep_empty_features=True)
         # Clipped to the training range, since nothing is known about the function outside of it.
         numbers = make_pipeline(impute, MinMaxScaler(clip=True), StandardScaler())
         categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-        columns = [
-            ("number", numbers, self.context.numeric),
-            ("category", categories, self.context.categorical),
-        ]
+        columns = [("number", numbers, context.numeric), ("category", categories, context.categorical)]
         scalers = {
             "descriptors": make_pipeline(impute, ranks),
             "molecule encoders": StandardScaler(),
@@ -179,132 +228,71 @@ class Gp:
             "columns": ColumnTransformer(columns),
         }
         fitted = {}
-        for name, block in self._blocks(train, folder).items():
+        for name, block in self._blocks(train, folder, context).items():
             scaled = scalers[name].fit_transform(block)
             some = scaled[:: -(-len(scaled) // MEDIAN_ROWS)]
             fitted[name] = (scalers[name], LENGTH_SCALE * float(np.median(pdist(some, "sqeuclidean"))) or 1.0)
         skops.io.dump(fitted, folder / SCALERS)
 
-    def _blocks(self, rows: Dataset, folder: Path) -> dict[str, Any]:
+    def _blocks(self, rows: Dataset, folder: Path, context: Context) -> dict[str, Any]:
         """Return the unscaled numbers of each RBF kernel, (n_rows, width)."""
         blocks: dict[str, Any] = {}
-        if "descriptors" in self.config.kernels:
-            (cache,) = molecule_features(["descriptors"], 0, self.context.cache)
-            per_column = [np.concatenate(cache.load(rows.inputs[column])) for column in self.context.smiles]
+        if "descriptors" in self.kernels:
+            (cache,) = molecule_features(["descriptors"], 0, context.cache)
+            per_column = [np.concatenate(cache.load(rows.inputs[column])) for column in context.smiles]
             blocks["descriptors"] = np.hstack(per_column, dtype=np.float64)
-        blocks["molecule encoders"] = feature_blocks.molecule_block(rows, self.config, self.context, folder)
-        blocks["text encoders"] = feature_blocks.encoder_block(rows, self.config, self.context, folder)
-        blocks["columns"] = rows.inputs[[*self.context.numeric, *self.context.categorical]]
+        blocks["molecule encoders"] = feature_blocks.molecule_block(rows, self, context, folder)
+        blocks["text encoders"] = feature_blocks.encoder_block(rows, self, context, folder)
+        blocks["columns"] = rows.inputs[[*context.numeric, *context.categorical]]
         return {name: block for name, block in blocks.items() if block.shape[1]}
 
-    def _inputs(self, rows: Dataset, folder: Path) -> Inputs:
+    def _inputs(self, rows: Dataset, folder: Path, context: Context) -> Inputs:
         fingerprints = []
-        caches = [fingerprint_cache(name, self.context.cache) for name in self.config.fingerprints]
-        for column in self.context.smiles if caches else []:
+        caches = [fingerprint_cache(name, context.cache) for name in self.fingerprints]
+        for column in context.smiles if caches else []:
             fingerprints.append([load_fingerprints(cache, rows.inputs[column]) for cache in caches])
         scalers = from_bytes((folder / SCALERS).read_bytes())
         numbers = {}
-        for name, block in self._blocks(rows, folder).items():
+        for name, block in self._blocks(rows, folder, context).items():
             scaler, length = scalers[name]
             numbers[name] = np.asarray(scaler.transform(block), dtype=np.float64) / np.sqrt(length)
         return Inputs(fingerprints, numbers)
 
-    def _calibrate(self, leave_one_out: Array, y: Array, weights: Array) -> dict[str, Array]:
-        """Return the slope and the intercepts of the probabilities of each target."""
-        slopes, intercepts = [], []
-        for t, (scores, one_hot) in enumerate(zip(self._scores(leave_one_out), self._scores(y), strict=True)):
-            is_used = weights[:, t] > 0
-            slope, target_intercepts = calibrate(scores[is_used], one_hot[is_used], weights[is_used, t])
-            slopes.append(slope)
-            intercepts.append(target_intercepts)
-        return {"slopes": np.array(slopes), "intercepts": np.array(intercepts)}
 
-    def _probabilities(self, latent: Array, model: dict[str, Array]) -> Array:
-        probabilities = []
-        parts = zip(self._scores(latent), model["slopes"], model["intercepts"], strict=True)
-        for scores, slope, intercepts in parts:
-            probabilities.append(softmax(slope * scores + intercepts, axis=1))
-        if self.context.task.problem_type == "multiclass":
-            return np.asarray(probabilities[0])
-        return np.column_stack([each[:, 1] for each in probabilities])
+def _calibrate(leave_one_out: Array, y: Array, weights: Array, task: Task) -> dict[str, Array]:
+    """Return the slope and the intercepts of the probabilities of each target."""
+    from models.stages.gp_regression import calibrate
 
-    def _scores(self, values: Array) -> list[Array]:
-        """Return a score per class of each target, (n_rows, n_classes), from values (n_rows, n_outputs)."""
-        if self.context.task.problem_type == "multiclass":
-            return [values]
-        return [np.column_stack([1 - column, column]) for column in values.T]
+    slopes = []
+    intercepts = []
+    both = zip(_scores(leave_one_out, task), _scores(y, task), strict=True)
+    for target, (scores, one_hot) in enumerate(both):
+        row_weights = weights[:, target]
+        is_used = row_weights > 0
+        slope, target_intercepts = calibrate(scores[is_used], one_hot[is_used], row_weights[is_used])
+        slopes.append(slope)
+        intercepts.append(target_intercepts)
+    return {"slopes": np.array(slopes), "intercepts": np.array(intercepts)}
 
 
-def _fit_columns(
-    kernels: list[Array], y: Array, row_weights: Array, progress: Callable[[int, int], None]
-) -> dict[str, Array]:
-    """Fit each label column; columns with equal row weights and kernel weights share a decomposition.
+def _probabilities(latent: Array, model: dict[str, Array], task: Task) -> Array:
+    """Return the calibrated probabilities (n_rows, n_outputs) of latent values (n_rows, n_outputs)."""
+    from scipy.special import softmax
 
-    Args:
-        kernels: (n_rows, n_rows) each.
-        y: (n_rows, n_columns).
-        row_weights: (n_rows, n_columns), 0 for rows that are not used.
-
-    Returns:
-        Arrays with a column, or a number, for each label column. Coefficients and leave-one-out predictions are
-        0 for rows that are not used.
-    """
-    n_columns = y.shape[1]
-    fitted: dict[str, Array] = {name: np.zeros(n_columns) for name in ("mean", "variance", "noise")}
-    fitted |= {name: np.zeros(y.shape) for name in ("coefficients", "leave_one_out")}
-    fitted["kernel_weights"] = np.zeros((len(kernels), n_columns))
-    for columns in _equal_columns(row_weights):
-        fitted["kernel_weights"][:, columns] = _choose_kernel_weights(kernels, y, row_weights, columns)
-    groups = _equal_columns(np.vstack([row_weights, fitted["kernel_weights"]]))
-    for done, columns in enumerate(groups):
-        progress(done, len(groups))
-        is_used = row_weights[:, columns[0]] > 0
-        kernel = _weighted_sum(kernels, fitted["kernel_weights"][:, columns[0]], is_used, is_used)
-        decomposition = decompose(kernel, row_weights[is_used, columns[0]])
-        for column in columns:
-            target = fit_target(decomposition, y[is_used, column])
-            fitted["mean"][column] = target.mean
-            fitted["variance"][column] = target.variance
-            fitted["noise"][column] = target.noise
-            fitted["coefficients"][is_used, column] = target.coefficients
-            fitted["leave_one_out"][is_used, column] = target.leave_one_out
-    return fitted
+    probabilities = []
+    parts = zip(_scores(latent, task), model["slopes"], model["intercepts"], strict=True)
+    for scores, slope, intercepts in parts:
+        probabilities.append(softmax(slope * scores + intercepts, axis=1))
+    if task.problem_type == "multiclass":
+        return np.asarray(probabilities[0])
+    return np.column_stack([each[:, 1] for each in probabilities])
 
 
-def _choose_kernel_weights(kernels: list[Array], y: Array, row_weights: Array, columns: list[int]) -> Array:
-    """Return the weights with the largest marginal likelihood, (n_kernels, n_chosen_columns).
-
-    Args:
-        columns: label columns with equal row weights.
-    """
-    weights = row_weights[:, columns[0]]
-    rows = np.flatnonzero(weights)
-    rows = rows[:: -(-len(rows) // WEIGHT_ROWS)]
-    steps = itertools.product(range(WEIGHT_STEPS + 1), repeat=len(kernels))
-    simplex = [np.array(step) / WEIGHT_STEPS for step in steps if sum(step) == WEIGHT_STEPS]
-    if len(simplex) == 1:
-        return np.ones((1, len(columns)))
-    log_likelihoods = []
-    for kernel_weights in simplex:
-        decomposition = decompose(_weighted_sum(kernels, kernel_weights, rows, rows), weights[rows])
-        log_likelihoods.append(
-            [fit_target(decomposition, y[rows, column]).log_likelihood for column in columns]
-        )
-    return np.array(simplex)[np.argmax(log_likelihoods, axis=0)].T
-
-
-def _equal_columns(table: Array) -> list[list[int]]:
-    """Return the indices of equal columns of a table, a list for each distinct one, the first column first."""
-    groups: dict[bytes, list[int]] = {}
-    for index, column in enumerate(table.T):
-        groups.setdefault(column.tobytes(), []).append(index)
-    return list(groups.values())
-
-
-def _weighted_sum(kernels: list[Array], weights: Array, rows: Any, columns: Any) -> Array:
-    """Return the weighted sum of a part of each kernel."""
-    used = [(kernel, weight) for kernel, weight in zip(kernels, weights, strict=True) if weight > 0]
-    return np.sum([weight * kernel[np.ix_(rows, columns)] for kernel, weight in used], axis=0)
+def _scores(values: Array, task: Task) -> list[Array]:
+    """Return a score per class of each target, (n_rows, n_classes), from values (n_rows, n_outputs)."""
+    if task.problem_type == "multiclass":
+        return [values]
+    return [np.column_stack([1 - column, column]) for column in values.T]
 
 
 def load_model(folder: Path) -> tuple[dict[str, Any], Inputs]:

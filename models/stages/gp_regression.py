@@ -1,12 +1,16 @@
-"""Exact Gaussian process regression with a given kernel matrix and one fitted hyperparameter.
+"""Exact Gaussian process regression with given kernel matrices.
 
-The labels are a mean, plus a function with covariance `variance * K`, plus noise with variance
+The kernel K is a weighted mean of matrices, with the weights that have the largest marginal likelihood. The labels
+are a mean, plus a function with covariance `variance * K`, plus noise with variance
 `variance * noise / weight` in each row. `noise` is chosen from a grid by the marginal likelihood; mean and
 variance have closed forms. One decomposition of K serves all noise levels and all targets with labels in the
 same rows. Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2, 5.4.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import linalg, optimize, special
@@ -15,6 +19,10 @@ from core.types import Array
 
 NOISES = np.logspace(-4, 2, 37)
 """Ratios of the variance of the noise to the variance of the function."""
+WEIGHT_STEPS = 4
+"""The weight of a kernel is a multiple of 1 / WEIGHT_STEPS."""
+WEIGHT_ROWS = 1000
+"""Maximum number of rows that choose the weights of the kernels."""
 MAX_SLOPE = 100.0
 """Largest slope of a calibration. Scores are about 0 to 1, so it matters for separable classes only."""
 
@@ -53,6 +61,78 @@ class TargetFit:
     variance: float
     coefficients: Array
     leave_one_out: Array
+
+
+def fit_columns(
+    kernels: list[Array], y: Array, row_weights: Array, progress: Callable[[int, int], None]
+) -> dict[str, Array]:
+    """Fit each label column; columns with equal row weights and kernel weights share a decomposition.
+
+    Args:
+        kernels: (n_rows, n_rows) each.
+        y: (n_rows, n_columns).
+        row_weights: (n_rows, n_columns), 0 for rows that are not used.
+
+    Returns:
+        Arrays with a column, or a number, for each label column. Coefficients and leave-one-out predictions are
+        0 for rows that are not used.
+    """
+    n_columns = y.shape[1]
+    fitted: dict[str, Array] = {name: np.zeros(n_columns) for name in ("mean", "variance", "noise")}
+    fitted |= {name: np.zeros(y.shape) for name in ("coefficients", "leave_one_out")}
+    fitted["kernel_weights"] = np.zeros((len(kernels), n_columns))
+    for columns in _equal_columns(row_weights):
+        fitted["kernel_weights"][:, columns] = _choose_kernel_weights(kernels, y, row_weights, columns)
+    groups = _equal_columns(np.vstack([row_weights, fitted["kernel_weights"]]))
+    for done, columns in enumerate(groups):
+        progress(done, len(groups))
+        is_used = row_weights[:, columns[0]] > 0
+        kernel = weighted_sum(kernels, fitted["kernel_weights"][:, columns[0]], is_used, is_used)
+        decomposition = decompose(kernel, row_weights[is_used, columns[0]])
+        for column in columns:
+            target = fit_target(decomposition, y[is_used, column])
+            fitted["mean"][column] = target.mean
+            fitted["variance"][column] = target.variance
+            fitted["noise"][column] = target.noise
+            fitted["coefficients"][is_used, column] = target.coefficients
+            fitted["leave_one_out"][is_used, column] = target.leave_one_out
+    return fitted
+
+
+def _choose_kernel_weights(kernels: list[Array], y: Array, row_weights: Array, columns: list[int]) -> Array:
+    """Return the weights with the largest marginal likelihood, (n_kernels, n_chosen_columns).
+
+    Args:
+        columns: label columns with equal row weights.
+    """
+    weights = row_weights[:, columns[0]]
+    rows = np.flatnonzero(weights)
+    rows = rows[:: -(-len(rows) // WEIGHT_ROWS)]
+    steps = itertools.product(range(WEIGHT_STEPS + 1), repeat=len(kernels))
+    simplex = [np.array(step) / WEIGHT_STEPS for step in steps if sum(step) == WEIGHT_STEPS]
+    if len(simplex) == 1:
+        return np.ones((1, len(columns)))
+    log_likelihoods = []
+    for kernel_weights in simplex:
+        decomposition = decompose(weighted_sum(kernels, kernel_weights, rows, rows), weights[rows])
+        log_likelihoods.append(
+            [fit_target(decomposition, y[rows, column]).log_likelihood for column in columns]
+        )
+    return np.array(simplex)[np.argmax(log_likelihoods, axis=0)].T
+
+
+def _equal_columns(table: Array) -> list[list[int]]:
+    """Return the indices of equal columns of a table, a list for each distinct one, the first column first."""
+    groups: dict[bytes, list[int]] = {}
+    for index, column in enumerate(table.T):
+        groups.setdefault(column.tobytes(), []).append(index)
+    return list(groups.values())
+
+
+def weighted_sum(kernels: list[Array], weights: Array, rows: Any, columns: Any) -> Array:
+    """Return the weighted sum of a part of each kernel."""
+    used = [(kernel, weight) for kernel, weight in zip(kernels, weights, strict=True) if weight > 0]
+    return np.sum([weight * kernel[np.ix_(rows, columns)] for kernel, weight in used], axis=0)
 
 
 def decompose(kernel: Array, weights: Array) -> Decomposition:

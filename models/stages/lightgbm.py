@@ -4,17 +4,21 @@ Source: Ke et al., LightGBM, NeurIPS 2017.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightgbm
 import numpy as np
-from scipy import sparse
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from competition.dataset import Dataset
 from core.types import Array
-from models.feature_config import LightgbmConfig
-from models.stages.per_target import TargetData
+from models.context import Context
+from models.stage import Share
+from models.stages.tabular import TargetData, library_seed
 from models.stages.trees import MIN_ROWS, Trees
+from models.training.hardware import require_opencl
+
+if TYPE_CHECKING:
+    import lightgbm
 
 SQUARED = {"objective": "regression", "metric": "rmse"}
 HUBER = {"objective": "huber", "metric": "huber", "alpha": 0.5}
@@ -24,66 +28,104 @@ HUBER = {"objective": "huber", "metric": "huber", "alpha": 0.5}
 
 
 class Lightgbm(Trees):
-    """Stage `lightgbm`. Its features are sparse if there are words; categories are the last columns."""
+    """Gradient-boosted decision trees, grown leaf by leaf, by LightGBM.
 
+    Its features are sparse if there are words; categories are the last columns.
+    """
+
+    packages = ("lightgbm",)
+    binary_objectives = ("binary", "cross_entropy")
+    multiclass_objectives = ("multiclass", "softmax")
     ranges = {
         "num_leaves": (4, 128), "min_data_in_leaf": (2, 50), "feature_fraction": (0.05, 1.0),
         "bagging_fraction": (0.4, 1.0), "lambda_l2": (0.01, 100.0),
     }  # fmt: skip
-    library_errors = (lightgbm.basic.LightGBMError,)
+    kind: Literal["lightgbm"]
+    num_leaves: int = Field(default=31, ge=2)
+    min_data_in_leaf: PositiveInt = 10
+    feature_fraction: Share = 0.3
+    bagging_fraction: Share = 0.8
+    lambda_l2: NonNegativeFloat = 1.0
 
-    def _build_features(self, rows: Dataset, folder: Path) -> Any:
-        numbers, words, codes = self._blocks(rows, folder)
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names and aliases of LightGBM's parameters; LightGBM itself ignores unknown names."""
+        from lightgbm.basic import _ConfigAliases
+
+        return set(_ConfigAliases._get_all_param_aliases())
+
+    def library_errors(self) -> tuple[type[Exception], ...]:
+        """Return the error of LightGBM."""
+        import lightgbm
+
+        return (lightgbm.basic.LightGBMError,)
+
+    def check_machine(self) -> None:
+        """Raise a ConfigError if the trees are to be grown on a GPU, and LightGBM cannot use it."""
+        if self.gpu:
+            require_opencl()
+
+    def build_features(self, rows: Dataset, folder: Path, context: Context) -> Any:
+        """Return numbers, words and codes of categories, (n_rows, n_features)."""
+        from scipy import sparse
+
+        numbers, words, codes = self.blocks(rows, folder, context)
         if not words.shape[1]:
             return np.hstack([numbers, codes])
         return sparse.hstack([sparse.csr_matrix(numbers), words, sparse.csr_matrix(codes)], format="csr")
 
-    def _best_n_trees(
-        self, config: LightgbmConfig, sample: TargetData, validation: TargetData
-    ) -> tuple[int, float]:
-        booster = self._train(config, sample, config.max_trees, validation)
+    def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
+        """Return the number of trees with the smallest error on `validation`, and that error."""
+        booster = self._train(data, self.max_trees, context, validation)
         return max(booster.best_iteration, 1), float(booster.best_score["valid_0"].popitem()[1])
 
-    def _fit_booster(self, config: LightgbmConfig, sample: TargetData, n_trees: int, path: Path) -> None:
-        path.with_suffix(".txt").write_text(self._train(config, sample, n_trees).model_to_string())
+    def fit_booster(self, data: TargetData, n_trees: int, path: Path, context: Context) -> None:
+        """Fit a booster and write it as text."""
+        path.with_suffix(".txt").write_text(self._train(data, n_trees, context).model_to_string())
 
-    def _predict_target_model(self, x: Any, path: Path) -> Array:
+    def predict_target(self, x: Any, path: Path, context: Context) -> Array:
+        """Return predictions (n_rows,) of a written model, or probabilities (n_rows, n_classes)."""
+        import lightgbm
+
         booster = lightgbm.Booster(model_str=path.with_suffix(".txt").read_text())
         y_pred = np.asarray(booster.predict(x, num_threads=1))
-        both = self.context.task.has_probabilities and y_pred.ndim == 1
-        return np.column_stack([1 - y_pred, y_pred]) if both else y_pred
+        is_binary = context.task.has_probabilities and y_pred.ndim == 1
+        return np.column_stack([1 - y_pred, y_pred]) if is_binary else y_pred
 
     def _train(
-        self, config: LightgbmConfig, sample: TargetData, n_trees: int, validation: TargetData | None = None
-    ) -> lightgbm.Booster:
-        n_rows, n_features = sample.x.shape
-        task = self.context.task
-        usual = HUBER if task.minimizes_absolute_error else SQUARED
-        class_objectives = config.objectives(task.problem_type)
+        self, data: TargetData, n_trees: int, context: Context, validation: TargetData | None = None
+    ) -> "lightgbm.Booster":
+        """Return a booster of at most `n_trees`, stopped early with `validation`."""
+        import lightgbm
+
+        n_rows, n_features = data.x.shape
+        task = context.task
+        default = HUBER if task.minimizes_absolute_error else SQUARED
+        class_objectives = self.objectives(task.problem_type)
         if class_objectives:
-            usual = {"objective": class_objectives[0]}
+            default = {"objective": class_objectives[0]}
         parameters = {
-            **({} if config.objective else usual),
-            **({"num_class": sample.n_classes} if task.problem_type == "multiclass" else {}),
-            **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
-            "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
-            "bagging_fraction": config.bagging_fraction if n_rows >= MIN_ROWS else 1.0,
+            **({} if self.objective else default),
+            **({"num_class": data.n_classes} if task.problem_type == "multiclass" else {}),
+            **{name: getattr(self, name) for name in ("learning_rate", *self.ranges)},
+            "min_data_in_leaf": min(self.min_data_in_leaf, max(1, n_rows // 20)),
+            "bagging_fraction": self.bagging_fraction if n_rows >= MIN_ROWS else 1.0,
             "bagging_freq": 1,
-            "seed": self.seed,
+            "seed": library_seed(context),
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": self.context.threads,
+            "num_threads": context.threads,
             # By OpenCL, which the wheels of PyPI have; "cuda" needs a special build.
-            "device_type": "gpu" if self.on_gpu else "cpu",
+            "device_type": "gpu" if self.trains_on_gpu() else "cpu",
             "verbosity": -1,
-            **config.parameters,
+            **self.parameters,
         }
-        data = lightgbm.Dataset(
-            sample.x, sample.y, weight=sample.weights, params=parameters, free_raw_data=False,
-            categorical_feature=list(range(n_features - len(self.context.categorical), n_features)),
+        train = lightgbm.Dataset(
+            data.x, data.y, weight=data.weights, params=parameters, free_raw_data=False,
+            categorical_feature=list(range(n_features - len(context.categorical), n_features)),
         )  # fmt: skip
         stop: dict[str, Any] = {}
         if validation is not None:
-            stop["valid_sets"] = [data.create_valid(validation.x, validation.y, weight=validation.weights)]
-            stop["callbacks"] = [lightgbm.early_stopping(config.patience, verbose=False)]
-        return lightgbm.train(parameters, data, n_trees, **stop)
+            stop["valid_sets"] = [train.create_valid(validation.x, validation.y, weight=validation.weights)]
+            stop["callbacks"] = [lightgbm.early_stopping(self.patience, verbose=False)]
+        return lightgbm.train(parameters, train, n_trees, **stop)

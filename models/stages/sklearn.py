@@ -7,52 +7,149 @@ are saved, and the estimator is fitted again when it predicts, which is fast for
 TabPFN. Source: Pedregosa et al., scikit-learn, JMLR 2011.
 """
 
+import inspect
 import warnings
+from collections.abc import Iterator
+from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import skops.io
-from sklearn.compose import ColumnTransformer
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
-from sklearn.utils import get_tags
 
 from competition.dataset import Dataset
+from competition.task import Task
+from core.code_digest import code_digest_of
+from core.errors import ConfigError
 from core.files import sha256_of
-from core.types import Array
-from models.context import Context
-from models.estimators import build_estimator, from_bytes
-from models.feature_config import SklearnConfig
+from core.settings import nearest
+from core.types import Array, ProblemType
+from models.context import CheckTables, Context
 from models.inputs import feature_blocks
-from models.stages.per_target import PerTarget, TargetData
+from models.inputs.skops_files import from_bytes
+from models.stages.tabular import FeatureStage, TargetData, library_seed
 
+SKLEARN = "sklearn."
+"""Start of the paths of estimators of scikit-learn."""
 FEATURES = "features.skops"
 QUANTILES = 200
 """Number of quantiles of the rank transform of molecule features."""
+ENCODER_EPSILON = 1e-9
+"""Pooled features below this are 0: scaling would make a feature from a dead dimension (1e-33 in minilm)."""
 MAX_FITTED = 32
 """Number of fitted estimators of other packages that a process keeps."""
 _FITTED: dict[Any, Any] = {}
+DOWNLOAD_WARNINGS = {
+    "tabicl": "it downloads its weights (BSD-3) from the hub in the first fit; kernel packs them",
+    "tabpfn": "it downloads its weights in the first fit; TabPFN-2.5 and later require a login, and their "
+    "licence is non-commercial, which may forbid prizes; TabPFN-2 is Apache-2.0 with attribution",
+}
+"""Package -> what a user should know about the weights of its estimators before a run."""
+HUB_WEIGHTS = {"tabicl": "jingang/TabICL"}
+"""Package -> repository of the Hugging Face hub with the weights of its estimators."""
+AUTO_STOPS_ABOVE = 10_000
+"""Number of rows above which scikit-learn's gradient boosting with `early_stopping: auto` stops early."""
 
 
-class Sklearn(PerTarget):
-    """Stage `sklearn`; `models.stage.Stage` documents its methods."""
+class Sklearn(FeatureStage):
+    """An estimator with the interface of scikit-learn, on the same features as the trees, one per
+    target.
 
-    library_errors = (ValueError, TypeError)
+    Most estimators are deterministic: more seeds do not change them.
+    """
 
-    def __init__(self, config: SklearnConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self.model_name = config.estimator_name(context.task.problem_type)
+    packages = ("scikit-learn",)
+    predicts_on_gpu = True
+    kind: Literal["sklearn"]
+    estimator: str | None = None
+    """Dotted path of the class of a regressor, or for classification of a classifier with predict_proba, of
+    scikit-learn or another installed package: sklearn.linear_model.Ridge, pytabkit.RealMLP_TD_Regressor.
+    null: sklearn.svm.SVR, or sklearn.linear_model.LogisticRegression for classification."""
 
-    def _fit_features(self, train: Dataset, folder: Path) -> None:
-        feature_blocks.fit_encoders(train, self.config, self.context, folder)
-        tfidf_of_column = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context, folder)
-        x = self._table(train, folder)
+    @property
+    def optional_packages(self) -> set[str]:
+        """The setting `estimator`."""
+        return {self.estimator} if self.estimator else set()
+
+    @property
+    def is_from_other_package(self) -> bool:
+        """Whether the estimator is not one of scikit-learn."""
+        return self.estimator is not None and not self.estimator.startswith(SKLEARN)
+
+    def key_settings(self, task: Task) -> dict[str, Any]:
+        """Return the version of the package of an estimator that is not one of scikit-learn."""
+        return {"package": version_of(str(self.estimator))} if self.is_from_other_package else {}
+
+    def estimator_name(self, problem_type: ProblemType) -> str:
+        """Return the dotted path of the estimator for a problem type."""
+        is_regression = problem_type == "regression"
+        default = "sklearn.svm.SVR" if is_regression else "sklearn.linear_model.LogisticRegression"
+        return self.estimator or default
+
+    def model_name(self, task: Task) -> str:
+        """Return the dotted path of the estimator."""
+        return self.estimator_name(task.problem_type)
+
+    def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
+        """Yield the errors of `Stage.config_errors`, and of an estimator that cannot be built.
+
+        It may not exist, be of the other kind (regressor, classifier), or reject its parameters.
+        """
+        yield from super().config_errors(problem_type)
+        name = self.estimator_name(problem_type)
+        try:
+            build_estimator(name, self.parameters, seed=0, classes=problem_type != "regression")
+        except (ValueError, TypeError) as error:  # TypeError: its constructor has required arguments
+            yield f"estimator: {' '.join(str(error).split())} (this stage learns {problem_type})"
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check that the estimator takes weights if there are any, and warn of what it does by itself.
+
+        It may download weights, or hold out rows against the groups or the time; see also `Stage.check`.
+        """
+        yield from super().check(tables)
+        name = self.estimator_name(tables.task.problem_type)
+        extra_tables = tables.competition.extra_train if self.extra_rows != "ignore" else []
+        has_weights = (
+            bool(tables.competition.weight)
+            or any(table.weight != 1 for table in extra_tables)
+            or self.pseudo_labels is not None
+            or self.class_weights == "balanced"
+        )
+        if has_weights:
+            require_weights(name)
+        warning = DOWNLOAD_WARNINGS.get(name.partition(".")[0])
+        if warning:
+            yield warning
+        n_tied = int((np.bincount(tables.groups)[tables.groups] > 1).sum())
+        if not n_tied and not tables.in_time_order:
+            return
+        has_classes = tables.task.problem_type != "regression"
+        if splits_rows(build_estimator(name, self.parameters, 0, has_classes), len(tables.groups)):
+            ignored = f"keep the groups of {n_tied} rows together"
+            if tables.in_time_order:
+                ignored = "hold out the latest"
+            yield f"{name} holds out some training rows by itself and cannot {ignored}, so it may overfit"
+
+    def library_errors(self) -> tuple[type[Exception], ...]:
+        """Return the errors by which estimators reject parameters and rows."""
+        return ValueError, TypeError
+
+    def fit_features(self, train: Dataset, folder: Path, context: Context) -> None:
+        """Fit the frozen encoders, the words and the preprocessing of all columns."""
+        import skops.io
+        from sklearn.compose import ColumnTransformer
+        from sklearn.impute import SimpleImputer
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
+        from sklearn.utils import get_tags
+
+        feature_blocks.fit_encoders(train, self, context, folder)
+        tfidf_of_column = feature_blocks.fit_tfidf(train, self.tfidf_features, context, folder)
+        x = self._table(train, folder, context)
+        seed = library_seed(context)
         imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-        quantiles = QuantileTransformer(n_quantiles=min(QUANTILES, len(train)), random_state=self.seed)
+        quantiles = QuantileTransformer(n_quantiles=min(QUANTILES, len(train)), random_state=seed)
         parts = [
             # Ranks, since standardised rare bits would move their few molecules far from all others.
             ("molecule", make_pipeline(imputer, quantiles)),
@@ -68,66 +165,170 @@ class Sklearn(PerTarget):
             texts.append((name, vectorizer, f"text {name}"))
         takes_sparse = (
             bool(texts)
-            and not self.config.is_from_other_package
-            and get_tags(self._build(self.seed)).input_tags.sparse
+            and not self.is_from_other_package
+            and get_tags(self._build(seed, context.task)).input_tags.sparse
         )
         features = ColumnTransformer([*columns, *texts], sparse_threshold=float(takes_sparse)).fit(x)
         skops.io.dump(features, folder / FEATURES)
 
-    def _build_features(self, rows: Dataset, folder: Path) -> Any:
-        return from_bytes((folder / FEATURES).read_bytes()).transform(self._table(rows, folder))
+    def build_features(self, rows: Dataset, folder: Path, context: Context) -> Any:
+        """Return the features of rows, (n_rows, n_features); sparse for words, if the estimator takes them."""
+        return from_bytes((folder / FEATURES).read_bytes()).transform(self._table(rows, folder, context))
 
-    def _table(self, rows: Dataset, folder: Path) -> pd.DataFrame:
+    def _table(self, rows: Dataset, folder: Path, context: Context) -> pd.DataFrame:
         """Return all columns; their names begin with their block."""
-        pooled = feature_blocks.encoder_block(rows, self.config, self.context, folder).astype(np.float64)
-        pooled[np.abs(pooled) < 1e-9] = (
-            0.0  # else scaling makes a feature from a dead dimension (1e-33 in minilm)
-        )
+        pooled = feature_blocks.encoder_block(rows, self, context, folder).astype(np.float64)
+        pooled[np.abs(pooled) < ENCODER_EPSILON] = 0.0
         parts = {
-            "molecule": pd.DataFrame(feature_blocks.molecule_block(rows, self.config, self.context, folder)),
+            "molecule": pd.DataFrame(feature_blocks.molecule_block(rows, self, context, folder)),
             "encoder": pd.DataFrame(pooled),
-            "number": pd.DataFrame(feature_blocks.numeric_block(rows, self.context)),
-            "text": rows.inputs[self.context.text].reset_index(drop=True),
-            "category": rows.inputs[self.context.categorical].reset_index(drop=True),
+            "number": pd.DataFrame(feature_blocks.numeric_block(rows, context)),
+            "text": rows.inputs[context.text].reset_index(drop=True),
+            "category": rows.inputs[context.categorical].reset_index(drop=True),
         }
         return pd.concat([part.add_prefix(f"{block} ") for block, part in parts.items()], axis=1)
 
-    def _fit_target_model(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
-        weights: dict[str, Any] = {} if sample.weights is None else {"sample_weight": sample.weights}
-        if self.config.is_from_other_package:
+    def fit_target(self, data: TargetData, target: int, path: Path, context: Context) -> dict[str, Any]:
+        """Fit an estimator and write it, or its training rows if it is of another package."""
+        import skops.io
+
+        seed = library_seed(context)
+        weights: dict[str, Any] = {} if data.weights is None else {"sample_weight": data.weights}
+        if self.is_from_other_package:
             # The arrays are named like the arguments of `_fitted`.
-            np.savez_compressed(path.with_suffix(".npz"), seed=self.seed, x=sample.x, y=sample.y, **weights)
-            self._refit(path.with_suffix(".npz"))  # raises the estimator's errors now, and caches the fit
+            np.savez_compressed(path.with_suffix(".npz"), seed=seed, x=data.x, y=data.y, **weights)
+            self._refit(path.with_suffix(".npz"), context.task)  # raises the estimator's errors now
         else:
-            skops.io.dump(self._fitted(self.seed, sample.x, sample.y, **weights), path.with_suffix(".skops"))
+            estimator = self._fitted(context.task, seed, data.x, data.y, **weights)
+            skops.io.dump(estimator, path.with_suffix(".skops"))
         return {}
 
-    def _predict_target_model(self, x: Any, path: Path) -> Array:
-        if self.config.is_from_other_package:
-            estimator = self._refit(path.with_suffix(".npz"))
+    def predict_target(self, x: Any, path: Path, context: Context) -> Array:
+        """Return predictions (n_rows,) of an estimator, or probabilities (n_rows, n_classes)."""
+        if self.is_from_other_package:
+            estimator = self._refit(path.with_suffix(".npz"), context.task)
         else:
             estimator = from_bytes(path.with_suffix(".skops").read_bytes())
-        return np.asarray(
-            (estimator.predict_proba if self.context.task.has_probabilities else estimator.predict)(x)
-        )
+        predict = estimator.predict_proba if context.task.has_probabilities else estimator.predict
+        return np.asarray(predict(x))
 
-    def _build(self, seed: int) -> Any:
-        return build_estimator(
-            self.model_name, self.config.parameters, seed, self.context.task.has_probabilities
-        )
+    def _build(self, seed: int, task: Task) -> Any:
+        return build_estimator(self.model_name(task), self.parameters, seed, task.has_probabilities)
 
-    def _fitted(self, seed: int, x: Any, y: Array, **weights: Array) -> Any:
+    def _fitted(self, task: Task, seed: int, x: Any, y: Array, **weights: Array) -> Any:
+        from sklearn.exceptions import ConvergenceWarning
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting
             warnings.simplefilter("ignore", FutureWarning)  # the version is pinned
-            return self._build(int(seed)).fit(x, y, **weights)
+            return self._build(int(seed), task).fit(x, y, **weights)
 
-    def _refit(self, rows: Path) -> Any:
+    def _refit(self, rows: Path, task: Task) -> Any:
         """Return the estimator, fitted on the rows of a file, once per process."""
-        key = sha256_of(rows), self.model_name, repr(self.config.parameters)
+        key = sha256_of(rows), self.model_name(task), repr(self.parameters)
         if key not in _FITTED:
             if len(_FITTED) >= MAX_FITTED:
                 _FITTED.clear()
             with np.load(rows) as arrays:
-                _FITTED[key] = self._fitted(**arrays)
+                _FITTED[key] = self._fitted(task, **arrays)
         return _FITTED[key]
+
+
+def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: bool = False) -> Any:
+    """Build an unfitted estimator, with the seed if it takes one.
+
+    A Gaussian process has no useful default kernel. It gets one with a length scale and a noise
+    level, which it fits by maximum likelihood. An estimator of another package gets one thread,
+    since a job runs on each core.
+
+    Args:
+        name: dotted path of the class.
+        parameters: parameters of the user. They override those that are set here.
+        classes: whether to build a classifier; otherwise a regressor.
+
+    Raises:
+        ValueError: the estimator does not exist, is of the other kind, or rejects a parameter.
+    """
+    from sklearn.base import is_classifier, is_regressor
+
+    estimator_type = estimator_class(name)
+    has_kind = is_classifier if classes else is_regressor
+    estimator = estimator_type() if hasattr(estimator_type, "__sklearn_tags__") else None
+    if estimator is None or not has_kind(estimator):
+        expected = "classifier with predict_proba" if classes else "regressor"
+        raise ValueError(f"{name} is not a {expected} with the interface of scikit-learn")
+    # The signature is read as well, since get_params of CatBoost returns only parameters that are set.
+    signature = inspect.signature(estimator_type).parameters
+    valid_names = {*estimator.get_params(deep=False), *signature}
+    takes_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values())
+    unknown = sorted(parameters.keys() - valid_names)
+    if unknown and not takes_any_name:
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}; try {nearest(unknown[0], valid_names)}")
+    if estimator_type.__name__.startswith("GaussianProcess"):
+        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+        estimator.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
+    # probability is a parameter of SVC and NuSVC: probabilities by Platt scaling.
+    defaults = {"random_state": seed % 2**31, "probability": True}
+    if not name.startswith(SKLEARN):
+        defaults |= dict.fromkeys(("n_jobs", "n_threads", "thread_count"), 1)
+    estimator.set_params(**{key: value for key, value in defaults.items() if key in valid_names} | parameters)
+    if hasattr(estimator, "_parameter_constraints"):
+        estimator._validate_params()  # otherwise scikit-learn validates them in fit, hours later
+    if classes and not hasattr(estimator, "predict_proba"):
+        raise ValueError(
+            f"{name} has no predict_proba with these parameters; SGDClassifier has it with loss: log_loss"
+        )
+    return estimator
+
+
+def estimator_class(path: str) -> Any:
+    """Import the class of an estimator by its dotted path, such as sklearn.svm.SVR.
+
+    Raises:
+        ValueError: the path has no dots, or the class cannot be imported.
+    """
+    module, _, name = path.rpartition(".")
+    if not module:
+        raise ValueError(f"{path} must be the dotted path of a class, such as sklearn.svm.SVR")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be imported: {error}; correct it, or pip install its package"
+        ) from None
+
+
+def splits_rows(estimator: Any, n_rows: int) -> bool:
+    """Return whether a fit holds out some of its rows itself, to stop early, select a parameter or
+    calibrate.
+    """
+    parameters = estimator.get_params(deep=False)
+    stops_early = parameters.get("early_stopping", parameters.get("n_iter_no_change") is not None)
+    if stops_early == "auto":
+        stops_early = n_rows > AUTO_STOPS_ABOVE
+    validates = "val_fraction" in parameters or parameters.get("probability") is True
+    return bool(stops_early) or validates or type(estimator).__name__.endswith("CV")
+
+
+def version_of(name: str) -> str:
+    """Return the version of the package of a dotted name, or the digest of a user-defined module.
+
+    It is part of the key of a job, since the requirements of this project do not pin these packages.
+    """
+    module = name.rpartition(".")[0]
+    try:
+        return metadata.version(module.partition(".")[0])
+    except metadata.PackageNotFoundError:
+        return code_digest_of(Path(str(import_module(module).__file__)))
+
+
+def require_weights(estimator: str) -> None:
+    """Raise a ConfigError if an estimator cannot be fitted with row weights."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    if not has_fit_parameter(estimator_class(estimator), "sample_weight"):
+        raise ConfigError(
+            f"the rows have weights, but fit of {estimator} has no sample_weight. "
+            "Choose another estimator (SVR, Ridge and LogisticRegression of sklearn have it), or remove the weights."
+        )

@@ -1,97 +1,207 @@
 """Base class of boosted trees: the number of trees, the search for settings, and the choices of a refit.
 
 Early stopping on a split inside the training rows chooses the number of trees; the booster is then fitted
-again on all of them. With `search_trials`, Optuna tunes the settings first, on folds inside the training rows
-(`inner_splits.py`). A refit on all rows uses the mean number of trees and the mean settings of the fold models.
+again on all of them. With `search_trials`, Optuna tunes the settings first, on folds inside the training rows.
+A refit on all rows uses the mean number of trees and the mean settings of the fold models.
+
+The inner splits divide rows as the folds do. Rows of a group stay together, since a group on both sides makes its
+noise look like a rule. With folds that are blocks in time, the latest rows are held out. If every row is a group by
+itself, the splits are random splits of scikit-learn.
 
 Sources: Friedman, Greedy Function Approximation, Annals of Statistics 2001; Akiba et al., Optuna, KDD 2019; the
 refit as in AutoGluon's refit_full (Erickson et al., 2020).
 """
 
-import functools
 import statistics
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from competition.dataset import Dataset
+from competition.task import Task
 from core.files import read_json, write_json
+from core.settings import nearest
+from core.types import Integers, ProblemType
+from folds.splitters import balanced_group_folds, blocks_in_time
+from models.context import Context
 from models.inputs import feature_blocks
 from models.stage import write_notes
-from models.stages.inner_splits import inner_folds, inner_split
-from models.stages.per_target import TRAINING, PerTarget, TargetData
+from models.stages.tabular import TRAINING, FeatureStage, TargetData, library_seed
 
-LEARNED = "blocks.json"
+BLOCKS = "blocks.json"
 MIN_ROWS = 20
 """Minimum number of rows for a search, and for the boosters to subsample rows."""
+RESERVED_PARAMETERS = (
+    "seed", "random_seed", "num_threads", "thread_count", "device_type", "device", "task_type", "devices", "boosting",
+    "num_iterations", "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric",
+    "custom_metric", "num_class", "classes_count", "class_names",
+)  # fmt: skip
+"""Parameters of LightGBM and CatBoost that the stage sets itself."""
+OBJECTIVE_ALIASES = ("objective", "objective_type", "app", "application", "loss", "loss_function")
+"""Names of the objective among the parameters of LightGBM and CatBoost."""
+INNER_SHARE = 0.2
+"""Share of the training rows that is held out for the number of trees."""
+INNER_FOLDS = 3
+"""Folds of the search: settings would be tuned to a single split."""
+
+Split = tuple[Integers, Integers]
+"""Positions of the rows to fit on and of the rows that are held out."""
 
 
-class Trees(PerTarget):
-    """Base class of the stages in `lightgbm.py` and `catboost.py`."""
+class Trees(FeatureStage):
+    """Settings of boosted trees, and the choices that both libraries share.
 
+    A kind names the objectives and the parameters of its library, and fits one booster.
+    """
+
+    depends_on_seed = True
+    uses_several_cores = True
+    binary_objectives: ClassVar[tuple[str, ...]]
+    """Objectives of the library that learn the probability of class 1, the default first."""
+    multiclass_objectives: ClassVar[tuple[str, ...]]
+    """Objectives of the library that learn a probability per class, the default first."""
     ranges: ClassVar[dict[str, tuple[float, float]]]
     """Settings that the search tunes -> lowest and highest value, on a logarithmic scale."""
+    learning_rate: PositiveFloat = 0.03
+    max_trees: PositiveInt = 2000
+    """Maximum number of trees."""
+    patience: PositiveInt = 100
+    """Early stopping: trees without improvement on the inner validation split."""
+    search_trials: int = Field(default=0, ge=0)
+    """Optuna trials per target, each on three inner folds of the training rows; 0: no tuning."""
+    parameters: dict[str, Any] = {}
+    """Parameters of the library, by its names. They include the objective (CatBoost:
+    loss_function), which then also decides the number of trees. Default objective: log loss for
+    classification; for regression Huber's loss if the metric is made of absolute errors,
+    otherwise the squared error."""
 
-    @functools.cached_property
-    def on_gpu(self) -> bool:
-        """Whether the booster is trained on a GPU: the settings request one, and this process sees one."""
-        if self.config.gpu_share == 0:
+    @classmethod
+    @abstractmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names of all parameters of the library. `parameters` rejects every other name."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_parameters(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        for name in parameters:
+            if name in cls.model_fields or name in RESERVED_PARAMETERS:
+                raise ValueError(
+                    f"{name} is controlled by the stage: remove it from `parameters`, or set it as a "
+                    f"stage setting"
+                )
+            if name not in cls.library_parameters():
+                close = nearest(name, cls.library_parameters())
+                raise ValueError(f"the library has no parameter {name!r}; try {close}")
+        return parameters
+
+    @property
+    def objective(self) -> str | None:
+        """Objective in `parameters`, under any of its names, without its options (CatBoost:
+        `Huber:delta=1`).
+        """
+        objectives = [self.parameters[name] for name in OBJECTIVE_ALIASES if name in self.parameters]
+        return str(objectives[0]).partition(":")[0] if objectives else None
+
+    @property
+    def needs_raw_labels(self) -> bool:
+        """Whether the objective is defined for unscaled labels only, such as counts, and not for
+        standardised ones.
+        """
+        return str(self.objective).lower() in ("poisson", "gamma", "tweedie", "mape", "msle")
+
+    def objectives(self, problem_type: ProblemType) -> tuple[str, ...]:
+        """Return the classification objectives for a problem type, the default first; () for regression."""
+        if problem_type == "regression":
+            return ()
+        return self.multiclass_objectives if problem_type == "multiclass" else self.binary_objectives
+
+    def key_settings(self, task: Task) -> dict[str, Any]:
+        """Return whether the default objective is of absolute errors, and the device.
+
+        The share of a GPU is in no key: a network gives the same predictions on a GPU up to rounding. Trees do
+        not: rounding changes splits, and CatBoost cannot sample features (rsm) on a GPU.
+        """
+        device = "gpu" if self.gpu else "cpu"
+        return {"absolute_errors": task.minimizes_absolute_error, "device": device}
+
+    def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
+        """Yield the errors of `Stage.config_errors`, and of an objective that does not fit
+        the problem type.
+        """
+        yield from super().config_errors(problem_type)
+        class_objectives = self.objectives(problem_type)
+        if not self.objective:
+            return
+        if class_objectives and self.objective not in class_objectives:
+            expected = f"problem type {problem_type} requires {' or '.join(class_objectives)}"
+        elif not class_objectives and self.objective in self.binary_objectives + self.multiclass_objectives:
+            expected = "regression requires a regression objective"
+        else:
+            return
+        yield f"parameters: the objective {self.objective} does not fit; {expected}"
+
+    def trains_on_gpu(self) -> bool:
+        """Return whether boosters are trained on a GPU: the settings request one, and this process sees one."""
+        if self.gpu == 0:
             return False
         import torch  # here, since it takes seconds
 
         return torch.cuda.is_available()
 
-    def _fit_features(self, train: Dataset, folder: Path) -> None:
-        if self.config.gpu_share > 0 and not self.on_gpu:
+    def fit_features(self, train: Dataset, folder: Path, context: Context) -> None:
+        """Fit the frozen encoders, the words and the categories."""
+        if self.gpu > 0 and not self.trains_on_gpu():
             write_notes(folder, ["gpu is set, but no GPU was found; the trees were trained on the CPU"])
-        feature_blocks.fit_encoders(train, self.config, self.context, folder)
-        words = feature_blocks.fit_tfidf(train, self.config.tfidf_features, self.context, folder)
-        categories = feature_blocks.fit_categories(train, self.context.categorical)
-        write_json(folder / LEARNED, {"words": words, "categories": categories})
+        feature_blocks.fit_encoders(train, self, context, folder)
+        words = feature_blocks.fit_tfidf(train, self.tfidf_features, context, folder)
+        categories = feature_blocks.fit_categories(train, context.categorical)
+        write_json(folder / BLOCKS, {"words": words, "categories": categories})
 
-    def _blocks(
-        self, rows: Dataset, folder: Path
-    ) -> tuple[NDArray[np.float32], sparse.csr_matrix, NDArray[np.float32]]:
-        """Return numbers, TF-IDF of words, and codes of categories, each (n_rows, n_features)."""
-        config = self.config
-        context = self.context
-        learned = read_json(folder / LEARNED)
-        molecules = feature_blocks.molecule_block(rows, config, context, folder)
-        encoded = feature_blocks.encoder_block(rows, config, context, folder)
+    def blocks(
+        self, rows: Dataset, folder: Path, context: Context
+    ) -> tuple[NDArray[np.float32], Any, NDArray[np.float32]]:
+        """Return numbers, sparse TF-IDF of words, and codes of categories, each (n_rows, n_features)."""
+        fitted = read_json(folder / BLOCKS)
+        molecules = feature_blocks.molecule_block(rows, self, context, folder)
+        encoded = feature_blocks.encoder_block(rows, self, context, folder)
         numbers = feature_blocks.numeric_block(rows, context)
         return (
             np.hstack([molecules, encoded, numbers], dtype=np.float32),
-            feature_blocks.tfidf_block(rows, learned["words"]),
-            feature_blocks.category_block(rows, learned["categories"]),
+            feature_blocks.tfidf_block(rows, fitted["words"]),
+            feature_blocks.category_block(rows, fitted["categories"]),
         )
 
     @abstractmethod
-    def _best_n_trees(self, config: Any, sample: TargetData, validation: TargetData) -> tuple[int, float]:
+    def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""
 
     @abstractmethod
-    def _fit_booster(self, config: Any, sample: TargetData, n_trees: int, path: Path) -> None:
+    def fit_booster(self, data: TargetData, n_trees: int, path: Path, context: Context) -> None:
         """Fit a booster with a number of trees and write it in the format of the library."""
 
-    def _fit_target_model(self, sample: TargetData, target: int, path: Path) -> dict[str, Any]:
-        choice = mean_choice(self.context.fold_model_dirs, target) or self._tune(sample)
-        self._fit_booster(self.config.model_copy(update=choice["found"]), sample, choice["n_trees"], path)
-        self.context.progress(target + 1, len(self.context.task.targets))
+    def fit_target(self, data: TargetData, target: int, path: Path, context: Context) -> dict[str, Any]:
+        """Fit a booster with the choices of the folds, or else with its own; return the choices."""
+        choice = mean_choice(context.fold_model_dirs, target) or self.choose(data, context)
+        tuned = self.model_copy(update=choice["found"])
+        tuned.fit_booster(data, choice["n_trees"], path, context)
+        context.progress(target + 1, len(context.task.targets))
         return choice
 
-    def _tune(self, sample: TargetData) -> dict[str, Any]:
+    def choose(self, data: TargetData, context: Context) -> dict[str, Any]:
         """Return the settings that the search selected ("found"; empty without a search) and the number of trees."""
-        settings = self._search(sample) if self.config.search_trials and len(sample.y) >= MIN_ROWS else {}
-        fit_rows, stopping_rows = inner_split(sample, self.seed)
-        config = self.config.model_copy(update=settings)
-        n_trees, _ = self._best_n_trees(config, sample.take(fit_rows), sample.take(stopping_rows))
-        return {"found": settings, "n_trees": n_trees}
+        found = self._search(data, context) if self.search_trials and len(data.y) >= MIN_ROWS else {}
+        fit_rows, stopping_rows = inner_split(data, library_seed(context))
+        tuned = self.model_copy(update=found)
+        n_trees, _ = tuned.best_n_trees(data.take(fit_rows), data.take(stopping_rows), context)
+        return {"found": found, "n_trees": n_trees}
 
-    def _search(self, sample: TargetData) -> dict[str, float]:
+    def _search(self, data: TargetData, context: Context) -> dict[str, float]:
         """Return the settings with the smallest mean error over inner folds.
 
         The first trial has the settings of the YAML, clipped to the ranges.
@@ -99,25 +209,26 @@ class Trees(PerTarget):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        folds = inner_folds(sample, self.seed)
+        seed = library_seed(context)
+        folds = inner_folds(data, seed)
 
         def mean_error(trial: optuna.Trial) -> float:
             for name, (low, high) in self.ranges.items():
                 suggest: Any = trial.suggest_int if isinstance(low, int) else trial.suggest_float
                 suggest(name, low, high, log=True)
-            config = self.config.model_copy(update=trial.params)
+            tried = self.model_copy(update=trial.params)
             errors = []
             for fit_rows, validation_rows in folds:
-                _, error = self._best_n_trees(config, sample.take(fit_rows), sample.take(validation_rows))
+                _, error = tried.best_n_trees(data.take(fit_rows), data.take(validation_rows), context)
                 errors.append(error)
             return float(np.mean(errors))
 
-        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
         first_trial = {}
         for name, (low, high) in self.ranges.items():
-            first_trial[name] = min(max(getattr(self.config, name), low), high)
+            first_trial[name] = min(max(getattr(self, name), low), high)
         study.enqueue_trial(first_trial)
-        study.optimize(mean_error, self.config.search_trials)
+        study.optimize(mean_error, self.search_trials)
         return study.best_params
 
 
@@ -137,3 +248,74 @@ def mean_choice(folders: list[Path], target: int) -> dict[str, Any]:
         mean = statistics.geometric_mean(search[name] for search in searches)
         settings[name] = round(mean) if isinstance(first, int) else mean
     return {"found": settings, "n_trees": round(statistics.mean(fold["n_trees"] for fold in folds))}
+
+
+def inner_split(data: TargetData, seed: int) -> Split:
+    """Return one split, which holds out about `INNER_SHARE` of the rows."""
+    from sklearn.model_selection import train_test_split
+
+    n_parts = round(1 / INNER_SHARE)
+    block = _blocks(data, n_parts)
+    if block is not None:
+        return _split_at(block == block.max())
+    part = _parts(data, n_parts, seed)
+    if part is not None:
+        sizes = np.bincount(part)
+        nearest = np.abs(sizes - INNER_SHARE * len(part)).argmin()  # not the part that has a very large group
+        return _split_at(part == nearest)
+    rows = np.arange(len(data.y))
+    classes = data.y if _can_be_stratified(data) else None
+    train, held_out = train_test_split(rows, test_size=INNER_SHARE, random_state=seed, stratify=classes)
+    return train, held_out
+
+
+def inner_folds(data: TargetData, seed: int) -> list[Split]:
+    """Return the splits of a cross-validation; with blocks in time each block is held out of the earlier
+    ones.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    block = _blocks(data, INNER_FOLDS + 1)
+    if block is not None:
+        later = np.unique(block[block >= 0])[1:]
+        return [(np.flatnonzero(block < b), np.flatnonzero(block == b)) for b in later]
+    part = _parts(data, INNER_FOLDS, seed)
+    if part is not None:
+        return [_split_at(part == k) for k in range(part.max() + 1)]
+    splitter = StratifiedKFold if _can_be_stratified(data) else KFold
+    return list(splitter(INNER_FOLDS, shuffle=True, random_state=seed).split(data.y, data.y))
+
+
+def _blocks(data: TargetData, n_blocks: int) -> Integers | None:
+    """Return the block in time of each row, -1 for a row without a time; None if all times are in one block."""
+    if data.times is None:
+        return None
+    dated = np.flatnonzero(~np.isnan(data.times))
+    if not len(dated):
+        return None
+    groups = np.arange(len(data.y)) if data.groups is None else data.groups
+    block = np.full(len(data.y), -1)
+    block[dated] = blocks_in_time(data.times[dated], groups[dated], n_blocks)
+    return block if np.ptp(block[dated]) else None
+
+
+def _parts(data: TargetData, n_parts: int, seed: int) -> Integers | None:
+    """Return the part of each row, equal within a group; None if every row is a group by itself, or all are
+    one.
+    """
+    if data.groups is None:
+        return None
+    groups, distinct = pd.factorize(data.groups)
+    if len(distinct) in (1, len(groups)):
+        return None
+    classes = pd.DataFrame({"y": data.y} if data.n_classes else {}, index=range(len(groups)))
+    return balanced_group_folds(groups, classes, min(n_parts, len(distinct)), seed)
+
+
+def _split_at(held_out: Any) -> Split:
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _can_be_stratified(data: TargetData) -> bool:
+    """Return whether each class has enough rows for both sides of every split."""
+    return data.n_classes > 0 and bool(np.bincount(data.y.astype(int)).min() * INNER_SHARE >= 1)

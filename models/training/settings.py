@@ -141,8 +141,6 @@ class NeuralStage(Stage):
     """Gradient checkpointing: recompute each layer in the backward pass instead of storing its
     activations. This takes less memory and a third more time."""
     gpu: GpuShare = 1.0
-    """Share of a GPU for each job. A small network leaves most of a GPU idle, so several jobs can
-    share one."""
 
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return a network of the right shape with any weights.
@@ -244,7 +242,7 @@ class NeuralStage(Stage):
         """Raise a ConfigError if the hardware does not support `precision`."""
         if self.precision not in ("bf16", "fp16"):
             return
-        cards = cards_in_new_process()[0] if self.gpu_share else []
+        cards = cards_in_new_process()[0] if self.gpu else []
         has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
         require_precision(self.precision, bool(cards), has_bf16)
 

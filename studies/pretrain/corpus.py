@@ -15,7 +15,7 @@ from rdkit.Chem import inchi, rdEHTTools
 from core.types import Array
 from models.inputs.cache import Cache
 from models.inputs.conformers import is_flat, select
-from models.inputs.features import molecule_features
+from models.inputs.fingerprints import molecule_features
 from models.jobs import cache_jobs
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Task

@@ -22,12 +22,12 @@ from core.files import PROJECT, digest, replaced, sha256_of, work_root, write_at
 from core.paths import PACKAGES, Bundle, Kernel, Paths, kaggle_files, kaggle_mount
 from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
-from models.estimators import HUB_WEIGHTS
 from models.inputs.base_models import base_model_bytes, hub_revision
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
 from models.stage import Stage
+from models.stages.sklearn import HUB_WEIGHTS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.check import check_all
 from submissions.config import Config, rewrite_paths
@@ -88,7 +88,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
 def _uses_gpu(stage: Stage) -> bool:
     """Return whether a stage predicts on a GPU if there is one; MiniMol's network runs on the cores."""
     encoders = [encoder for encoder in stage.encoders if not is_minimol(encoder.weights)]
-    return (stage.predicts_on_gpu and stage.gpu_share > 0) or bool(encoders)
+    return (stage.predicts_on_gpu and stage.gpu > 0) or bool(encoders)
 
 
 def copy_code(bundle: Bundle) -> None:

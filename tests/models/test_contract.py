@@ -196,7 +196,7 @@ def test_the_same_seed_predicts_the_same_and_a_refit_uses_the_selections_of_its_
     nothing.
     """
     case, folder, train, test, y_pred, _ = fitted
-    monkeypatch.delattr(Trees, "_tune")
+    monkeypatch.delattr(Trees, "choose")
     refit = fit(case, train, tmp_path / "job", replace(context(home, case[1]), fold_model_dirs=[folder]))
     np.testing.assert_allclose(refit.predict(test, tmp_path / "job"), y_pred, rtol=1e-6)
 

@@ -8,7 +8,7 @@ from rdkit import Chem
 from rdkit.Chem import Descriptors
 
 from models.inputs import feature_blocks
-from models.inputs.features import FEATURES, molecule_features
+from models.inputs.fingerprints import FEATURES, molecule_features
 from models.training import neural
 from models.training.settings import NeuralStage
 from tests.models.made import context, rows

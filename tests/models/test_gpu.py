@@ -13,7 +13,6 @@ from torch import nn
 
 from competition.task import Task as Target
 from core.errors import ConfigError
-from models.feature_config import CatboostConfig
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Resources, Task, run
 from models.stages.catboost import Catboost
@@ -33,12 +32,12 @@ def test_catboost_accepts_the_options_for_a_card(
 ) -> None:
     """It checks them before it asks for the driver, which is missing here."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    config = CatboostConfig.model_validate({"kind": "catboost", "gpu": 1.0, "max_trees": 2})
+    config = Catboost.model_validate({"kind": "catboost", "gpu": 1.0, "max_trees": 2})
     task = Target(["y"], problem_type=problem_type, classes=[str(c) for c in range(n_classes)])
     x = np.arange(60.0)
     train = made.rows(x % n_classes if n_classes else x, x=x)
     with pytest.raises(ConfigError, match="(?i)cuda") as raised:
-        Catboost(config, made.context(tmp_path, numeric=["x"], task=task)).fit(train, tmp_path)
+        config.fit(train, tmp_path, made.context(tmp_path, numeric=["x"], task=task))
     assert "catboost_options" not in str(raised.value)
 
 

@@ -12,9 +12,9 @@ import pytest
 from sklearn.model_selection import KFold, train_test_split
 
 from core.files import read_json
-from models.feature_config import LightgbmConfig
-from models.stages.inner_splits import inner_folds, inner_split
-from models.stages.per_target import TargetData
+from models.stages.lightgbm import Lightgbm
+from models.stages.tabular import TargetData
+from models.stages.trees import inner_folds, inner_split
 from tests.models.made import context, fitted, rows
 
 
@@ -72,7 +72,7 @@ def test_noise_that_groups_share_gives_few_trees_and_a_smaller_error_on_new_grou
     rng = np.random.default_rng(0)
     n_trees: dict[str, list[int]] = {"rows": [], "groups": []}
     errors: dict[str, list[float]] = {"rows": [], "groups": []}
-    config = LightgbmConfig(kind="lightgbm", learning_rate=0.1, max_trees=300)
+    config = Lightgbm(kind="lightgbm", learning_rate=0.1, max_trees=300)
     for draw in range(3):
         groups = np.repeat(np.arange(360), 10)
         x = rng.normal(size=(360, 4))[groups] + 0.05 * rng.normal(size=(3600, 4))
@@ -98,7 +98,7 @@ def test_equal_inputs_and_unique_rows_reach_the_bytes_of_a_model(tmp_path: Path)
     for groups in (None, np.arange(300), np.argsort(np.argsort(x)) // 10):
         stage_context = context(tmp_path, numeric=["x"])
         folder = tmp_path / f"{len(predicted)}"
-        config = LightgbmConfig(kind="lightgbm", search_trials=2, max_trees=40)
+        config = Lightgbm(kind="lightgbm", search_trials=2, max_trees=40)
         stage = fitted(config, stage_context, replace(train, groups=groups), folder)
         predicted.append(stage.predict(replace(train, y=None), folder).tobytes())
     assert predicted[0] == predicted[1] != predicted[2]

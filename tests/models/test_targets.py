@@ -11,8 +11,8 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from models.context import Context
-from models.feature_config import LightgbmConfig
 from models.stage import Stage
+from models.stages.lightgbm import Lightgbm
 from tests.models.made import Bound, context, fitted, rows
 
 KINDS = [kind for kind in get_args(Stage.model_fields["target_transform"].annotation) if kind != "none"]
@@ -88,7 +88,7 @@ GRADES = Task(["y"], None, "ordinal", ["1", "2", "3", "4"])
 
 def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path: Path) -> None:
     x = np.linspace(0, 1, 200)
-    config = LightgbmConfig(kind="lightgbm", max_trees=50, learning_rate=0.1)
+    config = Lightgbm(kind="lightgbm", max_trees=50, learning_rate=0.1)
     stage = fitted(
         config, context(tmp_path, task=GRADES, numeric=["x"]), rows(np.floor(x * 3.99), x=x), tmp_path
     )
@@ -114,7 +114,7 @@ def test_a_setting_that_does_not_go_with_the_targets_is_refused(
     task: Task, settings: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        LightgbmConfig.model_validate({"kind": "lightgbm", **settings}).task_for(task)
+        Lightgbm.model_validate({"kind": "lightgbm", **settings}).task_for(task)
 
 
 @pytest.mark.parametrize("kind", KINDS)

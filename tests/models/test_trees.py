@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import catboost
 import lightgbm
 import numpy as np
 import pandas as pd
@@ -20,15 +21,17 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json
-from models.feature_config import CatboostConfig, LightgbmConfig, SklearnConfig, TreesConfig
 from models.stage import read_notes
+from models.stages.catboost import Catboost
+from models.stages.lightgbm import Lightgbm
+from models.stages.sklearn import Sklearn
 from models.stages.trees import Trees
-from tests.models.made import build_stage, context, fitted, rows
+from tests.models.made import context, fitted, rows
 
 SETTINGS = {
-    "lightgbm": LightgbmConfig(kind="lightgbm", max_trees=100, patience=10, learning_rate=0.1),
-    "catboost": CatboostConfig(kind="catboost", max_trees=100, patience=10, learning_rate=0.2, rsm=1.0),
-    "sklearn": SklearnConfig(kind="sklearn", estimator="sklearn.ensemble.ExtraTreesRegressor"),
+    "lightgbm": Lightgbm(kind="lightgbm", max_trees=100, patience=10, learning_rate=0.1),
+    "catboost": Catboost(kind="catboost", max_trees=100, patience=10, learning_rate=0.2, rsm=1.0),
+    "sklearn": Sklearn(kind="sklearn", estimator="sklearn.ensemble.ExtraTreesRegressor"),
 }
 of_all = pytest.mark.parametrize("kind", SETTINGS)
 
@@ -111,14 +114,6 @@ def test_the_objective_fits_the_metric_unless_it_is_set(
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([expected] * 2, rel=0.12)
 
 
-def test_a_new_kind_of_trees_has_to_name_the_parameters_of_its_library() -> None:
-    class ForestStage(TreesConfig):
-        kind: str = "forest"
-
-    with pytest.raises(NotImplementedError, match="ForestStage needs library_parameters"):
-        ForestStage(parameters={"max_depth": 3})
-
-
 def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, tmp_path: Path) -> None:
     config = type(SETTINGS[kind])
     for name, words in (
@@ -147,9 +142,7 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(
         lightgbm, "train", lambda parameters, *others, **stop: train(on_cores(parameters), *others)
     )
-    monkeypatch.setattr(
-        "models.stages.catboost.CatBoostRegressor", lambda **p: CatBoostRegressor(**on_cores(p))
-    )
+    monkeypatch.setattr(catboost, "CatBoostRegressor", lambda **p: CatBoostRegressor(**on_cores(p)))
     return calls
 
 
@@ -161,7 +154,7 @@ def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
     x = np.arange(40.0)
     train, folder, context_changes = rows(x, x=x), tmp_path / "job", context(tmp_path, numeric=["x"])
     config = SETTINGS[kind].model_copy(update={"gpu": gpu, "max_trees": 3, "patience": 5})
-    monkeypatch.setattr(f"models.stages.{kind}.{kind.capitalize()}._best_n_trees", lambda *samples: (3, 0.0))
+    monkeypatch.setattr(type(config), "best_n_trees", lambda *samples: (3, 0.0))
     fitted(config, context_changes, train, folder)
     cores = {"lightgbm": {"device_type": "cpu"}, "catboost": {"rsm": 1.0}}
     card = {
@@ -187,9 +180,9 @@ def test_the_search_finds_what_suits_the_data(kind: str, tmp_path: Path) -> None
     x = pd.DataFrame(np.random.default_rng(0).normal(size=(150, 40)), columns=[f"x{i}" for i in range(40)])
     few = {"lightgbm": "feature_fraction", "catboost": "rsm"}[kind]
     settings = {"search_trials": 6, few: 0.05, "max_trees": 20}
-    stage = fit(kind, tmp_path, rows(np.sign(x["x0"]), **x), settings, numeric=list(x))
+    fit(kind, tmp_path, rows(np.sign(x["x0"]), **x), settings, numeric=list(x))
     (chosen,) = models_of(tmp_path)
-    assert chosen["found"].keys() == stage.ranges.keys()
+    assert chosen["found"].keys() == type(SETTINGS[kind]).ranges.keys()
     assert chosen["found"][few] > 0.1
 
 
@@ -251,18 +244,18 @@ def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_re
     """Six of 300 rows are 1; the other label has one class in one of two folds, which then has nothing to
     hand on.
     """
-    stage_class: Any = type(build_stage(SETTINGS[kind], context(tmp_path)))
+    stage_class: Any = type(SETTINGS[kind])
     x, context_changes = np.arange(300.0), {"numeric": ["x"], "task": MULTILABEL}
     rare = (x % 50 == 0).astype(float)
     settings = {"search_trials": 1, "max_trees": 10}
     with mock.patch.object(
-        stage_class, "_best_n_trees", autospec=True, side_effect=stage_class._best_n_trees
+        stage_class, "best_n_trees", autospec=True, side_effect=stage_class.best_n_trees
     ) as counted:
         fit(kind, tmp_path / "0", rows(np.c_[rare, x * 0], x=x), settings, **context_changes)
-    seen = [(call.args[2].y.sum(), call.args[3].y.sum()) for call in counted.call_args_list]
+    seen = [(call.args[1].y.sum(), call.args[2].y.sum()) for call in counted.call_args_list]
     assert seen == [(4, 2), (4, 2), (4, 2), (5, 1)]
     fit(kind, tmp_path / "1", rows(np.c_[rare, x > 99], x=x), settings, **context_changes)
-    monkeypatch.delattr(Trees, "_tune")
+    monkeypatch.delattr(Trees, "choose")
     folds = [tmp_path / "0", tmp_path / "1"]
     fit(
         kind,

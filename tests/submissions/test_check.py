@@ -348,7 +348,7 @@ def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(
 ) -> None:
     path = write_competition(tmp_path, *mixed_tables(), stages={"gp": {"kind": "gp"}})
     assert "grows with the cube" not in checked(path)
-    monkeypatch.setattr("models.feature_config.MANY_GP_ROWS", 20)
+    monkeypatch.setattr("models.stages.gp.MANY_ROWS", 20)
     assert "stage gp: gp; the time of an exact Gaussian process grows with the cube" in checked(path)
 
 
@@ -356,13 +356,13 @@ def test_names_that_stay_in_one_module_are_noted_where_a_user_imports_them_from_
     tmp_path: Path,
 ) -> None:
     imports = (
-        "from models.inputs.features import morgan\nfrom models.api import Dataset\nimport numpy as np\n"
+        "from models.inputs.fingerprints import morgan\nfrom models.api import Dataset\nimport numpy as np\n"
     )
     (tmp_path / "own.py").write_text(f"{imports}from models.api import Stage\n")
     stages = {"s": {"kind": "own.py:Stage"}}
     config = load_config(str(write_competition(tmp_path, *mixed_tables(), stages=stages)))
     assert import_notes(config) == {
-        "own.py imports morgan from models.inputs.features, which may change; import from models.api"
+        "own.py imports morgan from models.inputs.fingerprints, which may change; import from models.api"
     }
 
 

@@ -17,7 +17,7 @@ from core.files import read_json
 from folds import diagnose
 from folds.make import run as make_folds
 from folds.molecule_groups import scaffold
-from models.inputs import conformers, count_fingerprints, features
+from models.inputs import conformers, fingerprints
 from submissions.config import load_config
 from submissions.full import full
 from submissions.predict import predict
@@ -148,10 +148,10 @@ def test_of_a_large_molecule_only_what_is_fast_is_computed_and_a_warning_names_i
     assert np.isnan(descriptors(Chem.MolFromSmiles(LARGE))).all()
     assert not np.isnan(descriptors(Chem.MolFromSmiles(LARGE[1:]))).all()
     for name in ("avalon", "erg", "descriptors"):
-        (cache,) = features.molecule_features([name], 64, tmp_path)
+        (cache,) = fingerprints.molecule_features([name], 64, tmp_path)
         small, large = cache.load(["CCO", LARGE])
         assert small.shape == large.shape and np.isnan(large).all() and not np.isnan(small).all()
-    pairs = count_fingerprints.fingerprint_cache("atom_pairs", tmp_path).load(["CCO", LARGE])
+    pairs = fingerprints.fingerprint_cache("atom_pairs", tmp_path).load(["CCO", LARGE])
     assert (len(pairs[0]) > 0, len(pairs[1])) == (True, 0)
     assert scaffold("C1CC1" + LARGE) == "C1CC1" + LARGE
 

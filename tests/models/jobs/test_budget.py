@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from core.files import read_json, write_json
-from models.feature_config import LightgbmConfig
 from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
 from models.jobs import scheduler
@@ -24,6 +23,7 @@ from models.jobs.scheduler import JobResult, Resources, Task
 from models.jobs.train import FailurePolicy
 from models.stage import Stage
 from models.stages.gnn import Gnn
+from models.stages.lightgbm import Lightgbm
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, planned
 
@@ -473,16 +473,16 @@ def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows() -> None:
     net = Gnn(kind="gnn", epochs=50)
     assert epoch_shares(net, 800) == [1.0, 0.7, 0.5]  # 40,000 rows in 50 epochs
     assert epoch_shares(net, 4000) == [1.0, 0.7, 0.5, 0.35, 0.25]
-    assert epoch_shares(LightgbmConfig(kind="lightgbm"), 4000) == [1.0]
+    assert epoch_shares(Lightgbm(kind="lightgbm"), 4000) == [1.0]
     assert with_epochs(net, 0.35).epochs == 18
     assert with_epochs(Gnn(kind="gnn", epochs=1), 0.5).epochs == 1
 
 
 def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out() -> None:
-    trees = LightgbmConfig(kind="lightgbm", seeds=[7])
-    many = LightgbmConfig(kind="lightgbm", seeds=list(range(9)))
+    trees = Lightgbm(kind="lightgbm", seeds=[7])
+    many = Lightgbm(kind="lightgbm", seeds=list(range(9)))
     own = Stage(kind="a.py:A")
-    labels = LightgbmConfig(kind="lightgbm", pseudo_labels={"stages": ["trees"]})
+    labels = Lightgbm(kind="lightgbm", pseudo_labels={"stages": ["trees"]})
     stages = with_more_seeds({"trees": trees, "many": many, "own": own, "labels": labels})
     assert {name: stage.seeds for name, stage in stages.items()} == {
         "trees": [7, 0, 1, 2, 3],

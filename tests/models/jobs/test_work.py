@@ -128,7 +128,7 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, 
     *folds, refit = job_plan.jobs
     for job in folds:
         run_job(job, job_plan)
-    monkeypatch.delattr(trees.Trees, "_tune")
+    monkeypatch.delattr(trees.Trees, "choose")
     run_job(refit, job_plan)
     *counts, n_trees = [
         [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]]

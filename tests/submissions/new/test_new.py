@@ -98,7 +98,7 @@ def test_the_preset_for_gpus_says_that_it_was_never_run_on_one(
 ) -> None:
     config = make(tmp_path, write(tmp_path, s=smiles(80)), "--preset", preset)
     assert ("never run on a GPU" in capsys.readouterr().out) == warns
-    assert config.stages["gnn"].gpu_share == (0.25 if preset == "gpu" else 1.0)
+    assert config.stages["gnn"].gpu == (0.25 if preset == "gpu" else 1.0)
 
 
 def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
-"""Unfolded count fingerprints of molecules, cached on disk, and the MinMax kernel between them."""
+"""Features of molecules, which are cached on disk: fingerprints and descriptors of fixed length, and unfolded counts.
 
-from collections.abc import Iterable, Sequence
+Also the MinMax kernel between unfolded counts.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,12 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import rdFingerprintGenerator
-from scipy import sparse
+from rdkit.Avalon import pyAvalonTools
+from rdkit.Chem import MACCSkeys, rdFingerprintGenerator, rdReducedGraphs
 
+from competition.descriptors import descriptors
 from competition.molecules import is_large
+from core.code_digest import code_digest_of
 from models.inputs.cache import Array, Cache
 
+MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")
+"""Features of MapLight, the best public recipe for trees on ADMET data. Source: Notwell and Wood,
+arXiv 2310.00174."""
 GENERATORS: dict[str, Any] = {
     # Circular environments up to radius 2, with chirality. Source: Rogers and Hahn, JCIM 2010.
     "ecfp4": rdFingerprintGenerator.GetMorganGenerator(radius=2, includeChirality=True),
@@ -33,21 +41,72 @@ BLOCK_ROWS = 1000
 """Number of rows of a kernel that are computed at a time."""
 
 
+def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
+    """Return counts of circular environments up to radius 2, (n_bits,). Source: Rogers and Hahn,
+    JCIM 2010.
+    """
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=n_bits)
+    return generator.GetCountFingerprintAsNumPy(molecule)
+
+
+FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
+    "morgan": morgan,
+    # Counts of Avalon's atom, bond, path and ring features. Source: Gedeck et al., JCIM 2006.
+    "avalon": lambda molecule, n_bits: np.array(pyAvalonTools.GetAvalonCountFP(molecule, n_bits).ToList()),
+    # Pairs of pharmacophore points by their distance, (315,). Source: Stiefl et al., ErG, JCIM 2006.
+    "erg": lambda molecule, n_bits: rdReducedGraphs.GetErGFingerprint(molecule),
+    # The public MACCS keys, 0 or 1, (167,). Source: Durant et al., JCICS 2002.
+    "maccs": lambda molecule, n_bits: np.array(MACCSkeys.GenMACCSKeys(molecule)),
+    "descriptors": descriptors,
+}
+"""Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,)."""
+
+
+def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cache]:
+    """Return one cache per feature, with arrays (1, n_features), in the order of the matrix's columns.
+
+    Args:
+        kinds: names of `FEATURES`, or maplight for all of `MAPLIGHT`. Repeated names count once.
+        n_bits: length of the count vectors of morgan and avalon.
+        root: folder of all caches.
+    """
+    names = list[str]()
+    for kind in kinds:
+        names += MAPLIGHT if kind == "maplight" else (kind,)
+    settings: dict[str, dict[str, Any]] = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
+    settings["descriptors"] = {"descriptors": code_digest_of(Path(descriptors.__code__.co_filename))}
+    return [
+        Cache(root, name, settings.get(name, {}), partial(_compute_features, name, n_bits))
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _compute_features(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
+    arrays = list[Array]()
+    for text in smiles:
+        is_missing = name in ("avalon", "erg") and is_large(text)  # and so is every descriptor
+        values = FEATURES[name](Chem.MolFromSmiles("C" if is_missing else text), n_bits).astype(np.float32)
+        arrays.append(np.full_like(values, np.nan)[None] if is_missing else values[None])
+    return arrays
+
+
 def fingerprint_cache(name: str, root: Path) -> Cache:
     """Return the cache of a fingerprint of `GENERATORS`.
 
     Its arrays are (n_environments, 3): the id divided by `BASE`, the remainder, and the count.
     """
-    return Cache(root, name, {}, partial(_compute, name))
+    return Cache(root, name, {}, partial(_compute_counts, name))
 
 
-def load_fingerprints(cache: Cache, smiles: Iterable[str]) -> sparse.csr_array:
-    """Return how often each molecule contains each environment, (n_molecules, 2^32).
+def load_fingerprints(cache: Cache, smiles: Iterable[str]) -> Any:
+    """Return how often each molecule contains each environment, (n_molecules, 2^32), sparse.
 
     Args:
         cache: cache of `fingerprint_cache`.
         smiles: canonical SMILES.
     """
+    from scipy import sparse
+
     arrays = cache.load(smiles)
     entries = np.concatenate([np.empty((0, 3)), *arrays]).astype(np.int64)
     starts = np.cumsum([0, *map(len, arrays)])
@@ -55,9 +114,10 @@ def load_fingerprints(cache: Cache, smiles: Iterable[str]) -> sparse.csr_array:
     return sparse.csr_array((entries[:, 2], ids, starts), shape=(len(arrays), BASE**2))
 
 
-def minmax_kernel(left: sparse.csr_array, right: sparse.csr_array) -> NDArray[np.float64]:
+def minmax_kernel(left: Any, right: Any) -> NDArray[np.float64]:
     """Return the sum of minima divided by the sum of maxima of the counts of molecules, (n_left, n_right).
 
+    Both are results of `load_fingerprints`, or some of their rows.
     It is 1 for two molecules without any environment. The sum of minima is a product of matrices of levels:
     min(a, b) is the number of levels t with a >= t and b >= t.
     Source: Ralaivola et al., Graph kernels for chemical informatics, Neural Networks 2005.
@@ -80,7 +140,7 @@ def minmax_kernel(left: sparse.csr_array, right: sparse.csr_array) -> NDArray[np
     return kernel
 
 
-def _levels(fingerprints: sparse.csr_array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _levels(fingerprints: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return molecule and key of each level: an environment with count 3 has the levels 1, 2 and 3."""
     counts = fingerprints.data
     molecules = np.repeat(np.arange(fingerprints.shape[0]), np.diff(fingerprints.indptr))
@@ -89,8 +149,10 @@ def _levels(fingerprints: sparse.csr_array) -> tuple[NDArray[np.int64], NDArray[
     return np.repeat(molecules, counts), np.repeat(fingerprints.indices, counts) * BASE + level
 
 
-def _level_matrix(fingerprints: sparse.csr_array, columns: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Return which molecule has which of some sorted levels, (n, n_columns), 0 or 1."""
+def _level_matrix(fingerprints: Any, columns: NDArray[np.int64]) -> Any:
+    """Return which molecule has which of some sorted levels, (n, n_columns), 0 or 1, sparse."""
+    from scipy import sparse
+
     molecules, keys = _levels(fingerprints)
     positions = np.searchsorted(columns, keys)
     is_known = positions < len(columns)
@@ -100,7 +162,7 @@ def _level_matrix(fingerprints: sparse.csr_array, columns: NDArray[np.int64]) ->
     return sparse.csr_matrix((np.ones(is_known.sum(), dtype=np.float32), entries), shape=shape)
 
 
-def _compute(name: str, smiles: Sequence[str]) -> list[Array]:
+def _compute_counts(name: str, smiles: Sequence[str]) -> list[Array]:
     arrays = list[Array]()
     for text in smiles:
         molecule = Chem.MolFromSmiles(text)
