@@ -16,10 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from competition.classes import class_name, class_names, match_columns
-from competition.extra_config import ExtraTrain
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
-from competition.task import Task
+from competition.task import Task, class_name, class_names, match_columns
 from core.errors import ConfigError
 from core.files import read_text_table
 from core.paths import Paths, config_folders
@@ -54,6 +52,29 @@ def _require_metric(metric: str, info: ValidationInfo) -> str:
             f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function"
         )
     return absolute_code_ref(metric, info)
+
+
+class ExtraTrain(StrictModel):
+    """A table of more training rows."""
+
+    file: UserPath
+    """CSV with the competition's input columns and some or all of its targets or `auxiliary_targets`; ids are not
+    needed. The columns of `group` and `time`, if it has them, keep related and later rows out of a fold's training
+    rows.
+    """
+    columns: dict[str, str] = {}
+    """Column of the competition -> its name in this file, if they differ."""
+    calibrate: Literal["none", "affine", "isotonic"] = "none"
+    """Map of its labels to the competition's, for regression. Each job fits it on the inputs that are also in its
+    own training rows. affine: a line. isotonic: a monotonic map, constant beyond the shared labels. A job with too
+    few such inputs, or with mostly constant labels of them, does not use the table.
+    """
+    weight: float = Field(default=1.0, gt=0, le=1)
+    """Weight of its rows in training."""
+    check_units: bool = True
+    """Whether to raise an error if its labels seem to be in other units than the competition's. With `calibrate`
+    only the labels of `auxiliary_targets` are checked.
+    """
 
 
 class CompetitionConfig(StrictModel):

@@ -8,11 +8,10 @@ import pandas as pd
 
 from competition.calibration import MIN_CALIBRATION_INPUTS, shared_labels
 from competition.clean import clean_inputs, describe_invalid_numbers, parse_times, require_columns
-from competition.config import CompetitionConfig
-from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
-from competition.extra_config import ExtraTrain
-from competition.label_columns import bound_columns, count_censored, describe_censored, parse_labels
-from competition.standardise import describe_changes
+from competition.config import CompetitionConfig, ExtraTrain
+from competition.dataset import EXTRA, FOLD, INPUT_KEY, TIME, WEIGHT
+from competition.labels import describe_censored, parse_labels
+from competition.molecules import describe_changes
 from core.errors import DataError
 from core.files import read_text_table
 
@@ -46,9 +45,9 @@ def with_extra_rows(
     summary = []
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
-        rows, is_unreadable = _clean_rows(table, extra, config, train)
-        labels = [prefix + name for name in config.label_columns for prefix in ("", LOWER, UPPER)]
-        is_unusable = is_unreadable | rows.reindex(columns=labels).isna().all(axis=1)
+        labels = parse_labels(table, config.label_columns, config, extra.file)
+        rows, is_unreadable = _clean_rows(table, labels.table, extra, config, train)
+        is_unusable = is_unreadable | labels.table.isna().all(axis=1)
         is_in_test = rows[INPUT_KEY].isin(test[INPUT_KEY]) & ~is_unusable
         rows = rows[~is_unusable & ~is_in_test]
         rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})
@@ -63,8 +62,7 @@ def with_extra_rows(
             "input or label"
         )
         summary += shared_lines
-        censored = count_censored(table, config, extra.file)
-        summary += describe_censored(censored, config, extra.file.name, extra.calibrate != "none")
+        summary += describe_censored(labels, config, extra.file.name, extra.calibrate != "none")
         summary += describe_changes(table, config, extra.file.name)
         summary += describe_invalid_numbers(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
@@ -73,14 +71,16 @@ def with_extra_rows(
 
 
 def _clean_rows(
-    table: pd.DataFrame, extra: ExtraTrain, config: CompetitionConfig, train: pd.DataFrame
+    table: pd.DataFrame,
+    labels: pd.DataFrame,
+    extra: ExtraTrain,
+    config: CompetitionConfig,
+    train: pd.DataFrame,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the clean rows of an extra table, with all columns of `train`, and a mask of unreadable rows."""
     lenient = config.model_copy(update={"unparsable": "drop"})
-    labels = {name: parse_labels(table, name, config, extra.file) for name in config.label_columns}
-    labels |= bound_columns(table, config, extra.file)
     inputs, is_unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
-    rows = pd.concat([inputs, pd.DataFrame(labels)], axis=1).assign(**{WEIGHT: extra.weight})
+    rows = pd.concat([inputs, labels], axis=1).assign(**{WEIGHT: extra.weight})
     if config.group and config.group not in rows:
         rows[config.group] = table[config.group].str.strip()
     rows[[name for name in (TIME, FOLD) if name in train]] = np.nan

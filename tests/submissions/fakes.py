@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
-from competition.label_columns import parse_labels
+from competition.labels import parse_labels
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
 from folds.fold_files import read_folds
@@ -144,7 +144,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
     train, test = read_table(paths.train), read_table(paths.test)
     folds = read_folds(paths.folds, list(train["id"]))
     answers = read_text_table(path.parent / "answers.csv").set_index("id", drop=False).loc[test["id"]]
-    answers = np.column_stack([parse_labels(answers, name, competition, "answers") for name in task.targets])
+    answers = parse_labels(answers, task.targets, competition, "answers").table[task.targets].to_numpy()
 
     def predicted(y: np.ndarray, deviation: float, noise: np.random.Generator) -> np.ndarray:
         truth = task.one_hot(y)
