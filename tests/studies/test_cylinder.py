@@ -11,9 +11,9 @@ from competition.dataset import Dataset
 from competition.task import Task
 from models.context import Context
 from models.stages.custom import CustomConfig
-from studies.config import STUDIES, load_study
 from studies.cylinder import cylinders, stages
 from studies.cylinder.stages import Array
+from studies.run import STUDIES, load_study
 from tests.models.made import build_stage
 
 N_ROWS = 60
