@@ -29,10 +29,9 @@ from folds.adversarial import (
     adversarial_validation,
     compute_descriptors,
 )
-from folds.assign import assign_folds
-from folds.config import FoldsConfig
-from folds.kinds import FOLD_KINDS
-from folds.molecule_groups import scaffold_shift_reason
+from folds.groups import scaffold_shift_reason
+from folds.kinds import FOLD_KINDS, FoldsConfig
+from folds.make import assign_folds
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, Similarity, similarities
 
 MAX_EXTRA_DISTANCE = 0.02

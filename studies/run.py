@@ -37,7 +37,7 @@ from core.settings import StrictModel, UniqueList
 from core.text import format_table
 from core.types import Array
 from core.yaml_files import dump_yaml, load_yaml
-from folds.config import FoldsConfig
+from folds.kinds import FoldsConfig
 from models.jobs.job_files import read_predictions, verify_job
 from models.jobs.plan import Job, JobPlan, make_plan
 from submissions.check import check_all

@@ -16,7 +16,7 @@ from competition.prepare import Prepared, describe, prepare
 from core.errors import ConfigError, DataError, UserError
 from core.files import write_table
 from core.paths import Paths
-from folds.config import FoldsConfig
+from folds.kinds import FoldsConfig
 from folds.make import make_folds
 from models.config import AnyStageConfig
 from models.jobs.job_rows import training_rows, usable_rows

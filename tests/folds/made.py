@@ -7,7 +7,7 @@ from competition.config import CompetitionConfig, load_competition
 from core.files import read_text_table
 from core.paths import Paths
 from folds import make
-from folds.fold_files import read_folds
+from folds.make import read_folds
 
 
 def competition(**settings: Any) -> CompetitionConfig:

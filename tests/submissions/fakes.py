@@ -18,8 +18,7 @@ from competition.config import load_competition
 from competition.labels import parse_labels
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
-from folds.fold_files import read_folds
-from folds.make import load_folds_config
+from folds.make import load_folds_config, read_folds
 from folds.make import run as make_folds
 from models.config import load_stages
 from models.jobs.job_files import write_predictions, write_report

@@ -15,8 +15,8 @@ from competition.prepare import prepare
 from core.errors import DataError, NothingToSubmit
 from core.files import read_json
 from folds import diagnose
+from folds.groups import scaffold
 from folds.make import run as make_folds
-from folds.molecule_groups import scaffold
 from models.inputs import conformers, count_fingerprints, features
 from submissions.config import load_config
 from submissions.full import full

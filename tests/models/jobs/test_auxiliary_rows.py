@@ -10,7 +10,7 @@ from rdkit import Chem
 
 from competition.molecules import canonical_smiles
 from core.files import read_json, read_table, write_table
-from folds.fold_files import read_folds
+from folds.make import read_folds
 from models.jobs.budget import Budget
 from models.jobs.cache_jobs import cache_tasks
 from models.jobs.job_rows import read_tables, rows_of_job

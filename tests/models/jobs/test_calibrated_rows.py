@@ -11,8 +11,8 @@ from competition.config import load_competition
 from competition.dataset import Dataset
 from core.files import read_json, read_table, write_table
 from core.paths import Paths
-from folds.config import FoldsConfig
-from folds.fold_files import read_folds
+from folds.kinds import FoldsConfig
+from folds.make import read_folds
 from folds.make import run as make_folds
 from models.config import load_stages
 from models.jobs.job_rows import UNUSED_LABELS, rows_of_job

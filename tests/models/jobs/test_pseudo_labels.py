@@ -12,7 +12,7 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_table, write_table
-from folds.fold_files import read_folds
+from folds.make import read_folds
 from models.config import load_stages
 from models.jobs import run_job as run_job_module
 from models.jobs.job_files import write_predictions
