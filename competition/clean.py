@@ -228,23 +228,20 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     """Return the features of a table of inputs, (n_rows, n_features); new ones are computed and kept."""
     function = load_user_code("competition.features", code_ref, "a function of a table of inputs")
     file = _cache_file(code_ref, inputs.columns.tolist())
-    keys = [digest(row) for row in inputs.astype(str).to_numpy().tolist()]
-    cached = read_table(file).set_index(INPUT_KEY) if file.exists() else None
-    is_new = ~pd.Series(keys).duplicated()
-    if cached is not None:
-        is_new &= ~pd.Series(keys).isin(cached.index)
-    if cached is None or is_new.any():
-        rows = np.flatnonzero(is_new)
-        computed = _compute(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
-        computed.index = pd.Index([keys[i] for i in rows], name=INPUT_KEY)
-        if cached is not None and list(computed) != list(cached):
+    keys = pd.Series([digest(row) for row in inputs.astype(str).to_numpy().tolist()])
+    cached = read_table(file).set_index(INPUT_KEY) if file.exists() else pd.DataFrame()
+    is_new = ~keys.duplicated() & ~keys.isin(cached.index)
+    if is_new.any():
+        computed = _compute(function, inputs[is_new.to_numpy()].reset_index(drop=True), code_ref)
+        computed.index = pd.Index(keys[is_new], name=INPUT_KEY)
+        if len(cached) and list(computed) != list(cached):
             raise ConfigError(
                 f"competition.features {code_ref} returned the columns {join_first(computed, str)} for some rows, and "
                 f"{join_first(cached, str)} for others."
             )
-        cached = computed if cached is None else pd.concat([cached, computed])
+        cached = pd.concat([cached, computed]) if len(cached) else computed
         write_table(file, cached.reset_index())
-    return cached.loc[keys].reset_index(drop=True)
+    return cached.loc[keys.tolist()].reset_index(drop=True)
 
 
 def _cache_file(code_ref: str, inputs: list[str]) -> Path:

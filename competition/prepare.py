@@ -12,7 +12,7 @@ import pandas as pd
 
 from competition import clean
 from competition.clean import check_ids, parse_numbers, raise_if_any, with_user_features
-from competition.config import CompetitionConfig, require_owned_outputs
+from competition.config import CompetitionConfig
 from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.extra_train import with_extra_rows
 from competition.labels import describe_censored, parse_labels, without_empty_bounds
@@ -297,14 +297,15 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(report["said"])
 
 
-def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
+def write_prepared(prepared: Prepared, config: CompetitionConfig) -> None:
     """Write the clean tables of a competition; a file that already has the same content is not touched."""
-    require_owned_outputs(paths, yaml_file)
+    paths = config.paths
+    require_owned_outputs(paths, config.yaml_file)
     contents = {
         paths.train: as_parquet(prepared.train),
         paths.test: as_parquet(prepared.test),
         paths.sample: as_parquet(prepared.sample),
-        paths.owner: f"{yaml_file.resolve()}\n".encode(),
+        paths.owner: f"{config.yaml_file.resolve()}\n".encode(),
         paths.prepare_report: as_json(prepared.report).encode(),
     }
     changed = {
@@ -316,3 +317,18 @@ def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
         cli.require_no_training(paths)
     for path, content in changed.items():
         write_atomically(path, content)
+
+
+def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:
+    """Raise a ConfigError if the output folder belongs to another YAML, as two YAMLs of one name share it.
+
+    A YAML inside that folder, such as the copy that each run writes, is always accepted.
+    """
+    if paths.owner.exists():
+        owner = Path(paths.owner.read_text(encoding="utf-8").strip())
+        others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]
+        if len(set(others)) == 2 and owner.is_file():
+            raise ConfigError(
+                f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of the "
+                "two, or set WORK_DIR."
+            )

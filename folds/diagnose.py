@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.config import CompetitionConfig, find_config, load_competition
+from competition.config import CompetitionConfig, load_competition
 from competition.dataset import FOLD, TIME, without_extra_rows
 from core import cli
 from core.errors import DataError
@@ -242,7 +242,7 @@ def main() -> None:
     competition = load_competition(args.competition, args.overrides)
     config = make.load_folds_config(args.competition, args.overrides)
     with cli.locked(competition.paths):
-        print(make.run(competition, config, find_config(args.competition)))
+        print(make.run(competition, config))
         print(f"\n{run(competition, config)}")
 
 

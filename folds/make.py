@@ -94,20 +94,20 @@ def describe(tables: Prepared, competition: CompetitionConfig) -> str:
     return "\n".join(lines)
 
 
-def write_tables(tables: Prepared, competition: CompetitionConfig, yaml_file: Path) -> None:
+def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
     """Write prepared tables with folds, and folds.csv; a file that already has the same content is not touched."""
-    paths = competition.paths
-    write_prepared(tables, paths, yaml_file)
+    write_prepared(tables, competition)
+    file = competition.paths.folds
     folds = tables.train[[competition.id, FOLD]].set_axis(["id", "fold"], axis=1)
     content = as_csv(folds)
-    if not paths.folds.exists() or paths.folds.read_text(encoding="utf-8") != content:
-        write_table(paths.folds, folds)
+    if not file.exists() or file.read_text(encoding="utf-8") != content:
+        write_table(file, folds)
 
 
-def run(competition: CompetitionConfig, config: FoldsConfig, yaml_file: Path) -> str:
+def run(competition: CompetitionConfig, config: FoldsConfig) -> str:
     """Prepare and write the tables of a competition with their folds; return lines about both."""
     tables = make_folds(competition, config, prepare(competition))
-    write_tables(tables, competition, yaml_file)
+    write_tables(tables, competition)
     return f"{describe_tables(tables.report)}\n{describe(tables, competition)}"
 
 

@@ -9,8 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from competition.config import require_owned_outputs
-from competition.prepare import describe_raw_inputs, prepare_test
+from competition.prepare import describe_raw_inputs, prepare_test, require_owned_outputs
 from core import cli
 from core.errors import ConfigError
 from core.files import digest, write_table

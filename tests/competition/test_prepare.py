@@ -152,7 +152,7 @@ def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     config = load_competition(str(path))
     paths = config.paths
     tables = prepare(config)
-    write_prepared(tables, paths, path)
+    write_prepared(tables, config)
     assert describe(tables.report).splitlines() == [
         "2 training rows, 2 test rows",
         "missing labels: y 1",

@@ -128,7 +128,7 @@ def fake_classes(
 def planned(path: Path) -> JobPlan:
     """The jobs of a YAML, on prepared tables and folds."""
     config = load_competition(str(path))
-    make_folds(config, load_folds_config(str(path)), path)
+    make_folds(config, load_folds_config(str(path)))
     return make_plan(config, load_stages(str(path)))
 
 

@@ -68,7 +68,7 @@ def made(
     trees = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20, "final_fit": "both"}
     path = write_competition(folder, train, test, competition=roles, stages={"one": stage or trees})
     config = load_competition(str(path))
-    make_folds(config, FoldsConfig(n_folds=3), path)
+    make_folds(config, FoldsConfig(n_folds=3))
     return make_plan(config, load_stages(str(path))), config.paths
 
 
