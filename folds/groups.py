@@ -168,30 +168,18 @@ def cluster_keys(
 
 STANDARDIZED = (desalted, parent)
 N_INPUT_KEYS = 1 + len(STANDARDIZED)
-"""Number of keys of the inputs of a row, which follow its key of the kind of folds."""
+"""Number of keys of the inputs of a row."""
 
 
-def all_keys(
-    kind_keys: RowKeys | None,
-    similarity: float,
-    rows: pd.DataFrame,
-    competition: CompetitionConfig,
-    n_in_folds: int,
-) -> NDArray[Any]:
-    """Return the keys of rows, (n_keys, n_rows) text: rows that share a key belong together.
-
-    Args:
-        kind_keys: keys of the kind of folds, which come first; those of the inputs follow.
-        similarity: `folds.similarity`.
-        rows: prepared rows, of which the first `n_in_folds` are in folds.
+def keys_of_inputs(rows: pd.DataFrame, competition: CompetitionConfig) -> list[pd.Series]:
+    """Return `N_INPUT_KEYS` keys of the inputs of prepared rows, (n_rows,) text each: of the inputs as they are, and
+    with desalted and with neutral molecules.
     """
     keys = [rows[INPUT_KEY]]
     for standardize in STANDARDIZED:
         molecules = {name: rows[name].map(standardize) for name in competition.smiles}
         keys.append(_changed_keys(rows.assign(**molecules), rows, competition))
-    if kind_keys is not None:
-        keys.insert(0, kind_keys(rows, competition, similarity, n_in_folds))
-    return np.array(keys, dtype=object)
+    return keys
 
 
 def _changed_keys(table: pd.DataFrame, rows: pd.DataFrame, competition: CompetitionConfig) -> pd.Series:

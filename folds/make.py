@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from competition.clean import parse_folds, read_table_with_ids
 from competition.config import CompetitionConfig, read_yaml, validate
@@ -28,7 +29,7 @@ from core.files import (
 from core.settings import NO_OVERRIDES, Overrides
 from core.text import join_first
 from core.types import Integers
-from folds.groups import N_INPUT_KEYS, all_keys, connected
+from folds.groups import N_INPUT_KEYS, connected, keys_of_inputs
 from folds.kinds import FoldsConfig
 from folds.splitters import SplitData
 
@@ -188,8 +189,7 @@ def compute_groups(config: FoldsConfig, rows: pd.DataFrame, competition: Competi
     Rows with equal inputs are one group, also if only salts make their molecules differ. So are rows with
     equal keys of the kind of folds (its `row_keys`), and all rows that are connected by such pairs.
     """
-    kind_keys = config.definition.row_keys
-    return connected(all_keys(kind_keys, config.similarity, rows, competition, len(rows)))
+    return connected(_keys(config, rows, competition, len(rows)))
 
 
 def groups_outside_folds(
@@ -211,7 +211,7 @@ def groups_outside_folds(
     """
     n = len(rows)
     all_rows = pd.concat([rows, others], ignore_index=True)
-    keys = all_keys(config.definition.row_keys, config.similarity, all_rows, competition, n)
+    keys = _keys(config, all_rows, competition, n)
     group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
     matches = pd.DataFrame([pd.Series(key).map(group_of_key) for key in keys[:, n:]], dtype=np.float64)
     joined = matches.bfill().iloc[0]
@@ -221,6 +221,21 @@ def groups_outside_folds(
     is_new = joined.isna().to_numpy()
     joined[is_new] = groups.max() + 1 + connected(keys[:, n:][:, is_new])
     return joined.to_numpy().astype(np.int64)
+
+
+def _keys(
+    config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int
+) -> NDArray[Any]:
+    """Return the keys of rows, (n_keys, n_rows) text, those of the inputs last: rows that share a key belong together.
+
+    Args:
+        rows: prepared rows, of which the first `n_in_folds` are in folds.
+    """
+    keys = keys_of_inputs(rows, competition)
+    row_keys = config.definition.row_keys
+    if row_keys is not None:
+        keys.insert(0, row_keys(rows, competition, config.similarity, n_in_folds))
+    return np.array(keys, dtype=object)
 
 
 def read_folds(path: Path, ids: list[str]) -> Integers:

@@ -21,8 +21,11 @@ from core.files import write_atomically, write_json
 from core.types import Array
 from models.context import Context
 from models.training.labels import target_scale
-from studies.cylinder.cylinders import EDGES, HEIGHT, draw
 
+RADIUS, HEIGHT = (0.3, 0.5), (5.0, 35.0)
+"""Ranges of the posted claim (`SOURCE.md`)."""
+EDGES = [4.1, 5.9, 7.6, 9.4, 11.3, 13.8, 17.3]
+"""Volumes between neighbouring bins, as in the study: about an eighth of the cylinders lies in each."""
 WEIGHTS = "weights.safetensors"
 SIZE = 24
 """Pixels per side of a picture. A side is as long as the largest diameter, 1."""
@@ -31,6 +34,15 @@ WIDTH = 64
 N_FRESH = 1000
 """Number of new cylinders."""
 FRESH_SEED = 1
+
+
+def draw(n: int, seed: int) -> pd.DataFrame:
+    """Return random cylinders, (n, 3), with the columns radius, height and volume."""
+    random = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {"radius": random.uniform(*RADIUS, n).round(4), "height": random.uniform(*HEIGHT, n).round(3)}
+    )
+    return table.assign(volume=np.pi * table.radius**2 * table.height)
 
 
 class DropoutSettings(BaseModel, extra="forbid"):
