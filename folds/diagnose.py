@@ -23,12 +23,7 @@ from core.paths import Paths, display_path
 from core.plots import new_figure
 from core.types import Integers
 from folds import make
-from folds.adversarial import (
-    MIN_INPUTS,
-    ComputeDescriptors,
-    adversarial_validation,
-    compute_descriptors,
-)
+from folds.adversarial import MIN_INPUTS, adversarial_validation
 from folds.groups import scaffold_shift_reason
 from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
@@ -47,13 +42,11 @@ def run(
     competition: CompetitionConfig,
     config: FoldsConfig,
     quick: bool = False,
-    descriptors: ComputeDescriptors = compute_descriptors,
 ) -> str:
     """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print.
 
     Args:
         quick: whether to use at most QUICK_ROWS of each table, and no other kinds of folds.
-        descriptors: how RDKit's descriptors are computed, or read from a cache.
     """
     paths = competition.paths
     all_rows = read_table(paths.train)
@@ -72,7 +65,7 @@ def run(
         plot_similarity(compared, config.kind, figure)
     if not quick:
         print("... adversarial validation", flush=True)
-    shift = adversarial_validation(train, test, competition, seed, descriptors)
+    shift = adversarial_validation(train, test, competition, seed)
     blocks.append(describe_shift(shift))
     content: dict[str, Any] = {"made_from": _made_from(paths), "adversarial": shift, "recommended": None}
     if not quick:
@@ -91,7 +84,7 @@ def _sampled(train: pd.DataFrame, folds: Integers, n_rows: int, seed: int) -> tu
     return rows.reset_index(drop=True), folds[rows.index]
 
 
-def update(competition: CompetitionConfig, config: FoldsConfig, descriptors: ComputeDescriptors) -> None:
+def update(competition: CompetitionConfig, config: FoldsConfig) -> None:
     """Make a quick comparison for the report, unless there is one of these tables and folds.
 
     An error is printed, since it must not end a run.
@@ -100,7 +93,7 @@ def update(competition: CompetitionConfig, config: FoldsConfig, descriptors: Com
     if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == _made_from(paths):
         return
     try:
-        run(competition, config, quick=True, descriptors=descriptors)
+        run(competition, config, quick=True)
     except Exception as error:
         print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 

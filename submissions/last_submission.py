@@ -19,7 +19,6 @@ from core.files import read_table, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number
 from folds import diagnose
-from models.inputs.features import molecule_features
 from models.jobs.budget_stages import Clock
 from models.jobs.job_files import mean_test, read_predictions
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan
@@ -41,8 +40,7 @@ MIN_WEIGHT = 0.02
 
 def compare_tables(config: Config) -> JobResult:
     """Compare training and test rows for the report, unless that is done."""
-    descriptors = molecule_features(["descriptors"], 0, config.competition.paths.cache)[0]
-    diagnose.update(config.competition, config.folds, descriptors.load)
+    diagnose.update(config.competition, config.folds)
     return JobResult(COMPARISON)
 
 
