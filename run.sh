@@ -12,7 +12,7 @@
 #   ./run.sh submit [COMPETITION]   send the submission to Kaggle and wait for its score
 #   ./run.sh ledger [COMPETITION]   list all submissions with their scores
 #   ./run.sh kernel [COMPETITION]   write an offline notebook: [--training] [--verify] [--push]
-#   ./run.sh study [NAME]           repeat the experiment behind a default (docs/evidence.md)
+#   ./run.sh study NAME             repeat the experiment behind a default (docs/evidence.md)
 #   ./run.sh test [--all]           lint, types and tests; --all has the slow tests, other words go to pytest
 #   ./run.sh help                   print this text; every command but test has --help
 #
@@ -72,7 +72,7 @@ case "$verb" in
   new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step submissions.new "$@" ;;
   folds)   setup; step folds.diagnose "$@" ;;
   train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
-  study)   ready "$@"; step studies "$@" ;;
+  study)   ready "$@"; step studies.run "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup requirements-kaggle.txt; step submissions.leaderboard.submit "$@" ;;

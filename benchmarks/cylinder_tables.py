@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from core.files import PROJECT
 from studies.cylinder.stages import unit_ratio
-from studies.results import corrected_interval
+from studies.run import corrected_interval
 
 INPUTS = [(0.0, 1.0), (0.4, 0.34)]
 """Mean and variance of a unit: normal, and about what a ReLU makes of that."""

@@ -41,7 +41,7 @@ from benchmarks.oof_matrices import (
     molecules_of_halves,
 )
 from competition.metrics import METRICS, Metric
-from folds.molecule_groups import scaffolds
+from folds.groups import scaffolds
 from submissions.blend.candidates import fit_candidate
 from submissions.blend.selection import cross_fit
 from submissions.expected_score import N_RESAMPLES, odds_of_test_row

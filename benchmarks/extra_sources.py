@@ -94,7 +94,7 @@ def predictions(folder: Path, target: str, settings: dict[str, Any] | None, test
     path = folder / "set.yaml"
     path.write_text(yaml.safe_dump(document))
     config = load_competition(str(path))
-    make_folds(config, load_folds_config(str(path)), path)
+    make_folds(config, load_folds_config(str(path)))
     plan = make_plan(config, load_stages(str(path)))
     columns = []
     for job in plan.jobs:

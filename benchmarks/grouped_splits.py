@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from competition.config import find_config
 from core.files import read_json, read_text_table
 from folds import make
 from models import targets
@@ -30,7 +29,7 @@ def compare(name: str, stage: str) -> None:
     """Print both results of one competition."""
     config = load_config(name)
     competition = config.competition
-    make.run(competition, config.folds, find_config(name))
+    make.run(competition, config.folds)
     jobs = make_plan(competition, dict(config.stages)).select(stage)
     metric = competition.scorer
     rows, test = read_tables(jobs)

@@ -137,7 +137,7 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         work, yaml_file = folder / "work", str(folder / "bench.yaml")
         os.environ["WORK_DIR"] = str(work)
         competition = load_competition(yaml_file)
-        make.run(competition, make.load_folds_config(yaml_file), Path(yaml_file))
+        make.run(competition, make.load_folds_config(yaml_file))
         folds = pd.read_csv(work / "bench" / "folds" / "folds.csv")
         pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
         record: dict[str, Any] = {"set": name}

@@ -30,9 +30,8 @@ from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from competition.classes import class_names, class_numbers
 from competition.dataset import Dataset
-from competition.task import Task
+from competition.task import Task, class_names, class_numbers
 from core.files import derive_seed
 from models.config import StagesConfig
 from models.context import Context

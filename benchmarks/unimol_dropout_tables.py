@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from core.files import PROJECT
-from studies.results import corrected_interval
+from studies.run import corrected_interval
 
 NONE = (0.0, 0.0)
 """Rates before the last layer and inside the encoder."""

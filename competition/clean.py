@@ -1,4 +1,4 @@
-"""Checks and canonical forms of the cells of raw tables: ids, numbers, labels, molecules and texts.
+"""Checks and canonical forms of the cells of raw tables, and user-defined features of the clean rows.
 
 Errors name the row and its id.
 """
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.classes import MISSING
 from competition.config import CompetitionConfig
-from competition.dataset import INPUT_KEY
-from competition.molecules import canonical_smiles, normalised_text
-from competition.standardise import standardise_molecules
-from core.errors import DataError, join_first
-from core.files import digest, read_text_table
+from competition.dataset import FEATURE, INPUT_KEY
+from competition.molecules import canonical_smiles, normalised_text, standardise_molecules
+from competition.task import MISSING
+from core.code_digest import code_digest_of
+from core.errors import ConfigError, DataError, join_first
+from core.files import digest, read_table, read_text_table, sha256_of, work_root, write_table
+from core.user_code import data_files, imported_versions, load_user_code, user_code_errors, with_helpers
 
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""
@@ -193,3 +194,91 @@ def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
     for name in config.numeric:
         keys[name] = clean[name].map(repr)
     return [digest(list(row)) for row in keys.itertuples(index=False)]
+
+
+def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+    """Return a prepared table with the columns of the user's function (`competition.features`), if there is one.
+
+    It is called once for each distinct row of inputs. The numbers are kept in `work/cache/user_features/`, in a file
+    per version of the code, so that a new table only computes its new rows.
+
+    Raises:
+        ConfigError: if the function fails, returns other than finite numbers, or gives a row other numbers
+            when other rows are missing.
+    """
+    if config.features is None:
+        return table
+    features = _read_or_compute(table[config.inputs], config.features)
+    is_infinite = features.abs() == np.inf
+    n_infinite = is_infinite.to_numpy().sum()
+    is_tolerant = config.unparsable == "drop"  # in a notebook, an error would cost the submission
+    if n_infinite and is_tolerant:
+        print(f"WARNING: {n_infinite} values of competition.features are infinite, and are missing values")
+    features = features.mask(is_infinite)
+    if not is_tolerant and (n_infinite or features.isna().to_numpy().all()):
+        raise ConfigError(
+            f"competition.features {config.features} returned only missing values, or infinite ones."
+        )
+    return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
+
+
+def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
+    """Return the features of a table of inputs, (n_rows, n_features); new ones are computed and kept."""
+    function = load_user_code("competition.features", code_ref, "a function of a table of inputs")
+    file = _cache_file(code_ref, inputs.columns.tolist())
+    keys = pd.Series([digest(row) for row in inputs.astype(str).to_numpy().tolist()])
+    cached = read_table(file).set_index(INPUT_KEY) if file.exists() else pd.DataFrame()
+    is_new = ~keys.duplicated() & ~keys.isin(cached.index)
+    if is_new.any():
+        computed = _compute(function, inputs[is_new.to_numpy()].reset_index(drop=True), code_ref)
+        computed.index = pd.Index(keys[is_new], name=INPUT_KEY)
+        if len(cached) and list(computed) != list(cached):
+            raise ConfigError(
+                f"competition.features {code_ref} returned the columns {join_first(computed, str)} for some rows, and "
+                f"{join_first(cached, str)} for others."
+            )
+        cached = pd.concat([cached, computed]) if len(cached) else computed
+        write_table(file, cached.reset_index())
+    return cached.loc[keys.tolist()].reset_index(drop=True)
+
+
+def _cache_file(code_ref: str, inputs: list[str]) -> Path:
+    """Return the file with the features of this version of the code, of its libraries and of the files it names."""
+    path, _, name = code_ref.rpartition(":")
+    code = with_helpers(Path(path))
+    made_by = {
+        "code": [code_digest_of(*code), name],
+        "files": [[file.name, sha256_of(file)] for file in data_files(Path(path))],
+        "libraries": imported_versions(code),
+        "inputs": inputs,
+    }
+    return work_root() / "cache" / "user_features" / f"{digest(made_by)}.parquet"
+
+
+def _compute(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
+    """Return the features of distinct rows, after a check that they do not depend on the other rows."""
+    features = _call(function, inputs, code_ref)
+    # Counts, means and ranks change if the function sees fewer rows.
+    some_rows = np.arange(len(inputs))[::-2]
+    for rows in (some_rows, some_rows[:1]):
+        recomputed = _call(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
+        is_same = list(recomputed) == list(features)
+        if not is_same or not np.allclose(recomputed, features.iloc[rows], equal_nan=True):
+            raise ConfigError(
+                f"competition.features {code_ref} gives a row other numbers when other rows are "
+                "missing. They have to depend on that row alone: fit and count nothing on the table inside "
+                "the function."
+            )
+    return features
+
+
+def _call(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
+    with user_code_errors(code_ref, "return a table of numbers for one of inputs"):
+        features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True)
+        features = features.astype(float).rename(columns=str)
+    if len(features) != len(inputs) or not features.columns.is_unique:
+        raise ConfigError(
+            f"competition.features {code_ref} has to return a row of finite numbers (NaN: missing) for each "
+            f"row, in columns of different names; it returned {features.shape} for {len(inputs)} rows."
+        )
+    return features

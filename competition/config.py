@@ -16,10 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from competition.classes import class_name, class_names, match_columns
-from competition.extra_config import ExtraTrain
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
-from competition.task import Task
+from competition.task import Task, class_name, class_names, match_columns
 from core.errors import ConfigError
 from core.files import read_text_table
 from core.paths import Paths, config_folders
@@ -54,6 +52,29 @@ def _require_metric(metric: str, info: ValidationInfo) -> str:
             f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function"
         )
     return absolute_code_ref(metric, info)
+
+
+class ExtraTrain(StrictModel):
+    """A table of more training rows."""
+
+    file: UserPath
+    """CSV with the competition's input columns and some or all of its targets or `auxiliary_targets`; ids are not
+    needed. The columns of `group` and `time`, if it has them, keep related and later rows out of a fold's training
+    rows.
+    """
+    columns: dict[str, str] = {}
+    """Column of the competition -> its name in this file, if they differ."""
+    calibrate: Literal["none", "affine", "isotonic"] = "none"
+    """Map of its labels to the competition's, for regression. Each job fits it on the inputs that are also in its
+    own training rows. affine: a line. isotonic: a monotonic map, constant beyond the shared labels. A job with too
+    few such inputs, or with mostly constant labels of them, does not use the table.
+    """
+    weight: float = Field(default=1.0, gt=0, le=1)
+    """Weight of its rows in training."""
+    check_units: bool = True
+    """Whether to raise an error if its labels seem to be in other units than the competition's. With `calibrate`
+    only the labels of `auxiliary_targets` are checked.
+    """
 
 
 class CompetitionConfig(StrictModel):
@@ -153,17 +174,22 @@ class CompetitionConfig(StrictModel):
     """
     seed: int = 0
     """Seed from which all others are derived."""
-    _yaml_name: str = PrivateAttr("")
+    _yaml: Path = PrivateAttr(Path())
 
     def model_post_init(self, context: Any) -> None:
-        """Keep the name of the YAML, which `validate` gives."""
+        """Keep the file of the settings, which `validate` gives."""
         if context:
-            self._yaml_name = context["name"]
+            self._yaml = context["yaml_file"]
+
+    @property
+    def yaml_file(self) -> Path:
+        """The YAML that the settings are from; the competition has its name."""
+        return self._yaml
 
     @property
     def paths(self) -> Paths:
         """Files of the competition."""
-        return Paths(self._yaml_name)
+        return Paths(self._yaml.stem)
 
     @property
     def task(self) -> Task:
@@ -355,21 +381,21 @@ def validate(
     path: Path,
     section: str = "",
     overrides: Overrides = NO_OVERRIDES,
-    name: str = "",
+    yaml_file: Path | None = None,
 ) -> Model:
     """Return `values` as a settings model; paths in it are relative to the folder of the file `path`.
 
     Args:
         section: section of the file that `values` are from, for errors.
         overrides: settings of the command line that are in `values`, for errors.
-        name: name of the competition, if it is not that of the file.
+        yaml_file: YAML of the competition, if it is not `path`.
 
     Raises:
         ConfigError: with all errors, each with its key.
     """
     keys = values if isinstance(values, dict) else ()
     valid_names = {name: set(model.model_fields) for name in keys}
-    context = {"folder": path.parent.resolve(), "valid_names": valid_names, "name": name or path.stem}
+    context = {"folder": path.parent.resolve(), "valid_names": valid_names, "yaml_file": yaml_file or path}
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:
@@ -408,18 +434,3 @@ def load_competition(name: str, overrides: Overrides = NO_OVERRIDES) -> Competit
     path, document = read_yaml(name, overrides)
     section = document.get("competition", {})
     return validate(CompetitionConfig, section, path, "competition", overrides=overrides)
-
-
-def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:
-    """Raise a ConfigError if the output folder belongs to another YAML, as two YAMLs of one name share it.
-
-    A YAML inside that folder, such as the copy that each run writes, is always accepted.
-    """
-    if paths.owner.exists():
-        owner = Path(paths.owner.read_text(encoding="utf-8").strip())
-        others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]
-        if len(set(others)) == 2 and owner.is_file():
-            raise ConfigError(
-                f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of the "
-                "two, or set WORK_DIR."
-            )

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.calibration import MIN_CALIBRATION_INPUTS, shared_labels
+from competition.calibration import MIN_CALIBRATION_INPUTS, rank_correlation, shared_labels
 from competition.clean import clean_inputs, describe_invalid_numbers, parse_times, require_columns
-from competition.config import CompetitionConfig
-from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
-from competition.extra_config import ExtraTrain
-from competition.label_columns import bound_columns, count_censored, describe_censored, parse_labels
-from competition.standardise import describe_changes
+from competition.config import CompetitionConfig, ExtraTrain
+from competition.dataset import EXTRA, FOLD, INPUT_KEY, TIME, WEIGHT
+from competition.labels import describe_censored, parse_labels
+from competition.molecules import describe_changes
 from core.errors import DataError
 from core.files import read_text_table
 
@@ -46,9 +45,9 @@ def with_extra_rows(
     summary = []
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
-        rows, is_unreadable = _clean_rows(table, extra, config, train)
-        labels = [prefix + name for name in config.label_columns for prefix in ("", LOWER, UPPER)]
-        is_unusable = is_unreadable | rows.reindex(columns=labels).isna().all(axis=1)
+        labels = parse_labels(table, config.label_columns, config, extra.file)
+        rows, is_unreadable = _clean_rows(table, labels.table, extra, config, train)
+        is_unusable = is_unreadable | labels.table.isna().all(axis=1)
         is_in_test = rows[INPUT_KEY].isin(test[INPUT_KEY]) & ~is_unusable
         rows = rows[~is_unusable & ~is_in_test]
         rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})
@@ -63,8 +62,7 @@ def with_extra_rows(
             "input or label"
         )
         summary += shared_lines
-        censored = count_censored(table, config, extra.file)
-        summary += describe_censored(censored, config, extra.file.name, extra.calibrate != "none")
+        summary += describe_censored(labels, config, extra.file.name, extra.calibrate != "none")
         summary += describe_changes(table, config, extra.file.name)
         summary += describe_invalid_numbers(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
@@ -73,14 +71,16 @@ def with_extra_rows(
 
 
 def _clean_rows(
-    table: pd.DataFrame, extra: ExtraTrain, config: CompetitionConfig, train: pd.DataFrame
+    table: pd.DataFrame,
+    labels: pd.DataFrame,
+    extra: ExtraTrain,
+    config: CompetitionConfig,
+    train: pd.DataFrame,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the clean rows of an extra table, with all columns of `train`, and a mask of unreadable rows."""
     lenient = config.model_copy(update={"unparsable": "drop"})
-    labels = {name: parse_labels(table, name, config, extra.file) for name in config.label_columns}
-    labels |= bound_columns(table, config, extra.file)
     inputs, is_unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
-    rows = pd.concat([inputs, pd.DataFrame(labels)], axis=1).assign(**{WEIGHT: extra.weight})
+    rows = pd.concat([inputs, labels], axis=1).assign(**{WEIGHT: extra.weight})
     if config.group and config.group not in rows:
         rows[config.group] = table[config.group].str.strip()
     rows[[name for name in (TIME, FOLD) if name in train]] = np.nan
@@ -125,27 +125,22 @@ def _compare_labels(
     """
     lines = []
     n_shared = []
-    for name in config.targets:
-        of_extra = rows.dropna(subset=name)
-        of_train = train.dropna(subset=name)
-        shared = shared_labels(of_extra[INPUT_KEY], of_extra[name], of_train[INPUT_KEY], of_train[name])
-        n_shared.append(len(shared))
-        correlation = float("nan")
-        if (shared.nunique() > 1).all():  # otherwise it is undefined
-            correlation = shared["extra"].corr(shared["train"], method="spearman")
-        if config.problem_type == "regression" and len(shared) >= MIN_SHARED_INPUTS:
+    for name in config.label_columns:
+        shared = shared_labels(rows[INPUT_KEY], rows[name], train[INPUT_KEY], train[name])
+        correlation = rank_correlation(shared["extra"].to_numpy(), shared["train"].to_numpy())
+        is_target = name in config.targets
+        if is_target and config.problem_type == "regression" and len(shared) >= MIN_SHARED_INPUTS:
             lines.append(_describe_shared(shared, name, correlation, extra.file))
-        is_related = abs(correlation) >= MIN_RANK_CORRELATION
-        if extra.calibrate != "none" and len(shared) >= MIN_CALIBRATION_INPUTS and not is_related:
-            raise DataError(
-                f"extra_train {extra.file}: the labels of {name!r} cannot be calibrated: on {len(shared)} shared "
-                f"inputs their rank correlation with the training labels is {correlation:.2f}. Correct "
-                "`columns`, or remove the file."
-            )
-    if extra.check_units:
-        uncalibrated = config.label_columns if extra.calibrate == "none" else config.auxiliary_targets
-        for name in uncalibrated:
-            _check_units(rows.dropna(subset=name), train.dropna(subset=name), name, extra.file, config)
+        if is_target and extra.calibrate != "none":
+            n_shared.append(len(shared))
+            if len(shared) >= MIN_CALIBRATION_INPUTS and abs(correlation) < MIN_RANK_CORRELATION:
+                raise DataError(
+                    f"extra_train {extra.file}: the labels of {name!r} cannot be calibrated: on {len(shared)} shared "
+                    f"inputs their rank correlation with the training labels is {correlation:.2f}. Correct "
+                    "`columns`, or remove the file."
+                )
+        elif extra.check_units:
+            _check_units(rows[name].dropna(), train[name].dropna(), shared, extra.file, config)
     if extra.calibrate != "none" and max(n_shared) < MIN_CALIBRATION_INPUTS:
         raise DataError(
             f"extra_train {extra.file}: calibrate needs at least {MIN_CALIBRATION_INPUTS} inputs with labels in both "
@@ -173,16 +168,21 @@ def _describe_shared(shared: pd.DataFrame, name: str, correlation: float, file: 
 
 
 def _check_units(
-    extra: pd.DataFrame, train: pd.DataFrame, name: str, file: Path, config: CompetitionConfig
+    extra: pd.Series, train: pd.Series, shared: pd.DataFrame, file: Path, config: CompetitionConfig
 ) -> None:
     """Raise a DataError if the labels of an extra table mean something else than the competition's.
 
     Inputs that are in both tables must have mostly the same classes, or similar numbers. If there are few such
     inputs, the median of the extra numbers must be near the range of the training labels.
+
+    Args:
+        extra: labels of the extra table.
+        train: labels of the training table.
+        shared: result of `shared_labels`.
     """
-    shared = shared_labels(extra[INPUT_KEY], extra[name], train[INPUT_KEY], train[name])
+    name = str(train.name)
     n_shared = len(shared)
-    std = train[name].std() if train[name].nunique() > 1 else 1.0
+    std = train.std() if train.nunique() > 1 else 1.0
     if config.problem_type not in ("regression", "ordinal"):
         agreement = (shared["extra"] == shared["train"]).mean()
         is_different = n_shared >= MIN_SHARED_INPUTS and agreement < MIN_AGREEMENT
@@ -199,9 +199,9 @@ def _check_units(
             f"deviation is {std_ratio:.3g} times that of the training labels; their correlation is {correlation:.2f}"
         )
     else:
-        median = extra[name].median()
-        low = train[name].min()
-        high = train[name].max()
+        median = extra.median()
+        low = train.min()
+        high = train.max()
         is_different = median < low - std or median > high + std
         evidence = f"their median is {median:.3g}, and the training labels are from {low:.3g} to {high:.3g}"
     if is_different:

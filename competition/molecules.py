@@ -1,17 +1,28 @@
-"""Canonical forms of molecules and texts."""
+"""Canonical and standardised forms of molecules (`competition.standardise`), and of texts."""
 
 import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
+import pandas as pd
 from rdkit import Chem, RDLogger
+from rdkit.Chem.MolStandardize import rdMolStandardize
+from tqdm import tqdm
+
+from competition.config import CompetitionConfig
+from core.types import Standardise
 
 RDLogger.DisableLog("rdApp.*")  # messages of this project name the row instead
-
 
 MAX_ATOMS = 500
 """Number of atoms above which a molecule has no descriptors, atom pairs, Avalon and ErG fingerprints, scaffold and
 features of MiniMol. Their time grows with the cube of the atoms: minutes for 2,500.
 """
+
+FUNCTIONS: dict[str, Callable[[Chem.Mol], Chem.Mol]] = {
+    "cleanup": rdMolStandardize.Cleanup,
+    "parent": rdMolStandardize.ChargeParent,
+}
 
 
 @cache  # tables are read several times, and parsing is slow
@@ -37,3 +48,61 @@ def is_large(smiles: str) -> bool:
 def normalised_text(text: str) -> str:
     """Return text for the detection of duplicates: Unicode NFKC, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
+
+
+@cache  # tables are read several times, and a molecule takes some milliseconds
+def standard_form(smiles: str, standardise: Standardise) -> str | None:
+    """Return the canonical SMILES of the standard form; None if RDKit has none that it can read.
+
+    Source: RDKit's documentation, "MolStandardize"; Bento et al., J. Cheminform. 2020, on the parents of ChEMBL.
+
+    Args:
+        smiles: canonical SMILES.
+    """
+    try:
+        molecule = FUNCTIONS[standardise](Chem.MolFromSmiles(smiles))
+    except (ValueError, RuntimeError):  # such as an impossible valence after the removal of a metal
+        return None
+    return canonical_smiles(Chem.MolToSmiles(molecule))
+
+
+def standardise_molecules(smiles: Sequence[str], standardise: Standardise) -> list[str]:
+    """Return canonical SMILES of standard forms; "" and molecules without one stay unchanged.
+
+    Args:
+        smiles: canonical SMILES, or "".
+    """
+    if standardise == "none":
+        return list(smiles)
+    # A bar is shown in a terminal only.
+    progress = tqdm(smiles, desc=f"standardise: {standardise}", leave=False, disable=None)
+    return [(text and standard_form(text, standardise)) or text for text in progress]
+
+
+def describe_changes(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
+    """Yield lines about the molecules of a raw table that standardisation changes, and about those without a
+    standard form.
+    """
+    if config.standardise == "none":
+        return
+    n_molecules = 0
+    changed = []
+    without_form = []
+    for name in config.smiles:
+        for row_id, cell in zip(table[config.id], table[name], strict=True):
+            before = canonical_smiles(cell.strip())
+            if before is None:
+                continue
+            n_molecules += 1
+            after = standard_form(before, config.standardise)
+            if after is None:
+                without_form.append(f"id {row_id}: {before}")
+            elif after != before:
+                changed.append(f"id {row_id}: {before} -> {after}")
+    example = f", for example {changed[0]}" if changed else ""
+    yield f"{config.standardise} changed {len(changed)} of {n_molecules} molecules of {where}{example}"
+    if without_form:
+        yield (
+            f"{len(without_form)} molecules of {where} have no {config.standardise} that RDKit can read and stay "
+            f"unchanged, for example {without_form[0]}"
+        )

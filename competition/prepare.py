@@ -11,22 +11,20 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from competition import clean
-from competition.classes import class_name, class_numbers
-from competition.clean import check_ids, parse_numbers, raise_if_any
-from competition.config import CompetitionConfig, require_owned_outputs
+from competition.clean import check_ids, parse_numbers, raise_if_any, with_user_features
+from competition.config import CompetitionConfig
 from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.extra_train import with_extra_rows
-from competition.label_columns import (
-    bound_columns,
-    count_censored,
-    describe_censored,
-    parse_labels,
-    without_empty_bounds,
-)
+from competition.labels import describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
-from competition.molecules import MAX_ATOMS, canonical_smiles, is_large
-from competition.standardise import describe_changes, standardise_molecules
-from competition.user_features import with_user_features
+from competition.molecules import (
+    MAX_ATOMS,
+    canonical_smiles,
+    describe_changes,
+    is_large,
+    standardise_molecules,
+)
+from competition.task import class_name, class_numbers
 from core import cli
 from core.errors import ConfigError, DataError, SubmissionError, join_first
 from core.files import as_json, as_parquet, read_text_table, write_atomically
@@ -47,31 +45,32 @@ class Prepared(NamedTuple):
 
 def prepare(config: CompetitionConfig) -> Prepared:
     """Read, check and clean the raw tables; rows keep the order of the files."""
-    labels = config.targets if config.extra_train else config.label_columns
+    required = config.targets if config.extra_train else config.label_columns
     other_columns = filter(None, (config.group, config.weight, config.time, config.fold_column))
-    raw = clean.read_table_with_ids(config.train, [config.id, *config.inputs, *labels, *other_columns])
+    raw = clean.read_table_with_ids(config.train, [config.id, *config.inputs, *required, *other_columns])
     only_in_extra = [name for name in config.auxiliary_targets if name not in raw]
     raw = raw.assign(**dict.fromkeys(only_in_extra, ""))
     if config.empty_smiles and canonical_smiles(config.empty_smiles) is None:
         raise ConfigError(
             f"competition.empty_smiles, {config.empty_smiles!r}, is not a valid SMILES. Correct it."
         )
-    test, test_ids, dropped_test = prepare_test(config, config.test)
+    test, raw_test, dropped_test = prepare_test(config, config.test)
     sample = read_text_table(config.sample_submission)
-    check_sample(sample, config, test_ids)
+    check_sample(sample, config, raw_test)
 
     train, dropped = clean.clean_inputs(raw, config, config.train, in_train=True)
     if config.group and config.group not in train:
         train[config.group] = raw[config.group].str.strip()
-    train = pd.concat([train, _training_columns(raw, config)], axis=1)[~dropped].reset_index(drop=True)
+    labels = parse_labels(raw, config.label_columns, config, config.train)
+    train = pd.concat([train, labels.table, _training_columns(raw, labels.table, config)], axis=1)
+    train = train[~dropped].reset_index(drop=True)
     _require_labels(train, config)
     dropped_train = list(raw[config.id][dropped])
-    censored = count_censored(raw, config, config.train)
     summary = [
         *_summarize(train, test, config),
-        *describe_censored(censored, config, config.train.name),
+        *describe_censored(labels, config, config.train.name),
         *describe_raw_inputs(raw, config, config.train.name),
-        *describe_raw_inputs(read_text_table(config.test), config, config.test.name),
+        *describe_raw_inputs(raw_test, config, config.test.name),
         *config.describe_columns(),
         *_describe_codes(sample, config),
     ]
@@ -92,7 +91,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "said": summary,
         "dropped_train_ids": dropped_train,
         "dropped_test_ids": dropped_test,
-        "n_censored": sum(sum(censored.get(name, ())) for name in config.targets),
+        "n_censored": sum(sum(labels.n_censored.get(name, ())) for name in config.targets),
     }
     train = with_user_features(without_empty_bounds(train), config)
     return Prepared(train, test, sample, report)
@@ -136,28 +135,26 @@ def _require_auxiliary_labels(train: pd.DataFrame, config: CompetitionConfig) ->
         )
 
 
-def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Return a clean test table, all ids in the order of the file, and the ids of dropped rows."""
+def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Return a clean test table, the raw table with all rows, and the ids of dropped rows."""
     raw = clean.read_table_with_ids(file, [config.id, *config.inputs])
     test, dropped = clean.clean_inputs(raw, config, file, in_train=False)
     test = test[~dropped].reset_index(drop=True)
-    ids = raw[config.id]
-    return with_user_features(test, config), list(ids), list(ids[dropped])
+    return with_user_features(test, config), raw, list(raw[config.id][dropped])
 
 
-def _training_columns(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
-    """Check the group column, and return the other training-only columns as numbers: labels, weight, time, fold."""
+def _training_columns(train: pd.DataFrame, labels: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+    """Check labels and groups, and return the other training-only columns as numbers: weight, time, fold."""
     where = config.train
     metric = config.scorer
     if config.group:
         is_empty = train[config.group].str.strip() == ""
         what = "empty cells, but defines the groups"
         raise_if_any(train, is_empty, config.group, config.id, where, what, "Fill them.")
-    numbers = {name: parse_labels(train, name, config, where) for name in config.label_columns}
     for name in config.targets:
         what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
-        raise_if_any(train, numbers[name] <= metric.lower_bound, name, config.id, where, what)
-    numbers |= bound_columns(train, config, where)
+        raise_if_any(train, labels[name] <= metric.lower_bound, name, config.id, where, what)
+    numbers: dict[str, pd.Series] = {}
     if config.weight:
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)
         is_invalid = ~(numbers[WEIGHT] > 0)
@@ -169,13 +166,17 @@ def _training_columns(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
     return pd.DataFrame(numbers, index=train.index)
 
 
-def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list[str]) -> None:
-    """Check that the sample has exactly the test rows and the targets; it may repeat columns of the test table."""
+def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataFrame) -> None:
+    """Check that the sample has exactly the test rows and the targets; it may repeat columns of the test table.
+
+    Args:
+        test: raw test table.
+    """
     where = config.sample_submission
     expected = [config.id, *config.columns_in_sample]
     missing = {*expected} - {*sample}
     others = {*sample} - {*expected}
-    if missing or (others and not others <= {*read_text_table(config.test)}):
+    if missing or (others and not others <= {*test}):
         raise SubmissionError(
             f"{where} must have the columns {', '.join(expected)}; got {', '.join(sample.columns)}. Correct "
             "competition.targets, or set competition.submission_columns if the names differ."
@@ -184,9 +185,10 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
         _check_classes_in_sample(sample, config)
     check_ids(sample[config.id], where)
     sample_ids = set(sample[config.id])
-    if sample_ids != set(test_ids):
-        only_in_sample = sorted(sample_ids - set(test_ids))
-        only_in_test = sorted(set(test_ids) - sample_ids)
+    test_ids = set(test[config.id])
+    if sample_ids != test_ids:
+        only_in_sample = sorted(sample_ids - test_ids)
+        only_in_test = sorted(test_ids - sample_ids)
         raise SubmissionError(
             f"{where} has other ids than {config.test}; only in the first: {join_first(only_in_sample)}; only "
             f"in the second: {join_first(only_in_test)}. Use the files of one competition."
@@ -294,14 +296,15 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(report["said"])
 
 
-def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
+def write_prepared(prepared: Prepared, config: CompetitionConfig) -> None:
     """Write the clean tables of a competition; a file that already has the same content is not touched."""
-    require_owned_outputs(paths, yaml_file)
+    paths = config.paths
+    require_owned_outputs(paths, config.yaml_file)
     contents = {
         paths.train: as_parquet(prepared.train),
         paths.test: as_parquet(prepared.test),
         paths.sample: as_parquet(prepared.sample),
-        paths.owner: f"{yaml_file.resolve()}\n".encode(),
+        paths.owner: f"{config.yaml_file.resolve()}\n".encode(),
         paths.prepare_report: as_json(prepared.report).encode(),
     }
     changed = {
@@ -313,3 +316,18 @@ def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
         cli.require_no_training(paths)
     for path, content in changed.items():
         write_atomically(path, content)
+
+
+def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:
+    """Raise a ConfigError if the output folder belongs to another YAML, as two YAMLs of one name share it.
+
+    A YAML inside that folder, such as the copy that each run writes, is always accepted.
+    """
+    if paths.owner.exists():
+        owner = Path(paths.owner.read_text(encoding="utf-8").strip())
+        others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]
+        if len(set(others)) == 2 and owner.is_file():
+            raise ConfigError(
+                f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of the "
+                "two, or set WORK_DIR."
+            )

@@ -4,23 +4,17 @@ LightGBM learns which table a row is from, and is scored on other rows. At an AU
 them. Source: Zajac, "Adversarial validation", fastml.com 2016.
 """
 
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rdkit import Chem
 from tqdm import tqdm
 
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
 from competition.descriptors import DESCRIPTORS, descriptors
-
-Numbers = NDArray[np.floating[Any]]
-ComputeDescriptors = Callable[[list[str]], Iterable[Numbers]]
-"""Function from SMILES to RDKit's descriptors of each molecule, (n_descriptors,) or (1, n_descriptors)."""
 
 MAX_ROWS = 2_000
 """Number of rows of each table that are used."""
@@ -38,20 +32,11 @@ LIGHTGBM = {
 }  # fmt: skip
 
 
-def compute_descriptors(smiles: list[str]) -> list[Numbers]:
-    """Return RDKit's descriptors of each molecule, (n_descriptors,); NaN for an undefined one."""
-    return [
-        descriptors(Chem.MolFromSmiles(text))
-        for text in tqdm(smiles, desc="descriptors", leave=False, disable=None)
-    ]
-
-
 def adversarial_validation(
     train: pd.DataFrame,
     test: pd.DataFrame,
     competition: CompetitionConfig,
     seed: int,
-    descriptors: ComputeDescriptors = compute_descriptors,
 ) -> dict[str, Any] | None:
     """Return the AUC of the classifier and the features that it uses most; None if there are too few rows.
 
@@ -61,7 +46,6 @@ def adversarial_validation(
     Args:
         train: prepared training rows.
         test: prepared test rows.
-        descriptors: how RDKit's descriptors are computed, or read from a cache.
     """
     from lightgbm import LGBMClassifier
     from sklearn.model_selection import StratifiedGroupKFold, cross_validate
@@ -71,7 +55,7 @@ def adversarial_validation(
     samples = [table.sample(min(MAX_ROWS, len(table)), random_state=seed) for table in (train, test)]
     rows = pd.concat(samples, ignore_index=True)
     is_test = np.repeat([0, 1], [len(sample) for sample in samples])
-    features = readable_features(rows, competition, descriptors)
+    features = readable_features(rows, competition)
     if features.empty:
         return None
     results = cross_validate(
@@ -91,14 +75,12 @@ def adversarial_validation(
     }
 
 
-def readable_features(
-    rows: pd.DataFrame, competition: CompetitionConfig, descriptors: ComputeDescriptors = compute_descriptors
-) -> pd.DataFrame:
+def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.DataFrame:
     """Return features with readable names, (n_rows, n_features) float, NaN if undefined."""
     user_features = [name for name in rows if str(name).startswith(FEATURE)]
     blocks = [rows[[*competition.numeric, *user_features]]]
     for name in competition.smiles:
-        blocks.append(_descriptors(rows[name], descriptors).add_prefix(f"{name}: "))
+        blocks.append(_descriptors(rows[name]).add_prefix(f"{name}: "))
     for name in competition.text:
         blocks.append(_words(rows[name]).add_prefix(f"{name}: "))
     for name in competition.categorical:
@@ -107,9 +89,9 @@ def readable_features(
     return features.loc[:, features.nunique() > 1]
 
 
-def _descriptors(smiles: pd.Series, compute: ComputeDescriptors) -> pd.DataFrame:
-    distinct = list(smiles.unique())
-    values = dict(zip(distinct, map(np.ravel, compute(distinct)), strict=True))
+def _descriptors(smiles: pd.Series) -> pd.DataFrame:
+    progress = tqdm(smiles.unique(), desc="descriptors", leave=False, disable=None)
+    values = {text: descriptors(Chem.MolFromSmiles(text)) for text in progress}
     return pd.DataFrame(np.stack([values[text] for text in smiles]), columns=list(DESCRIPTORS))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.config import CompetitionConfig, find_config, load_competition
+from competition.config import CompetitionConfig, load_competition
 from competition.dataset import FOLD, TIME, without_extra_rows
 from core import cli
 from core.errors import DataError
@@ -23,16 +23,10 @@ from core.paths import Paths, display_path
 from core.plots import new_figure
 from core.types import Integers
 from folds import make
-from folds.adversarial import (
-    MIN_INPUTS,
-    ComputeDescriptors,
-    adversarial_validation,
-    compute_descriptors,
-)
-from folds.assign import assign_folds
-from folds.config import FoldsConfig
-from folds.kinds import FOLD_KINDS
-from folds.molecule_groups import scaffold_shift_reason
+from folds.adversarial import MIN_INPUTS, adversarial_validation
+from folds.groups import scaffold_shift_reason
+from folds.kinds import FOLD_KINDS, FoldsConfig
+from folds.make import assign_folds
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, Similarity, similarities
 
 MAX_EXTRA_DISTANCE = 0.02
@@ -48,13 +42,11 @@ def run(
     competition: CompetitionConfig,
     config: FoldsConfig,
     quick: bool = False,
-    descriptors: ComputeDescriptors = compute_descriptors,
 ) -> str:
     """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print.
 
     Args:
         quick: whether to use at most QUICK_ROWS of each table, and no other kinds of folds.
-        descriptors: how RDKit's descriptors are computed, or read from a cache.
     """
     paths = competition.paths
     all_rows = read_table(paths.train)
@@ -73,7 +65,7 @@ def run(
         plot_similarity(compared, config.kind, figure)
     if not quick:
         print("... adversarial validation", flush=True)
-    shift = adversarial_validation(train, test, competition, seed, descriptors)
+    shift = adversarial_validation(train, test, competition, seed)
     blocks.append(describe_shift(shift))
     content: dict[str, Any] = {"made_from": _made_from(paths), "adversarial": shift, "recommended": None}
     if not quick:
@@ -92,7 +84,7 @@ def _sampled(train: pd.DataFrame, folds: Integers, n_rows: int, seed: int) -> tu
     return rows.reset_index(drop=True), folds[rows.index]
 
 
-def update(competition: CompetitionConfig, config: FoldsConfig, descriptors: ComputeDescriptors) -> None:
+def update(competition: CompetitionConfig, config: FoldsConfig) -> None:
     """Make a quick comparison for the report, unless there is one of these tables and folds.
 
     An error is printed, since it must not end a run.
@@ -101,7 +93,7 @@ def update(competition: CompetitionConfig, config: FoldsConfig, descriptors: Com
     if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == _made_from(paths):
         return
     try:
-        run(competition, config, quick=True, descriptors=descriptors)
+        run(competition, config, quick=True)
     except Exception as error:
         print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 
@@ -243,7 +235,7 @@ def main() -> None:
     competition = load_competition(args.competition, args.overrides)
     config = make.load_folds_config(args.competition, args.overrides)
     with cli.locked(competition.paths):
-        print(make.run(competition, config, find_config(args.competition)))
+        print(make.run(competition, config))
         print(f"\n{run(competition, config)}")
 
 

@@ -1,78 +1,185 @@
-"""Groups: rows that must share a fold."""
+"""Groups: keys of rows that must share a fold. They are equal inputs, also if only salts or charges differ, groups of
+the table, scaffolds, or clusters of similar molecules.
+"""
 
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rdkit import Chem
+from rdkit.Chem import rdFingerprintGenerator
+from rdkit.Chem.MolStandardize import rdMolStandardize
+from rdkit.Chem.SaltRemover import SaltRemover
+from rdkit.Chem.Scaffolds import MurckoScaffold
+from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
+from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
 from competition.clean import input_keys
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
+from competition.molecules import canonical_smiles, is_large
 from core.types import Integers
-from folds.config import FoldsConfig
-from folds.molecule_groups import desalted, parent
+
+RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], pd.Series]
+"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns a text per
+row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test rows)
+only get their texts.
+"""
+
+_MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+_SALTS = SaltRemover()
+_UNCHARGER = rdMolStandardize.Uncharger()
+
+
+@cache
+def desalted(smiles: str) -> str:
+    """Return a canonical SMILES without the salts of RDKit's list, each remaining fragment once.
+
+    Counter-ions, mineral acids and a few organic acids such as acetate, mesylate and tosylate are removed. A
+    mixture or an ionic liquid keeps its fragments. A SMILES that has only salts is unchanged.
+    """
+    if "." not in smiles:
+        return smiles
+    return _fragments(_SALTS.StripMol(Chem.MolFromSmiles(smiles))) or smiles
+
+
+@cache
+def parent(smiles: str) -> str:
+    """Return the neutral form of a desalted molecule, so that a sodium salt equals its acid; others stay
+    unchanged.
+    """
+    if desalted(smiles) == smiles:
+        return smiles
+    neutral = _fragments(_UNCHARGER.uncharge(Chem.MolFromSmiles(desalted(smiles))))
+    return canonical_smiles(neutral) or desalted(smiles)  # a metallocene has no neutral form
+
+
+def _fragments(molecule: Chem.Mol) -> str:
+    return ".".join(sorted(set(Chem.MolToSmiles(molecule).split("."))))
+
+
+@cache  # slow, and a run needs it several times
+def scaffold(smiles: str) -> str:
+    """Return the Bemis-Murcko scaffold of a molecule; a large molecule is its own scaffold."""
+    return smiles if is_large(smiles) else MurckoScaffold.MurckoScaffoldSmiles(smiles)
+
+
+def scaffolds(smiles: list[str]) -> pd.Series:
+    """Return the Bemis-Murcko scaffold per molecule, (n_rows,) text; `acyclic SMILES` without a ring.
+
+    Source: Bemis and Murcko, J. Med. Chem. 1996.
+    """
+    return pd.Series([scaffold(text) or f"acyclic {text}" for text in smiles], dtype=str)
+
+
+def scaffold_shift_reason(train: list[str], test: list[str]) -> str:
+    """Return why folds should hold out scaffolds, as text; "" if test molecules share those of the training rows.
+
+    They share them if at least half as many test molecules with rings have a scaffold of the training table
+    as in a random split, which is the share of training molecules with a scaffold of another one.
+    """
+    train_scaffolds, test_scaffolds = (
+        names[~names.str.startswith("acyclic")] for names in (scaffolds(train), scaffolds(test))
+    )
+    shared = test_scaffolds.isin(train_scaffolds).mean()
+    at_random = train_scaffolds.duplicated(keep=False).mean()
+    if len(test_scaffolds) < 10 or not shared < at_random / 2:
+        return ""
+    return (
+        f"{shared:.0%} of the test molecules with rings have a scaffold of the training table, and "
+        f"{at_random:.0%} would in a random split"
+    )
+
+
+def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None) -> Any:
+    """Return the centre of each molecule's cluster, (n_rows,) SMILES; it does not depend on the order of
+    rows.
+
+    This is sphere exclusion: in the order of SMILES, a molecule becomes a centre unless its similarity to an
+    earlier centre is at least `similarity`. Every molecule joins the nearest centre. Butina's method would need
+    a matrix of all pairs.
+
+    Source: Landrum, "Sphere exclusion clustering with the RDKit", RDKit blog 2020, on its LeaderPicker.
+
+    Args:
+        n_in_folds: only the first molecules become centres; the others join a centre that is at least as
+            similar as `similarity`, or are clustered among themselves.
+    """
+    centre_of = _clusters(tuple(sorted(set(smiles[:n_in_folds]))), similarity)
+    others = [text for text in dict.fromkeys(smiles) if text not in centre_of]
+    if others:
+        nearest = _nearest(others, sorted(set(centre_of.values())))
+        far = tuple(sorted(text for text in others if nearest[text][1] < similarity))
+        centre_of = (
+            centre_of | {text: centre for text, (centre, _) in nearest.items()} | _clusters(far, similarity)
+        )
+    return np.array([centre_of[text] for text in smiles], dtype=object)
+
+
+@lru_cache(maxsize=4)  # a run asks several times for the same molecules
+def _clusters(smiles: tuple[str, ...], similarity: float) -> dict[str, str]:
+    """Return the cluster centre of each of some distinct molecules."""
+    prints = [fingerprint(text) for text in smiles]
+    picked = LeaderPicker().LazyBitVectorPick(prints, len(prints), 1 - similarity) if prints else []
+    return {text: centre for text, (centre, _) in _nearest(smiles, [smiles[i] for i in picked]).items()}
+
+
+def _nearest(smiles: Iterable[str], centres: list[str]) -> dict[str, tuple[str, float]]:
+    """Return the most similar of some centres, with its similarity, for each molecule."""
+    prints = [fingerprint(centre) for centre in centres]
+    nearest = {}
+    for text in smiles:
+        similarities = BulkTanimotoSimilarity(fingerprint(text), prints)
+        best = int(np.argmax(similarities))
+        nearest[text] = centres[best], similarities[best]
+    return nearest
+
+
+def fingerprint(smiles: str) -> ExplicitBitVect:
+    """Return the Morgan fingerprint of radius 2 in 2048 bits. Source: Rogers and Hahn, JCIM 2010."""
+    return _MORGAN.GetFingerprint(Chem.MolFromSmiles(smiles))
+
+
+def group_keys(
+    rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
+) -> pd.Series:
+    """Return a key per `competition.group`; rows without a group have the key of their inputs."""
+    groups = rows[competition.group].fillna("").astype(str)
+    return ("group " + groups).where(groups != "", rows[INPUT_KEY])
+
+
+def scaffold_keys(
+    rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
+) -> pd.Series:
+    """Return a key per Murcko scaffold of the first molecule column."""
+    return "scaffold " + scaffolds([parent(smiles) for smiles in rows[competition.smiles[0]]])
+
+
+def cluster_keys(
+    rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
+) -> pd.Series:
+    """Return a key per cluster of similar molecules of the first molecule column."""
+    molecules = [parent(smiles) for smiles in rows[competition.smiles[0]]]
+    return "cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))
+
 
 STANDARDIZED = (desalted, parent)
 N_INPUT_KEYS = 1 + len(STANDARDIZED)
-"""Number of keys of the inputs of a row, which follow its key of the kind of folds."""
+"""Number of keys of the inputs of a row."""
 
 
-def compute_groups(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
-    """Return the group of each row of the prepared training table, (n_rows,), numbered from 0.
-
-    Rows with equal inputs are one group, also if only salts make their molecules differ. So are rows with
-    equal keys of the kind of folds (its `row_keys`), and all rows that are connected by such pairs.
-    """
-    return _connected(_keys(config, rows, competition, len(rows)))
-
-
-def groups_outside_folds(
-    config: FoldsConfig,
-    rows: pd.DataFrame,
-    groups: Integers,
-    others: pd.DataFrame,
-    competition: CompetitionConfig,
-) -> Integers:
-    """Return the group of rows that are in no fold, (n_others,): extra training rows and test rows.
-
-    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise
-    that of the training rows with its inputs, otherwise a new one. If the first are in another group than a salt of
-    its molecule, it gets -1 and is not trained on. The groups of the training rows stay unchanged.
-
-    Args:
-        rows: prepared training rows with the groups (n_rows,).
-        others: prepared rows; an empty or missing `competition.group` belongs to no group.
-    """
-    n = len(rows)
-    keys = _keys(config, pd.concat([rows, others], ignore_index=True), competition, n)
-    group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
-    matches = pd.DataFrame([pd.Series(key).map(group_of_key) for key in keys[:, n:]], dtype=np.float64)
-    joined = matches.bfill().iloc[0]
-    # A job excludes extra rows that have the group or the input of a held-out row, but does not know their salts.
-    has_input = matches.iloc[-N_INPUT_KEYS].notna()
-    joined[(matches.nunique() > 1) & ~has_input] = -1
-    is_new = joined.isna().to_numpy()
-    joined[is_new] = groups.max() + 1 + _connected(keys[:, n:][:, is_new])
-    return joined.to_numpy().astype(np.int64)
-
-
-def _keys(
-    config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int
-) -> NDArray[Any]:
-    """Return the keys of rows, (n_keys, n_rows) text: rows that share a key belong together.
-
-    Args:
-        rows: prepared rows, of which the first `n_in_folds` are in folds.
+def keys_of_inputs(rows: pd.DataFrame, competition: CompetitionConfig) -> list[pd.Series]:
+    """Return `N_INPUT_KEYS` keys of the inputs of prepared rows, (n_rows,) text each: of the inputs as they are, and
+    with desalted and with neutral molecules.
     """
     keys = [rows[INPUT_KEY]]
     for standardize in STANDARDIZED:
         molecules = {name: rows[name].map(standardize) for name in competition.smiles}
         keys.append(_changed_keys(rows.assign(**molecules), rows, competition))
-    row_keys = config.definition.row_keys
-    if row_keys is not None:
-        keys.insert(0, row_keys(rows, competition, config.similarity, n_in_folds))
-    return np.array(keys, dtype=object)
+    return keys
 
 
 def _changed_keys(table: pd.DataFrame, rows: pd.DataFrame, competition: CompetitionConfig) -> pd.Series:
@@ -84,7 +191,7 @@ def _changed_keys(table: pd.DataFrame, rows: pd.DataFrame, competition: Competit
     return keys
 
 
-def _connected(keys: NDArray[Any]) -> Integers:
+def connected(keys: NDArray[Any]) -> Integers:
     """Return the connected component of each row, (n_rows,), numbered by first appearance.
 
     Args:

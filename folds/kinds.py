@@ -1,13 +1,15 @@
-"""Kinds of folds. To add one, write a function that splits rows and an entry of `FOLD_KINDS`."""
+"""The `folds:` section of a YAML, and the kinds of folds.
 
-from collections.abc import Callable
+To add a kind, write a function that splits rows and an entry of `FOLD_KINDS`.
+"""
+
 from dataclasses import dataclass
+from typing import Annotated, Self
 
-import pandas as pd
+from pydantic import AfterValidator, Field, model_validator
 
-from competition.config import CompetitionConfig
-from competition.dataset import INPUT_KEY
-from folds.molecule_groups import clusters, parent, scaffolds
+from core.settings import StrictModel, UserPath
+from folds.groups import RowKeys, cluster_keys, group_keys, scaffold_keys
 from folds.splitters import (
     FoldFunction,
     balanced_groups,
@@ -16,12 +18,6 @@ from folds.splitters import (
     stratified_group,
     time_blocks,
 )
-
-RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], pd.Series]
-"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns a text per
-row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test rows)
-only get their texts.
-"""
 
 
 @dataclass(frozen=True)
@@ -45,29 +41,6 @@ class FoldKind:
     is_compared: bool = False
 
 
-def group_keys(
-    rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
-    """Return a key per `competition.group`; rows without a group have the key of their inputs."""
-    groups = rows[competition.group].fillna("").astype(str)
-    return ("group " + groups).where(groups != "", rows[INPUT_KEY])
-
-
-def scaffold_keys(
-    rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
-    """Return a key per Murcko scaffold of the first molecule column."""
-    return "scaffold " + scaffolds([parent(smiles) for smiles in rows[competition.smiles[0]]])
-
-
-def cluster_keys(
-    rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
-    """Return a key per cluster of similar molecules of the first molecule column."""
-    molecules = [parent(smiles) for smiles in rows[competition.smiles[0]]]
-    return "cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))
-
-
 FOLD_KINDS = {
     # Rows at random.
     "kfold": FoldKind(kfold, is_random=True, is_compared=True),
@@ -88,3 +61,51 @@ FOLD_KINDS = {
     # Folds given in folds.file.
     "file": FoldKind(None),
 }
+
+
+def _require_kind(name: str) -> str:
+    if name not in FOLD_KINDS:
+        raise ValueError(f"must be one of {', '.join(FOLD_KINDS)}")
+    return name
+
+
+class FoldsConfig(StrictModel):
+    """How the training rows are split into folds. Rows with equal inputs always share a fold."""
+
+    kind: Annotated[str, AfterValidator(_require_kind)] = "kfold"
+    """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds except kfold, time, column and
+    file balance the classes.
+    """
+    n_folds: int = Field(default=5, ge=2)
+    """Number of folds; each is held out once. column and file have their own number."""
+    similarity: float = Field(default=0.4, gt=0, lt=1)
+    """cluster: minimum Tanimoto similarity of a molecule to the centre of its cluster; higher values make more
+    and smaller clusters.
+    """
+    file: UserPath | None = None
+    """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold."""
+    allow_split_duplicates: bool = False
+    """column, file: whether rows with equal inputs may be in different folds; they are counted then, and
+    otherwise an error.
+    """
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> Self:
+        if (self.kind == "file") != (self.file is not None):
+            raise ValueError("kind: file and the setting file must be given together")
+        return self
+
+    @property
+    def definition(self) -> FoldKind:
+        """The kind of folds in the registry."""
+        return FOLD_KINDS[self.kind]
+
+    @property
+    def is_ordered_in_time(self) -> bool:
+        """Whether each fold trains on earlier folds only."""
+        return self.definition.is_ordered_in_time
+
+    @property
+    def is_user_defined(self) -> bool:
+        """Whether the user gives the fold of each row."""
+        return self.definition.split is None

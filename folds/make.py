@@ -8,17 +8,32 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from competition.clean import parse_folds, read_table_with_ids
 from competition.config import CompetitionConfig, read_yaml, validate
-from competition.dataset import FOLD, GROUP, without_extra_rows
+from competition.dataset import FOLD, GROUP, TIME, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
-from core.files import as_csv, content_digest, digest, read_json, read_table, read_text_table, write_table
+from core.errors import DataError, join_first
+from core.files import (
+    as_csv,
+    content_digest,
+    derive_seed,
+    digest,
+    read_json,
+    read_table,
+    read_text_table,
+    write_table,
+)
 from core.settings import NO_OVERRIDES, Overrides
-from folds.assign import assign_folds
-from folds.class_shares import labels_or_indicators, missing_class_warnings
-from folds.config import FoldsConfig
-from folds.groups import groups_outside_folds
+from core.types import Integers
+from folds.groups import N_INPUT_KEYS, connected, keys_of_inputs
+from folds.kinds import FoldsConfig
+from folds.splitters import SplitData
+
+MAX_LISTED = 12
+"""Number of classes with a listed share; if there are more, the rarest are listed."""
 
 
 def load_folds_config(name: str, overrides: Overrides = NO_OVERRIDES) -> FoldsConfig:
@@ -79,18 +94,215 @@ def describe(tables: Prepared, competition: CompetitionConfig) -> str:
     return "\n".join(lines)
 
 
-def write_tables(tables: Prepared, competition: CompetitionConfig, yaml_file: Path) -> None:
+def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
     """Write prepared tables with folds, and folds.csv; a file that already has the same content is not touched."""
-    paths = competition.paths
-    write_prepared(tables, paths, yaml_file)
+    write_prepared(tables, competition)
+    file = competition.paths.folds
     folds = tables.train[[competition.id, FOLD]].set_axis(["id", "fold"], axis=1)
     content = as_csv(folds)
-    if not paths.folds.exists() or paths.folds.read_text(encoding="utf-8") != content:
-        write_table(paths.folds, folds)
+    if not file.exists() or file.read_text(encoding="utf-8") != content:
+        write_table(file, folds)
 
 
-def run(competition: CompetitionConfig, config: FoldsConfig, yaml_file: Path) -> str:
+def run(competition: CompetitionConfig, config: FoldsConfig) -> str:
     """Prepare and write the tables of a competition with their folds; return lines about both."""
     tables = make_folds(competition, config, prepare(competition))
-    write_tables(tables, competition, yaml_file)
+    write_tables(tables, competition)
     return f"{describe_tables(tables.report)}\n{describe(tables, competition)}"
+
+
+def assign_folds(
+    config: FoldsConfig, table: pd.DataFrame, competition: CompetitionConfig, seed: int
+) -> tuple[Integers, Integers]:
+    """Return fold and group of each row of the prepared training table, (n_rows,) each.
+
+    They do not depend on the order of rows. A user-defined fold may be -1. Rows of a group share a fold,
+    except in user-defined folds with `allow_split_duplicates`.
+    """
+    kind = config.definition
+    if kind.needs and not getattr(competition, kind.needs):
+        raise DataError(
+            f"folds.kind {config.kind} needs competition.{kind.needs}. Set it, or choose another kind."
+        )
+    order = np.argsort(table[competition.id].to_numpy().astype(str), kind="stable")
+    rows = table.iloc[order].reset_index(drop=True)
+    groups = compute_groups(config, rows, competition)
+    if kind.split is None:
+        folds = _read_user_folds(config, rows, groups, competition)
+    else:
+        if not kind.is_ordered_in_time:
+            _require_divisible(groups, config.n_folds, rows[competition.id])
+        data = SplitData(
+            y=rows[competition.targets],
+            is_classification=bool(competition.classes),
+            groups=groups,
+            times=rows[TIME].to_numpy() if TIME in rows else None,
+            n_folds=config.n_folds,
+            seed=derive_seed(seed, "folds") % 2**31,
+        )
+        folds = kind.split(data)
+    original_order = np.argsort(order)
+    return folds[original_order], groups[original_order]
+
+
+def _read_user_folds(
+    config: FoldsConfig, rows: pd.DataFrame, groups: Integers, competition: CompetitionConfig
+) -> Integers:
+    """Return the folds of folds.file or competition.fold_column, (n_rows,).
+
+    Raises:
+        DataError: if rows of one group are in several folds, unless the settings allow it.
+    """
+    ids = rows[competition.id]
+    folds = read_folds(config.file, list(ids)) if config.file else rows[FOLD].to_numpy(dtype=np.int64)
+    where = config.file or "competition.fold_column"
+    check_fold_numbers(folds, where)
+    split_groups = np.flatnonzero(pd.Series(folds).groupby(groups).nunique() > 1)
+    if len(split_groups) and not config.allow_split_duplicates:
+        first = np.flatnonzero(groups == split_groups[0])[:3]
+        examples = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in first)
+        raise DataError(
+            f"{where} must keep rows with equal inputs in one fold, also if only salts differ; "
+            f"{len(split_groups)} inputs are in several (the first: {examples}). Correct the folds, or set "
+            "folds.allow_split_duplicates: true."
+        )
+    return folds
+
+
+def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
+    """Raise a DataError if there are fewer groups than folds, or if one is too large for a fold."""
+    sizes = np.bincount(groups)
+    if len(sizes) < n_folds or sizes.max() * n_folds > len(groups) * (n_folds - 1):
+        id_in_largest = ids[int(np.argmax(groups == sizes.argmax()))]
+        raise DataError(
+            f"{len(sizes)} groups of rows (rows with equal inputs, or of one group, scaffold or cluster) cannot "
+            f"be divided into {n_folds} folds of similar size; the largest, with id {id_in_largest!r}, has "
+            f"{sizes.max()} of {len(groups)} rows. Lower folds.n_folds, split that group, or choose another "
+            "folds.kind."
+        )
+
+
+def compute_groups(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
+    """Return the group of each row of the prepared training table, (n_rows,), numbered from 0.
+
+    Rows with equal inputs are one group, also if only salts make their molecules differ. So are rows with
+    equal keys of the kind of folds (its `row_keys`), and all rows that are connected by such pairs.
+    """
+    return connected(_keys(config, rows, competition, len(rows)))
+
+
+def groups_outside_folds(
+    config: FoldsConfig,
+    rows: pd.DataFrame,
+    groups: Integers,
+    others: pd.DataFrame,
+    competition: CompetitionConfig,
+) -> Integers:
+    """Return the group of rows that are in no fold, (n_others,): extra training rows and test rows.
+
+    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise
+    that of the training rows with its inputs, otherwise a new one. If the first are in another group than a salt of
+    its molecule, it gets -1 and is not trained on. The groups of the training rows stay unchanged.
+
+    Args:
+        rows: prepared training rows with the groups (n_rows,).
+        others: prepared rows; an empty or missing `competition.group` belongs to no group.
+    """
+    n = len(rows)
+    all_rows = pd.concat([rows, others], ignore_index=True)
+    keys = _keys(config, all_rows, competition, n)
+    group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
+    matches = pd.DataFrame([pd.Series(key).map(group_of_key) for key in keys[:, n:]], dtype=np.float64)
+    joined = matches.bfill().iloc[0]
+    # A job excludes extra rows that have the group or the input of a held-out row, but does not know their salts.
+    has_input = matches.iloc[-N_INPUT_KEYS].notna()
+    joined[(matches.nunique() > 1) & ~has_input] = -1
+    is_new = joined.isna().to_numpy()
+    joined[is_new] = groups.max() + 1 + connected(keys[:, n:][:, is_new])
+    return joined.to_numpy().astype(np.int64)
+
+
+def _keys(
+    config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int
+) -> NDArray[Any]:
+    """Return the keys of rows, (n_keys, n_rows) text, those of the inputs last: rows that share a key belong together.
+
+    Args:
+        rows: prepared rows, of which the first `n_in_folds` are in folds.
+    """
+    keys = keys_of_inputs(rows, competition)
+    row_keys = config.definition.row_keys
+    if row_keys is not None:
+        keys.insert(0, row_keys(rows, competition, config.similarity, n_in_folds))
+    return np.array(keys, dtype=object)
+
+
+def read_folds(path: Path, ids: list[str]) -> Integers:
+    """Return the fold of each id, (n_rows,), in the order of `ids`."""
+    table = read_table_with_ids(path, ["id", "fold"])
+    unknown = sorted(set(table["id"]) - set(ids))
+    missing = sorted(set(ids) - set(table["id"]))
+    if unknown or missing:
+        raise DataError(
+            f"{path} must have the id of every training row once; {len(unknown)} of its ids are not training "
+            f"rows ({join_first(unknown)}), and {len(missing)} rows are missing ({join_first(missing)}). "
+            "Correct the file."
+        )
+    folds = parse_folds(table, "fold", "id", path).set_axis(table["id"]).loc[ids].to_numpy(dtype=np.int64)
+    check_fold_numbers(folds, path)
+    return folds
+
+
+def check_fold_numbers(folds: Integers, where: object) -> None:
+    """Raise a DataError if folds are not numbered 0..n-1, or if there is only one."""
+    numbers = sorted(set(folds[folds >= 0].tolist()))
+    if numbers != list(range(len(numbers))) or len(numbers) < 2:
+        raise DataError(
+            f"{where} must have the folds 0 to n-1 with n of at least 2, and -1; got {numbers}. Renumber them."
+        )
+
+
+def labels_or_indicators(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Return the labels for regression, else an indicator column `target=class` per class.
+
+    The mean of an indicator is the share of its class. Of two classes only the second one has a column.
+
+    Args:
+        y: labels (n_rows, n_targets).
+    """
+    if not classes:
+        return y
+    first = 1 if len(classes) == 2 else 0
+    shares = pd.DataFrame(index=y.index)
+    for name in y:
+        for k in range(first, len(classes)):
+            shares[f"{name}={classes[k]}"] = (y[name] == k).where(y[name].notna()).astype(float)
+    return shares.loc[:, shares.mean().rank(method="first") <= MAX_LISTED]
+
+
+def missing_class_warnings(
+    y: pd.DataFrame, classes: list[str], folds: Integers, time_ordered: bool = False
+) -> list[str]:
+    """Return warnings about classes without a row in a fold, or without a row to train on.
+
+    Args:
+        y: labels of all training rows (n_rows, n_targets).
+        folds: folds of the first rows, -1 for rows that train in every fold; the other rows do, too.
+    """
+    if not classes:
+        return []
+    warnings = []
+    folds = np.append(folds, np.full(len(y) - len(folds), -1))
+    for name in y:
+        counts = pd.crosstab(folds, y[name]).reindex(range(-1, folds.max() + 1), fill_value=0)
+        counts = counts.reindex(columns=range(len(classes)), fill_value=0).set_axis(classes, axis=1)
+        n_train = counts.cumsum().shift() if time_ordered else counts.sum() - counts
+        rare = counts.columns[(counts.loc[0:] == 0).any()]
+        if len(rare):
+            rows = join_first([f"{label!r} ({counts[label].sum()} rows)" for label in rare], str)
+            warnings.append(f"{name}: some folds have no row of {rows}; their scores ignore these classes")
+        for fold, n_of_class in n_train.loc[0:].iterrows():
+            absent = n_of_class.index[n_of_class == 0]
+            if len(absent):
+                warnings.append(f"{name}: no row of {join_first(absent)} trains the models of fold {fold}")
+    return warnings

@@ -15,8 +15,8 @@ from rdkit.DataStructs import BulkTanimotoSimilarity
 
 from competition.config import CompetitionConfig
 from core.types import Array, Integers
+from folds.groups import fingerprint
 from folds.kinds import FOLD_KINDS
-from folds.molecule_groups import fingerprint
 
 MAX_TRAIN_ROWS = 20_000
 """Number of training rows among which callers let the nearest one be searched."""

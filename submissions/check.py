@@ -21,8 +21,7 @@ from core.errors import ConfigError, DataError
 from core.files import as_json, read_json
 from core.types import Array, Integers
 from core.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
-from folds.class_shares import missing_class_warnings
-from folds.make import make_folds
+from folds.make import make_folds, missing_class_warnings
 from models import api
 from models.context import CheckTables, molecule_columns
 from models.inputs.base_models import require_pooling

@@ -13,7 +13,7 @@ from competition.metrics import CLASS_TYPES
 from core.errors import ConfigError
 from core.settings import NO_OVERRIDES, Overrides, StrictModel, UniqueList, UserCodeRef, parse_duration
 from core.user_code import short_ref
-from folds.config import FoldsConfig
+from folds.kinds import FoldsConfig
 from models.config import Stages
 from submissions.blend.candidates import CANDIDATES
 

@@ -14,7 +14,6 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from competition.config import find_config
 from competition.prepare import prepare
 from core import cli
 from core.errors import ConfigError
@@ -76,7 +75,7 @@ def prepare_tables(options: Namespace, config: Config) -> None:
         tables = make_folds(competition, config.folds, tables)  # and the fold and group of each row
         lines = check(config, tables, here=options.executor == "local")  # all mistakes at once
         say(f"{paths.name}: checked\n{lines}")
-        write_tables(tables, competition, find_config(options.competition))
+        write_tables(tables, competition)
         say(make.describe(tables, competition))
 
 

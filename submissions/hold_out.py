@@ -18,8 +18,7 @@ from core.files import derive_seed, read_text_table, write_atomically, write_tab
 from core.paths import Paths, holdout_yaml
 from core.settings import NO_OVERRIDES, Overrides
 from core.yaml_files import dump_yaml
-from folds.assign import assign_folds
-from folds.groups import compute_groups
+from folds.make import assign_folds, compute_groups
 from submissions.config import Config, load_config
 
 

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.dataset import REFIT_FOLD, without_extra_rows
+from competition.dataset import FOLD, REFIT_FOLD, without_extra_rows
 from competition.task import raw_rows_for
 from core.errors import NothingToSubmit
 from core.files import read_table, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number
 from folds import diagnose
-from folds.fold_files import read_folds
-from models.inputs.fingerprints import molecule_features
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import Job, JobPlan
 from models.jobs.predictions import mean_test, read_predictions
@@ -42,8 +40,7 @@ MIN_WEIGHT = 0.02
 
 def compare_tables(config: Config) -> JobResult:
     """Compare training and test rows for the report, unless that is done."""
-    descriptors = molecule_features(["descriptors"], 0, config.competition.paths.cache)[0]
-    diagnose.update(config.competition, config.folds, descriptors.load)
+    diagnose.update(config.competition, config.folds)
     return JobResult(COMPARISON)
 
 
@@ -128,7 +125,7 @@ def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]
     jobs = max(folds_of.values(), key=len)
     task, metric, paths = competition.task, competition.scorer, plan.paths
     train = read_table(paths.train).set_index(competition.id, drop=False)
-    folds = read_folds(paths.folds, list(train.index))
+    folds = train[FOLD].to_numpy()
     held_out = train.iloc[:0]
     predicted = []
     for job in jobs:

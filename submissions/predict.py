@@ -9,11 +9,10 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from competition.config import require_owned_outputs
-from competition.prepare import describe_raw_inputs, prepare_test
+from competition.prepare import describe_raw_inputs, prepare_test, require_owned_outputs
 from core import cli
 from core.errors import ConfigError, join_first
-from core.files import digest, read_text_table, write_table
+from core.files import digest, write_table
 from core.paths import Paths, display_path
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
@@ -33,11 +32,10 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     config, competition, stored = run.config, run.config.competition, run.stored
     require_same_code(config, stored)
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
-    table, ids, dropped = prepare_test(competition, test_file)
-    raw = read_text_table(test_file)
+    table, raw, dropped = prepare_test(competition, test_file)
     for line in describe_raw_inputs(raw, competition, test_file.name):
         print(line, flush=True)
-    folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
+    folder = paths.prediction(digest([list(raw[competition.id]), table.to_csv(index=False)]))
     new = Paths(paths.name, folder / "test.parquet")
     write_table(new.test, table)
     jobs = [job for job in run.plan.jobs if job.predicts_test]

@@ -216,7 +216,7 @@ def latest_run(competition: str) -> Run:
         )
     folder = paths.run(name)
     stored = read_manifest(folder)
-    config = validate(Config, stored["config"], folder / MANIFEST, name=paths.name)
+    config = validate(Config, stored["config"], folder / MANIFEST, yaml_file=Path(f"{paths.name}.yaml"))
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
     jobs = []
     for stage, key in keys.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from competition.config import find_config, load_competition
+from competition.config import load_competition
 from competition.dataset import Dataset, read_rows
 from core import cli
 from core.errors import ConfigError, DataError
@@ -331,7 +331,7 @@ def main() -> int:
     if args.prepare:
         with cli.locked(paths, wait=True):
             folds_config = make.load_folds_config(args.competition, args.overrides)
-            make.run(competition, folds_config, find_config(args.competition))
+            make.run(competition, folds_config)
     with cli.training(paths, args.shard):
         if args.earlier_run:
             resume(args.earlier_run, paths)

@@ -13,16 +13,20 @@ import pandas as pd
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from competition.dataset import Dataset
 from core.files import write_atomically, write_json
 from core.types import Array
 from models.context import Context
+from models.stage import Stage
 from models.training.labels import target_scale
-from studies.cylinder.cylinders import EDGES, HEIGHT, draw
 
+RADIUS, HEIGHT = (0.3, 0.5), (5.0, 35.0)
+"""Ranges of the posted claim (`SOURCE.md`)."""
+EDGES = [4.1, 5.9, 7.6, 9.4, 11.3, 13.8, 17.3]
+"""Volumes between neighbouring bins, as in the study: about an eighth of the cylinders lies in each."""
 WEIGHTS = "weights.safetensors"
 SIZE = 24
 """Pixels per side of a picture. A side is as long as the largest diameter, 1."""
@@ -33,18 +37,13 @@ N_FRESH = 1000
 FRESH_SEED = 1
 
 
-class DropoutSettings(BaseModel, extra="forbid"):
-    """Settings of both stages."""
-
-    where: Literal["none", "each", "last"]
-    """Dropout nowhere, on the units of every hidden layer, or only on those before the last layer."""
-    rate: float = Field(ge=0, lt=1)
-    epochs: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    """Learning rate of Adam; it falls to 0 along a cosine."""
-    batch_size: int = Field(default=50, ge=1)
-    passes: int = Field(default=30, ge=2)
-    """Number of passes in training mode for the MC mean and the variances."""
+def draw(n: int, seed: int) -> pd.DataFrame:
+    """Return random cylinders, (n, 3), with the columns radius, height and volume."""
+    random = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {"radius": random.uniform(*RADIUS, n).round(4), "height": random.uniform(*HEIGHT, n).round(3)}
+    )
+    return table.assign(volume=np.pi * table.radius**2 * table.height)
 
 
 class Network(nn.Module):
@@ -58,14 +57,14 @@ class Network(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, layers: list[nn.Module], n_outputs: int, settings: DropoutSettings) -> None:
+    def __init__(self, layers: list[nn.Module], n_outputs: int, where: str, rate: float) -> None:
         super().__init__()
-        inner_rate = settings.rate if settings.where == "each" else 0.0
+        inner_rate = rate if where == "each" else 0.0
         inner_layers: list[nn.Module] = []
         for layer in layers[:-1]:
             inner_layers += [layer, nn.Dropout(inner_rate)]
         self.units = nn.Sequential(*inner_layers, layers[-1])
-        self.dropout = nn.Dropout(0.0 if settings.where == "none" else settings.rate)
+        self.dropout = nn.Dropout(0.0 if where == "none" else rate)
         self.last = nn.Linear(WIDTH, n_outputs)
         self.register_buffer("mean", torch.zeros(n_outputs, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(n_outputs, dtype=torch.float64))
@@ -82,13 +81,19 @@ class Network(nn.Module):
         return (outputs.softmax(dim=1) if outputs.shape[1] > 1 else outputs * self.scale + self.mean).numpy()
 
 
-class Cylinders:
+class Cylinders(Stage):
     """Base class of both stages; `models.stage.Stage` documents `fit` and `predict`."""
 
-    Settings = DropoutSettings
-
-    def __init__(self, settings: DropoutSettings, context: Context) -> None:
-        self.settings, self.context = settings, context
+    depends_on_seed = True
+    where: Literal["none", "each", "last"]
+    """Dropout nowhere, on the units of every hidden layer, or only on those before the last layer."""
+    rate: float = Field(ge=0, lt=1)
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    """Learning rate of Adam; it falls to 0 along a cosine."""
+    batch_size: int = Field(default=50, ge=1)
+    passes: int = Field(default=30, ge=2)
+    """Number of passes in training mode for the MC mean and the variances."""
 
     def layers(self) -> list[nn.Module]:
         """Return new hidden layers of the network."""
@@ -98,40 +103,39 @@ class Cylinders:
         """Return the inputs of the network for the columns radius and height, (n_rows, ...)."""
         raise NotImplementedError
 
-    def network(self) -> Network:
+    def network(self, context: Context) -> Network:
         """Return a new network with random weights."""
-        return Network(self.layers(), len(self.context.task.outputs), self.settings)
+        return Network(self.layers(), len(context.task.outputs), self.where, self.rate)
 
-    def fit(self, train: Dataset, folder: Path) -> None:
+    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Train on all rows, and write the weights and measures.json."""
-        settings = self.settings
-        is_volume = not self.context.task.classes
-        torch.manual_seed(self.context.seed)
-        network = self.network()
+        is_volume = not context.task.classes
+        torch.manual_seed(context.seed)
+        network = self.network(context)
         loss = nn.MSELoss() if is_volume else nn.CrossEntropyLoss()
         if is_volume:
             network.mean, network.scale = map(torch.from_numpy, target_scale(train.y))
         x = self.encode(train.inputs)
-        y = torch.tensor(self.context.task.one_hot(train.y))
+        y = torch.tensor(context.task.one_hot(train.y))
         y = ((y - network.mean) / network.scale).float()
-        optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate)
-        n_steps = settings.epochs * -(-len(x) // settings.batch_size)
+        optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
+        n_steps = self.epochs * -(-len(x) // self.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
         network.train()
-        for epoch in range(settings.epochs):
-            for rows in torch.randperm(len(x)).split(settings.batch_size):
+        for epoch in range(self.epochs):
+            for rows in torch.randperm(len(x)).split(self.batch_size):
                 optimizer.zero_grad()
                 loss(network(x[rows])[2], y[rows]).backward()
                 optimizer.step()
                 schedule.step()
-            self.context.progress(epoch + 1, settings.epochs)
+            context.progress(epoch + 1, self.epochs)
         write_atomically(folder / WEIGHTS, safetensors.torch.save(network.state_dict()))
         write_json(folder / "measures.json", self._measures(network))
 
     @torch.inference_mode()
-    def predict(self, rows: Dataset, folder: Path) -> Array:
+    def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:
         """Return volumes, or the probability of each bin, (n_rows, n_outputs), in evaluation mode."""
-        network = self.network()
+        network = self.network(context)
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         return network.predictions(network.eval()(self.encode(rows.inputs))[2])
 
@@ -143,7 +147,7 @@ class Cylinders:
         volume = fresh[["volume"]].to_numpy()
         units, _, outputs = network.eval()(x)
         network.train()
-        passes = [network(x) for _ in range(self.settings.passes)]
+        passes = [network(x) for _ in range(self.passes)]
         before, after, outputs_in_training = (torch.stack(tensors) for tensors in zip(*passes, strict=True))
         y_passes = [network.predictions(values) for values in outputs_in_training]
         modes = {

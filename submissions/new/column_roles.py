@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from competition.classes import MISSING
 from competition.molecules import canonical_smiles
+from competition.task import MISSING
 from submissions.new.yaml_writer import to_yaml
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from competition.classes import class_names
 from competition.clean import check_ids, describe_rows
 from competition.molecules import canonical_smiles, normalised_text
+from competition.task import class_names
 from core.errors import DataError, join_first
 from core.files import read_text_table
 from submissions.new.column_roles import (

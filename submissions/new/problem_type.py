@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from competition.classes import MISSING, class_name, class_names
-from competition.label_columns import parse_bounded
+from competition.labels import parse_bounded
 from competition.metrics import get_metric
+from competition.task import MISSING, class_name, class_names
 from core.errors import DataError, join_first
 from core.types import ProblemType
 from submissions.new.column_roles import describe_damage, is_numeric, non_numeric_cells, without_censored

@@ -13,8 +13,8 @@ from competition.molecules import canonical_smiles
 from core.errors import ConfigError, DataError
 from core.settings import StrictModel
 from core.yaml_files import load_yaml
+from folds.groups import scaffold_shift_reason, scaffolds
 from folds.kinds import FOLD_KINDS
-from folds.molecule_groups import scaffold_shift_reason, scaffolds
 from models.inputs.weights import reads_molecules
 from submissions.new.column_roles import WORD
 from submissions.new.detect import DetectedTables

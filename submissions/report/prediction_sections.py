@@ -5,7 +5,7 @@ import pandas as pd
 
 from core.files import read_json
 from core.text import format_with_error
-from folds.class_shares import labels_or_indicators, missing_class_warnings
+from folds.make import labels_or_indicators, missing_class_warnings
 from models.jobs.predictions import stage_oof_std
 from submissions.report import figures
 from submissions.report.charts import heat_map

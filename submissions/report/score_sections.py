@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from competition.classes import class_name, class_numbers
 from competition.clean import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
-from competition.label_columns import parse_labels
+from competition.labels import parse_labels
 from competition.metrics import take_rows
-from competition.task import from_submission_columns, raw_rows_for
+from competition.task import class_name, class_numbers, from_submission_columns, raw_rows_for
 from core.errors import ConfigError
 from core.files import read_json, read_table, read_text_table
 from core.text import is_finite, mean_and_std
@@ -286,8 +285,8 @@ def answers_file(run: Run) -> Path | None:
 def read_answers(competition: CompetitionConfig, file: Path) -> pd.DataFrame:
     """Return the labels in a table of answers, indexed by id."""
     table = read_answer_table(competition, file)
-    numbers = {name: parse_labels(table, name, competition, file) for name in competition.targets}
-    return pd.DataFrame(numbers).set_axis(table[competition.id])
+    labels = parse_labels(table, competition.targets, competition, file).table
+    return labels[competition.targets].set_axis(table[competition.id])
 
 
 def read_answer_table(competition: CompetitionConfig, file: Path) -> pd.DataFrame:

@@ -105,7 +105,8 @@ def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_prints_fo
 def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_does(tmp_path: Path) -> None:
     def prepare_with(label: str) -> float:
         path = write_small(tmp_path, [*TRAIN[:3], f"c,CCN,{label}", *TRAIN[4:]])
-        write_prepared(prepare(load_competition(str(path))), paths, path)
+        competition = load_competition(str(path))
+        write_prepared(prepare(competition), competition)
         return float(read_table(paths.train)["y"][2])
 
     paths = Paths.for_competition("small")

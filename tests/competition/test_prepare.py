@@ -113,8 +113,8 @@ def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reporte
     config = load_competition(str(write_small(tmp_path, unparsable="drop")))
     config.train.unlink()  # a new test table is cleaned alike without it
     (tmp_path / "hidden.csv").write_text("id,SMILES\nh1,OCC\nh2,nothing\n")
-    table, ids, dropped = prepare_test(config, tmp_path / "hidden.csv")
-    assert (table["SMILES"].tolist(), ids, dropped) == (["CCO"], ["h1", "h2"], ["h2"])
+    table, raw, dropped = prepare_test(config, tmp_path / "hidden.csv")
+    assert (table["SMILES"].tolist(), list(raw["id"]), dropped) == (["CCO"], ["h1", "h2"], ["h2"])
 
 
 def test_a_group_is_kept_and_one_that_is_an_input_keeps_its_clean_form(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     config = load_competition(str(path))
     paths = config.paths
     tables = prepare(config)
-    write_prepared(tables, paths, path)
+    write_prepared(tables, config)
     assert describe(tables.report).splitlines() == [
         "2 training rows, 2 test rows",
         "missing labels: y 1",

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.classes import class_names, class_numbers
-from competition.task import Task, from_submission_columns, to_submission_columns
+from competition.task import Task, class_names, class_numbers, from_submission_columns, to_submission_columns
 from core.errors import ConfigError
 from core.user_code import load_user_code
 from tests.folds.made import competition

@@ -7,7 +7,7 @@ from competition.config import CompetitionConfig, load_competition
 from core.files import read_text_table
 from core.paths import Paths
 from folds import make
-from folds.fold_files import read_folds
+from folds.make import read_folds
 
 
 def competition(**settings: Any) -> CompetitionConfig:
@@ -26,6 +26,6 @@ def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
     """Prepare and divide, with changes of the section `folds`: the output, the paths, the fold of each row."""
     config = load_competition(str(path))
     folds_config = make.load_folds_config(str(path)).model_copy(update=changes)
-    output = make.run(config, folds_config, path)
+    output = make.run(config, folds_config)
     paths = config.paths
     return output, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from folds.class_shares import labels_or_indicators, missing_class_warnings
+from folds.make import labels_or_indicators, missing_class_warnings
 from tests.competition.small import write_small
 from tests.folds.made import divided
 

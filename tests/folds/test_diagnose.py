@@ -13,7 +13,7 @@ from competition.dataset import INPUT_KEY, TIME
 from core.files import read_json, sha256_of
 from core.paths import Paths
 from folds import diagnose
-from folds.adversarial import adversarial_validation, compute_descriptors, readable_features
+from folds.adversarial import adversarial_validation, readable_features
 from folds.diagnose import recommend
 from folds.similarity import Similarity, similarities
 from tests.conftest import mixed_tables, write_competition
@@ -144,12 +144,3 @@ def test_the_command_writes_a_picture_and_its_result(tmp_path: Path, monkeypatch
     write_competition(tmp_path, train[columns], test[["id", "pH"]], competition=numbers)
     diagnose.main()
     assert not [*paths.shift.parent.glob("*.png")]
-
-
-def test_descriptors_may_be_read_from_a_cache() -> None:
-    """A cache has rows of float32."""
-    rows = pd.concat(tables(), ignore_index=True)
-    cached = readable_features(
-        rows, config(), lambda smiles: [np.float32(x)[None] for x in compute_descriptors(smiles)]
-    )
-    pd.testing.assert_frame_equal(cached, readable_features(rows, config()), rtol=1e-6)

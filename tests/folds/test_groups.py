@@ -9,9 +9,9 @@ import pytest
 from competition.clean import input_keys
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles
-from folds.config import FoldsConfig
-from folds.groups import compute_groups, groups_outside_folds
-from folds.molecule_groups import desalted, parent
+from folds.groups import desalted, parent
+from folds.kinds import FoldsConfig
+from folds.make import compute_groups, groups_outside_folds
 from tests.folds.made import competition
 
 ACID = "O=C(O)c1ccccc1"

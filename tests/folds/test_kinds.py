@@ -8,8 +8,7 @@ import pytest
 
 from competition.dataset import FOLD, GROUP
 from competition.prepare import Prepared
-from folds.config import FoldsConfig
-from folds.kinds import FOLD_KINDS, FoldKind
+from folds.kinds import FOLD_KINDS, FoldKind, FoldsConfig
 from folds.make import make_folds
 from tests.folds.made import competition
 from tests.folds.test_splitters import molecules

@@ -13,7 +13,7 @@ from competition.dataset import GROUP, read_rows
 from core.errors import DataError
 from core.files import read_table, read_text_table, write_table
 from folds import make
-from folds.fold_files import read_folds
+from folds.make import read_folds
 from models.jobs.compute import training_rows
 from models.jobs.plan import make_plan
 from submissions.config import load_config

@@ -9,10 +9,9 @@ import pytest
 
 from competition.dataset import INPUT_KEY
 from core.errors import DataError
-from folds.assign import assign_folds
-from folds.config import FoldsConfig
-from folds.kinds import FOLD_KINDS
-from folds.molecule_groups import clusters, scaffold_shift_reason, scaffolds
+from folds.groups import clusters, scaffold_shift_reason, scaffolds
+from folds.kinds import FOLD_KINDS, FoldsConfig
+from folds.make import assign_folds
 from folds.splitters import SplitData, balanced_group_folds, target_bins, time_blocks
 from tests.folds.made import competition
 

@@ -14,7 +14,7 @@ from competition.dataset import Dataset, read_rows
 from competition.task import Task
 from core.files import read_table, write_table
 from core.paths import Paths
-from folds.fold_files import read_folds
+from folds.make import read_folds
 from models.context import Context
 from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job

@@ -13,8 +13,7 @@ import pytest
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
-from core.files import sha256_of
-from core.paths import PROJECT
+from core.files import PROJECT, sha256_of
 from core.user_code import load_user_code
 from models.context import Context
 from models.training.checkpoint import Checkpoint

@@ -4,16 +4,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from competition.dataset import Dataset
 from competition.task import Task
 from models.context import Context
-from models.stages.custom import CustomConfig
-from studies.config import STUDIES, load_study
-from studies.cylinder import cylinders, stages
+from models.registry import make_stage
+from studies.cylinder import stages
 from studies.cylinder.stages import Array
+from studies.run import STUDIES, load_study
 from tests.models.made import build_stage
 
 N_ROWS = 60
@@ -24,33 +25,30 @@ def fitted(
     folder: Path, kind: str, where: str, rate: float, seed: int = 0, in_bins: bool = False
 ) -> tuple[Array, dict]:
     """Predictions of the training rows, and what the job measured."""
-    table = cylinders.draw(N_ROWS, seed=3)
+    table = stages.draw(N_ROWS, seed=3)
     y = table[["volume"]].to_numpy()
-    y = np.digitize(y, cylinders.EDGES).astype(float) if in_bins else y
+    y = np.digitize(y, stages.EDGES).astype(float) if in_bins else y
     rows = Dataset([str(i) for i in range(N_ROWS)], table[["radius", "height"]], y)
     settings = {"where": where, "rate": rate, "epochs": 2, "learning_rate": 1e-3, "passes": 2}
     task = Task(["y"], None, "multiclass", list("abcdefgh")) if in_bins else Task(["y"])
     context = Context([], [], ["radius", "height"], [], task, seed, STAGES.parent)
-    stage = build_stage(CustomConfig(kind="custom", code=f"{STAGES}:{kind}", settings=settings), context)
+    stage = build_stage(make_stage({"kind": f"{STAGES}:{kind}", **settings}), context)
     folder.mkdir()
     stage.fit(rows, folder)
     return stage.predict(rows.without_labels(), folder), json.loads((folder / "measures.json").read_text())
 
 
-def test_the_committed_tables_are_what_the_module_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    committed = {path.name: path.read_bytes() for path in (cylinders.FOLDER / "data").iterdir()}
-    monkeypatch.setattr(cylinders, "FOLDER", tmp_path)
-    cylinders.main()
-    assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == committed
+def test_the_committed_tables_are_drawn_cylinders() -> None:
+    table = pd.read_csv(STAGES.parent / "data" / "train.csv")
+    drawn = stages.draw(2200, seed=0)[:2000]
+    np.testing.assert_allclose(table[["radius", "height", "volume"]], drawn, atol=1e-5)
 
 
 def test_volumes_are_exact_and_each_bin_of_the_study_has_about_an_eighth() -> None:
-    table = cylinders.draw(2000, seed=0)
+    table = stages.draw(2000, seed=0)
     assert np.allclose(table.volume, np.pi * table.radius**2 * table.height)
-    assert load_study(STUDIES / "cylinder.yaml", "full").data["bins"].bin_edges == cylinders.EDGES
-    shares = np.bincount(np.digitize(table.volume, cylinders.EDGES)) / len(table)
+    assert load_study(STUDIES / "cylinder.yaml", "full").data["bins"].bin_edges == stages.EDGES
+    shares = np.bincount(np.digitize(table.volume, stages.EDGES)) / len(table)
     assert len(shares) == 8 and np.abs(shares - 1 / 8).max() < 0.02
 
 

@@ -15,11 +15,10 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
-from competition.label_columns import parse_labels
+from competition.labels import parse_labels
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
-from folds.fold_files import read_folds
-from folds.make import load_folds_config
+from folds.make import load_folds_config, read_folds
 from folds.make import run as make_folds
 from models.config import load_stages
 from models.jobs.job_files import write_report
@@ -130,7 +129,7 @@ def fake_classes(
 def planned(path: Path) -> JobPlan:
     """The jobs of a YAML, on prepared tables and folds."""
     config = load_competition(str(path))
-    make_folds(config, load_folds_config(str(path)), path)
+    make_folds(config, load_folds_config(str(path)))
     return make_plan(config, load_stages(str(path)))
 
 
@@ -145,7 +144,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
     train, test = read_table(paths.train), read_table(paths.test)
     folds = read_folds(paths.folds, list(train["id"]))
     answers = read_text_table(path.parent / "answers.csv").set_index("id", drop=False).loc[test["id"]]
-    answers = np.column_stack([parse_labels(answers, name, competition, "answers") for name in task.targets])
+    answers = parse_labels(answers, task.targets, competition, "answers").table[task.targets].to_numpy()
 
     def predicted(y: np.ndarray, deviation: float, noise: np.random.Generator) -> np.ndarray:
         truth = task.one_hot(y)

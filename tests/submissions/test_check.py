@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.config import find_config, load_competition
+from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError
 from core.files import PROJECT
-from core.paths import Paths
 from models.training.hardware import Card
 from submissions.check import check_all, import_notes
 from submissions.config import load_config
@@ -332,7 +331,7 @@ def test_what_no_table_may_have_is_reported_before_any_training(tmp_path: Path) 
 def test_two_yaml_files_of_one_name_do_not_share_products(tmp_path: Path) -> None:
     def prepared(path: Path) -> None:
         config = load_competition(str(path))
-        write_prepared(prepare(config), Paths("mixed"), find_config(str(path)))
+        write_prepared(prepare(config), config)
 
     first, second = (write_competition(tmp_path / name, *mixed_tables()) for name in ("a", "b"))
     for path in (first, first):

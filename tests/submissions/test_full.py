@@ -15,7 +15,7 @@ from competition.prepare import prepare
 from core import cli
 from core.errors import ConfigError, DataError, NothingToSubmit
 from core.paths import Paths, holdout_yaml
-from folds.assign import assign_folds
+from folds.make import assign_folds
 from models.jobs import budget
 from models.jobs.plan import JobPlan, make_plan
 from models.jobs.scheduler import JobResult

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from competition.classes import match_columns
 from competition.prepare import prepare
+from competition.task import match_columns
 from core.errors import ConfigError
 from submissions.config import load_config
 from submissions.full import full

@@ -15,8 +15,8 @@ from competition.prepare import prepare
 from core.errors import DataError, NothingToSubmit
 from core.files import read_json
 from folds import diagnose
+from folds.groups import scaffold
 from folds.make import run as make_folds
-from folds.molecule_groups import scaffold
 from models.inputs import conformers, fingerprints
 from submissions.config import load_config
 from submissions.full import full
@@ -82,7 +82,7 @@ def test_a_column_called_fold_is_compared_like_any_other(tmp_path: Path, role: s
         table.drop(columns="y" if name == "test" else []).to_csv(tmp_path / f"{name}.csv", index=False)
     pd.read_csv(tmp_path / "test.csv")[["id"]].assign(y=0).to_csv(tmp_path / "sample.csv", index=False)
     config = load_config(str(path))
-    make_folds(config.competition, config.folds, path)
+    make_folds(config.competition, config.folds)
     diagnose.run(config.competition, config.folds)
     shift = read_json(config.competition.paths.shift)["adversarial"]
     assert shift["auc"] < 0.7  # the tables are equal

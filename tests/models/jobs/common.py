@@ -131,7 +131,7 @@ def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> JobPlan
     """The jobs of a YAML, after its tables and folds are made."""
     overrides = NO_OVERRIDES if seed is None else Overrides({"competition.seed": seed})
     config = load_competition(str(path), overrides)
-    make_folds(config, load_folds_config(str(path)), path)
+    make_folds(config, load_folds_config(str(path)))
     return make_plan(config, load_stages(str(path)), reuse)
 
 

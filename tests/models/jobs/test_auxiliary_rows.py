@@ -12,7 +12,7 @@ from rdkit import Chem
 from competition.dataset import REFIT_FOLD
 from competition.molecules import canonical_smiles
 from core.files import read_json, read_table, write_table
-from folds.fold_files import read_folds
+from folds.make import read_folds
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
 from models.jobs.cache_jobs import cache_tasks

@@ -11,8 +11,8 @@ from competition.config import load_competition
 from competition.dataset import REFIT_FOLD, Dataset
 from core.files import read_json, read_table, write_table
 from core.paths import Paths
-from folds.config import FoldsConfig
-from folds.fold_files import read_folds
+from folds.kinds import FoldsConfig
+from folds.make import read_folds
 from folds.make import run as make_folds
 from models.config import load_stages
 from models.jobs.compute import UNUSED_LABELS, rows_of_job
@@ -68,7 +68,7 @@ def made(
     trees = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20, "final_fit": "both"}
     path = write_competition(folder, train, test, competition=roles, stages={"one": stage or trees})
     config = load_competition(str(path))
-    make_folds(config, FoldsConfig(n_folds=3), path)
+    make_folds(config, FoldsConfig(n_folds=3))
     return make_plan(config, load_stages(str(path))), config.paths
 
 

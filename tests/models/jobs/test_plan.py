@@ -169,10 +169,10 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_tha
     finish(old.select("trees"), 400.0)
     assert describe_retraining(old) == []
     edit(monkeypatch, "models/stages/trees.py")
-    edit(monkeypatch, "folds/fold_files.py")
+    edit(monkeypatch, "folds/groups.py")
     new = planned(tmp_path, stages=stages)
     assert describe_retraining(new) == [
-        "stage trees: 3 finished jobs (20 min) will be trained again: changes of folds/fold_files.py, "
+        "stage trees: 3 finished jobs (20 min) will be trained again: changes of folds/groups.py, "
         "models/stages/trees.py; --reuse keeps them"
     ]
     assert describe_retraining(planned(tmp_path, stages=stages, reuse=True)) == []

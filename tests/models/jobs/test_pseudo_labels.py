@@ -12,7 +12,7 @@ from competition.dataset import REFIT_FOLD, Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_table, write_table
-from folds.fold_files import read_folds
+from folds.make import read_folds
 from models.config import load_stages
 from models.jobs.compute import pseudo_labels, rows_of_job, with_pseudo_labels
 from models.jobs.plan import Job, JobPlan, make_plan

@@ -15,7 +15,7 @@ from rdkit import Chem
 from competition.dataset import REFIT_FOLD, Dataset, read_rows
 from core.files import read_json, read_table, sha256_of, write_json
 from core.paths import Paths
-from folds.fold_files import read_folds
+from folds.make import read_folds
 from models.jobs import compute
 from models.jobs import run_job as run_job_module
 from models.jobs.predictions import read_predictions, stage_oof, stage_test

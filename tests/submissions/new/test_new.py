@@ -12,7 +12,7 @@ from core import files as core_files
 from core import paths
 from core.errors import ConfigError, DataError, SubmissionError
 from core.files import write_table
-from folds.assign import assign_folds
+from folds.make import assign_folds
 from submissions.config import load_config
 from submissions.new import __main__ as new
 from tests.submissions.made_up import make, smiles, write, write_labels, write_tables

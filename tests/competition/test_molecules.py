@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from competition import standardise
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY
+from competition.molecules import standard_form
 from competition.prepare import describe, prepare, prepare_test
-from competition.standardise import standard_form
 from core.errors import ConfigError
 from tests.competition.small import SAMPLE, write_small
 
@@ -89,19 +88,6 @@ def test_an_empty_molecule_and_one_that_does_not_parse_are_treated_as_before(tmp
     assert result.train["SMILES"].iloc[-1] == "[Ar]"
     assert "1 empty molecules are read as empty_smiles" in describe(result.report)
     assert result.report["dropped_train_ids"] == ["f"]
-
-
-def test_a_long_standardisation_prints_its_progress_and_its_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    prepared(tmp_path, standardise="parent")
-    assert "standardise" not in capsys.readouterr().out
-    monkeypatch.setattr(standardise, "SILENT_SECONDS", -1.0)
-    prepared(tmp_path, standardise="parent")
-    printed = capsys.readouterr().out
-    assert "standardise: parent, 0 of 5 molecules" not in printed  # before the first one nothing is known
-    assert "standardise: parent, 1 of 5 molecules, about " in printed
-    assert "standardise: parent took " in printed and " s per 1,000 molecules" in printed
 
 
 def test_other_values_and_a_competition_without_molecules_are_errors(tmp_path: Path) -> None:

@@ -5,30 +5,42 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from competition.classes import class_numbers
 from competition.clean import parse_numbers, raise_if_any
 from competition.config import CompetitionConfig
 from competition.dataset import LOWER, UPPER
+from competition.task import class_numbers
 from core.errors import join_first
 
 PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
 
 
-class BoundedLabels(NamedTuple):
+class LabelColumn(NamedTuple):
     """A column of labels, (n_rows,) each.
 
     Attributes:
-        labels: measured values; NaN for a missing or censored one.
+        values: class indices, or measured numbers; NaN for a missing or censored label.
         lower: numbers that the value is above, NaN for other cells.
         upper: numbers that the value is below, NaN for other cells.
     """
 
-    labels: pd.Series
+    values: pd.Series
     lower: pd.Series
     upper: pd.Series
 
 
-def parse_bounded(table: pd.DataFrame, name: str, id_column: str, where: object) -> BoundedLabels:
+class Labels(NamedTuple):
+    """All label columns of a table.
+
+    Attributes:
+        table: a column of floats per label column, then those of their bounds, if `censored: bound` is set.
+        n_censored: label column -> number of its cells with > and with <; empty unless for regression.
+    """
+
+    table: pd.DataFrame
+    n_censored: dict[str, tuple[int, int]]
+
+
+def parse_bounded(table: pd.DataFrame, name: str, id_column: str, where: object) -> LabelColumn:
     """Return a column of numbers and censored numbers; `>` and `>=` are not distinguished.
 
     Raises:
@@ -41,20 +53,13 @@ def parse_bounded(table: pd.DataFrame, name: str, id_column: str, where: object)
     advice = "Write a number behind the sign, such as >100, or empty the cells."
     raise_if_any(table, is_censored & bounds.isna(), name, id_column, where, what, advice)
     bounds = parse_numbers(table.assign(**{name: parts["number"].fillna("")}), name, id_column, where)
-    labels = parse_numbers(table.assign(**{name: table[name].mask(is_censored, "")}), name, id_column, where)
+    values = parse_numbers(table.assign(**{name: table[name].mask(is_censored, "")}), name, id_column, where)
     is_lower = parts["sign"].str.contains("[>≥]", na=False)
-    return BoundedLabels(labels, bounds.where(is_lower), bounds.mask(is_lower))
+    return LabelColumn(values, bounds.where(is_lower), bounds.mask(is_lower))
 
 
-def parse_labels(table: pd.DataFrame, name: str, config: CompetitionConfig, where: object) -> pd.Series:
-    """Return a column of labels as floats: class indices for classification, else numbers.
-
-    A missing label, and a censored one of a regression, is NaN.
-    """
-    if not config.classes or name not in config.targets:
-        if config.problem_type == "regression":
-            return parse_bounded(table, name, config.id, where).labels
-        return parse_numbers(table, name, config.id, where)
+def parse_classes(table: pd.DataFrame, name: str, config: CompetitionConfig, where: object) -> pd.Series:
+    """Return a column of class labels as class indices, NaN for a missing one; a DataError for an unknown label."""
     numbers, is_unknown = class_numbers(table[name], config.classes)
     what = f"labels that are none of the classes ({join_first(config.classes)})"
     advice = "Correct them, or set competition.classes."
@@ -62,13 +67,23 @@ def parse_labels(table: pd.DataFrame, name: str, config: CompetitionConfig, wher
     return numbers
 
 
-def bound_columns(table: pd.DataFrame, config: CompetitionConfig, where: object) -> dict[str, pd.Series]:
-    """Return the columns with the bounds of the labels, by name; none unless `censored: bound` is set."""
-    columns = {}
-    if config.censored == "bound":
-        for name in config.label_columns:
-            _, columns[LOWER + name], columns[UPPER + name] = parse_bounded(table, name, config.id, where)
-    return columns
+def parse_labels(table: pd.DataFrame, names: list[str], config: CompetitionConfig, where: object) -> Labels:
+    """Return some targets and auxiliary targets of a raw table."""
+    values = {}
+    bounds = {}
+    n_censored = {}
+    for name in names:
+        if config.problem_type == "regression":
+            values[name], lower, upper = parse_bounded(table, name, config.id, where)
+            n_censored[name] = int(lower.count()), int(upper.count())
+            if config.censored == "bound":
+                bounds[LOWER + name] = lower
+                bounds[UPPER + name] = upper
+        elif name in config.targets:
+            values[name] = parse_classes(table, name, config, where)
+        else:
+            values[name] = parse_numbers(table, name, config.id, where)
+    return Labels(pd.DataFrame({**values, **bounds}), n_censored)
 
 
 def without_empty_bounds(train: pd.DataFrame) -> pd.DataFrame:
@@ -77,28 +92,17 @@ def without_empty_bounds(train: pd.DataFrame) -> pd.DataFrame:
     return train.drop(columns=[name for name in names if train[name].isna().all()])
 
 
-def count_censored(
-    table: pd.DataFrame, config: CompetitionConfig, where: object
-) -> dict[str, tuple[int, int]]:
-    """Return label column -> number of its cells with > and with < in a raw table; empty unless for regression."""
-    if config.problem_type != "regression":
-        return {}
-    columns = {name: parse_bounded(table, name, config.id, where) for name in config.label_columns}
-    return {name: (int(each.lower.count()), int(each.upper.count())) for name, each in columns.items()}
-
-
 def describe_censored(
-    counts: dict[str, tuple[int, int]], config: CompetitionConfig, where: str, is_calibrated: bool = False
+    labels: Labels, config: CompetitionConfig, where: str, is_calibrated: bool = False
 ) -> Iterator[str]:
     """Yield a line with the number of censored labels of a table, if it has some.
 
     Args:
-        counts: of `count_censored`.
         is_calibrated: whether it is an extra table with `calibrate`.
     """
     texts = [
         f"{name} {n_above} with >, {n_below} with <"
-        for name, (n_above, n_below) in counts.items()
+        for name, (n_above, n_below) in labels.n_censored.items()
         if n_above or n_below
     ]
     if texts:

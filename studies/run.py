@@ -1,0 +1,450 @@
+"""Repeat the experiment behind a default: `./run.sh study STUDY`.
+
+A study varies settings of a stage along axes. Each cell is a stage in a competition that is made from a base, so
+its jobs are trained, resumed and skipped like others. Options of `./run.sh train`, such as --workers=2 and
+--executor=ray, are passed on.
+
+Reads: studies/<name>.yaml, the base's YAML and tables. Writes: work/study_<name>_<data>/ with the jobs;
+work/study_<name>/ with results.csv (a row per job) and table.md.
+"""
+
+import argparse
+import itertools
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+from scipy import stats
+
+from competition.clean import read_table_with_ids
+from competition.config import CompetitionConfig, read_yaml, validate
+from competition.dataset import read_rows
+from competition.metrics import METRICS
+from competition.task import Task, raw_rows_for
+from core import cli
+from core.errors import ConfigError, DataError
+from core.files import PROJECT, read_json, read_text_table, write_atomically, write_table
+from core.paths import Paths, display_path, generated_yaml
+from core.settings import StrictModel, UniqueList
+from core.text import format_table
+from core.types import Array
+from core.yaml_files import dump_yaml, load_yaml
+from folds.kinds import FoldsConfig
+from models.jobs.job_files import verify_job
+from models.jobs.plan import Job, JobPlan, make_plan
+from models.jobs.predictions import read_predictions
+from submissions.check import check_all
+from submissions.config import load_config
+
+STUDIES = PROJECT / "studies"
+TEST_ROWS = 20
+"""Number of test rows: a study scores held-out folds only, but every job predicts test rows."""
+CLASS = "_class"
+"""Suffix of the name of a target that was converted into classes."""
+TABLE_NOTE = (
+    "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and "
+    "folds, above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). If the "
+    "interval contains 0, the cell is not significantly different from the baseline."
+)
+Version = Literal["full", "short", "quick"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")]
+Place = dict[str, Any]
+"""Axis -> value; a missing axis has the value of the baseline."""
+
+
+class StudyData(StrictModel):
+    """A data set on which stages are measured."""
+
+    base: str
+    """Name of a competition, or a YAML relative to the study's; its stages are not used."""
+    folder: str | None = None
+    """Folder below --data (or $STUDY_DATA) with the tables, for data that may not be embedded."""
+    rows: int | None = Field(default=None, ge=10)
+    """Number of training rows, sampled once; null: all."""
+    folds: dict[str, Any] = {}
+    """Settings of `folds:` that differ from those of the base."""
+    bin_edges: list[float] = []
+    """Bin edges that convert the single target of the base into classes; folds of kind kfold are the same as
+    for the numbers.
+    """
+    metric: str = "f1_macro"
+    """Metric of these classes."""
+
+
+class Axis(StrictModel):
+    """Settings of stages that vary together."""
+
+    stages: list[str] = []
+    """Stages with these settings; empty: all."""
+    key: str | None = None
+    """Dotted path of the setting of a stage, such as head.dropout; null: each value has its paths."""
+    values: Annotated[list[Any], UniqueList] | dict[Any, dict[str, Any]] = Field(min_length=1)
+    """The values; without a key, label -> {dotted path: value, ...}."""
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Label -> {dotted path: value}."""
+        if isinstance(self.values, dict):
+            return {value_label(name): value for name, value in self.values.items()}
+        return {value_label(value): {str(self.key): value} for value in self.values}
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        if (self.key is None) is not isinstance(self.values, dict):
+            raise ValueError("values must be a list with a key, or label -> {setting: value} without one")
+        return self
+
+
+class Study(StrictModel):
+    """One study.
+
+    The keys `short` (about an hour on 2 cores) and `quick` (minutes) have the changes of smaller versions, which
+    are merged into the study; null removes a key.
+    """
+
+    claim: str = Field(min_length=1)
+    """Claim of the literature, in one or two sentences."""
+    data: dict[Name, StudyData] = Field(min_length=1)
+    stages: dict[Name, dict[str, Any]] = Field(min_length=1)
+    """Name -> block as in a competition's YAML; its key `data` lists the data sets, by default all."""
+    axes: dict[Name, Axis] = {}
+    cells: list[Place] | None = None
+    """Combinations to measure, in addition to the baseline; null: all."""
+    baseline: Place = {}
+    """The cell to compare with: a value per axis."""
+    seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
+    folds: Annotated[list[int], UniqueList] | None = None
+    """Folds to measure; null: all."""
+    extra_metrics: list[str] = []
+    """More columns of `results.csv` for the table: from the stage's `measures.json`, or other metrics.
+    If classes were made from numbers, a regression metric scores the expected class.
+    """
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        _require("baseline", self.axes, self.baseline)
+        for place in (self.baseline, *(self.cells or [])):
+            _require("axes", place, self.axes)
+            for axis, value in place.items():
+                _require(f"axes.{axis}", [value_label(value)], self.axes[axis].settings)
+        for block in self.stages.values():
+            _require("data", block.get("data", []), self.data)
+        for axis_settings in self.axes.values():
+            _require("stages", axis_settings.stages, self.stages)
+        return self
+
+
+def _require(where: str, names: Collection[Any], available: Collection[Any]) -> None:
+    for name in names:
+        if name not in available:
+            raise ValueError(f"{where} must have {name!r}; it has {', '.join(available)}")
+
+
+class Cell(NamedTuple):
+    """A variant of a stage: axis -> label, and its block as in a competition's YAML."""
+
+    stage: str
+    values: dict[str, str]
+    block: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the stage in the competition of the study: `minilm__rate=0.1`."""
+        values = ",".join(f"{axis}={value}" for axis, value in self.values.items())
+        return f"{self.stage}__{values}" if values else self.stage
+
+
+def cells_of(study: Study, data: str) -> Iterator[Cell]:
+    """Yield the cells of each stage on a data set, the baseline first."""
+    for stage, block in study.stages.items():
+        if data not in block.get("data", study.data):
+            continue
+        axes = {
+            name: axis.settings for name, axis in study.axes.items() if stage in (axis.stages or study.stages)
+        }
+        baseline = {name: value_label(study.baseline[name]) for name in axes}
+        places = [baseline]
+        if study.cells is None:
+            places += [dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values())]
+        for cell in study.cells or []:
+            if set(cell) <= set(axes):
+                places.append(baseline | {axis: value_label(value) for axis, value in cell.items()})
+        for n, place in enumerate(places):
+            if place in places[:n]:
+                continue
+            variant = {**deepcopy(block), "seeds": study.seeds}
+            variant.pop("data", None)
+            for axis, value in place.items():
+                for path, setting in axes[axis][value].items():
+                    *above, last = path.split(".")
+                    settings = variant
+                    for key in above:
+                        settings = settings.setdefault(key, {})
+                    settings[last] = deepcopy(setting)
+            yield Cell(stage, place, variant)
+
+
+def load_study(path: Path, version: Version) -> Study:
+    """Return a version of a study; files of custom stages are relative to its folder."""
+    document = load_yaml(path)
+    changes = {name: document.pop(name, None) or {} for name in ("short", "quick")}
+    study = validate(Study, deep_merge(document, changes.get(version, {})), path)
+    for block in study.stages.values():  # blocks are validated when the axes have set their values
+        if "code" in block:
+            block["code"] = str(path.parent / block["code"])
+    return study
+
+
+def deep_merge(document: Any, changes: Any) -> Any:
+    """Return a document with merged changes: mappings are merged, null removes a key, other values replace."""
+    if not (isinstance(document, dict) and isinstance(changes, dict)):
+        return changes
+    both = {**document, **{key: deep_merge(document.get(key), value) for key, value in changes.items()}}
+    return {key: value for key, value in both.items() if value is not None or key not in changes}
+
+
+def value_label(value: Any) -> str:
+    """Return the label of a value."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def run_study(
+    file: Path, version: Version = "full", folder: Path | None = None, options: Sequence[str] = ()
+) -> str:
+    """Train the missing jobs and write the results; return lines to print.
+
+    Args:
+        folder: folder with data that may not be embedded.
+        options: options of `./run.sh train`, such as --workers and --executor.
+    """
+    study = load_study(file, version)
+    name = file.stem if version == "full" else f"{file.stem}_{version}"
+    made: dict[str, Path] = {}
+    for data, settings in study.data.items():
+        tables = (folder or Path()) / settings.folder if settings.folder else None
+        if tables and not (tables / "train.csv").is_file():
+            print(
+                f"{data} is left out: its tables may not be embedded; name what holds {tables} with --data."
+            )
+            continue
+        made[data] = generated_yaml(f"study_{name}_{data}")
+        own_base = file.parent / settings.base
+        base = str(own_base) if own_base.is_file() else settings.base
+        write_competition(made[data], base, tables, settings, [*cells_of(study, data)])
+        check_all(load_config(str(made[data])))
+    if not made:
+        raise DataError(
+            f"The study {file.stem} needs the tables of at least one of its data; name them with --data."
+        )
+    plans = {data: trained_plan(study, path, options) for data, path in made.items()}
+    jobs = job_table(plans, study)
+    text = markdown(gains(plans, jobs, study), study)
+    results = Paths(f"study_{name}").root / "results.csv"
+    write_table(results, jobs)
+    write_atomically(results.with_name("table.md"), text + "\n")
+    return f"{text}\n\nTable of jobs: {display_path(results)}"
+
+
+def write_competition(path: Path, base: str, folder: Path | None, data: StudyData, cells: list[Cell]) -> None:
+    """Write the competition with the cells as stages: that of the base, with fewer rows and no answers.
+
+    Args:
+        base: name or YAML.
+        folder: folder of its tables, if they are not at the paths of the YAML.
+    """
+    base_yaml, document = read_yaml(base)
+    base_yaml = folder.resolve() / base_yaml.name if folder else base_yaml
+    config = validate(CompetitionConfig, document.get("competition", {}), base_yaml, "competition")
+    folds = validate(FoldsConfig, document.get("folds", {}), base_yaml, "folds")
+    files = config.train, config.test, config.sample_submission
+    train, test, sample = (read_table_with_ids(file, [config.id]) for file in files)
+    if data.rows and data.rows < len(train):
+        train = train.iloc[np.sort(np.random.default_rng(0).choice(len(train), data.rows, replace=False))]
+    test = test[:TEST_ROWS]
+    sample = sample[sample[config.id].isin(test[config.id])]
+    competition = config.model_dump(mode="json", exclude_unset=True, exclude={"answers"})
+    if data.bin_edges:
+        (name,) = config.targets
+        target = name + CLASS
+        classes = [f"class_{number}" for number in range(len(data.bin_edges) + 1)]
+        numbers = train[name].astype(float)
+        train[target] = np.array(classes)[np.digitize(numbers, data.bin_edges)]
+        sample = pd.DataFrame({config.id: sample[config.id], target: classes[0]})
+        competition |= {"targets": [target], "problem_type": "multiclass", "classes": classes}
+        competition["metric"] = data.metric
+    for key, table in (("train", train), ("test", test), ("sample_submission", sample)):
+        competition[key] = str(Paths(path.stem).raw / f"{key}.csv")
+        write_table(Path(competition[key]), table)
+    content = {
+        "competition": competition,
+        "folds": folds.model_dump(mode="json", exclude_unset=True) | data.folds,
+        "stages": {cell.name: cell.block for cell in cells},
+    }
+    write_atomically(path, dump_yaml(content))
+
+
+def trained_plan(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
+    """Train the folds of the study with `./run.sh train`; return the plan of the jobs."""
+    folds: Sequence[int | None] = study.folds or [None]
+    for fold in folds:
+        call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
+        call += [] if fold is None else ["--fold", str(fold)]
+        status = subprocess.run(call, check=False).returncode
+        if status:
+            sys.exit(status)
+    config = load_config(str(path))
+    return make_plan(config.competition, dict(config.stages))
+
+
+def job_table(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
+    """Return a row per finished job: data, metric, stage, the axes, seed, fold, score, seconds, measures.
+
+    An axis without effect on a stage is empty. `plans` has the jobs of the competition of each data set.
+    """
+    rows = []
+    for data, plan in plans.items():
+        folds = study.folds or range(plan.n_folds)
+        for cell in cells_of(study, data):
+            axes = {axis: cell.values.get(axis, "") for axis in study.axes}
+            for job in plan.jobs_of_stage(cell.name):
+                if job.finished and job.fold in folds:
+                    measured = measure_job(job, plan, study, data)
+                    place = {"data": data, "metric": plan.competition.scorer.name, "stage": cell.stage}
+                    rows.append({**place, **axes, "seed": job.seed, "fold": job.fold, **measured})
+    return pd.DataFrame(rows)
+
+
+def measure_job(job: Job, plan: JobPlan, study: Study, data: str) -> dict[str, float]:
+    """Return score, seconds and extra metrics of the held-out fold, and what the job measured (`measures.json`).
+
+    A metric of labels scores the most probable class, without thresholds.
+    """
+    competition = plan.competition
+    task = competition.task
+    labelled = read_rows(plan.paths.train, competition, labelled=True)
+    held_out = labelled.take(np.asarray(labelled.folds == job.fold))
+    y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
+    scored = task.default_labels(y_pred) if task.scores_labels else y_pred
+    raw_rows = raw_rows_for(competition.scorer, competition.train, competition.id, held_out.ids)
+    numbers = held_out.y
+    if study.data[data].bin_edges:
+        raw = read_text_table(competition.train).set_index(competition.id)
+        target = competition.targets[0].removesuffix(CLASS)
+        numbers = raw.loc[held_out.ids, [target]].to_numpy(dtype=np.float64)
+    measures = job.folder / "measures.json"
+    return {
+        "score": competition.scorer(held_out.y, scored, raw_rows),
+        "seconds": verify_job(job)["seconds"],
+        **extra_scores(study, task, held_out.y, y_pred, numbers),
+        **(read_json(measures) if measures.exists() else {}),
+    }
+
+
+def extra_scores(study: Study, task: Task, y: Array, y_pred: Array, numbers: Array) -> dict[str, float]:
+    """Return the scores of the metrics among `extra_metrics`; a regression metric scores the expected class.
+
+    Args:
+        numbers: (n_rows, n_targets) labels before they were converted into classes.
+    """
+    scores = {}
+    for name in study.extra_metrics:
+        metric = METRICS.get(name)
+        if metric and task.problem_type in metric.types:
+            scores[name] = metric(y, task.default_labels(y_pred) if metric.kind == "labels" else y_pred)
+        elif metric and task.problem_type == "multiclass" and "regression" in metric.types:
+            scores[name] = metric(numbers, y_pred @ np.arange(len(task.classes))[:, None])
+    return scores
+
+
+def corrected_interval(differences: Array, test_over_train: float) -> tuple[float, float, float]:
+    """Return the mean of paired differences (n_pairs,) and its 95 % interval, NaN for a single pair.
+
+    Folds share training rows, so their differences are not independent, and the usual interval is too narrow. The
+    variance of the mean is (1 / pairs + test rows / training rows) times that of the differences; more seeds do not
+    shrink the second term. Source: Nadeau and Bengio, Inference for the Generalization Error, Machine Learning 52
+    (2003), equation 9; derived for random splits, and used here on folds times seeds.
+    """
+    n, mean = len(differences), float(np.mean(differences))
+    if n < 2:
+        return mean, math.nan, math.nan
+    error = math.sqrt((1 / n + test_over_train) * float(np.var(differences, ddof=1)))
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    return mean, mean - half, mean + half
+
+
+def gains(plans: dict[str, JobPlan], jobs_table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Return a row per cell with a finished job: score, paired gain over the baseline with its interval (low to
+    high), and the means of the measures.
+    """
+    baseline = {axis: value_label(value) for axis, value in study.baseline.items()}
+    rows, baselines = [], dict[Any, pd.Series]()
+    for (data, stage, *values), jobs in jobs_table.groupby(["data", "stage", *study.axes], sort=False):
+        place = {axis: value for axis, value in zip(study.axes, values, strict=True) if value}
+        scores, plan = jobs.set_index(["seed", "fold"])["score"], plans[str(data)]
+        row = {"data": data, "stage": stage, **place, "jobs": len(jobs), "score": scores.mean()}
+        row |= {"standard_error": scores.sem(), **jobs.reindex(columns=study.extra_metrics).mean()}
+        if place.items() <= baseline.items():  # comes first in its stage
+            baselines[data, stage] = scores
+        elif (data, stage) in baselines:
+            direction = 1 if plan.competition.scorer.greater_is_better else -1
+            paired = (scores - baselines[data, stage]).dropna().to_numpy() * direction
+            if len(paired):
+                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (plan.n_folds - 1))
+                row["pairs"] = len(paired)
+        rows.append(row)
+    statistics = ["jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
+    columns = ["data", "stage", *study.axes, *statistics, *study.extra_metrics]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def markdown(table: pd.DataFrame, study: Study) -> str:
+    """Return the gains as Markdown, a table per data set and stage."""
+    parts = [study.claim.strip()]
+    for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
+        table_cells = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"]).astype(object)
+        cells = table_cells.map(
+            lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+        ).replace("nan", "")
+        parts.append(
+            f"## {data}, {stage}\n\n{format_table(cells.columns.tolist(), cells.to_numpy().tolist())}"
+        )
+    return "\n\n".join([*parts, TABLE_NOTE])
+
+
+def find_study(name: str) -> Path:
+    """Return the YAML of a study, given its path or its name in studies/."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(file.stem for file in sorted(STUDIES.glob("*.yaml")))
+        raise ConfigError(f"{name!r} must be a YAML file or one of the studies {names} (docs/evidence.md).")
+    return path.resolve()
+
+
+def main() -> None:
+    """Parse the command line and run the command."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("./run.sh study", description=__doc__, formatter_class=layout)
+    parser.allow_abbrev = False  # options of ./run.sh train are passed on
+    parser.add_argument("study", help="name in studies/, or a YAML file")
+    parser.set_defaults(version="full")
+    for version, time in (("quick", "minutes"), ("short", "about an hour")):
+        parser.add_argument(
+            f"--{version}", action="store_const", const=version, dest="version", help=f"{time} on 2 cores"
+        )
+    where = "folder with data that may not be embedded (default: $STUDY_DATA)"
+    default = os.environ.get("STUDY_DATA") or None
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help=where, default=default)
+    args, of_train = parser.parse_known_args()
+    print(run_study(find_study(args.study), args.version, args.data, of_train))
+
+
+if __name__ == "__main__":
+    cli.run(main)
