@@ -138,7 +138,7 @@ def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, floa
 
 def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     """Errors of the submission and of LightGBM alone."""
-    competition, stage_preds = run.config.competition, run.stage_predictions
+    competition, stage_preds = run.config.competition, run.columns
     assert competition.answers is not None
     errors_by_method = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
     if "lightgbm" in run.config.stages:

@@ -18,7 +18,7 @@ from models.jobs.job_files import read_predictions, verify_job
 from models.jobs.plan import JobPlan
 from studies.config import CLASS, Study, cells_of, value_label
 from submissions.blend.logits import logits, probabilities
-from submissions.blend.selection import score_per_target
+from submissions.blend.scoring import score_per_target
 
 TABLE_NOTE = (
     "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and "

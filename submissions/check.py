@@ -182,9 +182,10 @@ def _try_user_blending(config: Config, metric: Metric, task: Task, labels: Array
     y = np.column_stack([rng.choice(column[np.isfinite(column)], N_TRIED) for column in labels.T])
     y[0, np.isnan(labels).any(axis=0)] = np.nan
     preds = np.stack([_predictions_near(y, task, rng) for _ in config.stages], axis=1)
-    data = BlendData(preds, y, np.arange(N_TRIED) % 5, metric, task)
+    rows = np.arange(N_TRIED)
+    data = BlendData(metric=metric, task=task, y=y, folds=rows % 5, groups=rows, preds=preds)
     for _, code_ref in user_code(config.blends):
-        fitted = fit_candidate(code_ref, data, data.all_folds)
+        fitted = fit_candidate(data, code_ref, data.all_folds)
         with user_code_errors(code_ref, MUST_RETURN):
             from_json(json.loads(as_json(to_json(fitted))), code_ref).predict(preds)
     Fitted(mean(data, data.all_folds), postprocess=config.submissions.postprocess or "").outputs(preds)

@@ -33,10 +33,15 @@ from models.jobs.train import exit_status, failure_policy
 from submissions.check import check, require_visible_gpu
 from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
-from submissions.interim import SUBMISSIONS, InterimSubmissions
-from submissions.last_submission import COMPARISON, compare_tables, submit_finished_folds, submit_until
-from submissions.left_out import EPOCHS, TIME, LeftOut, left_out_of
-from submissions.run import ALL_SECONDS, finished_part, open_run
+from submissions.last_submission import (
+    COMPARISON,
+    SUBMISSIONS,
+    InterimSubmissions,
+    compare_tables,
+    submit_finished_folds,
+    submit_until,
+)
+from submissions.run import ALL_SECONDS, EPOCHS, TIME, LeftOut, finished_part, left_out_of, open_run
 
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"

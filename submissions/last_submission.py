@@ -1,18 +1,20 @@
-"""The last submission and the report, which are ready when the time of the command is over.
+"""Submissions in time: of the stages that are finished while others train, and the last one with the report.
 
-They are built in a worker. With a budget the mean of the stages and the blend without the LightGBM stack, which
+The first ones are in submissions/so_far/. The last one and the report are built in a worker, and are ready when the
+time of the command is over. With a budget the mean of the stages and the blend without the LightGBM stack, which
 takes most of the time, come first. If the last submission is not ready by then, the latest of these takes its
 place. If no stage is finished, the mean of the models of the finished folds of one stage does.
 """
 
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from competition.dataset import without_extra_rows
 from competition.task import build_metric, build_task, raw_rows_for
 from core.errors import NothingToSubmit
 from core.files import read_table, write_atomically
@@ -26,18 +28,84 @@ from models.jobs.job_files import mean_test, read_predictions
 from models.jobs.plan import REFIT_FOLD, Job, JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
 from submissions.blend.decision_rules import apply_decision, fit_decision
-from submissions.build_submission import build_submission
+from submissions.blend.selection import MEAN
+from submissions.build import build_submission
+from submissions.columns import label_means
 from submissions.config import Config
-from submissions.interim import SUBMISSIONS, InterimSubmissions
-from submissions.left_out import LeftOut, describe_left_out
 from submissions.report.__main__ import report
-from submissions.run import ALL_SECONDS, CHOICE, SO_FAR, SUBMISSION_FILE, Run, read_manifest
-from submissions.selection import MEAN
+from submissions.run import (
+    ALL_SECONDS,
+    CHOICE,
+    SO_FAR,
+    SUBMISSION_FILE,
+    LeftOut,
+    Run,
+    describe_left_out,
+    finished_part,
+    open_run,
+    read_manifest,
+)
 from submissions.submission_file import write_submission
 
+SUBMISSIONS = "submissions"
+"""Group of the tasks."""
+SHARE_OF_TIME = 0.1
+"""Maximum share of the time that these submissions take on one core."""
+FIRST_SECONDS = 6.0
+"""Assumed seconds of the first submission."""
 COMPARISON = "comparison of training and test rows"
 MIN_WEIGHT = 0.02
 """Weight of a stage from which its jobs count as useful."""
+
+
+class InterimSubmissions:
+    """Makes tasks that write a submission of the finished stages.
+
+    Args:
+        current: returns the current configuration and plan.
+        clock: with a limit, the first one starts immediately, whatever its share of the time.
+    """
+
+    def __init__(self, current: Callable[[], tuple[Config, JobPlan]], clock: Clock) -> None:
+        self.current = current
+        self.first_at_once = clock.has_limit
+        self.n_tasks = 0
+        self.n_written = 0
+        self.is_pending = False
+        self.seconds = FIRST_SECONDS
+        self.last_end = time.monotonic()
+
+    def next_task(self) -> Task | None:
+        """Return a task; None while one is pending, or if it would take more than its share of the time."""
+        waited = time.monotonic() - self.last_end
+        is_early = waited < self.seconds / SHARE_OF_TIME and not (self.first_at_once and self.n_tasks == 0)
+        if self.is_pending or is_early:
+            return None
+        self.is_pending = True
+        self.n_tasks += 1
+        name = f"submission {self.n_tasks}"
+        return Task(
+            name, submit_finished, self.current(), group=SUBMISSIONS, skips_group=False, on_end=self._on_end
+        )
+
+    def _on_end(self, result: JobResult) -> None:
+        self.is_pending = False
+        self.seconds = max(result.seconds, 1.0)
+        self.last_end = time.monotonic()
+        if result.status == "ok":
+            self.n_written += 1
+            print(result.lines[0])
+        elif result.status == "failed":
+            print(f"no submission of the finished stages yet: {result.error}")
+
+
+def submit_finished(config: Config, plan: JobPlan) -> JobResult:
+    """Build the submission of the finished stages and seeds, in a worker."""
+    config, plan = finished_part(config, plan)
+    build_submission(open_run(config, plan), interim=True)
+    file = display_path(plan.paths.run(SO_FAR) / SUBMISSION_FILE)
+    line = f"submission of {', '.join(config.stages)}: {file}"
+    return JobResult("submission", lines=(line,))
 
 
 def compare_tables(config: Config, paths: Paths) -> JobResult:
@@ -69,7 +137,7 @@ def _submit(finished: Run, has_limit: bool, has_interim: bool) -> JobResult:
             build_mean(finished)
         if finished.config.submissions.stack:
             build_submission(finished, interim=True)
-    lines = build_submission(finished).lines
+    lines = build_submission(finished)
     if not has_limit:  # else it was compared while stages were trained, if there was time
         compare_tables(finished.config, finished.paths)
     return JobResult("submission", lines=(*lines, describe_seconds(finished), report(finished)))
@@ -141,9 +209,8 @@ def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]
     decision = fit_decision(metric, task, y, y_pred, raw_rows) if task.scores_labels else None
     test_ids = list(read_table(paths.test)[competition.id])
     test = apply_decision(decision, mean_test(jobs, plan.test_key, test_ids, task.outputs))
-    means = np.nanmean(task.one_hot(without_extra_rows(train)[task.targets].to_numpy()), axis=0).tolist()
     sample = read_table(paths.sample)
-    write_submission(paths.submission, sample, competition.id, task, test_ids, test, means)
+    write_submission(paths.submission, sample, competition.id, task, test_ids, test, label_means(task, train))
     score = format_number(metric(y, apply_decision(decision, y_pred), raw_rows))
     stage, n_folds = jobs[0].stage, ", ".join(str(job.fold) for job in jobs)
     return [

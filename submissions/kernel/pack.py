@@ -38,6 +38,7 @@ from submissions.run import (
     fitted_file,
     latest_run,
     require_same_code,
+    verify_files,
 )
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
@@ -214,7 +215,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         if job.predicts_test and job.stage in used:
             _copy_job(job, bundle.work / job.folder.relative_to(work_root()))
     file = fitted_file(run.chosen)  # the other files of a run are predictions
-    run.verify(file)
+    verify_files(run.folder, file)
     copy(run.folder / file, run_folder / file)
     stored = run.stored | {"files": {file: run.stored["files"][file]}}
     records = [record for record in stored["stages"] if record["name"] in used]

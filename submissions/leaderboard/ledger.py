@@ -116,7 +116,7 @@ def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
     run = paths.run(one.run or "no run")
     if scored_rows(run, task).empty:
         return scored_rows(run, task)
-    verify_files(run, [CANDIDATES_TABLE])
+    verify_files(run, CANDIDATES_TABLE)
     table = pd.read_parquet(run / CANDIDATES_TABLE).set_index("id")
     names = {f"{one.chosen} {column}": column for column in task.scored_columns}
     return table[[*names]].rename(columns=names)

@@ -27,7 +27,8 @@ from core.errors import ConfigError, DataError
 from core.files import read_table
 from core.paths import Paths
 from core.text import format_number
-from submissions.compare import read_labels
+from submissions.compare import scorer_of_labels
+from submissions.config import load_config
 from submissions.leaderboard.ledger import (
     BY_HAND,
     Submission,
@@ -81,26 +82,30 @@ def page(competition: str) -> str:
         return (
             f"No submissions of {paths.name} yet: ./run.sh submit {paths.name} makes one and writes it down."
         )
-    files, oof = distinct(rows), dict[str, pd.DataFrame]()
+    files = distinct(rows)
+    scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS])
+    lines = rank_correlations(scores.set_index("submission").astype(float))
+    tables = {}
     for row in files:
         with suppress(DataError):  # a file of no run, or of one that was deleted
-            oof[row.submission] = out_of_fold(paths, row, build_task(settings))
-    oof = {name: table for name, table in oof.items() if len(table)}
-    scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS]).set_index(
-        "submission"
-    )
-    lines = rank_correlations(scores.astype(float))
-    labels = read_labels(competition) if oof else None
-    if labels is None or len(labels.ids_of_all(list(oof.values()))) < 2:
+            tables[row.submission] = out_of_fold(paths, row, build_task(settings))
+    tables = {name: table for name, table in tables.items() if len(table)}
+    drawn = None
+    if tables:
+        labels = scorer_of_labels(load_config(competition), paths)
+        scored = {name: labels.aligned(table) for name, table in tables.items()}
+        on_rows_of_all = labels.on_rows_of(*scored.values())
+        if on_rows_of_all.has_fold.sum() >= 2:
+            drawn = on_rows_of_all.resampled(scored, len(read_table(paths.test)))
+    if drawn is not None:
+        lines.append(pick_final_two(drawn, metric))
+    else:
         why = (
             "The runs of these files are missing"
             if files
             else "None of these files has a score yet (--public)"
         )
         lines.append(f"{why}, so nothing says which two to select. Select by CV.")
-    else:
-        drawn = labels.drawn_scores(oof, labels.seed, len(read_table(paths.test)))
-        lines.append(pick_final_two(drawn, metric))
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in lines]
     label = f"{metric.name}, {'greater' if metric.greater_is_better else 'lower'} is better"
     return "\n\n".join([f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])

@@ -13,7 +13,6 @@ from submissions.report import figures
 from submissions.report.elements import Element, Figure, MoreFigures, make_table
 from submissions.report.training_predictions import labels, predictions
 from submissions.run import Run
-from submissions.selection import scorer_of
 
 N_BINS = 15
 """Number of bins of a reliability curve."""
@@ -31,7 +30,7 @@ def scores_by_class(run: Run) -> list[Element]:
     from sklearn.metrics import precision_recall_fscore_support
 
     task = run.task
-    y = run.stage_predictions.y
+    y = run.columns.y
     predicted = labels(run)
     shares = run.choice.get("class_shares", {})
     has_several_targets = len(task.targets) > 1
@@ -67,7 +66,7 @@ def _thresholds(run: Run) -> tuple[list[float], str]:
     """Return the thresholds of the submission, and the gain of tuning them as a sentence."""
     task = run.task
     chosen = run.candidates[run.chosen]
-    default_score = scorer_of(run).score(task.default_labels(predictions(run)))
+    default_score = run.columns.score(task.default_labels(predictions(run)))
     meaning = THRESHOLDS.get(task.problem_type, "probability from which a row has the class")
     return from_json(chosen["decision"]).cuts.tolist(), (
         f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "
@@ -82,13 +81,13 @@ def probability_section(run: Run) -> list[Element]:
     caption = "Number before the name: expected calibration error, which is above 0 by chance with few rows"
 
     def curve(name: str, y_pred: Array) -> dict[str, tuple[Array, Array]]:
-        probability, frequency, error = reliability(task, run.stage_predictions.y, y_pred)
+        probability, frequency, error = reliability(task, run.columns.y, y_pred)
         return {f"{error:.3f} {name}": (probability, frequency)}
 
     submission = curve("submission", predictions(run))
     stages: dict[str, tuple[Array, Array]] = {}
     for stage in list(run.config.stages)[:MAX_CURVES]:
-        stages |= curve(stage, run.stage_predictions.stage_oof(stage))
+        stages |= curve(stage, run.columns.stage_oof(stage))
     return [
         Figure(caption, figures.reliability(submission, class_name)),
         MoreFigures("Reliability of the stages", [Figure(caption, figures.reliability(stages, class_name))]),

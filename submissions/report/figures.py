@@ -24,9 +24,9 @@ MAX_CLASSES_WITH_NUMBERS = 12
 
 def scatter(run: Run, y_pred: Array) -> str:
     """Return predictions (n_rows, n_outputs) against the labels, a panel per target."""
-    stage_preds = run.stage_predictions
+    columns = run.columns
     targets = run.task.targets[:MAX_PANELS]
-    has_fold = np.flatnonzero(stage_preds.folds >= 0)
+    has_fold = np.flatnonzero(columns.folds >= 0)
     rows = has_fold[:: math.ceil(len(has_fold) / MAX_POINTS)]
     n_columns = min(6, len(targets))
     n_rows = -(-len(targets) // n_columns)
@@ -35,7 +35,7 @@ def scatter(run: Run, y_pred: Array) -> str:
     for axis in axes.flat[len(targets) :]:
         axis.set_visible(False)
     for t, (target, axis) in enumerate(zip(targets, axes.flat, strict=False)):
-        y = stage_preds.y[rows, t]
+        y = columns.y[rows, t]
         mean = np.nanmean(y)
         axis.axline((mean, mean), slope=1, color="grey", linewidth=0.8)
         axis.plot(y_pred[rows, t], y, ".", markersize=3, alpha=0.5, rasterized=True)

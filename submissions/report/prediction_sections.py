@@ -23,9 +23,7 @@ def prediction_section(run: Run) -> list[Element]:
     if run.task.has_probabilities:
         return probability_section(run)
     stages = list(run.config.stages)[:MAX_STAGE_FIGURES]
-    stage_figures = [
-        Figure(stage, figures.scatter(run, run.stage_predictions.stage_oof(stage))) for stage in stages
-    ]
+    stage_figures = [Figure(stage, figures.scatter(run, run.columns.stage_oof(stage))) for stage in stages]
     return [
         f"Out-of-fold predictions of at most {figures.MAX_POINTS} rows. Blend weights and choices are "
         "cross-fitted, too: those for a row come from the other folds.",
@@ -37,14 +35,14 @@ def prediction_section(run: Run) -> list[Element]:
 
 def _std_coverage(run: Run) -> list[Element]:
     """Return how often held-out labels are within the standard deviations that stages predict for them."""
-    stage_preds, outputs = run.stage_predictions, run.task.outputs
+    columns, outputs = run.columns, run.task.outputs
     rows = []
     for stage in run.config.stages:
         jobs = run.plan.jobs_of_stage(stage)
-        std = stage_oof_std(jobs, stage_preds.ids, stage_preds.folds, outputs)
+        std = stage_oof_std(jobs, columns.ids, columns.folds, outputs)
         if std is None:
             continue
-        errors = np.abs(stage_preds.y - stage_preds.stage_oof(stage)) / std
+        errors = np.abs(columns.y - columns.stage_oof(stage)) / std
         for target, target_errors in zip(outputs, errors.T, strict=True):
             scored = target_errors[np.isfinite(target_errors)]
             rows.append([stage, target, float((scored < 1).mean()), float((scored < 2).mean())])
@@ -59,14 +57,14 @@ def _std_coverage(run: Run) -> list[Element]:
 
 def error_correlation(run: Run) -> list[Element]:
     """Return the correlation of the out-of-fold errors of the base predictions, as a heat map."""
-    stage_preds = run.stage_predictions
-    if len(stage_preds.names) < 2:
+    columns = run.columns
+    if len(columns.names) < 2:
         return []
-    errors = stage_preds.oof - run.task.one_hot(stage_preds.y)[:, None]  # (n_rows, n_models, n_outputs)
+    errors = columns.preds - run.task.one_hot(columns.y)[:, None]  # (n_rows, n_models, n_outputs)
     outputs = range(errors.shape[2])
-    correlations = [pd.DataFrame(errors[:, :, t], columns=stage_preds.names).corr() for t in outputs]
+    correlations = [pd.DataFrame(errors[:, :, t], columns=columns.names).corr() for t in outputs]
     mean = pd.concat(correlations).groupby(level=0, sort=False).mean()
-    chart = heat_map(mean.to_numpy(), stage_preds.names, stage_preds.names, 1.0, "{:.2f}")
+    chart = heat_map(mean.to_numpy(), columns.names, columns.names, 1.0, "{:.2f}")
     return [
         "Pearson correlation of the out-of-fold errors of the base predictions, as a mean over targets or "
         "classes. A blend gains most from predictions whose errors correlate little.",
@@ -85,8 +83,8 @@ def learning_curve_section(run: Run) -> list[Element]:
 def folds_and_shift(run: Run) -> list[Element]:
     """Return size, mean labels and missing classes of each fold, and the comparison of test and training rows."""
     task = run.task
-    folds = run.stage_predictions.folds
-    labels = pd.DataFrame(run.stage_predictions.y, columns=task.targets)
+    folds = run.columns.folds
+    labels = pd.DataFrame(run.columns.y, columns=task.targets)
     values = labels_or_indicators(labels, task.classes)
     statistic = "share" if task.classes else "mean +- sd"
     by_fold = {}

@@ -27,7 +27,7 @@ CONFIDENT_ERRORS = (
 
 def largest_errors(run: Run) -> list[Element]:
     """Return training rows with the largest errors; for probabilities, the most confident ones."""
-    stage_preds = run.stage_predictions
+    columns = run.columns
     competition = run.config.competition
     task = run.task
     values = _confident_errors(run) if task.has_probabilities else _residuals(run)
@@ -42,7 +42,7 @@ def largest_errors(run: Run) -> list[Element]:
         rows = [[task.targets[t], *(array[i, t] for array in values.values())] for t in targets]
         others = [f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]]
         card = Card(
-            title=f"{rank}. {stage_preds.ids[i]}, fold {stage_preds.folds[i]}",
+            title=f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
             molecules={row[name]: figures.molecule(row[name]) for name in competition.smiles},
             texts={name: row[name][:MAX_TEXT_LENGTH] for name in competition.text},
             values=", ".join(others),
@@ -54,16 +54,16 @@ def largest_errors(run: Run) -> list[Element]:
 
 def _residuals(run: Run) -> dict[str, Any]:
     """Return the columns of a card, (n_rows, n_targets) each; the last one is sorted by."""
-    y = run.stage_predictions.y
+    y = run.columns.y
     y_pred = predictions(run)
-    std = np.nanstd(y[run.stage_predictions.folds >= 0], axis=0)
+    std = np.nanstd(y[run.columns.folds >= 0], axis=0)
     residuals = (y - y_pred) / np.where(std, std, np.nan)
     return {"truth": y, "prediction": y_pred, "residual (sd)": residuals}
 
 
 def _confident_errors(run: Run) -> dict[str, Any]:
     """Return the columns of a card for classification; the last one is sorted by."""
-    y = run.stage_predictions.y
+    y = run.columns.y
     y_pred = predictions(run)
     predicted = labels(run)
     probability = np.where(predicted == 1, y_pred, 1 - y_pred)

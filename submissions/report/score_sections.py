@@ -22,7 +22,7 @@ from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.decision_rules import apply_decision
-from submissions.blend.selection import score_per_target
+from submissions.blend.scoring import score_per_target
 from submissions.blend.serialization import from_json
 from submissions.report.charts import ScoreRow, heat_map, score_chart
 from submissions.report.elements import Element, Figure, make_table
@@ -105,12 +105,12 @@ def _stage_weights(run: Run) -> pd.DataFrame:
 
 def stage_section(run: Run) -> list[Element]:
     """Return scores and weights of each stage, on all targets and per target, with flags and notes."""
-    stage_preds = run.stage_predictions
-    folds = stage_preds.folds
+    columns = run.columns
+    folds = columns.folds
     weights = _stage_weights(run)
     flags = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     competition = run.config.competition
-    raw_rows = raw_rows_for(run.metric, competition.train, competition.id, stage_preds.ids)
+    raw_rows = raw_rows_for(run.metric, competition.train, competition.id, columns.ids)
     rows = []
     notes = []
     for stage, scored in scored_stages(run).items():
@@ -119,10 +119,10 @@ def stage_section(run: Run) -> list[Element]:
         for fold in range(run.plan.n_folds):
             in_fold = folds == fold
             rows_of_fold = take_rows(raw_rows, in_fold)
-            fold_scores.append(_scores(run, stage_preds.y[in_fold], scored[in_fold], rows_of_fold))
+            fold_scores.append(_scores(run, columns.y[in_fold], scored[in_fold], rows_of_fold))
         has_fold = folds >= 0
         rows_with_fold = take_rows(raw_rows, has_fold)
-        scores = _scores(run, stage_preds.y[has_fold], scored[has_fold], rows_with_fold)
+        scores = _scores(run, columns.y[has_fold], scored[has_fold], rows_with_fold)
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
         for i, (name, score) in enumerate(scores.items()):
             spread = mean_and_std([one_fold[name] for one_fold in fold_scores])
@@ -268,10 +268,10 @@ def test_predictions(run: Run) -> tuple[list[str], dict[str, Array]]:
     ids = list(read_table(run.paths.sample)[run.config.competition.id])
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
     predictions = {file: from_submission_columns(task, read_text_table(run.folder / file)) for file in files}
-    stage_preds = run.stage_predictions
-    means = dict(enumerate(stage_preds.label_means))  # for unreadable rows
+    columns = run.columns
+    means = dict(enumerate(columns.label_means))  # for unreadable rows
     for stage in run.config.stages:
-        y_pred = pd.DataFrame(stage_preds.stage_test(stage), stage_preds.test_ids).reindex(ids).fillna(means)
+        y_pred = pd.DataFrame(columns.stage_test(stage), columns.test_ids).reindex(ids).fillna(means)
         decision = from_json(run.choice["stages"][stage]["decision"])
         predictions[f"stage {stage}"] = apply_decision(decision, y_pred.to_numpy())
     return ids, predictions

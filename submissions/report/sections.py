@@ -15,7 +15,6 @@ from core.paths import config_folders, display_path
 from core.text import format_number, format_with_error
 from core.yaml_files import dump_yaml
 from models.jobs.plan import REFIT_FOLD
-from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
 from submissions.report.class_sections import scores_by_class
 from submissions.report.elements import Collapsible, Element, Report, Section, Table
 from submissions.report.extra_train_section import extra_train_section
@@ -35,7 +34,7 @@ from submissions.report.score_sections import (
     test_scores,
     weight_section,
 )
-from submissions.run import SUBMISSION_FILE, Run
+from submissions.run import LEFT_OUT_HEADER, SUBMISSION_FILE, Run, left_out_notes
 
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""

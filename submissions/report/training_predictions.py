@@ -9,13 +9,13 @@ from submissions.run import CROSS_FITTED, PREDICTION, STAGES, Run, scored_rows
 
 def cross_fitted(run: Run) -> Array:
     """Return what the metric scores of the submission, (n_rows, n_scored), fitted without the fold of each row."""
-    table = scored_rows(run.folder, run.task).loc[run.stage_predictions.ids]
+    table = scored_rows(run.folder, run.task).loc[run.columns.ids]
     return table[run.task.scored_columns].to_numpy()
 
 
 def scored_stages(run: Run) -> dict[str, Array]:
     """Return what the metric scores of each stage, (n_rows, n_scored), each row predicted without its fold."""
-    table = read_table(run.folder / STAGES).set_index("id").loc[run.stage_predictions.ids]
+    table = read_table(run.folder / STAGES).set_index("id").loc[run.columns.ids]
     stages: dict[str, Array] = {}
     for stage in run.config.stages:
         stages[stage] = table[[f"{stage} {name}" for name in run.task.scored_columns]].to_numpy()
@@ -29,7 +29,7 @@ def predictions(run: Run) -> Array:
     """
     if not run.task.scores_labels:
         return cross_fitted(run)
-    table = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.stage_predictions.ids]
+    table = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids]
     return table[[f"{PREDICTION}{output}" for output in run.task.outputs]].to_numpy()
 
 

@@ -27,7 +27,7 @@ from models.jobs.job_files import write_predictions, write_report
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import JobPlan, make_plan
 from models.jobs.train import train
-from submissions.build_submission import build_submission
+from submissions.build import build_submission
 from submissions.config import load_config
 from submissions.run import Run, open_run
 from tests.conftest import write_competition
@@ -200,9 +200,4 @@ def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
 
 def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
     """Predictions of a submission in the order of the prepared test table."""
-    return (
-        read_table(run.folder / file, ["id"])
-        .set_index("id")
-        .loc[run.stage_predictions.test_ids, TARGETS]
-        .to_numpy()
-    )
+    return read_table(run.folder / file, ["id"]).set_index("id").loc[run.columns.test_ids, TARGETS].to_numpy()

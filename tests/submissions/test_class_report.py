@@ -63,13 +63,8 @@ def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows
 ) -> None:
     run, report = run_and_report
     task = run.task
-    scored = (
-        read_table(run.folder / CROSS_FITTED, ["id"])
-        .set_index("id")
-        .loc[run.stage_predictions.ids]
-        .to_numpy()
-    )
-    labels, y = scored if task.scores_labels else task.default_labels(scored), run.stage_predictions.y
+    scored = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
+    labels, y = scored if task.scores_labels else task.default_labels(scored), run.columns.y
     t, (header, rows) = len(task.targets) - 1, section(report, "Scores by class")[0]
     is_labelled = ~np.isnan(y[:, t])
     last = dict(zip(header, rows[-1], strict=True))  # class 1 of the last target
@@ -146,7 +141,7 @@ def test_shares_and_cuts_of_a_metric_of_labels_are_next_to_the_classes(
     last, name = dict(zip(header, rows[-1], strict=True)), run.task.classes[-1]
     submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"]
     thresholds = run.candidates[run.chosen]["decision"]["cuts"]["array"]
-    in_training = run.stage_predictions.y == len(run.task.classes) - 1
+    in_training = run.columns.y == len(run.task.classes) - 1
     expected = [in_training.mean(), (submitted == name).mean(), thresholds[-1]]
     assert [float(last[each]) for each in ("share in training", "on test", "threshold")] == pytest.approx(
         expected, abs=1e-3

@@ -8,10 +8,10 @@ import pytest
 from core.paths import Paths
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import make_plan
-from submissions import interim
-from submissions.build_submission import build_submission
+from submissions import last_submission as interim
+from submissions.build import build_submission
 from submissions.config import load_config
-from submissions.interim import InterimSubmissions, submit_finished
+from submissions.last_submission import InterimSubmissions, submit_finished
 from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_of
 
 

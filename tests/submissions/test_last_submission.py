@@ -14,7 +14,7 @@ from models.jobs.budget_stages import Clock
 from models.jobs.plan import make_plan
 from submissions import full as full_step
 from submissions import last_submission
-from submissions.build_submission import build_submission
+from submissions.build import build_submission
 from submissions.config import load_config
 from submissions.run import latest_run
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_of

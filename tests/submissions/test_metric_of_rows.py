@@ -8,9 +8,9 @@ import pytest
 
 from core.files import read_table
 from models.jobs.run_job import run_job
-from submissions.build_submission import build_submission
+from submissions.build import build_submission
 from submissions.check import check_all
-from submissions.compare import read_labels
+from submissions.compare import scorer_of_labels
 from submissions.config import load_config
 from submissions.report.score_sections import test_scores as scores_on_answers
 from submissions.report.sections import build_report
@@ -65,7 +65,7 @@ def test_a_job_prints_the_score_of_its_fold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_classification", [False, True])
 def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_classification: bool) -> None:
     run = built(tmp_path, is_classification)
-    stage_preds = run.stage_predictions
+    stage_preds = run.columns
     y = pd.DataFrame(stage_preds.y, stage_preds.ids)
     choice = run.stored[CHOICE]
     y_pred = scored_rows(run.folder, run.task)
@@ -76,8 +76,10 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     assert choice["stages"]["good"]["cv_score"] == pytest.approx(expected(y, of_good))
     assert choice["standard_error"] > 0
     assert not any("could not be made" in str(section) for section in build_report(run).sections)
-    paired = read_labels(str(tmp_path / f"{run.paths.name}.yaml")).paired(y_pred, of_good)
-    assert paired is not None and paired[0] == pytest.approx(expected(y, of_good) - expected(y, y_pred))
+    labels = scorer_of_labels(run.config, run.paths)
+    pair = {"submission": labels.aligned(y_pred), "good": labels.aligned(of_good)}
+    difference = labels.compare(pair, "good")["submission"].difference
+    assert difference == pytest.approx(expected(y, y_pred) - expected(y, of_good))
 
 
 def test_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path: Path) -> None:

@@ -13,12 +13,11 @@ from core.files import read_table, read_text_table, write_json, write_table
 from core.paths import PROJECT
 from core.plots import new_figure
 from models.training.loss_log import HEADER, LOSSES
-from submissions.left_out import LEFT_OUT_HEADER, LeftOut
 from submissions.report import figures, sections
 from submissions.report.__main__ import markdown, page
 from submissions.report.elements import Report, Section, Table
 from submissions.report.sections import build_report
-from submissions.run import CROSS_FITTED, Run
+from submissions.run import CROSS_FITTED, LEFT_OUT_HEADER, LeftOut, Run
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
 
 ATTACK = "<img src=x onerror=alert(1)>"
@@ -192,7 +191,7 @@ def test_learning_curves_are_the_loss_of_each_job_and_the_mean_held_out_score_ov
 
 
 def test_the_worst_rows_come_first(made: Made) -> None:
-    stage_preds = made.run.stage_predictions
+    stage_preds = made.run.columns
     cross_fitted = (
         read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[stage_preds.ids].to_numpy()
     )
@@ -206,7 +205,7 @@ def test_the_worst_rows_come_first(made: Made) -> None:
 
 
 def test_weights_stand_under_their_targets_and_correlations_under_their_columns(made: Made) -> None:
-    stage_preds, chosen = made.run.stage_predictions, made.run.weights
+    stage_preds, chosen = made.run.columns, made.run.weights
     stages = section(made.found, "Stages")[0]
     weights = [row[4] for row in stages.rows]
     names = made.run.config.stages
@@ -218,8 +217,8 @@ def test_weights_stand_under_their_targets_and_correlations_under_their_columns(
         2,
     ]  # of a row and a column
     is_labelled = ~np.isnan(stage_preds.y[:, 1])  # depth lacks some labels
-    height = np.corrcoef(stage_preds.oof[:, :, 0] - stage_preds.y[:, :1], rowvar=False)
-    depth = np.corrcoef(stage_preds.oof[is_labelled, :, 1] - stage_preds.y[is_labelled, 1:], rowvar=False)
+    height = np.corrcoef(stage_preds.preds[:, :, 0] - stage_preds.y[:, :1], rowvar=False)
+    depth = np.corrcoef(stage_preds.preds[is_labelled, :, 1] - stage_preds.y[is_labelled, 1:], rowvar=False)
     numbers = [float(number) for number in re.findall(r">(-?[01]\.\d\d)<", chart.image)]
     np.testing.assert_allclose(numbers, ((height + depth) / 2).ravel(), atol=0.006)
     (heat_map,) = section(made.found, "Weights")

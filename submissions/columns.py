@@ -1,4 +1,4 @@
-"""Base predictions of a run: predictions of its stages, joined on id, with the labels."""
+"""Columns of a run: predictions of its stages for the training and test rows, joined on id, with the labels."""
 
 from dataclasses import dataclass
 
@@ -6,25 +6,21 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import FOLD, GROUP, without_extra_rows
-from competition.task import Task, build_task
+from competition.task import Task, build_metric, build_task, raw_rows_for
 from core.files import read_table
-from core.types import Array, Integers
+from core.types import Array
 from models.jobs.job_files import stage_oof, stage_test
 from models.jobs.plan import JobPlan
+from submissions.blend.data import BlendData
 from submissions.config import Config
 
 
-@dataclass(frozen=True)
-class StagePredictions:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Columns(BlendData):
     """Predictions of all stages with the labels. Each stage is a column of the blends, the mean over its seeds.
 
     Attributes:
         names: the stages, ordered by the content of their predictions, so that a name changes no blend.
-        ids: ids of the training rows.
-        oof: out-of-fold predictions (n_rows, n_models, n_outputs), NaN in fold -1.
-        y: labels (n_rows, n_targets), NaN if missing.
-        folds: (n_rows,).
-        groups: (n_rows,); rows of one group share a fold by construction.
         test_ids: ids of the test rows.
         test: test predictions (n_test_rows, n_models, n_outputs).
         label_means: (n_outputs,) means of the labels, or shares of the classes, without extra rows; they are
@@ -32,58 +28,66 @@ class StagePredictions:
     """
 
     names: list[str]
-    ids: list[str]
-    oof: Array
-    y: Array
-    folds: Integers
-    groups: Integers
     test_ids: list[str]
     test: Array
     label_means: list[float]
 
     def stage_oof(self, stage: str) -> Array:
         """Return the out-of-fold predictions of a stage, (n_rows, n_outputs)."""
-        return self.oof[:, self.names.index(stage)]
+        return self.preds[:, self.names.index(stage)]
 
     def stage_test(self, stage: str) -> Array:
         """Return the test predictions of a stage, (n_test_rows, n_outputs)."""
         return self.test[:, self.names.index(stage)]
 
-    def table(self, task: Task) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame:
         """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`stage output`)."""
-        names = [f"{name} {output}" for name in self.names for output in task.outputs]
-        numbers = np.hstack([self.y, self.oof.reshape(len(self.ids), -1)])
+        names = [f"{name} {output}" for name in self.names for output in self.task.outputs]
+        numbers = np.hstack([self.y, self.preds.reshape(len(self.ids), -1)])
         table = pd.DataFrame({"id": self.ids, "fold": self.folds})
-        return table.join(pd.DataFrame(numbers, columns=[*task.targets, *names]))
+        return table.join(pd.DataFrame(numbers, columns=[*self.task.targets, *names]))
 
 
-def load_stage_predictions(config: Config, plan: JobPlan) -> StagePredictions:
+def load_columns(config: Config, plan: JobPlan) -> Columns:
     """Return all columns of a run.
 
     Raises:
         DataError: if predictions do not match the tables.
     """
-    competition, task, paths = config.competition, build_task(config.competition), plan.paths
-    train, test = read_table(paths.train), read_table(paths.test)
+    competition, metric, task = (
+        config.competition,
+        build_metric(config.competition),
+        build_task(config.competition),
+    )
+    train, test = read_table(plan.paths.train), read_table(plan.paths.test)
     ids, test_ids = list(train[competition.id]), list(test[competition.id])
     folds = train[FOLD].to_numpy(dtype=np.int64)
     columns = {
         name: stage_oof(plan.jobs_of_stage(name), ids, folds, task.outputs) for name in sorted(config.stages)
     }
     names = sorted(columns, key=lambda name: (np.nanmin(columns[name]), np.nanmax(columns[name])))
-    return StagePredictions(
-        names=names,
-        ids=ids,
-        oof=np.stack([columns[name] for name in names], axis=1),
+    return Columns(
+        metric=metric,
+        task=task,
         y=train[task.targets].to_numpy(),
         folds=folds,
         groups=train[GROUP].to_numpy(dtype=np.int64),
+        ids=ids,
+        rows=raw_rows_for(metric, competition.train, competition.id, ids),
+        seed=competition.seed,
+        preds=np.stack([columns[name] for name in names], axis=1),
+        n_trials=config.submissions.trials,
+        names=names,
         test_ids=test_ids,
         test=load_test_predictions(plan, task, names, plan.test_key, test_ids),
-        label_means=np.nanmean(
-            task.one_hot(without_extra_rows(train)[task.targets].to_numpy()), axis=0
-        ).tolist(),
+        label_means=label_means(task, train),
     )
+
+
+def label_means(task: Task, train: pd.DataFrame) -> list[float]:
+    """Return the means of the labels of a prepared table, or the shares of the classes, (n_outputs,)."""
+    labels = without_extra_rows(train)[task.targets].to_numpy()
+    return [float(mean) for mean in np.nanmean(task.one_hot(labels), axis=0)]
 
 
 def load_test_predictions(
