@@ -52,7 +52,7 @@ from models.inputs.feature_blocks import fit_encoders, molecule_block
 from models.inputs.frozen_encoders import encoder_cache
 from models.jobs.job_rows import context_of
 from models.training.hardware import machine
-from submissions.report import score_sections
+from submissions.report.scores import read_answers
 from submissions.run import SUBMISSION_FILE, Run, latest_run
 
 SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "bace", "tox21", "emotion"]
@@ -130,7 +130,7 @@ def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, floa
     """The errors of a submission file on the answers."""
     assert competition.answers is not None
     submission = read_text_table(file)
-    answers = score_sections.read_answers(competition, competition.answers).loc[submission[competition.id]]
+    answers = read_answers(competition, competition.answers).loc[submission[competition.id]]
     return errors(
         competition, answers.to_numpy(), from_submission_columns(build_task(competition), submission)
     )
@@ -144,9 +144,7 @@ def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     if "lightgbm" in run.config.stages:
         trees = stage_preds.stage_test("lightgbm")
         trees = run.task.default_labels(trees) if run.task.scores_labels else trees
-        answers = score_sections.read_answers(competition, competition.answers).loc[
-            list(stage_preds.test_ids)
-        ]
+        answers = read_answers(competition, competition.answers).loc[list(stage_preds.test_ids)]
         errors_by_method["lightgbm"] = errors(competition, answers.to_numpy(), trees)
     return errors_by_method
 
@@ -203,7 +201,7 @@ def of_autogluon(
         predictions.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
     ids = read_rows(run.paths.test, competition, labelled=False).ids
     assert competition.answers is not None
-    answers = score_sections.read_answers(competition, competition.answers)
+    answers = read_answers(competition, competition.answers)
     read = pd.DataFrame(np.column_stack(predictions), ids).reindex(answers.index)
     return errors(
         competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy()
@@ -262,7 +260,7 @@ def error_of_ratio(competition: CompetitionConfig, before: Path, after: Path) ->
     assert competition.answers is not None
     task, tables = build_task(competition), [read_text_table(file) for file in (before, after)]
     ids = tables[0][competition.id]
-    y = score_sections.read_answers(competition, competition.answers).loc[ids].to_numpy()
+    y = read_answers(competition, competition.answers).loc[ids].to_numpy()
     y_preds = [from_submission_columns(task, table) for table in tables]
     log_ratios = []
     for rows in np.random.default_rng(0).integers(len(ids), size=(N_RESAMPLES, len(ids))):

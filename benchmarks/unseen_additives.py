@@ -16,7 +16,7 @@ from sklearn.metrics import r2_score
 
 from benchmarks.budget import run_pipeline
 from core.files import read_table
-from submissions.report.score_sections import read_answers
+from submissions.report.scores import read_answers
 from submissions.run import SUBMISSION_FILE, latest_run
 
 

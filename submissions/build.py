@@ -29,7 +29,6 @@ from core.types import Array
 from core.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
 from models.stage import Stage
-from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.data import Blend
 from submissions.blend.scoring import Scorer
 from submissions.blend.selection import (
@@ -47,7 +46,6 @@ from submissions.config import load_config
 from submissions.expected_score import expected_score
 from submissions.predict import STD_FILE, as_parts, std_table
 from submissions.run import (
-    BLEND_FILE,
     CANDIDATES_TABLE,
     CHOICE,
     CROSS_FITTED,
@@ -57,13 +55,12 @@ from submissions.run import (
     OOF_TABLE,
     PREDICTION,
     SO_FAR,
-    STACK_FILE,
     STAGES,
     SUBMISSION_FILE,
     Run,
+    candidate_file,
     describe_left_out,
     finished_part,
-    fitted_file,
     left_out_of,
     name_of_latest,
     open_run,
@@ -122,23 +119,22 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     scored_stages = {stage: decided(columns, columns.stage_oof(stage)) for stage in run.config.stages}
     scored_candidates = {name: each.scored for name, each in selection.candidates.items()}
 
-    submitted = {SUBMISSION_FILE: selection.chosen, BLEND_FILE: selection.chosen_blend}
-    if LIGHTGBM_STACK in selection.candidates:
-        submitted[STACK_FILE] = LIGHTGBM_STACK
     sample = read_table(run.paths.sample)
-    for file, name in submitted.items():
-        scored = selection.candidates[name].whole.predict(columns.test)
+    files = [SUBMISSION_FILE]
+    for name, each in selection.candidates.items():
+        fitted, submission = candidate_file(name, ".json"), candidate_file(name, ".csv")
+        files += [fitted, submission]
+        write_json(folder / fitted, as_parts(each.whole))
         write_submission(
-            path=folder / file,
+            path=folder / submission,
             sample=sample,
             id_column=run.config.competition.id,
             task=run.task,
             ids=columns.test_ids,
-            scored=scored,
+            scored=each.whole.predict(columns.test),
             means=columns.label_means,
         )
-    for name, each in selection.candidates.items():
-        write_json(folder / fitted_file(name), as_parts(each.whole))
+    shutil.copyfile(folder / candidate_file(selection.chosen, ".csv"), folder / SUBMISSION_FILE)
     oof_table = columns.table()
     tables = {
         OOF: oof_table,
@@ -157,8 +153,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
     }
     yaml_settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(yaml_settings))
-    files = [*submitted, *map(fitted_file, selection.candidates), *tables]
-    _write_manifest(run, folder, choice, files)
+    _write_manifest(run, folder, choice, [*files, *tables])
 
 
 def _prefixed_table(run: Run, scored: dict[str, Array]) -> pd.DataFrame:
@@ -208,11 +203,9 @@ def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> 
     choice = {
         "decides": task.scores_labels,  # whether a decision turns predictions into labels
         "chosen": selection.chosen,
-        "chosen_blend": selection.chosen_blend,
         "default": selection.default,
         "reason": selection.reason,
         "failed": selection.failed,
-        "same_as_default": selection.same_as_default,
         "cross_fitted_score": comparison.score,
         "standard_error": comparison.score_standard_error,
         "candidates": candidates,

@@ -32,7 +32,7 @@ from submissions.blend.selection import MEAN
 from submissions.build import build_submission
 from submissions.columns import label_means
 from submissions.config import Config
-from submissions.report.__main__ import report
+from submissions.report.report import report
 from submissions.run import (
     ALL_SECONDS,
     CHOICE,

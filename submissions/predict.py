@@ -29,7 +29,7 @@ from models.jobs.train import predict_jobs
 from submissions.blend.selection import Fitted
 from submissions.blend.serialization import from_json, to_json
 from submissions.columns import load_test_predictions
-from submissions.run import Run, fitted_file, latest_run, require_same_code, verify_files
+from submissions.run import Run, candidate_file, latest_run, require_same_code, verify_files
 from submissions.submission_file import write_submission
 
 PARTS = ("predictor", "lowest", "decision")
@@ -86,8 +86,8 @@ def as_parts(fitted: Fitted) -> dict[str, object]:
 
 def load_candidate(run: Run, name: str) -> Fitted:
     """Return a candidate of a finished run; a DataError if its file has changed."""
-    verify_files(run.folder, fitted_file(name))
-    stored = read_json(run.folder / fitted_file(name), *PARTS)
+    verify_files(run.folder, candidate_file(name, ".json"))
+    stored = read_json(run.folder / candidate_file(name, ".json"), *PARTS)
     code_refs = {short_ref(blend): blend for blend in run.config.blends}
     code_ref = code_refs.get(name, run.config.default_blend)  # the blend in a stack is the default one
     parts = {part: from_json(stored[part], code_ref) for part in PARTS}

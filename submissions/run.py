@@ -4,11 +4,13 @@ Its folder, work/<name>/submissions/<run>/, has
 
     run.json                  configuration, candidates, and the choice among them; written last
     oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
-    fitted/                   fitted candidates
+    candidates/NAME.json      a fitted candidate
+    candidates/NAME.csv       its submission
     candidates.parquet        cross-fitted predictions, or labels, of each candidate
     stages.parquet            the same of each single stage
     cross_fitted.csv          the same of the submission
-    blend.csv, stack.csv, submission.csv, spread.csv
+    submission.csv            the submission of the chosen candidate
+    spread.csv                standard deviation of each row's prediction over seeds and folds
     NAME.yaml                 the competition with the stages, epochs and seeds of the run, for any command
 """
 
@@ -43,7 +45,7 @@ CHOICE = "choice"
 """Key of run.json: the candidates and the choice among them."""
 PREDICTION = "prediction "
 """Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
-BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
+SUBMISSION_FILE = "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
 STAGES, CANDIDATES_TABLE = "stages.parquet", "candidates.parquet"
 SO_FAR = "so_far"
@@ -244,9 +246,9 @@ def latest_run(competition: str) -> Run:
     return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
 
 
-def fitted_file(name: str) -> str:
-    """Return the file of a fitted candidate, relative to the folder of the run."""
-    return f"fitted/{name.replace(':', '.')}.json"
+def candidate_file(name: str, suffix: str) -> str:
+    """Return a file of a candidate, relative to the folder of the run: .json if it is fitted, .csv its submission."""
+    return f"candidates/{name.replace(':', '.')}{suffix}"
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:

@@ -85,8 +85,7 @@ def test_a_run_ends_with_a_submission_that_fits_the_sample(smoke: Path) -> None:
     assert list(written.columns) == list(sample.columns)
     assert list(written["id"]) == list(sample["id"])
     assert written.notna().all().all()
-    for name in ("blend.csv", "stack.csv"):
-        assert (submission(smoke).parent / name).exists()
+    assert (submission(smoke).parent / "candidates" / "mean.csv").exists()
 
 
 def test_a_second_run_trains_nothing_and_changes_no_byte(smoke: Path) -> None:
@@ -237,7 +236,7 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     with_traceback = [line.split()[2] for line in end if line.startswith("traceback of ")]
     assert with_traceback == [f"{how}:" for how in sorted(hows) if how in ("raises", "unpicklable")]
     report = (work / "smoke" / "report" / "report.md").read_text()
-    assert report.index("Left out") < report.index("## Stages")
+    assert report.index("Left out") < report.index("## Scores")
     second_output = run(work, *command, status=3).stdout
     assert second_output.count("2 of 3 jobs are finished") == len(hows)
     assert second_output.count("the same error as in the previous run") == len(hows)

@@ -154,19 +154,15 @@ class Selection:
         compared: name -> comparison with the default.
         default: name of the default candidate.
         chosen: name of the candidate to submit.
-        chosen_blend: the candidate that would be chosen without the stack.
         reason: one sentence that explains the choice.
-        same_as_default: candidates that predict exactly what the default predicts; they cannot be chosen.
-        failed: a line per candidate that could not be fitted.
+        failed: a line per candidate that is left out, with the reason.
     """
 
     candidates: dict[str, CrossFit]
     compared: dict[str, Comparison]
     default: str
     chosen: str
-    chosen_blend: str
     reason: str
-    same_as_default: list[str]
     failed: list[str]
 
 
@@ -201,42 +197,32 @@ def select_candidate(
     if has_stack and default in candidates:
         try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, default_blend))
         if LIGHTGBM_STACK in candidates:
-            stack = candidates[LIGHTGBM_STACK]
-            candidates[LIGHTGBM_STACK] = _without_unvalidated_corrections(stack, candidates[default], data)
+            stack = _validated_stack(candidates.pop(LIGHTGBM_STACK), candidates[default], data)
+            if stack is None:
+                failed.append(
+                    f"{LIGHTGBM_STACK} is left out: its trees do not help, so that it equals {default}."
+                )
+            else:
+                candidates[LIGHTGBM_STACK] = stack
     if default not in candidates:
         default = MEAN
     candidates = {name: candidates[name] for name in sorted(candidates, key=complexity)}
     compared = data.compare({name: each.scored for name, each in candidates.items()}, default)
-    in_sample = candidates[default].in_sample
-    same_as_default = [
-        name
-        for name, each in candidates.items()
-        if name != default and np.array_equal(each.in_sample, in_sample, equal_nan=True)
-    ]
-    eligible = {name: each for name, each in compared.items() if name not in same_as_default}
-    blends = {name: each for name, each in eligible.items() if name != LIGHTGBM_STACK}
-    chosen, reason = select(data, eligible, default, margin)
-    return Selection(
-        candidates=candidates,
-        compared=compared,
-        default=default,
-        chosen=chosen,
-        chosen_blend=select(data, blends, default, margin)[0],
-        reason=reason,
-        same_as_default=same_as_default,
-        failed=failed,
-    )
+    chosen, reason = select(data, compared, default, margin)
+    return Selection(candidates, compared, default, chosen, reason, failed)
 
 
-def _without_unvalidated_corrections(stack: CrossFit, default: CrossFit, data: BlendData) -> CrossFit:
+def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> CrossFit | None:
     """Return the stack without its corrections of outputs in which cross-fitting corrects no held-out row.
 
-    Such corrections were never validated.
+    Such corrections were never validated. A stack without any correction is None.
     """
     is_validated = (stack.outputs != default.outputs)[data.has_fold].any(axis=0)
-    fitted = stack.whole.predictor
-    assert isinstance(fitted, Stack)
-    whole = replace(stack.whole, predictor=fitted.only(is_validated))
+    assert isinstance(stack.whole.predictor, Stack)
+    validated = stack.whole.predictor.only(is_validated)
+    if not any(validated.corrections):
+        return None
+    whole = replace(stack.whole, predictor=validated)
     in_sample = stack.in_sample.copy()
     in_sample[data.has_fold] = whole.predict(data.preds[data.has_fold])
     return replace(stack, whole=whole, in_sample=in_sample)

@@ -35,7 +35,7 @@ from submissions.kernel.wheels import add_wheels
 from submissions.run import (
     MANIFEST,
     Run,
-    fitted_file,
+    candidate_file,
     latest_run,
     require_same_code,
     verify_files,
@@ -214,7 +214,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:
             _copy_job(job, bundle.work / job.folder.relative_to(work_root()))
-    file = fitted_file(run.chosen)  # the other files of a run are predictions
+    file = candidate_file(run.chosen, ".json")  # the other files of a run are predictions
     verify_files(run.folder, file)
     copy(run.folder / file, run_folder / file)
     stored = run.stored | {"files": {file: run.stored["files"][file]}}

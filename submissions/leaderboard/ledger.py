@@ -3,6 +3,7 @@
 A row is written before anything is sent, so that it stays if the process dies.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,17 +11,15 @@ import pandas as pd
 
 from competition.config import validate
 from competition.task import Task
-from core.errors import ConfigError
-from core.files import read_text_table, sha256_of, write_table
+from core.errors import ConfigError, DataError
+from core.files import read_text_table, write_table
 from core.paths import Paths
 from core.settings import StrictModel
-from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.run import (
-    BLEND_FILE,
     CANDIDATES_TABLE,
     CHOICE,
-    STACK_FILE,
-    SUBMISSION_FILE,
+    MANIFEST,
+    candidate_file,
     read_manifest,
     scored_rows,
     verify_files,
@@ -86,24 +85,25 @@ def find_submission(name: str, rows: list[Submission]) -> Submission:
 
 def find_run(paths: Paths, file_digest: str) -> dict[str, Any]:
     """Return run, candidate and scores of a file, as in the ledger; {} for a file of no run."""
-    for name in (SUBMISSION_FILE, BLEND_FILE, STACK_FILE):
-        for file in sorted(paths.latest_run.parent.glob(f"[!.]*/{name}")):
-            if sha256_of(file) == file_digest:
-                return scores_of(file.parent, name)
+    for manifest in sorted(paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")):
+        with suppress(DataError):  # of another version of the code
+            stored = read_manifest(manifest.parent)
+            for name in (stored[CHOICE]["chosen"], *stored[CHOICE]["candidates"]):
+                if stored["files"][candidate_file(name, ".csv")] == file_digest:
+                    return scores_of(stored, name)
     return {}
 
 
-def scores_of(run: Path, file: str = SUBMISSION_FILE) -> dict[str, Any]:
-    """Return run, candidate and scores of a file that a run has written, as in the ledger."""
-    choice = read_manifest(run)[CHOICE]
-    names = {
-        SUBMISSION_FILE: choice["chosen"],
-        BLEND_FILE: choice["chosen_blend"],
-        STACK_FILE: LIGHTGBM_STACK,
-    }
-    chosen = names[file]
-    of_run = {"run": run.name, "chosen": chosen, "cross_fitted_score": choice["candidates"][chosen]["score"]}
-    if chosen == choice["chosen"]:
+def scores_of(stored: dict[str, Any], candidate: str) -> dict[str, Any]:
+    """Return run, candidate and scores of the submission of a candidate, as in the ledger.
+
+    Args:
+        stored: content of run.json.
+    """
+    choice = stored[CHOICE]
+    score = choice["candidates"][candidate]["score"]
+    of_run = {"run": stored["run"], "chosen": candidate, "cross_fitted_score": score}
+    if candidate == choice["chosen"]:
         of_run["standard_error"] = choice["expected"]["standard_error"]
     return of_run
 

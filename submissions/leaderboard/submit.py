@@ -41,7 +41,7 @@ from submissions.leaderboard.ledger import (
     scores_of,
     write,
 )
-from submissions.run import SUBMISSION_FILE, latest_run
+from submissions.run import CHOICE, SUBMISSION_FILE, latest_run, read_manifest
 from submissions.submission_file import check_submission
 
 LIMIT = 1800.0
@@ -124,7 +124,8 @@ def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tu
 def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
     """Return the ledger row of the latest pushed version of the notebook, and a function that submits it."""
     notebook, version = pushed_notebook(paths)
-    made = scores_of(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
+    stored = read_manifest(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
+    made = scores_of(stored, stored[CHOICE]["chosen"])
     row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
     return row, partial(client.submit_kernel, slug, notebook, version)
 

@@ -1,21 +1,20 @@
 """What a run chooses: candidates, stacks, and what the submission is held against."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from competition.metrics import METRICS
 from core.errors import DataError
-from core.files import read_json, read_table, write_json
+from core.files import read_table, write_json
 from models.jobs.job_files import read_predictions
 from submissions.blend import selection
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
 from submissions.build import build_submission
 from submissions.predict import load_candidate
-from submissions.report.score_sections import ablation
+from submissions.report.scores import load_answers, score_section
 from submissions.run import MANIFEST, latest_run, require_same_code
 from tests.submissions.fakes import built, fake_competition, opened, prepare_and_fake_jobs, run_of, submitted
 
@@ -61,7 +60,7 @@ def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path: Path) -> 
     submissions = {"candidates": names}
     run = opened(tmp_path, 90, competition=roles, submissions=submissions, folds={"n_folds": 4})
     built(tmp_path / "mixed.yaml")
-    assert list(run.candidates) == [*NUMBERS, "mine.py:trimmed", LIGHTGBM_STACK]
+    assert [name for name in run.candidates if name != LIGHTGBM_STACK] == [*NUMBERS, "mine.py:trimmed"]
     preds = run.columns.test
     for name in names:
         assert np.isfinite(load_candidate(run, name).predict(preds)).all()
@@ -110,20 +109,16 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
 # Stacks
 
 
-@pytest.mark.parametrize("file", ["stack", "blend"])
-def test_the_chosen_stack_or_blend_is_the_submission(
-    done: Path, monkeypatch: pytest.MonkeyPatch, file: str
+@pytest.mark.parametrize("chosen", [LIGHTGBM_STACK, "convex"])
+def test_the_submission_of_the_chosen_candidate_is_submitted(
+    done: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
 ) -> None:
-    chosen = {"stack": LIGHTGBM_STACK, "blend": "shrunk_ridge"}[file]
-
-    def select_chosen(scorer: Any, compared: dict, *_: Any) -> tuple[str, str]:
-        return (chosen if chosen in compared else "shrunk_ridge"), "made up"
-
-    monkeypatch.setattr(selection, "select", select_chosen)
+    monkeypatch.setattr(selection, "select", lambda *_: (chosen, "made up"))
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: len(losses) - 1)  # every correction is used
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
     assert run.chosen == chosen
-    assert (run.folder / "submission.csv").read_bytes() == (run.folder / f"{file}.csv").read_bytes()
+    of_candidate = run.folder / "candidates" / f"{chosen}.csv"
+    assert (run.folder / "submission.csv").read_bytes() == of_candidate.read_bytes()
 
 
 def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,29 +126,25 @@ def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytes
     run = built(fake_competition(done.parent, submissions={"trials": 9}))
     preds = run.columns.test
     predicted = load_candidate(run, LIGHTGBM_STACK).predict(preds)
-    np.testing.assert_allclose(predicted, submitted(run, "stack.csv"), rtol=1e-6)
+    np.testing.assert_allclose(predicted, submitted(run, "candidates/lightgbm_stack.csv"), rtol=1e-6)
     assert (predicted != load_candidate(run, "shrunk_ridge").predict(preds)).any(axis=0).all()
-    (run.folder / "fitted" / "lightgbm_stack.json").write_text("{}")
-    with pytest.raises(DataError, match=r"fitted/lightgbm_stack\.json is missing or has changed"):
+    (run.folder / "candidates" / "lightgbm_stack.json").write_text("{}")
+    with pytest.raises(DataError, match=r"candidates/lightgbm_stack\.json is missing or has changed"):
         load_candidate(run, LIGHTGBM_STACK)
 
 
 @pytest.mark.parametrize("only", ["all rows", "without a fold"])
-def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
+def test_a_stack_without_a_scored_correction_is_left_out_with_the_reason(
     done: Path, monkeypatch: pytest.MonkeyPatch, only: str
 ) -> None:
     """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
     expected = {3} if only == "all rows" else {1, 2}
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 3 if len(losses[0]) in expected else 0)
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
-    choice = run.choice
-    assert choice["same_as_default"] == [LIGHTGBM_STACK]
-    assert choice["chosen"] != LIGHTGBM_STACK
-    stored = read_json(run.folder / "fitted" / "lightgbm_stack.json")["predictor"]
-    assert stored["corrections"] == [None, None]
-    assert (choice["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
-    default = load_candidate(run, "shrunk_ridge").predict(run.columns.test)
-    np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
+    assert LIGHTGBM_STACK not in run.candidates
+    assert run.choice["failed"] == [
+        "lightgbm_stack is left out: its trees do not help, so that it equals shrunk_ridge."
+    ]
 
 
 # Choice
@@ -210,9 +201,10 @@ def test_stages_with_the_same_weights_are_left_out_together(tmp_path: Path) -> N
     assert record["stages"] == ["good", "fair"]
     y_pred = run.columns.stage_oof("poor")
     assert record["score"] == pytest.approx(METRICS["rmse"](run.columns.y, y_pred))
-    last = ablation(run)[0].rows[-1]  # type: ignore[union-attr]
-    assert last[0] == "minimol: good, fair"
-    assert float(last[2]) == pytest.approx(record["difference"], rel=1e-3)
+    header, rows = score_section(run, load_answers(run))[0]  # type: ignore[misc]
+    last = dict(zip(header, rows[-1], strict=True))
+    assert last["stage or candidate"] == "minimol: good, fair"
+    assert float(last["gain"].partition(" +-")[0]) == pytest.approx(record["difference"], rel=1e-3)
 
 
 def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_model_per_stage(

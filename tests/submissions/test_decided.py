@@ -11,7 +11,7 @@ from core.errors import SubmissionError
 from core.files import read_table, read_text_table, write_table
 from submissions.kernel import verify
 from submissions.predict import load_candidate
-from submissions.report.training_predictions import cross_fitted, predictions
+from submissions.report.predictions import cross_fitted, predictions
 from submissions.run import Run, latest_run
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
@@ -48,7 +48,7 @@ def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
 
 def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run) -> None:
     sample = read_text_table(run.folder.parents[3] / "sample_submission.csv")
-    for file in ("submission.csv", "blend.csv", "stack.csv"):
+    for file in ("submission.csv", "candidates/mean.csv"):
         check_submission(run.folder / file, sample, "id", run.task)
         assert np.isfinite(submitted(run, file)).all()
     preds = run.columns.test

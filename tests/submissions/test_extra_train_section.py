@@ -12,7 +12,7 @@ from core.files import write_json, write_table
 from core.paths import Paths
 from models.jobs.job_rows import UNUSED_LABELS
 from models.jobs.plan import REPORT
-from submissions.report.extra_train_section import extra_train_section
+from submissions.report.scores import extra_train_section
 
 
 def test_each_table_has_its_rows_weight_and_calibration_and_unused_labels_are_listed_once_a_fold(

@@ -12,8 +12,8 @@ from submissions.build import build_submission
 from submissions.check import check_all
 from submissions.compare import scorer_of_labels
 from submissions.config import load_config
-from submissions.report.score_sections import test_scores as scores_on_answers
-from submissions.report.sections import build_report
+from submissions.report.report import build_report
+from submissions.report.scores import candidate_on_test, load_answers
 from submissions.run import CHOICE, STAGES, SUBMISSION_FILE, Run, scored_rows
 from tests.submissions.fakes import fake_classes, fake_competition, planned, prepare_and_fake_jobs, run_of
 
@@ -86,15 +86,14 @@ def test_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path: P
     run = built(tmp_path, is_classification=False)
     answers = pd.read_csv(tmp_path / "answers.csv", dtype={"id": str}).set_index("id")
     submission = pd.read_csv(run.folder / SUBMISSION_FILE, dtype={"id": str}).set_index("id")
-    scores = scores_on_answers(run)
-    assert scores is not None
-    assert scores.overall[SUBMISSION_FILE] == pytest.approx(
-        expected(answers[["height"]], submission[["height"]])
-    )
+    scorer = load_answers(run).scorer
+    assert scorer is not None
+    score = scorer.score(candidate_on_test(run, run.chosen))
+    assert score == pytest.approx(expected(answers[["height"]], submission[["height"]]))
     answers.drop(columns="width").to_csv(tmp_path / "answers.csv")
-    without = scores_on_answers(run)
-    assert without is not None and without.overall == {}
-    assert "mine.py:score must return one number" in str(without.elements[0])
+    without = load_answers(run)
+    assert without.scorer is None
+    assert "mine.py:score must return one number" in without.notes[0]
     assert not any(
         "on labels that nothing else has seen" in note for _, note in build_report(run).facts.values()
     )

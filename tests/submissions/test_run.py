@@ -34,7 +34,7 @@ from tests.submissions.fakes import (
     train_all,
 )
 
-SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
+SUBMISSIONS = ["candidates/mean.csv", "candidates/shrunk_ridge.csv", "submission.csv"]
 TREES = {"kind": "lightgbm"}
 
 
@@ -59,7 +59,8 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     stage_preds, paths = run.columns, run.paths
     for name in SUBMISSIONS:
         check_submission(run.folder / name, read_table(paths.sample), "id", run.task)
-    assert (run.folder / "submission.csv").read_bytes() == (run.folder / "blend.csv").read_bytes()
+    chosen = run.folder / "candidates" / f"{run.chosen}.csv"
+    assert (run.folder / "submission.csv").read_bytes() == chosen.read_bytes()
     assert paths.latest_run.read_text() == f"{run.name}\n"
     answers = by_id(done.parent / "answers.csv").loc[stage_preds.test_ids]
     assert by_id(run.folder / "submission.csv")["height"].corr(answers["height"]) > 0.9
@@ -84,11 +85,10 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     for folder in ("prepared", "folds"):
         shutil.rmtree(Paths.for_competition(str(done)).root / folder)
     run = latest_run(str(done))
-    assert list(run.candidates) == [*ALWAYS, "shrunk_ridge", "lightgbm_stack"]  # from simple to complex
-    y_pred = load_candidate(run, run.chosen).predict(stage_preds.test)
-    stacked = load_candidate(run, "lightgbm_stack").predict(stage_preds.test)
-    for name, predicted in (("submission", y_pred), ("stack", stacked)):
-        written = by_id(run.folder / f"{name}.csv").loc[stage_preds.test_ids, TARGETS]
+    assert list(run.candidates) == [*ALWAYS, "shrunk_ridge"]  # from simple to complex
+    for name in ("mean", "shrunk_ridge"):
+        predicted = load_candidate(run, name).predict(stage_preds.test)
+        written = by_id(run.folder / "candidates" / f"{name}.csv").loc[stage_preds.test_ids, TARGETS]
         np.testing.assert_allclose(predicted, written, rtol=1e-6)
 
     table = run.oof_table()
@@ -113,8 +113,8 @@ def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_w
     with monkeypatch.context() as patch:
         patch.delattr(build_step, "select_candidate")
         assert contents(built(done).folder) == before
-    for lost in ("run.json", "fitted/mean.json", "submission.csv"):
-        (run.folder / "blend.csv").write_text("id,height,depth\n")  # edited
+    for lost in ("run.json", "candidates/mean.json", "submission.csv"):
+        (run.folder / "spread.csv").write_text("id,height,depth\n")  # edited
         (run.folder / lost).unlink()
         assert contents(built(done).folder) == before, lost
 
@@ -140,7 +140,7 @@ def test_an_interim_submission_has_no_stack_and_is_no_run(
     new = pickle.loads(pickle.dumps(run_of(path)))  # as a worker gets it
     build_submission(new, interim=True)
     so_far = run.paths.root / "submissions" / "so_far"
-    assert not (so_far / "stack.csv").exists()
+    assert not (so_far / "candidates" / "lightgbm_stack.csv").exists()
     check_submission(so_far / "submission.csv", read_table(run.paths.sample), "id", run.task)
     assert run.paths.latest_run.read_text() == latest
     assert run.paths.submission.read_bytes() == (run.folder / "submission.csv").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from core.files import read_table
 from models.jobs.job_files import read_predictions
 from submissions.report.elements import Table
-from submissions.report.prediction_sections import prediction_section
+from submissions.report.predictions import prediction_section
 from tests.submissions.fakes import built, fake_competition, train_all
 
 STAGES = {"gp": {"kind": "gp", "kernels": []}, "trees": {"kind": "lightgbm", "max_trees": 20}}
