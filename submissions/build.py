@@ -303,7 +303,6 @@ def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[
         "user_code": user_code_of(run.config),
         "versions": package_versions(),
         "left_out": [asdict(left_out) for left_out in run.left_out],
-        "worker_seconds": run.worker_seconds,
         "budget": run.budget,
         CHOICE: choice,
         "files": {file: sha256_of(folder / file) for file in files},

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.task import Task, build_metric, build_task, raw_rows_for
 from core.files import read_table
+from core.paths import Paths
 from core.types import Array
 from models.jobs.job_files import stage_oof, stage_test
 from models.jobs.plan import JobPlan
 from submissions.blend.data import BlendData
+from submissions.blend.scoring import Scorer
 from submissions.config import Config
 
 
@@ -48,39 +51,44 @@ class Columns(BlendData):
         return table.join(pd.DataFrame(numbers, columns=[*self.task.targets, *names]))
 
 
+def training_labels(competition: CompetitionConfig, paths: Paths) -> Scorer:
+    """Return the labels of the prepared training table, with which predictions are scored."""
+    train = read_table(paths.train)
+    metric, task = build_metric(competition), build_task(competition)
+    ids = list(train[competition.id])
+    return Scorer(
+        metric=metric,
+        task=task,
+        y=train[task.targets].to_numpy(),
+        folds=train[FOLD].to_numpy(dtype=np.int64),
+        groups=train[GROUP].to_numpy(dtype=np.int64),
+        ids=ids,
+        rows=raw_rows_for(metric, competition.train, competition.id, ids),
+        seed=competition.seed,
+    )
+
+
 def load_columns(config: Config, plan: JobPlan) -> Columns:
     """Return all columns of a run.
 
     Raises:
         DataError: if predictions do not match the tables.
     """
-    competition, metric, task = (
-        config.competition,
-        build_metric(config.competition),
-        build_task(config.competition),
-    )
-    train, test = read_table(plan.paths.train), read_table(plan.paths.test)
-    ids, test_ids = list(train[competition.id]), list(test[competition.id])
-    folds = train[FOLD].to_numpy(dtype=np.int64)
-    columns = {
-        name: stage_oof(plan.jobs_of_stage(name), ids, folds, task.outputs) for name in sorted(config.stages)
-    }
+    labels = training_labels(config.competition, plan.paths)
+    task = labels.task
+    test_ids = list(read_table(plan.paths.test)[config.competition.id])
+    columns = {}
+    for name in sorted(config.stages):
+        columns[name] = stage_oof(plan.jobs_of_stage(name), labels.ids, labels.folds, task.outputs)
     names = sorted(columns, key=lambda name: (np.nanmin(columns[name]), np.nanmax(columns[name])))
     return Columns(
-        metric=metric,
-        task=task,
-        y=train[task.targets].to_numpy(),
-        folds=folds,
-        groups=train[GROUP].to_numpy(dtype=np.int64),
-        ids=ids,
-        rows=raw_rows_for(metric, competition.train, competition.id, ids),
-        seed=competition.seed,
+        **vars(labels),
         preds=np.stack([columns[name] for name in names], axis=1),
         n_trials=config.submissions.trials,
         names=names,
         test_ids=test_ids,
         test=load_test_predictions(plan, task, names, plan.test_key, test_ids),
-        label_means=label_means(task, train),
+        label_means=label_means(task, read_table(plan.paths.train)),
     )
 
 

@@ -8,6 +8,7 @@ Reads: the prepared training table, its groups, and run.json and cross_fitted.cs
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from statistics import NormalDist
@@ -15,14 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from competition.dataset import GROUP
-from competition.task import build_metric, build_task, raw_rows_for
+from competition.task import build_metric
 from core import cli
 from core.errors import ConfigError, DataError
-from core.files import read_table
 from core.paths import Paths
 from core.text import format_duration, format_number, format_table
-from submissions.blend.scoring import Scorer
+from submissions.columns import training_labels
 from submissions.config import Config, load_config
 from submissions.run import (
     CHOICE,
@@ -37,23 +36,6 @@ from submissions.run import (
 
 MAX_VALUE_LENGTH = 50
 """Characters of the value of a setting."""
-
-
-def scorer_of_labels(config: Config, paths: Paths) -> Scorer:
-    """Return what scores predictions of the prepared training table, with the current metric of the YAML."""
-    competition, metric = config.competition, build_metric(config.competition)
-    train = read_table(paths.train)
-    ids = list(train[competition.id])
-    return Scorer(
-        metric=metric,
-        task=build_task(competition),
-        y=train[competition.targets].to_numpy(),
-        folds=np.zeros(len(train), dtype=np.int64),  # those of the compared runs may differ
-        groups=train[GROUP].to_numpy(dtype=np.int64),
-        ids=ids,
-        rows=raw_rows_for(metric, competition.train, competition.id, ids),
-        seed=competition.seed,
-    )
 
 
 def differences(older: dict[str, Any], newer: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -75,7 +57,8 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, config: Config, 
     Args:
         runs: name -> run.json, the oldest first.
     """
-    labels = scorer_of_labels(config, paths)
+    labels = training_labels(config.competition, paths)
+    labels = replace(labels, folds=np.zeros_like(labels.folds))  # those of the runs may differ
     scored = {name: labels.aligned(scored_rows(paths.run(name), labels.task)) for name in runs}
     rows, remarks, changed = [], [], []
     for name, run in reversed(runs.items()):

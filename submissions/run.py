@@ -55,8 +55,6 @@ CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py",
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
 )  # fmt: skip
-ALL_SECONDS = "all"
-"""Key of `Run.worker_seconds`: core-seconds of the whole command, idle ones included."""
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 TIME, EPOCHS = "time", "epochs"
 """Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
@@ -97,8 +95,7 @@ class Run:
         name: digest of the configuration, the tables and the keys of the jobs.
         made_from: digest of predictions, code, packages, and of what is left out.
         left_out: requested stages and seeds that are not in `config` and `plan`.
-        worker_seconds: stage or other group of tasks -> seconds of workers in the command that built the run.
-        budget: seconds that this command had; None if it had no budget.
+        budget: seconds of the command that built the run; None if it had no budget.
     """
 
     name: str
@@ -107,7 +104,6 @@ class Run:
     config: Config
     plan: JobPlan
     left_out: Sequence[LeftOut] = field(default=())
-    worker_seconds: dict[str, float] = field(default_factory=dict)
     budget: float | None = None
 
     @property

@@ -17,7 +17,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.files import read_json
 from core.paths import PROJECT
 
 RUN = str(PROJECT / "run.sh")
@@ -107,15 +106,10 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
     assert time.monotonic() - before < 240
     assert re.search("stage gnn  [1-4] of 4 epochs, about ", output)
     assert (work / "smoke" / "folds" / "shift.json").exists()  # training and test rows are compared meanwhile
-    written = [
-        output.index(text) for text in ("submission of lightgbm: ", "Time of the workers: ", "## Candidates")
-    ]
+    written = [output.index(text) for text in ("submission of lightgbm: ", "## Scores")]
     assert written == sorted(written)
     final = submission(work).parent / "smoke.yaml"
     assert [path.name for path in work.glob("smoke/submissions/*/")] == [final.parent.name]
-    spent = read_json(final.parent / "run.json")["worker_seconds"]
-    assert {"lightgbm", "gnn", "submissions"} <= spent.keys()
-    assert 0 < sum(spent.values()) - spent["all"] < spent["all"] < 240
     first, jobs = submission(work).read_bytes(), list(work.rglob("models/**/report.json"))
     assert (work / "smoke" / "submission.csv").read_bytes() == first
     run(work, *in_time)

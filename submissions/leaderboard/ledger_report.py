@@ -27,8 +27,7 @@ from core.errors import ConfigError, DataError
 from core.files import read_table
 from core.paths import Paths
 from core.text import format_number
-from submissions.compare import scorer_of_labels
-from submissions.config import load_config
+from submissions.columns import training_labels
 from submissions.leaderboard.ledger import (
     BY_HAND,
     Submission,
@@ -92,7 +91,7 @@ def page(competition: str) -> str:
     tables = {name: table for name, table in tables.items() if len(table)}
     drawn = None
     if tables:
-        labels = scorer_of_labels(load_config(competition), paths)
+        labels = training_labels(settings, paths)
         scored = {name: labels.aligned(table) for name, table in tables.items()}
         on_rows_of_all = labels.on_rows_of(*scored.values())
         if on_rows_of_all.has_fold.sum() >= 2:

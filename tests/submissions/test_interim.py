@@ -2,6 +2,8 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -43,8 +45,10 @@ def test_interim_submissions_take_a_tenth_of_the_time_and_one_is_pending_at_most
     now = 1000.0
     monkeypatch.setattr(interim.time, "monotonic", lambda: now)
     jobs = make_plan(config.competition, dict(config.stages), paths)
-    assert InterimSubmissions(lambda: (config, jobs), Clock(now, 300.0)).next_task() is not None
-    submissions = InterimSubmissions(lambda: (config, jobs), Clock(now))
+    in_time: Any = SimpleNamespace(current_plan=jobs, clock=Clock(now, 300.0))
+    assert InterimSubmissions(config, in_time).next_task() is not None
+    unlimited: Any = SimpleNamespace(current_plan=jobs, clock=Clock(now))
+    submissions = InterimSubmissions(config, unlimited)
     assert submissions.next_task() is None
     now += 61
     task = submissions.next_task()

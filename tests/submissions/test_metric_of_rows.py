@@ -10,7 +10,7 @@ from core.files import read_table
 from models.jobs.run_job import run_job
 from submissions.build import build_submission
 from submissions.check import check_all
-from submissions.compare import scorer_of_labels
+from submissions.columns import training_labels
 from submissions.config import load_config
 from submissions.report.report import build_report
 from submissions.report.scores import candidate_on_test, load_answers
@@ -76,7 +76,7 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     assert choice["stages"]["good"]["cv_score"] == pytest.approx(expected(y, of_good))
     assert choice["standard_error"] > 0
     assert not any("could not be made" in str(section) for section in build_report(run).sections)
-    labels = scorer_of_labels(run.config, run.paths)
+    labels = training_labels(run.config.competition, run.paths)
     pair = {"submission": labels.aligned(y_pred), "good": labels.aligned(of_good)}
     difference = labels.compare(pair, "good")["submission"].difference
     assert difference == pytest.approx(expected(y, y_pred) - expected(y, of_good))
