@@ -4,7 +4,6 @@ Reads: the whole YAML, the raw tables, the weights that stages start from, the r
 answers. Writes: nothing but user-defined features into the cache.
 """
 
-import ast
 import json
 from dataclasses import replace
 from itertools import product
@@ -22,10 +21,9 @@ from core.errors import ConfigError, DataError
 from core.files import as_json, read_json
 from core.paths import Paths
 from core.types import Array, Integers
-from core.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
+from core.user_code import load_user_code, user_code, user_code_errors
 from folds.class_shares import missing_class_warnings
 from folds.make import make_folds
-from models import api
 from models.context import CheckTables, molecule_columns
 from models.inputs.base_models import require_base_model
 from models.inputs.text_template import count_cut_texts, read_template
@@ -231,21 +229,6 @@ def _check_metric(
         )
 
 
-def import_notes(config: Config) -> set[str]:
-    """Return a note for each name of `models.api` that user code imports from the module that defines it."""
-    notes = set[str]()
-    for file in user_code_files(config.model_dump()):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.ImportFrom) and node.module != api.__name__:
-                names = {alias.name for alias in node.names} & set(api.__all__)
-                if names and str(node.module).partition(".")[0] in PACKAGES:
-                    notes.add(
-                        f"{file.name} imports {', '.join(sorted(names))} from {node.module}, which may change; "
-                        f"import from {api.__name__}"
-                    )
-    return notes
-
-
 def main() -> None:
     """Parse the command line and run the command."""
     args = cli.parser(__doc__).parse_args()
@@ -255,8 +238,6 @@ def main() -> None:
     paths = Paths.for_competition(args.competition)
     tables = make_folds(config.competition, config.folds, prepare(config.competition), paths)
     lines = check(config, tables, here=args.executor == "local")
-    for note in sorted(import_notes(config)):
-        print(f"note: {note}")
     print(f"{paths.name}: checked\n{lines}")
     if paths.train.exists() and read_json(paths.prepare_report) == tables.report:  # jobs may be finished
         plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)

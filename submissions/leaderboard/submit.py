@@ -246,7 +246,7 @@ def _options() -> argparse.Namespace:
     source.add_argument("--kernel", action="store_true", help=kernel_help)
     source.add_argument("--fetch", action="store_true", help="Only fetch the scores of earlier submissions.")
     add("--yes", action="store_true", help="Send without asking.")
-    add("--resubmit", "--again", action="store_true", help="Send a file that was sent before.")
+    add("--resubmit", action="store_true", help="Send a file that was sent before.")
     add("--dry-run", action="store_true", help="Check the file and add it to the ledger, but send nothing.")
     add("--no-wait", action="store_true", help="Do not wait for the score (half an hour at most).")
     return parser.parse_args()

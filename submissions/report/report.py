@@ -33,11 +33,11 @@ from submissions.report.predictions import (
 from submissions.report.scores import (
     candidate_on_test,
     class_section,
-    extra_train_section,
     gain,
     load_answers,
     score_overview,
     score_section,
+    unused_labels,
 )
 from submissions.run import LEFT_OUT_HEADER, SUBMISSION_FILE, Run, latest_run, left_out_notes, table_digests
 
@@ -108,7 +108,6 @@ def build_report(run: Run) -> Report:
         Section("Overview", _safely(run, lambda run: score_overview(run, answers))),
         Section("Scores", score_section(run, answers), brief=True, wide=True),
         Section("Tables", _tables(run), brief=True),
-        Section("Extra training tables", _safely(run, extra_train_section), brief=True),
         Section("Scores by class", _safely(run, class_section) if task.classes else [], brief=brief),
         Section(prediction_title, _safely(run, prediction_section), wide=has_many_targets),
         Section("Learning curves", _safely(run, learning_curve_section), wide=n_networks > 3),
@@ -224,7 +223,7 @@ def _left_out(run: Run) -> list[Element]:
 
 def _tables(run: Run) -> list[Element]:
     report = read_json(run.paths.prepare_report)
-    elements: list[Element] = [*filter(None, describe_tables(report).splitlines())]
+    elements: list[Element] = [*filter(None, describe_tables(report).splitlines()), *unused_labels(run)]
     for table in ("train", "test"):
         ids = report[f"dropped_{table}_ids"]
         if ids:

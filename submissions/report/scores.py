@@ -1,4 +1,4 @@
-"""Sections of the report about scores: of stages and candidates, of classes, and about extra training tables."""
+"""Sections of the report about scores: of stages and candidates, and of classes."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import pandas as pd
 from competition.classes import class_name, class_numbers
 from competition.clean import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
-from competition.dataset import EXTRA, without_extra_rows
+from competition.dataset import without_extra_rows
 from competition.label_columns import parse_labels
 from competition.task import build_task, from_submission_columns, raw_rows_for
 from core.errors import ConfigError
@@ -344,18 +344,10 @@ def _thresholds(run: Run) -> tuple[list[float], str]:
     )
 
 
-def extra_train_section(run: Run) -> list[Element]:
-    """Return rows, weight and calibration of each extra table, and the folds that do not use one."""
-    tables = run.config.competition.extra_train
-    if not tables:
-        return []
-    source_of_row = read_table(run.paths.train)[EXTRA]
-    rows = []
-    for number, extra in enumerate(tables, start=1):
-        n_rows = (source_of_row == number).sum()
-        rows.append([extra.file.name, f"{n_rows:,}", f"{extra.weight:g}", extra.calibrate])
+def unused_labels(run: Run) -> list[str]:
+    """Return a sentence for each fold that does not use the labels of an extra table."""
     unused: dict[str, None] = {}
     for job in run.plan.jobs:
         for message in read_json(job.folder / REPORT).get(UNUSED_LABELS, []):
             unused[f"In {job.folder.name} {message}."] = None  # once for all stages and seeds
-    return [make_table(["table", "rows", "weight", "calibrate"], rows), *unused]
+    return list(unused)

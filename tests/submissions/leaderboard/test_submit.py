@@ -93,7 +93,7 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     server.scores = ()  # what waits for its score counts as sent
     ended = [
         submitted(*options)[0]
-        for options in (("--yes",), ("--yes",), ("--yes", "--again"), ("--yes", "--again"))
+        for options in (("--yes",), ("--yes",), ("--yes", "--resubmit"), ("--yes", "--resubmit"))
     ]
     assert ended == [0, 2, 0, 2]
     assert len(server.submissions) == len(read(paths.ledger)) == 2
