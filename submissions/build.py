@@ -2,7 +2,7 @@
 
 It fits the blends and the stack, chooses one of them, and writes its predictions.
 
-Reads: prepared tables, folds.csv, the predictions of all jobs; cross_fitted.csv of the previous run.
+Reads: prepared tables and the predictions of all jobs.
 Writes: the folder of the run (submissions/run.py lists its files), completely or not at all; submissions/latest,
 the name of the run; and a copy of submission.csv in the folder of the competition. A run is kept if it was
 built from the same predictions and the same code.
@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from competition.task import Task
 from core import cli
-from core.errors import DataError
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.paths import Paths
 from core.text import format_number
@@ -30,7 +29,6 @@ from core.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
 from models.stage import Stage
 from submissions.blend.data import Blend
-from submissions.blend.scoring import Scorer
 from submissions.blend.selection import (
     MEAN,
     CrossFit,
@@ -62,10 +60,8 @@ from submissions.run import (
     describe_left_out,
     finished_part,
     left_out_of,
-    name_of_latest,
     open_run,
     package_versions,
-    scored_rows,
     table_digests,
     user_code_of,
 )
@@ -184,6 +180,8 @@ def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> 
     best_stage = max(
         of_stages, key=lambda name: np.nan_to_num(columns.gain(of_stages[name].score), nan=-np.inf)
     )
+    pair = {"stage": scored_stages[best_stage], "submission": chosen.scored}
+    against_stage = columns.compare(pair, "stage")["submission"]
     stages = {}
     for name, compared in of_stages.items():
         decision = None  # that the stage alone would be submitted with
@@ -210,12 +208,11 @@ def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> 
         "standard_error": comparison.score_standard_error,
         "candidates": candidates,
         "stages": stages,
-        "against": {  # the best stage is chosen on the same rows, which favours it a little
-            "best_single": {
-                "cv_score": of_stages[best_stage].score,
-                **_against(columns, chosen.scored, best_stage, scored_stages[best_stage]),
-            },
-            "previous_run": _against_previous_run(run, chosen.scored),
+        "best_stage": {  # it is chosen on the same rows, which favours it a little
+            "name": best_stage,
+            "cv_score": of_stages[best_stage].score,
+            "difference": against_stage.difference,
+            "standard_error": against_stage.standard_error,
         },
     }
     if task.scores_labels:
@@ -223,24 +220,6 @@ def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> 
         label_arrays = {"labels": columns.y, "out_of_fold": chosen.scored, "test": test}
         choice["class_shares"] = {name: class_shares(task, labels) for name, labels in label_arrays.items()}
     return choice
-
-
-def _against_previous_run(run: Run, scored: Array) -> dict[str, Any] | None:
-    """Return the paired difference to the previous run on the rows of both; None if there are none."""
-    name = name_of_latest(run.paths)
-    if name in ("", run.name):
-        return None
-    try:
-        before = run.columns.aligned(scored_rows(run.paths.run(name), run.task))
-    except DataError:  # that run is not finished, or its files are gone or changed
-        return None
-    return _against(run.columns, scored, name, before) if np.isfinite(before).all(axis=1).any() else None
-
-
-def _against(scorer: Scorer, scored: Array, name: str, other: Array) -> dict[str, Any]:
-    """Return `name`, the `difference` to the score of `other` on the rows of both, and its `standard_error`."""
-    paired = scorer.on_rows_of(other).compare({"other": other, "this": scored}, "other")["this"]
-    return {"name": name, "difference": paired.difference, "standard_error": paired.standard_error}
 
 
 def families(stages: dict[str, Stage]) -> dict[str, list[str]]:

@@ -206,11 +206,10 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
         value = format_with_error(similar_rows["score"], similar_rows["standard_error"])
         explanation = "of held-out rows as similar to training rows as test rows are"
         facts["expected_score, similar rows"] = (value, explanation)
-    for key, name in (("best_single", "the best single stage"), ("previous_run", "the previous run")):
-        comparison = choice["against"][key]
-        if comparison and comparison["difference"] is not None:
-            value = format_with_error(gain(run, comparison["difference"]), comparison["standard_error"])
-            facts[f"gain over {name}, {comparison['name']}"] = (value, "paired; above 0 is better")
+    stage = choice["best_stage"]
+    if stage["difference"] is not None:
+        value = format_with_error(gain(run, stage["difference"]), stage["standard_error"])
+        facts[f"gain over the best single stage, {stage['name']}"] = (value, "paired; above 0 is better")
     return facts
 
 

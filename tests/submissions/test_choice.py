@@ -162,7 +162,7 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     np.testing.assert_allclose(model.predictor.predict(preds) + 1.5, submitted(run), rtol=1e-6)
 
 
-def test_a_run_is_compared_with_itself_without_a_stage_the_best_stage_and_the_run_before(done: Path) -> None:
+def test_a_run_is_compared_with_itself_without_a_stage_and_with_the_best_stage(done: Path) -> None:
     first = run_of(done)
     stage_preds, choice = first.columns, first.choice
     without, default = choice["ablation"], choice["candidates"]["shrunk_ridge"]
@@ -174,22 +174,11 @@ def test_a_run_is_compared_with_itself_without_a_stage_the_best_stage_and_the_ru
     )  # the best stage is missed, clearly
     assert without["good"]["difference"] > without["fair"]["difference"] > without["poor"]["difference"]
 
-    single, score = choice["against"]["best_single"], choice["cross_fitted_score"]
+    single, score = choice["best_stage"], choice["cross_fitted_score"]
     assert single["name"] == "good"
     assert single["cv_score"] == pytest.approx(METRICS["rmse"](stage_preds.y, stage_preds.stage_oof("good")))
     assert single["difference"] == pytest.approx(score - single["cv_score"])
     assert single["standard_error"] > 0
-    assert choice["against"]["previous_run"] is None
-    settings = {"default": "mean", "margin": 9.0, "stack": False}
-    choice = built(fake_competition(done.parent, submissions=settings)).choice
-    previous = choice["against"]["previous_run"]
-    assert previous["name"] == first.name
-    assert previous["difference"] == pytest.approx(choice["cross_fitted_score"] - score)
-    before = latest_run("mixed")
-    # an earlier run that was changed is none to compare with
-    (before.folder / "cross_fitted.csv").write_text("id\n")
-    choice = built(fake_competition(done.parent, submissions={**settings, "margin": 8.0})).choice
-    assert choice["against"]["previous_run"] is None
 
 
 def test_stages_with_the_same_weights_are_left_out_together(tmp_path: Path) -> None:

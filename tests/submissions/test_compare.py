@@ -189,7 +189,6 @@ def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compare
         )
         prepare_and_fake_jobs(path)
         runs.append(built(path))
-    assert runs[1].choice["against"]["previous_run"] is None
     assert [scored_rows(run.folder, runs[1].task).empty for run in runs] == [True, False]
     manifests = {run.name: run.stored for run in runs}
     compare_text = comparison(manifests, runs[1].name, runs[1].config, runs[1].paths)

@@ -86,7 +86,7 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
             )
             assert sum(of_target.values()) == pytest.approx(1)
     assert choice["stages"]["good"]["cv_score"] > choice["stages"]["poor"]["cv_score"]
-    assert choice["against"]["best_single"]["name"] == "good"
+    assert choice["best_stage"]["name"] == "good"
     without = run.choice["ablation"]["good"]
     default = run.candidates[run.choice["default"]]["score"]
     assert without["difference"] == pytest.approx(without["score"] - default, abs=0.05)
