@@ -29,6 +29,7 @@ from core.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
 from models.stage import Stage
 from submissions.blend.data import Blend
+from submissions.blend.decision_rules import Decision
 from submissions.blend.selection import (
     MEAN,
     CrossFit,
@@ -176,28 +177,9 @@ def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> 
     columns, task = run.columns, run.task
     chosen = selection.candidates[selection.chosen]
     comparison = selection.compared[selection.chosen]
-    of_stages = columns.compare(scored_stages, next(iter(scored_stages)))
-    best_stage = max(
-        of_stages, key=lambda name: np.nan_to_num(columns.gain(of_stages[name].score), nan=-np.inf)
-    )
-    pair = {"stage": scored_stages[best_stage], "submission": chosen.scored}
-    against_stage = columns.compare(pair, "stage")["submission"]
-    stages = {}
-    for name, compared in of_stages.items():
-        decision = None  # that the stage alone would be submitted with
-        if task.scores_labels:
-            decision = decision_of(columns, columns.stage_oof(name), columns.has_fold)
-        stages[name] = {
-            "cv_score": compared.score,
-            "standard_error": compared.score_standard_error,
-            "decision": to_json(decision),
-        }
-    candidates = {}
-    for name, each in selection.candidates.items():
-        in_sample_score = columns.score(each.in_sample)
-        candidates[name] = {
-            **_fitted_numbers(run, each), "in_sample_score": in_sample_score, **asdict(selection.compared[name])
-        }  # fmt: skip
+    stages = columns.compare({**scored_stages, "": chosen.scored}, "")
+    del stages[""]  # the submission itself, with which each stage is compared
+    gains = {name: columns.gain(compared.score) for name, compared in stages.items()}
     choice = {
         "decides": task.scores_labels,  # whether a decision turns predictions into labels
         "chosen": selection.chosen,
@@ -206,20 +188,34 @@ def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> 
         "failed": selection.failed,
         "cross_fitted_score": comparison.score,
         "standard_error": comparison.score_standard_error,
-        "candidates": candidates,
-        "stages": stages,
-        "best_stage": {  # it is chosen on the same rows, which favours it a little
-            "name": best_stage,
-            "cv_score": of_stages[best_stage].score,
-            "difference": against_stage.difference,
-            "standard_error": against_stage.standard_error,
+        "candidates": {
+            name: {
+                **asdict(selection.compared[name]),
+                **_fitted_numbers(run, each),
+                "in_sample_score": columns.score(each.in_sample),
+            }
+            for name, each in selection.candidates.items()
         },
+        "stages": {
+            name: {**asdict(compared), "decision": to_json(_decision_of_stage(run, name))}
+            for name, compared in stages.items()
+        },
+        # It is chosen on the same rows, which favours it a little.
+        "best_stage": max(gains, key=lambda name: np.nan_to_num(gains[name], nan=-np.inf)),
     }
     if task.scores_labels:
         test = chosen.whole.predict(columns.test)
         label_arrays = {"labels": columns.y, "out_of_fold": chosen.scored, "test": test}
         choice["class_shares"] = {name: class_shares(task, labels) for name, labels in label_arrays.items()}
     return choice
+
+
+def _decision_of_stage(run: Run, stage: str) -> Decision | None:
+    """Return the decision that a stage alone would be submitted with; None if the metric scores predictions."""
+    columns = run.columns
+    if not run.task.scores_labels:
+        return None
+    return decision_of(columns, columns.stage_oof(stage), columns.has_fold)
 
 
 def families(stages: dict[str, Stage]) -> dict[str, list[str]]:

@@ -127,7 +127,7 @@ def _scores(run: dict[str, Any], config: Config, metric: str) -> list[str]:
     if Path(used).name != metric or any(entry not in run["user_code"] for entry in code):
         return [f"{choice['chosen']} by {used}", "-", "-", "-"]
     scores = [
-        choice["best_stage"]["cv_score"],
+        choice["stages"][choice["best_stage"]]["score"],
         choice["candidates"][choice["chosen"]]["in_sample_score"],
         choice["cross_fitted_score"],
     ]

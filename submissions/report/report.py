@@ -206,10 +206,11 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
         value = format_with_error(similar_rows["score"], similar_rows["standard_error"])
         explanation = "of held-out rows as similar to training rows as test rows are"
         facts["expected_score, similar rows"] = (value, explanation)
-    stage = choice["best_stage"]
-    if stage["difference"] is not None:
-        value = format_with_error(gain(run, stage["difference"]), stage["standard_error"])
-        facts[f"gain over the best single stage, {stage['name']}"] = (value, "paired; above 0 is better")
+    best_stage = choice["best_stage"]
+    compared = choice["stages"][best_stage]
+    if compared["difference"] is not None:
+        value = format_with_error(gain(run, 0.0, compared["difference"]), compared["standard_error"])
+        facts[f"gain over the best single stage, {best_stage}"] = (value, "paired; above 0 is better")
     return facts
 
 

@@ -189,51 +189,19 @@ def target_lines(run: Run, scored: Array, answers: Answers, on_test: Array | Non
 def score_section(run: Run, answers: Answers) -> list[Element]:
     """Return the scores of all candidates, from simple to complex, and of all stages, with flags and notes."""
     choice = run.choice
-    lines: list[dict[str, Any]] = []
-    for name, candidate in run.candidates.items():
-        scored = out_of_fold(run, CANDIDATES_TABLE, name)
-        lines_of_candidate = target_lines(run, scored, answers, candidate_on_test(run, name))
-        lines_of_candidate[0] |= {
-            NAME: name,
-            "in_sample_score": candidate["in_sample_score"],
-            "gain": _gain_cell(run, candidate["difference"], candidate["standard_error"]),
-            "flags": ", ".join(role for role in ("chosen", "default") if name == choice[role]),
-        }
-        lines += lines_of_candidate if name == run.chosen else lines_of_candidate[:1]
-    weights = stage_weights(run)
-    flags = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
-    ablation = choice["ablation"]
-    notes: list[str] = []
-    for stage in run.config.stages:
-        jobs = run.plan.jobs_of_stage(stage)
-        on_test = stage_on_test(run, stage, answers.scorer.ids) if answers.scorer else None
-        lines_of_stage = target_lines(run, out_of_fold(run, STAGES, stage), answers, on_test)
-        for line in lines_of_stage:
-            if line["target"] in weights:
-                line["weight"] = f"{weights[line['target']][stage]:.3f}"
-        seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
-        lines_of_stage[0] |= {NAME: stage, "seconds": f"{seconds:.1f}", "flags": ", ".join(flags[stage])}
-        if stage in ablation:
-            lines_of_stage[0]["gain"] = _ablation_cell(run, ablation[stage])
-        lines += lines_of_stage
-        notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
-        dropout_note = run.config.stages[stage].dropout_note
-        if run.task.classes and dropout_note:
-            notes.append(f"{stage}: {dropout_note}.")
-    for name in ablation.keys() - run.config.stages.keys():
-        title = f"{name}: {', '.join(ablation[name]['stages'])}"
-        lines.append({NAME: title, "gain": _ablation_cell(run, ablation[name])})
+    lines = [*_candidate_lines(run, answers), *_stage_lines(run, answers)]
     header = [name for name in COLUMNS if any(name in line for line in lines)]
     if len(run.task.targets) == 1:
         header.remove("target")
+    legend = LEGEND.format(
+        chosen=f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else run.chosen,
+        default=choice["default"],
+    )
     elements: list[Element] = [
         make_table(header, [[line.get(name, "") for name in header] for line in lines]),
         choice["reason"],
         *choice["failed"],
-        LEGEND.format(
-            chosen=f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else run.chosen,
-            default=choice["default"],
-        ),
+        legend,
         *answers.notes,
     ]
     if run.plan.n_folds == 2:
@@ -244,9 +212,58 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
     n_without_fold = (run.columns.folds[:n_train_rows] < 0).sum()
     if n_without_fold:
         elements.append(f"{n_without_fold} training rows are in no held-out fold (fold -1) and in no score.")
-    used_flags = {flag for stage_flags in flags.values() for flag in stage_flags}
-    elements += [f"{flag}: {meaning}." for flag, meaning in FLAGS.items() if flag in used_flags]
-    return [*elements, *notes]
+    return [*elements, *_stage_notes(run)]
+
+
+def _candidate_lines(run: Run, answers: Answers) -> list[dict[str, Any]]:
+    """Return a line for each candidate, and of the chosen one a line for each target."""
+    lines = []
+    for name, candidate in run.candidates.items():
+        scored = out_of_fold(run, CANDIDATES_TABLE, name)
+        lines_of_candidate = target_lines(run, scored, answers, candidate_on_test(run, name))
+        lines_of_candidate[0] |= {
+            NAME: name,
+            "in_sample_score": candidate["in_sample_score"],
+            "gain": _gain_cell(run, candidate["difference"], candidate["standard_error"]),
+            "flags": ", ".join(role for role in ("chosen", "default") if name == run.choice[role]),
+        }
+        lines += lines_of_candidate if name == run.chosen else lines_of_candidate[:1]
+    return lines
+
+
+def _stage_lines(run: Run, answers: Answers) -> list[dict[str, Any]]:
+    """Return a line for each stage and target, and for stages that start from the same weights."""
+    weights = stage_weights(run)
+    flags = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    ablation = run.choice["ablation"]
+    lines: list[dict[str, Any]] = []
+    for stage in run.config.stages:
+        on_test = stage_on_test(run, stage, answers.scorer.ids) if answers.scorer else None
+        lines_of_stage = target_lines(run, out_of_fold(run, STAGES, stage), answers, on_test)
+        for line in lines_of_stage:
+            if line["target"] in weights:
+                line["weight"] = f"{weights[line['target']][stage]:.3f}"
+        jobs = run.plan.jobs_of_stage(stage)
+        seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
+        lines_of_stage[0] |= {NAME: stage, "seconds": f"{seconds:.1f}", "flags": ", ".join(flags[stage])}
+        if stage in ablation:
+            lines_of_stage[0]["gain"] = _ablation_cell(run, ablation[stage])
+        lines += lines_of_stage
+    for name in sorted(ablation.keys() - run.config.stages.keys()):
+        title = f"{name}: {', '.join(ablation[name]['stages'])}"
+        lines.append({NAME: title, "gain": _ablation_cell(run, ablation[name])})
+    return lines
+
+
+def _stage_notes(run: Run) -> list[str]:
+    """Return the meaning of the flags, and the notes of the stages."""
+    used_flags = {flag for stage in run.stored["stages"] for flag in stage["marks"]}
+    notes = [f"{flag}: {meaning}." for flag, meaning in FLAGS.items() if flag in used_flags]
+    for name, stage in run.config.stages.items():
+        notes += [f"{name}: {note}" for note in read_notes(run.plan.jobs_of_stage(name)[0].folder)]
+        if run.task.classes and stage.dropout_note:
+            notes.append(f"{name}: {stage.dropout_note}.")
+    return notes
 
 
 def _gain_cell(run: Run, difference: float | None, standard_error: float | None) -> str:
@@ -267,7 +284,7 @@ def score_overview(run: Run, answers: Answers) -> list[Element]:
     stages = []
     for name, stage in choice["stages"].items():
         test_score = scorer.score(stage_on_test(run, name, scorer.ids)) if scorer else None
-        stages.append(ScoreRow(name, stage["cv_score"], stage["standard_error"], test_score))
+        stages.append(ScoreRow(name, stage["score"], stage["score_standard_error"], test_score))
     candidates = []
     for name, candidate in run.candidates.items():
         test_score = scorer.score(candidate_on_test(run, name)) if scorer else None

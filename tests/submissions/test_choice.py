@@ -174,10 +174,10 @@ def test_a_run_is_compared_with_itself_without_a_stage_and_with_the_best_stage(d
     )  # the best stage is missed, clearly
     assert without["good"]["difference"] > without["fair"]["difference"] > without["poor"]["difference"]
 
-    single, score = choice["best_stage"], choice["cross_fitted_score"]
-    assert single["name"] == "good"
-    assert single["cv_score"] == pytest.approx(METRICS["rmse"](stage_preds.y, stage_preds.stage_oof("good")))
-    assert single["difference"] == pytest.approx(score - single["cv_score"])
+    assert choice["best_stage"] == "good"
+    single, score = choice["stages"]["good"], choice["cross_fitted_score"]
+    assert single["score"] == pytest.approx(METRICS["rmse"](stage_preds.y, stage_preds.stage_oof("good")))
+    assert single["difference"] == pytest.approx(single["score"] - score)
     assert single["standard_error"] > 0
 
 

@@ -85,8 +85,8 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
                 (labelled == len(run.task.classes) - 1).mean()
             )
             assert sum(of_target.values()) == pytest.approx(1)
-    assert choice["stages"]["good"]["cv_score"] > choice["stages"]["poor"]["cv_score"]
-    assert choice["best_stage"]["name"] == "good"
+    assert choice["stages"]["good"]["score"] > choice["stages"]["poor"]["score"]
+    assert choice["best_stage"] == "good"
     without = run.choice["ablation"]["good"]
     default = run.candidates[run.choice["default"]]["score"]
     assert without["difference"] == pytest.approx(without["score"] - default, abs=0.05)

@@ -73,7 +73,7 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     of_stages = read_table(run.folder / STAGES).set_index("id")
     names = run.task.scored_columns
     of_good = of_stages[[f"good {name}" for name in names]].set_axis(names, axis=1)
-    assert choice["stages"]["good"]["cv_score"] == pytest.approx(expected(y, of_good))
+    assert choice["stages"]["good"]["score"] == pytest.approx(expected(y, of_good))
     assert choice["standard_error"] > 0
     assert not any("could not be made" in str(section) for section in build_report(run).sections)
     labels = training_labels(run.config.competition, run.paths)

@@ -269,7 +269,7 @@ def test_one_table_has_the_scores_of_candidates_and_stages_out_of_fold_and_on_th
         assert float(lines[name]["in_sample_score"]) == pytest.approx(candidate["in_sample_score"], rel=1e-3)
     assert "chosen" in lines[made.run.chosen]["flags"]
     for name, stage in choice["stages"].items():
-        assert float(lines[name]["score"]) == pytest.approx(stage["cv_score"], rel=1e-3)
+        assert float(lines[name]["score"]) == pytest.approx(stage["score"], rel=1e-3)
         assert lines[name]["in_sample_score"] == ""
     answers = read_table(made.run.folder.parents[3] / "answers.csv", ["id"]).set_index("id")[TARGETS]
     written = (
