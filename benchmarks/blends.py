@@ -47,7 +47,9 @@ def data_of(matrix: Matrix, metric: str = "rmse") -> BlendData:
         task = Task(["y"], problem_type="multiclass" if n_outputs > 1 else "binary", classes=classes)
     preds = matrix.oof.reshape(*matrix.oof.shape[:2], -1)
     y = matrix.y[:, None].astype(np.float64)
-    return BlendData(preds, y, matrix.folds, METRICS[metric], task)
+    return BlendData(
+        metric=METRICS[metric], task=task, y=y, folds=matrix.folds, groups=np.arange(len(y)), preds=preds
+    )
 
 
 def lines_of(matrix: Matrix, metric: str, names: list[str]) -> list[dict]:
@@ -60,7 +62,7 @@ def lines_of(matrix: Matrix, metric: str, names: list[str]) -> list[dict]:
         fit = (
             partial(fit_stack, data, default)
             if name == LIGHTGBM_STACK
-            else partial(fit_candidate, name, data)
+            else partial(fit_candidate, data, name)
         )
         started = time.process_time()
         fitted = cross_fit(data, fit).whole

@@ -52,7 +52,7 @@ from models.inputs.frozen_encoders import encoder_cache
 from models.jobs.compute import context_of
 from models.stages.lightgbm import Lightgbm
 from models.training.hardware import machine
-from submissions.report import score_sections
+from submissions.report.scores import read_answers
 from submissions.run import SUBMISSION_FILE, Run, latest_run
 
 SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "bace", "tox21", "emotion"]
@@ -130,21 +130,19 @@ def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, floa
     """The errors of a submission file on the answers."""
     assert competition.answers is not None
     submission = read_text_table(file)
-    answers = score_sections.read_answers(competition, competition.answers).loc[submission[competition.id]]
+    answers = read_answers(competition, competition.answers).loc[submission[competition.id]]
     return errors(competition, answers.to_numpy(), from_submission_columns(competition.task, submission))
 
 
 def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     """Errors of the submission and of LightGBM alone."""
-    competition, stage_preds = run.config.competition, run.stage_predictions
+    competition, stage_preds = run.config.competition, run.columns
     assert competition.answers is not None
     errors_by_method = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
     if "lightgbm" in run.config.stages:
         trees = stage_preds.stage_test("lightgbm")
         trees = run.task.default_labels(trees) if run.task.scores_labels else trees
-        answers = score_sections.read_answers(competition, competition.answers).loc[
-            list(stage_preds.test_ids)
-        ]
+        answers = read_answers(competition, competition.answers).loc[list(stage_preds.test_ids)]
         errors_by_method["lightgbm"] = errors(competition, answers.to_numpy(), trees)
     return errors_by_method
 
@@ -199,7 +197,7 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float, config: L
         predictions.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
     ids = read_rows(run.paths.test, competition, labelled=False).ids
     assert competition.answers is not None
-    answers = score_sections.read_answers(competition, competition.answers)
+    answers = read_answers(competition, competition.answers)
     read = pd.DataFrame(np.column_stack(predictions), ids).reindex(answers.index)
     return errors(
         competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy()
@@ -258,7 +256,7 @@ def error_of_ratio(competition: CompetitionConfig, before: Path, after: Path) ->
     assert competition.answers is not None
     task, tables = competition.task, [read_text_table(file) for file in (before, after)]
     ids = tables[0][competition.id]
-    y = score_sections.read_answers(competition, competition.answers).loc[ids].to_numpy()
+    y = read_answers(competition, competition.answers).loc[ids].to_numpy()
     y_preds = [from_submission_columns(task, table) for table in tables]
     log_ratios = []
     for rows in np.random.default_rng(0).integers(len(ids), size=(N_RESAMPLES, len(ids))):

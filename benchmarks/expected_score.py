@@ -86,7 +86,7 @@ def estimates(matrix: Matrix, weightings: dict[str, np.ndarray], groups: np.ndar
         groups: (n_train,) rows of one group are resampled together.
     """
     data = data_of(matrix)
-    found_fits = cross_fit(data, partial(fit_candidate, DEFAULT, data))
+    found_fits = cross_fit(data, partial(fit_candidate, data, DEFAULT))
     y_pred = found_fits.scored[:, 0]
     y_test = found_fits.whole.outputs(matrix.holdout.mean(axis=0)[:, :, None])[:, 0]
     n_train, n_test = len(y_pred), len(y_test)
@@ -167,7 +167,7 @@ def class_lines_of_run(name: str, draw: int, data: Path, cache: Path) -> list[di
         for metric_name in ("log_loss", "roc_auc"):
             metric = METRICS[metric_name]
             data = data_of(matrix, metric_name)
-            found_fits = cross_fit(data, partial(fit_candidate, CLASS_DEFAULT, data))
+            found_fits = cross_fit(data, partial(fit_candidate, data, CLASS_DEFAULT))
             y_pred = found_fits.scored
             score = metric(y_test, found_fits.whole.outputs(matrix.holdout.mean(axis=0)))
             expected = metric(y, y_pred)

@@ -29,7 +29,6 @@ from competition.config import load_competition
 from competition.prepare import prepare
 from core import cli
 from core.files import PROJECT
-from core.paths import Paths
 from folds.make import load_folds_config, make_folds
 
 SCAFFOLDS = [
@@ -102,7 +101,7 @@ def peak_gib(of: int = resource.RUSAGE_SELF) -> float:
 
 
 def run_full(yaml_file: str, workers: int, executor: str) -> dict[str, Any]:
-    """Run `full` in this process; return seconds and peak memory by step, and the workers' seconds."""
+    """Run `full` in this process; return seconds and peak memory by step."""
     full = importlib.import_module("submissions.full")
     steps: dict[str, list[float]] = {}
 
@@ -122,9 +121,7 @@ def run_full(yaml_file: str, workers: int, executor: str) -> dict[str, Any]:
     started = time.monotonic()
     full.full(options)
     steps["all"] = [time.monotonic() - started, peak_gib()]
-    run_file = next(Paths.for_competition(yaml_file).root.glob("submissions/*/run.json"))
-    return {"steps": steps, "workers": json.loads(run_file.read_text())["worker_seconds"],
-            "largest_worker_gib": peak_gib(resource.RUSAGE_CHILDREN)}  # fmt: skip
+    return {"steps": steps, "largest_worker_gib": peak_gib(resource.RUSAGE_CHILDREN)}
 
 
 def seconds_of_folds(yaml_file: str, kind: str) -> list[float]:
@@ -189,9 +186,6 @@ def main() -> None:
     print_table("step", args.rows, {n: [run["steps"][n][0] for run in runs] for n in names}, "s")
     print_table(
         "step", args.rows, {n: [run["steps"][n][1] for run in runs] for n in names}, "peak GiB so far"
-    )
-    print_table(
-        "workers", args.rows, {n: [run["workers"][n] for run in runs] for n in runs[0]["workers"]}, "s"
     )
     largest = {"largest": [run["largest_worker_gib"] for run in runs]}
     print_table("worker", args.rows, largest, "peak GiB")

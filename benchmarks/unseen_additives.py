@@ -16,7 +16,7 @@ from sklearn.metrics import r2_score
 
 from benchmarks.budget import run_pipeline
 from core.files import read_table
-from submissions.report.score_sections import read_answers
+from submissions.report.scores import read_answers
 from submissions.run import SUBMISSION_FILE, latest_run
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     results = {}
     for split in ("Test1", "Test2", "Test3", "Test4"):
         run = latest_run(str(make(split, args.data, args.work, args.budget)))
-        ids, stage_preds = list(run.stage_predictions.test_ids), run.stage_predictions
+        ids, stage_preds = list(run.columns.test_ids), run.columns
         y = read_answers(run.config.competition, args.work / split / "answers.csv").loc[ids]
         submission = read_table(run.folder / SUBMISSION_FILE, ["id"]).set_index("id").loc[ids]
         predicted = {

@@ -5,12 +5,11 @@ Errors name the row and its id.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
 from competition.molecules import canonical_smiles, normalised_text, standardise_molecules
 from competition.task import MISSING
@@ -18,6 +17,9 @@ from core.code_digest import code_digest_of
 from core.errors import ConfigError, DataError, join_first
 from core.files import digest, read_table, read_text_table, sha256_of, work_root, write_table
 from core.user_code import data_files, imported_versions, load_user_code, user_code_errors, with_helpers
+
+if TYPE_CHECKING:
+    from competition.config import CompetitionConfig
 
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""
@@ -106,7 +108,7 @@ def parse_numbers(
     return numbers
 
 
-def describe_invalid_numbers(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
+def describe_invalid_numbers(table: pd.DataFrame, config: "CompetitionConfig", where: str) -> Iterator[str]:
     """Yield a line per numeric column of a raw table with cells that `unparsable: drop` reads as missing."""
     for name in config.numeric:
         _, is_invalid = to_numbers(table[name])
@@ -140,7 +142,7 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
 
 
 def clean_inputs(
-    table: pd.DataFrame, config: CompetitionConfig, where: object, in_train: bool
+    table: pd.DataFrame, config: "CompetitionConfig", where: object, in_train: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Return ids, canonical inputs and the key of all inputs; and a mask (n_rows,) of rows without usable inputs.
 
@@ -186,7 +188,7 @@ def clean_inputs(
     return clean, dropped
 
 
-def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
+def input_keys(clean: pd.DataFrame, config: "CompetitionConfig") -> list[str]:
     """Return a key per clean row of all its inputs: canonical molecules, normalised texts, numbers, categories."""
     keys = clean[config.inputs].copy()
     for name in config.text:
@@ -196,7 +198,7 @@ def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
     return [digest(list(row)) for row in keys.itertuples(index=False)]
 
 
-def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+def with_user_features(table: pd.DataFrame, config: "CompetitionConfig") -> pd.DataFrame:
     """Return a prepared table with the columns of the user's function (`competition.features`), if there is one.
 
     It is called once for each distinct row of inputs. The numbers are kept in `work/cache/user_features/`, in a file

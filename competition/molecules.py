@@ -3,14 +3,17 @@
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rdkit import Chem, RDLogger
 from rdkit.Chem.MolStandardize import rdMolStandardize
 from tqdm import tqdm
 
-from competition.config import CompetitionConfig
 from core.types import Standardise
+
+if TYPE_CHECKING:
+    from competition.config import CompetitionConfig
 
 RDLogger.DisableLog("rdApp.*")  # messages of this project name the row instead
 
@@ -79,7 +82,7 @@ def standardise_molecules(smiles: Sequence[str], standardise: Standardise) -> li
     return [(text and standard_form(text, standardise)) or text for text in progress]
 
 
-def describe_changes(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
+def describe_changes(table: pd.DataFrame, config: "CompetitionConfig", where: str) -> Iterator[str]:
     """Yield lines about the molecules of a raw table that standardisation changes, and about those without a
     standard form.
     """

@@ -4,7 +4,6 @@ Reads: the whole YAML, the raw tables, the weights that stages start from, the r
 answers. Writes: nothing but user-defined features into the cache.
 """
 
-import ast
 import json
 from dataclasses import replace
 from itertools import product
@@ -20,9 +19,8 @@ from core import cli
 from core.errors import ConfigError, DataError
 from core.files import as_json, read_json
 from core.types import Array, Integers
-from core.user_code import PACKAGES, load_user_code, user_code, user_code_errors, user_code_files
+from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
-from models import api
 from models.context import CheckTables, molecule_columns
 from models.inputs.base_models import require_pooling
 from models.inputs.encoder_settings import TextStage
@@ -174,9 +172,10 @@ def _try_user_blending(config: Config, metric: Metric, task: Task, labels: Array
     y = np.column_stack([rng.choice(column[np.isfinite(column)], N_TRIED) for column in labels.T])
     y[0, np.isnan(labels).any(axis=0)] = np.nan
     preds = np.stack([_predictions_near(y, task, rng) for _ in config.stages], axis=1)
-    data = BlendData(preds, y, np.arange(N_TRIED) % 5, metric, task)
+    rows = np.arange(N_TRIED)
+    data = BlendData(metric=metric, task=task, y=y, folds=rows % 5, groups=rows, preds=preds)
     for _, code_ref in user_code(config.blends):
-        fitted = fit_candidate(code_ref, data, data.all_folds)
+        fitted = fit_candidate(data, code_ref, data.all_folds)
         with user_code_errors(code_ref, MUST_RETURN):
             from_json(json.loads(as_json(to_json(fitted))), code_ref).predict(preds)
     Fitted(mean(data, data.all_folds), postprocess=config.submissions.postprocess or "").outputs(preds)
@@ -222,21 +221,6 @@ def _check_metric(
         )
 
 
-def import_notes(config: Config) -> set[str]:
-    """Return a note for each name of `models.api` that user code imports from the module that defines it."""
-    notes = set[str]()
-    for file in user_code_files(config.model_dump()):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.ImportFrom) and node.module != api.__name__:
-                names = {alias.name for alias in node.names} & set(api.__all__)
-                if names and str(node.module).partition(".")[0] in PACKAGES:
-                    notes.add(
-                        f"{file.name} imports {', '.join(sorted(names))} from {node.module}, which may change; "
-                        f"import from {api.__name__}"
-                    )
-    return notes
-
-
 def main() -> None:
     """Parse the command line and run the command."""
     args = cli.parser(__doc__).parse_args()
@@ -246,8 +230,6 @@ def main() -> None:
     paths = config.competition.paths
     tables = make_folds(config.competition, config.folds, prepare(config.competition))
     lines = check(config, tables, here=args.executor == "local")
-    for note in sorted(import_notes(config)):
-        print(f"note: {note}")
     print(f"{paths.name}: checked\n{lines}")
     if paths.train.exists() and read_json(paths.prepare_report) == tables.report:  # jobs may be finished
         plan = make_plan(config.competition, dict(config.stages), args.reuse)

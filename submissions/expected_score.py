@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from competition.dataset import without_extra_rows
-from competition.metrics import take_rows
 from core.files import derive_seed, read_table
 from core.types import Array
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, similarities
-from submissions.blend.selection import CrossFit, Scorer
+from submissions.blend.scoring import Scorer
+from submissions.blend.selection import CrossFit
 from submissions.run import Run
 
 MAX_ODDS = 3.0
@@ -25,19 +25,18 @@ MIN_ROWS = 50
 """Number of rows of each table below which the odds of a similarity cannot be estimated."""
 
 
-def expected_score(
-    run: Run, scorer: Scorer, chosen: CrossFit, with_similar_rows: bool = True
-) -> dict[str, Any]:
+def expected_score(run: Run, chosen: CrossFit, with_similar_rows: bool = True) -> dict[str, Any]:
     """Return the `score` to expect on the test table and its `standard_error`, which counts the rows of both tables.
 
     `similar_rows` has the same two numbers of held-out rows that are as similar to their training rows as test rows
     are; None without molecules and texts, and for small tables.
     """
-    n_rows, n_test_rows = int(scorer.has_fold.sum()), len(run.stage_predictions.test_ids)
+    columns = run.columns
+    n_rows, n_test_rows = int(columns.has_fold.sum()), len(columns.test_ids)
     return {
-        "score": scorer.score(chosen.scored),
-        "standard_error": scorer.standard_error(chosen.scored) * np.sqrt(1 + n_rows / n_test_rows),
-        "similar_rows": score_of_similar_rows(run, scorer, chosen.scored) if with_similar_rows else None,
+        "score": columns.score(chosen.scored),
+        "standard_error": columns.standard_error(chosen.scored) * np.sqrt(1 + n_rows / n_test_rows),
+        "similar_rows": score_of_similar_rows(run, columns, chosen.scored) if with_similar_rows else None,
     }
 
 
@@ -62,9 +61,7 @@ def score_of_similar_rows(run: Run, scorer: Scorer, y_pred: Array) -> dict[str, 
         np.column_stack([each.test_of_folds[kind] for each in found]),
     )
     drawn = rng.choice(rows, size=(N_RESAMPLES, len(rows)), p=weights / weights.sum())
-    scores = np.array(
-        [scorer.metric(scorer.y[each], y_pred[each], take_rows(scorer.rows, each)) for each in drawn]
-    )
+    scores = [scorer.score_of_rows(resample, y_pred) for resample in drawn]
     n_effective = weights.sum() ** 2 / (weights**2).sum()
     # The variance of a resample is that of n rows; that of the estimate is of n_effective and of the test rows.
     factor = np.sqrt(len(rows) / n_effective + len(rows) / n_test_rows)

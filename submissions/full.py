@@ -27,20 +27,16 @@ from models.jobs.budget_stages import Clock, StageConfigs, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.resume import resume
-from models.jobs.scheduler import Executor, Task
+from models.jobs.scheduler import Executor
 from models.jobs.train import exit_status, failure_policy
 from submissions.check import check, require_visible_gpu
 from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
-from submissions.interim import SUBMISSIONS, InterimSubmissions
-from submissions.last_submission import COMPARISON, compare_tables, submit_finished_folds, submit_until
-from submissions.left_out import EPOCHS, TIME, LeftOut, left_out_of
-from submissions.run import ALL_SECONDS, finished_part, open_run
+from submissions.last_submission import InterimSubmissions, submit_finished_folds, submit_until
+from submissions.run import EPOCHS, TIME, LeftOut, finished_part, left_out_of, open_run
 
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
-MIN_LEFT_TO_COMPARE = 60.0
-"""Seconds that must be left for the comparison of the tables, which takes about ten on one core."""
 
 say = partial(print, flush=True)
 
@@ -106,21 +102,15 @@ def train_and_submit(
         return make_plan(config.competition, stages, options.reuse)
 
     budget = Budget(all_jobs, plan_of, executor, clock)
-
-    def current() -> tuple[Config, JobPlan]:
-        jobs = budget.current_plan
-        return config.model_copy(update={"stages": jobs.stages}), jobs
-
-    interim = InterimSubmissions(current, clock)
+    interim = InterimSubmissions(config, budget)
     require_time(budget)
-    results = budget.train(failure_policy(options), NextSubmission(interim, budget, config))
+    results = budget.train(failure_policy(options), interim.next_task)
     if options.fail_fast and exit_status(results):
         say("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
-    trained_config, jobs = current()
+    trained_config, jobs = interim.current()
     left_out = [*out_of_time(budget, config), *left_out_of(jobs, results)]
     finished_config, finished_jobs = finished_part(trained_config, jobs)
-    core_seconds = (time.monotonic() - clock.started) * executor.capacity().cpus
     advice = describe_larger_budget(budget)
     with cli.locked(paths, wait=True):
         if not finished_config.stages and clock.has_limit:
@@ -128,30 +118,10 @@ def train_and_submit(
             return 3
         left_out += fewer_epochs(budget, finished_config)
         run = open_run(finished_config, finished_jobs, left_out)
-        seconds = {**budget.queue.seconds, ALL_SECONDS: core_seconds}
-        run = replace(run, worker_seconds=seconds, budget=clock.seconds if clock.has_limit else None)
-        lines, is_complete = submit_until(clock, run, executor, interim)
+        run = replace(run, budget=clock.seconds if clock.has_limit else None)
+        lines, is_complete = submit_until(clock, run, executor, interim.n_written > 0)
     say("\n".join([*lines, *advice]))
     return run.exit_status if is_complete else 3
-
-
-class NextSubmission:
-    """Returns tasks of the driver's between jobs: submissions of what is finished, and a comparison of the tables."""
-
-    def __init__(self, interim: InterimSubmissions, budget: Budget, config: Config) -> None:
-        self.interim = interim
-        self.budget = budget
-        self.config = config
-        self.is_compared = not budget.clock.has_limit  # then it is done before the report
-
-    def __call__(self) -> Task | None:
-        """Return a submission of what is finished; after the first one, once, the comparison for the report."""
-        self.budget.submission_seconds = self.interim.seconds if self.interim.n_written else 0.0
-        has_time = self.budget.clock.end - time.monotonic() > MIN_LEFT_TO_COMPARE
-        if self.interim.n_written and not self.is_compared and has_time:
-            self.is_compared = True
-            return Task(COMPARISON, compare_tables, (self.config,), group=SUBMISSIONS, skips_group=False)
-        return self.interim.next_task()
 
 
 def require_time(budget: Budget) -> None:

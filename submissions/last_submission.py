@@ -1,41 +1,116 @@
-"""The last submission and the report, which are ready when the time of the command is over.
+"""Submissions in time: of the stages that are finished while others train, and the last one with the report.
 
-They are built in a worker. With a budget the mean of the stages and the blend without the LightGBM stack, which
+The first ones are in submissions/so_far/. The last one and the report are built in a worker, and are ready when the
+time of the command is over. With a budget the mean of the stages and the blend without the LightGBM stack, which
 takes most of the time, come first. If the last submission is not ready by then, the latest of these takes its
 place. If no stage is finished, the mean of the models of the finished folds of one stage does.
 """
 
 import shutil
+import time
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from competition.dataset import FOLD, REFIT_FOLD, without_extra_rows
-from competition.task import raw_rows_for
+from competition.dataset import REFIT_FOLD
 from core.errors import NothingToSubmit
 from core.files import read_table, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number
 from folds import diagnose
+from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import Job, JobPlan
 from models.jobs.predictions import mean_test, read_predictions
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
-from submissions.blend.decision_rules import apply_decision, fit_decision
-from submissions.build_submission import build_submission
+from submissions.blend.decision_rules import apply_decision
+from submissions.blend.selection import MEAN, decision_of
+from submissions.build import build_submission
+from submissions.columns import label_means, training_labels
 from submissions.config import Config
-from submissions.interim import SUBMISSIONS, InterimSubmissions
-from submissions.left_out import LeftOut, describe_left_out
-from submissions.report.__main__ import report
-from submissions.run import ALL_SECONDS, CHOICE, SO_FAR, SUBMISSION_FILE, Run, read_manifest
-from submissions.selection import MEAN
+from submissions.report.report import report
+from submissions.run import (
+    CHOICE,
+    SO_FAR,
+    SUBMISSION_FILE,
+    LeftOut,
+    Run,
+    describe_left_out,
+    finished_part,
+    open_run,
+    read_manifest,
+)
 from submissions.submission_file import write_submission
 
+SUBMISSIONS = "submissions"
+"""Group of the tasks."""
 COMPARISON = "comparison of training and test rows"
-MIN_WEIGHT = 0.02
-"""Weight of a stage from which its jobs count as useful."""
+SHARE_OF_TIME = 0.1
+"""Maximum share of the time that interim submissions take on one core."""
+FIRST_SECONDS = 6.0
+"""Assumed seconds of the first interim submission."""
+MIN_LEFT_TO_COMPARE = 60.0
+"""Seconds that must be left for the comparison of the tables, which takes about ten on one core."""
+
+
+class InterimSubmissions:
+    """Makes tasks between jobs: submissions of the finished stages and, once under a budget, the comparison of tables.
+
+    With a budget the first submission starts immediately, whatever its share of the time.
+    """
+
+    def __init__(self, config: Config, budget: Budget) -> None:
+        self.config = config
+        self.budget = budget
+        self.n_tasks = 0
+        self.n_written = 0
+        self.is_pending = False
+        self.is_compared = not budget.clock.has_limit  # then it is done before the report
+        self.seconds = FIRST_SECONDS
+        self.last_end = time.monotonic()
+
+    def current(self) -> tuple[Config, JobPlan]:
+        """Return the configuration and the plan of what is trained by now."""
+        plan = self.budget.current_plan
+        return self.config.model_copy(update={"stages": plan.stages}), plan
+
+    def next_task(self) -> Task | None:
+        """Return a task; None while one is pending, or if it would take more than its share of the time."""
+        clock = self.budget.clock
+        has_time = clock.end - time.monotonic() > MIN_LEFT_TO_COMPARE
+        if self.n_written and not self.is_compared and has_time:
+            self.is_compared = True
+            return Task(COMPARISON, compare_tables, (self.config,), group=SUBMISSIONS, skips_group=False)
+        waited = time.monotonic() - self.last_end
+        is_first = clock.has_limit and self.n_tasks == 0
+        if self.is_pending or (waited < self.seconds / SHARE_OF_TIME and not is_first):
+            return None
+        self.is_pending = True
+        self.n_tasks += 1
+        name = f"submission {self.n_tasks}"
+        return Task(
+            name, submit_finished, self.current(), group=SUBMISSIONS, skips_group=False, on_end=self._on_end
+        )
+
+    def _on_end(self, result: JobResult) -> None:
+        self.is_pending = False
+        self.seconds = max(result.seconds, 1.0)
+        self.last_end = time.monotonic()
+        if result.status == "ok":
+            self.n_written += 1
+            print(result.lines[0])
+        elif result.status == "failed":
+            print(f"no submission of the finished stages yet: {result.error}")
+        self.budget.submission_seconds = self.seconds if self.n_written else 0.0
+
+
+def submit_finished(config: Config, plan: JobPlan) -> JobResult:
+    """Build the submission of the finished stages and seeds, in a worker."""
+    config, plan = finished_part(config, plan)
+    build_submission(open_run(config, plan), interim=True)
+    file = display_path(plan.paths.run(SO_FAR) / SUBMISSION_FILE)
+    line = f"submission of {', '.join(config.stages)}: {file}"
+    return JobResult("submission", lines=(line,))
 
 
 def compare_tables(config: Config) -> JobResult:
@@ -45,15 +120,19 @@ def compare_tables(config: Config) -> JobResult:
 
 
 def submit_until(
-    clock: Clock, finished: Run, executor: Executor, interim: InterimSubmissions
+    clock: Clock, finished: Run, executor: Executor, has_interim: bool
 ) -> tuple[list[str], bool]:
-    """Build the files and the report of a run; return lines to print, and whether they were built in time."""
-    queue = Queue([Task("submission", _submit, (finished, clock.has_limit, interim.n_written > 0))])
+    """Build the files and the report of a run; return lines to print, and whether they were built in time.
+
+    Args:
+        has_interim: whether there is an interim submission.
+    """
+    queue = Queue([Task("submission", _submit, (finished, clock.has_limit, has_interim))])
     queue.deadline = clock.end
     result = run(queue, executor, "submission")["submission"]
     if result.reason == "time":  # without a report, which has what is left out
         left_out = filter(None, [describe_left_out(finished.left_out)])
-        return [*left_out, *_take_latest(finished, interim, clock.seconds)], False
+        return [*left_out, take_latest(finished, has_interim, clock.seconds)], False
     if result.status == "failed":  # it fails here too, with its traceback, or the worker was killed
         result = _submit(finished, clock.has_limit, True)
     return list(result.lines), True
@@ -66,10 +145,10 @@ def _submit(finished: Run, has_limit: bool, has_interim: bool) -> JobResult:
             build_mean(finished)
         if finished.config.submissions.stack:
             build_submission(finished, interim=True)
-    lines = build_submission(finished).lines
+    lines = build_submission(finished)
     if not has_limit:  # else it was compared while stages were trained, if there was time
         compare_tables(finished.config)
-    return JobResult("submission", lines=(*lines, describe_seconds(finished), report(finished)))
+    return JobResult("submission", lines=(*lines, report(finished)))
 
 
 def build_mean(finished: Run) -> None:
@@ -79,31 +158,30 @@ def build_mean(finished: Run) -> None:
     build_submission(replace(finished, config=config, made_from=MEAN), interim=True)
 
 
-def _take_latest(finished: Run, interim: InterimSubmissions, seconds: float) -> list[str]:
-    """Make the latest submission of finished stages the last one if that was not built in time; return what
-    to print.
+def take_latest(finished: Run, has_interim: bool, seconds: float) -> str:
+    """Make the latest submission of finished stages the last one, which was not built in time; return a line.
 
     If there is none, the mean of the stages is built, a little after the time.
     """
     paths = finished.paths
     over = f"the time of {format_duration(seconds)} was over before"
     if finished.is_built:
-        return [f"{over} the report was written. {display_path(paths.submission)}"]
+        return f"{over} the report was written. {display_path(paths.submission)}"
     so_far = paths.run(SO_FAR)
-    stored: dict[str, Any] = read_manifest(so_far) if so_far.exists() else {"run": ""}
-    if not interim.n_written and stored["run"] != finished.name:
+    is_of_this_run = so_far.exists() and read_manifest(so_far)["run"] == finished.name
+    if not has_interim and not is_of_this_run:
         build_mean(finished)
-        stored = read_manifest(so_far)
+    stored = read_manifest(so_far)
     folder = paths.run(stored["run"])
     shutil.rmtree(folder, ignore_errors=True)
     so_far.rename(folder)
     write_atomically(paths.latest_run, f"{folder.name}\n")
     write_atomically(paths.submission, (folder / SUBMISSION_FILE).read_bytes())
     stages = ", ".join(stage["name"] for stage in stored["stages"])
-    return [
+    return (
         f"{over} the last submission was built. {display_path(paths.submission)} is the candidate "
         f"{stored[CHOICE]['chosen']} of {stages}, without a report"
-    ]
+    )
 
 
 def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]) -> list[str]:
@@ -114,62 +192,33 @@ def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]
     Raises:
         NothingToSubmit: if no fold is finished.
     """
-    competition = config.competition
-    folds_of: dict[tuple[str, int], list[Job]] = {}
+    jobs_of_seed: dict[tuple[str, int], list[Job]] = {}
     for job in plan.jobs:
         if job.fold != REFIT_FOLD and job.has_predicted(plan.test_key):
-            folds_of.setdefault((job.stage, job.seed), []).append(job)
+            jobs_of_seed.setdefault((job.stage, job.seed), []).append(job)
     table = describe_left_out(left_out)
-    if not folds_of:
+    if not jobs_of_seed:
         raise NothingToSubmit(f"no stage has finished.\n{table}")
-    jobs = max(folds_of.values(), key=len)
-    task, metric, paths = competition.task, competition.scorer, plan.paths
-    train = read_table(paths.train).set_index(competition.id, drop=False)
-    folds = train[FOLD].to_numpy()
-    held_out = train.iloc[:0]
-    predicted = []
+    jobs = max(jobs_of_seed.values(), key=len)
+    paths, id_column = plan.paths, config.competition.id
+    labels = training_labels(config.competition, paths)
+    task = labels.task
+    y_pred = np.full((len(labels.ids), len(task.outputs)), np.nan)
     for job in jobs:
-        rows = train[folds == job.fold]
-        predicted.append(read_predictions(job.oof_file, list(rows.index), task.outputs))
-        held_out = pd.concat([held_out, rows])
-    y = held_out[task.targets].to_numpy()
-    y_pred = np.concatenate(predicted)
-    raw_rows = raw_rows_for(metric, competition.train, competition.id, list(held_out.index))
-    decision = fit_decision(metric, task, y, y_pred, raw_rows) if task.scores_labels else None
-    test_ids = list(read_table(paths.test)[competition.id])
+        rows = np.flatnonzero(labels.folds == job.fold)
+        y_pred[rows] = read_predictions(job.oof_file, [labels.ids[row] for row in rows], task.outputs)
+    held_out = labels.on_rows_of(y_pred)
+    decision = decision_of(held_out, y_pred, held_out.has_fold) if task.scores_labels else None
+    test_ids = list(read_table(paths.test)[id_column])
     test = apply_decision(decision, mean_test(jobs, plan.test_key, test_ids, task.outputs))
-    means = np.nanmean(task.one_hot(without_extra_rows(train)[task.targets].to_numpy()), axis=0).tolist()
-    sample = read_table(paths.sample)
-    write_submission(paths.submission, sample, competition.id, task, test_ids, test, means)
-    score = format_number(metric(y, apply_decision(decision, y_pred), raw_rows))
-    stage, n_folds = jobs[0].stage, ", ".join(str(job.fold) for job in jobs)
+    means = label_means(task, read_table(paths.train))
+    write_submission(paths.submission, read_table(paths.sample), id_column, task, test_ids, test, means)
+    score = format_number(held_out.score(apply_decision(decision, y_pred)))
+    folds = ", ".join(str(job.fold) for job in jobs)
     return [
         table,
         f"WARNING: no stage has finished. {display_path(paths.submission)} is the mean of {len(jobs)} of "
-        f"{plan.n_folds} models of {stage} (fold {n_folds}), without a blend and a report. Their {metric.name} is "
-        f"{score} on the {len(y)} of {len(train)} training rows that they held out.",
+        f"{plan.n_folds} models of {jobs[0].stage} (fold {folds}), without a blend and a report. Their "
+        f"{labels.metric.name} is {score} on the {held_out.has_fold.sum()} of {len(labels.ids)} training rows that "
+        "they held out.",
     ]
-
-
-def describe_seconds(finished: Run) -> str:
-    """Return how the seconds of the workers were spent."""
-    seconds = dict(finished.worker_seconds)
-    total = seconds.pop(ALL_SECONDS)
-    used = set()
-    for weights in finished.weights.values():
-        used |= {column.partition(":")[0] for column, weight in weights.items() if abs(weight) >= MIN_WEIGHT}
-    stages = {*finished.config.stages, *(each.stage for each in finished.left_out)}
-    others = sum(spent for group, spent in seconds.items() if group in stages and group not in used)
-    submissions = seconds.pop(SUBMISSIONS, 0.0)
-    well_spent = sum(seconds.values()) - others
-    parts = {
-        f"for stages with a weight of at least {MIN_WEIGHT} and for inputs": well_spent,
-        "for other stages": others,
-        "for interim submissions and the comparison of tables": submissions,
-    }
-    parts["idle or for the last submission and the report"] = max(0.0, total - sum(parts.values()))
-    return (
-        "Time of the workers: "
-        + ", ".join(f"{part / total:.0%} {name}" for name, part in parts.items())
-        + "."
-    )

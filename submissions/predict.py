@@ -9,18 +9,32 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from competition.dataset import REFIT_FOLD
 from competition.prepare import describe_raw_inputs, prepare_test, require_owned_outputs
+from competition.task import Task
 from core import cli
 from core.errors import ConfigError, join_first
-from core.files import digest, write_table
+from core.files import digest, read_json, write_table
 from core.paths import Paths, display_path
+from core.types import Array
+from core.user_code import short_ref
 from models.jobs.local import LocalExecutor
+from models.jobs.plan import Job
+from models.jobs.predictions import read_predictions, stage_test_std
 from models.jobs.train import predict_jobs
-from submissions.ensemble_std import STD_FILE, std_table
-from submissions.predictor import load_model
-from submissions.run import latest_run, require_same_code
-from submissions.stage_predictions import load_test_predictions
+from submissions.blend.selection import Fitted
+from submissions.blend.serialization import from_json, to_json
+from submissions.columns import load_test_predictions
+from submissions.run import Run, candidate_file, latest_run, require_same_code, verify_files
 from submissions.submission_file import write_submission
+
+PARTS = ("predictor", "lowest", "decision")
+"""Attributes of a fitted candidate that its file has."""
+STD_FILE = "spread.csv"
+"""File with the standard deviation of each row's prediction over seeds and folds."""
 
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
@@ -42,7 +56,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     with closing(LocalExecutor(n_workers)) as executor:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
     predicted_ids = list(table[competition.id])
-    model = load_model(run)
+    model = load_candidate(run, run.chosen)
     names = stored["columns"]
     scored = model.predict(load_test_predictions(run.plan, run.task, names, test_key, predicted_ids))
     std = std_table(run, model, names, test_key, predicted_ids)
@@ -52,8 +66,80 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, predicted_ids, scored, stored["label_means"])
     if dropped:
-        print(f"{len(dropped)} unreadable rows get {run.fallback_description}: {join_first(dropped)}")
+        print(f"{len(dropped)} unreadable rows get {_describe_fallback(run.task)}: {join_first(dropped)}")
     return file
+
+
+def _describe_fallback(task: Task) -> str:
+    """Return the prediction for test rows with an unreadable input, such as an invalid SMILES, as text."""
+    if not task.scores_labels:
+        return "the mean of the training labels"
+    return "the mean level" if task.problem_type == "ordinal" else "the most frequent class"
+
+
+def as_parts(fitted: Fitted) -> dict[str, object]:
+    """Return a fitted candidate as JSON, from which `load_candidate` restores it."""
+    return {part: to_json(getattr(fitted, part)) for part in PARTS}
+
+
+def load_candidate(run: Run, name: str) -> Fitted:
+    """Return a candidate of a finished run; a DataError if its file has changed."""
+    verify_files(run.folder, candidate_file(name, ".json"))
+    stored = read_json(run.folder / candidate_file(name, ".json"), *PARTS)
+    code_refs = {short_ref(blend): blend for blend in run.config.blends}
+    code_ref = code_refs.get(name, run.config.default_blend)  # the blend in a stack is the default one
+    parts = {part: from_json(stored[part], code_ref) for part in PARTS}
+    return Fitted(**parts, postprocess=run.config.submissions.postprocess or "")
+
+
+def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> Array | None:
+    """Return the standard deviation of predictions over the members of the ensemble, (n_rows, n_outputs).
+
+    It is None if there is one member, such as a refit.
+
+    A member is the submission with one model per column: that of one fold and one seed; a column with fewer
+    seeds than another reuses its first ones. Refits are not members. Predictions are those before
+    post-processing and decisions. The numbers rank rows that deserve a look or a measurement. They are not
+    error bars, since all models may be wrong together.
+    Source: the disagreement of an ensemble as in Lakshminarayanan et al., NeurIPS 2017.
+
+    Args:
+        names: the stages in the order of the blend's columns.
+        test_key: key of the table that all jobs have predicted.
+        ids: ids of its rows.
+    """
+    fold_jobs: dict[
+        int, list[Job]
+    ] = {}  # position of a column -> jobs, by seed and fold, so that folds agree
+    for position, name in enumerate(names):
+        jobs = run.plan.jobs_of_stage(name)
+        of_folds = [job for job in jobs if job.fold != REFIT_FOLD and job.has_predicted(test_key)]
+        if jobs:  # a packed run has only the stages with weight
+            fold_jobs[position] = of_folds or [job for job in jobs if job.fold == REFIT_FOLD]
+    members = []
+    for member in range(max(map(len, fold_jobs.values()))):
+        preds = np.zeros((len(ids), len(names), len(run.task.outputs)))
+        for position, jobs in fold_jobs.items():
+            file = jobs[member % len(jobs)].test_file(test_key)
+            preds[:, position] = read_predictions(file, ids, run.task.outputs)
+        members.append(model.predictor.predict(preds))
+    return np.std(members, axis=0, ddof=1) if len(members) > 1 else None
+
+
+def std_table(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
+    """Return the table of `spread.csv`: the id, the disagreement on each output if there is one, and columns of stages
+    with `predict_std`, named `<output> std of <stage>`. The arguments are those of `ensemble_std`.
+    """
+    outputs = run.task.outputs
+    disagreement = ensemble_std(run, model, names, test_key, ids)
+    table = pd.DataFrame({"id": ids})
+    if disagreement is not None:
+        table[outputs] = disagreement
+    for stage in run.config.stages:
+        std = stage_test_std(run.plan.jobs_of_stage(stage), test_key, ids, outputs)
+        if std is not None:
+            table[[f"{output} std of {stage}" for output in outputs]] = std
+    return table
 
 
 def main() -> None:

@@ -4,15 +4,18 @@ Its folder, work/<name>/submissions/<run>/, has
 
     run.json                  configuration, candidates, and the choice among them; written last
     oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
-    fitted/                   fitted candidates
+    candidates/NAME.json      a fitted candidate
+    candidates/NAME.csv       its submission
     candidates.parquet        cross-fitted predictions, or labels, of each candidate
     stages.parquet            the same of each single stage
     cross_fitted.csv          the same of the submission
-    blend.csv, stack.csv, submission.csv, spread.csv
+    submission.csv            the submission of the chosen candidate
+    spread.csv                standard deviation of each row's prediction over seeds and folds
     NAME.yaml                 the competition with the stages, epochs and seeds of the run, for any command
 """
 
 import platform
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,38 +31,61 @@ from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit
 from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_digest
-from core.paths import Paths
+from core.paths import Paths, display_path
+from core.text import format_table
 from core.user_code import user_code_files
+from models.jobs.job_files import recorded_failure
 from models.jobs.plan import REPORT, Job, JobPlan, jobs_of
+from models.jobs.scheduler import JobResult
 from submissions.blend.candidates import complexity
+from submissions.columns import Columns, load_columns
 from submissions.config import Config, rewrite_paths
-from submissions.left_out import EPOCHS, TIME, LeftOut, describe_left_out, unfinished_seeds
-from submissions.stage_predictions import StagePredictions, load_stage_predictions
 
 MANIFEST = "run.json"
 CHOICE = "choice"
 """Key of run.json: the candidates and the choice among them."""
 PREDICTION = "prediction "
 """Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
-BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
+SUBMISSION_FILE = "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
 STAGES, CANDIDATES_TABLE = "stages.parquet", "candidates.parquet"
 SO_FAR = "so_far"
 """Folder of the interim submission, next to those of the runs, while stages still train."""
-CODE = (
-    "submissions/blend/*.py", "submissions/build_submission.py", "submissions/stage_predictions.py",
-    "submissions/ensemble_std.py", "submissions/expected_score.py", "submissions/predictor.py",
-    "submissions/submission_file.py", "submissions/selection.py", "competition/*metrics.py", "competition/task.py",
-    "competition/config.py",
-)  # fmt: skip
+CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py", "competition/task.py")
 """Files of the code that a run depends on, in addition to the jobs and the settings."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
 )  # fmt: skip
+LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
+TIME, EPOCHS = "time", "epochs"
+"""Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
+BUDGET_ADVICE = "A larger --budget trains more, and --budget none everything in full; finished jobs are kept."
+MAX_ERROR = 110
+"""Characters of an error in tables."""
 
 
-ALL_SECONDS = "all"
-"""Key of `Run.worker_seconds`: core-seconds of the whole command, idle ones included."""
+@dataclass(frozen=True)
+class LeftOut:
+    """A stage, or one of its seeds, that is not in a run.
+
+    Attributes:
+        seed: None for the whole stage.
+        reason: see `models.jobs.scheduler.JobResult`; EPOCHS for a stage that is in the run with fewer epochs.
+        error: one line.
+        log: file with the traceback.
+    """
+
+    stage: str
+    seed: int | None
+    reason: str
+    error: str
+    log: Path | None = None
+
+    @property
+    def row(self) -> list[str]:
+        """Row of a table with the columns LEFT_OUT_HEADER."""
+        seed = "all" if self.seed is None else str(self.seed)
+        return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR, placeholder=" ...")]
 
 
 @dataclass(frozen=True)
@@ -70,8 +96,7 @@ class Run:
         name: digest of the configuration, the tables and the keys of the jobs.
         made_from: digest of predictions, code, packages, and of what is left out.
         left_out: requested stages and seeds that are not in `config` and `plan`.
-        worker_seconds: stage or other group of tasks -> seconds of workers in the command that built the run.
-        budget: seconds that this command had; None if it had no budget.
+        budget: seconds of the command that built the run; None if it had no budget.
     """
 
     name: str
@@ -80,7 +105,6 @@ class Run:
     config: Config
     plan: JobPlan
     left_out: Sequence[LeftOut] = field(default=())
-    worker_seconds: dict[str, float] = field(default_factory=dict)
     budget: float | None = None
 
     @property
@@ -99,9 +123,9 @@ class Run:
         return self.config.competition.task
 
     @cached_property
-    def stage_predictions(self) -> StagePredictions:
+    def columns(self) -> Columns:
         """Predictions of all stages and the labels; a DataError if they do not match the tables."""
-        return load_stage_predictions(self.config, self.plan)
+        return load_columns(self.config, self.plan)
 
     def oof_table(self) -> pd.DataFrame:
         """Return ids, folds, labels (named as the targets) and out-of-fold predictions.
@@ -115,10 +139,6 @@ class Run:
         """Content of run.json in the folder."""
         return read_manifest(self.folder)
 
-    def verify(self, *files: str) -> None:
-        """Raise a DataError if one of these files of the run, or of all its files, is missing or has changed."""
-        verify_files(self.folder, files)
-
     @property
     def choice(self) -> dict[str, Any]:
         """The part of run.json about the candidates and the choice."""
@@ -129,25 +149,18 @@ class Run:
     def is_built(self) -> bool:
         """Whether the folder has the files of this run, made from the same predictions and code."""
         try:
-            self.verify()
+            verify_files(self.folder)
         except DataError:
             return False
         stored = self.stored
-        has_stack = stored["config"]["submissions"]["stack"]  # an interim submission has none
-        found = (stored["run"], stored["made_from"], has_stack)
-        return found == (self.name, self.made_from, self.config.submissions.stack)
+        is_same = (stored["run"], stored["made_from"]) == (self.name, self.made_from)
+        has_stack: bool = stored["config"]["submissions"]["stack"]  # an interim submission has none
+        return is_same and has_stack == self.config.submissions.stack
 
     @property
     def exit_status(self) -> int:
         """Exit status of the command that builds the run: 3 if a failure left something out, else 0."""
         return 3 if any(each.reason not in (TIME, EPOCHS) for each in self.left_out) else 0
-
-    @property
-    def fallback_description(self) -> str:
-        """The prediction for test rows with an unreadable input, such as an invalid SMILES, as text."""
-        if not self.task.scores_labels:
-            return "the mean of the training labels"
-        return "the mean level" if self.task.problem_type == "ordinal" else "the most frequent class"
 
     @property
     def candidates(self) -> dict[str, Any]:
@@ -230,9 +243,9 @@ def latest_run(competition: str) -> Run:
     return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
 
 
-def fitted_file(name: str) -> str:
-    """Return the file of a fitted candidate, relative to the folder of the run."""
-    return f"fitted/{name.replace(':', '.')}.json"
+def candidate_file(name: str, suffix: str) -> str:
+    """Return a file of a candidate, relative to the folder of the run: .json if it is fitted, .csv its submission."""
+    return f"candidates/{name.replace(':', '.')}{suffix}"
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
@@ -241,7 +254,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     There are no rows if the run scored labels and `task` scores predictions, or vice versa, or if the classes
     differ.
     """
-    verify_files(folder, [CROSS_FITTED])
+    verify_files(folder, CROSS_FITTED)
     stored = read_manifest(folder)
     # "decides" is `Task.scores_labels` of that run.
     is_same = stored[CHOICE]["decides"] == task.scores_labels
@@ -260,7 +273,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return stored
 
 
-def verify_files(folder: Path, files: Sequence[str] = ()) -> None:
+def verify_files(folder: Path, *files: str) -> None:
     """Raise a DataError if one of these files of a run, or of all if none is named, is missing or has changed."""
     digests = read_manifest(folder)["files"]
     for name in files or digests:
@@ -308,3 +321,63 @@ def _digests(job: Job, test_key: str) -> list[str]:
     if not job.oof_file.is_file() or sha256_of(job.oof_file) != oof_digest:
         raise DataError(f"{job.oof_file} is missing or has changed; delete {job.folder} to train it again.")
     return [job.name, oof_digest, sha256_of(test)]
+
+
+def unfinished_seeds(plan: JobPlan) -> set[tuple[str, int]]:
+    """Return stage and seed of each job that is not finished, or has pseudo-labels of such a job."""
+    return {
+        (job.stage, job.seed)
+        for job in plan.jobs
+        if not all(each.has_predicted(plan.test_key) for each in (job, *job.dependencies))
+    }
+
+
+def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
+    """Return the seeds with an unfinished job, each with the reason.
+
+    Args:
+        results: title of a job (`gnn/seed_0/fold_3`) -> result, for the jobs of this command; others have a
+            record in their folders.
+    """
+    left_out = []
+    for stage, seed in sorted(unfinished_seeds(plan)):
+        jobs = [job for job in plan.jobs_of_stage(stage) if job.seed == seed]
+        results_of_unfinished = [
+            results.get(job.title) or recorded_failure(job)
+            for job in jobs
+            if not job.has_predicted(plan.test_key)
+        ]
+        reasons = [result for result in results_of_unfinished if result.status != "ok"]
+        reasons.sort(key=lambda result: result.status != "failed")
+        if reasons:
+            first = reasons[0]
+            fold = first.name.rpartition("/fold_")[2]
+            error = f"fold {fold}: {first.error}" if first.status == "failed" else first.error
+            left_out.append(LeftOut(stage, seed, first.reason, error, first.log))
+        else:
+            left_out.append(
+                LeftOut(stage, seed, "dependency", "it has pseudo-labels of a stage that is left out")
+            )
+    return left_out
+
+
+def describe_left_out(left_out: Sequence[LeftOut]) -> str:
+    """Return a table of what is left out, and the files of the tracebacks; "" if nothing is."""
+    if not left_out:
+        return ""
+    lines = [
+        "Left out:",
+        "",
+        format_table(LEFT_OUT_HEADER, [each.row for each in left_out]),
+        *left_out_notes(left_out),
+    ]
+    return "\n".join(lines)
+
+
+def left_out_notes(left_out: Sequence[LeftOut]) -> list[str]:
+    """Return what to do about what a budget left out, and a line per traceback."""
+    advice = [BUDGET_ADVICE] if any(each.reason in (TIME, EPOCHS) for each in left_out) else []
+    logs = [
+        f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None
+    ]
+    return [*advice, *logs]

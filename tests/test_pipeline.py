@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.files import PROJECT, read_json
+from core.files import PROJECT
 
 RUN = str(PROJECT / "run.sh")
 DATA = PROJECT / "competition" / "data" / "smoke"
@@ -84,8 +84,7 @@ def test_a_run_ends_with_a_submission_that_fits_the_sample(smoke: Path) -> None:
     assert list(written.columns) == list(sample.columns)
     assert list(written["id"]) == list(sample["id"])
     assert written.notna().all().all()
-    for name in ("blend.csv", "stack.csv"):
-        assert (submission(smoke).parent / name).exists()
+    assert (submission(smoke).parent / "candidates" / "mean.csv").exists()
 
 
 def test_a_second_run_trains_nothing_and_changes_no_byte(smoke: Path) -> None:
@@ -107,15 +106,10 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
     assert time.monotonic() - before < 240
     assert re.search("stage gnn  [1-4] of 4 epochs, about ", output)
     assert (work / "smoke" / "folds" / "shift.json").exists()  # training and test rows are compared meanwhile
-    written = [
-        output.index(text) for text in ("submission of lightgbm: ", "Time of the workers: ", "## Candidates")
-    ]
+    written = [output.index(text) for text in ("submission of lightgbm: ", "## Scores")]
     assert written == sorted(written)
     final = submission(work).parent / "smoke.yaml"
     assert [path.name for path in work.glob("smoke/submissions/*/")] == [final.parent.name]
-    spent = read_json(final.parent / "run.json")["worker_seconds"]
-    assert {"lightgbm", "gnn", "submissions"} <= spent.keys()
-    assert 0 < sum(spent.values()) - spent["all"] < spent["all"] < 240
     first, jobs = submission(work).read_bytes(), list(work.rglob("models/**/report.json"))
     assert (work / "smoke" / "submission.csv").read_bytes() == first
     run(work, *in_time)
@@ -234,7 +228,7 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     with_traceback = [line.split()[2] for line in end if line.startswith("traceback of ")]
     assert with_traceback == [f"{how}:" for how in sorted(hows) if how in ("raises", "unpicklable")]
     report = (work / "smoke" / "report" / "report.md").read_text()
-    assert report.index("Left out") < report.index("## Stages")
+    assert report.index("Left out") < report.index("## Scores")
     second_output = run(work, *command, status=3).stdout
     assert second_output.count("2 of 3 jobs are finished") == len(hows)
     assert second_output.count("the same error as in the previous run") == len(hows)

@@ -20,9 +20,9 @@ import numpy as np
 from core.files import derive_seed
 from core.types import Array
 from core.user_code import load_user_code, user_code_errors
-from submissions.blend.data import Blend, BlendData, FoldSet, System
-from submissions.blend.logits import log_loss_weights, margins
-from submissions.blend.serialization import Predictor, require_predictions
+from submissions.blend.data import Blend, BlendData, FoldSet, System, computed_once
+from submissions.blend.logits import Link, log_loss_weights, margins
+from submissions.blend.serialization import Predictor
 
 LIGHTGBM_STACK = "lightgbm_stack"
 """Name of the candidate in `stack.py`, which corrects the default blend."""
@@ -178,17 +178,15 @@ def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
     return data.blend(weights, folds, settings, in_logits=True)
 
 
+@computed_once
 def _logit_weights(data: BlendData, target: int, folds: FoldSet) -> Array:
-    """Return the weights of logits for each of `LOGIT_PENALTIES`, (n_penalties, n_models); computed once."""
-    key = ("logits", target, folds)
-    if key not in data.memo:
-        prior = data.convex(target, folds) if len(data.targets) == 1 else data.pooled(folds)
-        parts = [data.labelled(target, fold) for fold in sorted(folds)]
-        z = np.concatenate([margins(preds, labels, data.link) for preds, labels in parts])
-        equal = np.tile(prior, (len(LOGIT_PENALTIES), 1))
-        data.memo[key] = log_loss_weights(z, prior, LOGIT_PENALTIES) if len(z) else equal
-    weights: Array = data.memo[key]
-    return weights
+    """Return the weights of logits for each of `LOGIT_PENALTIES`, (n_penalties, n_models)."""
+    prior = data.convex(target, folds) if len(data.targets) == 1 else data.pooled(folds)
+    if not data.is_labelled(target, folds):
+        return np.tile(prior, (len(LOGIT_PENALTIES), 1))
+    parts = [data.labelled(target, fold) for fold in sorted(folds)]
+    z = np.concatenate([margins(preds, labels, data.link) for preds, labels in parts])
+    return log_loss_weights(z, prior, LOGIT_PENALTIES)
 
 
 Candidate = Callable[[BlendData, FoldSet], Predictor]
@@ -220,18 +218,33 @@ def user_candidate(code_ref: str, data: BlendData, folds: FoldSet) -> Predictor:
         return predictor
 
 
-def fit_candidate(name: str, data: BlendData, folds: FoldSet) -> Predictor:
+def require_predictions(y_pred: Any, shape: tuple[int, ...], link: Link = "identity") -> None:
+    """Raise a ValueError if predictions of user-defined code have the wrong shape or invalid values.
+
+    Values must be finite. With another link than "identity" they must be probabilities: between 0 and 1
+    and, with "softmax", with sum 1 in each row.
+    """
+    values = np.asarray(y_pred, dtype=np.float64)
+    if values.shape != shape:
+        raise ValueError(f"expected predictions of shape {shape}, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("expected finite predictions, got NaN or infinite values")
+    in_range = link == "identity" or (values.min() >= 0 and values.max() <= 1)
+    if not in_range:
+        raise ValueError("expected probabilities between 0 and 1")
+    if link == "softmax" and not np.allclose(values.sum(axis=1), 1):
+        raise ValueError("expected probabilities of all classes that sum to 1")
+
+
+@computed_once
+def fit_candidate(data: BlendData, name: str, folds: FoldSet) -> Predictor:
     """Return a candidate fitted on the rows of some folds; it is fitted once.
 
     Args:
         name: a name of CANDIDATES, or a function of the user's, `file.py:name`.
     """
-    key = (name, folds)
-    if key not in data.memo:
-        built_in = CANDIDATES.get(name)
-        data.memo[key] = built_in(data, folds) if built_in else user_candidate(name, data, folds)
-    predictor: Predictor = data.memo[key]
-    return predictor
+    built_in = CANDIDATES.get(name)
+    return built_in(data, folds) if built_in else user_candidate(name, data, folds)
 
 
 def complexity(name: str) -> int:

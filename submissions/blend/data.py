@@ -11,17 +11,17 @@ of their blend is errors @ w.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from competition.metrics import METRICS, Metric
 from competition.task import Task
-from core.types import Array, Integers
+from core.types import Array
 from submissions.blend.logits import Link, logits, probabilities
+from submissions.blend.scoring import Scorer
 from submissions.blend.serialization import serializable
 
 FoldSet = frozenset[int]
@@ -87,28 +87,35 @@ class System:
         return System(deviations / unit, r[:, 2:] / unit, float(center + shift))
 
 
-@dataclass(frozen=True, eq=False)
-class BlendData:
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def computed_once(function: Function) -> Function:
+    """Keep the results of a function of `BlendData` and other arguments in the memo of the data; a decorator."""
+
+    @wraps(function)
+    def look_up(data: "BlendData", *arguments: Any) -> Any:
+        key = (function.__name__, *arguments)
+        if key not in data.memo:
+            data.memo[key] = function(data, *arguments)
+        return data.memo[key]
+
+    return cast(Function, look_up)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BlendData(Scorer):
     """All that a candidate may be fitted on. The order of the columns depends on their content, not on their names.
 
     Attributes:
         preds: columns (n_rows, n_models, n_outputs), out of fold; NaN only in fold -1.
-        y: (n_rows, n_targets), NaN for missing labels.
-        folds: (n_rows,); rows with fold -1 are never used.
-        rows: n_rows rows of the raw table, for a metric that takes them.
         n_trials: Optuna trials for the two settings of the shrunk ridge.
         tuned: settings of each target that are used in place of tuned ones; empty to tune them.
         memo: what was computed already.
     """
 
     preds: Array
-    y: Array
-    folds: Integers
-    metric: Metric
-    task: Task
-    rows: pd.DataFrame | None = None
     n_trials: int = 40
-    seed: int = 0
     tuned: tuple[dict[str, float], ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -151,73 +158,58 @@ class BlendData:
         """Return the mask of the rows in some folds, (n_rows,)."""
         return np.isin(self.folds, list(folds))
 
+    @computed_once
     def labelled(self, target: int, fold: int) -> tuple[Array, Array]:
         """Return columns (n_rows, n_models, n_outputs of the target) and labels (n_rows,) of a fold."""
-        key = ("labelled", target, fold)
-        if key not in self.memo:
-            rows = (self.folds == fold) & ~np.isnan(self.y[:, target])
-            self.memo[key] = self.preds[rows][:, :, self.outputs_of(target)], self.y[rows, target]
-        rows_of_fold: tuple[Array, Array] = self.memo[key]
-        return rows_of_fold
+        rows = (self.folds == fold) & ~np.isnan(self.y[:, target])
+        return self.preds[rows][:, :, self.outputs_of(target)], self.y[rows, target]
 
     def is_labelled(self, target: int, folds: FoldSet) -> bool:
         """Return whether a target has a label in some folds."""
         return any(len(self.labelled(target, fold)[1]) for fold in folds)
 
-    @cached_property
-    def factors(self) -> list[tuple[dict[int, Array], float]]:
-        """For each target, fold -> R of the QR factors of [1, y - c, y - columns], and c.
-
-        c is the median of the columns, never of labels: those of a fold must not reach a fit without it. A multiclass
-        row counts once per class, with the label 1 for its class and 0 for the others.
+    @computed_once
+    def center(self, target: int) -> float:
+        """Return the c of a target: the median of its columns, never of labels, since those of a fold must not reach
+        a fit without it.
         """
-        of_targets = []
-        for target in self.targets:
-            center = float(np.median(self.preds[self.folds >= 0][:, :, self.outputs_of(target)]))
-            factors = {}
-            for fold in sorted(self.all_folds):
-                preds, labels = self.labelled(target, fold)
-                if len(labels):
-                    x = preds.swapaxes(1, 2).reshape(-1, self.n_models)
-                    y = self.task.one_hot(labels[:, None]).ravel()
-                    z = np.column_stack([np.ones(len(y)), y - center, y[:, None] - x])
-                    factors[fold] = triangular(z)
-            of_targets.append((factors, center))
-        return of_targets
+        return float(np.median(self.preds[self.has_fold][:, :, self.outputs_of(target)]))
 
+    @computed_once
+    def factor(self, target: int, fold: int) -> Array:
+        """Return the R of the QR factors of [1, y - c, y - columns] of a target in a fold.
+
+        A multiclass row counts once per class, with the label 1 for its class and 0 for the others.
+        """
+        preds, labels = self.labelled(target, fold)
+        x = preds.swapaxes(1, 2).reshape(-1, self.n_models)
+        y = self.task.one_hot(labels[:, None]).ravel()
+        return triangular(np.column_stack([np.ones(len(y)), y - self.center(target), y[:, None] - x]))
+
+    @computed_once
     def system(self, target: int, folds: FoldSet) -> System | None:
         """Return the least squares of a target on some folds; None if it has no label there."""
-        key = ("system", target, folds)
-        if key not in self.memo:
-            factors, center = self.factors[target]
-            parts = [factors[fold] for fold in sorted(folds) if fold in factors]
-            self.memo[key] = System.of(parts, center) if parts else None
-        system: System | None = self.memo[key]
-        return system
+        labelled_folds = [fold for fold in sorted(folds) if len(self.labelled(target, fold)[1])]
+        factors = [self.factor(target, fold) for fold in labelled_folds]
+        return System.of(factors, self.center(target)) if factors else None
 
+    @computed_once
     def pooled(self, folds: FoldSet) -> Array:
         """Return the convex weights of all targets together, (n_models,), each target with the same influence.
 
         They are equal for one target, and for rows without any label. A target with few labels is shrunk towards them.
         """
-        key = ("pooled", folds)
-        if key not in self.memo:
-            systems = [self.system(target, folds) for target in self.targets]
-            errors = [system.errors for system in systems if system is not None]
-            is_equal = len(self.targets) == 1 or not errors
-            equal = np.full(self.n_models, 1 / self.n_models)
-            self.memo[key] = equal if is_equal else convex_weights(np.vstack(errors))
-        weights: Array = self.memo[key]
-        return weights
+        systems = [self.system(target, folds) for target in self.targets]
+        errors = [system.errors for system in systems if system is not None]
+        if len(self.targets) == 1 or not errors:
+            return np.full(self.n_models, 1 / self.n_models)
+        return convex_weights(np.vstack(errors))
 
+    @computed_once
     def convex(self, target: int, folds: FoldSet) -> Array:
         """Return the convex weights of a target, (n_models,); the pooled ones for a target without labels."""
-        key = ("convex", target, folds)
-        if key not in self.memo:
-            system = self.system(target, folds)
-            self.memo[key] = self.pooled(folds) if system is None else convex_weights(system.errors)
-        weights: Array = self.memo[key]
-        return weights
+        system = self.system(target, folds)
+        return self.pooled(folds) if system is None else convex_weights(system.errors)
 
     def intercept(self, target: int, folds: FoldSet, weights: Array) -> float:
         """Return what to add to a weighted sum of columns: the part of the mean label that the weights lack."""
@@ -244,6 +236,7 @@ class BlendData:
             settings=settings or [],
         )
 
+    @computed_once
     def tuning_metric(self, target: int, folds: FoldSet) -> Metric:
         """Return what blends of a target are compared by: the metric itself where one target has a score.
 
@@ -269,10 +262,7 @@ class BlendData:
             predict: fold -> predictions (n_rows, n_outputs of the target) of the rows of `labelled`; the loss is
                 cross-fitted if they are made without the fold.
         """
-        key = ("metric", target, folds)
-        if key not in self.memo:
-            self.memo[key] = self.tuning_metric(target, folds)
-        metric: Metric = self.memo[key]
+        metric = self.tuning_metric(target, folds)
         parts = [(self.labelled(target, fold)[1], predict(fold)) for fold in sorted(folds)]
         if metric.kind != "ranks" or not self.task.has_probabilities:  # else fold models are not on one scale
             labels, predictions = zip(*parts, strict=True)

@@ -17,7 +17,7 @@ one cut at a time as in Fan and Lin, "A study on threshold selection for multi-l
 multi-class probabilistic classifiers", ICML 2003.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -156,74 +156,50 @@ def fit_decision(
         rows: n_rows rows of the raw table, for a metric that takes them.
     """
     decision = plain_decision(task)
+    levels = decision.levels(y_pred)
     target_probabilities = [calibrate(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
-    search = _CutSearch(metric, y, decision.levels(y_pred), target_probabilities, decision, rows)
+    score_from_confusion = metric.score_from_confusion
+
+    def expected_counts(sweep: ThresholdSweep, grid: Array) -> Array:
+        return expected_confusion(target_probabilities[sweep.target], sweep, grid)
+
+    def score_of(candidate: Decision) -> float:
+        return metric(y, candidate.labels(levels).astype(np.float64), rows)
+
+    pooled_counts = {}  # cut -> expected confusion matrix of its target, for metrics that pool all targets
+    if metric.pooled:
+        for cut_index, cut in enumerate(decision.cuts):
+            sweep = decision.sweep(levels, cut_index)
+            pooled_counts[cut_index] = expected_counts(sweep, np.array([cut]))[0]
     n_passes = MAX_PASSES
-    if isinstance(decision, Thresholds) and metric.score_from_confusion and not metric.pooled:
+    if isinstance(decision, Thresholds) and score_from_confusion and not metric.pooled:
         n_passes = 1  # thresholds of different targets do not influence each other
     for _ in range(n_passes):
-        previous = search.decision
-        for cut_index in range(len(previous.cuts)):
-            search.tune(cut_index)
-        if np.array_equal(previous.cuts, search.decision.cuts):
+        previous = decision
+        for cut_index, cut in enumerate(previous.cuts):
+            sweep = decision.sweep(levels, cut_index)
+            grid_size = GRID_SIZE if score_from_confusion else USER_METRIC_GRID_SIZE
+            grid = np.union1d(threshold_grid(sweep.values, grid_size), cut)
+            if score_from_confusion:
+                counts = expected_counts(sweep, grid)
+                other_counts = [pooled_counts[i] for i in pooled_counts if i != cut_index]
+                scores = score_from_confusion(counts + sum(other_counts))
+            else:
+                scores = np.array([score_of(with_cut(decision, cut_index, value)) for value in grid])
+            best = _best_index(scores if metric.greater_is_better else -scores)
+            if best is not None:
+                decision = with_cut(decision, cut_index, grid[best])
+                if pooled_counts:
+                    pooled_counts[cut_index] = counts[best]
+        if np.array_equal(previous.cuts, decision.cuts):
             break
-    return search.decision
+    return decision
 
 
-@dataclass
-class _CutSearch:
-    """Coordinate ascent over the cuts of a decision.
-
-    Attributes:
-        levels: predictions on the scale of the cuts, (n_rows, n_outputs).
-        target_probabilities: calibrated probabilities of each target, (n_rows, n_classes).
-        decision: the decision with the cuts tuned so far.
-        rows: n_rows rows of the raw table, or None.
-        pooled_counts: cut -> expected confusion matrix of its target, for metrics that pool all
-            targets; else empty.
-    """
-
-    metric: Metric
-    y: Array
-    levels: Array
-    target_probabilities: list[Array]
-    decision: Decision
-    rows: pd.DataFrame | None
-    pooled_counts: dict[int, Array] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.metric.pooled:
-            for cut_index, cut in enumerate(self.decision.cuts):
-                sweep = self.decision.sweep(self.levels, cut_index)
-                self.pooled_counts[cut_index] = self._expected_counts(sweep, np.array([cut]))[0]
-
-    def tune(self, cut_index: int) -> None:
-        """Move one cut to the candidate value with the best score; of equal scores the middle one."""
-        grid_size = GRID_SIZE if self.metric.score_from_confusion else USER_METRIC_GRID_SIZE
-        sweep = self.decision.sweep(self.levels, cut_index)
-        grid = np.union1d(threshold_grid(sweep.values, grid_size), self.decision.cuts[cut_index])
-        if self.metric.score_from_confusion:
-            counts = self._expected_counts(sweep, grid)
-            all_counts = counts
-            if self.pooled_counts:
-                all_counts = counts + sum(self.pooled_counts[i] for i in self.pooled_counts if i != cut_index)
-            scores = self.metric.score_from_confusion(all_counts)
-        else:
-            scores = np.array([self._score_of(with_cut(self.decision, cut_index, cut)) for cut in grid])
-        if not self.metric.greater_is_better:
-            scores = -scores
-        best = np.flatnonzero(scores == np.nanmax(scores, initial=-np.inf))
-        if len(best):
-            middle = best[len(best) // 2]
-            self.decision = with_cut(self.decision, cut_index, grid[middle])
-            if self.pooled_counts:
-                self.pooled_counts[cut_index] = counts[middle]
-
-    def _score_of(self, decision: Decision) -> float:
-        return self.metric(self.y, decision.labels(self.levels).astype(np.float64), self.rows)
-
-    def _expected_counts(self, sweep: ThresholdSweep, grid: Array) -> Array:
-        return expected_confusion(self.target_probabilities[sweep.target], sweep, grid)
+def _best_index(scores: Array) -> int | None:
+    """Return the position of the largest score, of equal ones the middle one; None if none is defined."""
+    best = np.flatnonzero(scores == np.nanmax(scores, initial=-np.inf))
+    return int(best[len(best) // 2]) if len(best) else None
 
 
 def with_cut(decision: Decision, cut_index: int, cut: float) -> Decision:

@@ -1,27 +1,36 @@
-"""The rule that selects one candidate: the default, unless another is better by a clear margin.
+"""Fit all candidates, compare them with the default, and choose one.
 
 Candidates are compared by their cross-fitted predictions: each row is predicted by a fit without the row's fold. For
 metrics of labels the decision (thresholds, class offsets or cut points) that turns predictions into labels is fitted
-without the fold as well.
+without the fold as well. The default stands, unless another candidate is better by a clear margin.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from competition.metrics import Metric, take_rows
-from competition.task import Task
-from core.files import derive_seed
-from core.types import Array, Integers
-from core.user_code import load_user_code, user_code_errors
-from submissions.blend.bootstrap import bootstrap_scores
-from submissions.blend.data import BlendData, FoldSet
+from competition.metrics import take_rows
+from core.types import Array
+from core.user_code import load_user_code, short_ref, user_code_errors
+from submissions.blend.candidates import (
+    ALWAYS,
+    LIGHTGBM_STACK,
+    complexity,
+    fit_candidate,
+    require_predictions,
+)
+from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
-from submissions.blend.serialization import Predictor, require_predictions
+from submissions.blend.scoring import Comparison, Scorer
+from submissions.blend.serialization import Predictor
+from submissions.blend.stack import Stack, fit_stack
 
+MEAN = "mean"
+"""Candidate that takes the place of a default that cannot be fitted."""
 MIN_GAIN_SHARE = 0.001
 """Smallest gain that justifies a switch, as a share of the default's gain over a constant prediction.
 With many rows the standard error of a paired difference is so small that even useless gains would be
@@ -37,7 +46,7 @@ class Fitted:
         lowest: lowest label of each output, (n_outputs,), to which lower predictions are raised, for a metric that is
             undefined for small numbers (RMSLE); None for other metrics.
         decision: makes labels from predictions; None if the metric scores predictions.
-        postprocess: `file.py:function` of the user's, of predictions (n_rows, n_outputs), which returns others;
+        postprocess: `file.py:function` of the user, of predictions (n_rows, n_outputs), which returns others;
             "" without one.
     """
 
@@ -90,22 +99,23 @@ def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess:
     """
 
     def fitted(folds: FoldSet) -> Fitted:
-        predictor = fit(folds)
         rows = data.rows_in(folds)
-        before = Fitted(predictor, _lowest(data, rows), None, postprocess)
-        if not data.task.scores_labels:
-            return before
-        y_pred = before.outputs(data.preds[rows])
-        decision = fit_decision(data.metric, data.task, data.y[rows], y_pred, take_rows(data.rows, rows))
-        return Fitted(predictor, before.lowest, decision, postprocess)
+        labels = data.y[rows]
+        part = Fitted(fit(folds), postprocess=postprocess)
+        if not np.isneginf(data.metric.lower_bound):
+            lowest = np.nanmin(labels, axis=0, initial=np.inf, where=~np.isnan(labels))
+            part = replace(part, lowest=lowest)
+        if data.task.scores_labels:
+            y_pred = part.outputs(data.preds[rows])
+            decision = fit_decision(data.metric, data.task, labels, y_pred, take_rows(data.rows, rows))
+            part = replace(part, decision=decision)
+        return part
 
     whole = fitted(data.all_folds)
-    n_rows, _, n_outputs = data.preds.shape
-    outputs = np.full((n_rows, n_outputs), np.nan)
-    scored = np.full((n_rows, len(data.task.scored_columns)), np.nan)
-    in_sample = scored.copy()
-    has_fold = data.rows_in(data.all_folds)
-    in_sample[has_fold] = whole.predict(data.preds[has_fold])
+    in_sample = np.full((len(data.y), len(data.task.scored_columns)), np.nan)
+    in_sample[data.has_fold] = whole.predict(data.preds[data.has_fold])
+    outputs = np.full_like(data.preds[:, 0], np.nan)
+    scored = np.full_like(in_sample, np.nan)
     for fold in sorted(data.all_folds):
         part = fitted(data.all_folds - {fold})
         in_fold = data.folds == fold
@@ -114,105 +124,108 @@ def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess:
     return CrossFit(whole, in_sample, outputs, scored)
 
 
-def _lowest(data: BlendData, rows: NDArray[np.bool_]) -> Array | None:
-    """Return the lowest label of each target in some rows if the metric has a lower bound, else None."""
-    if np.isneginf(data.metric.lower_bound):
+def decided(scorer: Scorer, y_pred: Array) -> Array:
+    """Return what the metric scores of out-of-fold predictions, (n_rows, n_scored), NaN for rows without a fold.
+
+    For each fold a decision is fitted on the rows of the other folds. If the metric scores predictions, they are
+    returned unchanged.
+    """
+    if not scorer.task.scores_labels:
+        return y_pred
+    scored = np.full((len(y_pred), len(scorer.task.scored_columns)), np.nan)
+    for fold in np.unique(scorer.folds[scorer.has_fold]):
+        in_fold = scorer.folds == fold
+        scored[in_fold] = decision_of(scorer, y_pred, scorer.has_fold & ~in_fold).predict(y_pred[in_fold])
+    return scored
+
+
+def decision_of(scorer: Scorer, y_pred: Array, mask: NDArray[np.bool_]) -> Decision:
+    """Return the decision for predictions (n_rows, n_outputs), fitted on the rows of a mask (n_rows,)."""
+    rows = take_rows(scorer.rows, mask)
+    return fit_decision(scorer.metric, scorer.task, scorer.y[mask], y_pred[mask], rows)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The candidates and the choice among them.
+
+    Attributes:
+        candidates: name -> fitted candidate, from simple to complex.
+        compared: name -> comparison with the default.
+        default: name of the default candidate.
+        chosen: name of the candidate to submit.
+        reason: one sentence that explains the choice.
+        failed: a line per candidate that is left out, with the reason.
+    """
+
+    candidates: dict[str, CrossFit]
+    compared: dict[str, Comparison]
+    default: str
+    chosen: str
+    reason: str
+    failed: list[str]
+
+
+def select_candidate(
+    data: BlendData, default_blend: str, others: list[str], has_stack: bool, postprocess: str, margin: float
+) -> Selection:
+    """Fit all candidates, compare them with the default, and choose one.
+
+    A candidate that raises is left out; the mean takes the place of a default that raises.
+
+    Args:
+        default_blend: a name of CANDIDATES, or `file.py:function` of the user.
+        others: more candidates, in addition to `ALWAYS`.
+        has_stack: whether the stack on the default is a candidate.
+        postprocess: see `Fitted`.
+        margin: see `select`.
+    """
+    candidates: dict[str, CrossFit] = {}
+    failed: list[str] = []
+
+    def try_candidate(name: str, fit: Callable[[FoldSet], Predictor]) -> None:
+        try:
+            candidates[name] = cross_fit(data, fit, postprocess)
+        except Exception as error:
+            failed.append(f"WARNING: {name} is left out: {type(error).__name__}: {error}")
+
+    for name in dict.fromkeys([*ALWAYS, default_blend, *others]):
+        try_candidate(short_ref(name), partial(fit_candidate, data, name))
+    if MEAN not in candidates:  # only a user's post-processing can fail there
+        candidates[MEAN] = cross_fit(data, partial(fit_candidate, data, MEAN))
+    default = short_ref(default_blend)
+    if has_stack and default in candidates:
+        try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, default_blend))
+        if LIGHTGBM_STACK in candidates:
+            stack = _validated_stack(candidates.pop(LIGHTGBM_STACK), candidates[default], data)
+            if stack is None:
+                failed.append(
+                    f"{LIGHTGBM_STACK} is left out: its trees do not help, so that it equals {default}."
+                )
+            else:
+                candidates[LIGHTGBM_STACK] = stack
+    if default not in candidates:
+        default = MEAN
+    candidates = {name: candidates[name] for name in sorted(candidates, key=complexity)}
+    compared = data.compare({name: each.scored for name, each in candidates.items()}, default)
+    chosen, reason = select(data, compared, default, margin)
+    return Selection(candidates, compared, default, chosen, reason, failed)
+
+
+def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> CrossFit | None:
+    """Return the stack without its corrections of outputs in which cross-fitting corrects no held-out row.
+
+    Such corrections were never validated. A stack without any correction is None.
+    """
+    is_validated = (stack.outputs != default.outputs)[data.has_fold].any(axis=0)
+    assert isinstance(stack.whole.predictor, Stack)
+    validated = stack.whole.predictor.only(is_validated)
+    if not any(validated.corrections):
         return None
-    return np.nanmin(data.y[rows], axis=0, initial=np.inf, where=~np.isnan(data.y[rows]))
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """Scores predictions of the training rows, on all of them and on bootstrap resamples.
-
-    Attributes:
-        y: (n_rows, n_targets), NaN for missing labels.
-        folds: (n_rows,); rows with fold -1 are ignored.
-        groups: (n_rows,); rows of one group share a fold, and the bootstrap resamples them together.
-        seed: seed of the bootstrap.
-        rows: n_rows rows of the raw table, for a metric that takes them.
-    """
-
-    metric: Metric
-    task: Task
-    y: Array
-    folds: Integers
-    groups: Integers
-    seed: int
-    rows: pd.DataFrame | None = None
-
-    @property
-    def has_fold(self) -> NDArray[np.bool_]:
-        """Mask of the rows that are scored, (n_rows,)."""
-        return self.folds >= 0
-
-    def score(self, scored: Array) -> float:
-        """Return the metric of labels or predictions (n_rows, n_scored) on the rows with a fold."""
-        rows = take_rows(self.rows, self.has_fold)
-        return self.metric(self.y[self.has_fold], scored[self.has_fold], rows)
-
-    def gain(self, difference: float) -> float:
-        """Return a difference of scores with the sign turned so that positive is better."""
-        return difference if self.metric.greater_is_better else -difference
-
-    def decided(self, y_pred: Array) -> Array:
-        """Return what the metric scores of out-of-fold predictions, (n_rows, n_scored), NaN for rows without a fold.
-
-        For each fold a decision is fitted on the rows of the other folds. If the metric scores predictions, they are
-        returned unchanged.
-        """
-        if not self.task.scores_labels:
-            return y_pred
-        scored = np.full((len(y_pred), len(self.task.scored_columns)), np.nan)
-        for fold in np.unique(self.folds[self.has_fold]):
-            in_fold = self.folds == fold
-            others = self.has_fold & ~in_fold
-            rows = take_rows(self.rows, others)
-            decision = fit_decision(self.metric, self.task, self.y[others], y_pred[others], rows)
-            scored[in_fold] = apply_decision(decision, y_pred[in_fold])
-        return scored
-
-    def resampled(self, scored: dict[str, Array]) -> pd.DataFrame:
-        """Return the scores on bootstrap resamples of the rows with a fold, (n_resamples, n_predictions)."""
-        return bootstrap_scores(
-            metric=self.metric,
-            y=self.y[self.has_fold],
-            predictions={name: values[self.has_fold] for name, values in scored.items()},
-            groups=np.unique(self.groups[self.has_fold], return_inverse=True)[1],
-            seed=derive_seed(self.seed, "bootstrap"),
-            rows=take_rows(self.rows, self.has_fold),
-        )
-
-    def standard_error(self, scored: Array) -> float:
-        """Return the bootstrap standard error of the score of `scored` (n_rows, n_scored); it may be NaN."""
-        return float(self.resampled({"scored": scored})["scored"].std())
-
-    def compare(self, scored: dict[str, Array], reference: str) -> dict[str, "Comparison"]:
-        """Compare predictions, (n_rows, n_scored) each, with those of one name."""
-        scores = {name: self.score(values) for name, values in scored.items()}
-        resampled = self.resampled(scored)
-        errors = resampled.sub(resampled[reference], axis=0).std().to_dict()
-        return {
-            name: Comparison(score, score - scores[reference], resampled[name].std(), errors[name])
-            for name, score in scores.items()
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Predictions compared with those of a reference, in the unit and direction of the metric.
-
-    Attributes:
-        score: their cross-fitted score.
-        difference: it minus the score of the reference.
-        score_standard_error: bootstrap standard error of the score.
-        standard_error: bootstrap standard error of the paired difference; 0 for the reference.
-    """
-
-    score: float
-    difference: float
-    score_standard_error: float
-    standard_error: float
+    whole = replace(stack.whole, predictor=validated)
+    in_sample = stack.in_sample.copy()
+    in_sample[data.has_fold] = whole.predict(data.preds[data.has_fold])
+    return replace(stack, whole=whole, in_sample=in_sample)
 
 
 def min_gain(scorer: Scorer, score: float) -> float:
@@ -222,15 +235,13 @@ def min_gain(scorer: Scorer, score: float) -> float:
     is the mean of the labels, the median for absolute errors, the class shares for probabilities, or
     the most frequent class. A constant with an undefined score counts as 0.
     """
-    y = scorer.y[scorer.has_fold]
-    truth = np.ma.masked_invalid(scorer.task.one_hot(y))
+    truth = np.ma.masked_invalid(scorer.task.one_hot(scorer.y[scorer.has_fold]))
     is_absolute = scorer.metric.separable_loss == "absolute"
     center = np.ma.median(truth, axis=0) if is_absolute else truth.mean(axis=0)
     constant = center.filled(np.nan)[None]
     if scorer.task.scores_labels:
         constant = scorer.task.default_labels(constant)
-    rows = take_rows(scorer.rows, scorer.has_fold)
-    constant_score = scorer.metric(y, np.repeat(constant, len(y), axis=0), rows)
+    constant_score = scorer.score(np.repeat(constant, len(scorer.y), axis=0))
     return MIN_GAIN_SHARE * abs(score - (constant_score if np.isfinite(constant_score) else 0.0))
 
 
@@ -273,9 +284,31 @@ def select(scorer: Scorer, compared: dict[str, Comparison], default: str, margin
     return (default, f"Keeping the default {default}: {best}, the best other candidate, {explanation}")
 
 
-def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
-    """Return the score of each target; empty for a user-defined metric, which may need all targets."""
-    if not metric.column_score:
-        return []
-    target_preds = y_pred.T if y_pred.shape == y.shape else [y_pred]
-    return [metric.score_column(*columns) for columns in zip(y.T, target_preds, strict=True)]
+def ablation(
+    data: BlendData, names: list[str], left_out: dict[str, list[str]], blend: str, default: CrossFit
+) -> dict[str, dict[str, Any]]:
+    """Return the default blend without some columns, refitted with the settings that were tuned for all columns.
+
+    Args:
+        names: the stages, in the order of the columns.
+        left_out: name -> stages to leave out together.
+        blend: a name of CANDIDATES, or `file.py:function` of the user.
+        default: this blend of all columns.
+
+    Returns:
+        Name -> the `stages` that are left out, the `score` without them, the paired `difference` to the default, and
+        the `standard_error` of it.
+    """
+    tuned = default.whole.predictor.settings if isinstance(default.whole.predictor, Blend) else []
+    scored = {"all stages": default.scored}
+    for name, stages in left_out.items():
+        is_kept = ~np.isin(names, stages)
+        if is_kept.any():
+            part = data.with_columns(is_kept, tuned)
+            scored[name] = cross_fit(
+                part, partial(fit_candidate, part, blend), default.whole.postprocess
+            ).scored
+    if len(scored) == 1:
+        return {}
+    compared = data.compare(scored, "all stages")
+    return {name: {"stages": left_out[name], **asdict(compared[name])} for name in scored if name in left_out}

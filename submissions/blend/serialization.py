@@ -9,7 +9,6 @@ import numpy as np
 
 from core.types import Array
 from core.user_code import load_user_code
-from submissions.blend.logits import Link
 
 
 class Predictor(Protocol):
@@ -63,21 +62,3 @@ def from_json(content: Any, code_ref: str = "") -> Any:
         case list():
             return [from_json(item, code_ref) for item in content]
     return content
-
-
-def require_predictions(y_pred: Any, shape: tuple[int, ...], link: Link = "identity") -> None:
-    """Raise a ValueError if predictions of user-defined code have the wrong shape or invalid values.
-
-    Values must be finite. With another link than "identity" they must be probabilities: between 0 and 1
-    and, with "softmax", with sum 1 in each row.
-    """
-    values = np.asarray(y_pred, dtype=np.float64)
-    if values.shape != shape:
-        raise ValueError(f"expected predictions of shape {shape}, got {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError("expected finite predictions, got NaN or infinite values")
-    in_range = link == "identity" or (values.min() >= 0 and values.max() <= 1)
-    if not in_range:
-        raise ValueError("expected probabilities between 0 and 1")
-    if link == "softmax" and not np.allclose(values.sum(axis=1), 1):
-        raise ValueError("expected probabilities of all classes that sum to 1")

@@ -107,7 +107,7 @@ def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
 
     The number of trees, which may be 0, has the smallest error over these folds, each predicted by trees of the others.
     """
-    base = fit_candidate(default, data, folds)
+    base = fit_candidate(data, default, folds)
     in_folds = data.rows_in(folds)
     corrections = []
     for target in data.targets:

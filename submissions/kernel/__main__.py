@@ -25,7 +25,7 @@ def main() -> None:
         "--training", action="store_true", help="a notebook that trains; it needs no finished run"
     )
     kind.add_argument(
-        "--verify", "--try", action="store_true", help="run the notebook offline and compare its predictions"
+        "--verify", action="store_true", help="run the notebook offline and compare its predictions"
     )
     options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
     options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage uses one)")

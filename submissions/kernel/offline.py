@@ -18,8 +18,7 @@ from core import cli
 from core.errors import DataError
 from core.files import PROJECT, read_json, read_text_table, write_table
 from core.paths import Bundle, Paths
-from submissions.left_out import describe_left_out
-from submissions.run import SO_FAR, SUBMISSION_FILE, latest_run
+from submissions.run import SO_FAR, SUBMISSION_FILE, describe_left_out, latest_run
 
 
 def mounted(inputs: Path, name: str) -> list[Path]:

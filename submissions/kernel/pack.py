@@ -22,7 +22,6 @@ from core.files import PROJECT, digest, replaced, sha256_of, work_root, write_at
 from core.paths import PACKAGES, Bundle, Kernel, Paths, kaggle_files, kaggle_mount
 from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
-from models.inputs.base_models import base_model_bytes, hub_revision
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
 from models.jobs.plan import REPORT, Job
@@ -35,9 +34,10 @@ from submissions.kernel.wheels import add_wheels
 from submissions.run import (
     MANIFEST,
     Run,
-    fitted_file,
+    candidate_file,
     latest_run,
     require_same_code,
+    verify_files,
 )
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
@@ -49,8 +49,6 @@ SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 """Purpose -> suffixes of the names of the data set and the notebook."""
 CPU = "cpu"
 GPU = "NvidiaTeslaT4"
-DATASET_LIMIT = 200e9
-"""Bytes that a data set of Kaggle may have, and all private data sets of a user together."""
 NOT_READ = ("oof", "notes.json", "losses.csv")
 """Prefixes of the files of a job that prediction does not read."""
 
@@ -134,26 +132,6 @@ def copy_weights(weights: str, stage: str, bundle: Bundle) -> str:
     return weights if weights in WEIGHT_SETS else str(copied.relative_to(bundle.root))
 
 
-def describe_base_model(weights: str) -> str:
-    """Return a sentence with the name of a base model, its size, and what the platform allows.
-
-    Raises:
-        DataError: if a data set of the platform cannot contain it.
-    """
-    size = base_model_bytes(weights)
-    revision = hub_revision(weights)
-    name = f"{weights} at revision {revision}" if revision else Path(weights).name
-    if size > DATASET_LIMIT:
-        raise DataError(
-            f"The base model {name} has {size / 1e9:.0f} GB, and a data set of Kaggle at most "
-            f"{DATASET_LIMIT / 1e9:.0f} GB. Leave out the stages that use it, or take a smaller model."
-        )
-    return (
-        f"the base model {name} travels with the adapters, {size / 1e9:.3g} GB; a data set of Kaggle may have "
-        f"{DATASET_LIMIT / 1e9:.0f} GB"
-    )
-
-
 def copy_hub_weights(bundle: Bundle, estimators: set[str]) -> None:
     """Copy the weights that packages of estimators downloaded, from the cache of the Hugging Face hub.
 
@@ -186,8 +164,6 @@ def copy_stage_weights(name: str, stage: Stage, dumped: dict[str, Any], bundle: 
     weights = stage.initial_weights
     if weights:
         dumped["weights"] = Path(weights).name
-        if stage.predicts_with_initial_weights:
-            print(f"stage {name}: {describe_base_model(weights)}", flush=True)
         if trains or stage.predicts_with_initial_weights:
             dumped["weights"] = copy_weights(weights, name, bundle)
     features = dumped.get(stage.encoder_setting, [])
@@ -213,8 +189,8 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:
             _copy_job(job, bundle.work / job.folder.relative_to(work_root()))
-    file = fitted_file(run.chosen)  # the other files of a run are predictions
-    run.verify(file)
+    file = candidate_file(run.chosen, ".json")  # the other files of a run are predictions
+    verify_files(run.folder, file)
     copy(run.folder / file, run_folder / file)
     stored = run.stored | {"files": {file: run.stored["files"][file]}}
     records = [record for record in stored["stages"] if record["name"] in used]

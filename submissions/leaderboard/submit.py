@@ -40,7 +40,7 @@ from submissions.leaderboard.ledger import (
     scores_of,
     write,
 )
-from submissions.run import SUBMISSION_FILE, latest_run
+from submissions.run import CHOICE, SUBMISSION_FILE, latest_run, read_manifest
 from submissions.submission_file import check_submission
 
 LIMIT = 1800.0
@@ -122,7 +122,8 @@ def file_to_send(competition: CompetitionConfig, file: Path) -> tuple[Submission
 def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
     """Return the ledger row of the latest pushed version of the notebook, and a function that submits it."""
     notebook, version = pushed_notebook(paths)
-    made = scores_of(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
+    stored = read_manifest(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
+    made = scores_of(stored, stored[CHOICE]["chosen"])
     row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
     return row, partial(client.submit_kernel, slug, notebook, version)
 
@@ -244,7 +245,7 @@ def _options() -> argparse.Namespace:
     source.add_argument("--kernel", action="store_true", help=kernel_help)
     source.add_argument("--fetch", action="store_true", help="Only fetch the scores of earlier submissions.")
     add("--yes", action="store_true", help="Send without asking.")
-    add("--resubmit", "--again", action="store_true", help="Send a file that was sent before.")
+    add("--resubmit", action="store_true", help="Send a file that was sent before.")
     add("--dry-run", action="store_true", help="Check the file and add it to the ledger, but send nothing.")
     add("--no-wait", action="store_true", help="Do not wait for the score (half an hour at most).")
     return parser.parse_args()

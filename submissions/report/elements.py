@@ -1,4 +1,4 @@
-"""Elements of a report: sentences, tables, figures, cards of rows, and text or figures that are shown on request."""
+"""Elements of a report: sentences, tables, figures, cards of rows, and text that is shown on request."""
 
 import base64
 from collections.abc import Iterable
@@ -38,14 +38,7 @@ class Collapsible(NamedTuple):
     text: str
 
 
-class MoreFigures(NamedTuple):
-    """Figures that are shown on request."""
-
-    title: str
-    figures: list[Figure]
-
-
-Element = str | Table | Figure | Card | Collapsible | MoreFigures
+Element = str | Table | Figure | Card | Collapsible
 
 
 class Section(NamedTuple):

@@ -26,7 +26,7 @@ from models.jobs.local import LocalExecutor
 from models.jobs.plan import JobPlan, make_plan
 from models.jobs.predictions import write_predictions
 from models.jobs.train import train
-from submissions.build_submission import build_submission
+from submissions.build import build_submission
 from submissions.config import load_config
 from submissions.run import Run, open_run
 from tests.conftest import write_competition
@@ -199,9 +199,4 @@ def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
 
 def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
     """Predictions of a submission in the order of the prepared test table."""
-    return (
-        read_table(run.folder / file, ["id"])
-        .set_index("id")
-        .loc[run.stage_predictions.test_ids, TARGETS]
-        .to_numpy()
-    )
+    return read_table(run.folder / file, ["id"]).set_index("id").loc[run.columns.test_ids, TARGETS].to_numpy()

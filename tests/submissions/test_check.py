@@ -13,7 +13,7 @@ from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError
 from core.files import PROJECT
 from models.training.hardware import Card
-from submissions.check import check_all, import_notes
+from submissions.check import check_all
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 from tests.models.encoders import publish, publish_decoder
@@ -349,20 +349,6 @@ def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(
     assert "grows with the cube" not in checked(path)
     monkeypatch.setattr("models.stages.gp.MANY_ROWS", 20)
     assert "stage gp: gp; the time of an exact Gaussian process grows with the cube" in checked(path)
-
-
-def test_names_that_stay_in_one_module_are_noted_where_a_user_imports_them_from_another(
-    tmp_path: Path,
-) -> None:
-    imports = (
-        "from models.inputs.fingerprints import morgan\nfrom models.api import Dataset\nimport numpy as np\n"
-    )
-    (tmp_path / "own.py").write_text(f"{imports}from models.api import Stage\n")
-    stages = {"s": {"kind": "own.py:Stage"}}
-    config = load_config(str(write_competition(tmp_path, *mixed_tables(), stages=stages)))
-    assert import_notes(config) == {
-        "own.py imports morgan from models.inputs.fingerprints, which may change; import from models.api"
-    }
 
 
 def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path: Path) -> None:

@@ -1,21 +1,20 @@
 """What a run chooses: candidates, stacks, and what the submission is held against."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from competition.metrics import METRICS
 from core.errors import DataError
-from core.files import read_json, read_table, write_json
+from core.files import read_table, write_json
 from models.jobs.predictions import read_predictions
-from submissions import selection
+from submissions.blend import selection
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
-from submissions.build_submission import build_submission
-from submissions.predictor import load_candidate, load_model
-from submissions.report.score_sections import ablation
+from submissions.build import build_submission
+from submissions.predict import load_candidate
+from submissions.report.scores import load_answers, score_section
 from submissions.run import MANIFEST, latest_run, require_same_code
 from tests.submissions.fakes import built, fake_competition, opened, prepare_and_fake_jobs, run_of, submitted
 
@@ -61,13 +60,18 @@ def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path: Path) -> 
     submissions = {"candidates": names}
     run = opened(tmp_path, 90, competition=roles, submissions=submissions, folds={"n_folds": 4})
     built(tmp_path / "mixed.yaml")
-    assert list(run.candidates) == [*NUMBERS, "mine.py:trimmed", LIGHTGBM_STACK]
-    preds = run.stage_predictions.test
+    assert [name for name in run.candidates if name != LIGHTGBM_STACK] == [*NUMBERS, "mine.py:trimmed"]
+    preds = run.columns.test
     for name in names:
         assert np.isfinite(load_candidate(run, name).predict(preds)).all()
     write_json(run.folder / MANIFEST, run.stored | {"choice": run.choice | {"chosen": "mine.py:trimmed"}})
     stored = latest_run(str(tmp_path / "mixed.yaml"))
-    assert np.abs(load_model(stored).predictor.predict(preds) - np.median(preds, axis=1)).max() < 1
+    assert (
+        np.abs(
+            load_candidate(stored, stored.chosen).predictor.predict(preds) - np.median(preds, axis=1)
+        ).max()
+        < 1
+    )
     require_same_code(run.config, run.stored)
     user_file.write_text(USER_CODE + "\n\nVERSION = 2\n")
     assert run_of(tmp_path / "mixed.yaml").name != run.name
@@ -84,7 +88,7 @@ def test_a_candidate_that_raises_is_left_out_and_the_mean_replaces_a_default_tha
         {"candidates": ["mine.py:broken"]} if role == "candidates" else {"default": "mine.py:broken"}
     )
     run = opened(tmp_path, 150, submissions=submissions)
-    lines = build_submission(run).lines
+    lines = build_submission(run)
     assert lines[0].startswith("WARNING: mine.py:broken is left out: ConfigError: ")
     assert lines[0].endswith("ValueError in line 17: not today.")
     assert "mine.py:broken" not in run.candidates
@@ -93,7 +97,7 @@ def test_a_candidate_that_raises_is_left_out_and_the_mean_replaces_a_default_tha
 
 def test_seeds_are_averaged(tmp_path: Path) -> None:
     stages = {"good": {**TREES, "seeds": [0, 1]}, "fair": {**TREES, "seeds": [0, 10, 2]}, "poor": TREES}
-    stage_preds = opened(tmp_path, stages=stages).stage_predictions
+    stage_preds = opened(tmp_path, stages=stages).columns
     plan = run_of(tmp_path / "mixed.yaml").plan
     tables = [read_table(job.oof_file).set_index("id") for job in plan.jobs_of_stage("fair")]
     rows = stage_preds.ids.index(tables[0].index[0])
@@ -105,50 +109,42 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
 # Stacks
 
 
-@pytest.mark.parametrize("file", ["stack", "blend"])
-def test_the_chosen_stack_or_blend_is_the_submission(
-    done: Path, monkeypatch: pytest.MonkeyPatch, file: str
+@pytest.mark.parametrize("chosen", [LIGHTGBM_STACK, "convex"])
+def test_the_submission_of_the_chosen_candidate_is_submitted(
+    done: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
 ) -> None:
-    chosen = {"stack": LIGHTGBM_STACK, "blend": "shrunk_ridge"}[file]
-
-    def select_chosen(scorer: Any, compared: dict, *_: Any) -> tuple[str, str]:
-        return (chosen if chosen in compared else "shrunk_ridge"), "made up"
-
-    monkeypatch.setattr(selection, "select", select_chosen)
+    monkeypatch.setattr(selection, "select", lambda *_: (chosen, "made up"))
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: len(losses) - 1)  # every correction is used
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
     assert run.chosen == chosen
-    assert (run.folder / "submission.csv").read_bytes() == (run.folder / f"{file}.csv").read_bytes()
+    of_candidate = run.folder / "candidates" / f"{chosen}.csv"
+    assert (run.folder / "submission.csv").read_bytes() == of_candidate.read_bytes()
 
 
 def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: len(losses) - 1)  # every correction is used
     run = built(fake_competition(done.parent, submissions={"trials": 9}))
-    preds = run.stage_predictions.test
+    preds = run.columns.test
     predicted = load_candidate(run, LIGHTGBM_STACK).predict(preds)
-    np.testing.assert_allclose(predicted, submitted(run, "stack.csv"), rtol=1e-6)
+    np.testing.assert_allclose(predicted, submitted(run, "candidates/lightgbm_stack.csv"), rtol=1e-6)
     assert (predicted != load_candidate(run, "shrunk_ridge").predict(preds)).any(axis=0).all()
-    (run.folder / "fitted" / "lightgbm_stack.json").write_text("{}")
-    with pytest.raises(DataError, match=r"fitted/lightgbm_stack\.json is missing or has changed"):
+    (run.folder / "candidates" / "lightgbm_stack.json").write_text("{}")
+    with pytest.raises(DataError, match=r"candidates/lightgbm_stack\.json is missing or has changed"):
         load_candidate(run, LIGHTGBM_STACK)
 
 
 @pytest.mark.parametrize("only", ["all rows", "without a fold"])
-def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
+def test_a_stack_without_a_scored_correction_is_left_out_with_the_reason(
     done: Path, monkeypatch: pytest.MonkeyPatch, only: str
 ) -> None:
     """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
     expected = {3} if only == "all rows" else {1, 2}
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 3 if len(losses[0]) in expected else 0)
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
-    choice = run.choice
-    assert choice["same_as_default"] == [LIGHTGBM_STACK]
-    assert choice["chosen"] != LIGHTGBM_STACK
-    stored = read_json(run.folder / "fitted" / "lightgbm_stack.json")["predictor"]
-    assert stored["corrections"] == [None, None]
-    assert (choice["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
-    default = load_candidate(run, "shrunk_ridge").predict(run.stage_predictions.test)
-    np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
+    assert LIGHTGBM_STACK not in run.candidates
+    assert run.choice["failed"] == [
+        "lightgbm_stack is left out: its trees do not help, so that it equals shrunk_ridge."
+    ]
 
 
 # Choice
@@ -159,15 +155,16 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     path = fake_competition(tmp_path, submissions={"stack": False, "postprocess": "mine.py:up"})
     prepare_and_fake_jobs(path)
     run = built(path)
-    preds = run.stage_predictions.test
-    model = load_model(latest_run(str(path)))
+    preds = run.columns.test
+    stored = latest_run(str(path))
+    model = load_candidate(stored, stored.chosen)
     np.testing.assert_allclose(model.predict(preds), submitted(run), rtol=1e-6)
     np.testing.assert_allclose(model.predictor.predict(preds) + 1.5, submitted(run), rtol=1e-6)
 
 
-def test_a_run_is_compared_with_itself_without_a_stage_the_best_stage_and_the_run_before(done: Path) -> None:
+def test_a_run_is_compared_with_itself_without_a_stage_and_with_the_best_stage(done: Path) -> None:
     first = run_of(done)
-    stage_preds, choice = first.stage_predictions, first.choice
+    stage_preds, choice = first.columns, first.choice
     without, default = choice["ablation"], choice["candidates"]["shrunk_ridge"]
     assert [*without] == ["fair", "good", "poor"]
     for each in without.values():
@@ -177,22 +174,11 @@ def test_a_run_is_compared_with_itself_without_a_stage_the_best_stage_and_the_ru
     )  # the best stage is missed, clearly
     assert without["good"]["difference"] > without["fair"]["difference"] > without["poor"]["difference"]
 
-    single, score = choice["against"]["best_single"], choice["cross_fitted_score"]
-    assert single["name"] == "good"
-    assert single["cv_score"] == pytest.approx(METRICS["rmse"](stage_preds.y, stage_preds.stage_oof("good")))
-    assert single["difference"] == pytest.approx(score - single["cv_score"])
+    assert choice["best_stage"] == "good"
+    single, score = choice["stages"]["good"], choice["cross_fitted_score"]
+    assert single["score"] == pytest.approx(METRICS["rmse"](stage_preds.y, stage_preds.stage_oof("good")))
+    assert single["difference"] == pytest.approx(single["score"] - score)
     assert single["standard_error"] > 0
-    assert choice["against"]["previous_run"] is None
-    settings = {"default": "mean", "margin": 9.0, "stack": False}
-    choice = built(fake_competition(done.parent, submissions=settings)).choice
-    previous = choice["against"]["previous_run"]
-    assert previous["name"] == first.name
-    assert previous["difference"] == pytest.approx(choice["cross_fitted_score"] - score)
-    before = latest_run("mixed")
-    # an earlier run that was changed is none to compare with
-    (before.folder / "cross_fitted.csv").write_text("id\n")
-    choice = built(fake_competition(done.parent, submissions={**settings, "margin": 8.0})).choice
-    assert choice["against"]["previous_run"] is None
 
 
 def test_stages_with_the_same_weights_are_left_out_together(tmp_path: Path) -> None:
@@ -202,11 +188,12 @@ def test_stages_with_the_same_weights_are_left_out_together(tmp_path: Path) -> N
     build_submission(run)
     record = run.choice["ablation"]["minimol"]
     assert record["stages"] == ["good", "fair"]
-    y_pred = run.stage_predictions.stage_oof("poor")
-    assert record["score"] == pytest.approx(METRICS["rmse"](run.stage_predictions.y, y_pred))
-    last = ablation(run)[0].rows[-1]  # type: ignore[union-attr]
-    assert last[0] == "minimol: good, fair"
-    assert float(last[2]) == pytest.approx(record["difference"], rel=1e-3)
+    y_pred = run.columns.stage_oof("poor")
+    assert record["score"] == pytest.approx(METRICS["rmse"](run.columns.y, y_pred))
+    header, rows = score_section(run, load_answers(run))[0]  # type: ignore[misc]
+    last = dict(zip(header, rows[-1], strict=True))
+    assert last["stage or candidate"] == "minimol: good, fair"
+    assert float(last["gain"].partition(" +-")[0]) == pytest.approx(record["difference"], rel=1e-3)
 
 
 def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_model_per_stage(
@@ -216,7 +203,7 @@ def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_mode
     stages = {"good": {**TREES, "num_leaves": 4, "seeds": [0, 1], "final_fit": "both"}, "fair": {**TREES}}
     opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})
     run = built(tmp_path / "mixed.yaml")
-    ids, targets = run.stage_predictions.test_ids, run.task.targets
+    ids, targets = run.columns.test_ids, run.task.targets
     jobs = {(job.stage, job.seed, job.fold): job.test_file(run.plan.test_key) for job in run.plan.jobs}
     of = {job: read_predictions(file, ids, targets) for job, file in jobs.items()}
     members = [(of["good", seed, fold] + of["fair", 0, fold]) / 2 for seed in (0, 1) for fold in range(3)]

@@ -12,14 +12,13 @@ from sklearn.metrics import cohen_kappa_score, f1_score, precision_score, recall
 
 from competition.task import Task
 from core.files import read_table, read_text_table, write_table
-from submissions.report.__main__ import markdown, page
-from submissions.report.class_sections import reliability
 from submissions.report.elements import Report
-from submissions.report.sections import build_report
+from submissions.report.predictions import reliability
+from submissions.report.report import build_report, markdown, page
 from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run
 from tests.conftest import SMOKE
 from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
-from tests.submissions.test_report import section
+from tests.submissions.test_report import scores_of, section
 
 HOSTILE = "<b>a class with a very long name</b>"
 CASES = [
@@ -63,13 +62,8 @@ def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows
 ) -> None:
     run, report = run_and_report
     task = run.task
-    scored = (
-        read_table(run.folder / CROSS_FITTED, ["id"])
-        .set_index("id")
-        .loc[run.stage_predictions.ids]
-        .to_numpy()
-    )
-    labels, y = scored if task.scores_labels else task.default_labels(scored), run.stage_predictions.y
+    scored = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
+    labels, y = scored if task.scores_labels else task.default_labels(scored), run.columns.y
     t, (header, rows) = len(task.targets) - 1, section(report, "Scores by class")[0]
     is_labelled = ~np.isnan(y[:, t])
     last = dict(zip(header, rows[-1], strict=True))  # class 1 of the last target
@@ -97,10 +91,10 @@ def test_rates_of_dropout_and_balanced_weights_of_classes_are_reported(
     run_and_report: tuple[Run, Report],
 ) -> None:
     run, report = run_and_report
-    table, *notes = section(report, "Stages")
-    marks = {row[0]: row[-1] for row in table.rows if row[0]}
+    notes = section(report, "Scores")[1:]
+    flags = {line["stage or candidate"]: line["flags"] for line in scores_of(report)}
     balanced, drops = run.task.problem_type == "binary", run.task.problem_type == "multilabel"
-    assert marks == {"good": "", "fair": "class weights" * balanced, "poor": ""}
+    assert [flags[stage] for stage in ("good", "fair", "poor")] == ["", "class weights" * balanced, ""]
     assert any(line.startswith("class weights: ") for line in notes) == balanced
     assert ("fair: dropout 0.25 in the backbone, 0.0 before the last layer." in notes) == drops
 
@@ -119,20 +113,20 @@ def test_errors_are_sorted_by_the_probability_of_the_wrong_class(run_and_report:
 
 def test_answers_with_names_of_classes_score_what_the_files_name(run_and_report: tuple[Run, Report]) -> None:
     run, report = run_and_report
-    table = section(report, "Test score")[0]
-    scores = {row[0]: float(row[1]) for row in table.rows}
+    lines = [line for line in scores_of(report) if line["stage or candidate"]]
+    scores = {line["stage or candidate"]: float(line["test_score"]) for line in lines}
     answers = read_text_table(run.config.competition.answers).set_index("id")
     submitted = read_text_table(run.folder / SUBMISSION_FILE).set_index("id")
-    assert len(scores) == 5 and np.isfinite(list(scores.values())).all()
+    assert len(scores) == 7 and np.isfinite(list(scores.values())).all()
     if run.task.scores_labels:
         truth, labels = (each.loc[answers.index, "mood"] for each in (answers, submitted))
         if run.metric.name == "f1":
             by_hand = f1_score(truth == "yes", labels == "yes")
         else:
             by_hand = cohen_kappa_score(truth, labels, weights="quadratic")
-        assert scores[SUBMISSION_FILE] == pytest.approx(by_hand, rel=1e-3)
+        assert scores[run.chosen] == pytest.approx(by_hand, rel=1e-3)
     else:
-        assert run.metric.better(scores["stage good"], scores["stage poor"])
+        assert run.metric.better(scores["good"], scores["poor"])
 
 
 def test_shares_and_cuts_of_a_metric_of_labels_are_next_to_the_classes(
@@ -146,7 +140,7 @@ def test_shares_and_cuts_of_a_metric_of_labels_are_next_to_the_classes(
     last, name = dict(zip(header, rows[-1], strict=True)), run.task.classes[-1]
     submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"]
     thresholds = run.candidates[run.chosen]["decision"]["cuts"]["array"]
-    in_training = run.stage_predictions.y == len(run.task.classes) - 1
+    in_training = run.columns.y == len(run.task.classes) - 1
     expected = [in_training.mean(), (submitted == name).mean(), thresholds[-1]]
     assert [float(last[each]) for each in ("share in training", "on test", "threshold")] == pytest.approx(
         expected, abs=1e-3

@@ -17,21 +17,23 @@ from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
 from submissions import compare
-from submissions.compare import PairedScorer, comparison, differences, read_labels
+from submissions.blend.scoring import Scorer
+from submissions.compare import comparison, differences
 from submissions.run import scored_rows
 from tests.submissions.fakes import built, fake_classes, fake_competition, prepare_and_fake_jobs, with_setting
 
 Command = Callable[..., str]
 
 
-def table_of(values: np.ndarray, ids: list[str] | None = None) -> pd.DataFrame:
-    return pd.DataFrame(values, index=ids or [f"r{i}" for i in range(len(values))], columns=["height"])
-
-
-def labels_of(y: np.ndarray, metric: str, draws: int = 2000) -> PairedScorer:
-    table = table_of(y)
-    return PairedScorer(
-        Task(list(table)), table, pd.Series(range(len(y)), index=table.index), METRICS[metric], draws, 0
+def labels_of(y: np.ndarray, metric: str) -> Scorer:
+    rows = np.arange(len(y))
+    return Scorer(
+        metric=METRICS[metric],
+        task=Task(["height"]),
+        y=y,
+        folds=0 * rows,
+        groups=rows,
+        ids=[f"r{i}" for i in range(len(y))],
     )
 
 
@@ -40,20 +42,24 @@ def test_a_paired_difference_and_its_error_by_hand() -> None:
     y = rng.normal(size=(500, 1))
     far = rng.uniform(2, 9, size=(500, 1))  # what both share takes no part in the error of their difference
     this, other = y + far, y + far + rng.choice([0.8, -0.5], size=(500, 1))
-    gain, error, n_rows = labels_of(y, "mae").paired(table_of(this), table_of(other)) or (0, 0, 0)
+    paired = labels_of(y, "mae").compare({"this": this, "other": other}, "other")["this"]
     gains = np.abs(other - y) - np.abs(this - y)
-    assert gain == pytest.approx(gains.mean())  # less is better: above 0, this one is better
-    assert error == pytest.approx(gains.std() / np.sqrt(500), rel=0.1)
-    assert n_rows == 500
-    assert (labels_of(y, "r2").paired(table_of(this), table_of(other)) or (0,))[0] > 0  # greater is better
+    assert paired.difference == pytest.approx(-gains.mean())
+    assert paired.standard_error == pytest.approx(gains.std() / np.sqrt(500), rel=0.1)
+    assert labels_of(y, "mae").gain(paired.difference) > 0  # less is better: above 0, this one is better
 
 
 def test_rows_are_joined_on_id_and_those_of_one_run_alone_are_left_out() -> None:
     y = np.arange(6.0)[:, None]
-    labels, other = labels_of(y, "mae", 100), table_of(y + 2.0)
-    this = table_of(np.array([[9.0], [5.0], [3.0], [np.nan], [1.0]]), ["new", "r5", "r3", "r2", "r1"])
-    assert labels.paired(this, other) == (2.0, 0.0, 3)  # r1, r3, r5, all without error
-    assert labels.paired(this.iloc[:2], other) is labels.paired(this.rename(columns=str.upper), other) is None
+    labels, other = labels_of(y, "mae"), y + 2.0
+    cells = {"height": [9.0, 5.0, 3.0, np.nan, 1.0]}
+    this = labels.aligned(pd.DataFrame(cells, index=["new", "r5", "r3", "r2", "r1"]))
+    on_both = labels.on_rows_of(this, other)
+    assert np.flatnonzero(on_both.has_fold).tolist() == [1, 3, 5]
+    paired = on_both.compare({"this": this, "other": other}, "other")["this"]
+    assert (paired.difference, paired.standard_error) == (-2.0, 0.0)  # r1, r3, r5, all without error
+    other_target = labels.aligned(pd.DataFrame({"HEIGHT": y[:, 0]}, index=labels.ids))
+    assert not labels.on_rows_of(other_target).has_fold.any()
 
 
 def test_only_settings_that_differ_are_listed() -> None:
@@ -183,8 +189,7 @@ def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compare
         )
         prepare_and_fake_jobs(path)
         runs.append(built(path))
-    assert runs[1].choice["against"]["previous_run"] is None
     assert [scored_rows(run.folder, runs[1].task).empty for run in runs] == [True, False]
-    labels, manifests = read_labels(str(path)), {run.name: run.stored for run in runs}
-    compare_text = comparison(manifests, runs[1].name, labels, runs[1].paths)
+    manifests = {run.name: run.stored for run in runs}
+    compare_text = comparison(manifests, runs[1].name, runs[1].config, runs[1].paths)
     assert f"{runs[0].name} has other targets, rows or classes, and is not compared." in compare_text

@@ -10,8 +10,8 @@ from competition.task import from_submission_columns
 from core.errors import SubmissionError
 from core.files import read_table, read_text_table, write_table
 from submissions.kernel import verify
-from submissions.predictor import load_model
-from submissions.report.training_predictions import cross_fitted, predictions
+from submissions.predict import load_candidate
+from submissions.report.predictions import cross_fitted, predictions
 from submissions.run import Run, latest_run
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
@@ -42,29 +42,29 @@ def _products_stay(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
     return from_submission_columns(
-        run.task, read_text_table(run.folder / file).set_index("id").loc[run.stage_predictions.test_ids]
+        run.task, read_text_table(run.folder / file).set_index("id").loc[run.columns.test_ids]
     )
 
 
 def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run) -> None:
     sample = read_text_table(run.folder.parents[3] / "sample_submission.csv")
-    for file in ("submission.csv", "blend.csv", "stack.csv"):
+    for file in ("submission.csv", "candidates/mean.csv"):
         check_submission(run.folder / file, sample, "id", run.task)
         assert np.isfinite(submitted(run, file)).all()
-    preds = run.stage_predictions.test
-    predict = load_model(latest_run(run.paths.name)).predict
+    preds = run.columns.test
+    predict = load_candidate(latest_run(run.paths.name), run.chosen).predict
     np.testing.assert_array_equal(predict(preds), submitted(run))
     alone = [predict(preds[[i]]) for i in range(20)]
     np.testing.assert_array_equal(np.vstack(alone), submitted(run)[:20])
 
 
 def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
-    y = run.stage_predictions.y
+    y = run.columns.y
     labels = cross_fitted(run)
     assert labels.shape == y.shape
     assert set(np.unique(labels)) <= set(range(len(run.task.classes)))
     assert run.metric(y, labels) == pytest.approx(run.choice["cross_fitted_score"])
-    table = read_table(run.folder / "candidates.parquet").set_index("id").loc[run.stage_predictions.ids]
+    table = read_table(run.folder / "candidates.parquet").set_index("id").loc[run.columns.ids]
     for name, part in run.candidates.items():
         of_candidate = table[[f"{name} {target}" for target in run.task.targets]].to_numpy()
         assert part["score"] == pytest.approx(run.metric(y, of_candidate))
@@ -77,7 +77,7 @@ def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
 
 def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run: Run) -> None:
     choice = run.choice
-    for where, labels in (("labels", run.stage_predictions.y), ("test", submitted(run))):
+    for where, labels in (("labels", run.columns.y), ("test", submitted(run))):
         for t, target in enumerate(run.task.targets):
             of_target = choice["class_shares"][where][target]
             labelled = labels[~np.isnan(labels[:, t]), t]
@@ -85,8 +85,8 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
                 (labelled == len(run.task.classes) - 1).mean()
             )
             assert sum(of_target.values()) == pytest.approx(1)
-    assert choice["stages"]["good"]["cv_score"] > choice["stages"]["poor"]["cv_score"]
-    assert choice["against"]["best_single"]["name"] == "good"
+    assert choice["stages"]["good"]["score"] > choice["stages"]["poor"]["score"]
+    assert choice["best_stage"] == "good"
     without = run.choice["ablation"]["good"]
     default = run.candidates[run.choice["default"]]["score"]
     assert without["difference"] == pytest.approx(without["score"] - default, abs=0.05)

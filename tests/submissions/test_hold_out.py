@@ -17,7 +17,7 @@ from core.paths import Paths, holdout_yaml
 from submissions.config import load_config
 from submissions.full import full
 from submissions.hold_out import hold_out
-from submissions.report.__main__ import report
+from submissions.report.report import report
 from tests.conftest import mixed_tables, write_competition
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs
 from tests.submissions.test_full import options
@@ -126,7 +126,7 @@ def test_the_finished_submission_is_scored_on_the_rows_held_out(tmp_path: Path) 
     held_out = read_table(tmp_path / "train.csv", ["id"]).set_index("id").loc[submission.index]
     assert len(held_out) == 30
     expected = METRICS["rmse"](held_out[TARGETS].to_numpy(), submission[TARGETS].to_numpy())
-    assert f"| submission.csv | {expected:#.4g} " in report(run).split("holdout_score")[-1]
+    assert f"holdout_score on rows of {path.stem}: {expected:#.4g}, " in report(run)
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_full_with_holdout_ends_with_its_score_and_leaves_the_competition_alone(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "| submission.csv |" in done.stdout.split("holdout_score")[-1]
+    assert "holdout_score on rows of mixed: " in done.stdout
     assert not Paths.for_competition(str(path)).root.exists()
 
 

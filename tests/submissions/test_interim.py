@@ -2,15 +2,17 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import make_plan
-from submissions import interim
-from submissions.build_submission import build_submission
+from submissions import last_submission as interim
+from submissions.build import build_submission
 from submissions.config import load_config
-from submissions.interim import InterimSubmissions, submit_finished
+from submissions.last_submission import InterimSubmissions, submit_finished
 from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_of
 
 
@@ -43,8 +45,10 @@ def test_interim_submissions_take_a_tenth_of_the_time_and_one_is_pending_at_most
     now = 1000.0
     monkeypatch.setattr(interim.time, "monotonic", lambda: now)
     jobs = make_plan(config.competition, dict(config.stages))
-    assert InterimSubmissions(lambda: (config, jobs), Clock(now, 300.0)).next_task() is not None
-    submissions = InterimSubmissions(lambda: (config, jobs), Clock(now))
+    in_time: Any = SimpleNamespace(current_plan=jobs, clock=Clock(now, 300.0))
+    assert InterimSubmissions(config, in_time).next_task() is not None
+    unlimited: Any = SimpleNamespace(current_plan=jobs, clock=Clock(now))
+    submissions = InterimSubmissions(config, unlimited)
     assert submissions.next_task() is None
     now += 61
     task = submissions.next_task()

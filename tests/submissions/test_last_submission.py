@@ -14,12 +14,10 @@ from models.jobs.budget_stages import Clock
 from models.jobs.plan import make_plan
 from submissions import full as full_step
 from submissions import last_submission
-from submissions.build_submission import build_submission
+from submissions.build import build_submission
 from submissions.config import load_config
 from submissions.run import latest_run
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_of
-
-NONE_WRITTEN: Any = SimpleNamespace(n_written=0)
 
 
 def test_if_the_last_submission_is_not_built_in_time_that_of_the_finished_stages_takes_its_place(
@@ -29,21 +27,21 @@ def test_if_the_last_submission_is_not_built_in_time_that_of_the_finished_stages
     prepare_and_fake_jobs(path)
     finished = run_of(path)
     build_submission(finished, interim=True)
-    (line,) = last_submission._take_latest(finished, NONE_WRITTEN, 300)
+    line = last_submission.take_latest(finished, False, 300)
     assert line.endswith("is the candidate shrunk_ridge of fair, good, poor, without a report")
     latest = latest_run(str(path))
     assert latest.name == finished.name
     assert finished.paths.submission.read_bytes() == (latest.folder / "submission.csv").read_bytes()
     assert not finished.is_built  # it has no stack, so the next command builds it
     build_submission(finished)
-    assert "the report was written" in last_submission._take_latest(finished, NONE_WRITTEN, 300)[0]
+    assert "the report was written" in last_submission.take_latest(finished, False, 300)
 
 
 def test_if_no_blend_was_tuned_in_time_one_that_needs_no_tuning_is_submitted(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
     finished = run_of(path)
-    (line,) = last_submission._take_latest(finished, NONE_WRITTEN, 300)
+    line = last_submission.take_latest(finished, False, 300)
     assert "the time of 5 min was over before the last submission was built" in line
     assert line.endswith("is the candidate convex of fair, good, poor, without a report")
     assert set(latest_run(str(path)).candidates) == {"mean", "convex", "best_single"}
@@ -75,29 +73,6 @@ def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_sub
         shutil.rmtree(job.folder, ignore_errors=True)
     with pytest.raises(NothingToSubmit, match="no stage has finished"):
         last_submission.submit_finished_folds(config, plan, [])
-
-
-def test_seconds_count_as_well_spent_in_caches_and_in_columns_with_weight() -> None:
-    spent = {
-        "gnn": 40.0,
-        "svr": 20.0,
-        "lost": 10.0,
-        "the conformers (abc)": 10.0,
-        "submissions": 5.0,
-        "all": 100.0,
-    }
-    finished: Any = SimpleNamespace(
-        worker_seconds=spent,
-        weights={"y": {"gnn": 0.9, "svr": 0.01}},
-        config=SimpleNamespace(stages={"gnn": None, "svr": None}),
-        left_out=[SimpleNamespace(stage="lost")],
-    )
-    assert last_submission.describe_seconds(finished) == (
-        "Time of the workers: 50% for stages with a weight of at least 0.02 and for inputs, 30% for other "
-        "stages, 5% for interim submissions and the comparison of tables, 15% idle or for the last submission "
-        "and the report."
-    )
-    assert spent["all"] == 100.0
 
 
 def test_a_finished_network_with_fewer_epochs_is_listed_with_what_is_left_out() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from core.files import read_table
 from models.jobs.run_job import run_job
-from submissions.build_submission import build_submission
+from submissions.build import build_submission
 from submissions.check import check_all
-from submissions.compare import read_labels
+from submissions.columns import training_labels
 from submissions.config import load_config
-from submissions.report.score_sections import test_scores as scores_on_answers
-from submissions.report.sections import build_report
+from submissions.report.report import build_report
+from submissions.report.scores import candidate_on_test, load_answers
 from submissions.run import CHOICE, STAGES, SUBMISSION_FILE, Run, scored_rows
 from tests.submissions.fakes import fake_classes, fake_competition, planned, prepare_and_fake_jobs, run_of
 
@@ -65,7 +65,7 @@ def test_a_job_prints_the_score_of_its_fold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_classification", [False, True])
 def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_classification: bool) -> None:
     run = built(tmp_path, is_classification)
-    stage_preds = run.stage_predictions
+    stage_preds = run.columns
     y = pd.DataFrame(stage_preds.y, stage_preds.ids)
     choice = run.stored[CHOICE]
     y_pred = scored_rows(run.folder, run.task)
@@ -73,26 +73,27 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     of_stages = read_table(run.folder / STAGES).set_index("id")
     names = run.task.scored_columns
     of_good = of_stages[[f"good {name}" for name in names]].set_axis(names, axis=1)
-    assert choice["stages"]["good"]["cv_score"] == pytest.approx(expected(y, of_good))
+    assert choice["stages"]["good"]["score"] == pytest.approx(expected(y, of_good))
     assert choice["standard_error"] > 0
     assert not any("could not be made" in str(section) for section in build_report(run).sections)
-    paired = read_labels(str(tmp_path / f"{run.paths.name}.yaml")).paired(y_pred, of_good)
-    assert paired is not None and paired[0] == pytest.approx(expected(y, of_good) - expected(y, y_pred))
+    labels = training_labels(run.config.competition, run.paths)
+    pair = {"submission": labels.aligned(y_pred), "good": labels.aligned(of_good)}
+    difference = labels.compare(pair, "good")["submission"].difference
+    assert difference == pytest.approx(expected(y, y_pred) - expected(y, of_good))
 
 
 def test_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path: Path) -> None:
     run = built(tmp_path, is_classification=False)
     answers = pd.read_csv(tmp_path / "answers.csv", dtype={"id": str}).set_index("id")
     submission = pd.read_csv(run.folder / SUBMISSION_FILE, dtype={"id": str}).set_index("id")
-    scores = scores_on_answers(run)
-    assert scores is not None
-    assert scores.overall[SUBMISSION_FILE] == pytest.approx(
-        expected(answers[["height"]], submission[["height"]])
-    )
+    scorer = load_answers(run).scorer
+    assert scorer is not None
+    score = scorer.score(candidate_on_test(run, run.chosen))
+    assert score == pytest.approx(expected(answers[["height"]], submission[["height"]]))
     answers.drop(columns="width").to_csv(tmp_path / "answers.csv")
-    without = scores_on_answers(run)
-    assert without is not None and without.overall == {}
-    assert "mine.py:score must return one number" in str(without.elements[0])
+    without = load_answers(run)
+    assert without.scorer is None
+    assert "mine.py:score must return one number" in without.notes[0]
     assert not any(
         "on labels that nothing else has seen" in note for _, note in build_report(run).facts.values()
     )

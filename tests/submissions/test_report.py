@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from competition.metrics import METRICS
 from core.files import PROJECT, read_table, read_text_table, write_json, write_table
 from core.plots import new_figure
 from models.training.loss_log import HEADER, LOSSES
-from submissions.left_out import LEFT_OUT_HEADER, LeftOut
-from submissions.report import figures, sections
-from submissions.report.__main__ import markdown, page
+from submissions.report import figures
+from submissions.report import report as report_step
 from submissions.report.elements import Report, Section, Table
-from submissions.report.sections import build_report
-from submissions.run import CROSS_FITTED, Run
+from submissions.report.predictions import learning_curve_section
+from submissions.report.report import build_report, markdown, page
+from submissions.run import CROSS_FITTED, LEFT_OUT_HEADER, LeftOut, Run
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
 
 ATTACK = "<img src=x onerror=alert(1)>"
@@ -113,8 +114,7 @@ def test_every_section_is_there_and_linked_and_every_tag_is_closed(made: Made) -
     titles = {each.title for each in made.found.sections}
     assert {
         "Tables",
-        "Candidates",
-        "Ablation: leave one stage out",
+        "Scores",
         "Predictions",
         "Learning curves",
         "Largest errors",
@@ -156,9 +156,9 @@ def test_the_page_begins_with_the_score_to_expect_and_a_chart_of_all_stages_and_
         f"Expect rmse {score:#.4g} +- {error:#.2g}. Submitted: "
         f"{made.run.chosen} of good, fair, poor; a test prediction uses {n_models} models of folds and seeds."
     )
-    monkeypatch.setattr(sections, "read_json", lambda path: {"n_censored": 1212})
-    assert "1,212 censored training labels have no score, so" in sections._summary(made.run)
-    (chart,) = section(made.found, "Overview")
+    monkeypatch.setattr(report_step, "read_json", lambda path: {"n_censored": 1212})
+    assert "1,212 censored training labels have no score, so" in report_step._summary(made.run)
+    chart = section(made.found, "Overview")[0]
     for name in ("good", "fair", "poor", *made.run.candidates):
         assert name in chart.image
     assert "could not be made" not in made.reader.text
@@ -181,8 +181,8 @@ def test_learning_curves_are_the_loss_of_each_job_and_the_mean_held_out_score_ov
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     panels: dict[str, Any] = {}
-    monkeypatch.setattr(figures, "curve_grid", lambda curves, x_label: panels.update(curves))
-    figures.learning_curves(made.run, ["fair"])
+    monkeypatch.setattr(figures, "curve_grid", lambda curves, x_label: panels.update(curves) or "")
+    learning_curve_section(made.run)
     n_jobs = len(made.run.plan.jobs_of_stage("fair"))
     assert panels["fair, loss"] == [([1, 2, 3], [3.0, 2.0, 1.0])] * n_jobs
     ((epochs, scores),) = panels["fair, held-out rmse"]
@@ -191,7 +191,7 @@ def test_learning_curves_are_the_loss_of_each_job_and_the_mean_held_out_score_ov
 
 
 def test_the_worst_rows_come_first(made: Made) -> None:
-    stage_preds = made.run.stage_predictions
+    stage_preds = made.run.columns
     cross_fitted = (
         read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[stage_preds.ids].to_numpy()
     )
@@ -204,11 +204,18 @@ def test_the_worst_rows_come_first(made: Made) -> None:
     assert "<svg" in next(iter(cards[0].molecules.values()))
 
 
+def scores_of(found: Report) -> list[dict[str, str]]:
+    """The rows of the table of scores by the names of its columns."""
+    header, rows = section(found, "Scores")[0]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
 def test_weights_stand_under_their_targets_and_correlations_under_their_columns(made: Made) -> None:
-    stage_preds, chosen = made.run.stage_predictions, made.run.weights
-    stages = section(made.found, "Stages")[0]
-    weights = [row[4] for row in stages.rows]
+    stage_preds, chosen = made.run.columns, made.run.weights
     names = made.run.config.stages
+    lines = scores_of(made.found)
+    first = [line["stage or candidate"] for line in lines].index("good")
+    weights = [line["weight"] for line in lines[first:]]
     assert weights == [cell for name in names for cell in ("", *(f"{chosen[t][name]:.3f}" for t in TARGETS))]
     _, chart = section(made.found, "Error correlation")
     assert [chart.image.count(f">{name}<") for name in stage_preds.names] == [
@@ -217,11 +224,11 @@ def test_weights_stand_under_their_targets_and_correlations_under_their_columns(
         2,
     ]  # of a row and a column
     is_labelled = ~np.isnan(stage_preds.y[:, 1])  # depth lacks some labels
-    height = np.corrcoef(stage_preds.oof[:, :, 0] - stage_preds.y[:, :1], rowvar=False)
-    depth = np.corrcoef(stage_preds.oof[is_labelled, :, 1] - stage_preds.y[is_labelled, 1:], rowvar=False)
+    height = np.corrcoef(stage_preds.preds[:, :, 0] - stage_preds.y[:, :1], rowvar=False)
+    depth = np.corrcoef(stage_preds.preds[is_labelled, :, 1] - stage_preds.y[is_labelled, 1:], rowvar=False)
     numbers = [float(number) for number in re.findall(r">(-?[01]\.\d\d)<", chart.image)]
     np.testing.assert_allclose(numbers, ((height + depth) / 2).ravel(), atol=0.006)
-    (heat_map,) = section(made.found, "Weights")
+    heat_map = section(made.found, "Overview")[1]
     assert re.findall(r">(good|fair|poor)<", heat_map.image) == list(names)  # as in the table of stages
 
 
@@ -244,10 +251,29 @@ def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric
         without = run.choice["ablation"]["good"]
         assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
         found = build_report(run)
-        rows = section(found, "Ablation: leave one stage out")[0]
-        assert float({row[0]: row[2] for row in rows.rows}["good"]) > 0
+        (gain,) = [line["gain"] for line in scores_of(found) if line["stage or candidate"] == "good"]
+        assert float(gain.partition(" +-")[0]) > 0
         scores = (
             run.choice["cross_fitted_score"],
             run.candidates[run.chosen]["in_sample_score"],
         )
         assert float(found.facts["optimism"][0]) == pytest.approx(sign * (scores[0] - scores[1]), rel=1e-3)
+
+
+def test_one_table_has_the_scores_of_candidates_and_stages_out_of_fold_and_on_the_answers(made: Made) -> None:
+    lines = {line["stage or candidate"]: line for line in scores_of(made.found)}
+    choice = made.run.choice
+    for name, candidate in choice["candidates"].items():
+        assert float(lines[name]["score"]) == pytest.approx(candidate["score"], rel=1e-3)
+        assert float(lines[name]["in_sample_score"]) == pytest.approx(candidate["in_sample_score"], rel=1e-3)
+    assert "chosen" in lines[made.run.chosen]["flags"]
+    for name, stage in choice["stages"].items():
+        assert float(lines[name]["score"]) == pytest.approx(stage["score"], rel=1e-3)
+        assert lines[name]["in_sample_score"] == ""
+    answers = read_table(made.run.folder.parents[3] / "answers.csv", ["id"]).set_index("id")[TARGETS]
+    written = (
+        read_table(made.run.folder / "submission.csv", ["id"]).set_index("id").loc[answers.index, TARGETS]
+    )
+    by_hand = METRICS["rmse"](answers.to_numpy(), written.to_numpy())
+    assert float(lines[made.run.chosen]["test_score"]) == pytest.approx(by_hand, rel=1e-3)
+    assert made.found.facts["test_score"][0] == lines[made.run.chosen]["test_score"]

@@ -17,14 +17,12 @@ from core.errors import DataError, SubmissionError
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
 from models.jobs.job_files import write_report
-from submissions import build_submission as build_step
+from submissions import build as build_step
 from submissions import compare
 from submissions.blend.candidates import ALWAYS
-from submissions.build_submission import build_submission
-from submissions.left_out import BUDGET_ADVICE, LeftOut, describe_left_out
-from submissions.predict import predict
-from submissions.predictor import load_candidate, load_model
-from submissions.run import latest_run
+from submissions.build import build_submission
+from submissions.predict import load_candidate, predict
+from submissions.run import BUDGET_ADVICE, LeftOut, describe_left_out, latest_run
 from submissions.submission_file import check_submission, write_submission
 from tests.submissions.fakes import (
     TARGETS,
@@ -36,7 +34,7 @@ from tests.submissions.fakes import (
     train_all,
 )
 
-SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
+SUBMISSIONS = ["candidates/mean.csv", "candidates/shrunk_ridge.csv", "submission.csv"]
 TREES = {"kind": "lightgbm"}
 
 
@@ -58,10 +56,11 @@ def marks_of(run: object) -> dict[str, list[str]]:
 
 def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     run = run_of(done)
-    stage_preds, paths = run.stage_predictions, run.paths
+    stage_preds, paths = run.columns, run.paths
     for name in SUBMISSIONS:
         check_submission(run.folder / name, read_table(paths.sample), "id", run.task)
-    assert (run.folder / "submission.csv").read_bytes() == (run.folder / "blend.csv").read_bytes()
+    chosen = run.folder / "candidates" / f"{run.chosen}.csv"
+    assert (run.folder / "submission.csv").read_bytes() == chosen.read_bytes()
     assert paths.latest_run.read_text() == f"{run.name}\n"
     answers = by_id(done.parent / "answers.csv").loc[stage_preds.test_ids]
     assert by_id(run.folder / "submission.csv")["height"].corr(answers["height"]) > 0.9
@@ -70,7 +69,7 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     for j, stage in enumerate(stage_preds.names):
         jobs = run.plan.jobs_of_stage(stage)
         oof = pd.concat([by_id(job.oof_file) for job in jobs])
-        np.testing.assert_array_equal(stage_preds.oof[:, j], oof.loc[stage_preds.ids, TARGETS])
+        np.testing.assert_array_equal(stage_preds.preds[:, j], oof.loc[stage_preds.ids, TARGETS])
         mean = np.mean(
             [by_id(job.test_file(run.plan.test_key)).loc[stage_preds.test_ids] for job in jobs], axis=0
         )
@@ -82,15 +81,14 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
 
 
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done: Path) -> None:
-    stage_preds = run_of(done).stage_predictions
+    stage_preds = run_of(done).columns
     for folder in ("prepared", "folds"):
         shutil.rmtree(Paths.for_competition(str(done)).root / folder)
     run = latest_run(str(done))
-    assert list(run.candidates) == [*ALWAYS, "shrunk_ridge", "lightgbm_stack"]  # from simple to complex
-    y_pred = load_model(run).predict(stage_preds.test)
-    stacked = load_candidate(run, "lightgbm_stack").predict(stage_preds.test)
-    for name, predicted in (("submission", y_pred), ("stack", stacked)):
-        written = by_id(run.folder / f"{name}.csv").loc[stage_preds.test_ids, TARGETS]
+    assert list(run.candidates) == [*ALWAYS, "shrunk_ridge"]  # from simple to complex
+    for name in ("mean", "shrunk_ridge"):
+        predicted = load_candidate(run, name).predict(stage_preds.test)
+        written = by_id(run.folder / "candidates" / f"{name}.csv").loc[stage_preds.test_ids, TARGETS]
         np.testing.assert_allclose(predicted, written, rtol=1e-6)
 
     table = run.oof_table()
@@ -115,8 +113,8 @@ def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_w
     with monkeypatch.context() as patch:
         patch.delattr(build_step, "select_candidate")
         assert contents(built(done).folder) == before
-    for lost in ("run.json", "fitted/mean.json", "submission.csv"):
-        (run.folder / "blend.csv").write_text("id,height,depth\n")  # edited
+    for lost in ("run.json", "candidates/mean.json", "submission.csv"):
+        (run.folder / "spread.csv").write_text("id,height,depth\n")  # edited
         (run.folder / lost).unlink()
         assert contents(built(done).folder) == before, lost
 
@@ -140,17 +138,17 @@ def test_an_interim_submission_has_no_stack_and_is_no_run(
     run = run_of(done)
     latest, path = run.paths.latest_run.read_text(), fake_competition(done.parent, submissions={"trials": 3})
     new = pickle.loads(pickle.dumps(run_of(path)))  # as a worker gets it
-    submission = build_submission(new, interim=True)
-    assert submission.folder == run.paths.root / "submissions" / "so_far"
-    assert not (submission.folder / "stack.csv").exists()
-    check_submission(submission.folder / "submission.csv", read_table(run.paths.sample), "id", run.task)
+    build_submission(new, interim=True)
+    so_far = run.paths.root / "submissions" / "so_far"
+    assert not (so_far / "candidates" / "lightgbm_stack.csv").exists()
+    check_submission(so_far / "submission.csv", read_table(run.paths.sample), "id", run.task)
     assert run.paths.latest_run.read_text() == latest
     assert run.paths.submission.read_bytes() == (run.folder / "submission.csv").read_bytes()
     monkeypatch.setattr("sys.argv", ["compare", str(path)])
     compare.main()
     assert "so_far" not in capsys.readouterr().out
     build_submission(new)
-    assert not submission.folder.exists()
+    assert not so_far.exists()
     assert run.paths.latest_run.read_text() != latest
     assert run.paths.submission.read_bytes() == (new.folder / "submission.csv").read_bytes()
 
@@ -214,7 +212,7 @@ def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path) -> None:
     table.loc[3, "x"] = table.loc[2, "x"]  # an equal input ties two of ten groups together
     write_table(tmp_path / "train.csv", table)
     prepare_and_fake_jobs(path)
-    assert len(set(run_of(path).stage_predictions.groups)) == 9
+    assert len(set(run_of(path).columns.groups)) == 9
 
 
 # What stages did, and what is left out

@@ -8,7 +8,7 @@ import pytest
 from core.files import read_table
 from models.jobs.predictions import read_predictions
 from submissions.report.elements import Table
-from submissions.report.prediction_sections import prediction_section
+from submissions.report.predictions import prediction_section
 from tests.submissions.fakes import built, fake_competition, train_all
 
 STAGES = {"gp": {"kind": "gp", "kernels": []}, "trees": {"kind": "lightgbm", "max_trees": 20}}
@@ -21,7 +21,7 @@ def test_standard_deviations_of_a_stage_are_beside_the_disagreement_and_their_co
     path = fake_competition(tmp_path, stages=STAGES, submissions={"stack": False})
     train_all(path)
     run = built(path)
-    ids, targets = run.stage_predictions.test_ids, run.task.targets
+    ids, targets = run.columns.test_ids, run.task.targets
     files = [job.test_std_file(run.plan.test_key) for job in run.plan.jobs_of_stage("gp")]
     expected = np.mean([read_predictions(file, ids, targets) for file in files], axis=0)
     table = read_table(run.folder / "spread.csv", ["id"])

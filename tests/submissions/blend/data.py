@@ -6,7 +6,6 @@ from scipy.special import expit, softmax
 from competition.metrics import METRICS
 from competition.task import Task
 from submissions.blend.data import BlendData
-from submissions.blend.selection import Scorer
 
 N_OUTPUTS = {"binary": 1, "multiclass": 3}
 
@@ -22,7 +21,15 @@ def numbers(
     y = y.reshape(len(preds), -1)
     folds = np.arange(len(y)) % 5 if folds is None else folds
     task = Task([f"y{target}" for target in range(y.shape[1])])
-    return BlendData(preds.reshape(len(preds), preds.shape[1], -1), y, folds, METRICS[metric], task, n_trials)
+    return BlendData(
+        metric=METRICS[metric],
+        task=task,
+        y=y,
+        folds=folds,
+        groups=np.arange(len(y)),
+        preds=preds.reshape(len(preds), preds.shape[1], -1),
+        n_trials=n_trials,
+    )
 
 
 def classes(preds: np.ndarray, y: np.ndarray, metric: str = "log_loss") -> BlendData:
@@ -37,7 +44,8 @@ def classes(preds: np.ndarray, y: np.ndarray, metric: str = "log_loss") -> Blend
         classes=names,
         scores_labels=METRICS[metric].kind == "labels",
     )
-    return BlendData(preds, y, np.arange(len(y)) % 5, METRICS[metric], task)
+    rows = np.arange(len(y))
+    return BlendData(metric=METRICS[metric], task=task, y=y, folds=rows % 5, groups=rows, preds=preds)
 
 
 def noisy_classes(
@@ -52,9 +60,3 @@ def noisy_classes(
         return expit(noisy), (rng.random((n, 1)) < expit(truth)).astype(float)
     labels = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)[:, None].astype(float)
     return softmax(noisy, axis=2), labels
-
-
-def scorer_of(data: BlendData, groups: np.ndarray | None = None) -> Scorer:
-    """What scores the predictions of some data."""
-    groups = np.arange(len(data.y)) if groups is None else groups
-    return Scorer(data.metric, data.task, data.y, data.folds, groups, seed=0)

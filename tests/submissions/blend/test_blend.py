@@ -298,7 +298,7 @@ def test_a_user_defined_candidate_only_gets_the_rows_it_is_fitted_on(tmp_path: P
         "    preds[:] = 0\n"  # it gets a copy
         "    return [1, 0, 0]\n"
     )
-    fitted = fit_candidate(f"{tmp_path}/mine.py:first", data, frozenset({1, 2, 3, 4}))
+    fitted = fit_candidate(data, f"{tmp_path}/mine.py:first", frozenset({1, 2, 3, 4}))
     np.testing.assert_array_equal(fitted.predict(data.preds)[:, 0], preds[:, 0])
 
 
@@ -308,7 +308,7 @@ def test_a_user_defined_candidate_must_predict_probabilities(tmp_path: Path) -> 
     with pytest.raises(
         ConfigError, match=r"mine.py:negative must return weights \(3,\).*expected probabilities"
     ):
-        fit_candidate(f"{tmp_path}/mine.py:negative", data, data.all_folds)
+        fit_candidate(data, f"{tmp_path}/mine.py:negative", data.all_folds)
 
 
 def code_blocks() -> list[str]:
@@ -323,9 +323,9 @@ def test_the_level_2_model_of_the_page_on_ensembling_is_a_candidate_that_can_be_
     preds, y, folds = columns_like("trees")
     code_ref = f"{tmp_path}/mine.py:fit"
     data = numbers(np.stack([preds, preds + 3], axis=2), np.column_stack([y, 2 * y]), folds)
-    fitted = fit_candidate(code_ref, data, data.all_folds)
+    fitted = fit_candidate(data, code_ref, data.all_folds)
     y_pred = fitted.predict(data.preds)
-    ridge_pred = fit_candidate("shrunk_ridge", data, data.all_folds).predict(data.preds)
+    ridge_pred = fit_candidate(data, "shrunk_ridge", data.all_folds).predict(data.preds)
     assert METRICS["rmse"](data.y, y_pred) < 0.8 * METRICS["rmse"](data.y, ridge_pred)
     restored = from_json(json.loads(json.dumps(to_json(fitted))), code_ref)
     np.testing.assert_array_equal(restored.predict(data.preds), y_pred)
@@ -336,6 +336,6 @@ def test_the_mean_of_ranks_of_the_page_on_ensembling_by_hand(tmp_path: Path) -> 
     y = np.arange(101.0)
     preds = np.column_stack([y**3, -5 + 0.1 * y])  # both in the right order, on different scales
     data = numbers(preds, y)
-    ranks = fit_candidate(f"{tmp_path}/ranks.py:mean_of_ranks", data, data.all_folds)
+    ranks = fit_candidate(data, f"{tmp_path}/ranks.py:mean_of_ranks", data.all_folds)
     new = np.array([[20.0**3, -5 + 4.0], [-1e9, -1e9], [1e9, 1e9]])[:, :, None]  # ranks .2 and .4; outside
     np.testing.assert_allclose(ranks.predict(new)[:, 0], [0.3, 0, 1], atol=1e-9)

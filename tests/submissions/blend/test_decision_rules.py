@@ -10,7 +10,6 @@ from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.decision_rules import CutPoints, Offsets, Thresholds, fit_decision, plain_decision
 from submissions.blend.selection import CrossFit, cross_fit, select
 from submissions.blend.serialization import from_json, to_json
-from tests.submissions.blend.data import scorer_of
 
 
 def build_task(problem_type: str, n_classes: int = 2, n_targets: int = 1) -> Task:
@@ -137,7 +136,9 @@ def test_constant_predictions_get_the_label_with_the_better_score(metric: str, l
 
 
 def data_of(task: Task, preds: np.ndarray, y: np.ndarray, metric: str, n_folds: int) -> BlendData:
-    return BlendData(preds, y, np.arange(len(y)) % n_folds, get_metric(metric, task.problem_type), task)
+    score = get_metric(metric, task.problem_type)
+    rows = np.arange(len(y))
+    return BlendData(metric=score, task=task, y=y, folds=rows % n_folds, groups=rows, preds=preds)
 
 
 def single_column(data: BlendData, index: int) -> CrossFit:
@@ -149,9 +150,8 @@ def single_column(data: BlendData, index: int) -> CrossFit:
 
 def chosen_column(data: BlendData) -> int:
     """The column that the selection rule chooses with column 0 as the default."""
-    scorer = scorer_of(data)
     scored = {str(j): single_column(data, j).scored for j in range(data.n_models)}
-    return int(select(scorer, scorer.compare(scored, "0"), "0", margin=1.0)[0])
+    return int(select(data, data.compare(scored, "0"), "0", margin=1.0)[0])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def fit(name: str, data: BlendData) -> Blend:
 
 
 def cross_fitted(name: str, data: BlendData) -> CrossFit:
-    return cross_fit(data, partial(fit_candidate, name, data))
+    return cross_fit(data, partial(fit_candidate, data, name))
 
 
 def log_loss_of(w: np.ndarray, preds: np.ndarray, y: np.ndarray) -> float:

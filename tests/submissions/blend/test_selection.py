@@ -11,9 +11,10 @@ from competition.metrics import METRICS
 from competition.task import Task
 from submissions.blend.candidates import CANDIDATES, fit_candidate
 from submissions.blend.data import BlendData
-from submissions.blend.selection import Comparison, CrossFit, Scorer, cross_fit, min_gain, select
+from submissions.blend.scoring import Comparison, Scorer
+from submissions.blend.selection import CrossFit, cross_fit, min_gain, select
 from submissions.blend.stack import fit_stack
-from tests.submissions.blend.data import classes, noisy_classes, numbers, scorer_of
+from tests.submissions.blend.data import classes, noisy_classes, numbers
 from tests.submissions.fakes import columns_like, near_duplicates
 
 NAN = float("nan")
@@ -24,14 +25,13 @@ NAMES = [*(name for name in CANDIDATES if name != "shrunk_logits"), STACK]
 def fitted(data: BlendData, name: str) -> CrossFit:
     default = "shrunk_logits" if data.task.has_probabilities else "shrunk_ridge"
     return cross_fit(
-        data, partial(fit_stack, data, default) if name == STACK else partial(fit_candidate, name, data)
+        data, partial(fit_stack, data, default) if name == STACK else partial(fit_candidate, data, name)
     )
 
 
 def chosen_of(data: BlendData, names: list[str], margin: float = 1.0) -> str:
-    scorer = scorer_of(data)
-    compared = scorer.compare({name: fitted(data, name).scored for name in names}, "shrunk_ridge")
-    return select(scorer, compared, "shrunk_ridge", margin)[0]
+    compared = data.compare({name: fitted(data, name).scored for name in names}, "shrunk_ridge")
+    return select(data, compared, "shrunk_ridge", margin)[0]
 
 
 @pytest.mark.parametrize("metric", ["rmse", "mae", "spearman"])
@@ -102,7 +102,7 @@ def test_a_function_of_the_users_processes_the_predictions_of_every_candidate(tm
     )
     preds, y, folds = columns_like("independent", 60)
     data = numbers(preds, y, folds)
-    part = cross_fit(data, partial(fit_candidate, "mean", data), f"{tmp_path}/mine.py:to_halves")
+    part = cross_fit(data, partial(fit_candidate, data, "mean"), f"{tmp_path}/mine.py:to_halves")
     assert set(part.scored[:, 0] * 2 % 1) == {0.0}
     assert set(part.whole.predict(preds[:3, :, None])[:, 0] * 2 % 1) == {0.0}
 
@@ -113,7 +113,7 @@ def test_missing_labels_are_masked_in_scores() -> None:
     sparse = numbers(preds, np.where(is_labelled, y, np.nan), folds)
     labelled = numbers(preds[is_labelled], y[is_labelled], folds[is_labelled])
     for name in ("mean", "shrunk_ridge", STACK):
-        scores = [scorer_of(data).score(fitted(data, name).scored) for data in (sparse, labelled)]
+        scores = [data.score(fitted(data, name).scored) for data in (sparse, labelled)]
         assert scores[0] == pytest.approx(scores[1], rel=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_a_column_of_noise_does_not_improve_the_cross_fitted_score() -> None:
         for columns in (preds, np.hstack([preds, noise])):
             data = numbers(columns, y, folds, n_trials=8)
             part = fitted(data, "shrunk_ridge")
-            scores.append((scorer_of(data).score(part.in_sample), scorer_of(data).score(part.scored)))
+            scores.append((data.score(part.in_sample), data.score(part.scored)))
         (in_sample, without), (with_noise_in_sample, with_noise) = scores
         assert with_noise_in_sample <= in_sample + 1e-3
         gains.append(1 - with_noise / without)
@@ -148,7 +148,7 @@ def test_near_duplicates_and_models_that_memorize_do_not_make_the_stack_win(seed
 def rule(y: np.ndarray, folds: np.ndarray, metric: str = "rmse") -> Scorer:
     y = y.reshape(len(folds), -1)
     task = Task([f"y{target}" for target in range(y.shape[1])])
-    return Scorer(METRICS[metric], task, y, folds, np.arange(len(folds)), seed=0)
+    return Scorer(metric=METRICS[metric], task=task, y=y, folds=folds, groups=np.arange(len(folds)))
 
 
 def test_rows_of_one_group_count_as_one_in_the_comparison() -> None:

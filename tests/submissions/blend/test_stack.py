@@ -42,7 +42,7 @@ def test_without_a_correction_the_stack_is_its_blend_and_it_predicts_row_by_row(
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 0)
     uncorrected = stack_of(data)
     assert uncorrected.corrections[0] is None
-    of_blend = fit_candidate("shrunk_ridge", data, data.all_folds).predict(data.preds)
+    of_blend = fit_candidate(data, "shrunk_ridge", data.all_folds).predict(data.preds)
     np.testing.assert_array_equal(uncorrected.predict(data.preds), of_blend)
 
 

@@ -13,7 +13,7 @@ from core.files import write_atomically, write_table
 from core.paths import Bundle, Paths
 from submissions.kernel import offline
 from submissions.kernel.offline import find_table, in_order_of, train
-from submissions.left_out import LeftOut
+from submissions.run import LeftOut
 from tests.submissions.kernel.conftest import SLUG
 
 

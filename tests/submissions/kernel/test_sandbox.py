@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import SubmissionError
 from core.files import write_json
-from submissions.kernel.sandbox import Sandbox, make_sandbox, run_notebook
+from submissions.kernel.verify import Sandbox, make_sandbox, run_notebook
 
 CELL = """
 import json, os, socket, subprocess, sys

@@ -1,4 +1,4 @@
-"""`kernel --try`: the notebook of a real run proved; then with something taken away."""
+"""`kernel --verify`: the notebook of a real run proved; then with something taken away."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from core.files import read_json, read_table, read_text_table, write_table
 from core.paths import Bundle, Paths
 from submissions.config import load_config
 from submissions.kernel import pack, verify
-from submissions.kernel.sandbox import make_sandbox, run_notebook
+from submissions.kernel.verify import make_sandbox, run_notebook
 from submissions.kernel.wheels import image_packages
 from submissions.run import latest_run
 from tests.submissions.fakes import built, fake_classes, train_all

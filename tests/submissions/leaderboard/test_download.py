@@ -10,7 +10,7 @@ import yaml
 from core import paths
 from core.errors import ConfigError, DataError
 from submissions.config import load_config
-from submissions.leaderboard.download import download, find_tables, slug_of
+from submissions.leaderboard.client import download, find_tables, slug_of
 from submissions.new import __main__ as new
 from tests.kaggle_server import KaggleServer, archive
 from tests.submissions.made_up import smiles, write

@@ -93,7 +93,7 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     server.scores = ()  # what waits for its score counts as sent
     ended = [
         submitted(*options)[0]
-        for options in (("--yes",), ("--yes",), ("--yes", "--again"), ("--yes", "--again"))
+        for options in (("--yes",), ("--yes",), ("--yes", "--resubmit"), ("--yes", "--resubmit"))
     ]
     assert ended == [0, 2, 0, 2]
     assert len(server.submissions) == len(read(paths.ledger)) == 2
@@ -180,11 +180,11 @@ def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_has_one(
     write_table(tmp_path / "mine.csv", read_table(folder / "submission.csv", ["id"]).assign(height=1.5))
     assert submitted("--yes", "-m", "by hand", "--file", str(tmp_path / "mine.csv"))[0] == 0
     (folder / "submission.csv").unlink()
-    assert submitted("--yes", "--file", str(folder / "blend.csv"))[0] == 0
+    assert submitted("--yes", "--file", str(folder / "candidates" / "mean.csv"))[0] == 0
     mine, blend = sorted(read(paths.ledger), key=lambda row: row.run)
     assert (mine.run, mine.cross_fitted_score, mine.message) == ("", None, "by hand")
     choice = read_json(folder / "run.json")["choice"]
-    assert blend.cross_fitted_score == choice["candidates"][choice["chosen_blend"]]["score"]
+    assert blend.cross_fitted_score == choice["candidates"]["mean"]["score"]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 
 from competition.metrics import METRICS
-from submissions.blend import bootstrap
-from submissions.blend.bootstrap import bootstrap_scores
+from competition.task import Task
+from submissions.blend import scoring
+from submissions.blend.scoring import Scorer
 
 
 @pytest.fixture(autouse=True)
 def many_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "MAX_RESAMPLES", 2000)
+    monkeypatch.setattr(scoring, "MAX_RESAMPLES", 2000)
+
+
+def scorer(metric: str, y: np.ndarray, groups: np.ndarray) -> Scorer:
+    return Scorer(metric=METRICS[metric], task=Task(["y"]), y=y, folds=0 * groups, groups=groups)
 
 
 def test_the_standard_error_of_a_difference_of_means_is_the_textbook_formula() -> None:
@@ -18,12 +23,10 @@ def test_the_standard_error_of_a_difference_of_means_is_the_textbook_formula() -
     a = rng.normal(size=(2000, 1))
     y = np.zeros((2000, 1)) + np.arange(2000)[:, None] * 1e-12  # labels that are not all equal
     y_pred = {"a": a, "b": a + 0.3 * rng.normal(size=(2000, 1))}
-    scores = bootstrap_scores(METRICS["mse"], y, y_pred, np.arange(2000), seed=0)
+    scores = scorer("mse", y, np.arange(2000)).resampled(y_pred)
     expected = (y_pred["b"] ** 2 - a**2).std() / np.sqrt(2000)
     assert (scores["b"] - scores["a"]).std() == pytest.approx(expected, rel=0.06)
     assert scores["a"].std() > 2 * expected  # unpaired standard errors would hide the difference
-    small = bootstrap_scores(METRICS["mse"], y, y_pred, np.arange(2000), seed=0, n_groups=500)
-    assert (small["b"] - small["a"]).std() == pytest.approx(2 * expected, rel=0.06)
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:
@@ -31,7 +34,7 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     y = np.repeat(rng.normal(size=(200, 1)), 4, axis=0)
     y_pred = {"a": y + np.repeat(rng.normal(size=(200, 1)), 4, axis=0)}
     alone, together = (
-        bootstrap_scores(METRICS["rmse"], y, y_pred, groups, seed=0)["a"].std()
+        scorer("rmse", y, groups).resampled(y_pred)["a"].std()
         for groups in (np.arange(800), np.repeat(np.arange(200), 4))
     )
     assert together == pytest.approx(2 * alone, rel=0.1)
@@ -39,10 +42,10 @@ def test_rows_of_a_group_are_drawn_together() -> None:
 
 def test_large_tables_have_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     y = np.arange(100.0)[:, None]
-    monkeypatch.setattr(bootstrap, "MAX_LABELS", 6000)
-    assert len(bootstrap_scores(METRICS["mae"], y, {"a": y}, np.arange(100), seed=0)) == 60
-    monkeypatch.setattr(bootstrap, "MAX_LABELS", 100)
-    assert len(bootstrap_scores(METRICS["mae"], y, {"a": y}, np.arange(100), seed=0)) == 50
+    monkeypatch.setattr(scoring, "MAX_LABELS", 6000)
+    assert len(scorer("mae", y, np.arange(100)).resampled({"a": y})) == 60
+    monkeypatch.setattr(scoring, "MAX_LABELS", 100)
+    assert len(scorer("mae", y, np.arange(100)).resampled({"a": y})) == 50
 
 
 @pytest.mark.parametrize("name", ["r2", "pearson"])
@@ -50,6 +53,6 @@ def test_resamples_with_equal_labels_have_no_score(name: str) -> None:
     """Five labels of 200 differ from the others, so that some resamples have none of them."""
     y = np.full((200, 1), 0.1)
     y[:5] = 3.7
-    scores = bootstrap_scores(METRICS[name], y, {"a": 0.9 * y}, np.arange(200), seed=0)["a"]
+    scores = scorer(name, y, np.arange(200)).resampled({"a": 0.9 * y})["a"]
     assert 0 < scores.isna().sum() < 100
     assert scores.min() > 0.9 and scores.max() <= 1 + 1e-9

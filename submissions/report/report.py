@@ -1,59 +1,102 @@
-"""The report of a run: its head and its sections; report.md has the brief sections, the page has all.
+"""The report of a run: `python -m submissions.report.report [COMPETITION]` writes that of the latest one.
 
-To add something, add an element (`elements.py`) to a section, or a section to `build_report`. The functions of
-the sections are in `score_sections.py`, `extra_train_section.py`, `prediction_sections.py` and
-`class_sections.py`.
+report.md, which is also printed, has the brief sections; index.html, which opens in a browser without a network, has
+all. To add something, add an element (`elements.py`) to a section, or a section to `build_report`.
+
+Reads: the reports of competition.prepare and of all jobs, the folder of the run; and, only here, the answers if
+`competition.answers` is an existing file.
 """
 
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader
+
 from competition.dataset import REFIT_FOLD
 from competition.prepare import describe as describe_tables
-from core.files import read_json
+from core import cli
+from core.errors import DataError
+from core.files import read_json, write_atomically
 from core.paths import config_folders, display_path
-from core.text import format_number, format_with_error
+from core.text import format_number, format_table, format_with_error
 from core.yaml_files import dump_yaml
-from submissions.left_out import LEFT_OUT_HEADER, left_out_notes
-from submissions.report.class_sections import scores_by_class
-from submissions.report.elements import Collapsible, Element, Report, Section, Table
-from submissions.report.extra_train_section import extra_train_section
-from submissions.report.prediction_sections import (
+from submissions.report.elements import Collapsible, Element, Report, Section, Table, data_url
+from submissions.report.predictions import (
     error_correlation,
     folds_and_shift,
+    largest_errors,
     learning_curve_section,
     prediction_section,
 )
-from submissions.report.rows import largest_errors
-from submissions.report.score_sections import (
-    ablation,
-    candidate_section,
+from submissions.report.scores import (
+    candidate_on_test,
+    class_section,
     gain,
+    load_answers,
     score_overview,
-    stage_section,
-    test_scores,
-    weight_section,
+    score_section,
+    unused_labels,
 )
-from submissions.run import SUBMISSION_FILE, Run
+from submissions.run import LEFT_OUT_HEADER, SUBMISSION_FILE, Run, latest_run, left_out_notes, table_digests
 
+SUMMARY = "report.md"
+PAGE = "index.html"
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""
 MAX_OUTPUTS_IN_COLUMN = 3
-"""Number of classes or targets up to which their scores and figures fit into a column of the page."""
+"""Number of classes or targets up to which their figures fit into a column of the page."""
+
+
+def report(run: Run) -> str:
+    """Write report.md and index.html of a finished run; return the text of report.md."""
+    content = build_report(run)
+    folder = run.paths.report
+    summary = markdown(content, folder)
+    write_atomically(folder / SUMMARY, summary + "\n")
+    write_atomically(folder / PAGE, page(content))
+    return summary
+
+
+def markdown(content: Report, folder: Path) -> str:
+    """Return the brief sections for a terminal.
+
+    Args:
+        folder: folder of the page.
+    """
+    facts = [f"{name}: {value}, {explanation}." for name, (value, explanation) in content.facts.items()]
+    blocks = [f"# {content.title}\n\n{content.subtitle}", _wrapped([content.summary, *facts])]
+    for section in content.sections:
+        if section.brief:
+            blocks.append(f"## {section.title}")
+            blocks += [format_table(*element) for element in section.elements if isinstance(element, Table)]
+            blocks.append(_wrapped([element for element in section.elements if isinstance(element, str)]))
+    closing = [f"Page: {display_path(folder / PAGE)}", *content.closing]
+    return "\n\n".join(filter(None, [*blocks, "\n".join(closing)]))
+
+
+def _wrapped(sentences: list[str]) -> str:
+    return "\n".join(textwrap.fill(sentence, 108, break_on_hyphens=False) for sentence in sentences)
+
+
+def page(content: Report) -> str:
+    """Return all sections as one HTML file that needs no network."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["embedded"] = data_url
+    return environment.get_template("page.html").render(report=content)
 
 
 def build_report(run: Run) -> Report:
     """Return the report of a finished run; only this function reads the answers."""
+    answers = load_answers(run)
     facts = _facts(run)
-    scores = test_scores(run)
     holdout_of = run.config.competition.holdout_of
-    test_title = f"holdout_score on rows of {holdout_of}" if holdout_of else "Test score"
-    if scores and scores.overall:
-        facts[test_title] = (
-            format_number(scores.overall[SUBMISSION_FILE]),
-            "on labels that nothing else has seen",
-        )
+    if answers.scorer is not None:
+        title = f"holdout_score on rows of {holdout_of}" if holdout_of else "test_score"
+        test_score = format_number(answers.scorer.score(candidate_on_test(run, run.chosen)))
+        facts[title] = (test_score, "on labels that nothing else has seen")
     task = run.task
     has_many_targets = len(task.outputs) > MAX_OUTPUTS_IN_COLUMN
     n_networks = sum(stage.reports_progress for stage in run.config.stages.values())
@@ -62,15 +105,10 @@ def build_report(run: Run) -> Report:
     prediction_title = "Probabilities" if task.has_probabilities else "Predictions"
     sections = [
         Section("Left out", _left_out(run), brief=True, wide=True),
-        Section("Overview", _safely(run, lambda run: score_overview(run, scores))),
-        Section("Weights", _safely(run, weight_section)),
-        Section("Candidates", candidate_section(run), brief=True, wide=True),
-        Section("Stages", stage_section(run), brief=True),
-        Section(test_title, scores.elements if scores else [], brief=True, wide=has_many_targets),
-        Section("Ablation: leave one stage out", ablation(run), brief=True),
+        Section("Overview", _safely(run, lambda run: score_overview(run, answers))),
+        Section("Scores", score_section(run, answers), brief=True, wide=True),
         Section("Tables", _tables(run), brief=True),
-        Section("Extra training tables", _safely(run, extra_train_section), brief=True),
-        Section("Scores by class", _safely(run, scores_by_class) if task.classes else [], brief=brief),
+        Section("Scores by class", _safely(run, class_section) if task.classes else [], brief=brief),
         Section(prediction_title, _safely(run, prediction_section), wide=has_many_targets),
         Section("Learning curves", _safely(run, learning_curve_section), wide=n_networks > 3),
         Section("Error correlation", _safely(run, error_correlation)),
@@ -159,31 +197,21 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
             format_with_error(*run.expected_score),
             "on the test table; +- counts the rows of both tables",
         ),
-        **_similar_rows(run),
         "cross_fitted_score": (score, "of the submission out of fold, +- its standard error"),
         "in_sample_score": (format_number(in_sample), f"of {chosen}, on the rows it was fitted on"),
         "optimism": (optimism, "by which the in-sample score looks better"),
     }
-    for key, name in (("best_single", "the best single stage"), ("previous_run", "the previous run")):
-        comparison = choice["against"][key]
-        if comparison and comparison["difference"] is not None:
-            value = format_with_error(gain(run, comparison["difference"]), comparison["standard_error"])
-            facts[f"gain over {name}, {comparison['name']}"] = (value, "paired; above 0 is better")
+    similar_rows = choice["expected"]["similar_rows"]
+    if similar_rows and similar_rows["score"] is not None:
+        value = format_with_error(similar_rows["score"], similar_rows["standard_error"])
+        explanation = "of held-out rows as similar to training rows as test rows are"
+        facts["expected_score, similar rows"] = (value, explanation)
+    best_stage = choice["best_stage"]
+    compared = choice["stages"][best_stage]
+    if compared["difference"] is not None:
+        value = format_with_error(gain(run, 0.0, compared["difference"]), compared["standard_error"])
+        facts[f"gain over the best single stage, {best_stage}"] = (value, "paired; above 0 is better")
     return facts
-
-
-def _similar_rows(run: Run) -> dict[str, tuple[str, str]]:
-    """Return the score of held-out rows that are like test rows, as a fact; empty if it is unknown."""
-    similar_rows = run.choice["expected"]["similar_rows"]
-    if not similar_rows or similar_rows["score"] is None:
-        return {}
-    value = format_with_error(similar_rows["score"], similar_rows["standard_error"])
-    return {
-        "expected_score, similar rows": (
-            value,
-            "of held-out rows as similar to training rows as test rows are",
-        )
-    }
 
 
 def _left_out(run: Run) -> list[Element]:
@@ -195,7 +223,7 @@ def _left_out(run: Run) -> list[Element]:
 
 def _tables(run: Run) -> list[Element]:
     report = read_json(run.paths.prepare_report)
-    elements: list[Element] = [*filter(None, describe_tables(report).splitlines())]
+    elements: list[Element] = [*filter(None, describe_tables(report).splitlines()), *unused_labels(run)]
     for table in ("train", "test"):
         ids = report[f"dropped_{table}_ids"]
         if ids:
@@ -207,3 +235,18 @@ def _settings(run: Run) -> list[Element]:
     versions = [[name, version] for name, version in run.stored["versions"].items()]
     settings = Collapsible("The resolved YAML", dump_yaml(run.stored["config"]))
     return [settings, Table(["package", "version"], versions)]
+
+
+def main() -> None:
+    """Parse the command line and run the command."""
+    run = latest_run(cli.parser(__doc__).parse_args().competition)
+    with cli.locked(run.paths, wait=True):
+        if table_digests(run.paths) != run.stored["tables"]:
+            raise DataError(
+                f"The tables or folds have changed since {run.folder} was written. Run ./run.sh full."
+            )
+        print(report(run))
+
+
+if __name__ == "__main__":
+    cli.run(main)

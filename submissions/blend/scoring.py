@@ -1,0 +1,140 @@
+"""Scores of predictions of the training rows, and their standard errors by a paired bootstrap over groups of rows.
+
+All predictions are scored on the same resamples, so the standard deviation of the difference of two scores over the
+resamples is the standard error of that difference. Source: Efron and Tibshirani, "An Introduction to the Bootstrap",
+1993, chapters 6 and 16.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from competition.metrics import REGRESSION, Metric, take_rows
+from competition.task import Task
+from core.files import derive_seed
+from core.types import Array, Integers
+
+MAX_RESAMPLES = 200
+"""Number of resamples, with which a standard error is known to 5 %."""
+MIN_RESAMPLES = 50
+"""Number of resamples of large tables."""
+MAX_LABELS = 20_000_000
+"""Labels of all resamples together, above which there are fewer."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Predictions compared with those of a reference, in the unit and direction of the metric.
+
+    Attributes:
+        score: their cross-fitted score.
+        difference: it minus the score of the reference.
+        score_standard_error: bootstrap standard error of the score.
+        standard_error: bootstrap standard error of the paired difference; 0 for the reference.
+    """
+
+    score: float
+    difference: float
+    score_standard_error: float
+    standard_error: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scorer:
+    """The labels of the training rows, with which predictions are scored on all rows and on resamples.
+
+    Attributes:
+        y: (n_rows, n_targets), NaN for missing labels.
+        folds: (n_rows,); rows with fold -1 are never used.
+        groups: (n_rows,); rows of one group share a fold, and the bootstrap resamples them together.
+        ids: n_rows ids of the rows, with which tables of predictions are joined.
+        rows: n_rows rows of the raw table, for a metric that takes them.
+        seed: seed of the competition.
+    """
+
+    metric: Metric
+    task: Task
+    y: Array
+    folds: Integers
+    groups: Integers
+    ids: list[str] = field(default_factory=list)
+    rows: pd.DataFrame | None = None
+    seed: int = 0
+
+    @property
+    def has_fold(self) -> NDArray[np.bool_]:
+        """Mask of the rows that are scored, (n_rows,)."""
+        return self.folds >= 0
+
+    def score(self, scored: Array) -> float:
+        """Return the metric of labels or predictions (n_rows, n_scored) on the rows with a fold."""
+        return self.score_of_rows(np.flatnonzero(self.has_fold), scored)
+
+    def score_of_rows(self, index: Integers, scored: Array) -> float:
+        """Return the metric of labels or predictions (n_rows, n_scored) on some rows, an index (n,)."""
+        return self.metric(self.y[index], scored[index], take_rows(self.rows, index))
+
+    def gain(self, difference: float) -> float:
+        """Return a difference of scores with the sign turned so that positive is better."""
+        return difference if self.metric.greater_is_better else -difference
+
+    def aligned(self, table: pd.DataFrame) -> Array:
+        """Return what the metric scores, (n_rows, n_scored), of a table that is indexed by id; NaN if it is missing."""
+        return table.reindex(index=self.ids, columns=self.task.scored_columns).to_numpy()
+
+    def on_rows_of(self, *scored: Array) -> "Scorer":
+        """Return what scores only the rows that all predictions (n_rows, n_scored) have."""
+        in_all = np.all([np.isfinite(values).all(axis=1) for values in scored], axis=0)
+        return replace(self, folds=np.where(in_all, self.folds, -1))
+
+    def resampled(self, scored: dict[str, Array]) -> pd.DataFrame:
+        """Score several predictions on the same bootstrap resamples of the rows with a fold.
+
+        Args:
+            scored: name -> what the metric scores, (n_rows, n_scored).
+
+        Returns:
+            (n_resamples, n_predictions), NaN where the metric is undefined, and where a regression target has only
+            one label in a resample, of which R2 has no meaning.
+        """
+        scored_rows = np.flatnonzero(self.has_fold)
+        groups = np.unique(self.groups[scored_rows], return_inverse=True)[1]
+        n_groups = int(groups.max()) + 1
+        n_labels = len(scored_rows) * self.y.shape[1]
+        rng = np.random.default_rng(derive_seed(self.seed, "bootstrap"))
+        scores = []
+        for _ in range(int(np.clip(MAX_LABELS / n_labels, MIN_RESAMPLES, MAX_RESAMPLES))):
+            drawn_groups = rng.integers(n_groups, size=n_groups)
+            counts = np.bincount(drawn_groups, minlength=n_groups)
+            drawn = np.repeat(scored_rows, counts[groups])
+            n_different = [pd.Series(labels).nunique() for labels in self.y[drawn].T]
+            if self.metric.types == REGRESSION and min(n_different) < 2:
+                scores.append([np.nan] * len(scored))
+            else:
+                scores.append([self.score_of_rows(drawn, values) for values in scored.values()])
+        table = pd.DataFrame(scores, columns=list(scored))
+        return table.where(np.isfinite(table))
+
+    def standard_error(self, scored: Array) -> float:
+        """Return the bootstrap standard error of the score of `scored` (n_rows, n_scored); it may be NaN."""
+        return float(self.resampled({"scored": scored})["scored"].std())
+
+    def compare(self, scored: dict[str, Array], reference: str) -> dict[str, Comparison]:
+        """Compare predictions, (n_rows, n_scored) each, with those of one name."""
+        scores = {name: self.score(values) for name, values in scored.items()}
+        resampled = self.resampled(scored)
+        errors = resampled.sub(resampled[reference], axis=0).std().to_dict()
+        return {
+            name: Comparison(score, score - scores[reference], resampled[name].std(), errors[name])
+            for name, score in scores.items()
+        }
+
+
+def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
+    """Return the score of each target; empty for a user-defined metric, which may need all targets."""
+    if not metric.column_score:
+        return []
+    target_preds = y_pred.T if y_pred.shape == y.shape else [y_pred]
+    return [metric.score_column(*columns) for columns in zip(y.T, target_preds, strict=True)]

@@ -1,0 +1,112 @@
+"""Columns of a run: predictions of its stages for the training and test rows, joined on id, with the labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from competition.config import CompetitionConfig
+from competition.dataset import FOLD, GROUP, without_extra_rows
+from competition.task import Task, raw_rows_for
+from core.files import read_table
+from core.paths import Paths
+from core.types import Array
+from models.jobs.plan import JobPlan
+from models.jobs.predictions import stage_oof, stage_test
+from submissions.blend.data import BlendData
+from submissions.blend.scoring import Scorer
+from submissions.config import Config
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Columns(BlendData):
+    """Predictions of all stages with the labels. Each stage is a column of the blends, the mean over its seeds.
+
+    Attributes:
+        names: the stages, ordered by the content of their predictions, so that a name changes no blend.
+        test_ids: ids of the test rows.
+        test: test predictions (n_test_rows, n_models, n_outputs).
+        label_means: (n_outputs,) means of the labels, or shares of the classes, without extra rows; they are
+            the predictions of dropped rows.
+    """
+
+    names: list[str]
+    test_ids: list[str]
+    test: Array
+    label_means: list[float]
+
+    def stage_oof(self, stage: str) -> Array:
+        """Return the out-of-fold predictions of a stage, (n_rows, n_outputs)."""
+        return self.preds[:, self.names.index(stage)]
+
+    def stage_test(self, stage: str) -> Array:
+        """Return the test predictions of a stage, (n_test_rows, n_outputs)."""
+        return self.test[:, self.names.index(stage)]
+
+    def table(self) -> pd.DataFrame:
+        """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`stage output`)."""
+        names = [f"{name} {output}" for name in self.names for output in self.task.outputs]
+        numbers = np.hstack([self.y, self.preds.reshape(len(self.ids), -1)])
+        table = pd.DataFrame({"id": self.ids, "fold": self.folds})
+        return table.join(pd.DataFrame(numbers, columns=[*self.task.targets, *names]))
+
+
+def training_labels(competition: CompetitionConfig, paths: Paths) -> Scorer:
+    """Return the labels of the prepared training table, with which predictions are scored."""
+    train = read_table(paths.train)
+    metric, task = competition.scorer, competition.task
+    ids = list(train[competition.id])
+    return Scorer(
+        metric=metric,
+        task=task,
+        y=train[task.targets].to_numpy(),
+        folds=train[FOLD].to_numpy(dtype=np.int64),
+        groups=train[GROUP].to_numpy(dtype=np.int64),
+        ids=ids,
+        rows=raw_rows_for(metric, competition.train, competition.id, ids),
+        seed=competition.seed,
+    )
+
+
+def load_columns(config: Config, plan: JobPlan) -> Columns:
+    """Return all columns of a run.
+
+    Raises:
+        DataError: if predictions do not match the tables.
+    """
+    labels = training_labels(config.competition, plan.paths)
+    task = labels.task
+    test_ids = list(read_table(plan.paths.test)[config.competition.id])
+    columns = {}
+    for name in sorted(config.stages):
+        columns[name] = stage_oof(plan.jobs_of_stage(name), labels.ids, labels.folds, task.outputs)
+    names = sorted(columns, key=lambda name: (np.nanmin(columns[name]), np.nanmax(columns[name])))
+    return Columns(
+        **vars(labels),
+        preds=np.stack([columns[name] for name in names], axis=1),
+        n_trials=config.submissions.trials,
+        names=names,
+        test_ids=test_ids,
+        test=load_test_predictions(plan, task, names, plan.test_key, test_ids),
+        label_means=label_means(task, read_table(plan.paths.train)),
+    )
+
+
+def label_means(task: Task, train: pd.DataFrame) -> list[float]:
+    """Return the means of the labels of a prepared table, or the shares of the classes, (n_outputs,)."""
+    labels = without_extra_rows(train)[task.targets].to_numpy()
+    return [float(mean) for mean in np.nanmean(task.one_hot(labels), axis=0)]
+
+
+def load_test_predictions(
+    plan: JobPlan, task: Task, names: list[str], test_key: str, ids: list[str]
+) -> Array:
+    """Return the predictions of stages for a test table, (n_rows, n_models, n_outputs).
+
+    Stages without weight, which a packed run lacks (`submissions.kernel.pack`), are 0.
+    """
+    preds = np.zeros((len(ids), len(names), len(task.outputs)))
+    for number, name in enumerate(names):
+        if name in plan.stages:
+            preds[:, number] = stage_test(plan.jobs_of_stage(name), test_key, ids, task.outputs)
+    return preds

@@ -1,0 +1,271 @@
+"""Predictions of the training rows, each without its fold, and the sections of the report about them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from competition.task import Task
+from core.files import read_json, read_table
+from core.text import format_with_error, shortened
+from core.types import Array
+from folds.make import labels_or_indicators, missing_class_warnings
+from models.jobs.predictions import stage_oof_std
+from models.training.loss_log import read_losses
+from submissions.report import figures
+from submissions.report.elements import Card, Element, Figure, Table, make_table
+from submissions.run import CROSS_FITTED, PREDICTION, Run, scored_rows
+
+N_BINS = 15
+"""Number of bins of a reliability curve."""
+MAX_CURVES = 10
+"""Number of stages with a reliability curve."""
+N_LARGEST_ERRORS = 20
+"""Number of training rows with the largest errors."""
+MAX_TEXT_LENGTH = 1500
+"""Characters of a text in a card."""
+RESIDUALS = (
+    "Training rows with the largest error of the submission's out-of-fold prediction, in standard deviations of "
+    "the labels: wrong labels and unusual inputs are often among them."
+)
+CONFIDENT_ERRORS = (
+    "Training rows with a wrong out-of-fold label, the largest probability of the wrong class first: wrong labels "
+    "and unusual inputs are often among them."
+)
+
+
+def cross_fitted(run: Run) -> Array:
+    """Return what the metric scores of the submission, (n_rows, n_scored), fitted without the fold of each row."""
+    return run.columns.aligned(scored_rows(run.folder, run.task))
+
+
+def predictions(run: Run) -> Array:
+    """Return predictions of the submission, (n_rows, n_outputs), fitted without the fold of each row.
+
+    If the metric scores labels, these are the predictions before the decision.
+    """
+    if not run.task.scores_labels:
+        return cross_fitted(run)
+    table = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids]
+    return table[[f"{PREDICTION}{output}" for output in run.task.outputs]].to_numpy()
+
+
+def labels(run: Run) -> Array:
+    """Return class labels, (n_rows, n_targets): by the decision if the metric scores labels, else most probable."""
+    y_pred = cross_fitted(run)
+    if run.task.scores_labels:
+        return y_pred
+    return np.where(np.isnan(y_pred[:, :1]), np.nan, run.task.default_labels(y_pred))
+
+
+def prediction_section(run: Run) -> list[Element]:
+    """Return predictions against the truth, or the reliability of probabilities."""
+    if run.task.has_probabilities:
+        return [_reliability_figure(run)]
+    columns = run.columns
+    has_fold = columns.folds >= 0
+    scatter = figures.scatter(run.task.targets, columns.y[has_fold], predictions(run)[has_fold])
+    return [
+        f"Out-of-fold predictions of at most {figures.MAX_POINTS} rows. Blend weights and choices are "
+        "cross-fitted, too: those for a row come from the other folds.",
+        Figure("Truth against the prediction of the submission", scatter),
+        *_std_coverage(run),
+    ]
+
+
+def _reliability_figure(run: Run) -> Figure:
+    """Return the reliability of the submission and of the stages."""
+    columns, task = run.columns, run.task
+    curves = {}
+    stages = {stage: columns.stage_oof(stage) for stage in list(run.config.stages)[:MAX_CURVES]}
+    for name, y_pred in {"submission": predictions(run), **stages}.items():
+        probability, frequency, error = reliability(task, columns.y, y_pred)
+        curves[f"{error:.3f} {name}"] = (probability, frequency)
+    class_name = "the most probable class" if task.problem_type == "multiclass" else task.classes[1]
+    caption = "Number before the name: expected calibration error, which is above 0 by chance with few rows"
+    return Figure(caption, figures.reliability(curves, class_name))
+
+
+def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:
+    """Return mean probability and frequency in bins of equal numbers of rows, and their mean absolute difference.
+
+    The probability is that of class 1, or of the most probable of several classes. Sources: Niculescu-Mizil
+    and Caruana, Predicting good probabilities with supervised learning, ICML 2005; Guo et al., On calibration
+    of modern neural networks, ICML 2017.
+    """
+    truth = task.one_hot(y)
+    if task.problem_type == "multiclass":
+        most_probable = y_pred.argmax(axis=1)[:, None]
+        truth = np.take_along_axis(truth, most_probable, 1)
+        y_pred = np.take_along_axis(y_pred, most_probable, 1)
+    cells = np.column_stack([y_pred.ravel(), truth.ravel()])
+    cells = cells[np.isfinite(cells).all(axis=1)]
+    inner = np.quantile(cells[:, 0], np.arange(1, N_BINS) / N_BINS)
+    bins = pd.DataFrame(cells).groupby(np.searchsorted(inner, cells[:, 0], side="right"))
+    probability, frequency = bins.mean().to_numpy().T
+    error = np.average(np.abs(probability - frequency), weights=bins.size())
+    return probability, frequency, error
+
+
+def _std_coverage(run: Run) -> list[Element]:
+    """Return how often held-out labels are within the standard deviations that stages predict for them."""
+    columns, outputs = run.columns, run.task.outputs
+    rows = []
+    for stage in run.config.stages:
+        std = stage_oof_std(run.plan.jobs_of_stage(stage), columns.ids, columns.folds, outputs)
+        if std is None:
+            continue
+        errors = np.abs(columns.y - columns.stage_oof(stage)) / std
+        for target, target_errors in zip(outputs, errors.T, strict=True):
+            scored = target_errors[np.isfinite(target_errors)]
+            rows.append([stage, target, float((scored < 1).mean()), float((scored < 2).mean())])
+    if not rows:
+        return []
+    return [
+        "Share of held-out labels within one and two standard deviations that a stage predicts for its own "
+        "predictions. Normally distributed errors give .68 and .95.",
+        make_table(["stage", "target", "within 1 sd", "within 2 sd"], rows, "{:.2f}"),
+    ]
+
+
+def error_correlation(run: Run) -> list[Element]:
+    """Return the correlation of the out-of-fold errors of the base predictions, as a heat map."""
+    columns = run.columns
+    if columns.n_models < 2:
+        return []
+    errors = columns.preds - run.task.one_hot(columns.y)[:, None]  # (n_rows, n_models, n_outputs)
+    outputs = range(errors.shape[2])
+    correlations = [pd.DataFrame(errors[:, :, t], columns=columns.names).corr() for t in outputs]
+    mean = pd.concat(correlations).groupby(level=0, sort=False).mean()
+    chart = figures.heat_map(mean.to_numpy(), columns.names, columns.names, limit=1.0)
+    return [
+        "Pearson correlation of the out-of-fold errors of the base predictions, as a mean over targets or "
+        "classes. A blend gains most from predictions whose errors correlate little.",
+        Figure("Correlation of errors", chart),
+    ]
+
+
+def learning_curve_section(run: Run) -> list[Element]:
+    """Return a panel with the training loss of each job of a neural stage, and one with its mean held-out score."""
+    curves: dict[str, list[tuple[Any, Any]]] = {}
+    for stage, settings in run.config.stages.items():
+        scores = []
+        for job in run.plan.jobs_of_stage(stage) if settings.reports_progress else []:
+            records = [record for record in read_losses(job.folder) if record.phase == "train"]
+            epochs = {record.epoch: record for record in records}  # the last row of each epoch
+            if epochs:
+                losses = [record.loss for record in epochs.values()]
+                curves.setdefault(f"{stage}, loss", []).append((list(epochs), losses))
+                scores.append({epoch: record.held_out_score for epoch, record in epochs.items()})
+        mean = pd.DataFrame(scores, dtype=float).mean().dropna()
+        if len(mean):
+            curves[f"{stage}, held-out {run.metric.name}"] = [(mean.index, mean)]
+    if not curves:
+        return []
+    caption = "Training loss, a line per job, and mean held-out score over folds and seeds, by epoch"
+    return [Figure(caption, figures.curve_grid(curves, "epoch"))]
+
+
+def folds_and_shift(run: Run) -> list[Element]:
+    """Return size, mean labels and missing classes of each fold, and the comparison of test and training rows."""
+    task = run.task
+    folds = run.columns.folds
+    labels = pd.DataFrame(run.columns.y, columns=task.targets)
+    values = labels_or_indicators(labels, task.classes)
+    statistic = "share" if task.classes else "mean +- sd"
+    by_fold = {}
+    for fold in np.unique(folds):
+        by_fold[str(fold) if fold >= 0 else "-1: only in training"] = values[folds == fold]
+    rows = [["rows", *(str(len(part)) for part in by_fold.values())]]
+    for name in values:
+        std = [None if task.classes else part[name].std(ddof=0) for part in by_fold.values()]
+        means = [part[name].mean() for part in by_fold.values()]
+        rows.append([f"{name}, {statistic}", *map(format_with_error, means, std)])
+    warnings = missing_class_warnings(labels, task.classes, folds, run.config.folds.is_ordered_in_time)
+    elements: list[Element] = [Table(["fold", *by_fold], rows), *(f"{warning}." for warning in warnings)]
+    return [*elements, *_shift(run)]
+
+
+def _shift(run: Run) -> list[Element]:
+    """Return what `./run.sh folds` has found out about test and training rows."""
+    shift = run.paths.shift
+    if not shift.exists():
+        return [
+            f"./run.sh folds {run.paths.name} compares held-out rows with test rows; it has not been run."
+        ]
+    shift_report = read_json(shift)
+    elements: list[Element] = []
+    if not shift_report["made_from"].items() <= run.stored["tables"].items():
+        elements.append("Outdated: tables or folds have changed since. Run ./run.sh folds again.")
+    recommended = shift_report["recommended"]
+    if recommended:
+        elements.append(f"Recommended folds: {recommended['kind']}: {recommended['reason']}.")
+    else:
+        elements.append(f"./run.sh folds {run.paths.name} also compares kinds of folds, and recommends one.")
+    adversarial = shift_report["adversarial"]
+    if adversarial:
+        auc = format_with_error(adversarial["auc"], adversarial["standard_deviation"])
+        elements.append(
+            f"Adversarial validation: AUC {auc} (standard deviation over folds); at 0.5 train and test are "
+            "indistinguishable."
+        )
+        features = adversarial["features"]
+        if features:
+            elements.append(make_table(list(features[0]), [list(row.values()) for row in features]))
+    figure = shift.with_name("similarity.png")
+    if figure.exists():
+        caption = "Similarity to the nearest training row; good folds have the curve of the test rows"
+        elements.append(Figure(caption, figure.read_bytes()))
+    return elements
+
+
+def largest_errors(run: Run) -> list[Element]:
+    """Return training rows with the largest errors; for probabilities, the most confident ones."""
+    columns, competition, task = run.columns, run.config.competition, run.task
+    values = _confident_errors(run) if task.has_probabilities else _residuals(run)
+    sizes = np.nan_to_num(np.abs(list(values.values())[-1]), nan=-1.0)
+    largest = sizes.max(axis=1)
+    order = np.argsort(-largest, kind="stable")[:N_LARGEST_ERRORS]
+    table = read_table(run.paths.train)
+    elements: list[Element] = [CONFIDENT_ERRORS if task.has_probabilities else RESIDUALS]
+    for rank, i in enumerate(order[largest[order] >= 0], start=1):
+        row = table.iloc[i]
+        targets = [t for t in range(len(task.targets)) if sizes[i, t] >= 0 or not task.has_probabilities]
+        rows = [[task.targets[t], *(array[i, t] for array in values.values())] for t in targets]
+        others = [f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]]
+        card = Card(
+            title=f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
+            molecules={row[name]: figures.molecule(row[name]) for name in competition.smiles},
+            texts={name: row[name][:MAX_TEXT_LENGTH] for name in competition.text},
+            values=", ".join(others),
+            errors=make_table(["target", *values], rows),
+        )
+        elements.append(card)
+    return elements
+
+
+def _residuals(run: Run) -> dict[str, Any]:
+    """Return the columns of a card, (n_rows, n_targets) each; the last one is sorted by."""
+    y = run.columns.y
+    y_pred = predictions(run)
+    std = np.nanstd(y[run.columns.folds >= 0], axis=0)
+    residuals = (y - y_pred) / np.where(std, std, np.nan)
+    return {"truth": y, "prediction": y_pred, "residual (sd)": residuals}
+
+
+def _confident_errors(run: Run) -> dict[str, Any]:
+    """Return the columns of a card for classification; the last one is sorted by."""
+    y = run.columns.y
+    y_pred = predictions(run)
+    predicted = labels(run)
+    probability = np.where(predicted == 1, y_pred, 1 - y_pred)
+    if run.task.problem_type == "multiclass":
+        probability = (run.task.one_hot(predicted) * y_pred).sum(axis=1, keepdims=True)
+    names = np.array([*map(shortened, run.task.classes), "-"], dtype=object)
+    truth, label = (names[np.nan_to_num(array, nan=-1).astype(int)] for array in (y, predicted))
+    is_correct_or_missing = np.isnan(y) | (y == predicted)
+    return {
+        "truth": truth,
+        "predicted": label,
+        "its probability": np.where(is_correct_or_missing, np.nan, probability),
+    }
