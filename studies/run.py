@@ -17,12 +17,12 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
-from scipy import stats
+from scipy import optimize, stats
 
 from competition.clean import read_table_with_ids
 from competition.config import CompetitionConfig, read_yaml, validate
@@ -41,6 +41,7 @@ from folds.kinds import FoldsConfig
 from models.jobs.job_files import verify_job
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.predictions import read_predictions
+from submissions.blend.logits import logits, probabilities
 from submissions.check import check_all
 from submissions.config import load_config
 
@@ -54,10 +55,7 @@ TABLE_NOTE = (
     "folds, above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). If the "
     "interval contains 0, the cell is not significantly different from the baseline."
 )
-Version = Literal["full", "short", "quick"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")]
-Place = dict[str, Any]
-"""Axis -> value; a missing axis has the value of the baseline."""
 
 
 class StudyData(StrictModel):
@@ -106,8 +104,8 @@ class Axis(StrictModel):
 class Study(StrictModel):
     """One study.
 
-    The keys `short` (about an hour on 2 cores) and `quick` (minutes) have the changes of smaller versions, which
-    are merged into the study; null removes a key.
+    The key `quick` has the changes of a small version (minutes on 2 cores), which are merged into the study; null
+    removes a key.
     """
 
     claim: str = Field(min_length=1)
@@ -116,9 +114,9 @@ class Study(StrictModel):
     stages: dict[Name, dict[str, Any]] = Field(min_length=1)
     """Name -> block as in a competition's YAML; its key `data` lists the data sets, by default all."""
     axes: dict[Name, Axis] = {}
-    cells: list[Place] | None = None
-    """Combinations to measure, in addition to the baseline; null: all."""
-    baseline: Place = {}
+    cells: list[dict[str, Any]] | None = None
+    """Combinations to measure, axis -> value, in addition to the baseline, whose values the others have; null: all."""
+    baseline: dict[str, Any] = {}
     """The cell to compare with: a value per axis."""
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     folds: Annotated[list[int], UniqueList] | None = None
@@ -192,11 +190,11 @@ def cells_of(study: Study, data: str) -> Iterator[Cell]:
             yield Cell(stage, place, variant)
 
 
-def load_study(path: Path, version: Version) -> Study:
-    """Return a version of a study; files of custom stages are relative to its folder."""
+def load_study(path: Path, quick: bool = False) -> Study:
+    """Return a study, or its quick version; files of custom stages are relative to its folder."""
     document = load_yaml(path)
-    changes = {name: document.pop(name, None) or {} for name in ("short", "quick")}
-    study = validate(Study, deep_merge(document, changes.get(version, {})), path)
+    changes = document.pop("quick", {})
+    study = validate(Study, deep_merge(document, changes) if quick else document, path)
     for block in study.stages.values():  # blocks are validated when the axes have set their values
         if "code" in block:
             block["code"] = str(path.parent / block["code"])
@@ -217,7 +215,7 @@ def value_label(value: Any) -> str:
 
 
 def run_study(
-    file: Path, version: Version = "full", folder: Path | None = None, options: Sequence[str] = ()
+    file: Path, quick: bool = False, folder: Path | None = None, options: Sequence[str] = ()
 ) -> str:
     """Train the missing jobs and write the results; return lines to print.
 
@@ -225,8 +223,8 @@ def run_study(
         folder: folder with data that may not be embedded.
         options: options of `./run.sh train`, such as --workers and --executor.
     """
-    study = load_study(file, version)
-    name = file.stem if version == "full" else f"{file.stem}_{version}"
+    study = load_study(file, quick)
+    name = f"{file.stem}_quick" if quick else file.stem
     made: dict[str, Path] = {}
     for data, settings in study.data.items():
         tables = (folder or Path()) / settings.folder if settings.folder else None
@@ -351,10 +349,19 @@ def measure_job(job: Job, plan: JobPlan, study: Study, data: str) -> dict[str, f
 def extra_scores(study: Study, task: Task, y: Array, y_pred: Array, numbers: Array) -> dict[str, float]:
     """Return the scores of the metrics among `extra_metrics`; a regression metric scores the expected class.
 
+    tempered_log_loss is the log loss at the best temperature for these rows, so that only errors that no
+    temperature can correct are left (Guo et al., On calibration of modern neural networks, ICML 2017).
+
     Args:
         numbers: (n_rows, n_targets) labels before they were converted into classes.
     """
     scores = {}
+    if "tempered_log_loss" in study.extra_metrics and task.problem_type == "multiclass":
+        log_loss, sums = METRICS["log_loss"], logits(y_pred, "softmax")
+        tempered = optimize.minimize_scalar(
+            lambda power: log_loss(y, probabilities(sums * np.exp(power), "softmax")), bounds=(-3, 3)
+        )
+        scores["tempered_log_loss"] = float(tempered.fun)
     for name in study.extra_metrics:
         metric = METRICS.get(name)
         if metric and task.problem_type in metric.types:
@@ -410,12 +417,9 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
     parts = [study.claim.strip()]
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
         table_cells = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"]).astype(object)
-        cells = table_cells.map(
-            lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
-        ).replace("nan", "")
-        parts.append(
-            f"## {data}, {stage}\n\n{format_table(cells.columns.tolist(), cells.to_numpy().tolist())}"
-        )
+        texts = table_cells.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value))
+        cells = texts.replace("nan", "").to_numpy().tolist()
+        parts.append(f"## {data}, {stage}\n\n{format_table(texts.columns.tolist(), cells)}")
     return "\n\n".join([*parts, TABLE_NOTE])
 
 
@@ -434,16 +438,12 @@ def main() -> None:
     parser = argparse.ArgumentParser("./run.sh study", description=__doc__, formatter_class=layout)
     parser.allow_abbrev = False  # options of ./run.sh train are passed on
     parser.add_argument("study", help="name in studies/, or a YAML file")
-    parser.set_defaults(version="full")
-    for version, time in (("quick", "minutes"), ("short", "about an hour")):
-        parser.add_argument(
-            f"--{version}", action="store_const", const=version, dest="version", help=f"{time} on 2 cores"
-        )
+    parser.add_argument("--quick", action="store_true", help="a small version, minutes on 2 cores")
     where = "folder with data that may not be embedded (default: $STUDY_DATA)"
     default = os.environ.get("STUDY_DATA") or None
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=where, default=default)
     args, of_train = parser.parse_known_args()
-    print(run_study(find_study(args.study), args.version, args.data, of_train))
+    print(run_study(find_study(args.study), args.quick, args.data, of_train))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_the_committed_tables_are_drawn_cylinders() -> None:
 def test_volumes_are_exact_and_each_bin_of_the_study_has_about_an_eighth() -> None:
     table = stages.draw(2000, seed=0)
     assert np.allclose(table.volume, np.pi * table.radius**2 * table.height)
-    assert load_study(STUDIES / "cylinder.yaml", "full").data["bins"].bin_edges == stages.EDGES
+    assert load_study(STUDIES / "cylinder.yaml").data["bins"].bin_edges == stages.EDGES
     shares = np.bincount(np.digitize(table.volume, stages.EDGES)) / len(table)
     assert len(shares) == 8 and np.abs(shares - 1 / 8).max() < 0.02
 

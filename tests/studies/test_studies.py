@@ -18,7 +18,7 @@ from core.errors import ConfigError, DataError
 from core.files import PROJECT
 from core.paths import CONFIGS
 from models.jobs.predictions import read_predictions
-from studies.run import STUDIES, Version, cells_of, corrected_interval, load_study, run_study
+from studies.run import STUDIES, cells_of, corrected_interval, load_study, run_study
 from tests.competition.small import write_small
 
 SMOKE = str(CONFIGS / "smoke.yaml")
@@ -83,7 +83,7 @@ def written(folder: Path, document: dict[str, Any] = STUDY, **changes: Any) -> P
 
 
 def names(file: Path, data: str) -> list[str]:
-    return [cell.name for cell in cells_of(load_study(file, "full"), data)]
+    return [cell.name for cell in cells_of(load_study(file), data)]
 
 
 def test_a_cell_is_a_combination_of_the_axes_of_its_stage_and_the_baseline_comes_first(
@@ -95,7 +95,7 @@ def test_a_cell_is_a_combination_of_the_axes_of_its_stage_and_the_baseline_comes
     ]
     assert names(file, "smoke") == of_trees
     assert names(file, "orbitals") == [*of_trees, "graph__rate=0.1", "graph__rate=0.01"]
-    *_, last = cells_of(load_study(file, "full"), "smoke")
+    *_, last = cells_of(load_study(file), "smoke")
     assert last.block == {
         "kind": "lightgbm",
         "max_trees": 20,
@@ -109,7 +109,7 @@ def test_a_cell_is_a_combination_of_the_axes_of_its_stage_and_the_baseline_comes
         of_trees[1],
         of_trees[3],
     ]  # the baseline's value where none is named
-    study = load_study(written(tmp_path, TREES), "quick")
+    study = load_study(written(tmp_path, TREES), quick=True)
     assert (list(study.data), study.data["smoke"].rows) == (["smoke"], 50)
     assert study.stages == {"trees": {"kind": "lightgbm", "max_trees": 3}}
     axes = {
@@ -142,13 +142,12 @@ def test_what_is_wrong_is_reported_before_any_training(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        load_study(written(tmp_path, TREES, **changes), "full")
+        load_study(written(tmp_path, TREES, **changes))
 
 
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_version_of_every_study_has_cells_and_a_page(file: Path) -> None:
-    versions: tuple[Version, ...] = ("full", "short", "quick")
-    for study in (load_study(file, version) for version in versions):
+def test_both_versions_of_every_study_has_cells_and_a_page(file: Path) -> None:
+    for study in (load_study(file), load_study(file, quick=True)):
         assert sum(len([*cells_of(study, data)]) for data in study.data) > 1
     docs = PROJECT / "docs"
     assert f"(studies/{file.stem}.md)" in (docs / "evidence.md").read_text()
@@ -251,7 +250,7 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     axes = {"blur": {"key": "blur", "values": [0.3, 0.6]}}
     file = written(
         tmp_path, data=data, stages=stages, axes=axes, baseline={"blur": 0.3}, seeds=[0],
-        extra_metrics=["spearman", "log_loss", "accuracy"],
+        extra_metrics=["spearman", "log_loss", "tempered_log_loss", "accuracy"],
     )  # fmt: skip
     run_study(file, options=["--workers", "1"])
     folds = [(tmp_path / f"work/study_moved_{name}/folds/folds.csv").read_bytes() for name in data]
@@ -260,10 +259,12 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     results = results.groupby(["data", "blur"]).mean(numeric_only=True)
     of_numbers, of_classes = results.loc[("numbers", 0.3)], results.loc[("classes", 0.3)]
     assert (of_numbers.score, of_numbers.spearman) == (0, 1)
-    assert of_numbers[["log_loss", "accuracy"]].isna().all()
+    assert of_numbers[["log_loss", "tempered_log_loss", "accuracy"]].isna().all()
     assert (of_classes.score, of_classes.accuracy) == (1, 1)  # macro F1
     assert of_classes.log_loss == pytest.approx(-np.log(0.8))
     assert results.loc[("classes", 0.6)].log_loss == pytest.approx(-np.log(0.6))
+    # All are right, so a low temperature mends it.
+    assert (results.loc["classes"].tempered_log_loss < 1e-3).all()
     assert 0.9 < of_classes.spearman < 1  # three values of the expected class, against the numbers themselves
 
 
@@ -281,7 +282,7 @@ def test_the_command_refuses_with_status_2(tmp_path: Path) -> None:
 def test_the_quick_version_of_every_study_runs(name: str, tmp_path: Path) -> None:
     folder = os.environ.get("STUDY_DATA")
     try:
-        run_study(STUDIES / f"{name}.yaml", "quick", Path(folder) if folder else None)
+        run_study(STUDIES / f"{name}.yaml", True, Path(folder) if folder else None)
     except DataError as error:
         if "at least one of its data" not in str(error):
             raise
