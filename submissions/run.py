@@ -266,7 +266,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the content of run.json of a run; a DataError if it is missing or of another version of the code."""
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
-    if not {"made_from", "files", CHOICE} <= stored.keys():
+    if "best_stage" not in stored.get(CHOICE, {}):
         raise DataError(
             f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
         )

@@ -171,6 +171,15 @@ def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(
         compare_text()
 
 
+def test_a_run_of_an_older_version_of_the_code_is_left_out(compare_text: Command) -> None:
+    first, second = folders()
+    choice = read_json(first / "run.json")["choice"]
+    sign_manifest(first, choice={name: value for name, value in choice.items() if name != "best_stage"})
+    page = compare_text()
+    assert f"{first.name} is left out: " in page and "was made by an older version" in page
+    assert f"| {second.name} " in page
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
