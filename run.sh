@@ -76,7 +76,7 @@ case "$verb" in
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup requirements-kaggle.txt; step submissions.leaderboard.submit "$@" ;;
-  ledger)  setup; step submissions.leaderboard.ledger "$@" ;;
+  ledger)  setup; step submissions.leaderboard.ledger_report "$@" ;;
   kernel)  setup requirements-kaggle.txt; step submissions.kernel "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;

@@ -85,7 +85,7 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, config: Config, 
         rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, config, labels.metric.name), *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     legend = (
-        "best stage: its cv_score. in_sample: and cross_fitted: scores of the "
+        "best stage: its score. in_sample and cross_fitted: scores of the "
         f"chosen candidate. gain: its gain over {reference} on the same rows, above 0 is better."
     )
     n, tried = len(runs), f"Runs that were tried: {len(runs)}."

@@ -89,11 +89,12 @@ class Scorer:
         in_all = np.all([np.isfinite(values).all(axis=1) for values in scored], axis=0)
         return replace(self, folds=np.where(in_all, self.folds, -1))
 
-    def resampled(self, scored: dict[str, Array]) -> pd.DataFrame:
+    def resampled(self, scored: dict[str, Array], n_rows: int | None = None) -> pd.DataFrame:
         """Score several predictions on the same bootstrap resamples of the rows with a fold.
 
         Args:
             scored: name -> what the metric scores, (n_rows, n_scored).
+            n_rows: mean number of rows in a resample; None for all rows with a fold.
 
         Returns:
             (n_resamples, n_predictions), NaN where the metric is undefined, and where a regression target has only
@@ -102,11 +103,12 @@ class Scorer:
         scored_rows = np.flatnonzero(self.has_fold)
         groups = np.unique(self.groups[scored_rows], return_inverse=True)[1]
         n_groups = int(groups.max()) + 1
+        n_drawn = n_groups if n_rows is None else max(1, round(n_rows / len(scored_rows) * n_groups))
         n_labels = len(scored_rows) * self.y.shape[1]
         rng = np.random.default_rng(derive_seed(self.seed, "bootstrap"))
         scores = []
         for _ in range(int(np.clip(MAX_LABELS / n_labels, MIN_RESAMPLES, MAX_RESAMPLES))):
-            drawn_groups = rng.integers(n_groups, size=n_groups)
+            drawn_groups = rng.integers(n_groups, size=n_drawn)
             counts = np.bincount(drawn_groups, minlength=n_groups)
             drawn = np.repeat(scored_rows, counts[groups])
             n_different = [pd.Series(labels).nunique() for labels in self.y[drawn].T]

@@ -28,6 +28,7 @@ from submissions.config import Config, load_config
 from submissions.leaderboard.client import download, find_tables, slug_of
 from submissions.new.column_roles import Role
 from submissions.new.detect import DetectedTables, detect
+from submissions.new.extra_tables import extra_lines
 from submissions.new.problem_type import ProblemGuess, choose_problem
 from submissions.new.stage_choices import PRESETS, Block, choose_folds, choose_stages, read_preset
 from submissions.new.yaml_writer import comments, setting, written_yaml
@@ -71,6 +72,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--preset", choices=presets, help=preset_help)
     oof_help = f"Folder of external predictions: a folder with {OOF} and {TEST} for each stage."
     add("--oof", type=Path, metavar="DIR", help=oof_help)
+    extra_help = (
+        "More tables to train on: the inputs and a target, under any name. Their rows are never scored."
+    )
+    add("--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=extra_help)
     add("--force", action="store_true", help="Replace an existing YAML.")
     args = parser.parse_args(arguments)
     if args.kaggle is None and None in (args.train, args.test, args.sample):
@@ -188,6 +193,9 @@ def _competition_lines(
     if tables.unreadable:
         unparsable_reason = f"GUESS: unreadable rows are left out, {tables.unreadable}"
         lines += setting("unparsable", "drop", unparsable_reason)
+    if args.extra:
+        blocks, reasons = extra_lines(args.extra, tables, path, problem.type == "regression")
+        lines += setting("extra_train", blocks, *reasons)
     lines += setting("group", args.group)
     lines += setting("metric", metric, problem.reasons["metric"])
     lines += setting("greater_is_better", args.greater)

@@ -27,6 +27,8 @@ def test_the_standard_error_of_a_difference_of_means_is_the_textbook_formula() -
     expected = (y_pred["b"] ** 2 - a**2).std() / np.sqrt(2000)
     assert (scores["b"] - scores["a"]).std() == pytest.approx(expected, rel=0.06)
     assert scores["a"].std() > 2 * expected  # unpaired standard errors would hide the difference
+    small = scorer("mse", y, np.arange(2000)).resampled(y_pred, n_rows=500)
+    assert (small["b"] - small["a"]).std() == pytest.approx(2 * expected, rel=0.06)
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:

@@ -1,5 +1,6 @@
-"""`./run.sh ledger`: the table, and what a person adds by hand."""
+"""`./run.sh ledger`: the table, which two files to select, and what a person adds by hand."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.metrics import METRICS
 from core.errors import ConfigError
 from core.paths import Paths
-from submissions.leaderboard import ledger
-from submissions.leaderboard.ledger import rank_correlations, read, write
+from submissions.leaderboard import ledger_report
+from submissions.leaderboard.ledger import BY_HAND, read, write
+from submissions.leaderboard.ledger_report import distinct, pick_final_two, rank_correlations
 from tests.submissions.leaderboard.conftest import one
 
 Command = Callable[..., str]
+RMSE, R2 = METRICS["rmse"], METRICS["r2"]
 
 
 @pytest.fixture
@@ -25,16 +29,17 @@ def run_ledger(
 
     def run(*options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "mixed.yaml"), *options])
-        ledger.main()
+        ledger_report.main()
         return capsys.readouterr().out.strip()
 
     return run
 
 
-def test_every_submission_is_a_row_and_copies_of_a_file_count_once(run_ledger: Command, paths: Paths) -> None:
+def test_every_submission_is_a_row_and_two_are_to_select(run_ledger: Command, paths: Paths) -> None:
+    run = paths.run(paths.latest_run.read_text().strip())
     for day, (name, chosen) in enumerate({"first": "convex", "copy": "convex", "other": "mean"}.items(), 1):
         made = {
-            "run": "abc",
+            "run": run.name,
             "chosen": chosen,
             "cross_fitted_score": 0.6 + day / 10,
             "public": 0.65 + day / 10,
@@ -55,7 +60,11 @@ def test_every_submission_is_a_row_and_copies_of_a_file_count_once(run_ledger: C
     ]
     assert [row[0] for row in rows] == ["first", "copy", "other", "mine", "gone"]
     assert rows[-1][4:] == ["-", "-", "failed", "try:", "3", "rows", "too", "few"]
-    assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in run_ledger()
+    text = " ".join(run_ledger().split())
+    assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
+    assert "Select copy and other: the better of their scores on the drawn rows is" in text
+    shutil.rmtree(run)
+    assert "so nothing says which two to select. Select by CV." in " ".join(run_ledger().split())
 
 
 def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
@@ -63,6 +72,23 @@ def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
     text = rank_correlations(scores.assign(private=[np.nan, 0.4, 0.3, 0.2]))
     assert [line.split(": ")[1] for line in text] == ["0.80, n = 4.", "-1.00, n = 3.", "-0.50, n = 3."]
     assert "needs 3 files" in rank_correlations(scores[:2].assign(private=np.nan))[0]
+
+
+def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
+    private = pd.DataFrame({"a": [2.0, 2, 2, 2], "b": [2.0, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
+    text = pick_final_two(private, RMSE)
+    assert text.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in text
+    text = pick_final_two(private[["b", "c"]], R2)
+    assert text.startswith("Select b and c: ") and "rows is 3.500 on" in text and "correlation 0.577)" in text
+    assert pick_final_two(private[["b"]], RMSE) == "Select b; the mean score on the drawn rows is 2.100 of b."
+
+
+def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all() -> None:
+    scored = {"status": "scored", "public": 0.5}
+    duplicates = [*(one(name, file_digest="same", **scored) for name in "bc"), one("a", file_digest="same")]
+    duplicates += [one("d", status="failed"), one("e", status="submitting"), one("f", file_digest="")]
+    duplicates += [one("g", ref=BY_HAND), one("h", ref=BY_HAND, **scored)]
+    assert sorted(each.submission for each in distinct(duplicates)) == ["c", "f", "h"]
 
 
 def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(

@@ -212,3 +212,42 @@ def test_a_name_goes_next_to_the_code(tmp_path: Path, project: Path) -> None:
 def test_a_name_that_is_no_plain_word_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="NAME takes up to 100 letters"):
         new.target_file(name, force=False)
+
+
+def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(tmp_path: Path) -> None:
+    files = write(tmp_path, mol=smiles(80))
+    train = pd.read_csv(tmp_path / "train.csv")
+    target = train.columns[-1]
+    assert target != "mol"
+    other = pd.DataFrame({"structure": [f"[13CH3]{text}" for text in train["mol"][:20]], "value": range(20)})
+    shared = pd.DataFrame({"structure": train["mol"], "value": 3 * train[target] + 1})
+    write_table(tmp_path / "other.csv", other)
+    write_table(tmp_path / "shared.csv", shared)
+    # The labels of the competition may be censored, and the option may be repeated.
+    write_table(tmp_path / "train.csv", train.assign(**{target: ["<-5", *train[target][1:]]}))
+    extra = ["--extra", str(tmp_path / "shared.csv"), "--extra", str(tmp_path / "other.csv")]
+    with pytest.raises(DataError, match="other units"):  # nothing is shared, and the numbers are far off
+        make(tmp_path, files, *extra)
+    found = load_config(str(next(tmp_path.glob("*.yaml")))).competition.extra_train
+    columns = {"mol": "structure", target: "value"}
+    assert [table.columns for table in found] == [columns, columns]
+    assert [table.calibrate for table in found] == ["affine", "none"]
+
+
+def test_an_extra_table_without_a_column_like_an_input_or_with_several_targets_is_refused(
+    tmp_path: Path,
+) -> None:
+    files = write(tmp_path, mol=smiles(80))
+    for table, message in (
+        (
+            pd.DataFrame({"value": [1.0, 2.0]}),
+            "has no column 'mol', the competition's input, and no column like it",
+        ),
+        (
+            pd.DataFrame({"mol": ["CC", "CO"], "a": [1.0, 2.5], "b": [1.0, 2.0]}),
+            "the competition's target, and several columns that may be it .'a', 'b'.. Rename its column",
+        ),
+    ):
+        write_table(tmp_path / "more.csv", table)
+        with pytest.raises(DataError, match=message):
+            make(tmp_path, files, "--extra", str(tmp_path / "more.csv"))
