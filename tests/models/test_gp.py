@@ -151,7 +151,7 @@ def test_kernels_that_gain_nothing_get_no_weight(tmp_path: Path) -> None:
     """The label is a function of the molecule; the numbers are noise."""
     train = rows(LENGTHS, SMILES=CHAINS, x=RNG.normal(size=len(CHAINS)))
     fit(tmp_path, train, None, {"kernels": ["ecfp4"]}, smiles=["SMILES"], numeric=["x"])
-    model, _ = gp.load_candidate(tmp_path, tmp_path.chosen)
+    model, _ = gp.load_model(tmp_path)
     molecule_weight, number_weight = model["kernel_weights"][:, 0]
     assert molecule_weight >= 0.75
     assert molecule_weight + number_weight == 1
