@@ -13,11 +13,11 @@ from scipy.stats import norm
 
 from core.files import PROJECT
 from studies.cylinder.stages import unit_ratio
-from studies.run import corrected_interval
+from studies.run import BASELINE, corrected_interval
 
 INPUTS = [(0.0, 1.0), (0.4, 0.34)]
 """Mean and variance of a unit: normal, and about what a ReLU makes of that."""
-CELL = ["data", "stage", "where", "rate"]
+CELL = ["data", "stage", "variant"]
 
 
 def interval(differences: pd.Series) -> str:
@@ -37,15 +37,14 @@ def of_tasks(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of the bins, of predicted volumes too, minus that without dropout of the same job, in percent."""
     accuracy = 100 * results.set_index([*CELL, "seed", "fold"])["accuracy_evaluation"].sort_index()
     rows = []
-    for stage, where, rate in (
-        results.loc[results["where"] != "none", CELL[1:]].drop_duplicates().to_numpy().tolist()
-    ):
+    variants = results.loc[results["variant"] != BASELINE, CELL[1:]].drop_duplicates()
+    for stage, variant in variants.to_numpy().tolist():
         cost = {
-            data: accuracy[data, stage, where, rate] - accuracy[data, stage, "none", 0]
+            data: accuracy[data, stage, variant] - accuracy[data, stage, BASELINE]
             for data in ("volume", "bins")
         }
         cost["difference"] = cost["volume"] - cost["bins"]
-        rows.append([stage, where, rate, *map(interval, cost.values())])
+        rows.append([stage, variant, *map(interval, cost.values())])
     return pd.DataFrame(rows, columns=[*CELL[1:], "volume", "bins", "difference"])
 
 
@@ -75,8 +74,8 @@ def sums(unit_mean: float, unit_variance: float, rate: float) -> dict[str, float
 
 def main() -> None:
     """Parse the command line and print the tables."""
-    results = pd.read_csv(PROJECT / "studies/results/cylinder.csv", keep_default_na=False, na_values=[""])
-    dropped = results[results["where"] != "none"]
+    results = pd.read_csv(PROJECT / "studies/results/cylinder.csv")
+    dropped = results[results["variant"] != BASELINE]
     ratios = dropped.groupby(CELL, sort=False).mean(numeric_only=True).filter(regex="ratio|bias")
     formula = pd.DataFrame([sums(*inputs, rate) for inputs in INPUTS for rate in (0.1, 0.3, 0.5)])
     for table in (

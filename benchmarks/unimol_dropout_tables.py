@@ -10,11 +10,10 @@ import pandas as pd
 from scipy import stats
 
 from core.files import PROJECT
-from studies.run import corrected_interval
+from studies.run import BASELINE, corrected_interval
 
-NONE = (0.0, 0.0)
+VARIANTS = ("pooler_0.2", "encoder_0.1")
 """Rates before the last layer and inside the encoder."""
-CELLS = {"pooler .2": (0.2, 0.0), "encoder .1": (0.0, 0.1)}
 TEST_OVER_TRAIN = 1 / 4
 """Rows of a fold over those of the other four."""
 FORM = "{:+.3f} ({:+.3f} to {:+.3f})"
@@ -39,16 +38,16 @@ def main() -> None:
     results = pd.read_csv(PROJECT / "studies/results/unimol_dropout.csv")
     tables: dict[Any, pd.DataFrame] = {
         cell: jobs.pivot(index=["seed", "fold"], columns="data", values="score")[jobs["data"].unique()]
-        for cell, jobs in results.groupby(["stage", "pooler", "encoder"])
+        for cell, jobs in results.groupby(["stage", "variant"])
     }
     for stage in results["stage"].unique():
-        none = tables[stage, *NONE]
+        none = tables[stage, BASELINE]
         without = none.mean().map("{:.3f}".format) + none.sem().map(" +- {:.3f}".format)
         without[f"mean of {none.shape[1]}"] = f"{none.mean().mean():.3f}"
-        gains = {name: of_sets(tables[stage, *cell] - none) for name, cell in CELLS.items()}
+        gains = {variant: of_sets(tables[stage, variant] - none) for variant in VARIANTS}
         print(f"{stage}\n{pd.DataFrame({'no dropout': without} | gains).to_string()}\n")
-    oled = tables["oled", *NONE]
-    print(f"oled over molecules\n{of_sets(oled - tables['molecules', *NONE][oled.columns]).to_string()}")
+    oled = tables["oled", BASELINE]
+    print(f"oled over molecules\n{of_sets(oled - tables['molecules', BASELINE][oled.columns]).to_string()}")
 
 
 if __name__ == "__main__":

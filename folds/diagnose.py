@@ -8,6 +8,7 @@ Writes: folds/shift.json and similarity.png.
 """
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +39,22 @@ MIN_SHIFT_AUC = 0.6
 """AUC from which train and test are reported as different."""
 
 
-def run(
-    competition: CompetitionConfig,
-    config: FoldsConfig,
-    quick: bool = False,
-) -> str:
+def run(competition: CompetitionConfig, config: FoldsConfig, quick: bool = False) -> str:
     """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print.
 
     Args:
         quick: whether to use at most QUICK_ROWS of each table, and no other kinds of folds.
     """
     paths = competition.paths
-    all_rows = read_table(paths.train)
+    train = without_extra_rows(read_table(paths.train))
     test = read_table(paths.test)
-    train = without_extra_rows(all_rows)
-    folds: Integers = train[FOLD].to_numpy(dtype=np.int64)
     seed = derive_seed(competition.seed, "shift")
     figure = paths.shift.with_name("similarity.png")
     figure.unlink(missing_ok=True)  # it may be that of other tables
     if quick:
-        train, folds = _sampled(train, folds, QUICK_ROWS, seed)
-        test = test.sample(min(QUICK_ROWS, len(test)), random_state=seed).reset_index(drop=True)
-    compared = compare_fold_kinds(competition, config, train, folds, test, seed, with_other_kinds=not quick)
+        train, test = (_sampled(table, QUICK_ROWS, seed) for table in (train, test))
+    other_kinds = [] if quick else other_fold_kinds(competition, config)
+    compared = compare_fold_kinds(competition, config, train, test, seed, other_kinds)
     blocks = [describe_similarity(similarity) for similarity in compared]
     if compared:
         plot_similarity(compared, config.kind, figure)
@@ -78,10 +73,9 @@ def run(
     return "\n\n".join(blocks)
 
 
-def _sampled(train: pd.DataFrame, folds: Integers, n_rows: int, seed: int) -> tuple[pd.DataFrame, Integers]:
-    """Return at most `n_rows` rows and their folds."""
-    rows = train.reset_index(drop=True).sample(min(n_rows, len(train)), random_state=seed)
-    return rows.reset_index(drop=True), folds[rows.index]
+def _sampled(table: pd.DataFrame, n_rows: int, seed: int) -> pd.DataFrame:
+    """Return at most `n_rows` rows, numbered anew."""
+    return table.sample(min(n_rows, len(table)), random_state=seed).reset_index(drop=True)
 
 
 def update(competition: CompetitionConfig, config: FoldsConfig) -> None:
@@ -121,31 +115,37 @@ def describe_shift(shift: dict[str, Any] | None) -> str:
     return f"{title}\n{pd.DataFrame(shift['features']).to_string(index=False, **DIGITS)}"
 
 
+def other_fold_kinds(competition: CompetitionConfig, config: FoldsConfig) -> list[str]:
+    """Return the kinds of folds that are compared with the configured one."""
+    return [
+        name
+        for name, kind in FOLD_KINDS.items()
+        if kind.is_compared
+        and name != config.kind
+        and not (kind.is_random and config.definition.is_random)
+        and (not kind.needs or getattr(competition, kind.needs))
+    ]
+
+
 def compare_fold_kinds(
     competition: CompetitionConfig,
     config: FoldsConfig,
     train: pd.DataFrame,
-    train_folds: Integers,
     test: pd.DataFrame,
     seed: int,
-    with_other_kinds: bool = True,
+    other_kinds: Sequence[str],
 ) -> list[Similarity]:
     """Return similarities of molecules and of texts, for the configured folds and other kinds.
 
     Args:
-        train: prepared training rows.
-        train_folds: their configured folds, (n_rows,).
+        train: prepared training rows with their configured folds.
     """
     if not (competition.smiles or competition.text):
         return []
-    n_folds = int(train_folds.max()) + 1
-    train, train_folds = _sampled(train, train_folds, MAX_TRAIN_ROWS, seed)
-    folds: dict[str, Any] = {config.kind: train_folds}
-    for name, kind in FOLD_KINDS.items() if with_other_kinds else ():
-        is_possible = not kind.needs or bool(getattr(competition, kind.needs))
-        is_similar = kind.is_random and config.definition.is_random
-        if name == config.kind or is_similar or not kind.is_compared or not is_possible:
-            continue
+    n_folds = int(train[FOLD].max()) + 1
+    train = _sampled(train, MAX_TRAIN_ROWS, seed)
+    folds: dict[str, Integers] = {config.kind: train[FOLD].to_numpy(dtype=np.int64)}
+    for name in other_kinds:
         print(f"... folds of kind {name}, to compare", flush=True)
         other = config.model_copy(update={"kind": name, "file": None, "n_folds": n_folds})
         try:
@@ -188,17 +188,13 @@ def recommend(
     evidence = _shift_sentence(shift)
     if not competition.smiles:
         return at_random, f"{evidence}; no other kind of folds imitates the test rows better"
-    similarity = compared[0]
-    kinds = [
-        name
-        for name, kind in FOLD_KINDS.items()
-        if name in similarity.held_out and (kind.is_random or kind.is_compared)
-    ]
-    smallest = min(map(similarity.distance, kinds))
-    best = next(kind for kind in kinds if similarity.distance(kind) <= smallest + MAX_EXTRA_DISTANCE)
+    distances = {kind: compared[0].distance(kind) for kind in FOLD_KINDS if kind in compared[0].held_out}
+    kinds = [kind for kind in distances if FOLD_KINDS[kind].is_random or FOLD_KINDS[kind].is_compared]
+    smallest = min(distances[kind] for kind in kinds)
+    best = next(kind for kind in kinds if distances[kind] <= smallest + MAX_EXTRA_DISTANCE)
     reason = (
         f"the test molecules are as far from the training molecules as those held out by {best} "
-        f"(Wasserstein distance {similarity.distance(best):.2f}); {evidence}"
+        f"(Wasserstein distance {distances[best]:.2f}); {evidence}"
     )
     return at_random if FOLD_KINDS[best].is_random else best, reason
 

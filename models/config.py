@@ -36,9 +36,8 @@ def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
     return stages
 
 
-StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]+=[A-Za-z0-9_=.,+-]+)?$")]
-"""Letters, digits and underscores. Stages of a study append the values of its axes, as in
-`gnn__width=300`."""
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_.]+)?$")]
+"""Letters, digits and underscores. Stages of a study append the name of a variant, as in `gnn__rate_0.1`."""
 Stages = Annotated[
     dict[StageName, AnyStage], Field(min_length=1), AfterValidator(_check_pseudo_label_sources)
 ]

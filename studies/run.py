@@ -1,6 +1,6 @@
 """Repeat the experiment behind a default: `./run.sh study STUDY`.
 
-A study varies settings of a stage along axes. Each cell is a stage in a competition that is made from a base, so
+A study compares variants of a stage with its baseline. Each is a stage in a competition that is made from a base, so
 its jobs are trained, resumed and skipped like others. Options of `./run.sh train`, such as --workers=2 and
 --executor=ray, are passed on.
 
@@ -9,13 +9,11 @@ work/study_<name>/ with results.csv (a row per job) and table.md.
 """
 
 import argparse
-import itertools
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -37,7 +35,7 @@ from core.settings import StrictModel, UniqueList
 from core.text import format_table
 from core.types import Array
 from core.yaml_files import dump_yaml, load_yaml
-from folds.kinds import FoldsConfig
+from folds.make import load_folds_config
 from models.jobs.job_files import verify_job
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.predictions import read_predictions
@@ -50,12 +48,15 @@ TEST_ROWS = 20
 """Number of test rows: a study scores held-out folds only, but every job predicts test rows."""
 CLASS = "_class"
 """Suffix of the name of a target that was converted into classes."""
+BASELINE = "baseline"
+"""Name of a stage without changes, among its variants."""
 TABLE_NOTE = (
     "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and "
     "folds, above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). If the "
-    "interval contains 0, the cell is not significantly different from the baseline."
+    "interval contains 0, the variant is not significantly different from the baseline."
 )
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")]
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
 
 
 class StudyData(StrictModel):
@@ -77,28 +78,15 @@ class StudyData(StrictModel):
     """Metric of these classes."""
 
 
-class Axis(StrictModel):
-    """Settings of stages that vary together."""
+class StudyStage(StrictModel):
+    """A stage without its variants is the baseline that each of them is compared with."""
 
-    stages: list[str] = []
-    """Stages with these settings; empty: all."""
-    key: str | None = None
-    """Dotted path of the setting of a stage, such as head.dropout; null: each value has its paths."""
-    values: Annotated[list[Any], UniqueList] | dict[Any, dict[str, Any]] = Field(min_length=1)
-    """The values; without a key, label -> {dotted path: value, ...}."""
-
-    @property
-    def settings(self) -> dict[str, dict[str, Any]]:
-        """Label -> {dotted path: value}."""
-        if isinstance(self.values, dict):
-            return {value_label(name): value for name, value in self.values.items()}
-        return {value_label(value): {str(self.key): value} for value in self.values}
-
-    @model_validator(mode="after")
-    def _check_values(self) -> Self:
-        if (self.key is None) is not isinstance(self.values, dict):
-            raise ValueError("values must be a list with a key, or label -> {setting: value} without one")
-        return self
+    settings: dict[str, Any]
+    """Block of the stage as in a competition's YAML."""
+    variants: dict[VariantName, dict[str, Any]] = {}
+    """Name -> the settings that differ from the baseline, merged into its block."""
+    data: list[str] = []
+    """Data sets that the stage is measured on; empty: all."""
 
 
 class Study(StrictModel):
@@ -111,13 +99,7 @@ class Study(StrictModel):
     claim: str = Field(min_length=1)
     """Claim of the literature, in one or two sentences."""
     data: dict[Name, StudyData] = Field(min_length=1)
-    stages: dict[Name, dict[str, Any]] = Field(min_length=1)
-    """Name -> block as in a competition's YAML; its key `data` lists the data sets, by default all."""
-    axes: dict[Name, Axis] = {}
-    cells: list[dict[str, Any]] | None = None
-    """Combinations to measure, axis -> value, in addition to the baseline, whose values the others have; null: all."""
-    baseline: dict[str, Any] = {}
-    """The cell to compare with: a value per axis."""
+    stages: dict[Name, StudyStage] = Field(min_length=1)
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     folds: Annotated[list[int], UniqueList] | None = None
     """Folds to measure; null: all."""
@@ -127,67 +109,36 @@ class Study(StrictModel):
     """
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        _require("baseline", self.axes, self.baseline)
-        for place in (self.baseline, *(self.cells or [])):
-            _require("axes", place, self.axes)
-            for axis, value in place.items():
-                _require(f"axes.{axis}", [value_label(value)], self.axes[axis].settings)
-        for block in self.stages.values():
-            _require("data", block.get("data", []), self.data)
-        for axis_settings in self.axes.values():
-            _require("stages", axis_settings.stages, self.stages)
+    def _check_data_names(self) -> Self:
+        for name, stage in self.stages.items():
+            unknown = [data for data in stage.data if data not in self.data]
+            if unknown:
+                raise ValueError(
+                    f"stages.{name}.data must name some of {', '.join(self.data)}; got {unknown[0]!r}"
+                )
         return self
 
 
-def _require(where: str, names: Collection[Any], available: Collection[Any]) -> None:
-    for name in names:
-        if name not in available:
-            raise ValueError(f"{where} must have {name!r}; it has {', '.join(available)}")
-
-
 class Cell(NamedTuple):
-    """A variant of a stage: axis -> label, and its block as in a competition's YAML."""
+    """A stage in one variant, and its block as in a competition's YAML."""
 
     stage: str
-    values: dict[str, str]
+    variant: str
     block: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """Name of the stage in the competition of the study: `minilm__rate=0.1`."""
-        values = ",".join(f"{axis}={value}" for axis, value in self.values.items())
-        return f"{self.stage}__{values}" if values else self.stage
+        """Name of the stage in the competition of the study: `minilm`, or `minilm__rate_0.1`."""
+        return self.stage if self.variant == BASELINE else f"{self.stage}__{self.variant}"
 
 
 def cells_of(study: Study, data: str) -> Iterator[Cell]:
     """Yield the cells of each stage on a data set, the baseline first."""
-    for stage, block in study.stages.items():
-        if data not in block.get("data", study.data):
-            continue
-        axes = {
-            name: axis.settings for name, axis in study.axes.items() if stage in (axis.stages or study.stages)
-        }
-        baseline = {name: value_label(study.baseline[name]) for name in axes}
-        places = [baseline]
-        if study.cells is None:
-            places += [dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values())]
-        for cell in study.cells or []:
-            if set(cell) <= set(axes):
-                places.append(baseline | {axis: value_label(value) for axis, value in cell.items()})
-        for n, place in enumerate(places):
-            if place in places[:n]:
-                continue
-            variant = {**deepcopy(block), "seeds": study.seeds}
-            variant.pop("data", None)
-            for axis, value in place.items():
-                for path, setting in axes[axis][value].items():
-                    *above, last = path.split(".")
-                    settings = variant
-                    for key in above:
-                        settings = settings.setdefault(key, {})
-                    settings[last] = deepcopy(setting)
-            yield Cell(stage, place, variant)
+    for name, stage in study.stages.items():
+        if data in (stage.data or study.data):
+            for variant, changes in {BASELINE: {}, **stage.variants}.items():
+                block = deep_merge(stage.settings, changes)
+                yield Cell(name, variant, {**block, "seeds": study.seeds})
 
 
 def load_study(path: Path, quick: bool = False) -> Study:
@@ -195,9 +146,9 @@ def load_study(path: Path, quick: bool = False) -> Study:
     document = load_yaml(path)
     changes = document.pop("quick", {})
     study = validate(Study, deep_merge(document, changes) if quick else document, path)
-    for block in study.stages.values():  # blocks are validated when the axes have set their values
-        if "code" in block:
-            block["code"] = str(path.parent / block["code"])
+    for stage in study.stages.values():  # the settings are validated with those of their variants
+        if ".py:" in str(stage.settings.get("kind")):
+            stage.settings["kind"] = str(path.parent / stage.settings["kind"])
     return study
 
 
@@ -207,11 +158,6 @@ def deep_merge(document: Any, changes: Any) -> Any:
         return changes
     both = {**document, **{key: deep_merge(document.get(key), value) for key, value in changes.items()}}
     return {key: value for key, value in both.items() if value is not None or key not in changes}
-
-
-def value_label(value: Any) -> str:
-    """Return the label of a value."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def run_study(
@@ -225,7 +171,7 @@ def run_study(
     """
     study = load_study(file, quick)
     name = f"{file.stem}_quick" if quick else file.stem
-    made: dict[str, Path] = {}
+    yaml_files: dict[str, Path] = {}
     for data, settings in study.data.items():
         tables = (folder or Path()) / settings.folder if settings.folder else None
         if tables and not (tables / "train.csv").is_file():
@@ -233,16 +179,16 @@ def run_study(
                 f"{data} is left out: its tables may not be embedded; name what holds {tables} with --data."
             )
             continue
-        made[data] = generated_yaml(f"study_{name}_{data}")
+        yaml_files[data] = generated_yaml(f"study_{name}_{data}")
         own_base = file.parent / settings.base
         base = str(own_base) if own_base.is_file() else settings.base
-        write_competition(made[data], base, tables, settings, [*cells_of(study, data)])
-        check_all(load_config(str(made[data])))
-    if not made:
+        write_competition(yaml_files[data], base, tables, settings, list(cells_of(study, data)))
+        check_all(load_config(str(yaml_files[data])))
+    if not yaml_files:
         raise DataError(
             f"The study {file.stem} needs the tables of at least one of its data; name them with --data."
         )
-    plans = {data: trained_plan(study, path, options) for data, path in made.items()}
+    plans = {data: trained_plan(study, path, options) for data, path in yaml_files.items()}
     jobs = job_table(plans, study)
     text = markdown(gains(plans, jobs, study), study)
     results = Paths(f"study_{name}").root / "results.csv"
@@ -258,10 +204,11 @@ def write_competition(path: Path, base: str, folder: Path | None, data: StudyDat
         base: name or YAML.
         folder: folder of its tables, if they are not at the paths of the YAML.
     """
-    base_yaml, document = read_yaml(base)
-    base_yaml = folder.resolve() / base_yaml.name if folder else base_yaml
-    config = validate(CompetitionConfig, document.get("competition", {}), base_yaml, "competition")
-    folds = validate(FoldsConfig, document.get("folds", {}), base_yaml, "folds")
+    yaml_file, document = read_yaml(base)
+    if folder is not None:
+        yaml_file = folder.resolve() / yaml_file.name
+    config = validate(CompetitionConfig, document.get("competition", {}), yaml_file, "competition")
+    folds = load_folds_config(base)
     files = config.train, config.test, config.sample_submission
     train, test, sample = (read_table_with_ids(file, [config.id]) for file in files)
     if data.rows and data.rows < len(train):
@@ -291,10 +238,9 @@ def write_competition(path: Path, base: str, folder: Path | None, data: StudyDat
 
 def trained_plan(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
     """Train the folds of the study with `./run.sh train`; return the plan of the jobs."""
-    folds: Sequence[int | None] = study.folds or [None]
-    for fold in folds:
-        call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
-        call += [] if fold is None else ["--fold", str(fold)]
+    choices = [["--fold", str(fold)] for fold in study.folds or ()] or [[]]
+    for choice in choices:
+        call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options, *choice]
         status = subprocess.run(call, check=False).returncode
         if status:
             sys.exit(status)
@@ -303,20 +249,21 @@ def trained_plan(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
 
 
 def job_table(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
-    """Return a row per finished job: data, metric, stage, the axes, seed, fold, score, seconds, measures.
+    """Return a row per finished job: data, metric, stage, variant, seed, fold, score, seconds, measures.
 
-    An axis without effect on a stage is empty. `plans` has the jobs of the competition of each data set.
+    Args:
+        plans: data set -> jobs of its competition.
     """
     rows = []
     for data, plan in plans.items():
         folds = study.folds or range(plan.n_folds)
         for cell in cells_of(study, data):
-            axes = {axis: cell.values.get(axis, "") for axis in study.axes}
             for job in plan.jobs_of_stage(cell.name):
                 if job.finished and job.fold in folds:
-                    measured = measure_job(job, plan, study, data)
                     place = {"data": data, "metric": plan.competition.scorer.name, "stage": cell.stage}
-                    rows.append({**place, **axes, "seed": job.seed, "fold": job.fold, **measured})
+                    place |= {"variant": cell.variant}
+                    measured = measure_job(job, plan, study, data)
+                    rows.append({**place, "seed": job.seed, "fold": job.fold, **measured})
     return pd.DataFrame(rows)
 
 
@@ -391,24 +338,24 @@ def gains(plans: dict[str, JobPlan], jobs_table: pd.DataFrame, study: Study) -> 
     """Return a row per cell with a finished job: score, paired gain over the baseline with its interval (low to
     high), and the means of the measures.
     """
-    baseline = {axis: value_label(value) for axis, value in study.baseline.items()}
-    rows, baselines = [], dict[Any, pd.Series]()
-    for (data, stage, *values), jobs in jobs_table.groupby(["data", "stage", *study.axes], sort=False):
-        place = {axis: value for axis, value in zip(study.axes, values, strict=True) if value}
-        scores, plan = jobs.set_index(["seed", "fold"])["score"], plans[str(data)]
-        row = {"data": data, "stage": stage, **place, "jobs": len(jobs), "score": scores.mean()}
-        row |= {"standard_error": scores.sem(), **jobs.reindex(columns=study.extra_metrics).mean()}
-        if place.items() <= baseline.items():  # comes first in its stage
-            baselines[data, stage] = scores
-        elif (data, stage) in baselines:
-            direction = 1 if plan.competition.scorer.greater_is_better else -1
-            paired = (scores - baselines[data, stage]).dropna().to_numpy() * direction
-            if len(paired):
-                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (plan.n_folds - 1))
-                row["pairs"] = len(paired)
-        rows.append(row)
+    rows = []
+    for (data, stage), jobs in jobs_table.groupby(["data", "stage"], sort=False):
+        plan = plans[str(data)]
+        scores = jobs.pivot(index=["seed", "fold"], columns="variant", values="score")
+        direction = 1 if plan.competition.scorer.greater_is_better else -1
+        for variant, of_variant in jobs.groupby("variant", sort=False):
+            score = scores[variant]
+            row: dict[Any, Any] = {"data": data, "stage": stage, "variant": variant, "jobs": len(of_variant)}
+            row |= {"score": score.mean(), "standard_error": score.sem()}
+            row |= of_variant.reindex(columns=study.extra_metrics).mean().to_dict()
+            if variant != BASELINE and BASELINE in scores:
+                paired = (score - scores[BASELINE]).dropna().to_numpy() * direction
+                if len(paired):
+                    row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (plan.n_folds - 1))
+                    row["pairs"] = len(paired)
+            rows.append(row)
     statistics = ["jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
-    columns = ["data", "stage", *study.axes, *statistics, *study.extra_metrics]
+    columns = ["data", "stage", "variant", *statistics, *study.extra_metrics]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -416,8 +363,10 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
     """Return the gains as Markdown, a table per data set and stage."""
     parts = [study.claim.strip()]
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
-        table_cells = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"]).astype(object)
-        texts = table_cells.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value))
+        columns = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"])
+        texts = columns.astype(object).map(
+            lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+        )
         cells = texts.replace("nan", "").to_numpy().tolist()
         parts.append(f"## {data}, {stage}\n\n{format_table(texts.columns.tolist(), cells)}")
     return "\n\n".join([*parts, TABLE_NOTE])

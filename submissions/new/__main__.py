@@ -30,7 +30,7 @@ from submissions.new.column_roles import Role
 from submissions.new.detect import DetectedTables, detect
 from submissions.new.extra_tables import extra_lines
 from submissions.new.problem_type import ProblemGuess, choose_problem
-from submissions.new.stage_choices import PRESETS, Block, choose_folds, choose_stages, read_preset
+from submissions.new.stage_choices import Block, choose_folds, choose_stages, read_presets
 from submissions.new.yaml_writer import comments, setting, written_yaml
 
 HINTS = Path(__file__).with_name("hints.yaml")
@@ -64,12 +64,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     # A YAML has to name the column of the other kinds.
     kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
     add("--folds", choices=kinds, help="Kind of folds.")
-    presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
     preset_help = (
-        "Stages for minutes or an hour on a CPU, or for GPUs of 16 GB; put your own into "
-        "submissions/new/presets (default: quick; none with --oof)."
+        "Stages for minutes or an hour on a CPU, or for GPUs of 16 GB; add your own to "
+        "submissions/new/presets.yaml (default: quick; none with --oof)."
     )
-    add("--preset", choices=presets, help=preset_help)
+    add("--preset", choices=sorted(read_presets().presets), help=preset_help)
     oof_help = f"Folder of external predictions: a folder with {OOF} and {TEST} for each stage."
     add("--oof", type=Path, metavar="DIR", help=oof_help)
     extra_help = (
@@ -135,7 +134,7 @@ def to_yaml(args: argparse.Namespace, path: Path, tables: DetectedTables) -> str
     folds: dict[str, Any] = {"kind": kind}
     if n_folds != FoldsConfig().n_folds:
         folds["n_folds"] = n_folds
-    stages = choose_stages(read_preset(args.preset), tables, problem) if args.preset else []
+    stages = choose_stages(args.preset, tables, problem) if args.preset else []
     if args.oof is not None:
         external = file_stages(args.oof, path, {stage.name for stage in stages})
         stages = [*external, *stages]
@@ -150,7 +149,10 @@ def to_yaml(args: argparse.Namespace, path: Path, tables: DetectedTables) -> str
     lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
     if args.preset:
         budget_reason = "time of ./run.sh full; --budget none trains all stages in full"
-        lines += [*setting("budget", read_preset(args.preset).budget, budget_reason, indent=""), ""]
+        lines += [
+            *setting("budget", read_presets().presets[args.preset].budget, budget_reason, indent=""),
+            "",
+        ]
     lines.append("stages:")
     for stage in stages:
         lines += [*comments(stage.comment), *setting(stage.name, stage.settings)]
@@ -221,13 +223,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
     config = load_config(args.name)
-    preset = read_preset(args.preset) if args.preset else None
     print(
         f"Written: {paths.display_path(path)}\n"
         f"Next: look at the guesses in it, then ./run.sh full {args.name}\n"
     )
-    if preset and preset.warning:
-        print(f"Warning: {preset.warning}.\n")
+    warning = read_presets().presets[args.preset].warning if args.preset else None
+    if warning:
+        print(f"Warning: {warning}.\n")
     try:
         print(check_all(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:

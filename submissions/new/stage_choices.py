@@ -20,19 +20,21 @@ from submissions.new.column_roles import WORD
 from submissions.new.detect import DetectedTables
 from submissions.new.problem_type import ProblemGuess
 
-PRESETS = Path(__file__).with_name("presets")
+PRESETS = Path(__file__).with_name("presets.yaml")
 MIN_WORDS_OF_LONG_TEXT = 150
 """Mean number of words above which texts are long."""
-
-Need = Literal["molecules", "several_molecules", "reactions", "text", "short_text", "long_text", "table"]
 MAX_TARGETS_OF_TEN_FOLDS = 2
 """Number of targets up to which small tables have ten folds: cross-fitting a blend takes targets times folds cubed."""
 
+Need = Literal["molecules", "several_molecules", "reactions", "text", "short_text", "long_text", "table"]
+
 
 class PresetStage(StrictModel):
-    """One stage of a preset, written if the tables have what it needs."""
+    """One stage of the presets, written if the tables have what it needs."""
 
     name: str
+    presets: list[str] = []
+    """The presets that it is in; empty: all."""
     needs: list[Need]
     """Any of: molecules, several columns of them, reactions, texts, or only numbers and categories."""
     targets: Literal["numbers", "classes"] | None = None
@@ -49,18 +51,23 @@ class PresetStage(StrictModel):
 
 
 class Preset(StrictModel):
-    """Stages in the order of their priority, and the time that `new` writes for them."""
+    """What `new` writes for a preset besides its stages."""
 
     budget: str
     warning: str | None = None
     """Warning that is printed after the YAML is written."""
+
+
+class PresetTable(StrictModel):
+    """All presets, and their stages in the order of their priority."""
+
+    presets: dict[str, Preset]
     stages: list[PresetStage]
 
 
-def read_preset(name: str) -> Preset:
-    """Return a preset of stages by its name."""
-    path = PRESETS / f"{name}.yaml"
-    return validate(Preset, load_yaml(path), path)
+def read_presets() -> PresetTable:
+    """Return the table of presets."""
+    return validate(PresetTable, load_yaml(PRESETS), PRESETS)
 
 
 class Block(NamedTuple):
@@ -140,7 +147,7 @@ def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
     return [text for text in map(canonical_smiles, table[smiles[0]]) if text]
 
 
-def choose_stages(preset: Preset, tables: DetectedTables, problem: ProblemGuess) -> list[Block]:
+def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) -> list[Block]:
     """Return the stages of a preset that the tables have the columns, targets and rows for.
 
     A stage whose package is not installed is left out and named.
@@ -163,31 +170,30 @@ def choose_stages(preset: Preset, tables: DetectedTables, problem: ProblemGuess)
     features = ", ".join(name for name, block_columns in blocks.items() if block_columns)
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
     stages = []
-    for stage in preset.stages:
+    for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
+        is_in_preset = not stage.presets or preset in stage.presets
         fits = len(tables.train) <= stage.max_rows and stage.targets in (None, target_type)
-        if inputs and fits:
-            if stage.package and find_spec(stage.package) is None:
-                print(f"left out: {stage.name}, {stage.reason}; it needs pip install {stage.package}")
-                continue
-            settings = dict(stage.settings)
-            if inputs != (text or smiles):  # a language model reads these by default
-                _set_columns(settings, inputs)
-            stages.append(Block(stage.name, settings, stage.reason.format(features=features)))
+        if not (is_in_preset and inputs and fits):
+            continue
+        if stage.package and find_spec(stage.package) is None:
+            print(f"left out: {stage.name}, {stage.reason}; it needs pip install {stage.package}")
+            continue
+        is_default = inputs == (text or smiles)  # the columns that a language model reads by default
+        settings = stage.settings if is_default else _with_columns(stage.settings, inputs)
+        stages.append(Block(stage.name, settings, stage.reason.format(features=features)))
     return stages
 
 
-def _set_columns(settings: dict[str, Any], columns: list[str]) -> None:
-    """Set the columns that a language model reads, in the settings of a stage."""
+def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    """Return the settings of a stage with the columns that its language models read."""
     if settings.get("kind") == "bert":
-        settings["columns"] = columns
-    elif "features" in settings:
-        settings["features"] = [
-            feature
-            if isinstance(feature, str) or reads_molecules(feature["encoder"])
-            else {**feature, "columns": columns}
-            for feature in settings["features"]
-        ]
+        return {**settings, "columns": columns}
+    features = []
+    for feature in settings.get("features", []):
+        reads_text = isinstance(feature, dict) and not reads_molecules(feature["encoder"])
+        features.append({**feature, "columns": columns} if reads_text else feature)
+    return {**settings, "features": features} if features else settings
 
 
 def _mean_words(texts: pd.DataFrame) -> float:

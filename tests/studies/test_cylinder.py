@@ -89,9 +89,9 @@ def test_the_ratio_of_a_unit_by_hand() -> None:
 @pytest.mark.parametrize("where", ["each", "last"])
 def test_dropout_before_the_last_layer_alone_shifts_what_it_reads_as_the_formula_predicts(where: str) -> None:
     torch.manual_seed(0)
-    settings = stages.DropoutSettings(where=where, rate=0.3, epochs=1, learning_rate=1e-3)
+    stage = stages.Mlp(kind="mlp", where=where, rate=0.3, epochs=1, learning_rate=1e-3)
     context = Context([], [], ["radius", "height"], [], Task(["y"]), 0, STAGES.parent)
-    network, x = stages.Mlp(settings, context).network(), torch.randn(500, 2)
+    network, x = stage.network(context), torch.randn(500, 2)
     units = network.eval()(x)[0]
     network.train()
     own, read, _ = (torch.stack(parts) for parts in zip(*(network(x) for _ in range(200)), strict=True))

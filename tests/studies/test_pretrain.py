@@ -1,6 +1,7 @@
 """Pre-training of Uni-Mol: its labels, and which molecules take no part."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,7 @@ from core.errors import ConfigError
 from models.inputs.conformers import conformer_cache
 from models.networks.unimol import UnimolBackbone, read_vocabulary
 from models.stages.unimol import Unimol
-from studies.pretrain import __main__ as pretrain
-from studies.pretrain import corpus
+from studies import pretrain
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)NC", "CCCCN", "OCC(N)C", "CC#N", "c1ccncc1", "CCOC(C)=O"]
 STAGE = Unimol(
@@ -25,7 +25,7 @@ def test_the_gap_of_orbitals_shrinks_with_conjugation_and_a_symmetric_molecule_h
     tmp_path: Path,
 ) -> None:
     cache = conformer_cache(tmp_path, **STAGE.conformer_settings)
-    energies = np.concatenate(corpus.huckel(cache, ["C=C", "C=CC=C", "C=CC=CC=C", "CCO", "[Na+].[Cl-]"]))
+    energies = np.concatenate(pretrain.huckel(cache, ["C=C", "C=CC=C", "C=CC=CC=C", "CCO", "[Na+].[Cl-]"]))
     _, _, gap, below, above, dipole = energies[:4].T
     assert gap[0] > gap[1] > gap[2]
     np.testing.assert_allclose(energies[:4, 1] - energies[:4, 0], gap, rtol=1e-5)
@@ -35,11 +35,13 @@ def test_the_gap_of_orbitals_shrinks_with_conjugation_and_a_symmetric_molecule_h
 
 def test_labels_of_orbitals_are_next_to_the_descriptors_of_the_first_molecules_only(tmp_path: Path) -> None:
     cache = conformer_cache(tmp_path, **STAGE.conformer_settings)
-    labels = corpus.computed_labels(SMILES[:3], cache, n_orbitals=2)
-    n = corpus.N_ORBITALS * corpus.TIMES
+    labels = pretrain.computed_labels(SMILES[:3], cache, n_orbitals=2)
+    n = pretrain.N_ORBITALS * pretrain.TIMES
     assert np.isfinite(labels[:2, -n:]).all() and np.isnan(labels[2, -n:]).all()
-    np.testing.assert_array_equal(labels[:2, -n:], np.tile(labels[:2, -corpus.N_ORBITALS :], corpus.TIMES))
-    scaled = corpus.standardised(np.array([[0.0, 1.0, 5.0], [1.0, 1.0, np.nan], [2.0, 1.0, 7.0]]))
+    np.testing.assert_array_equal(
+        labels[:2, -n:], np.tile(labels[:2, -pretrain.N_ORBITALS :], pretrain.TIMES)
+    )
+    scaled = pretrain.standardised(np.array([[0.0, 1.0, 5.0], [1.0, 1.0, np.nan], [2.0, 1.0, 7.0]]))
     np.testing.assert_allclose(scaled, [[-(1.5**0.5), -1], [0, np.nan], [1.5**0.5, 1]])
 
 
@@ -49,8 +51,8 @@ def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(
     (tmp_path / "data" / "one").mkdir(parents=True)
     pd.DataFrame({"id": [0, 1], "smiles": ["OCC", "[Na+].Oc1ccccc1"]}).to_csv(tmp_path / "data/one/train.csv")
     pd.DataFrame({"SMILES": [*SMILES, "CCCO", "CCCCO", "CCN", "CCCN"]}).to_csv(tmp_path / "molecules.csv")
-    settings = pretrain.Settings(labels="computed", n_molecules=12, n_orbitals=5, stage=STAGE)
-    monkeypatch.setattr(pretrain, "validate", lambda *_: settings)
+    settings = pretrain.Pretraining(STAGE, n_qm9=0, n_molecules=12, n_orbitals=5)
+    monkeypatch.setitem(pretrain.PRETRAININGS, "unimol_small", settings)
     call = ["", "unimol_small", "--molecules", "molecules.csv", "--evaluation", "data", "--work", "work"]
     monkeypatch.setattr(sys, "argv", call)
     monkeypatch.chdir(tmp_path)
@@ -63,9 +65,9 @@ def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(
     printed = capsys.readouterr().out
     assert "10 molecules, none of which is among the 4 of the evaluation sets" in printed
     assert f"error of the held-out molecules {epochs['held_out_score'].iloc[-1]:.4g}\n" in printed
-    gone_on = settings.model_copy(update={"weights_from": "another"})
-    monkeypatch.setattr(pretrain, "validate", lambda *_: gone_on)
+    gone_on = replace(settings, weights_from="another")
+    monkeypatch.setitem(pretrain.PRETRAININGS, "unimol_small", gone_on)
     with pytest.raises(ConfigError, match=r"another\.safetensors"):
         pretrain.main()
-    assert corpus.skeleton("OCC") == corpus.skeleton("CC[18OH]") != corpus.skeleton("OCCC")
-    assert corpus.skeleton("C(") == ""
+    assert pretrain.skeleton("OCC") == pretrain.skeleton("CC[18OH]") != pretrain.skeleton("OCCC")
+    assert pretrain.skeleton("C(") == ""

@@ -40,9 +40,9 @@ class Mean(Stage):
 STUDY: dict[str, Any] = {
     "claim": "A mean that is moved is worse.",
     "data": {"smoke": {"base": SMOKE, "rows": 60, "folds": {"kind": "kfold"}}},
-    "stages": {"mean": {"kind": "mean.py:Mean", "moved": 0}},
-    "axes": {"moved": {"key": "moved", "values": [0, 1]}},
-    "baseline": {"moved": 0},
+    "stages": {
+        "mean": {"settings": {"kind": "mean.py:Mean", "moved": 0}, "variants": {"by_1": {"moved": 1}}}
+    },
     "seeds": [0, 1],
     "extra_metrics": ["rows"],
 }
@@ -50,18 +50,20 @@ TREES: dict[str, Any] = {
     "claim": "Bigger trees are better.",
     "data": {"smoke": {"base": "smoke"}, "orbitals": {"base": "qm9_orbitals"}},
     "stages": {
-        "trees": {"kind": "lightgbm", "max_trees": 20},
-        "graph": {"data": ["orbitals"], "kind": "gnn"},
+        "trees": {
+            "settings": {"kind": "lightgbm", "max_trees": 20},
+            "variants": {"leaves_4": {"num_leaves": 4}, "few": {"num_leaves": 4, "max_trees": 5}},
+        },
+        "graph": {
+            "data": ["orbitals"],
+            "settings": {"kind": "gnn", "head": {"kind": "multi_sample", "samples": 3}},
+            "variants": {"masks_8": {"head": {"samples": 8}}, "plain": {"head": None}},
+        },
     },
-    "axes": {
-        "leaves": {"stages": ["trees"], "key": "num_leaves", "values": [4, 31]},
-        "rate": {"key": "learning_rate", "values": [0.01, 0.1]},
-    },
-    "baseline": {"leaves": 4, "rate": 0.1},
     "seeds": [0, 1],
     "quick": {
         "data": {"smoke": {"rows": 50}, "orbitals": None},
-        "stages": {"trees": {"max_trees": 3}, "graph": None},
+        "stages": {"trees": {"settings": {"max_trees": 3}, "variants": {"few": None}}, "graph": None},
     },
 }
 
@@ -86,56 +88,29 @@ def names(file: Path, data: str) -> list[str]:
     return [cell.name for cell in cells_of(load_study(file), data)]
 
 
-def test_a_cell_is_a_combination_of_the_axes_of_its_stage_and_the_baseline_comes_first(
+def test_the_baseline_of_a_stage_comes_first_and_a_variant_changes_or_removes_its_settings(
     tmp_path: Path,
 ) -> None:
     file = written(tmp_path, TREES)
-    of_trees = [
-        f"trees__leaves={leaves},rate={rate}" for leaves, rate in ((4, 0.1), (4, 0.01), (31, 0.01), (31, 0.1))
-    ]
+    of_trees = ["trees", "trees__leaves_4", "trees__few"]
     assert names(file, "smoke") == of_trees
-    assert names(file, "orbitals") == [*of_trees, "graph__rate=0.1", "graph__rate=0.01"]
-    *_, last = cells_of(load_study(file), "smoke")
-    assert last.block == {
-        "kind": "lightgbm",
-        "max_trees": 20,
-        "num_leaves": 31,
-        "learning_rate": 0.1,
-        "seeds": [0, 1],
-    }
-    file = written(tmp_path, TREES, cells=[{"rate": 0.01}, {"leaves": 31}])
-    assert names(file, "smoke") == [
-        of_trees[0],
-        of_trees[1],
-        of_trees[3],
-    ]  # the baseline's value where none is named
-    study = load_study(written(tmp_path, TREES), quick=True)
+    assert names(file, "orbitals") == [*of_trees, "graph", "graph__masks_8", "graph__plain"]
+    *_, few, _, masks, plain = (cell.block for cell in cells_of(load_study(file), "orbitals"))
+    assert few == {"kind": "lightgbm", "max_trees": 5, "num_leaves": 4, "seeds": [0, 1]}
+    assert masks == {"kind": "gnn", "head": {"kind": "multi_sample", "samples": 8}, "seeds": [0, 1]}
+    assert plain == {"kind": "gnn", "seeds": [0, 1]}
+    study = load_study(file, quick=True)
     assert (list(study.data), study.data["smoke"].rows) == (["smoke"], 50)
-    assert study.stages == {"trees": {"kind": "lightgbm", "max_trees": 3}}
-    axes = {
-        "head": {
-            "values": {"plain": {}, "masks": {"head.kind": "multi_sample", "head.samples": 3, "width": 64}}
-        }
-    }
-    stages = {"graph": {"kind": "gnn"}}
-    study = load_study(
-        written(tmp_path, TREES, axes=axes, stages=stages, baseline={"head": "plain"}, quick={}), "full"
-    )
-    _, masks = cells_of(study, "smoke")
-    assert masks.block == {
-        "kind": "gnn", "head": {"kind": "multi_sample", "samples": 3}, "width": 64, "seeds": [0, 1],
-    }  # fmt: skip
+    assert [cell.name for cell in cells_of(study, "smoke")] == of_trees[:2]
+    assert next(cells_of(study, "smoke")).block["max_trees"] == 3
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"axes__rate__key": None}, "without one"),
-        ({"axes__rate__stages": ["forest"]}, "stages must have 'forest'; it has trees, graph"),
-        ({"baseline": {"leaves": 4}}, "baseline must have 'rate'; it has leaves"),
-        ({"baseline__rate": 0.5}, "axes.rate must have '0.5'; it has 0.01, 0.1"),
-        ({"cells": [{"depth": 3}]}, "axes must have 'depth'; it has leaves, rate"),
-        ({"stages__graph__data": ["tweets"]}, "data must have 'tweets'; it has smoke, orbitals"),
+        ({"stages__trees__variants": {"a=b": {}}}, "variants.a=b"),
+        ({"stages__graph__data": ["tweets"]}, "graph.data must name some of smoke, orbitals; got 'tweets'"),
+        ({"stages__trees__values": [1]}, "stages.trees.values: unknown key; try data, settings, variants"),
     ],
 )
 def test_what_is_wrong_is_reported_before_any_training(
@@ -173,26 +148,26 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
         "data",
         "metric",
         "stage",
-        "moved",
+        "variant",
         "seed",
         "fold",
         "score",
         "seconds",
     ]
-    assert len(results.drop_duplicates(["moved", "seed", "fold"])) == len(results) == 2 * 2 * 3
+    assert len(results.drop_duplicates(["variant", "seed", "fold"])) == len(results) == 2 * 2 * 3
     made = load_competition(str(work / "configs" / "study_moved_smoke.yaml"))
     raw, folds = pd.read_csv(made.train), pd.read_csv(work / "study_moved_smoke" / "folds" / "folds.csv")
     assert len(raw) == 60
-    (job,) = (work / "study_moved_smoke" / "models" / "mean__moved=1").glob("*/seed_1/fold_2")
+    (job,) = (work / "study_moved_smoke" / "models" / "mean__by_1").glob("*/seed_1/fold_2")
     y_true = raw[raw["id"].isin(folds[folds.fold == 2]["id"])]
     y_pred = read_predictions(next(job.glob("oof.*")), list(y_true["id"]), made.targets)
-    row = results[(results.moved == 1) & (results.seed == 1) & (results.fold == 2)].iloc[0]
+    row = results[(results.variant == "by_1") & (results.seed == 1) & (results.fold == 2)].iloc[0]
     assert row.score == pytest.approx(METRICS[made.metric](y_true[made.targets].to_numpy(), y_pred))
     assert row.rows == 60 - len(y_true)
-    by_place = results.pivot_table("score", ["seed", "fold"], "moved")
-    differences = (by_place[1] - by_place[0]).to_numpy()  # R2: greater is better
+    by_place = results.pivot_table("score", ["seed", "fold"], "variant")
+    differences = (by_place["by_1"] - by_place["baseline"]).to_numpy()  # R2: greater is better
     half = 2.570582 * np.sqrt((1 / 6 + 1 / 2) * differences.var(ddof=1))  # t(5); three folds
-    line = next(line for line in output.splitlines() if line.startswith("| 1 "))
+    line = next(line for line in output.splitlines() if line.startswith("| by_1 "))
     interval = [
         f"{end:.4g}" for end in (differences.mean(), differences.mean() - half, differences.mean() + half)
     ]
@@ -246,23 +221,23 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     (tmp_path / "nearest.py").write_text(NEAREST)
     data = {"numbers": {"base": small.name, "rows": 45}}
     data["classes"] = {**data["numbers"], "bin_edges": [2, 4]}
-    stages = {"nearest": {"kind": "nearest.py:Nearest", "blur": 0.3}}
-    axes = {"blur": {"key": "blur", "values": [0.3, 0.6]}}
+    settings = {"kind": "nearest.py:Nearest", "blur": 0.3}
+    stages = {"nearest": {"settings": settings, "variants": {"blurred": {"blur": 0.6}}}}
     file = written(
-        tmp_path, data=data, stages=stages, axes=axes, baseline={"blur": 0.3}, seeds=[0],
+        tmp_path, data=data, stages=stages, seeds=[0],
         extra_metrics=["spearman", "log_loss", "tempered_log_loss", "accuracy"],
     )  # fmt: skip
     run_study(file, options=["--workers", "1"])
     folds = [(tmp_path / f"work/study_moved_{name}/folds/folds.csv").read_bytes() for name in data]
     assert folds[0] == folds[1]
     results = pd.read_csv(tmp_path / "work" / "study_moved" / "results.csv")
-    results = results.groupby(["data", "blur"]).mean(numeric_only=True)
-    of_numbers, of_classes = results.loc[("numbers", 0.3)], results.loc[("classes", 0.3)]
+    results = results.groupby(["data", "variant"]).mean(numeric_only=True)
+    of_numbers, of_classes = results.loc[("numbers", "baseline")], results.loc[("classes", "baseline")]
     assert (of_numbers.score, of_numbers.spearman) == (0, 1)
     assert of_numbers[["log_loss", "tempered_log_loss", "accuracy"]].isna().all()
     assert (of_classes.score, of_classes.accuracy) == (1, 1)  # macro F1
     assert of_classes.log_loss == pytest.approx(-np.log(0.8))
-    assert results.loc[("classes", 0.6)].log_loss == pytest.approx(-np.log(0.6))
+    assert results.loc[("classes", "blurred")].log_loss == pytest.approx(-np.log(0.6))
     # All are right, so a low temperature mends it.
     assert (results.loc["classes"].tempered_log_loss < 1e-3).all()
     assert 0.9 < of_classes.spearman < 1  # three values of the expected class, against the numbers themselves

@@ -12,7 +12,7 @@ from models.registry import make_stage
 from submissions.new import stage_choices
 from submissions.new.detect import DetectedTables, detect
 from submissions.new.problem_type import choose_problem
-from submissions.new.stage_choices import Block, choose_folds, choose_stages, read_preset
+from submissions.new.stage_choices import Block, choose_folds, choose_stages, read_presets
 from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, write_labels
 
 ONE = {
@@ -34,9 +34,7 @@ def detected_in(folder: Path, *sizes: int, **inputs: Any) -> DetectedTables:
 
 
 def stages(detected: DetectedTables, preset: str = "quick") -> dict[str, Block]:
-    return {
-        block.name: block for block in choose_stages(read_preset(preset), detected, choose_problem(detected))
-    }
+    return {block.name: block for block in choose_stages(preset, detected, choose_problem(detected))}
 
 
 def columns_of(settings: dict[str, Any]) -> list[str] | None:
@@ -97,9 +95,9 @@ def test_no_kernel_methods_are_chosen_for_a_table_of_200_000_rows(tmp_path: Path
         write_labels(tmp_path, labels, {"y": labels["y"][0]}, s=smiles(80), t=notes(80))
         detected = detect(files_in(tmp_path))
         problem = choose_problem(detected)
-        small = choose_stages(read_preset(preset), detected, problem)
+        small = choose_stages(preset, detected, problem)
         rows = pd.concat([detected.train] * 3334)
-        large = choose_stages(read_preset(preset), replace(detected, train=rows), problem)
+        large = choose_stages(preset, replace(detected, train=rows), problem)
         kernels = [
             block
             for block in small
@@ -115,27 +113,32 @@ def test_long_texts_are_distinguished_from_short_ones_by_their_words(tmp_path: P
     assert longer["deberta"].settings["batch_size"] == 8
 
 
-def test_a_user_defined_preset_is_a_file_in_the_folder(
+def test_a_user_defined_preset_has_the_stages_that_name_it_and_those_of_all_presets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_choices, "PRESETS", tmp_path)
+    file = tmp_path / "presets.yaml"
+    monkeypatch.setattr(stage_choices, "PRESETS", file)
     settings = "{kind: sklearn, estimator: sklearn.linear_model.Ridge}"
-    stage = f"{{name: ridge, needs: [table], reason: mine, settings: {settings}}}"
-    (tmp_path / "mine.yaml").write_text(f"budget: 3m\nstages:\n- {stage}\n")
-    assert read_preset("mine").budget == "3m"
-    detected = stages(detected_in(tmp_path, n=NUMBER), "mine")
-    assert detected == {
-        "ridge": Block("ridge", {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge"}, "mine")
-    }
+    ridge = f"{{name: ridge, presets: [mine], needs: [table], reason: mine, settings: {settings}}}"
+    trees = "{name: trees, needs: [table], reason: all, settings: {kind: lightgbm}}"
+    file.write_text(
+        f"presets: {{mine: {{budget: 3m}}, other: {{budget: 1h}}}}\nstages:\n- {ridge}\n- {trees}\n"
+    )
+    assert read_presets().presets["mine"].budget == "3m"
+    tables = detected_in(tmp_path, n=NUMBER)
+    block = Block("ridge", {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge"}, "mine")
+    assert stages(tables, "mine") == {"ridge": block, "trees": Block("trees", {"kind": "lightgbm"}, "all")}
+    assert set(stages(tables, "other")) == {"trees"}
 
 
 def test_a_stage_whose_package_is_not_installed_is_left_out_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stage_choices, "PRESETS", tmp_path)
+    file = tmp_path / "presets.yaml"
+    monkeypatch.setattr(stage_choices, "PRESETS", file)
     stage = "{{name: {0}, needs: [table], package: {0}, reason: mine, settings: {{kind: lightgbm}}}}"
     stage_list = "".join(f"- {stage.format(package)}\n" for package in ("numpy", "not_installed"))
-    (tmp_path / "mine.yaml").write_text(f"budget: 3m\nstages:\n{stage_list}")
+    file.write_text(f"presets: {{mine: {{budget: 3m}}}}\nstages:\n{stage_list}")
     assert set(stages(detected_in(tmp_path, n=NUMBER), "mine")) == {"numpy"}
     assert "left out: not_installed, mine; it needs pip install not_installed" in capsys.readouterr().out
 

@@ -1,1 +1,0 @@
-"""Pre-training of the small weights of Uni-Mol that come with the project."""
