@@ -11,7 +11,7 @@ import os
 import urllib.request
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class WeightSet:
     labels: str | None = None
     atoms: bool = False
     kind: str = "bert"
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 TABLE_FILE = Path(__file__).with_name("weight_sets.yaml")

@@ -26,7 +26,6 @@ from competition.task import Task
 from core.settings import StrictModel
 from core.yaml_files import load_yaml
 from models.context import Context, HeldOut
-from models.inputs.conformers import conformer_cache
 from models.stages.unimol import Unimol
 from models.training.loss_log import LOSSES
 from models.training.prediction import WEIGHTS
@@ -85,7 +84,7 @@ def main() -> None:
             f"{args.evaluation} must have folders with train.csv and test.csv, with molecules in them"
         )
     table = corpus.without(read_tables(settings, args.molecules), excluded)
-    smiles, conformers = list(table["SMILES"]), conformer_cache(args.work, **stage.conformer_settings)
+    smiles, conformers = list(table["SMILES"]), stage.cache(args.work)
     if not excluded.isdisjoint(table["skeleton"]):
         raise AssertionError("a molecule of an evaluation set is among those to pre-train on")
     corpus.fill(conformers, smiles)
