@@ -29,7 +29,7 @@ from competition.task import Task
 from core.types import Array
 from models.context import Context, HeldOut
 from models.inputs.cache import Cache
-from models.inputs.conformers import conformer_cache, is_flat, select
+from models.inputs.conformers import is_flat, select
 from models.inputs.fingerprints import molecule_features
 from models.jobs.cache_jobs import fill
 from models.stages.unimol import Unimol
@@ -113,7 +113,7 @@ def main() -> None:
     torch.set_num_threads(loky.cpu_count())
     table = molecules_without(excluded, pretraining, args.molecules)
     smiles = list(table["SMILES"])
-    conformers = conformer_cache(args.work, **pretraining.stage.conformer_settings)
+    conformers = pretraining.stage.cache(args.work)
     fill_cache(conformers, smiles)
     if pretraining.n_orbitals:
         y = computed_labels(smiles, conformers, pretraining.n_orbitals)

@@ -10,6 +10,7 @@ strategies to improve reaction yield predictions, 2020 (randomized SMILES, and t
 molecules of a reaction).
 """
 
+import bisect
 import functools
 import random
 import re
@@ -222,55 +223,34 @@ def shorten_columns(
     Raises:
         DataError: if the text has too many tokens even without its columns.
     """
-    texts = template.texts(rows.inputs, separator)
-    ids = tokenizer(texts, verbose=False)["input_ids"]
-    too_long = [i for i, row in enumerate(ids) if len(row) > tokenizer.model_max_length]
+    limit = tokenizer.model_max_length
+    ids = tokenizer(template.texts(rows.inputs, separator), verbose=False)["input_ids"]
+    too_long = [i for i, row in enumerate(ids) if len(row) > limit]
     columns = {name: list(rows.inputs[name].astype(str)) for name in template.columns}
     for i in too_long:
         cells = [columns[name][i] for name in template.columns]
-        shortened = _shorten_cells(tokenizer, template, cells, separator)
-        if shortened is None:
+        encoded = tokenizer(cells, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = [[0, *(end for _, end in offsets)] for offsets in encoded["offset_mapping"]]
+
+        def n_tokens(longest: int, cells: list[str] = cells, ends: list[list[int]] = ends) -> int:
+            cut = [_cut(*cell, longest) for cell in zip(cells, ends, strict=True)]
+            (text,) = template.texts(pd.DataFrame([cut], columns=template.columns), separator)
+            return len(tokenizer(text, verbose=False)["input_ids"])  # tokens at a cut may merge or split
+
+        if n_tokens(0) >= limit:
             raise DataError(
-                f"row {rows.ids[i]}: the template alone takes all of the {tokenizer.model_max_length} tokens of an "
+                f"row {rows.ids[i]}: the template alone takes all of the {limit} tokens of an "
                 "input. Raise max_length as far as the model allows, or shorten the template."
             )
-        for name, cell in zip(template.columns, shortened, strict=True):
-            columns[name][i] = cell
+        longest = bisect.bisect_right(range(max(map(len, ends))), limit, key=n_tokens) - 1
+        for name, cell, cell_ends in zip(template.columns, cells, ends, strict=True):
+            columns[name][i] = _cut(cell, cell_ends, longest)
     return rows.inputs.assign(**columns), len(too_long)
 
 
-def _shorten_cells(tokenizer: Any, template: Template, cells: list[str], separator: str) -> list[str] | None:
-    """Return the cells of a row, cut until its text fits; None if it does not fit with empty cells.
-
-    Tokens at a cut may merge or split, so the number of tokens is counted again after each cut.
-    """
-
-    def n_tokens(values: list[str]) -> int:
-        (text,) = template.texts(pd.DataFrame([values], columns=template.columns), separator)
-        return len(tokenizer(text, verbose=False)["input_ids"])
-
-    encoded = tokenizer(cells, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ends = [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
-    budget = tokenizer.model_max_length - n_tokens([""] * len(cells))
-    while budget > 0:
-        longest = _longest_that_fits([len(tokens) for tokens in ends], budget)
-        shortened = [
-            cell[: tokens[longest - 1] if longest else 0] if len(tokens) > longest else cell
-            for cell, tokens in zip(cells, ends, strict=True)
-        ]
-        excess = n_tokens(shortened) - tokenizer.model_max_length
-        if excess <= 0:
-            return shortened
-        budget -= excess
-    return None
-
-
-def _longest_that_fits(lengths: list[int], budget: int) -> int:
-    """Return the largest length to which all longer columns may be cut, so that the sum is within the budget."""
-    longest = 0
-    while sum(min(length, longest + 1) for length in lengths) <= budget and longest < max(lengths):
-        longest += 1
-    return longest
+def _cut(cell: str, ends: list[int], n: int) -> str:
+    """Return the first n tokens of a cell; `ends` has the positions after 0, 1, 2, ... tokens."""
+    return cell[: ends[n]] if n < len(ends) - 1 else cell
 
 
 def randomize_smiles(smiles: str, row: str, augmentation: int, seed: int, order_only: bool = False) -> str:

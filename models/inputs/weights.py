@@ -11,7 +11,7 @@ import os
 import urllib.request
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class WeightSet:
     labels: str | None = None
     atoms: bool = False
     kind: str = "bert"
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 TABLE_FILE = Path(__file__).with_name("weight_sets.yaml")
@@ -55,6 +56,15 @@ CHEMPROP_FOLDER = Path.home() / ".chemprop"
 def hub_revisions() -> Path:
     """Return the JSON file with the revision of each Hub repository when it was first used."""
     return work_root() / "cache" / "hub_revisions.json"
+
+
+def hub_revision(repository: str) -> str | None:
+    """Return the revision at which a repository of the hub is read, that of its first use; None before it."""
+    return _noted_revisions().get(repository)
+
+
+def _noted_revisions() -> dict[str, str]:
+    return read_json(hub_revisions()) if hub_revisions().exists() else {}
 
 
 def weight_folders() -> list[Path]:
@@ -183,14 +193,7 @@ def _folder_of_set(name: str, weight_set: WeightSet) -> Path:
         return _download_from_web(name, weight_set.url, list(weight_set.files))
     if package_folder is None:
         raise _unreachable(name, "its package is not installed")
-    missing = [
-        str(package_folder / file) for file in weight_set.files if not (package_folder / file).is_file()
-    ]
-    package = weight_set.package[0] if weight_set.package else ""
-    raise ConfigError(
-        f"the package {package} is installed, but files of the weights {name!r} are missing: "
-        f"{', '.join(missing)}. Restore them, by git or by installing the package again."
-    )
+    raise _unreachable(name, f"{package_folder} lacks one of {', '.join(weight_set.files)}")
 
 
 def _package_folder(weight_set: WeightSet) -> Path | None:
@@ -217,8 +220,7 @@ def _download_from_hub(name: str, repository: str, files: list[str], revision: s
     """
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
-    revisions = read_json(hub_revisions()) if hub_revisions().exists() else {}
-    revision = revision or revisions.get(repository)
+    revision = revision or hub_revision(repository)
     required = files or ["config.json"]
     try:
         cached = [try_to_load_from_cache(repository, file, revision=revision) for file in required]
@@ -236,7 +238,7 @@ def _download_from_hub(name: str, repository: str, files: list[str], revision: s
     except Exception as error:  # the client of the hub raises many types of errors
         raise _unreachable(name, str(error) or type(error).__name__) from error
     if folder.name != revision:
-        write_json(hub_revisions(), {**revisions, repository: folder.name})
+        write_json(hub_revisions(), {**_noted_revisions(), repository: folder.name})
     return folder
 
 

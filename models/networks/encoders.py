@@ -3,7 +3,6 @@
 Decoders are loaded without their output layer, so that both kinds give one vector per token.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from core.errors import ConfigError
 from core.files import read_json
-from models.inputs.base_models import require_pooling, require_quantization
 from models.inputs.encoder_settings import TextStage
 from models.inputs.texts import reads_atoms
 from models.inputs.tokenization import build_smiles_tokenizer, load_tokenizer, read_vocabulary
@@ -42,28 +40,14 @@ def pretrained(config: TextStage, rate: float, quantization: str | None = None) 
         raise ConfigError(
             f"weights {config.weights!r} must contain config.json, got only {', '.join(files)}."
         )
-    require_pooling(config)
-    require_quantization(quantization)
     folder = files["config.json"].parent
     encoder = load_encoder(folder, config.weights, rate, quantization)
-    max_length = min(config.max_length, position_limit(encoder))
-    return encoder, pretrained_tokenizer(folder, reads_atoms(config), max_length)
-
-
-@functools.lru_cache(maxsize=2)
-def pretrained_tokenizer(folder: Path, atoms: bool, max_length: int) -> Tokenizer:
-    """Return the tokenizer of the weights in a folder.
-
-    Args:
-        folder: folder of the weights.
-        atoms: whether the vocabulary has one token per atom.
-        max_length: maximum input length in tokens.
-    """
-    tokenizer = (
-        build_smiles_tokenizer(read_vocabulary(folder / "vocab.txt")) if atoms else load_tokenizer(folder)
-    )
-    tokenizer.model_max_length = max_length
-    return tokenizer
+    if reads_atoms(config):
+        tokenizer = build_smiles_tokenizer(read_vocabulary(folder / "vocab.txt"))
+    else:
+        tokenizer = load_tokenizer(folder)
+    tokenizer.model_max_length = min(config.max_length, position_limit(encoder))
+    return encoder, tokenizer
 
 
 def pooled(states: Tensor, mask: Tensor, how: str) -> Tensor:
@@ -143,26 +127,6 @@ def quantization_arguments() -> dict[str, Any]:
     return {"quantization_config": quantization, "device_map": {"": "cuda:0" if has_gpu else "cpu"}}
 
 
-def add_adapters(encoder: Any, rank: int, alpha: int, layers: str | list[str], weights: str) -> None:
-    """Add low-rank adapters to the layers of an encoder, and freeze everything else.
-
-    Args:
-        encoder: encoder with its weights; it is changed in place.
-        rank: rank of the adapters.
-        alpha: numerator of their factor, alpha / rank.
-        layers: all_linear, or names of layers.
-        weights: name of the weights, for messages.
-    """
-    import peft  # here, since most stages do without it
-
-    modules = "all-linear" if layers == "all_linear" else layers
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, lora_dropout=0.0)
-    try:
-        peft.inject_adapter_in_model(config, encoder)
-    except ValueError as error:
-        raise ConfigError(f"lora.layers do not fit the weights {weights!r}: {error}") from None
-
-
 def new_encoder(config: Any) -> Any:
     """Return an encoder with random weights, in float32, without its pooler."""
     config.use_cache = False
@@ -230,30 +194,51 @@ class BertBackbone(nn.Module):
 
 
 class AdaptedBackbone(BertBackbone):
-    """A frozen encoder with low-rank adapters.
+    """A frozen encoder with low-rank adapters, which are the only part that is trained.
 
     Its state has the adapters only: checkpoints and the weights of a job do not repeat the base model.
     """
 
-    def __init__(self, encoder: transformers.PreTrainedModel, pooling: str) -> None:
+    def __init__(
+        self, encoder: Any, pooling: str, weights: str, rank: int, alpha: int, layers: str | list[str]
+    ) -> None:
+        """Add adapters to the layers of an encoder, in place.
+
+        Args:
+            encoder: encoder with its weights.
+            pooling: see `pooled`.
+            weights: name of the weights, for messages.
+            rank: rank of the adapters.
+            alpha: numerator of their factor, alpha / rank.
+            layers: all_linear, or names of layers.
+        """
+        import peft  # here, since most stages do without it
+
         super().__init__(encoder, pooling)
+        modules = "all-linear" if layers == "all_linear" else layers
+        config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, lora_dropout=0.0)
+        try:
+            peft.inject_adapter_in_model(config, encoder)
+        except ValueError as error:
+            raise ConfigError(f"lora.layers do not fit the weights {weights!r}: {error}") from None
         self.register_state_dict_post_hook(_remove_base_model)
         self.register_load_state_dict_post_hook(_expect_no_base_model)
 
 
+def _is_of_base_model(name: str) -> bool:
+    """Return whether a name in the state of a network is that of a tensor below the adapters."""
+    return "encoder." in name and "lora_" not in name
+
+
 def _remove_base_model(backbone: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     """Remove everything that is not trained from the state of a backbone."""
-    trained = {prefix + name for name, p in backbone.named_parameters() if p.requires_grad}
-    for name in list(state):
-        if name.startswith(prefix) and name not in trained:
-            del state[name]
+    for name in list(filter(_is_of_base_model, state)):
+        del state[name]
 
 
 def _expect_no_base_model(backbone: nn.Module, keys: Any) -> None:
     """Remove the tensors of the base model from the missing keys of `load_state_dict`."""
-    frozen = [name for name, p in backbone.named_parameters() if not p.requires_grad]
-    absent = (*frozen, *(name for name, _ in backbone.named_buffers()))
-    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.endswith(absent)]
+    keys.missing_keys[:] = [name for name in keys.missing_keys if not _is_of_base_model(name)]
 
 
 class PartiallyTrainedEmbedding(nn.Module):

@@ -1,8 +1,8 @@
 """Stage `bert`: an encoder or decoder of transformers on text or SMILES, pretrained or from scratch.
 
 Prediction needs only the folder of a job, which has the encoder's config.json, its tokenizer and the
-weights. With `lora` it needs the base model too: the folder then has the weights of the adapter and the
-head, and base_model.json.
+weights. With `lora` it needs the base model too: the folder then has base_model.json instead of config.json,
+and the weights are those of the adapter and the head.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,6 @@ from models.inputs.texts import (
     mirror_stereo,
     randomize_smiles,
     read_template,
-    reads_atoms,
     require_molecules,
     shorten_columns,
 )
@@ -39,7 +38,7 @@ from models.stage import write_notes
 from models.training.settings import NeuralStage
 
 if TYPE_CHECKING:
-    from models.networks.encoders import AdaptedBackbone, BertBackbone
+    from models.networks.encoders import BertBackbone
     from models.training.batches import Batches
 
 
@@ -69,8 +68,8 @@ class Bert(TextStage, NeuralStage):
     packages = ("torch", "transformers", "tokenizers")
     kind: Literal["bert"]
     lora: Lora | None = None
-    """Train only low-rank adapters and the head; the weights stay as they are. A job then stores the
-    adapters, the head and the name of the base model, not the base model. null: train all weights."""
+    """Train only low-rank adapters and the head; the weights stay as they are. A job then stores the adapters,
+    the head, the tokenizer and the name of the base model, not the base model. null: train all weights."""
     quantization: Literal["nf4"] | None = None
     """nf4: keep the weights below `lora` in 4 bits (QLoRA, Dettmers et al., NeurIPS 2023), about 0.6
     bytes each. It requires the package bitsandbytes. null: 4 bytes each, in float32."""
@@ -204,11 +203,11 @@ class Bert(TextStage, NeuralStage):
         notes = template.notes(self.weights, unknown, n_cut, len(train), tokenizer.model_max_length)
         if notes:
             write_notes(folder, notes)
-        if self.lora and self.weights:
-            write_base_model(self.weights, tokenizer.model_max_length, folder)
-            return self._adapted(encoder)
-        encoder.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        if self.lora and self.weights:
+            write_base_model(self.weights, folder)
+            return encoders.AdaptedBackbone(encoder, self.pooling, self.weights, **self.lora.model_dump())
+        encoder.config.save_pretrained(folder)
         sees_other_tokens = self.enumerate_smiles or self.extra_rows == "pretrain"
         if not sees_other_tokens:
             encoders.train_only(encoder, np.concatenate(items))
@@ -221,11 +220,10 @@ class Bert(TextStage, NeuralStage):
         from models.networks import encoders
 
         if self.lora and self.weights:
-            base_folder, _ = find_base_model(self.weights, folder)
             base_model = encoders.load_encoder(
-                base_folder, self.weights, rate=self.backbone_dropout, quantization=self.quantization
+                find_base_model(self.weights, folder), self.weights, self.backbone_dropout, self.quantization
             )
-            return self._adapted(base_model)
+            return encoders.AdaptedBackbone(base_model, self.pooling, self.weights, **self.lora.model_dump())
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         return encoders.BertBackbone(encoders.new_encoder(config), self.pooling)
 
@@ -233,31 +231,14 @@ class Bert(TextStage, NeuralStage):
         self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int
     ) -> "Batches":
         """Return the token ids of all rows."""
+        import transformers
+
         from models.inputs.tokenization import pad
         from models.training.batches import Batches
 
-        tokenizer = self._saved_tokenizer(folder)
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         items, _ = self._items(rows, tokenizer, context, augmentation, seed)
         return Batches(items, np.array(list(map(len, items))), partial(pad, pad_id=tokenizer.pad_token_id))
-
-    def _adapted(self, encoder: Any) -> "AdaptedBackbone":
-        """Return an encoder with new adapters; only these are trained."""
-        from models.networks.encoders import AdaptedBackbone, add_adapters
-
-        assert self.lora is not None and self.weights is not None
-        add_adapters(encoder, self.lora.rank, self.lora.alpha, self.lora.layers, self.weights)
-        return AdaptedBackbone(encoder, self.pooling)
-
-    def _saved_tokenizer(self, folder: Path) -> Any:
-        """Return the tokenizer of a job."""
-        import transformers
-
-        from models.networks.encoders import pretrained_tokenizer
-
-        if self.lora and self.weights:
-            base_folder, base = find_base_model(self.weights, folder)
-            return pretrained_tokenizer(base_folder, reads_atoms(self), base.max_length)
-        return transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
     def _items(
         self, rows: Dataset, tokenizer: Any, context: Context, augmentation: int = 0, seed: int = 0

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from competition.dataset import Dataset
 from models.context import Context, molecule_columns
 from models.inputs.cache import Cache
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
-from models.inputs.weights import find_weights
+from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.stage import write_notes
 from models.training.settings import MoleculeStage
 
@@ -54,18 +54,22 @@ class ConformerStage(MoleculeStage):
     batch_size: PositiveInt = 16
     learning_rate: PositiveFloat = 1e-3
 
-    @property
-    def conformer_settings(self) -> dict[str, Any]:
-        """Arguments of `models.inputs.conformers.conformer_cache`, by name."""
-        return self.model_dump(include={"conformers", "fragments", "repeat_units"})
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        required = WEIGHT_SETS[self.weights].settings if self.weights in WEIGHT_SETS else {}
+        for name, value in required.items():
+            if getattr(self, name, value) != value:
+                raise ValueError(f"weights {self.weights} need {name}: {str(value).lower()}")
+        return self
 
-    def cache(self, context: Context) -> Cache:
-        """Return the cache of conformers."""
-        return conformer_cache(context.cache, **self.conformer_settings)
+    def cache(self, root: Path) -> Cache:
+        """Return the cache of conformers in the folder of all caches."""
+        settings = self.model_dump(include={"conformers", "fragments", "repeat_units"})
+        return conformer_cache(root, **settings)
 
     def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
         """Return the cache of conformers."""
-        return [(self.cache(context), self.columns or context.smiles)]
+        return [(self.cache(context.cache), self.columns or context.smiles)]
 
     @property
     def n_augmentations(self) -> tuple[int, int]:
@@ -88,7 +92,7 @@ class ConformerStage(MoleculeStage):
             load_checkpoint(backbone, find_weights(self.weights), self.ignored_checkpoint_prefixes)
         columns = molecule_columns(self.columns, context.smiles, self.kind)
         smiles = sorted(set(train.inputs[columns].to_numpy().ravel()))
-        conformers = self.cache(context).load(smiles)
+        conformers = self.cache(context.cache).load(smiles)
         flat = [text for text, conformer in zip(smiles, conformers, strict=True) if is_flat(conformer)]
         if flat:
             note = (
@@ -108,7 +112,7 @@ class ConformerStage(MoleculeStage):
 
         make_input = self.reader(folder)
         inputs: dict[str, dict[str, NDArray[Any]]] = {}
-        for text, conformers in zip(smiles, self.cache(context).load(smiles), strict=True):
+        for text, conformers in zip(smiles, self.cache(context.cache).load(smiles), strict=True):
             if text not in inputs:
                 inputs[text] = make_input(text, select(conformers, augmentation))
         items = [inputs[text] for text in smiles]

@@ -7,7 +7,7 @@ Source: Zhou et al., Uni-Mol: A Universal 3D Molecular Representation Learning F
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import PositiveInt, model_validator
 
@@ -31,8 +31,6 @@ class Unimol(ConformerStage):
         "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
     )  # fmt: skip
     equal_lengths = False
-    small_weights: ClassVar[tuple[str, ...]] = ("unimol_small", "unimol_small_oled")
-    """Weight sets of the architecture `compact`; all other sets are for published architectures."""
     kind: Literal["unimol"]
     architecture: Literal["compact", "molecule", "oled"] = "compact"
     """molecule, oled: the published sizes. compact: the same layers in the size of `layers`,
@@ -44,28 +42,9 @@ class Unimol(ConformerStage):
     heads: PositiveInt = 8
 
     @model_validator(mode="after")
-    def _check_architecture(self) -> Self:
-        if self.architecture != "compact":
-            return self
-        is_file = self.weights is not None and self.weights.endswith((".pt", ".safetensors"))
-        if self.weights and not is_file and self.weights not in self.small_weights:
-            valid = ", ".join([*self.small_weights, "a file or null"])
-            raise ValueError(f"architecture compact has no weights {self.weights}; use {valid}")
+    def _check_heads(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> Self:
-        size = (self.architecture, self.layers, self.width, self.heads)
-        if self.weights in self.small_weights and size != ("compact", 6, 128, 8):
-            raise ValueError(
-                f"weights {self.weights} need architecture compact with layers 6, width 128 and heads 8"
-            )
-        if self.weights in ("unimol_no_h", "unimol_oled", *self.small_weights) and not self.remove_hydrogens:
-            raise ValueError(
-                f"weights {self.weights} were trained without hydrogens; set remove_hydrogens: true"
-            )
         return self
 
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":

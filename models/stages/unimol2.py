@@ -4,9 +4,7 @@ Source: Ji et al., Uni-Mol2: Exploring Molecular Pretraining Model at Scale, Neu
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, Any, Literal
 
 from models.context import Context
 from models.inputs.conformers import build_molecule
@@ -26,18 +24,6 @@ class Unimol2(ConformerStage):
     kind: Literal["unimol2"]
     architecture: Literal["84m", "164m", "310m", "570m", "1.1b"] = "84m"
     """Published size, as its number of weights."""
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> Self:
-        if (
-            self.weights
-            and self.weights.startswith("unimol2_")
-            and self.weights != f"unimol2_{self.architecture}"
-        ):
-            raise ValueError(
-                f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}"
-            )
-        return self
 
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return a backbone of the architecture in the settings."""

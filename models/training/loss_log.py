@@ -9,11 +9,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from core.errors import DataError
+from core.files import write_table
 from core.settings import TRACKER_VARIABLE
 
 LOSSES = "losses.csv"
@@ -44,11 +47,9 @@ class LossRecord:
     held_out_score: float | None = None
 
 
-HEADER = ",".join(field.name for field in fields(LossRecord)) + "\n"
-
-
 class LossLog:
-    """Writes losses.csv line by line. A checkpoint contains its rows, so that a resumed job has each step once.
+    """Writes losses.csv, as a whole for each row. A checkpoint contains its rows, so that a resumed job has each
+    step once.
 
     Args:
         track: called with each record, also with those that a checkpoint restores.
@@ -59,7 +60,7 @@ class LossLog:
         self.track = track
         self.records: list[LossRecord] = []
         self.started = self.written = time.monotonic()
-        self.path.write_text(HEADER, encoding="utf-8")
+        self.path.unlink(missing_ok=True)  # of an attempt that was killed
 
     @property
     def last_step(self) -> int:
@@ -70,56 +71,44 @@ class LossLog:
         """Whether the last row was written SECONDS_BETWEEN_ROWS ago."""
         return time.monotonic() >= self.written + SECONDS_BETWEEN_ROWS
 
-    def write(
-        self,
-        phase: str,
-        epoch: int,
-        step: int,
-        loss: float,
-        learning_rate: float,
-        held_out_score: float | None = None,
-    ) -> None:
-        """Append a record; its arguments are fields of `LossRecord`.
+    def write(self, **values: Any) -> None:
+        """Add a row with the time so far, and write the file.
+
+        Args:
+            values: all other fields of `LossRecord`.
 
         Raises:
             DataError: if the loss is not finite.
         """
-        if not math.isfinite(loss):
-            raise DataError(f"the training loss is {loss} in epoch {epoch}; lower the stage's learning_rate.")
-        seconds = round(time.monotonic() - self.started, 1)
-        self._append(LossRecord(phase, epoch, step, loss, learning_rate, seconds, held_out_score))
-
-    def _append(self, record: LossRecord) -> None:
+        record = LossRecord(seconds=round(time.monotonic() - self.started, 1), **values)
+        if not math.isfinite(record.loss):
+            raise DataError(
+                f"the training loss is {record.loss} in epoch {record.epoch}; lower the stage's learning_rate."
+            )
         self.records.append(record)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(",".join("" if value is None else str(value) for value in astuple(record)) + "\n")
         self.track(record)
+        write_table(self.path, pd.DataFrame(self.records))
         self.written = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows and the training time so far."""
-        return {"rows": list(map(astuple, self.records)), "seconds": time.monotonic() - self.started}
+        return {"rows": list(map(asdict, self.records)), "seconds": time.monotonic() - self.started}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Append the rows of a checkpoint, except those that are already in the file."""
+        """Add the rows of a checkpoint that an earlier phase of this attempt has not added."""
         for row in state["rows"][len(self.records) :]:
-            self._append(LossRecord(*row))
+            self.records.append(LossRecord(**row))
+            self.track(self.records[-1])
+        write_table(self.path, pd.DataFrame(self.records))
         self.started = time.monotonic() - state["seconds"]
 
 
 def read_losses(folder: Path) -> list[LossRecord]:
-    """Return the complete rows of losses.csv of a job, which may be training; [] without the file."""
-    try:
-        lines = (folder / LOSSES).read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
+    """Return the rows of losses.csv of a job, which may be training; [] without the file."""
+    if not (folder / LOSSES).exists():
         return []
-    records = []
-    for line in lines[1:]:
-        if line.endswith("\n"):
-            phase, epoch, step, *numbers = line.rstrip("\n").split(",")
-            values = [float(number) if number else None for number in numbers]
-            records.append(LossRecord(phase, int(epoch), int(step), *values))  # type: ignore[arg-type]
-    return records
+    table = pd.read_csv(folder / LOSSES).astype(object)
+    return [LossRecord(*row) for row in table.where(table.notna(), None).itertuples(index=False)]
 
 
 def track(accelerator: Any, record: LossRecord) -> None:
@@ -134,18 +123,21 @@ def tracker_arguments(job_folder: Path) -> dict[str, Any]:
     """Return the arguments of Accelerator for the tracker of `--tracker`; none without that option.
 
     Files of trackers are in work/NAME/trackers, one log directory for all jobs.
+
+    Args:
+        job_folder: work/NAME/models/STAGE/KEY/seed_S/fold_K.
     """
     tracker = os.environ.get(TRACKER_VARIABLE)
-    if not tracker:
-        return {}
-    return {"log_with": tracker, "project_dir": _competition_folder(job_folder) / "trackers"}
+    return (
+        {"log_with": tracker, "project_dir": job_folder.absolute().parents[4] / "trackers"} if tracker else {}
+    )
 
 
 def start_tracker(accelerator: Any, job_folder: Path) -> None:
     """Start a run with the name STAGE/KEY/seed_S/fold_K, which is the folder of the job."""
     if not accelerator.log_with:
         return
-    root = _competition_folder(job_folder)
+    root = job_folder.absolute().parents[4]
     logs = root / "trackers"
     run = str(job_folder.absolute().relative_to(root / "models")).replace("/.", "/")
     project = root.name
@@ -155,8 +147,3 @@ def start_tracker(accelerator: Any, job_folder: Path) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     run_names = {"wandb": {"name": run, "dir": logs}, "mlflow": {"run_name": run}}
     accelerator.init_trackers(project, init_kwargs=run_names)
-
-
-def _competition_folder(job_folder: Path) -> Path:
-    """Return the folder of the competition, given work/NAME/models/STAGE/KEY/seed_S/fold_K."""
-    return job_folder.absolute().parents[4]

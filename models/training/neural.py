@@ -48,27 +48,13 @@ Result = TypeVar("Result")
 def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> None:
     """Train a network and write everything that prediction needs into `folder`.
 
-    With `extra_rows: pretrain` it is trained on the extra rows first. A network that is not better than
-    the mean of the labels is trained once more with another seed.
+    A network that is not better than the mean of the labels is trained once more with another seed.
     """
-    pretrain_set = None
-    if stage.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
-        pretrain_set = train.take(train.extra)
-        train = train.take(~train.extra)
-
-    def train_with(stage: NeuralStage, seed: int) -> bool:
-        seeded = replace(context, seed=seed)
-        network, encoded_train = prepare(stage, train, folder, seeded)
-        encoded_pretrain = None
-        if pretrain_set is not None:
-            encoded_pretrain = encode_with_labels(stage, pretrain_set, folder, seeded)
-        note_unlabelled([train, pretrain_set], auxiliary_targets(stage, context), folder)
-        return make_trainer(stage, network, folder, seeded).fit(encoded_train, encoded_pretrain)
-
-    is_better, used = with_smaller_batches(stage, lambda smaller: train_with(smaller, context.seed))
+    train_with = functools.partial(train_network, train=train, folder=folder)
+    is_better, used = with_smaller_batches(stage, functools.partial(train_with, context=context))
     if not is_better and context.retry_failed_fit:
-        seed = derive_seed(context.seed, "checkpoint_again")
-        is_better, used = with_smaller_batches(used, lambda smaller: train_with(smaller, seed))
+        other = replace(context, seed=derive_seed(context.seed, "checkpoint_again"))
+        is_better, used = with_smaller_batches(used, functools.partial(train_with, context=other))
         note = "not better than the mean of the training labels with its first seed; trained with another"
         write_notes(folder, [note + ("." if is_better else ", which is not better either.")])
     if used is not stage:
@@ -76,6 +62,29 @@ def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> N
         n = used.gradient_accumulation_steps
         note = f"the memory is too small for batches of {stage.batch_size}: a step has {n} of {size}."
         write_notes(folder, [note])
+
+
+def train_network(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> bool:
+    """Train a network with one seed, and return whether it is better than the mean of the labels.
+
+    With `extra_rows: pretrain` it is trained on the extra rows first.
+    """
+    pretrain_set = None
+    if stage.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
+        pretrain_set = train.take(train.extra)
+        train = train.take(~train.extra)
+    network, encoded_train = prepare(stage, train, folder, context)
+    encoded_pretrain = None
+    y = encoded_train.y
+    if pretrain_set is not None:
+        encoded_pretrain = encode_with_labels(stage, pretrain_set, folder, context)
+        y = np.vstack([y, encoded_pretrain.y])
+    names = np.array([*context.task.targets, *auxiliary_targets(stage, context)])
+    unlabelled = names[np.isnan(y).all(axis=0)]
+    if len(unlabelled):  # with `extra_rows: ignore`, for example
+        note = f"no training row has a label of the auxiliary targets {', '.join(unlabelled)}"
+        write_notes(folder, [f"{note}, so their heads are not trained"])
+    return make_trainer(stage, network, folder, context).fit(encoded_train, encoded_pretrain)
 
 
 def predict(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -> Array:
@@ -123,10 +132,12 @@ def make_network(stage: NeuralStage, backbone: Any, batches: Batches, context: C
 
 def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> Trainer:
     """Return the trainer of a network of a stage."""
-    held_out = None
-    if context.held_out is not None:
-        rows = context.held_out.rows
-        held_out = functools.cache(lambda: encode_rows(stage, rows, folder, context, seed=0)(0))
+
+    @functools.cache
+    def held_out() -> Batches:
+        assert context.held_out is not None
+        return encode_rows(stage, context.held_out.rows, folder, context, seed=0)(0)
+
     return Trainer(network, stage, folder, context, held_out)
 
 
@@ -167,18 +178,6 @@ def encode_rows(
         return replace(batches, columns=columns) if columns.shape[1] else batches
 
     return encoded
-
-
-def note_unlabelled(tables: list[Dataset | None], auxiliary: list[str], folder: Path) -> None:
-    """Note auxiliary targets without a label in any table of training rows, such as with `extra_rows: ignore`."""
-    has_label = np.zeros(len(auxiliary), dtype=bool)
-    for rows in tables:
-        if rows is not None and rows.auxiliary is not None and auxiliary:
-            has_label |= np.isfinite(rows.auxiliary).any(axis=0)
-    names = [name for name, labelled in zip(auxiliary, has_label, strict=True) if not labelled]
-    if names:
-        note = f"no training row has a label of the auxiliary targets {', '.join(names)}"
-        write_notes(folder, [f"{note}, so their heads are not trained"])
 
 
 def with_smaller_batches(

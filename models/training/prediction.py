@@ -89,11 +89,6 @@ def random_state_kept() -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
-def copy_state(network: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the weights on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-
-
 def make_accelerator(precision: str, **tracker: Any) -> Accelerator:
     """Return an accelerator with the device of this process and a precision.
 

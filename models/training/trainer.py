@@ -30,7 +30,6 @@ from models.training.prediction import (
     WEIGHTS,
     Encoded,
     as_predictions,
-    copy_state,
     forward,
     make_accelerator,
     random_state_kept,
@@ -40,33 +39,22 @@ from models.training.settings import NeuralStage
 
 @dataclass
 class State:
-    """How far the epochs under one schedule have come; a checkpoint contains it.
+    """How far a phase of the training has come; a checkpoint contains it.
 
     Attributes:
         history: loss and learning rate of each finished epoch.
         step: finished steps of the current epoch.
         loss_sum: sum of their losses, in float64.
-        logged_step: `step` at the last row of losses.csv.
-        logged_sum: `loss_sum` at that row.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     step: int = 0
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    logged_step: int = 0
-    logged_sum: float = 0.0
 
-    def loss_since_last_row(self) -> float:
-        """Return the mean loss of the steps after the last row of losses.csv, for the next one."""
-        total = float(self.loss_sum)
-        mean = (total - self.logged_sum) / (self.step - self.logged_step)
-        self.logged_step = self.step
-        self.logged_sum = total
-        return mean
-
-    def end_epoch(self, record: dict[str, float]) -> None:
+    def end_epoch(self, learning_rate: float) -> None:
         """Add an epoch to the history and start the next one."""
-        self.load_state_dict(vars(State(history=[*self.history, record])))
+        record = {"train_loss": float(self.loss_sum) / self.step, "learning_rate": learning_rate}
+        self.load_state_dict(vars(State([*self.history, record])))
 
     def state_dict(self) -> dict[str, Any]:
         """Return all fields by their names."""
@@ -94,7 +82,7 @@ class Trainer:
     settings: NeuralStage
     folder: Path
     context: Context
-    held_out: Callable[[], Batches] | None = None
+    held_out: Callable[[], Batches]
 
     def __post_init__(self) -> None:
         problem_type = self.context.task.problem_type
@@ -113,43 +101,48 @@ class Trainer:
             pretrain_set: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
         """
         labels = self.prepare(train, pretrain_set)
-        report: dict[str, Any] = {
-            "mean": self.mean.tolist(),
-            "scale": self.scale.tolist(),
-            "seed": self.context.seed,
-        }
-        if self.loss.is_classification:
-            y = train.y if pretrain_set is None else np.vstack([train.y, pretrain_set.y])
-            classes = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
-            report["classes"] = [present or [0, 1] for present in classes]  # [0, 1]: a head without labels
-        self.report = report
         start_tracker(self.accelerator, self.folder)
         try:
             if pretrain_set is not None:
-                report["pretrain_history"], _ = self.train_epochs(
-                    pretrain_set.encoded, self.make_labels(pretrain_set), "pretrain"
+                pretrain_labels = self.make_labels(pretrain_set)
+                self.report["pretrain_history"], _ = self.train_epochs(
+                    pretrain_set.encoded, pretrain_labels, "pretrain"
                 )
-            history, weights = self.train_epochs(train.encoded, labels, "train")
+            self.report["history"], trained = self.train_epochs(train.encoded, labels, "train")
         finally:
             self.accelerator.end_training()
-        # weights of the hub may be views of transposed tensors, which safetensors does not take
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, self.folder / WEIGHTS)
-        report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
-        report |= {"precision": self.accelerator.mixed_precision, "history": history}
-        write_json(self.folder / TRAINING, report)
+        # Weights of the hub may be views of transposed tensors, which safetensors does not take, or of each other.
+        as_saved = partial(torch.clone, memory_format=torch.contiguous_format)
+        weights = {name: as_saved(tensor.cpu()) for name, tensor in trained.state_dict().items()}
+        save_file(weights, self.folder / WEIGHTS)
+        self.report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
+        write_json(self.folder / TRAINING, self.report)
         return self.loss.is_classification or self.beats_mean_predictor(train, labels)
 
     def prepare(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> LabelBatch:
-        """Set up scaling, dropout rates and gradient checkpointing; return the scaled labels of the rows.
+        """Set up scaling, dropout rates, gradient checkpointing and the report; return the scaled labels of the rows.
 
         With `backbone_dropout: 0` the backbone must give the same outputs in training and evaluation mode.
         """
+        all_y = train.y
         self.mean, self.scale = target_scale(train.y, self.loss.is_classification)
         if pretrain_set is not None:
+            all_y = np.vstack([train.y, pretrain_set.y])
             mean, scale = target_scale(pretrain_set.y, self.loss.is_classification)
             is_unlabelled = np.isnan(train.y).all(axis=0)  # auxiliary targets that only extra rows have
             self.mean = np.where(is_unlabelled, mean, self.mean)
             self.scale = np.where(is_unlabelled, scale, self.scale)
+        self.report: dict[str, Any] = {
+            "mean": self.mean.tolist(),
+            "scale": self.scale.tolist(),
+            "seed": self.context.seed,
+            "precision": self.accelerator.mixed_precision,
+        }
+        if self.loss.is_classification:
+            classes = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in all_y.T]
+            self.report["classes"] = [
+                present or [0, 1] for present in classes
+            ]  # [0, 1]: a head without labels
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
         if self.settings.gradient_checkpointing:
@@ -170,11 +163,12 @@ class Trainer:
 
     def train_epochs(
         self, encoded: Encoded, labels: LabelBatch, name: str
-    ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    ) -> tuple[list[dict[str, float]], nn.Module]:
         """Train all epochs under one schedule, from the checkpoint of this `name` if there is one.
 
         Returns:
-            The history, one record per epoch, and the weights to keep: the last ones, or their moving average.
+            The history, one record per epoch, and the network with the weights to keep: the last ones, or their
+            moving average.
         """
         settings = self.settings
         seed = self.context.seed
@@ -184,7 +178,7 @@ class Trainer:
         self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
         average = make_average(self.network, settings)
-        averaged = self.network if average is None else average.module
+        kept = self.network if average is None else average.module
         state = State()
         parts = {"network": self.network, "optimizer": optimizer, "schedule": schedule, "average": average}
         parts |= {"scaler": self.accelerator.scaler, "state": state, "losses": self.log}
@@ -202,21 +196,23 @@ class Trainer:
                 if average is not None:
                     average.update_parameters(self.network)
                 n_done = epoch * n_steps + state.step
-                learning_rate = float(schedule.get_last_lr()[0])
                 self.context.progress(n_done, n_steps * settings.epochs)
-                if self.log.due() and state.step < n_steps:  # at the end of the epoch there is a row anyway
-                    loss = state.loss_since_last_row()
-                    self.log.write(name, epoch + 1, previous_steps + n_done, loss, learning_rate)
+                is_last = state.step == n_steps
+                if is_last or self.log.due():
+                    self.log.write(
+                        phase=name,
+                        epoch=epoch + 1,
+                        step=previous_steps + n_done,
+                        loss=float(state.loss_sum) / state.step,
+                        learning_rate=float(schedule.get_last_lr()[0]),
+                        held_out_score=self._held_out_score(kept) if is_last else None,
+                    )
                 if checkpoint.due():
                     checkpoint.save()
-            learning_rate = float(schedule.get_last_lr()[0])
-            loss = float(state.loss_sum) / state.step
-            n_done = previous_steps + (epoch + 1) * n_steps
-            self.log.write(name, epoch + 1, n_done, loss, learning_rate, self._held_out_score(averaged))
-            state.end_epoch({"train_loss": loss, "learning_rate": learning_rate})
+            state.end_epoch(float(schedule.get_last_lr()[0]))
         if name == "pretrain":
             checkpoint.save()  # a job that is killed in the next phase does not repeat the end of this one
-        return state.history, copy_state(averaged)
+        return state.history, kept
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """Make one step of the optimizer with the gradients of all its micro-batches; return their loss."""
@@ -266,7 +262,7 @@ class Trainer:
 
         No error ends the job: the rows are predicted once more after training, and scored when the job has ended.
         """
-        if self.held_out is None or self.context.held_out is None:
+        if self.context.held_out is None:
             return None
         with random_state_kept():
             try:

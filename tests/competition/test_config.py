@@ -53,15 +53,15 @@ def test_the_embedded_competitions_load(name: str) -> None:
             {"stages": {"a": {"kind": "gnn", "seeds": [0, 0]}}},
         ),
         (
-            r"a: architecture compact has no weights unimol_no_h; use unimol_small, unimol_small_oled, a file or null",
+            r"a: weights unimol_no_h need architecture: molecule",
             {"stages": {"a": {"kind": "unimol", "weights": "unimol_no_h"}}},
         ),
         (
-            r"a: weights unimol_small were trained without hydrogens; set remove_hydrogens: true",
+            r"a: weights unimol_small need remove_hydrogens: true",
             {"stages": {"a": {"kind": "unimol", "weights": "unimol_small"}}},
         ),
         (
-            r"a: weights unimol_small need architecture compact with layers 6, width 128 and heads 8",
+            r"a: weights unimol_small need layers: 6",
             {
                 "stages": {
                     "a": {"kind": "unimol", "weights": "unimol_small", "remove_hydrogens": True, "layers": 4}

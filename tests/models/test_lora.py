@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 
 from competition.task import Task
 from core.errors import ConfigError
@@ -115,14 +116,11 @@ def test_trained_and_stored_are_the_adapter_and_the_head_alone(base: Path, tmp_p
         "columns.json",
         "losses.csv",
         "notes.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
     }
     record = read_json(tmp_path / BASE_MODEL)
-    assert record == {
-        "name": base.name,
-        "revision": None,
-        "digest": digest_of_weights(str(base)),
-        "max_length": 48,
-    }
+    assert record == {"name": base.name, "revision": None, "digest": digest_of_weights(str(base))}
     assert np.isfinite(fitted.predict(table(5), tmp_path)).all()
 
 
@@ -294,7 +292,7 @@ def test_a_tokenizer_without_a_padding_token_pads_with_its_end_of_text(decoder: 
     one.initial_backbone(table(), tmp_path)
     batches = one.encode(table(), tmp_path, 0, 0)
     batch = batches.batch(np.arange(8), torch.device("cpu"))
-    end = one.stage._saved_tokenizer(tmp_path).convert_tokens_to_ids("<|im_end|>")
+    end = PreTrainedTokenizerFast.from_pretrained(tmp_path).convert_tokens_to_ids("<|im_end|>")
     assert (batch["attention_mask"] == 0).any()
     assert set(batch["input_ids"][batch["attention_mask"] == 0].tolist()) == {end}
 
@@ -325,7 +323,7 @@ def test_an_instruction_stays_in_a_text_that_is_too_long(decoder: Path, tmp_path
         folder = tmp_path / truncation
         folder.mkdir()
         one.initial_backbone(rows, folder)
-        tokenizer = one.stage._saved_tokenizer(folder)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         first, second = one.encode(rows, folder, 0, 0).items
         assert tokenizer.decode(first) == text and len(first) == 24
         assert tokenizer.decode(second) == "Rate: blue\nRating:"

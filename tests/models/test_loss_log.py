@@ -1,25 +1,20 @@
 """What another process reads of losses.csv."""
 
 from pathlib import Path
+from unittest import mock
 
-import pytest
-
-from models.training.loss_log import HEADER, LossRecord, read_losses
+from models.training.loss_log import LossLog, LossRecord, read_losses
 
 
-@pytest.mark.parametrize(
-    ("text", "n_rows"),
-    [
-        (None, 0),
-        ("", 0),
-        (HEADER, 0),
-        (HEADER + "train,1,20,0.25,0.001,10.2,\n", 1),
-        (HEADER + "train,1,20,0.25,0.001,10.2,\ntrain,1,40,0.1", 1),
-    ],
-)
-def test_only_complete_rows_are_read_while_a_job_writes(
-    tmp_path: Path, text: str | None, n_rows: int
-) -> None:
-    if text is not None:
-        (tmp_path / "losses.csv").write_text(text)
-    assert read_losses(tmp_path) == [LossRecord("train", 1, 20, 0.25, 0.001, 10.2)] * n_rows
+def test_rows_are_read_as_they_were_written_and_there_are_none_before_the_first(tmp_path: Path) -> None:
+    (tmp_path / "losses.csv").write_text("rows of an attempt that was killed")
+    log = LossLog(tmp_path, mock.Mock())
+    assert read_losses(tmp_path) == []
+    values = {"phase": "train", "epoch": 1, "learning_rate": 1e-3}
+    log.write(**values, step=20, loss=0.1 + 0.2)
+    log.write(**values, step=40, loss=2e-9, held_out_score=-1.5)
+    seconds = [record.seconds for record in log.records]
+    assert read_losses(tmp_path) == [
+        LossRecord("train", 1, 20, 0.1 + 0.2, 1e-3, seconds[0]),
+        LossRecord("train", 1, 40, 2e-9, 1e-3, seconds[1], -1.5),
+    ]

@@ -103,7 +103,7 @@ def test_weights_of_this_project_have_their_digest_a_model_card_and_losses(name:
 def test_the_message_on_a_deleted_file_of_a_package_contains_its_name(in_package: Path) -> None:
     (in_package / "vocab.txt").unlink()
     with pytest.raises(
-        ConfigError, match=r"weights_package is installed, .* missing: \S+vocab.txt\. Restore"
+        ConfigError, match=r"weights_package/inside lacks one of vocab.txt, model.bin\. .* put the files"
     ):
         find_weights("packaged")
 

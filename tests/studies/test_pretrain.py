@@ -10,7 +10,6 @@ import pytest
 from safetensors.torch import load_file
 
 from core.errors import ConfigError
-from models.inputs.conformers import conformer_cache
 from models.networks.unimol import UnimolBackbone, read_vocabulary
 from models.stages.unimol import Unimol
 from studies import pretrain
@@ -24,7 +23,7 @@ STAGE = Unimol(
 def test_the_gap_of_orbitals_shrinks_with_conjugation_and_a_symmetric_molecule_has_no_dipole(
     tmp_path: Path,
 ) -> None:
-    cache = conformer_cache(tmp_path, **STAGE.conformer_settings)
+    cache = STAGE.cache(tmp_path)
     energies = np.concatenate(pretrain.huckel(cache, ["C=C", "C=CC=C", "C=CC=CC=C", "CCO", "[Na+].[Cl-]"]))
     _, _, gap, below, above, dipole = energies[:4].T
     assert gap[0] > gap[1] > gap[2]
@@ -34,7 +33,7 @@ def test_the_gap_of_orbitals_shrinks_with_conjugation_and_a_symmetric_molecule_h
 
 
 def test_labels_of_orbitals_are_next_to_the_descriptors_of_the_first_molecules_only(tmp_path: Path) -> None:
-    cache = conformer_cache(tmp_path, **STAGE.conformer_settings)
+    cache = STAGE.cache(tmp_path)
     labels = pretrain.computed_labels(SMILES[:3], cache, n_orbitals=2)
     n = pretrain.N_ORBITALS * pretrain.TIMES
     assert np.isfinite(labels[:2, -n:]).all() and np.isnan(labels[2, -n:]).all()

@@ -12,7 +12,7 @@ import pytest
 from competition.metrics import METRICS
 from core.files import PROJECT, read_table, read_text_table, write_json, write_table
 from core.plots import new_figure
-from models.training.loss_log import HEADER, LOSSES
+from models.training.loss_log import LOSSES
 from submissions.report import figures
 from submissions.report import report as report_step
 from submissions.report.elements import Report, Section, Table
@@ -88,11 +88,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             write_table(folder / f"{name}.csv", table)
         planned = prepare_and_fake_jobs(path)
         for job in planned.jobs_of_stage("fair"):
+            header = "phase,epoch,step,loss,learning_rate,seconds,held_out_score\n"
             rows = [
                 "train,1,5,9.0,1e-4,0.5,\n",
                 *(f"train,{n},{9 * n},{4 - n}.0,1e-4,{n}.0,{n + job.fold}.0\n" for n in (1, 2, 3)),
             ]
-            (job.folder / LOSSES).write_text(HEADER + "".join(rows))
+            (job.folder / LOSSES).write_text("".join([header, *rows]))
         run = built(path)
         write_json(run.paths.shift, SHIFT)
         new_figure()[0].savefig(run.paths.shift.parent / "sizes.png")
