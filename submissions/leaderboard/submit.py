@@ -61,25 +61,26 @@ def sync_ledger(slug: str, ledger: Path) -> list[Submission]:
     waiting = [row for row in read(ledger) if is_open(row)]
     listed = client.submissions(slug) if waiting else []
     for row in waiting:
-        entry = next((entry for entry in listed if _is_entry_of(row, entry)), None)
-        if entry is None:
+        entries = [
+            entry
+            for entry in listed
+            if str(entry.ref) == row.ref or entry.description.endswith(f"[{row.submission}]")
+        ]
+        if not entries:
             write(ledger, row.with_changes(status="lost" if row.status == "submitting" else row.status))
             continue
+        entry = entries[0]
+        status = STATES[entry.status.name]
+        reason = f": {entry.error_description}" if status == "failed" else ""
         row = row.with_changes(
             ref=str(entry.ref),
-            status=STATES[entry.status.name],
+            status=status,
             public=float(entry.public_score) if entry.public_score else None,
             private=float(entry.private_score) if entry.private_score else None,
+            message=f"{row.message}{reason}",
         )
-        if row.status == "failed":
-            row = row.with_changes(message=f"{row.message}: {entry.error_description}")
         write(ledger, row)
     return read(ledger)
-
-
-def _is_entry_of(row: Submission, entry: Any) -> bool:
-    """Return whether an entry of the platform's list is a submission of the ledger."""
-    return str(entry.ref) == row.ref or entry.description.endswith(f"[{row.submission}]")
 
 
 def is_open(row: Submission) -> bool:
@@ -173,14 +174,6 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     return f"{line}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
 
 
-def fetch_scores(slug: str, ledger: Path, metric: Metric) -> str:
-    """Update the ledger from the platform, and describe the submissions that waited for a score."""
-    waiting = [row.submission for row in read(ledger) if is_open(row)]
-    updated = [row for row in sync_ledger(slug, ledger) if row.submission in waiting]
-    outcomes = [describe_outcome(row, metric) for row in updated]
-    return "\n".join(outcomes) or "No submission waits for a score."
-
-
 def wait_for_score(slug: str, row: Submission, ledger: Path, metric: Metric) -> str:
     """Wait until the platform has scored a submission, and describe the outcome."""
     print("Waiting for the score, half an hour at most; --fetch gets it later.", flush=True)
@@ -206,7 +199,10 @@ def main() -> None:
         )
     with cli.locked(paths, paths.submit_lock):
         if args.fetch:
-            print(fetch_scores(slug, ledger, metric))
+            waiting = {row.submission for row in read(ledger) if is_open(row)}
+            updated = [row for row in sync_ledger(slug, ledger) if row.submission in waiting]
+            outcomes = [describe_outcome(row, metric) for row in updated]
+            print("\n".join(outcomes) or "No submission waits for a score.")
             return
         if args.kernel:
             row, send = notebook_to_send(slug, paths)
