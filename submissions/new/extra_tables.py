@@ -45,7 +45,7 @@ def _columns(table: pd.DataFrame, file: Path, tables: DetectedTables) -> dict[st
     A column is like an input if it has its role. It is like a target if both have numbers, or else a common label.
     """
     columns = {name: name for name in [*tables.inputs, *tables.targets] if name in table}
-    unused = [name for name in table if name not in columns]
+    unused = [name for name in table.columns if name not in columns]
     roles = {column.name: column.role for column in tables.columns}
     for name in tables.inputs:
         if name not in columns:
