@@ -76,7 +76,7 @@ case "$verb" in
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup requirements-kaggle.txt; step submissions.leaderboard.submit "$@" ;;
-  ledger)  setup; step submissions.leaderboard.ledger_report "$@" ;;
+  ledger)  setup; step submissions.leaderboard.ledger "$@" ;;
   kernel)  setup requirements-kaggle.txt; step submissions.kernel "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;

@@ -14,6 +14,7 @@ from core.files import PROJECT, digest
 
 PACKAGES = ("core", "competition", "folds", "models")
 """Packages of this project with code that results depend on."""
+PREFIXES = tuple(f"{package}." for package in PACKAGES)
 CODE_DIGITS = 8
 """Length of the digest of a file. It only has to differ from that of the same file before an edit."""
 
@@ -43,22 +44,30 @@ def closure(*files: Path) -> dict[Path, str]:
 
 
 @functools.cache
-def _parse(text: str) -> tuple[str, list[str]]:
-    """Return the digest of a module without comments and docstrings, and what it may import from this project.
+def _parse(text: str) -> tuple[str, set[str]]:
+    """Return the digest of a module without comments and docstrings, and the modules that it may import.
 
     Of `from a.b import c`, these are a.b and a.b.c; some of them are no modules.
     """
     tree = ast.parse(text)
-    modules = [name for node in executed(tree) for name in _imported(node)]
+    names = [name for level, name in imported_names(tree) if level == 0 and name.startswith(PREFIXES)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
             node, clean=False
         ):
             node.body = node.body[1:]
-    return digest(ast.dump(tree), CODE_DIGITS), [name for name in modules if name.startswith(PREFIXES)]
+    return digest(ast.dump(tree), CODE_DIGITS), {*names, *(name.rpartition(".")[0] for name in names)}
 
 
-PREFIXES = tuple(f"{package}." for package in PACKAGES)
+def imported_names(tree: ast.AST) -> list[tuple[int, str]]:
+    """Return level of the relative import (0: absolute) and dotted name of all that some code may import."""
+    names: list[tuple[int, str]] = []
+    for node in executed(tree):
+        if isinstance(node, ast.Import):
+            names += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [(node.level, f"{node.module or ''}.{alias.name}".lstrip(".")) for alias in node.names]
+    return names
 
 
 def executed(node: ast.AST) -> Iterator[ast.AST]:
@@ -68,12 +77,3 @@ def executed(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
         yield from executed(child)
-
-
-def _imported(node: ast.AST) -> list[str]:
-    """Return the dotted names that an import may load."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return []

@@ -5,12 +5,13 @@ import functools
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from core.code_digest import imported_names
 from core.errors import ConfigError
 from core.files import digest, sha256_of
 
@@ -41,11 +42,8 @@ def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 def user_code_files(settings: Any) -> list[Path]:
     """Return the files of all user code in dumped settings, and the modules that these import."""
-    files: dict[Path, None] = {}
-    for _, code_ref in user_code(settings):
-        file = Path(code_ref.rpartition(":")[0])
-        files |= dict.fromkeys([file, *with_helpers(file)])
-    return list(files)
+    files = {Path(code_ref.rpartition(":")[0]) for _, code_ref in user_code(settings)}
+    return [*files.union(*map(with_helpers, files))]
 
 
 def with_helpers(file: Path) -> list[Path]:
@@ -78,31 +76,26 @@ def data_files(file: Path) -> list[Path]:
     return sorted(files)
 
 
-def imported_versions(files: list[Path]) -> dict[str, str]:
+def imported_versions(files: Iterable[Path]) -> dict[str, str]:
     """Return the versions of the installed packages that user files import."""
-    imported = set[str]()
-    for file in files:
-        imported |= {
-            name.partition(".")[0] for level, name in _imported_names(file.read_bytes()) if not level
-        }
+    names = [name for file in files for level, name in _imported_names(file.read_bytes()) if not level]
+    return versions_of_modules(names)
+
+
+def versions_of_modules(names: Iterable[str]) -> dict[str, str]:
+    """Return package -> version of the installed packages that some dotted names are from."""
     distributions = metadata.packages_distributions()
-    packages = {package for name in imported for package in distributions.get(name, [])}
+    packages = {package for name in names for package in distributions.get(name.partition(".")[0], [])}
     return {package: metadata.version(package) for package in sorted(packages)}
 
 
 @functools.cache
 def _imported_names(code: bytes) -> list[tuple[int, str]]:
-    """Return level of the relative import (0: absolute) and dotted name of all that some code may import."""
+    """Return level and dotted name of all that some code may import, without the packages of this project."""
     try:
-        tree = ast.parse(code)
+        names = imported_names(ast.parse(code))
     except (SyntaxError, ValueError):  # reported when the file is executed
         return []
-    names: list[tuple[int, str]] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [(0, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names += [(node.level, f"{node.module or ''}.{alias.name}".lstrip(".")) for alias in node.names]
     return [(level, name) for level, name in names if level or name.partition(".")[0] not in PACKAGES]
 
 

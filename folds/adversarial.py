@@ -78,25 +78,20 @@ def adversarial_validation(
 def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.DataFrame:
     """Return features with readable names, (n_rows, n_features) float, NaN if undefined."""
     user_features = [name for name in rows if str(name).startswith(FEATURE)]
-    blocks = [rows[[*competition.numeric, *user_features]]]
+    blocks = {"": rows[[*competition.numeric, *user_features]]}
     for name in competition.smiles:
-        blocks.append(_descriptors(rows[name]).add_prefix(f"{name}: "))
+        progress = tqdm(rows[name].unique(), desc="descriptors", leave=False, disable=None)
+        values = {text: descriptors(Chem.MolFromSmiles(text)) for text in progress}
+        table = np.stack([values[text] for text in rows[name]])
+        blocks[f"{name}: "] = pd.DataFrame(table, columns=list(DESCRIPTORS))
     for name in competition.text:
-        blocks.append(_words(rows[name]).add_prefix(f"{name}: "))
+        blocks[f"{name}: "] = _words(rows[name])
     for name in competition.categorical:
-        blocks.append(_categories(rows[name]).add_prefix(f"{name}: "))
-    features = pd.concat(blocks, axis=1).astype(float)
+        n_rows_of_cell = rows[name].map(rows[name].value_counts())
+        blocks[f"{name}: is "] = pd.get_dummies(rows[name].where(n_rows_of_cell >= MIN_INPUTS))
+    named = [block.add_prefix(prefix) for prefix, block in blocks.items()]
+    features = pd.concat(named, axis=1).astype(float)
     return features.loc[:, features.nunique() > 1]
-
-
-def _descriptors(smiles: pd.Series) -> pd.DataFrame:
-    progress = tqdm(smiles.unique(), desc="descriptors", leave=False, disable=None)
-    values = {text: descriptors(Chem.MolFromSmiles(text)) for text in progress}
-    return pd.DataFrame(np.stack([values[text] for text in smiles]), columns=list(DESCRIPTORS))
-
-
-def _categories(cells: pd.Series) -> pd.DataFrame:
-    return pd.get_dummies(cells.where(cells.map(cells.value_counts()) >= MIN_INPUTS)).add_prefix("is ")
 
 
 def _words(text: pd.Series) -> pd.DataFrame:

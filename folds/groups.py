@@ -124,7 +124,8 @@ def _clusters(smiles: tuple[str, ...], similarity: float) -> dict[str, str]:
     """Return the cluster centre of each of some distinct molecules."""
     prints = [fingerprint(text) for text in smiles]
     picked = LeaderPicker().LazyBitVectorPick(prints, len(prints), 1 - similarity) if prints else []
-    return {text: centre for text, (centre, _) in _nearest(smiles, [smiles[i] for i in picked]).items()}
+    centres = [smiles[i] for i in picked]
+    return {text: centre for text, (centre, _) in _nearest(smiles, centres).items()}
 
 
 def _nearest(smiles: Iterable[str], centres: list[str]) -> dict[str, tuple[str, float]]:
@@ -166,8 +167,7 @@ def cluster_keys(
     return "cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))
 
 
-STANDARDIZED = (desalted, parent)
-N_INPUT_KEYS = 1 + len(STANDARDIZED)
+N_INPUT_KEYS = 3
 """Number of keys of the inputs of a row."""
 
 
@@ -176,18 +176,14 @@ def keys_of_inputs(rows: pd.DataFrame, competition: CompetitionConfig) -> list[p
     with desalted and with neutral molecules.
     """
     keys = [rows[INPUT_KEY]]
-    for standardize in STANDARDIZED:
-        molecules = {name: rows[name].map(standardize) for name in competition.smiles}
-        keys.append(_changed_keys(rows.assign(**molecules), rows, competition))
-    return keys
-
-
-def _changed_keys(table: pd.DataFrame, rows: pd.DataFrame, competition: CompetitionConfig) -> pd.Series:
-    """Return the input keys of rows after their molecules were replaced by those of `table`."""
-    keys = rows[INPUT_KEY].copy()
-    changed = (table[competition.smiles] != rows[competition.smiles]).any(axis=1)
-    if changed.any():
-        keys[changed] = input_keys(table[changed], competition)
+    molecules = rows[competition.smiles]
+    for standardize in (desalted, parent):
+        standardized = molecules.map(standardize)
+        is_changed = (standardized != molecules).any(axis=1)
+        key = rows[INPUT_KEY].copy()
+        if is_changed.any():
+            key[is_changed] = input_keys(rows.assign(**standardized)[is_changed], competition)
+        keys.append(key)
     return keys
 
 

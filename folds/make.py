@@ -77,9 +77,10 @@ def describe(tables: Prepared, competition: CompetitionConfig) -> str:
     """Return the size of each fold, its mean labels or class shares, and warnings, as text."""
     lines = []
     report = tables.report["folds"]
-    n_split_inputs = report["inputs_in_several_folds"]
-    if n_split_inputs:
-        lines.append(f"{n_split_inputs} inputs are in several folds, so scores are optimistic")
+    if report["inputs_in_several_folds"]:
+        lines.append(
+            f"{report['inputs_in_several_folds']} inputs are in several folds, so scores are optimistic"
+        )
     y = tables.train[competition.targets]
     folds = tables.train[FOLD].to_numpy()
     classes = competition.classes
@@ -151,12 +152,17 @@ def _read_user_folds(
     """Return the folds of folds.file or competition.fold_column, (n_rows,).
 
     Raises:
-        DataError: if rows of one group are in several folds, unless the settings allow it.
+        DataError: if they are not numbered 0 to n-1, or if rows of one group are in several folds and the settings
+            do not allow it.
     """
     ids = rows[competition.id]
     folds = read_folds(config.file, list(ids)) if config.file else rows[FOLD].to_numpy(dtype=np.int64)
     where = config.file or "competition.fold_column"
-    check_fold_numbers(folds, where)
+    numbers = sorted(set(folds[folds >= 0].tolist()))
+    if numbers != list(range(len(numbers))) or len(numbers) < 2:
+        raise DataError(
+            f"{where} must have the folds 0 to n-1 with n of at least 2, and -1; got {numbers}. Renumber them."
+        )
     split_groups = np.flatnonzero(pd.Series(folds).groupby(groups).nunique() > 1)
     if len(split_groups) and not config.allow_split_duplicates:
         first = np.flatnonzero(groups == split_groups[0])[:3]
@@ -248,18 +254,7 @@ def read_folds(path: Path, ids: list[str]) -> Integers:
             f"rows ({join_first(unknown)}), and {len(missing)} rows are missing ({join_first(missing)}). "
             "Correct the file."
         )
-    folds = parse_folds(table, "fold", "id", path).set_axis(table["id"]).loc[ids].to_numpy(dtype=np.int64)
-    check_fold_numbers(folds, path)
-    return folds
-
-
-def check_fold_numbers(folds: Integers, where: object) -> None:
-    """Raise a DataError if folds are not numbered 0..n-1, or if there is only one."""
-    numbers = sorted(set(folds[folds >= 0].tolist()))
-    if numbers != list(range(len(numbers))) or len(numbers) < 2:
-        raise DataError(
-            f"{where} must have the folds 0 to n-1 with n of at least 2, and -1; got {numbers}. Renumber them."
-        )
+    return parse_folds(table, "fold", "id", path).set_axis(table["id"]).loc[ids].to_numpy(dtype=np.int64)
 
 
 def labels_or_indicators(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

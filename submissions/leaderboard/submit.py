@@ -27,7 +27,7 @@ from competition.metrics import Metric
 from core import cli
 from core.errors import ConfigError, ServiceError, SubmissionError
 from core.files import digest, read_json, read_text_table, sha256_of, write_atomically
-from core.paths import Paths, display_path, revision
+from core.paths import display_path, revision
 from core.text import format_number, format_with_error
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
@@ -52,34 +52,36 @@ Send = Callable[[str], str]
 """Sends a submission with a message and returns the platform's reference."""
 
 
-def sync_ledger(slug: str, ledger: Path) -> list[Submission]:
+def sync_ledger(competition: CompetitionConfig) -> list[Submission]:
     """Update the ledger from the platform's list; return its rows.
 
     A submission that is not listed is lost. It is searched again with every later submission, since platforms
     may be slow.
     """
+    ledger = competition.paths.ledger
     waiting = [row for row in read(ledger) if is_open(row)]
-    listed = client.submissions(slug) if waiting else []
+    listed = client.submissions(str(competition.kaggle)) if waiting else []
     for row in waiting:
-        entry = next((entry for entry in listed if _is_entry_of(row, entry)), None)
-        if entry is None:
+        entries = [
+            entry
+            for entry in listed
+            if str(entry.ref) == row.ref or entry.description.endswith(f"[{row.submission}]")
+        ]
+        if not entries:
             write(ledger, row.with_changes(status="lost" if row.status == "submitting" else row.status))
             continue
+        entry = entries[0]
+        status = STATES[entry.status.name]
+        reason = f": {entry.error_description}" if status == "failed" else ""
         row = row.with_changes(
             ref=str(entry.ref),
-            status=STATES[entry.status.name],
+            status=status,
             public=float(entry.public_score) if entry.public_score else None,
             private=float(entry.private_score) if entry.private_score else None,
+            message=f"{row.message}{reason}",
         )
-        if row.status == "failed":
-            row = row.with_changes(message=f"{row.message}: {entry.error_description}")
         write(ledger, row)
     return read(ledger)
-
-
-def _is_entry_of(row: Submission, entry: Any) -> bool:
-    """Return whether an entry of the platform's list is a submission of the ledger."""
-    return str(entry.ref) == row.ref or entry.description.endswith(f"[{row.submission}]")
 
 
 def is_open(row: Submission) -> bool:
@@ -87,14 +89,15 @@ def is_open(row: Submission) -> bool:
     return row.status != "failed" and row.ref != BY_HAND and row.private is None
 
 
-def send_once(slug: str, row: Submission, send: Send, ledger: Path) -> None:
+def send_once(competition: CompetitionConfig, row: Submission, send: Send) -> None:
     """Send a submission; after an error, check in the platform's list whether it arrived."""
+    ledger = competition.paths.ledger
     write(ledger, row)
     try:
         ref = send(f"{row.message} [{row.submission}]")
     except ServiceError as error:
         time.sleep(client.POLL)
-        sent = find_submission(row.submission, sync_ledger(slug, ledger))
+        sent = find_submission(row.submission, sync_ledger(competition))
         if sent.status == "lost":
             write(ledger, sent.with_changes(message=f"{row.message}: {error}"))
             raise
@@ -119,13 +122,14 @@ def file_to_send(competition: CompetitionConfig, file: Path) -> tuple[Submission
     return row, partial(client.submit_file, str(competition.kaggle), copy)
 
 
-def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
+def notebook_to_send(competition: CompetitionConfig) -> tuple[Submission, Send]:
     """Return the ledger row of the latest pushed version of the notebook, and a function that submits it."""
+    paths = competition.paths
     notebook, version = pushed_notebook(paths)
     stored = read_manifest(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
     made = scores_of(stored, stored[CHOICE]["chosen"])
     row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
-    return row, partial(client.submit_kernel, slug, notebook, version)
+    return row, partial(client.submit_kernel, str(competition.kaggle), notebook, version)
 
 
 def _row(file: str, file_digest: str, made: dict[str, Any]) -> Submission:
@@ -143,15 +147,16 @@ def confirm(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def check_slot(slug: str, row: Submission, ledger: Path, resend: bool) -> None:
+def check_slot(competition: CompetitionConfig, row: Submission, resend: bool) -> None:
     """Check that a submission is left, and that the file was not sent before, unless `resend` allows it."""
-    for earlier_row in sync_ledger(slug, ledger):
+    for earlier_row in sync_ledger(competition):
         was_sent = earlier_row.status in ("submitted", "scored") and earlier_row.ref != BY_HAND
         if was_sent and earlier_row.file_digest == row.file_digest and not resend:
             raise SubmissionError(
                 f"This was sent at {earlier_row.time} as {earlier_row.submission}, public "
                 f"{format_number(earlier_row.public)}; --resubmit uses another submission for it."
             )
+    slug = str(competition.kaggle)
     n_left = client.submissions_left(slug)
     if n_left == 0:
         raise ServiceError(f"You have used all submissions that {slug} takes now.")
@@ -173,23 +178,21 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     return f"{line}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
 
 
-def fetch_scores(slug: str, ledger: Path, metric: Metric) -> str:
+def fetch_scores(competition: CompetitionConfig) -> str:
     """Update the ledger from the platform, and describe the submissions that waited for a score."""
-    waiting = [row.submission for row in read(ledger) if is_open(row)]
-    updated = [row for row in sync_ledger(slug, ledger) if row.submission in waiting]
-    outcomes = [describe_outcome(row, metric) for row in updated]
+    waiting = {row.submission for row in read(competition.paths.ledger) if is_open(row)}
+    updated = [row for row in sync_ledger(competition) if row.submission in waiting]
+    outcomes = [describe_outcome(row, competition.scorer) for row in updated]
     return "\n".join(outcomes) or "No submission waits for a score."
 
 
-def wait_for_score(slug: str, row: Submission, ledger: Path, metric: Metric) -> str:
+def wait_for_score(competition: CompetitionConfig, name: str) -> str:
     """Wait until the platform has scored a submission, and describe the outcome."""
     print("Waiting for the score, half an hour at most; --fetch gets it later.", flush=True)
-
-    def status() -> str:
-        return find_submission(row.submission, sync_ledger(slug, ledger)).status
-
-    client.wait(row.submission, status, ENDED, LIMIT)
-    return describe_outcome(find_submission(row.submission, read(ledger)), metric)
+    client.wait(
+        name, lambda: find_submission(name, sync_ledger(competition)).status, final=ENDED, limit=LIMIT
+    )
+    return describe_outcome(find_submission(name, read(competition.paths.ledger)), competition.scorer)
 
 
 def main() -> None:
@@ -197,8 +200,6 @@ def main() -> None:
     args = _options()
     competition = load_competition(args.competition)
     paths = competition.paths
-    ledger = paths.ledger
-    slug, metric = str(competition.kaggle), competition.scorer
     if competition.kaggle is None and not args.dry_run:
         raise ConfigError(
             "competition.kaggle of the YAML is missing, the last part of the competition's address on "
@@ -206,32 +207,32 @@ def main() -> None:
         )
     with cli.locked(paths, paths.submit_lock):
         if args.fetch:
-            print(fetch_scores(slug, ledger, metric))
+            print(fetch_scores(competition))
             return
         if args.kernel:
-            row, send = notebook_to_send(slug, paths)
+            row, send = notebook_to_send(competition)
         else:
             row, send = file_to_send(
                 competition, args.file or latest_run(paths.name).folder / SUBMISSION_FILE
             )
         expected = format_with_error(row.cross_fitted_score, row.standard_error)
-        of_run = f"run {row.run}, {row.chosen}, expected {metric.name} {expected}"
+        of_run = f"run {row.run}, {row.chosen}, expected {competition.scorer.name} {expected}"
         row = row.with_changes(message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:
-            write(ledger, row.with_changes(status="submitted", ref=BY_HAND))
+            write(paths.ledger, row.with_changes(status="submitted", ref=BY_HAND))
             file = display_path(paths.root / row.file)
             print(f"Nothing was sent. Submit {file} yourself, and add its score to the ledger:")
             print(f"./run.sh ledger {args.competition} --submission {row.submission} --public SCORE")
             return
-        check_slot(slug, row, ledger, args.resubmit)
+        check_slot(competition, row, args.resubmit)
         if not (args.yes or confirm("Send it?")):
             print("Nothing was sent.")
             return
-        send_once(slug, row, send, ledger)
+        send_once(competition, row, send)
         print(f"Sent as {row.submission}.")
         if not args.no_wait:
-            print(wait_for_score(slug, row, ledger, metric))
+            print(wait_for_score(competition, row.submission))
     print(f"All submissions: ./run.sh ledger {args.competition}")
 
 

@@ -46,16 +46,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add = parser.add_argument
     add("name", help="Name of the competition, or a file that ends in .yaml.")
-    _add_tables(parser)
+    add("--train", type=Path, help="Training table: id, inputs, targets.")
+    add("--test", type=Path, help="Test table: id, inputs.")
+    add("--sample", type=Path, help="Sample submission: id, targets.")
+    kaggle_help = "Download the tables of this competition; SLUG is the end of its address."
+    add("--kaggle", metavar="SLUG", help=kaggle_help)
+    add("--answers", type=Path, help="Labels of the test rows, if there are any.")
     add("--metric", help="Name of a metric, or file.py:function.")
     direction = parser.add_mutually_exclusive_group()
-    greater: dict[str, Any] = {
-        "default": None,
-        "dest": "greater",
-        "help": "Direction of a user-defined metric.",
-    }
-    direction.add_argument("--greater-is-better", action="store_true", **greater)
-    direction.add_argument("--smaller-is-better", action="store_false", **greater)
+    for name, action in (("greater", "store_true"), ("smaller", "store_false")):
+        direction_help = "Direction of a user-defined metric."
+        direction.add_argument(
+            f"--{name}-is-better", dest="greater", action=action, default=None, help=direction_help
+        )
     add("--problem-type", choices=get_args(ProblemType), help="Type of the targets, if the guess is wrong.")
     add("--id", help="Column of the ids (default: the sample's first).")
     target_help = "Training columns to predict, in the order of the sample's columns."
@@ -82,16 +85,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if args.preset is None and args.oof is None:
         args.preset = "quick"
     return args
-
-
-def _add_tables(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--train", type=Path, help="Training table: id, inputs, targets.")
-    add("--test", type=Path, help="Test table: id, inputs.")
-    add("--sample", type=Path, help="Sample submission: id, targets.")
-    kaggle_help = "Download the tables of this competition; SLUG is the end of its address."
-    add("--kaggle", metavar="SLUG", help=kaggle_help)
-    add("--answers", type=Path, help="Labels of the test rows, if there are any.")
 
 
 def target_file(name: str, force: bool) -> Path:

@@ -110,8 +110,9 @@ def detect(
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
         raise DataError(f"--group takes a column of {train_file} other than the id; got {group!r}.")
-    repeated = [name for name in sample.columns if name not in targets and _is_repeated(name, sample, test)]
-    sample = sample.drop(columns=[id_column, *repeated])
+    copies = [name for name in sample if name in test and sorted(sample[name]) == sorted(test[name])]
+    copies = [name for name in copies if name not in targets and sample[name].nunique() > 1]
+    sample = sample.drop(columns=list({id_column, *copies}))
     other_columns = {*test.columns, *sample.columns, group}
     only_in_train = [name for name in train.columns if name.strip() and name not in other_columns]
     predicted, renamed, targets_reason = find_targets(
@@ -130,24 +131,13 @@ def detect(
         targets_reason=targets_reason,
         columns=columns,
     )
-    if inputs_needed:
-        _require_inputs(detected, list(tables)[:2])
-    return detected
-
-
-def _require_inputs(detected: DetectedTables, files: list[str]) -> None:
-    """Raise a DataError if no column is an input, with the role of each column."""
-    if not detected.inputs:
-        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in detected.columns)
+    if inputs_needed and not detected.inputs:
+        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns)
         raise DataError(
-            f"no column of {' and '.join(files)} is an input to learn from "
+            f"no column of {' and '.join(list(tables)[:2])} is an input to learn from "
             f"({reasons or 'there is no other column'})."
         )
-
-
-def _is_repeated(name: str, sample: pd.DataFrame, test: pd.DataFrame) -> bool:
-    """Return whether a column of the sample is a copy of one of the test table."""
-    return name in test and sample[name].nunique() > 1 and sorted(sample[name]) == sorted(test[name])
+    return detected
 
 
 def _detect_column(name: str, train: pd.DataFrame, test: pd.DataFrame, group: str | None) -> Column:

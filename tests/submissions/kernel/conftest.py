@@ -1,6 +1,7 @@
 """A small real run with trees, a refit and a stage of the user's own, and its bundle; one package travels."""
 
 import shutil
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
+from core.files import PROJECT
 from core.paths import Paths
 from submissions.kernel import wheels
 from submissions.kernel.pack import build
@@ -73,7 +75,8 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepare_image(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    names = {Requirement(text).name for text in wheels.project_requirements()} - {SHIPPED}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    names = {Requirement(text).name for text in project["dependencies"]} - {SHIPPED}
     (folder / "image.txt").write_text("\n".join([*names, "packaging"]))
     patch.setattr(wheels, "IMAGE", folder / "image.txt")
     files = [

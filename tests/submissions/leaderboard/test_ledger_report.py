@@ -12,9 +12,15 @@ import pytest
 from competition.metrics import METRICS
 from core.errors import ConfigError
 from core.paths import Paths
-from submissions.leaderboard import ledger_report
-from submissions.leaderboard.ledger import BY_HAND, read, write
-from submissions.leaderboard.ledger_report import distinct, pick_final_two, rank_correlations
+from submissions.leaderboard import ledger
+from submissions.leaderboard.ledger import (
+    BY_HAND,
+    distinct,
+    pick_final_two,
+    rank_correlations,
+    read,
+    write,
+)
 from tests.submissions.leaderboard.conftest import one
 
 Command = Callable[..., str]
@@ -29,7 +35,7 @@ def run_ledger(
 
     def run(*options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "mixed.yaml"), *options])
-        ledger_report.main()
+        ledger.main()
         return capsys.readouterr().out.strip()
 
     return run
