@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,17 @@ from core.types import Array
 from core.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
 from models.stage import Stage
+from submissions.blend.candidates import single_column
 from submissions.blend.data import Blend
-from submissions.blend.decision_rules import Decision
+from submissions.blend.scoring import Comparison
 from submissions.blend.selection import (
     MEAN,
     CrossFit,
     Selection,
     ablation,
-    decided,
-    decision_of,
+    cross_fit,
     select_candidate,
 )
-from submissions.blend.serialization import to_json
 from submissions.blend.stack import Stack
 from submissions.config import load_config
 from submissions.expected_score import expected_score
@@ -49,11 +49,9 @@ from submissions.run import (
     CROSS_FITTED,
     EPOCHS,
     MANIFEST,
-    OOF,
     OOF_TABLE,
     PREDICTION,
     SO_FAR,
-    STAGES,
     SUBMISSION_FILE,
     Run,
     candidate_file,
@@ -62,6 +60,7 @@ from submissions.run import (
     left_out_of,
     open_run,
     package_versions,
+    stage_file,
     table_digests,
     user_code_of,
 )
@@ -112,51 +111,51 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         margin=settings.margin,
     )
     chosen = selection.candidates[selection.chosen]
-    scored_stages = {stage: decided(columns, columns.stage_oof(stage)) for stage in run.config.stages}
-    scored_candidates = {name: each.scored for name, each in selection.candidates.items()}
+    stages = {}
+    for stage in run.config.stages:
+        position = columns.names.index(stage)
+        stages[stage] = cross_fit(columns, partial(single_column, columns, position))
 
+    submissions = {stage_file(name): fit for name, fit in stages.items()}
+    submissions |= {candidate_file(name, ".csv"): fit for name, fit in selection.candidates.items()}
+    submissions[SUBMISSION_FILE] = chosen
     sample = read_table(run.paths.sample)
-    files = [SUBMISSION_FILE]
-    for name, each in selection.candidates.items():
-        fitted, submission = candidate_file(name, ".json"), candidate_file(name, ".csv")
-        files += [fitted, submission]
-        write_json(folder / fitted, as_parts(each.whole))
+    for file, fit in submissions.items():
         write_submission(
-            path=folder / submission,
+            path=folder / file,
             sample=sample,
             id_column=run.config.competition.id,
             task=run.task,
             ids=columns.test_ids,
-            scored=each.whole.predict(columns.test),
+            scored=fit.whole.predict(columns.test),
             means=columns.label_means,
         )
-    shutil.copyfile(folder / candidate_file(selection.chosen, ".csv"), folder / SUBMISSION_FILE)
-    oof_table = columns.table()
+    fitted = {candidate_file(name, ".json"): fit.whole for name, fit in selection.candidates.items()}
+    for file, model in fitted.items():
+        write_json(folder / file, as_parts(model))
     tables = {
-        OOF: oof_table,
-        OOF_TABLE: oof_table,
+        OOF_TABLE: columns.table(),
         CROSS_FITTED: _cross_fitted_table(run, chosen),
-        CANDIDATES_TABLE: _prefixed_table(run, scored_candidates),
-        STAGES: _prefixed_table(run, scored_stages),
+        CANDIDATES_TABLE: _candidates_table(run, selection.candidates),
         STD_FILE: std_table(run, chosen.whole, columns.names, run.plan.test_key, columns.test_ids),
     }
     for file, table in tables.items():
         write_table(folder / file, table)
     choice = {
-        **_choice(run, selection, scored_stages),
+        **_choice(run, selection, stages),
         "ablation": {} if interim else _ablation(run, selection),
         "expected": expected_score(run, chosen, with_similar_rows=not interim),
     }
     yaml_settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(yaml_settings))
-    _write_manifest(run, folder, choice, [*files, *tables])
+    _write_manifest(run, folder, choice, [*submissions, *fitted, *tables])
 
 
-def _prefixed_table(run: Run, scored: dict[str, Array]) -> pd.DataFrame:
-    """Return a table with the column `id`, and `NAME column` of what the metric scores, (n_rows, n_scored) each."""
-    names = [f"{name} {column}" for name in scored for column in run.task.scored_columns]
-    table = pd.DataFrame(np.hstack(list(scored.values())), run.columns.ids, names)
-    return table.rename_axis("id").reset_index()
+def _candidates_table(run: Run, candidates: dict[str, CrossFit]) -> pd.DataFrame:
+    """Return the id, and for each candidate `NAME column` of what the metric scores, cross-fitted."""
+    names = [f"{name} {column}" for name in candidates for column in run.task.scored_columns]
+    scored = np.hstack([fit.scored for fit in candidates.values()])
+    return pd.DataFrame(scored, run.columns.ids, names).rename_axis("id").reset_index()
 
 
 def _cross_fitted_table(run: Run, chosen: CrossFit) -> pd.DataFrame:
@@ -167,18 +166,19 @@ def _cross_fitted_table(run: Run, chosen: CrossFit) -> pd.DataFrame:
     return table.rename_axis("id").reset_index()
 
 
-def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> dict[str, Any]:
+def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict[str, Any]:
     """Return the part of run.json about the choice.
 
     Args:
-        scored_stages: stage -> what the metric scores of its predictions, (n_rows, n_scored), cross-fitted.
+        stages: name -> the stage alone, as it would be submitted.
     """
     columns, task = run.columns, run.task
     chosen = selection.candidates[selection.chosen]
     comparison = selection.compared[selection.chosen]
-    stages = columns.compare({**scored_stages, "": chosen.scored}, "")
-    del stages[""]  # the submission itself, with which each stage is compared
-    gains = {name: columns.gain(compared.score) for name, compared in stages.items()}
+    # The submission itself, with the empty name, is what each stage is compared with.
+    scored = {**{name: fit.scored for name, fit in stages.items()}, "": chosen.scored}
+    compared_stages = columns.compare(scored, "")
+    gains = {name: columns.gain(compared_stages[name].score) for name in stages}
     choice = {
         "decides": task.scores_labels,  # whether a decision turns predictions into labels
         "chosen": selection.chosen,
@@ -189,16 +189,13 @@ def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> 
         "standard_error": comparison.score_standard_error,
         "candidates": {
             name: {
-                **asdict(selection.compared[name]),
-                **_fitted_numbers(run, each),
-                "in_sample_score": columns.score(each.in_sample),
+                **_scores(run, fit, selection.compared[name]),
+                **_fitted_numbers(run, fit),
+                "in_sample_score": columns.score(fit.in_sample),
             }
-            for name, each in selection.candidates.items()
+            for name, fit in selection.candidates.items()
         },
-        "stages": {
-            name: {**asdict(compared), "decision": to_json(_decision_of_stage(run, name))}
-            for name, compared in stages.items()
-        },
+        "stages": {name: _scores(run, fit, compared_stages[name]) for name, fit in stages.items()},
         # It is chosen on the same rows, which favours it a little.
         "best_stage": max(gains, key=lambda name: np.nan_to_num(gains[name], nan=-np.inf)),
     }
@@ -209,12 +206,17 @@ def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> 
     return choice
 
 
-def _decision_of_stage(run: Run, stage: str) -> Decision | None:
-    """Return the decision that a stage alone would be submitted with; None if the metric scores predictions."""
-    columns = run.columns
-    if not run.task.scores_labels:
-        return None
-    return decision_of(columns, columns.stage_oof(stage), columns.has_fold)
+def _scores(run: Run, fit: CrossFit, compared: Comparison) -> dict[str, Any]:
+    """Return the scores of a stage or candidate: compared with another, and per target, also in each fold."""
+    of_folds = []
+    for fold in range(run.plan.n_folds):
+        in_fold = replace(run.columns, folds=np.where(run.columns.folds == fold, fold, -1))
+        of_folds.append(in_fold.target_scores(fit.scored))
+    return {
+        **asdict(compared),
+        "target_scores": run.columns.target_scores(fit.scored),
+        "fold_scores": pd.DataFrame(of_folds).to_dict("list"),
+    }
 
 
 def families(stages: dict[str, Stage]) -> dict[str, list[str]]:
@@ -238,15 +240,15 @@ def _ablation(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
 
 
 def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
-    """Return `weights`, output -> stage -> weight (empty if it is not a weighted sum), `settings` and `decision`."""
+    """Return `weights` (output -> stage -> weight), `settings` and `thresholds`; each is empty if there are none."""
     predictor = candidate.whole.predictor
     blend = predictor.base if isinstance(predictor, Stack) else predictor  # of a stack: its base
-    weights = {}
-    if isinstance(blend, Blend):
-        for output, column in zip(run.task.outputs, blend.weights.T.tolist(), strict=True):
-            weights[output] = dict(zip(run.columns.names, column, strict=True))
-    settings = blend.settings if isinstance(blend, Blend) else []
-    return {"weights": weights, "settings": settings, "decision": to_json(candidate.whole.decision)}
+    decision = candidate.whole.decision
+    thresholds = [] if decision is None else decision.cuts.tolist()
+    if not isinstance(blend, Blend):
+        return {"weights": {}, "settings": [], "thresholds": thresholds}
+    weights = pd.DataFrame(blend.weights, run.columns.names, run.task.outputs)
+    return {"weights": weights.to_dict(), "settings": blend.settings, "thresholds": thresholds}
 
 
 def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:

@@ -3,11 +3,11 @@
 Its folder, work/<name>/submissions/<run>/, has
 
     run.json                  configuration, candidates, and the choice among them; written last
-    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
+    oof.csv                   ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
     candidates/NAME.json      a fitted candidate
     candidates/NAME.csv       its submission
+    stages/NAME.csv           the submission of a single stage
     candidates.parquet        cross-fitted predictions, or labels, of each candidate
-    stages.parquet            the same of each single stage
     cross_fitted.csv          the same of the submission
     submission.csv            the submission of the chosen candidate
     spread.csv                standard deviation of each row's prediction over seeds and folds
@@ -47,8 +47,7 @@ CHOICE = "choice"
 PREDICTION = "prediction "
 """Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
 SUBMISSION_FILE = "submission.csv"
-OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-STAGES, CANDIDATES_TABLE = "stages.parquet", "candidates.parquet"
+OOF_TABLE, CROSS_FITTED, CANDIDATES_TABLE = "oof.csv", "cross_fitted.csv", "candidates.parquet"
 SO_FAR = "so_far"
 """Folder of the interim submission, next to those of the runs, while stages still train."""
 CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py", "competition/task.py")
@@ -132,7 +131,7 @@ class Run:
 
         Their columns are named by column and output, such as `gnn pIC50` or `gnn:1 pIC50` (stage gnn, seed 1).
         """
-        return pd.read_parquet(self.folder / OOF)
+        return read_table(self.folder / OOF_TABLE, ["id"]).astype({"fold": int})
 
     @property
     def stored(self) -> dict[str, Any]:
@@ -246,6 +245,11 @@ def latest_run(competition: str) -> Run:
 def candidate_file(name: str, suffix: str) -> str:
     """Return a file of a candidate, relative to the folder of the run: .json if it is fitted, .csv its submission."""
     return f"candidates/{name.replace(':', '.')}{suffix}"
+
+
+def stage_file(name: str) -> str:
+    """Return the submission of a single stage, relative to the folder of the run."""
+    return f"stages/{name}.csv"
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:

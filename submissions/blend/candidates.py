@@ -48,6 +48,11 @@ def _column(data: BlendData, target: int, column: int, fold: int) -> Array:
     return data.labelled(target, fold)[0][:, column]
 
 
+def single_column(data: BlendData, column: int, folds: FoldSet) -> Blend:
+    """Put all weight of all targets on one column."""
+    return data.blend([np.eye(data.n_models)[column]] * len(data.targets), folds)
+
+
 def best_single(data: BlendData, folds: FoldSet) -> Blend:
     """Put all weight of each target on the column with the smallest loss."""
     one_hot = np.eye(data.n_models)

@@ -76,6 +76,20 @@ class Scorer:
         """Return the metric of labels or predictions (n_rows, n_scored) on some rows, an index (n,)."""
         return self.metric(self.y[index], scored[index], take_rows(self.rows, index))
 
+    def target_scores(self, scored: Array) -> dict[str, float]:
+        """Return the score of all targets, "all", and that of each; of a single target only its score.
+
+        A target has the score NaN by a user's metric, which may need all targets.
+        """
+        targets = self.task.targets
+        scores = {"all": self.score(scored)}
+        if len(targets) == 1:
+            return {targets[0]: scores["all"]}
+        rows = self.has_fold
+        for target, y, y_pred in zip(targets, self.y[rows].T, scored[rows].T, strict=True):
+            scores[target] = self.metric.score_column(y, y_pred) if self.metric.column_score else np.nan
+        return scores
+
     def gain(self, difference: float) -> float:
         """Return a difference of scores with the sign turned so that positive is better."""
         return difference if self.metric.greater_is_better else -difference
@@ -132,11 +146,3 @@ class Scorer:
             name: Comparison(score, score - scores[reference], resampled[name].std(), errors[name])
             for name, score in scores.items()
         }
-
-
-def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
-    """Return the score of each target; empty for a user-defined metric, which may need all targets."""
-    if not metric.column_score:
-        return []
-    target_preds = y_pred.T if y_pred.shape == y.shape else [y_pred]
-    return [metric.score_column(*columns) for columns in zip(y.T, target_preds, strict=True)]

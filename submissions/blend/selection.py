@@ -124,21 +124,6 @@ def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess:
     return CrossFit(whole, in_sample, outputs, scored)
 
 
-def decided(scorer: Scorer, y_pred: Array) -> Array:
-    """Return what the metric scores of out-of-fold predictions, (n_rows, n_scored), NaN for rows without a fold.
-
-    For each fold a decision is fitted on the rows of the other folds. If the metric scores predictions, they are
-    returned unchanged.
-    """
-    if not scorer.task.scores_labels:
-        return y_pred
-    scored = np.full((len(y_pred), len(scorer.task.scored_columns)), np.nan)
-    for fold in np.unique(scorer.folds[scorer.has_fold]):
-        in_fold = scorer.folds == fold
-        scored[in_fold] = decision_of(scorer, y_pred, scorer.has_fold & ~in_fold).predict(y_pred[in_fold])
-    return scored
-
-
 def decision_of(scorer: Scorer, y_pred: Array, mask: NDArray[np.bool_]) -> Decision:
     """Return the decision for predictions (n_rows, n_outputs), fitted on the rows of a mask (n_rows,)."""
     rows = take_rows(scorer.rows, mask)

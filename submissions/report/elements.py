@@ -1,8 +1,9 @@
 """Elements of a report: sentences, tables, figures, cards of rows, and text that is shown on request."""
 
 import base64
-from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from core.text import format_number, is_finite
 
@@ -79,7 +80,7 @@ def data_url(image: str | bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def make_table(header: list[str], rows: Iterable[Iterable[Any]], form: str = "") -> Table:
+def make_table(table: pd.DataFrame, form: str = "") -> Table:
     """Return a table: texts unchanged, numbers with four digits or in a format such as {:.3f}, "-" if missing."""
 
     def text(cell: Any) -> str:
@@ -87,4 +88,4 @@ def make_table(header: list[str], rows: Iterable[Iterable[Any]], form: str = "")
             return cell
         return form.format(cell) if form and is_finite(cell) else format_number(cell)
 
-    return Table(header, [[text(cell) for cell in row] for row in rows])
+    return Table(list(table.columns), table.map(text).to_numpy().tolist())

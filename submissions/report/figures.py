@@ -1,10 +1,10 @@
 """Figures of the page, as SVG. To add one, write a function here and add a `Figure` to a section of the report."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from competition.molecules import is_large
 from core.plots import as_svg, as_text, new_figure
@@ -17,80 +17,56 @@ MAX_PANELS = 30
 """Number of targets in a figure."""
 MAX_CLASSES_WITH_NUMBERS = 12
 """Number of classes up to which a confusion matrix has numbers."""
-MAX_CELLS_WITH_NUMBERS = 400
-"""Cells up to which a heat map shows the number in each."""
+MAX_COLUMNS_WITH_NUMBERS = 20
+"""Columns up to which a map of correlations shows the number in each cell."""
 ROW_HEIGHT = 0.27
 """Inches of a row in a chart with one row per stage or candidate."""
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8a929b"
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 """Colours that are distinguishable with colour blindness (Okabe and Ito)."""
+COLORS = {"stage": GREEN, "candidate": BLUE, "submission": ORANGE}
 
 
-class ScoreRow(NamedTuple):
-    """One stage or candidate of a score chart, with the standard error of its score, and its score on the answers."""
-
-    name: str
-    score: float
-    standard_error: float | None
-    test_score: float | None
-    is_submitted: bool = False
-
-
-def score_chart(groups: Mapping[str, Sequence[ScoreRow]], metric: str, greater_is_better: bool) -> str:
-    """Return a dot plot with one row per stage or candidate: its score, one standard error, and its test score.
+def score_chart(rows: pd.DataFrame, metric: str, greater_is_better: bool) -> str:
+    """Return a dot plot of scores, one standard error, and test scores: stages, then candidates, the best first.
 
     Args:
-        groups: heading -> rows, such as stages and candidates; each group is sorted from best to worst.
+        rows: `name`, `kind` (a key of COLORS), `score`, `score_standard_error` and `test_score`, which may be NaN.
     """
-    rows: list[ScoreRow | str] = []
-    for heading, members in groups.items():
-        ordered = sorted(members, key=lambda row: row.score, reverse=greater_is_better)
-        rows += [heading, *ordered] if ordered else []
+    numbers = rows.astype({"score": float, "score_standard_error": float, "test_score": float})
+    is_candidate = numbers["kind"] != "stage"
+    losses = -numbers["score"] if greater_is_better else numbers["score"]
+    numbers = numbers.iloc[np.lexsort([losses, is_candidate])].reset_index()
     figure, ((axis,),) = new_figure(width=7.6, height=0.9 + ROW_HEIGHT * len(rows))
-    labels = []
-    for position, row in enumerate(rows):
-        if isinstance(row, str):
-            labels.append(row)
-            continue
-        labels.append(as_text(shortened(row.name)))
-        style: dict[str, Any] = {"color": ORANGE if row.is_submitted else BLUE, "markersize": 5}
-        axis.errorbar(row.score, position, xerr=row.standard_error, fmt="o", capsize=2, **style)
-        if row.test_score is not None:
-            axis.plot(row.test_score, position, marker="D", markerfacecolor="none", **style)
-    axis.set_yticks(range(len(rows)), labels)
-    for label, row in zip(axis.get_yticklabels(), rows, strict=True):
-        if isinstance(row, str):
-            label.set_fontweight("bold")
-        elif row.is_submitted:
-            label.set_color(ORANGE)
-    axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.grid(visible=False, axis="y")
-    axis.tick_params(axis="y", length=0)
+    for kind, color in COLORS.items():
+        part = numbers[numbers["kind"] == kind]
+        errors = part["score_standard_error"]
+        axis.errorbar(part["score"], part.index, xerr=errors, fmt="o", capsize=2, color=color, label=kind)
+        axis.plot(part["test_score"], part.index, "D", color=color, markerfacecolor="none")
+    axis.set_yticks(numbers.index, [as_text(shortened(name)) for name in numbers["name"]])
+    axis.invert_yaxis()
     direction = "higher is better" if greater_is_better else "lower is better"
     axis.set_xlabel(f"{as_text(metric)} ({direction})")
-    axis.plot([], [], "o", color=GREY, label="cross-validated, ± standard error")
-    axis.plot([], [], "D", color=GREY, markerfacecolor="none", label="on the test answers, if there are any")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    figure.legend(loc="outside upper right", ncols=len(COLORS))
     return as_svg(figure)
 
 
-def heat_map(values: Array, row_names: Sequence[str], column_names: Sequence[str], limit: float) -> str:
-    """Return a heat map, (n_rows, n_columns), on a diverging scale from -limit to limit; NaN is blank."""
-    n_rows, n_columns = values.shape
-    width = max(3.2, 1.6 + 0.62 * n_columns)
-    figure, ((axis,),) = new_figure(width=width, height=1.2 + ROW_HEIGHT * n_rows)
-    axis.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-    axis.set_yticks(range(n_rows), [as_text(shortened(name)) for name in row_names])
-    names = [as_text(shortened(name)) for name in column_names]
+def correlation_map(correlations: pd.DataFrame) -> str:
+    """Return a heat map of correlations of columns with each other; NaN is blank."""
+    n_columns = len(correlations)
+    names = [as_text(shortened(name)) for name in map(str, correlations)]
+    figure, ((axis,),) = new_figure(
+        width=max(3.2, 1.6 + 0.62 * n_columns), height=1.2 + ROW_HEIGHT * n_columns
+    )
+    axis.imshow(correlations, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    axis.set_yticks(range(n_columns), names)
     axis.set_xticks(range(n_columns), names, rotation=45, ha="left", rotation_mode="anchor")
     axis.xaxis.tick_top()
-    axis.tick_params(length=0)
     axis.grid(visible=False)
-    if values.size <= MAX_CELLS_WITH_NUMBERS:
-        for (row, column), value in np.ndenumerate(values):
+    if n_columns <= MAX_COLUMNS_WITH_NUMBERS:
+        for (row, column), value in np.ndenumerate(correlations):
             if np.isfinite(value):
-                color = "white" if abs(value) > 0.6 * limit else "black"
-                number = f"{value:.2f}".replace("-0.00", "0.00")
-                axis.text(column, row, number, ha="center", va="center", color=color, fontsize=8)
+                color = "white" if abs(value) > 0.6 else "black"
+                axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
     return as_svg(figure)
 
 

@@ -31,7 +31,6 @@ from submissions.report.predictions import (
     prediction_section,
 )
 from submissions.report.scores import (
-    candidate_on_test,
     class_section,
     gain,
     load_answers,
@@ -39,7 +38,15 @@ from submissions.report.scores import (
     score_section,
     unused_labels,
 )
-from submissions.run import LEFT_OUT_HEADER, SUBMISSION_FILE, Run, latest_run, left_out_notes, table_digests
+from submissions.run import (
+    LEFT_OUT_HEADER,
+    SUBMISSION_FILE,
+    Run,
+    candidate_file,
+    latest_run,
+    left_out_notes,
+    table_digests,
+)
 
 SUMMARY = "report.md"
 PAGE = "index.html"
@@ -93,9 +100,9 @@ def build_report(run: Run) -> Report:
     answers = load_answers(run)
     facts = _facts(run)
     holdout_of = run.config.competition.holdout_of
-    if answers.scorer is not None:
+    if answers.scores:
         title = f"holdout_score on rows of {holdout_of}" if holdout_of else "test_score"
-        test_score = format_number(answers.scorer.score(candidate_on_test(run, run.chosen)))
+        test_score = format_number(answers.score(candidate_file(run.chosen, ".csv")))
         facts[title] = (test_score, "on labels that nothing else has seen")
     task = run.task
     has_many_targets = len(task.outputs) > MAX_OUTPUTS_IN_COLUMN

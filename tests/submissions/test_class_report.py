@@ -139,7 +139,7 @@ def test_shares_and_cuts_of_a_metric_of_labels_are_next_to_the_classes(
         return
     last, name = dict(zip(header, rows[-1], strict=True)), run.task.classes[-1]
     submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"]
-    thresholds = run.candidates[run.chosen]["decision"]["cuts"]["array"]
+    thresholds = run.candidates[run.chosen]["thresholds"]
     in_training = run.columns.y == len(run.task.classes) - 1
     expected = [in_training.mean(), (submitted == name).mean(), thresholds[-1]]
     assert [float(last[each]) for each in ("share in training", "on test", "threshold")] == pytest.approx(
