@@ -205,7 +205,7 @@ def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> Cro
     is_validated = (stack.outputs != default.outputs)[data.has_fold].any(axis=0)
     assert isinstance(stack.whole.predictor, Stack)
     validated = stack.whole.predictor.only(is_validated)
-    if not any(validated.corrections):
+    if not any(validated.trees):
         return None
     whole = replace(stack.whole, predictor=validated)
     in_sample = stack.in_sample.copy()
