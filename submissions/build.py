@@ -20,11 +20,9 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from competition.task import Task
 from core import cli
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.text import format_number
-from core.types import Array
 from core.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
 from models.stage import Stage
@@ -172,15 +170,15 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict
     Args:
         stages: name -> the stage alone, as it would be submitted.
     """
-    columns, task = run.columns, run.task
+    columns = run.columns
     chosen = selection.candidates[selection.chosen]
     comparison = selection.compared[selection.chosen]
     # The submission itself, with the empty name, is what each stage is compared with.
     scored = {**{name: fit.scored for name, fit in stages.items()}, "": chosen.scored}
     compared_stages = columns.compare(scored, "")
     gains = {name: columns.gain(compared_stages[name].score) for name in stages}
-    choice = {
-        "decides": task.scores_labels,  # whether a decision turns predictions into labels
+    return {
+        "decides": run.task.scores_labels,  # whether a decision turns predictions into labels
         "chosen": selection.chosen,
         "default": selection.default,
         "reason": selection.reason,
@@ -199,11 +197,6 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict
         # It is chosen on the same rows, which favours it a little.
         "best_stage": max(gains, key=lambda name: np.nan_to_num(gains[name], nan=-np.inf)),
     }
-    if task.scores_labels:
-        test = chosen.whole.predict(columns.test)
-        label_arrays = {"labels": columns.y, "out_of_fold": chosen.scored, "test": test}
-        choice["class_shares"] = {name: class_shares(task, labels) for name, labels in label_arrays.items()}
-    return choice
 
 
 def _scores(run: Run, fit: CrossFit, compared: Comparison) -> dict[str, Any]:
@@ -249,15 +242,6 @@ def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
         return {"weights": {}, "settings": [], "thresholds": thresholds}
     weights = pd.DataFrame(blend.weights, run.columns.names, run.task.outputs)
     return {"weights": weights.to_dict(), "settings": blend.settings, "thresholds": thresholds}
-
-
-def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
-    """Return target -> class -> its share of the labels (n_rows, n_targets) that are not missing."""
-    shares = {}
-    for target, y in zip(task.targets, labels.T, strict=True):
-        labelled = y[~np.isnan(y)]
-        shares[target] = {name: np.mean(labelled == c) for c, name in enumerate(task.classes)}
-    return shares
 
 
 def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[str]) -> None:

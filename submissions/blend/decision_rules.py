@@ -117,7 +117,7 @@ def plain_decision(task: Task) -> Decision:
     if task.problem_type == "multiclass":
         cuts = np.zeros(len(task.classes))
     elif task.problem_type == "ordinal":
-        cuts = np.arange(len(task.classes) - 1) + 0.5
+        cuts = np.arange(len(task.classes) - 1, dtype=np.float64) + 0.5
     return Decision(task.problem_type, cuts)
 
 

@@ -60,7 +60,7 @@ class Report(NamedTuple):
     """Everything about a run.
 
     Attributes:
-        summary: what to expect, what was chosen and what was left out, in a few sentences.
+        summary: what to expect and what was chosen, in a few sentences.
         facts: name -> value and explanation, for the head of the page.
         closing: last lines of report.md: what was left out, the submission, and what to do next.
     """

@@ -52,8 +52,6 @@ SUMMARY = "report.md"
 PAGE = "index.html"
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""
-MAX_OUTPUTS_IN_COLUMN = 3
-"""Number of classes or targets up to which their figures fit into a column of the page."""
 
 
 def report(run: Run) -> str:
@@ -105,8 +103,6 @@ def build_report(run: Run) -> Report:
         test_score = format_number(answers.score(candidate_file(run.chosen, ".csv")))
         facts[title] = (test_score, "on labels that nothing else has seen")
     task = run.task
-    has_many_targets = len(task.outputs) > MAX_OUTPUTS_IN_COLUMN
-    n_networks = sum(stage.reports_progress for stage in run.config.stages.values())
     brief = len(task.outputs) <= MAX_BRIEF_OUTPUTS
     errors_title = "Most confident mistakes" if task.has_probabilities else "Largest errors"
     prediction_title = "Probabilities" if task.has_probabilities else "Predictions"
@@ -116,8 +112,8 @@ def build_report(run: Run) -> Report:
         Section("Scores", score_section(run, answers), brief=True, wide=True),
         Section("Tables", _tables(run), brief=True),
         Section("Scores by class", _safely(run, class_section) if task.classes else [], brief=brief),
-        Section(prediction_title, _safely(run, prediction_section), wide=has_many_targets),
-        Section("Learning curves", _safely(run, learning_curve_section), wide=n_networks > 3),
+        Section(prediction_title, _safely(run, prediction_section), wide=True),
+        Section("Learning curves", _safely(run, learning_curve_section), wide=True),
         Section("Error correlation", _safely(run, error_correlation)),
         Section("Folds and shift", _safely(run, folds_and_shift), wide=True),
         Section(errors_title, _safely(run, largest_errors), wide=True),
@@ -151,7 +147,7 @@ def _safely(run: Run, section: Callable[[Run], list[Element]]) -> list[Element]:
 
 
 def _summary(run: Run) -> str:
-    """Return what to expect, what was chosen, how many models it averages, and what was left out."""
+    """Return what to expect, what was chosen, and how many models it averages."""
     score = format_with_error(*run.expected_score)
     stages = ", ".join(run.config.stages)
     n_models = sum(job.predicts_test for job in run.plan.jobs)
@@ -164,20 +160,15 @@ def _summary(run: Run) -> str:
             f"{n_censored:,} censored training labels have no score, so a leaderboard that scores their values differs."
         )
     sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {n_models} {kinds}.")
-    if run.left_out:
-        sentences.append(f"Left out, at least in part: {_names_of_left_out(run)}.")
     return " ".join(sentences)
-
-
-def _names_of_left_out(run: Run) -> str:
-    return ", ".join(dict.fromkeys(each.stage for each in run.left_out))
 
 
 def _closing(run: Run, submission: str) -> list[str]:
     """Return the last lines of report.md: what was left out, the submission, and the commands that may follow."""
     lines = [submission]
     if run.left_out:
-        lines.insert(0, f"Left out, at least in part: {_names_of_left_out(run)}; the reasons are at the top")
+        names = ", ".join(dict.fromkeys(each.stage for each in run.left_out))
+        lines.insert(0, f"Left out, at least in part: {names}; the reasons are at the top")
     if run.config.competition.holdout_of:
         return lines
     name = run.paths.name
@@ -194,30 +185,33 @@ def _closing(run: Run, submission: str) -> list[str]:
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
-    chosen = choice["chosen"]
-    cross_fitted = choice["cross_fitted_score"]
-    in_sample = run.candidates[chosen]["in_sample_score"]
-    score = format_with_error(cross_fitted, choice["standard_error"])
-    optimism = format_number(gain(run, in_sample, cross_fitted))
+    expected = choice["expected"]
+    in_sample = run.candidates[run.chosen]["in_sample_score"]
     facts = {
         "expected_score": (
-            format_with_error(*run.expected_score),
+            format_with_error(expected["score"], expected["standard_error"]),
             "on the test table; +- counts the rows of both tables",
         ),
-        "cross_fitted_score": (score, "of the submission out of fold, +- its standard error"),
-        "in_sample_score": (format_number(in_sample), f"of {chosen}, on the rows it was fitted on"),
-        "optimism": (optimism, "by which the in-sample score looks better"),
+        "cross_fitted_score": (
+            format_with_error(choice["cross_fitted_score"], choice["standard_error"]),
+            "of the submission out of fold, +- its standard error",
+        ),
+        "in_sample_score": (format_number(in_sample), f"of {run.chosen}, on the rows it was fitted on"),
     }
-    similar_rows = choice["expected"]["similar_rows"]
-    if similar_rows and similar_rows["score"] is not None:
-        value = format_with_error(similar_rows["score"], similar_rows["standard_error"])
-        explanation = "of held-out rows as similar to training rows as test rows are"
-        facts["expected_score, similar rows"] = (value, explanation)
+    similar_rows = expected["similar_rows"]
+    if similar_rows:
+        facts["expected_score, similar rows"] = (
+            format_with_error(similar_rows["score"], similar_rows["standard_error"]),
+            "of held-out rows as similar to training rows as test rows are",
+        )
     best_stage = choice["best_stage"]
     compared = choice["stages"][best_stage]
-    if compared["difference"] is not None:
-        value = format_with_error(gain(run, 0.0, compared["difference"]), compared["standard_error"])
-        facts[f"gain over the best single stage, {best_stage}"] = (value, "paired; above 0 is better")
+    improvement = gain(run, 0.0, compared["difference"])
+    if improvement is not None:
+        facts[f"gain over the best single stage, {best_stage}"] = (
+            format_with_error(improvement, compared["standard_error"]),
+            "paired; above 0 is better",
+        )
     return facts
 
 

@@ -13,6 +13,7 @@ from competition.task import class_name, class_numbers, from_submission_columns,
 from core.errors import ConfigError
 from core.files import read_json, read_table, read_text_table
 from core.text import format_number, format_with_error, mean_and_std
+from core.types import Array
 from models.jobs.compute import UNUSED_LABELS
 from models.jobs.plan import REPORT
 from models.stage import read_notes
@@ -22,7 +23,7 @@ from submissions.blend.scoring import Scorer
 from submissions.report.elements import Element, Figure, make_table
 from submissions.report.figures import confusion_matrix, score_chart
 from submissions.report.predictions import labels, predictions
-from submissions.run import Run, candidate_file, stage_file
+from submissions.run import SUBMISSION_FILE, Run, candidate_file, stage_file
 
 FLAGS = {
     "other code": "trained by other code (--reuse)",
@@ -38,8 +39,6 @@ THRESHOLDS = {
 }
 """Problem type -> meaning of the thresholds."""
 
-SHARES = {"labels": "share in training", "out_of_fold": "out of fold", "test": "on test"}
-"""Key of `class_shares` in run.json -> column of the table of classes."""
 NAME = "stage or candidate"
 COLUMNS = (
     NAME, "target", "in_sample_score", "score", "fold_scores", "test_score", "gain", "weight", "seconds", "flags",
@@ -100,8 +99,7 @@ def load_answers(run: Run) -> Answers:
     scores = {}
     try:
         for name in [*stages, *candidates]:
-            submission = read_text_table(run.folder / name)
-            scores[name] = scorer.target_scores(from_submission_columns(run.task, submission))
+            scores[name] = scorer.target_scores(submitted_rows(run, name))
     except ConfigError as error:  # the answers may lack a column that the user's metric reads
         return Answers({}, [f"The answers have no score: {error}"])
     notes = []
@@ -112,6 +110,11 @@ def load_answers(run: Run) -> Answers:
     if n_unlabelled:
         notes.append(f"{n_unlabelled} answers are missing or censored and are in no score.")
     return Answers(scores, notes)
+
+
+def submitted_rows(run: Run, file: str) -> Array:
+    """Return what the metric scores of a submission, (n_rows of the sample, n_scored)."""
+    return from_submission_columns(run.task, read_text_table(run.folder / file))
 
 
 def read_answers(competition: CompetitionConfig, file: Any) -> pd.DataFrame:
@@ -247,7 +250,7 @@ def class_section(run: Run) -> list[Element]:
 
     task = run.task
     predicted = labels(run)
-    shares = run.choice.get("class_shares", {})
+    submitted = submitted_rows(run, SUBMISSION_FILE)
     parts = []
     for t, target in enumerate(task.targets):
         y = run.columns.y[:, t]
@@ -259,15 +262,18 @@ def class_section(run: Run) -> list[Element]:
         )
         part = pd.DataFrame({"rows": n_rows.astype(str), "precision": precision, "recall": recall, "F1": f1})
         part.insert(0, "class", task.classes)
-        for where, share_of_class in shares.items():
-            part[SHARES[where]] = part["class"].map(share_of_class[target])
+        if task.scores_labels:
+            of_targets = {"share in training": run.columns.y, "out of fold": predicted, "on test": submitted}
+            for title, values in of_targets.items():
+                shares = pd.Series(values[:, t]).value_counts(normalize=True)
+                part[title] = shares.reindex(range(len(task.classes)), fill_value=0.0)
         if len(task.targets) > 1:
             part = part[1:].assign(**{"class": target})
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
-    how = "" if shares else ": the most probable class"
+    how = "" if task.scores_labels else ": the most probable class"
     sentences = [f"Training rows, by labels that were predicted without their fold{how}."]
-    if shares:
+    if task.scores_labels:
         thresholds, explanation = _thresholds(run)
         table["threshold"] = pd.Series(thresholds, table.index[-len(thresholds) :])
         sentences.append(explanation)
