@@ -37,10 +37,11 @@ from submissions.blend.selection import (
     cross_fit,
     select_candidate,
 )
+from submissions.blend.serialization import to_json
 from submissions.blend.stack import Stack
 from submissions.config import load_config
 from submissions.expected_score import expected_score
-from submissions.predict import STD_FILE, as_parts, std_table
+from submissions.predict import STD_FILE, std_table
 from submissions.run import (
     CANDIDATES_TABLE,
     CHOICE,
@@ -130,7 +131,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         )
     fitted = {candidate_file(name, ".json"): fit.whole for name, fit in selection.candidates.items()}
     for file, model in fitted.items():
-        write_json(folder / file, as_parts(model))
+        write_json(folder / file, to_json(replace(model, postprocess="")))  # a path of this machine
     tables = {
         OOF_TABLE: columns.table(),
         CROSS_FITTED: _cross_fitted_table(run, chosen),

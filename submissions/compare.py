@@ -122,7 +122,7 @@ def _scores(run: dict[str, Any], config: Config) -> list[str]:
     file = Path(metric.rpartition(":")[0]).name  # of the user's function, or ""
     code = [entry for entry in user_code_of(config) if entry[0] == file]
     of_run = run["config"]["competition"]["metric"]
-    if of_run != metric or any(entry not in run["user_code"] for entry in code):
+    if Path(of_run).name != Path(metric).name or any(entry not in run["user_code"] for entry in code):
         return [f"{choice['chosen']} by {of_run}", "-", "-", "-"]
     scores = [
         choice["stages"][choice["best_stage"]]["score"],

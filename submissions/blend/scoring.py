@@ -6,6 +6,7 @@ resamples is the standard error of that difference. Source: Efron and Tibshirani
 """
 
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from competition.task import Task
 from core.files import derive_seed
 from core.types import Array, Integers
 
+Number = TypeVar("Number", float, pd.Series)
 MAX_RESAMPLES = 200
 """Number of resamples, with which a standard error is known to 5 %."""
 MIN_RESAMPLES = 50
@@ -90,8 +92,8 @@ class Scorer:
             scores[target] = self.metric.score_column(y, y_pred) if self.metric.column_score else np.nan
         return scores
 
-    def gain(self, difference: float) -> float:
-        """Return a difference of scores with the sign turned so that positive is better."""
+    def gain(self, difference: Number) -> Number:
+        """Return a difference of scores, or several, with the sign turned so that positive is better."""
         return difference if self.metric.greater_is_better else -difference
 
     def aligned(self, table: pd.DataFrame) -> Array:

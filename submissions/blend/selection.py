@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition.metrics import take_rows
@@ -26,7 +27,7 @@ from submissions.blend.candidates import (
 from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
 from submissions.blend.scoring import Comparison, Scorer
-from submissions.blend.serialization import Predictor
+from submissions.blend.serialization import Predictor, serializable
 from submissions.blend.stack import Stack, fit_stack
 
 MEAN = "mean"
@@ -37,6 +38,7 @@ With many rows the standard error of a paired difference is so small that even u
 significant."""
 
 
+@serializable
 @dataclass(frozen=True)
 class Fitted:
     """A fitted candidate with what comes after it.
@@ -240,31 +242,27 @@ def select(scorer: Scorer, compared: dict[str, Comparison], default: str, margin
         compared: candidates that may be chosen, compared with the default.
         margin: standard errors of the paired difference by which another candidate has to be better.
     """
-    scores = {name: scorer.gain(comparison.score) for name, comparison in compared.items()}
-    finite_scores = {name: score for name, score in scores.items() if np.isfinite(score)}
-    if np.isnan(compared[default].score) and finite_scores:
-        best = max(finite_scores, key=finite_scores.__getitem__)
+    table = pd.DataFrame.from_dict({name: asdict(each) for name, each in compared.items()}, orient="index")
+    scores = scorer.gain(table["score"]).dropna()
+    if default not in scores and len(scores):
+        best = str(scores.idxmax())
         return (best, f"{best} is selected, since the default {default} has no score.")
-    smallest_gain = min_gain(scorer, compared[default].score)
-    gains = {}
-    required = {}
-    for name, comparison in compared.items():
-        if name != default:
-            gains[name] = scorer.gain(comparison.difference)
-            required[name] = np.maximum(smallest_gain, margin * comparison.standard_error)
-    clear_gains = {name: gain for name, gain in gains.items() if gain > required[name]}
-    eligible = clear_gains or {name: gain for name, gain in gains.items() if np.isfinite(gain)}
-    if not eligible:
+    others = table.drop(index=default)
+    gains = scorer.gain(others["difference"]).dropna()
+    if not len(gains):
         return (default, f"Keeping the default {default}: no other candidate has a score.")
-    best = max(eligible, key=eligible.__getitem__)
+    smallest_gain = min_gain(scorer, compared[default].score)
+    required = np.maximum(smallest_gain, margin * others["standard_error"])
+    clear_gains = gains[gains > required[gains.index]]
+    best = str((clear_gains if len(clear_gains) else gains).idxmax())
     explanation = (
-        f"gains {eligible[best]:.4g}, and a switch requires more than {required[best]:.4g} "
+        f"gains {gains[best]:.4g}, and a switch requires more than {required[best]:.4g} "
         f"({margin:g} x the standard error of the paired difference, and at least {smallest_gain:.2g})."
     )
-    if clear_gains:
+    if len(clear_gains):
         return (best, f"{best} replaces the default {default}: it {explanation}")
-    if eligible[best] <= 0:
-        worse = f"{-eligible[best]:.2g} worse" if eligible[best] < 0 else "equally good"
+    if gains[best] <= 0:
+        worse = f"{-gains[best]:.2g} worse" if gains[best] < 0 else "equally good"
         return (default, f"No candidate beats the default {default}; the closest is {best}, {worse}.")
     return (default, f"Keeping the default {default}: {best}, the best other candidate, {explanation}")
 

@@ -1,4 +1,4 @@
-"""Elements of a report: sentences, tables, figures, cards of rows, and text that is shown on request."""
+"""Elements of a report: sentences, tables, figures, and cards of rows."""
 
 import base64
 from typing import Any, NamedTuple
@@ -32,14 +32,7 @@ class Card(NamedTuple):
     errors: Table
 
 
-class Collapsible(NamedTuple):
-    """A long text that is shown on request."""
-
-    title: str
-    text: str
-
-
-Element = str | Table | Figure | Card | Collapsible
+Element = str | Table | Figure | Card
 
 
 class Section(NamedTuple):

@@ -15,10 +15,8 @@ MAX_POINTS = 2000
 """Number of rows in a scatter plot, which keeps the page small."""
 MAX_PANELS = 30
 """Number of targets in a figure."""
-MAX_CLASSES_WITH_NUMBERS = 12
-"""Number of classes up to which a confusion matrix has numbers."""
 MAX_COLUMNS_WITH_NUMBERS = 20
-"""Columns up to which a map of correlations shows the number in each cell."""
+"""Columns up to which a heat map shows the number in each cell."""
 ROW_HEIGHT = 0.27
 """Inches of a row in a chart with one row per stage or candidate."""
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -50,23 +48,26 @@ def score_chart(rows: pd.DataFrame, metric: str, greater_is_better: bool) -> str
     return as_svg(figure)
 
 
-def correlation_map(correlations: pd.DataFrame) -> str:
-    """Return a heat map of correlations of columns with each other; NaN is blank."""
-    n_columns = len(correlations)
-    names = [as_text(shortened(name)) for name in map(str, correlations)]
-    figure, ((axis,),) = new_figure(
-        width=max(3.2, 1.6 + 0.62 * n_columns), height=1.2 + ROW_HEIGHT * n_columns
-    )
-    axis.imshow(correlations, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
-    axis.set_yticks(range(n_columns), names)
+def heat_map(table: pd.DataFrame, lowest: float, colors: str, form: str) -> str:
+    """Return a heat map of a table with values from `lowest` to 1; NaN is blank.
+
+    Args:
+        colors: name of a colour map, whose ends are dark.
+        form: format of the number in each cell.
+    """
+    n_rows, n_columns = table.shape
+    figure, ((axis,),) = new_figure(width=max(3.2, 1.6 + 0.62 * n_columns), height=1.2 + ROW_HEIGHT * n_rows)
+    axis.imshow(table, cmap=colors, vmin=lowest, vmax=1, aspect="auto")
+    axis.set_yticks(range(n_rows), [as_text(shortened(name)) for name in table.index])
+    names = [as_text(shortened(name)) for name in table.columns]
     axis.set_xticks(range(n_columns), names, rotation=45, ha="left", rotation_mode="anchor")
     axis.xaxis.tick_top()
     axis.grid(visible=False)
     if n_columns <= MAX_COLUMNS_WITH_NUMBERS:
-        for (row, column), value in np.ndenumerate(correlations):
+        for (row, column), value in np.ndenumerate(table):
             if np.isfinite(value):
                 color = "white" if abs(value) > 0.6 else "black"
-                axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
+                axis.text(column, row, form.format(value), ha="center", va="center", color=color, fontsize=8)
     return as_svg(figure)
 
 
@@ -109,46 +110,6 @@ def _panels(titles: list[str], n_columns: int, side: float) -> tuple[Any, list[A
     for axis in unused:
         axis.set_visible(False)
     return figure, list(used)
-
-
-def confusion_matrix(names: list[str], y: Array, predicted: Array) -> str:
-    """Return the share of each predicted class per true class (rows).
-
-    Args:
-        y: class indices (n_rows,).
-        predicted: class indices (n_rows,).
-    """
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    has_numbers = len(names) <= MAX_CLASSES_WITH_NUMBERS
-    side = 2.4 + 0.55 * len(names) if has_numbers else 8
-    figure, ((axis,),) = new_figure(width=side, height=side)
-    style: dict[str, Any] = {"xticks_rotation": "vertical", "cmap": "Blues", "colorbar": False, "ax": axis}
-    ConfusionMatrixDisplay.from_predictions(
-        y,
-        predicted,
-        labels=range(len(names)),
-        normalize="true",
-        display_labels=[as_text(shortened(name)) for name in names],
-        include_values=has_numbers,
-        values_format=".0%",
-        **style,
-    )
-    axis.tick_params(labelsize=9 if has_numbers else 6)
-    axis.grid(visible=False)
-    return as_svg(figure)
-
-
-def reliability(curves: dict[str, tuple[Array, Array]], class_name: str) -> str:
-    """Return the observed frequency of a class against its predicted probability, a line per prediction."""
-    figure, ((axis,),) = new_figure()
-    for name, (probability, frequency) in curves.items():
-        axis.plot(probability, frequency, label=as_text(shortened(name)), marker=".")
-    axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
-    axis.set(xlabel=f"probability of {as_text(class_name)}", ylabel="observed frequency")
-    axis.set(xlim=(0, None), ylim=(0, None))
-    figure.legend(loc="outside right upper", frameon=False)
-    return as_svg(figure)
 
 
 def molecule(smiles: str) -> str:

@@ -9,7 +9,7 @@ from competition.task import Task
 from core.files import read_json, read_table
 from core.text import format_with_error, shortened
 from core.types import Array
-from folds.make import labels_or_indicators, missing_class_warnings
+from folds.make import missing_class_warnings
 from models.jobs.predictions import stage_oof_std
 from models.training.loss_log import read_losses
 from submissions.report import figures
@@ -80,10 +80,13 @@ def _reliability_figure(run: Run) -> Figure:
     stages = {stage: columns.stage_oof(stage) for stage in list(run.config.stages)[:MAX_CURVES]}
     for name, y_pred in {"submission": predictions(run), **stages}.items():
         probability, frequency, error = reliability(task, columns.y, y_pred)
-        curves[f"{error:.3f} {name}"] = (probability, frequency)
+        curves[f"{error:.3f} {name}"] = [(probability, frequency), ((0, 1), (0, 1))]
     class_name = "the most probable class" if task.problem_type == "multiclass" else task.classes[1]
-    caption = "Number before the name: expected calibration error, which is above 0 by chance with few rows"
-    return Figure(caption, figures.reliability(curves, class_name))
+    caption = (
+        f"Observed frequency of {class_name} against its probability. Number before the name: expected calibration "
+        "error, which is above 0 by chance with few rows"
+    )
+    return Figure(caption, figures.curve_grid(curves, "probability"))
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:
@@ -139,7 +142,7 @@ def error_correlation(run: Run) -> list[Element]:
     return [
         "Pearson correlation of the out-of-fold errors of the base predictions, as a mean over targets or "
         "classes. A blend gains most from predictions whose errors correlate little.",
-        Figure("Correlation of errors", figures.correlation_map(mean)),
+        Figure("Correlation of errors", figures.heat_map(mean, -1.0, "RdBu", "{:.2f}")),
     ]
 
 
@@ -165,24 +168,11 @@ def learning_curve_section(run: Run) -> list[Element]:
 
 
 def folds_and_shift(run: Run) -> list[Element]:
-    """Return size, mean labels and missing classes of each fold, and the comparison of test and training rows."""
-    task = run.task
-    folds = run.columns.folds
-    labels = pd.DataFrame(run.columns.y, columns=task.targets)
-    values = labels_or_indicators(labels, task.classes)
-    by_fold = values.groupby(folds)
-    means = by_fold.mean()
-    deviations = by_fold.std(ddof=0)
-    table = pd.DataFrame({"rows": by_fold.size().astype(str)})
-    for name in values:
-        if task.classes:
-            table[f"{name}, share"] = means[name]
-        else:
-            table[f"{name}, mean +- sd"] = list(map(format_with_error, means[name], deviations[name]))
-    table = table.rename(index={-1: "-1: only in training"}).T.rename(columns=str)
-    warnings = missing_class_warnings(labels, task.classes, folds, run.config.folds.is_ordered_in_time)
-    of_folds = make_table(table.rename_axis("fold").reset_index())
-    return [of_folds, *(f"{warning}." for warning in warnings), *_shift(run)]
+    """Return classes that a fold lacks, and the comparison of test and training rows."""
+    labels = pd.DataFrame(run.columns.y, columns=run.task.targets)
+    is_ordered = run.config.folds.is_ordered_in_time
+    warnings = missing_class_warnings(labels, run.task.classes, run.columns.folds, is_ordered)
+    return [*(f"{warning}." for warning in warnings), *_shift(run)]
 
 
 def _shift(run: Run) -> list[Element]:

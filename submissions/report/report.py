@@ -21,8 +21,7 @@ from core.errors import DataError
 from core.files import read_json, write_atomically
 from core.paths import config_folders, display_path
 from core.text import format_number, format_table, format_with_error
-from core.yaml_files import dump_yaml
-from submissions.report.elements import Collapsible, Element, Report, Section, Table, data_url
+from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.predictions import (
     error_correlation,
     folds_and_shift,
@@ -117,7 +116,6 @@ def build_report(run: Run) -> Report:
         Section("Error correlation", _safely(run, error_correlation)),
         Section("Folds and shift", _safely(run, folds_and_shift), wide=True),
         Section(errors_title, _safely(run, largest_errors), wide=True),
-        Section("Settings and versions", _settings(run), wide=True),
     ]
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
     of_run = display_path(run.folder / SUBMISSION_FILE)
@@ -223,19 +221,9 @@ def _left_out(run: Run) -> list[Element]:
 
 
 def _tables(run: Run) -> list[Element]:
-    report = read_json(run.paths.prepare_report)
-    elements: list[Element] = [*filter(None, describe_tables(report).splitlines()), *unused_labels(run)]
-    for table in ("train", "test"):
-        ids = report[f"dropped_{table}_ids"]
-        if ids:
-            elements.append(Collapsible(f"{len(ids)} unreadable {table} rows", ", ".join(ids)))
-    return elements
-
-
-def _settings(run: Run) -> list[Element]:
-    versions = [[name, version] for name, version in run.stored["versions"].items()]
-    settings = Collapsible("The resolved YAML", dump_yaml(run.stored["config"]))
-    return [settings, Table(["package", "version"], versions)]
+    """Return what was found in the tables, and labels of extra tables that are not used."""
+    lines = describe_tables(read_json(run.paths.prepare_report)).splitlines()
+    return [*filter(None, lines), *unused_labels(run)]
 
 
 def main() -> None:

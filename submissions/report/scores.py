@@ -21,7 +21,7 @@ from models.stages.file import FOLD_MARKS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.scoring import Scorer
 from submissions.report.elements import Element, Figure, make_table
-from submissions.report.figures import confusion_matrix, score_chart
+from submissions.report.figures import heat_map, score_chart
 from submissions.report.predictions import labels, predictions
 from submissions.run import SUBMISSION_FILE, Run, candidate_file, stage_file
 
@@ -246,7 +246,7 @@ def _stage_notes(run: Run) -> list[str]:
 
 def class_section(run: Run) -> list[Element]:
     """Return precision, recall and F1 per class, or of class 1 per target; thresholds, shares and confusions."""
-    from sklearn.metrics import precision_recall_fscore_support
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     task = run.task
     predicted = labels(run)
@@ -279,7 +279,13 @@ def class_section(run: Run) -> list[Element]:
         sentences.append(explanation)
     elements: list[Element] = [make_table(table, "{:.3f}"), *sentences]
     if len(task.targets) == 1:
-        elements.append(Figure("Confusion matrix", confusion_matrix(task.classes, truth, label)))
+        matrix = confusion_matrix(truth, label, labels=range(len(task.classes)), normalize="true")
+        caption = "Confusion matrix: shares of the predicted classes (columns) per true class (rows)"
+        elements.append(
+            Figure(
+                caption, heat_map(pd.DataFrame(matrix, task.classes, task.classes), 0.0, "Blues", "{:.0%}")
+            )
+        )
     return elements
 
 

@@ -132,9 +132,9 @@ def test_a_changed_budget_is_shown(compare_text: Command) -> None:
     assert "- budget" not in compare_text()
     sign_manifest(first, budget=300.0)
     sign_manifest(second, budget=600.0)
-    assert f"{first.name} -> {second.name}:\n- budget: 5 min -> 10 min\n" in compare_text()
+    assert f'{first.name} -> {second.name}:\n- budget: "5 min" -> "10 min"\n' in compare_text()
     sign_manifest(second, budget=None)
-    assert "- budget: 5 min -> none\n" in compare_text()
+    assert '- budget: "5 min" -> "none"\n' in compare_text()
 
 
 def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(
