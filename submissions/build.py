@@ -9,7 +9,6 @@ built from the same predictions and the same code.
 """
 
 import json
-import math
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
@@ -28,7 +27,6 @@ from models.jobs.plan import make_plan
 from models.stage import Stage
 from submissions.blend.candidates import single_column
 from submissions.blend.data import Blend
-from submissions.blend.scoring import Comparison
 from submissions.blend.selection import (
     MEAN,
     CrossFit,
@@ -47,6 +45,7 @@ from submissions.run import (
     CHOICE,
     CROSS_FITTED,
     EPOCHS,
+    FORMAT,
     MANIFEST,
     OOF_TABLE,
     PREDICTION,
@@ -64,9 +63,6 @@ from submissions.run import (
     user_code_of,
 )
 from submissions.submission_file import write_submission
-
-JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
-"""JSON values of numbers that are not finite."""
 
 
 def build_submission(run: Run, interim: bool = False) -> list[str]:
@@ -100,15 +96,7 @@ def build_submission(run: Run, interim: bool = False) -> list[str]:
 def _write_files(run: Run, folder: Path, interim: bool) -> None:
     """Write all files of a run into `folder`, run.json last."""
     columns = run.columns
-    settings = run.config.submissions
-    selection = select_candidate(
-        data=columns,
-        default_blend=run.config.default_blend,
-        others=settings.candidates,
-        has_stack=settings.stack,
-        postprocess=settings.postprocess or "",
-        margin=settings.margin,
-    )
+    selection = select_candidate(columns, run.config)
     chosen = selection.candidates[selection.chosen]
     stages = {}
     for stage in run.config.stages:
@@ -131,7 +119,7 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         )
     fitted = {candidate_file(name, ".json"): fit.whole for name, fit in selection.candidates.items()}
     for file, model in fitted.items():
-        write_json(folder / file, to_json(replace(model, postprocess="")))  # a path of this machine
+        write_json(folder / file, to_json(replace(model, postprocess=None)))  # a path of this machine
     tables = {
         OOF_TABLE: columns.table(),
         CROSS_FITTED: _cross_fitted_table(run, chosen),
@@ -169,45 +157,50 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict
     """Return the part of run.json about the choice.
 
     Args:
-        stages: name -> the stage alone, as it would be submitted.
+        stages: name -> the stage alone, without post-processing.
     """
     columns = run.columns
     chosen = selection.candidates[selection.chosen]
-    comparison = selection.compared[selection.chosen]
     # The submission itself, with the empty name, is what each stage is compared with.
     scored = {**{name: fit.scored for name, fit in stages.items()}, "": chosen.scored}
-    compared_stages = columns.compare(scored, "")
-    gains = {name: columns.gain(compared_stages[name].score) for name in stages}
+    compared_stages = columns.compare(scored, "").drop(index="")
+    gains = columns.gain(compared_stages["score"])
+    stage_records: dict[Any, Any] = compared_stages.to_dict("index")
+    records: dict[Any, Any] = selection.compared.to_dict("index")
     return {
         "decides": run.task.scores_labels,  # whether a decision turns predictions into labels
         "chosen": selection.chosen,
         "default": selection.default,
         "reason": selection.reason,
         "failed": selection.failed,
-        "cross_fitted_score": comparison.score,
-        "standard_error": comparison.score_standard_error,
+        "cross_fitted_score": records[selection.chosen]["score"],
+        "standard_error": records[selection.chosen]["score_standard_error"],
         "candidates": {
             name: {
-                **_scores(run, fit, selection.compared[name]),
+                **records[name],
+                **_scores(run, fit),
                 **_fitted_numbers(run, fit),
+                "file": candidate_file(name, ".csv"),
                 "in_sample_score": columns.score(fit.in_sample),
             }
             for name, fit in selection.candidates.items()
         },
-        "stages": {name: _scores(run, fit, compared_stages[name]) for name, fit in stages.items()},
+        "stages": {
+            name: {**stage_records[name], **_scores(run, fit), "file": stage_file(name)}
+            for name, fit in stages.items()
+        },
         # It is chosen on the same rows, which favours it a little.
-        "best_stage": max(gains, key=lambda name: np.nan_to_num(gains[name], nan=-np.inf)),
+        "best_stage": gains.fillna(-np.inf).idxmax(),
     }
 
 
-def _scores(run: Run, fit: CrossFit, compared: Comparison) -> dict[str, Any]:
-    """Return the scores of a stage or candidate: compared with another, and per target, also in each fold."""
+def _scores(run: Run, fit: CrossFit) -> dict[str, Any]:
+    """Return the scores of a stage or candidate per target, also in each fold."""
     of_folds = []
     for fold in range(run.plan.n_folds):
         in_fold = replace(run.columns, folds=np.where(run.columns.folds == fold, fold, -1))
         of_folds.append(in_fold.target_scores(fit.scored))
     return {
-        **asdict(compared),
         "target_scores": run.columns.target_scores(fit.scored),
         "fold_scores": pd.DataFrame(of_folds).to_dict("list"),
     }
@@ -248,6 +241,7 @@ def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
 def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[str]) -> None:
     """Write run.json: what a later `predict` needs, and what the report and the command `compare` show."""
     content = {
+        "format": FORMAT,
         "run": run.name,
         "made_from": run.made_from,
         "config": run.config.model_dump(mode="json", exclude={"budget"}),
@@ -269,7 +263,9 @@ def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[
         "files": {file: sha256_of(folder / file) for file in files},
     }
     text = json.dumps(content, default=str)  # str is for paths
-    write_json(folder / MANIFEST, json.loads(text, parse_constant=JSON_CONSTANTS.get))
+    write_json(
+        folder / MANIFEST, json.loads(text, parse_constant=lambda _: None)
+    )  # null: a number that is not finite
 
 
 def _marks(run: Run, name: str) -> list[str]:

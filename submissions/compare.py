@@ -98,9 +98,10 @@ def _gain_over(
     n_rows = on_both.has_fold.sum()
     if n_rows < 2:
         return ["-", "-"], [f"{name} has other targets, rows or classes, and is not compared."]
-    paired = on_both.compare(scored, reference)[name]
-    gains = [format_number(labels.gain(paired.difference)), format_number(paired.standard_error)]
-    if n_rows == max(labels.on_rows_of(scored[each]).has_fold.sum() for each in (name, reference)):
+    pair = {each: scored[each] for each in (name, reference)}
+    paired = on_both.compare(pair, reference).T[name]
+    gains = [format_number(labels.gain(paired["difference"])), format_number(paired["standard_error"])]
+    if n_rows == max(labels.on_rows_of(values).has_fold.sum() for values in pair.values()):
         return gains, []
     return gains, [f"{name} is compared on the {n_rows} rows that both runs predict."]
 

@@ -82,7 +82,7 @@ def load_candidate(run: Run, name: str) -> Fitted:
     code_refs = {short_ref(blend): blend for blend in run.config.blends}
     code_ref = code_refs.get(name, run.config.default_blend)  # the blend in a stack is the default one
     fitted: Fitted = from_json(read_json(run.folder / file, "class"), code_ref)
-    return replace(fitted, postprocess=run.config.submissions.postprocess or "")
+    return replace(fitted, postprocess=run.config.submissions.postprocess)
 
 
 def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> Array | None:
@@ -101,9 +101,8 @@ def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: 
         test_key: key of the table that all jobs have predicted.
         ids: ids of its rows.
     """
-    fold_jobs: dict[
-        int, list[Job]
-    ] = {}  # position of a column -> jobs, by seed and fold, so that folds agree
+    # Position of a column -> jobs, by seed and fold, so that folds agree.
+    fold_jobs: dict[int, list[Job]] = {}
     for position, name in enumerate(names):
         jobs = run.plan.jobs_of_stage(name)
         of_folds = [job for job in jobs if job.fold != REFIT_FOLD and job.has_predicted(test_key)]

@@ -42,6 +42,8 @@ from submissions.columns import Columns, load_columns
 from submissions.config import Config, rewrite_paths
 
 MANIFEST = "run.json"
+FORMAT = 1
+"""Version of the keys of run.json and of the files of candidates."""
 CHOICE = "choice"
 """Key of run.json: the candidates and the choice among them."""
 PREDICTION = "prediction "
@@ -78,7 +80,7 @@ class LeftOut:
     seed: int | None
     reason: str
     error: str
-    log: Path | None = None
+    log: Path | str | None = None
 
     @property
     def row(self) -> list[str]:
@@ -141,8 +143,7 @@ class Run:
     @property
     def choice(self) -> dict[str, Any]:
         """The part of run.json about the candidates and the choice."""
-        choice: dict[str, Any] = self.stored[CHOICE]
-        return choice
+        return dict(self.stored[CHOICE])
 
     @property
     def is_built(self) -> bool:
@@ -152,9 +153,9 @@ class Run:
         except DataError:
             return False
         stored = self.stored
-        is_same = (stored["run"], stored["made_from"]) == (self.name, self.made_from)
-        has_stack: bool = stored["config"]["submissions"]["stack"]  # an interim submission has none
-        return is_same and has_stack == self.config.submissions.stack
+        has_stack = stored["config"]["submissions"]["stack"]  # an interim submission has none
+        of_files = [stored["run"], stored["made_from"], has_stack]
+        return of_files == [self.name, self.made_from, self.config.submissions.stack]
 
     @property
     def exit_status(self) -> int:
@@ -172,16 +173,9 @@ class Run:
         return str(self.choice["chosen"])
 
     @property
-    def expected_score(self) -> tuple[float, float]:
-        """The score to expect on the test table and its standard error."""
-        expected = self.choice["expected"]
-        return expected["score"], expected["standard_error"]
-
-    @property
     def weights(self) -> dict[str, dict[str, float]]:
         """Target -> weight of each stage in the chosen blend, or in the base of the chosen stack; else empty."""
-        weights: dict[str, dict[str, float]] = self.choice["candidates"][self.chosen]["weights"]
-        return weights
+        return dict(self.choice["candidates"][self.chosen]["weights"])
 
 
 def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
@@ -236,9 +230,7 @@ def latest_run(competition: str) -> Run:
     plan = JobPlan(
         jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths
     )
-    left_out = [
-        LeftOut(**{**record, "log": record["log"] and Path(record["log"])}) for record in stored["left_out"]
-    ]
+    left_out = [LeftOut(**record) for record in stored["left_out"]]
     return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
 
 
@@ -270,7 +262,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the content of run.json of a run; a DataError if it is missing or of another version of the code."""
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
-    if "best_stage" not in stored.get(CHOICE, {}):
+    if stored.get("format") != FORMAT:
         raise DataError(
             f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
         )
@@ -346,22 +338,18 @@ def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
     left_out = []
     for stage, seed in sorted(unfinished_seeds(plan)):
         jobs = [job for job in plan.jobs_of_stage(stage) if job.seed == seed]
-        results_of_unfinished = [
-            results.get(job.title) or recorded_failure(job)
-            for job in jobs
-            if not job.has_predicted(plan.test_key)
-        ]
-        reasons = [result for result in results_of_unfinished if result.status != "ok"]
-        reasons.sort(key=lambda result: result.status != "failed")
+        unfinished = [job for job in jobs if not job.has_predicted(plan.test_key)]
+        outcomes = [results.get(job.title) or recorded_failure(job) for job in unfinished]
+        reasons = [outcome for outcome in outcomes if outcome.status == "failed"]
+        reasons += [outcome for outcome in outcomes if outcome.status not in ("failed", "ok")]
         if reasons:
             first = reasons[0]
             fold = first.name.rpartition("/fold_")[2]
             error = f"fold {fold}: {first.error}" if first.status == "failed" else first.error
             left_out.append(LeftOut(stage, seed, first.reason, error, first.log))
         else:
-            left_out.append(
-                LeftOut(stage, seed, "dependency", "it has pseudo-labels of a stage that is left out")
-            )
+            error = "it has pseudo-labels of a stage that is left out"
+            left_out.append(LeftOut(stage, seed, "dependency", error))
     return left_out
 
 
@@ -382,6 +370,8 @@ def left_out_notes(left_out: Sequence[LeftOut]) -> list[str]:
     """Return what to do about what a budget left out, and a line per traceback."""
     advice = [BUDGET_ADVICE] if any(each.reason in (TIME, EPOCHS) for each in left_out) else []
     logs = [
-        f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None
+        f"traceback of {each.stage}: {display_path(Path(each.log))}"
+        for each in left_out
+        if each.log is not None
     ]
     return [*advice, *logs]

@@ -26,23 +26,6 @@ MAX_LABELS = 20_000_000
 """Labels of all resamples together, above which there are fewer."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Predictions compared with those of a reference, in the unit and direction of the metric.
-
-    Attributes:
-        score: their cross-fitted score.
-        difference: it minus the score of the reference.
-        score_standard_error: bootstrap standard error of the score.
-        standard_error: bootstrap standard error of the paired difference; 0 for the reference.
-    """
-
-    score: float
-    difference: float
-    score_standard_error: float
-    standard_error: float
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scorer:
     """The labels of the training rows, with which predictions are scored on all rows and on resamples.
@@ -139,12 +122,21 @@ class Scorer:
         """Return the bootstrap standard error of the score of `scored` (n_rows, n_scored); it may be NaN."""
         return float(self.resampled({"scored": scored})["scored"].std())
 
-    def compare(self, scored: dict[str, Array], reference: str) -> dict[str, Comparison]:
-        """Compare predictions, (n_rows, n_scored) each, with those of one name."""
-        scores = {name: self.score(values) for name, values in scored.items()}
+    def compare(self, scored: dict[str, Array], reference: str) -> pd.DataFrame:
+        """Compare predictions, (n_rows, n_scored) each, with those of one name, in the unit of the metric.
+
+        Returns:
+            A row per name with the columns `score`, `difference` (it minus the score of the reference), and their
+            bootstrap standard errors `score_standard_error` and `standard_error`, which is 0 for the reference.
+        """
+        scores = pd.Series({name: self.score(values) for name, values in scored.items()})
         resampled = self.resampled(scored)
-        errors = resampled.sub(resampled[reference], axis=0).std().to_dict()
-        return {
-            name: Comparison(score, score - scores[reference], resampled[name].std(), errors[name])
-            for name, score in scores.items()
-        }
+        differences = resampled.sub(resampled[reference], axis=0)
+        return pd.DataFrame(
+            {
+                "score": scores,
+                "difference": scores - scores[reference],
+                "score_standard_error": resampled.std(),
+                "standard_error": differences.std(),
+            }
+        )

@@ -6,7 +6,7 @@ without the fold as well. The default stands, unless another candidate is better
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,9 +26,10 @@ from submissions.blend.candidates import (
 )
 from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
-from submissions.blend.scoring import Comparison, Scorer
+from submissions.blend.scoring import Scorer
 from submissions.blend.serialization import Predictor, serializable
 from submissions.blend.stack import Stack, fit_stack
+from submissions.config import Config
 
 MEAN = "mean"
 """Candidate that takes the place of a default that cannot be fitted."""
@@ -49,13 +50,13 @@ class Fitted:
             undefined for small numbers (RMSLE); None for other metrics.
         decision: makes labels from predictions; None if the metric scores predictions.
         postprocess: `file.py:function` of the user, of predictions (n_rows, n_outputs), which returns others;
-            "" without one.
+            None without one.
     """
 
     predictor: Predictor
     lowest: Array | None = None
     decision: Decision | None = None
-    postprocess: str = ""
+    postprocess: str | None = None
 
     def outputs(self, preds: Array) -> Array:
         """Return predictions before the decision, (n_rows, n_outputs)."""
@@ -93,7 +94,9 @@ class CrossFit:
     scored: Array
 
 
-def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess: str = "") -> CrossFit:
+def cross_fit(
+    data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess: str | None = None
+) -> CrossFit:
     """Fit a candidate on all folds and without each of them.
 
     Thresholds for a fold come from the rows of the other folds, as predicted by the fit on these rows: they are so few
@@ -138,7 +141,7 @@ class Selection:
 
     Attributes:
         candidates: name -> fitted candidate, from simple to complex.
-        compared: name -> comparison with the default.
+        compared: comparison with the default, a row per name (`Scorer.compare`).
         default: name of the default candidate.
         chosen: name of the candidate to submit.
         reason: one sentence that explains the choice.
@@ -146,43 +149,35 @@ class Selection:
     """
 
     candidates: dict[str, CrossFit]
-    compared: dict[str, Comparison]
+    compared: pd.DataFrame
     default: str
     chosen: str
     reason: str
     failed: list[str]
 
 
-def select_candidate(
-    data: BlendData, default_blend: str, others: list[str], has_stack: bool, postprocess: str, margin: float
-) -> Selection:
+def select_candidate(data: BlendData, config: Config) -> Selection:
     """Fit all candidates, compare them with the default, and choose one.
 
     A candidate that raises is left out; the mean takes the place of a default that raises.
-
-    Args:
-        default_blend: a name of CANDIDATES, or `file.py:function` of the user.
-        others: more candidates, in addition to `ALWAYS`.
-        has_stack: whether the stack on the default is a candidate.
-        postprocess: see `Fitted`.
-        margin: see `select`.
     """
+    settings = config.submissions
     candidates: dict[str, CrossFit] = {}
     failed: list[str] = []
 
     def try_candidate(name: str, fit: Callable[[FoldSet], Predictor]) -> None:
         try:
-            candidates[name] = cross_fit(data, fit, postprocess)
+            candidates[name] = cross_fit(data, fit, settings.postprocess)
         except Exception as error:
             failed.append(f"WARNING: {name} is left out: {type(error).__name__}: {error}")
 
-    for name in dict.fromkeys([*ALWAYS, default_blend, *others]):
+    for name in dict.fromkeys([*ALWAYS, *config.blends]):
         try_candidate(short_ref(name), partial(fit_candidate, data, name))
     if MEAN not in candidates:  # only a user's post-processing can fail there
         candidates[MEAN] = cross_fit(data, partial(fit_candidate, data, MEAN))
-    default = short_ref(default_blend)
-    if has_stack and default in candidates:
-        try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, default_blend))
+    default = short_ref(config.default_blend)
+    if settings.stack and default in candidates:
+        try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, config.default_blend))
         if LIGHTGBM_STACK in candidates:
             stack = _validated_stack(candidates.pop(LIGHTGBM_STACK), candidates[default], data)
             if stack is None:
@@ -195,7 +190,7 @@ def select_candidate(
         default = MEAN
     candidates = {name: candidates[name] for name in sorted(candidates, key=complexity)}
     compared = data.compare({name: each.scored for name, each in candidates.items()}, default)
-    chosen, reason = select(data, compared, default, margin)
+    chosen, reason = select(data, compared, default, settings.margin)
     return Selection(candidates, compared, default, chosen, reason, failed)
 
 
@@ -222,17 +217,16 @@ def min_gain(scorer: Scorer, score: float) -> float:
     is the mean of the labels, the median for absolute errors, the class shares for probabilities, or
     the most frequent class. A constant with an undefined score counts as 0.
     """
-    truth = np.ma.masked_invalid(scorer.task.one_hot(scorer.y[scorer.has_fold]))
+    truth = scorer.task.one_hot(scorer.y[scorer.has_fold])
     is_absolute = scorer.metric.separable_loss == "absolute"
-    center = np.ma.median(truth, axis=0) if is_absolute else truth.mean(axis=0)
-    constant = center.filled(np.nan)[None]
+    constant = (np.nanmedian if is_absolute else np.nanmean)(truth, axis=0, keepdims=True)
     if scorer.task.scores_labels:
         constant = scorer.task.default_labels(constant)
     constant_score = scorer.score(np.repeat(constant, len(scorer.y), axis=0))
     return MIN_GAIN_SHARE * abs(score - (constant_score if np.isfinite(constant_score) else 0.0))
 
 
-def select(scorer: Scorer, compared: dict[str, Comparison], default: str, margin: float) -> tuple[str, str]:
+def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) -> tuple[str, str]:
     """Return the candidate to submit, and the reason in one sentence.
 
     It is the default, unless another is better by the margin; of several such candidates it is the one with the best
@@ -242,16 +236,15 @@ def select(scorer: Scorer, compared: dict[str, Comparison], default: str, margin
         compared: candidates that may be chosen, compared with the default.
         margin: standard errors of the paired difference by which another candidate has to be better.
     """
-    table = pd.DataFrame.from_dict({name: asdict(each) for name, each in compared.items()}, orient="index")
-    scores = scorer.gain(table["score"]).dropna()
+    scores = scorer.gain(compared["score"]).dropna()
     if default not in scores and len(scores):
         best = str(scores.idxmax())
         return (best, f"{best} is selected, since the default {default} has no score.")
-    others = table.drop(index=default)
+    others = compared.drop(index=default)
     gains = scorer.gain(others["difference"]).dropna()
     if not len(gains):
         return (default, f"Keeping the default {default}: no other candidate has a score.")
-    smallest_gain = min_gain(scorer, compared[default].score)
+    smallest_gain = min_gain(scorer, compared["score"][default])
     required = np.maximum(smallest_gain, margin * others["standard_error"])
     clear_gains = gains[gains > required[gains.index]]
     best = str((clear_gains if len(clear_gains) else gains).idxmax())
@@ -293,5 +286,5 @@ def ablation(
             ).scored
     if len(scored) == 1:
         return {}
-    compared = data.compare(scored, "all stages")
-    return {name: {"stages": left_out[name], **asdict(compared[name])} for name in scored if name in left_out}
+    compared: dict[Any, Any] = data.compare(scored, "all stages").drop(index="all stages").to_dict("index")
+    return {name: {"stages": left_out[name], **record} for name, record in compared.items()}

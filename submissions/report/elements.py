@@ -55,14 +55,13 @@ class Report(NamedTuple):
     Attributes:
         summary: what to expect and what was chosen, in a few sentences.
         facts: name -> value and explanation, for the head of the page.
-        closing: last lines of report.md: what was left out, the submission, and what to do next.
+        closing: what was left out, where the submission is, and what to do next.
     """
 
     title: str
     subtitle: str
     summary: str
     facts: dict[str, tuple[str, str]]
-    submission: str
     closing: list[str]
     sections: list[Section]
 

@@ -9,10 +9,7 @@ import pandas as pd
 from competition.molecules import is_large
 from core.plots import as_svg, as_text, new_figure
 from core.text import shortened
-from core.types import Array
 
-MAX_POINTS = 2000
-"""Number of rows in a scatter plot, which keeps the page small."""
 MAX_PANELS = 30
 """Number of targets in a figure."""
 MAX_COLUMNS_WITH_NUMBERS = 20
@@ -71,45 +68,24 @@ def heat_map(table: pd.DataFrame, lowest: float, colors: str, form: str) -> str:
     return as_svg(figure)
 
 
-def curve_grid(curves: dict[str, list[tuple[Any, Any]]], x_label: str) -> str:
-    """Return small panels side by side.
+def panels(lines_of_panels: dict[str, list[tuple[Any, Any, str]]], x_label: str, y_label: str = "") -> str:
+    """Return small panels side by side, at most MAX_PANELS; a single one is larger.
 
     Args:
-        curves: title of a panel -> (x, y) of each line.
+        lines_of_panels: title of a panel -> x, y and style of each line: "-", or "." for points.
     """
-    figure, axes = _panels(list(curves), n_columns=4, side=2.5)
-    for axis, lines in zip(axes, curves.values(), strict=True):
-        for x, y in lines:
-            axis.plot(x, y, color=BLUE, alpha=0.5, linewidth=1)
-        axis.set_xlabel(x_label)
-    return as_svg(figure)
-
-
-def scatter(targets: list[str], y: Array, y_pred: Array) -> str:
-    """Return predictions (n_rows, n_outputs) against labels (n_rows, n_targets), a panel per target."""
-    shown = slice(None, None, math.ceil(len(y) / MAX_POINTS))
-    figure, axes = _panels(targets[:MAX_PANELS], n_columns=6, side=2.5)
-    for t, axis in enumerate(axes):
-        labels = y[shown, t]
-        mean = np.nanmean(labels)
-        axis.axline((mean, mean), slope=1, color="grey", linewidth=0.8)
-        axis.plot(y_pred[shown, t], labels, ".", markersize=3, alpha=0.5, rasterized=True)
-        axis.set(xlabel="prediction", ylabel="truth")
-    return as_svg(figure)
-
-
-def _panels(titles: list[str], n_columns: int, side: float) -> tuple[Any, list[Any]]:
-    """Return a figure and the axes of its panels, one per title; a single panel is larger."""
-    n_columns = min(n_columns, len(titles))
-    n_rows = -(-len(titles) // n_columns)
-    side = side if n_columns > 1 else 1.8 * side
+    titles = list(lines_of_panels)[:MAX_PANELS]
+    n_columns = min(4, len(titles))
+    n_rows = math.ceil(len(titles) / n_columns)
+    side = 2.5 if n_columns > 1 else 4.5
     figure, axes = new_figure(n_rows, n_columns, side * n_columns, side * n_rows)
-    used, unused = axes.flat[: len(titles)], axes.flat[len(titles) :]
-    for axis, title in zip(used, titles, strict=True):
-        axis.set_title(as_text(shortened(title)))
-    for axis in unused:
+    for axis in axes.flat[len(titles) :]:
         axis.set_visible(False)
-    return figure, list(used)
+    for axis, title in zip(axes.flat, titles, strict=False):
+        axis.set(title=as_text(shortened(title)), xlabel=x_label, ylabel=y_label)
+        for x, y, style in lines_of_panels[title]:
+            axis.plot(x, y, style, color=BLUE, alpha=0.5, linewidth=1, markersize=3, rasterized=style == ".")
+    return as_svg(figure)
 
 
 def molecule(smiles: str) -> str:

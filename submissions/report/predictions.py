@@ -1,6 +1,7 @@
 """Predictions of the training rows, each without its fold, and the sections of the report about them."""
 
-from typing import Any
+import math
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from submissions.report import figures
 from submissions.report.elements import Card, Element, Figure, make_table
 from submissions.run import CROSS_FITTED, PREDICTION, Run, scored_rows
 
+MAX_POINTS = 2000
+"""Number of rows in a scatter plot, which keeps the page small."""
 N_BINS = 15
 """Number of bins of a reliability curve."""
 MAX_CURVES = 10
@@ -63,12 +66,18 @@ def prediction_section(run: Run) -> list[Element]:
     if run.task.has_probabilities:
         return [_reliability_figure(run)]
     columns = run.columns
-    has_fold = columns.folds >= 0
-    scatter = figures.scatter(run.task.targets, columns.y[has_fold], predictions(run)[has_fold])
+    rows = np.flatnonzero(columns.has_fold)
+    rows = rows[:: math.ceil(len(rows) / MAX_POINTS)]
+    scatter = {}
+    for target, y, y_pred in zip(run.task.targets, columns.y[rows].T, predictions(run)[rows].T, strict=True):
+        ends = [np.nanmin(y), np.nanmax(y)]
+        scatter[target] = [(ends, ends, "-"), (y_pred, y, ".")]
     return [
-        f"Out-of-fold predictions of at most {figures.MAX_POINTS} rows. Blend weights and choices are "
+        f"Out-of-fold predictions of at most {MAX_POINTS} rows. Blend weights and choices are "
         "cross-fitted, too: those for a row come from the other folds.",
-        Figure("Truth against the prediction of the submission", scatter),
+        Figure(
+            "Truth against the prediction of the submission", figures.panels(scatter, "prediction", "truth")
+        ),
         *_std_coverage(run),
     ]
 
@@ -80,13 +89,13 @@ def _reliability_figure(run: Run) -> Figure:
     stages = {stage: columns.stage_oof(stage) for stage in list(run.config.stages)[:MAX_CURVES]}
     for name, y_pred in {"submission": predictions(run), **stages}.items():
         probability, frequency, error = reliability(task, columns.y, y_pred)
-        curves[f"{error:.3f} {name}"] = [(probability, frequency), ((0, 1), (0, 1))]
+        curves[f"{error:.3f} {name}"] = [(probability, frequency, "-"), ((0, 1), (0, 1), "-")]
     class_name = "the most probable class" if task.problem_type == "multiclass" else task.classes[1]
     caption = (
         f"Observed frequency of {class_name} against its probability. Number before the name: expected calibration "
         "error, which is above 0 by chance with few rows"
     )
-    return Figure(caption, figures.curve_grid(curves, "probability"))
+    return Figure(caption, figures.panels(curves, "probability", "frequency"))
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:
@@ -148,23 +157,24 @@ def error_correlation(run: Run) -> list[Element]:
 
 def learning_curve_section(run: Run) -> list[Element]:
     """Return a panel with the training loss of each job of a neural stage, and one with its mean held-out score."""
-    curves: dict[str, list[tuple[Any, Any]]] = {}
+    curves = {}
     for stage, settings in run.config.stages.items():
-        scores = []
-        for job in run.plan.jobs_of_stage(stage) if settings.reports_progress else []:
-            records = [record for record in read_losses(job.folder) if record.phase == "train"]
-            epochs = {record.epoch: record for record in records}  # the last row of each epoch
-            if epochs:
-                losses = [record.loss for record in epochs.values()]
-                curves.setdefault(f"{stage}, loss", []).append((list(epochs), losses))
-                scores.append({epoch: record.held_out_score for epoch, record in epochs.items()})
-        mean = pd.DataFrame(scores, dtype=float).mean().dropna()
-        if len(mean):
-            curves[f"{stage}, held-out {run.metric.name}"] = [(mean.index, mean)]
+        if not settings.reports_progress:
+            continue
+        tables = []  # of each job, with the last row of each epoch
+        for job in run.plan.jobs_of_stage(stage):
+            records = [asdict(record) for record in read_losses(job.folder) if record.phase == "train"]
+            if records:
+                tables.append(pd.DataFrame(records).astype({"held_out_score": float}).groupby("epoch").last())
+        if tables:
+            curves[f"{stage}, loss"] = [(table.index, table["loss"], "-") for table in tables]
+            mean = pd.DataFrame([table["held_out_score"] for table in tables]).mean().dropna()
+            if len(mean):
+                curves[f"{stage}, held-out {run.metric.name}"] = [(mean.index, mean, "-")]
     if not curves:
         return []
     caption = "Training loss, a line per job, and mean held-out score over folds and seeds, by epoch"
-    return [Figure(caption, figures.curve_grid(curves, "epoch"))]
+    return [Figure(caption, figures.panels(curves, "epoch"))]
 
 
 def folds_and_shift(run: Run) -> list[Element]:

@@ -41,7 +41,6 @@ from submissions.run import (
     LEFT_OUT_HEADER,
     SUBMISSION_FILE,
     Run,
-    candidate_file,
     latest_run,
     left_out_notes,
     table_digests,
@@ -99,7 +98,7 @@ def build_report(run: Run) -> Report:
     holdout_of = run.config.competition.holdout_of
     if answers.scores:
         title = f"holdout_score on rows of {holdout_of}" if holdout_of else "test_score"
-        test_score = format_number(answers.score(candidate_file(run.chosen, ".csv")))
+        test_score = format_number(answers.score(run.candidates[run.chosen]["file"]))
         facts[title] = (test_score, "on labels that nothing else has seen")
     task = run.task
     brief = len(task.outputs) <= MAX_BRIEF_OUTPUTS
@@ -118,19 +117,12 @@ def build_report(run: Run) -> Report:
         Section(errors_title, _safely(run, largest_errors), wide=True),
     ]
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
-    of_run = display_path(run.folder / SUBMISSION_FILE)
-    submission = f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}"
-    if holdout_of:
-        submission = (
-            f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
-        )
     return Report(
         title=f"{run.paths.name}: {run.metric.name}, {direction}",
         subtitle=f"run {run.name}, {run.plan.n_folds} folds; +- is a standard error (bootstrap over rows)",
         summary=_summary(run),
         facts=facts,
-        submission=submission,
-        closing=_closing(run, submission),
+        closing=_closing(run),
         sections=[section for section in sections if section.elements],
     )
 
@@ -146,7 +138,8 @@ def _safely(run: Run, section: Callable[[Run], list[Element]]) -> list[Element]:
 
 def _summary(run: Run) -> str:
     """Return what to expect, what was chosen, and how many models it averages."""
-    score = format_with_error(*run.expected_score)
+    expected = run.choice["expected"]
+    score = format_with_error(expected["score"], expected["standard_error"])
     stages = ", ".join(run.config.stages)
     n_models = sum(job.predicts_test for job in run.plan.jobs)
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
@@ -161,14 +154,20 @@ def _summary(run: Run) -> str:
     return " ".join(sentences)
 
 
-def _closing(run: Run, submission: str) -> list[str]:
+def _closing(run: Run) -> list[str]:
     """Return the last lines of report.md: what was left out, the submission, and the commands that may follow."""
-    lines = [submission]
+    lines = []
     if run.left_out:
         names = ", ".join(dict.fromkeys(each.stage for each in run.left_out))
-        lines.insert(0, f"Left out, at least in part: {names}; the reasons are at the top")
-    if run.config.competition.holdout_of:
+        lines.append(f"Left out, at least in part: {names}; the reasons are at the top")
+    holdout_of = run.config.competition.holdout_of
+    if holdout_of:
+        lines.append(
+            f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
+        )
         return lines
+    of_run = display_path(run.folder / SUBMISSION_FILE)
+    lines.append(f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}")
     name = run.paths.name
     if run.paths.owner.exists():
         yaml_file = Path(run.paths.owner.read_text(encoding="utf-8").strip())

@@ -23,7 +23,7 @@ from submissions.blend.scoring import Scorer
 from submissions.report.elements import Element, Figure, make_table
 from submissions.report.figures import heat_map, score_chart
 from submissions.report.predictions import labels, predictions
-from submissions.run import SUBMISSION_FILE, Run, candidate_file, stage_file
+from submissions.run import SUBMISSION_FILE, Run
 
 FLAGS = {
     "other code": "trained by other code (--reuse)",
@@ -94,12 +94,10 @@ def load_answers(run: Run) -> Answers:
         ids=ids,
         rows=raw_rows_for(run.metric, file, competition.id, ids),
     )
-    stages = [stage_file(name) for name in run.config.stages]
-    candidates = [candidate_file(name, ".csv") for name in run.candidates]
     scores = {}
     try:
-        for name in [*stages, *candidates]:
-            scores[name] = scorer.target_scores(submitted_rows(run, name))
+        for record in [*run.choice["stages"].values(), *run.candidates.values()]:
+            scores[record["file"]] = scorer.target_scores(submitted_rows(run, record["file"]))
     except ConfigError as error:  # the answers may lack a column that the user's metric reads
         return Answers({}, [f"The answers have no score: {error}"])
     notes = []
@@ -139,17 +137,16 @@ def read_answers(competition: CompetitionConfig, file: Any) -> pd.DataFrame:
 def score_overview(run: Run, answers: Answers) -> list[Element]:
     """Return a chart of the scores of all stages and candidates."""
     rows = []
-    for name, stage in run.choice["stages"].items():
-        rows.append({"name": name, "kind": "stage", "test_score": answers.score(stage_file(name)), **stage})
-    for name, candidate in run.candidates.items():
-        kind = "submission" if name == run.chosen else "candidate"
-        test_score = answers.score(candidate_file(name, ".csv"))
-        rows.append({"name": name, "kind": kind, "test_score": test_score, **candidate})
+    for kind, records in (("stage", run.choice["stages"]), ("candidate", run.candidates)):
+        for name, record in records.items():
+            rows.append({**record, "name": name, "kind": kind, "test_score": answers.score(record["file"])})
+    table = pd.DataFrame(rows)
+    table.loc[(table["kind"] == "candidate") & (table["name"] == run.chosen), "kind"] = "submission"
     caption = (
         "Cross-validated scores of stages, cross-fitted scores of candidates, +- one standard error; diamonds: on the "
         "test answers, if there are any"
     )
-    return [Figure(caption, score_chart(pd.DataFrame(rows), run.metric.name, run.metric.greater_is_better))]
+    return [Figure(caption, score_chart(table, run.metric.name, run.metric.greater_is_better))]
 
 
 def score_section(run: Run, answers: Answers) -> list[Element]:
@@ -177,15 +174,15 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
     return [*elements, *_stage_notes(run)]
 
 
-def _lines(run: Run, name: str, record: dict[str, Any], on_test: dict[str, float]) -> list[dict[str, str]]:
+def _lines(run: Run, answers: Answers, name: str, record: dict[str, Any]) -> list[dict[str, str]]:
     """Return the cells of a stage or candidate for all targets and, if there are several, for each."""
     targets = run.task.targets
     lines = []
     for target in targets if len(targets) == 1 else ["all", *targets]:
         score = format_number(record["target_scores"][target])
         line = {"target": target, "score": score, "fold_scores": mean_and_std(record["fold_scores"][target])}
-        if on_test:
-            line["test_score"] = format_number(on_test[target])
+        if answers.scores:
+            line["test_score"] = format_number(answers.scores[record["file"]][target])
         lines.append(line)
     lines[0][NAME] = name
     return lines
@@ -195,7 +192,7 @@ def _candidate_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
     """Return a line for each candidate, and of the chosen one a line for each target."""
     lines = []
     for name, candidate in run.candidates.items():
-        of_candidate = _lines(run, name, candidate, answers.scores.get(candidate_file(name, ".csv"), {}))
+        of_candidate = _lines(run, answers, name, candidate)
         of_candidate[0]["in_sample_score"] = format_number(candidate["in_sample_score"])
         of_candidate[0]["flags"] = ", ".join(
             role for role in ("chosen", "default") if name == run.choice[role]
@@ -211,12 +208,12 @@ def _candidate_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
 def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
     """Return a line for each stage and target, and for stages that start from the same weights."""
     weights = pd.DataFrame(run.weights)  # a row per stage, a column per output
-    if run.task.problem_type == "multiclass":
+    if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     lines: list[dict[str, str]] = []
     for name in run.config.stages:
-        of_stage = _lines(run, name, run.choice["stages"][name], answers.scores.get(stage_file(name), {}))
+        of_stage = _lines(run, answers, name, run.choice["stages"][name])
         for line in of_stage:
             if line["target"] in weights:
                 line["weight"] = f"{weights[line['target']][name]:.3f}"
@@ -250,7 +247,10 @@ def class_section(run: Run) -> list[Element]:
 
     task = run.task
     predicted = labels(run)
-    submitted = submitted_rows(run, SUBMISSION_FILE)
+    label_arrays = {}
+    if task.scores_labels:
+        submitted = submitted_rows(run, SUBMISSION_FILE)
+        label_arrays = {"share in training": run.columns.y, "out of fold": predicted, "on test": submitted}
     parts = []
     for t, target in enumerate(task.targets):
         y = run.columns.y[:, t]
@@ -262,11 +262,9 @@ def class_section(run: Run) -> list[Element]:
         )
         part = pd.DataFrame({"rows": n_rows.astype(str), "precision": precision, "recall": recall, "F1": f1})
         part.insert(0, "class", task.classes)
-        if task.scores_labels:
-            of_targets = {"share in training": run.columns.y, "out of fold": predicted, "on test": submitted}
-            for title, values in of_targets.items():
-                shares = pd.Series(values[:, t]).value_counts(normalize=True)
-                part[title] = shares.reindex(range(len(task.classes)), fill_value=0.0)
+        for title, values in label_arrays.items():
+            shares = pd.Series(values[:, t]).value_counts(normalize=True)
+            part[title] = shares.reindex(range(len(task.classes)), fill_value=0.0)
         if len(task.targets) > 1:
             part = part[1:].assign(**{"class": target})
         parts.append(part)
@@ -281,11 +279,8 @@ def class_section(run: Run) -> list[Element]:
     if len(task.targets) == 1:
         matrix = confusion_matrix(truth, label, labels=range(len(task.classes)), normalize="true")
         caption = "Confusion matrix: shares of the predicted classes (columns) per true class (rows)"
-        elements.append(
-            Figure(
-                caption, heat_map(pd.DataFrame(matrix, task.classes, task.classes), 0.0, "Blues", "{:.0%}")
-            )
-        )
+        shares_of_classes = pd.DataFrame(matrix, task.classes, task.classes)
+        elements.append(Figure(caption, heat_map(shares_of_classes, 0.0, "Blues", "{:.0%}")))
     return elements
 
 

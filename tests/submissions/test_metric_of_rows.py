@@ -79,7 +79,7 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     assert not any("could not be made" in str(section) for section in build_report(run).sections)
     labels = training_labels(run.config.competition, run.paths)
     pair = {"submission": labels.aligned(y_pred), "good": labels.aligned(of_good)}
-    difference = labels.compare(pair, "good")["submission"].difference
+    difference = labels.compare(pair, "good").loc["submission", "difference"]
     assert difference == pytest.approx(expected(y, y_pred) - expected(y, of_good))
 
 

@@ -148,10 +148,10 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
 def test_the_page_begins_with_the_score_to_expect_and_a_chart_of_all_stages_and_candidates(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score, error = made.run.expected_score
+    expected = made.run.choice["expected"]
     n_models = sum(job.predicts_test for job in made.run.plan.jobs)
     assert made.found.summary == (
-        f"Expect rmse {score:#.4g} +- {error:#.2g}. Submitted: "
+        f"Expect rmse {expected['score']:#.4g} +- {expected['standard_error']:#.2g}. Submitted: "
         f"{made.run.chosen} of good, fair, poor; a test prediction uses {n_models} models of folds and seeds."
     )
     monkeypatch.setattr(report_step, "read_json", lambda path: {"n_censored": 1212})
@@ -169,7 +169,7 @@ def test_a_section_with_an_error_is_a_note_and_ends_no_report(
         raise ValueError("no fonts")
 
     monkeypatch.setenv("WORK_DIR", str(made.run.folder.parents[2]))
-    monkeypatch.setattr(figures, "scatter", broken)
+    monkeypatch.setattr(figures, "panels", broken)
     content = build_report(made.run)
     assert section(content, "Predictions") == ["This section could not be made (ValueError: no fonts)."]
     assert "no fonts" in capsys.readouterr().err
@@ -179,11 +179,12 @@ def test_learning_curves_are_the_loss_of_each_job_and_the_mean_held_out_score_ov
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     panels: dict[str, Any] = {}
-    monkeypatch.setattr(figures, "curve_grid", lambda curves, x_label: panels.update(curves) or "")
+    monkeypatch.setattr(figures, "panels", lambda curves, x_label: panels.update(curves) or "")
     learning_curve_section(made.run)
     n_jobs = len(made.run.plan.jobs_of_stage("fair"))
-    assert panels["fair, loss"] == [([1, 2, 3], [3.0, 2.0, 1.0])] * n_jobs
-    ((epochs, scores),) = panels["fair, held-out rmse"]
+    losses = [(list(epochs), list(losses)) for epochs, losses, _ in panels["fair, loss"]]
+    assert losses == [([1, 2, 3], [3.0, 2.0, 1.0])] * n_jobs
+    ((epochs, scores, _),) = panels["fair, held-out rmse"]
     middle = (made.run.plan.n_folds - 1) / 2
     assert (list(epochs), list(scores)) == ([1, 2, 3], [1 + middle, 2 + middle, 3 + middle])
 

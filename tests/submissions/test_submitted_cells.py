@@ -211,4 +211,4 @@ def test_answers_may_have_the_labels_of_either_table(
     pd.DataFrame({"id": ids, "y": number[N_TRAIN:] + shift}).to_csv(folder / "answers.csv", index=False)
     assert full(options(path)) == 0
     assert list(submitted(folder)["y"]) == list(number[N_TRAIN:] - 1)
-    assert "Test score: 1.000," in capsys.readouterr().out
+    assert "test_score: 1.000," in capsys.readouterr().out
