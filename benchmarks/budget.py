@@ -140,7 +140,7 @@ def errors_of_run(run: Run) -> dict[str, dict[str, float]]:
     assert competition.answers is not None
     errors_by_method = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
     if "lightgbm" in run.config.stages:
-        trees = stage_preds.stage_test("lightgbm")
+        trees = stage_preds.test[:, stage_preds.names.index("lightgbm")]
         trees = run.task.default_labels(trees) if run.task.scores_labels else trees
         answers = read_answers(competition, competition.answers).loc[list(stage_preds.test_ids)]
         errors_by_method["lightgbm"] = errors(competition, answers.to_numpy(), trees)

@@ -59,7 +59,7 @@ def main() -> None:
         submission = read_table(run.folder / SUBMISSION_FILE, ["id"]).set_index("id").loc[ids]
         predicted = {
             "submission": submission["Yield"],
-            **{name: stage_preds.stage_test(name) for name in stage_preds.names},
+            **{name: stage_preds.test[:, j] for j, name in enumerate(stage_preds.names)},
         }
         results[split] = {name: r2_score(y, y_pred) for name, y_pred in predicted.items()}
         print(split, results[split], flush=True)

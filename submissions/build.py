@@ -9,9 +9,9 @@ built from the same predictions and the same code.
 """
 
 import json
-import math
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +19,37 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from competition.task import Task
 from core import cli
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.text import format_number
-from core.types import Array
 from core.yaml_files import dump_yaml
 from models.jobs.plan import make_plan
 from models.stage import Stage
+from submissions.blend.candidates import single_column
 from submissions.blend.data import Blend
-from submissions.blend.decision_rules import Decision
 from submissions.blend.selection import (
     MEAN,
     CrossFit,
     Selection,
     ablation,
-    decided,
-    decision_of,
+    cross_fit,
     select_candidate,
 )
 from submissions.blend.serialization import to_json
 from submissions.blend.stack import Stack
 from submissions.config import load_config
 from submissions.expected_score import expected_score
-from submissions.predict import STD_FILE, as_parts, std_table
+from submissions.predict import STD_FILE, std_table
 from submissions.run import (
     CANDIDATES_TABLE,
     CHOICE,
     CROSS_FITTED,
     EPOCHS,
+    FORMAT,
     MANIFEST,
-    OOF,
     OOF_TABLE,
     PREDICTION,
     SO_FAR,
-    STAGES,
     SUBMISSION_FILE,
     Run,
     candidate_file,
@@ -62,13 +58,11 @@ from submissions.run import (
     left_out_of,
     open_run,
     package_versions,
+    stage_file,
     table_digests,
     user_code_of,
 )
 from submissions.submission_file import write_submission
-
-JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
-"""JSON values of numbers that are not finite."""
 
 
 def build_submission(run: Run, interim: bool = False) -> list[str]:
@@ -102,61 +96,53 @@ def build_submission(run: Run, interim: bool = False) -> list[str]:
 def _write_files(run: Run, folder: Path, interim: bool) -> None:
     """Write all files of a run into `folder`, run.json last."""
     columns = run.columns
-    settings = run.config.submissions
-    selection = select_candidate(
-        data=columns,
-        default_blend=run.config.default_blend,
-        others=settings.candidates,
-        has_stack=settings.stack,
-        postprocess=settings.postprocess or "",
-        margin=settings.margin,
-    )
+    selection = select_candidate(columns, run.config)
     chosen = selection.candidates[selection.chosen]
-    scored_stages = {stage: decided(columns, columns.stage_oof(stage)) for stage in run.config.stages}
-    scored_candidates = {name: each.scored for name, each in selection.candidates.items()}
+    stages = {}
+    for stage in run.config.stages:
+        position = columns.names.index(stage)
+        stages[stage] = cross_fit(columns, partial(single_column, columns, position))
 
+    submissions = {stage_file(name): fit for name, fit in stages.items()}
+    submissions |= {candidate_file(name, ".csv"): fit for name, fit in selection.candidates.items()}
+    submissions[SUBMISSION_FILE] = chosen
     sample = read_table(run.paths.sample)
-    files = [SUBMISSION_FILE]
-    for name, each in selection.candidates.items():
-        fitted, submission = candidate_file(name, ".json"), candidate_file(name, ".csv")
-        files += [fitted, submission]
-        write_json(folder / fitted, as_parts(each.whole))
+    for file, fit in submissions.items():
         write_submission(
-            path=folder / submission,
+            path=folder / file,
             sample=sample,
             id_column=run.config.competition.id,
             task=run.task,
             ids=columns.test_ids,
-            scored=each.whole.predict(columns.test),
+            scored=fit.whole.predict(columns.test),
             means=columns.label_means,
         )
-    shutil.copyfile(folder / candidate_file(selection.chosen, ".csv"), folder / SUBMISSION_FILE)
-    oof_table = columns.table()
+    fitted = {candidate_file(name, ".json"): fit.whole for name, fit in selection.candidates.items()}
+    for file, model in fitted.items():
+        write_json(folder / file, to_json(replace(model, postprocess=None)))  # a path of this machine
     tables = {
-        OOF: oof_table,
-        OOF_TABLE: oof_table,
+        OOF_TABLE: columns.table(),
         CROSS_FITTED: _cross_fitted_table(run, chosen),
-        CANDIDATES_TABLE: _prefixed_table(run, scored_candidates),
-        STAGES: _prefixed_table(run, scored_stages),
+        CANDIDATES_TABLE: _candidates_table(run, selection.candidates),
         STD_FILE: std_table(run, chosen.whole, columns.names, run.plan.test_key, columns.test_ids),
     }
     for file, table in tables.items():
         write_table(folder / file, table)
     choice = {
-        **_choice(run, selection, scored_stages),
+        **_choice(run, selection, stages),
         "ablation": {} if interim else _ablation(run, selection),
         "expected": expected_score(run, chosen, with_similar_rows=not interim),
     }
     yaml_settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(yaml_settings))
-    _write_manifest(run, folder, choice, [*files, *tables])
+    _write_manifest(run, folder, choice, [*submissions, *fitted, *tables])
 
 
-def _prefixed_table(run: Run, scored: dict[str, Array]) -> pd.DataFrame:
-    """Return a table with the column `id`, and `NAME column` of what the metric scores, (n_rows, n_scored) each."""
-    names = [f"{name} {column}" for name in scored for column in run.task.scored_columns]
-    table = pd.DataFrame(np.hstack(list(scored.values())), run.columns.ids, names)
-    return table.rename_axis("id").reset_index()
+def _candidates_table(run: Run, candidates: dict[str, CrossFit]) -> pd.DataFrame:
+    """Return the id, and for each candidate `NAME column` of what the metric scores, cross-fitted."""
+    names = [f"{name} {column}" for name in candidates for column in run.task.scored_columns]
+    scored = np.hstack([fit.scored for fit in candidates.values()])
+    return pd.DataFrame(scored, run.columns.ids, names).rename_axis("id").reset_index()
 
 
 def _cross_fitted_table(run: Run, chosen: CrossFit) -> pd.DataFrame:
@@ -167,54 +153,57 @@ def _cross_fitted_table(run: Run, chosen: CrossFit) -> pd.DataFrame:
     return table.rename_axis("id").reset_index()
 
 
-def _choice(run: Run, selection: Selection, scored_stages: dict[str, Array]) -> dict[str, Any]:
+def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict[str, Any]:
     """Return the part of run.json about the choice.
 
     Args:
-        scored_stages: stage -> what the metric scores of its predictions, (n_rows, n_scored), cross-fitted.
+        stages: name -> the stage alone, without post-processing.
     """
-    columns, task = run.columns, run.task
+    columns = run.columns
     chosen = selection.candidates[selection.chosen]
-    comparison = selection.compared[selection.chosen]
-    stages = columns.compare({**scored_stages, "": chosen.scored}, "")
-    del stages[""]  # the submission itself, with which each stage is compared
-    gains = {name: columns.gain(compared.score) for name, compared in stages.items()}
-    choice = {
-        "decides": task.scores_labels,  # whether a decision turns predictions into labels
+    # The submission itself, with the empty name, is what each stage is compared with.
+    scored = {**{name: fit.scored for name, fit in stages.items()}, "": chosen.scored}
+    compared_stages = columns.compare(scored, "").drop(index="")
+    gains = columns.gain(compared_stages["score"])
+    stage_records: dict[Any, Any] = compared_stages.to_dict("index")
+    records: dict[Any, Any] = selection.compared.to_dict("index")
+    return {
+        "decides": run.task.scores_labels,  # whether a decision turns predictions into labels
         "chosen": selection.chosen,
         "default": selection.default,
         "reason": selection.reason,
         "failed": selection.failed,
-        "cross_fitted_score": comparison.score,
-        "standard_error": comparison.score_standard_error,
+        "cross_fitted_score": records[selection.chosen]["score"],
+        "standard_error": records[selection.chosen]["score_standard_error"],
         "candidates": {
             name: {
-                **asdict(selection.compared[name]),
-                **_fitted_numbers(run, each),
-                "in_sample_score": columns.score(each.in_sample),
+                **records[name],
+                **_scores(run, fit),
+                **_fitted_numbers(run, fit),
+                "file": candidate_file(name, ".csv"),
+                "in_sample_score": columns.score(fit.in_sample),
             }
-            for name, each in selection.candidates.items()
+            for name, fit in selection.candidates.items()
         },
         "stages": {
-            name: {**asdict(compared), "decision": to_json(_decision_of_stage(run, name))}
-            for name, compared in stages.items()
+            name: {**stage_records[name], **_scores(run, fit), "file": stage_file(name)}
+            for name, fit in stages.items()
         },
         # It is chosen on the same rows, which favours it a little.
-        "best_stage": max(gains, key=lambda name: np.nan_to_num(gains[name], nan=-np.inf)),
+        "best_stage": gains.fillna(-np.inf).idxmax(),
     }
-    if task.scores_labels:
-        test = chosen.whole.predict(columns.test)
-        label_arrays = {"labels": columns.y, "out_of_fold": chosen.scored, "test": test}
-        choice["class_shares"] = {name: class_shares(task, labels) for name, labels in label_arrays.items()}
-    return choice
 
 
-def _decision_of_stage(run: Run, stage: str) -> Decision | None:
-    """Return the decision that a stage alone would be submitted with; None if the metric scores predictions."""
-    columns = run.columns
-    if not run.task.scores_labels:
-        return None
-    return decision_of(columns, columns.stage_oof(stage), columns.has_fold)
+def _scores(run: Run, fit: CrossFit) -> dict[str, Any]:
+    """Return the scores of a stage or candidate per target, also in each fold."""
+    of_folds = []
+    for fold in range(run.plan.n_folds):
+        in_fold = replace(run.columns, folds=np.where(run.columns.folds == fold, fold, -1))
+        of_folds.append(in_fold.target_scores(fit.scored))
+    return {
+        "target_scores": run.columns.target_scores(fit.scored),
+        "fold_scores": pd.DataFrame(of_folds).to_dict("list"),
+    }
 
 
 def families(stages: dict[str, Stage]) -> dict[str, list[str]]:
@@ -238,29 +227,21 @@ def _ablation(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
 
 
 def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
-    """Return `weights`, output -> stage -> weight (empty if it is not a weighted sum), `settings` and `decision`."""
+    """Return `weights` (output -> stage -> weight), `settings` and `thresholds`; each is empty if there are none."""
     predictor = candidate.whole.predictor
     blend = predictor.base if isinstance(predictor, Stack) else predictor  # of a stack: its base
-    weights = {}
-    if isinstance(blend, Blend):
-        for output, column in zip(run.task.outputs, blend.weights.T.tolist(), strict=True):
-            weights[output] = dict(zip(run.columns.names, column, strict=True))
-    settings = blend.settings if isinstance(blend, Blend) else []
-    return {"weights": weights, "settings": settings, "decision": to_json(candidate.whole.decision)}
-
-
-def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
-    """Return target -> class -> its share of the labels (n_rows, n_targets) that are not missing."""
-    shares = {}
-    for target, y in zip(task.targets, labels.T, strict=True):
-        labelled = y[~np.isnan(y)]
-        shares[target] = {name: np.mean(labelled == c) for c, name in enumerate(task.classes)}
-    return shares
+    decision = candidate.whole.decision
+    thresholds = [] if decision is None else decision.cuts.tolist()
+    if not isinstance(blend, Blend):
+        return {"weights": {}, "settings": [], "thresholds": thresholds}
+    weights = pd.DataFrame(blend.weights, run.columns.names, run.task.outputs)
+    return {"weights": weights.to_dict(), "settings": blend.settings, "thresholds": thresholds}
 
 
 def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[str]) -> None:
     """Write run.json: what a later `predict` needs, and what the report and the command `compare` show."""
     content = {
+        "format": FORMAT,
         "run": run.name,
         "made_from": run.made_from,
         "config": run.config.model_dump(mode="json", exclude={"budget"}),
@@ -282,7 +263,9 @@ def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[
         "files": {file: sha256_of(folder / file) for file in files},
     }
     text = json.dumps(content, default=str)  # str is for paths
-    write_json(folder / MANIFEST, json.loads(text, parse_constant=JSON_CONSTANTS.get))
+    write_json(
+        folder / MANIFEST, json.loads(text, parse_constant=lambda _: None)
+    )  # null: a number that is not finite
 
 
 def _marks(run: Run, name: str) -> list[str]:

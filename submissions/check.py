@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import FOLD, GROUP, without_extra_rows
-from competition.metrics import Metric, get_metric, take_rows
+from competition.metrics import take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task, raw_rows_for
 from core import cli
 from core.errors import ConfigError, DataError
 from core.files import as_json, read_json
-from core.types import Array, Integers
+from core.types import Array
 from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
 from models.context import CheckTables, molecule_columns
@@ -63,32 +63,25 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     competition = config.competition
     train_rows = without_extra_rows(prepared.train)
     folds = prepared.train[FOLD].to_numpy(dtype=np.int64)
-    n_folds = int(folds.max()) + 1
-    train_folds = folds[: len(train_rows)]  # rows of extra_train are the last
-    y = train_rows[competition.targets].to_numpy()
-    metric, task = competition.scorer, competition.task
-    raw_rows = raw_rows_for(metric, competition.train, competition.id, list(train_rows[competition.id]))
-    _check_metric(metric, task, y, train_folds, raw_rows)
-    _try_user_blending(config, metric, task, y)
-    rare = missing_class_warnings(
-        prepared.train[competition.targets], task.classes, folds, config.folds.is_ordered_in_time
-    )
-    if any(stage.requires_labels for stage in config.stages.values()):
-        for fold in range(n_folds):
-            is_train_row = folds < fold if config.folds.is_ordered_in_time else folds != fold
-            labelled_rows(
-                prepared.train.loc[is_train_row, competition.targets].to_numpy(), competition.targets
-            )
-    lines = [describe(prepared.report), *rare]
     tables = CheckTables(
         competition,
-        task,
+        competition.task,
         train=prepared.train,
         test=prepared.test,
-        folds=train_folds,
+        folds=folds[: len(train_rows)],  # rows of extra_train are the last
         groups=train_rows[GROUP].to_numpy(dtype=np.int64),
         in_time_order=config.folds.is_ordered_in_time,
     )
+    _check_metric(tables)
+    _try_user_blending(config, tables.y)
+    labels = prepared.train[competition.targets]
+    n_folds = int(folds.max()) + 1
+    if any(stage.requires_labels for stage in config.stages.values()):
+        for fold in range(n_folds):
+            is_train_row = folds < fold if tables.in_time_order else folds != fold
+            labelled_rows(labels[is_train_row].to_numpy(), competition.targets)
+    rare = missing_class_warnings(labels, competition.classes, folds, tables.in_time_order)
+    lines = [describe(prepared.report), *rare]
     errors = []
     for name, stage in config.stages.items():
         try:
@@ -145,8 +138,8 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
         labels = WEIGHT_SETS[weights].labels if weights in WEIGHT_SETS else ""
         if labels:
             description += f" ({labels}: check that they are not this competition's)"
-    metric = get_metric(tables.competition.metric)
-    if stage.reweights_classes and metric and metric.row_losses:
+    metric = tables.competition.scorer
+    if stage.reweights_classes and metric.row_losses:
         warnings.append(f"class weights distort the probabilities that {metric.name} scores")
     return "; ".join([description, *warnings])
 
@@ -166,8 +159,9 @@ def _check_text(text_settings: TextStage, tables: CheckTables) -> list[str]:
     )
 
 
-def _try_user_blending(config: Config, metric: Metric, task: Task, labels: Array) -> None:
+def _try_user_blending(config: Config, labels: Array) -> None:
     """Fit, save and apply the user's candidates and post-processing on a few made-up rows."""
+    metric, task = config.competition.scorer, config.competition.task
     rng = np.random.default_rng(0)
     y = np.column_stack([rng.choice(column[np.isfinite(column)], N_TRIED) for column in labels.T])
     y[0, np.isnan(labels).any(axis=0)] = np.nan
@@ -178,7 +172,7 @@ def _try_user_blending(config: Config, metric: Metric, task: Task, labels: Array
         fitted = fit_candidate(data, code_ref, data.all_folds)
         with user_code_errors(code_ref, MUST_RETURN):
             from_json(json.loads(as_json(to_json(fitted))), code_ref).predict(preds)
-    Fitted(mean(data, data.all_folds), postprocess=config.submissions.postprocess or "").outputs(preds)
+    Fitted(mean(data, data.all_folds), postprocess=config.submissions.postprocess).outputs(preds)
 
 
 def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:
@@ -188,20 +182,22 @@ def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:
     return 0.8 * truth + 0.1 * truth[rng.permutation(len(truth))] + 0.1 * truth.mean(axis=0)
 
 
-def _check_metric(
-    metric: Metric, task: Task, y: Array, folds: Integers, raw_rows: pd.DataFrame | None
-) -> None:
+def _check_metric(tables: CheckTables) -> None:
     """Raise a ConfigError if the metric has no finite value for predictions near the labels.
 
     It is tried wherever a run uses it: on all rows, on the rows of each fold, and on bootstrap resamples, in
     which a rare class may be missing.
     """
+    competition, task, y = tables.competition, tables.task, tables.y
+    metric = competition.scorer
+    ids = list(tables.train[competition.id][: len(y)])
+    raw_rows = raw_rows_for(metric, competition.train, competition.id, ids)
     rng = np.random.default_rng(0)
     y_pred = _predictions_near(y, task, rng)
     scored = task.default_labels(y_pred) if task.scores_labels else y_pred
-    subsets = {"all rows that are scored": np.flatnonzero(folds >= 0)}
-    for fold in range(int(folds.max()) + 1):
-        subsets[f"the rows of fold {fold}"] = np.flatnonzero(folds == fold)
+    subsets = {"all rows that are scored": np.flatnonzero(tables.folds >= 0)}
+    for fold in range(int(tables.folds.max()) + 1):
+        subsets[f"the rows of fold {fold}"] = np.flatnonzero(tables.folds == fold)
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
     for (t, name), (c, label) in product(enumerate(task.targets), enumerate(task.classes)):
         if 0 < (y[:, t] == c).sum() < MIN_ROWS_OF_CLASS:

@@ -39,10 +39,6 @@ class Columns(BlendData):
         """Return the out-of-fold predictions of a stage, (n_rows, n_outputs)."""
         return self.preds[:, self.names.index(stage)]
 
-    def stage_test(self, stage: str) -> Array:
-        """Return the test predictions of a stage, (n_test_rows, n_outputs)."""
-        return self.test[:, self.names.index(stage)]
-
     def table(self) -> pd.DataFrame:
         """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`stage output`)."""
         names = [f"{name} {output}" for name in self.names for output in self.task.outputs]

@@ -20,6 +20,8 @@ from core import cli
 from core.errors import ConfigError, DataError
 from core.paths import Paths
 from core.text import format_duration, format_number, format_table
+from core.types import Array
+from submissions.blend.scoring import Scorer
 from submissions.columns import training_labels
 from submissions.config import Config, load_config
 from submissions.run import (
@@ -63,32 +65,22 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, config: Config, 
     for name, run in reversed(runs.items()):
         gains = ["reference", ""]
         if name != reference:
-            on_both = labels.on_rows_of(scored[name], scored[reference])
-            n_rows = on_both.has_fold.sum()
-            n_largest = max(labels.on_rows_of(scored[each]).has_fold.sum() for each in (name, reference))
-            gains = ["-", "-"]
-            if n_rows < 2:
-                remarks.append(f"{name} has other targets, rows or classes, and is not compared.")
-            else:
-                pair = {"this": scored[name], "other": scored[reference]}
-                paired = on_both.compare(pair, "other")["this"]
-                gain = labels.gain(paired.difference)
-                gains = [format_number(gain), format_number(paired.standard_error)]
-                if n_rows < n_largest:
-                    remarks.append(f"{name} is compared on the {n_rows} rows that both runs predict.")
+            gains, remark = _gain_over(labels, scored, name, reference)
+            remarks += remark
             if run["tables"]["folds.csv"] != runs[reference]["tables"]["folds.csv"]:
                 remarks.append(f"{name} has other folds, from which part of the difference may come.")
             older, newer = sorted([name, reference], key=list(runs).index)
-            lines = _changes(runs[older], runs[newer]) or ["nothing"]
+            lines = list(differences(_settings(runs[older]), _settings(runs[newer]))) or ["nothing"]
             changed.append("\n".join([f"{older} -> {newer}:", *(f"- {line}" for line in lines)]))
         written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
-        rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, config, labels.metric.name), *gains])
+        rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, config), *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     legend = (
         "best stage: its score. in_sample and cross_fitted: scores of the "
         f"chosen candidate. gain: its gain over {reference} on the same rows, above 0 is better."
     )
-    n, tried = len(runs), f"Runs that were tried: {len(runs)}."
+    n = len(runs)
+    tried = f"Runs that were tried: {n}."
     if n > 2:
         luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
         tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
@@ -98,33 +90,41 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, config: Config, 
     return "\n\n".join(parts)
 
 
-def _changes(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """Return what changed from one run to another: the budget first, then settings, jobs, tables and code."""
-    lines = []
-    budgets = [format_duration(run["budget"]) if run["budget"] else "none" for run in (older, newer)]
-    if budgets[0] != budgets[1]:
-        lines.append(f"budget: {budgets[0]} -> {budgets[1]}")
-    in_both = {stage["name"] for stage in older["stages"]} & {stage["name"] for stage in newer["stages"]}
-    return [*lines, *differences(_settings(older, in_both), _settings(newer, in_both))]
+def _gain_over(
+    labels: Scorer, scored: dict[str, Array], name: str, reference: str
+) -> tuple[list[str], list[str]]:
+    """Return the gain of a run over another on the rows of both and its standard error, and remarks."""
+    on_both = labels.on_rows_of(scored[name], scored[reference])
+    n_rows = on_both.has_fold.sum()
+    if n_rows < 2:
+        return ["-", "-"], [f"{name} has other targets, rows or classes, and is not compared."]
+    pair = {each: scored[each] for each in (name, reference)}
+    paired = on_both.compare(pair, reference).T[name]
+    gains = [format_number(labels.gain(paired["difference"])), format_number(paired["standard_error"])]
+    if n_rows == max(labels.on_rows_of(values).has_fold.sum() for values in pair.values()):
+        return gains, []
+    return gains, [f"{name} is compared on the {n_rows} rows that both runs predict."]
 
 
-def _settings(run: dict[str, Any], stages: set[str]) -> dict[str, Any]:
-    """Return what a run was made from; keys of jobs only of some stages."""
-    jobs = {stage["name"]: stage["key"] for stage in run["stages"] if stage["name"] in stages}
-    return {
-        **run["config"],
-        "jobs": jobs,
-        **{name: run[name] for name in ("tables", "user_code", "versions")},
+def _settings(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run was made from: the budget, settings with the keys of jobs, tables and code."""
+    settings = dict(run["config"])
+    settings["stages"] = {
+        stage["name"]: settings["stages"][stage["name"]] | {"jobs": stage["key"]} for stage in run["stages"]
     }
+    settings["budget"] = format_duration(run["budget"]) if run["budget"] else "none"
+    return {**settings, **{name: run[name] for name in ("tables", "user_code", "versions")}}
 
 
-def _scores(run: dict[str, Any], config: Config, metric: str) -> list[str]:
+def _scores(run: dict[str, Any], config: Config) -> list[str]:
     """Return the chosen candidate and three scores; dashes if the run was scored by another metric."""
-    choice, used = run[CHOICE], run["config"]["competition"]["metric"]
-    file = Path(config.competition.metric.rpartition(":")[0]).name  # of the user's function, or ""
+    choice = run[CHOICE]
+    metric = config.competition.metric
+    file = Path(metric.rpartition(":")[0]).name  # of the user's function, or ""
     code = [entry for entry in user_code_of(config) if entry[0] == file]
-    if Path(used).name != metric or any(entry not in run["user_code"] for entry in code):
-        return [f"{choice['chosen']} by {used}", "-", "-", "-"]
+    of_run = run["config"]["competition"]["metric"]
+    if Path(of_run).name != Path(metric).name or any(entry not in run["user_code"] for entry in code):
+        return [f"{choice['chosen']} by {of_run}", "-", "-", "-"]
     scores = [
         choice["stages"][choice["best_stage"]]["score"],
         choice["candidates"][choice["chosen"]]["in_sample_score"],
@@ -140,14 +140,19 @@ def main() -> None:
         "--with", dest="other", metavar="RUN", help="Run to compare with (default: the latest)."
     )
     args = options.parse_args()
-    paths, runs, left_out = Paths.for_competition(args.competition), {}, []
-    manifests = {*paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")} - {paths.run(SO_FAR) / MANIFEST}
+    paths = Paths.for_competition(args.competition)
+    runs = {}
+    left_out = []
+    manifests = [
+        file for file in paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}") if file.parent.name != SO_FAR
+    ]
     for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):
+        name = manifest.parent.name
         try:
             verify_files(manifest.parent)
-            runs[manifest.parent.name] = read_manifest(manifest.parent)
+            runs[name] = read_manifest(manifest.parent)
         except DataError as error:
-            left_out.append(f"{manifest.parent.name} is left out: {error}")
+            left_out.append(f"{name} is left out: {error}")
     if not runs:
         raise DataError(f"{paths.root} has no finished run; run ./run.sh full {args.competition} first.")
     reference = args.other or name_of_latest(paths)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -76,24 +76,24 @@ class Config(StrictModel):
         return [self.default_blend, *self.submissions.candidates]
 
     @model_validator(mode="after")
-    def _check_submissions(self) -> Self:
-        errors = [*self._blend_errors(), *self._duplicate_errors()]
-        if errors:
-            raise ValueError("\n".join(errors))
-        return self
-
-    def _blend_errors(self) -> Iterator[str]:
+    def _check_blends(self) -> Self:
         problem_type = self.competition.problem_type
         unfit = ONLY_NUMBERS if problem_type in CLASS_TYPES else ONLY_CLASSES
         others = [name for name in self.blends if name in unfit]
-        if others:
-            yield f"submissions: {', '.join(others)} is not for problem_type {problem_type}; remove it"
-
-    def _duplicate_errors(self) -> Iterator[str]:
         names = [short_ref(code_ref) for code_ref in {*self.blends}]
         duplicates = sorted({name for name in names if names.count(name) > 1})
+        errors = []
+        if others:
+            errors.append(
+                f"submissions: {', '.join(others)} is not for problem_type {problem_type}; remove it"
+            )
         if duplicates:
-            yield f"submissions: {', '.join(duplicates)} is in two files; rename one of the functions"
+            errors.append(
+                f"submissions: {', '.join(duplicates)} is in two files; rename one of the functions"
+            )
+        if errors:
+            raise ValueError("\n".join(errors))
+        return self
 
 
 def load_config(name: str, overrides: Overrides = NO_OVERRIDES) -> Config:

@@ -39,20 +39,20 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
     task = competition.task
     of_class_0 = to_submission_columns(task, np.zeros((len(rows), len(task.scored_columns))))
     tables = {
-        "train": raw.drop(rows.index),
-        "test": rows[[competition.id, *competition.inputs]],
-        "sample_submission": rows[[competition.id]].join(of_class_0.set_index(rows.index)),
-        "answers": rows,  # with all columns, which a metric may read
+        ("competition", "train"): raw.drop(rows.index),
+        ("competition", "test"): rows[[competition.id, *competition.inputs]],
+        ("competition", "sample_submission"): rows[[competition.id]].join(of_class_0.set_index(rows.index)),
+        ("competition", "answers"): rows,  # with all columns, which a metric may read
     }
     if config.folds.file is not None:
         user_folds = read_text_table(config.folds.file)
-        tables["file"] = user_folds[~user_folds["id"].isin(held_out)]
+        tables["folds", "file"] = user_folds[~user_folds["id"].isin(held_out)]
     document = config.model_dump(mode="json", exclude_unset=True)
     folder = Paths(yaml_file.stem).raw
-    for key, table in tables.items():
-        file = folder / f"{'folds' if key == 'file' else key}.csv"
+    for (section, key), table in tables.items():
+        file = folder / f"{'folds' if section == 'folds' else key}.csv"
         write_table(file, table)
-        document["folds" if key == "file" else "competition"][key] = str(file.resolve())
+        document[section][key] = str(file.resolve())
     document["competition"]["holdout_of"] = competition.paths.name
     document["competition"].pop("kaggle", None)  # its submission is of training rows
     write_atomically(yaml_file, dump_yaml(document))

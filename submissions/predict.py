@@ -26,13 +26,11 @@ from models.jobs.plan import Job
 from models.jobs.predictions import read_predictions, stage_test_std
 from models.jobs.train import predict_jobs
 from submissions.blend.selection import Fitted
-from submissions.blend.serialization import from_json, to_json
+from submissions.blend.serialization import from_json
 from submissions.columns import load_test_predictions
 from submissions.run import Run, candidate_file, latest_run, require_same_code, verify_files
 from submissions.submission_file import write_submission
 
-PARTS = ("predictor", "lowest", "decision")
-"""Attributes of a fitted candidate that its file has."""
 STD_FILE = "spread.csv"
 """File with the standard deviation of each row's prediction over seeds and folds."""
 
@@ -77,19 +75,14 @@ def _describe_fallback(task: Task) -> str:
     return "the mean level" if task.problem_type == "ordinal" else "the most frequent class"
 
 
-def as_parts(fitted: Fitted) -> dict[str, object]:
-    """Return a fitted candidate as JSON, from which `load_candidate` restores it."""
-    return {part: to_json(getattr(fitted, part)) for part in PARTS}
-
-
 def load_candidate(run: Run, name: str) -> Fitted:
     """Return a candidate of a finished run; a DataError if its file has changed."""
-    verify_files(run.folder, candidate_file(name, ".json"))
-    stored = read_json(run.folder / candidate_file(name, ".json"), *PARTS)
+    file = candidate_file(name, ".json")
+    verify_files(run.folder, file)
     code_refs = {short_ref(blend): blend for blend in run.config.blends}
     code_ref = code_refs.get(name, run.config.default_blend)  # the blend in a stack is the default one
-    parts = {part: from_json(stored[part], code_ref) for part in PARTS}
-    return Fitted(**parts, postprocess=run.config.submissions.postprocess or "")
+    fitted: Fitted = from_json(read_json(run.folder / file, "class"), code_ref)
+    return replace(fitted, postprocess=run.config.submissions.postprocess)
 
 
 def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> Array | None:
@@ -108,9 +101,8 @@ def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: 
         test_key: key of the table that all jobs have predicted.
         ids: ids of its rows.
     """
-    fold_jobs: dict[
-        int, list[Job]
-    ] = {}  # position of a column -> jobs, by seed and fold, so that folds agree
+    # Position of a column -> jobs, by seed and fold, so that folds agree.
+    fold_jobs: dict[int, list[Job]] = {}
     for position, name in enumerate(names):
         jobs = run.plan.jobs_of_stage(name)
         of_folds = [job for job in jobs if job.fold != REFIT_FOLD and job.has_predicted(test_key)]

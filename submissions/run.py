@@ -3,11 +3,11 @@
 Its folder, work/<name>/submissions/<run>/, has
 
     run.json                  configuration, candidates, and the choice among them; written last
-    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
+    oof.csv                   ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
     candidates/NAME.json      a fitted candidate
     candidates/NAME.csv       its submission
+    stages/NAME.csv           the submission of a single stage
     candidates.parquet        cross-fitted predictions, or labels, of each candidate
-    stages.parquet            the same of each single stage
     cross_fitted.csv          the same of the submission
     submission.csv            the submission of the chosen candidate
     spread.csv                standard deviation of each row's prediction over seeds and folds
@@ -42,13 +42,14 @@ from submissions.columns import Columns, load_columns
 from submissions.config import Config, rewrite_paths
 
 MANIFEST = "run.json"
+FORMAT = 1
+"""Version of the keys of run.json and of the files of candidates."""
 CHOICE = "choice"
 """Key of run.json: the candidates and the choice among them."""
 PREDICTION = "prediction "
 """Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
 SUBMISSION_FILE = "submission.csv"
-OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-STAGES, CANDIDATES_TABLE = "stages.parquet", "candidates.parquet"
+OOF_TABLE, CROSS_FITTED, CANDIDATES_TABLE = "oof.csv", "cross_fitted.csv", "candidates.parquet"
 SO_FAR = "so_far"
 """Folder of the interim submission, next to those of the runs, while stages still train."""
 CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py", "competition/task.py")
@@ -79,7 +80,7 @@ class LeftOut:
     seed: int | None
     reason: str
     error: str
-    log: Path | None = None
+    log: Path | str | None = None
 
     @property
     def row(self) -> list[str]:
@@ -132,7 +133,7 @@ class Run:
 
         Their columns are named by column and output, such as `gnn pIC50` or `gnn:1 pIC50` (stage gnn, seed 1).
         """
-        return pd.read_parquet(self.folder / OOF)
+        return read_table(self.folder / OOF_TABLE, ["id"]).astype({"fold": int})
 
     @property
     def stored(self) -> dict[str, Any]:
@@ -142,8 +143,7 @@ class Run:
     @property
     def choice(self) -> dict[str, Any]:
         """The part of run.json about the candidates and the choice."""
-        choice: dict[str, Any] = self.stored[CHOICE]
-        return choice
+        return dict(self.stored[CHOICE])
 
     @property
     def is_built(self) -> bool:
@@ -153,9 +153,9 @@ class Run:
         except DataError:
             return False
         stored = self.stored
-        is_same = (stored["run"], stored["made_from"]) == (self.name, self.made_from)
-        has_stack: bool = stored["config"]["submissions"]["stack"]  # an interim submission has none
-        return is_same and has_stack == self.config.submissions.stack
+        has_stack = stored["config"]["submissions"]["stack"]  # an interim submission has none
+        of_files = [stored["run"], stored["made_from"], has_stack]
+        return of_files == [self.name, self.made_from, self.config.submissions.stack]
 
     @property
     def exit_status(self) -> int:
@@ -173,16 +173,9 @@ class Run:
         return str(self.choice["chosen"])
 
     @property
-    def expected_score(self) -> tuple[float, float]:
-        """The score to expect on the test table and its standard error."""
-        expected = self.choice["expected"]
-        return expected["score"], expected["standard_error"]
-
-    @property
     def weights(self) -> dict[str, dict[str, float]]:
         """Target -> weight of each stage in the chosen blend, or in the base of the chosen stack; else empty."""
-        weights: dict[str, dict[str, float]] = self.choice["candidates"][self.chosen]["weights"]
-        return weights
+        return dict(self.choice["candidates"][self.chosen]["weights"])
 
 
 def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
@@ -237,15 +230,18 @@ def latest_run(competition: str) -> Run:
     plan = JobPlan(
         jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths
     )
-    left_out = [
-        LeftOut(**{**record, "log": record["log"] and Path(record["log"])}) for record in stored["left_out"]
-    ]
+    left_out = [LeftOut(**record) for record in stored["left_out"]]
     return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
 
 
 def candidate_file(name: str, suffix: str) -> str:
     """Return a file of a candidate, relative to the folder of the run: .json if it is fitted, .csv its submission."""
     return f"candidates/{name.replace(':', '.')}{suffix}"
+
+
+def stage_file(name: str) -> str:
+    """Return the submission of a single stage, relative to the folder of the run."""
+    return f"stages/{name}.csv"
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
@@ -266,7 +262,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the content of run.json of a run; a DataError if it is missing or of another version of the code."""
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
-    if "best_stage" not in stored.get(CHOICE, {}):
+    if stored.get("format") != FORMAT:
         raise DataError(
             f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
         )
@@ -342,22 +338,18 @@ def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
     left_out = []
     for stage, seed in sorted(unfinished_seeds(plan)):
         jobs = [job for job in plan.jobs_of_stage(stage) if job.seed == seed]
-        results_of_unfinished = [
-            results.get(job.title) or recorded_failure(job)
-            for job in jobs
-            if not job.has_predicted(plan.test_key)
-        ]
-        reasons = [result for result in results_of_unfinished if result.status != "ok"]
-        reasons.sort(key=lambda result: result.status != "failed")
+        unfinished = [job for job in jobs if not job.has_predicted(plan.test_key)]
+        outcomes = [results.get(job.title) or recorded_failure(job) for job in unfinished]
+        reasons = [outcome for outcome in outcomes if outcome.status == "failed"]
+        reasons += [outcome for outcome in outcomes if outcome.status not in ("failed", "ok")]
         if reasons:
             first = reasons[0]
             fold = first.name.rpartition("/fold_")[2]
             error = f"fold {fold}: {first.error}" if first.status == "failed" else first.error
             left_out.append(LeftOut(stage, seed, first.reason, error, first.log))
         else:
-            left_out.append(
-                LeftOut(stage, seed, "dependency", "it has pseudo-labels of a stage that is left out")
-            )
+            error = "it has pseudo-labels of a stage that is left out"
+            left_out.append(LeftOut(stage, seed, "dependency", error))
     return left_out
 
 
@@ -378,6 +370,8 @@ def left_out_notes(left_out: Sequence[LeftOut]) -> list[str]:
     """Return what to do about what a budget left out, and a line per traceback."""
     advice = [BUDGET_ADVICE] if any(each.reason in (TIME, EPOCHS) for each in left_out) else []
     logs = [
-        f"traceback of {each.stage}: {display_path(each.log)}" for each in left_out if each.log is not None
+        f"traceback of {each.stage}: {display_path(Path(each.log))}"
+        for each in left_out
+        if each.log is not None
     ]
     return [*advice, *logs]

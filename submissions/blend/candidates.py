@@ -12,7 +12,6 @@ A function of the user's, `mine.py:fit` in the YAML, gets arrays instead: `fit(p
 import math
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,9 +42,9 @@ def ridge_corrected(system: System, start: Array, penalty: float) -> Array:
     return start + np.linalg.lstsq(rows, np.append(residual, np.zeros(n_models)), rcond=None)[0]
 
 
-def _column(data: BlendData, target: int, column: int, fold: int) -> Array:
-    """Return the predictions of a column for the labelled rows of a fold, (n_rows, n_outputs of the target)."""
-    return data.labelled(target, fold)[0][:, column]
+def single_column(data: BlendData, column: int, folds: FoldSet) -> Blend:
+    """Put all weight of all targets on one column."""
+    return data.blend([np.eye(data.n_models)[column]] * len(data.targets), folds)
 
 
 def best_single(data: BlendData, folds: FoldSet) -> Blend:
@@ -53,11 +52,13 @@ def best_single(data: BlendData, folds: FoldSet) -> Blend:
     one_hot = np.eye(data.n_models)
     weights = []
     for target in data.targets:
-        if not data.is_labelled(target, folds):
+        if data.is_labelled(target, folds):
+            losses = [
+                data.loss(target, folds, dict.fromkeys(folds, column).__getitem__) for column in one_hot
+            ]
+            weights.append(one_hot[np.argmin(losses)])
+        else:
             weights.append(data.pooled(folds))
-            continue
-        losses = [data.loss(target, folds, partial(_column, data, target, j)) for j in range(data.n_models)]
-        weights.append(one_hot[np.argmin(losses)])
     return data.blend(weights, folds)
 
 
@@ -83,7 +84,7 @@ def hill_climb(data: BlendData, folds: FoldSet) -> Blend:
         unused = np.flatnonzero(weights == 0).tolist()
 
         def loss(blend: Array, target: int = target) -> float:
-            return data.loss_of_weights(target, folds, lambda fold: blend)
+            return data.loss(target, folds, lambda fold: blend)
 
         best_loss = loss(weights)
         while unused:
@@ -117,6 +118,8 @@ def shrunk_ridge(data: BlendData, folds: FoldSet) -> Blend:
 
 def _tuned_shares(data: BlendData, target: int, folds: FoldSet) -> dict[str, float]:
     """Return the two settings of the shrunk ridge of a target; empty if nothing can be tuned."""
+    import optuna
+
     if len(folds) < 2 or not data.is_labelled(target, folds):
         return {}
     if data.tuned:
@@ -127,31 +130,21 @@ def _tuned_shares(data: BlendData, target: int, folds: FoldSet) -> dict[str, flo
             "towards_pooled": trial.suggest_float("towards_pooled", 0.0, 1.0),
             "penalty": trial.suggest_float("penalty", MIN_PENALTY, MAX_PENALTY, log=True),
         }
-        return data.loss_of_weights(target, folds, lambda k: _shrunk(data, target, folds - {k}, **shares))
+        return data.loss(target, folds, lambda k: _shrunk(data, target, folds - {k}, **shares))
 
-    # The first trials are pooled and convex weights with almost no correction.
-    first_trials = [{"towards_pooled": share, "penalty": MAX_PENALTY} for share in (1.0, 0.0)]
-    return tune(loss, first_trials, data.n_trials, derive_seed(data.seed, "blend", data.task.targets[target]))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = derive_seed(data.seed, "blend", data.task.targets[target])
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    for share in (1.0, 0.0):  # pooled and convex weights with almost no correction
+        study.enqueue_trial({"towards_pooled": share, "penalty": MAX_PENALTY})
+    study.optimize(loss, n_trials=data.n_trials)
+    return study.best_params
 
 
 def _shrunk(data: BlendData, target: int, folds: FoldSet, towards_pooled: float, penalty: float) -> Array:
     start = towards_pooled * data.pooled(folds) + (1 - towards_pooled) * data.convex(target, folds)
     system = data.system(target, folds)
     return start if system is None else ridge_corrected(system, start, penalty)
-
-
-def tune(
-    loss: Callable[[Any], float], first_trials: list[dict[str, float]], n_trials: int, seed: int
-) -> dict[str, float]:
-    """Return the settings with the smallest loss, after `n_trials` of Optuna's TPE including `first_trials`."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    for settings in first_trials:
-        study.enqueue_trial(settings)
-    study.optimize(loss, n_trials=n_trials)
-    return study.best_params
 
 
 def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
@@ -171,7 +164,7 @@ def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
             losses = []
             for penalty in range(len(LOGIT_PENALTIES)):
                 held_out = {k: _logit_weights(data, target, folds - {k})[penalty] for k in folds}
-                losses.append(data.loss_of_weights(target, folds, held_out.__getitem__, in_logits=True))
+                losses.append(data.loss(target, folds, held_out.__getitem__, in_logits=True))
             number = int(np.argmin(losses))
         weights.append(_logit_weights(data, target, folds)[number])
         settings.append({"penalty": LOGIT_PENALTIES[number], "penalty_number": number})

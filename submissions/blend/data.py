@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from competition.metrics import METRICS, Metric
 from competition.task import Task
 from core.types import Array
-from submissions.blend.logits import Link, logits, probabilities
+from submissions.blend.logits import Link, logits, probabilities, target_outputs
 from submissions.blend.scoring import Scorer
 from submissions.blend.serialization import serializable
 
@@ -56,11 +56,6 @@ class Blend:
         return probabilities(sums, self.link)
 
 
-def triangular(rows: Array) -> Array:
-    """Return the R of the QR factors of some rows."""
-    return np.asarray(np.linalg.qr(rows, mode="r"))
-
-
 @dataclass(frozen=True)
 class System:
     """Least squares of one target on some folds.
@@ -78,7 +73,7 @@ class System:
     @staticmethod
     def of(factors: list[Array], center: float) -> "System":
         """Return the system of the R of some folds; `center` is the c that was subtracted from the labels."""
-        r = triangular(np.vstack(factors))
+        r = np.asarray(np.linalg.qr(np.vstack(factors), mode="r"))
         shift = r[0, 1] / r[0, 0]
         deviations = r[:, 1] - shift * r[:, 0]
         unit = float(np.linalg.norm(deviations))
@@ -145,15 +140,6 @@ class BlendData(Scorer):
             return "identity"
         return "softmax" if self.task.problem_type == "multiclass" else "logistic"
 
-    @property
-    def outputs_per_target(self) -> int:
-        """Number of outputs per target: the number of classes of a multiclass target, else 1."""
-        return self.preds.shape[2] if self.link == "softmax" else 1
-
-    def outputs_of(self, target: int) -> slice:
-        """Return the slice of the outputs that belong to a target."""
-        return slice(None) if self.link == "softmax" else slice(target, target + 1)
-
     def rows_in(self, folds: FoldSet) -> NDArray[np.bool_]:
         """Return the mask of the rows in some folds, (n_rows,)."""
         return np.isin(self.folds, list(folds))
@@ -162,7 +148,7 @@ class BlendData(Scorer):
     def labelled(self, target: int, fold: int) -> tuple[Array, Array]:
         """Return columns (n_rows, n_models, n_outputs of the target) and labels (n_rows,) of a fold."""
         rows = (self.folds == fold) & ~np.isnan(self.y[:, target])
-        return self.preds[rows][:, :, self.outputs_of(target)], self.y[rows, target]
+        return self.preds[rows][:, :, target_outputs(target, self.link)], self.y[rows, target]
 
     def is_labelled(self, target: int, folds: FoldSet) -> bool:
         """Return whether a target has a label in some folds."""
@@ -173,7 +159,7 @@ class BlendData(Scorer):
         """Return the c of a target: the median of its columns, never of labels, since those of a fold must not reach
         a fit without it.
         """
-        return float(np.median(self.preds[self.has_fold][:, :, self.outputs_of(target)]))
+        return float(np.median(self.preds[self.has_fold][:, :, target_outputs(target, self.link)]))
 
     @computed_once
     def factor(self, target: int, fold: int) -> Array:
@@ -184,7 +170,8 @@ class BlendData(Scorer):
         preds, labels = self.labelled(target, fold)
         x = preds.swapaxes(1, 2).reshape(-1, self.n_models)
         y = self.task.one_hot(labels[:, None]).ravel()
-        return triangular(np.column_stack([np.ones(len(y)), y - self.center(target), y[:, None] - x]))
+        rows = np.column_stack([np.ones(len(y)), y - self.center(target), y[:, None] - x])
+        return np.asarray(np.linalg.qr(rows, mode="r"))
 
     @computed_once
     def system(self, target: int, folds: FoldSet) -> System | None:
@@ -229,12 +216,8 @@ class BlendData(Scorer):
         intercepts = [0.0] * len(weights)
         if link == "identity":
             intercepts = [self.intercept(target, folds, each) for target, each in enumerate(weights)]
-        return Blend(
-            weights=np.column_stack(weights).repeat(self.outputs_per_target, axis=1),
-            intercept=np.array(intercepts).repeat(self.outputs_per_target),
-            link=link,
-            settings=settings or [],
-        )
+        zeros = np.zeros(self.preds.shape[1:])  # the classes of a target share its weights
+        return Blend(np.column_stack(weights) + zeros, intercepts + zeros[0], link, settings or [])
 
     @computed_once
     def tuning_metric(self, target: int, folds: FoldSet) -> Metric:
@@ -255,15 +238,25 @@ class BlendData(Scorer):
         has_tuning = metric.row_losses is not None or (is_user_metric and is_per_target)
         return metric if has_tuning else METRICS["log_loss"]
 
-    def loss(self, target: int, folds: FoldSet, predict: Callable[[int], Array]) -> float:
-        """Return the loss of predictions of a target, lower is better, infinite where it is undefined.
+    def loss(
+        self, target: int, folds: FoldSet, weights_without: Callable[[int], Array], in_logits: bool = False
+    ) -> float:
+        """Return the loss of blends of a target, lower is better, infinite where it is undefined.
 
         Args:
-            predict: fold -> predictions (n_rows, n_outputs of the target) of the rows of `labelled`; the loss is
-                cross-fitted if they are made without the fold.
+            weights_without: fold k -> weights (n_models,) that predict the rows of fold k; the loss is cross-fitted
+                if they are fitted without it.
         """
         metric = self.tuning_metric(target, folds)
-        parts = [(self.labelled(target, fold)[1], predict(fold)) for fold in sorted(folds)]
+        link: Link = self.link if in_logits else "identity"
+        parts = []
+        for fold in sorted(folds):
+            preds, y = self.labelled(target, fold)
+            weights = weights_without(fold)
+            sums = np.einsum("nmo,m->no", logits(preds, link), weights)
+            if link == "identity":
+                sums = sums + self.intercept(target, folds - {fold}, weights)
+            parts.append((y, probabilities(sums, link)))
         if metric.kind != "ranks" or not self.task.has_probabilities:  # else fold models are not on one scale
             labels, predictions = zip(*parts, strict=True)
             parts = [(np.concatenate(labels), np.concatenate(predictions))]
@@ -272,21 +265,6 @@ class BlendData(Scorer):
             return math.inf
         loss = -np.mean(scores) if metric.greater_is_better else np.mean(scores)
         return float(np.nan_to_num(loss, nan=math.inf))
-
-    def loss_of_weights(
-        self, target: int, folds: FoldSet, weights_without: Callable[[int], Array], in_logits: bool = False
-    ) -> float:
-        """Return the loss of blends: `weights_without` fold k, (n_models,), predict the rows of fold k."""
-        link: Link = self.link if in_logits else "identity"
-
-        def predict(fold: int) -> Array:
-            weights = weights_without(fold)
-            sums = np.einsum("nmo,m->no", logits(self.labelled(target, fold)[0], link), weights)
-            if link == "identity":
-                sums = sums + self.intercept(target, folds - {fold}, weights)
-            return probabilities(sums, link)
-
-        return self.loss(target, folds, predict)
 
 
 def smallest_class(labels: list[Array], task: Task) -> int:

@@ -29,7 +29,7 @@ from scipy.special import softmax
 from competition.class_metrics import PROBABILITY_EPSILON
 from competition.metrics import Metric
 from competition.task import Task
-from core.types import Array, Integers
+from core.types import Array, Integers, ProblemType
 from submissions.blend.serialization import serializable
 
 GRID_SIZE = 200
@@ -60,10 +60,18 @@ class ThresholdSweep:
     label_above: int
 
 
+@serializable
 @dataclass(frozen=True)
 class Decision:
-    """Base class of a fitted decision; `cuts` has shape (n_cuts,)."""
+    """A fitted decision.
 
+    Attributes:
+        problem_type: binary and multilabel: a label is class 1 from the cut of its target on. Multiclass: the cuts are
+            subtracted from the log probabilities before the argmax. Ordinal: increasing cuts between the levels.
+        cuts: (n_targets,), (n_classes,), or (n_classes - 1,).
+    """
+
+    problem_type: ProblemType
     cuts: Array
 
     def predict(self, y_pred: Array) -> Array:
@@ -71,64 +79,31 @@ class Decision:
         return self.labels(self.levels(y_pred)).astype(np.float64)
 
     def levels(self, y_pred: Array) -> Array:
-        """Return predictions on the scale of the cuts, (n_rows, n_outputs)."""
+        """Return predictions on the scale of the cuts, (n_rows, n_outputs): of several classes log probabilities."""
+        if self.problem_type == "multiclass":
+            return np.log(np.clip(y_pred, PROBABILITY_EPSILON, None))
         return y_pred
 
     def labels(self, levels: Array) -> NDArray[Any]:
         """Return labels (n_rows, n_targets) of predictions on the scale of the cuts."""
-        raise NotImplementedError
-
-    def sweep(self, levels: Array, cut_index: int) -> ThresholdSweep:
-        """Return the effect of one cut on the labels, with all other cuts fixed."""
-        raise NotImplementedError
-
-
-@serializable
-class Thresholds(Decision):
-    """Binary and multilabel: a label is class 1 from this probability on, (n_targets,)."""
-
-    def labels(self, levels: Array) -> NDArray[Any]:
-        """Return 1 at or above the threshold of each target."""
+        if self.problem_type == "multiclass":
+            return (levels - self.cuts).argmax(axis=1)[:, None]
+        if self.problem_type == "ordinal":
+            return np.searchsorted(self.cuts, levels, side="right")
         return levels >= self.cuts
 
-    def sweep(self, levels: Array, cut_index: int) -> ThresholdSweep:
-        """Return the effect of the threshold of one target."""
-        return ThresholdSweep(cut_index, levels[:, cut_index], np.zeros(len(levels), dtype=np.int64), 1)
-
-
-@serializable
-class Offsets(Decision):
-    """Multiclass: numbers to subtract from the log probabilities before the argmax, (n_classes,)."""
-
-    def levels(self, y_pred: Array) -> Array:
-        """Return log probabilities, (n_rows, n_classes)."""
-        return np.log(np.clip(y_pred, PROBABILITY_EPSILON, None))
-
-    def labels(self, levels: Array) -> NDArray[Any]:
-        """Return the class with the largest shifted log probability, (n_rows, 1)."""
-        return (levels - self.cuts).argmax(axis=1)[:, None]
-
-    def sweep(self, levels: Array, cut_index: int) -> ThresholdSweep:
-        """Return the effect of the offset of one class against the best of the other classes."""
-        others = levels - self.cuts
-        others[:, cut_index] = -np.inf
-        return ThresholdSweep(0, levels[:, cut_index] - others.max(axis=1), others.argmax(axis=1), cut_index)
-
-
-@serializable
-class CutPoints(Decision):
-    """Ordinal: increasing cut points between the predicted mean levels, (n_classes - 1,)."""
-
-    def labels(self, levels: Array) -> NDArray[Any]:
-        """Return the number of cut points at or below each prediction."""
-        return np.searchsorted(self.cuts, levels, side="right")
-
-    def sweep(self, levels: Array, cut_index: int) -> ThresholdSweep:
-        """Return the effect of one cut point on the rows of the two classes next to it."""
-        labels = self.labels(levels[:, 0])
-        is_adjacent = (labels == cut_index) | (labels == cut_index + 1)
-        values = np.where(is_adjacent, levels[:, 0], -np.inf)
-        return ThresholdSweep(0, values, np.where(is_adjacent, cut_index, labels), cut_index + 1)
+    def sweep(self, levels: Array, cut: int) -> ThresholdSweep:
+        """Return the effect of one cut, an index, on the labels, with all other cuts fixed."""
+        if self.problem_type == "multiclass":  # of one class against the best of the others
+            others = levels - self.cuts
+            others[:, cut] = -np.inf
+            return ThresholdSweep(0, levels[:, cut] - others.max(axis=1), others.argmax(axis=1), cut)
+        if self.problem_type == "ordinal":  # on the rows of the two levels next to it
+            labels = self.labels(levels[:, 0])
+            is_adjacent = (labels == cut) | (labels == cut + 1)
+            values = np.where(is_adjacent, levels[:, 0], -np.inf)
+            return ThresholdSweep(0, values, np.where(is_adjacent, cut, labels), cut + 1)
+        return ThresholdSweep(cut, levels[:, cut], np.zeros(len(levels), dtype=np.int64), 1)
 
 
 def apply_decision(decision: Decision | None, y_pred: Array) -> Array:
@@ -138,11 +113,12 @@ def apply_decision(decision: Decision | None, y_pred: Array) -> Array:
 
 def plain_decision(task: Task) -> Decision:
     """Return the untuned decision; its labels are `Task.default_labels`."""
+    cuts: Array = np.full(len(task.targets), 0.5)
     if task.problem_type == "multiclass":
-        return Offsets(np.zeros(len(task.classes)))
-    if task.problem_type == "ordinal":
-        return CutPoints(np.arange(len(task.classes) - 1, dtype=np.float64) + 0.5)
-    return Thresholds(np.full(len(task.targets), 0.5))
+        cuts = np.zeros(len(task.classes))
+    elif task.problem_type == "ordinal":
+        cuts = np.arange(len(task.classes) - 1, dtype=np.float64) + 0.5
+    return Decision(task.problem_type, cuts)
 
 
 def fit_decision(
@@ -172,7 +148,7 @@ def fit_decision(
             sweep = decision.sweep(levels, cut_index)
             pooled_counts[cut_index] = expected_counts(sweep, np.array([cut]))[0]
     n_passes = MAX_PASSES
-    if isinstance(decision, Thresholds) and score_from_confusion and not metric.pooled:
+    if task.problem_type in ("binary", "multilabel") and score_from_confusion and not metric.pooled:
         n_passes = 1  # thresholds of different targets do not influence each other
     for _ in range(n_passes):
         previous = decision

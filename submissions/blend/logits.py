@@ -41,6 +41,11 @@ def probabilities(sums: Array, link: Link) -> Array:
     return expit(sums) if link == "logistic" else softmax(sums, axis=-1)
 
 
+def target_outputs(target: int, link: Link) -> slice:
+    """Return the outputs that belong to a target: all classes, or its only one."""
+    return slice(None) if link == "softmax" else slice(target, target + 1)
+
+
 def margins(preds: Array, labels: Array, link: Link) -> Array:
     """Return the logits of the other classes minus the logit of the true class.
 

@@ -6,6 +6,7 @@ resamples is the standard error of that difference. Source: Efron and Tibshirani
 """
 
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,29 +17,13 @@ from competition.task import Task
 from core.files import derive_seed
 from core.types import Array, Integers
 
+Number = TypeVar("Number", float, pd.Series)
 MAX_RESAMPLES = 200
 """Number of resamples, with which a standard error is known to 5 %."""
 MIN_RESAMPLES = 50
 """Number of resamples of large tables."""
 MAX_LABELS = 20_000_000
 """Labels of all resamples together, above which there are fewer."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Predictions compared with those of a reference, in the unit and direction of the metric.
-
-    Attributes:
-        score: their cross-fitted score.
-        difference: it minus the score of the reference.
-        score_standard_error: bootstrap standard error of the score.
-        standard_error: bootstrap standard error of the paired difference; 0 for the reference.
-    """
-
-    score: float
-    difference: float
-    score_standard_error: float
-    standard_error: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,8 +61,22 @@ class Scorer:
         """Return the metric of labels or predictions (n_rows, n_scored) on some rows, an index (n,)."""
         return self.metric(self.y[index], scored[index], take_rows(self.rows, index))
 
-    def gain(self, difference: float) -> float:
-        """Return a difference of scores with the sign turned so that positive is better."""
+    def target_scores(self, scored: Array) -> dict[str, float]:
+        """Return the score of all targets, "all", and that of each; of a single target only its score.
+
+        A target has the score NaN by a user's metric, which may need all targets.
+        """
+        targets = self.task.targets
+        scores = {"all": self.score(scored)}
+        if len(targets) == 1:
+            return {targets[0]: scores["all"]}
+        rows = self.has_fold
+        for target, y, y_pred in zip(targets, self.y[rows].T, scored[rows].T, strict=True):
+            scores[target] = self.metric.score_column(y, y_pred) if self.metric.column_score else np.nan
+        return scores
+
+    def gain(self, difference: Number) -> Number:
+        """Return a difference of scores, or several, with the sign turned so that positive is better."""
         return difference if self.metric.greater_is_better else -difference
 
     def aligned(self, table: pd.DataFrame) -> Array:
@@ -123,20 +122,21 @@ class Scorer:
         """Return the bootstrap standard error of the score of `scored` (n_rows, n_scored); it may be NaN."""
         return float(self.resampled({"scored": scored})["scored"].std())
 
-    def compare(self, scored: dict[str, Array], reference: str) -> dict[str, Comparison]:
-        """Compare predictions, (n_rows, n_scored) each, with those of one name."""
-        scores = {name: self.score(values) for name, values in scored.items()}
+    def compare(self, scored: dict[str, Array], reference: str) -> pd.DataFrame:
+        """Compare predictions, (n_rows, n_scored) each, with those of one name, in the unit of the metric.
+
+        Returns:
+            A row per name with the columns `score`, `difference` (it minus the score of the reference), and their
+            bootstrap standard errors `score_standard_error` and `standard_error`, which is 0 for the reference.
+        """
+        scores = pd.Series({name: self.score(values) for name, values in scored.items()})
         resampled = self.resampled(scored)
-        errors = resampled.sub(resampled[reference], axis=0).std().to_dict()
-        return {
-            name: Comparison(score, score - scores[reference], resampled[name].std(), errors[name])
-            for name, score in scores.items()
-        }
-
-
-def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
-    """Return the score of each target; empty for a user-defined metric, which may need all targets."""
-    if not metric.column_score:
-        return []
-    target_preds = y_pred.T if y_pred.shape == y.shape else [y_pred]
-    return [metric.score_column(*columns) for columns in zip(y.T, target_preds, strict=True)]
+        differences = resampled.sub(resampled[reference], axis=0)
+        return pd.DataFrame(
+            {
+                "score": scores,
+                "difference": scores - scores[reference],
+                "score_standard_error": resampled.std(),
+                "standard_error": differences.std(),
+            }
+        )

@@ -6,11 +6,12 @@ without the fold as well. The default stands, unless another candidate is better
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition.metrics import take_rows
@@ -25,9 +26,10 @@ from submissions.blend.candidates import (
 )
 from submissions.blend.data import Blend, BlendData, FoldSet
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
-from submissions.blend.scoring import Comparison, Scorer
-from submissions.blend.serialization import Predictor
+from submissions.blend.scoring import Scorer
+from submissions.blend.serialization import Predictor, serializable
 from submissions.blend.stack import Stack, fit_stack
+from submissions.config import Config
 
 MEAN = "mean"
 """Candidate that takes the place of a default that cannot be fitted."""
@@ -37,6 +39,7 @@ With many rows the standard error of a paired difference is so small that even u
 significant."""
 
 
+@serializable
 @dataclass(frozen=True)
 class Fitted:
     """A fitted candidate with what comes after it.
@@ -47,13 +50,13 @@ class Fitted:
             undefined for small numbers (RMSLE); None for other metrics.
         decision: makes labels from predictions; None if the metric scores predictions.
         postprocess: `file.py:function` of the user, of predictions (n_rows, n_outputs), which returns others;
-            "" without one.
+            None without one.
     """
 
     predictor: Predictor
     lowest: Array | None = None
     decision: Decision | None = None
-    postprocess: str = ""
+    postprocess: str | None = None
 
     def outputs(self, preds: Array) -> Array:
         """Return predictions before the decision, (n_rows, n_outputs)."""
@@ -91,7 +94,9 @@ class CrossFit:
     scored: Array
 
 
-def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess: str = "") -> CrossFit:
+def cross_fit(
+    data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess: str | None = None
+) -> CrossFit:
     """Fit a candidate on all folds and without each of them.
 
     Thresholds for a fold come from the rows of the other folds, as predicted by the fit on these rows: they are so few
@@ -124,21 +129,6 @@ def cross_fit(data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess:
     return CrossFit(whole, in_sample, outputs, scored)
 
 
-def decided(scorer: Scorer, y_pred: Array) -> Array:
-    """Return what the metric scores of out-of-fold predictions, (n_rows, n_scored), NaN for rows without a fold.
-
-    For each fold a decision is fitted on the rows of the other folds. If the metric scores predictions, they are
-    returned unchanged.
-    """
-    if not scorer.task.scores_labels:
-        return y_pred
-    scored = np.full((len(y_pred), len(scorer.task.scored_columns)), np.nan)
-    for fold in np.unique(scorer.folds[scorer.has_fold]):
-        in_fold = scorer.folds == fold
-        scored[in_fold] = decision_of(scorer, y_pred, scorer.has_fold & ~in_fold).predict(y_pred[in_fold])
-    return scored
-
-
 def decision_of(scorer: Scorer, y_pred: Array, mask: NDArray[np.bool_]) -> Decision:
     """Return the decision for predictions (n_rows, n_outputs), fitted on the rows of a mask (n_rows,)."""
     rows = take_rows(scorer.rows, mask)
@@ -151,7 +141,7 @@ class Selection:
 
     Attributes:
         candidates: name -> fitted candidate, from simple to complex.
-        compared: name -> comparison with the default.
+        compared: comparison with the default, a row per name (`Scorer.compare`).
         default: name of the default candidate.
         chosen: name of the candidate to submit.
         reason: one sentence that explains the choice.
@@ -159,43 +149,35 @@ class Selection:
     """
 
     candidates: dict[str, CrossFit]
-    compared: dict[str, Comparison]
+    compared: pd.DataFrame
     default: str
     chosen: str
     reason: str
     failed: list[str]
 
 
-def select_candidate(
-    data: BlendData, default_blend: str, others: list[str], has_stack: bool, postprocess: str, margin: float
-) -> Selection:
+def select_candidate(data: BlendData, config: Config) -> Selection:
     """Fit all candidates, compare them with the default, and choose one.
 
     A candidate that raises is left out; the mean takes the place of a default that raises.
-
-    Args:
-        default_blend: a name of CANDIDATES, or `file.py:function` of the user.
-        others: more candidates, in addition to `ALWAYS`.
-        has_stack: whether the stack on the default is a candidate.
-        postprocess: see `Fitted`.
-        margin: see `select`.
     """
+    settings = config.submissions
     candidates: dict[str, CrossFit] = {}
     failed: list[str] = []
 
     def try_candidate(name: str, fit: Callable[[FoldSet], Predictor]) -> None:
         try:
-            candidates[name] = cross_fit(data, fit, postprocess)
+            candidates[name] = cross_fit(data, fit, settings.postprocess)
         except Exception as error:
             failed.append(f"WARNING: {name} is left out: {type(error).__name__}: {error}")
 
-    for name in dict.fromkeys([*ALWAYS, default_blend, *others]):
+    for name in dict.fromkeys([*ALWAYS, *config.blends]):
         try_candidate(short_ref(name), partial(fit_candidate, data, name))
     if MEAN not in candidates:  # only a user's post-processing can fail there
         candidates[MEAN] = cross_fit(data, partial(fit_candidate, data, MEAN))
-    default = short_ref(default_blend)
-    if has_stack and default in candidates:
-        try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, default_blend))
+    default = short_ref(config.default_blend)
+    if settings.stack and default in candidates:
+        try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, config.default_blend))
         if LIGHTGBM_STACK in candidates:
             stack = _validated_stack(candidates.pop(LIGHTGBM_STACK), candidates[default], data)
             if stack is None:
@@ -208,7 +190,7 @@ def select_candidate(
         default = MEAN
     candidates = {name: candidates[name] for name in sorted(candidates, key=complexity)}
     compared = data.compare({name: each.scored for name, each in candidates.items()}, default)
-    chosen, reason = select(data, compared, default, margin)
+    chosen, reason = select(data, compared, default, settings.margin)
     return Selection(candidates, compared, default, chosen, reason, failed)
 
 
@@ -220,7 +202,7 @@ def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> Cro
     is_validated = (stack.outputs != default.outputs)[data.has_fold].any(axis=0)
     assert isinstance(stack.whole.predictor, Stack)
     validated = stack.whole.predictor.only(is_validated)
-    if not any(validated.corrections):
+    if not any(validated.trees):
         return None
     whole = replace(stack.whole, predictor=validated)
     in_sample = stack.in_sample.copy()
@@ -235,17 +217,16 @@ def min_gain(scorer: Scorer, score: float) -> float:
     is the mean of the labels, the median for absolute errors, the class shares for probabilities, or
     the most frequent class. A constant with an undefined score counts as 0.
     """
-    truth = np.ma.masked_invalid(scorer.task.one_hot(scorer.y[scorer.has_fold]))
+    truth = scorer.task.one_hot(scorer.y[scorer.has_fold])
     is_absolute = scorer.metric.separable_loss == "absolute"
-    center = np.ma.median(truth, axis=0) if is_absolute else truth.mean(axis=0)
-    constant = center.filled(np.nan)[None]
+    constant = (np.nanmedian if is_absolute else np.nanmean)(truth, axis=0, keepdims=True)
     if scorer.task.scores_labels:
         constant = scorer.task.default_labels(constant)
     constant_score = scorer.score(np.repeat(constant, len(scorer.y), axis=0))
     return MIN_GAIN_SHARE * abs(score - (constant_score if np.isfinite(constant_score) else 0.0))
 
 
-def select(scorer: Scorer, compared: dict[str, Comparison], default: str, margin: float) -> tuple[str, str]:
+def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) -> tuple[str, str]:
     """Return the candidate to submit, and the reason in one sentence.
 
     It is the default, unless another is better by the margin; of several such candidates it is the one with the best
@@ -255,31 +236,26 @@ def select(scorer: Scorer, compared: dict[str, Comparison], default: str, margin
         compared: candidates that may be chosen, compared with the default.
         margin: standard errors of the paired difference by which another candidate has to be better.
     """
-    scores = {name: scorer.gain(comparison.score) for name, comparison in compared.items()}
-    finite_scores = {name: score for name, score in scores.items() if np.isfinite(score)}
-    if np.isnan(compared[default].score) and finite_scores:
-        best = max(finite_scores, key=finite_scores.__getitem__)
+    scores = scorer.gain(compared["score"]).dropna()
+    if default not in scores and len(scores):
+        best = str(scores.idxmax())
         return (best, f"{best} is selected, since the default {default} has no score.")
-    smallest_gain = min_gain(scorer, compared[default].score)
-    gains = {}
-    required = {}
-    for name, comparison in compared.items():
-        if name != default:
-            gains[name] = scorer.gain(comparison.difference)
-            required[name] = np.maximum(smallest_gain, margin * comparison.standard_error)
-    clear_gains = {name: gain for name, gain in gains.items() if gain > required[name]}
-    eligible = clear_gains or {name: gain for name, gain in gains.items() if np.isfinite(gain)}
-    if not eligible:
+    others = compared.drop(index=default)
+    gains = scorer.gain(others["difference"]).dropna()
+    if not len(gains):
         return (default, f"Keeping the default {default}: no other candidate has a score.")
-    best = max(eligible, key=eligible.__getitem__)
+    smallest_gain = min_gain(scorer, compared["score"][default])
+    required = np.maximum(smallest_gain, margin * others["standard_error"])
+    clear_gains = gains[gains > required[gains.index]]
+    best = str((clear_gains if len(clear_gains) else gains).idxmax())
     explanation = (
-        f"gains {eligible[best]:.4g}, and a switch requires more than {required[best]:.4g} "
+        f"gains {gains[best]:.4g}, and a switch requires more than {required[best]:.4g} "
         f"({margin:g} x the standard error of the paired difference, and at least {smallest_gain:.2g})."
     )
-    if clear_gains:
+    if len(clear_gains):
         return (best, f"{best} replaces the default {default}: it {explanation}")
-    if eligible[best] <= 0:
-        worse = f"{-eligible[best]:.2g} worse" if eligible[best] < 0 else "equally good"
+    if gains[best] <= 0:
+        worse = f"{-gains[best]:.2g} worse" if gains[best] < 0 else "equally good"
         return (default, f"No candidate beats the default {default}; the closest is {best}, {worse}.")
     return (default, f"Keeping the default {default}: {best}, the best other candidate, {explanation}")
 
@@ -310,5 +286,5 @@ def ablation(
             ).scored
     if len(scored) == 1:
         return {}
-    compared = data.compare(scored, "all stages")
-    return {name: {"stages": left_out[name], **asdict(compared[name])} for name in scored if name in left_out}
+    compared: dict[Any, Any] = data.compare(scored, "all stages").drop(index="all stages").to_dict("index")
+    return {name: {"stages": left_out[name], **record} for name, record in compared.items()}

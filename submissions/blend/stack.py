@@ -16,7 +16,7 @@ from competition.class_metrics import log_losses
 from core.types import Array, Integers
 from submissions.blend.candidates import fit_candidate
 from submissions.blend.data import BlendData, FoldSet
-from submissions.blend.logits import Link, logits, probabilities
+from submissions.blend.logits import Link, logits, probabilities, target_outputs
 from submissions.blend.serialization import Predictor, serializable
 
 MAX_TREES = 300
@@ -40,66 +40,44 @@ MIN_BLEND_PROBABILITY = 1e-6
 
 @serializable
 @dataclass(frozen=True)
-class Correction:
-    """The correction of one target.
-
-    Attributes:
-        spread: standard deviation of the blend's predictions, the unit of the trees in regression; 1
-            for logits.
-        trees: boosted trees in LightGBM's text format.
-    """
-
-    spread: float
-    trees: str
-
-    def predict(self, preds: Array, outputs: slice, link: Link) -> Array:
-        """Return the correction on the scale of the link, (n_rows, n_outputs of the target).
-
-        Args:
-            preds: columns of all targets, (n_rows, n_models, n_outputs).
-            outputs: the outputs of the target.
-        """
-        import lightgbm
-
-        booster = lightgbm.Booster(model_str=self.trees)
-        features = tree_features(preds, outputs, link)
-        correction = booster.predict(features, raw_score=True, num_threads=1)
-        return self.spread * np.asarray(correction).reshape(len(preds), -1)
-
-
-@serializable
-@dataclass(frozen=True)
 class Stack:
     """A blend with a correction for each target.
 
     Attributes:
         base: the blend of all outputs.
-        corrections: one per target; None for a target that is not corrected.
+        spreads: for each target, the unit of its trees: the standard deviation of the blend's predictions in
+            regression, 1 for logits.
+        trees: for each target, boosted trees in LightGBM's text format; "" for a target that is not corrected.
         link: scale on which predictions are corrected.
     """
 
     base: Predictor
-    corrections: list[Correction | None]
+    spreads: list[float]
+    trees: list[str]
     link: Link = "identity"
 
     def predict(self, preds: Array) -> Array:
         """Return predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs)."""
+        import lightgbm
+
         y_pred = self.base.predict(preds)
-        for target, correction in enumerate(self.corrections):
-            if correction is not None and len(preds):
-                outputs = slice(None) if self.link == "softmax" else slice(target, target + 1)
-                blend_logits = logits(y_pred[:, outputs], self.link, MIN_BLEND_PROBABILITY)
-                corrected = blend_logits + correction.predict(preds, outputs, self.link)
+        for target, (spread, trees) in enumerate(zip(self.spreads, self.trees, strict=True)):
+            if trees and len(preds):
+                outputs = target_outputs(target, self.link)
+                features = tree_features(preds, outputs, self.link)
+                booster = lightgbm.Booster(model_str=trees)
+                correction = np.asarray(booster.predict(features, raw_score=True, num_threads=1))
+                of_blend = logits(y_pred[:, outputs], self.link, MIN_BLEND_PROBABILITY)
+                corrected = of_blend + spread * correction.reshape(len(preds), -1)
                 y_pred[:, outputs] = probabilities(corrected, self.link)
         return y_pred
 
     def only(self, outputs: NDArray[np.bool_]) -> "Stack":
         """Return the stack with the corrections of the outputs in a mask (n_outputs,) only."""
-        target_masks = outputs.reshape(len(self.corrections), -1)
-        corrections = []
-        for correction, mask in zip(self.corrections, target_masks, strict=True):
-            corrections.append(correction if mask.any() else None)
-        return replace(self, corrections=corrections)
+        is_kept = np.any(outputs.reshape(len(self.trees), -1), axis=1).tolist()
+        return replace(
+            self, trees=[text if kept else "" for text, kept in zip(self.trees, is_kept, strict=True)]
+        )
 
 
 def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
@@ -109,37 +87,38 @@ def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
     """
     base = fit_candidate(data, default, folds)
     in_folds = data.rows_in(folds)
-    corrections = []
+    spreads = []
+    all_trees = []
     for target in data.targets:
         rows = in_folds & ~np.isnan(data.y[:, target])
-        corrections.append(_fit_correction(data, target, rows, base))
-    return Stack(base, corrections, data.link)
+        spread, trees = _fit_correction(data, target, rows, base)
+        spreads.append(spread)
+        all_trees.append(trees)
+    return Stack(base, spreads, all_trees, data.link)
 
 
 def _fit_correction(
     data: BlendData, target: int, rows: NDArray[np.bool_], base: Predictor
-) -> Correction | None:
-    """Return the correction of one target; None if trees do not help or cannot be fitted.
+) -> tuple[float, str]:
+    """Return the spread and the trees of one target; "" if trees do not help or cannot be fitted.
 
     Args:
         rows: mask of the rows to fit on, (n_rows,).
     """
     folds = data.folds[rows]
     if len(np.unique(folds)) < 2:
-        return None
-    outputs = data.outputs_of(target)
+        return 1.0, ""
+    outputs = target_outputs(target, data.link)
     x = tree_features(data.preds[rows], outputs, data.link)
     y = data.y[rows, target]
     of_blend = logits(base.predict(data.preds[rows])[:, outputs], data.link, MIN_BLEND_PROBABILITY)
     if data.task.has_probabilities:
-        trees = fit_trees(x, y, folds, start=of_blend)
-        return Correction(1.0, trees) if trees else None
+        return 1.0, fit_trees(x, y, folds, start=of_blend)
     spread = float(of_blend.std())
     if not spread > 0:
-        return None
+        return 1.0, ""
     power = 1 if data.metric.separable_loss == "absolute" else 2
-    trees = fit_trees(x, (y - of_blend[:, 0]) / spread, folds, power)
-    return Correction(spread, trees) if trees else None
+    return spread, fit_trees(x, (y - of_blend[:, 0]) / spread, folds, power)
 
 
 def tree_features(preds: Array, outputs: slice, link: Link) -> Array:
@@ -165,7 +144,7 @@ def best_n_trees(losses: Array) -> int:
     return int(np.argmin(losses.mean(axis=1)))
 
 
-def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array | None = None) -> str | None:
+def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array | None = None) -> str:
     """Fit small boosted trees, as many as have the smallest error across the folds.
 
     Args:
@@ -176,7 +155,7 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
         start: for classification, logits of the blend, (n_rows, n_outputs).
 
     Returns:
-        The trees in LightGBM's text format; None if no number of trees reduces the error.
+        The trees in LightGBM's text format; "" if no number of trees reduces the error.
     """
     import lightgbm
 
@@ -205,5 +184,5 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
     lightgbm.cv(parameters, make_dataset(), num_boost_round=MAX_TREES, folds=splits, callbacks=callbacks)
     n_trees = best_n_trees(np.array(losses))
     if n_trees == 0:
-        return None
+        return ""
     return lightgbm.train(parameters, make_dataset(), n_trees).model_to_string()

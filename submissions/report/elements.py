@@ -1,8 +1,9 @@
-"""Elements of a report: sentences, tables, figures, cards of rows, and text that is shown on request."""
+"""Elements of a report: sentences, tables, figures, and cards of rows."""
 
 import base64
-from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from core.text import format_number, is_finite
 
@@ -31,14 +32,7 @@ class Card(NamedTuple):
     errors: Table
 
 
-class Collapsible(NamedTuple):
-    """A long text that is shown on request."""
-
-    title: str
-    text: str
-
-
-Element = str | Table | Figure | Card | Collapsible
+Element = str | Table | Figure | Card
 
 
 class Section(NamedTuple):
@@ -59,16 +53,15 @@ class Report(NamedTuple):
     """Everything about a run.
 
     Attributes:
-        summary: what to expect, what was chosen and what was left out, in a few sentences.
+        summary: what to expect and what was chosen, in a few sentences.
         facts: name -> value and explanation, for the head of the page.
-        closing: last lines of report.md: what was left out, the submission, and what to do next.
+        closing: what was left out, where the submission is, and what to do next.
     """
 
     title: str
     subtitle: str
     summary: str
     facts: dict[str, tuple[str, str]]
-    submission: str
     closing: list[str]
     sections: list[Section]
 
@@ -79,7 +72,7 @@ def data_url(image: str | bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def make_table(header: list[str], rows: Iterable[Iterable[Any]], form: str = "") -> Table:
+def make_table(table: pd.DataFrame, form: str = "") -> Table:
     """Return a table: texts unchanged, numbers with four digits or in a format such as {:.3f}, "-" if missing."""
 
     def text(cell: Any) -> str:
@@ -87,4 +80,4 @@ def make_table(header: list[str], rows: Iterable[Iterable[Any]], form: str = "")
             return cell
         return form.format(cell) if form and is_finite(cell) else format_number(cell)
 
-    return Table(header, [[text(cell) for cell in row] for row in rows])
+    return Table(list(table.columns), table.map(text).to_numpy().tolist())

@@ -1,6 +1,7 @@
 """Predictions of the training rows, each without its fold, and the sections of the report about them."""
 
-from typing import Any
+import math
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -9,13 +10,15 @@ from competition.task import Task
 from core.files import read_json, read_table
 from core.text import format_with_error, shortened
 from core.types import Array
-from folds.make import labels_or_indicators, missing_class_warnings
+from folds.make import missing_class_warnings
 from models.jobs.predictions import stage_oof_std
 from models.training.loss_log import read_losses
 from submissions.report import figures
-from submissions.report.elements import Card, Element, Figure, Table, make_table
+from submissions.report.elements import Card, Element, Figure, make_table
 from submissions.run import CROSS_FITTED, PREDICTION, Run, scored_rows
 
+MAX_POINTS = 2000
+"""Number of rows in a scatter plot, which keeps the page small."""
 N_BINS = 15
 """Number of bins of a reliability curve."""
 MAX_CURVES = 10
@@ -63,12 +66,18 @@ def prediction_section(run: Run) -> list[Element]:
     if run.task.has_probabilities:
         return [_reliability_figure(run)]
     columns = run.columns
-    has_fold = columns.folds >= 0
-    scatter = figures.scatter(run.task.targets, columns.y[has_fold], predictions(run)[has_fold])
+    rows = np.flatnonzero(columns.has_fold)
+    rows = rows[:: math.ceil(len(rows) / MAX_POINTS)]
+    scatter = {}
+    for target, y, y_pred in zip(run.task.targets, columns.y[rows].T, predictions(run)[rows].T, strict=True):
+        ends = [np.nanmin(y), np.nanmax(y)]
+        scatter[target] = [(ends, ends, "-"), (y_pred, y, ".")]
     return [
-        f"Out-of-fold predictions of at most {figures.MAX_POINTS} rows. Blend weights and choices are "
+        f"Out-of-fold predictions of at most {MAX_POINTS} rows. Blend weights and choices are "
         "cross-fitted, too: those for a row come from the other folds.",
-        Figure("Truth against the prediction of the submission", scatter),
+        Figure(
+            "Truth against the prediction of the submission", figures.panels(scatter, "prediction", "truth")
+        ),
         *_std_coverage(run),
     ]
 
@@ -80,10 +89,13 @@ def _reliability_figure(run: Run) -> Figure:
     stages = {stage: columns.stage_oof(stage) for stage in list(run.config.stages)[:MAX_CURVES]}
     for name, y_pred in {"submission": predictions(run), **stages}.items():
         probability, frequency, error = reliability(task, columns.y, y_pred)
-        curves[f"{error:.3f} {name}"] = (probability, frequency)
+        curves[f"{error:.3f} {name}"] = [(probability, frequency, "-"), ((0, 1), (0, 1), "-")]
     class_name = "the most probable class" if task.problem_type == "multiclass" else task.classes[1]
-    caption = "Number before the name: expected calibration error, which is above 0 by chance with few rows"
-    return Figure(caption, figures.reliability(curves, class_name))
+    caption = (
+        f"Observed frequency of {class_name} against its probability. Number before the name: expected calibration "
+        "error, which is above 0 by chance with few rows"
+    )
+    return Figure(caption, figures.panels(curves, "probability", "frequency"))
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:
@@ -98,10 +110,9 @@ def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, floa
         most_probable = y_pred.argmax(axis=1)[:, None]
         truth = np.take_along_axis(truth, most_probable, 1)
         y_pred = np.take_along_axis(y_pred, most_probable, 1)
-    cells = np.column_stack([y_pred.ravel(), truth.ravel()])
-    cells = cells[np.isfinite(cells).all(axis=1)]
-    inner = np.quantile(cells[:, 0], np.arange(1, N_BINS) / N_BINS)
-    bins = pd.DataFrame(cells).groupby(np.searchsorted(inner, cells[:, 0], side="right"))
+    cells = pd.DataFrame({"probability": y_pred.ravel(), "frequency": truth.ravel()}).dropna()
+    inner = cells["probability"].quantile(np.arange(1, N_BINS) / N_BINS)
+    bins = cells.groupby(np.searchsorted(inner, cells["probability"], side="right"))
     probability, frequency = bins.mean().to_numpy().T
     error = np.average(np.abs(probability - frequency), weights=bins.size())
     return probability, frequency, error
@@ -115,16 +126,17 @@ def _std_coverage(run: Run) -> list[Element]:
         std = stage_oof_std(run.plan.jobs_of_stage(stage), columns.ids, columns.folds, outputs)
         if std is None:
             continue
-        errors = np.abs(columns.y - columns.stage_oof(stage)) / std
-        for target, target_errors in zip(outputs, errors.T, strict=True):
-            scored = target_errors[np.isfinite(target_errors)]
-            rows.append([stage, target, float((scored < 1).mean()), float((scored < 2).mean())])
+        errors = pd.DataFrame(np.abs(columns.y - columns.stage_oof(stage)) / std, columns=outputs)
+        for target in outputs:
+            scored = errors[target].dropna()
+            within = {"within 1 sd": (scored < 1).mean(), "within 2 sd": (scored < 2).mean()}
+            rows.append({"stage": stage, "target": target, **within})
     if not rows:
         return []
     return [
         "Share of held-out labels within one and two standard deviations that a stage predicts for its own "
         "predictions. Normally distributed errors give .68 and .95.",
-        make_table(["stage", "target", "within 1 sd", "within 2 sd"], rows, "{:.2f}"),
+        make_table(pd.DataFrame(rows), "{:.2f}"),
     ]
 
 
@@ -134,56 +146,43 @@ def error_correlation(run: Run) -> list[Element]:
     if columns.n_models < 2:
         return []
     errors = columns.preds - run.task.one_hot(columns.y)[:, None]  # (n_rows, n_models, n_outputs)
-    outputs = range(errors.shape[2])
-    correlations = [pd.DataFrame(errors[:, :, t], columns=columns.names).corr() for t in outputs]
-    mean = pd.concat(correlations).groupby(level=0, sort=False).mean()
-    chart = figures.heat_map(mean.to_numpy(), columns.names, columns.names, limit=1.0)
+    of_outputs = [pd.DataFrame(error, columns=columns.names).corr() for error in np.moveaxis(errors, 2, 0)]
+    mean = pd.concat(of_outputs).groupby(level=0, sort=False).mean()
     return [
         "Pearson correlation of the out-of-fold errors of the base predictions, as a mean over targets or "
         "classes. A blend gains most from predictions whose errors correlate little.",
-        Figure("Correlation of errors", chart),
+        Figure("Correlation of errors", figures.heat_map(mean, -1.0, "RdBu", "{:.2f}")),
     ]
 
 
 def learning_curve_section(run: Run) -> list[Element]:
     """Return a panel with the training loss of each job of a neural stage, and one with its mean held-out score."""
-    curves: dict[str, list[tuple[Any, Any]]] = {}
+    curves = {}
     for stage, settings in run.config.stages.items():
-        scores = []
-        for job in run.plan.jobs_of_stage(stage) if settings.reports_progress else []:
-            records = [record for record in read_losses(job.folder) if record.phase == "train"]
-            epochs = {record.epoch: record for record in records}  # the last row of each epoch
-            if epochs:
-                losses = [record.loss for record in epochs.values()]
-                curves.setdefault(f"{stage}, loss", []).append((list(epochs), losses))
-                scores.append({epoch: record.held_out_score for epoch, record in epochs.items()})
-        mean = pd.DataFrame(scores, dtype=float).mean().dropna()
-        if len(mean):
-            curves[f"{stage}, held-out {run.metric.name}"] = [(mean.index, mean)]
+        if not settings.reports_progress:
+            continue
+        tables = []  # of each job, with the last row of each epoch
+        for job in run.plan.jobs_of_stage(stage):
+            records = [asdict(record) for record in read_losses(job.folder) if record.phase == "train"]
+            if records:
+                tables.append(pd.DataFrame(records).astype({"held_out_score": float}).groupby("epoch").last())
+        if tables:
+            curves[f"{stage}, loss"] = [(table.index, table["loss"], "-") for table in tables]
+            mean = pd.DataFrame([table["held_out_score"] for table in tables]).mean().dropna()
+            if len(mean):
+                curves[f"{stage}, held-out {run.metric.name}"] = [(mean.index, mean, "-")]
     if not curves:
         return []
     caption = "Training loss, a line per job, and mean held-out score over folds and seeds, by epoch"
-    return [Figure(caption, figures.curve_grid(curves, "epoch"))]
+    return [Figure(caption, figures.panels(curves, "epoch"))]
 
 
 def folds_and_shift(run: Run) -> list[Element]:
-    """Return size, mean labels and missing classes of each fold, and the comparison of test and training rows."""
-    task = run.task
-    folds = run.columns.folds
-    labels = pd.DataFrame(run.columns.y, columns=task.targets)
-    values = labels_or_indicators(labels, task.classes)
-    statistic = "share" if task.classes else "mean +- sd"
-    by_fold = {}
-    for fold in np.unique(folds):
-        by_fold[str(fold) if fold >= 0 else "-1: only in training"] = values[folds == fold]
-    rows = [["rows", *(str(len(part)) for part in by_fold.values())]]
-    for name in values:
-        std = [None if task.classes else part[name].std(ddof=0) for part in by_fold.values()]
-        means = [part[name].mean() for part in by_fold.values()]
-        rows.append([f"{name}, {statistic}", *map(format_with_error, means, std)])
-    warnings = missing_class_warnings(labels, task.classes, folds, run.config.folds.is_ordered_in_time)
-    elements: list[Element] = [Table(["fold", *by_fold], rows), *(f"{warning}." for warning in warnings)]
-    return [*elements, *_shift(run)]
+    """Return classes that a fold lacks, and the comparison of test and training rows."""
+    labels = pd.DataFrame(run.columns.y, columns=run.task.targets)
+    is_ordered = run.config.folds.is_ordered_in_time
+    warnings = missing_class_warnings(labels, run.task.classes, run.columns.folds, is_ordered)
+    return [*(f"{warning}." for warning in warnings), *_shift(run)]
 
 
 def _shift(run: Run) -> list[Element]:
@@ -211,7 +210,7 @@ def _shift(run: Run) -> list[Element]:
         )
         features = adversarial["features"]
         if features:
-            elements.append(make_table(list(features[0]), [list(row.values()) for row in features]))
+            elements.append(make_table(pd.DataFrame(features)))
     figure = shift.with_name("similarity.png")
     if figure.exists():
         caption = "Similarity to the nearest training row; good folds have the curve of the test rows"
@@ -221,51 +220,50 @@ def _shift(run: Run) -> list[Element]:
 
 def largest_errors(run: Run) -> list[Element]:
     """Return training rows with the largest errors; for probabilities, the most confident ones."""
-    columns, competition, task = run.columns, run.config.competition, run.task
-    values = _confident_errors(run) if task.has_probabilities else _residuals(run)
-    sizes = np.nan_to_num(np.abs(list(values.values())[-1]), nan=-1.0)
-    largest = sizes.max(axis=1)
-    order = np.argsort(-largest, kind="stable")[:N_LARGEST_ERRORS]
-    table = read_table(run.paths.train)
-    elements: list[Element] = [CONFIDENT_ERRORS if task.has_probabilities else RESIDUALS]
-    for rank, i in enumerate(order[largest[order] >= 0], start=1):
-        row = table.iloc[i]
-        targets = [t for t in range(len(task.targets)) if sizes[i, t] >= 0 or not task.has_probabilities]
-        rows = [[task.targets[t], *(array[i, t] for array in values.values())] for t in targets]
+    columns, competition = run.columns, run.config.competition
+    is_class = run.task.has_probabilities
+    errors = _confident_errors(run) if is_class else _residuals(run)
+    errors.insert(0, "target", run.task.targets * len(columns.ids))
+    sizes = errors.iloc[:, -1].abs()
+    rows = errors.index // len(run.task.targets)
+    train = read_table(run.paths.train)
+    elements: list[Element] = [CONFIDENT_ERRORS if is_class else RESIDUALS]
+    largest = sizes.groupby(rows).max().dropna().nlargest(N_LARGEST_ERRORS)
+    for rank, i in enumerate(largest.index, start=1):
+        row = train.iloc[i]
         others = [f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]]
+        is_shown = (rows == i) & (sizes.notna() if is_class else True)  # of classes only wrong labels
         card = Card(
             title=f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
             molecules={row[name]: figures.molecule(row[name]) for name in competition.smiles},
             texts={name: row[name][:MAX_TEXT_LENGTH] for name in competition.text},
             values=", ".join(others),
-            errors=make_table(["target", *values], rows),
+            errors=make_table(errors[is_shown]),
         )
         elements.append(card)
     return elements
 
 
-def _residuals(run: Run) -> dict[str, Any]:
-    """Return the columns of a card, (n_rows, n_targets) each; the last one is sorted by."""
+def _residuals(run: Run) -> pd.DataFrame:
+    """Return truth, prediction and residual, with a line per row and target, sorted by row."""
     y = run.columns.y
     y_pred = predictions(run)
-    std = np.nanstd(y[run.columns.folds >= 0], axis=0)
+    std = np.nanstd(y[run.columns.has_fold], axis=0)
     residuals = (y - y_pred) / np.where(std, std, np.nan)
-    return {"truth": y, "prediction": y_pred, "residual (sd)": residuals}
+    return pd.DataFrame(
+        {"truth": y.ravel(), "prediction": y_pred.ravel(), "residual (sd)": residuals.ravel()}
+    )
 
 
-def _confident_errors(run: Run) -> dict[str, Any]:
-    """Return the columns of a card for classification; the last one is sorted by."""
+def _confident_errors(run: Run) -> pd.DataFrame:
+    """Return true and predicted class with its probability, NaN if it is true, sorted by row and target."""
     y = run.columns.y
     y_pred = predictions(run)
     predicted = labels(run)
     probability = np.where(predicted == 1, y_pred, 1 - y_pred)
     if run.task.problem_type == "multiclass":
         probability = (run.task.one_hot(predicted) * y_pred).sum(axis=1, keepdims=True)
-    names = np.array([*map(shortened, run.task.classes), "-"], dtype=object)
-    truth, label = (names[np.nan_to_num(array, nan=-1).astype(int)] for array in (y, predicted))
     is_correct_or_missing = np.isnan(y) | (y == predicted)
-    return {
-        "truth": truth,
-        "predicted": label,
-        "its probability": np.where(is_correct_or_missing, np.nan, probability),
-    }
+    numbers = pd.DataFrame({"truth": y.ravel(), "predicted": predicted.ravel()})
+    names = numbers.replace(dict(enumerate(map(shortened, run.task.classes))))
+    return names.assign(**{"its probability": np.where(is_correct_or_missing, np.nan, probability).ravel()})

@@ -21,8 +21,7 @@ from core.errors import DataError
 from core.files import read_json, write_atomically
 from core.paths import config_folders, display_path
 from core.text import format_number, format_table, format_with_error
-from core.yaml_files import dump_yaml
-from submissions.report.elements import Collapsible, Element, Report, Section, Table, data_url
+from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.predictions import (
     error_correlation,
     folds_and_shift,
@@ -31,7 +30,6 @@ from submissions.report.predictions import (
     prediction_section,
 )
 from submissions.report.scores import (
-    candidate_on_test,
     class_section,
     gain,
     load_answers,
@@ -39,14 +37,19 @@ from submissions.report.scores import (
     score_section,
     unused_labels,
 )
-from submissions.run import LEFT_OUT_HEADER, SUBMISSION_FILE, Run, latest_run, left_out_notes, table_digests
+from submissions.run import (
+    LEFT_OUT_HEADER,
+    SUBMISSION_FILE,
+    Run,
+    latest_run,
+    left_out_notes,
+    table_digests,
+)
 
 SUMMARY = "report.md"
 PAGE = "index.html"
 MAX_BRIEF_OUTPUTS = 24
 """Number of classes or targets up to which report.md has their scores."""
-MAX_OUTPUTS_IN_COLUMN = 3
-"""Number of classes or targets up to which their figures fit into a column of the page."""
 
 
 def report(run: Run) -> str:
@@ -93,13 +96,11 @@ def build_report(run: Run) -> Report:
     answers = load_answers(run)
     facts = _facts(run)
     holdout_of = run.config.competition.holdout_of
-    if answers.scorer is not None:
+    if answers.scores:
         title = f"holdout_score on rows of {holdout_of}" if holdout_of else "test_score"
-        test_score = format_number(answers.scorer.score(candidate_on_test(run, run.chosen)))
+        test_score = format_number(answers.score(run.candidates[run.chosen]["file"]))
         facts[title] = (test_score, "on labels that nothing else has seen")
     task = run.task
-    has_many_targets = len(task.outputs) > MAX_OUTPUTS_IN_COLUMN
-    n_networks = sum(stage.reports_progress for stage in run.config.stages.values())
     brief = len(task.outputs) <= MAX_BRIEF_OUTPUTS
     errors_title = "Most confident mistakes" if task.has_probabilities else "Largest errors"
     prediction_title = "Probabilities" if task.has_probabilities else "Predictions"
@@ -109,27 +110,19 @@ def build_report(run: Run) -> Report:
         Section("Scores", score_section(run, answers), brief=True, wide=True),
         Section("Tables", _tables(run), brief=True),
         Section("Scores by class", _safely(run, class_section) if task.classes else [], brief=brief),
-        Section(prediction_title, _safely(run, prediction_section), wide=has_many_targets),
-        Section("Learning curves", _safely(run, learning_curve_section), wide=n_networks > 3),
+        Section(prediction_title, _safely(run, prediction_section), wide=True),
+        Section("Learning curves", _safely(run, learning_curve_section), wide=True),
         Section("Error correlation", _safely(run, error_correlation)),
         Section("Folds and shift", _safely(run, folds_and_shift), wide=True),
         Section(errors_title, _safely(run, largest_errors), wide=True),
-        Section("Settings and versions", _settings(run), wide=True),
     ]
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
-    of_run = display_path(run.folder / SUBMISSION_FILE)
-    submission = f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}"
-    if holdout_of:
-        submission = (
-            f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
-        )
     return Report(
         title=f"{run.paths.name}: {run.metric.name}, {direction}",
         subtitle=f"run {run.name}, {run.plan.n_folds} folds; +- is a standard error (bootstrap over rows)",
         summary=_summary(run),
         facts=facts,
-        submission=submission,
-        closing=_closing(run, submission),
+        closing=_closing(run),
         sections=[section for section in sections if section.elements],
     )
 
@@ -144,8 +137,9 @@ def _safely(run: Run, section: Callable[[Run], list[Element]]) -> list[Element]:
 
 
 def _summary(run: Run) -> str:
-    """Return what to expect, what was chosen, how many models it averages, and what was left out."""
-    score = format_with_error(*run.expected_score)
+    """Return what to expect, what was chosen, and how many models it averages."""
+    expected = run.choice["expected"]
+    score = format_with_error(expected["score"], expected["standard_error"])
     stages = ", ".join(run.config.stages)
     n_models = sum(job.predicts_test for job in run.plan.jobs)
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
@@ -157,22 +151,23 @@ def _summary(run: Run) -> str:
             f"{n_censored:,} censored training labels have no score, so a leaderboard that scores their values differs."
         )
     sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {n_models} {kinds}.")
-    if run.left_out:
-        sentences.append(f"Left out, at least in part: {_names_of_left_out(run)}.")
     return " ".join(sentences)
 
 
-def _names_of_left_out(run: Run) -> str:
-    return ", ".join(dict.fromkeys(each.stage for each in run.left_out))
-
-
-def _closing(run: Run, submission: str) -> list[str]:
+def _closing(run: Run) -> list[str]:
     """Return the last lines of report.md: what was left out, the submission, and the commands that may follow."""
-    lines = [submission]
+    lines = []
     if run.left_out:
-        lines.insert(0, f"Left out, at least in part: {_names_of_left_out(run)}; the reasons are at the top")
-    if run.config.competition.holdout_of:
+        names = ", ".join(dict.fromkeys(each.stage for each in run.left_out))
+        lines.append(f"Left out, at least in part: {names}; the reasons are at the top")
+    holdout_of = run.config.competition.holdout_of
+    if holdout_of:
+        lines.append(
+            f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
+        )
         return lines
+    of_run = display_path(run.folder / SUBMISSION_FILE)
+    lines.append(f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}")
     name = run.paths.name
     if run.paths.owner.exists():
         yaml_file = Path(run.paths.owner.read_text(encoding="utf-8").strip())
@@ -187,30 +182,33 @@ def _closing(run: Run, submission: str) -> list[str]:
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
-    chosen = choice["chosen"]
-    cross_fitted = choice["cross_fitted_score"]
-    in_sample = run.candidates[chosen]["in_sample_score"]
-    score = format_with_error(cross_fitted, choice["standard_error"])
-    optimism = format_number(gain(run, in_sample, cross_fitted))
+    expected = choice["expected"]
+    in_sample = run.candidates[run.chosen]["in_sample_score"]
     facts = {
         "expected_score": (
-            format_with_error(*run.expected_score),
+            format_with_error(expected["score"], expected["standard_error"]),
             "on the test table; +- counts the rows of both tables",
         ),
-        "cross_fitted_score": (score, "of the submission out of fold, +- its standard error"),
-        "in_sample_score": (format_number(in_sample), f"of {chosen}, on the rows it was fitted on"),
-        "optimism": (optimism, "by which the in-sample score looks better"),
+        "cross_fitted_score": (
+            format_with_error(choice["cross_fitted_score"], choice["standard_error"]),
+            "of the submission out of fold, +- its standard error",
+        ),
+        "in_sample_score": (format_number(in_sample), f"of {run.chosen}, on the rows it was fitted on"),
     }
-    similar_rows = choice["expected"]["similar_rows"]
-    if similar_rows and similar_rows["score"] is not None:
-        value = format_with_error(similar_rows["score"], similar_rows["standard_error"])
-        explanation = "of held-out rows as similar to training rows as test rows are"
-        facts["expected_score, similar rows"] = (value, explanation)
+    similar_rows = expected["similar_rows"]
+    if similar_rows:
+        facts["expected_score, similar rows"] = (
+            format_with_error(similar_rows["score"], similar_rows["standard_error"]),
+            "of held-out rows as similar to training rows as test rows are",
+        )
     best_stage = choice["best_stage"]
     compared = choice["stages"][best_stage]
-    if compared["difference"] is not None:
-        value = format_with_error(gain(run, 0.0, compared["difference"]), compared["standard_error"])
-        facts[f"gain over the best single stage, {best_stage}"] = (value, "paired; above 0 is better")
+    improvement = gain(run, 0.0, compared["difference"])
+    if improvement is not None:
+        facts[f"gain over the best single stage, {best_stage}"] = (
+            format_with_error(improvement, compared["standard_error"]),
+            "paired; above 0 is better",
+        )
     return facts
 
 
@@ -222,19 +220,9 @@ def _left_out(run: Run) -> list[Element]:
 
 
 def _tables(run: Run) -> list[Element]:
-    report = read_json(run.paths.prepare_report)
-    elements: list[Element] = [*filter(None, describe_tables(report).splitlines()), *unused_labels(run)]
-    for table in ("train", "test"):
-        ids = report[f"dropped_{table}_ids"]
-        if ids:
-            elements.append(Collapsible(f"{len(ids)} unreadable {table} rows", ", ".join(ids)))
-    return elements
-
-
-def _settings(run: Run) -> list[Element]:
-    versions = [[name, version] for name, version in run.stored["versions"].items()]
-    settings = Collapsible("The resolved YAML", dump_yaml(run.stored["config"]))
-    return [settings, Table(["package", "version"], versions)]
+    """Return what was found in the tables, and labels of extra tables that are not used."""
+    lines = describe_tables(read_json(run.paths.prepare_report)).splitlines()
+    return [*filter(None, lines), *unused_labels(run)]
 
 
 def main() -> None:

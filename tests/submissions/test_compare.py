@@ -42,7 +42,7 @@ def test_a_paired_difference_and_its_error_by_hand() -> None:
     y = rng.normal(size=(500, 1))
     far = rng.uniform(2, 9, size=(500, 1))  # what both share takes no part in the error of their difference
     this, other = y + far, y + far + rng.choice([0.8, -0.5], size=(500, 1))
-    paired = labels_of(y, "mae").compare({"this": this, "other": other}, "other")["this"]
+    paired = labels_of(y, "mae").compare({"this": this, "other": other}, "other").loc["this"]
     gains = np.abs(other - y) - np.abs(this - y)
     assert paired.difference == pytest.approx(-gains.mean())
     assert paired.standard_error == pytest.approx(gains.std() / np.sqrt(500), rel=0.1)
@@ -56,7 +56,7 @@ def test_rows_are_joined_on_id_and_those_of_one_run_alone_are_left_out() -> None
     this = labels.aligned(pd.DataFrame(cells, index=["new", "r5", "r3", "r2", "r1"]))
     on_both = labels.on_rows_of(this, other)
     assert np.flatnonzero(on_both.has_fold).tolist() == [1, 3, 5]
-    paired = on_both.compare({"this": this, "other": other}, "other")["this"]
+    paired = on_both.compare({"this": this, "other": other}, "other").loc["this"]
     assert (paired.difference, paired.standard_error) == (-2.0, 0.0)  # r1, r3, r5, all without error
     other_target = labels.aligned(pd.DataFrame({"HEIGHT": y[:, 0]}, index=labels.ids))
     assert not labels.on_rows_of(other_target).has_fold.any()
@@ -132,9 +132,9 @@ def test_a_changed_budget_is_shown(compare_text: Command) -> None:
     assert "- budget" not in compare_text()
     sign_manifest(first, budget=300.0)
     sign_manifest(second, budget=600.0)
-    assert f"{first.name} -> {second.name}:\n- budget: 5 min -> 10 min\n" in compare_text()
+    assert f'{first.name} -> {second.name}:\n- budget: "5 min" -> "10 min"\n' in compare_text()
     sign_manifest(second, budget=None)
-    assert "- budget: 5 min -> none\n" in compare_text()
+    assert '- budget: "5 min" -> "none"\n' in compare_text()
 
 
 def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(
@@ -173,8 +173,7 @@ def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(
 
 def test_a_run_of_an_older_version_of_the_code_is_left_out(compare_text: Command) -> None:
     first, second = folders()
-    choice = read_json(first / "run.json")["choice"]
-    sign_manifest(first, choice={name: value for name, value in choice.items() if name != "best_stage"})
+    sign_manifest(first, format=None)
     page = compare_text()
     assert f"{first.name} is left out: " in page and "was made by an older version" in page
     assert f"| {second.name} " in page

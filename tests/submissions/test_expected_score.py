@@ -58,9 +58,9 @@ def test_it_is_the_cross_fitted_score_and_its_error_counts_the_rows_of_both_tabl
     path = fake_competition(tmp_path, n_train=150, n_test=30, submissions={"stack": False})
     prepare_and_fake_jobs(path)
     run = built(path)
-    score, error = run.expected_score
-    assert score == run.choice["cross_fitted_score"]
-    assert error == pytest.approx(run.choice["standard_error"] * np.sqrt(1 + 150 / 30))
+    expected = run.choice["expected"]
+    assert expected["score"] == run.choice["cross_fitted_score"]
+    assert expected["standard_error"] == pytest.approx(run.choice["standard_error"] * np.sqrt(1 + 150 / 30))
 
 
 def test_it_needs_no_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,4 +88,4 @@ def test_far_test_rows_do_not_improve_the_score(tmp_path: Path) -> None:
         numbers = table.columns.drop("id")
         write_table(file, table.assign(**{name: table[name] + 1e3 * job.fold for name in numbers}))
     run = built(path)
-    assert run.expected_score[0] == run.choice["cross_fitted_score"]
+    assert run.choice["expected"]["score"] == run.choice["cross_fitted_score"]

@@ -1,20 +1,22 @@
 """A metric with a third parameter gets the raw rows of the labels wherever a run scores."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from core.files import read_table
 from models.jobs.run_job import run_job
+from submissions.blend.candidates import single_column
+from submissions.blend.selection import cross_fit
 from submissions.build import build_submission
 from submissions.check import check_all
 from submissions.columns import training_labels
 from submissions.config import load_config
 from submissions.report.report import build_report
-from submissions.report.scores import candidate_on_test, load_answers
-from submissions.run import CHOICE, STAGES, SUBMISSION_FILE, Run, scored_rows
+from submissions.report.scores import load_answers
+from submissions.run import CHOICE, SUBMISSION_FILE, Run, candidate_file, scored_rows
 from tests.submissions.fakes import fake_classes, fake_competition, planned, prepare_and_fake_jobs, run_of
 
 CODE = """
@@ -70,15 +72,14 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     choice = run.stored[CHOICE]
     y_pred = scored_rows(run.folder, run.task)
     assert choice["cross_fitted_score"] == pytest.approx(expected(y, y_pred))
-    of_stages = read_table(run.folder / STAGES).set_index("id")
-    names = run.task.scored_columns
-    of_good = of_stages[[f"good {name}" for name in names]].set_axis(names, axis=1)
+    good = partial(single_column, stage_preds, stage_preds.names.index("good"))
+    of_good = pd.DataFrame(cross_fit(stage_preds, good).scored, stage_preds.ids, run.task.scored_columns)
     assert choice["stages"]["good"]["score"] == pytest.approx(expected(y, of_good))
     assert choice["standard_error"] > 0
     assert not any("could not be made" in str(section) for section in build_report(run).sections)
     labels = training_labels(run.config.competition, run.paths)
     pair = {"submission": labels.aligned(y_pred), "good": labels.aligned(of_good)}
-    difference = labels.compare(pair, "good")["submission"].difference
+    difference = labels.compare(pair, "good").loc["submission", "difference"]
     assert difference == pytest.approx(expected(y, y_pred) - expected(y, of_good))
 
 
@@ -86,13 +87,11 @@ def test_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path: P
     run = built(tmp_path, is_classification=False)
     answers = pd.read_csv(tmp_path / "answers.csv", dtype={"id": str}).set_index("id")
     submission = pd.read_csv(run.folder / SUBMISSION_FILE, dtype={"id": str}).set_index("id")
-    scorer = load_answers(run).scorer
-    assert scorer is not None
-    score = scorer.score(candidate_on_test(run, run.chosen))
+    score = load_answers(run).score(candidate_file(run.chosen, ".csv"))
     assert score == pytest.approx(expected(answers[["height"]], submission[["height"]]))
     answers.drop(columns="width").to_csv(tmp_path / "answers.csv")
     without = load_answers(run)
-    assert without.scorer is None
+    assert without.scores == {}
     assert "mine.py:score must return one number" in without.notes[0]
     assert not any(
         "on labels that nothing else has seen" in note for _, note in build_report(run).facts.values()

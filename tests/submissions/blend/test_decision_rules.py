@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 from competition.metrics import Metric, get_metric
 from competition.task import Task
 from submissions.blend.data import Blend, BlendData, FoldSet
-from submissions.blend.decision_rules import CutPoints, Offsets, Thresholds, fit_decision, plain_decision
+from submissions.blend.decision_rules import Decision, fit_decision, plain_decision
 from submissions.blend.selection import CrossFit, cross_fit, select
 from submissions.blend.serialization import from_json, to_json
 
@@ -38,11 +38,14 @@ def random_data(problem_type: str, n: int = 2000, seed: int = 0) -> tuple[Task, 
 
 def test_labels_by_hand() -> None:
     p = np.array([[0.3, 0.69], [0.29, 0.7]])
-    assert Thresholds(np.array([0.3, 0.7])).predict(p).tolist() == [[1, 0], [0, 1]]
+    assert Decision("multilabel", np.array([0.3, 0.7])).predict(p).tolist() == [[1, 0], [0, 1]]
     p = np.array([[0.5, 0.3, 0.2], [0.4, 0.0, 0.6]])
-    assert Offsets(np.log([2.0, 1.0, 1.0])).predict(p).tolist() == [[1], [2]]  # 0.25 < 0.3, 0.2 < 0.6
+    assert Decision("multiclass", np.log([2.0, 1.0, 1.0])).predict(p).tolist() == [
+        [1],
+        [2],
+    ]  # 0.25 < 0.3, 0.2 < 0.6
     levels = np.array([[0.1, 0.2, 1.8, 5.0]]).T
-    assert CutPoints(np.array([0.2, 1.9])).predict(levels)[:, 0].tolist() == [0, 1, 1, 2]
+    assert Decision("ordinal", np.array([0.2, 1.9])).predict(levels)[:, 0].tolist() == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("problem_type", ["binary", "multilabel", "multiclass", "ordinal"])

@@ -148,7 +148,7 @@ def test_blends_are_compared_by_the_mean_auc_over_folds_with_ten_rows_of_each_cl
 
     def losses(data: BlendData) -> list[float]:
         one_hot = np.eye(3)
-        return [data.loss_of_weights(0, data.all_folds, lambda fold, j=j: one_hot[j]) for j in range(3)]
+        return [data.loss(0, data.all_folds, lambda fold, j=j: one_hot[j]) for j in range(3)]
 
     auc = METRICS["roc_auc"]
     expected = [

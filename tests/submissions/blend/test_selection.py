@@ -5,13 +5,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.metrics import METRICS
 from competition.task import Task
 from submissions.blend.candidates import CANDIDATES, fit_candidate
 from submissions.blend.data import BlendData
-from submissions.blend.scoring import Comparison, Scorer
+from submissions.blend.scoring import Scorer
 from submissions.blend.selection import CrossFit, cross_fit, min_gain, select
 from submissions.blend.stack import fit_stack
 from tests.submissions.blend.data import classes, noisy_classes, numbers
@@ -156,7 +157,9 @@ def test_rows_of_one_group_count_as_one_in_the_comparison() -> None:
     scored = {"shrunk_ridge": np.repeat(preds[:, :1], 4, axis=0), "mean": np.repeat(preds[:, 1:], 4, axis=0)}
     alone = rule(np.repeat(y, 4), np.zeros(800, dtype=np.int64))
     together = replace(alone, groups=np.repeat(np.arange(200), 4))
-    errors = [each.compare(scored, "shrunk_ridge")["mean"].standard_error for each in (alone, together)]
+    errors = [
+        each.compare(scored, "shrunk_ridge").loc["mean", "standard_error"] for each in (alone, together)
+    ]
     assert errors[1] == pytest.approx(2 * errors[0], rel=0.25)
 
 
@@ -179,20 +182,18 @@ def test_rows_of_one_group_count_as_one_in_the_comparison() -> None:
 def test_the_default_is_kept_unless_another_is_clearly_better(
     others: dict[str, tuple[float, float]], metric: str, margin: float, chosen: str
 ) -> None:
-    compared = {"shrunk_ridge": Comparison(1.0, 0.0, 0.1, 0.0)}
+    rows = {"shrunk_ridge": (1.0, 0.0, 0.0)}
     for name, (difference, error) in others.items():
-        compared[name] = Comparison(1 + difference, difference, 0.1, error)
+        rows[name] = (1 + difference, difference, error)
+    compared = pd.DataFrame(rows, ["score", "difference", "standard_error"]).T
     name, reason = select(rule(np.zeros(4), np.arange(4), metric), compared, "shrunk_ridge", margin)
     assert name == chosen
     assert chosen in reason
 
 
 def test_a_default_without_a_score_is_replaced_by_the_best_candidate_with_a_score() -> None:
-    compared = {
-        "shrunk_ridge": Comparison(NAN, NAN, NAN, NAN),
-        "mean": Comparison(2.0, NAN, NAN, NAN),
-        "convex": Comparison(1.0, NAN, NAN, NAN),
-    }
+    scores = pd.Series({"shrunk_ridge": NAN, "mean": 2.0, "convex": 1.0})
+    compared = pd.DataFrame({"score": scores, "difference": NAN, "standard_error": NAN})
     name, reason = select(rule(np.zeros(4), np.arange(4), "rmsle"), compared, "shrunk_ridge", 2.0)
     assert name == "convex"
     assert reason == "convex is selected, since the default shrunk_ridge has no score."

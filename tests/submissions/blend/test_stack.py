@@ -35,13 +35,13 @@ def test_without_a_correction_the_stack_is_its_blend_and_it_predicts_row_by_row(
     preds, y, folds = columns_like("trees", 200)
     data = numbers(preds, y + 2 * np.abs(y), folds, n_trials=8)
     stack = stack_of(data)
-    assert stack.corrections[0] is not None
+    assert stack.trees[0]
     y_pred = stack.predict(data.preds)
     np.testing.assert_allclose(stack.predict(data.preds[5:6]), y_pred[5:6], rtol=1e-12)
-    assert stack.only(np.array([False])).corrections == [None]
+    assert stack.only(np.array([False])).trees == [""]
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 0)
     uncorrected = stack_of(data)
-    assert uncorrected.corrections[0] is None
+    assert uncorrected.trees == [""]
     of_blend = fit_candidate(data, "shrunk_ridge", data.all_folds).predict(data.preds)
     np.testing.assert_array_equal(uncorrected.predict(data.preds), of_blend)
 
