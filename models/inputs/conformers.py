@@ -107,13 +107,12 @@ def _fragment_size(fragment: Chem.Mol) -> tuple[int, int, str]:
 
 def _are_unit_ends(stars: list[Chem.Atom]) -> bool:
     """Return whether two '*' have one single bond each, to an atom that is not '*'."""
-    bonds = []
-    for star in stars:
-        bonds += [(star, bond) for bond in star.GetBonds()]
-    return len(stars) == len(bonds) == 2 and all(
-        bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum()
-        for star, bond in bonds
-    )
+    if [star.GetDegree() for star in stars] != [1, 1]:
+        return False
+    bonds = [star.GetBonds()[0] for star in stars]
+    neighbors = [star.GetNeighbors()[0] for star in stars]
+    are_single = all(bond.GetBondType() == Chem.BondType.SINGLE for bond in bonds)
+    return are_single and all(atom.GetAtomicNum() for atom in neighbors)
 
 
 def _cyclic_oligomer(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.RWMol:

@@ -173,16 +173,9 @@ class EncodedDataset:
         y: (n_rows, n_targets), auxiliary targets last, NaN if missing.
         weights: weights of the labels, of the same shape.
         sides: which labels are bounds, of the same shape; see `LabelBatch`.
-        n_auxiliary: number of auxiliary targets.
     """
 
     encoded: Callable[[int], Batches]
     y: Array
     weights: Array
     sides: Array | None = None
-    n_auxiliary: int = 0
-
-    @property
-    def n_targets(self) -> int:
-        """Number of targets that are predicted, the first columns of y."""
-        return self.y.shape[1] - self.n_auxiliary

@@ -157,13 +157,7 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
         weights = balanced_weights(y, weights)
     encoded = encode_rows(stage, rows, folder, context, context.seed)
     n = stage.n_augmentations[0]
-    return EncodedDataset(
-        encoded=lambda number: encoded(number % n if n else number),
-        y=y,
-        weights=weights,
-        sides=sides,
-        n_auxiliary=y.shape[1] - rows.y.shape[1],
-    )
+    return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights, sides)
 
 
 def encode_rows(

@@ -249,13 +249,22 @@ class Trainer:
 
         Auxiliary targets do not count.
         """
-        batches, some_labels = evenly_spaced_rows(train, labels, 256)
-        is_target = torch.arange(train.y.shape[1]) < train.n_targets
-        some_labels = replace(some_labels, weights=some_labels.weights * is_target)
+        batches, some_labels = self.evenly_spaced_rows(train, labels, 256)
         outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
         error = self.loss.mean_error(outputs, some_labels)
         error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
         return bool(error < error_of_mean)
+
+    def evenly_spaced_rows(
+        self, dataset: EncodedDataset, labels: LabelBatch, n: int
+    ) -> tuple[Batches, LabelBatch]:
+        """Return at most n evenly spaced rows, of those with a label of a target, and their labels of targets."""
+        n_targets = len(self.context.task.targets)
+        labelled = np.flatnonzero(~np.isnan(dataset.y[:, :n_targets]).all(axis=1))
+        rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, n).astype(np.intp))]
+        some_labels = labels.take(rows, torch.device("cpu"))
+        some_labels.weights[:, n_targets:] = 0
+        return dataset.encoded(0).take(rows), some_labels
 
     def _held_out_score(self, network: nn.Module) -> float | None:
         """Return the score of the held-out rows, without augmentation; None without rows, or if there is no score.
@@ -272,10 +281,3 @@ class Trainer:
             except Exception:
                 return None
         return score if np.isfinite(score) else None
-
-
-def evenly_spaced_rows(dataset: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
-    """Return at most n evenly spaced rows, of those with a label of a target, and their labels."""
-    labelled = np.flatnonzero(~np.isnan(dataset.y[:, : dataset.n_targets]).all(axis=1))
-    rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, n).astype(np.intp))]
-    return dataset.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
