@@ -161,12 +161,6 @@ def scramble(keys: Keys) -> Keys:
     return keys ^ (keys >> np.uint64(31))
 
 
-def atoms_mean(network: Messages, graphs: list[MoleculeGraph], device: str) -> Tensor:
-    """Return the mean over the atoms of each molecule, (n_molecules, width)."""
-    batch = {name: tensor.to(device) for name, tensor in collate(graphs, not network.undirected).items()}
-    return MeanAggregation()(network(batch), batch["molecule"])
-
-
 def read_message_passing(weights: str) -> tuple[dict[str, Any], Messages]:
     """Load message passing that chemprop or CheMeleon saved, and return its hyperparameters and network.
 

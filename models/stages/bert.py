@@ -250,8 +250,8 @@ class Bert(TextStage, NeuralStage):
             return encode(tokenizer, template.texts(inputs, separator))[0], n_cut
         order_only = self.enumerate_smiles == "order"
         randomize = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
-        texts = template.texts(rows.inputs, separator, randomize)
-        return encode(tokenizer, texts, self.truncation)
+        items, is_cut = encode(tokenizer, template.texts(rows.inputs, separator, randomize), self.truncation)
+        return items, sum(is_cut)
 
     def _train_tokenizer(self, train: Dataset, context: Context) -> Any:
         """Return a tokenizer of atoms for molecules, or of word pieces for texts, for an encoder from scratch."""

@@ -33,7 +33,7 @@ from models.stage import write_notes
 from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.hardware import free_gpu_memory, is_out_of_memory
-from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
+from models.training.labels import balanced_weights, with_bounds
 from models.training.network import Head, Network, PerColumn
 from models.training.settings import NeuralStage
 from models.training.trainer import Trainer
@@ -110,7 +110,6 @@ def prepare(
     fit_columns(train, stage, context, folder)
     backbone = stage.initial_backbone(train, folder, context)
     encoded_train = encode_with_labels(stage, train, folder, context)
-    labelled_rows(train.y, context.task.targets)
     return make_network(stage, backbone, encoded_train.encoded(0), context), encoded_train
 
 
@@ -146,7 +145,6 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
     auxiliary = auxiliary_targets(stage, context)
     y = rows.y
     if auxiliary and rows.auxiliary is not None:
-        require_auxiliary(rows.auxiliary, auxiliary, context.task.problem_type)
         y = np.hstack([y, rows.auxiliary])
     sides = None
     if rows.bounds is not None:

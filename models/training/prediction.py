@@ -1,8 +1,6 @@
 """Prediction with a trained network, and the device and precision of a process."""
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +72,6 @@ def forward(network: nn.Module, batches: Batches, batch_size: int, accelerator: 
     with torch.no_grad(), accelerator.autocast():
         outputs = [network(batches.batch(rows, accelerator.device)).float() for rows in plan]
     return torch.cat(outputs).cpu()[np.argsort(np.concatenate(plan))]
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Restore the random generators of Python, numpy and torch at the end."""
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
 
 
 def make_accelerator(precision: str, **tracker: Any) -> Accelerator:

@@ -32,7 +32,6 @@ from models.training.prediction import (
     as_predictions,
     forward,
     make_accelerator,
-    random_state_kept,
 )
 from models.training.settings import NeuralStage
 
@@ -273,7 +272,7 @@ class Trainer:
         """
         if self.context.held_out is None:
             return None
-        with random_state_kept():
+        with torch.random.fork_rng():  # a user's metric may draw; no other generator trains a network
             try:
                 outputs = forward(network, self.held_out(), self.settings.batch_size, self.accelerator)
                 y_pred = as_predictions([outputs], self.report, self.context.task)
