@@ -41,12 +41,11 @@ def conformer_cache(root: Path, **settings: Any) -> Cache:
         root: folder of all caches.
         settings: conformers, fragments and repeat_units of `models.stages.conformer_stage.ConformerStage`.
     """
-    return Cache(root, "conformers", settings, partial(_compute, settings))
+    return Cache(root, "conformers", settings, partial(_compute, **settings))
 
 
-def _compute(settings: dict[str, Any], smiles: list[str]) -> list[Array]:
-    molecules = (build_molecule(text, settings["fragments"], settings["repeat_units"]) for text in smiles)
-    return [embed_conformers(molecule, settings["conformers"]) for molecule in molecules]
+def _compute(smiles: list[str], conformers: int, fragments: str, repeat_units: str) -> list[Array]:
+    return [embed_conformers(build_molecule(text, fragments, repeat_units), conformers) for text in smiles]
 
 
 def select(conformers: Array, number: int) -> Array:

@@ -65,31 +65,22 @@ def cross_entropy(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     return torch_cross_entropy(outputs, y[:, 0].long(), reduction="none", label_smoothing=smoothing)[:, None]
 
 
-def sigmoid(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
-    """Return the probability of class 1 per target.
+def exclude_absent_classes(logits: Tensor, classes: list[list[int]]) -> Tensor:
+    """Return logits by which a class without training rows has probability 0, and a single class probability 1.
 
     Args:
-        classes: for each target, the classes with training rows. A single class gets probability 1.
+        logits: (..., n_outputs), a column per target, or per class of a single target.
+        classes: for each target, the classes with training rows.
     """
-    if classes is None:
-        return logits.sigmoid()
-    lowest, highest = torch.tensor(
-        [[min(present), max(present)] for present in classes], dtype=logits.dtype
-    ).T
-    return logits.sigmoid().clamp(lowest, highest)
-
-
-def softmax(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
-    """Return the probability per class of a single target.
-
-    Args:
-        classes: a list of one element, the classes with training rows. All others get probability 0.
-    """
-    if classes is not None:
-        absent = torch.ones(logits.shape[-1], dtype=torch.bool)
-        absent[classes[0]] = False
-        logits = logits.masked_fill(absent, float("-inf"))
-    return logits.softmax(dim=-1)
+    logits = logits.clone()
+    if len(classes) < logits.shape[-1]:
+        absent = set(range(logits.shape[-1])).difference(classes[0])
+        logits[..., sorted(absent)] = -torch.inf
+        return logits
+    for target, present in enumerate(classes):
+        if len(present) == 1:
+            logits[..., target] = torch.inf if present == [1] else -torch.inf
+    return logits
 
 
 def clip_to_bounds(outputs: Tensor, y: Tensor, sides: Tensor) -> Tensor:
@@ -110,7 +101,7 @@ class Loss:
     """
 
     errors: Callable[..., Tensor]
-    link: Callable[..., Tensor] | None = None
+    link: Callable[[Tensor], Tensor] | None = None
 
     @property
     def is_classification(self) -> bool:
@@ -155,7 +146,11 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
 }
 """Name -> error per label of outputs and labels, (n_rows, n_targets)."""
-LINKS: dict[str, Callable[..., Tensor]] = {"binary": sigmoid, "multilabel": sigmoid, "multiclass": softmax}
+LINKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "binary": torch.sigmoid,
+    "multilabel": torch.sigmoid,
+    "multiclass": partial(torch.softmax, dim=-1),
+}
 """Problem type -> map from logits to probabilities; the outputs of others are standardised numbers."""
 
 

@@ -131,12 +131,9 @@ def make_network(stage: NeuralStage, backbone: Any, batches: Batches, context: C
 
 def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> Trainer:
     """Return the trainer of a network of a stage."""
-
-    @functools.cache
-    def held_out() -> Batches:
-        assert context.held_out is not None
-        return encode_rows(stage, context.held_out.rows, folder, context, seed=0)(0)
-
+    held_out = None
+    if context.held_out is not None:
+        held_out = encode_rows(stage, context.held_out.rows, folder, context, seed=0)
     return Trainer(network, stage, folder, context, held_out)
 
 

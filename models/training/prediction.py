@@ -17,7 +17,7 @@ from core.files import read_json
 from core.types import Array
 from models.training.batches import Batches
 from models.training.hardware import cpu_has_bf16, require_precision
-from models.training.losses import LINKS
+from models.training.losses import LINKS, exclude_absent_classes
 from models.training.network import Network
 from models.training.settings import NeuralStage
 
@@ -57,7 +57,7 @@ def as_predictions(passes: list[Tensor], training: dict[str, Any], task: Task) -
     """
     outputs = torch.stack(passes).double()
     if task.problem_type in LINKS:
-        outputs = LINKS[task.problem_type](outputs, training["classes"])
+        outputs = LINKS[task.problem_type](exclude_absent_classes(outputs, training["classes"]))
     n_outputs = len(task.outputs)
     mean = np.array(training["mean"])[:n_outputs]
     scale = np.array(training["scale"])[:n_outputs]

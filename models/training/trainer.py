@@ -5,7 +5,6 @@ length, the optimizer, the schedule, precision and device (by accelerate), check
 prediction.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -73,15 +72,15 @@ class Trainer:
         settings: settings of the stage.
         folder: folder of the weights, the report, losses.csv and the checkpoints.
         context: what is learned, the seed, and the score of held-out rows.
-        held_out: returns the encoded held-out rows, which are scored after each epoch, without an effect
-            on training. They are encoded when they are first scored.
+        held_out: encoded held-out rows, which are scored after each epoch, without an effect on training; None
+            if `context` has no score.
     """
 
     network: Network
     settings: NeuralStage
     folder: Path
     context: Context
-    held_out: Callable[[], Batches]
+    held_out: Encoded | None = None
 
     def __post_init__(self) -> None:
         problem_type = self.context.task.problem_type
@@ -270,11 +269,11 @@ class Trainer:
 
         No error ends the job: the rows are predicted once more after training, and scored when the job has ended.
         """
-        if self.context.held_out is None:
+        if self.held_out is None or self.context.held_out is None:
             return None
         with torch.random.fork_rng():  # a user's metric may draw; no other generator trains a network
             try:
-                outputs = forward(network, self.held_out(), self.settings.batch_size, self.accelerator)
+                outputs = forward(network, self.held_out(0), self.settings.batch_size, self.accelerator)
                 y_pred = as_predictions([outputs], self.report, self.context.task)
                 score = float(self.context.held_out.score(y_pred))
             except Exception:

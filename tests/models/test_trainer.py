@@ -89,7 +89,7 @@ def make(folder: Path, net: Network | None = None, progress: Any = None, **chang
     progress = progress or (lambda done, total: None)
     context = Context([], [], [], [], task, 0, folder, progress, held_out=changes.pop("held_out", None))
     return trainer.Trainer(
-        net or network(), settings(**changes), folder, context, lambda: INPUTS.take(np.arange(12))
+        net or network(), settings(**changes), folder, context, lambda number: INPUTS.take(np.arange(12))
     )
 
 
