@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Avalon import pyAvalonTools
@@ -162,9 +163,8 @@ def _level_matrix(fingerprints: Any, columns: NDArray[np.int64]) -> Any:
     from scipy import sparse
 
     molecules, keys = _levels(fingerprints)
-    positions = np.searchsorted(columns, keys)
-    is_known = positions < len(columns)
-    is_known[is_known] = columns[positions[is_known]] == keys[is_known]
+    positions = pd.Index(columns).get_indexer(pd.Index(keys))
+    is_known = positions >= 0
     entries = (molecules[is_known], positions[is_known])
     shape = (fingerprints.shape[0], len(columns))
     return sparse.csr_matrix((np.ones(is_known.sum(), dtype=np.float32), entries), shape=shape)

@@ -8,6 +8,7 @@ standardised numbers, or logits of classes, which the `link` of the loss maps to
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,13 @@ from core.user_code import load_user_code, user_code_errors
 from models.training.settings import CLASS_LOSSES
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on the device; a copy to a GPU is asynchronous, from pinned memory."""
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return a tensor, or a dictionary of them, on the device; a copy to a GPU is asynchronous, from pinned memory."""
+    if isinstance(value, dict):
+        return {name: to_device(part, device) for name, part in value.items()}
     if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def make_network(stage: NeuralStage, backbone: Any, batches: Batches, context: C
     n_outputs = len([*context.task.outputs, *auxiliary_targets(stage, context)])
     head = Head(width, n_outputs, stage.head_rates)
     if batches.n_molecules > 1:
-        backbone = PerColumn(backbone, batches.n_molecules)
+        backbone = PerColumn(backbone)
     return Network(backbone, head, None if n_features == width else (n_features, width))
 
 
