@@ -27,7 +27,7 @@ from competition.molecules import canonical_smiles
 from competition.task import Task
 from models import targets
 from models.context import Context
-from models.inputs.fingerprints import fingerprint_cache, load_fingerprints, minmax_kernel
+from models.inputs.fingerprints import load_fingerprints, minmax_kernel, molecule_features
 from models.jobs.cache_jobs import shared_caches
 from models.stages.gp import Gp
 from models.stages.gp_regression import decompose, fit_target
@@ -79,7 +79,7 @@ def measure(n_rows: int, molecules: Path, cache: Path) -> str:
 
 def compare(smiles: list[str], y: np.ndarray, n_rows: int, cache: Path) -> str:
     """Return the time of scikit-learn's regressor on one kernel, and the largest difference of its predictions."""
-    fingerprints = load_fingerprints(fingerprint_cache("ecfp4", cache), smiles)
+    fingerprints = load_fingerprints(molecule_features(["ecfp4"], 0, cache)[0], smiles)
     kernel = minmax_kernel(fingerprints, fingerprints)
     started = time.perf_counter()
     fit = fit_target(decompose(kernel[:n_rows, :n_rows].copy(), np.ones(n_rows)), y[:n_rows])

@@ -41,12 +41,11 @@ def conformer_cache(root: Path, **settings: Any) -> Cache:
         root: folder of all caches.
         settings: conformers, fragments and repeat_units of `models.stages.conformer_stage.ConformerStage`.
     """
-    return Cache(root, "conformers", settings, partial(_compute, settings))
+    return Cache(root, "conformers", settings, partial(_compute, **settings))
 
 
-def _compute(settings: dict[str, Any], smiles: list[str]) -> list[Array]:
-    molecules = (build_molecule(text, settings["fragments"], settings["repeat_units"]) for text in smiles)
-    return [embed_conformers(molecule, settings["conformers"]) for molecule in molecules]
+def _compute(smiles: list[str], conformers: int, fragments: str, repeat_units: str) -> list[Array]:
+    return [embed_conformers(build_molecule(text, fragments, repeat_units), conformers) for text in smiles]
 
 
 def select(conformers: Array, number: int) -> Array:
@@ -107,13 +106,12 @@ def _fragment_size(fragment: Chem.Mol) -> tuple[int, int, str]:
 
 def _are_unit_ends(stars: list[Chem.Atom]) -> bool:
     """Return whether two '*' have one single bond each, to an atom that is not '*'."""
-    bonds = []
-    for star in stars:
-        bonds += [(star, bond) for bond in star.GetBonds()]
-    return len(stars) == len(bonds) == 2 and all(
-        bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum()
-        for star, bond in bonds
-    )
+    if [star.GetDegree() for star in stars] != [1, 1]:
+        return False
+    bonds = [star.GetBonds()[0] for star in stars]
+    neighbors = [star.GetNeighbors()[0] for star in stars]
+    are_single = all(bond.GetBondType() == Chem.BondType.SINGLE for bond in bonds)
+    return are_single and all(atom.GetAtomicNum() for atom in neighbors)
 
 
 def _cyclic_oligomer(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.RWMol:

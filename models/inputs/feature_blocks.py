@@ -4,6 +4,7 @@ A block is a function from rows to a matrix with one row for each of them. Whate
 fits on the training rows only, and writes it as JSON into the folder of the job.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from models.context import Context
 from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.fingerprints import molecule_features
-from models.inputs.frozen_encoders import encoder_cache
+from models.inputs.frozen_encoders import N_COUNTS, encoder_cache
 from models.inputs.texts import SEPARATOR, read_template
 from models.inputs.weights import digest_of_weights, reads_molecules
 from models.stage import Stage, write_notes
@@ -50,14 +51,13 @@ def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path)
     Args:
         folder: folder that `fit_encoders` wrote to.
     """
-    caches = stage_features(config, context)
     blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
     for column in context.smiles:
-        blocks += [np.concatenate(cache.load(rows.inputs[column])) for cache in caches]
+        smiles = rows.inputs[column]
+        blocks += [np.concatenate(cache.load(smiles)) for cache in stage_features(config, context)]
         for index, encoder in enumerate(config.encoders):
             if reads_molecules(encoder.weights):
-                values = np.concatenate(encoder_cache(encoder, context.cache).load(rows.inputs[column]))
-                blocks.append(_reduced(values, folder, f"{index} {column}"))
+                blocks.append(_encoded(encoder, smiles, context, folder, f"{index} {column}"))
     return np.hstack(blocks)
 
 
@@ -93,18 +93,11 @@ def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) 
                     )
             continue
         template = read_template(encoder, context)
-        pooled = cache.load(template.texts(train.inputs, SEPARATOR))
-        # Counts of each text: tokens, unknown tokens, and whether it was truncated.
-        counts = np.concatenate(pooled)[:, -3:].astype(np.int64)
-        n_tokens, n_unknown, n_cut = counts.sum(axis=0)
-        notes += template.notes(
-            encoder.weights,
-            unknown_share=n_unknown / n_tokens,
-            n_cut=n_cut,
-            n_texts=len(train),
-            longest=counts[:, 0].max(),
-        )
-        arrays |= _fit_reduction(np.concatenate(pooled)[:, :-3], encoder, f"{index}")
+        pooled = np.concatenate(cache.load(template.texts(train.inputs, SEPARATOR)))
+        n_tokens, n_unknown, is_cut = pooled[:, -N_COUNTS:].astype(np.int64).T
+        unknown_share = n_unknown.sum() / n_tokens.sum()
+        notes += template.notes(encoder.weights, unknown_share, is_cut.sum(), len(train), n_tokens.max())
+        arrays |= _fit_reduction(pooled[:, :-N_COUNTS], encoder, f"{index} text")
     if notes:
         write_notes(folder, notes)
     if config.encoders:
@@ -132,7 +125,7 @@ def encoder_block(rows: Dataset, config: Stage, context: Context, folder: Path) 
             )
         if not reads_molecules(encoder.weights):
             texts = read_template(encoder, context).texts(rows.inputs, SEPARATOR)
-            blocks.append(_reduced(np.concatenate(cache.load(texts))[:, :-3], folder, f"{index}"))
+            blocks.append(_encoded(encoder, texts, context, folder, f"{index} text"))
     return np.hstack(blocks)
 
 
@@ -157,13 +150,17 @@ def _fit_reduction(values: NDArray[np.float32], encoder: EncoderFeature, name: s
     return arrays
 
 
-def _reduced(values: NDArray[np.float32], folder: Path, name: str) -> NDArray[np.float32]:
-    """Return the features of an encoder, projected on its principal components if it has some.
+def _encoded(
+    encoder: EncoderFeature, inputs: Iterable[str], context: Context, folder: Path, name: str
+) -> NDArray[np.float32]:
+    """Return the features of texts or molecules, projected on the principal components of `name` if there are some.
 
-    Rows that it cannot read have the mean features of the training rows.
+    Rows that the encoder cannot read have the mean features of the training rows.
     """
+    values = np.concatenate(encoder_cache(encoder, context.cache).load(inputs))
     with np.load(folder / REDUCTIONS) as arrays:
         mean = arrays[f"mean {name}"]
+        values = values[:, : len(mean)]  # without the counts of texts
         values = np.where(np.isnan(values), mean, values).astype(np.float32)
         if f"components {name}" in arrays:
             return ((values - mean) @ arrays[f"components {name}"].T).astype(np.float32)

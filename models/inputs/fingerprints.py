@@ -3,12 +3,13 @@
 Also the MinMax kernel between unfolded counts.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Avalon import pyAvalonTools
@@ -16,7 +17,6 @@ from rdkit.Chem import MACCSkeys, rdFingerprintGenerator, rdReducedGraphs
 
 from competition.descriptors import descriptors
 from competition.molecules import is_large
-from core.code_digest import code_digest_of
 from models.inputs.cache import Array, Cache
 
 MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")
@@ -49,6 +49,16 @@ def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
     return generator.GetCountFingerprintAsNumPy(molecule)
 
 
+def unfolded(name: str, molecule: Chem.Mol, n_bits: int) -> NDArray:
+    """Return how often a molecule contains each of its environments, (n_environments, 3).
+
+    The columns are the id divided by `BASE`, the remainder, and the count.
+    """
+    counts = GENERATORS[name].GetSparseCountFingerprint(molecule).GetNonzeroElements()
+    entries = [(key // BASE, key % BASE, count) for key, count in sorted(counts.items())]
+    return np.array(entries).reshape(-1, 3)
+
+
 FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
     "morgan": morgan,
     # Counts of Avalon's atom, bond, path and ring features. Source: Gedeck et al., JCIM 2006.
@@ -58,12 +68,19 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
     # The public MACCS keys, 0 or 1, (167,). Source: Durant et al., JCICS 2002.
     "maccs": lambda molecule, n_bits: np.array(MACCSkeys.GenMACCSKeys(molecule)),
     "descriptors": descriptors,
+    **{name: partial(unfolded, name) for name in GENERATORS},
 }
-"""Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,)."""
+"""Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,), or those of
+`unfolded`."""
+SLOW = ("avalon", "erg", "atom_pairs")
+"""Features that are not computed for large molecules: 28 s for the atom pairs of 2,500 atoms. They are then NaN, as
+descriptors are, and there are no atom pairs."""
 
 
 def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cache]:
-    """Return one cache per feature, with arrays (1, n_features), in the order of the matrix's columns.
+    """Return one cache per feature, with the arrays of `FEATURES`, in the order of the matrix's columns.
+
+    A row of features is an array (1, n_features).
 
     Args:
         kinds: names of `FEATURES`, or maplight for all of `MAPLIGHT`. Repeated names count once.
@@ -73,36 +90,28 @@ def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cac
     names = list[str]()
     for kind in kinds:
         names += MAPLIGHT if kind == "maplight" else (kind,)
-    settings: dict[str, dict[str, Any]] = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
-    settings["descriptors"] = {"descriptors": code_digest_of(Path(descriptors.__code__.co_filename))}
+    settings = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
     return [
-        Cache(root, name, settings.get(name, {}), partial(_compute_features, name, n_bits))
+        Cache(root, name, settings.get(name, {}), partial(_compute, name, n_bits))
         for name in dict.fromkeys(names)
     ]
 
 
-def _compute_features(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
+def _compute(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
     arrays = list[Array]()
     for text in smiles:
-        is_missing = name in ("avalon", "erg") and is_large(text)  # and so is every descriptor
-        values = FEATURES[name](Chem.MolFromSmiles("C" if is_missing else text), n_bits).astype(np.float32)
-        arrays.append(np.full_like(values, np.nan)[None] if is_missing else values[None])
+        is_missing = name in SLOW and is_large(text)
+        features = FEATURES[name](Chem.MolFromSmiles("C" if is_missing else text), n_bits)
+        array = np.atleast_2d(features).astype(np.float32)
+        arrays.append(np.full_like(array, np.nan) if is_missing else array)
     return arrays
-
-
-def fingerprint_cache(name: str, root: Path) -> Cache:
-    """Return the cache of a fingerprint of `GENERATORS`.
-
-    Its arrays are (n_environments, 3): the id divided by `BASE`, the remainder, and the count.
-    """
-    return Cache(root, name, {}, partial(_compute_counts, name))
 
 
 def load_fingerprints(cache: Cache, smiles: Iterable[str]) -> Any:
     """Return how often each molecule contains each environment, (n_molecules, 2^32), sparse.
 
     Args:
-        cache: cache of `fingerprint_cache`.
+        cache: cache of a fingerprint of `GENERATORS`.
         smiles: canonical SMILES.
     """
     from scipy import sparse
@@ -154,20 +163,8 @@ def _level_matrix(fingerprints: Any, columns: NDArray[np.int64]) -> Any:
     from scipy import sparse
 
     molecules, keys = _levels(fingerprints)
-    positions = np.searchsorted(columns, keys)
-    is_known = positions < len(columns)
-    is_known[is_known] = columns[positions[is_known]] == keys[is_known]
+    positions = pd.Index(columns).get_indexer(pd.Index(keys))
+    is_known = positions >= 0
     entries = (molecules[is_known], positions[is_known])
     shape = (fingerprints.shape[0], len(columns))
     return sparse.csr_matrix((np.ones(is_known.sum(), dtype=np.float32), entries), shape=shape)
-
-
-def _compute_counts(name: str, smiles: Sequence[str]) -> list[Array]:
-    arrays = list[Array]()
-    for text in smiles:
-        molecule = Chem.MolFromSmiles(text)
-        is_slow = name == "atom_pairs" and is_large(text)  # 28 s for 2,500 atoms; it then has no pairs
-        counts = {} if is_slow else GENERATORS[name].GetSparseCountFingerprint(molecule).GetNonzeroElements()
-        entries = [(key // BASE, key % BASE, count) for key, count in sorted(counts.items())]
-        arrays.append(np.array(entries, dtype=np.float32).reshape(-1, 3))
-    return arrays

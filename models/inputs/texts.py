@@ -136,7 +136,22 @@ def read_template(stage: TextStage, inputs: "CompetitionConfig | Context") -> Te
     Raises:
         ConfigError: the template cannot be parsed, or a column is not an input.
     """
-    columns, literals = _parse_template(stage, inputs)
+    if stage.template is None:
+        columns = list(stage.columns or inputs.text or inputs.smiles)
+        joints = ["." if {*pair} <= {*inputs.smiles} else SEPARATOR for pair in pairwise(columns)]
+        literals = ["", *joints, ""]
+    else:
+        pieces = re.split(r"\{([^{}]+)\}", stage.template)
+        literals = pieces[::2]
+        columns = pieces[1::2]
+        if not columns or {*"{}"} & {*"".join(literals)}:
+            raise ConfigError(
+                f"a template names columns in braces, as in {{a}} [SEP] {{b}}; got {stage.template!r}"
+            )
+        if stage.columns and set(stage.columns) != set(columns):
+            raise ConfigError(
+                f"columns must be the columns of the template ({', '.join(columns)}), or be removed"
+            )
     available = [*inputs.smiles, *inputs.text, *inputs.categorical]
     unknown = [column for column in columns if column not in available]
     if unknown or not columns:
@@ -164,26 +179,6 @@ def count_cut_texts(stage: TextStage, inputs: "CompetitionConfig", rows: pd.Data
     tokenizer.no_padding()
     texts = read_template(stage, inputs).texts(rows, " ")
     return sum(len(encoding.ids) > stage.max_length for encoding in tokenizer.encode_batch(texts))
-
-
-def _parse_template(stage: TextStage, inputs: "CompetitionConfig | Context") -> tuple[list[str], list[str]]:
-    """Return the columns of a stage's text, and the literals around them."""
-    if stage.template is None:
-        columns = list(stage.columns or inputs.text or inputs.smiles)
-        joints = ["." if {*pair} <= {*inputs.smiles} else SEPARATOR for pair in pairwise(columns)]
-        return columns, ["", *joints, ""]
-    pieces = re.split(r"\{([^{}]+)\}", stage.template)
-    literals = pieces[::2]
-    columns = pieces[1::2]
-    if not columns or {*"{}"} & {*"".join(literals)}:
-        raise ConfigError(
-            f"a template names columns in braces, as in {{a}} [SEP] {{b}}; got {stage.template!r}"
-        )
-    if stage.columns and set(stage.columns) != set(columns):
-        raise ConfigError(
-            f"columns must be the columns of the template ({', '.join(columns)}), or be removed"
-        )
-    return columns, literals
 
 
 def require_molecules(template: Template, enumerate_smiles: bool | str) -> None:

@@ -43,8 +43,10 @@ PAD, UNKNOWN, CLS, SEP, _ = SPECIAL.values()
 Ids = Integers
 
 
-def encode(tokenizer: Tokenizer, texts: Iterable[str], truncation: str = "end") -> tuple[list[Ids], int]:
-    """Return the token ids of each text, special tokens included, and the number of truncated texts.
+def encode(
+    tokenizer: Tokenizer, texts: Iterable[str], truncation: str = "end"
+) -> tuple[list[Ids], list[bool]]:
+    """Return the token ids of each text, special tokens included, and whether it was truncated.
 
     Args:
         tokenizer: its `model_max_length` is the maximum length.
@@ -55,13 +57,13 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], truncation: str = "end") 
     texts = list(texts)
     max_length = tokenizer.model_max_length
     ids = tokenizer(texts, verbose=False)["input_ids"]
-    n_cut = sum(len(row) > max_length for row in ids)
-    if n_cut and truncation == "end":
+    is_cut = [len(row) > max_length for row in ids]
+    if any(is_cut) and truncation == "end":
         ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     n_first = max_length // 4  # Sun et al.: 128 of 512
     ids = [row if len(row) <= max_length else [*row[:n_first], *row[n_first - max_length :]] for row in ids]
     # Without special tokens, an empty text would have no token at all.
-    return [np.array(row or [tokenizer.pad_token_id or 0], dtype=np.int64) for row in ids], n_cut
+    return [np.array(row or [tokenizer.pad_token_id or 0], dtype=np.int64) for row in ids], is_cut
 
 
 def unknown_share(tokenizer: Tokenizer, ids: list[Ids]) -> float:

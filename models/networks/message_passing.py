@@ -161,12 +161,6 @@ def scramble(keys: Keys) -> Keys:
     return keys ^ (keys >> np.uint64(31))
 
 
-def atoms_mean(network: Messages, graphs: list[MoleculeGraph], device: str) -> Tensor:
-    """Return the mean over the atoms of each molecule, (n_molecules, width)."""
-    batch = {name: tensor.to(device) for name, tensor in collate(graphs, not network.undirected).items()}
-    return MeanAggregation()(network(batch), batch["molecule"])
-
-
 def read_message_passing(weights: str) -> tuple[dict[str, Any], Messages]:
     """Load message passing that chemprop or CheMeleon saved, and return its hyperparameters and network.
 
@@ -211,6 +205,7 @@ def collate(graphs: list[MoleculeGraph], shared: bool = True) -> dict[str, Tenso
     bonds = np.arange(len(target))
     into = csr_array((bonds, (target, bonds)), shape=(len(batch.V), len(bonds)))
     tensors = {"molecule": batch.batch}
+    positions: dict[str, NDArray[Any]] = {}
     bond_keys = np.concatenate([each.bond_keys for each in graphs], axis=1)
     atom_keys = np.concatenate([each.atom_keys for each in graphs])
     if not shared:
@@ -225,17 +220,14 @@ def collate(graphs: list[MoleculeGraph], shared: bool = True) -> dict[str, Tenso
         _, chosen, next_row = np.unique(keys, return_index=True, return_inverse=True)
         before = into[source[chosen]]
         is_reverse = before.indices == np.repeat(reverse[chosen], np.diff(before.indptr))
-        tensors[f"before_{step}"] = torch.from_numpy(row[before.indices[~is_reverse]])
-        starts = before.indptr[:-1] - np.arange(len(chosen))  # minus the reverse bonds that are left out
-        tensors[f"before_starts_{step}"] = torch.from_numpy(starts.astype(np.int64))
-        tensors[f"initial_{step}"] = torch.from_numpy(first[chosen])
+        positions[f"before_{step}"] = row[before.indices[~is_reverse]]
+        # minus the reverse bonds that are left out
+        positions[f"before_starts_{step}"] = before.indptr[:-1] - np.arange(len(chosen))
+        positions[f"initial_{step}"] = first[chosen]
         row = next_row
 
     _, chosen, atom = np.unique(atom_keys, return_index=True, return_inverse=True)
     ending = into[chosen]
-    return tensors | {
-        "into": torch.from_numpy(row[ending.indices]),
-        "into_starts": torch.from_numpy(ending.indptr[:-1].astype(np.int64)),
-        "atoms": batch.V[chosen],
-        "atom": torch.from_numpy(atom),
-    }
+    positions |= {"into": row[ending.indices], "into_starts": ending.indptr[:-1], "atom": atom}
+    tensors["atoms"] = batch.V[chosen]
+    return tensors | {name: torch.from_numpy(array.astype(np.int64)) for name, array in positions.items()}

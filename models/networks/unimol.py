@@ -100,32 +100,7 @@ class Groups:
         return [part.view(n, -1, part.shape[1]) for part, n in zip(parts, self.sizes, strict=True)]
 
 
-def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
-    """Return the outputs (n_out, n) of normal densities, a linear layer, GELU and another linear layer.
-
-    Everything is computed in float32. Exponents are at least -60, since a CPU takes ten times as long for an
-    exponential that underflows, and for products with one.
-
-    Args:
-        x: (n,) scalars.
-        mean: (k,) means of the densities.
-        std: (k,) standard deviations of the densities.
-        first: the first linear layer.
-        second: the second linear layer.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        scale = 0.5**0.5 / std
-        weight = first.weight / (ROOT_TWO_PI * std)
-        parts = []
-        for part in x.split(CPU_CHUNK if x.device.type == "cpu" else len(x)):
-            exponent = torch.addcmul(-mean * scale, part[:, None], scale).square().neg().clamp_min(-60.0)
-            parts.append(second(F.gelu(F.linear(exponent.exp(), weight, first.bias))).T)
-        return torch.cat(parts, dim=1)
-
-
-def pair_bias(
-    gbf: Any, gbf_proj: Any, tokens: list[Tensor], coordinates: list[Tensor], padding: int
-) -> list[Tensor]:
+def pair_bias(gbf: Any, gbf_proj: Any, tokens: list[Tensor], coordinates: list[Tensor]) -> list[Tensor]:
     """Return the attention bias of each head and pair for each group, (n_heads * size, length, length), head by head.
 
     The features of a pair depend on its two tokens, in their order, and on their distance. So (i, j) and
@@ -141,7 +116,7 @@ def pair_bias(
     n_types = round(gbf.mul.num_embeddings**0.5)
     distances, types, sources, n = [], [], [], 0
     for group, positions in zip(tokens, coordinates, strict=True):
-        real = group != padding
+        real = group != PADDING
         equal = group[:, :, None] == group[:, None, :]
         row, i, j = ((real[:, :, None] & real[:, None, :]) & ~equal.tril(-1)).nonzero(as_tuple=True)
         distances.append((positions[row, i] - positions[row, j]).norm(dim=-1))
@@ -163,15 +138,28 @@ def pair_bias(
 
 
 def pair_values(gbf: Any, gbf_proj: Any, distance: Tensor, edge_type: Tensor) -> Tensor:
-    """Return the bias of each head, (n_heads, n_pairs), for pairs with some distances and types, (n_pairs,)."""
+    """Return the bias of each head, (n_heads, n_pairs), for pairs with some distances and types, (n_pairs,).
+
+    It is a function of normal densities of a scaled distance: a linear layer, GELU and another linear layer.
+    Everything is computed in float32. Exponents are at least -60, since a CPU takes ten times as long for an
+    exponential that underflows, and for products with one.
+    """
     if not hasattr(gbf, "means"):
         return gbf_proj(gbf(distance, edge_type)).float().T
     with torch.autocast(distance.device.type, enabled=False):
         # The same numbers as gbf.mul(edge_type), whose backward pass is slow for vectors of length 1.
         mul, shift = (table.weight.squeeze(1).index_select(0, edge_type) for table in (gbf.mul, gbf.bias))
         x = mul * distance + shift
-    std = gbf.stds.weight.view(-1).abs() + 1e-5
-    return gaussian_head(x, gbf.means.weight.view(-1), std, gbf_proj.linear1, gbf_proj.linear2)
+        mean = gbf.means.weight.view(-1)
+        std = gbf.stds.weight.view(-1).abs() + 1e-5
+        scale = 0.5**0.5 / std
+        weight = gbf_proj.linear1.weight / (ROOT_TWO_PI * std)
+        parts = []
+        for part in x.split(CPU_CHUNK if x.device.type == "cpu" else len(x)):
+            exponent = torch.addcmul(-mean * scale, part[:, None], scale).square().neg().clamp_min(-60.0)
+            hidden = F.gelu(F.linear(exponent.exp(), weight, gbf_proj.linear1.bias))
+            parts.append(gbf_proj.linear2(hidden).T)
+        return torch.cat(parts, dim=1)
 
 
 class UnimolEncoderLayer(TransformerEncoderLayer):
@@ -212,26 +200,6 @@ class UnimolEncoderLayer(TransformerEncoderLayer):
         return x + F.dropout(hidden, self.dropout, self.training), next_biases
 
 
-class UnimolEncoder(TransformerEncoderWithPair):
-    """Encoder of the package, for the first token only and without the losses of pre-training.
-
-    It is made without layers, and the caller adds them.
-    """
-
-    def forward(self, x: Tensor, biases: list[Tensor], groups: Groups) -> Tensor:
-        """Return the first token of each row, (n_rows, width), in the order of the groups.
-
-        Args:
-            x: embeddings of all real tokens, (n_real, width).
-            biases: output of `pair_bias`.
-        """
-        x = F.dropout(self.emb_layer_norm(x), self.emb_dropout, self.training)
-        for layer in self.layers[:-1]:
-            x, biases = layer(x, biases, groups)
-        x, _ = self.layers[-1](x, biases, groups, first_only=True)
-        return self.final_layer_norm(x)
-
-
 class UnimolBackbone(nn.Module):
     """UniMolModel without its head, in any size.
 
@@ -263,7 +231,7 @@ class UnimolBackbone(nn.Module):
             "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
             "attention_heads": args.encoder_attention_heads,
         }  # fmt: skip
-        self.encoder = UnimolEncoder(
+        self.encoder = TransformerEncoderWithPair(
             encoder_layers=0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **layer_settings
         )
         self.encoder.layers.extend(UnimolEncoderLayer(**layer_settings) for _ in range(args.encoder_layers))
@@ -280,10 +248,15 @@ class UnimolBackbone(nn.Module):
         """
         is_real = tokens != PADDING
         groups = Groups.of(is_real.sum(dim=1))
-        biases = pair_bias(self.gbf, self.gbf_proj, groups.split(tokens), groups.split(coordinates), PADDING)
+        biases = pair_bias(self.gbf, self.gbf_proj, groups.split(tokens), groups.split(coordinates))
         real_tokens = tokens[groups.order][is_real[groups.order]]
-        first = self.encoder(self.embed_tokens(real_tokens), biases, groups)
-        return first[groups.order.argsort()]
+        encoder = self.encoder
+        x = encoder.emb_layer_norm(self.embed_tokens(real_tokens))
+        x = F.dropout(x, encoder.emb_dropout, self.training)
+        for layer in encoder.layers[:-1]:
+            x, biases = layer(x, biases, groups)
+        first, _ = encoder.layers[-1](x, biases, groups, first_only=True)
+        return encoder.final_layer_norm(first)[groups.order.argsort()]
 
 
 def read_vocabulary(files: dict[str, Path]) -> list[str]:

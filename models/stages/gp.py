@@ -22,7 +22,6 @@ from models.inputs import feature_blocks
 from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.fingerprints import (
-    fingerprint_cache,
     load_fingerprints,
     minmax_kernel,
     molecule_features,
@@ -110,10 +109,8 @@ class Gp(Stage):
 
     def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
         """Return the caches of the fingerprints and descriptors."""
-        caches = [fingerprint_cache(name, context.cache) for name in self.fingerprints]
-        if "descriptors" in self.kernels:
-            caches += molecule_features(["descriptors"], 0, context.cache)
-        return [(cache, context.smiles) for cache in caches]
+        names = [kernel for kernel in self.kernels if isinstance(kernel, str)]
+        return [(cache, context.smiles) for cache in molecule_features(names, 0, context.cache)]
 
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check that the kernels have columns, and warn of many rows; see also `Stage.check`."""
@@ -248,7 +245,7 @@ class Gp(Stage):
 
     def _inputs(self, rows: Dataset, folder: Path, context: Context) -> Inputs:
         fingerprints = []
-        caches = [fingerprint_cache(name, context.cache) for name in self.fingerprints]
+        caches = molecule_features(self.fingerprints, 0, context.cache)
         for column in context.smiles if caches else []:
             fingerprints.append([load_fingerprints(cache, rows.inputs[column]) for cache in caches])
         scalers = from_bytes((folder / SCALERS).read_bytes())

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from core.types import Array, Integers
 from models.training.losses import LabelBatch, to_device
@@ -32,7 +31,7 @@ class MicroBatch:
         share: their share of the labels of the step, which weights their loss.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     labels: LabelBatch
     share: float
 
@@ -67,7 +66,7 @@ class Batches:
 
     items: list[Any]
     lengths: Integers
-    collate: Callable[[list[Any]], dict[str, Tensor]]
+    collate: Callable[[list[Any]], dict[str, Any]]
     equal_lengths: bool = False
     pads: bool = True
     columns: NDArray[np.float32] | None = None
@@ -78,12 +77,12 @@ class Batches:
         columns = None if self.columns is None else self.columns[rows]
         return replace(self, items=[self.items[i] for i in rows], lengths=self.lengths[rows], columns=columns)
 
-    def batch(self, rows: RowIndices, device: torch.device) -> dict[str, Tensor]:
+    def batch(self, rows: RowIndices, device: torch.device) -> dict[str, Any]:
         """Return the inputs of rows at some positions, on the device."""
         batch = self.collate([self.items[i] for i in rows])
         if self.columns is not None:
             batch["columns"] = torch.from_numpy(self.columns[rows])
-        return {name: to_device(tensor, device) for name, tensor in batch.items()}
+        return to_device(batch, device)
 
     def step_plan(self, settings: NeuralStage, seed: int, epoch: int, device_type: str) -> list[MicroBatches]:
         """Return the micro-batches of each step of an epoch, with each row once; they depend on (seed, epoch).
@@ -173,16 +172,9 @@ class EncodedDataset:
         y: (n_rows, n_targets), auxiliary targets last, NaN if missing.
         weights: weights of the labels, of the same shape.
         sides: which labels are bounds, of the same shape; see `LabelBatch`.
-        n_auxiliary: number of auxiliary targets.
     """
 
     encoded: Callable[[int], Batches]
     y: Array
     weights: Array
     sides: Array | None = None
-    n_auxiliary: int = 0
-
-    @property
-    def n_targets(self) -> int:
-        """Number of targets that are predicted, the first columns of y."""
-        return self.y.shape[1] - self.n_auxiliary

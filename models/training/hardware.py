@@ -4,21 +4,19 @@ This module does not import torch; some of its functions do.
 """
 
 import gc
-import json
 import os
 import platform
 import re
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import loky
 
 from core.errors import ConfigError
-from core.files import PROJECT
 
 TRY_OPENCL = """
 import lightgbm, numpy
@@ -86,18 +84,14 @@ def cards_in_new_process() -> tuple[list[Card], str]:
     Raises:
         ConfigError: if torch cannot be imported.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "models.training.hardware"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2]
-        raise ConfigError(f"torch cannot be imported to list the GPUs: {reason}. Set precision: auto.")
-    cards, reason = json.loads(done.stdout)
-    return [Card(**card) for card in cards if not card["fault"]], reason
+    with loky.ProcessPoolExecutor(1) as process:
+        try:
+            cards, reason = process.submit(visible_cards).result()
+        except Exception as error:  # what an import of a broken library raises
+            raise ConfigError(
+                f"torch cannot be imported to list the GPUs: {error}. Set precision: auto."
+            ) from None
+    return [card for card in cards if not card.fault], reason
 
 
 def why_no_gpu() -> str:
@@ -180,11 +174,6 @@ def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:
             f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} with support for it. "
             "Set precision: auto."
         )
-
-
-if __name__ == "__main__":
-    cards, reason = visible_cards()
-    print(json.dumps([list(map(asdict, cards)), reason]))
 
 
 def require_opencl() -> None:

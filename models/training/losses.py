@@ -8,6 +8,7 @@ standardised numbers, or logits of classes, which the `link` of the loss maps to
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,13 @@ from core.user_code import load_user_code, user_code_errors
 from models.training.settings import CLASS_LOSSES
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on the device; a copy to a GPU is asynchronous, from pinned memory."""
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return a tensor, or a dictionary of them, on the device; a copy to a GPU is asynchronous, from pinned memory."""
+    if isinstance(value, dict):
+        return {name: to_device(part, device) for name, part in value.items()}
     if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -65,31 +68,22 @@ def cross_entropy(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     return torch_cross_entropy(outputs, y[:, 0].long(), reduction="none", label_smoothing=smoothing)[:, None]
 
 
-def sigmoid(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
-    """Return the probability of class 1 per target.
+def exclude_absent_classes(logits: Tensor, classes: list[list[int]]) -> Tensor:
+    """Return logits by which a class without training rows has probability 0, and a single class probability 1.
 
     Args:
-        classes: for each target, the classes with training rows. A single class gets probability 1.
+        logits: (..., n_outputs), a column per target, or per class of a single target.
+        classes: for each target, the classes with training rows.
     """
-    if classes is None:
-        return logits.sigmoid()
-    lowest, highest = torch.tensor(
-        [[min(present), max(present)] for present in classes], dtype=logits.dtype
-    ).T
-    return logits.sigmoid().clamp(lowest, highest)
-
-
-def softmax(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
-    """Return the probability per class of a single target.
-
-    Args:
-        classes: a list of one element, the classes with training rows. All others get probability 0.
-    """
-    if classes is not None:
-        absent = torch.ones(logits.shape[-1], dtype=torch.bool)
-        absent[classes[0]] = False
-        logits = logits.masked_fill(absent, float("-inf"))
-    return logits.softmax(dim=-1)
+    logits = logits.clone()
+    if len(classes) < logits.shape[-1]:
+        absent = set(range(logits.shape[-1])).difference(classes[0])
+        logits[..., sorted(absent)] = -torch.inf
+        return logits
+    for target, present in enumerate(classes):
+        if len(present) == 1:
+            logits[..., target] = torch.inf if present == [1] else -torch.inf
+    return logits
 
 
 def clip_to_bounds(outputs: Tensor, y: Tensor, sides: Tensor) -> Tensor:
@@ -110,7 +104,7 @@ class Loss:
     """
 
     errors: Callable[..., Tensor]
-    link: Callable[..., Tensor] | None = None
+    link: Callable[[Tensor], Tensor] | None = None
 
     @property
     def is_classification(self) -> bool:
@@ -155,7 +149,11 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
 }
 """Name -> error per label of outputs and labels, (n_rows, n_targets)."""
-LINKS: dict[str, Callable[..., Tensor]] = {"binary": sigmoid, "multilabel": sigmoid, "multiclass": softmax}
+LINKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "binary": torch.sigmoid,
+    "multilabel": torch.sigmoid,
+    "multiclass": partial(torch.softmax, dim=-1),
+}
 """Problem type -> map from logits to probabilities; the outputs of others are standardised numbers."""
 
 

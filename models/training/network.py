@@ -96,27 +96,21 @@ class Network(nn.Module):
 class PerColumn(nn.Module):
     """Applies one backbone to several molecule columns, and concatenates their pooled features."""
 
-    def __init__(self, backbone: nn.Module, n_columns: int) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.n_columns = n_columns
 
-    def forward(self, **batch: Tensor) -> Tensor:
+    def forward(self, **columns: dict[str, Tensor]) -> Tensor:
         """Return features (n_rows, n_columns * width).
 
         Args:
-            batch: tensors `<column>_<name>`, and `<column>_row` (n_rows,): position of the molecule of
-                each row among the distinct molecules of the column.
+            columns: for each column the arguments of the backbone for its distinct molecules, and `row` (n_rows,):
+                the position of the molecule of each row among them.
         """
-        parts = []
-        for i in range(self.n_columns):
-            prefix = f"{i}_"
-            inputs = {
-                name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)
-            }
-            molecule = inputs.pop("row")
-            parts.append(self.backbone(**inputs)[molecule])
-        return torch.cat(parts, dim=1)
+        return torch.cat([self._features(**inputs) for inputs in columns.values()], dim=1)
+
+    def _features(self, row: Tensor, **molecules: Tensor) -> Tensor:
+        return self.backbone(**molecules)[row]
 
 
 def join_columns(columns: list[Batches], once: bool) -> Batches:
@@ -136,15 +130,13 @@ def join_columns(columns: list[Batches], once: bool) -> Batches:
     else:
         lengths = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
 
-    def collate(part: list[Any]) -> dict[str, Tensor]:
-        batch: dict[str, Tensor] = {}
+    def collate(part: list[Any]) -> dict[str, Any]:
+        batch = {}
         for i, (column, items) in enumerate(zip(columns, zip(*part, strict=True), strict=True)):
             keys = [id(item) for item in items] if once else list(range(len(items)))
             distinct = dict(zip(keys, items, strict=True))
-            batch |= {
-                f"{i}_{name}": tensor for name, tensor in column.collate(list(distinct.values())).items()
-            }
-            batch[f"{i}_row"] = torch.tensor([list(distinct).index(key) for key in keys])
+            row = torch.tensor([list(distinct).index(key) for key in keys])
+            batch[f"column_{i}"] = {**column.collate(list(distinct.values())), "row": row}
         return batch
 
     items = list(zip(*(column.items for column in columns), strict=True))

@@ -33,7 +33,7 @@ from models.stage import write_notes
 from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.hardware import free_gpu_memory, is_out_of_memory
-from models.training.labels import balanced_weights, labelled_rows, require_auxiliary, with_bounds
+from models.training.labels import balanced_weights, with_bounds
 from models.training.network import Head, Network, PerColumn
 from models.training.settings import NeuralStage
 from models.training.trainer import Trainer
@@ -110,7 +110,6 @@ def prepare(
     fit_columns(train, stage, context, folder)
     backbone = stage.initial_backbone(train, folder, context)
     encoded_train = encode_with_labels(stage, train, folder, context)
-    labelled_rows(train.y, context.task.targets)
     return make_network(stage, backbone, encoded_train.encoded(0), context), encoded_train
 
 
@@ -126,18 +125,15 @@ def make_network(stage: NeuralStage, backbone: Any, batches: Batches, context: C
     n_outputs = len([*context.task.outputs, *auxiliary_targets(stage, context)])
     head = Head(width, n_outputs, stage.head_rates)
     if batches.n_molecules > 1:
-        backbone = PerColumn(backbone, batches.n_molecules)
+        backbone = PerColumn(backbone)
     return Network(backbone, head, None if n_features == width else (n_features, width))
 
 
 def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> Trainer:
     """Return the trainer of a network of a stage."""
-
-    @functools.cache
-    def held_out() -> Batches:
-        assert context.held_out is not None
-        return encode_rows(stage, context.held_out.rows, folder, context, seed=0)(0)
-
+    held_out = None
+    if context.held_out is not None:
+        held_out = encode_rows(stage, context.held_out.rows, folder, context, seed=0)
     return Trainer(network, stage, folder, context, held_out)
 
 
@@ -146,7 +142,6 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
     auxiliary = auxiliary_targets(stage, context)
     y = rows.y
     if auxiliary and rows.auxiliary is not None:
-        require_auxiliary(rows.auxiliary, auxiliary, context.task.problem_type)
         y = np.hstack([y, rows.auxiliary])
     sides = None
     if rows.bounds is not None:
@@ -157,13 +152,7 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
         weights = balanced_weights(y, weights)
     encoded = encode_rows(stage, rows, folder, context, context.seed)
     n = stage.n_augmentations[0]
-    return EncodedDataset(
-        encoded=lambda number: encoded(number % n if n else number),
-        y=y,
-        weights=weights,
-        sides=sides,
-        n_auxiliary=y.shape[1] - rows.y.shape[1],
-    )
+    return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights, sides)
 
 
 def encode_rows(

@@ -1,8 +1,6 @@
 """Prediction with a trained network, and the device and precision of a process."""
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from core.files import read_json
 from core.types import Array
 from models.training.batches import Batches
 from models.training.hardware import cpu_has_bf16, require_precision
-from models.training.losses import LINKS
+from models.training.losses import LINKS, exclude_absent_classes
 from models.training.network import Network
 from models.training.settings import NeuralStage
 
@@ -59,7 +57,7 @@ def as_predictions(passes: list[Tensor], training: dict[str, Any], task: Task) -
     """
     outputs = torch.stack(passes).double()
     if task.problem_type in LINKS:
-        outputs = LINKS[task.problem_type](outputs, training["classes"])
+        outputs = LINKS[task.problem_type](exclude_absent_classes(outputs, training["classes"]))
     n_outputs = len(task.outputs)
     mean = np.array(training["mean"])[:n_outputs]
     scale = np.array(training["scale"])[:n_outputs]
@@ -74,19 +72,6 @@ def forward(network: nn.Module, batches: Batches, batch_size: int, accelerator: 
     with torch.no_grad(), accelerator.autocast():
         outputs = [network(batches.batch(rows, accelerator.device)).float() for rows in plan]
     return torch.cat(outputs).cpu()[np.argsort(np.concatenate(plan))]
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Restore the random generators of Python, numpy and torch at the end."""
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
 
 
 def make_accelerator(precision: str, **tracker: Any) -> Accelerator:

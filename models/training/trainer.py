@@ -5,7 +5,6 @@ length, the optimizer, the schedule, precision and device (by accelerate), check
 prediction.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,6 @@ from models.training.prediction import (
     as_predictions,
     forward,
     make_accelerator,
-    random_state_kept,
 )
 from models.training.settings import NeuralStage
 
@@ -74,15 +72,15 @@ class Trainer:
         settings: settings of the stage.
         folder: folder of the weights, the report, losses.csv and the checkpoints.
         context: what is learned, the seed, and the score of held-out rows.
-        held_out: returns the encoded held-out rows, which are scored after each epoch, without an effect
-            on training. They are encoded when they are first scored.
+        held_out: encoded held-out rows, which are scored after each epoch, without an effect on training; None
+            if `context` has no score.
     """
 
     network: Network
     settings: NeuralStage
     folder: Path
     context: Context
-    held_out: Callable[[], Batches]
+    held_out: Encoded | None = None
 
     def __post_init__(self) -> None:
         problem_type = self.context.task.problem_type
@@ -249,33 +247,35 @@ class Trainer:
 
         Auxiliary targets do not count.
         """
-        batches, some_labels = evenly_spaced_rows(train, labels, 256)
-        is_target = torch.arange(train.y.shape[1]) < train.n_targets
-        some_labels = replace(some_labels, weights=some_labels.weights * is_target)
+        batches, some_labels = self.evenly_spaced_rows(train, labels, 256)
         outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
         error = self.loss.mean_error(outputs, some_labels)
         error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
         return bool(error < error_of_mean)
+
+    def evenly_spaced_rows(
+        self, dataset: EncodedDataset, labels: LabelBatch, n: int
+    ) -> tuple[Batches, LabelBatch]:
+        """Return at most n evenly spaced rows, of those with a label of a target, and their labels of targets."""
+        n_targets = len(self.context.task.targets)
+        labelled = np.flatnonzero(~np.isnan(dataset.y[:, :n_targets]).all(axis=1))
+        rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, n).astype(np.intp))]
+        some_labels = labels.take(rows, torch.device("cpu"))
+        some_labels.weights[:, n_targets:] = 0
+        return dataset.encoded(0).take(rows), some_labels
 
     def _held_out_score(self, network: nn.Module) -> float | None:
         """Return the score of the held-out rows, without augmentation; None without rows, or if there is no score.
 
         No error ends the job: the rows are predicted once more after training, and scored when the job has ended.
         """
-        if self.context.held_out is None:
+        if self.held_out is None or self.context.held_out is None:
             return None
-        with random_state_kept():
+        with torch.random.fork_rng():  # a user's metric may draw; no other generator trains a network
             try:
-                outputs = forward(network, self.held_out(), self.settings.batch_size, self.accelerator)
+                outputs = forward(network, self.held_out(0), self.settings.batch_size, self.accelerator)
                 y_pred = as_predictions([outputs], self.report, self.context.task)
                 score = float(self.context.held_out.score(y_pred))
             except Exception:
                 return None
         return score if np.isfinite(score) else None
-
-
-def evenly_spaced_rows(dataset: EncodedDataset, labels: LabelBatch, n: int) -> tuple[Batches, LabelBatch]:
-    """Return at most n evenly spaced rows, of those with a label of a target, and their labels."""
-    labelled = np.flatnonzero(~np.isnan(dataset.y[:, : dataset.n_targets]).all(axis=1))
-    rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, n).astype(np.intp))]
-    return dataset.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))

@@ -16,9 +16,9 @@ from competition.task import Task
 from core.errors import ConfigError
 from models.inputs.fingerprints import (
     GENERATORS,
-    fingerprint_cache,
     load_fingerprints,
     minmax_kernel,
+    molecule_features,
 )
 from models.stages import gp, gp_regression
 from models.stages.gp import Gp
@@ -42,7 +42,7 @@ def fit(folder: Path, train: Dataset, task: Task | None = None, config: Any = No
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_minmax_kernel_of_counts_is_the_tanimoto_similarity_of_rdkit(name: str, tmp_path: Path) -> None:
     smiles = ["CCO", "CCCCCCCC", "c1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O", "C", "OCCO"]
-    fingerprints = load_fingerprints(fingerprint_cache(name, tmp_path), smiles)
+    fingerprints = load_fingerprints(molecule_features([name], 0, tmp_path)[0], smiles)
     kernel = minmax_kernel(fingerprints[:3], fingerprints)
     counts = [GENERATORS[name].GetSparseCountFingerprint(Chem.MolFromSmiles(each)) for each in smiles]
     expected = [[DataStructs.TanimotoSimilarity(a, b) for b in counts] for a in counts[:3]]

@@ -142,7 +142,7 @@ def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(o
         for items in ([one, two, one], [two, two, two])
     ]
     joined = join_columns(columns, once=once)
-    net = PerColumn(Echo(), 2)
+    net = PerColumn(Echo())
     features = net(**joined.collate(joined.items))
     assert features.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]
     assert net.backbone.seen == ([2, 1] if once else [3, 3])

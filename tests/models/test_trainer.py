@@ -89,7 +89,7 @@ def make(folder: Path, net: Network | None = None, progress: Any = None, **chang
     progress = progress or (lambda done, total: None)
     context = Context([], [], [], [], task, 0, folder, progress, held_out=changes.pop("held_out", None))
     return trainer.Trainer(
-        net or network(), settings(**changes), folder, context, lambda: INPUTS.take(np.arange(12))
+        net or network(), settings(**changes), folder, context, lambda number: INPUTS.take(np.arange(12))
     )
 
 
@@ -411,10 +411,11 @@ def test_auxiliary_targets_and_rows_that_only_have_them_do_not_count_as_better_t
         trained.network.head.linear.weight[0] = 0
         trained.network.head.linear.bias[0] = 0.5
     assert trained.beats_mean_predictor(sample(), labels)
-    assert not trained.beats_mean_predictor(replace(sample(), n_auxiliary=1), labels)
+    trained.context = replace(trained.context, task=Task(["y"]))
+    assert not trained.beats_mean_predictor(sample(), labels)
     y = np.where(np.arange(len(Y))[:, None] % 4 > [0, 9], np.nan, Y)  # every fourth row has the first target
-    some = replace(sample(y), n_auxiliary=1)
-    batches, some_labels = trainer.evenly_spaced_rows(some, trained.make_labels(some), 3)
+    some = sample(y)
+    batches, some_labels = trained.evenly_spaced_rows(some, trained.make_labels(some), 3)
     assert (some_labels.weights[:, 0] == 1).all()
     assert len(batches.items) == 3
 
