@@ -80,6 +80,13 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     assert weights["good"] > weights["fair"] > weights["poor"]
 
 
+def test_each_stage_alone_has_a_submission(done: Path) -> None:
+    run = run_of(done)
+    for j, stage in enumerate(run.columns.names):
+        written = by_id(run.folder / "stages" / f"{stage}.csv").loc[run.columns.test_ids, TARGETS]
+        np.testing.assert_allclose(written, run.columns.test[:, j], rtol=1e-6)
+
+
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done: Path) -> None:
     stage_preds = run_of(done).columns
     for folder in ("prepared", "folds"):
