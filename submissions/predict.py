@@ -54,7 +54,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     predicted_ids = list(table[competition.id])
     model = load_candidate(run, run.chosen)
     names = stored["columns"]
-    scored = model.predict(load_test_predictions(run.plan, run.task, names, test_key, predicted_ids))
+    scored = model.predict(load_test_predictions(run.plan, names, test_key, predicted_ids))
     std = std_table(run, model, names, test_key, predicted_ids)
     if len(std.columns) > 1:
         write_table(folder / STD_FILE, std)
