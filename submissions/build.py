@@ -33,6 +33,7 @@ from submissions.blend.selection import (
     Selection,
     ablation,
     cross_fit,
+    in_sample_score,
     select_candidate,
 )
 from submissions.blend.serialization import to_json
@@ -181,7 +182,7 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict
                 **_scores(run, fit),
                 **_fitted_numbers(run, fit),
                 "file": candidate_file(name, ".csv"),
-                "in_sample_score": columns.score(fit.in_sample),
+                "in_sample_score": in_sample_score(columns, fit.whole),
             }
             for name, fit in selection.candidates.items()
         },

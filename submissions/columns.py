@@ -83,7 +83,7 @@ def load_columns(config: Config, plan: JobPlan) -> Columns:
         n_trials=config.submissions.trials,
         names=names,
         test_ids=test_ids,
-        test=load_test_predictions(plan, task, names, plan.test_key, test_ids),
+        test=load_test_predictions(plan, names, plan.test_key, test_ids),
         label_means=label_means(task, read_table(plan.paths.train)),
     )
 
@@ -94,15 +94,14 @@ def label_means(task: Task, train: pd.DataFrame) -> list[float]:
     return [float(mean) for mean in np.nanmean(task.one_hot(labels), axis=0)]
 
 
-def load_test_predictions(
-    plan: JobPlan, task: Task, names: list[str], test_key: str, ids: list[str]
-) -> Array:
+def load_test_predictions(plan: JobPlan, names: list[str], test_key: str, ids: list[str]) -> Array:
     """Return the predictions of stages for a test table, (n_rows, n_models, n_outputs).
 
     Stages without weight, which a packed run lacks (`submissions.kernel.pack`), are 0.
     """
-    preds = np.zeros((len(ids), len(names), len(task.outputs)))
+    outputs = plan.competition.task.outputs
+    preds = np.zeros((len(ids), len(names), len(outputs)))
     for number, name in enumerate(names):
         if name in plan.stages:
-            preds[:, number] = stage_test(plan.jobs_of_stage(name), test_key, ids, task.outputs)
+            preds[:, number] = stage_test(plan.jobs_of_stage(name), test_key, ids, outputs)
     return preds

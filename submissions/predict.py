@@ -14,12 +14,10 @@ import pandas as pd
 
 from competition.dataset import REFIT_FOLD
 from competition.prepare import describe_raw_inputs, prepare_test, require_owned_outputs
-from competition.task import Task
 from core import cli
 from core.errors import ConfigError, join_first
 from core.files import digest, read_json, write_table
 from core.paths import Paths, display_path
-from core.types import Array
 from core.user_code import short_ref
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import Job
@@ -56,7 +54,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     predicted_ids = list(table[competition.id])
     model = load_candidate(run, run.chosen)
     names = stored["columns"]
-    scored = model.predict(load_test_predictions(run.plan, run.task, names, test_key, predicted_ids))
+    scored = model.predict(load_test_predictions(run.plan, names, test_key, predicted_ids))
     std = std_table(run, model, names, test_key, predicted_ids)
     if len(std.columns) > 1:
         write_table(folder / STD_FILE, std)
@@ -64,15 +62,10 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, predicted_ids, scored, stored["label_means"])
     if dropped:
-        print(f"{len(dropped)} unreadable rows get {_describe_fallback(run.task)}: {join_first(dropped)}")
+        print(
+            f"{len(dropped)} unreadable rows get the mean, or the most frequent, training label: {join_first(dropped)}"
+        )
     return file
-
-
-def _describe_fallback(task: Task) -> str:
-    """Return the prediction for test rows with an unreadable input, such as an invalid SMILES, as text."""
-    if not task.scores_labels:
-        return "the mean of the training labels"
-    return "the mean level" if task.problem_type == "ordinal" else "the most frequent class"
 
 
 def load_candidate(run: Run, name: str) -> Fitted:
@@ -85,11 +78,11 @@ def load_candidate(run: Run, name: str) -> Fitted:
     return replace(fitted, postprocess=run.config.submissions.postprocess)
 
 
-def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> Array | None:
-    """Return the standard deviation of predictions over the members of the ensemble, (n_rows, n_outputs).
+def std_table(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
+    """Return the table of `spread.csv`: the id, the disagreement of the ensemble on each output, and the standard
+    deviations of stages with `predict_std`, named `<output> std of <stage>`.
 
-    It is None if there is one member, such as a refit.
-
+    The disagreement is the standard deviation over the members; there is none for one member, such as a refit.
     A member is the submission with one model per column: that of one fold and one seed; a column with fewer
     seeds than another reuses its first ones. Refits are not members. Predictions are those before
     post-processing and decisions. The numbers rank rows that deserve a look or a measurement. They are not
@@ -101,6 +94,7 @@ def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: 
         test_key: key of the table that all jobs have predicted.
         ids: ids of its rows.
     """
+    outputs = run.task.outputs
     # Position of a column -> jobs, by seed and fold, so that folds agree.
     fold_jobs: dict[int, list[Job]] = {}
     for position, name in enumerate(names):
@@ -110,23 +104,14 @@ def ensemble_std(run: Run, model: Fitted, names: list[str], test_key: str, ids: 
             fold_jobs[position] = of_folds or [job for job in jobs if job.fold == REFIT_FOLD]
     members = []
     for member in range(max(map(len, fold_jobs.values()))):
-        preds = np.zeros((len(ids), len(names), len(run.task.outputs)))
+        preds = np.zeros((len(ids), len(names), len(outputs)))
         for position, jobs in fold_jobs.items():
             file = jobs[member % len(jobs)].test_file(test_key)
-            preds[:, position] = read_predictions(file, ids, run.task.outputs)
+            preds[:, position] = read_predictions(file, ids, outputs)
         members.append(model.predictor.predict(preds))
-    return np.std(members, axis=0, ddof=1) if len(members) > 1 else None
-
-
-def std_table(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
-    """Return the table of `spread.csv`: the id, the disagreement on each output if there is one, and columns of stages
-    with `predict_std`, named `<output> std of <stage>`. The arguments are those of `ensemble_std`.
-    """
-    outputs = run.task.outputs
-    disagreement = ensemble_std(run, model, names, test_key, ids)
     table = pd.DataFrame({"id": ids})
-    if disagreement is not None:
-        table[outputs] = disagreement
+    if len(members) > 1:
+        table[outputs] = np.std(members, axis=0, ddof=1)
     for stage in run.config.stages:
         std = stage_test_std(run.plan.jobs_of_stage(stage), test_key, ids, outputs)
         if std is not None:

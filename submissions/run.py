@@ -203,7 +203,7 @@ def finished_part(config: Config, plan: JobPlan) -> tuple[Config, JobPlan]:
         if seeds:
             stages[name] = stage.model_copy(update={"seeds": seeds})
     jobs = [job for job in plan.jobs if job.stage in stages and (job.stage, job.seed) not in unfinished]
-    keys = {name: key for name, key in plan.keys.items() if name in stages}
+    keys = {name: plan.keys[name] for name in stages}
     return config.model_copy(update={"stages": stages}), replace(plan, jobs=jobs, keys=keys, stages=stages)
 
 

@@ -24,7 +24,7 @@ def write_submission(
     ids: list[str],
     scored: Array,
     means: list[float],
-) -> int:
+) -> None:
     """Write a submission with the columns, ids and order of the prepared sample.
 
     An invalid file is deleted.
@@ -34,9 +34,6 @@ def write_submission(
         scored: labels or predictions, (n_rows, n_scored) (`Task.scored_columns`).
         means: means of the labels, or shares of classes, (n_outputs,). Rows of the sample that are not among
             `ids` get them, or the most frequent class.
-
-    Returns:
-        Number of rows that got the means.
     """
     default = np.array([means])
     if task.scores_labels:
@@ -54,7 +51,6 @@ def write_submission(
     except SubmissionError:
         path.unlink()
         raise
-    return (positions < 0).sum()
 
 
 def rounded(values: pd.Series) -> list[float]:

@@ -52,13 +52,11 @@ def best_single(data: BlendData, folds: FoldSet) -> Blend:
     one_hot = np.eye(data.n_models)
     weights = []
     for target in data.targets:
-        if data.is_labelled(target, folds):
-            losses = [
-                data.loss(target, folds, dict.fromkeys(folds, column).__getitem__) for column in one_hot
-            ]
-            weights.append(one_hot[np.argmin(losses)])
-        else:
+        if data.system(target, folds) is None:
             weights.append(data.pooled(folds))
+        else:
+            losses = [data.loss_of_weights(target, folds, column) for column in one_hot]
+            weights.append(one_hot[np.argmin(losses)])
     return data.blend(weights, folds)
 
 
@@ -82,14 +80,10 @@ def hill_climb(data: BlendData, folds: FoldSet) -> Blend:
     all_weights = []
     for target, weights in zip(data.targets, starts, strict=True):
         unused = np.flatnonzero(weights == 0).tolist()
-
-        def loss(blend: Array, target: int = target) -> float:
-            return data.loss(target, folds, lambda fold: blend)
-
-        best_loss = loss(weights)
+        best_loss = data.loss_of_weights(target, folds, weights)
         while unused:
             steps = [(j, (1 - step) * weights + step * one_hot[j]) for j in unused for step in CLIMBING_STEPS]
-            losses = [loss(blend) for _, blend in steps]
+            losses = [data.loss_of_weights(target, folds, blend) for _, blend in steps]
             best = int(np.argmin(losses))
             if not losses[best] < best_loss:
                 break
@@ -120,7 +114,7 @@ def _tuned_shares(data: BlendData, target: int, folds: FoldSet) -> dict[str, flo
     """Return the two settings of the shrunk ridge of a target; empty if nothing can be tuned."""
     import optuna
 
-    if len(folds) < 2 or not data.is_labelled(target, folds):
+    if len(folds) < 2 or data.system(target, folds) is None:
         return {}
     if data.tuned:
         return data.tuned[target]
@@ -175,7 +169,7 @@ def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
 def _logit_weights(data: BlendData, target: int, folds: FoldSet) -> Array:
     """Return the weights of logits for each of `LOGIT_PENALTIES`, (n_penalties, n_models)."""
     prior = data.convex(target, folds) if len(data.targets) == 1 else data.pooled(folds)
-    if not data.is_labelled(target, folds):
+    if data.system(target, folds) is None:
         return np.tile(prior, (len(LOGIT_PENALTIES), 1))
     parts = [data.labelled(target, fold) for fold in sorted(folds)]
     z = np.concatenate([margins(preds, labels, data.link) for preds, labels in parts])

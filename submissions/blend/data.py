@@ -10,7 +10,7 @@ of their blend is errors @ w.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -114,10 +114,6 @@ class BlendData(Scorer):
     tuned: tuple[dict[str, float], ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
-    def with_columns(self, is_kept: NDArray[np.bool_], tuned: list[dict[str, float]]) -> "BlendData":
-        """Return the data of some columns, a mask (n_models,), with settings that are not tuned again."""
-        return replace(self, preds=self.preds[:, is_kept], tuned=tuple(tuned))
-
     @property
     def n_models(self) -> int:
         """Number of columns."""
@@ -149,10 +145,6 @@ class BlendData(Scorer):
         """Return columns (n_rows, n_models, n_outputs of the target) and labels (n_rows,) of a fold."""
         rows = (self.folds == fold) & ~np.isnan(self.y[:, target])
         return self.preds[rows][:, :, target_outputs(target, self.link)], self.y[rows, target]
-
-    def is_labelled(self, target: int, folds: FoldSet) -> bool:
-        """Return whether a target has a label in some folds."""
-        return any(len(self.labelled(target, fold)[1]) for fold in folds)
 
     @computed_once
     def center(self, target: int) -> float:
@@ -265,6 +257,10 @@ class BlendData(Scorer):
             return math.inf
         loss = -np.mean(scores) if metric.greater_is_better else np.mean(scores)
         return float(np.nan_to_num(loss, nan=math.inf))
+
+    def loss_of_weights(self, target: int, folds: FoldSet, weights: Array) -> float:
+        """Return the loss of one blend, (n_models,), on all folds."""
+        return self.loss(target, folds, lambda fold: weights)
 
 
 def smallest_class(labels: list[Array], task: Task) -> int:

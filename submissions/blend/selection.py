@@ -83,13 +83,11 @@ class CrossFit:
 
     Attributes:
         whole: fitted on all rows, for the test table.
-        in_sample: what the metric scores of its predictions for the rows it was fitted on, (n_rows, n_scored).
         outputs: (n_rows, n_outputs), each row predicted without its fold; NaN in fold -1.
         scored: what the metric scores of them, (n_rows, n_scored).
     """
 
     whole: Fitted
-    in_sample: Array
     outputs: Array
     scored: Array
 
@@ -117,16 +115,20 @@ def cross_fit(
         return part
 
     whole = fitted(data.all_folds)
-    in_sample = np.full((len(data.y), len(data.task.scored_columns)), np.nan)
-    in_sample[data.has_fold] = whole.predict(data.preds[data.has_fold])
     outputs = np.full_like(data.preds[:, 0], np.nan)
-    scored = np.full_like(in_sample, np.nan)
+    scored = np.full((len(data.y), len(data.task.scored_columns)), np.nan)
     for fold in sorted(data.all_folds):
         part = fitted(data.all_folds - {fold})
         in_fold = data.folds == fold
         outputs[in_fold] = part.outputs(data.preds[in_fold])
         scored[in_fold] = apply_decision(part.decision, outputs[in_fold])
-    return CrossFit(whole, in_sample, outputs, scored)
+    return CrossFit(whole, outputs, scored)
+
+
+def in_sample_score(data: BlendData, fitted: Fitted) -> float:
+    """Return the score of a candidate on the rows that it was fitted on."""
+    rows = data.has_fold
+    return data.metric(data.y[rows], fitted.predict(data.preds[rows]), take_rows(data.rows, rows))
 
 
 def decision_of(scorer: Scorer, y_pred: Array, mask: NDArray[np.bool_]) -> Decision:
@@ -204,10 +206,7 @@ def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> Cro
     validated = stack.whole.predictor.only(is_validated)
     if not any(validated.trees):
         return None
-    whole = replace(stack.whole, predictor=validated)
-    in_sample = stack.in_sample.copy()
-    in_sample[data.has_fold] = whole.predict(data.preds[data.has_fold])
-    return replace(stack, whole=whole, in_sample=in_sample)
+    return replace(stack, whole=replace(stack.whole, predictor=validated))
 
 
 def min_gain(scorer: Scorer, score: float) -> float:
@@ -280,7 +279,7 @@ def ablation(
     for name, stages in left_out.items():
         is_kept = ~np.isin(names, stages)
         if is_kept.any():
-            part = data.with_columns(is_kept, tuned)
+            part = replace(data, preds=data.preds[:, is_kept], tuned=tuple(tuned))
             scored[name] = cross_fit(
                 part, partial(fit_candidate, part, blend), default.whole.postprocess
             ).scored

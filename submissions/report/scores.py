@@ -143,7 +143,7 @@ def score_overview(run: Run, answers: Answers) -> list[Element]:
     table = pd.DataFrame(rows)
     table.loc[(table["kind"] == "candidate") & (table["name"] == run.chosen), "kind"] = "submission"
     caption = (
-        "Cross-validated scores of stages, cross-fitted scores of candidates, +- one standard error; diamonds: on the "
+        "Cross-validated scores of stages, cross-fitted scores of candidates, ± one standard error; diamonds: on the "
         "test answers, if there are any"
     )
     return [Figure(caption, score_chart(table, run.metric.name, run.metric.greater_is_better))]

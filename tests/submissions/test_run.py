@@ -80,6 +80,13 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     assert weights["good"] > weights["fair"] > weights["poor"]
 
 
+def test_each_stage_alone_has_a_submission(done: Path) -> None:
+    run = run_of(done)
+    for j, stage in enumerate(run.columns.names):
+        written = by_id(run.folder / "stages" / f"{stage}.csv").loc[run.columns.test_ids, TARGETS]
+        np.testing.assert_allclose(written, run.columns.test[:, j], rtol=1e-6)
+
+
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done: Path) -> None:
     stage_preds = run_of(done).columns
     for folder in ("prepared", "folds"):
@@ -311,7 +318,7 @@ def test_what_a_sample_repeats_of_the_test_table_is_written_as_it_stands_there(t
 def test_a_submission_has_seven_digits_and_is_removed_where_it_does_not_fit(tmp_path: Path) -> None:
     file, task = tmp_path / "blend.csv", Task(["target"], ["y"])
     y_pred = np.array([[200 / 3], [1.23456789e-300]])
-    assert write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred, [7.0]) == 1
+    write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred, [7.0])
     assert read_table(file, ["id"])["y"].tolist() == [1.234568e-300, 7.0, 66.666667]
     with pytest.raises(SubmissionError, match="id ' d'"):
         write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred * [[np.inf], [1]], [7.0])
@@ -334,7 +341,7 @@ def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(
         ["1.428571e-10", "1.0"],
     ]
     names = Task(["y"], **CLASSES, scores_labels=True)
-    assert write_submission(file, SAMPLE, "id", names, [" d", "01"], np.array([[0.0], [2.0]]), SHARES) == 1
+    write_submission(file, SAMPLE, "id", names, [" d", "01"], np.array([[0.0], [2.0]]), SHARES)
     assert [line[-1] for line in file.read_text().splitlines()] == ["y", "c", "b", "a"]
 
 

@@ -1,5 +1,7 @@
 """The paired bootstrap, compared with formulas."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,11 @@ def test_resamples_with_equal_labels_have_no_score(name: str) -> None:
     scores = scorer(name, y, np.arange(200)).resampled({"a": 0.9 * y})["a"]
     assert 0 < scores.isna().sum() < 100
     assert scores.min() > 0.9 and scores.max() <= 1 + 1e-9
+
+
+def test_targets_are_scored_together_and_each_on_its_labelled_rows() -> None:
+    y = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, np.nan]])
+    y_pred = np.array([[1.0, 2.0], [1.0, 4.0], [4.0, 9.0]])
+    both = replace(scorer("mae", y, np.arange(3)), task=Task(["y0", "y1"]))
+    assert both.target_scores(y_pred) == {"all": 2.5, "y0": 2.0, "y1": 3.0}
+    assert scorer("mae", y[:, :1], np.arange(3)).target_scores(y_pred[:, :1]) == {"y": 2.0}

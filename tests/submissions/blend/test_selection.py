@@ -13,7 +13,7 @@ from competition.task import Task
 from submissions.blend.candidates import CANDIDATES, fit_candidate
 from submissions.blend.data import BlendData
 from submissions.blend.scoring import Scorer
-from submissions.blend.selection import CrossFit, cross_fit, min_gain, select
+from submissions.blend.selection import CrossFit, cross_fit, in_sample_score, min_gain, select
 from submissions.blend.stack import fit_stack
 from tests.submissions.blend.data import classes, noisy_classes, numbers
 from tests.submissions.fakes import columns_like, near_duplicates
@@ -79,7 +79,7 @@ def test_every_row_with_a_fold_is_predicted_and_no_other_row(name: str, n_folds:
     folds[:10] = -1
     preds[:10] = np.nan
     part = fitted(numbers(preds, y, folds, "mae", n_trials=8), name)
-    for values in (part.in_sample, part.outputs, part.scored):
+    for values in (part.outputs, part.scored):
         assert (np.isfinite(values[:, 0]) == (folds >= 0)).all()
 
 
@@ -127,7 +127,7 @@ def test_a_column_of_noise_does_not_improve_the_cross_fitted_score() -> None:
         for columns in (preds, np.hstack([preds, noise])):
             data = numbers(columns, y, folds, n_trials=8)
             part = fitted(data, "shrunk_ridge")
-            scores.append((data.score(part.in_sample), data.score(part.scored)))
+            scores.append((in_sample_score(data, part.whole), data.score(part.scored)))
         (in_sample, without), (with_noise_in_sample, with_noise) = scores
         assert with_noise_in_sample <= in_sample + 1e-3
         gains.append(1 - with_noise / without)
