@@ -30,6 +30,9 @@ from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, Similarity, similarities
 
+AT_RANDOM = ("kfold", "stratified")
+COMPARED = ("kfold", "scaffold", "cluster")
+"""Kinds of folds that are compared with the configured one, if the competition has what they need."""
 MAX_EXTRA_DISTANCE = 0.02
 """Wasserstein distance to the test rows by which a simpler kind of folds may be worse than the best one."""
 QUICK_ROWS = 500
@@ -53,8 +56,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, quick: bool = False
     figure.unlink(missing_ok=True)  # it may be that of other tables
     if quick:
         train, test = (_sampled(table, QUICK_ROWS, seed) for table in (train, test))
-    other_kinds = [] if quick else other_fold_kinds(competition, config)
-    compared = compare_fold_kinds(competition, config, train, test, seed, other_kinds)
+    compared = compare_fold_kinds(competition, config, train, test, seed, () if quick else COMPARED)
     blocks = [describe_similarity(similarity) for similarity in compared]
     if compared:
         plot_similarity(compared, config.kind, figure)
@@ -115,18 +117,6 @@ def describe_shift(shift: dict[str, Any] | None) -> str:
     return f"{title}\n{pd.DataFrame(shift['features']).to_string(index=False, **DIGITS)}"
 
 
-def other_fold_kinds(competition: CompetitionConfig, config: FoldsConfig) -> list[str]:
-    """Return the kinds of folds that are compared with the configured one."""
-    return [
-        name
-        for name, kind in FOLD_KINDS.items()
-        if kind.is_compared
-        and name != config.kind
-        and not (kind.is_random and config.definition.is_random)
-        and (not kind.needs or getattr(competition, kind.needs))
-    ]
-
-
 def compare_fold_kinds(
     competition: CompetitionConfig,
     config: FoldsConfig,
@@ -146,6 +136,10 @@ def compare_fold_kinds(
     train = _sampled(train, MAX_TRAIN_ROWS, seed)
     folds: dict[str, Integers] = {config.kind: train[FOLD].to_numpy(dtype=np.int64)}
     for name in other_kinds:
+        needed = FOLD_KINDS[name].needs
+        is_similar = name in AT_RANDOM and config.kind in AT_RANDOM
+        if name == config.kind or is_similar or (needed and not getattr(competition, needed)):
+            continue
         print(f"... folds of kind {name}, to compare", flush=True)
         other = config.model_copy(update={"kind": name, "file": None, "n_folds": n_folds})
         try:
@@ -171,7 +165,7 @@ def recommend(
     group = competition.group
     stratify = len(competition.targets) == 1 or bool(competition.classes)
     at_random = "stratified" if stratify else "kfold"
-    if FOLD_KINDS[configured].is_random:
+    if configured in AT_RANDOM:
         at_random = configured
     if time_column and time_column not in competition.numeric:
         return "time", f"rows have a time, {time_column!r}; if the test rows are later, as is usual"
@@ -189,14 +183,14 @@ def recommend(
     if not competition.smiles:
         return at_random, f"{evidence}; no other kind of folds imitates the test rows better"
     distances = {kind: compared[0].distance(kind) for kind in FOLD_KINDS if kind in compared[0].held_out}
-    kinds = [kind for kind in distances if FOLD_KINDS[kind].is_random or FOLD_KINDS[kind].is_compared]
+    kinds = [kind for kind in distances if kind in (*AT_RANDOM, *COMPARED)]
     smallest = min(distances[kind] for kind in kinds)
     best = next(kind for kind in kinds if distances[kind] <= smallest + MAX_EXTRA_DISTANCE)
     reason = (
         f"the test molecules are as far from the training molecules as those held out by {best} "
         f"(Wasserstein distance {distances[best]:.2f}); {evidence}"
     )
-    return at_random if FOLD_KINDS[best].is_random else best, reason
+    return at_random if best in AT_RANDOM else best, reason
 
 
 def _shift_sentence(shift: dict[str, Any] | None) -> str:

@@ -28,32 +28,28 @@ class FoldKind:
         split: returns the fold of each row; None if the user gives the folds.
         row_keys: which rows share a fold, in addition to rows with equal inputs.
         needs: setting of the competition without which the kind is impossible.
-        is_random: whether rows are assigned at random.
         is_ordered_in_time: whether each fold trains on earlier folds only.
-        is_compared: whether `./run.sh folds` compares the kind with the configured one.
     """
 
     split: FoldFunction | None
     row_keys: RowKeys | None = None
     needs: str = ""
-    is_random: bool = False
     is_ordered_in_time: bool = False
-    is_compared: bool = False
 
 
 FOLD_KINDS = {
     # Rows at random.
-    "kfold": FoldKind(kfold, is_random=True, is_compared=True),
+    "kfold": FoldKind(kfold),
     # Rows at random, with similar targets in every fold.
-    "stratified": FoldKind(stratified, is_random=True),
+    "stratified": FoldKind(stratified),
     # Rows of one competition.group together.
     "group": FoldKind(balanced_groups, group_keys, needs="group"),
     # The same, with similar targets in every fold.
     "stratified_group": FoldKind(stratified_group, group_keys, needs="group"),
     # Molecules of one Murcko scaffold together, and each molecule without a ring by itself.
-    "scaffold": FoldKind(balanced_groups, scaffold_keys, needs="smiles", is_compared=True),
+    "scaffold": FoldKind(balanced_groups, scaffold_keys, needs="smiles"),
     # Similar molecules together.
-    "cluster": FoldKind(balanced_groups, cluster_keys, needs="smiles", is_compared=True),
+    "cluster": FoldKind(balanced_groups, cluster_keys, needs="smiles"),
     # Blocks in the order of competition.time; each fold trains on earlier blocks only.
     "time": FoldKind(time_blocks, needs="time", is_ordered_in_time=True),
     # Folds given in competition.fold_column.

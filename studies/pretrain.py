@@ -267,25 +267,19 @@ def train(
     is_held_out = np.arange(len(rows)) % HELD_OUT == 0
     watched = rows.take(is_held_out)
     held_out = HeldOut(watched.without_labels(), lambda y_pred: float(np.nanmean((y_pred - watched.y) ** 2)))
-    with tqdm(desc=f"{name}, steps") as bar:
-
-        def progress(step: int, total: int) -> None:
-            bar.total = total
-            bar.update(step - bar.n)
-
-        context = Context(
-            smiles=["SMILES"],
-            text=[],
-            numeric=[],
-            categorical=[],
-            task=Task([f"label {i}" for i in range(y.shape[1])]),
-            seed=SEED,
-            cache=work,
-            progress=progress,
-            retry_failed_fit=False,
-            held_out=held_out,
-        )
-        stage.fit(rows.take(~is_held_out), folder, context)
+    context = Context(
+        smiles=["SMILES"],
+        text=[],
+        numeric=[],
+        categorical=[],
+        task=Task([f"label {i}" for i in range(y.shape[1])]),
+        seed=SEED,
+        cache=work,
+        retry_failed_fit=False,
+        held_out=held_out,
+    )
+    print(f"training; the losses so far are in {folder / LOSSES}", flush=True)
+    stage.fit(rows.take(~is_held_out), folder, context)
     state = load_file(folder / WEIGHTS)
     backbone = {key.removeprefix(BACKBONE): state[key] for key in state if key.startswith(BACKBONE)}
     losses = pd.read_csv(folder / LOSSES)

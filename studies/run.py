@@ -10,7 +10,6 @@ work/study_<name>/ with results.csv (a row per job) and table.md.
 
 import argparse
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -65,7 +64,7 @@ class StudyData(StrictModel):
     base: str
     """Name of a competition, or a YAML relative to the study's; its stages are not used."""
     folder: str | None = None
-    """Folder below --data (or $STUDY_DATA) with the tables, for data that may not be embedded."""
+    """Folder below --data with the tables, for data that may not be embedded."""
     rows: int | None = Field(default=None, ge=10)
     """Number of training rows, sampled once; null: all."""
     folds: dict[str, Any] = {}
@@ -258,12 +257,11 @@ def job_table(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
     for data, plan in plans.items():
         folds = study.folds or range(plan.n_folds)
         for cell in cells_of(study, data):
-            for job in plan.jobs_of_stage(cell.name):
-                if job.finished and job.fold in folds:
-                    place = {"data": data, "metric": plan.competition.scorer.name, "stage": cell.stage}
-                    place |= {"variant": cell.variant}
-                    measured = measure_job(job, plan, study, data)
-                    rows.append({**place, "seed": job.seed, "fold": job.fold, **measured})
+            jobs = [job for job in plan.jobs_of_stage(cell.name) if job.finished and job.fold in folds]
+            for job in jobs:
+                row: dict[str, Any] = {"data": data, "metric": plan.competition.scorer.name}
+                row |= {"stage": cell.stage, "variant": cell.variant, "seed": job.seed, "fold": job.fold}
+                rows.append(row | measure_job(job, plan, study, data))
     return pd.DataFrame(rows)
 
 
@@ -388,9 +386,8 @@ def main() -> None:
     parser.allow_abbrev = False  # options of ./run.sh train are passed on
     parser.add_argument("study", help="name in studies/, or a YAML file")
     parser.add_argument("--quick", action="store_true", help="a small version, minutes on 2 cores")
-    where = "folder with data that may not be embedded (default: $STUDY_DATA)"
-    default = os.environ.get("STUDY_DATA") or None
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help=where, default=default)
+    where = "folder with data that may not be embedded"
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help=where)
     args, of_train = parser.parse_known_args()
     print(run_study(find_study(args.study), args.quick, args.data, of_train))
 

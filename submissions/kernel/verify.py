@@ -17,7 +17,6 @@ import time
 import venv
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from competition.task import from_submission_columns
 from core import cli
 from core.errors import DataError, SubmissionError
 from core.files import read_json, read_table, read_text_table, write_table
-from core.paths import Bundle, child_path, display_path
+from core.paths import Bundle, display_path
 from submissions.kernel.wheels import IMAGE_PYTHON, PYTHON, download, image_packages, versions_of
 from submissions.predict import predict
 from submissions.run import SUBMISSION_FILE, Run, latest_run
@@ -36,6 +35,10 @@ from submissions.submission_file import check_submission
 
 NO_NETWORK = Path(__file__).with_name("no_network.py")
 """Module that makes every Python process of the sandbox refuse connections."""
+INPUT = "input"
+"""Folder of a sandbox that stands for /kaggle/input."""
+WORKING = "working"
+"""Folder of a sandbox that the notebook may write to."""
 TOLERANCE = 1e-6
 """Largest difference of a prediction, in standard deviations of the training labels."""
 UNREADABLE = "hidden_unreadable"
@@ -58,20 +61,21 @@ def verify_notebook(name: str, minutes: float, n_workers: int | None = None, n_r
     competition = run.config.competition
     with cli.locked(run.paths), tempfile.TemporaryDirectory(dir=kernel.root) as folder:
         shipped = {pin.partition("==")[0] for pin in kernel.bundle.requirements.read_text().split()}
-        sandbox = make_sandbox(Path(folder, "sandbox"), image_packages(), shipped)
+        sandbox = Path(folder, "sandbox")
+        make_sandbox(sandbox, image_packages(), shipped)
         print("running the notebook in a sandbox without a network ...", flush=True)
-        tables = sandbox.input / "competitions" / (competition.kaggle or run.paths.name)
+        tables = sandbox / INPUT / "competitions" / (competition.kaggle or run.paths.name)
         rows, sample = hidden_test(run, n_rows)
         write_table(tables / competition.test.name, rows)
         write_table(tables / competition.sample_submission.name, sample)
-        bundle = Bundle(sandbox.input / "datasets" / read_json(kernel.bundle.metadata)["id"])
+        bundle = Bundle(sandbox / INPUT / "datasets" / read_json(kernel.bundle.metadata)["id"])
         shutil.copytree(kernel.bundle.root, bundle.root)
         if PYTHON != IMAGE_PYTHON:  # the same packages for the Python of this machine
             shutil.rmtree(bundle.wheels)
             download(bundle.requirements, bundle.wheels, PYTHON)
         notebook = next(kernel.notebook.glob("*.ipynb"))
         duration, memory = run_notebook(sandbox, notebook, minutes, kernel.proof_log)
-        submission = sandbox.working / SUBMISSION_FILE
+        submission = sandbox / WORKING / SUBMISSION_FILE
         check_submission(submission, sample, competition.id, run.task)
         readable = Path(folder, "readable.csv")
         write_table(readable, rows[rows[competition.id] != UNREADABLE])
@@ -126,25 +130,15 @@ def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
     print(f"{', '.join(map(str, table))}: the same as ./run.sh predict, to {TOLERANCE:g} standard deviations")
 
 
-@dataclass(frozen=True)
-class Sandbox:
-    """Folders of a sandbox on disk."""
-
-    root: Path
-    input = child_path("input")  # what the platform mounts as /kaggle/input
-    working = child_path("working")  # what the notebook may write to
-
-
-def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sandbox:
-    """Return an empty sandbox with some of the installed packages and their requirements.
+def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> None:
+    """Make an empty sandbox with some of the installed packages and their requirements.
 
     Args:
         packages: names of the packages.
         without: packages to leave out, also among the requirements.
     """
-    sandbox = Sandbox(root)
-    for folder in (sandbox.input, sandbox.working, root / "home"):
-        folder.mkdir(parents=True)
+    for name in (INPUT, WORKING, "home"):
+        (root / name).mkdir(parents=True)
     venv.create(root / "image", symlinks=True)
     site = root / "image" / "lib" / f"python{PYTHON}" / "site-packages"
     for package in versions_of([*packages, "pip"], without):
@@ -153,10 +147,9 @@ def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sand
                 (site / name).symlink_to(str(metadata.distribution(package).locate_file(name)))
     shutil.copy(NO_NETWORK, site)  # a sitecustomize.py would be hidden by that of some systems
     (site / "no_network.pth").write_text(f"import {NO_NETWORK.stem}\n")
-    return sandbox
 
 
-def run_notebook(sandbox: Sandbox, notebook: Path, minutes: float, log: Path) -> tuple[float, float]:
+def run_notebook(sandbox: Path, notebook: Path, minutes: float, log: Path) -> tuple[float, float]:
     """Run the cells of a notebook from top to bottom, with their output in `log`.
 
     Args:
@@ -169,22 +162,26 @@ def run_notebook(sandbox: Sandbox, notebook: Path, minutes: float, log: Path) ->
         SubmissionError: if it takes too long.
         DataError: if it fails.
     """
-    for path in [sandbox.input, *sandbox.input.rglob("*")]:
+    mounted, working = sandbox / INPUT, sandbox / WORKING
+    for path in [mounted, *mounted.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    python = sandbox.root / "image" / "bin" / "python"
+    python = sandbox / "image" / "bin" / "python"
+    passed_on = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
     variables = {
-        name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ
+        **{name: os.environ[name] for name in passed_on if name in os.environ},
+        "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(sandbox / "home"),
+        "KAGGLE_INPUT": str(mounted),
+        "KAGGLE_WORKING": str(working),
+        "KAGGLE_KERNEL_RUN_TYPE": "Batch",  # then setup.sh uses the current interpreter
     }
-    variables |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(sandbox.root / "home")}
-    variables |= {"KAGGLE_INPUT": str(sandbox.input), "KAGGLE_WORKING": str(sandbox.working)}
-    variables |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}  # then setup.sh uses the current interpreter
     command = [str(python), "-u", "-P", "-c", code]
     started = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=sandbox.working, env=variables, stdout=output, stderr=output, start_new_session=True
+            command, cwd=working, env=variables, stdout=output, stderr=output, start_new_session=True
         )
         try:
             status = process.wait(60 * minutes)

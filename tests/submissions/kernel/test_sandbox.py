@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import SubmissionError
 from core.files import write_json
-from submissions.kernel.verify import Sandbox, make_sandbox, run_notebook
+from submissions.kernel.verify import INPUT, WORKING, make_sandbox, run_notebook
 
 CELL = """
 import json, os, socket, subprocess, sys
@@ -36,13 +36,13 @@ open("submission.csv", "w").write("id")
 """
 
 
-def run(sandbox: Sandbox, code: str, minutes: float = 1.0) -> tuple[float, float]:
+def run(sandbox: Path, code: str, minutes: float = 1.0) -> tuple[float, float]:
     """Run a notebook of one cell."""
-    notebook = sandbox.root / "notebook.ipynb"
+    notebook = sandbox / "notebook.ipynb"
     write_json(
         notebook, {"cells": [{"cell_type": "markdown", "source": "?"}, {"cell_type": "code", "source": code}]}
     )
-    return run_notebook(sandbox, notebook, minutes, sandbox.root / "log")
+    return run_notebook(sandbox, notebook, minutes, sandbox / "log")
 
 
 def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor_secrets(
@@ -50,12 +50,13 @@ def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor
 ) -> None:
     monkeypatch.setenv("KAGGLE_KEY", "secret")
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
-    sandbox = make_sandbox(tmp_path / "sandbox", ["tqdm", "PyYAML", "scikit-learn"], {"threadpoolctl"})
-    (sandbox.input / "data.csv").write_text("id")
+    sandbox = tmp_path / "sandbox"
+    make_sandbox(sandbox, ["tqdm", "PyYAML", "scikit-learn"], {"threadpoolctl"})
+    (sandbox / INPUT / "data.csv").write_text("id")
     took, memory = run(sandbox, CELL)
-    log = json.loads((sandbox.root / "log").read_text().strip().splitlines()[-1])
+    log = json.loads((sandbox / "log").read_text().strip().splitlines()[-1])
     assert 0 < took < 1 and memory > 0.01
-    assert (sandbox.working / "submission.csv").read_text() == "id"
+    assert (sandbox / WORKING / "submission.csv").read_text() == "id"
     assert "unreachable" in log["connect"] and "unreachable" in log["child"]
     assert log["input"] == "id" and log["mode"] == "0o0"
     assert log["write"] == "Permission denied" or os.getuid() == 0
@@ -64,14 +65,15 @@ def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor
 
 
 def test_nothing_that_a_notebook_started_outlives_it_and_its_time_has_a_limit(tmp_path: Path) -> None:
-    sandbox = make_sandbox(tmp_path / "sandbox", [], set())
+    sandbox = tmp_path / "sandbox"
+    make_sandbox(sandbox, [], set())
     beat = "import time\nwhile True:\n open('alive', 'a').write('x'); time.sleep(0.02)"
     code = (
         f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {beat!r}]); time.sleep(1.5)"
     )
     run(sandbox, code)
-    size = (sandbox.working / "alive").stat().st_size
+    size = (sandbox / WORKING / "alive").stat().st_size
     time.sleep(0.2)
-    assert (sandbox.working / "alive").stat().st_size == size > 0
+    assert (sandbox / WORKING / "alive").stat().st_size == size > 0
     with pytest.raises(SubmissionError, match=r"stopped after --minutes 0\.01"):
         run(sandbox, code.replace("1.5", "60"), minutes=0.01)

@@ -12,7 +12,7 @@ from core.files import read_json, read_table, read_text_table, write_table
 from core.paths import Bundle, Paths
 from submissions.config import load_config
 from submissions.kernel import pack, verify
-from submissions.kernel.verify import make_sandbox, run_notebook
+from submissions.kernel.verify import INPUT, WORKING, make_sandbox, run_notebook
 from submissions.kernel.wheels import image_packages
 from submissions.run import latest_run
 from tests.submissions.fakes import built, fake_classes, train_all
@@ -105,16 +105,17 @@ def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(t
 
 def session(folder: Path, kernel: Path, tables: Path, output: Path | None = None) -> Path:
     """Run the notebook on a machine of the platform; returns its working folder."""
-    box = make_sandbox(folder, image_packages(), {SHIPPED})
-    bundle = Bundle(box.input / "datasets" / read_json(kernel / "dataset" / "dataset-metadata.json")["id"])
+    make_sandbox(folder, image_packages(), {SHIPPED})
+    mounted = folder / INPUT
+    bundle = Bundle(mounted / "datasets" / read_json(kernel / "dataset" / "dataset-metadata.json")["id"])
     shutil.copytree(kernel / "dataset", bundle.root)
     yaml = bundle.root / "mixed.yaml"
-    yaml.write_text(yaml.read_text().replace("/kaggle/input", str(box.input)))  # where the platform mounts it
-    (box.input / "competitions" / SLUG).mkdir(parents=True)
+    yaml.write_text(yaml.read_text().replace("/kaggle/input", str(mounted)))  # where the platform mounts it
+    (mounted / "competitions" / SLUG).mkdir(parents=True)
     for name in ("train.csv", "test.csv", "sample_submission.csv"):
-        shutil.copy(tables / name, box.input / "competitions" / SLUG)
+        shutil.copy(tables / name, mounted / "competitions" / SLUG)
     if output is not None:
-        shutil.copytree(output, box.input / "notebooks" / "me" / "first")
+        shutil.copytree(output, mounted / "notebooks" / "me" / "first")
     notebook = next((kernel / "notebook").glob("*.ipynb"))
-    run_notebook(box, notebook, MINUTES, folder.with_suffix(".log"))
-    return box.working
+    run_notebook(folder, notebook, MINUTES, folder.with_suffix(".log"))
+    return folder / WORKING
