@@ -550,7 +550,7 @@ def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(
 
     due += [advance(29), advance(1)]
     with mock.patch("models.training.checkpoint.os.replace", lambda *args: advance(3)):
-        checkpoint.save()
+        checkpoint.save(0, 1, torch.zeros(()))
     due += [advance(59), advance(1)]
     assert due == [False, True, False, True]
 
