@@ -111,10 +111,10 @@ class ConformerStage(MoleculeStage):
         from models.training.batches import Batches
 
         make_input = self.reader(folder)
-        inputs: dict[str, dict[str, NDArray[Any]]] = {}
-        for text, conformers in zip(smiles, self.cache(context.cache).load(smiles), strict=True):
-            if text not in inputs:
-                inputs[text] = make_input(text, select(conformers, augmentation))
+        distinct = dict(zip(smiles, self.cache(context.cache).load(smiles), strict=True))
+        inputs = {
+            text: make_input(text, select(conformers, augmentation)) for text, conformers in distinct.items()
+        }
         items = [inputs[text] for text in smiles]
         lengths = np.array([len(item["tokens"]) for item in items])
         return Batches(items, lengths, collate, self.equal_lengths, pads=False)

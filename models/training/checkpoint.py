@@ -27,26 +27,36 @@ class Checkpoint:
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.next_write = time.monotonic() + SECONDS_BETWEEN
 
-    def load(self) -> None:
-        """Restore all parts and the random generators from the file that an earlier process left, if there is
-        one.
+    def load(self) -> tuple[int, int, torch.Tensor] | None:
+        """Restore all parts and the random generators from the file that an earlier process left.
+
+        Returns:
+            The arguments of `save`; None if there is no file.
         """
         if not self.path.exists():
-            return
+            return None
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         for name in self.parts.keys() & state["parts"].keys():  # a GPU may have a scaler where a CPU had none
             self.parts[name].load_state_dict(state["parts"][name])
         torch.set_rng_state(state["generator"])
         torch.cuda.set_rng_state_all(state["gpu_generators"])
+        return state["position"]
 
     def due(self) -> bool:
         """Whether the last write was long enough ago."""
         return time.monotonic() >= self.next_write
 
-    def save(self) -> None:
-        """Write the state of all parts and of the random generators."""
+    def save(self, epoch: int, n_done: int, loss_sum: torch.Tensor) -> None:
+        """Write the state of all parts and of the random generators.
+
+        Args:
+            epoch: number of the current epoch, from 0.
+            n_done: steps of this epoch that are done.
+            loss_sum: sum of their losses.
+        """
         started = time.monotonic()
         state = {
+            "position": (epoch, n_done, loss_sum),
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "generator": torch.get_rng_state(),
             "gpu_generators": torch.cuda.get_rng_state_all(),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import loky
+from loky.backend.context import LokyContext
 
 from core.errors import ConfigError
 
@@ -84,7 +85,8 @@ def cards_in_new_process() -> tuple[list[Card], str]:
     Raises:
         ConfigError: if torch cannot be imported.
     """
-    with loky.ProcessPoolExecutor(1) as process:
+    context = LokyContext()  # joblib registers its copy of loky under the same name
+    with loky.ProcessPoolExecutor(1, context=context) as process:
         try:
             cards, reason = process.submit(visible_cards).result()
         except Exception as error:  # what an import of a broken library raises

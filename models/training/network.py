@@ -64,13 +64,23 @@ class Network(nn.Module):
     hidden layer, so that they can interact. With one molecule and no columns there is no such layer.
 
     Args:
-        join: number of inputs and outputs of the hidden layer; None for no such layer.
+        backbone: backbone for one molecule, with the number of its features as `width`.
+        n_outputs: number of outputs of the head.
+        rates: dropout rates of the head.
+        n_molecules: number of molecules of a row.
+        n_columns: number of columns of `columns`.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, join: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, backbone: Any, n_outputs: int, rates: list[float], n_molecules: int = 1, n_columns: int = 0
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.join = nn.Sequential(nn.Linear(*join), nn.GELU()) if join else nn.Identity()
+        width = backbone.width
+        n_features = width * n_molecules + n_columns
+        head = Head(width, n_outputs, rates)
+        self.backbone = PerColumn(backbone) if n_molecules > 1 else backbone
+        has_join = n_features != width
+        self.join = nn.Sequential(nn.Linear(n_features, width), nn.GELU()) if has_join else nn.Identity()
         self.head: Any = head
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -34,7 +34,7 @@ from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.hardware import free_gpu_memory, is_out_of_memory
 from models.training.labels import balanced_weights, with_bounds
-from models.training.network import Head, Network, PerColumn
+from models.training.network import Network
 from models.training.settings import NeuralStage
 from models.training.trainer import Trainer
 
@@ -119,14 +119,9 @@ def make_network(stage: NeuralStage, backbone: Any, batches: Batches, context: C
     Args:
         batches: encoded rows, for the number of molecules and of columns before the head.
     """
-    width = backbone.width
     n_columns = 0 if batches.columns is None else batches.columns.shape[1]
-    n_features = width * batches.n_molecules + n_columns
     n_outputs = len([*context.task.outputs, *auxiliary_targets(stage, context)])
-    head = Head(width, n_outputs, stage.head_rates)
-    if batches.n_molecules > 1:
-        backbone = PerColumn(backbone)
-    return Network(backbone, head, None if n_features == width else (n_features, width))
+    return Network(backbone, n_outputs, stage.head_rates, batches.n_molecules, n_columns)
 
 
 def make_trainer(stage: NeuralStage, network: Network, folder: Path, context: Context) -> Trainer:

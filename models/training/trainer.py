@@ -5,7 +5,7 @@ length, the optimizer, the schedule, precision and device (by accelerate), check
 prediction.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,34 +33,6 @@ from models.training.prediction import (
     make_accelerator,
 )
 from models.training.settings import NeuralStage
-
-
-@dataclass
-class State:
-    """How far a phase of the training has come; a checkpoint contains it.
-
-    Attributes:
-        history: loss and learning rate of each finished epoch.
-        step: finished steps of the current epoch.
-        loss_sum: sum of their losses, in float64.
-    """
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    step: int = 0
-    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-
-    def end_epoch(self, learning_rate: float) -> None:
-        """Add an epoch to the history and start the next one."""
-        record = {"train_loss": float(self.loss_sum) / self.step, "learning_rate": learning_rate}
-        self.load_state_dict(vars(State([*self.history, record])))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all fields by their names."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace all fields by those of a checkpoint."""
-        vars(self).update(state)
 
 
 @dataclass
@@ -103,10 +75,10 @@ class Trainer:
         try:
             if pretrain_set is not None:
                 pretrain_labels = self.make_labels(pretrain_set)
-                self.report["pretrain_history"], _ = self.train_epochs(
-                    pretrain_set.encoded, pretrain_labels, "pretrain"
-                )
-            self.report["history"], trained = self.train_epochs(train.encoded, labels, "train")
+                self.train_epochs(pretrain_set.encoded, pretrain_labels, "pretrain")
+                self.report["pretrain_history"] = self.log.history("pretrain")
+            trained = self.train_epochs(train.encoded, labels, "train")
+            self.report["history"] = self.log.history("train")
         finally:
             self.accelerator.end_training()
         # Weights of the hub may be views of transposed tensors, which safetensors does not take, or of each other.
@@ -159,17 +131,15 @@ class Trainer:
             torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32), sides
         )
 
-    def train_epochs(
-        self, encoded: Encoded, labels: LabelBatch, name: str
-    ) -> tuple[list[dict[str, float]], nn.Module]:
+    def train_epochs(self, encoded: Encoded, labels: LabelBatch, name: str) -> nn.Module:
         """Train all epochs under one schedule, from the checkpoint of this `name` if there is one.
 
         Returns:
-            The history, one record per epoch, and the network with the weights to keep: the last ones, or their
-            moving average.
+            The network with the weights to keep: the last ones, or their moving average.
         """
         settings = self.settings
         seed = self.context.seed
+        device = self.accelerator.device
         n_steps = len(encoded(0).step_plan(settings, 0, 0, "cpu"))  # the same on all devices
         optimizer = make_optimizer(self.network, settings)
         schedule = make_schedule(optimizer, settings, n_steps * settings.epochs)
@@ -177,40 +147,39 @@ class Trainer:
         optimizer = self.accelerator.prepare(optimizer)
         average = make_average(self.network, settings)
         kept = self.network if average is None else average.module
-        state = State()
         parts = {"network": self.network, "optimizer": optimizer, "schedule": schedule, "average": average}
-        parts |= {"scaler": self.accelerator.scaler, "state": state, "losses": self.log}
+        parts |= {"scaler": self.accelerator.scaler, "losses": self.log}
         checkpoint = Checkpoint(self.folder / f"checkpoint_{name}_{seed}.pt", parts)
         previous_steps = self.log.last_step
-        checkpoint.load()
-        while len(state.history) < settings.epochs:
-            epoch = len(state.history)
+        no_loss = torch.zeros((), dtype=torch.float64)
+        first_epoch, first_step, loss_sum = checkpoint.load() or (0, 0, no_loss)
+        for epoch in range(first_epoch, settings.epochs):
             self.network.train()
-            batches = encoded(epoch + 1)
-            for step in batches.steps(labels, settings, seed, epoch, self.accelerator.device, state.step):
-                state.loss_sum = state.loss_sum + self.take_step(step, optimizer)
-                state.step += 1
+            steps = encoded(epoch + 1).steps(labels, settings, seed, epoch, device, first_step)
+            for n_done, micro_batches in enumerate(steps, start=first_step + 1):
+                loss_sum = loss_sum + self.take_step(micro_batches, optimizer)
                 schedule.step()
                 if average is not None:
                     average.update_parameters(self.network)
-                n_done = epoch * n_steps + state.step
-                self.context.progress(n_done, n_steps * settings.epochs)
-                is_last = state.step == n_steps
+                total_done = epoch * n_steps + n_done
+                self.context.progress(total_done, n_steps * settings.epochs)
+                is_last = n_done == n_steps
                 if is_last or self.log.due():
                     self.log.write(
                         phase=name,
                         epoch=epoch + 1,
-                        step=previous_steps + n_done,
-                        loss=float(state.loss_sum) / state.step,
+                        step=previous_steps + total_done,
+                        loss=float(loss_sum) / n_done,
                         learning_rate=float(schedule.get_last_lr()[0]),
                         held_out_score=self._held_out_score(kept) if is_last else None,
                     )
                 if checkpoint.due():
-                    checkpoint.save()
-            state.end_epoch(float(schedule.get_last_lr()[0]))
-        if name == "pretrain":
-            checkpoint.save()  # a job that is killed in the next phase does not repeat the end of this one
-        return state.history, kept
+                    checkpoint.save(epoch, n_done, loss_sum)
+            first_step = 0
+            loss_sum = no_loss
+        if name == "pretrain":  # a job that is killed in the next phase does not repeat the end of this one
+            checkpoint.save(settings.epochs, first_step, loss_sum)
+        return kept
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """Make one step of the optimizer with the gradients of all its micro-batches; return their loss."""

@@ -94,6 +94,23 @@ def see_a_v100() -> tuple[list[Card], str]:
         return hardware.visible_cards()
 
 
+def test_cards_are_listed_by_another_process_and_a_broken_torch_is_an_error_with_advice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cards, reason = hardware.cards_in_new_process()
+    assert len(cards) == torch.cuda.device_count()
+    assert cards or "sees no GPU" in reason
+    monkeypatch.setattr(hardware, "visible_cards", broken_torch)
+    with pytest.raises(
+        ConfigError, match=r"torch cannot be imported .*: libcudart is missing\. Set precision: auto"
+    ):
+        hardware.cards_in_new_process()
+
+
+def broken_torch() -> None:
+    raise ImportError("libcudart is missing")
+
+
 def test_a_card_without_kernels_is_named_and_its_jobs_train_on_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from models.networks.unimol import UnimolBackbone, read_vocabulary
 from models.training import optimizer
-from models.training.network import Head, Network
+from models.training.network import Network
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.settings import NeuralStage
 
 
 class Deep(nn.Module):
     """Embeddings, three layers and a final norm, named as libraries do."""
+
+    width = 4
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +34,7 @@ class Deep(nn.Module):
 
 def network() -> Network:
     torch.manual_seed(0)
-    return Network(Deep(), Head(4, 1, [0.0]))
+    return Network(Deep(), 1, [0.0])
 
 
 def in_optimizer(**changes: Any) -> dict[str, tuple[float, float]]:

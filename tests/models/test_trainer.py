@@ -42,6 +42,8 @@ INPUTS = Batches(list(X), np.arange(40) % 7, lambda items: {"x": torch.from_nump
 class Backbone(nn.Module):
     """One hidden layer and a norm."""
 
+    width = 24
+
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.hidden = nn.Linear(3, 24)
@@ -54,7 +56,7 @@ class Backbone(nn.Module):
 
 def network(seed: int = 0, rate: float = 0.0, dropout: float = 0.0) -> Network:
     set_seed(seed)
-    return Network(Backbone(dropout), Head(24, 2, [rate]))
+    return Network(Backbone(dropout), 2, [rate])
 
 
 def settings(**changes: Any) -> NeuralStage:
@@ -193,7 +195,7 @@ def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_with
     """The rows have the classes 0 and 2 of three; class 1 stays in the network and gets no probability."""
     y = 2.0 * (X[:, :1] > 0)
     set_seed(0)
-    net = fit(tmp_path, Network(Backbone(), Head(24, 3, [0.0])), of=sample(y), learns="multiclass")
+    net = fit(tmp_path, Network(Backbone(), 3, [0.0]), of=sample(y), learns="multiclass")
     assert read_json(tmp_path / prediction.TRAINING)["classes"] == [[0, 2]]
 
     def predicted(*augmentations: Batches) -> Any:
@@ -268,7 +270,7 @@ class CachesAngles(Backbone):
 
 
 def test_what_a_network_caches_while_it_is_scored_can_be_trained_with(tmp_path: Path) -> None:
-    net = Network(CachesAngles(), Head(24, 2, [0.0]))
+    net = Network(CachesAngles(), 2, [0.0])
     assert fit(tmp_path, net, held_out=HELD_OUT, epochs=2) is net
 
 
@@ -335,7 +337,8 @@ def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_l
     networks = []
     for n in (1, 4):
         set_seed(0)
-        net = Network(Backbone(), head(24, 2, [0.0]))
+        net = Network(Backbone(), 2, [0.0])
+        net.head = head(24, 2, [0.0])
         networks.append(
             fit(
                 tmp_path / str(n),
@@ -364,7 +367,8 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
             half = len(features) // 2
             return torch.cat([features[:half], features[half:] + 1])
 
-    net = Network(nn.Identity(), Two())
+    net = network()
+    net.head = Two()
     net.features = lambda batch: batch["x"]  # type: ignore[method-assign, assignment]
     training = make(tmp_path, net, r_drop=3.0, pooler_dropout=0.1, backbone_dropout=backbone_dropout)
     inputs = Batches(
@@ -546,7 +550,7 @@ def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(
 
     due += [advance(29), advance(1)]
     with mock.patch("models.training.checkpoint.os.replace", lambda *args: advance(3)):
-        checkpoint.save()
+        checkpoint.save(0, 1, torch.zeros(()))
     due += [advance(59), advance(1)]
     assert due == [False, True, False, True]
 
