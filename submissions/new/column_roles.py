@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from competition.clean import to_numbers
+from competition.labels import PATTERN as CENSORED
 from competition.molecules import canonical_smiles
-from competition.task import MISSING
 from submissions.new.yaml_writer import to_yaml
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
@@ -25,8 +26,6 @@ SMILES_NAME = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
 ID_NAME = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
 STRUCTURE = re.compile(r"[=#()\[\]\d]")
 """Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
-CENSORED = re.compile(r"[<>≤≥]=?\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)?")
-"""A censored number; one without its number is an error of `competition.prepare`, which names the row."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 """A word, or one Chinese or Japanese character."""
 
@@ -41,16 +40,9 @@ class Column:
     reaction: bool = False  # whether a text column holds reaction SMILES
 
 
-def non_numeric_cells(cells: pd.Series) -> tuple[pd.Series, int]:
-    """Return the cells that are neither missing nor a finite number, and the number of non-missing cells."""
-    cells = cells.str.strip()
-    filled = cells[~cells.str.lower().isin(MISSING)]
-    return filled[~np.isfinite(pd.to_numeric(filled, errors="coerce"))], len(filled)
-
-
 def without_censored(cells: pd.Series) -> pd.Series:
     """Return cells in which censored numbers such as >100 are empty, if all others are numbers or missing."""
-    is_censored = cells.str.strip().str.fullmatch(CENSORED)
+    is_censored = cells.str.strip().str.match(CENSORED)
     others = cells.mask(is_censored, "")
     return others if is_censored.any() and is_numeric(others) else cells
 
@@ -63,7 +55,9 @@ def repeats(cells: pd.Series) -> bool:
 
 def describe_damage(cells: pd.Series) -> str:
     """Return what is wrong with a numeric column that has few other cells, or decimal commas; "" for others."""
-    invalid, n_filled = non_numeric_cells(cells)
+    numbers, is_invalid = to_numbers(cells)
+    invalid = cells[is_invalid].str.strip()
+    n_filled = numbers.count() + len(invalid)
     has_commas = bool(invalid.str.fullmatch(r"[+-]?\d*,\d+").all())
     if invalid.empty or not (has_commas or len(invalid) <= 0.2 * n_filled):
         return ""
@@ -73,8 +67,8 @@ def describe_damage(cells: pd.Series) -> str:
 
 def is_numeric(cells: pd.Series) -> bool:
     """Return whether every cell is a finite number or missing, and some are numbers."""
-    invalid, n_filled = non_numeric_cells(cells)
-    return invalid.empty and n_filled > 0
+    numbers, is_invalid = to_numbers(cells)
+    return bool(numbers.notna().any() and not is_invalid.any())
 
 
 def counts_rows(cells: pd.Series) -> bool:
@@ -91,15 +85,15 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
         return column("left out", "the same in every training row")
-    invalid, n_filled = non_numeric_cells(cells)
+    numbers, is_invalid = to_numbers(cells)
     is_code = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, and would lose its zeros
-    if invalid.empty and n_filled and not is_code:
+    if numbers.notna().any() and not is_invalid.any() and not is_code:
         if counts_rows(train) or counts_rows(cells):
             return column("left out", "counts the rows")
         if train.is_unique and ID_NAME.search(name):
             return column("left out", "has a unique value in every row and a name like an id")
-        reason = "numbers" + (f", {len(cells) - n_filled} cells empty" if n_filled < len(cells) else "")
-        if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
+        reason = "numbers" + (f", {numbers.isna().sum()} cells empty" if numbers.hasnans else "")
+        if train.nunique() <= 10 and (numbers.dropna() % 1 == 0).all():
             reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
         return column("numeric", reason)
     damage = describe_damage(cells)

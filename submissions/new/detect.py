@@ -4,7 +4,6 @@ Every role is a guess with a reason, which `./run.sh new` prints and writes into
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 
 from competition.clean import check_ids, describe_rows
 from competition.molecules import canonical_smiles, normalised_text
-from competition.task import class_names
+from competition.task import class_names, match_columns
 from core.errors import DataError, join_first
 from core.files import read_text_table
 from submissions.new.column_roles import (
@@ -241,30 +240,26 @@ def find_targets(
 
 
 def columns_of_classes(classes: list[str], expected: list[str], target: str, sample_file: str) -> list[str]:
-    """Return the sample's column per class: its name with a common prefix and suffix; [] if there is none.
+    """Return the sample's column of each class, or [] if its columns are not named after them.
 
     Args:
         expected: columns of the sample.
     """
-    affixes: Counter[tuple[str, ...]] = Counter()
-    for column in expected:
-        for name in classes:
-            if name in column:
-                affixes.update({column.partition(name)[::2], column.rpartition(name)[::2]})
-    [((prefix, suffix), _)] = affixes.most_common(1) or [(("", ""), 0)]
-    columns = [f"{prefix}{name}{suffix}" for name in classes]
-    shared = {*columns} & {*expected}
-    n_columns = max(len(columns), len(expected))
-    if len(shared) < 2 or 2 * len(shared) < n_columns:
+    if len(classes) > 2 * len(expected):  # such as numbers
         return []
-    if len(shared) < n_columns:
-        differences = []
-        if {*expected} - shared:
-            differences.append(f"{join_first(sorted({*expected} - shared))} has no class")
-        if {*columns} - shared:
-            differences.append(f"{join_first(sorted({*columns} - shared))} is missing")
+    class_of_column = match_columns(tuple(expected), tuple(classes))
+    column_of_class = {name: column for column, name in class_of_column.items()}
+    n_columns = max(len(classes), len(expected))
+    is_ambiguous = len(column_of_class) < len(class_of_column)
+    if is_ambiguous or len(column_of_class) < 2 or 2 * len(column_of_class) < n_columns:
+        return []
+    unmatched = [column for column in expected if column not in class_of_column]
+    absent = [name for name in classes if name not in column_of_class]
+    if unmatched or absent:
+        differences = [f"{join_first(unmatched)} has no class"] if unmatched else []
+        differences += [f"{join_first(absent)} has no column"] if absent else []
         raise DataError(
             f"{sample_file} has a column for each class of {target!r}, and other classes than the training "
             f"table: {', '.join(differences)}. Use the files of one competition."
         )
-    return columns
+    return [column_of_class[name] for name in classes]

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from competition.clean import to_numbers
 from competition.labels import parse_bounded
 from competition.metrics import get_metric
 from competition.task import MISSING, class_name, class_names
 from core.errors import DataError, join_first
 from core.types import ProblemType
-from submissions.new.column_roles import describe_damage, is_numeric, non_numeric_cells, without_censored
+from submissions.new.column_roles import describe_damage, is_numeric, without_censored
 from submissions.new.detect import DetectedTables
 
 POSITIVE = {
@@ -91,16 +92,17 @@ def choose_problem(
     labels = read_labels(tables)
     known_metric = get_metric(metric or "")
     possible, reason = possible_types(labels)
-    allowed = possible
+    allowed, option = possible, ""
     if problem_type:
-        allowed = [problem_type]
+        allowed, option = [problem_type], f"--problem-type {problem_type}"
     elif known_metric:
         allowed = list(known_metric.types)
+        option = f"--metric {metric} ({', '.join(allowed)})"
         if known_metric.name == "quadratic_kappa":  # the usual metric of ordinal targets
             allowed.sort(key=lambda name: name != "ordinal")
     chosen = next((name for name in allowed if name in possible), None)
     if chosen is None:
-        raise DataError(_describe_misfit(labels, possible, metric, problem_type, allowed))
+        raise DataError(_describe_misfit(labels, possible, option))
     classes, classes_reason = order_classes(labels, chosen)
     columns = tables.submission_columns
     if columns and labels.column_per_class:
@@ -119,23 +121,15 @@ def choose_problem(
     return ProblemGuess(reasons, chosen, classes, metric, columns, needs)
 
 
-def _describe_misfit(
-    labels: LabelSummary,
-    possible: list[ProblemType],
-    metric: str | None,
-    problem_type: ProblemType | None,
-    allowed: list[ProblemType],
-) -> str:
+def _describe_misfit(labels: LabelSummary, possible: list[ProblemType], option: str) -> str:
     """Return why the labels do not allow the metric or the problem type of the user."""
     targets = labels.tables.targets
-    option = f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(allowed)})"
-    fit = (
-        f"fit to {' or '.join(possible)}, not to {option}" if possible else "are neither numbers nor classes"
-    )
     examples = labels.classes
+    fit = f"fit to {' or '.join(possible)}, not to {option}"
     if not possible:  # a few damaged cells among numbers
-        damaged, _ = non_numeric_cells(pd.Series(labels.classes))
-        examples = list(damaged)
+        names = pd.Series(labels.classes)
+        examples = list(names[to_numbers(names)[1]])
+        fit = "are neither numbers nor classes"
     message = f"the labels of {join_first(targets)} ({join_first(examples)}) {fit}"
     if len(targets) > 1:
         message += "; in multilabel classification all targets have the same two classes"
@@ -160,14 +154,14 @@ def read_labels(tables: DetectedTables) -> LabelSummary:
     are_numbers = all(is_numeric(cells[name]) for name in tables.targets)
     sample_cells = {class_name(cell) for cell in pd.unique(tables.sample.to_numpy().ravel())}
     lists = [cell.split() for cell in sample_cells - {*classes} if {*cell.split()} & {*classes}]
-    non_numeric, _ = non_numeric_cells(pd.Series(sorted(sample_cells)))
+    _, is_label = to_numbers(pd.Series(sorted(sample_cells)))
     return LabelSummary(
         tables=tables,
         numbers=cells.apply(pd.to_numeric, errors="coerce") if are_numbers else None,
         classes=classes,
         counts=pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes),
         column_per_class=column_per_class,
-        has_labels_in_sample=not column_per_class and not non_numeric.empty,
+        has_labels_in_sample=not column_per_class and bool(is_label.any()),
         top=max(map(len, lists), default=1),
     )
 

@@ -220,6 +220,7 @@ OF_CLASSES: dict[str, Any] = {"id": range(6), "x": range(1, 12, 2), "n": [0.5, 0
             ["prob_p", "prob_q", "prob_r"],
         ),  # p stands in the prefix, too
         ("pqpqrr", ["label=q", "label=p", "label=r"], ["label=p", "label=q", "label=r"]),
+        ("pqpqrr", ["P(q)", "P(p)", "P(r)"], ["P(p)", "P(q)", "P(r)"]),
         (
             "pqpqrr",
             ["r is likely", "q is likely", "p is likely"],
