@@ -177,4 +177,4 @@ class EncodedDataset:
     encoded: Callable[[int], Batches]
     y: Array
     weights: Array
-    sides: Array | None = None
+    sides: Array

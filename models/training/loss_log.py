@@ -31,7 +31,7 @@ class LossRecord:
         phase: pretrain or train.
         epoch: number of the epoch, from 1 in each phase.
         step: optimizer steps so far, including the pretrain phase.
-        loss: mean since the previous row; in the last row of an epoch the mean of the epoch.
+        loss: mean of the epoch so far.
         learning_rate: rate of the next step.
         seconds: training time, including earlier attempts of a resumed job.
         held_out_score: metric of the competition on the held-out fold, in the last row of an epoch; None

@@ -39,20 +39,17 @@ class LabelBatch:
     Attributes:
         y: standardised numbers, or class indices.
         weights: 0 for missing labels.
-        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others;
-            None if no label is a bound.
+        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others.
     """
 
     y: Tensor
     weights: Tensor
-    sides: Tensor | None = None
+    sides: Tensor
 
     def take(self, positions: NDArray[np.intp], device: torch.device) -> "LabelBatch":
         """Return rows at some positions, on the device."""
-        sides = None if self.sides is None else to_device(self.sides[positions], device)
-        return LabelBatch(
-            to_device(self.y[positions], device), to_device(self.weights[positions], device), sides
-        )
+        tensors = (self.y, self.weights, self.sides)
+        return LabelBatch(*(to_device(tensor[positions], device) for tensor in tensors))
 
 
 squared = partial(mse_loss, reduction="none")
@@ -113,9 +110,7 @@ class Loss:
 
     def mean_error(self, outputs: Tensor, labels: LabelBatch) -> Tensor:
         """Return the weighted sum of the errors divided by the number of labels; 0 without labels."""
-        outputs = outputs.float()
-        if labels.sides is not None:
-            outputs = clip_to_bounds(outputs, labels.y, labels.sides)
+        outputs = clip_to_bounds(outputs.float(), labels.y, labels.sides)
         errors = self.errors(outputs, labels.y)
         if errors.shape != labels.y.shape:
             raise ConfigError(

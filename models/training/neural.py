@@ -138,7 +138,7 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
     y = rows.y
     if auxiliary and rows.auxiliary is not None:
         y = np.hstack([y, rows.auxiliary])
-    sides = None
+    sides = np.zeros_like(y)
     if rows.bounds is not None:
         y, sides = with_bounds(y, rows.bounds[:, : y.shape[1]])
     weights = np.ones_like(y) * (1.0 if rows.weights is None else rows.weights[:, None])

@@ -126,10 +126,8 @@ class Trainer:
         """Return standardised labels, or class indices, and their weights."""
         weights = dataset.weights * ~np.isnan(dataset.y)
         scaled = np.nan_to_num((dataset.y - self.mean) / self.scale)
-        sides = None if dataset.sides is None else torch.tensor(dataset.sides, dtype=torch.float32)
-        return LabelBatch(
-            torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32), sides
-        )
+        arrays = (scaled, weights, dataset.sides)
+        return LabelBatch(*(torch.tensor(array, dtype=torch.float32) for array in arrays))
 
     def train_epochs(self, encoded: Encoded, labels: LabelBatch, name: str) -> nn.Module:
         """Train all epochs under one schedule, from the checkpoint of this `name` if there is one.

@@ -24,6 +24,7 @@ def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> La
     return LabelBatch(
         torch.nan_to_num(truth),
         is_labelled.float() if weights is None else torch.tensor(weights) * is_labelled,
+        torch.zeros_like(truth),
     )
 
 
@@ -98,7 +99,7 @@ def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes
 def penalty(loss: Loss, one: Any, other: Any, weights: object) -> float:
     y = torch.tensor(weights)
     return loss.mean_penalty(
-        torch.tensor(one), torch.tensor(other), LabelBatch(torch.zeros_like(y), y)
+        torch.tensor(one), torch.tensor(other), LabelBatch(torch.zeros_like(y), y, torch.zeros_like(y))
     ).item()
 
 
@@ -179,7 +180,7 @@ def test_a_bound_has_an_error_only_on_its_wrong_side_as_in_chemprop() -> None:
 def test_parts_of_a_batch_keep_their_bounds() -> None:
     batch = LabelBatch(torch.zeros(3, 1), torch.ones(3, 1), torch.tensor([[1.0], [0.0], [-1.0]]))
     part = batch.take(np.array([2, 0]), torch.device("cpu"))
-    assert part.sides is not None and part.sides[:, 0].tolist() == [-1, 1]
+    assert part.sides[:, 0].tolist() == [-1, 1]
 
 
 def test_the_bounds_of_censored_labels_take_their_places() -> None:

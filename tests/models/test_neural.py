@@ -250,7 +250,7 @@ def test_a_network_learns_the_bounds_of_censored_labels(tmp_path: Path) -> None:
     assert y_pred["mask"] < 1  # only rows with values near -2 are labelled
     assert y_pred["bound"] > 2
     encoded = stage().prepare(replace(train, y=y, bounds=bounds), tmp_path)[1]
-    assert encoded.sides is not None and np.array_equal(encoded.sides[:, 0], is_censored)
+    assert np.array_equal(encoded.sides[:, 0], is_censored)
     assert (encoded.y[is_censored] == 3).all()
 
 
@@ -261,6 +261,6 @@ def test_bounds_of_auxiliary_targets_are_used_if_these_are_learned(tmp_path: Pat
     auxiliary[4] = np.nan
     both = replace(rows(12), auxiliary=auxiliary, bounds=bounds)
     encoded = stage(auxiliary=("z",)).prepare(both, tmp_path)[1]
-    assert encoded.sides is not None and (encoded.y[4, 1], encoded.sides[4, 1]) == (7.0, -1.0)
+    assert (encoded.y[4, 1], encoded.sides[4, 1]) == (7.0, -1.0)
     encoded = stage(auxiliary=("z",), auxiliary_weight=0.0).prepare(both, tmp_path)[1]
-    assert encoded.sides is not None and encoded.sides.shape == (12, 1) and not encoded.sides.any()
+    assert encoded.sides.shape == (12, 1) and not encoded.sides.any()

@@ -65,7 +65,7 @@ def settings(**changes: Any) -> NeuralStage:
 
 
 def sample(y: NDArray[np.float64] = Y, weights: Any = 1.0, inputs: Batches = INPUTS) -> EncodedDataset:
-    return EncodedDataset(lambda number: inputs, y, weights * np.ones_like(y))
+    return EncodedDataset(lambda number: inputs, y, weights * np.ones_like(y), np.zeros_like(y))
 
 
 def mean_error(y_pred: NDArray[np.float64]) -> float:
@@ -144,7 +144,7 @@ def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epo
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta is loaded by a thread, as a GPU is
 @pytest.mark.parametrize("first", [0, 3, 5])
 def test_an_epoch_goes_on_from_any_step(device: str, first: int) -> None:
-    labels = LabelBatch(torch.from_numpy(Y), torch.ones(Y.shape))
+    labels = LabelBatch(torch.from_numpy(Y), torch.ones(Y.shape), torch.zeros(Y.shape))
     steps = list(INPUTS.steps(labels, settings(), 1, 0, torch.device(device), first))
     planned = INPUTS.step_plan(settings(), 1, 0, device)[first:]
     sizes = [[len(batch.labels.y) for batch in step] for step in steps]
@@ -374,7 +374,8 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
     inputs = Batches(
         [1.0, 2.0], np.ones(2, dtype=np.int64), lambda items: {"x": torch.tensor(items)[:, None]}
     )
-    labels, device = LabelBatch(torch.zeros(2, 1), torch.ones(2, 1)), torch.device("cpu")
+    labels = LabelBatch(torch.zeros(2, 1), torch.ones(2, 1), torch.zeros(2, 1))
+    device = torch.device("cpu")
     ((batch,),) = inputs.steps(labels, training.settings, 0, 0, device)
     assert len(batch.inputs["x"]) == (
         4 if backbone_dropout else 2
