@@ -28,7 +28,7 @@ from competition.task import Task
 from models import targets
 from models.context import Context
 from models.inputs.fingerprints import fingerprint_cache, load_fingerprints, minmax_kernel
-from models.jobs.cache_jobs import shared_caches
+from models.jobs.tasks import shared_caches
 from models.stages.gp import Gp
 from models.stages.gp_regression import decompose, fit_target
 

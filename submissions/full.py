@@ -23,12 +23,12 @@ from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
 from models.jobs.budget import START_SECONDS, Budget
-from models.jobs.budget_stages import Clock, StageConfigs, with_more_seeds
+from models.jobs.budget_stages import Clock, FailurePolicy, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.resume import resume
 from models.jobs.scheduler import Executor
-from models.jobs.train import exit_status, failure_policy
+from models.jobs.train import exit_status
 from submissions.check import check, require_visible_gpu
 from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
@@ -96,15 +96,10 @@ def train_and_submit(
     options: Namespace, config: Config, all_jobs: JobPlan, executor: Executor, clock: Clock
 ) -> int:
     """Train what the clock allows, and build its submission and report; return the exit status."""
-    paths = all_jobs.paths
-
-    def plan_of(stages: StageConfigs) -> JobPlan:
-        return make_plan(config.competition, stages, options.reuse)
-
-    budget = Budget(all_jobs, plan_of, executor, clock)
+    budget = Budget(all_jobs, executor, clock)
     interim = InterimSubmissions(config, budget)
     require_time(budget)
-    results = budget.train(failure_policy(options), interim.next_task)
+    results = budget.train(FailurePolicy.of(options), interim.next_task)
     if options.fail_fast and exit_status(results):
         say("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
@@ -112,7 +107,7 @@ def train_and_submit(
     left_out = [*out_of_time(budget, config), *left_out_of(jobs, results)]
     finished_config, finished_jobs = finished_part(trained_config, jobs)
     advice = describe_larger_budget(budget)
-    with cli.locked(paths, wait=True):
+    with cli.locked(all_jobs.paths, wait=True):
         if not finished_config.stages and clock.has_limit:
             say("\n".join([*submit_finished_folds(config, all_jobs, left_out), *advice]))
             return 3

@@ -114,6 +114,7 @@ class JobPlan:
         shard: number of this machine, and number of machines that share the jobs.
         in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks only.
         made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
+        reuse: whether finished jobs of other code are accepted.
     """
 
     jobs: list[Job]
@@ -126,15 +127,11 @@ class JobPlan:
     shard: tuple[int, int] = (1, 1)
     in_time_order: bool = False
     made_by: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    reuse: bool = False
 
     def jobs_of_stage(self, stage: str) -> list[Job]:
         """Return the jobs of a stage by seed and fold; the refit of a seed follows its folds."""
         return [job for job in self.jobs if job.stage == stage]
-
-    def largest_fold(self, stage: str) -> Job:
-        """Return the first of the jobs of a stage with the most training rows, refits excepted."""
-        folds = [job for job in self.jobs_of_stage(stage) if job.fold != REFIT_FOLD]
-        return max(folds, key=lambda job: job.n_rows)
 
     def has_finished_seed(self, stage: str, seed: int) -> bool:
         """Return whether all jobs of one seed of a stage have predicted the test table."""
@@ -208,6 +205,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
         paths=paths,
         in_time_order=in_time_order,
         made_by=trained_by,
+        reuse=reuse,
     )
 
 

@@ -16,7 +16,7 @@ from core.types import Array
 from models.inputs.cache import Cache
 from models.inputs.conformers import is_flat, select
 from models.inputs.fingerprints import molecule_features
-from models.jobs import cache_jobs
+from models.jobs import tasks as job_tasks
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Task
 from models.jobs.train import run_all
@@ -87,7 +87,7 @@ def fill(cache: Cache, smiles: list[str]) -> None:
     missing = cache.missing(smiles)
     parts = [missing[i : i + cache.per_shard] for i in range(0, len(missing), cache.per_shard)]
     with closing(LocalExecutor()) as executor:
-        tasks = [Task(f"{cache.name} {i}", cache_jobs.fill, (cache, part)) for i, part in enumerate(parts)]
+        tasks = [Task(f"{cache.name} {i}", job_tasks.fill, (cache, part)) for i, part in enumerate(parts)]
         run_all(tasks, executor, cache.name)
 
 
