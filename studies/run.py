@@ -293,7 +293,7 @@ def trained_plan(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
     """Train the folds of the study with `./run.sh train`; return the plan of the jobs."""
     folds: Sequence[int | None] = study.folds or [None]
     for fold in folds:
-        call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
+        call = [sys.executable, "-m", "models.jobs.train", str(path), *options]
         call += [] if fold is None else ["--fold", str(fold)]
         status = subprocess.run(call, check=False).returncode
         if status:

@@ -102,8 +102,8 @@ class Budget:
 
     @property
     def left_out(self) -> list[tuple[str, int | None, str]]:
-        """Stage, seed and reason of all that is left out for lack of time; the seed of a whole stage is None."""
-        return self.decisions.left_out(self.states)
+        """Stage, seed and reason of all that there was no time for; the seed of a whole stage is None."""
+        return self.decisions.left_out
 
     def larger_budgets(self) -> dict[str, float]:
         """Return stage -> seconds of a budget that trains it, for stages with a pace that were not finished.
@@ -196,13 +196,13 @@ class Budget:
         later = [state.name for state in accepted]
         for state in accepted:
             later.remove(state.name)
-            if not self._tasks_of(state):
+            if state.is_forecast or not self._tasks_of(state):
                 continue
             pace = self.paces.pace(state.name)
             if pace is None:
                 return
             seconds = self._seconds_until_end([task for task in self._tasks() if task.group not in later])
-            if not state.is_forecast and seconds >= MIN_FORECAST:
+            if seconds >= MIN_FORECAST:
                 epochs = f"{state.epochs}, " if state.share < 1 else ""
                 print(f"stage {state.name}  {epochs}{describe_pace(pace, seconds)}", flush=True)
             state.is_forecast = True

@@ -221,7 +221,7 @@ class StageState:
         """Check the files of its finished jobs, and print their number; return these with their seconds."""
         finished = [(job, verify_job(job)["seconds"]) for job in self.plan.jobs if job.finished]
         if finished:
-            mark = "; by other code, accepted with --reuse" if finished[0][0].from_other_code else ""
+            mark = "; by other code, accepted with --reuse" if self.plan.is_from_other_code(self.name) else ""
             n_finished = f"{len(finished)} of {len(self.plan.jobs)}"
             print(f"stage {self.name}  {n_finished} jobs are finished{mark}", flush=True)
         return finished
@@ -259,13 +259,13 @@ class Decisions:
 
     Attributes:
         jobs: digest of all jobs of the budget; decisions about other jobs are ignored.
-        cut_seeds: stage, seed and reason of each seed that was not finished in time.
+        left_out: stage, seed and reason of all that there was no time for; the seed of a whole stage is None.
         has_ended: whether the time was used up, so that nothing new starts.
     """
 
     file: Path
     jobs: str
-    cut_seeds: list[tuple[str, int, str]] = field(default_factory=list)
+    left_out: list[tuple[str, int | None, str]] = field(default_factory=list)
     has_ended: bool = False
 
     def write(self, states: dict[str, StageState]) -> None:
@@ -276,17 +276,10 @@ class Decisions:
         content = {
             "jobs": self.jobs,
             "stages": {state.name: {"share": state.share, "seeds": state.seeds} for state in accepted},
-            "reasons": {state.name: state.reason for state in states.values()},
-            "cut_seeds": self.cut_seeds,
+            "left_out": self.left_out,
             "ended": self.has_ended,
         }
         write_json(self.file, content)
-
-    def left_out(self, states: dict[str, StageState]) -> list[tuple[str, int | None, str]]:
-        """Return stage, seed and reason of everything that the time left out; no seed for a whole stage."""
-        cut_stages = {name for name, _, _ in self.cut_seeds}
-        stages = [state for state in states.values() if not state.seeds and state.name not in cut_stages]
-        return [*((state.name, None, state.reason) for state in stages), *self.cut_seeds]
 
     def end(self, states: dict[str, StageState]) -> None:
         """Record that the time was used, so that the same command only retries failed jobs."""
@@ -297,7 +290,9 @@ class Decisions:
                 if n_unfinished and state.status != "failed":
                     state.seeds.remove(seed)
                     done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when the time was over"
-                    self.cut_seeds.append((state.name, seed, done))
+                    self.left_out.append((state.name, seed, done))
+            if not state.seeds and state.name not in {name for name, _, _ in self.left_out}:
+                self.left_out.append((state.name, None, state.reason))
         self.has_ended = any(state.seeds for state in states.values())
         self.write(states)
 
@@ -305,7 +300,7 @@ class Decisions:
         """Restore the decisions of an earlier command."""
         if not self.file.exists():
             return
-        content = read_json(self.file, "jobs", "stages", "reasons", "cut_seeds", "ended")
+        content = read_json(self.file, "jobs", "stages", "left_out", "ended")
         if content["jobs"] != self.jobs:
             return
         for name, saved in content["stages"].items():
@@ -314,6 +309,4 @@ class Decisions:
             states[name].status = "accepted"
         self.has_ended = content["ended"]
         if self.has_ended:
-            self.cut_seeds = [(name, seed, reason) for name, seed, reason in content["cut_seeds"]]
-            for state in states.values():
-                state.reason = content["reasons"][state.name]
+            self.left_out = [(name, seed, reason) for name, seed, reason in content["left_out"]]

@@ -30,7 +30,7 @@ from models.training.hardware import Card, free_gpu_memory, require_gpu
 POLL = 1.0
 """Seconds between two checks of progress, time limits and the size of a cluster."""
 SECONDS_BETWEEN_LOSSES = 30.0
-"""Seconds between two lines about the losses of running jobs without a terminal."""
+"""Seconds between two lines about the loss of a running job."""
 MAX_ERROR_LENGTH = 400
 IN_WORKER = "PIPELINE_WORKER"
 """Environment variable that is set in workers."""
@@ -183,17 +183,17 @@ class Queue:
     def end(self, task: Task, result: JobResult) -> None:
         """Take the result of a task that ran, or put the task back if it is tried again."""
         del self.running[task]
-        if result.reason == "killed" and task.name not in self.retried:
+        again, how = task, ""
+        if result.reason == "killed":
+            again, how = replace(task, runs_alone=True), ", alone"
+        elif result.reason == "memory" and 0 < task.resources.gpus < 1:
+            again, how = replace(task, resources=replace(task.resources, gpus=1.0)), " with the whole GPU"
+        if how and task.name not in self.retried:
             self.retried.add(task.name)
-            print(f"{task.name}: {result.error}; tried once more, alone", flush=True)
-            self.waiting.append(replace(task, runs_alone=True))
-            return
-        if result.reason == "memory" and 0 < task.resources.gpus < 1 and task.name not in self.retried:
-            self.retried.add(task.name)
-            print(f"{task.name}: {result.error}; tried once more with the whole GPU", flush=True)
-            self.waiting.append(replace(task, resources=replace(task.resources, gpus=1.0)))
-            return
-        self.record(task, result)
+            print(f"{task.name}: {result.error}; tried once more{how}", flush=True)
+            self.waiting.append(again)
+        else:
+            self.record(task, result)
 
     def skip(self, task: Task, reason: Reason, error: str) -> None:
         """Record that a waiting task is not run."""
@@ -262,12 +262,11 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
                     executor.cancel(task)
                     del futures[task]
                     queue.end(task, result)
+                if time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
+                    losses_printed = time.monotonic()
+                    _print_losses(queue)
                 sys.stdout.flush()
-            _show_progress(bar, queue, noun)
-            if bar.disable and time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
-                losses_printed = time.monotonic()
-                for name, loss in _losses(queue).items():
-                    print(f"{name}  {loss}", flush=True)
+            _show_progress(bar, queue)
     for task, future in futures.items():
         if future.done():
             queue.end(task, result_of(task, future))
@@ -361,18 +360,18 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 4] + " ..."
 
 
-def _losses(queue: Queue) -> dict[str, str]:
-    """Return the last epoch and loss of each running task that has written one."""
-    losses = {task.name: describe_loss(task.folder) for task in queue.running if task.folder is not None}
-    return {name: loss for name, loss in losses.items() if loss}
+def _print_losses(queue: Queue) -> None:
+    """Print the last epoch and loss of each running task that has written one."""
+    for task in queue.running:
+        loss = describe_loss(task.folder) if task.folder is not None else ""
+        if loss:
+            print(f"{task.name}  {loss}")
 
 
-def _show_progress(bar: Any, queue: Queue, noun: str) -> None:
-    """Advance the bar by whole tasks and by the reported shares of those that run, and show a loss."""
+def _show_progress(bar: Any, queue: Queue) -> None:
+    """Advance the bar by whole tasks and by the reported shares of those that run."""
     if bar.disable:
         return
-    for name, loss in list(_losses(queue).items())[:1]:
-        bar.set_description(f"{noun} ({name} {loss})", refresh=False)
     shares = [share_done(task.folder) for task in queue.running if task.folder is not None]
     n_ended = len(queue.results)
     bar.total = n_ended + len(queue.running) + len(queue.waiting)

@@ -3,7 +3,7 @@
 A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished.
 With --shard I/N, this machine has every N-th job, and other machines have the others.
 
-Reads: prepared/train.parquet and test.parquet, folds/folds.csv. Writes: a folder per job: weights,
+Reads: the YAML and the raw tables. Writes: clean tables, folds, and a folder per job: weights,
 out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A job that fails ends no
 other stage; the next run tries it again, last. Exit status 3 if a job failed.
 """
@@ -96,9 +96,6 @@ def run_all(tasks: list[Task], executor: Executor, noun: str) -> None:
 def main() -> int:
     """Parse the command line and run the command."""
     options = cli.parser(__doc__)
-    options.add_argument(
-        "--prepare", action="store_true", help="the command train: prepare tables and folds first"
-    )
     options.add_argument("--stage", help="train this stage only")
     options.add_argument("--fold", type=int, help="train this fold only, counted from 0")
     args = options.parse_args()
@@ -108,10 +105,8 @@ def main() -> int:
     stages = load_stages(args.competition, args.overrides)
     paths = competition.paths
     shard = args.shard or (1, 1)
-    if args.prepare:
-        with cli.locked(paths, wait=True):
-            folds_config = make.load_folds_config(args.competition, args.overrides)
-            make.run(competition, folds_config)
+    with cli.locked(paths, wait=True):
+        make.run(competition, make.load_folds_config(args.competition, args.overrides))
     with cli.training(paths, args.shard):
         if args.earlier_run:
             resume(args.earlier_run, paths)

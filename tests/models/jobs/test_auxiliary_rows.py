@@ -93,7 +93,7 @@ def test_rows_of_held_out_and_test_molecules_leave_and_the_others_reach_only_sta
 
 def test_a_refit_has_all_rows_except_those_of_test_molecules(tmp_path: Path) -> None:
     plan = plan_with_assay(tmp_path, LABELS)
-    refit = Job("heads", plan.keys["heads"], 0, REFIT_FOLD, tmp_path)
+    refit = Job("heads", 0, REFIT_FOLD, tmp_path)
     assert len(rows_of_job(refit, plan).train) == 3 * len(TRAIN) + len(NEW)
 
 
