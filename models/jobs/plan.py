@@ -108,7 +108,7 @@ class JobPlan:
     paths: Paths
     shard: tuple[int, int] = (1, 1)
     in_time_order: bool = False
-    made_by: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    made_by: dict[str, dict[str, str]] = field(default_factory=dict)
     reuse: bool = False
 
     def jobs_of_stage(self, stage: str) -> list[Job]:
@@ -162,7 +162,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
     task = competition.task
     jobs: list[Job] = []
     keys: dict[str, str] = {}
-    trained_by: dict[str, dict[str, dict[str, str]]] = {}
+    trained_by: dict[str, dict[str, str]] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
         stage.require_inputs(competition)
         pseudo_labels = stage.pseudo_labels
@@ -243,9 +243,9 @@ def library_versions(stage: Any) -> dict[str, str]:
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **versions}
 
 
-def made_by(stage: Any) -> dict[str, dict[str, str]]:
-    """Return what trains a stage, besides its settings: the versions of its `libraries`, and its `code` by file."""
-    return {"libraries": library_versions(stage), "code": code_files(stage)}
+def made_by(stage: Any) -> dict[str, str]:
+    """Return what trains a stage, besides its settings: library -> version, and source file -> digest of its code."""
+    return library_versions(stage) | code_files(stage)
 
 
 def code_files(stage: Any) -> dict[str, str]:
@@ -295,21 +295,16 @@ def describe_retraining(plan: JobPlan) -> list[str]:
         seconds = sum(report["seconds"] for report in reports)
         lines.append(
             f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained again: "
-            f"{_changes(reports[-1], plan.made_by[stage])}; --reuse keeps them"
+            f"{_changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
         )
     return lines
 
 
-def _changes(before: dict[str, Any], now: dict[str, dict[str, str]]) -> str:
+def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     """Return what differs between two results of `made_by`: versions of libraries, and files of code."""
-    old, new = before.get("libraries", {}), now["libraries"]
-    changes = [f"{name} {old.get(name)} -> {new.get(name)}" for name in _different_keys(old, new)]
-    if old.get("python") == new["python"]:  # else the digests of all files differ
-        files = _different_keys(before.get("code", {}), now["code"])
-        changes += [f"changes of {join_first(files, str)}"] if files else []
+    different = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    files = [name for name in different if ".py" in name]
+    changes = [f"{name} {before.get(name)} -> {now.get(name)}" for name in different if name not in files]
+    if files and "python" not in different:  # with another Python the digests of all files differ
+        changes.append(f"changes of {join_first(files, str)}")
     return ", ".join(changes)
-
-
-def _different_keys(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """Return the keys with different values in two dictionaries, sorted."""
-    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))

@@ -57,9 +57,14 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     predict_test(attempt, plan, rows.test)
     clear_attempt(folder)
     stage = plan.stages[job.stage]
-    report = {"seconds": seconds, "machine": machine(), **plan.made_by.get(job.stage, {})}
-    settings = stage.model_dump(mode="json")
-    write_report(folder, {**report, "stage": settings, UNUSED_LABELS: rows.unused_labels})
+    report = {
+        "seconds": seconds,
+        "machine": machine(),
+        "made_by": plan.made_by.get(job.stage, {}),
+        "stage": stage.model_dump(mode="json"),
+        UNUSED_LABELS: rows.unused_labels,
+    }
+    write_report(folder, report)
     notes = read_notes(folder)
     folder.rename(job.folder)
     line = _describe_score(job, plan, rows.held_out, held_out_predictions)

@@ -138,7 +138,7 @@ def finish(job_plan: JobPlan, seconds: float) -> None:
     for job in job_plan.jobs:
         job.folder.mkdir(parents=True)
         assert not job.finished  # a folder without a report is none of a finished job
-        write_report(job.folder, {"seconds": seconds, **job_plan.made_by[job.stage]})
+        write_report(job.folder, {"seconds": seconds, "made_by": job_plan.made_by[job.stage]})
         assert job.finished
 
 
