@@ -202,8 +202,8 @@ class Budget:
             if pace is None:
                 return
             seconds = self._seconds_until_end([task for task in self._tasks() if task.group not in later])
-            if seconds >= MIN_FORECAST:
-                epochs = f"{state.epochs}, " if state.share < 1 else ""
+            if self.clock.has_limit or seconds >= MIN_FORECAST:
+                epochs = f"{state.epochs}, " if self.clock.has_limit and state.epochs else ""
                 print(f"stage {state.name}  {epochs}{describe_pace(pace, seconds)}", flush=True)
             state.is_forecast = True
 

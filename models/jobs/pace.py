@@ -173,5 +173,6 @@ def describe_end(seconds: float) -> str:
 
 
 def describe_pace(pace: float, seconds: float) -> str:
-    """Return the time of a job of the largest fold, and when the jobs of its stage end."""
-    return f"about {format_duration(max(1.0, pace))} a job; its jobs and all earlier ones end {describe_end(seconds)}"
+    """Return the time of a job of the largest fold and, unless it is soon, when the jobs of its stage end."""
+    end = f"; its jobs and all earlier ones end {describe_end(seconds)}" if seconds >= MIN_FORECAST else ""
+    return f"about {format_duration(max(1.0, pace))} a job{end}"
