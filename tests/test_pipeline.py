@@ -218,7 +218,7 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     lines = run(work, *command, status=3).stdout.splitlines()
     assert submission(work).read_bytes() == submission(small[1]).read_bytes()
     assert (work / "smoke" / "submission.csv").read_bytes() == submission(work).read_bytes()
-    end = lines[lines.index("## Left out") : lines.index("## Candidates")]
+    end = lines[lines.index("## Left out") : lines.index("## Scores")]
     last = [line for line in end if line.startswith("| ")][1:]
     assert [line.split("|")[1].strip() for line in last] == sorted(hows)
     reasons = {"killed": "killed", "segfault": "killed", "hangs": "timeout"}
