@@ -71,7 +71,7 @@ case "$verb" in
   check)   ready "$@"; step submissions.check "$@" ;;
   new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step submissions.new "$@" ;;
   folds)   setup; step folds.diagnose "$@" ;;
-  train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
+  train)   ready "$@"; step models.jobs.train "$@" ;;
   study)   ready "$@"; step studies.run "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;

@@ -28,7 +28,7 @@ from competition.task import Task
 from models import targets
 from models.context import Context
 from models.inputs.fingerprints import load_fingerprints, minmax_kernel, molecule_features
-from models.jobs.cache_jobs import shared_caches
+from models.jobs.tasks import shared_caches
 from models.stages.gp import Gp
 from models.stages.gp_regression import decompose, fit_target
 

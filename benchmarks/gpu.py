@@ -40,7 +40,7 @@ from competition.task import Task
 from core.files import PROJECT
 from models import targets
 from models.context import Context
-from models.jobs.cache_jobs import shared_caches
+from models.jobs.tasks import shared_caches
 from models.registry import make_stage
 from models.training import neural
 

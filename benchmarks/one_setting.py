@@ -39,7 +39,7 @@ from competition.molecules import canonical_smiles
 from competition.task import Task
 from models import targets
 from models.context import Context
-from models.jobs.cache_jobs import shared_caches
+from models.jobs.tasks import shared_caches
 from models.registry import make_stage
 from models.training import batches, prediction, trainer
 

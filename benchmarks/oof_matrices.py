@@ -39,7 +39,7 @@ from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import build_vectorizer
 from models.inputs.fingerprints import molecule_features
 from models.inputs.frozen_encoders import encoder_cache
-from models.jobs.cache_jobs import shared_caches
+from models.jobs.tasks import shared_caches
 
 SETS = ["biogen_adme", "buchwald_hartwig", "esol", "icwsm_tweets", "photoswitch", "qm9_electronic"]
 ALL_SETS = [*SETS, "bace", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "emotion", "tox21"]

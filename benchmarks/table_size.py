@@ -47,11 +47,9 @@ STEPS = [
     "make_folds",
     "check",
     "write_tables",
-    "train",
+    "train_and_submit",
     "open_run",
-    "build_submission",
-    "compare_tables",
-    "report",
+    "submit_until",
 ]
 """Functions of submissions.full that are timed."""
 YAML = """

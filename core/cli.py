@@ -28,7 +28,6 @@ NO_BUDGET = math.inf
 """Value of `--budget none`."""
 OWN_TRAINING_LOCKS: set[Path] = set()
 """Training locks that this process holds."""
-"""Environment variable that passes the option --tracker to workers."""
 
 
 def _share(text: str) -> float:
@@ -97,6 +96,7 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "job-timeout": {
         "type": parse_duration,
+        "default": math.inf,
         "metavar": "TIME",
         "help": "Fail jobs that are not finished after this time, such as 2h.",
     },

@@ -1,7 +1,6 @@
 """Fit and predict around a stage: the task that it learns, transformed targets, and checks of its predictions."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,11 +90,9 @@ def _numbers(stage: Stage, method: str, returned: Any, shape: tuple[int, int]) -
     return numbers
 
 
-@contextmanager
-def _errors_of(stage: Stage, must: str = "") -> Iterator[None]:
+def _errors_of(stage: Stage, must: str = "") -> AbstractContextManager[None]:
     """Report errors of a user's class with its file and line."""
-    with user_code_errors(stage.kind, must) if stage.is_of_user else nullcontext():
-        yield
+    return user_code_errors(stage.kind, must) if stage.is_of_user else nullcontext()
 
 
 def _fit_transform(kind: str, train: Dataset, folder: Path) -> Any:

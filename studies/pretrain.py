@@ -31,7 +31,7 @@ from models.context import Context, HeldOut
 from models.inputs.cache import Cache
 from models.inputs.conformers import is_flat, select
 from models.inputs.fingerprints import molecule_features
-from models.jobs.cache_jobs import fill
+from models.jobs.tasks import fill
 from models.stages.unimol import Unimol
 from models.training.loss_log import LOSSES
 from models.training.prediction import WEIGHTS

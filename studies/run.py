@@ -239,7 +239,7 @@ def trained_plan(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
     """Train the folds of the study with `./run.sh train`; return the plan of the jobs."""
     choices = [["--fold", str(fold)] for fold in study.folds or ()] or [[]]
     for choice in choices:
-        call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options, *choice]
+        call = [sys.executable, "-m", "models.jobs.train", str(path), *options, *choice]
         status = subprocess.run(call, check=False).returncode
         if status:
             sys.exit(status)

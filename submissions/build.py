@@ -274,7 +274,7 @@ def _marks(run: Run, name: str) -> list[str]:
     stage = run.config.stages[name]
     jobs = run.plan.jobs_of_stage(name)
     marks = {
-        "other code": any(job.from_other_code for job in jobs),
+        "other code": run.plan.is_from_other_code(name),
         "pseudo-labels": stage.pseudo_labels is not None,
         "refit": stage.final_fit != "folds",
         "class weights": stage.reweights_classes,
@@ -293,7 +293,7 @@ def main() -> int:
     config = load_config(args.competition, args.overrides)
     plan = make_plan(config.competition, dict(config.stages), args.reuse)
     left_out = left_out_of(plan, {})
-    config, plan = finished_part(config, plan)
+    plan = finished_part(plan)
     with cli.locked(plan.paths, wait=True):
         run = open_run(config, plan, left_out)
         print("\n".join([*build_submission(run), describe_left_out(left_out)]).strip())

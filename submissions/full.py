@@ -23,12 +23,12 @@ from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
 from models.jobs.budget import START_SECONDS, Budget
-from models.jobs.budget_stages import Clock, StageConfigs, with_more_seeds
+from models.jobs.budget_stages import Clock, FailurePolicy, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.resume import resume
 from models.jobs.scheduler import Executor
-from models.jobs.train import exit_status, failure_policy
+from models.jobs.train import exit_status
 from submissions.check import check, require_visible_gpu
 from submissions.config import Config, load_config
 from submissions.hold_out import hold_out
@@ -96,30 +96,24 @@ def train_and_submit(
     options: Namespace, config: Config, all_jobs: JobPlan, executor: Executor, clock: Clock
 ) -> int:
     """Train what the clock allows, and build its submission and report; return the exit status."""
-    paths = all_jobs.paths
-
-    def plan_of(stages: StageConfigs) -> JobPlan:
-        return make_plan(config.competition, stages, options.reuse)
-
-    budget = Budget(all_jobs, plan_of, executor, clock)
+    budget = Budget(all_jobs, executor, clock)
     interim = InterimSubmissions(config, budget)
     require_time(budget)
-    results = budget.train(failure_policy(options), interim.next_task)
+    results = budget.train(FailurePolicy.of(options), interim.next_task)
     if options.fail_fast and exit_status(results):
         say("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
-    trained_config, jobs = interim.current()
-    left_out = [*out_of_time(budget, config), *left_out_of(jobs, results)]
-    finished_config, finished_jobs = finished_part(trained_config, jobs)
+    jobs = budget.current_plan
+    finished = finished_part(jobs)
+    left_out = [*left_out_by_budget(budget, config, finished), *left_out_of(jobs, results)]
     advice = describe_larger_budget(budget)
-    with cli.locked(paths, wait=True):
-        if not finished_config.stages and clock.has_limit:
+    with cli.locked(all_jobs.paths, wait=True):
+        if not finished.stages and clock.has_limit:
             say("\n".join([*submit_finished_folds(config, all_jobs, left_out), *advice]))
             return 3
-        left_out += fewer_epochs(budget, finished_config)
-        run = open_run(finished_config, finished_jobs, left_out)
+        run = open_run(config, finished, left_out)
         run = replace(run, budget=clock.seconds if clock.has_limit else None)
-        lines, is_complete = submit_until(clock, run, executor, interim.n_written > 0)
+        lines, is_complete = submit_until(clock, run, executor, interim.has_written)
     say("\n".join([*lines, *advice]))
     return run.exit_status if is_complete else 3
 
@@ -161,17 +155,15 @@ def describe_larger_budget(budget: Budget) -> list[str]:
     ]
 
 
-def out_of_time(budget: Budget, config: Config) -> list[LeftOut]:
-    """Return a row for each stage or seed that a budget does not train."""
-    left_out = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
-    without_labels = [name for name in config.stages if name not in budget.plan.stages]
-    return [*left_out, *(LeftOut(name, None, TIME, NO_LABELS) for name in without_labels)]
-
-
-def fewer_epochs(budget: Budget, config: Config) -> list[LeftOut]:
-    """Return a row for each finished network that has fewer epochs than the YAML says."""
-    shortened = [state for state in budget.states.values() if state.share < 1 and state.name in config.stages]
-    return [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
+def left_out_by_budget(budget: Budget, config: Config, finished: JobPlan) -> list[LeftOut]:
+    """Return a row for each stage or seed that a budget does not train, and for each network with fewer epochs."""
+    rows = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
+    rows += [LeftOut(name, None, TIME, NO_LABELS) for name in config.stages if name not in budget.plan.stages]
+    shortened = [
+        state for state in budget.states.values() if state.share < 1 and state.name in finished.stages
+    ]
+    rows += [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
+    return rows
 
 
 def command_start() -> float:

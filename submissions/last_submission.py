@@ -6,6 +6,7 @@ takes most of the time, come first. If the last submission is not ready by then,
 place. If no stage is finished, the mean of the models of the finished folds of one stage does.
 """
 
+import math
 import shutil
 import time
 from dataclasses import replace
@@ -62,34 +63,32 @@ class InterimSubmissions:
     def __init__(self, config: Config, budget: Budget) -> None:
         self.config = config
         self.budget = budget
-        self.n_tasks = 0
-        self.n_written = 0
+        has_limit = budget.clock.has_limit
+        self.has_written = False
         self.is_pending = False
-        self.is_compared = not budget.clock.has_limit  # then it is done before the report
+        self.is_compared = not has_limit  # then it is done before the report
         self.seconds = FIRST_SECONDS
-        self.last_end = time.monotonic()
-
-    def current(self) -> tuple[Config, JobPlan]:
-        """Return the configuration and the plan of what is trained by now."""
-        plan = self.budget.current_plan
-        return self.config.model_copy(update={"stages": plan.stages}), plan
+        self.last_end = -math.inf if has_limit else time.monotonic()
 
     def next_task(self) -> Task | None:
         """Return a task; None while one is pending, or if it would take more than its share of the time."""
         clock = self.budget.clock
         has_time = clock.end - time.monotonic() > MIN_LEFT_TO_COMPARE
-        if self.n_written and not self.is_compared and has_time:
+        if self.has_written and not self.is_compared and has_time:
             self.is_compared = True
-            return Task(COMPARISON, compare_tables, (self.config,), group=SUBMISSIONS, skips_group=False)
+            tables = (self.config.competition, self.config.folds)
+            return Task(COMPARISON, diagnose.update, tables, group=SUBMISSIONS, skips_group=False)
         waited = time.monotonic() - self.last_end
-        is_first = clock.has_limit and self.n_tasks == 0
-        if self.is_pending or (waited < self.seconds / SHARE_OF_TIME and not is_first):
+        if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
             return None
         self.is_pending = True
-        self.n_tasks += 1
-        name = f"submission {self.n_tasks}"
         return Task(
-            name, submit_finished, self.current(), group=SUBMISSIONS, skips_group=False, on_end=self._on_end
+            "interim submission",
+            submit_finished,
+            (self.config, self.budget.current_plan),
+            group=SUBMISSIONS,
+            skips_group=False,
+            on_end=self._on_end,
         )
 
     def _on_end(self, result: JobResult) -> None:
@@ -97,26 +96,20 @@ class InterimSubmissions:
         self.seconds = max(result.seconds, 1.0)
         self.last_end = time.monotonic()
         if result.status == "ok":
-            self.n_written += 1
+            self.has_written = True
             print(result.lines[0])
         elif result.status == "failed":
             print(f"no submission of the finished stages yet: {result.error}")
-        self.budget.submission_seconds = self.seconds if self.n_written else 0.0
+        self.budget.submission_seconds = self.seconds if self.has_written else 0.0
 
 
 def submit_finished(config: Config, plan: JobPlan) -> JobResult:
     """Build the submission of the finished stages and seeds, in a worker."""
-    config, plan = finished_part(config, plan)
+    plan = finished_part(plan)
     build_submission(open_run(config, plan), interim=True)
     file = display_path(plan.paths.run(SO_FAR) / SUBMISSION_FILE)
-    line = f"submission of {', '.join(config.stages)}: {file}"
+    line = f"submission of {', '.join(plan.stages)}: {file}"
     return JobResult("submission", lines=(line,))
-
-
-def compare_tables(config: Config) -> JobResult:
-    """Compare training and test rows for the report, unless that is done."""
-    diagnose.update(config.competition, config.folds)
-    return JobResult(COMPARISON)
 
 
 def submit_until(
@@ -127,27 +120,27 @@ def submit_until(
     Args:
         has_interim: whether there is an interim submission.
     """
-    queue = Queue([Task("submission", _submit, (finished, clock.has_limit, has_interim))])
+    queue = Queue([Task("submission", _submit, (finished, has_interim))])
     queue.deadline = clock.end
     result = run(queue, executor, "submission")["submission"]
     if result.reason == "time":  # without a report, which has what is left out
         left_out = filter(None, [describe_left_out(finished.left_out)])
-        return [*left_out, take_latest(finished, has_interim, clock.seconds)], False
+        return [*left_out, take_latest(finished, has_interim)], False
     if result.status == "failed":  # it fails here too, with its traceback, or the worker was killed
-        result = _submit(finished, clock.has_limit, True)
+        result = _submit(finished, True)
     return list(result.lines), True
 
 
-def _submit(finished: Run, has_limit: bool, has_interim: bool) -> JobResult:
+def _submit(finished: Run, has_interim: bool) -> JobResult:
     """Build the files and the report of a run, and before them those that take its place if the time is over."""
-    if has_limit and not finished.is_built:
+    if finished.budget is not None and not finished.is_built:
         if not has_interim:
             build_mean(finished)
         if finished.config.submissions.stack:
             build_submission(finished, interim=True)
     lines = build_submission(finished)
-    if not has_limit:  # else it was compared while stages were trained, if there was time
-        compare_tables(finished.config)
+    if finished.budget is None:  # else it was compared while stages were trained, if there was time
+        diagnose.update(finished.config.competition, finished.config.folds)
     return JobResult("submission", lines=(*lines, report(finished)))
 
 
@@ -158,13 +151,13 @@ def build_mean(finished: Run) -> None:
     build_submission(replace(finished, config=config, made_from=MEAN), interim=True)
 
 
-def take_latest(finished: Run, has_interim: bool, seconds: float) -> str:
+def take_latest(finished: Run, has_interim: bool) -> str:
     """Make the latest submission of finished stages the last one, which was not built in time; return a line.
 
     If there is none, the mean of the stages is built, a little after the time.
     """
     paths = finished.paths
-    over = f"the time of {format_duration(seconds)} was over before"
+    over = f"the time of {format_duration(finished.budget or 0.0)} was over before"
     if finished.is_built:
         return f"{over} the report was written. {display_path(paths.submission)}"
     so_far = paths.run(SO_FAR)

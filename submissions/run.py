@@ -179,9 +179,10 @@ class Run:
 
 
 def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
-    """Return the run of a configuration and its plan with all jobs finished; predictions are not read."""
-    if not config.stages:
+    """Return the run of a configuration with the stages of a plan, whose jobs are finished. It reads no predictions."""
+    if not plan.stages:
         raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
+    config = config.model_copy(update={"stages": plan.stages})
     # The name does not depend on file paths or the answers: tables, jobs and user code enter by their content.
     settings = config.model_dump(
         exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
@@ -194,17 +195,17 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
     return Run(name, made_from, plan.paths.run(name), config, plan, left_out)
 
 
-def finished_part(config: Config, plan: JobPlan) -> tuple[Config, JobPlan]:
-    """Return the configuration and plan of the seeds with all jobs finished, refits included."""
+def finished_part(plan: JobPlan) -> JobPlan:
+    """Return the plan of the seeds with all jobs finished, refits included."""
     unfinished = unfinished_seeds(plan)
     stages = {}
-    for name, stage in config.stages.items():
+    for name, stage in plan.stages.items():
         seeds = [seed for seed in stage.seeds if (name, seed) not in unfinished]
         if seeds:
             stages[name] = stage.model_copy(update={"seeds": seeds})
     jobs = [job for job in plan.jobs if job.stage in stages and (job.stage, job.seed) not in unfinished]
     keys = {name: plan.keys[name] for name in stages}
-    return config.model_copy(update={"stages": stages}), replace(plan, jobs=jobs, keys=keys, stages=stages)
+    return replace(plan, jobs=jobs, keys=keys, stages=stages)
 
 
 def name_of_latest(paths: Paths) -> str:
@@ -312,11 +313,11 @@ def _digests(job: Job, test_key: str) -> list[str]:
             f"{job.folder} is not finished, or has not predicted the test table. Run ./run.sh train."
         )
     if job.fold == REFIT_FOLD:
-        return [job.name, sha256_of(test)]
+        return [job.title, sha256_of(test)]
     oof_digest = read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]
     if not job.oof_file.is_file() or sha256_of(job.oof_file) != oof_digest:
         raise DataError(f"{job.oof_file} is missing or has changed; delete {job.folder} to train it again.")
-    return [job.name, oof_digest, sha256_of(test)]
+    return [job.title, oof_digest, sha256_of(test)]
 
 
 def unfinished_seeds(plan: JobPlan) -> set[tuple[str, int]]:

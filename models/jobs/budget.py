@@ -1,4 +1,4 @@
-"""What `./run.sh full` trains until when. Without a budget every stage is accepted at once and nothing is probed.
+"""What is trained until when. Without a budget every stage is accepted at once, and nothing is probed.
 
 Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
 pace (seconds of a job, see pace.py) is measured, the stage
@@ -13,25 +13,34 @@ budget_<seconds>.json, so that the same command continues with the same epochs a
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cached_property, partial
 
-from competition.dataset import REFIT_FOLD
+from competition.dataset import REFIT_FOLD, Dataset
 from core.files import digest
 from core.text import format_duration
-from models.jobs.budget_stages import Clock, Decisions, StageState, epoch_shares
-from models.jobs.budget_tasks import PlanOfStages, StageTasks
+from models.jobs.budget_stages import (
+    HAS_ENDED,
+    Clock,
+    Decisions,
+    FailurePolicy,
+    StageState,
+    epoch_shares,
+    plan_of,
+    states_of,
+)
 from models.jobs.compute import read_tables
-from models.jobs.pace import describe_pace
+from models.jobs.job_files import read_failure
+from models.jobs.pace import MIN_FORECAST, Paces, TimedResources, describe_pace, makespan
 from models.jobs.plan import Job, JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
-from models.jobs.train import FailurePolicy, JobReporter, train
+from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about, skip_failed
 
 SHARES_OF_TIME_LEFT = {1.0: 0.6, 0.7: 0.8}
 """Share of a stage's epochs -> share of the time left that it may take while others wait; 1 for other shares."""
 SHARE_OF_FIRST = 0.5
 """Maximum share of the time left that a stage may take while others wait and none is finished."""
-BEFORE_OTHERS = ", before any stage was finished"
 MAX_CACHE_SHARE = 0.6
 """Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
@@ -40,37 +49,44 @@ START_SECONDS = 20.0
 """Seconds that a worker takes to import the libraries of its first job. They are not counted for later jobs."""
 
 
-class Budget(StageTasks):
-    """Decides what is trained until a deadline.
+class Budget:
+    """Decides what is trained until the time of a command is over, and trains it.
 
     Args:
         plan: the jobs of all stages with all epochs and all seeds that they may get.
-        plan_of: returns the plan of some stages; called for a network with fewer epochs.
-        clock: time of the whole command.
+        clock: time of the whole command; infinite without a budget.
+
+    Attributes:
+        states: stage -> its state, for the stages with jobs in the plan.
+        submission_seconds: seconds of the last interim submission; 0 before the first one.
     """
 
-    def __init__(self, plan: JobPlan, plan_of: PlanOfStages, executor: Executor, clock: Clock) -> None:
-        queue = Queue(more=self._more, watch=self._watch)
-        super().__init__(plan, plan_of, executor, queue)
+    def __init__(self, plan: JobPlan, executor: Executor, clock: Clock) -> None:
+        self.plan = plan
+        self.executor = executor
         self.clock = clock
+        self.queue = Queue()
+        self.queue.more, self.queue.watch = self._more, self._watch
         self.submission_seconds = 0.0
-        self.policy = FailurePolicy()
-        self.on_seed: Callable[[], Task | None] = lambda: None
-        self.reporter = JobReporter(plan, executor)
-        self.failed_stages: set[str] = set()
         self.decisions = Decisions(plan.paths.budget(clock.seconds), digest([plan.keys, plan.test_key]))
-        if not clock.has_limit:
+        self.states = states_of(plan)
+        networks = {state.name for state in self.states.values() if state.settings.reports_progress}
+        most_rows = {state.name: state.largest_fold.n_rows for state in self.states.values()}
+        self.paces = Paces(self.queue.running, networks, most_rows)
+        if clock.has_limit:
+            rows = self.tables[0]  # those of auxiliary targets only do not count
+            n_rows = int(rows.is_labelled.sum()) * (1 - 1 / plan.n_folds)
             for state in self.states.values():
-                state.status = "accepted"
-                state.seeds = list(state.settings.seeds)
-            return
-        rows, test = read_tables(plan)
-        self.tables = [rows, test]
-        n_rows = int(rows.is_labelled.sum()) * (1 - 1 / plan.n_folds)  # not those of auxiliary targets only
-        self.decisions.read(self.states)
-        for state in self.states.values():
-            state.shares = epoch_shares(state.settings, n_rows)
-            state.plan = self._plan_of_stage(state.name, state.share)
+                state.shares = epoch_shares(state.settings, n_rows)
+            self.decisions.read(self.states)
+        else:
+            for state in self.states.values():
+                state.start("accepted", len(state.settings.seeds))
+
+    @cached_property
+    def tables(self) -> list[Dataset]:
+        """The training table and the test table."""
+        return list(read_tables(self.plan))
 
     @property
     def training_deadline(self) -> float:
@@ -82,23 +98,12 @@ class Budget(StageTasks):
         """The jobs of the stages and seeds that have started and are not given up."""
         if not self.clock.has_limit:
             return self.plan
-        states = [state for state in self.states.values() if state.seeds]
-        return replace(
-            self.plan,
-            jobs=[job for state in states for seed in state.seeds for job in state.jobs_of(seed)],
-            keys={state.name: state.plan.keys[state.name] for state in states},
-            stages={state.name: state.settings.model_copy(update={"seeds": state.seeds}) for state in states},
-        )
+        return plan_of(self.plan, [state for state in self.states.values() if state.seeds])
 
     @property
     def left_out(self) -> list[tuple[str, int | None, str]]:
-        """Stage, seed and reason of all that is left out for lack of time; the seed of a whole stage is None."""
-        return self.decisions.left_out(self.states)
-
-    @property
-    def has_finished_stage(self) -> bool:
-        """Whether all jobs of a seed of a stage are finished."""
-        return any(not state.unfinished(seed) for state in self.states.values() for seed in state.seeds)
+        """Stage, seed and reason of all that there was no time for; the seed of a whole stage is None."""
+        return self.decisions.left_out
 
     def larger_budgets(self) -> dict[str, float]:
         """Return stage -> seconds of a budget that trains it, for stages with a pace that were not finished.
@@ -108,7 +113,7 @@ class Budget(StageTasks):
         budgets = {}
         for state in self.states.values():
             pace = self.paces.pace(state.name) or state.pace
-            if state.seeds or self._has_failed(state) or pace is None:
+            if state.seeds or state.status == "failed" or pace == math.inf:
                 continue
             seconds = self._seconds_until_end_with(state, pace, state.shares[-1])
             missing = seconds - max(0.0, self._seconds_left())
@@ -120,150 +125,154 @@ class Budget(StageTasks):
 
         Args:
             on_seed: called when all jobs of a seed of a stage are finished; its task is the next to start.
+
+        Raises:
+            DataError: if a finished job was changed.
+            DiskFull: if a worker cannot write.
         """
-        self.policy = policy
-        self.on_seed = on_seed
-        if not self.clock.has_limit:
-            return train(self.plan, self.executor, policy, on_seed, self.queue)
+        self.policy, self.on_seed = policy, on_seed
         self.queue.job_timeout = policy.job_timeout
         self.queue.deadline = self.training_deadline
-        for line in self.decisions.describe_finished(self.states):
-            print(line, flush=True)
+        results: dict[str, JobResult] = {}
         for state in self.states.values():
-            if policy.skip_failed and state.has_failed:
-                state.seeds = state.seeds or state.settings.seeds[:1]
-                state.status = "accepted"  # decided; `failed_stages` stops further seeds
-                self.failed_stages.add(state.name)
-                continue
-            for seed in state.seeds:
-                self._enqueue(self._make_tasks(state, seed, state.unfinished(seed)))
-        results = run(self.queue, self.executor, "jobs")
+            self._verify_finished(state)
+            if policy.skip_failed and state.has_failed_before:
+                state.start("failed", max(1, len(state.seeds)))
+                results |= skip_failed(state.unfinished_of_started())
+            else:
+                self._enqueue(state, state.unfinished_of_started())
+        if self.decisions.has_ended:
+            print(HAS_ENDED, flush=True)
+        results |= run(self.queue, self.executor, "jobs")
+        if self.clock.has_limit and not (policy.fail_fast and self._with_status("failed")):
+            self.decisions.end(self.states)
         titles = {job.title for job in self.current_plan.jobs}
-        if not (policy.fail_fast and self.failed_stages):
-            self.decisions.end(self.states, self.failed_stages)
         return {title: result for title, result in results.items() if title in titles}
+
+    def _verify_finished(self, state: StageState) -> None:
+        """Check the files of the finished jobs of a stage, and add their seconds to its pace."""
+        for job, seconds in state.verify_finished():
+            self.paces.add(job.stage, JobResult(job.title, seconds=seconds), job.n_rows)
 
     # What the queue calls.
 
-    def _more(self) -> list[Task]:
-        """Return the next tasks, since a core has nothing to do."""
-        if self.decisions.has_ended or not self.clock.has_limit:
-            return []
-        return (
-            self._probe_next_stage()
-            or self._add_fold_to_probe()
-            or self._readmit()
-            or self._train_cheapest()
-            or self._next_seed()
-        )
+    def _more(self) -> bool:
+        """Queue the next tasks, since a core has nothing to do; return whether there are some."""
+        steps = (self._probe_next_stage, self._add_fold_to_probe, self._readmit, self._next_seed)
+        return not self.decisions.has_ended and any(step() for step in steps)
 
-    def _watch(self) -> dict[Task, JobResult]:
-        """Decide about stages with a measured pace; return the tasks to end now, each with its result."""
+    def _watch(self) -> None:
+        """Decide about stages with a measured pace, and print when the accepted ones end."""
         self.queue.deadline = min(self.queue.deadline, self.training_deadline)  # never later than before
-        for state in self.states.values():
-            if state.status == "probing":
-                self._decide_while_running(state)
-        ended = {task: result for task, result in self.to_stop.items() if task in self.queue.running}
-        self.to_stop.clear()
-        return ended
+        for state in self._with_status("probing"):
+            self._decide_while_running(state)
+        self._forecast()
 
     def _on_end(self, job: Job, result: JobResult) -> None:
         """Report a job that ended, and decide about its stage if it was the probe."""
-        self.reporter.on_end(job, result)
         state = self.states[job.stage]
+        lines = lines_about(job, result, state.settings, self.executor.cards)
+        for line in lines[:1] if state.is_noted else lines:  # the notes of a stage are those of its first job
+            print(line, flush=True)
         if result.status == "failed":
-            self.failed_stages.add(job.stage)
-            state.status = "accepted"  # decided; `failed_stages` stops further seeds
+            state.status = "failed"
             if self.policy.fail_fast:
                 self.queue.stop("stopped by --fail-fast")
-        if result.status == "ok":
-            if result.lines:  # it was trained, not only asked for predictions
-                self.paces.add(job.stage, result, job.n_rows)
-            is_largest = job.fold == self.plan.largest_fold(job.stage).fold
-            if state.status == "probing" and is_largest:  # smaller folds do not decide
-                self._enqueue(self._decide(state, self.paces.pace(job.stage) or 0.0))
-            if job.seed in state.seeds and not state.unfinished(job.seed) and (task := self.on_seed()):
-                self.queue.waiting.insert(0, task)
+        if result.status != "ok":
+            return
+        if result.lines:  # it was trained, not only asked for predictions
+            state.is_noted = True
+            self.paces.add(job.stage, result, job.n_rows)
+        if state.status == "probing" and job.fold == state.largest_fold.fold:  # smaller folds do not decide
+            self._decide(state, self.paces.pace(job.stage) or 0.0)
+        is_last = not self.clock.has_limit and not self.queue.waiting
+        if job.seed in state.seeds and not state.unfinished(job.seed) and not is_last:
+            task = self.on_seed()
+            self.queue.waiting[:0] = [task] if task else []
 
-    # Steps of `_more`: each returns the tasks that it starts.
+    def _forecast(self) -> None:
+        """Print a line for each accepted stage with a measured pace, in their order."""
+        accepted = self._with_status("accepted")
+        later = [state.name for state in accepted]
+        for state in accepted:
+            later.remove(state.name)
+            if state.is_forecast or not self._tasks_of(state):
+                continue
+            pace = self.paces.pace(state.name)
+            if pace is None:
+                return
+            seconds = self._seconds_until_end([task for task in self._tasks() if task.group not in later])
+            if self.clock.has_limit or seconds >= MIN_FORECAST:
+                epochs = f"{state.epochs}, " if self.clock.has_limit and state.epochs else ""
+                print(f"stage {state.name}  {epochs}{describe_pace(pace, seconds)}", flush=True)
+            state.is_forecast = True
 
-    def _probe_next_stage(self) -> list[Task]:
-        for state in self.states.values():
-            needed = MIN_SHARE_LEFT * self.clock.seconds if self.has_finished_stage else 0.0
-            has_time = self._seconds_left() > needed
-            if state.status == "waiting" and has_time and self.executor.fits(self._resources(state)):
+    # Steps of `_more`: each returns whether it queued tasks.
+
+    def _probe_next_stage(self) -> bool:
+        for state in self._with_status("waiting"):
+            needed = MIN_SHARE_LEFT * self.clock.seconds if self._has_finished_stage() else 0.0
+            if self._seconds_left() > needed and self.executor.fits(state.resources(self.executor)):
                 state.start("probing")
-                largest = self.plan.largest_fold(state.name).fold
-                probes = [job for job in state.unfinished(state.seeds[0]) if job.fold == largest]
-                tasks = self._make_tasks(state, state.seeds[0], probes)
-                if not probes:  # the fold is finished already
-                    tasks = self._decide(state, self.paces.pace(state.name) or 0.0)
-                if tasks:
-                    return tasks
-        return []
+                probes = [job for job in state.left(state.share) if job.fold == state.largest_fold.fold]
+                if probes:
+                    return self._enqueue(state, probes)
+                if self._decide(state, self.paces.pace(state.name) or 0.0):  # the fold is finished already
+                    return True
+        return False
 
-    def _add_fold_to_probe(self) -> list[Task]:
+    def _add_fold_to_probe(self) -> bool:
         """Start another fold of a stage that is not a network: its pace is unknown until a job ends."""
-        for state in self.states.values():
+        for state in self._with_status("probing"):
             is_running = any(task.group == state.name for task in self.queue.running)
-            if state.status == "probing" and is_running and state.name not in self.paces.networks:
-                jobs = [job for job in self._not_queued(state) if job.fold != REFIT_FOLD]
-                if jobs:
-                    return self._make_tasks(state, state.seeds[0], jobs[:1])
-        return []
+            jobs = [job for job in self._not_queued(state) if job.fold != REFIT_FOLD]
+            if is_running and jobs and not state.settings.reports_progress:
+                return self._enqueue(state, jobs[:1])
+        return False
 
-    def _readmit(self) -> list[Task]:
-        """Start a stage that was given up, if it fits by now, the fastest first."""
-        for state, pace in self._given_up_by_time():
-            share = self._fitting_share(state, pace)
-            if share is not None:
-                return self._accept(state, pace, share)
-        return []
+    def _readmit(self) -> bool:
+        """Start the fastest stage that was given up and fits by now, or the fastest of all if there is no other.
 
-    def _given_up_by_time(self) -> list[tuple[StageState, float]]:
-        """Return the stages that were given up with a measured pace, and that pace, the fastest first."""
-        given_up = [state for state in self.states.values() if state.status == "given up"]
-        measured = [(state, state.pace) for state in given_up if state.pace is not None]
-
-        def seconds(item: tuple[StageState, float]) -> float:
-            state, pace = item
-            return self._seconds_until_end_with(state, pace, state.shares[-1])
-
-        return sorted(measured, key=seconds)
-
-    def _train_cheapest(self) -> list[Task]:
-        """Start the stage with the smallest measured time if all were given up: its finished folds are submitted."""
-        if any(state.status != "given up" for state in self.states.values() if not self._has_failed(state)):
-            return []
+        The finished folds of the latter are submitted.
+        """
         fastest = self._given_up_by_time()
-        if not fastest:
-            return []
-        cheapest, pace = fastest[0]
+        for state in fastest:
+            share = self._fitting_share(state, state.pace)
+            if share is not None:
+                return self._accept(state, state.pace, share)
+        if not fastest or fastest[0].pace == math.inf or self._with_status("waiting", "probing", "accepted"):
+            return False
+        cheapest = fastest[0]
         print(f"stage {cheapest.name}  no stage fits, and this one takes the least time", flush=True)
-        return self._accept(cheapest, pace, cheapest.shares[-1])
+        return self._accept(cheapest, cheapest.pace, cheapest.shares[-1])
 
-    def _next_seed(self) -> list[Task]:
+    def _given_up_by_time(self) -> list[StageState]:
+        """Return the stages that were given up, the fastest first."""
+        return sorted(
+            self._with_status("given up"),
+            key=lambda state: self._seconds_until_end_with(state, state.pace, state.shares[-1]),
+        )
+
+    def _next_seed(self) -> bool:
         """Start one more seed of a stage, if it fits: the second of each, then the third."""
-        if any(state.status == "probing" for state in self.states.values()):
-            return []
-        n_seeds = max(len(state.settings.seeds) for state in self.states.values())
-        for number in range(1, n_seeds):
-            for state in self.states.values():
-                pace = self.paces.pace(state.name)
-                is_next = len(state.seeds) == number < len(state.settings.seeds)
-                may_start = state.status == "accepted" and state.name not in self.failed_stages
-                if not is_next or not may_start or pace is None:
-                    continue
-                seed = state.settings.seeds[number]
-                unfinished = state.unfinished(seed)
-                jobs = [(seconds, self._resources(state)) for seconds in self._expected(unfinished, pace)]
-                if self.paces.seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
-                    state.seeds = [*state.seeds, seed]
-                    self.decisions.write(self.states)
-                    tasks = self._make_tasks(state, seed, unfinished)
-                    if tasks:  # none if another command has finished them
-                        return tasks
-        return []
+        if self._with_status("probing"):
+            return False
+        for state in sorted(self._with_status("accepted"), key=lambda state: len(state.seeds)):
+            pace = self.paces.pace(state.name)
+            if pace is None or len(state.seeds) == len(state.settings.seeds):
+                continue
+            seed = state.settings.seeds[len(state.seeds)]
+            unfinished = state.unfinished(seed)
+            jobs = [
+                (seconds, state.resources(self.executor))
+                for seconds in self.paces.seconds_of_jobs(unfinished, pace)
+            ]
+            if self._seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
+                state.seeds = [*state.seeds, seed]
+                self.decisions.write(self.states)
+                # None are queued if another command has finished them.
+                return self._enqueue(state, unfinished) or self._next_seed()
+        return False
 
     # Decisions about one stage.
 
@@ -275,56 +284,50 @@ class Budget(StageTasks):
             fits = self._fitting_share(state, pace) == state.share
             # Decide now if it fits, if its pace is final, or if it would not even fit at half the pace.
             if fits or self.paces.is_final(state.name) or self._fitting_share(state, pace / 2) is None:
-                self._enqueue(self._decide(state, pace))
+                self._decide(state, pace)
+            return
+        if not self._has_alternative(state):
             return
         running = [task for task in self.queue.running if task.group == state.name]
         n_jobs = len(state.unfinished(state.seeds[0]))
         rounds = math.ceil((n_jobs - len(running)) / max(1, self.executor.capacity().cpus))
-        if any(other.status == "waiting" for other in self.states.values()):
+        if self._with_status("waiting"):
             rounds = max(1, rounds)
         elapsed = max(map(self.paces.elapsed, running), default=0.0)
-        caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
-        if not self._has_alternative(state):
-            return
+        groups = groups_needed_by([task for task in self.queue.waiting if task.group == state.name])
+        caches = self._seconds_until_end([task for task in self._tasks() if task.group in groups])
         if caches > MAX_CACHE_SHARE * max(1.0, left):
             inputs = f"its inputs take about {format_duration(caches)}, before its {n_jobs} jobs"
             self._give_up(state, f"{inputs}, with {self._time_left()}")
-        elif (
-            rounds and elapsed > START_SECONDS + left / rounds
-        ):  # even if it ended now, later rounds would not fit
+        elif rounds and elapsed > START_SECONDS + left / rounds:
+            # Even if it ended now, later rounds would not fit.
             first = f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
             self._give_up(state, f"{first}, with {self._time_left()}")
 
     def _has_alternative(self, state: StageState) -> bool:
         """Return whether another stage may be finished in time if this one is given up."""
-        others = [
-            other for other in self.states.values() if other is not state and not self._has_failed(other)
-        ]
-        if any(other.status != "given up" for other in others):
+        if self._with_status("waiting", "probing", "accepted", without=state):
             return True
-        measured = [(other, other.pace) for other in others if other.pace is not None]
-        return any(self._fitting_share(other, pace, is_last=True) is not None for other, pace in measured)
+        given_up = self._with_status("given up", without=state)
+        return any(self._fitting_share(other, other.pace, is_last=True) is not None for other in given_up)
 
-    def _has_failed(self, state: StageState) -> bool:
-        return state.name in self.failed_stages
-
-    def _decide(self, state: StageState, pace: float) -> list[Task]:
-        """Continue a stage with a measured pace (0 if another command has trained its jobs), or give it up."""
+    def _decide(self, state: StageState, pace: float) -> bool:
+        """Continue a stage with a measured pace (0 for finished jobs), or give it up; return whether it has tasks."""
         share = self._fitting_share(state, pace)
         if share is not None:
             return self._accept(state, pace, share)
-        smallest = pace * state.shares[-1] / state.share
-        n_jobs = len(self._unfinished(state, state.shares[-1]))
+        smallest = state.shares[-1]
+        seconds_of_job = format_duration(pace * smallest / state.share)
+        jobs = f"its {len(state.left(smallest))} jobs of about {seconds_of_job}"
         if self._fitting_share(state, pace, is_last=True) is not None:
-            reason = f"its {n_jobs} jobs of about {format_duration(smallest)} take more than half of the {{}}"
-            self._give_up(state, reason.format(self._time_left()) + BEFORE_OTHERS, pace)
-            return []
-        missing = self._seconds_until_end_with(state, pace, state.shares[-1]) - self._seconds_left()
-        others = " and the other stages" if self._tasks(without=state.name) else ""
-        jobs = f"its {n_jobs} jobs of about {format_duration(smallest)}{others}"
-        more = format_duration(float(f"{max(1.0, missing):.2g}"))
-        self._give_up(state, f"{jobs} need about {more} more than the {self._time_left()}", pace)
-        return []
+            half = f"take more than half of the {self._time_left()}, before any stage was finished"
+            self._give_up(state, f"{jobs} {half}", pace)
+        else:
+            missing = self._seconds_until_end_with(state, pace, smallest) - self._seconds_left()
+            others = " and the other stages" if self._tasks(without=state.name) else ""
+            more = format_duration(float(f"{max(1.0, missing):.2g}"))
+            self._give_up(state, f"{jobs}{others} need about {more} more than the {self._time_left()}", pace)
+        return False
 
     def _fitting_share(self, state: StageState, pace: float, is_last: bool = False) -> float | None:
         """Return the largest share of its epochs that a stage has time for; None if it has time for none.
@@ -333,59 +336,111 @@ class Budget(StageTasks):
             is_last: whether it may take all of the time, whatever other stages wait.
         """
         left = self._seconds_left()
-        seconds_of_others = self.paces.seconds_until_end(self._tasks(without=state.name))
-        is_last = is_last or self._is_last(state)
+        seconds_of_others = self._seconds_until_end(self._tasks(without=state.name))
+        is_last = is_last or not self._with_status("waiting", "probing", without=state)
         for share in state.shares:
             if share > state.share:
                 continue
             allowed = left
             if not is_last:
                 part = SHARES_OF_TIME_LEFT.get(share, 1.0) if share != state.shares[-1] else 1.0
-                if not self.has_finished_stage:
+                if not self._has_finished_stage():
                     part = min(part, SHARE_OF_FIRST)
                 allowed = seconds_of_others + part * (left - seconds_of_others)
             if self._seconds_until_end_with(state, pace, share) <= allowed:
                 return share
         return None
 
-    def _is_last(self, state: StageState) -> bool:
-        """Return whether no other stage is undecided, so that this one may take all of the time that is left."""
-        others = [other for other in self.states.values() if other is not state]
-        return all(other.status not in ("waiting", "probing") for other in others)
-
-    def _accept(self, state: StageState, pace: float, share: float) -> list[Task]:
-        """Queue all jobs of the first seed of a stage, with a share of its epochs."""
+    def _accept(self, state: StageState, pace: float, share: float) -> bool:
+        """Queue all jobs of the first seed of a stage, with a share of its epochs; return whether there are some."""
         if share != state.share:
             self._stop(state)
             pace *= share / state.share
             self.paces.ended[state.name].clear()
-            state.plan = self._plan_of_stage(state.name, share)
             state.share = share
+            self._verify_finished(state)
         self.paces.expected[state.name] = pace
         state.start("accepted")
         self.decisions.write(self.states)
-        tasks = self._make_tasks(state, state.seeds[0], self._not_queued(state))
-        epochs = f"{state.epochs}, " if state.epochs else ""
-        if state.unfinished(state.seeds[0]):
-            seconds = self.paces.seconds_until_end([*self._tasks(), *tasks])
-            which = "its jobs and all earlier ones end"
-            print(describe_pace(state.name, pace, seconds, which, epochs), flush=True)
-        elif share < 1:
-            print(f"stage {state.name}  {epochs}all jobs are finished", flush=True)
-        return tasks
+        return self._enqueue(state, self._not_queued(state))
 
-    def _give_up(self, state: StageState, reason: str, pace: float | None = None) -> None:
-        """Leave out a stage; its checkpoints stay."""
-        caches = self._cache_tasks_of(state)
+    def _give_up(self, state: StageState, reason: str, pace: float = math.inf) -> None:
+        """Leave out a stage with the pace that it had, and what only its jobs wait for; its checkpoints stay."""
         self._stop(state)
-        needed = set().union(*(task.wait_for_groups for task in self.queue.waiting))
-        for task in caches:
-            if task.group not in needed and task in self.queue.waiting:
+        needed = groups_needed_by(self.queue.waiting)
+        unneeded = [task for task in self.queue.waiting if is_cache(task) and task.group not in needed]
+        for task in unneeded:
+            self.queue.waiting.remove(task)
+        state.status, state.seeds = "given up", []
+        state.pace, state.reason = pace, reason
+        print(f"stage {state.name}  left out: {reason}", flush=True)
+
+    # Tasks of stages, and the seconds until they end.
+
+    def _with_status(self, *statuses: str, without: StageState | None = None) -> list[StageState]:
+        return [state for state in self.states.values() if state.status in statuses and state is not without]
+
+    def _has_finished_stage(self) -> bool:
+        return any(state.has_finished_seed for state in self.states.values())
+
+    def _enqueue(self, state: StageState, jobs: list[Job]) -> bool:
+        """Queue jobs of a stage; return whether there are some.
+
+        The order is: caches, first seeds in the order of the YAML, further seeds, and last the stages that failed
+        before, which begin with the failed jobs. Without a budget the seeds of a stage follow each other.
+        """
+        if not jobs:
+            return False
+        tasks = job_tasks(state.plan, jobs, self.tables, self.executor, self._on_end, self._tasks())
+        has_failed, position = state.has_failed_before, list(self.states).index(state.name)
+        for task in tasks:
+            if is_cache(task):  # its pace is measured like that of jobs
+                self.queue.waiting.append(replace(task, on_end=partial(self.paces.add, task.group)))
+                continue
+            job = task.arguments[0]
+            number = state.settings.seeds.index(job.seed) if self.clock.has_limit else 0
+            priority = (has_failed, number, position, not read_failure(job.folder))
+            self.queue.waiting.append(replace(task, priority=priority))
+        self.queue.waiting.sort(key=lambda task: task.priority)
+        return True
+
+    def _stop(self, state: StageState) -> None:
+        """Take the jobs of a stage out of the queue, and end those that run."""
+        for task in self._tasks_of(state):
+            if task in self.queue.running:
+                self.queue.ending[task] = JobResult(task.name, "skipped", "time", state.reason)
+            else:
                 self.queue.waiting.remove(task)
-                cache, keys = task.arguments
-                self.planned_cache_keys -= {(cache.folder.name, key) for key in keys}
-        state.give_up(reason, pace)
-        print(f"stage {state.name}  left out: {state.reason}", flush=True)
+
+    def _tasks(self, without: str = "") -> list[Task]:
+        """Return running and waiting tasks, except those of one stage and those to end now."""
+        tasks = [*self.queue.running, *self.queue.waiting]
+        return [task for task in tasks if task.group != without and task not in self.queue.ending]
+
+    def _tasks_of(self, state: StageState) -> list[Task]:
+        return [task for task in self._tasks() if task.group == state.name]
+
+    def _not_queued(self, state: StageState) -> list[Job]:
+        """Return the jobs of the first seed of a stage that are neither finished nor in the queue."""
+        queued = {task.name for task in self._tasks_of(state)}
+        return [job for job in state.left(state.share) if job.title not in queued]
+
+    def _seconds_until_end(self, tasks: Iterable[Task], jobs: TimedResources = ()) -> float:
+        """Return the seconds until the last of some tasks of the queue, and of further jobs, ends."""
+        return makespan([*self.paces.remaining(tasks), *jobs], self.executor.capacity())
+
+    def _seconds_until_end_with(self, state: StageState, pace: float, share: float) -> float:
+        """Return the seconds until other stages and the first seed of this, with a share of its epochs, end."""
+        unfinished = state.left(share)
+        seconds = []
+        if share == state.share:
+            running = {task.name: task for task in self.queue.running if task.group == state.name}
+            unfinished = [job for job in unfinished if job.title not in running]
+            seconds = [self.paces.seconds_left(task, pace) for task in running.values()]
+        seconds += self.paces.seconds_of_jobs(unfinished, pace * share / state.share)
+        resources = state.resources(self.executor)
+        jobs = [(each, resources) for each in seconds]
+        return self._seconds_until_end(self._tasks(without=state.name), jobs)
 
     def _seconds_left(self) -> float:
         return self.training_deadline - time.monotonic()

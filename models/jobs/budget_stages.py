@@ -1,14 +1,17 @@
-"""The state of each stage under a budget: the seeds and epochs that it may get, and the decisions about it."""
+"""The time of a command, and the state of each stage: the seeds and epochs that it may get, and what was decided."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from argparse import Namespace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from competition.dataset import REFIT_FOLD
 from core.files import read_json, write_json
-from models.jobs.job_files import read_failure
-from models.jobs.plan import Job, JobPlan
+from models.jobs.job_files import read_failure, verify_job
+from models.jobs.plan import Job, JobPlan, make_plan
+from models.jobs.scheduler import Executor, Resources
+from models.jobs.tasks import resources_of
 
 EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 """Allowed shares of the epochs of a network."""
@@ -28,15 +31,13 @@ RESERVE_SHARE = 0.04
 """Seconds and share of the budget that are reserved for the last submission and the report."""
 RESERVE_SUBMISSIONS = 3.0
 """Multiple of the seconds of the last interim submission that is reserved at least."""
-NOT_STARTED = "the time was over before it started"
 HAS_ENDED = (
     "An earlier run with this budget has ended: only failed jobs are trained again. A larger one trains more."
 )
+NOT_STARTED = "the time was over before it started"
 
-StageConfigs = dict[str, Any]
 
-
-def with_more_seeds(stages: StageConfigs) -> StageConfigs:
+def with_more_seeds(stages: dict[str, Any]) -> dict[str, Any]:
     """Return the stages with at least MAX_SEEDS seeds, which are trained if there is time.
 
     A stage that does not depend on its seed keeps the seeds of the YAML. Stages with pseudo-labels are left out,
@@ -79,7 +80,7 @@ class Clock:
         seconds: time that it may take; infinite without a budget.
     """
 
-    started: float
+    started: float = 0.0
     seconds: float = math.inf
 
     @property
@@ -107,7 +108,27 @@ class Clock:
         return self.seconds + missing / (1 - RESERVE_SHARE - EARLY_SHARE)
 
 
-StageStatus = Literal["waiting", "probing", "accepted", "given up"]
+@dataclass(frozen=True)
+class FailurePolicy:
+    """What a run does about jobs that fail: the options of the command line.
+
+    Attributes:
+        fail_fast: end the run at the first failure.
+        skip_failed: leave out jobs that failed in an earlier run.
+        job_timeout: seconds after which a running job fails.
+    """
+
+    fail_fast: bool = False
+    skip_failed: bool = False
+    job_timeout: float = math.inf
+
+    @classmethod
+    def of(cls, options: Namespace) -> "FailurePolicy":
+        """Return the policy of a command line."""
+        return cls(options.fail_fast, options.skip_failed, options.job_timeout)
+
+
+KEEP_GOING = FailurePolicy()
 
 
 @dataclass
@@ -115,38 +136,61 @@ class StageState:
     """State of one stage.
 
     Attributes:
-        plan: jobs of the stage, with its current epochs and all seeds that it may get.
+        plans: share of its epochs -> its jobs, with all seeds that it may get. It begins with all epochs.
         shares: allowed shares of its epochs, largest first.
-        share: share of its epochs in `plan`.
+        share: current share of its epochs.
         seeds: seeds that have started.
-        pace: seconds of a job when the stage was given up; None if it was not measured.
+        pace: seconds of a job when the stage was given up; infinite if it was not measured.
         reason: why it is left out.
-        all_epochs: epochs of a network in the YAML.
+        is_noted: whether the notes of its first job were printed.
+        is_forecast: whether its end was printed.
     """
 
     name: str
-    plan: JobPlan
-    shares: list[float]
+    plans: dict[float, JobPlan]
+    shares: list[float] = field(default_factory=lambda: [1.0])
     share: float = 1.0
     seeds: list[int] = field(default_factory=list)
-    status: StageStatus = "waiting"
-    pace: float | None = None
+    status: Literal["waiting", "probing", "accepted", "given up", "failed"] = "waiting"
+    pace: float = math.inf
     reason: str = NOT_STARTED
-    all_epochs: int | None = None
+    is_noted: bool = False
+    is_forecast: bool = False
 
-    def __post_init__(self) -> None:
-        if self.settings.reports_progress:
-            self.all_epochs = self.settings.epochs
+    def plan_with(self, share: float) -> JobPlan:
+        """Return its jobs with a share of its epochs."""
+        if share not in self.plans:
+            full = self.plans[1.0]
+            stage = with_epochs(full.stages[self.name], share)
+            self.plans[share] = make_plan(full.competition, {self.name: stage}, full.reuse)
+        return self.plans[share]
+
+    @property
+    def plan(self) -> JobPlan:
+        """Its jobs with its current epochs."""
+        return self.plan_with(self.share)
+
+    @property
+    def settings(self) -> Any:
+        """Its settings, with its current epochs and all seeds that it may get."""
+        return self.plan.stages[self.name]
 
     @property
     def epochs(self) -> str:
         """The epochs of a network, such as `15 of 30 epochs`; "" for other stages."""
-        return f"{self.settings.epochs} of {self.all_epochs} epochs" if self.all_epochs else ""
+        if not self.settings.reports_progress:
+            return ""
+        return f"{self.settings.epochs} of {self.plans[1.0].stages[self.name].epochs} epochs"
 
     @property
-    def settings(self) -> Any:
-        """The settings of the stage, with all seeds that it may get."""
-        return self.plan.stages[self.name]
+    def largest_fold(self) -> Job:
+        """The first of its jobs with the most training rows, refits excepted."""
+        return max(self.plan.jobs, key=lambda job: (job.fold != REFIT_FOLD, job.n_rows))
+
+    @property
+    def has_failed_before(self) -> bool:
+        """Whether a job failed and is not finished."""
+        return any(read_failure(job.folder) for job in self.plan.jobs)
 
     def jobs_of(self, seed: int) -> list[Job]:
         """Return the jobs of a seed."""
@@ -156,22 +200,57 @@ class StageState:
         """Return the jobs of a seed that are not finished."""
         return [job for job in self.jobs_of(seed) if not job.has_predicted(self.plan.test_key)]
 
-    def start(self, status: StageStatus) -> None:
-        """Set the status and the first seed of a stage that starts."""
-        self.status = status
-        self.seeds = self.settings.seeds[:1]
+    def unfinished_of_started(self) -> list[Job]:
+        """Return the jobs of the seeds that have started and are not finished."""
+        return [job for seed in self.seeds for job in self.unfinished(seed)]
 
-    def give_up(self, reason: str, pace: float | None) -> None:
-        """Leave the stage out, with the pace that it had."""
-        self.status = "given up"
-        self.seeds = []
-        self.pace = pace
-        self.reason = reason
+    def left(self, share: float) -> list[Job]:
+        """Return the jobs of the first seed that are not finished, with a share of the epochs."""
+        return replace(self, share=share).unfinished(self.settings.seeds[0])
 
     @property
-    def has_failed(self) -> bool:
-        """Whether a job of the stage failed and is not finished."""
-        return any(read_failure(job.folder) for job in self.plan.jobs)
+    def has_finished_seed(self) -> bool:
+        """Whether all jobs of a seed that has started are finished."""
+        return any(not self.unfinished(seed) for seed in self.seeds)
+
+    def resources(self, executor: Executor) -> Resources:
+        """Return what each of its jobs takes."""
+        return resources_of(self.settings, self.plan.n_folds, executor)
+
+    def verify_finished(self) -> list[tuple[Job, float]]:
+        """Check the files of its finished jobs, and print their number; return these with their seconds."""
+        finished = [(job, verify_job(job)["seconds"]) for job in self.plan.jobs if job.finished]
+        if finished:
+            mark = "; by other code, accepted with --reuse" if self.plan.is_from_other_code(self.name) else ""
+            n_finished = f"{len(finished)} of {len(self.plan.jobs)}"
+            print(f"stage {self.name}  {n_finished} jobs are finished{mark}", flush=True)
+        return finished
+
+    def start(self, status: Literal["probing", "accepted", "failed"], n_seeds: int = 1) -> None:
+        """Set the status and the first seeds of a stage that starts."""
+        self.status = status
+        self.seeds = self.settings.seeds[:n_seeds]
+
+
+def states_of(plan: JobPlan) -> dict[str, StageState]:
+    """Return the states of the stages that have jobs in a plan, in the order of these."""
+    states = {}
+    for name, key in plan.keys.items():
+        jobs = plan.jobs_of_stage(name)
+        if jobs:
+            of_stage = replace(plan, jobs=jobs, keys={name: key}, stages={name: plan.stages[name]})
+            states[name] = StageState(name, {1.0: of_stage})
+    return states
+
+
+def plan_of(plan: JobPlan, states: list[StageState]) -> JobPlan:
+    """Return the jobs of some stages, with the seeds that have started."""
+    return replace(
+        plan,
+        jobs=[job for state in states for seed in state.seeds for job in state.jobs_of(seed)],
+        keys={state.name: state.plan.keys[state.name] for state in states},
+        stages={state.name: state.settings.model_copy(update={"seeds": state.seeds}) for state in states},
+    )
 
 
 @dataclass
@@ -180,62 +259,48 @@ class Decisions:
 
     Attributes:
         jobs: digest of all jobs of the budget; decisions about other jobs are ignored.
-        cut_seeds: stage, seed and reason of each seed that was not finished in time.
+        left_out: stage, seed and reason of all that there was no time for; the seed of a whole stage is None.
         has_ended: whether the time was used up, so that nothing new starts.
     """
 
     file: Path
     jobs: str
-    cut_seeds: list[tuple[str, int, str]] = field(default_factory=list)
+    left_out: list[tuple[str, int | None, str]] = field(default_factory=list)
     has_ended: bool = False
 
     def write(self, states: dict[str, StageState]) -> None:
         """Write the epochs and seeds of the accepted stages, except those of which no seed was finished in time."""
-        accepted = [state for state in states.values() if state.status == "accepted" and state.seeds]
+        accepted = [
+            state for state in states.values() if state.status in ("accepted", "failed") and state.seeds
+        ]
         content = {
             "jobs": self.jobs,
             "stages": {state.name: {"share": state.share, "seeds": state.seeds} for state in accepted},
-            "reasons": {state.name: state.reason for state in states.values()},
-            "cut_seeds": self.cut_seeds,
+            "left_out": self.left_out,
             "ended": self.has_ended,
         }
         write_json(self.file, content)
 
-    def left_out(self, states: dict[str, StageState]) -> list[tuple[str, int | None, str]]:
-        """Return stage, seed and reason of everything that the time left out; no seed for a whole stage."""
-        cut_stages = {name for name, _, _ in self.cut_seeds}
-        stages = [state for state in states.values() if not state.seeds and state.name not in cut_stages]
-        return [*((state.name, None, state.reason) for state in stages), *self.cut_seeds]
-
-    def describe_finished(self, states: dict[str, StageState]) -> Iterator[str]:
-        """Yield a line per stage with finished jobs of earlier runs, and one if these used up the budget."""
-        for state in states.values():
-            n_finished = sum(
-                len(state.jobs_of(seed)) - len(state.unfinished(seed)) for seed in state.settings.seeds
-            )
-            if n_finished:
-                yield f"stage {state.name}  finished jobs of earlier runs: {n_finished}"
-        if self.has_ended:
-            yield HAS_ENDED
-
-    def end(self, states: dict[str, StageState], failed_stages: set[str]) -> None:
+    def end(self, states: dict[str, StageState]) -> None:
         """Record that the time was used, so that the same command only retries failed jobs."""
         for state in states.values():
             for seed in list(state.seeds):
                 n_jobs = len(state.jobs_of(seed))
                 n_unfinished = len(state.unfinished(seed))
-                if n_unfinished and state.name not in failed_stages:
+                if n_unfinished and state.status != "failed":
                     state.seeds.remove(seed)
                     done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when the time was over"
-                    self.cut_seeds.append((state.name, seed, done))
+                    self.left_out.append((state.name, seed, done))
+            if not state.seeds and state.name not in {name for name, _, _ in self.left_out}:
+                self.left_out.append((state.name, None, state.reason))
         self.has_ended = any(state.seeds for state in states.values())
         self.write(states)
 
     def read(self, states: dict[str, StageState]) -> None:
-        """Restore the decisions of an earlier command, except the plans that follow from them."""
+        """Restore the decisions of an earlier command."""
         if not self.file.exists():
             return
-        content = read_json(self.file, "jobs", "stages", "reasons", "cut_seeds", "ended")
+        content = read_json(self.file, "jobs", "stages", "left_out", "ended")
         if content["jobs"] != self.jobs:
             return
         for name, saved in content["stages"].items():
@@ -244,6 +309,4 @@ class Decisions:
             states[name].status = "accepted"
         self.has_ended = content["ended"]
         if self.has_ended:
-            self.cut_seeds = [(name, seed, reason) for name, seed, reason in content["cut_seeds"]]
-            for state in states.values():
-                state.reason = content["reasons"][state.name]
+            self.left_out = [(name, seed, reason) for name, seed, reason in content["left_out"]]

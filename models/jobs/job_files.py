@@ -73,7 +73,6 @@ def write_failure(folder: Path, result: JobResult, error: BaseException | None =
         "reason": result.reason,
         "error": result.error,
         "seconds": round(result.seconds, 1),
-        "attempts": previous.get("attempts", 0) + 1,
         "same_error_before": previous.get("error") == result.error,
         "machine": machine(),
     }
@@ -87,10 +86,10 @@ def read_failure(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record = dict(read_json(path, "reason", "error", "attempts"))
-        return {**record, "attempts": int(record["attempts"])}
-    except (DataError, TypeError, ValueError):
-        return {"reason": "error", "error": "its record is damaged", "attempts": 0}
+        record: dict[str, Any] = read_json(path, "reason", "error")
+        return record
+    except DataError:
+        return {"reason": "error", "error": "its record is damaged"}
 
 
 def recorded_failure(job: Job) -> JobResult:

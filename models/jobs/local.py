@@ -53,6 +53,10 @@ class Slot:
     pool: ProcessPoolExecutor
     card: str
 
+    def end(self) -> None:
+        """End the process at once."""
+        self.pool.shutdown(wait=False, kill_workers=True)
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -114,16 +118,14 @@ class LocalExecutor:
     def submit(self, task: Task) -> "Future[JobResult]":
         """Start a task in an idle worker with the right card, or in a new one."""
         placed = self.placed(task.resources)
-        card = ""
-        if placed.gpus > 0:
-            card = self._card_for(placed.gpus) or ""
+        card = (self._card_for(placed.gpus) or "") if placed.gpus > 0 else ""
         call = (run_task, task.name, task.function, task.arguments, card != "")
         slot = self._slot(card)
         try:
             future = self._call(slot, *call)
         except BrokenProcessPool:  # the process was killed while it was idle
-            slot.pool.shutdown(wait=False, kill_workers=True)
-            slot = self._new_slot(card, {"CUDA_VISIBLE_DEVICES": card})
+            slot.end()
+            slot = self._new_slot(card)
             future = self._call(slot, *call)
         self.running[task] = Placement(slot, placed, future)
         return future
@@ -132,7 +134,7 @@ class LocalExecutor:
         """End a running task at once, together with its worker."""
         placement = self.running.pop(task, None)
         if placement is not None:  # else it has just ended
-            placement.slot.pool.shutdown(wait=False, kill_workers=True)
+            placement.slot.end()
 
     def announce(self, waiting: list[Task]) -> None:
         """Do nothing: this machine does not grow."""
@@ -167,13 +169,15 @@ class LocalExecutor:
             if slot.card == card:
                 self.idle.remove(slot)
                 return slot
-        return self._new_slot(card, {"CUDA_VISIBLE_DEVICES": card})
+        return self._new_slot(card)
 
-    def _new_slot(self, card: str, cuda: dict[str, str]) -> Slot:
+    def _new_slot(self, card: str, sees_all: bool = False) -> Slot:
+        """Start a worker that sees one card, or none, or all of them."""
+        visible = {} if sees_all else {"CUDA_VISIBLE_DEVICES": card}
         pool = ProcessPoolExecutor(
             1,
             context=LokyContext(),  # joblib registers its copy of loky under the same name
-            env={**WORKER_ENVIRONMENT, **cuda},
+            env={**WORKER_ENVIRONMENT, **visible},
             initializer=_start_worker,
             initargs=(os.getpid(),),
         )
@@ -191,7 +195,7 @@ class LocalExecutor:
             del self.running[task]
             is_dead = placement.future.exception() is not None
             if is_dead or (placement.slot.card and placement.future.result().status == "failed"):
-                placement.slot.pool.shutdown(wait=False, kill_workers=True)
+                placement.slot.end()
             else:
                 self.idle.append(placement.slot)
 
@@ -206,7 +210,7 @@ class LocalExecutor:
 
     def _detect_cards(self) -> None:
         """Ask torch which cards there are, in a worker that trains afterwards if it sees none."""
-        slot = self._new_slot("", {})
+        slot = self._new_slot("", sees_all=True)
         try:
             seen, reason = self._call(slot, visible_cards).result()
         except Exception as error:  # torch cannot be imported, or the worker died
@@ -215,10 +219,10 @@ class LocalExecutor:
         if reason:
             print(reason if self.cards else f"no GPU is used: {reason}", flush=True)
         if seen:  # this worker sees every card
-            slot.pool.shutdown(wait=False, kill_workers=True)
+            slot.end()
             return
         for other in self.idle[:1]:  # no more workers than cores
-            other.pool.shutdown(wait=False, kill_workers=True)
+            other.end()
         self.idle[:1] = [slot]
 
 

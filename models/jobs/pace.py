@@ -7,12 +7,13 @@ targets, which differ in rows, so it is not extrapolated. Other jobs take a time
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from core.text import format_duration
+from models.jobs.plan import Job
 from models.jobs.progress import read_progress
-from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task
+from models.jobs.scheduler import JobResult, Resources, Task
 
 SHARES_BETWEEN_REPORTS = (0.05, 0.1)
 """Shares of all steps between the first progress report and the first estimate, and between that and the final one."""
@@ -20,10 +21,12 @@ MIN_SECONDS = 10.0
 """A running job has no estimate before this many seconds."""
 MOST_ROWS = 0.9
 """Share of the rows of the largest fold from which a job is as large as it: folds differ by some rows."""
+SAFETY_FACTOR = 1.1
+"""Expected seconds of a job that has not started, as a multiple of the pace of its stage."""
+MIN_FORECAST = 30.0
+"""The end of a stage is printed only if it is at least this many seconds away."""
 TimedResources = Sequence[tuple[float, Resources]]
 """(seconds, resources) of each job."""
-MIN_FORECAST = 30.0
-"""A forecast is printed only if the end is at least this many seconds away."""
 
 
 @dataclass
@@ -31,10 +34,11 @@ class Paces:
     """Seconds that tasks take, by group: the jobs of a stage, or the parts of a cache.
 
     Args:
+        running: running task -> time.monotonic() of its start; the queue changes it.
         networks: groups that are neural stages.
+        most_rows: group -> rows of its largest fold; 1 for parts of a cache.
 
     Attributes:
-        most_rows: group -> rows of its largest fold; 1 for parts of a cache.
         ended: group -> seconds that its ended tasks would have taken with `most_rows`, of the large ones only.
         expected: group -> pace to assume until a large task of the group has ended.
         reports: running task -> its finished steps and seconds at the first progress report, the first estimate
@@ -42,10 +46,9 @@ class Paces:
         earlier: running task -> steps and seconds of an earlier attempt, from whose checkpoint it continued.
     """
 
-    queue: Queue
-    executor: Executor
+    running: Mapping[Task, float]
     networks: Set[str]
-    most_rows: dict[str, int] = field(default_factory=dict)
+    most_rows: Mapping[str, int]
     ended: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     expected: dict[str, float] = field(default_factory=dict)
     reports: dict[Task, list[tuple[float, float]]] = field(default_factory=dict)
@@ -53,109 +56,95 @@ class Paces:
 
     def add(self, group: str, result: JobResult, n_rows: int = 1) -> None:
         """Add the time of a task that ended without an error, if it is among the largest of its group."""
-        if result.status == "ok" and self._is_large(group, n_rows):
-            self.ended[group].append(result.seconds / self.share_of_rows(group, n_rows))
+        share = self.share_of_rows(group, n_rows)
+        if result.status == "ok" and share >= MOST_ROWS:
+            self.ended[group].append(result.seconds / share)
 
     def share_of_rows(self, group: str, n_rows: int) -> float:
         """Return the rows of a task as a share of those of the largest fold of its group."""
         return n_rows / self.most_rows.get(group, 1)
 
-    def _is_large(self, group: str, n_rows: int) -> bool:
-        return self.share_of_rows(group, n_rows) >= MOST_ROWS
-
     def pace(self, group: str) -> float | None:
         """Return the seconds of the largest task of a group; None if they are not measured yet.
 
-        A task that has run for longer than expected raises it.
+        A task that has run for longer than expected raises it, unless its progress is known.
         """
-        pace = self._measured_pace(group)
-        if pace is None:
-            return None
-        running = [task for task in self.queue.running if task.group == group and task not in self.earlier]
-        of_running = (self.elapsed(task) / self.share_of_rows(group, task.n_rows) for task in running)
-        return max([pace, *of_running]) if group not in self.networks else pace
-
-    def _measured_pace(self, group: str) -> float | None:
+        running = {
+            task: self.share_of_rows(group, task.n_rows) for task in self.running if task.group == group
+        }
         if self.ended[group]:
-            return sum(self.ended[group]) / len(self.ended[group])
-        if group in self.expected:
-            return self.expected[group]
-        for task in self.queue.running:
-            if task.group == group and self._is_large(group, task.n_rows):
-                seconds = self._extrapolated(task)
-                if seconds is not None:
-                    return seconds / self.share_of_rows(group, task.n_rows)
-        return None
+            pace = sum(self.ended[group]) / len(self.ended[group])
+        elif group in self.expected:
+            pace = self.expected[group]
+        else:
+            for task, share in running.items():
+                estimate = self._estimate(task) if share >= MOST_ROWS else None
+                if estimate is not None:
+                    return estimate[1] / share
+            return None
+        if group in self.networks:
+            return pace
+        return max([pace, *(self.elapsed(task) / share for task, share in running.items())])
 
     def is_final(self, group: str) -> bool:
         """Return whether the pace of a group is final."""
-        running = [task for task in self.queue.running if task.group == group]
-        return bool(self.ended[group]) or any(len(self.reports.get(task, ())) == 3 for task in running)
+        reports = [self.reports.get(task, ()) for task in self.running if task.group == group]
+        n_final = len(SHARES_BETWEEN_REPORTS) + 1
+        return bool(self.ended[group]) or any(len(of_task) == n_final for of_task in reports)
 
-    def _extrapolated(self, task: Task) -> float | None:
-        """Return the seconds that a running network takes from its first step; None before enough steps.
-
-        The steps of an earlier attempt count with the speed of this one.
-        """
-        seconds_left = self._seconds_left(task)
-        if seconds_left is None:
-            return None
-        progress = read_progress(task.folder) if task.folder is not None else {}
-        earlier_steps, earlier_seconds = self.earlier.get(task, (0.0, 0.0))
-        n_left = progress["total"] - progress["done"]
-        seconds = progress["seconds"] - earlier_seconds + seconds_left
-        return seconds + (earlier_steps * seconds_left / n_left if n_left else 0.0)
-
-    def _seconds_left(self, task: Task) -> float | None:
-        """Return the seconds until the last step of a running network; None before enough steps.
+    def _estimate(self, task: Task) -> tuple[float, float] | None:
+        """Return the seconds until the last step of a running network, and those of all its steps; None before
+        enough steps.
 
         Imports and inputs come before the first report, and the first steps are slower than others. So the
         first estimate uses the steps since the first report, and the final one those since the first estimate.
+        The steps of an earlier attempt count with the speed of this one.
         """
-        progress = read_progress(task.folder) if task.folder and task.group in self.networks else {"done": 0}
-        if progress["done"] == 0:
+        if task.folder is None or task.group not in self.networks:
             return None
-        done = progress["done"]
-        seconds = progress["seconds"]
-        if task not in self.reports and seconds > self.elapsed(task) + 1.0:
-            self.earlier[task] = (done, seconds - self.elapsed(task))
-        reports = self.reports.setdefault(task, [(done, seconds)])
-        seconds_here = seconds - self.earlier.get(task, (0.0, 0.0))[1]
+        progress = read_progress(task.folder)
+        done, seconds = progress["done"], progress["seconds"]
+        if done == 0:
+            return None
+        if task not in self.reports:
+            before = seconds - self.elapsed(task)
+            self.reports[task] = [(done, seconds)]
+            self.earlier[task] = (done, before) if before > 1.0 else (0.0, 0.0)
+        reports = self.reports[task]
+        earlier_steps, earlier_seconds = self.earlier[task]
+        seconds_here = seconds - earlier_seconds
         if len(reports) <= len(SHARES_BETWEEN_REPORTS) and seconds_here >= MIN_SECONDS:
             n_steps = SHARES_BETWEEN_REPORTS[len(reports) - 1] * progress["total"]
             if done - reports[-1][0] >= n_steps:
                 reports.append((done, seconds))
         if len(reports) == 1:
             return None
-        first_done, first_seconds = reports[len(reports) - 2]
-        return (progress["total"] - done) * (seconds - first_seconds) / (done - first_done)
+        first_done, first_seconds = reports[-2]
+        seconds_per_step = (seconds - first_seconds) / (done - first_done)
+        seconds_left = (progress["total"] - done) * seconds_per_step
+        return seconds_left, seconds_here + seconds_left + earlier_steps * seconds_per_step
 
     def elapsed(self, task: Task) -> float:
         """Return the seconds since a task started; 0 if it waits."""
         now = time.monotonic()
-        return now - self.queue.running.get(task, now)
+        return now - self.running.get(task, now)
 
     def seconds_left(self, task: Task, pace: float) -> float:
         """Return the seconds until a task ends whose group has a pace."""
-        if task in self.queue.running:
-            measured = self._seconds_left(task)
-            if measured is not None:
-                return measured
+        estimate = self._estimate(task) if task in self.running else None
+        if estimate is not None:
+            return estimate[0]
         seconds = pace * self.share_of_rows(task.group, task.n_rows)
         return max(0.0, seconds - self.elapsed(task))
 
+    def seconds_of_jobs(self, jobs: Iterable[Job], pace: float) -> list[float]:
+        """Return the seconds that jobs of a stage will take, with a margin."""
+        return [SAFETY_FACTOR * pace * self.share_of_rows(job.stage, job.n_rows) for job in jobs]
+
     def remaining(self, tasks: Iterable[Task]) -> TimedResources:
         """Return remaining seconds and resources of the tasks with a measured pace."""
-        jobs = []
-        for task in tasks:
-            pace = self.pace(task.group)
-            if pace is not None:
-                jobs.append((self.seconds_left(task, pace), task.resources))
-        return jobs
-
-    def seconds_until_end(self, tasks: Iterable[Task], jobs: TimedResources = ()) -> float:
-        """Return the seconds until the last of some tasks of the queue, and of further jobs, ends."""
-        return makespan([*self.remaining(tasks), *jobs], self.executor.capacity())
+        paces = [(task, self.pace(task.group)) for task in tasks]
+        return [(self.seconds_left(task, pace), task.resources) for task, pace in paces if pace is not None]
 
 
 def makespan(jobs: TimedResources, capacity: Resources) -> float:
@@ -183,45 +172,7 @@ def describe_end(seconds: float) -> str:
     return f"in about {format_duration(float(f'{seconds:.2g}'))}, at {at}"
 
 
-def describe_pace(stage: str, pace: float, seconds: float, which: str, epochs: str = "") -> str:
-    """Return a line about a stage that trains: the time of a job and, unless it is soon, the end of all jobs.
-
-    Args:
-        pace: seconds of a job of the largest fold.
-        seconds: seconds until the end of the jobs that `which` describes, such as `all jobs end`.
-    """
-    end = f"; {which} {describe_end(seconds)}" if seconds >= MIN_FORECAST else ""
-    return f"stage {stage}  {epochs}about {format_duration(max(1.0, pace))} a job{end}"
-
-
-class Forecast:
-    """Prints when the jobs of each stage will have ended, as soon as their pace is measured.
-
-    Args:
-        stages: in the order in which their jobs start.
-        networks: the neural stages among them.
-    """
-
-    def __init__(self, queue: Queue, executor: Executor, stages: Iterable[str], networks: Set[str]) -> None:
-        self.queue = queue
-        self.paces = Paces(queue, executor, networks)
-        self.stages = list(stages)
-
-    def update(self) -> dict[Task, JobResult]:
-        """Print a line per stage with a measured pace, in the order of the stages.
-
-        It is the `watch` of a scheduler, which ends the returned tasks: none.
-        """
-        while self.stages:
-            pace = self.paces.pace(self.stages[0])
-            tasks = [*self.queue.running, *self.queue.waiting]
-            has_tasks = any(task.group == self.stages[0] for task in tasks)
-            if has_tasks and pace is None:
-                break
-            stage = self.stages.pop(0)
-            later = {*self.stages}
-            seconds = self.paces.seconds_until_end([task for task in tasks if task.group not in later])
-            if has_tasks and pace is not None and seconds >= MIN_FORECAST:
-                which = "its jobs and all earlier ones end" if self.stages else "all jobs end"
-                print(describe_pace(stage, pace, seconds, which), flush=True)
-        return {}
+def describe_pace(pace: float, seconds: float) -> str:
+    """Return the time of a job of the largest fold and, unless it is soon, when the jobs of its stage end."""
+    end = f"; its jobs and all earlier ones end {describe_end(seconds)}" if seconds >= MIN_FORECAST else ""
+    return f"about {format_duration(max(1.0, pace))} a job{end}"

@@ -11,11 +11,10 @@ has another folder, and overwrites nothing.
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from competition.config import CompetitionConfig
@@ -46,7 +45,6 @@ class Job:
     """One fold of one seed of one stage, or a refit of that seed on all rows.
 
     Attributes:
-        from_other_code: whether it was finished by another version of the code, and accepted with --reuse.
         dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit
             the folds of its seed.
         predicts_test: whether its test predictions are used; with `final_fit: refit` only refits are.
@@ -54,11 +52,9 @@ class Job:
     """
 
     stage: str
-    key: str
     seed: int
     fold: int
     folder: Path
-    from_other_code: bool = False
     dependencies: "tuple[Job, ...]" = ()
     predicts_test: bool = True
     n_rows: int = 1
@@ -69,16 +65,6 @@ class Job:
         return self.folder / "oof.parquet"
 
     @property
-    def oof_std_file(self) -> Path:
-        """File of the standard deviations for the rows of its fold, if its stage has `predict_std`."""
-        return self.folder / "oof_std.parquet"
-
-    @property
-    def name(self) -> str:
-        """Name that is unique in the competition."""
-        return f"{self.stage}.{self.key}.seed_{self.seed}.{self.folder.name}"
-
-    @property
     def title(self) -> str:
         """Name of the job in messages: `gnn/seed_0/fold_3`."""
         return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"  # .fold_3 while it is trained
@@ -86,10 +72,6 @@ class Job:
     def test_file(self, test_key: str) -> Path:
         """Return the file of its predictions for a test table."""
         return self.folder / "test" / f"{test_key}.parquet"
-
-    def test_std_file(self, test_key: str) -> Path:
-        """Return the file of its standard deviations for a test table, if its stage has `predict_std`."""
-        return self.folder / "test" / f"{test_key}_std.parquet"
 
     @property
     def finished(self) -> bool:
@@ -114,6 +96,7 @@ class JobPlan:
         shard: number of this machine, and number of machines that share the jobs.
         in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks only.
         made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
+        reuse: whether finished jobs of other code are accepted.
     """
 
     jobs: list[Job]
@@ -125,20 +108,16 @@ class JobPlan:
     paths: Paths
     shard: tuple[int, int] = (1, 1)
     in_time_order: bool = False
-    made_by: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    made_by: dict[str, dict[str, str]] = field(default_factory=dict)
+    reuse: bool = False
 
     def jobs_of_stage(self, stage: str) -> list[Job]:
         """Return the jobs of a stage by seed and fold; the refit of a seed follows its folds."""
         return [job for job in self.jobs if job.stage == stage]
 
-    def largest_fold(self, stage: str) -> Job:
-        """Return the first of the jobs of a stage with the most training rows, refits excepted."""
-        folds = [job for job in self.jobs_of_stage(stage) if job.fold != REFIT_FOLD]
-        return max(folds, key=lambda job: job.n_rows)
-
-    def has_finished_seed(self, stage: str, seed: int) -> bool:
-        """Return whether all jobs of one seed of a stage have predicted the test table."""
-        return all(job.has_predicted(self.test_key) for job in self.jobs_of_stage(stage) if job.seed == seed)
+    def is_from_other_code(self, stage: str) -> bool:
+        """Return whether the jobs of a stage are of another version of the code, and accepted with --reuse."""
+        return self.reuse and not self.keys[stage].endswith(digest(self.made_by[stage], 12))
 
     def select(
         self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)
@@ -167,8 +146,12 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
     folds = read_table(paths.train)[FOLD].to_numpy()
     n_folds = int(folds.max()) + 1
     in_time_order = bool(read_json(paths.prepare_report, "folds")["folds"]["time_ordered"])
-    n_rows = {fold: int((folds < fold if in_time_order else folds != fold).sum()) for fold in range(n_folds)}
-    n_rows[REFIT_FOLD] = len(folds)
+
+    def n_rows(fold: int) -> int:
+        if fold == REFIT_FOLD:
+            return len(folds)
+        return int((folds < fold if in_time_order else folds != fold).sum())
+
     common = {
         "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
         "train": table_digest(paths.train),
@@ -179,7 +162,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
     task = competition.task
     jobs: list[Job] = []
     keys: dict[str, str] = {}
-    trained_by: dict[str, dict[str, dict[str, str]]] = {}
+    trained_by: dict[str, dict[str, str]] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
         stage.require_inputs(competition)
         pseudo_labels = stage.pseudo_labels
@@ -189,15 +172,14 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
             "stage": settings_in_key(stage),
             "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
             **stage.key_settings(task),
-            "test": test_key if pseudo_labels else None,
-            "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
-            "label_weight": pseudo_labels.weight if pseudo_labels else None,
+            "pseudo_labels": [test_key, pseudo_labels.weight] if pseudo_labels else None,
+            "sources": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
         }
         trained_by[name] = made_by(stage)
         key = f"{digest(settings, 12)}-{digest(trained_by[name], 12)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
-        jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, pseudo_label_jobs, n_rows)
+        jobs += jobs_of(name, stage, keys[name], n_folds, paths, pseudo_label_jobs, n_rows)
     return JobPlan(
         jobs=jobs,
         keys=keys,
@@ -208,6 +190,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
         paths=paths,
         in_time_order=in_time_order,
         made_by=trained_by,
+        reuse=reuse,
     )
 
 
@@ -222,15 +205,14 @@ def jobs_of(
     key: str,
     n_folds: int,
     paths: Paths,
-    other_code: bool = False,
     pseudo_label_jobs: Sequence[Job] = (),
-    n_rows: Mapping[int, int] = MappingProxyType({}),
+    n_rows: Callable[[int], int] = lambda fold: 1,
 ) -> list[Job]:
     """Return the jobs of a stage; the refit of a seed follows its folds.
 
     Args:
         pseudo_label_jobs: jobs that predict its pseudo-labels.
-        n_rows: fold -> number of its training rows.
+        n_rows: maps a fold to the number of its training rows.
     """
     jobs = []
     for seed in sorted(set(stage.seeds)):
@@ -239,14 +221,13 @@ def jobs_of(
             needs = tuple(job for job in pseudo_label_jobs if job.fold == fold)
             folder = paths.job(name, key, seed, fold)
             predicts_test = stage.final_fit != "refit"
-            rows = n_rows.get(fold, 1)
-            folds.append(Job(name, key, seed, fold, folder, other_code, needs, predicts_test, rows))
+            rows = n_rows(fold)
+            folds.append(Job(name, seed, fold, folder, needs, predicts_test, rows))
         jobs += folds
         if stage.final_fit != "folds":
             folder = paths.job(name, key, seed, "all")
             needs = (*folds, *pseudo_label_jobs)
-            rows = n_rows.get(REFIT_FOLD, 1)
-            jobs.append(Job(name, key, seed, REFIT_FOLD, folder, other_code, needs, n_rows=rows))
+            jobs.append(Job(name, seed, REFIT_FOLD, folder, needs, n_rows=n_rows(REFIT_FOLD)))
     return jobs
 
 
@@ -262,9 +243,9 @@ def library_versions(stage: Any) -> dict[str, str]:
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **versions}
 
 
-def made_by(stage: Any) -> dict[str, dict[str, str]]:
-    """Return what trains a stage, besides its settings: the versions of its `libraries`, and its `code` by file."""
-    return {"libraries": library_versions(stage), "code": code_files(stage)}
+def made_by(stage: Any) -> dict[str, str]:
+    """Return what trains a stage, besides its settings: library -> version, and source file -> digest of its code."""
+    return library_versions(stage) | code_files(stage)
 
 
 def code_files(stage: Any) -> dict[str, str]:
@@ -314,21 +295,16 @@ def describe_retraining(plan: JobPlan) -> list[str]:
         seconds = sum(report["seconds"] for report in reports)
         lines.append(
             f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained again: "
-            f"{_changes(reports[-1], plan.made_by[stage])}; --reuse keeps them"
+            f"{_changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
         )
     return lines
 
 
-def _changes(before: dict[str, Any], now: dict[str, dict[str, str]]) -> str:
+def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     """Return what differs between two results of `made_by`: versions of libraries, and files of code."""
-    old, new = before.get("libraries", {}), now["libraries"]
-    changes = [f"{name} {old.get(name)} -> {new.get(name)}" for name in _different_keys(old, new)]
-    if old.get("python") == new["python"]:  # else the digests of all files differ
-        files = _different_keys(before.get("code", {}), now["code"])
-        changes += [f"changes of {join_first(files, str)}"] if files else []
+    different = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    files = [name for name in different if ".py" in name]
+    changes = [f"{name} {before.get(name)} -> {now.get(name)}" for name in different if name not in files]
+    if files and "python" not in different:  # with another Python the digests of all files differ
+        changes.append(f"changes of {join_first(files, str)}")
     return ", ".join(changes)
-
-
-def _different_keys(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """Return the keys with different values in two dictionaries, sorted."""
-    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))

@@ -18,12 +18,21 @@ MAX_PREDICTION = 1e100
 """Largest finite prediction: squares of larger ones overflow in scores and blends."""
 
 
-def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Array) -> None:
-    """Write predictions (n_rows, n_outputs) with their ids.
+def std_file(file: Path) -> Path:
+    """Return the file of the standard deviations of the predictions in a file, if their stage has `predict_std`."""
+    return file.with_stem(f"{file.stem}_std")
+
+
+def write_predictions(
+    path: Path, ids: list[str], outputs: list[str], y_pred: Array, std: Array | None = None
+) -> None:
+    """Write predictions (n_rows, n_outputs) with their ids, and in another file their standard deviations.
 
     Raises:
         DataError: if a prediction is not finite.
     """
+    if std is not None:  # first, since the file of predictions says that a job has predicted the table
+        write_predictions(std_file(path), ids, outputs, std)
     bad = ~(np.abs(y_pred) <= MAX_PREDICTION).all(axis=1)  # NaN too
     if bad.any():
         raise DataError(
@@ -68,7 +77,7 @@ def stage_oof_std(jobs: list["Job"], ids: list[str], folds: Integers, outputs: l
     Returns:
         (n_rows, n_outputs), NaN in fold -1; None if a job has no standard deviations.
     """
-    files = {job: job.oof_std_file for job in jobs if job.fold != REFIT_FOLD}
+    files = {job: std_file(job.oof_file) for job in jobs if job.fold != REFIT_FOLD}
     if not all(file.exists() for file in files.values()):
         return None
     return _join_folds(files, ids, folds, outputs)
@@ -89,7 +98,7 @@ def stage_test_std(jobs: list["Job"], test_key: str, ids: list[str], outputs: li
 
     None if a job has no standard deviations.
     """
-    files = [job.test_std_file(test_key) for job in jobs if job.predicts_test]
+    files = [std_file(job.test_file(test_key)) for job in jobs if job.predicts_test]
     if not all(file.exists() for file in files):
         return None
     return np.mean([read_predictions(file, ids, outputs) for file in files], axis=0)

@@ -57,9 +57,14 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     predict_test(attempt, plan, rows.test)
     clear_attempt(folder)
     stage = plan.stages[job.stage]
-    report = {"seconds": seconds, "machine": machine(), **plan.made_by.get(job.stage, {})}
-    settings = stage.model_dump(mode="json")
-    write_report(folder, {**report, "stage": settings, UNUSED_LABELS: rows.unused_labels})
+    report = {
+        "seconds": seconds,
+        "machine": machine(),
+        "made_by": plan.made_by.get(job.stage, {}),
+        "stage": stage.model_dump(mode="json"),
+        UNUSED_LABELS: rows.unused_labels,
+    }
+    write_report(folder, report)
     notes = read_notes(folder)
     folder.rename(job.folder)
     line = _describe_score(job, plan, rows.held_out, held_out_predictions)
@@ -84,9 +89,7 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
         return None
     y_pred, std = predict(stage, held_out, job.folder, context)
     outputs = rows.context.task.outputs
-    write_predictions(job.oof_file, held_out.ids, outputs, y_pred)
-    if std is not None:
-        write_predictions(job.oof_std_file, held_out.ids, outputs, std)
+    write_predictions(job.oof_file, held_out.ids, outputs, y_pred, std)
     return y_pred
 
 
@@ -108,10 +111,7 @@ def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows=test)
     y_pred, std = predict(plan.stages[job.stage], test, job.folder, context)
     outputs = context.task.outputs
-    if std is not None:
-        # Before the predictions, whose file says that a job has predicted the table.
-        write_predictions(job.test_std_file(plan.test_key), test.ids, outputs, std)
-    write_predictions(job.test_file(plan.test_key), test.ids, outputs, y_pred)
+    write_predictions(job.test_file(plan.test_key), test.ids, outputs, y_pred, std)
 
 
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:
@@ -122,22 +122,18 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
     """
     if y_pred is None:
         return f"stage {job.stage}  seed {job.seed}  refit on all rows"
-    metric = plan.competition.scorer
-    task = plan.competition.task
-    if task.scores_labels and task.has_probabilities:
-        metric = METRICS["log_loss"]
-    elif task.scores_labels:
-        y_pred = task.default_labels(y_pred)
+    competition, labels = plan.competition, held_out.y
+    uses_log_loss = competition.task.scores_labels and competition.task.has_probabilities
+    name = "log_loss" if uses_log_loss else competition.scorer.name
     fold = f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {plan.n_folds}"
     try:
-        competition = plan.competition
-        rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
-        score = metric(held_out.y, y_pred, rows)
+        log_loss = METRICS["log_loss"]
+        score = log_loss(labels, y_pred) if uses_log_loss else _score(competition, held_out, y_pred)
     except Exception as error:
-        return f"{fold}  no valid {metric.name} ({one_line(error)})"
-    n_labels = np.isfinite(held_out.y).sum(axis=0)
+        return f"{fold}  no valid {name} ({one_line(error)})"
+    n_labels = np.isfinite(labels).sum(axis=0)
     few = " (fewer than two labels)" if (n_labels < 2).any() else ""
-    return f"{fold}  valid {metric.name} {score:.4f}{few}"
+    return f"{fold}  valid {name} {score:.4f}{few}"
 
 
 def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:

@@ -15,7 +15,6 @@ import os
 import re
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from models.training.hardware import Card, free_gpu_memory, require_gpu
 POLL = 1.0
 """Seconds between two checks of progress, time limits and the size of a cluster."""
 SECONDS_BETWEEN_LOSSES = 30.0
-"""Seconds between two lines about the losses of running jobs without a terminal."""
+"""Seconds between two lines about the loss of a running job."""
 MAX_ERROR_LENGTH = 400
 IN_WORKER = "PIPELINE_WORKER"
 """Environment variable that is set in workers."""
@@ -91,6 +90,7 @@ class Task:
         on_end: called in the driver with its final result.
         runs_alone: whether nothing else may run at the same time.
         n_rows: rows that a job trains on; the seconds of the tasks of a group are compared by it.
+        priority: key by which whoever fills the queue sorts it.
     """
 
     name: str
@@ -105,6 +105,7 @@ class Task:
     on_end: Callable[[JobResult], None] | None = None
     runs_alone: bool = False
     n_rows: int = 1
+    priority: tuple[int, ...] = ()
 
 
 class Executor(Protocol):
@@ -140,32 +141,26 @@ class Queue:
     """Tasks that wait and run, and the results of those that have ended.
 
     Args:
-        more: called when a core is idle; returns further tasks, or none.
-        watch: called about once a second while tasks run; returns the tasks to end now, each with its result.
         job_timeout: seconds after which a running task fails.
 
     Attributes:
+        more: called when a core is idle; queues further tasks and returns whether it did.
+        watch: called about once a second while tasks run.
         running: task -> time.monotonic() of its start.
+        ending: running tasks that are to be ended now, each with its result.
         deadline: time.monotonic() at which running tasks are ended and waiting ones are skipped.
-        seconds: group -> seconds of workers that its tasks took.
     """
 
-    def __init__(
-        self,
-        tasks: Iterable[Task] = (),
-        more: Callable[[], list[Task]] = list,
-        watch: "Callable[[], dict[Task, JobResult]]" = dict,
-        job_timeout: float = math.inf,
-    ) -> None:
+    def __init__(self, tasks: Iterable[Task] = (), job_timeout: float = math.inf) -> None:
         self.waiting = list(tasks)
-        self.more = more
-        self.watch = watch
         self.job_timeout = job_timeout
+        self.more: Callable[[], bool] = lambda: False
+        self.watch: Callable[[], None] = lambda: None
         self.deadline = math.inf
         self.end_reason = "the time was over"
         self.running: dict[Task, float] = {}
+        self.ending: dict[Task, JobResult] = {}
         self.results: dict[str, JobResult] = {}
-        self.seconds: dict[str, float] = defaultdict(float)
         self.retried: set[str] = set()
 
     def next(self, executor: Executor) -> Task | None:
@@ -185,34 +180,20 @@ class Queue:
                 return task
         return None
 
-    def refill(self, executor: Executor) -> bool:
-        """Ask for more tasks if a core has nothing to do; return whether there were any."""
-        if not executor.fits(Resources()):
-            return False
-        tasks = self.more()
-        self.waiting += tasks
-        return bool(tasks)
-
     def end(self, task: Task, result: JobResult) -> None:
         """Take the result of a task that ran, or put the task back if it is tried again."""
-        started = self.running.pop(task)
-        self.seconds[task.group] += time.monotonic() - started
-        if result.reason == "killed" and task.name not in self.retried:
+        del self.running[task]
+        again, how = task, ""
+        if result.reason == "killed":
+            again, how = replace(task, runs_alone=True), ", alone"
+        elif result.reason == "memory" and 0 < task.resources.gpus < 1:
+            again, how = replace(task, resources=replace(task.resources, gpus=1.0)), " with the whole GPU"
+        if how and task.name not in self.retried:
             self.retried.add(task.name)
-            print(f"{task.name}: {result.error}; tried once more, alone", flush=True)
-            self.waiting.append(replace(task, runs_alone=True))
-            return
-        if result.reason == "memory" and 0 < task.resources.gpus < 1 and task.name not in self.retried:
-            self.retried.add(task.name)
-            print(f"{task.name}: {result.error}; tried once more with the whole GPU", flush=True)
-            self.waiting.append(replace(task, resources=replace(task.resources, gpus=1.0)))
-            return
-        self.record(task, result)
-
-    def record_earlier_failure(self, task: Task, result: JobResult) -> None:
-        """Record the failure of an earlier run for a waiting task, which is not run; `on_end` is not called."""
-        self.waiting.remove(task)
-        self.record(replace(task, on_end=None), result)
+            print(f"{task.name}: {result.error}; tried once more{how}", flush=True)
+            self.waiting.append(again)
+        else:
+            self.record(task, result)
 
     def skip(self, task: Task, reason: Reason, error: str) -> None:
         """Record that a waiting task is not run."""
@@ -233,12 +214,17 @@ class Queue:
         self.deadline = -math.inf
         self.end_reason = end_reason
 
-    def tasks_to_end(self) -> dict[Task, JobResult]:
-        """Return the running tasks that have used up `job_timeout`, and those that `watch` ends."""
-        now = time.monotonic()
-        overdue = [task for task, started in self.running.items() if now - started > self.job_timeout]
-        ended = {task: timed_out(task, self.job_timeout, "--job-timeout") for task in overdue}
-        return self.watch() | ended
+    def take_ending(self) -> dict[Task, JobResult]:
+        """Return the running tasks that are to be ended now: also those that have used up `job_timeout`."""
+        self.watch()
+        seconds = self.job_timeout
+        error = f"not finished after {format_duration(seconds)} (--job-timeout)"
+        for task, started in self.running.items():
+            if time.monotonic() - started > seconds:
+                self.ending[task] = JobResult(task.name, "failed", "timeout", error, seconds=seconds)
+        ending = {task: result for task, result in self.ending.items() if task in self.running}
+        self.ending.clear()
+        return ending
 
 
 class DiskFull(OSError):
@@ -263,7 +249,7 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
             while task := queue.next(executor):
                 queue.running[task] = time.monotonic()
                 futures[task] = _submit(task, executor)
-            if queue.refill(executor):
+            if executor.fits(Resources()) and queue.more():
                 continue
             if not futures:
                 break
@@ -272,16 +258,15 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
             with bar.external_write_mode():
                 for task in [task for task, future in futures.items() if future in done]:
                     queue.end(task, result_of(task, futures.pop(task)))
-                for task, result in queue.tasks_to_end().items():
+                for task, result in queue.take_ending().items():
                     executor.cancel(task)
                     del futures[task]
                     queue.end(task, result)
+                if time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
+                    losses_printed = time.monotonic()
+                    _print_losses(queue)
                 sys.stdout.flush()
-            _show_progress(bar, queue, noun)
-            if bar.disable and time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
-                losses_printed = time.monotonic()
-                for name, loss in _losses(queue).items():
-                    print(f"{name}  {loss}", flush=True)
+            _show_progress(bar, queue)
     for task, future in futures.items():
         if future.done():
             queue.end(task, result_of(task, future))
@@ -375,29 +360,18 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 4] + " ..."
 
 
-def timed_out(task: Task, seconds: float, limit: str) -> JobResult:
-    """Return the result of a task that has run for longer than a limit."""
-    return JobResult(
-        task.name,
-        "failed",
-        "timeout",
-        f"not finished after {format_duration(seconds)} ({limit})",
-        seconds=seconds,
-    )
+def _print_losses(queue: Queue) -> None:
+    """Print the last epoch and loss of each running task that has written one."""
+    for task in queue.running:
+        loss = describe_loss(task.folder) if task.folder is not None else ""
+        if loss:
+            print(f"{task.name}  {loss}")
 
 
-def _losses(queue: Queue) -> dict[str, str]:
-    """Return the last epoch and loss of each running task that has written one."""
-    losses = {task.name: describe_loss(task.folder) for task in queue.running if task.folder is not None}
-    return {name: loss for name, loss in losses.items() if loss}
-
-
-def _show_progress(bar: Any, queue: Queue, noun: str) -> None:
-    """Advance the bar by whole tasks and by the reported shares of those that run, and show a loss."""
+def _show_progress(bar: Any, queue: Queue) -> None:
+    """Advance the bar by whole tasks and by the reported shares of those that run."""
     if bar.disable:
         return
-    for name, loss in list(_losses(queue).items())[:1]:
-        bar.set_description(f"{noun} ({name} {loss})", refresh=False)
     shares = [share_done(task.folder) for task in queue.running if task.folder is not None]
     n_ended = len(queue.results)
     bar.total = n_ended + len(queue.running) + len(queue.waiting)

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import DataError
 from models.inputs.cache import Cache
-from models.jobs.cache_jobs import shared_caches
+from models.jobs.tasks import shared_caches
 from models.registry import make_stage
 from tests.models.made import context, rows
 

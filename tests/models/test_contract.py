@@ -264,7 +264,7 @@ def test_labels_of_the_held_out_fold_do_not_change_its_predictions(
         changed.loc[held_out, name] = 1000.0 if case[1] == "regression" else train[name].max()
     for table in (changed, train):
         write_table(paths.train, table)
-        job = Job("one", "key", 0, 0, tmp_path / f"job_{len(oof)}")
+        job = Job("one", 0, 0, tmp_path / f"job_{len(oof)}")
         run_job(job, JobPlan([job], {}, 3, "test", {"one": settings(*case)}, config, paths))
         oof.append(job.oof_file.read_bytes())
     write_table(paths.train, original)

@@ -23,7 +23,7 @@ from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
 from models.inputs.weights import reads_molecules
-from models.jobs.cache_jobs import shared_caches
+from models.jobs.tasks import shared_caches
 from models.registry import make_stage
 from models.stage import read_notes
 from models.stages.sklearn import Sklearn

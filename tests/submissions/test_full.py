@@ -16,10 +16,9 @@ from core import cli
 from core.errors import ConfigError, DataError, NothingToSubmit
 from core.paths import Paths, holdout_yaml
 from folds.make import assign_folds
-from models.jobs import budget
-from models.jobs.plan import JobPlan, make_plan
+from models.jobs.budget import Budget
+from models.jobs.plan import make_plan
 from models.jobs.scheduler import JobResult
-from models.jobs.train import train
 from submissions import check as check_step
 from submissions import full as full_step
 from submissions.full import full
@@ -142,9 +141,11 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
     stages = {"trees": trees, "lost": lost, "late": late, "taught": taught}
     failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, REFIT_FOLD)]
 
-    def train_some(job_plan: JobPlan, *options: Any) -> dict[str, JobResult]:
-        results = train(job_plan, *options)
-        for job in job_plan.jobs:
+    train = Budget.train
+
+    def train_some(budget: Budget, *options: Any) -> dict[str, JobResult]:
+        results = train(budget, *options)
+        for job in budget.plan.jobs:
             if (job.stage, job.seed, job.fold) in failed:
                 (job.folder / "report.json").unlink()
                 results[job.title] = JobResult(job.title, "failed", "error", "ValueError: no")
@@ -153,7 +154,7 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
     path = small(tmp_path, stages=stages)
     paths = Paths.for_competition(str(path))
     with monkeypatch.context() as patch:
-        patch.setattr(budget, "train", train_some)
+        patch.setattr(Budget, "train", train_some)
         assert full(options(path)) == 3
     output = capsys.readouterr().out
     table = output.partition("## Left out\n\n")[2].partition("\n\n")[0].splitlines()[2:]
@@ -180,7 +181,7 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
 def test_without_a_finished_stage_there_is_nothing_to_submit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "train", lambda *given: {})
+    monkeypatch.setattr(Budget, "train", lambda *given: {})
     with pytest.raises(NothingToSubmit, match=r"(?s)no stage has finished.*\| trees "):
         full(options(small(tmp_path)))
     assert not Paths("mixed").submission.exists()
@@ -190,7 +191,7 @@ def test_with_fail_fast_a_failure_ends_the_run_without_a_submission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = JobResult("trees/seed_0/fold_0", "failed", "error", "ValueError: no")
-    monkeypatch.setattr(budget, "train", lambda *given: {failed.name: failed})
+    monkeypatch.setattr(Budget, "train", lambda *given: {failed.name: failed})
     assert full(options(small(tmp_path), "--fail-fast")) == 1
     assert "stopped at the first failure (--fail-fast)" in capsys.readouterr().out
     assert not Paths("mixed").submission.exists()

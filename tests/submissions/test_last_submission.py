@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,23 +26,23 @@ def test_if_the_last_submission_is_not_built_in_time_that_of_the_finished_stages
 ) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
-    finished = run_of(path)
+    finished = replace(run_of(path), budget=300.0)
     build_submission(finished, interim=True)
-    line = last_submission.take_latest(finished, False, 300)
+    line = last_submission.take_latest(finished, False)
     assert line.endswith("is the candidate shrunk_ridge of fair, good, poor, without a report")
     latest = latest_run(str(path))
     assert latest.name == finished.name
     assert finished.paths.submission.read_bytes() == (latest.folder / "submission.csv").read_bytes()
     assert not finished.is_built  # it has no stack, so the next command builds it
     build_submission(finished)
-    assert "the report was written" in last_submission.take_latest(finished, False, 300)
+    assert "the report was written" in last_submission.take_latest(finished, False)
 
 
 def test_if_no_blend_was_tuned_in_time_one_that_needs_no_tuning_is_submitted(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
-    finished = run_of(path)
-    line = last_submission.take_latest(finished, False, 300)
+    finished = replace(run_of(path), budget=300.0)
+    line = last_submission.take_latest(finished, False)
     assert "the time of 5 min was over before the last submission was built" in line
     assert line.endswith("is the candidate convex of fair, good, poor, without a report")
     assert set(latest_run(str(path)).candidates) == {"mean", "convex", "best_single"}
@@ -80,9 +81,10 @@ def test_a_finished_network_with_fewer_epochs_is_listed_with_what_is_left_out() 
         name: SimpleNamespace(name=name, share=share, epochs="15 of 30 epochs")
         for name, share in {"gnn": 0.5, "bert": 1.0, "lost": 0.5}.items()
     }
-    budget: Any = SimpleNamespace(states=states)
-    config: Any = SimpleNamespace(stages={"gnn": None, "bert": None})
-    (row,) = full_step.fewer_epochs(budget, config)
+    stages = {"gnn": None, "bert": None}
+    budget: Any = SimpleNamespace(states=states, left_out=[], plan=SimpleNamespace(stages=stages))
+    config: Any = SimpleNamespace(stages=stages)
+    (row,) = full_step.left_out_by_budget(budget, config, config)
     assert (row.stage, row.seed, row.reason) == ("gnn", None, "epochs")
     assert row.error == "trained for 15 of 30 epochs, since all of them did not fit into the budget"
 

@@ -229,8 +229,8 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
     saw = {"kind": "bert", "pseudo_labels": {"stages": ["good"]}}
     shutil.rmtree(done.parent / "work")
     run = opened(done.parent, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
-    other = [replace(job, from_other_code=job.stage == "good") for job in run.plan.jobs]
-    build_submission(replace(run, plan=replace(run.plan, jobs=other)))
+    plan = replace(run.plan, reuse=True, made_by={**run.plan.made_by, "good": {}})
+    build_submission(replace(run, plan=plan))
     assert marks_of(run) == {"good": ["other code"], "fair": ["pseudo-labels"], "poor": ["refit"]}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.files import read_table
-from models.jobs.predictions import read_predictions
+from models.jobs.predictions import read_predictions, std_file
 from submissions.report.elements import Table
 from submissions.report.predictions import prediction_section
 from tests.submissions.fakes import built, fake_competition, train_all
@@ -22,7 +22,7 @@ def test_standard_deviations_of_a_stage_are_beside_the_disagreement_and_their_co
     train_all(path)
     run = built(path)
     ids, targets = run.columns.test_ids, run.task.targets
-    files = [job.test_std_file(run.plan.test_key) for job in run.plan.jobs_of_stage("gp")]
+    files = [std_file(job.test_file(run.plan.test_key)) for job in run.plan.jobs_of_stage("gp")]
     expected = np.mean([read_predictions(file, ids, targets) for file in files], axis=0)
     table = read_table(run.folder / "spread.csv", ["id"])
     assert list(table) == ["id", *targets, *(f"{target} std of gp" for target in targets)]

@@ -113,7 +113,7 @@ class FakeProcesses(LocalExecutor):
         self.outcome = outcome or (lambda task: JobResult(task.name))
         self.moments: list[dict[Task, Placement]] = []
 
-    def _new_slot(self, card: str, cuda: dict[str, str]) -> Slot:
+    def _new_slot(self, card: str, sees_all: bool = False) -> Slot:
         return Slot(Mock(), card)
 
     def _call(self, slot: Slot, function: Any, *arguments: Any) -> Future[Any]:
@@ -158,7 +158,7 @@ def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
 
 def start(path: Path, *options: str) -> subprocess.Popen[str]:
     """A driver: `./run.sh train`, in a process group of its own."""
-    command = [sys.executable, "-m", "models.jobs.train", str(path), "--prepare", *options]
+    command = [sys.executable, "-m", "models.jobs.train", str(path), *options]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 

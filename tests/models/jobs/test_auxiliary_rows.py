@@ -15,10 +15,10 @@ from core.files import read_json, read_table, write_table
 from folds.make import read_folds
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
-from models.jobs.cache_jobs import cache_tasks
 from models.jobs.compute import read_tables, rows_of_job
 from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
+from models.jobs.tasks import cache_tasks
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned
 from tests.models.published import small_unimol2
@@ -93,7 +93,7 @@ def test_rows_of_held_out_and_test_molecules_leave_and_the_others_reach_only_sta
 
 def test_a_refit_has_all_rows_except_those_of_test_molecules(tmp_path: Path) -> None:
     plan = plan_with_assay(tmp_path, LABELS)
-    refit = Job("heads", plan.keys["heads"], 0, REFIT_FOLD, tmp_path)
+    refit = Job("heads", 0, REFIT_FOLD, tmp_path)
     assert len(rows_of_job(refit, plan).train) == 3 * len(TRAIN) + len(NEW)
 
 
@@ -162,5 +162,5 @@ def test_rows_that_only_train_heads_allow_a_budget_no_fewer_epochs(tmp_path: Pat
     """
     plan = plan_with_assay(tmp_path, LABELS, {"heads": {**GNN, "epochs": 1500}})
 
-    budget = Budget(plan, lambda stages: plan, InlineExecutor(), Clock(time.monotonic(), 60.0))
+    budget = Budget(plan, InlineExecutor(), Clock(time.monotonic(), 60.0))
     assert budget.states["heads"].shares == [1.0, 0.7, 0.5]

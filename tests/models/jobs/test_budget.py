@@ -16,11 +16,17 @@ from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
 from models.jobs import scheduler
 from models.jobs.budget import Budget
-from models.jobs.budget_stages import HAS_ENDED, Clock, epoch_shares, with_epochs, with_more_seeds
+from models.jobs.budget_stages import (
+    HAS_ENDED,
+    Clock,
+    FailurePolicy,
+    epoch_shares,
+    with_epochs,
+    with_more_seeds,
+)
 from models.jobs.job_files import write_failure
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
-from models.jobs.train import FailurePolicy
 from models.stage import Stage
 from models.stages.gnn import Gnn
 from models.stages.lightgbm import Lightgbm
@@ -141,19 +147,18 @@ def budget_of(job_plan: JobPlan, machine: Machine, seconds: float) -> Budget:
     stages = with_more_seeds(job_plan.stages)
     jobs = make_plan(job_plan.competition, stages)
     early = min(5.0, max(2.0, 0.01 * seconds))
-    return Budget(
-        jobs,
-        lambda stages: make_plan(job_plan.competition, stages),
-        machine,
-        Clock(machine.now + early, seconds),
-    )
+    return Budget(jobs, machine, Clock(machine.now + early, seconds))
+
+
+def is_finished(jobs: JobPlan, stage: str, seed: int) -> bool:
+    return all(job.has_predicted(jobs.test_key) for job in jobs.jobs_of_stage(stage) if job.seed == seed)
 
 
 def trained(budget: Budget) -> dict[str, tuple[int | None, list[int]]]:
     """Stage -> epochs and finished seeds."""
     jobs = budget.current_plan
     return {
-        name: (getattr(stage, "epochs", None), [s for s in stage.seeds if jobs.has_finished_seed(name, s)])
+        name: (getattr(stage, "epochs", None), [s for s in stage.seeds if is_finished(jobs, name, s)])
         for name, stage in jobs.stages.items()
     }
 
@@ -327,7 +332,7 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     budget = budget_of(job_plan, faster, 300)
     capsys.readouterr()
     budget.train(FailurePolicy(), lambda: None)
-    assert capsys.readouterr().out.startswith("stage net  finished jobs of earlier runs: 1\n")
+    assert capsys.readouterr().out.startswith("stage net  1 of 15 jobs are finished\n")
     assert trained(budget)["net"][0] == 7
     assert faster.started[0][1:] == ("net/seed_0/fold_1", 7)
     assert len({title for _, title, _ in faster.started}) == len(faster.started)
@@ -338,8 +343,8 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     assert repeated.current_plan == budget.current_plan
     assert repeated.left_out == budget.left_out
     lines = capsys.readouterr().out.splitlines()[-3:]
-    assert re.fullmatch(r"stage net  finished jobs of earlier runs: \d+", lines[0])
-    assert lines[1:] == ["stage trees  finished jobs of earlier runs: 15", HAS_ENDED]
+    assert re.fullmatch(r"stage net  \d+ of 15 jobs are finished", lines[0])
+    assert lines[1:] == ["stage trees  15 of 15 jobs are finished", HAS_ENDED]
     assert read_json(job_plan.paths.budget(300))["ended"]
     other = budget_of(job_plan, Machine(monkeypatch, 1, by_epoch(net=1, trees=10)), 400)
     other.train(FailurePolicy(), lambda: None)
@@ -461,7 +466,7 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
         finished = [
             s
             for s in range(5)
-            if name in jobs.stages and jobs.has_finished_seed(name, s) and jobs.jobs_of_stage(name)
+            if name in jobs.stages and is_finished(jobs, name, s) and jobs.jobs_of_stage(name)
         ]
         assert failed or finished or (name, None) in left_out_seeds or (name, 0) in left_out_seeds
         if name in jobs.stages and not failed:
@@ -505,8 +510,22 @@ def test_without_a_budget_every_stage_and_seed_is_trained_in_full_and_nothing_is
 ) -> None:
     machine = Machine(monkeypatch, 1, by_epoch(trees=1e5, net=1e5))
     job_plan = planned(tmp_path, stages={"trees": {**TREES, "seeds": [0, 4]}, "net": NET})
-    budget = Budget(job_plan, lambda stages: pytest.fail("no epochs are taken away"), machine, Clock(0.0))
+    budget = Budget(job_plan, machine, Clock())
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"trees": (None, [0, 4]), "net": (10, [0])}
     assert budget.left_out == []
     assert not list(job_plan.paths.root.glob("budget*"))
+
+
+def test_without_a_budget_a_line_says_when_each_stage_ends_once_it_and_all_before_it_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the first job two of 20 s are left, then two of 40 s; what ends in less than 30 s has no line."""
+    machine = Machine(monkeypatch, 1, by_epoch(first=20, second=40, quick=1))
+    job_plan = planned(tmp_path, stages={"first": TREES, "second": TREES, "quick": TREES})
+    capsys.readouterr()
+    Budget(job_plan, machine, Clock()).train(FailurePolicy(), lambda: None)
+    assert [line for line in capsys.readouterr().out.splitlines() if line] == [
+        "stage first  about 20 s a job; its jobs and all earlier ones end in about 40 s, at 00:00",
+        "stage second  about 40 s a job; its jobs and all earlier ones end in about 1.33 min, at 00:00",
+    ]

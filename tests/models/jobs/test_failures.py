@@ -11,14 +11,14 @@ import pytest
 from core.errors import DataError
 from core.files import PROJECT, read_json, sha256_of
 from models.jobs import run_job as run_job_module
-from models.jobs.compute import read_tables
+from models.jobs.budget_stages import FailurePolicy
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import JobPlan
 from models.jobs.predictions import write_predictions
 from models.jobs.progress import ProgressFile, describe_loss, share_done
 from models.jobs.scheduler import JobResult
-from models.jobs.train import FailurePolicy, job_tasks, train
+from models.jobs.train import train
 from tests.models.jobs.common import TREES, InlineExecutor, planned
 
 STAGE = PROJECT / "tests" / "models" / "jobs" / "failing_stage.py"
@@ -90,17 +90,15 @@ def test_the_next_run_retries_a_failed_job_after_other_stages_and_points_out_the
     first = train(plan, InlineExecutor())
     assert [first[f"fails/seed_1/fold_{fold}"].reason for fold in range(3)] == ["group"] * 3
     assert all(job.finished for job in plan.jobs_of_stage("trees"))
-    tables = list(read_tables(plan))
-    tasks = job_tasks(plan, plan.jobs, tables, InlineExecutor())
-    order = [task.name for task in tasks if task.folder is not None]
-    assert order[2:5] == ["trees/seed_0/fold_2", "fails/seed_0/fold_2", "fails/seed_0/fold_0"]
+    for job in plan.jobs_of_stage("trees"):
+        job.test_file(plan.test_key).unlink()
     executor = InlineExecutor()
     train(plan, executor)
-    assert [task.name for task in executor.tasks] == ["fails/seed_0/fold_2"]
+    order = [task.name for task in executor.tasks]
+    assert order == [*(f"trees/seed_0/fold_{fold}" for fold in range(3)), "fails/seed_0/fold_2"]
     assert (
         "fails/seed_0/fold_2 failed (error), the same error as in the previous run" in capsys.readouterr().out
     )
-    assert read_failure(plan.jobs[2].folder)["attempts"] == 2
     mend.touch()
     results = train(plan, InlineExecutor())
     assert {result.status for result in results.values()} == {"ok"}
@@ -164,9 +162,9 @@ def test_files_that_a_stage_or_a_kill_has_damaged_end_no_run(tmp_path: Path) -> 
     plan = planned(tmp_path, stages={"fails": failing("raises", fold=0)})
     train(plan, InlineExecutor())
     folder = attempt_folder(plan.jobs[0].folder)
-    for content in ("", '["error", "attempts"]', '{"reason": "error", "error": "x", "attempts": "many"}'):
+    for content in ("", '["error"]', '{"reason": "error"}'):
         (folder / "failed.json").write_text(content)
-        assert read_failure(plan.jobs[0].folder)["attempts"] == 0
+        assert read_failure(plan.jobs[0].folder)["error"] == "its record is damaged"
     assert train(plan, InlineExecutor())["fails/seed_0/fold_0"].reason == "error"
     (folder / "progress.json").write_text('{"done": null, "total": "a", "seconds": []}')
     (folder / "losses.csv").write_bytes(b"epoch,loss\n1,\xff\n")

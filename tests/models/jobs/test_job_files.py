@@ -24,7 +24,7 @@ def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: P
     ids = [f"r{i}" for i in range(10)]
     folds = np.array([2, 0, 1, 1, 0, 2, 0, 1, 2, -1])
     job_list = [
-        Job("echo", "k", seed, fold, tmp_path / f"{seed}_{fold}")
+        Job("echo", seed, fold, tmp_path / f"{seed}_{fold}")
         for seed in (0, 1)
         for fold in (0, 1, 2, REFIT_FOLD)
     ]
@@ -84,7 +84,7 @@ def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
     for seed in (0, 1):
         for fold, value in ((0, 1.0), (1, 3.0), (REFIT_FOLD, 10.0)):
             predicts_test = fold == REFIT_FOLD or final_fit != "refit"
-            job = Job("s", "k", seed, fold, tmp_path / f"{seed}_{fold}", predicts_test=predicts_test)
+            job = Job("s", seed, fold, tmp_path / f"{seed}_{fold}", predicts_test=predicts_test)
             if fold != REFIT_FOLD or final_fit != "folds":
                 write_predictions(job.test_file("t"), ["a"], ["y"], np.array([[value + 100 * seed]]))
                 jobs.append(job)
@@ -105,7 +105,7 @@ def test_what_was_left_unfinished_is_thrown_away_except_for_checkpoints(tmp_path
 
 
 def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path: Path) -> None:
-    job = Job("s", "k", 0, 0, tmp_path)
+    job = Job("s", 0, 0, tmp_path)
     (tmp_path / "weights").write_bytes(b"abc")
     write_report(tmp_path, {"seconds": 1.0})
     assert verify_job(job)["seconds"] == 1.0

@@ -140,12 +140,12 @@ def test_a_task_that_ends_at_the_deadline_counts(executor: LocalExecutor) -> Non
     task = Task("done", os.getpid)
     queue = Queue([task])
 
-    def more() -> list[Task]:
+    def more() -> bool:
         if task in queue.running:
             time.sleep(1.0)
             executor.fits(Resources())  # forgets the task that has ended
             queue.deadline = time.monotonic()
-        return []
+        return False
 
     queue.more = more
     assert run(queue, executor, "tasks")["done"].status == "ok"

@@ -8,10 +8,9 @@ import pytest
 
 from core.files import write_json
 from models.jobs import pace
-from models.jobs.pace import Forecast, Paces, describe_end, makespan
+from models.jobs.pace import Paces, describe_end, makespan
 from models.jobs.progress import PROGRESS
-from models.jobs.scheduler import JobResult, Queue, Resources, Task
-from tests.models.jobs.common import InlineExecutor
+from models.jobs.scheduler import JobResult, Resources, Task
 
 ONE = Resources()
 
@@ -51,10 +50,10 @@ def report(task: Task, done: int, seconds: float) -> None:
 def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_runs(
     tmp_path: Path, clock: SimpleNamespace
 ) -> None:
-    queue = Queue()
-    paces = Paces(queue, InlineExecutor(), {"net"})
+    running: dict[Task, float] = {}
+    paces = Paces(running, {"net"}, {})
     task = job(tmp_path, "net", 0)
-    queue.running[task] = 1000.0
+    running[task] = 1000.0
     assert paces.pace("net") is None
     # Its first step is done after 6 s of imports and inputs. The next take 2 s each, and from the 7th on one
     # second.
@@ -63,7 +62,7 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
         report(task, done, seconds)
         assert paces.pace("net") == (pytest.approx(expected, abs=1) if expected else None)
         assert paces.is_final("net") == (done == 16)
-    assert Paces(queue, InlineExecutor(), set()).pace("net") is None  # the progress of others differs in rows
+    assert Paces(running, set(), {}).pace("net") is None  # the progress of others differs in rows
     assert paces.remaining([task]) == [(84, ONE)]
     paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
     paces.add("net", JobResult("net/2", seconds=20))
@@ -76,10 +75,10 @@ def test_seconds_of_an_earlier_attempt_are_no_speed_of_the_one_that_continues_it
     tmp_path: Path, clock: SimpleNamespace
 ) -> None:
     """90 of 100 steps took 900 s on a busy machine; now a step takes one second."""
-    queue = Queue()
-    paces = Paces(queue, InlineExecutor(), {"net"})
+    running: dict[Task, float] = {}
+    paces = Paces(running, {"net"}, {})
     task = job(tmp_path, "net", 0)
-    queue.running[task] = 1000.0
+    running[task] = 1000.0
     clock.now = 1001.0
     report(task, 80, 900)
     assert paces.pace("net") is None
@@ -94,8 +93,8 @@ def test_seconds_of_an_earlier_attempt_are_no_speed_of_the_one_that_continues_it
 def test_only_the_largest_folds_set_a_pace_and_smaller_ones_are_scaled_by_their_rows(
     tmp_path: Path, clock: SimpleNamespace
 ) -> None:
-    queue = Queue()
-    paces = Paces(queue, InlineExecutor(), set(), most_rows={"gp": 1000})
+    running: dict[Task, float] = {}
+    paces = Paces(running, set(), {"gp": 1000})
     paces.add("gp", JobResult("gp/0", seconds=1), n_rows=250)
     assert paces.pace("gp") is None
     paces.add("gp", JobResult("gp/4", seconds=60), n_rows=1000)
@@ -104,32 +103,9 @@ def test_only_the_largest_folds_set_a_pace_and_smaller_ones_are_scaled_by_their_
     assert paces.pace("gp") == 60
     small = replace(job(tmp_path, "gp", 2), n_rows=500)
     assert paces.remaining([small]) == [(30, ONE)]
-    queue.running[small] = clock.now - 50  # it takes longer than expected, and so may the others
+    running[small] = clock.now - 50  # it takes longer than expected, and so may the others
     assert paces.pace("gp") == 100
 
 
-def test_a_forecast_is_printed_once_for_each_stage_when_all_before_it_are_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    queue = Queue([job(tmp_path, group, i) for group in ("a", "b", "c") for i in range(4)])
-    forecast = Forecast(queue, InlineExecutor(2), ["a", "b", "c"], set())
-    forecast.paces.add("b", JobResult("b/9", seconds=60))
-    forecast.update()
-    assert capsys.readouterr().out == ""
-    forecast.paces.add("a", JobResult("a/9", seconds=30))
-    forecast.update()
-    forecast.update()
-    a, b = capsys.readouterr().out.splitlines()
-    assert a.startswith("stage a  about 30 s a job; its jobs and all earlier ones end in about 1 min, at ")
-    assert b.startswith("stage b  about 1 min a job; its jobs and all earlier ones end in about 3 min, at ")
-    forecast.paces.add("c", JobResult("c/9", seconds=1))
-    forecast.update()
-    assert "stage c  about 1 s a job; all jobs end in about 3" in capsys.readouterr().out
+def test_the_end_of_jobs_is_given_with_the_time_of_day() -> None:
     assert describe_end(7250)[:-5] == "in about 2 h, at "
-
-
-def test_what_ends_soon_has_no_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    forecast = Forecast(Queue([job(tmp_path, "a", 0)]), InlineExecutor(), ["a"], set())
-    forecast.paces.add("a", JobResult("a/9", seconds=29))
-    forecast.update()
-    assert capsys.readouterr().out == ""

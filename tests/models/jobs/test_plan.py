@@ -138,7 +138,7 @@ def finish(job_plan: JobPlan, seconds: float) -> None:
     for job in job_plan.jobs:
         job.folder.mkdir(parents=True)
         assert not job.finished  # a folder without a report is none of a finished job
-        write_report(job.folder, {"seconds": seconds, **job_plan.made_by[job.stage]})
+        write_report(job.folder, {"seconds": seconds, "made_by": job_plan.made_by[job.stage]})
         assert job.finished
 
 
@@ -155,7 +155,8 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
     assert not any(job.finished for job in new.jobs)
     reused = planned(tmp_path, reuse=True)
     assert reused.keys == old.keys
-    assert all(job.finished and job.from_other_code for job in reused.jobs)
+    assert all(job.finished for job in reused.jobs)
+    assert reused.is_from_other_code("trees")
     finish(new, 1.0)
     edit(monkeypatch, "competition/dataset.py")
     assert planned(tmp_path, reuse=True).keys == new.keys

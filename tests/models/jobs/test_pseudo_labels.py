@@ -53,11 +53,11 @@ def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
     """Two seeds of `a` and one of `b`, and nothing of the learner's own folds."""
     task, needs = Task(["y"], None, problem_type, ["a", "b", "c"]), list[Job]()
     for stage, seed, value in (("a", 0, a0), ("a", 1, a1), ("b", 0, b), ("learner", 0, [1000.0] * len(b))):
-        needs.append(Job(stage, "k", seed, 0, tmp_path / f"{stage}{seed}"))
+        needs.append(Job(stage, seed, 0, tmp_path / f"{stage}{seed}"))
         write_predictions(
             needs[-1].test_file("t"), ["p", "q"], task.outputs, np.array([value, [9.0] * len(b)])
         )
-    job = Job("learner", "k", 0, REFIT_FOLD, tmp_path, dependencies=tuple(needs))
+    job = Job("learner", 0, REFIT_FOLD, tmp_path, dependencies=tuple(needs))
     assert pseudo_labels(job, "t", ["q", "p"], task)[1].tolist() == [label]
 
 

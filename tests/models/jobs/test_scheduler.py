@@ -193,11 +193,15 @@ def test_more_tasks_are_requested_when_a_core_is_idle_until_there_are_none() -> 
     n_running: list[int] = []
     executor = FakeProcesses(2)
 
-    def more() -> list[Task]:
-        n_running.append(len(executor.running))
-        return batches.pop(0) if batches else []
+    queue = Queue(stage_tasks("a", 1))
 
-    results = run(Queue(stage_tasks("a", 1), more), executor, "tasks")
+    def more() -> bool:
+        n_running.append(len(executor.running))
+        queue.waiting += batches.pop(0) if batches else []
+        return bool(queue.waiting)
+
+    queue.more = more
+    results = run(queue, executor, "tasks")
     assert sorted(results) == ["a/0", "b/0", "c/0", "c/1"]
     assert n_running[0] == 1
 

@@ -10,12 +10,14 @@ import pytest
 
 from competition.dataset import Dataset, read_rows
 from core.errors import DataError
-from models.jobs.cache_jobs import cache_tasks, fill
+from models.jobs.budget import Budget
+from models.jobs.budget_stages import Clock
 from models.jobs.compute import read_tables
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import JobResult, Queue, Resources, Task, run
-from models.jobs.train import JobReporter, job_tasks, predict_jobs, train
+from models.jobs.tasks import cache_tasks, fill, job_tasks, lines_about
+from models.jobs.train import predict_jobs, train
 from models.stage import write_notes
 from models.training.hardware import Card
 from tests.conftest import mixed_tables
@@ -142,17 +144,15 @@ def test_after_the_first_fold_a_line_says_how_many_jobs_a_card_would_take(
     plan = planned(tmp_path, stages={"graph": GNN, "shared": {**GNN, "gpu": 0.25}})
     executor = FakeProcesses(8)
     executor.cards = None
-    reporter = JobReporter(plan, executor)
+    budget = Budget(plan, executor, Clock())
     executor.cards = [Card("0", 80.0, True)]
     for job in plan.jobs:
-        reporter.on_end(job, JobResult(job.title, lines=("valid",), gpu_gib=10.0))
+        budget._on_end(job, JobResult(job.title, lines=("valid",), gpu_gib=10.0))
     lines = [line for line in capsys.readouterr().out.splitlines() if line != "valid"]
     assert lines == ["stage graph  used 10.0 of 80 GiB; gpu: 0.25 trains 4 jobs at once on a card"]
 
 
-def test_a_killed_job_is_reported_with_its_last_loss(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     folder = attempt_folder(plan.jobs[0].folder)
     folder.mkdir(parents=True)
@@ -161,9 +161,9 @@ def test_a_killed_job_is_reported_with_its_last_loss(
         "train,6,60,0.3,0.1,8.0,0.5\ntrain,7,65,0.21,0.1,9.0,\n"
     )
     killed = JobResult(plan.jobs[0].title, "failed", "killed", "its worker died (SIGKILL(-9))")
-    JobReporter(plan, InlineExecutor()).on_end(plan.jobs[0], killed)
+    lines = lines_about(plan.jobs[0], killed, plan.stages["trees"], None)
     expected = "its worker died (SIGKILL(-9)); last: epoch 7, loss 0.21, held-out score 0.5 after epoch 6"
-    assert expected in capsys.readouterr().out
+    assert expected in lines[0]
     assert read_failure(plan.jobs[0].folder)["error"] == expected
 
 

@@ -1,0 +1,211 @@
+"""Jobs as tasks of the scheduler, and before them tasks that fill the caches which the jobs read.
+
+This module does not import torch, since the driver process uses it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from competition.dataset import Dataset
+from core.paths import display_path
+from models.context import Context
+from models.inputs.cache import Cache
+from models.inputs.feature_blocks import stage_features
+from models.inputs.frozen_encoders import encoder_cache
+from models.inputs.texts import SEPARATOR, read_template
+from models.inputs.weights import reads_molecules
+from models.jobs.compute import context_of, usable_rows
+from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, write_failure
+from models.jobs.plan import Job, JobPlan
+from models.jobs.progress import describe_loss
+from models.jobs.run_job import run_job
+from models.jobs.scheduler import Executor, JobResult, Resources, Task
+from models.stage import Stage
+from models.training.hardware import Card
+
+USABLE_MEMORY = 0.8
+"""Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""
+DRIVER_FAILURES = ("killed", "timeout")
+"""Reasons of a worker that could not write them itself."""
+
+
+def job_tasks(
+    plan: JobPlan,
+    jobs: Sequence[Job],
+    tables: list[Dataset],
+    executor: Executor,
+    on_end: Callable[[Job, JobResult], None] | None = None,
+    queued: Iterable[Task] = (),
+) -> list[Task]:
+    """Return the tasks that fill caches, stage by stage, and after them the jobs.
+
+    Args:
+        tables: the tables of which the jobs read molecules and texts.
+        on_end: called with each job that ended and its result.
+        queued: tasks that run or wait. What they compute is not computed again.
+    """
+    planned = {
+        (task.arguments[0].folder, key) for task in queued if is_cache(task) for key in task.arguments[1]
+    }
+    cache_parts: list[Task] = []
+    tasks: list[Task] = []
+    payload = replace(plan, jobs=[])  # a worker needs only its job
+    shard, n_shards = plan.shard
+    for stage_name in dict.fromkeys(job.stage for job in jobs):
+        stage_jobs = [job for job in jobs if job.stage == stage_name]
+        resources = resources_of(plan.stages[stage_name], max(len(stage_jobs), plan.n_folds), executor)
+        parts, cache_groups = cache_tasks(plan, stage_name, tables, planned)
+        # Each shard starts at another part, and skips those that others have computed.
+        first = len(parts) * (shard - 1) // n_shards
+        cache_parts += parts[first:] + parts[:first]
+        for job in stage_jobs:
+            needs = () if job.finished else job.dependencies
+            task = Task(
+                name=job.title,
+                function=run_job,
+                arguments=(job, payload, resources.cpus),
+                resources=resources,
+                group=stage_name,
+                wait_for_groups=cache_groups,
+                wait_for_files=tuple(need.test_file(plan.test_key) for need in needs),
+                folder=attempt_folder(job.folder),
+                n_rows=job.n_rows,
+                on_end=partial(on_end, job) if on_end is not None else None,
+            )
+            tasks.append(task)
+    return cache_parts + tasks
+
+
+def resources_of(stage: Stage, n_jobs: int, executor: Executor) -> Resources:
+    """Return what each of `n_jobs` jobs takes: an equal share of the cores if the stage can use it."""
+    n_cores = max(1, executor.max_threads // n_jobs) if stage.uses_several_cores else 1
+    return Resources(n_cores, stage.gpu)
+
+
+def cache_tasks(
+    plan: JobPlan, stage_name: str, tables: list[Dataset], planned: set[tuple[Path, str]]
+) -> tuple[list[Task], frozenset[str]]:
+    """Return the tasks that fill the caches of one stage, and the groups that its jobs wait for.
+
+    If such a task fails, the jobs compute its part themselves, and their error names the molecule.
+
+    Args:
+        planned: cache folder and key of all entries that tasks compute; the entries of the new tasks are added.
+    """
+    tasks = []
+    groups = set()
+    stage = plan.stages[stage_name]
+    tables = [table.take(usable_rows(table, stage)) for table in tables]
+    for cache, keys in shared_caches(stage, context_of(plan, 0), tables):
+        group = f"the {cache.name} ({cache.folder.name[-6:]})"
+        groups.add(group)
+        missing = {key for key in cache.missing(keys) if (cache.folder, key) not in planned}
+        planned.update((cache.folder, key) for key in missing)
+        # Parts are cut from all keys, so that several machines on one folder have the same parts.
+        for start in range(0, len(keys), cache.per_shard):
+            part = [key for key in keys[start : start + cache.per_shard] if key in missing]
+            if not part:
+                continue
+            task = Task(
+                name=f"{group} of {stage_name} from {start}",
+                function=fill,
+                arguments=(cache, part),
+                resources=Resources(gpus=1.0 if cache.gpu else 0.0),
+                group=group,
+                skips_group=False,
+            )
+            tasks.append(task)
+    return tasks, frozenset(groups)
+
+
+def fill(cache: Cache, keys: list[str]) -> None:
+    """Compute one shard of a cache, unless another machine has done so meanwhile."""
+    if not cache.shard(keys).exists():
+        cache.compute_shard(keys)
+
+
+def is_cache(task: Task) -> bool:
+    """Return whether a task computes a part of a cache."""
+    return task.function is fill
+
+
+def groups_needed_by(tasks: Iterable[Task]) -> set[str]:
+    """Return the groups of caches that tasks wait for."""
+    return {group for task in tasks for group in task.wait_for_groups}
+
+
+def shared_caches(
+    config: Stage, context: Context, tables: Sequence[Dataset]
+) -> list[tuple[Cache, list[str]]]:
+    """Return the caches that the jobs of a stage read, each with the keys that it needs for the
+    rows of `tables`.
+
+    The keys are molecules or texts, sorted and unique. Caches are filled before the jobs start:
+    parallel jobs would compute the same arrays several times.
+    """
+    caches = [(cache, _molecules(columns, tables)) for cache, columns in config.caches(context)]
+    molecules = _molecules(context.smiles, tables)
+    caches += [(cache, molecules) for cache in stage_features(config, context)]
+    for encoder in config.encoders:
+        keys = molecules
+        if not reads_molecules(encoder.weights):
+            template = read_template(encoder, context)
+            texts = set[str]()
+            for rows in tables:
+                texts.update(template.texts(rows.inputs, SEPARATOR))
+            keys = sorted(texts)
+        caches.append((encoder_cache(encoder, context.cache), keys))
+    return caches
+
+
+def _molecules(columns: list[str], tables: Sequence[Dataset]) -> list[str]:
+    """Return the distinct SMILES of some columns, sorted."""
+    molecules = set[str]()
+    for rows in tables:
+        for column in columns:
+            molecules.update(rows.inputs[column])
+    return sorted(molecules)
+
+
+def lines_about(job: Job, result: JobResult, stage: Stage, cards: list[Card] | None) -> list[str]:
+    """Return the lines about a job that ended: why it failed; or its score, and then the notes of its stage.
+
+    The failure of a worker that died, which could not do so itself, is written.
+    """
+    if result.status == "failed":
+        if result.reason in DRIVER_FAILURES:
+            loss = describe_loss(attempt_folder(job.folder))
+            last = f"; last: {loss}" if loss else ""
+            result = write_failure(job.folder, replace(result, error=result.error + last))
+        is_repeated = read_failure(job.folder).get("same_error_before")
+        remark = ", the same error as in the previous run" if is_repeated else ""
+        folder = display_path(result.log or attempt_folder(job.folder))
+        return [f"{job.title} failed ({result.reason}){remark}: {result.error}\n  {folder}"]
+    notes = [*result.lines[1:], *_note_about_memory(stage.gpu, result.gpu_gib, cards or [])]
+    return [*result.lines[:1], *(f"stage {job.stage}  {note}" for note in notes)]
+
+
+def skip_failed(unfinished: list[Job]) -> dict[str, JobResult]:
+    """Return how the jobs of a stage ended in an earlier run, which --skip-failed leaves out, and print it."""
+    results = {job.title: recorded_failure(job) for job in unfinished}
+    for title, result in results.items():
+        if result.status == "failed":
+            print(f"{title} is left out (--skip-failed), since it failed before: {result.error}", flush=True)
+    return results
+
+
+def _note_about_memory(gpu: float, gpu_gib: float, cards: list[Card]) -> list[str]:
+    """Return a note if more jobs of a stage would fit on a card than its setting `gpu` allows.
+
+    Args:
+        gpu_gib: peak memory of a job in GiB.
+    """
+    memory = min((card.memory_gib for card in cards), default=0.0)
+    n_jobs = max((n for n in (2, 4, 8) if n * gpu_gib < USABLE_MEMORY * memory), default=1)
+    if gpu_gib == 0 or n_jobs * gpu <= 1:
+        return []
+    return [
+        f"used {gpu_gib:.1f} of {memory:.0f} GiB; gpu: {1 / n_jobs:g} trains {n_jobs} jobs at once on a card"
+    ]
