@@ -56,9 +56,11 @@ class ConformerStage(MoleculeStage):
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:
-        required = WEIGHT_SETS[self.weights].settings if self.weights in WEIGHT_SETS else {}
-        for name, value in required.items():
-            if getattr(self, name, value) != value:
+        weight_set = WEIGHT_SETS.get(self.weights or "")
+        if weight_set is None or weight_set.kind != self.kind:  # `check` reports weights of another kind
+            return self
+        for name, value in weight_set.settings.items():
+            if getattr(self, name) != value:
                 raise ValueError(f"weights {self.weights} need {name}: {str(value).lower()}")
         return self
 

@@ -91,7 +91,7 @@ def cards_in_new_process() -> tuple[list[Card], str]:
             cards, reason = process.submit(visible_cards).result()
         except Exception as error:  # what an import of a broken library raises
             raise ConfigError(
-                f"torch cannot be imported to list the GPUs: {error}. Set precision: auto."
+                f"torch cannot be imported to list the GPUs: {type(error).__name__}: {error}. Set precision: auto."
             ) from None
     return [card for card in cards if not card.fault], reason
 

@@ -1,6 +1,5 @@
 """What `./run.sh check` finds before any work."""
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError
-from core.files import PROJECT
 from models.training.hardware import Card
 from submissions.check import check_all
 from submissions.config import load_config
@@ -304,7 +302,7 @@ def test_a_torch_that_cannot_be_imported_is_one_sentence_of_the_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PROJECT}")
+    monkeypatch.syspath_prepend(tmp_path)  # a new process has the path of this one
     path = write_competition(
         tmp_path, *mixed_tables(), stages={"graph": {"kind": "gnn", "precision": "bf16"}}
     )
