@@ -17,6 +17,7 @@ from typing import Any
 from loky import ProcessPoolExecutor, cpu_count
 from loky.backend.context import LokyContext
 from loky.process_executor import BrokenProcessPool
+from tqdm import tqdm
 
 from models.jobs.scheduler import IN_WORKER, JobResult, Resources, Task, one_line, run_task
 from models.training.hardware import Card, visible_cards
@@ -242,6 +243,7 @@ def _sigint_ignored() -> Iterator[None]:
 def _start_worker(driver: int) -> None:
     """Prepare a worker: it ignores Ctrl-C, and ends when its driver has ended for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which Python reports when a worker is killed
 
     def end_with_driver() -> None:
         while os.getppid() == driver:
