@@ -3,9 +3,10 @@
 The labels of inputs that both tables have are compared. Wrong labels must not move the map, so it is fitted
 twice: robustly on all pairs, then by least squares on the pairs that the first fit explains.
 
-The labels of the source are regressed on those of the competition, and the fit is inverted (the classical estimator
-of calibration, Eisenhart 1939). The noise of the source then stays noise, which a model averages out. A regression in
-the other direction would draw all labels of a noisy source to their mean, which a model would learn.
+The labels of the source are regressed on those of the competition, and the fit is inverted (the classical
+estimator of calibration, Eisenhart 1939). The noise of the source then stays noise, which a model averages
+out. A regression in the other direction would draw all labels of a noisy source to their mean, which a model
+would learn.
 """
 
 from dataclasses import dataclass
@@ -96,9 +97,9 @@ def fit_calibration(kind: Kind, x: Array, y: Array) -> Calibration:
 
     `can_calibrate` says whether they allow it.
 
-    affine: Theil and Sen's line (Sen, JASA 1968), then least squares without outliers. isotonic: the monotonic
-    map of least squares (Robertson, Wright and Dykstra 1988) of running medians, then of the labels without
-    outliers; it decreases if the rank correlation is negative.
+    affine: Theil and Sen's line (Sen, JASA 1968), then least squares without outliers. isotonic: the
+    monotonic map of least squares (Robertson, Wright and Dykstra 1988) of running medians, then of the labels
+    without outliers; it decreases if the rank correlation is negative.
     """
     robust = _fit(kind, x, y, is_robust=True)
     errors = y - robust(x)

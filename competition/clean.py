@@ -201,8 +201,8 @@ def input_keys(clean: pd.DataFrame, config: "CompetitionConfig") -> list[str]:
 def with_user_features(table: pd.DataFrame, config: "CompetitionConfig") -> pd.DataFrame:
     """Return a prepared table with the columns of the user's function (`competition.features`), if there is one.
 
-    It is called once for each distinct row of inputs. The numbers are kept in `work/cache/user_features/`, in a file
-    per version of the code, so that a new table only computes its new rows.
+    It is called once for each distinct row of inputs. The numbers are kept in `work/cache/user_features/`, in
+    a file per version of the code, so that a new table only computes its new rows.
 
     Raises:
         ConfigError: if the function fails, returns other than finite numbers, or gives a row other numbers

@@ -58,22 +58,22 @@ class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
     file: UserPath
-    """CSV with the competition's input columns and some or all of its targets or `auxiliary_targets`; ids are not
-    needed. The columns of `group` and `time`, if it has them, keep related and later rows out of a fold's training
-    rows.
+    """CSV with the competition's input columns and some or all of its targets or `auxiliary_targets`; ids are
+    not needed. The columns of `group` and `time`, if it has them, keep related and later rows out of a fold's
+    training rows.
     """
     columns: dict[str, str] = {}
     """Column of the competition -> its name in this file, if they differ."""
     calibrate: Literal["none", "affine", "isotonic"] = "none"
-    """Map of its labels to the competition's, for regression. Each job fits it on the inputs that are also in its
-    own training rows. affine: a line. isotonic: a monotonic map, constant beyond the shared labels. A job with too
-    few such inputs, or with mostly constant labels of them, does not use the table.
+    """Map of its labels to the competition's, for regression. Each job fits it on the inputs that are also in
+    its own training rows. affine: a line. isotonic: a monotonic map, constant beyond the shared labels. A job
+    with too few such inputs, or with mostly constant labels of them, does not use the table.
     """
     weight: float = Field(default=1.0, gt=0, le=1)
     """Weight of its rows in training."""
     check_units: bool = True
-    """Whether to raise an error if its labels seem to be in other units than the competition's. With `calibrate`
-    only the labels of `auxiliary_targets` are checked.
+    """Whether to raise an error if its labels seem to be in other units than the competition's. With
+    `calibrate` only the labels of `auxiliary_targets` are checked.
     """
 
 
@@ -97,9 +97,9 @@ class CompetitionConfig(StrictModel):
     targets: list[str] = Field(min_length=1)
     """Columns to predict, in the order of the sample's columns."""
     problem_type: ProblemType = "regression"
-    """Type of the targets. regression: numbers; binary: one target with two classes; multiclass: one target with
-    several classes; multilabel: several targets with two classes each, where labels may be missing; ordinal:
-    one target with a few ordered levels.
+    """Type of the targets. regression: numbers; binary: one target with two classes; multiclass: one target
+    with several classes; multilabel: several targets with two classes each, where labels may be missing;
+    ordinal: one target with a few ordered levels.
     """
     classes: Annotated[list[ClassName], UniqueList] = []
     """Class labels: the negative one first, ordinal levels from the lowest. Unset: the labels in the training
@@ -108,9 +108,9 @@ class CompetitionConfig(StrictModel):
     labels_in_sample: Annotated[list[ClassName], UniqueList] = []
     """Labels of a submission, in the order of `classes`; set by the second form of `classes`."""
     submission_columns: list[str] | None = None
-    """Columns of the sample, if their names are not those of the targets: one per target or, for a single target,
-    one per class. Columns that are named after targets or classes, such as prob_high, may be in any order; others
-    are in the order of `targets` or `classes`.
+    """Columns of the sample, if their names are not those of the targets: one per target or, for a single
+    target, one per class. Columns that are named after targets or classes, such as prob_high, may be in any
+    order; others are in the order of `targets` or `classes`.
     """
     smiles: list[str] = []
     """Input columns with molecules."""
@@ -121,20 +121,20 @@ class CompetitionConfig(StrictModel):
     categorical: list[str] = []
     """Input columns with categories; an empty cell is one more category."""
     features: UserCodeRef | None = None
-    """User-defined function that makes a table of numbers from the table of the input columns. Each row of the
-    result must depend on the same row of the inputs only, so that it is computed once per distinct row and kept.
-    Stages read the numbers like `numeric` columns.
+    """User-defined function that makes a table of numbers from the table of the input columns. Each row of
+    the result must depend on the same row of the inputs only, so that it is computed once per distinct row
+    and kept. Stages read the numbers like `numeric` columns.
     """
     weight: str | None = None
     """Training column with the weight of each row in training; scores ignore weights."""
     auxiliary_targets: list[str] = []
-    """Columns of the training table or of `extra_train` that neural stages learn in addition to the targets and
-    that are not submitted. A table may lack some of them.
+    """Columns of the training table or of `extra_train` that neural stages learn in addition to the targets
+    and that are not submitted. A table may lack some of them.
     """
     extra_train: list[ExtraTrain] = []
     """More rows to train on in every fold. They are never scored. Rows with the input of a test row are left
-    out. Each fold also leaves out rows that share the input, group, scaffold or cluster of a held-out row and,
-    with `folds.kind: time`, rows that are later than the fold's other training rows. Rows with labels of
+    out. Each fold also leaves out rows that share the input, group, scaffold or cluster of a held-out row
+    and, with `folds.kind: time`, rows that are later than the fold's other training rows. Rows with labels of
     `auxiliary_targets` only are for neural stages with an `auxiliary_weight`; other stages leave them out.
     """
     group: str | None = None
@@ -146,8 +146,8 @@ class CompetitionConfig(StrictModel):
     trains in every fold.
     """
     metric: Annotated[str, AfterValidator(_require_metric)]
-    """Name of a metric (`competition/metrics.py`), or a user-defined function, file.py:function. It determines
-    whether numbers, probabilities or labels are submitted.
+    """Name of a metric (`competition/metrics.py`), or a user-defined function, file.py:function. It
+    determines whether numbers, probabilities or labels are submitted.
     """
     greater_is_better: bool | None = None
     """Direction of a user-defined metric."""
@@ -158,19 +158,19 @@ class CompetitionConfig(StrictModel):
     "[Ar]" (argon) is a good choice, since data hardly contain it. null: an empty cell cannot be parsed.
     """
     standardise: Standardise = "none"
-    """Standardisation of the molecules of all tables, by RDKit. All stages, and what shares a fold, see the same
-    form. none: the canonical SMILES. cleanup: RDKit's Cleanup, which disconnects metals, writes functional groups
-    in one way, and moves charges to the strongest acid. parent: after that the largest fragment, uncharged
-    (ChargeParent). `check` counts what it changes.
+    """Standardisation of the molecules of all tables, by RDKit. All stages, and what shares a fold, see the
+    same form. none: the canonical SMILES. cleanup: RDKit's Cleanup, which disconnects metals, writes
+    functional groups in one way, and moves charges to the strongest acid. parent: after that the largest
+    fragment, uncharged (ChargeParent). `check` counts what it changes.
     """
     censored: Literal["mask", "bound"] = "mask"
-    """What to do with censored labels of a regression, such as >100 and <=0.1. mask: treat them as missing labels.
-    bound: neural stages train on them, and an output has an error only on the wrong side of the number. All other
-    stages, and every score, treat them as missing.
+    """What to do with censored labels of a regression, such as >100 and <=0.1. mask: treat them as missing
+    labels. bound: neural stages train on them, and an output has an error only on the wrong side of the
+    number. All other stages, and every score, treat them as missing.
     """
     unparsable: Literal["error", "drop"] = "error"
-    """What to do with rows that have an unparsable molecule or an empty text. error: stop. drop: do not train on
-    them, and predict the mean of the training labels for test rows; the report counts both.
+    """What to do with rows that have an unparsable molecule or an empty text. error: stop. drop: do not train
+    on them, and predict the mean of the training labels for test rows; the report counts both.
     """
     seed: int = 0
     """Seed from which all others are derived."""

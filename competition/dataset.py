@@ -52,8 +52,9 @@ class Dataset:
         groups: (n_rows,) rows of one group stay together in splits of the training rows; None without groups.
         times: (n_rows,) NaN for a row without a time; None without competition.time. A job gets them if folds
             are blocks in time: splits of its training rows then hold out the latest rows.
-        bounds: (n_rows, n_targets + n_auxiliary, 2) lower and upper bound of a censored label, NaN without one;
-            None if no label is censored, or without `competition.censored: bound`. `y` is NaN for these labels.
+        bounds: (n_rows, n_targets + n_auxiliary, 2) lower and upper bound of a censored label, NaN without
+            one; None if no label is censored, or without `competition.censored: bound`. `y` is NaN for these
+            labels.
     """
 
     ids: list[str]

@@ -20,8 +20,8 @@ MIN_SHARED_INPUTS = 5
 MIN_AGREEMENT = 0.5
 """Minimum share of the shared inputs with the same class in both tables."""
 MIN_CORRELATION = 0.8
-"""Standard deviations are compared only if the labels of shared inputs correlate more than this; below its negative,
-the sign is reversed.
+"""Standard deviations are compared only if the labels of shared inputs correlate more than this; below its
+negative, the sign is reversed.
 """
 MIN_RANK_CORRELATION = 0.3
 """Smallest rank correlation of the labels of shared inputs, of either sign, that is calibrated."""
@@ -38,8 +38,9 @@ def with_extra_rows(
     """Return the prepared training table followed by the rows of all extra tables, and a summary per table.
 
     Rows with the input of a test row, with an unreadable input or without any label are left out. A row with
-    labels of auxiliary targets only is kept. A row with the input or the group of a training row is kept; the job
-    that holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are allowed.
+    labels of auxiliary targets only is kept. A row with the input or the group of a training row is kept; the
+    job that holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are
+    allowed.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
     summary = []
@@ -172,8 +173,8 @@ def _check_units(
 ) -> None:
     """Raise a DataError if the labels of an extra table mean something else than the competition's.
 
-    Inputs that are in both tables must have mostly the same classes, or similar numbers. If there are few such
-    inputs, the median of the extra numbers must be near the range of the training labels.
+    Inputs that are in both tables must have mostly the same classes, or similar numbers. If there are few
+    such inputs, the median of the extra numbers must be near the range of the training labels.
 
     Args:
         extra: labels of the extra table.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 RDLogger.DisableLog("rdApp.*")  # messages of this project name the row instead
 
 MAX_ATOMS = 500
-"""Number of atoms above which a molecule has no descriptors, atom pairs, Avalon and ErG fingerprints, scaffold and
-features of MiniMol. Their time grows with the cube of the atoms: minutes for 2,500.
+"""Number of atoms above which a molecule has no descriptors, atom pairs, Avalon and ErG fingerprints,
+scaffold and features of MiniMol. Their time grows with the cube of the atoms: minutes for 2,500.
 """
 
 FUNCTIONS: dict[str, Callable[[Chem.Mol], Chem.Mol]] = {
@@ -57,7 +57,8 @@ def normalised_text(text: str) -> str:
 def standard_form(smiles: str, standardise: Standardise) -> str | None:
     """Return the canonical SMILES of the standard form; None if RDKit has none that it can read.
 
-    Source: RDKit's documentation, "MolStandardize"; Bento et al., J. Cheminform. 2020, on the parents of ChEMBL.
+    Source: RDKit's documentation, "MolStandardize"; Bento et al., J. Cheminform. 2020, on the parents of
+    ChEMBL.
 
     Args:
         smiles: canonical SMILES.

@@ -36,8 +36,8 @@ class Task:
 
     Labels are (n_rows, n_targets), NaN if missing: values in regression, otherwise class numbers. Predictions
     are (n_rows, n_outputs): a value per target (regression, ordinal), the probability of class 1 per target
-    (binary, multilabel), or a probability per class (multiclass). The inputs of a blend are (n_rows, n_models,
-    n_outputs).
+    (binary, multilabel), or a probability per class (multiclass). The inputs of a blend are (n_rows,
+    n_models, n_outputs).
 
     Attributes:
         targets: names of the label columns in the training table.
@@ -46,8 +46,8 @@ class Task:
         labels_in_sample: the same as a submission has them, if it has others.
         scores_labels: whether labels are submitted and scored instead of values or probabilities.
         top_k: how many classes a submission lists per row, most probable first; None if it lists none.
-        minimizes_absolute_error: whether the metric consists of absolute errors. Trees then minimize Huber's loss
-            instead of squared errors.
+        minimizes_absolute_error: whether the metric consists of absolute errors. Trees then minimize Huber's
+            loss instead of squared errors.
     """
 
     targets: list[str]
@@ -104,8 +104,8 @@ class Task:
     def default_labels(self, y_pred: Array) -> Array:
         """Return labels (n_rows, n_targets) of predictions (n_rows, n_outputs) without tuned thresholds.
 
-        They are the most probable class (multiclass), class 1 from a probability of 0.5 on (binary, multilabel),
-        or the nearest level (ordinal).
+        They are the most probable class (multiclass), class 1 from a probability of 0.5 on (binary,
+        multilabel), or the nearest level (ordinal).
         """
         if self.problem_type == "multiclass":
             return y_pred.argmax(axis=1)[:, None].astype(np.float64)
@@ -115,8 +115,8 @@ class Task:
 def raw_rows_for(metric: "Metric", file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:
     """Return the rows of a raw table that a metric reads, with all columns as pandas reads the CSV.
 
-    The rows are in the order of `ids`; an id that the table lacks, such as that of an extra row, has NaN. None if the
-    metric reads no rows.
+    The rows are in the order of `ids`; an id that the table lacks, such as that of an extra row, has NaN.
+    None if the metric reads no rows.
     """
     if not metric.takes_rows:
         return None
@@ -189,9 +189,10 @@ def class_names(labels: pd.DataFrame) -> list[str]:
 def match_columns(columns: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
     """Return the class or target of each column that is named after one; {} if none is.
 
-    A column has the name as a word (prob_high), in upper or lower case. If all columns match, it may come after a
-    prefix that all columns share (spam_ham, spam_spam), or be a part of a word, unless names are short: profit is not
-    named after f. Of several names in a column, the one that contains the others counts (not_toxic, toxic).
+    A column has the name as a word (prob_high), in upper or lower case. If all columns match, it may come
+    after a prefix that all columns share (spam_ham, spam_spam), or be a part of a word, unless names are
+    short: profit is not named after f. Of several names in a column, the one that contains the others counts
+    (not_toxic, toxic).
     """
     by_word = _matches(columns, names, WORD)
     prefix = re.sub(r"[^\W_]*$", "", commonprefix(columns))

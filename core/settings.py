@@ -92,7 +92,8 @@ class Overrides:
             path: file of the YAML, for errors.
 
         Raises:
-            ConfigError: if a stage does not exist, or if a path leads through something that is not a mapping.
+            ConfigError: if a stage does not exist, or if a path leads through something that is not a
+                mapping.
         """
         for key, value in self.values.items():
             _replace(document, key, value, path)

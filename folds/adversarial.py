@@ -40,8 +40,8 @@ def adversarial_validation(
 ) -> dict[str, Any] | None:
     """Return the AUC of the classifier and the features that it uses most; None if there are too few rows.
 
-    Rows with equal inputs share a fold, so that no row is recognized by a duplicate. The `features` have their
-    share of the `gain` and their mean in each table.
+    Rows with equal inputs share a fold, so that no row is recognized by a duplicate. The `features` have
+    their share of the `gain` and their mean in each table.
 
     Args:
         train: prepared training rows.

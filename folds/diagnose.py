@@ -1,7 +1,7 @@
 """Compare held-out rows with test rows, and recommend a kind of folds: `./run.sh folds [COMPETITION]`.
 
-It shows how similar test rows and held-out rows are to the training rows; whether a classifier can distinguish
-training and test rows, and by which features; and the kind of folds that fits, with the reason.
+It shows how similar test rows and held-out rows are to the training rows; whether a classifier can
+distinguish training and test rows, and by which features; and the kind of folds that fits, with the reason.
 
 Reads: the raw tables, which are prepared and split first, as in ./run.sh full. No label of a test row.
 Writes: folds/shift.json and similarity.png.

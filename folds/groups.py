@@ -1,5 +1,5 @@
-"""Groups: keys of rows that must share a fold. They are equal inputs, also if only salts or charges differ, groups of
-the table, scaffolds, or clusters of similar molecules.
+"""Groups: keys of rows that must share a fold. They are equal inputs, also if only salts or charges differ,
+groups of the table, scaffolds, or clusters of similar molecules.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,9 +24,9 @@ from competition.molecules import canonical_smiles, is_large
 from core.types import Integers
 
 RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], pd.Series]
-"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns a text per
-row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test rows)
-only get their texts.
+"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns a text
+per row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test
+rows) only get their texts.
 """
 
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
@@ -99,8 +99,8 @@ def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None
     rows.
 
     This is sphere exclusion: in the order of SMILES, a molecule becomes a centre unless its similarity to an
-    earlier centre is at least `similarity`. Every molecule joins the nearest centre. Butina's method would need
-    a matrix of all pairs.
+    earlier centre is at least `similarity`. Every molecule joins the nearest centre. Butina's method would
+    need a matrix of all pairs.
 
     Source: Landrum, "Sphere exclusion clustering with the RDKit", RDKit blog 2020, on its LeaderPicker.
 
@@ -172,8 +172,8 @@ N_INPUT_KEYS = 3
 
 
 def keys_of_inputs(rows: pd.DataFrame, competition: CompetitionConfig) -> list[pd.Series]:
-    """Return `N_INPUT_KEYS` keys of the inputs of prepared rows, (n_rows,) text each: of the inputs as they are, and
-    with desalted and with neutral molecules.
+    """Return `N_INPUT_KEYS` keys of the inputs of prepared rows, (n_rows,) text each: of the inputs as they
+    are, and with desalted and with neutral molecules.
     """
     keys = [rows[INPUT_KEY]]
     molecules = rows[competition.smiles]

@@ -69,14 +69,14 @@ class FoldsConfig(StrictModel):
     """How the training rows are split into folds. Rows with equal inputs always share a fold."""
 
     kind: Annotated[str, AfterValidator(_require_kind)] = "kfold"
-    """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds except kfold, time, column and
-    file balance the classes.
+    """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds except kfold, time, column
+    and file balance the classes.
     """
     n_folds: int = Field(default=5, ge=2)
     """Number of folds; each is held out once. column and file have their own number."""
     similarity: float = Field(default=0.4, gt=0, lt=1)
-    """cluster: minimum Tanimoto similarity of a molecule to the centre of its cluster; higher values make more
-    and smaller clusters.
+    """cluster: minimum Tanimoto similarity of a molecule to the centre of its cluster; higher values make
+    more and smaller clusters.
     """
     file: UserPath | None = None
     """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold."""

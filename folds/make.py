@@ -152,8 +152,8 @@ def _read_user_folds(
     """Return the folds of folds.file or competition.fold_column, (n_rows,).
 
     Raises:
-        DataError: if they are not numbered 0 to n-1, or if rows of one group are in several folds and the settings
-            do not allow it.
+        DataError: if they are not numbered 0 to n-1, or if rows of one group are in several folds and the
+            settings do not allow it.
     """
     ids = rows[competition.id]
     folds = read_folds(config.file, list(ids)) if config.file else rows[FOLD].to_numpy(dtype=np.int64)
@@ -207,8 +207,8 @@ def groups_outside_folds(
     """Return the group of rows that are in no fold, (n_others,): extra training rows and test rows.
 
     A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise
-    that of the training rows with its inputs, otherwise a new one. If the first are in another group than a salt of
-    its molecule, it gets -1 and is not trained on. The groups of the training rows stay unchanged.
+    that of the training rows with its inputs, otherwise a new one. If the first are in another group than a
+    salt of its molecule, it gets -1 and is not trained on. The groups of the training rows stay unchanged.
 
     Args:
         rows: prepared training rows with the groups (n_rows,).

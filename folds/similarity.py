@@ -31,8 +31,8 @@ class Similarity:
     Attributes:
         measure: name of the similarity.
         test: (n_queries,) similarity of test rows to all training rows.
-        test_of_folds: kind of folds -> (n_queries,) similarity of test rows to the training rows of a fold's model,
-            the mean over folds.
+        test_of_folds: kind of folds -> (n_queries,) similarity of test rows to the training rows of a fold's
+            model, the mean over folds.
         held_out: kind of folds -> (n_queries,) similarity of training rows to the rows of other folds.
         held_out_rows: kind of folds -> (n_queries,) positions of these rows in the training table.
     """
@@ -103,8 +103,8 @@ def _nearest(similarity: Array, folds: Integers, fold: int, kind: str) -> float:
 def _measures(
     train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig
 ) -> dict[str, Callable[[int], Array]]:
-    """Return for each measure a function of the number of a row, test rows last: its similarities to all training
-    rows, (n_train,).
+    """Return for each measure a function of the number of a row, test rows last: its similarities to all
+    training rows, (n_train,).
     """
     rows = pd.concat([train, test])
     n = len(train)

@@ -92,8 +92,8 @@ def _split_bins(
 def time_blocks(data: SplitData) -> Integers:
     """Assign rows to blocks of similar size in the order of time: -1 for the first block, then 0 to n_folds - 1.
 
-    Equal times share a block; scikit-learn's TimeSeriesSplit, which counts rows, would split them. A group has
-    the time of its latest row, so that no training row is from after the start of the validation block.
+    Equal times share a block; scikit-learn's TimeSeriesSplit, which counts rows, would split them. A group
+    has the time of its latest row, so that no training row is from after the start of the validation block.
     """
     assert data.times is not None
     block = blocks_in_time(data.times, data.groups, data.n_folds + 1)
@@ -130,7 +130,8 @@ def balanced_group_folds(groups: Integers, y: pd.DataFrame, n_folds: int, seed: 
 
     Args:
         groups: (n_rows,), from 0 up.
-        y: class indices (n_rows, n_targets), NaN if missing; without columns, only numbers of rows are balanced.
+        y: class indices (n_rows, n_targets), NaN if missing; without columns, only numbers of rows are
+            balanced.
         seed: seed of the order of equal groups.
     """
     from scipy.sparse import coo_array
@@ -161,8 +162,8 @@ def balanced_group_folds(groups: Integers, y: pd.DataFrame, n_folds: int, seed: 
 def target_bins(y: Array, n_folds: int, seed: int) -> Integers:
     """Return a bin per row of labels (n_rows, n_targets): at most MAX_BINS bins, of n_folds rows or more on average.
 
-    The bins are quantiles of a single target without missing labels. Otherwise they are clusters by k-means of
-    the ranks and of which labels are missing.
+    The bins are quantiles of a single target without missing labels. Otherwise they are clusters by k-means
+    of the ranks and of which labels are missing.
     """
     n_bins = max(1, min(MAX_BINS, len(y) // n_folds))
     ranks = pd.DataFrame(y).rank(pct=True)

@@ -23,8 +23,8 @@ class HeldOut:
     rows: Dataset
     """Held-out rows without labels."""
     score: Callable[[Array], float]
-    """Maps predictions for these rows, (n_rows, n_outputs), to the metric of the competition. It may raise any
-    error, since the metric may be the user's."""
+    """Maps predictions for these rows, (n_rows, n_outputs), to the metric of the competition. It may raise
+    any error, since the metric may be the user's."""
 
 
 @dataclass(frozen=True)

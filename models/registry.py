@@ -1,7 +1,7 @@
 """The kinds of stages, and how a block of the YAML becomes a stage.
 
-To add a kind, write a subclass of `models.stage.Stage` in `models/stages/KIND.py` and add it to `KINDS`. A class in
-a file next to the YAML needs no entry: `kind: mine.py:Class`.
+To add a kind, write a subclass of `models.stage.Stage` in `models/stages/KIND.py` and add it to `KINDS`. A
+class in a file next to the YAML needs no entry: `kind: mine.py:Class`.
 """
 
 import importlib

@@ -12,8 +12,8 @@ A stage of your own is a subclass in a file next to the YAML; its fields are the
     stages:
       mine: {kind: mine.py:Nearest, n_neighbors: 9}
 
-Other code asks a stage by its properties and methods, and never which kind it is. This module imports no library
-of any stage.
+Other code asks a stage by its properties and methods, and never which kind it is. This module imports no
+library of any stage.
 """
 
 from collections.abc import Iterator
@@ -140,9 +140,9 @@ class Stage(StrictModel):
     """For classification. balanced: every class has the same total weight in training. This distorts the
     probabilities. For a metric of labels, tuned thresholds have the same effect without it."""
     gpu: GpuShare = 0.0
-    """Share of a GPU for each job, if there is a GPU; trees are then grown on it. With 0.25, four jobs share one
-    GPU, since a small network leaves most of it idle. true means 1; false means 0, which is training on CPU
-    cores."""
+    """Share of a GPU for each job, if there is a GPU; trees are then grown on it. With 0.25, four jobs share
+    one GPU, since a small network leaves most of it idle. true means 1; false means 0, which is training on
+    CPU cores."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a stage of a user by its settings, since a worker loads the file of the class itself."""

@@ -63,8 +63,8 @@ class Pretraining:
     Attributes:
         n_qm9: number of molecules of QM9, drawn at random.
         n_molecules: number of molecules of the CSV, drawn at random.
-        n_orbitals: the labels are RDKit's descriptors, and for the first molecules also orbital energies by extended
-            Hueckel theory, up to 25 ms each. 0: the labels are the energies of HOMO and LUMO of QM9.
+        n_orbitals: the labels are RDKit's descriptors, and for the first molecules also orbital energies by
+            extended Hueckel theory, up to 25 ms each. 0: the labels are the energies of HOMO and LUMO of QM9.
         weights_from: another pre-training in the same folder, from whose weights this one goes on.
     """
 
@@ -211,8 +211,8 @@ def computed_labels(smiles: list[str], conformers: Cache, n_orbitals: int) -> Ar
 def huckel(conformers: Cache, smiles: list[str]) -> list[Any]:
     """Return labels of extended Hueckel theory for each molecule, (1, 6); NaN if there are none.
 
-    They are the energies of HOMO and LUMO, their difference, the energies of HOMO - 1 and LUMO + 1, all in eV,
-    and the dipole moment of the partial charges in e angstrom.
+    They are the energies of HOMO and LUMO, their difference, the energies of HOMO - 1 and LUMO + 1, all in
+    eV, and the dipole moment of the partial charges in e angstrom.
 
     Source: extended Hueckel theory (Hoffmann, J. Chem. Phys. 1963) in YAeHMOP, which is part of RDKit.
     """

@@ -91,8 +91,8 @@ class StudyStage(StrictModel):
 class Study(StrictModel):
     """One study.
 
-    The key `quick` has the changes of a small version (minutes on 2 cores), which are merged into the study; null
-    removes a key.
+    The key `quick` has the changes of a small version (minutes on 2 cores), which are merged into the study;
+    null removes a key.
     """
 
     claim: str = Field(min_length=1)
@@ -319,10 +319,10 @@ def extra_scores(study: Study, task: Task, y: Array, y_pred: Array, numbers: Arr
 def corrected_interval(differences: Array, test_over_train: float) -> tuple[float, float, float]:
     """Return the mean of paired differences (n_pairs,) and its 95 % interval, NaN for a single pair.
 
-    Folds share training rows, so their differences are not independent, and the usual interval is too narrow. The
-    variance of the mean is (1 / pairs + test rows / training rows) times that of the differences; more seeds do not
-    shrink the second term. Source: Nadeau and Bengio, Inference for the Generalization Error, Machine Learning 52
-    (2003), equation 9; derived for random splits, and used here on folds times seeds.
+    Folds share training rows, so their differences are not independent, and the usual interval is too narrow.
+    The variance of the mean is (1 / pairs + test rows / training rows) times that of the differences; more
+    seeds do not shrink the second term. Source: Nadeau and Bengio, Inference for the Generalization Error,
+    Machine Learning 52 (2003), equation 9; derived for random splits, and used here on folds times seeds.
     """
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:
@@ -333,8 +333,8 @@ def corrected_interval(differences: Array, test_over_train: float) -> tuple[floa
 
 
 def gains(plans: dict[str, JobPlan], jobs_table: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Return a row per cell with a finished job: score, paired gain over the baseline with its interval (low to
-    high), and the means of the measures.
+    """Return a row per cell with a finished job: score, paired gain over the baseline with its interval (low
+    to high), and the means of the measures.
     """
     rows = []
     for (data, stage), jobs in jobs_table.groupby(["data", "stage"], sort=False):

@@ -2,10 +2,10 @@
 
 It fits the blends and the stack, chooses one of them, and writes its predictions.
 
-Reads: prepared tables and the predictions of all jobs.
-Writes: the folder of the run (submissions/run.py lists its files), completely or not at all; submissions/latest,
-the name of the run; and a copy of submission.csv in the folder of the competition. A run is kept if it was
-built from the same predictions and the same code.
+Reads: prepared tables and the predictions of all jobs. Writes: the folder of the run (submissions/run.py
+lists its files), completely or not at all; submissions/latest, the name of the run; and a copy of
+submission.csv in the folder of the competition. A run is kept if it was built from the same predictions and
+the same code.
 """
 
 import json
@@ -70,8 +70,8 @@ def build_submission(run: Run, interim: bool = False) -> list[str]:
     """Build the files of a run, or keep them if nothing they depend on has changed; return lines to print.
 
     Args:
-        interim: whether other stages still train. Then there is no stack, the folder is `so_far`, and the name
-            of the latest run does not change.
+        interim: whether other stages still train. Then there is no stack, the folder is `so_far`, and the
+            name of the latest run does not change.
     """
     if interim:
         settings = run.config.submissions.model_copy(update={"stack": False})

@@ -1,7 +1,7 @@
 """Check everything before any work: `./run.sh check [COMPETITION]`.
 
-Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs. Never the
-answers. Writes: nothing but user-defined features into the cache.
+Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs. Never
+the answers. Writes: nothing but user-defined features into the cache.
 """
 
 import json
@@ -99,7 +99,8 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
 def require_visible_gpu(config: Config, budget: float | None) -> None:
     """Raise a ConfigError if torch sees no GPU on a machine that has the driver of one, and stages rely on it.
 
-    They do if their `gpu` is set, or if the budget (seconds) is so long that a night on the cores would be lost.
+    They do if their `gpu` is set, or if the budget (seconds) is so long that a night on the cores would be
+    lost.
     """
     is_long = budget is not None and budget > MAX_SECONDS_WITHOUT_GPU
     relying = [

@@ -1,7 +1,7 @@
 """Compare all runs of a competition: `./run.sh compare [COMPETITION] [--with RUN]`.
 
-Each run is compared with the latest one, or that of --with: settings that differ, and the paired difference of
-the cross-fitted predictions on the training rows of both.
+Each run is compared with the latest one, or that of --with: settings that differ, and the paired difference
+of the cross-fitted predictions on the training rows of both.
 
 Reads: the prepared training table, its groups, and run.json and cross_fitted.csv of each run. Writes nothing.
 """

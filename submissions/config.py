@@ -31,8 +31,8 @@ class SubmissionsConfig(StrictModel):
     classification.
     """
     candidates: Annotated[list[Blend], UniqueList] = []
-    """Blends to compare with the default, in addition to best_single, mean and convex. `file.py:function` is a function
-    of yours (`submissions/blend/candidates.py`).
+    """Blends to compare with the default, in addition to best_single, mean and convex. `file.py:function` is
+    a function of yours (`submissions/blend/candidates.py`).
     """
     margin: float = Field(default=2.0, ge=0)
     """Standard errors of the paired difference by which another candidate must be better."""
@@ -41,8 +41,8 @@ class SubmissionsConfig(StrictModel):
     stack: bool = True
     """Whether the stack is a candidate: small trees on the residual of the default blend."""
     postprocess: UserCodeRef | None = None
-    """`file.py:function` of predictions (n_rows, n_outputs), which returns those to submit or, if the metric scores
-    labels, those to make labels from. It is applied to every candidate, so that the scores count it.
+    """`file.py:function` of predictions (n_rows, n_outputs), which returns those to submit or, if the metric
+    scores labels, those to make labels from. It is applied to every candidate, so that the scores count it.
     """
 
 

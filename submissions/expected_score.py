@@ -1,8 +1,8 @@
 """The score to expect of a submission: the cross-fitted score, with an error that counts the rows of both tables.
 
-A test row gets the mean of all fold models, which is a little better than the one that predicts it out of fold. Test
-rows may be more or less like the training rows than held-out rows are, so the score of similar rows stands beside it.
-benchmarks/expected_score.py measures how often each of the scores holds.
+A test row gets the mean of all fold models, which is a little better than the one that predicts it out of
+fold. Test rows may be more or less like the training rows than held-out rows are, so the score of similar
+rows stands beside it. benchmarks/expected_score.py measures how often each of the scores holds.
 """
 
 from dataclasses import replace
@@ -28,8 +28,8 @@ MIN_ROWS = 50
 def expected_score(run: Run, chosen: CrossFit, with_similar_rows: bool = True) -> dict[str, Any]:
     """Return the `score` to expect on the test table and its `standard_error`, which counts the rows of both tables.
 
-    `similar_rows` has the same two numbers of held-out rows that are as similar to their training rows as test rows
-    are; None without molecules and texts, and for small tables.
+    `similar_rows` has the same two numbers of held-out rows that are as similar to their training rows as
+    test rows are; None without molecules and texts, and for small tables.
     """
     columns = run.columns
     n_rows, n_test_rows = int(columns.has_fold.sum()), len(columns.test_ids)
@@ -43,9 +43,9 @@ def expected_score(run: Run, chosen: CrossFit, with_similar_rows: bool = True) -
 def score_of_similar_rows(run: Run, scorer: Scorer, y_pred: Array) -> dict[str, float] | None:
     """Return the `score` of held-out rows drawn by the odds of their similarity, and its `standard_error`.
 
-    The odds that a row with this similarity to its nearest training row is a test row are estimated by logistic
-    regression, and clipped. A fold model has not seen its fold, so the similarity of a test row is the mean over
-    the fold models.
+    The odds that a row with this similarity to its nearest training row is a test row are estimated by
+    logistic regression, and clipped. A fold model has not seen its fold, so the similarity of a test row is
+    the mean over the fold models.
     """
     train, test = without_extra_rows(read_table(run.paths.train)), read_table(run.paths.test)
     kind, n_test_rows = run.config.folds.kind, len(test)

@@ -175,7 +175,8 @@ def budget_seconds(option: float | None, config: Config) -> float:
     """Return the seconds of `--budget`, or else of the YAML; infinite without a budget.
 
     Args:
-        option: seconds of `--budget`; `cli.NO_BUDGET`, which is infinite, for `none`, and None if it is not given.
+        option: seconds of `--budget`; `cli.NO_BUDGET`, which is infinite, for `none`, and None if it is not
+            given.
     """
     if option is None and config.budget is not None:
         say(f"budget: {config.budget}; --budget none trains everything in full")

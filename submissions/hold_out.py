@@ -1,8 +1,9 @@
 """Keep training rows out of everything, to score a finished submission: `./run.sh full [NAME] --holdout 0.2`.
 
-Reads: the YAML and the raw training table. Writes: a new competition NAME_holdout20: a YAML in configs/ of the
-work folder and, in its raw/ folder, train.csv without the rows, test.csv and sample_submission.csv of the rows,
-and their labels as answers.csv. All later steps use that YAML, so only the final scoring sees the labels.
+Reads: the YAML and the raw training table. Writes: a new competition NAME_holdout20: a YAML in configs/ of
+the work folder and, in its raw/ folder, train.csv without the rows, test.csv and sample_submission.csv of the
+rows, and their labels as answers.csv. All later steps use that YAML, so only the final scoring sees the
+labels.
 """
 
 from fractions import Fraction
@@ -63,9 +64,9 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
 def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     """Return the ids of the rows to keep out: folds of a separate split of the kind in the YAML.
 
-    They differ from the other rows as held-out folds do: other groups, other scaffolds, or later rows. Classes
-    are balanced, also for kfold. User-defined folds cannot be made again: the last folds are kept out, as many
-    as come closest to the share.
+    They differ from the other rows as held-out folds do: other groups, other scaffolds, or later rows.
+    Classes are balanced, also for kfold. User-defined folds cannot be made again: the last folds are kept
+    out, as many as come closest to the share.
     """
     competition, folds = config.competition, config.folds
     if not folds.is_user_defined:

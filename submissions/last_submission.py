@@ -1,9 +1,10 @@
 """Submissions in time: of the stages that are finished while others train, and the last one with the report.
 
-The first ones are in submissions/so_far/. The last one and the report are built in a worker, and are ready when the
-time of the command is over. With a budget the mean of the stages and the blend without the LightGBM stack, which
-takes most of the time, come first. If the last submission is not ready by then, the latest of these takes its
-place. If no stage is finished, the mean of the models of the finished folds of one stage does.
+The first ones are in submissions/so_far/. The last one and the report are built in a worker, and are ready
+when the time of the command is over. With a budget the mean of the stages and the blend without the LightGBM
+stack, which takes most of the time, come first. If the last submission is not ready by then, the latest of
+these takes its place. If no stage is finished, the mean of the models of the finished folds of one stage
+does.
 """
 
 import math

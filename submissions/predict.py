@@ -1,7 +1,8 @@
 """Predict new rows with the saved weights: `./run.sh predict [COMPETITION] --test F [--out F]`.
 
 Reads: the new test table, and the folders of the latest run and of its jobs; not the YAML, nor the training
-table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if given.
+table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if
+given.
 """
 
 import shutil
@@ -79,15 +80,15 @@ def load_candidate(run: Run, name: str) -> Fitted:
 
 
 def std_table(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
-    """Return the table of `spread.csv`: the id, the disagreement of the ensemble on each output, and the standard
-    deviations of stages with `predict_std`, named `<output> std of <stage>`.
+    """Return the table of `spread.csv`: the id, the disagreement of the ensemble on each output, and the
+    standard deviations of stages with `predict_std`, named `<output> std of <stage>`.
 
-    The disagreement is the standard deviation over the members; there is none for one member, such as a refit.
-    A member is the submission with one model per column: that of one fold and one seed; a column with fewer
-    seeds than another reuses its first ones. Refits are not members. Predictions are those before
+    The disagreement is the standard deviation over the members; there is none for one member, such as a
+    refit. A member is the submission with one model per column: that of one fold and one seed; a column with
+    fewer seeds than another reuses its first ones. Refits are not members. Predictions are those before
     post-processing and decisions. The numbers rank rows that deserve a look or a measurement. They are not
-    error bars, since all models may be wrong together.
-    Source: the disagreement of an ensemble as in Lakshminarayanan et al., NeurIPS 2017.
+    error bars, since all models may be wrong together. Source: the disagreement of an ensemble as in
+    Lakshminarayanan et al., NeurIPS 2017.
 
     Args:
         names: the stages in the order of the blend's columns.

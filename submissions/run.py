@@ -71,7 +71,8 @@ class LeftOut:
 
     Attributes:
         seed: None for the whole stage.
-        reason: see `models.jobs.scheduler.JobResult`; EPOCHS for a stage that is in the run with fewer epochs.
+        reason: see `models.jobs.scheduler.JobResult`; EPOCHS for a stage that is in the run with fewer
+            epochs.
         error: one line.
         log: file with the traceback.
     """
@@ -131,7 +132,8 @@ class Run:
     def oof_table(self) -> pd.DataFrame:
         """Return ids, folds, labels (named as the targets) and out-of-fold predictions.
 
-        Their columns are named by column and output, such as `gnn pIC50` or `gnn:1 pIC50` (stage gnn, seed 1).
+        Their columns are named by column and output, such as `gnn pIC50` or `gnn:1 pIC50` (stage gnn, seed
+        1).
         """
         return read_table(self.folder / OOF_TABLE, ["id"]).astype({"fold": int})
 

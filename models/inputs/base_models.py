@@ -1,7 +1,8 @@
 """Base models of adapters: what a job stores of them, where they are found again, and what `check` verifies.
 
-A job with `lora` stores the adapter, the head and the tokenizer. `base_model.json` in its folder names the base
-model by its repository of the hub and the revision, or by the name of its folder, and by the digest of its files.
+A job with `lora` stores the adapter, the head and the tokenizer. `base_model.json` in its folder names the
+base model by its repository of the hub and the revision, or by the name of its folder, and by the digest of
+its files.
 
 This module does not import torch.
 """

@@ -25,8 +25,8 @@ SEED = 42  # of the embedding, as in unimol_tools; a molecule has the same confo
 EMBED_ATTEMPTS = 10
 MMFF_ITERATIONS = 200
 MAX_ATOMS = 200
-"""Number of atoms, without hydrogens, from which on a molecule has flat coordinates, and of which at most so many are
-read: an embedding takes a minute for 200 atoms, and its time grows with the cube.
+"""Number of atoms, without hydrogens, from which on a molecule has flat coordinates, and of which at most so
+many are read: an embedding takes a minute for 200 atoms, and its time grows with the cube.
 """
 EMBED_METHODS = ("", "random", "distances")
 """ETKDG, ETKDG from random coordinates, and distance geometry only, in the order in which they are tried."""
@@ -56,10 +56,10 @@ def select(conformers: Array, number: int) -> Array:
 def build_molecule(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
     """Return the molecule of a canonical SMILES without hydrogens, with its atoms in a fixed order.
 
-    Two '*' are the ends of a repeat unit if each has one single bond, to an atom that is not '*'.
-    Any other '*' can only be capped: it becomes a carbon with the hydrogens that its bonds allow. A
-    molecule with a '*' that has more bonds than a carbon can have is returned unchanged. A molecule with more than
-    MAX_ATOMS atoms is cut after them.
+    Two '*' are the ends of a repeat unit if each has one single bond, to an atom that is not '*'. Any other
+    '*' can only be capped: it becomes a carbon with the hydrogens that its bonds allow. A molecule with a '*'
+    that has more bonds than a carbon can have is returned unchanged. A molecule with more than MAX_ATOMS
+    atoms is cut after them.
 
     Args:
         smiles: canonical SMILES.

@@ -73,8 +73,8 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
 """Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,), or those of
 `unfolded`."""
 SLOW = ("avalon", "erg", "atom_pairs")
-"""Features that are not computed for large molecules: 28 s for the atom pairs of 2,500 atoms. They are then NaN, as
-descriptors are, and there are no atom pairs."""
+"""Features that are not computed for large molecules: 28 s for the atom pairs of 2,500 atoms. They are then
+NaN, as descriptors are, and there are no atom pairs."""
 
 
 def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cache]:

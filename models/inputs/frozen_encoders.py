@@ -118,8 +118,8 @@ def embed_by_minimol(weights: str, smiles: list[str]) -> Array:
 
     It reads no large molecules (`competition.molecules.MAX_ATOMS`).
 
-    SMILES must be canonical, since the order of the atoms changes a fingerprint. Source: Klaser et al., MiniMol,
-    arXiv 2404.14986.
+    SMILES must be canonical, since the order of the atoms changes a fingerprint. Source: Klaser et al.,
+    MiniMol, arXiv 2404.14986.
     """
     model = load_minimol(weights)
     graphs = dict[int, Any]()

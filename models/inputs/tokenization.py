@@ -163,8 +163,8 @@ def read_vocabulary(path: Path) -> list[str]:
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer in a folder of weights. It must be a fast tokenizer, not one in Python only.
 
-    A tokenizer without a padding token, as those of some decoders, pads with its end-of-text token: padding is
-    masked, so that only its id must be in the vocabulary.
+    A tokenizer without a padding token, as those of some decoders, pads with its end-of-text token: padding
+    is masked, so that only its id must be in the vocabulary.
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(

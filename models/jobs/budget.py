@@ -108,7 +108,7 @@ class Budget:
     def larger_budgets(self) -> dict[str, float]:
         """Return stage -> seconds of a budget that trains it, for stages with a pace that were not finished.
 
-        It is called after the training; finished jobs are kept, so the same command with it trains the others only.
+        It is called after the training. The same command with it trains the others only.
         """
         budgets = {}
         for state in self.states.values():
@@ -386,8 +386,9 @@ class Budget:
     def _enqueue(self, state: StageState, jobs: list[Job]) -> bool:
         """Queue jobs of a stage; return whether there are some.
 
-        The order is: caches, first seeds in the order of the YAML, further seeds, and last the stages that failed
-        before, which begin with the failed jobs. Without a budget the seeds of a stage follow each other.
+        The order is: caches, first seeds in the order of the YAML, further seeds, and last the stages that
+        failed before, which begin with the failed jobs. Without a budget the seeds of a stage follow each
+        other.
         """
         if not jobs:
             return False

@@ -40,8 +40,8 @@ NOT_STARTED = "the time was over before it started"
 def with_more_seeds(stages: dict[str, Any]) -> dict[str, Any]:
     """Return the stages with at least MAX_SEEDS seeds, which are trained if there is time.
 
-    A stage that does not depend on its seed keeps the seeds of the YAML. Stages with pseudo-labels are left out,
-    since their labels change with each new seed of another stage.
+    A stage that does not depend on its seed keeps the seeds of the YAML. Stages with pseudo-labels are left
+    out, since their labels change with each new seed of another stage.
     """
     result = {}
     for name, stage in stages.items():

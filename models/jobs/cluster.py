@@ -1,7 +1,8 @@
 """Tasks on a Ray cluster, for `--executor ray`.
 
-Every machine of the cluster has this project, its packages and the output folder at the same paths. If a machine
-is lost, Ray starts its tasks again on another one, where their jobs continue from the last checkpoint.
+Every machine of the cluster has this project, its packages and the output folder at the same paths. If a
+machine is lost, Ray starts its tasks again on another one, where their jobs continue from the last
+checkpoint.
 """
 
 import importlib.util
@@ -40,8 +41,8 @@ class RayExecutor:
 
     Args:
         n_workers: CPUs that tasks may use together; None for all CPUs of the cluster.
-        address: HOST:PORT of a cluster, or auto for a cluster on this machine. None for $RAY_ADDRESS; if that is
-            not set, a cluster of this machine is started, which ends with the run.
+        address: HOST:PORT of a cluster, or auto for a cluster on this machine. None for $RAY_ADDRESS; if that
+            is not set, a cluster of this machine is started, which ends with the run.
     """
 
     max_threads = 1

@@ -132,8 +132,9 @@ def read_tables(plan: "JobPlan") -> tuple[Dataset, Dataset]:
 def usable_rows(rows: Dataset, stage: Stage) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that a stage may train on, in whichever fold.
 
-    With `extra_rows: ignore` these are the rows of the training table. An extra row that has no label of a target
-    is for stages that learn auxiliary targets: without a label it would still change the scale of features.
+    With `extra_rows: ignore` these are the rows of the training table. An extra row that has no label of a
+    target is for stages that learn auxiliary targets: without a label it would still change the scale of
+    features.
     """
     if rows.extra is None:
         return np.ones(len(rows), dtype=np.bool_)
@@ -174,9 +175,9 @@ def calibrated(
 ) -> tuple[Dataset, list[str]]:
     """Return all rows with calibrated labels of the extra tables with `calibrate`, and messages about those without.
 
-    A table is calibrated on the inputs that it shares with the job's training rows of the competition, so that no
-    held-out label has a part in it. If their labels are too few or mostly constant, its labels are missing. Bounds
-    of its censored labels are removed, since they are in the units of the former labels.
+    A table is calibrated on the inputs that it shares with the job's training rows of the competition, so
+    that no held-out label has a part in it. If their labels are too few or mostly constant, its labels are
+    missing. Bounds of its censored labels are removed, since they are in the units of the former labels.
 
     Args:
         sources: (n_rows,) number of the extra table of each row, from 1; 0 for the training table.

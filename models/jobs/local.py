@@ -143,8 +143,8 @@ class LocalExecutor:
     def close(self) -> None:
         """End all workers at once; a second Ctrl-C does not interrupt that.
 
-        The feeder thread of a pool frees the semaphores of its queue, so it is waited for: otherwise the resource
-        tracker of loky prints a warning about a leaked semaphore.
+        The feeder thread of a pool frees the semaphores of its queue, so it is waited for: otherwise the
+        resource tracker of loky prints a warning about a leaked semaphore.
         """
         slots = [*self.idle, *(placement.slot for placement in self.running.values())]
         with _sigint_ignored():
@@ -187,8 +187,8 @@ class LocalExecutor:
     def _collect(self) -> None:
         """Make the workers of ended tasks idle.
 
-        A pool with a dead process cannot be used again, and a process may not be able to use its card again after
-        an error of CUDA.
+        A pool with a dead process cannot be used again, and a process may not be able to use its card again
+        after an error of CUDA.
         """
         for task, placement in list(self.running.items()):
             if not placement.future.done():

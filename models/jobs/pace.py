@@ -1,8 +1,9 @@
 """Estimates how long the jobs of a stage take and when all jobs will have ended.
 
 The pace of a stage is the time of its job with the most training rows, refits excepted: the mean of such jobs
-that have ended, or an extrapolation from the progress of a running network. The progress of other stages counts
-targets, which differ in rows, so it is not extrapolated. Other jobs take a time in proportion to their rows.
+that have ended, or an extrapolation from the progress of a running network. The progress of other stages
+counts targets, which differ in rows, so it is not extrapolated. Other jobs take a time in proportion to their
+rows.
 """
 
 import time
@@ -39,10 +40,11 @@ class Paces:
         most_rows: group -> rows of its largest fold; 1 for parts of a cache.
 
     Attributes:
-        ended: group -> seconds that its ended tasks would have taken with `most_rows`, of the large ones only.
+        ended: group -> seconds that its ended tasks would have taken with `most_rows`, of the large ones
+            only.
         expected: group -> pace to assume until a large task of the group has ended.
-        reports: running task -> its finished steps and seconds at the first progress report, the first estimate
-            and the final one.
+        reports: running task -> its finished steps and seconds at the first progress report, the first
+            estimate and the final one.
         earlier: running task -> steps and seconds of an earlier attempt, from whose checkpoint it continued.
     """
 
@@ -93,12 +95,12 @@ class Paces:
         return bool(self.ended[group]) or any(len(of_task) == n_final for of_task in reports)
 
     def _estimate(self, task: Task) -> tuple[float, float] | None:
-        """Return the seconds until the last step of a running network, and those of all its steps; None before
-        enough steps.
+        """Return the seconds until the last step of a running network, and those of all its steps; None
+        before enough steps.
 
         Imports and inputs come before the first report, and the first steps are slower than others. So the
-        first estimate uses the steps since the first report, and the final one those since the first estimate.
-        The steps of an earlier attempt count with the speed of this one.
+        first estimate uses the steps since the first report, and the final one those since the first
+        estimate. The steps of an earlier attempt count with the speed of this one.
         """
         if task.folder is None or task.group not in self.networks:
             return None
@@ -150,7 +152,8 @@ class Paces:
 def makespan(jobs: TimedResources, capacity: Resources) -> float:
     """Return the seconds until the last job ends, if each starts in order as soon as its cores are free.
 
-    This is a lower bound for jobs on GPUs, as if they did not wait for cores and filled the GPUs without gaps.
+    This is a lower bound for jobs on GPUs, as if they did not wait for cores and filled the GPUs without
+    gaps.
     """
     free = [0.0] * max(1, capacity.cpus)  # seconds until each core is free
     on_gpus = 0.0

@@ -94,7 +94,8 @@ class JobPlan:
         test_key: digest of the test table.
         stages: stage -> its settings.
         shard: number of this machine, and number of machines that share the jobs.
-        in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks only.
+        in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks
+            only.
         made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
         reuse: whether finished jobs of other code are accepted.
     """

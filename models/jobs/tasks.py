@@ -92,7 +92,8 @@ def cache_tasks(
     If such a task fails, the jobs compute its part themselves, and their error names the molecule.
 
     Args:
-        planned: cache folder and key of all entries that tasks compute; the entries of the new tasks are added.
+        planned: cache folder and key of all entries that tasks compute; the entries of the new tasks are
+            added.
     """
     tasks = []
     groups = set()

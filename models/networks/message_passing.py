@@ -1,12 +1,12 @@
 """Message passing on molecular graphs: chemprop's network, its weights, and batches of graphs.
 
 The vector of a directed bond after a step depends on its surroundings up to that many bonds away, and most
-surroundings occur many times in a batch: in drug-like molecules an eighth of the bonds have different ones before the
-second step, and a third before the third. So each distinct one is computed once, which changes neither outputs nor
-gradients except for rounding.
+surroundings occur many times in a batch: in drug-like molecules an eighth of the bonds have different ones
+before the second step, and a third before the third. So each distinct one is computed once, which changes
+neither outputs nor gradients except for rounding.
 
-Sources: Sourek et al., Lossless Compression of Structured Convolutional Models via Lifting, ICLR 2021; Bollen et al.,
-Learning Graph Neural Networks using Exact Compression, arXiv 2304.14793.
+Sources: Sourek et al., Lossless Compression of Structured Convolutional Models via Lifting, ICLR 2021; Bollen
+et al., Learning Graph Neural Networks using Exact Compression, arXiv 2304.14793.
 """
 
 import warnings
@@ -125,8 +125,8 @@ def graph_of(smiles: str, depth: int) -> MoleculeGraph:
 def surroundings(graph: MolGraph, depth: int) -> tuple[Keys, Keys]:
     """Return keys of directed bonds (depth, n_bonds) and of atoms (n_atoms,); equal keys have equal vectors.
 
-    The key of a bond is made from its features, those of its first atom, and the keys of the step before of all bonds
-    into its first atom except its reverse: colour refinement, with 64-bit hashes for colours.
+    The key of a bond is made from its features, those of its first atom, and the keys of the step before of
+    all bonds into its first atom except its reverse: colour refinement, with 64-bit hashes for colours.
     """
     source, target = graph.edge_index
     atoms = hash_rows(graph.V)
@@ -196,8 +196,8 @@ def collate(graphs: list[MoleculeGraph], shared: bool = True) -> dict[str, Tenso
     - reverse: if nothing is shared, the bond in the other direction of each bond.
 
     Args:
-        shared: whether equal surroundings are computed once. With dropout they would share a mask; and vectors of
-            undirected message passing also depend on the reverse bond.
+        shared: whether equal surroundings are computed once. With dropout they would share a mask; and
+            vectors of undirected message passing also depend on the reverse bond.
     """
     batch = BatchMolGraph([each.graph for each in graphs])
     source, target = batch.edge_index.numpy()

@@ -68,8 +68,9 @@ class Bert(TextStage, NeuralStage):
     packages = ("torch", "transformers", "tokenizers")
     kind: Literal["bert"]
     lora: Lora | None = None
-    """Train only low-rank adapters and the head; the weights stay as they are. A job then stores the adapters,
-    the head, the tokenizer and the name of the base model, not the base model. null: train all weights."""
+    """Train only low-rank adapters and the head; the weights stay as they are. A job then stores the
+    adapters, the head, the tokenizer and the name of the base model, not the base model. null: train all
+    weights."""
     quantization: Literal["nf4"] | None = None
     """nf4: keep the weights below `lora` in 4 bits (QLoRA, Dettmers et al., NeurIPS 2023), about 0.6
     bytes each. It requires the package bitsandbytes. null: 4 bytes each, in float32."""

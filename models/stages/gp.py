@@ -1,7 +1,7 @@
 """Stage `gp`: exact Gaussian process regression on MinMax kernels of fingerprints and RBF kernels of numbers.
 
-Kernels are averaged; their weights and the noise are chosen by the marginal likelihood. Classes are learned as
-0 and 1, and calibrated on the leave-one-out predictions. Source: Griffiths et al., GAUCHE, NeurIPS 2023.
+Kernels are averaged; their weights and the noise are chosen by the marginal likelihood. Classes are learned
+as 0 and 1, and calibrated on the leave-one-out predictions. Source: Griffiths et al., GAUCHE, NeurIPS 2023.
 """
 
 from collections.abc import Iterator
@@ -94,8 +94,8 @@ class Gp(Stage):
         "descriptors",
     ]
     """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
-    their MinMax similarity. descriptors: ranks of RDKit descriptors. `{encoder: minilm}`: pooled features of a
-    frozen encoder. Numeric and categorical columns always have a kernel of their own."""
+    their MinMax similarity. descriptors: ranks of RDKit descriptors. `{encoder: minilm}`: pooled features of
+    a frozen encoder. Numeric and categorical columns always have a kernel of their own."""
     seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
     """Exactly one seed, since the fit does not depend on it."""
     extra_rows: Literal["train", "ignore"] = "train"

@@ -1,10 +1,10 @@
 """Exact Gaussian process regression with given kernel matrices.
 
-The kernel K is a weighted mean of matrices, with the weights that have the largest marginal likelihood. The labels
-are a mean, plus a function with covariance `variance * K`, plus noise with variance
-`variance * noise / weight` in each row. `noise` is chosen from a grid by the marginal likelihood; mean and
-variance have closed forms. One decomposition of K serves all noise levels and all targets with labels in the
-same rows. Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2, 5.4.
+The kernel K is a weighted mean of matrices, with the weights that have the largest marginal likelihood. The
+labels are a mean, plus a function with covariance `variance * K`, plus noise with variance `variance * noise
+/ weight` in each row. `noise` is chosen from a grid by the marginal likelihood; mean and variance have closed
+forms. One decomposition of K serves all noise levels and all targets with labels in the same rows. Source:
+Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2, 5.4.
 """
 
 import itertools
@@ -74,8 +74,8 @@ def fit_columns(
         row_weights: (n_rows, n_columns), 0 for rows that are not used.
 
     Returns:
-        Arrays with a column, or a number, for each label column. Coefficients and leave-one-out predictions are
-        0 for rows that are not used.
+        Arrays with a column, or a number, for each label column. Coefficients and leave-one-out predictions
+        are 0 for rows that are not used.
     """
     n_columns = y.shape[1]
     fitted: dict[str, Array] = {name: np.zeros(n_columns) for name in ("mean", "variance", "noise")}
@@ -198,10 +198,10 @@ def latent_variance(kernel: Array, cross: Array, noise: float, weights: Array) -
 def calibrate(scores: Array, one_hot: Array, weights: Array) -> tuple[float, Array]:
     """Return the slope and the intercepts (n_classes,) of a calibration.
 
-    They minimize the log loss of softmax(slope * scores + intercepts). The slope is not negative: if the features
-    say nothing, the leave-one-out prediction of a row is lowered by its own label, and a negative slope would
-    rank new rows the wrong way round. The intercept of a class without rows is -inf. Source: Platt, Probabilistic
-    outputs for support vector machines, 1999.
+    They minimize the log loss of softmax(slope * scores + intercepts). The slope is not negative: if the
+    features say nothing, the leave-one-out prediction of a row is lowered by its own label, and a negative
+    slope would rank new rows the wrong way round. The intercept of a class without rows is -inf. Source:
+    Platt, Probabilistic outputs for support vector machines, 1999.
 
     Args:
         scores: leave-one-out predictions (n_rows, n_classes).

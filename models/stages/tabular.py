@@ -63,7 +63,8 @@ class TargetData:
 class FeatureStage(Stage):
     """Settings of features, and `fit` and `predict` with one model per target.
 
-    A kind has the abstract methods: what is fitted for the features of all targets, and the model of one target.
+    A kind has the abstract methods: what is fitted for the features of all targets, and the model of one
+    target.
     """
 
     encoder_setting = "features"

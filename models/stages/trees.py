@@ -1,15 +1,15 @@
 """Base class of boosted trees: the number of trees, the search for settings, and the choices of a refit.
 
 Early stopping on a split inside the training rows chooses the number of trees; the booster is then fitted
-again on all of them. With `search_trials`, Optuna tunes the settings first, on folds inside the training rows.
-A refit on all rows uses the mean number of trees and the mean settings of the fold models.
+again on all of them. With `search_trials`, Optuna tunes the settings first, on folds inside the training
+rows. A refit on all rows uses the mean number of trees and the mean settings of the fold models.
 
-The inner splits divide rows as the folds do. Rows of a group stay together, since a group on both sides makes its
-noise look like a rule. With folds that are blocks in time, the latest rows are held out. If every row is a group by
-itself, the splits are random splits of scikit-learn.
+The inner splits divide rows as the folds do. Rows of a group stay together, since a group on both sides makes
+its noise look like a rule. With folds that are blocks in time, the latest rows are held out. If every row is
+a group by itself, the splits are random splits of scikit-learn.
 
-Sources: Friedman, Greedy Function Approximation, Annals of Statistics 2001; Akiba et al., Optuna, KDD 2019; the
-refit as in AutoGluon's refit_full (Erickson et al., 2020).
+Sources: Friedman, Greedy Function Approximation, Annals of Statistics 2001; Akiba et al., Optuna, KDD 2019;
+the refit as in AutoGluon's refit_full (Erickson et al., 2020).
 """
 
 import statistics
@@ -124,8 +124,8 @@ class Trees(FeatureStage):
     def key_settings(self, task: Task) -> dict[str, Any]:
         """Return whether the default objective is of absolute errors, and the device.
 
-        The share of a GPU is in no key: a network gives the same predictions on a GPU up to rounding. Trees do
-        not: rounding changes splits, and CatBoost cannot sample features (rsm) on a GPU.
+        The share of a GPU is in no key: a network gives the same predictions on a GPU up to rounding. Trees
+        do not: rounding changes splits, and CatBoost cannot sample features (rsm) on a GPU.
         """
         device = "gpu" if self.gpu else "cpu"
         return {"absolute_errors": task.minimizes_absolute_error, "device": device}
@@ -235,8 +235,8 @@ class Trees(FeatureStage):
 def mean_choice(folders: list[Path], target: int) -> dict[str, Any]:
     """Return what a refit takes over from the models of the folds; {} without folds.
 
-    Settings are geometric means, the number of trees is a mean; integers are rounded. The number of trees is not
-    increased for the additional rows: it depends little on them.
+    Settings are geometric means, the number of trees is a mean; integers are rounded. The number of trees is
+    not increased for the additional rows: it depends little on them.
     """
     folds = [read_json(folder / TRAINING, "models")["models"][target] for folder in folders]
     folds = [fold for fold in folds if "n_trees" in fold]  # a fold with a single class has no trees

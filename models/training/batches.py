@@ -40,9 +40,9 @@ def micro_batch_size(device_type: str, precision: str, pads: bool = True) -> int
     """Return the maximum number of rows of a forward pass, in addition to the setting `batch_size`.
 
     Small micro-batches need little padding and cost a CPU nothing in float32; in bf16 each of them casts all
-    weights. Without padding the limit only saves memory. A GPU needs many rows, so it has no limit. The gradients of
-    the micro-batches of a step are added, so that only speed depends on their size (and slightly the loss in
-    pre-training, a mean over tokens).
+    weights. Without padding the limit only saves memory. A GPU needs many rows, so it has no limit. The
+    gradients of the micro-batches of a step are added, so that only speed depends on their size (and slightly
+    the loss in pre-training, a mean over tokens).
     """
     if device_type == "cuda":
         return sys.maxsize

@@ -10,8 +10,8 @@ from core.types import Array, ProblemType
 def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:
     """Return mean and standard deviation of each target without missing labels, (n_targets,) each.
 
-    The standard deviation of a constant is 1. For classes, and for an auxiliary target without any label, they are
-    0 and 1, so that labels are unchanged.
+    The standard deviation of a constant is 1. For classes, and for an auxiliary target without any label,
+    they are 0 and 1, so that labels are unchanged.
     """
     if has_classes:
         return np.zeros(y.shape[1]), np.ones(y.shape[1])

@@ -48,8 +48,8 @@ class LossRecord:
 
 
 class LossLog:
-    """Writes losses.csv, as a whole for each row. A checkpoint contains its rows, so that a resumed job has each
-    step once.
+    """Writes losses.csv, as a whole for each row. A checkpoint contains its rows, so that a resumed job has
+    each step once.
 
     Args:
         track: called with each record, also with those that a checkpoint restores.

@@ -114,8 +114,8 @@ class PerColumn(nn.Module):
         """Return features (n_rows, n_columns * width).
 
         Args:
-            columns: for each column the arguments of the backbone for its distinct molecules, and `row` (n_rows,):
-                the position of the molecule of each row among them.
+            columns: for each column the arguments of the backbone for its distinct molecules, and `row`
+                (n_rows,): the position of the molecule of each row among them.
         """
         return torch.cat([self._features(**inputs) for inputs in columns.values()], dim=1)
 
@@ -177,7 +177,8 @@ def set_rates(module: nn.Module, rate: float) -> None:
 def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
     """Run one batch twice in training mode and once in evaluation mode; all three outputs must be the same.
 
-    Matrices that start at 0, such as B of an adapter, would hide a dropout before them: they are not 0 meanwhile.
+    Matrices that start at 0, such as B of an adapter, would hide a dropout before them: they are not 0
+    meanwhile.
     """
     was_training = backbone.training
     zeros = [p for p in backbone.parameters() if p.requires_grad and p.ndim > 1 and not p.any()]

@@ -1,6 +1,7 @@
 """Layers of a backbone, the optimizer with rates per layer, and the moving average of the weights.
 
-A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), in any library.
+A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), in any
+library.
 """
 
 from functools import partial
@@ -87,8 +88,8 @@ def moving_average(
 ) -> None:
     """Move the averages towards the new weights, in place (Polyak and Juditsky, 1992).
 
-    The decay is smaller in the first steps, or the average would keep the random start. Frozen weights, which the
-    average shares with the network, stay.
+    The decay is smaller in the first steps, or the average would keep the random start. Frozen weights, which
+    the average shares with the network, stay.
     """
     n = int(n_averaged)
     trained = [i for i, average in enumerate(averages) if average.data_ptr() != weights[i].data_ptr()]

@@ -44,8 +44,8 @@ class Trainer:
         settings: settings of the stage.
         folder: folder of the weights, the report, losses.csv and the checkpoints.
         context: what is learned, the seed, and the score of held-out rows.
-        held_out: encoded held-out rows, which are scored after each epoch, without an effect on training; None
-            if `context` has no score.
+        held_out: encoded held-out rows, which are scored after each epoch, without an effect on training;
+            None if `context` has no score.
     """
 
     network: Network
@@ -234,7 +234,8 @@ class Trainer:
     def _held_out_score(self, network: nn.Module) -> float | None:
         """Return the score of the held-out rows, without augmentation; None without rows, or if there is no score.
 
-        No error ends the job: the rows are predicted once more after training, and scored when the job has ended.
+        No error ends the job: the rows are predicted once more after training, and scored when the job has
+        ended.
         """
         if self.held_out is None or self.context.held_out is None:
             return None

@@ -164,8 +164,8 @@ class Cylinders(Stage):
 def measure(volume: Array, y_pred: Array) -> dict[str, float]:
     """Return the share of rows in the right bin, and for predicted volumes also RMSE and bias.
 
-    The bias is the mean prediction minus the mean label in standard deviations of the labels, for all rows and
-    (`bias_large`) for the quarter with the largest volumes.
+    The bias is the mean prediction minus the mean label in standard deviations of the labels, for all rows
+    and (`bias_large`) for the quarter with the largest volumes.
 
     Args:
         volume: (n_rows, 1).
@@ -265,8 +265,8 @@ class Vgg(Cylinders):
 def pictures(radius: Array, height: Array) -> NDArray[np.float32]:
     """Return depth pictures from above, (n, SIZE, SIZE): a disc with the height as its brightness.
 
-    The brightness is 1 for the largest height. A pixel on the edge has the share that the disc covers, to first
-    order in its distance from the edge.
+    The brightness is 1 for the largest height. A pixel on the edge has the share that the disc covers, to
+    first order in its distance from the edge.
     """
     centre = (np.arange(SIZE) + 0.5) / SIZE - 0.5
     inside = radius[:, None, None] - np.hypot(centre[:, None], centre)

@@ -5,8 +5,8 @@ has them. A predictor is a dataclass of numbers, strings and arrays with a metho
 predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs). Every candidate is fitted K + 1 times: on
 all folds, and without each of them.
 
-A function of the user's, `mine.py:fit` in the YAML, gets arrays instead: `fit(preds, y, folds)` returns weights,
-(n_models,) or (n_models, n_outputs), or a dataclass with `predict(preds)`.
+A function of the user's, `mine.py:fit` in the YAML, gets arrays instead: `fit(preds, y, folds)` returns
+weights, (n_models,) or (n_models, n_outputs), or a dataclass with `predict(preds)`.
 """
 
 import math
@@ -97,10 +97,11 @@ def hill_climb(data: BlendData, folds: FoldSet) -> Blend:
 def shrunk_ridge(data: BlendData, folds: FoldSet) -> Blend:
     """The default for numbers: mix pooled and convex weights and correct them by a ridge on the residual.
 
-    The weights are w0 + v with w0 = t * pooled + (1 - t) * convex; v is the ridge solution on the residual of w0 with
-    a penalty. Optuna tunes both numbers on the cross-fitted loss: each fold is predicted by weights, convex ones
-    included, that were fitted without it. With one fold the weights are convex: nothing can be tuned, and they are
-    closer to what is submitted than equal weights. docs/benchmarks.md has the gain over other blends.
+    The weights are w0 + v with w0 = t * pooled + (1 - t) * convex; v is the ridge solution on the residual of
+    w0 with a penalty. Optuna tunes both numbers on the cross-fitted loss: each fold is predicted by weights,
+    convex ones included, that were fitted without it. With one fold the weights are convex: nothing can be
+    tuned, and they are closer to what is submitted than equal weights. docs/benchmarks.md has the gain over
+    other blends.
     """
     weights, settings = [], []
     for target in data.targets:
@@ -144,10 +145,11 @@ def _shrunk(data: BlendData, target: int, folds: FoldSet, towards_pooled: float,
 def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
     """The default for classes: weights of logits with the smallest log loss, shrunk towards convex weights.
 
-    The penalty, one of `LOGIT_PENALTIES`, has the best cross-fitted loss. Equal weights would be a worse target: a
-    column of a test row is the mean of K fold models, to which a blend of many columns adds less than out of fold.
-    Sources: Ting and Witten, "Issues in stacked generalization", JAIR 1999, for weights of at least 0; Guo et al., "On
-    calibration of modern neural networks", ICML 2017, for their sum, the inverse temperature.
+    The penalty, one of `LOGIT_PENALTIES`, has the best cross-fitted loss. Equal weights would be a worse
+    target: a column of a test row is the mean of K fold models, to which a blend of many columns adds less
+    than out of fold. Sources: Ting and Witten, "Issues in stacked generalization", JAIR 1999, for weights of
+    at least 0; Guo et al., "On calibration of modern neural networks", ICML 2017, for their sum, the inverse
+    temperature.
     """
     weights, settings = [], []
     for target in data.targets:

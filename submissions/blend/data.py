@@ -148,8 +148,8 @@ class BlendData(Scorer):
 
     @computed_once
     def center(self, target: int) -> float:
-        """Return the c of a target: the median of its columns, never of labels, since those of a fold must not reach
-        a fit without it.
+        """Return the c of a target: the median of its columns, never of labels, since those of a fold must
+        not reach a fit without it.
         """
         return float(np.median(self.preds[self.has_fold][:, :, target_outputs(target, self.link)]))
 
@@ -176,7 +176,8 @@ class BlendData(Scorer):
     def pooled(self, folds: FoldSet) -> Array:
         """Return the convex weights of all targets together, (n_models,), each target with the same influence.
 
-        They are equal for one target, and for rows without any label. A target with few labels is shrunk towards them.
+        They are equal for one target, and for rows without any label. A target with few labels is shrunk
+        towards them.
         """
         systems = [self.system(target, folds) for target in self.targets]
         errors = [system.errors for system in systems if system is not None]
@@ -215,9 +216,9 @@ class BlendData(Scorer):
     def tuning_metric(self, target: int, folds: FoldSet) -> Metric:
         """Return what blends of a target are compared by: the metric itself where one target has a score.
 
-        Squared errors and the log loss take the place of metrics of labels, which are made after the blend, and of a
-        user's metric of several targets or of rows of the table; the log loss also of metrics of ranks if a fold has
-        few rows of a class.
+        Squared errors and the log loss take the place of metrics of labels, which are made after the blend,
+        and of a user's metric of several targets or of rows of the table; the log loss also of metrics of
+        ranks if a fold has few rows of a class.
         """
         metric = self.metric
         is_per_target = metric.column_score is not None or (len(self.targets) == 1 and not metric.takes_rows)
@@ -236,8 +237,8 @@ class BlendData(Scorer):
         """Return the loss of blends of a target, lower is better, infinite where it is undefined.
 
         Args:
-            weights_without: fold k -> weights (n_models,) that predict the rows of fold k; the loss is cross-fitted
-                if they are fitted without it.
+            weights_without: fold k -> weights (n_models,) that predict the rows of fold k; the loss is
+                cross-fitted if they are fitted without it.
         """
         metric = self.tuning_metric(target, folds)
         link: Link = self.link if in_logits else "identity"

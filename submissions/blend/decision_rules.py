@@ -66,8 +66,9 @@ class Decision:
     """A fitted decision.
 
     Attributes:
-        problem_type: binary and multilabel: a label is class 1 from the cut of its target on. Multiclass: the cuts are
-            subtracted from the log probabilities before the argmax. Ordinal: increasing cuts between the levels.
+        problem_type: binary and multilabel: a label is class 1 from the cut of its target on. Multiclass: the
+            cuts are subtracted from the log probabilities before the argmax. Ordinal: increasing cuts between
+            the levels.
         cuts: (n_targets,), (n_classes,), or (n_classes - 1,).
     """
 

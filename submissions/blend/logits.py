@@ -1,7 +1,7 @@
 """Blends of probabilities as weighted sums of logits, with weights of at least 0 and a free sum.
 
-The sum of the weights is an inverse temperature. It is above 1 if the columns are underconfident when they agree, and
-below 1 if they are overconfident.
+The sum of the weights is an inverse temperature. It is above 1 if the columns are underconfident when they
+agree, and below 1 if they are overconfident.
 """
 
 from collections.abc import Sequence
@@ -72,8 +72,8 @@ def log_loss_weights(z: Array, prior: Array, penalties: Sequence[float]) -> Arra
 
     Args:
         z: margins, (n_rows, n_other_classes, n_models).
-        prior: weights (n_models,) that sum to 1. Duplicate columns have equal prior weights and therefore get equal
-            weights.
+        prior: weights (n_models,) that sum to 1. Duplicate columns have equal prior weights and therefore get
+            equal weights.
     """
     from scipy.optimize import minimize
 

@@ -1,8 +1,8 @@
 """Scores of predictions of the training rows, and their standard errors by a paired bootstrap over groups of rows.
 
-All predictions are scored on the same resamples, so the standard deviation of the difference of two scores over the
-resamples is the standard error of that difference. Source: Efron and Tibshirani, "An Introduction to the Bootstrap",
-1993, chapters 6 and 16.
+All predictions are scored on the same resamples, so the standard deviation of the difference of two scores
+over the resamples is the standard error of that difference. Source: Efron and Tibshirani, "An Introduction to
+the Bootstrap", 1993, chapters 6 and 16.
 """
 
 from dataclasses import dataclass, field, replace
@@ -96,8 +96,8 @@ class Scorer:
             n_rows: mean number of rows in a resample; None for all rows with a fold.
 
         Returns:
-            (n_resamples, n_predictions), NaN where the metric is undefined, and where a regression target has only
-            one label in a resample, of which R2 has no meaning.
+            (n_resamples, n_predictions), NaN where the metric is undefined, and where a regression target has
+            only one label in a resample, of which R2 has no meaning.
         """
         scored_rows = np.flatnonzero(self.has_fold)
         groups = np.unique(self.groups[scored_rows], return_inverse=True)[1]
@@ -126,8 +126,9 @@ class Scorer:
         """Compare predictions, (n_rows, n_scored) each, with those of one name, in the unit of the metric.
 
         Returns:
-            A row per name with the columns `score`, `difference` (it minus the score of the reference), and their
-            bootstrap standard errors `score_standard_error` and `standard_error`, which is 0 for the reference.
+            A row per name with the columns `score`, `difference` (it minus the score of the reference), and
+            their bootstrap standard errors `score_standard_error` and `standard_error`, which is 0 for the
+            reference.
         """
         scores = pd.Series({name: self.score(values) for name, values in scored.items()})
         resampled = self.resampled(scored)

@@ -1,8 +1,9 @@
 """Fit all candidates, compare them with the default, and choose one.
 
-Candidates are compared by their cross-fitted predictions: each row is predicted by a fit without the row's fold. For
-metrics of labels the decision (thresholds, class offsets or cut points) that turns predictions into labels is fitted
-without the fold as well. The default stands, unless another candidate is better by a clear margin.
+Candidates are compared by their cross-fitted predictions: each row is predicted by a fit without the row's
+fold. For metrics of labels the decision (thresholds, class offsets or cut points) that turns predictions into
+labels is fitted without the fold as well. The default stands, unless another candidate is better by a clear
+margin.
 """
 
 from collections.abc import Callable
@@ -46,8 +47,8 @@ class Fitted:
 
     Attributes:
         predictor: predicts (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs).
-        lowest: lowest label of each output, (n_outputs,), to which lower predictions are raised, for a metric that is
-            undefined for small numbers (RMSLE); None for other metrics.
+        lowest: lowest label of each output, (n_outputs,), to which lower predictions are raised, for a metric
+            that is undefined for small numbers (RMSLE); None for other metrics.
         decision: makes labels from predictions; None if the metric scores predictions.
         postprocess: `file.py:function` of the user, of predictions (n_rows, n_outputs), which returns others;
             None without one.
@@ -97,8 +98,8 @@ def cross_fit(
 ) -> CrossFit:
     """Fit a candidate on all folds and without each of them.
 
-    Thresholds for a fold come from the rows of the other folds, as predicted by the fit on these rows: they are so few
-    numbers that their fit on the same rows changes no score by more than chance.
+    Thresholds for a fold come from the rows of the other folds, as predicted by the fit on these rows: they
+    are so few numbers that their fit on the same rows changes no score by more than chance.
     """
 
     def fitted(folds: FoldSet) -> Fitted:
@@ -228,8 +229,8 @@ def min_gain(scorer: Scorer, score: float) -> float:
 def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) -> tuple[str, str]:
     """Return the candidate to submit, and the reason in one sentence.
 
-    It is the default, unless another is better by the margin; of several such candidates it is the one with the best
-    cross-fitted score.
+    It is the default, unless another is better by the margin; of several such candidates it is the one with
+    the best cross-fitted score.
 
     Args:
         compared: candidates that may be chosen, compared with the default.
@@ -271,8 +272,8 @@ def ablation(
         default: this blend of all columns.
 
     Returns:
-        Name -> the `stages` that are left out, the `score` without them, the paired `difference` to the default, and
-        the `standard_error` of it.
+        Name -> the `stages` that are left out, the `score` without them, the paired `difference` to the
+        default, and the `standard_error` of it.
     """
     tuned = default.whole.predictor.settings if isinstance(default.whole.predictor, Blend) else []
     scored = {"all stages": default.scored}

@@ -1,9 +1,10 @@
 """The stack: the default blend, corrected by a level-2 model of small boosted trees.
 
-The trees see the columns of all targets. They are fitted on the residual of the blend instead of the labels, so
-regularization shrinks the correction and not the blend; the blend has seen the same rows, with few weights.
-Probabilities are corrected in logits, by trees that start from the logits of the blend. Trees that do not reduce the
-error across the folds of the rows they are fitted on are dropped. docs/benchmarks.md has measurements.
+The trees see the columns of all targets. They are fitted on the residual of the blend instead of the labels,
+so regularization shrinks the correction and not the blend; the blend has seen the same rows, with few
+weights. Probabilities are corrected in logits, by trees that start from the logits of the blend. Trees that
+do not reduce the error across the folds of the rows they are fitted on are dropped. docs/benchmarks.md has
+measurements.
 """
 
 from dataclasses import dataclass, replace
@@ -47,7 +48,8 @@ class Stack:
         base: the blend of all outputs.
         spreads: for each target, the unit of its trees: the standard deviation of the blend's predictions in
             regression, 1 for logits.
-        trees: for each target, boosted trees in LightGBM's text format; "" for a target that is not corrected.
+        trees: for each target, boosted trees in LightGBM's text format; "" for a target that is not
+            corrected.
         link: scale on which predictions are corrected.
     """
 
@@ -83,7 +85,8 @@ class Stack:
 def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
     """Return the stack on a blend, fitted on the rows of some folds.
 
-    The number of trees, which may be 0, has the smallest error over these folds, each predicted by trees of the others.
+    The number of trees, which may be 0, has the smallest error over these folds, each predicted by trees of
+    the others.
     """
     base = fit_candidate(data, default, folds)
     in_folds = data.rows_in(folds)

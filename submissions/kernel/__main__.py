@@ -1,5 +1,5 @@
-"""An offline notebook of the latest run: `./run.sh kernel [COMPETITION] [--verify] [--push]`; with --training,
-one that trains, for which no run has to be finished.
+"""An offline notebook of the latest run: `./run.sh kernel [COMPETITION] [--verify] [--push]`; with
+--training, one that trains, for which no run has to be finished.
 
 Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained weights;
 packages of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_training/

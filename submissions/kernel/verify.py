@@ -2,8 +2,8 @@
 
 The notebook runs from top to bottom in a sandbox, on rows with new ids, and must predict the same as
 `./run.sh predict` on this machine. If the competition has molecules, one row has an invalid one. The output
-of the notebook is in kernel/proof.log. The sandbox is like the machine of a notebook: read-only inputs, only the
-packages of its image, no network.
+of the notebook is in kernel/proof.log. The sandbox is like the machine of a notebook: read-only inputs, only
+the packages of its image, no network.
 """
 
 import json

@@ -30,7 +30,8 @@ def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
     """Add requirements.txt and its wheels to a bundle that is otherwise complete.
 
     Args:
-        estimators: estimators of the settings, such as "tabicl.TabICLRegressor", and other modules that stages import.
+        estimators: estimators of the settings, such as "tabicl.TabICLRegressor", and other modules that
+            stages import.
     """
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # another version may not read an estimator of scikit-learn

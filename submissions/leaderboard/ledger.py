@@ -1,12 +1,12 @@
 """Show all submissions of a competition and their scores: `./run.sh ledger [COMPETITION]`.
 
-The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is sent, so that it
-stays if the process dies. --public and --private add a score by hand, if `./run.sh submit` did not wait for it or the
-platform is another one.
+The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is sent,
+so that it stays if the process dies. --public and --private add a score by hand, if `./run.sh submit` did not
+wait for it or the platform is another one.
 
-Which two files to select for the private score is simulated: tables of the size of the test table are drawn from the
-training rows with their out-of-fold predictions, by group, the same for all files. Most of the difference between
-public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
+Which two files to select for the private score is simulated: tables of the size of the test table are drawn
+from the training rows with their out-of-fold predictions, by group, the same for all files. Most of the
+difference between public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
 
 Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: with --public or --private, rows of
 ledger.csv.

@@ -1,8 +1,8 @@
 """Write a competition's YAML from its CSV files: `./run.sh new NAME --train F --test F --sample F`.
 
-The YAML has the settings that differ from their defaults. Every guess is explained in a comment; read them once.
-With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and --sample then
-say which of them are the tables, if their names do not.
+The YAML has the settings that differ from their defaults. Every guess is explained in a comment; read them
+once. With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and
+--sample then say which of them are the tables, if their names do not.
 
 Reads: the three tables, and with --answers the labels of the test rows.
 Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).

@@ -139,8 +139,8 @@ def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
 def looks_like_smiles(name: str, values: list[str], share_parsed: float) -> bool:
     """Return whether distinct values are molecules, and not words or codes such as C, CO or NO.
 
-    Half of them must parse if the name of the column or their characters suggest SMILES, otherwise nearly all:
-    words of only the letters C, N, O, S, P and I are rare among words of five letters.
+    Half of them must parse if the name of the column or their characters suggest SMILES, otherwise nearly
+    all: words of only the letters C, N, O, S, P and I are rare among words of five letters.
 
     Args:
         share_parsed: share of the values that RDKit parses.

@@ -42,7 +42,8 @@ def extra_lines(
 def _columns(table: pd.DataFrame, file: Path, tables: DetectedTables) -> dict[str, str]:
     """Return column of the competition -> column of an extra table: the one with its name, or the only one like it.
 
-    A column is like an input if it has its role. It is like a target if both have numbers, or else a common label.
+    A column is like an input if it has its role. It is like a target if both have numbers, or else a common
+    label.
     """
     columns = {name: name for name in [*tables.inputs, *tables.targets] if name in table}
     unused = [name for name in table.columns if name not in columns]

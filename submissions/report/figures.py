@@ -25,7 +25,8 @@ def score_chart(rows: pd.DataFrame, metric: str, greater_is_better: bool) -> str
     """Return a dot plot of scores, one standard error, and test scores: stages, then candidates, the best first.
 
     Args:
-        rows: `name`, `kind` (a key of COLORS), `score`, `score_standard_error` and `test_score`, which may be NaN.
+        rows: `name`, `kind` (a key of COLORS), `score`, `score_standard_error` and `test_score`, which may be
+            NaN.
     """
     numbers = rows.astype({"score": float, "score_standard_error": float, "test_score": float})
     is_candidate = numbers["kind"] != "stage"

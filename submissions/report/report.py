@@ -1,10 +1,11 @@
 """The report of a run: `python -m submissions.report.report [COMPETITION]` writes that of the latest one.
 
-report.md, which is also printed, has the brief sections; index.html, which opens in a browser without a network, has
-all. To add something, add an element (`elements.py`) to a section, or a section to `build_report`.
+report.md, which is also printed, has the brief sections; index.html, which opens in a browser without a
+network, has all. To add something, add an element (`elements.py`) to a section, or a section to
+`build_report`.
 
-Reads: the reports of competition.prepare and of all jobs, the folder of the run; and, only here, the answers if
-`competition.answers` is an existing file.
+Reads: the reports of competition.prepare and of all jobs, the folder of the run; and, only here, the answers
+if `competition.answers` is an existing file.
 """
 
 import sys
