@@ -226,7 +226,7 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
         reasons.get(how, "error") for how in sorted(hows)
     ]
     with_traceback = [line.split()[2] for line in end if line.startswith("traceback of ")]
-    assert with_traceback == [f"{how}:" for how in sorted(hows) if how in ("raises", "unpicklable")]
+    assert with_traceback == [f"{how}:" for how in sorted(hows) if how in ("raises", "unpicklable", "exits")]
     report = (work / "smoke" / "report" / "report.md").read_text()
     assert report.index("Left out") < report.index("## Scores")
     second_output = run(work, *command, status=3).stdout
