@@ -22,14 +22,14 @@ Both read the YAML that `./run.sh new` of AFTER writes; with --own-yaml each rea
 compares presets too. Each run starts from an empty folder, FOLDER/before/... or FOLDER/after/..., and appends
 its rows to FOLDER/checkouts.csv. A run is skipped if it has rows for the current commit of its checkout, so the
 command can be repeated after an interruption. The table of these rows and whether the change passes are
-printed at the end, or at once with --table. The ratio of the errors of a set has the standard error of a
-bootstrap over test rows. Use a new FOLDER for each new pair of commits, because a YAML is only written once.
-Each checkout has its own environment: activate none, or `run.sh` uses the active one and installs nothing.
+printed at the end, or at once with --table. The ratios of a set, on the answers and of the cross-fitted
+predictions, have the standard error of a bootstrap over rows. Use a new FOLDER for each new pair of commits,
+because a YAML is only written once. Each checkout has its own environment: activate none, or `run.sh` uses
+the active one and installs nothing.
 """
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -46,6 +46,7 @@ from competition.task import from_submission_columns
 from core.files import PROJECT, read_text_table
 from core.paths import revision
 from core.settings import parse_duration
+from core.types import Array
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import fit_encoders, molecule_block
 from models.inputs.frozen_encoders import encoder_cache
@@ -53,7 +54,7 @@ from models.jobs.compute import context_of
 from models.stages.lightgbm import Lightgbm
 from models.training.hardware import machine
 from submissions.report.scores import read_answers
-from submissions.run import SUBMISSION_FILE, Run, latest_run
+from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run, latest_run
 
 SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "bace", "tox21", "emotion"]
 CHECKOUTS = ["before", "after"]
@@ -249,34 +250,41 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def error_of_ratio(competition: CompetitionConfig, before: Path, after: Path) -> float:
-    """The standard error of the logarithm of the ratio of two submissions' errors, by a bootstrap that draws the
-    same test rows of both; of several targets that of their geometric mean.
+def log_ratio(competition: CompetitionConfig, y: Array, before: Array, after: Array) -> tuple[float, float]:
+    """The logarithm of the ratio of the errors of two predictions of the same rows, of several targets that of their
+    geometric mean, and its standard error by a bootstrap over rows.
     """
+
+    def of_rows(rows: Any) -> float:
+        old, new = (errors(competition, y[rows], y_pred[rows]) for y_pred in (before, after))
+        return float(np.mean([np.log(new[target] / old[target]) for target in old]))
+
+    draws = np.random.default_rng(0).integers(len(y), size=(N_RESAMPLES, len(y)))
+    return of_rows(slice(None)), float(np.std([of_rows(rows) for rows in draws]))
+
+
+def ratio_on_answers(competition: CompetitionConfig, files: list[Path]) -> tuple[float, float]:
+    """`log_ratio` of two submissions, in the order before and after."""
     assert competition.answers is not None
-    task, tables = competition.task, [read_text_table(file) for file in (before, after)]
-    ids = tables[0][competition.id]
-    y = read_answers(competition, competition.answers).loc[ids].to_numpy()
-    y_preds = [from_submission_columns(task, table) for table in tables]
-    log_ratios = []
-    for rows in np.random.default_rng(0).integers(len(ids), size=(N_RESAMPLES, len(ids))):
-        old, new = (errors(competition, y[rows], y_pred[rows]) for y_pred in y_preds)
-        log_ratios.append(np.mean([np.log(new[target] / old[target]) for target in old]))
-    return float(np.std(log_ratios))
+    tables = [read_text_table(file) for file in files]
+    y = read_answers(competition, competition.answers).loc[tables[0][competition.id]].to_numpy()
+    return log_ratio(competition, y, *(from_submission_columns(competition.task, table) for table in tables))
+
+
+def ratio_of_cross_fitted(competition: CompetitionConfig, folders: list[Path]) -> tuple[float, float]:
+    """`log_ratio` of the cross-fitted predictions of two runs, whose folders of the competition are given."""
+    train = pd.read_parquet(folders[0] / "prepared" / "train.parquet").set_index(competition.id)
+    files = [max(folder.glob(f"submissions/[!s]*/{CROSS_FITTED}")) for folder in folders]
+    tables = [pd.read_csv(file, dtype={"id": str}).set_index("id").dropna() for file in files]
+    ids = tables[0].index.intersection(tables[1].index)
+    y_preds = [table.loc[ids, competition.task.scored_columns].to_numpy() for table in tables]
+    return log_ratio(competition, train.loc[ids, competition.targets].to_numpy(), *y_preds)
 
 
 def commit_of(checkout: Path) -> str:
     """The short hash of a checkout, with `-dirty` if files differ from the commit."""
     call = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10"]
     return subprocess.run(call, check=True, cwd=checkout, capture_output=True, text=True).stdout.strip()
-
-
-def weighted_share(log: str) -> float:
-    """The share of the workers' time in columns with a weight, from the output of `full`; NaN if it is
-    missing.
-    """
-    match = re.search(r"Time of the workers: (\d+)%", log)
-    return int(match[1]) / 100 if match else np.nan
 
 
 def run_folder(work: Path, checkout: str, name: str, budget: str, seed: int) -> Path:
@@ -289,21 +297,21 @@ def yaml_of(args: argparse.Namespace, checkout: str, name: str) -> Path:
     return args.work / (f"{checkout}/{name}.yaml" if args.own_yaml else f"{name}.yaml")
 
 
-def submission_of(args: argparse.Namespace, checkout: str, name: str, budget: str, seed: int) -> Path:
-    """The submission that a checkout made."""
-    return run_folder(args.work, checkout, name, budget, seed) / name / SUBMISSION_FILE
-
-
-def with_error_of_ratio(rows: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
-    """Add the column `ratio_error`, the standard error of the logarithm of after / before, to rows of a table."""
-    ratio_errors = {}
+def with_ratios(rows: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """Add the ratios on the answers and of the cross-fitted predictions, each with its standard error."""
+    ratios = {}
     for (name, budget, seed), pair in rows.groupby(["set", "budget", "seed"]):
         if pair["checkout"].nunique() == len(CHECKOUTS):
-            files = [submission_of(args, checkout, name, budget, seed) for checkout in CHECKOUTS]
+            folders = [run_folder(args.work, checkout, name, budget, seed) / name for checkout in CHECKOUTS]
             competition = load_competition(str(yaml_of(args, "after", name)))
-            ratio_errors[name, budget, seed] = error_of_ratio(competition, *files)
+            ratio, error = ratio_on_answers(competition, [folder / SUBMISSION_FILE for folder in folders])
+            cross_fitted, its_error = ratio_of_cross_fitted(competition, folders)
+            ratios[name, budget, seed] = (ratio, error, cross_fitted, its_error)
     keys = zip(rows["set"], rows["budget"], rows["seed"], strict=True)
-    return rows.assign(ratio_error=[ratio_errors.get(key, np.nan) for key in keys])
+    columns = ["ratio", "ratio_error", "cross_fitted", "cross_fitted_error"]
+    return rows.assign(
+        **dict(zip(columns, np.array([ratios.get(key, (np.nan,) * 4) for key in keys]).T, strict=True))
+    )
 
 
 def run_checkouts(args: argparse.Namespace, commits: dict[str, str], processor: str) -> None:
@@ -329,47 +337,44 @@ def run_checkouts(args: argparse.Namespace, commits: dict[str, str], processor: 
                 write_yaml(args.data / name, yaml_file, checkout=author)
                 seconds = full(yaml_file, options, log_file, folders[checkout])
                 competition = load_competition(str(yaml_file))
-                submission = submission_of(args, checkout, name, budget, args.seed)
-                test_errors = errors_of_file(competition, submission)
-                share = weighted_share(log_file.read_text(encoding="utf-8"))
-                keep(file, key, test_errors, seconds=seconds, share=share)
+                submission = folder / name / SUBMISSION_FILE
+                keep(file, key, errors_of_file(competition, submission), seconds=seconds)
 
 
 def table_of_checkouts(rows: pd.DataFrame) -> str:
     """The errors of two checkouts, geometric means over targets, and whether the second one passes."""
     lines = [
-        "| budget | set | error before | after | after / before | seconds before | after | share before | "
-        "after |",
+        "| budget | set | seed | error before | after | after / before | cross-fitted | seconds before | after |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    of_both = rows.groupby(["budget", "set", "seed"])["checkout"].transform("nunique") == len(CHECKOUTS)
-    rows = rows[of_both].assign(log_error=np.log(rows["error"]))
-    log_ratios = []
-    for (budget, name), pair in rows.groupby(["budget", "set"], sort=False):
-        means = pair.groupby("checkout")[["log_error", "seconds", "share", "ratio_error"]].mean()
-        before, after = means.loc["before"], means.loc["after"]
-        log_ratio = after["log_error"] - before["log_error"]
-        log_ratios.append(log_ratio)
-        error_cells = (
-            f"{np.exp(before['log_error']):.4g} | {np.exp(after['log_error']):.4g} | {np.exp(log_ratio):.3f} "
-            f"+- {after['ratio_error']:.3f}"
+    rows = rows.assign(error=np.log(rows["error"]))
+    pairs = []
+    for (budget, name, seed), pair in rows.groupby(["budget", "set", "seed"], sort=False):
+        if pair["checkout"].nunique() < len(CHECKOUTS):
+            continue
+        means = pair.groupby("checkout")[["error", "seconds"]].mean()
+        pairs.append(pair.iloc[0])
+        before, after = np.exp(means["error"].loc[CHECKOUTS])
+        seconds = " | ".join(f"{each:.0f}" for each in means["seconds"].loc[CHECKOUTS])
+        ratios = (
+            f"{np.exp(pairs[-1][each]):.3f} +- {pairs[-1][each + '_error']:.3f}"
+            for each in ("ratio", "cross_fitted")
         )
-        other_cells = (
-            f"{before['seconds']:.0f} | {after['seconds']:.0f} | {before['share']:.2f} | {after['share']:.2f}"
+        lines.append(
+            f"| {budget} | {name} | {seed} | {before:.4g} | {after:.4g} | {' | '.join(ratios)} | {seconds} |"
         )
-        lines.append(f"| {budget} | {name} | {error_cells} | {other_cells} |")
-    if len(log_ratios) < 2:
-        return "\n".join(
-            [*lines, "Fewer than two pairs of budget and set are finished: there is no standard error."]
+    if len(pairs) < 2:
+        return "\n".join([*lines, "Fewer than two pairs of runs are finished: there is no standard error."])
+    log_ratios = pd.DataFrame(pairs)[["ratio", "cross_fitted"]].astype(float)
+    lines.append("")
+    for name, values in log_ratios.items():
+        ratio, standard_error = np.exp(values.mean()), values.std() / np.sqrt(len(values))
+        passed = ratio <= 1 + standard_error and ratio <= MAX_WORSENING
+        lines.append(
+            f"{name}: after / before {ratio:.4f} +- {standard_error:.4f} over {len(values)} pairs; at most 1.00 plus "
+            f"its standard error and at most {MAX_WORSENING}: {'passed' if passed else 'missed'}"
         )
-    ratio = np.exp(np.mean(log_ratios))
-    standard_error = np.std(log_ratios, ddof=1) / np.sqrt(len(log_ratios))
-    passed = ratio <= 1 + standard_error and ratio <= MAX_WORSENING
-    measured = f"{ratio:.4f} +- {standard_error:.4f} over {len(log_ratios)} pairs of budget and set"
-    rule = f"geometric mean at most 1.00 plus its standard error and at most {MAX_WORSENING}"
-    return "\n".join(
-        [*lines, "", f"after / before: {measured}", f"{rule}: {'passed' if passed else 'missed'}"]
-    )
+    return "\n".join(lines)
 
 
 def compare_checkouts(args: argparse.Namespace, processor: str) -> None:
@@ -379,7 +384,7 @@ def compare_checkouts(args: argparse.Namespace, processor: str) -> None:
         run_checkouts(args, commits, processor)
     rows = read_results(args.work / "checkouts.csv")
     is_current = rows["commit"] == rows["checkout"].map(commits)
-    print(table_of_checkouts(with_error_of_ratio(rows[is_current & (rows["machine"] == processor)], args)))
+    print(table_of_checkouts(with_ratios(rows[is_current & (rows["machine"] == processor)], args)))
 
 
 def main() -> None:

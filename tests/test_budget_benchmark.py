@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.budget import table_of_checkouts, weighted_share
+from benchmarks.budget import table_of_checkouts
 
 
 def rows_of(errors_after: list[float]) -> pd.DataFrame:
@@ -16,8 +16,10 @@ def rows_of(errors_after: list[float]) -> pd.DataFrame:
             "budget": "5m",
             "seed": 0,
             "seconds": 300.0,
-            "share": np.nan,
+            "ratio": np.log(error),
             "ratio_error": 0.01,
+            "cross_fitted": 0.0,
+            "cross_fitted_error": 0.01,
         }
         rows.append({**common, "checkout": "before", "error": 1.0})
         rows.append({**common, "checkout": "after", "error": error})
@@ -36,7 +38,9 @@ def rows_of(errors_after: list[float]) -> pd.DataFrame:
 def test_a_change_passes_up_to_one_standard_error_and_two_per_cent(
     errors_after: list[float], verdict: str
 ) -> None:
-    assert table_of_checkouts(rows_of(errors_after)).endswith(verdict)
+    *_, on_answers, cross_fitted = table_of_checkouts(rows_of(errors_after)).splitlines()
+    assert on_answers.startswith("ratio") and on_answers.endswith(verdict)
+    assert cross_fitted.endswith("passed")
 
 
 def test_a_set_that_only_one_checkout_has_finished_is_not_compared() -> None:
@@ -44,12 +48,3 @@ def test_a_set_that_only_one_checkout_has_finished_is_not_compared() -> None:
     table = table_of_checkouts(rows)
     assert "set_2" not in table
     assert "1.0000 +- 0.0000 over 2 pairs" in table
-
-
-def test_the_share_is_the_first_percentage_of_the_line_about_the_workers() -> None:
-    log = (
-        "done 99%\nTime of the workers: 61% for stages with a weight of at least 0.02 and for inputs, 10% "
-        "for other stages."
-    )
-    assert weighted_share(log) == 0.61
-    assert np.isnan(weighted_share("The budget of 1 min is over"))
