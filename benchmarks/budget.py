@@ -274,8 +274,11 @@ def ratio_on_answers(competition: CompetitionConfig, files: list[Path]) -> tuple
 def ratio_of_cross_fitted(competition: CompetitionConfig, folders: list[Path]) -> tuple[float, float]:
     """`log_ratio` of the cross-fitted predictions of two runs, whose folders of the competition are given."""
     train = pd.read_parquet(folders[0] / "prepared" / "train.parquet").set_index(competition.id)
-    files = [max(folder.glob(f"submissions/[!s]*/{CROSS_FITTED}")) for folder in folders]
-    tables = [pd.read_csv(file, dtype={"id": str}).set_index("id").dropna() for file in files]
+    tables = []
+    for folder in folders:
+        run = (folder / "submissions" / "latest").read_text(encoding="utf-8").strip()
+        file = folder / "submissions" / run / CROSS_FITTED
+        tables.append(pd.read_csv(file, dtype={"id": str}).set_index("id").dropna())
     ids = tables[0].index.intersection(tables[1].index)
     y_preds = [table.loc[ids, competition.task.scored_columns].to_numpy() for table in tables]
     return log_ratio(competition, train.loc[ids, competition.targets].to_numpy(), *y_preds)
