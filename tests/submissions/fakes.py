@@ -18,9 +18,8 @@ from competition.config import load_competition
 from competition.labels import parse_labels
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
-from folds.make import load_folds_config, read_folds
+from folds.make import read_folds
 from folds.make import run as make_folds
-from models.config import load_stages
 from models.jobs.job_files import write_report
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import JobPlan, make_plan
@@ -84,7 +83,8 @@ def _with_answers(folder: Path, table: pd.DataFrame, n_train: int, roles: dict, 
     train, test, own = table[:n_train], table[n_train:], {"smiles": [], "text": [], "numeric": ["x", "z"]}
     roles, targets = {**own, "categorical": [], "answers": "answers.csv", **roles}, roles["targets"]
     stages = {
-        name: {"kind": "lightgbm", "num_leaves": i + 4} for i, name in enumerate(("good", "fair", "poor"))
+        name: {"kind": "lightgbm", "parameters": {"num_leaves": i + 4}}
+        for i, name in enumerate(("good", "fair", "poor"))
     }
     submissions = {"trials": 4} | sections.pop("submissions", {})
     sections = {"stages": stages, "folds": {"n_folds": 3}, **sections}
@@ -129,8 +129,8 @@ def fake_classes(
 def planned(path: Path) -> JobPlan:
     """The jobs of a YAML, on prepared tables and folds."""
     config = load_competition(str(path))
-    make_folds(config, load_folds_config(str(path)))
-    return make_plan(config, load_stages(str(path)))
+    make_folds(config, load_config(str(path)).folds)
+    return make_plan(config, load_config(str(path)).stages)
 
 
 def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> JobPlan:

@@ -1,8 +1,4 @@
-"""Check everything before any work: `./run.sh check [COMPETITION]`.
-
-Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs. Never
-the answers. Writes: nothing but user-defined features into the cache.
-"""
+"""Mistakes of settings, tables, folds, weights and functions of the user, found before anything is trained."""
 
 import json
 from dataclasses import replace
@@ -15,27 +11,21 @@ from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.metrics import take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task, raw_rows_for
-from core import cli
 from core.errors import ConfigError, DataError
 from core.files import as_json, read_json
 from core.types import Array
 from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
-from models.context import CheckTables, molecule_columns
-from models.inputs.base_models import require_pooling
-from models.inputs.encoder_settings import TextStage
-from models.inputs.texts import count_cut_texts, read_template
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights, reads_molecules
-from models.jobs.cluster import require_cluster
+from models.context import CheckTables
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import code_files, describe_retraining, make_plan
 from models.stage import Stage
 from models.training.hardware import why_no_gpu
 from models.training.labels import labelled_rows
 from submissions.blend.candidates import fit_candidate, mean
-from submissions.blend.data import BlendData
+from submissions.blend.data import BlendData, from_json, to_json
 from submissions.blend.selection import Fitted
-from submissions.blend.serialization import from_json, to_json
-from submissions.config import Config, load_config
+from submissions.config import Config
 
 N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
@@ -126,11 +116,6 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
     warnings = list(stage.check(tables))
-    for encoder in stage.encoders:
-        if reads_molecules(encoder.weights):
-            molecule_columns(encoder.columns, tables.competition.smiles, stage.kind)
-    for text_settings in stage.text_settings:
-        warnings += _check_text(text_settings, tables)
     code_files(stage)
     description = stage.kind
     for weights in stage.weight_names():
@@ -145,23 +130,12 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
     return "; ".join([description, *warnings])
 
 
-def _check_text(text_settings: TextStage, tables: CheckTables) -> list[str]:
-    """Check how an encoder reads text; return a warning if texts will be cut.
-
-    Args:
-        text_settings: settings of a stage or frozen encoder.
-    """
-    read_template(text_settings, tables.competition)
-    require_pooling(text_settings)
-    both = (tables.train, tables.test)
-    n_cut = sum(count_cut_texts(text_settings, tables.competition, table) for table in both)
-    return (
-        [f"{n_cut} texts have more than {text_settings.max_length} tokens and will be cut"] if n_cut else []
-    )
-
-
 def _try_user_blending(config: Config, labels: Array) -> None:
     """Fit, save and apply the user's candidates and post-processing on a few made-up rows."""
+    functions = list(user_code(config.blends))
+    postprocess = config.submissions.postprocess
+    if not functions and postprocess is None:
+        return
     metric, task = config.competition.scorer, config.competition.task
     rng = np.random.default_rng(0)
     y = np.column_stack([rng.choice(column[np.isfinite(column)], N_TRIED) for column in labels.T])
@@ -169,11 +143,11 @@ def _try_user_blending(config: Config, labels: Array) -> None:
     preds = np.stack([_predictions_near(y, task, rng) for _ in config.stages], axis=1)
     rows = np.arange(N_TRIED)
     data = BlendData(metric=metric, task=task, y=y, folds=rows % 5, groups=rows, preds=preds)
-    for _, code_ref in user_code(config.blends):
+    for _, code_ref in functions:
         fitted = fit_candidate(data, code_ref, data.all_folds)
         with user_code_errors(code_ref, MUST_RETURN):
             from_json(json.loads(as_json(to_json(fitted))), code_ref).predict(preds)
-    Fitted(mean(data, data.all_folds), postprocess=config.submissions.postprocess).outputs(preds)
+    Fitted(mean(data, data.all_folds), postprocess=postprocess).outputs(preds)
 
 
 def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:
@@ -218,21 +192,17 @@ def _check_metric(tables: CheckTables) -> None:
         )
 
 
-def main() -> None:
-    """Parse the command line and run the command."""
-    args = cli.parser(__doc__).parse_args()
-    if args.executor == "ray":
-        require_cluster(args.ray_address)
-    config = load_config(args.competition, args.overrides)
-    paths = config.competition.paths
-    tables = make_folds(config.competition, config.folds, prepare(config.competition))
-    lines = check(config, tables, here=args.executor == "local")
-    print(f"{paths.name}: checked\n{lines}")
+def check_competition(config: Config, reuse: bool, here: bool = True) -> str:
+    """Check a configuration; return lines about it, and about finished jobs that would be trained again.
+
+    Args:
+        reuse: whether finished jobs of other code are kept.
+        here: whether this machine trains; see `check`.
+    """
+    competition = config.competition
+    paths = competition.paths
+    tables = make_folds(competition, config.folds, prepare(competition))
+    lines = [f"{paths.name}: checked", check(config, tables, here)]
     if paths.train.exists() and read_json(paths.prepare_report) == tables.report:  # jobs may be finished
-        plan = make_plan(config.competition, dict(config.stages), args.reuse)
-        for line in describe_retraining(plan):
-            print(line)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+        lines += describe_retraining(make_plan(competition, dict(config.stages), reuse))
+    return "\n".join(lines)
