@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SQUARED = {"objective": "regression", "metric": "rmse"}
 HUBER = {"objective": "huber", "metric": "huber", "alpha": 0.5}
 """For metrics of absolute errors, in standardised labels; absolute errors have a larger MAE on held-out rows
-(benchmarks/tree_objectives.py).
+(docs/benchmarks.md).
 """
 
 
