@@ -39,8 +39,6 @@ MAX_ROWS = 2000
 SPLITS = ("rows", "scaffolds")
 MOLECULE = "SMILES"
 CHEAP_KINDS = ("gp", "lightgbm", "sklearn")
-STACK = "lightgbm_stack"
-SUBMISSION = "submission"
 N_RESAMPLES = 10_000
 
 
@@ -108,9 +106,9 @@ def measure(yaml_file: Path, run: Path) -> tuple[dict[str, float], list[dict[str
     files = {name: record["file"] for name, record in choice["candidates"].items()}
     log_errors = {
         name: log_error(competition, *answers_and_predictions(competition, run / file))
-        for name, file in {**files, SUBMISSION: SUBMISSION_FILE}.items()
+        for name, file in {**files, "submission": SUBMISSION_FILE}.items()
     }
-    log_errors.setdefault(STACK, log_errors[choice["default"]])
+    log_errors.setdefault("lightgbm_stack", log_errors[choice["default"]])
     score = competition.scorer(*answers_and_predictions(competition, run / SUBMISSION_FILE))
     chosen, expected = choice["candidates"][choice["chosen"]], choice["expected"]
     estimates = {
