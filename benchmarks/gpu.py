@@ -4,11 +4,11 @@ with one.
     python -m benchmarks.gpu [--seconds 6] [--minutes 9]
 
 For each network, at 1, 2 and 4 jobs on the card (a process each): rows that all jobs together train on in a
-second, how busy the card is (by nvidia-smi), the peak of memory of one job, and at 1 job the same with
-torch.compile. Below it, the largest difference between predictions on the card and on the cores with the same
-weights, in standard deviations of the predictions: as the project predicts, and in bf16. Last, one job with a decoder
-in the shape of Qwen3-0.6B: full fine-tuning, LoRA, LoRA with gradient checkpointing, LoRA on NF4. All weights start at
-random, so nothing is downloaded; the rows are the embedded molecules and tweets. Trees are not imported.
+second, and the peak of memory of one job. Below it, the largest difference
+between predictions on the card and on the cores with the same weights, in standard deviations of the predictions: as
+the project predicts, and in bf16. Last, one job with a decoder in the shape of Qwen3-0.6B: full fine-tuning, LoRA,
+LoRA with gradient checkpointing, LoRA on NF4. All weights start at random, so nothing is downloaded; the rows are the
+embedded molecules and tweets. Trees are not imported.
 Without a card it says so and ends with status 0.
 """
 
@@ -17,25 +17,23 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
 import argparse
+import contextlib
 import gc
 import multiprocessing
-import shutil
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from benchmarks.one_setting import read
 from competition.dataset import Dataset
+from competition.molecules import canonical_smiles
 from competition.task import Task
 from core.files import PROJECT
 from models import targets
@@ -44,25 +42,17 @@ from models.registry import make_stage
 from models.training import neural
 
 DATA = PROJECT / "competition" / "data"
+MOLECULES = ("qm9_orbitals", "SMILES", "homo_eV")
+TWEETS = ("tweet_sentiment", "text", "sentiment")
+"""Embedded tables: folder, column and target."""
 NETWORKS: dict[str, dict[str, Any]] = {
     "gnn": {"kind": "gnn"},
     "Uni-Mol, compact": {"kind": "unimol"},
-    "Uni-Mol, official size": {
-        "kind": "unimol",
-        "architecture": "molecule",
-        "batch_size": 32,
-        "learning_rate": 1e-4,
-    },
-    "BERT of MiniLM's size": {"kind": "bert", "layers": 6, "width": 384, "heads": 12, "learning_rate": 1e-4},
-    "BERT of DeBERTa-v3-base's size": {
-        "kind": "bert",
-        "layers": 12,
-        "width": 768,
-        "heads": 12,
-        "learning_rate": 1e-4,
-    },
+    "Uni-Mol, official size": {"kind": "unimol", "architecture": "molecule", "batch_size": 32},
+    "BERT of MiniLM's size": {"kind": "bert", "layers": 6, "width": 384, "heads": 12},
+    "BERT of DeBERTa-v3-base's size": {"kind": "bert", "layers": 12, "width": 768, "heads": 12},
 }
-DECODER = {"kind": "bert", "pooling": "last", "max_length": 64, "learning_rate": 1e-4}
+DECODER = {"kind": "bert", "pooling": "last", "max_length": 64}
 DECODERS: dict[str, dict[str, Any]] = {
     "Qwen3-0.6B's shape": DECODER,
     "the same, LoRA": {**DECODER, "lora": {}},
@@ -86,13 +76,22 @@ TINY: dict[str, dict[str, Any]] = {
 }
 """Changes by kind, for a test of this script on the cores."""
 JOBS = (1, 2, 4)
-WARM_UP, COMPILED_WARM_UP = 10, 30
-"""Steps before the clock starts; compiling for other shapes takes more of them."""
+WARM_UP = 10
+"""Steps before the clock starts."""
 LONGEST_WAIT = 120.0
 """Seconds that a job waits for the others before all of them are timed."""
-HEADER = (
-    "| network | jobs | torch.compile | rows/s | of the card busy | GiB a job |\n|---|---|---|---|---|---|"
-)
+HEADER = "| network | jobs | rows/s | GiB a job |\n|---|---|---|---|"
+
+
+def read_rows(name: str, column: str, target: str, n_rows: int) -> tuple[Dataset, Context]:
+    """Return the first labelled rows of an embedded table, and a context of one column and target."""
+    table = pd.read_csv(DATA / name / "train.csv").dropna(subset=[target])[:n_rows].reset_index(drop=True)
+    is_molecule = column == "SMILES"
+    if is_molecule:
+        table[column] = [canonical_smiles(text) for text in table[column]]
+    roles = ([column], []) if is_molecule else ([], [column])
+    context = Context(*roles, [], [], Task([target]), seed=0, cache=Path("unused"), retry_failed_fit=False)
+    return Dataset([str(i) for i in table.index], table[[column]], table[[target]].to_numpy()), context
 
 
 @dataclass(frozen=True)
@@ -115,15 +114,13 @@ class Case:
     def rows(self) -> tuple[Dataset, Context]:
         """Training rows, and what the stage is told."""
         n_rows = 60 if self.tiny else 1500
-        if self.settings["kind"] == "bert":
-            rows, roles = read(DATA, "tweet_sentiment", "text", "sentiment", n_rows)
-        else:
-            rows, roles = read(DATA, "qm9_orbitals", "SMILES", "homo_eV", n_rows)
-        return rows, Context(*roles, [], [], Task(["y"]), seed=0, cache=self.cache, retry_failed_fit=False)
+        table = TWEETS if self.settings["kind"] == "bert" else MOLECULES
+        rows, context = read_rows(*table, n_rows)
+        return rows, replace(context, cache=self.cache)
 
     def config(self, epochs: int, precision: str = "auto") -> Any:
         """Return the settings of the stage."""
-        settings = self.settings | {"epochs": epochs, "precision": precision}
+        settings = self.settings | {"learning_rate": 1e-4, "epochs": epochs, "precision": precision}
         if self.name in DECODERS:
             settings["weights"] = str(publish_decoder(self.cache / "decoder", self.tiny))
         elif self.tiny:
@@ -160,27 +157,22 @@ class Stopwatch:
 
     seconds: how long steps are timed.
     barrier: where all jobs on the card wait for each other.
-    samples_card: whether this job asks nvidia-smi how busy the card is.
     """
 
-    def __init__(self, warm_up: int, seconds: float, barrier: Any, samples_card: bool) -> None:
-        self.warm_up = warm_up
+    def __init__(self, seconds: float, barrier: Any) -> None:
         self.seconds = seconds
         self.barrier = barrier
-        self.samples_card = samples_card
         self.started: float | None = None
         self.steps_per_second = 0.0
-        self.sampler: subprocess.Popen[str] | None = None
 
     def __call__(self, step: int, total: int) -> None:
-        if self.started is None and step >= self.warm_up:
+        if self.started is None and step >= WARM_UP:
             synchronize()
             self.barrier.wait(LONGEST_WAIT)
-            self.sampler = start_sampler() if self.samples_card else None
             self.started = time.monotonic()
         elif self.started is not None and time.monotonic() - self.started > self.seconds:
             synchronize()
-            self.steps_per_second = (step - self.warm_up) / (time.monotonic() - self.started)
+            self.steps_per_second = (step - WARM_UP) / (time.monotonic() - self.started)
             raise TimeIsUpError
 
 
@@ -190,48 +182,21 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def start_sampler() -> "subprocess.Popen[str] | None":
-    """A process that writes how busy the card is, in per cent, five times a second; None without nvidia-smi."""
-    if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
-        return None
-    card = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
-    query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
-    return subprocess.Popen(["nvidia-smi", "-i", card, *query], stdout=subprocess.PIPE, text=True)
-
-
-def mean_of(sampler: "subprocess.Popen[str] | None") -> float:
-    """The mean of what the sampler wrote; NaN where there is none."""
-    if sampler is None:
-        return float("nan")
-    sampler.terminate()
-    samples = [float(line) for line in sampler.communicate()[0].splitlines() if line.strip().isdigit()]
-    return float(np.mean(samples)) if samples else float("nan")
-
-
-def time_training(
-    case: Case, compiled: bool, seconds: float, barrier: Any, samples_card: bool
-) -> dict[str, float]:
-    """In a worker: rows a second, how busy the card is, and the peak of this job's memory."""
+def time_training(case: Case, seconds: float, barrier: Any) -> dict[str, float]:
+    """In a worker: rows a second, and the peak of this job's memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     (rows, context), config = case.rows(), case.config(epochs=10_000)
-    watch = Stopwatch(COMPILED_WARM_UP if compiled else WARM_UP, seconds, barrier, samples_card)
+    watch = Stopwatch(seconds, barrier)
     context = replace(context, progress=watch)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            network, sample = neural.prepare(config, rows, Path(folder), context)
-            if compiled:
-                network.backbone.compile(dynamic=True)
-            neural.make_trainer(config, network, Path(folder), context).fit(sample)
-    except TimeIsUpError:
-        pass
-    finally:
-        busy = mean_of(watch.sampler)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TimeIsUpError):
+        network, sample = neural.prepare(config, rows, Path(folder), context)
+        neural.make_trainer(config, network, Path(folder), context).fit(sample)
     steps_per_epoch = -(-len(rows) // config.batch_size)
     memory = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else float("nan")
-    return {"rows": watch.steps_per_second * len(rows) / steps_per_epoch, "busy": busy, "memory": memory}
+    return {"rows": watch.steps_per_second * len(rows) / steps_per_epoch, "memory": memory}
 
 
 def fit(case: Case, folder: Path) -> None:
@@ -255,7 +220,7 @@ def hide_cards() -> None:
 class Bench:
     """Worker processes that share the card, one that sees none, and the time that is left."""
 
-    def __init__(self, stack: ExitStack, end: float, seconds: float, tiny: bool) -> None:
+    def __init__(self, stack: contextlib.ExitStack, end: float, seconds: float, tiny: bool) -> None:
         context = multiprocessing.get_context("spawn")
         self.slots = [stack.enter_context(ProcessPoolExecutor(1, context)) for _ in range(max(JOBS))]
         self.on_cores = stack.enter_context(ProcessPoolExecutor(1, context, hide_cards))
@@ -270,28 +235,24 @@ class Bench:
         """What a worker gives; TimeoutError when the time is over."""
         return future.result(timeout=max(0.0, self.end - time.monotonic()))
 
-    def line(self, case: Case, n_jobs: int, compiled: bool) -> str:
+    def line(self, case: Case, n_jobs: int) -> str:
         """A line of the table."""
         barrier = self.manager.Barrier(n_jobs)
-        futures = [
-            self.slots[i].submit(time_training, case, compiled, self.seconds, barrier, samples_card=i == 0)
-            for i in range(n_jobs)
-        ]
-        start = f"| {case.name} | {n_jobs} | {'yes' if compiled else 'no'} |"
+        futures = [self.slots[i].submit(time_training, case, self.seconds, barrier) for i in range(n_jobs)]
+        start = f"| {case.name} | {n_jobs} |"
         results, errors = [], []
         for future in futures:
             try:
                 results.append(self.wait_for(future))
             except TimeoutError:
                 raise
-            except Exception as error:  # memory that ran out, or what cannot be compiled, is a result
+            except Exception as error:  # memory that ran out is a result
                 errors.append(" ".join(f"{type(error).__name__}: {error}".split())[:80])
         if errors:
-            return f"{start} failed: {errors[0]} | | |"
+            return f"{start} failed: {errors[0]} | |"
         rows = sum(result["rows"] for result in results)
         memory = max(result["memory"] for result in results)
-        busy = results[0]["busy"]
-        return f"{start} {rows:.0f} | {'' if np.isnan(busy) else f'{busy:.0f} %'} | {memory:.2f} |"
+        return f"{start} {rows:.0f} | {memory:.2f} |"
 
     def difference(self, case: Case) -> str:
         """The largest difference of predictions on the card and on the cores, a line."""
@@ -307,7 +268,11 @@ class Bench:
         return f"| {case.name} | {largest('auto'):.1e} | {largest('bf16'):.1e} |"
 
 
-def run(bench: Bench, say: Callable[[str], None], compiles: bool) -> None:
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def run(bench: Bench) -> None:
     """All lines; what may not work everywhere comes last."""
     say("Conformers of the embedded molecules, on one core ...")
     rows, context = bench.cases[1].rows()
@@ -316,15 +281,13 @@ def run(bench: Bench, say: Callable[[str], None], compiles: bool) -> None:
     say(HEADER)
     for case in bench.cases:
         for n_jobs in JOBS:
-            say(bench.line(case, n_jobs, compiled=False))
+            say(bench.line(case, n_jobs))
     say("\n| network | largest difference, as predicted | in bf16 |\n|---|---|---|")
     for case in bench.cases:
         say(bench.difference(case))
     say(f"\n{HEADER}")
-    for case in bench.cases if compiles else []:
-        say(bench.line(case, 1, compiled=True))
     for case in bench.decoders:
-        say(bench.line(case, 1, compiled=False))
+        say(bench.line(case, 1))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -333,7 +296,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options.add_argument("--seconds", type=float, default=6.0, help="that each training is timed")
     options.add_argument("--minutes", type=float, default=9.0, help="after which nothing more is measured")
-    options.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     options.add_argument(
         "--tiny", action="store_true", help="small networks on the cores: a test of this script"
     )
@@ -345,10 +307,10 @@ def main(arguments: list[str] | None = None) -> None:
     if torch.cuda.is_available():
         print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, {os.cpu_count()} cores")
     try:
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             bench = Bench(stack, end, args.seconds, args.tiny)
             try:
-                run(bench, lambda line: print(line, flush=True), not args.no_compile)
+                run(bench)
             except TimeoutError:
                 print(f"The {args.minutes:g} minutes are over; the rest was not measured.")
                 for process in multiprocessing.active_children():

@@ -50,24 +50,20 @@ touch "$folder/started"
   --preset "$preset" --force >"$folder/new.log" 2>&1 && status=0 || status=$?
 result $status "new --preset $preset writes a YAML ($folder/new.log)"
 cat >"$folder/fails.py" <<'CODE'
-import json
-
 import numpy as np
+from models.api import Stage, read_json, write_json
 
 
-class Fails:
+class Fails(Stage):
     """Predicts the mean of the training labels; raises an error in fold 2."""
 
-    def __init__(self, settings, context):
-        self.context = context
-
-    def fit(self, train, folder):
-        if 2 not in self.context.fold_ids:
+    def fit(self, train, folder, context):
+        if 2 not in context.fold_ids:
             raise RuntimeError("this stage fails on purpose")
-        (folder / "mean.json").write_text(json.dumps(np.nanmean(train.y, axis=0).tolist()))
+        write_json(folder / "mean.json", np.nanmean(train.y, axis=0).tolist())
 
-    def predict(self, rows, folder):
-        return np.tile(json.loads((folder / "mean.json").read_text()), (len(rows), 1))
+    def predict(self, rows, folder, context):
+        return np.tile(read_json(folder / "mean.json"), (len(rows), 1))
 CODE
 "$python" - "$night" $without <<'CODE'
 import sys
@@ -78,7 +74,7 @@ import yaml
 path, without = Path(sys.argv[1]), sys.argv[2:]
 document = yaml.safe_load(path.read_text())
 stages = {name: stage for name, stage in document["stages"].items() if name not in without}
-document["stages"] = {"fails": {"kind": "custom", "code": "fails.py:Fails", "gpu": False}, **stages}
+document["stages"] = {"fails": {"kind": "fails.py:Fails"}, **stages}
 path.write_text(yaml.safe_dump(document, sort_keys=False))
 print("stages:", ", ".join(document["stages"]))
 CODE

@@ -2,7 +2,7 @@
 
 A test row gets the mean of all fold models, which is a little better than the one that predicts it out of
 fold. Test rows may be more or less like the training rows than held-out rows are, so the score of similar
-rows stands beside it. benchmarks/expected_score.py measures how often each of the scores holds.
+rows stands beside it. docs/benchmarks.md has how often each of the scores holds.
 """
 
 from dataclasses import replace

@@ -20,7 +20,7 @@ def test_without_a_card_it_reports_so_and_ends_well(
 def test_a_training_is_timed_and_its_weights_can_be_predicted_with(tmp_path: Path) -> None:
     case = gpu.Case("gnn", tmp_path, tiny=True)
     alone = threading.Barrier(1)
-    assert gpu.time_training(case, compiled=False, seconds=0.1, barrier=alone, samples_card=True)["rows"] > 0
+    assert gpu.time_training(case, seconds=0.1, barrier=alone)["rows"] > 0
     gpu.fit(case, tmp_path)
     assert (gpu.predict(case, tmp_path, "auto") == gpu.predict(case, tmp_path, "float32")).all()
     assert gpu.predict(case, tmp_path, "auto").std() > 0
@@ -30,4 +30,4 @@ def test_a_training_is_timed_and_its_weights_can_be_predicted_with(tmp_path: Pat
 def test_decoders_with_random_weights_are_timed(name: str, tmp_path: Path) -> None:
     case = gpu.Case(name, tmp_path, tiny=True)
     alone = threading.Barrier(1)
-    assert gpu.time_training(case, compiled=False, seconds=0.1, barrier=alone, samples_card=False)["rows"] > 0
+    assert gpu.time_training(case, seconds=0.1, barrier=alone)["rows"] > 0

@@ -4,8 +4,7 @@ Parameters and outputs are those of the package. Linear layers are computed for 
 attention in groups of rows with similar lengths, so that little of either is for padding. Pair features
 are computed for pairs without padding only, once for (i, j) and (j, i) if both are equal, and in chunks
 that fit into the cache of a core. The pair bias of a layer is one `baddbmm`, and the last layer is
-computed for [CLS] only, since nothing else of it is read. `benchmarks/moltrain.py` measures entire
-trainings.
+computed for [CLS] only, since nothing else of it is read. `benchmarks/speed.py` measures training steps.
 
 Token ids have the order of the released checkpoints; unimol_tools 0.1.5 and later permute them silently.
 """

@@ -88,7 +88,7 @@ class Batches:
         """Return the micro-batches of each step of an epoch, with each row once; they depend on (seed, epoch).
 
         The rows of a step are drawn at random from all lengths: batches of rows with similar lengths have a
-        biased gradient if the target depends on the length (`benchmarks/one_setting.py`). Only the rows of a
+        biased gradient if the target depends on the length (docs/benchmarks.md). Only the rows of a
         micro-batch have similar lengths. With `equal_lengths` they have the same length, and a step has some
         random micro-batches.
         """

@@ -328,13 +328,3 @@ def test_the_level_2_model_of_the_page_on_ensembling_is_a_candidate_that_can_be_
     assert METRICS["rmse"](data.y, y_pred) < 0.8 * METRICS["rmse"](data.y, ridge_pred)
     restored = from_json(json.loads(json.dumps(to_json(fitted))), code_ref)
     np.testing.assert_array_equal(restored.predict(data.preds), y_pred)
-
-
-def test_the_mean_of_ranks_of_the_page_on_ensembling_by_hand(tmp_path: Path) -> None:
-    (tmp_path / "ranks.py").write_text(code_blocks()[1])
-    y = np.arange(101.0)
-    preds = np.column_stack([y**3, -5 + 0.1 * y])  # both in the right order, on different scales
-    data = numbers(preds, y)
-    ranks = fit_candidate(data, f"{tmp_path}/ranks.py:mean_of_ranks", data.all_folds)
-    new = np.array([[20.0**3, -5 + 4.0], [-1e9, -1e9], [1e9, 1e9]])[:, :, None]  # ranks .2 and .4; outside
-    np.testing.assert_allclose(ranks.predict(new)[:, 0], [0.3, 0, 1], atol=1e-9)
