@@ -235,7 +235,10 @@ class Budget:
 
         The finished folds of the latter are submitted.
         """
-        fastest = self._given_up_by_time()
+        fastest = sorted(
+            self._with_status("given up"),
+            key=lambda state: self._seconds_until_end_with(state, state.pace, state.all_shares[-1]),
+        )
         for state in fastest:
             share = self._fitting_share(state, state.pace)
             if share is not None:
@@ -244,14 +247,8 @@ class Budget:
             return False
         cheapest = fastest[0]
         print(f"stage {cheapest.name}  no stage fits, and this one takes the least time", flush=True)
-        return self._accept(cheapest, cheapest.pace, cheapest.shares[-1])
-
-    def _given_up_by_time(self) -> list[StageState]:
-        """Return the stages that were given up, the fastest first."""
-        return sorted(
-            self._with_status("given up"),
-            key=lambda state: self._seconds_until_end_with(state, state.pace, state.shares[-1]),
-        )
+        share = self._fitting_share(cheapest, cheapest.pace, is_last=True) or cheapest.all_shares[-1]
+        return self._accept(cheapest, cheapest.pace, share)
 
     def _next_seed(self) -> bool:
         """Start one more seed of a stage, if it fits: the second of each, then the third."""
@@ -263,10 +260,8 @@ class Budget:
                 continue
             seed = state.settings.seeds[len(state.seeds)]
             unfinished = state.unfinished(seed)
-            jobs = [
-                (seconds, state.resources(self.executor))
-                for seconds in self.paces.seconds_of_jobs(unfinished, pace)
-            ]
+            resources = state.resources(self.executor)
+            jobs = [(seconds, resources) for seconds in self.paces.seconds_of_jobs(unfinished, pace)]
             if self._seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
                 state.seeds = [*state.seeds, seed]
                 self.decisions.write(self.states)
@@ -317,7 +312,7 @@ class Budget:
         if share is not None:
             return self._accept(state, pace, share)
         smallest = state.shares[-1]
-        seconds_of_job = format_duration(pace * smallest / state.share)
+        seconds_of_job = format_duration(pace * state.scale(smallest))
         jobs = f"its {len(state.left(smallest))} jobs of about {seconds_of_job}"
         if self._fitting_share(state, pace, is_last=True) is not None:
             half = f"take more than half of the {self._time_left()}, before any stage was finished"
@@ -338,7 +333,10 @@ class Budget:
         left = self._seconds_left()
         seconds_of_others = self._seconds_until_end(self._tasks(without=state.name))
         is_last = is_last or not self._with_status("waiting", "probing", without=state)
-        for share in state.shares:
+        is_only = (
+            is_last and not self._has_finished_stage() and not self._with_status("accepted", without=state)
+        )
+        for share in state.all_shares if is_only else state.shares:
             if share > state.share:
                 continue
             allowed = left
@@ -355,7 +353,7 @@ class Budget:
         """Queue all jobs of the first seed of a stage, with a share of its epochs; return whether there are some."""
         if share != state.share:
             self._stop(state)
-            pace *= share / state.share
+            pace *= state.scale(share)
             self.paces.ended[state.name].clear()
             state.share = share
             self._verify_finished(state)
@@ -438,7 +436,7 @@ class Budget:
             running = {task.name: task for task in self.queue.running if task.group == state.name}
             unfinished = [job for job in unfinished if job.title not in running]
             seconds = [self.paces.seconds_left(task, pace) for task in running.values()]
-        seconds += self.paces.seconds_of_jobs(unfinished, pace * share / state.share)
+        seconds += self.paces.seconds_of_jobs(unfinished, pace * state.scale(share))
         resources = state.resources(self.executor)
         jobs = [(each, resources) for each in seconds]
         return self._seconds_until_end(self._tasks(without=state.name), jobs)

@@ -13,7 +13,7 @@ from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.scheduler import Executor, Resources
 from models.jobs.tasks import resources_of
 
-EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
+EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.06, 0.04, 0.02)
 """Allowed shares of the epochs of a network."""
 MIN_EPOCH_SHARE = 0.5
 """Smallest share, unless the network still sees MIN_ROWS_SEEN rows."""
@@ -181,6 +181,21 @@ class StageState:
         if not self.settings.reports_progress:
             return ""
         return f"{self.settings.epochs} of {self.plans[1.0].stages[self.name].epochs} epochs"
+
+    def scale(self, share: float) -> float:
+        """Return the number of epochs with a share of them, relative to that with its current share."""
+        full = self.plans[1.0].stages[self.name]
+        if not full.reports_progress:
+            return 1.0
+        return float(with_epochs(full, share).epochs / with_epochs(full, self.share).epochs)
+
+    @property
+    def all_shares(self) -> list[float]:
+        """Shares of its epochs down to one epoch, largest first, for a stage that is the only one."""
+        stage = self.plans[1.0].stages[self.name]
+        if not stage.reports_progress:
+            return [1.0]
+        return [*(share for share in EPOCH_SHARES if share * stage.epochs > 1), 1 / stage.epochs]
 
     @property
     def largest_fold(self) -> Job:

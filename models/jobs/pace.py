@@ -16,8 +16,9 @@ from models.jobs.plan import Job
 from models.jobs.progress import read_progress
 from models.jobs.scheduler import JobResult, Resources, Task
 
-SHARES_BETWEEN_REPORTS = (0.05, 0.1)
-"""Shares of all steps between the first progress report and the first estimate, and between that and the final one."""
+BEFORE_ESTIMATE = ((0.05, 20.0), (0.1, 40.0))
+"""Share of all steps, or seconds if these pass first, between the first progress report and the first estimate, and
+between that and the final one."""
 MIN_SECONDS = 10.0
 """A running job has no estimate before this many seconds."""
 MOST_ROWS = 0.9
@@ -91,7 +92,7 @@ class Paces:
     def is_final(self, group: str) -> bool:
         """Return whether the pace of a group is final."""
         reports = [self.reports.get(task, ()) for task in self.running if task.group == group]
-        n_final = len(SHARES_BETWEEN_REPORTS) + 1
+        n_final = len(BEFORE_ESTIMATE) + 1
         return bool(self.ended[group]) or any(len(of_task) == n_final for of_task in reports)
 
     def _estimate(self, task: Task) -> tuple[float, float] | None:
@@ -115,9 +116,11 @@ class Paces:
         reports = self.reports[task]
         earlier_steps, earlier_seconds = self.earlier[task]
         seconds_here = seconds - earlier_seconds
-        if len(reports) <= len(SHARES_BETWEEN_REPORTS) and seconds_here >= MIN_SECONDS:
-            n_steps = SHARES_BETWEEN_REPORTS[len(reports) - 1] * progress["total"]
-            if done - reports[-1][0] >= n_steps:
+        if len(reports) <= len(BEFORE_ESTIMATE) and seconds_here >= MIN_SECONDS:
+            share, seconds_between = BEFORE_ESTIMATE[len(reports) - 1]
+            last_done, last_seconds = reports[-1]
+            has_steps = done - last_done >= share * progress["total"]
+            if has_steps or (done > last_done and seconds - last_seconds >= seconds_between):
                 reports.append((done, seconds))
         if len(reports) == 1:
             return None
