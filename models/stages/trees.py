@@ -43,7 +43,7 @@ RESERVED_PARAMETERS = (
     "custom_metric", "num_class", "classes_count", "class_names",
 )  # fmt: skip
 """Parameters of LightGBM and CatBoost that the stage sets itself."""
-OBJECTIVE_ALIASES = ("objective", "objective_type", "app", "application", "loss", "loss_function")
+OBJECTIVES = ("objective", "loss_function")
 """Names of the objective among the parameters of LightGBM and CatBoost."""
 PATIENCE = 100
 """Early stopping: trees without improvement on the inner validation split."""
@@ -113,10 +113,8 @@ class Trees(FeatureStage):
 
     @property
     def objective(self) -> str | None:
-        """Objective in `parameters`, under any of its names, without its options (CatBoost:
-        `Huber:delta=1`).
-        """
-        objectives = [self.parameters[name] for name in OBJECTIVE_ALIASES if name in self.parameters]
+        """Objective in `parameters`, without its options (CatBoost: `Huber:delta=1`)."""
+        objectives = [self.parameters[name] for name in OBJECTIVES if name in self.parameters]
         return str(objectives[0]).partition(":")[0] if objectives else None
 
     @property

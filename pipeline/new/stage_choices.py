@@ -43,6 +43,8 @@ class PresetStage(StrictModel):
     """Number of training rows up to which it is written; the time of kernel methods grows with the square of
     the rows or faster.
     """
+    min_rows: int = 0
+    """Number of training rows from which it is written."""
     package: str | None = None
     """Package, no requirement of this project, without which the stage is not written."""
     reason: str
@@ -173,7 +175,8 @@ def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) ->
     for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
         is_in_preset = not stage.presets or preset in stage.presets
-        fits = len(tables.train) <= stage.max_rows and stage.targets in (None, target_type)
+        has_rows = stage.min_rows <= len(tables.train) <= stage.max_rows
+        fits = has_rows and stage.targets in (None, target_type)
         if not (is_in_preset and inputs and fits):
             continue
         if stage.package and find_spec(stage.package) is None:
