@@ -6,7 +6,7 @@
 #   ./run.sh new NAME --train F --test F --sample F    write the YAML of your competition
 #   ./run.sh check [COMPETITION]    check settings, tables and weights, in seconds
 #   ./run.sh folds [COMPETITION]    compare held-out rows with test rows, and recommend a kind of folds
-#   ./run.sh train [COMPETITION]    train only: [--stage S] [--fold K] [--shard I/N]
+#   ./run.sh train [COMPETITION]    train only: [--stages S] [--fold K] [--shard I/N]
 #   ./run.sh compare [COMPETITION]  compare all runs: scores, settings, paired differences
 #   ./run.sh predict [COMPETITION] --test F    predict new rows with the saved weights
 #   ./run.sh submit [COMPETITION]   send the submission to Kaggle and wait for its score
@@ -23,7 +23,7 @@
 #   --stages A,B         use only these stages
 #   --budget 2h          of full: take at most this time; none lifts the budget of the YAML
 #   --holdout 0.2        of full: keep 20 % of the training rows out of everything, and score the submission on them
-#   --workers N, --seed N, --executor ray, --tracker tensorboard|wandb|mlflow; of train: --shard I/N
+#   --workers N, --seed N, --executor ray, --tracker tensorboard|wandb|mlflow
 #   --reuse              keep finished jobs whose code or libraries have changed; check lists them
 #   --from FOLDER        continue from the outputs of an earlier run
 #   --fail-fast, --skip-failed, --job-timeout 2h    what to do about jobs that fail
@@ -45,7 +45,7 @@ full() {
   export RUN_STARTED # what --budget counts from
   RUN_STARTED=$(date +%s)
   ready "$@"
-  step submissions.full "$@"
+  step pipeline full "$@"
 }
 
 run_tests() {
@@ -68,16 +68,11 @@ shift || true
 case "$verb" in
   full)    full "$@" ;;
   smoke)   full smoke "$@" ;;
-  check)   ready "$@"; step submissions.check "$@" ;;
-  new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step submissions.new "$@" ;;
-  folds)   setup; step folds.diagnose "$@" ;;
-  train)   ready "$@"; step models.jobs.train "$@" ;;
+  check | train) ready "$@"; step pipeline "$verb" "$@" ;;
+  new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step pipeline new "$@" ;;
+  folds | compare | predict | ledger) setup; step pipeline "$verb" "$@" ;;
+  submit | kernel) setup requirements-kaggle.txt; step pipeline "$verb" "$@" ;;
   study)   ready "$@"; step studies.run "$@" ;;
-  compare) setup; step submissions.compare "$@" ;;
-  predict) setup; step submissions.predict "$@" ;;
-  submit)  setup requirements-kaggle.txt; step submissions.leaderboard.submit "$@" ;;
-  ledger)  setup; step submissions.leaderboard.ledger "$@" ;;
-  kernel)  setup requirements-kaggle.txt; step submissions.kernel "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;
   *) echo "run.sh has no command '$verb'; ./run.sh help lists them." >&2; exit 2 ;;

@@ -30,12 +30,11 @@ from scipy.stats import theilslopes
 from competition.config import load_competition
 from competition.dataset import REFIT_FOLD
 from core.files import write_table
-from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models import targets
-from models.config import load_stages
 from models.jobs.compute import rows_of_job
 from models.jobs.plan import make_plan
+from submissions.config import load_config
 
 TARGETS = {
     "esol": "logS",
@@ -94,8 +93,8 @@ def predictions(folder: Path, target: str, settings: dict[str, Any] | None, test
     path = folder / "set.yaml"
     path.write_text(yaml.safe_dump(document))
     config = load_competition(str(path))
-    make_folds(config, load_folds_config(str(path)))
-    plan = make_plan(config, load_stages(str(path)))
+    make_folds(config, load_config(str(path)).folds)
+    plan = make_plan(config, load_config(str(path)).stages)
     columns = []
     for job in plan.jobs:
         if job.fold != REFIT_FOLD:

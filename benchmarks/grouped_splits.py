@@ -30,7 +30,7 @@ def compare(name: str, stage: str) -> None:
     config = load_config(name)
     competition = config.competition
     make.run(competition, config.folds)
-    jobs = make_plan(competition, dict(config.stages)).select(stage)
+    jobs = make_plan(competition, dict(config.stages)).select([stage])
     metric = competition.scorer
     rows, test = read_tables(jobs)
     folds = rows.folds

@@ -29,6 +29,7 @@ import yaml
 from competition.config import load_competition
 from core.files import PROJECT, read_table
 from folds import make
+from submissions.config import load_config
 
 SETS = {
     "esol": {"target": "logS", "epochs": 6, "n_folds": 3},
@@ -137,7 +138,7 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         work, yaml_file = folder / "work", str(folder / "bench.yaml")
         os.environ["WORK_DIR"] = str(work)
         competition = load_competition(yaml_file)
-        make.run(competition, make.load_folds_config(yaml_file))
+        make.run(competition, load_config(yaml_file).folds)
         folds = pd.read_csv(work / "bench" / "folds" / "folds.csv")
         pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
         record: dict[str, Any] = {"set": name}

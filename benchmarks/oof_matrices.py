@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 from rdkit.Chem import MolFromSmiles
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
@@ -33,7 +34,7 @@ from threadpoolctl import threadpool_limits
 from competition.dataset import Dataset
 from competition.task import Task, class_names, class_numbers
 from core.files import derive_seed
-from models.config import StagesConfig
+from models.config import Stages
 from models.context import Context
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import build_vectorizer
@@ -356,7 +357,7 @@ def _make(
     )  # fmt: skip
     rows = Dataset(list(table["id"]), table[inputs], table[targets].to_numpy(dtype=np.float64))
     settings = stage_settings or stages_of(text, bool(classes))
-    stages = StagesConfig.model_validate({"stages": settings}).stages
+    stages = TypeAdapter(Stages).validate_python(settings)
     for config in stages.values():
         for shared, keys in shared_caches(config, context, [rows]):
             shared.load(keys)

@@ -27,9 +27,10 @@ import pandas as pd
 
 from competition.config import load_competition
 from competition.prepare import prepare
-from core import cli
 from core.files import PROJECT
-from folds.make import load_folds_config, make_folds
+from folds.make import make_folds
+from pipeline import commands
+from submissions.config import load_config
 
 SCAFFOLDS = [
     "c1ccc({})c({})c1{}", "c1cnc({})c({})c1{}", "C1CC({})CN({})C1{}", "c1cc({})c2c(c1)cc({})n2{}",
@@ -51,7 +52,7 @@ STEPS = [
     "open_run",
     "submit_until",
 ]
-"""Functions of submissions.full that are timed."""
+"""Functions of pipeline.full that are timed."""
 YAML = """
 competition:
   train: train.csv
@@ -100,7 +101,7 @@ def peak_gib(of: int = resource.RUSAGE_SELF) -> float:
 
 def run_full(yaml_file: str, workers: int, executor: str) -> dict[str, Any]:
     """Run `full` in this process; return seconds and peak memory by step."""
-    full = importlib.import_module("submissions.full")
+    full = importlib.import_module("pipeline.full")
     steps: dict[str, list[float]] = {}
 
     def timed(name: str, function: Any) -> Any:
@@ -115,7 +116,7 @@ def run_full(yaml_file: str, workers: int, executor: str) -> dict[str, Any]:
     for name in STEPS:
         setattr(full, name, timed(name, getattr(full, name)))
     words = [yaml_file, "--workers", str(workers), "--executor", executor]
-    options = cli.parser("", "full").parse_args(words)
+    options = commands.parse(["full", *words])
     started = time.monotonic()
     full.full(options)
     steps["all"] = [time.monotonic() - started, peak_gib()]
@@ -124,7 +125,7 @@ def run_full(yaml_file: str, workers: int, executor: str) -> dict[str, Any]:
 
 def seconds_of_folds(yaml_file: str, kind: str) -> list[float]:
     """Return the seconds and the peak memory of making folds of a kind."""
-    competition, config = load_competition(yaml_file), load_folds_config(yaml_file)
+    competition, config = load_competition(yaml_file), load_config(yaml_file).folds
     tables = prepare(competition)
     config = config.model_copy(update={"kind": kind})
     started = time.monotonic()

@@ -1,10 +1,7 @@
-"""Compare held-out rows with test rows, and recommend a kind of folds: `./run.sh folds [COMPETITION]`.
+"""Held-out rows compared with test rows, and the kind of folds that fits, as `./run.sh folds` prints them.
 
-It shows how similar test rows and held-out rows are to the training rows; whether a classifier can
-distinguish training and test rows, and by which features; and the kind of folds that fits, with the reason.
-
-Reads: the raw tables, which are prepared and split first, as in ./run.sh full. No label of a test row.
-Writes: folds/shift.json and similarity.png.
+Similarities to the nearest training row, a classifier of training against test rows, and its features. Written
+are folds/shift.json and similarity.png. No label of a test row is read.
 """
 
 import textwrap
@@ -15,15 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.config import CompetitionConfig, load_competition
+from competition.config import CompetitionConfig
 from competition.dataset import FOLD, TIME, without_extra_rows
-from core import cli
 from core.errors import DataError
 from core.files import derive_seed, read_json, read_table, table_digest, write_json
 from core.paths import Paths, display_path
 from core.plots import new_figure
 from core.types import Integers
-from folds import make
 from folds.adversarial import MIN_INPUTS, adversarial_validation
 from folds.groups import scaffold_shift_reason
 from folds.kinds import FOLD_KINDS, FoldsConfig
@@ -217,17 +212,3 @@ def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> 
     labels = axes[0][0].get_legend_handles_labels()
     figure.legend(*labels, loc="outside upper left", ncols=2, frameon=False)
     figure.savefig(file, dpi=110)
-
-
-def main() -> None:
-    """Parse the command line and run the command."""
-    args = cli.parser(__doc__, "folds", ("seed", "set", "holdout")).parse_args()
-    competition = load_competition(args.competition, args.overrides)
-    config = make.load_folds_config(args.competition, args.overrides)
-    with cli.locked(competition.paths):
-        print(make.run(competition, config))
-        print(f"\n{run(competition, config)}")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.clean import parse_folds, read_table_with_ids
-from competition.config import CompetitionConfig, read_yaml, validate
+from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, TIME, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
@@ -26,7 +26,6 @@ from core.files import (
     read_text_table,
     write_table,
 )
-from core.settings import NO_OVERRIDES, Overrides
 from core.types import Integers
 from folds.groups import N_INPUT_KEYS, connected, keys_of_inputs
 from folds.kinds import FoldsConfig
@@ -34,12 +33,6 @@ from folds.splitters import SplitData
 
 MAX_LISTED = 12
 """Number of classes with a listed share; if there are more, the rarest are listed."""
-
-
-def load_folds_config(name: str, overrides: Overrides = NO_OVERRIDES) -> FoldsConfig:
-    """Return the `folds:` section of a YAML."""
-    path, document = read_yaml(name, overrides)
-    return validate(FoldsConfig, document.get("folds", {}), path, "folds", overrides=overrides)
 
 
 def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prepared) -> Prepared:

@@ -4,8 +4,6 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo
 
-from competition.config import read_yaml, validate
-from core.settings import NO_OVERRIDES, Overrides, StrictModel
 from models.registry import make_stage
 from models.stage import Stage
 
@@ -42,18 +40,3 @@ Stages = Annotated[
     dict[StageName, AnyStage], Field(min_length=1), AfterValidator(_check_pseudo_label_sources)
 ]
 """Name of a stage -> its settings, in the order of the YAML."""
-
-
-class StagesConfig(StrictModel):
-    """The whole section, so that one validation reports all of its errors."""
-
-    stages: Stages
-
-
-def load_stages(name: str, overrides: Overrides = NO_OVERRIDES) -> dict[str, Any]:
-    """Return the `stages:` section of a competition's YAML, in its order: name of the stage -> its
-    settings.
-    """
-    path, document = read_yaml(name, overrides)
-    section = {"stages": document.get("stages", {})}
-    return validate(StagesConfig, section, path, overrides=overrides).stages

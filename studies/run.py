@@ -34,12 +34,11 @@ from core.settings import StrictModel, UniqueList
 from core.text import format_table
 from core.types import Array
 from core.yaml_files import dump_yaml, load_yaml
-from folds.make import load_folds_config
 from models.jobs.job_files import verify_job
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.predictions import read_predictions
+from pipeline.check import check_all
 from submissions.blend.logits import logits, probabilities
-from submissions.check import check_all
 from submissions.config import load_config
 
 STUDIES = PROJECT / "studies"
@@ -207,7 +206,7 @@ def write_competition(path: Path, base: str, folder: Path | None, data: StudyDat
     if folder is not None:
         yaml_file = folder.resolve() / yaml_file.name
     config = validate(CompetitionConfig, document.get("competition", {}), yaml_file, "competition")
-    folds = load_folds_config(base)
+    folds = load_config(base).folds
     files = config.train, config.test, config.sample_submission
     train, test, sample = (read_table_with_ids(file, [config.id]) for file in files)
     if data.rows and data.rows < len(train):
@@ -239,7 +238,7 @@ def trained_plan(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
     """Train the folds of the study with `./run.sh train`; return the plan of the jobs."""
     choices = [["--fold", str(fold)] for fold in study.folds or ()] or [[]]
     for choice in choices:
-        call = [sys.executable, "-m", "models.jobs.train", str(path), *options, *choice]
+        call = [sys.executable, "-m", "pipeline", "train", str(path), *options, *choice]
         status = subprocess.run(call, check=False).returncode
         if status:
             sys.exit(status)

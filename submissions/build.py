@@ -1,11 +1,9 @@
-"""Build a submission from the predictions of the jobs: `python -m submissions.build [COMPETITION]`.
+"""The files of a run, built from the predictions of the jobs.
 
-It fits the blends and the stack, chooses one of them, and writes its predictions.
-
-Reads: prepared tables and the predictions of all jobs. Writes: the folder of the run (submissions/run.py
-lists its files), completely or not at all; submissions/latest, the name of the run; and a copy of
-submission.csv in the folder of the competition. A run is kept if it was built from the same predictions and
-the same code.
+The blends and the stack are fitted, one of them is chosen, and its predictions are written to the folder of the
+run (submissions/run.py lists its files), completely or not at all. submissions/latest gets the name of the run,
+and the folder of the competition a copy of submission.csv. A run is kept if it was built from the same
+predictions and the same code.
 """
 
 import json
@@ -19,11 +17,9 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from core import cli
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.text import format_number
 from core.yaml_files import dump_yaml
-from models.jobs.plan import make_plan
 from models.stage import Stage
 from submissions.blend.candidates import single_column
 from submissions.blend.data import Blend
@@ -38,7 +34,6 @@ from submissions.blend.selection import (
 )
 from submissions.blend.serialization import to_json
 from submissions.blend.stack import Stack
-from submissions.config import load_config
 from submissions.expected_score import expected_score
 from submissions.predict import STD_FILE, std_table
 from submissions.run import (
@@ -54,10 +49,6 @@ from submissions.run import (
     SUBMISSION_FILE,
     Run,
     candidate_file,
-    describe_left_out,
-    finished_part,
-    left_out_of,
-    open_run,
     package_versions,
     stage_file,
     table_digests,
@@ -285,20 +276,3 @@ def _marks(run: Run, name: str) -> list[str]:
     if fold_mark is not None:
         marks[fold_mark] = True
     return [mark for mark, is_true in marks.items() if is_true]
-
-
-def main() -> int:
-    """Parse the command line and run the command."""
-    args = cli.parser(__doc__).parse_args()
-    config = load_config(args.competition, args.overrides)
-    plan = make_plan(config.competition, dict(config.stages), args.reuse)
-    left_out = left_out_of(plan, {})
-    plan = finished_part(plan)
-    with cli.locked(plan.paths, wait=True):
-        run = open_run(config, plan, left_out)
-        print("\n".join([*build_submission(run), describe_left_out(left_out)]).strip())
-    return run.exit_status
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -1,10 +1,4 @@
-"""Compare all runs of a competition: `./run.sh compare [COMPETITION] [--with RUN]`.
-
-Each run is compared with the latest one, or that of --with: settings that differ, and the paired difference
-of the cross-fitted predictions on the training rows of both.
-
-Reads: the prepared training table, its groups, and run.json and cross_fitted.csv of each run. Writes nothing.
-"""
+"""Runs of a competition against each other: settings that differ, and paired differences of cross-fitted scores."""
 
 import json
 from collections.abc import Iterator
@@ -16,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from core import cli
 from core.errors import ConfigError, DataError
 from core.paths import Paths
 from core.text import format_duration, format_number, format_table
 from core.types import Array
 from submissions.blend.scoring import Scorer
 from submissions.columns import training_labels
-from submissions.config import Config, load_config
+from submissions.config import Config
 from submissions.run import (
     CHOICE,
     MANIFEST,
@@ -133,14 +126,9 @@ def _scores(run: dict[str, Any], config: Config) -> list[str]:
     return [choice["chosen"], *map(format_number, scores)]
 
 
-def main() -> None:
-    """Parse the command line and run the command."""
-    options = cli.parser(__doc__, takes=("seed", "holdout"))
-    options.add_argument(
-        "--with", dest="other", metavar="RUN", help="Run to compare with (default: the latest)."
-    )
-    args = options.parse_args()
-    paths = Paths.for_competition(args.competition)
+def compare(config: Config, other: str | None) -> str:
+    """Return a table of all runs of a competition, and what differs from the latest run, or from `other`."""
+    paths = config.competition.paths
     runs = {}
     left_out = []
     manifests = [
@@ -154,16 +142,11 @@ def main() -> None:
         except DataError as error:
             left_out.append(f"{name} is left out: {error}")
     if not runs:
-        raise DataError(f"{paths.root} has no finished run; run ./run.sh full {args.competition} first.")
-    reference = args.other or name_of_latest(paths)
+        raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
+    reference = other or name_of_latest(paths)
     if reference not in runs:
         raise ConfigError(f"--with takes one of {', '.join(runs)}; got {reference!r}.")
-    config = load_config(args.competition, args.overrides)
     metric = config.competition.scorer
     direction = "greater is better" if metric.greater_is_better else "lower is better"
-    print(f"# Runs of {paths.name}: {metric.name}, {direction}\n")
-    print("\n".join([comparison(runs, reference, config, paths), *left_out]))
-
-
-if __name__ == "__main__":
-    cli.run(main)
+    title = f"# Runs of {paths.name}: {metric.name}, {direction}\n"
+    return "\n".join([title, comparison(runs, reference, config, paths), *left_out])

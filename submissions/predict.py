@@ -1,11 +1,8 @@
-"""Predict new rows with the saved weights: `./run.sh predict [COMPETITION] --test F [--out F]`.
+"""Predictions of new rows with the saved weights of the latest run.
 
-Reads: the new test table, and the folders of the latest run and of its jobs; not the YAML, nor the training
-table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if
-given.
+Written are test.parquet, submission.csv and spread.csv in predictions/<key of the table>/.
 """
 
-import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +12,9 @@ import pandas as pd
 
 from competition.dataset import REFIT_FOLD
 from competition.prepare import describe_raw_inputs, prepare_test, require_owned_outputs
-from core import cli
-from core.errors import ConfigError, join_first
+from core.errors import join_first
 from core.files import digest, read_json, write_table
-from core.paths import Paths, display_path
+from core.paths import Paths
 from core.user_code import short_ref
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import Job
@@ -118,23 +114,3 @@ def std_table(run: Run, model: Fitted, names: list[str], test_key: str, ids: lis
         if std is not None:
             table[[f"{output} std of {stage}" for output in outputs]] = std
     return table
-
-
-def main() -> None:
-    """Parse the command line and run the command."""
-    options = cli.parser(__doc__, takes=("workers", "holdout"))
-    options.add_argument("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows.")
-    options.add_argument("--out", type=Path, help="File for a copy of the submission.")
-    args = options.parse_args()
-    if args.out and args.out.is_dir():
-        raise ConfigError(f"--out must be a file; {args.out} is a folder.")
-    with cli.locked(Paths.for_competition(args.competition)):
-        written = predict(args.competition, args.test, args.workers)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(written, args.out)
-    print(f"Written: {display_path(args.out or written)}")
-
-
-if __name__ == "__main__":
-    cli.run(main)

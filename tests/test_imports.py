@@ -12,7 +12,7 @@ from core.code_digest import executed
 from core.files import PROJECT
 from models.registry import KINDS
 
-ROOMS = ["core", "competition", "folds", "models", "submissions", "studies"]
+ROOMS = ["core", "competition", "folds", "models", "submissions", "pipeline", "studies"]
 MODELS = ["models.inputs", "models.training", "models.stages", "models.jobs"]
 NETWORKS = ["models.networks", *MODELS[1:]]
 LATE = {"models.training.settings": {"models.training.neural", "models.training.network"}}
@@ -77,7 +77,7 @@ def test_no_file_is_longer_than_450_lines() -> None:
 
 
 def test_commands_that_answer_in_seconds_do_not_import_slow_libraries() -> None:
-    quick = "folds.diagnose, models.jobs.train, submissions.check, submissions.full, submissions.new.__main__"
+    quick = "pipeline.commands, folds.diagnose, models.jobs.train, pipeline.check, pipeline.full, pipeline.new.new"
     slow = {"torch", "transformers", "sklearn", "scipy.stats", "matplotlib", "lightgbm"}
     code = f"import sys, {quick}; print(*{slow} & sys.modules.keys())"
     done = subprocess.run(

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from competition.config import CompetitionConfig
 from competition.metrics import METRICS, load_user_metric
 from core.files import PROJECT
-from models.config import StagesConfig
+from models.config import Stages
 from models.training.schedules import SCHEDULES
 from submissions.config import Config
 from tests.conftest import mixed_tables, write_competition
@@ -28,7 +29,8 @@ def blocks(language: str) -> list[str]:
 
 
 def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
-    verbs = set(re.findall(r"^  ([a-z]+)\)", (PROJECT / "run.sh").read_text(), flags=re.MULTILINE)) | {"help"}
+    cases = re.findall(r"^  ([a-z |]+)\)", (PROJECT / "run.sh").read_text(), flags=re.MULTILINE)
+    verbs = {"help", *re.findall("[a-z]+", " ".join(cases))}
     commands = set(re.findall(r"\./run\.sh ([a-z]+)", README))
     assert commands
     assert commands <= verbs
@@ -40,7 +42,7 @@ def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
 )
 def test_every_file_that_is_named_exists(page: str) -> None:
     text = (PROJECT / page).read_text()
-    packages = "competition|folds|models|submissions|studies|benchmarks|tests|docs"
+    packages = "core|competition|folds|models|submissions|pipeline|studies|benchmarks|tests|docs"
     code_spans = re.findall(rf"`((?:{packages})/[\w./]+\.(?:py|yaml|md))`", text)
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
     assert code_spans or links
@@ -62,7 +64,7 @@ def test_every_block_of_the_page_on_stages_is_valid() -> None:
     stages = [block for block in parsed if "competition" not in block]
     assert sum(len(block) for block in stages) > 20
     for block in stages:
-        StagesConfig.model_validate({"stages": block})
+        TypeAdapter(Stages).validate_python(block)
     for block in parsed:
         if "competition" in block:
             competition(**{"targets": ["logS"], "smiles": ["s"], **block["competition"]})
@@ -115,9 +117,9 @@ def test_all_metrics_and_schedules_are_listed() -> None:
         assert f"`{name}`" in README, name
 
 
-def step_of(module: str, path: Path) -> subprocess.CompletedProcess[str]:
+def run_command(name: str, path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", module, str(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pipeline", name, str(path)], capture_output=True, text=True, check=False
     )
 
 
@@ -129,12 +131,12 @@ def test_the_custom_stage_is_checked_trained_and_blended(tmp_path: Path) -> None
     train, test = mixed_tables()
     other = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20}
     path = write_competition(tmp_path, train, test, stages={**stages, "trees": other})
-    for step in ("submissions.check", "submissions.full"):
-        done = step_of(step, path)
+    for step in ("check", "full"):
+        done = run_command(step, path)
         assert done.returncode == 0, done.stderr
     run = json.loads(next((tmp_path / "work").glob("mixed/submissions/*/run.json")).read_text())
     assert [stage["name"] for stage in run["stages"]] == ["knn", "trees"]
     path.write_text(path.read_text().replace("n_neighbors: 3", "neighbors: 3"))
-    done = step_of("submissions.check", path)
+    done = run_command("check", path)
     assert done.returncode == 2
     assert "knn.neighbors: unknown key; try n_neighbors" in done.stderr

@@ -17,7 +17,7 @@ from competition.task import Task
 from core.files import PROJECT
 from core.user_code import load_user_code
 from models.context import Context
-from submissions.full import main
+from pipeline import commands
 from tests.conftest import mixed_tables, write_competition
 
 PAGE = (PROJECT / "docs" / "recipes.md").read_text()
@@ -42,8 +42,7 @@ def test_both_recipes_run_and_have_at_most_40_lines(tmp_path: Path, monkeypatch:
     path = write_competition(tmp_path, *mixed_tables(), stages=stages, competition=settings)
     features = prepare(load_competition(str(path))).test["feature predicted logS"]
     assert features.between(-30, -8).all()
-    monkeypatch.setattr("sys.argv", ["full", str(path)])
-    assert main() == 0
+    assert commands.main(["full", str(path)]) == 0
     run = json.loads(next((tmp_path / "work").glob("mixed/submissions/*/run.json")).read_text())
     assert [stage["name"] for stage in run["stages"]] == ["others", "trees"]
 

@@ -41,15 +41,16 @@ class RayExecutor:
 
     Args:
         n_workers: CPUs that tasks may use together; None for all CPUs of the cluster.
-        address: HOST:PORT of a cluster, or auto for a cluster on this machine. None for $RAY_ADDRESS; if that
-            is not set, a cluster of this machine is started, which ends with the run.
+
+    $RAY_ADDRESS is HOST:PORT of a cluster, or auto for a cluster on this machine. If it is not set, a cluster of
+    this machine is started, which ends with the run.
     """
 
     max_threads = 1
     cards: list[Card] | None = None
 
-    def __init__(self, n_workers: int | None = None, address: str | None = None) -> None:
-        address = require_cluster(address)
+    def __init__(self, n_workers: int | None = None) -> None:
+        address = require_cluster()
         os.environ.update(RAY_SETTINGS)
         import ray
 
@@ -136,13 +137,13 @@ class RayExecutor:
         self.ray.shutdown()
 
 
-def make_executor(executor: str, ray_address: str | None, n_workers: int | None) -> Executor:
+def make_executor(executor: str, n_workers: int | None) -> Executor:
     """Return the executor of `--executor`."""
-    return LocalExecutor(n_workers) if executor == "local" else RayExecutor(n_workers, ray_address)
+    return LocalExecutor(n_workers) if executor == "local" else RayExecutor(n_workers)
 
 
-def require_cluster(address: str | None) -> str | None:
-    """Return HOST:PORT of the cluster at an address or $RAY_ADDRESS; None to start one for the run.
+def require_cluster() -> str | None:
+    """Return HOST:PORT of the cluster at $RAY_ADDRESS; None to start one for the run.
 
     Raises:
         ServiceError: if no cluster answers. Ray would try for minutes.
@@ -152,7 +153,7 @@ def require_cluster(address: str | None) -> str | None:
             "--executor ray needs the package ray, which is not installed; pip install -r "
             "requirements-ray.txt into this environment, or leave it (deactivate), and ./run.sh installs it."
         )
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = os.environ.get("RAY_ADDRESS") or "local"
     if address in ("local", "auto"):
         return None if address == "local" else address  # of auto, Ray says at once whether one runs here
     host, _, port = address.rpartition(":")
@@ -160,8 +161,8 @@ def require_cluster(address: str | None) -> str | None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
         raise ServiceError(
-            f"no Ray cluster answers at {address!r} ({error}). Name its HOST:PORT, such as 10.0.0.5:6379, by "
-            "--ray-address or RAY_ADDRESS, or start one there (ray start --head)."
+            f"no Ray cluster answers at {address!r} ({error}). Set RAY_ADDRESS to its HOST:PORT, such as "
+            "10.0.0.5:6379, or start one there (ray start --head)."
         ) from None
     return address
 

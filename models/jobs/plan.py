@@ -121,18 +121,19 @@ class JobPlan:
         return self.reuse and not self.keys[stage].endswith(digest(self.made_by[stage], 12))
 
     def select(
-        self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)
+        self, stages: Sequence[str] = (), fold: int | None = None, shard: tuple[int, int] = (1, 1)
     ) -> "JobPlan":
-        """Return the jobs of --stage, --fold and --shard.
+        """Return the jobs of --stages (none: of all), --fold and --shard.
 
         Shard i of n has every n-th job, finished or not, so that the shards do not depend on when they start.
         """
-        if stage is not None and stage not in self.keys:
-            raise ConfigError(f"--stage must be one of {', '.join(self.keys)}; got {stage!r}.")
+        unknown = [stage for stage in stages if stage not in self.keys]
+        if unknown:
+            raise ConfigError(f"--stages takes some of {', '.join(self.keys)}; got {', '.join(unknown)}.")
         if fold is not None and not 0 <= fold < self.n_folds:
             raise ConfigError(f"--fold must be from 0 to {self.n_folds - 1}; got {fold}.")
         shard_jobs = self.jobs[shard[0] - 1 :: shard[1]]
-        jobs = [job for job in shard_jobs if stage in (None, job.stage) and fold in (None, job.fold)]
+        jobs = [job for job in shard_jobs if job.stage in (stages or self.keys) and fold in (None, job.fold)]
         return replace(self, jobs=jobs, shard=shard)
 
 

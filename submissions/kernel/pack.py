@@ -28,7 +28,6 @@ from models.jobs.plan import REPORT
 from models.stage import Stage
 from models.stages.sklearn import HUB_WEIGHTS
 from submissions.blend.candidates import LIGHTGBM_STACK
-from submissions.check import check_all
 from submissions.config import Config, rewrite_paths
 from submissions.kernel.wheels import add_wheels
 from submissions.run import (
@@ -229,7 +228,6 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     """Copy what training needs, with its YAML; return the manifest of the notebook."""
     competition = config.competition
     slug = str(competition.kaggle)
-    print(check_all(config, here=False), flush=True)
     tables = [competition.train, competition.test, competition.sample_submission]
     downloaded = kaggle_files(slug).resolve()
 

@@ -45,16 +45,15 @@ UNREADABLE = "hidden_unreadable"
 """Id of the row that cannot be read."""
 
 
-def verify_notebook(name: str, minutes: float, n_workers: int | None = None, n_rows: int = 200) -> None:
+def verify_notebook(name: str, n_workers: int | None = None, n_rows: int = 200) -> None:
     """Run the notebook of the latest run as the platform would, and compare its predictions.
 
     Args:
-        minutes: maximum time of the notebook.
         n_workers: number of workers of the prediction on this machine.
         n_rows: maximum number of rows.
 
     Raises:
-        SubmissionError: if the submission of the notebook is invalid, late or different.
+        SubmissionError: if the submission of the notebook is invalid or different.
     """
     run = latest_run(name)
     kernel = run.paths.kernel
@@ -74,7 +73,7 @@ def verify_notebook(name: str, minutes: float, n_workers: int | None = None, n_r
             shutil.rmtree(bundle.wheels)
             download(bundle.requirements, bundle.wheels, PYTHON)
         notebook = next(kernel.notebook.glob("*.ipynb"))
-        duration, memory = run_notebook(sandbox, notebook, minutes, kernel.proof_log)
+        duration, memory = run_notebook(sandbox, notebook, kernel.proof_log)
         submission = sandbox / WORKING / SUBMISSION_FILE
         check_submission(submission, sample, competition.id, run.task)
         readable = Path(folder, "readable.csv")
@@ -149,17 +148,13 @@ def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> None
     (site / "no_network.pth").write_text(f"import {NO_NETWORK.stem}\n")
 
 
-def run_notebook(sandbox: Path, notebook: Path, minutes: float, log: Path) -> tuple[float, float]:
+def run_notebook(sandbox: Path, notebook: Path, log: Path) -> tuple[float, float]:
     """Run the cells of a notebook from top to bottom, with their output in `log`.
-
-    Args:
-        minutes: maximum time of the notebook.
 
     Returns:
         Its minutes, and the memory of its largest process in GB.
 
     Raises:
-        SubmissionError: if it takes too long.
         DataError: if it fails.
     """
     mounted, working = sandbox / INPUT, sandbox / WORKING
@@ -184,12 +179,7 @@ def run_notebook(sandbox: Path, notebook: Path, minutes: float, log: Path) -> tu
             command, cwd=working, env=variables, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            status = process.wait(60 * minutes)
-        except subprocess.TimeoutExpired:
-            raise SubmissionError(
-                f"The notebook was stopped after --minutes {minutes:g}. Blend fewer or cheaper stages, or "
-                "allow more minutes."
-            ) from None
+            status = process.wait()
         finally:
             with suppress(ProcessLookupError):  # all of its processes have ended
                 os.killpg(process.pid, signal.SIGKILL)

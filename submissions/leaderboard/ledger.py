@@ -1,15 +1,10 @@
-"""Show all submissions of a competition and their scores: `./run.sh ledger [COMPETITION]`.
+"""The ledger: work/<name>/ledger.csv with one row per submission, and the choice of the two final ones.
 
-The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is sent,
-so that it stays if the process dies. --public and --private add a score by hand, if `./run.sh submit` did not
-wait for it or the platform is another one.
+A row is written before anything is sent, so that it stays if the process dies.
 
 Which two files to select for the private score is simulated: tables of the size of the test table are drawn
 from the training rows with their out-of-fold predictions, by group, the same for all files. Most of the
 difference between public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
-
-Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: with --public or --private, rows of
-ledger.csv.
 """
 
 import math
@@ -21,10 +16,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from competition.config import CompetitionConfig, load_competition, validate
+from competition.config import CompetitionConfig, validate
 from competition.metrics import Metric
 from competition.task import Task
-from core import cli
 from core.errors import ConfigError, DataError
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
@@ -253,30 +247,3 @@ def _table(rows: list[Submission]) -> str:
     columns = ["submission", "time", "run", "chosen", *BOARDS, "status", "message"]
     table = table[columns].astype(object).replace("", None).dropna(axis=1, how="all")
     return str(table.fillna("-").to_string(index=False, float_format=format_number, justify="left"))
-
-
-def main() -> None:
-    """Parse the command line and run the command."""
-    options = cli.parser(__doc__, "ledger", ())
-    for board in ("public", "private"):
-        board_help = f"Add a score on the {board} leaderboard."
-        options.add_argument(f"--{board}", type=float, metavar="SCORE", help=board_help)
-    options.add_argument(
-        "--submission", metavar="ID", help="Submission of --public and --private (default: the latest)."
-    )
-    args = options.parse_args()
-    competition = load_competition(args.competition)
-    paths = competition.paths
-    scores = {"public": args.public, "private": args.private}
-    given = {board: score for board, score in scores.items() if score is not None}
-    if args.submission and not given:
-        raise ConfigError("--submission needs the score to add, --public or --private.")
-    if given:
-        with cli.locked(paths, paths.submit_lock):
-            row = add_scores(paths.ledger, given, args.submission)
-        print(f"Added to {row.submission} of {row.time}: {row.message}\n")
-    print(page(competition))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -1,21 +1,14 @@
-"""Submit to the leaderboard and record the result: `./run.sh submit [COMPETITION] [-m MESSAGE] [--file F]`.
-
-The file is compared with the sample first. Then the command prints how many submissions are left, asks before
-it uses one, waits for the score, and compares it with the expected one. --kernel submits the notebook version
-that `./run.sh kernel --push` uploaded, for a code competition.
+"""Submissions to the leaderboard.
 
 Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent, and
 its message on the platform ends with its id. If its end is unknown, after a lost connection or a kill, the
 list of the platform is read.
-
-Reads: the submission of the latest run (or --file), the sample, the run of the file.
-Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
 """
 
-import argparse
 import secrets
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -188,69 +181,47 @@ def fetch_scores(competition: CompetitionConfig) -> str:
 
 def wait_for_score(competition: CompetitionConfig, name: str) -> str:
     """Wait until the platform has scored a submission, and describe the outcome."""
-    print("Waiting for the score, half an hour at most; --fetch gets it later.", flush=True)
+    print("Waiting for the score, half an hour at most; after Ctrl-C, --fetch gets it later.", flush=True)
     client.wait(
         name, lambda: find_submission(name, sync_ledger(competition)).status, final=ENDED, limit=LIMIT
     )
     return describe_outcome(find_submission(name, read(competition.paths.ledger)), competition.scorer)
 
 
-def main() -> None:
-    """Parse the command line and run the command."""
-    args = _options()
-    competition = load_competition(args.competition)
+def submit(options: Namespace) -> None:
+    """Submit a file or a notebook with the options of the command line, or fetch the scores of earlier ones."""
+    competition = load_competition(options.competition)
     paths = competition.paths
-    if competition.kaggle is None and not args.dry_run:
+    if competition.kaggle is None and not options.dry_run:
         raise ConfigError(
             "competition.kaggle of the YAML is missing, the last part of the competition's address on "
             "Kaggle. Add it, or use --dry-run for another platform."
         )
     with cli.locked(paths, paths.submit_lock):
-        if args.fetch:
+        if options.fetch:
             print(fetch_scores(competition))
             return
-        if args.kernel:
+        if options.kernel:
             row, send = notebook_to_send(competition)
         else:
             row, send = file_to_send(
-                competition, args.file or latest_run(paths.name).folder / SUBMISSION_FILE
+                competition, options.file or latest_run(paths.name).folder / SUBMISSION_FILE
             )
         expected = format_with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, expected {competition.scorer.name} {expected}"
-        row = row.with_changes(message=args.message or (of_run if row.run else "a file of no run"))
+        row = row.with_changes(message=options.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
-        if args.dry_run:
+        if options.dry_run:
             write(paths.ledger, row.with_changes(status="submitted", ref=BY_HAND))
             file = display_path(paths.root / row.file)
             print(f"Nothing was sent. Submit {file} yourself, and add its score to the ledger:")
-            print(f"./run.sh ledger {args.competition} --submission {row.submission} --public SCORE")
+            print(f"./run.sh ledger {options.competition} --submission {row.submission} --public SCORE")
             return
-        check_slot(competition, row, args.resubmit)
-        if not (args.yes or confirm("Send it?")):
+        check_slot(competition, row, options.resubmit)
+        if not (options.yes or confirm("Send it?")):
             print("Nothing was sent.")
             return
         send_once(competition, row, send)
         print(f"Sent as {row.submission}.")
-        if not args.no_wait:
-            print(wait_for_score(competition, row.submission))
-    print(f"All submissions: ./run.sh ledger {args.competition}")
-
-
-def _options() -> argparse.Namespace:
-    parser = cli.parser(__doc__, takes=())
-    add = parser.add_argument
-    add("-m", "--message", help="Message on the platform (default: run, chosen method and score).")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--file", type=Path, help="Send this file instead of the latest run's submission.")
-    kernel_help = "Submit the notebook version that kernel --push uploaded."
-    source.add_argument("--kernel", action="store_true", help=kernel_help)
-    source.add_argument("--fetch", action="store_true", help="Only fetch the scores of earlier submissions.")
-    add("--yes", action="store_true", help="Send without asking.")
-    add("--resubmit", action="store_true", help="Send a file that was sent before.")
-    add("--dry-run", action="store_true", help="Check the file and add it to the ledger, but send nothing.")
-    add("--no-wait", action="store_true", help="Do not wait for the score (half an hour at most).")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    cli.run(main)
+        print(wait_for_score(competition, row.submission))
+    print(f"All submissions: ./run.sh ledger {options.competition}")

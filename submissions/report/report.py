@@ -1,10 +1,10 @@
-"""The report of a run: `python -m submissions.report.report [COMPETITION]` writes that of the latest one.
+"""The report of a run.
 
 report.md, which is also printed, has the brief sections; index.html, which opens in a browser without a
 network, has all. To add something, add an element (`elements.py`) to a section, or a section to
 `build_report`.
 
-Reads: the reports of competition.prepare and of all jobs, the folder of the run; and, only here, the answers
+It reads the report about the tables, those of all jobs, and the folder of the run; and, only here, the answers
 if `competition.answers` is an existing file.
 """
 
@@ -17,8 +17,6 @@ from jinja2 import Environment, FileSystemLoader
 
 from competition.dataset import REFIT_FOLD
 from competition.prepare import describe as describe_tables
-from core import cli
-from core.errors import DataError
 from core.files import read_json, write_atomically
 from core.paths import config_folders, display_path
 from core.text import format_number, format_table, format_with_error
@@ -42,9 +40,7 @@ from submissions.run import (
     LEFT_OUT_HEADER,
     SUBMISSION_FILE,
     Run,
-    latest_run,
     left_out_notes,
-    table_digests,
 )
 
 SUMMARY = "report.md"
@@ -224,18 +220,3 @@ def _tables(run: Run) -> list[Element]:
     """Return what was found in the tables, and labels of extra tables that are not used."""
     lines = describe_tables(read_json(run.paths.prepare_report)).splitlines()
     return [*filter(None, lines), *unused_labels(run)]
-
-
-def main() -> None:
-    """Parse the command line and run the command."""
-    run = latest_run(cli.parser(__doc__).parse_args().competition)
-    with cli.locked(run.paths, wait=True):
-        if table_digests(run.paths) != run.stored["tables"]:
-            raise DataError(
-                f"The tables or folds have changed since {run.folder} was written. Run ./run.sh full."
-            )
-        print(report(run))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -3,6 +3,7 @@ these are.
 """
 
 import errno
+import importlib.util
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from core.files import PROJECT, read_table
 from core.paths import Paths, revision
 from core.settings import parse_duration
 from core.text import format_duration
+from pipeline.commands import parse
 from tests.competition.small import TRAIN, write_small
 
 
@@ -184,23 +186,23 @@ def test_the_revision_is_gits_and_reports_when_code_differs(
 
 
 def test_options_are_read_and_impossible_values_are_refused() -> None:
-    options = cli.parser("x").parse_args(["toy", "--holdout", "0.2", "--shard", "2/4", "--workers", "3"])
+    options = parse(["train", "toy", "--holdout", "0.2", "--shard", "2/4", "--workers", "3"])
     assert (options.held_out_of, Path(options.competition).name) == ("toy", "toy_holdout20.yaml")
     assert (options.shard, options.workers) == ((2, 4), 3)
     shards = [("--shard", value) for value in ("0/4", "5/4", "a/b", "1", "1/4/2")]
     for name, value in (*shards, ("--workers", "0"), ("--holdout", "0.9"), ("--set", "x"), ("--stages", ",")):
         with pytest.raises(ConfigError, match=f"{name} takes"):
-            cli.parser("x").parse_args([name, value])
+            parse(["train", name, value])
     with pytest.raises(ConfigError, match="a time is .* got 'never'"):
-        cli.parser("x").parse_args(["--budget", "never"])
+        parse(["full", "--budget", "never"])
 
 
 def test_a_tracker_reaches_workers_and_one_that_is_not_installed_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LOSS_TRACKER", "")
-    cli.parser("x").parse_args(["--tracker", "tensorboard"])
+    parse(["full", "--tracker", "tensorboard"])
     assert os.environ["LOSS_TRACKER"] == "tensorboard"
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install mlflow"):
-        cli.parser("x").parse_args(["--tracker", "mlflow"])
+        parse(["full", "--tracker", "mlflow"])

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core import cli
 from core.errors import ConfigError
 from core.settings import NO_OVERRIDES, Overrides, parse_setting
+from pipeline.commands import parse
 from submissions.config import load_config
 from tests.competition.small import write_small
 
@@ -38,14 +38,14 @@ def test_a_value_is_read_as_in_the_yaml(text: str, expected: object) -> None:
 def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_path: Path) -> None:
     path = written(tmp_path)
     line = [path, "--set", "stages.net.epochs=7", "--set", "folds.n_folds=3", "--seed", "9"]
-    options = cli.parser("x").parse_args([*line, "--stages", "large,net"])
+    options = parse(["full", *line, "--stages", "large,net"])
     config = load_config(path, options.overrides)
     assert list(config.stages) == ["net", "large"]  # in the order of the YAML
     assert (config.stages["net"].epochs, config.folds.n_folds, config.competition.seed) == (7, 3, 9)
     assert str(options.overrides) == (
         "stages.net.epochs=7, folds.n_folds=3, competition.seed=9, stages large, net"
     )
-    assert load_config(path, cli.parser("x").parse_args([path]).overrides) == load_config(path)
+    assert load_config(path, parse(["full", path]).overrides) == load_config(path)
 
 
 def test_a_stage_can_be_added(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_mistake_is_blamed_on_the_yaml_or_on_the_command_line_whichever_has_it
 
 def test_tables_of_a_holdout_cannot_be_replaced() -> None:
     with pytest.raises(ConfigError, match="--holdout makes its own tables, so competition.train"):
-        cli.parser("x").parse_args(["toy", "--holdout", "0.2", "--set", "competition.train=other.csv"])
+        parse(["full", "toy", "--holdout", "0.2", "--set", "competition.train=other.csv"])
 
 
 def test_a_budget_of_the_yaml_is_a_time_and_not_part_of_its_settings(tmp_path: Path) -> None:

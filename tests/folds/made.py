@@ -8,6 +8,7 @@ from core.files import read_text_table
 from core.paths import Paths
 from folds import make
 from folds.make import read_folds
+from submissions.config import load_config
 
 
 def competition(**settings: Any) -> CompetitionConfig:
@@ -25,7 +26,7 @@ def competition(**settings: Any) -> CompetitionConfig:
 def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
     """Prepare and divide, with changes of the section `folds`: the output, the paths, the fold of each row."""
     config = load_competition(str(path))
-    folds_config = make.load_folds_config(str(path)).model_copy(update=changes)
+    folds_config = load_config(str(path)).folds.model_copy(update=changes)
     output = make.run(config, folds_config)
     paths = config.paths
     return output, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()

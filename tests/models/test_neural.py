@@ -16,10 +16,10 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
 from core.files import read_json
-from models.config import load_stages
 from models.jobs.plan import code_files
 from models.stages.gnn import Gnn
 from models.training.labels import require_auxiliary
+from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 from tests.models import made
 
@@ -227,7 +227,7 @@ def test_a_user_defined_loss_lies_next_to_the_yaml_and_its_content_is_in_the_job
     path = write_competition(
         tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", "loss": "mine.py:errors"}}
     )
-    net, keys = load_stages(str(path))["net"], []
+    net, keys = load_config(str(path)).stages["net"], []
     for power in (2, 2, 3):
         (tmp_path / "mine.py").write_text(
             f"def errors(outputs, y):\n    return (outputs - y).abs() ** {power}\n"

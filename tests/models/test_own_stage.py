@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from competition.task import Task
 from core.errors import ConfigError
-from models.config import StagesConfig
+from models.config import Stages
 from models.registry import make_stage
 from tests.models.made import context, fitted, rows
 
@@ -107,7 +108,7 @@ def test_errors_of_settings_name_the_key_in_the_yaml(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(CLASS)
     block = {"kind": f"{tmp_path / 'user.py'}:Mine", "value": "high", "rate": 1}
     with pytest.raises(ValueError, match=r"(?s)stages\.mine\.value.*valid number.*stages\.mine\.rate"):
-        StagesConfig.model_validate({"stages": {"mine": block}})
+        TypeAdapter(Stages).validate_python({"mine": block})
 
 
 def test_a_worker_gets_the_settings_of_a_stage_and_loads_its_file_itself(tmp_path: Path) -> None:

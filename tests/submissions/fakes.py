@@ -18,9 +18,8 @@ from competition.config import load_competition
 from competition.labels import parse_labels
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
-from folds.make import load_folds_config, read_folds
+from folds.make import read_folds
 from folds.make import run as make_folds
-from models.config import load_stages
 from models.jobs.job_files import write_report
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import JobPlan, make_plan
@@ -129,8 +128,8 @@ def fake_classes(
 def planned(path: Path) -> JobPlan:
     """The jobs of a YAML, on prepared tables and folds."""
     config = load_competition(str(path))
-    make_folds(config, load_folds_config(str(path)))
-    return make_plan(config, load_stages(str(path)))
+    make_folds(config, load_config(str(path)).folds)
+    return make_plan(config, load_config(str(path)).stages)
 
 
 def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> JobPlan:

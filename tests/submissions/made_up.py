@@ -8,8 +8,8 @@ import pandas as pd
 
 from competition.prepare import prepare
 from core.files import write_table
+from pipeline import commands
 from submissions.config import Config, load_config
-from submissions.new import __main__ as new
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
 
@@ -61,7 +61,7 @@ def files_in(folder: Path) -> list[Path]:
 def make(folder: Path, files: list[str], *options: str) -> Config:
     """Run `new`; the YAML loads and its tables pass."""
     path = folder / "mine.yaml"
-    new.main([str(path), *files, "--force", *options])
+    commands.main(["new", str(path), *files, "--force", *options])
     config = load_config(str(path))
     prepare(config.competition)
     return config

@@ -11,7 +11,7 @@ from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError
 from models.training.hardware import Card
-from submissions.check import check_all
+from pipeline.check import check_all
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 from tests.models.encoders import publish, publish_decoder

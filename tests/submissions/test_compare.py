@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
-from submissions import compare
+from pipeline import commands
 from submissions.blend.scoring import Scorer
 from submissions.compare import comparison, differences
 from submissions.run import scored_rows
@@ -79,8 +78,7 @@ def compare_text(done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
     built(fake_competition(done.parent, stages=stages, submissions={"stack": False}))
 
     def run(*options: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["", str(done), *options])
-        compare.main()
+        commands.main(["compare", str(done), *options])
         return capsys.readouterr().out
 
     return run

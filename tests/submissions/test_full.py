@@ -13,21 +13,21 @@ import pytest
 from competition.dataset import REFIT_FOLD
 from competition.prepare import prepare
 from core import cli
-from core.errors import ConfigError, DataError, NothingToSubmit
+from core.errors import DataError, NothingToSubmit
 from core.paths import Paths, holdout_yaml
 from folds.make import assign_folds
 from models.jobs.budget import Budget
 from models.jobs.plan import make_plan
 from models.jobs.scheduler import JobResult
-from submissions import check as check_step
-from submissions import full as full_step
-from submissions.full import full
+from pipeline import commands
+from pipeline import full as full_step
+from pipeline.full import full
 from submissions.run import latest_run
 from tests.conftest import mixed_tables, write_competition
 
 
 def options(path: Path, *more: str) -> Any:
-    return cli.parser("full").parse_args([str(path), "--workers", "1", *more])
+    return commands.parse(["full", str(path), "--workers", "1", *more])
 
 
 def small(folder: Path, **sections: object) -> Path:
@@ -86,11 +86,6 @@ def test_no_other_command_trains_from_the_first_file_that_full_writes_to_the_las
     assert refused == steps
 
 
-def test_full_does_not_divide_its_work(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="full does not support --shard"):
-        full(options(tmp_path / "any.yaml", "--shard", "1/2"))
-
-
 MEAN = """import numpy as np
 from models.api import Stage
 
@@ -113,8 +108,7 @@ def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(
     )
 
     def check_and_full(*flags: str) -> list[bool]:
-        monkeypatch.setattr("sys.argv", ["check", str(path), *flags])
-        check_step.main()
+        commands.main(["check", str(path), *flags])
         checked = capsys.readouterr().out
         assert full(options(path, *flags)) == 0
         return [re.search(line, output) is not None for output in (checked, capsys.readouterr().out)]

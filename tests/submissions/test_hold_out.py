@@ -14,9 +14,9 @@ from core import cli
 from core.errors import ConfigError, DataError
 from core.files import PROJECT, read_table, read_text_table
 from core.paths import Paths, holdout_yaml
+from pipeline.full import full
+from pipeline.hold_out import hold_out
 from submissions.config import load_config
-from submissions.full import full
-from submissions.hold_out import hold_out
 from submissions.report.report import report
 from tests.conftest import mixed_tables, write_competition
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs

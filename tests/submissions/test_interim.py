@@ -9,10 +9,10 @@ import pytest
 
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import make_plan
-from submissions import last_submission as interim
+from pipeline import last_submission as interim
+from pipeline.last_submission import InterimSubmissions, submit_finished
 from submissions.build import build_submission
 from submissions.config import load_config
-from submissions.last_submission import InterimSubmissions, submit_finished
 from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_of
 
 

@@ -13,8 +13,8 @@ from core.errors import ConfigError, NothingToSubmit
 from core.files import read_table
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import make_plan
-from submissions import full as full_step
-from submissions import last_submission
+from pipeline import full as full_step
+from pipeline import last_submission
 from submissions.build import build_submission
 from submissions.config import load_config
 from submissions.run import latest_run

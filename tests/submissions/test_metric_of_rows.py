@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from models.jobs.run_job import run_job
+from pipeline.check import check_all
 from submissions.blend.candidates import single_column
 from submissions.blend.selection import cross_fit
 from submissions.build import build_submission
-from submissions.check import check_all
 from submissions.columns import training_labels
 from submissions.config import load_config
 from submissions.report.report import build_report

@@ -10,9 +10,9 @@ import yaml
 from core.errors import ConfigError, DataError
 from core.files import read_table, write_table
 from core.paths import Paths
-from submissions.check import check_all
+from pipeline import commands
+from pipeline.check import check_all
 from submissions.config import load_config
-from submissions.new import __main__ as new
 from submissions.predict import predict
 from submissions.run import Run
 from tests.competition.small import write_small
@@ -120,7 +120,7 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
     write_external_predictions(given / "a b", train_table, test, TARGETS, seed=1)
     write_external_predictions(given / "c", train_table, test, TARGETS, folds=np.arange(N_TRAIN) % 4, seed=2)
     (given / "empty").mkdir()
-    new.main([str(path), *options, "--oof", str(given)])
+    commands.main(["new", str(path), *options, "--oof", str(given)])
     text = path.read_text().replace("n_folds: 10", "n_folds: 3")
     path.write_text(text + "submissions: {default: mean, margin: 100, trials: 2, stack: false}\n")
     assert yaml.safe_load(path.read_text())["stages"] == {
@@ -165,7 +165,7 @@ def test_folds_that_all_files_agree_on_are_adopted(tmp_path: Path) -> None:
         (folds // 2, {"kind": "stratified"}, ["--folds", "stratified"]),
     ):
         write_external_predictions(tmp_path / "oof" / "b", train_table, test, TARGETS, folds=theirs)
-        new.main([str(path), *options, *more])
+        commands.main(["new", str(path), *options, *more])
         assert yaml.safe_load(path.read_text())["folds"].items() >= chosen.items()
 
 
@@ -173,13 +173,13 @@ def test_a_preset_adds_its_stages_and_files_are_needed(tmp_path: Path) -> None:
     options, train_table, test = ids_alone(tmp_path, note=notes(N_TRAIN))
     path, oof = tmp_path / "mine.yaml", ["--oof", str(tmp_path / "oof")]
     with pytest.raises(DataError, match=r"--oof .*oof has no folder with oof\.csv and test\.csv"):
-        new.main([str(path), *options, *oof])
+        commands.main(["new", str(path), *options, *oof])
     for name in ("lightgbm", "7th"):
         write_external_predictions(tmp_path / "oof" / name, train_table, test, TARGETS)
-    new.main([str(path), *options, *oof, "--preset", "quick"])
+    commands.main(["new", str(path), *options, *oof, "--preset", "quick"])
     config = load_config(str(path))
     assert [stage.kind for stage in config.stages.values()][:3] == ["file", "file", "lightgbm"]
     assert list(config.stages)[:3] == ["stage_7th", "lightgbm_2", "lightgbm"]
     options, _, _ = ids_alone(tmp_path)
     with pytest.raises(DataError, match="is an input to learn from"):
-        new.main([str(path), *options, *oof, "--force", "--preset", "quick"])
+        commands.main(["new", str(path), *options, *oof, "--force", "--preset", "quick"])

@@ -17,8 +17,8 @@ from core.errors import DataError, SubmissionError
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
 from models.jobs.job_files import write_report
+from pipeline import commands
 from submissions import build as build_step
-from submissions import compare
 from submissions.blend.candidates import ALWAYS
 from submissions.build import build_submission
 from submissions.predict import load_candidate, predict
@@ -151,8 +151,7 @@ def test_an_interim_submission_has_no_stack_and_is_no_run(
     check_submission(so_far / "submission.csv", read_table(run.paths.sample), "id", run.task)
     assert run.paths.latest_run.read_text() == latest
     assert run.paths.submission.read_bytes() == (run.folder / "submission.csv").read_bytes()
-    monkeypatch.setattr("sys.argv", ["compare", str(path)])
-    compare.main()
+    commands.main(["compare", str(path)])
     assert "so_far" not in capsys.readouterr().out
     build_submission(new)
     assert not so_far.exists()

@@ -12,8 +12,8 @@ import yaml
 from competition.prepare import prepare
 from competition.task import match_columns
 from core.errors import ConfigError
+from pipeline.full import full
 from submissions.config import load_config
-from submissions.full import full
 from submissions.submission_file import rounded
 from tests.submissions.test_full import options
 

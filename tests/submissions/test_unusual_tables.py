@@ -18,8 +18,8 @@ from folds import diagnose
 from folds.groups import scaffold
 from folds.make import run as make_folds
 from models.inputs import conformers, fingerprints
+from pipeline.full import full
 from submissions.config import load_config
-from submissions.full import full
 from submissions.predict import predict
 from tests.submissions.test_full import options
 from tests.submissions.test_submitted_cells import N_TEST, N_TRAIN, X, write

@@ -19,14 +19,13 @@ from competition.dataset import Dataset
 from core.files import PROJECT, read_json, sha256_of
 from core.paths import Paths
 from core.settings import NO_OVERRIDES, Overrides
-from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models import targets
-from models.config import load_stages
 from models.jobs.local import LocalExecutor, Placement, Slot
 from models.jobs.plan import JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Resources, Task, run_task
 from models.training.hardware import Card
+from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 
 STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
@@ -131,8 +130,8 @@ def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> JobPlan
     """The jobs of a YAML, after its tables and folds are made."""
     overrides = NO_OVERRIDES if seed is None else Overrides({"competition.seed": seed})
     config = load_competition(str(path), overrides)
-    make_folds(config, load_folds_config(str(path)))
-    return make_plan(config, load_stages(str(path)), reuse)
+    make_folds(config, load_config(str(path)).folds)
+    return make_plan(config, load_config(str(path)).stages, reuse)
 
 
 def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> JobPlan:
@@ -158,7 +157,7 @@ def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
 
 def start(path: Path, *options: str) -> subprocess.Popen[str]:
     """A driver: `./run.sh train`, in a process group of its own."""
-    command = [sys.executable, "-m", "models.jobs.train", str(path), *options]
+    command = [sys.executable, "-m", "pipeline", "train", str(path), *options]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 

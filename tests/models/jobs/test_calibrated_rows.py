@@ -14,10 +14,10 @@ from core.paths import Paths
 from folds.kinds import FoldsConfig
 from folds.make import read_folds
 from folds.make import run as make_folds
-from models.config import load_stages
 from models.jobs.compute import UNUSED_LABELS, rows_of_job
 from models.jobs.plan import REPORT, JobPlan, make_plan
 from models.jobs.run_job import run_job
+from submissions.config import load_config
 from tests.conftest import SMOKE, write_competition
 
 SOURCE = {"file": "more.csv", "columns": {"gap": "value"}, "calibrate": "affine"}
@@ -69,7 +69,7 @@ def made(
     path = write_competition(folder, train, test, competition=roles, stages={"one": stage or trees})
     config = load_competition(str(path))
     make_folds(config, FoldsConfig(n_folds=3))
-    return make_plan(config, load_stages(str(path))), config.paths
+    return make_plan(config, load_config(str(path)).stages), config.paths
 
 
 def extra_rows(plan: JobPlan, fold: int) -> Dataset:

@@ -68,7 +68,7 @@ def test_a_full_folder_is_one_sentence(tmp_path: Path) -> None:
     """A real one, in a name space of its own, where the machine allows one."""
     path = write_competition(tmp_path, *mixed_tables(), stages={"trees": {**TREES, "max_trees": 500}})
     (tmp_path / "work").mkdir()
-    train = f"{sys.executable} -m models.jobs.train {path} --workers 1"
+    train = f"{sys.executable} -m pipeline train {path} --workers 1"
     shell = f"mount -t tmpfs -o size=200k none $WORK_DIR || exit 77; {train}"
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell]
     done = subprocess.run(unshare, cwd=PROJECT, capture_output=True, text=True, check=False)

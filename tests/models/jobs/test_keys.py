@@ -14,9 +14,9 @@ from competition.dataset import FOLD, GROUP
 from core import code_digest
 from core.files import PROJECT, write_json, write_table
 from core.paths import Paths
-from models.config import load_stages
 from models.jobs.plan import JobPlan, make_plan, modules_of
 from models.registry import KINDS, make_stage
+from submissions.config import load_config
 from tests.conftest import write_competition
 
 
@@ -48,7 +48,7 @@ def one_of_each_kind(folder: Path, **changes: Any) -> JobPlan:
     write_table(paths.train, train.assign(**{FOLD: [0, 1, 0, 1], GROUP: [0, 1, 2, 3]}))
     write_table(paths.test, test)
     write_json(paths.prepare_report, {"folds": {"time_ordered": False}})
-    return make_plan(load_competition(path), load_stages(path))
+    return make_plan(load_competition(path), load_config(path).stages)
 
 
 def settings_parts(made: JobPlan) -> dict[str, str]:

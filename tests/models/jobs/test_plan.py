@@ -167,7 +167,7 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_tha
 ) -> None:
     stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
     old = planned(tmp_path, stages=stages)
-    finish(old.select("trees"), 400.0)
+    finish(old.select(["trees"]), 400.0)
     assert describe_retraining(old) == []
     edit(monkeypatch, "models/stages/trees.py")
     edit(monkeypatch, "folds/groups.py")
@@ -177,7 +177,7 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_tha
         "models/stages/trees.py; --reuse keeps them"
     ]
     assert describe_retraining(planned(tmp_path, stages=stages, reuse=True)) == []
-    finish(new.select("trees", fold=0), 400.0)
+    finish(new.select(["trees"], fold=0), 400.0)
     assert describe_retraining(new) == []  # training has begun
 
 
@@ -235,8 +235,8 @@ def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path: P
     shares = [[(job.stage, job.fold) for job in job_plan.select(shard=(i, 3)).jobs] for i in (1, 2, 3)]
     assert shares == [[("a", 0), ("ab", 0), ("ab", -2)], [("a", 1), ("ab", 1)], [("a", 2), ("ab", 2)]]
     assert [job.stage for job in job_plan.jobs_of_stage("a")] == ["a"] * 3
-    assert [(job.stage, job.fold) for job in job_plan.select("a", 2).jobs] == [("a", 2)]
-    with pytest.raises(ConfigError, match="--stage must be one of a, ab; got 'forest'"):
-        job_plan.select("forest")
+    assert [(job.stage, job.fold) for job in job_plan.select(["a"], 2).jobs] == [("a", 2)]
+    with pytest.raises(ConfigError, match="--stages takes some of a, ab; got forest"):
+        job_plan.select(["a", "forest"])
     with pytest.raises(ConfigError, match="--fold must be from 0 to 2; got 3"):
         job_plan.select(fold=3)

@@ -13,12 +13,12 @@ from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_table, write_table
 from folds.make import read_folds
-from models.config import load_stages
 from models.jobs.compute import pseudo_labels, rows_of_job, with_pseudo_labels
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.predictions import write_predictions
 from models.jobs.run_job import run_job
 from models.jobs.train import train
+from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, Echo, InlineExecutor, planned, train_as
 
@@ -107,7 +107,7 @@ def labels_of_test_rows(
     trained.
     """
     job_plan, learner = (
-        make_plan(job_plan.competition, load_stages(str(folder / "mixed.yaml"))),
+        make_plan(job_plan.competition, load_config(str(folder / "mixed.yaml")).stages),
         Echo(),
     )
     for job in job_plan.jobs_of_stage("source"):
@@ -171,9 +171,9 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing
 ) -> None:
     job_plan = made(tmp_path)
     with pytest.raises(
-        DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"
+        DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stages"
     ):
-        train(job_plan.select("learner"), InlineExecutor())
+        train(job_plan.select(["learner"]), InlineExecutor())
     train(job_plan.select(fold=1), InlineExecutor())
     assert [job.finished for job in job_plan.jobs] == [False, True, False, False, True, False]
     lines = capsys.readouterr().out.splitlines()
@@ -194,4 +194,4 @@ def test_a_stage_that_cannot_label_is_refused_by_name(
     stages = {"source": source, "learner": {**LEARNER, "pseudo_labels": {"stages": [of]}}, "other": SOURCE}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(ConfigError, match=rf"\(.*other\); got {of} \(of learner\)"):
-        load_stages(str(path))
+        load_config(str(path))

@@ -56,13 +56,16 @@ def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, mon
     assert late["hangs"].reason == "timeout"
 
 
-def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path: Path) -> None:
+def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a node that says it has two cards, four halves run at once; torch sees no card."""
     made = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2, "include_dashboard": False}
     )
     try:
-        with closing(RayExecutor(address=made.address)) as executor:
+        monkeypatch.setenv("RAY_ADDRESS", made.address)
+        with closing(RayExecutor()) as executor:
             half = Resources(1, 0.5)
             tasks = [Task(f"{i}", write_environment, (tmp_path / f"{i}",), half) for i in range(6)]
             futures = []
@@ -84,7 +87,8 @@ def test_jobs_of_lost_nodes_are_trained_by_others_to_the_bytes_of_local_workers(
 ) -> None:
     path, hold = counted(tmp_path, seeds=3), tmp_path / "hold"
     hold.touch()
-    run = start(path, "--executor", "ray", "--ray-address", cluster.address)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    run = start(path, "--executor", "ray")
     wait_until_running(tmp_path, 9 + 4, run)
     for node in cluster.nodes[:2]:
         cluster.remove_node(node, allow_graceful=False)
@@ -104,12 +108,13 @@ def test_jobs_of_lost_nodes_are_trained_by_others_to_the_bytes_of_local_workers(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "head:port"])
-def test_a_cluster_that_is_not_there_is_one_sentence(address: str) -> None:
-    with pytest.raises(ServiceError, match=f"no Ray cluster answers at '{address}'.*Name its HOST:PORT"):
-        require_cluster(address)
+def test_a_cluster_that_is_not_there_is_one_sentence(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ServiceError, match=f"no Ray cluster answers at '{address}'.*to its HOST:PORT"):
+        require_cluster()
 
 
 def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package ray.*pip install -r requirements-ray.txt"):
-        make_executor("ray", None, 1)
+        make_executor("ray", 1)

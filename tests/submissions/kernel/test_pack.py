@@ -1,7 +1,6 @@
 """A bundle holds what the notebook reads, and nothing of the training table or of the machine that packed."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,9 +14,9 @@ from safetensors.torch import save_file
 from core.errors import ConfigError, DataError
 from core.files import PROJECT, read_json, read_text_table
 from core.paths import Bundle, Paths, kaggle_files
+from pipeline import commands
 from submissions.config import load_config
 from submissions.kernel import pack
-from submissions.kernel.__main__ import main
 from submissions.kernel.pack import write_notebook
 from tests.submissions.fakes import built, fake_competition, with_setting
 from tests.submissions.kernel.conftest import SHIPPED, SLUG
@@ -243,8 +242,7 @@ def test_what_cannot_be_packed_is_reported_before_anything_is_made(
         (["smoke", "--training"], ConfigError, r"add competition\.kaggle: SLUG"),
         ([holdout, "--training"], ConfigError, "without --holdout"),
     ):
-        monkeypatch.setattr(sys, "argv", ["kernel", *arguments])
         with pytest.raises(error, match=message):
-            main()
+            commands.main(["kernel", *arguments])
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "work").exists()

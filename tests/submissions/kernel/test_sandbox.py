@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import SubmissionError
 from core.files import write_json
 from submissions.kernel.verify import INPUT, WORKING, make_sandbox, run_notebook
 
@@ -36,13 +35,13 @@ open("submission.csv", "w").write("id")
 """
 
 
-def run(sandbox: Path, code: str, minutes: float = 1.0) -> tuple[float, float]:
+def run(sandbox: Path, code: str) -> tuple[float, float]:
     """Run a notebook of one cell."""
     notebook = sandbox / "notebook.ipynb"
     write_json(
         notebook, {"cells": [{"cell_type": "markdown", "source": "?"}, {"cell_type": "code", "source": code}]}
     )
-    return run_notebook(sandbox, notebook, minutes, sandbox / "log")
+    return run_notebook(sandbox, notebook, sandbox / "log")
 
 
 def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor_secrets(
@@ -64,7 +63,7 @@ def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor
     assert not {".cache", ".kaggle"} & set(log["home"])
 
 
-def test_nothing_that_a_notebook_started_outlives_it_and_its_time_has_a_limit(tmp_path: Path) -> None:
+def test_nothing_that_a_notebook_started_outlives_it(tmp_path: Path) -> None:
     sandbox = tmp_path / "sandbox"
     make_sandbox(sandbox, [], set())
     beat = "import time\nwhile True:\n open('alive', 'a').write('x'); time.sleep(0.02)"
@@ -75,5 +74,3 @@ def test_nothing_that_a_notebook_started_outlives_it_and_its_time_has_a_limit(tm
     size = (sandbox / WORKING / "alive").stat().st_size
     time.sleep(0.2)
     assert (sandbox / WORKING / "alive").stat().st_size == size > 0
-    with pytest.raises(SubmissionError, match=r"stopped after --minutes 0\.01"):
-        run(sandbox, code.replace("1.5", "60"), minutes=0.01)

@@ -19,7 +19,6 @@ from tests.submissions.fakes import built, fake_classes, train_all
 from tests.submissions.kernel.conftest import SHIPPED, SLUG
 from tests.submissions.kernel.test_pack import to_train
 
-MINUTES = 30.0
 
 
 def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
@@ -28,7 +27,7 @@ def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
     """Other ids, another order in the sample, a molecule that is none, though `unparsable` is `error` in the
     YAML.
     """
-    verify.verify_notebook("mixed", MINUTES, 1, 50)
+    verify.verify_notebook("mixed", 1, 50)
     printed = capsys.readouterr().out
     assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in printed
     assert "verified on 51 hidden rows" in printed
@@ -46,14 +45,14 @@ def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(
     train_all(path)
     built(path)
     pack.build(Paths("mixed"), None, "me", None)
-    verify.verify_notebook("mixed", MINUTES, 1, 50)
+    verify.verify_notebook("mixed", 1, 50)
     assert ": the same as ./run.sh predict" in capsys.readouterr().out
 
 
 def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work: Paths) -> None:
     next(work.kernel.bundle.root.rglob("target_0.txt")).unlink()
     with pytest.raises(DataError, match=r"The notebook fails: .*target_0\.txt.*proof\.log\)$") as caught:
-        verify.verify_notebook("mixed", MINUTES, 1, 20)
+        verify.verify_notebook("mixed", 1, 20)
     assert "\n" not in str(caught.value)
 
 

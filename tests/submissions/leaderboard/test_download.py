@@ -9,9 +9,9 @@ import yaml
 
 from core import paths
 from core.errors import ConfigError, DataError
+from pipeline import commands
 from submissions.config import load_config
 from submissions.leaderboard.client import download, find_tables, slug_of
-from submissions.new import __main__ as new
 from tests.kaggle_server import KaggleServer, archive
 from tests.submissions.made_up import smiles, write
 
@@ -39,7 +39,7 @@ def test_new_downloads_once_finds_the_tables_and_writes_the_slug(
     server: KaggleServer, tables: dict[str, bytes], tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.yaml"
-    new.main([str(path), "--kaggle", "https://www.kaggle.com/competitions/tides/data"])
+    commands.main(["new", str(path), "--kaggle", "https://www.kaggle.com/competitions/tides/data"])
     written = yaml.safe_load(path.read_text())["competition"]
     folder = paths.kaggle_files("tides")
     assert written["kaggle"] == "tides"

@@ -1,7 +1,6 @@
 """`./run.sh ledger`: the table, which two files to select, and what a person adds by hand."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from competition.metrics import METRICS
 from core.errors import ConfigError
 from core.paths import Paths
-from submissions.leaderboard import ledger
+from pipeline import commands
 from submissions.leaderboard.ledger import (
     BY_HAND,
     distinct,
@@ -34,8 +33,7 @@ def run_ledger(
     """What `./run.sh ledger` prints, given options."""
 
     def run(*options: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "mixed.yaml"), *options])
-        ledger.main()
+        commands.main(["ledger", str(tmp_path / "mixed.yaml"), *options])
         return capsys.readouterr().out.strip()
 
     return run

@@ -1,7 +1,6 @@
 """What is sent is checked, asked for, sent once, and written down, whatever the platform and the network do."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from competition.metrics import METRICS
 from core import cli
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
+from pipeline import commands
 from submissions.leaderboard import client, submit
 from submissions.leaderboard.ledger import BY_HAND, read, write
 from tests.kaggle_server import KEY, KaggleServer
@@ -30,10 +30,10 @@ def submitted(
     server.scores = (0.51,)  # at once
 
     def run(*options: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["submit", str(tmp_path / "mixed.yaml"), *options])
+        words = ["submit", str(tmp_path / "mixed.yaml"), *options]
         status = 0
         try:
-            cli.run(submit.main)
+            cli.run(lambda: commands.main(words))
         except SystemExit as end:
             status = int(end.code or 0)
         lines.append("".join(capsys.readouterr()))

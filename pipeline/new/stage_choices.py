@@ -16,9 +16,9 @@ from core.yaml_files import load_yaml
 from folds.groups import scaffold_shift_reason, scaffolds
 from folds.kinds import FOLD_KINDS
 from models.inputs.weights import reads_molecules
-from submissions.new.column_roles import WORD
-from submissions.new.detect import DetectedTables
-from submissions.new.problem_type import ProblemGuess
+from pipeline.new.column_roles import WORD
+from pipeline.new.detect import DetectedTables
+from pipeline.new.problem_type import ProblemGuess
 
 PRESETS = Path(__file__).with_name("presets.yaml")
 MIN_WORDS_OF_LONG_TEXT = 150

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from core.errors import DataError
-from submissions.new.detect import detect
-from submissions.new.problem_type import ProblemGuess, choose_problem
+from pipeline.new.detect import detect
+from pipeline.new.problem_type import ProblemGuess, choose_problem
 from tests.submissions.made_up import files_in, write_labels
 
 NUMBER = [k / 7 for k in range(80)]

@@ -11,8 +11,8 @@ from competition.metrics import get_metric
 from competition.task import MISSING, class_name, class_names
 from core.errors import DataError, join_first
 from core.types import ProblemType
-from submissions.new.column_roles import describe_damage, is_numeric, without_censored
-from submissions.new.detect import DetectedTables
+from pipeline.new.column_roles import describe_damage, is_numeric, without_censored
+from pipeline.new.detect import DetectedTables
 
 POSITIVE = {
     "yes",

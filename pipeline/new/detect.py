@@ -15,7 +15,7 @@ from competition.molecules import canonical_smiles, normalised_text
 from competition.task import class_names, match_columns
 from core.errors import DataError, join_first
 from core.files import read_text_table
-from submissions.new.column_roles import (
+from pipeline.new.column_roles import (
     SMILES_NAME,
     Column,
     Role,
@@ -25,7 +25,7 @@ from submissions.new.column_roles import (
     repeats,
     without_censored,
 )
-from submissions.new.yaml_writer import to_yaml
+from pipeline.new.yaml_writer import to_yaml
 
 GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 

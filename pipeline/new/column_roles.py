@@ -14,7 +14,7 @@ import pandas as pd
 from competition.clean import to_numbers
 from competition.labels import PATTERN as CENSORED
 from competition.molecules import canonical_smiles
-from submissions.new.yaml_writer import to_yaml
+from pipeline.new.yaml_writer import to_yaml
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
 

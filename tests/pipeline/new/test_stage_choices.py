@@ -9,10 +9,10 @@ import pytest
 
 from core.errors import ConfigError, DataError
 from models.registry import make_stage
-from submissions.new import stage_choices
-from submissions.new.detect import DetectedTables, detect
-from submissions.new.problem_type import choose_problem
-from submissions.new.stage_choices import Block, choose_folds, choose_stages, read_presets
+from pipeline.new import stage_choices
+from pipeline.new.detect import DetectedTables, detect
+from pipeline.new.problem_type import choose_problem
+from pipeline.new.stage_choices import Block, choose_folds, choose_stages, read_presets
 from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, write_labels
 
 ONE = {

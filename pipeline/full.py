@@ -1,7 +1,4 @@
-"""Everything from the raw tables to the report: `./run.sh full [COMPETITION]`.
-
-Reads: the YAML, the raw tables, the weights that stages start from; the answers only in the report.
-Writes: clean tables, folds, a folder per job, the folder of the run, and the report. Finished jobs are kept.
+"""Everything from the raw tables to the report: the steps of `./run.sh full`.
 
 A run has a clock, infinite without `--budget`, which counts from the start of the command to the report.
 """
@@ -29,10 +26,10 @@ from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.resume import resume
 from models.jobs.scheduler import Executor
 from models.jobs.train import exit_status
-from submissions.check import check, require_visible_gpu
+from pipeline.check import check, require_visible_gpu
+from pipeline.hold_out import hold_out
+from pipeline.last_submission import InterimSubmissions, submit_finished_folds, submit_until
 from submissions.config import Config, load_config
-from submissions.hold_out import hold_out
-from submissions.last_submission import InterimSubmissions, submit_finished_folds, submit_until
 from submissions.run import EPOCHS, TIME, LeftOut, finished_part, left_out_of, open_run
 
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
@@ -44,7 +41,8 @@ say = partial(print, flush=True)
 def full(options: Namespace) -> int:
     """Run all steps with the options of the command line; return the exit status."""
     started = command_start()
-    require_possible(options)
+    if options.executor == "ray":
+        require_cluster()
     # With --holdout, `options.competition` is the YAML without the held-out share of the training rows.
     paths = Paths.for_competition(options.competition)
     with cli.training(paths):  # first: no other command may change the tables of jobs that run
@@ -58,7 +56,7 @@ def full(options: Namespace) -> int:
             require_visible_gpu(config, clock.seconds if clock.has_limit else None)
         prepare_tables(options, config)
         jobs = plan_jobs(options, config, clock)  # stage, seed, fold -> job
-        with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
+        with closing(make_executor(options.executor, options.workers)) as executor:
             return train_and_submit(options, config, jobs, executor, clock)
 
 
@@ -175,30 +173,9 @@ def budget_seconds(option: float | None, config: Config) -> float:
     """Return the seconds of `--budget`, or else of the YAML; infinite without a budget.
 
     Args:
-        option: seconds of `--budget`; `cli.NO_BUDGET`, which is infinite, for `none`, and None if it is not
-            given.
+        option: seconds of `--budget`, infinite for `none`; None if it is not given.
     """
     if option is None and config.budget is not None:
         say(f"budget: {config.budget}; --budget none trains everything in full")
         return parse_duration(config.budget)
     return math.inf if option is None else option
-
-
-def require_possible(options: Namespace) -> None:
-    """Raise a ConfigError for options that `full` does not support."""
-    if options.shard:
-        raise ConfigError(
-            "full does not support --shard: run ./run.sh train --shard I/N on each machine, then ./run.sh full on "
-            "one of them."
-        )
-    if options.executor == "ray":
-        require_cluster(options.ray_address)
-
-
-def main() -> int:
-    """Parse the command line and run the command."""
-    return full(cli.parser(__doc__, "full").parse_args())
-
-
-if __name__ == "__main__":
-    cli.run(main)

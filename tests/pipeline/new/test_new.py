@@ -13,8 +13,9 @@ from core import paths
 from core.errors import ConfigError, DataError, SubmissionError
 from core.files import write_table
 from folds.make import assign_folds
+from pipeline import commands
+from pipeline.new.new import target_file
 from submissions.config import load_config
-from submissions.new import __main__ as new
 from tests.submissions.made_up import make, smiles, write, write_labels, write_tables
 
 NUMBER = [k / 7 for k in range(80)]
@@ -138,7 +139,7 @@ def test_what_prepare_finds_or_refuses_is_reported_at_once(
     with pytest.raises(
         SubmissionError, match="Correct the data before ./run.sh full: .*sample.csv has other ids"
     ):
-        new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
+        commands.main(["new", str(tmp_path / "mine.yaml"), *files, "--force"])
 
 
 def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path: Path) -> None:
@@ -173,16 +174,16 @@ def test_a_yaml_is_only_replaced_with_force_and_by_tables_that_can_be_read(tmp_p
     files, path = write(tmp_path, n=NUMBER), tmp_path / "mine.yaml"
     path.write_text("precious: true\n")
     with pytest.raises(ConfigError, match="--force"):
-        new.main([str(path), *files])
+        commands.main(["new", str(path), *files])
     with pytest.raises(DataError, match="--answers: file .* does not exist"):
         make(tmp_path, files, "--answers", str(tmp_path / "absent.csv"))
     table = (tmp_path / "train.csv").read_text()
     (tmp_path / "train.csv").write_text(table.replace(",", ";"))
     with pytest.raises(DataError, match="semicolons"):
-        new.main([str(path), *files, "--force"])
+        commands.main(["new", str(path), *files, "--force"])
     assert path.read_text() == "precious: true\n"
     (tmp_path / "train.csv").write_text(table)
-    new.main([str(path), *files, "--force"])
+    commands.main(["new", str(path), *files, "--force"])
     assert "competition" in yaml.safe_load(path.read_text())
 
 
@@ -200,8 +201,8 @@ def test_a_name_goes_next_to_the_code(tmp_path: Path, project: Path) -> None:
     files, elsewhere = (
         write(path, n=NUMBER) for path in (project / "competition" / "data" / "mine", tmp_path / "far")
     )
-    new.main(["mine", *files])
-    new.main(["other", *elsewhere])
+    commands.main(["new", "mine", *files])
+    commands.main(["new", "other", *elsewhere])
     path = project / "competition" / "configs" / "mine.yaml"
     assert yaml.safe_load(path.read_text())["competition"]["train"] == "../data/mine/train.csv"
     assert load_config("mine").competition.train == Path(files[1])
@@ -211,7 +212,7 @@ def test_a_name_goes_next_to_the_code(tmp_path: Path, project: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b", "", "..", "with blank", "cache", "n" * 300])
 def test_a_name_that_is_no_plain_word_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="NAME takes up to 100 letters"):
-        new.target_file(name, force=False)
+        target_file(name, force=False)
 
 
 def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(tmp_path: Path) -> None:

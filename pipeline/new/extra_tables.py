@@ -10,9 +10,9 @@ from competition.calibration import MIN_CALIBRATION_INPUTS
 from competition.molecules import canonical_smiles, normalised_text
 from core.errors import DataError, join_first
 from core.files import read_text_table
-from submissions.new.column_roles import classify, is_numeric, without_censored
-from submissions.new.detect import DetectedTables
-from submissions.new.yaml_writer import written_yaml
+from pipeline.new.column_roles import classify, is_numeric, without_censored
+from pipeline.new.detect import DetectedTables
+from pipeline.new.yaml_writer import written_yaml
 
 
 def extra_lines(

@@ -9,8 +9,8 @@ import pytest
 
 from core.errors import DataError
 from core.files import write_table
-from submissions.new.column_roles import Column, classify, counts_rows, is_reaction
-from submissions.new.detect import DetectedTables, detect
+from pipeline.new.column_roles import Column, classify, counts_rows, is_reaction
+from pipeline.new.detect import DetectedTables, detect
 
 ALKANES = ["C" * k for k in range(1, 21)]
 RINGS = [f"{'C' * k}c1ccccc1" for k in range(20)]

@@ -1,8 +1,4 @@
-"""Check everything before any work: `./run.sh check [COMPETITION]`.
-
-Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs. Never
-the answers. Writes: nothing but user-defined features into the cache.
-"""
+"""Mistakes of settings, tables, folds, weights and functions of the user, found before anything is trained."""
 
 import json
 from dataclasses import replace
@@ -15,7 +11,6 @@ from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.metrics import take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task, raw_rows_for
-from core import cli
 from core.errors import ConfigError, DataError
 from core.files import as_json, read_json
 from core.types import Array
@@ -26,7 +21,6 @@ from models.inputs.base_models import require_pooling
 from models.inputs.encoder_settings import TextStage
 from models.inputs.texts import count_cut_texts, read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, reads_molecules
-from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_files, describe_retraining, make_plan
 from models.stage import Stage
 from models.training.hardware import why_no_gpu
@@ -35,7 +29,7 @@ from submissions.blend.candidates import fit_candidate, mean
 from submissions.blend.data import BlendData
 from submissions.blend.selection import Fitted
 from submissions.blend.serialization import from_json, to_json
-from submissions.config import Config, load_config
+from submissions.config import Config
 
 N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
@@ -218,21 +212,17 @@ def _check_metric(tables: CheckTables) -> None:
         )
 
 
-def main() -> None:
-    """Parse the command line and run the command."""
-    args = cli.parser(__doc__).parse_args()
-    if args.executor == "ray":
-        require_cluster(args.ray_address)
-    config = load_config(args.competition, args.overrides)
-    paths = config.competition.paths
-    tables = make_folds(config.competition, config.folds, prepare(config.competition))
-    lines = check(config, tables, here=args.executor == "local")
-    print(f"{paths.name}: checked\n{lines}")
+def check_competition(config: Config, reuse: bool, here: bool = True) -> str:
+    """Check a configuration; return lines about it, and about finished jobs that would be trained again.
+
+    Args:
+        reuse: whether finished jobs of other code are kept.
+        here: whether this machine trains; see `check`.
+    """
+    competition = config.competition
+    paths = competition.paths
+    tables = make_folds(competition, config.folds, prepare(competition))
+    lines = [f"{paths.name}: checked", check(config, tables, here)]
     if paths.train.exists() and read_json(paths.prepare_report) == tables.report:  # jobs may be finished
-        plan = make_plan(config.competition, dict(config.stages), args.reuse)
-        for line in describe_retraining(plan):
-            print(line)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+        lines += describe_retraining(make_plan(competition, dict(config.stages), reuse))
+    return "\n".join(lines)

@@ -1,90 +1,32 @@
-"""Write a competition's YAML from its CSV files: `./run.sh new NAME --train F --test F --sample F`.
+"""A competition's YAML from its CSV files: `./run.sh new`.
 
-The YAML has the settings that differ from their defaults. Every guess is explained in a comment; read them
-once. With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and
---sample then say which of them are the tables, if their names do not.
-
-Reads: the three tables, and with --answers the labels of the test rows.
-Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
+The YAML has the settings that differ from their defaults, and each guess is explained in a comment.
 """
 
-import argparse
 import re
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any, get_args
 
 from competition.config import validate
 from competition.prepare import describe, prepare
-from core import cli, paths
+from core import paths
 from core.errors import ConfigError, DataError, UserError
 from core.files import write_atomically
-from core.types import ProblemType
 from core.yaml_files import parse_yaml
-from folds.kinds import FOLD_KINDS, FoldsConfig
+from folds.kinds import FoldsConfig
 from models.stages.file import OOF, TEST, common_folds
-from submissions.check import check_all
+from pipeline.check import check_all
+from pipeline.new.column_roles import Role
+from pipeline.new.detect import DetectedTables, detect
+from pipeline.new.extra_tables import extra_lines
+from pipeline.new.problem_type import ProblemGuess, choose_problem
+from pipeline.new.stage_choices import Block, choose_folds, choose_stages, read_presets
+from pipeline.new.yaml_writer import comments, setting, written_yaml
 from submissions.config import Config, load_config
 from submissions.leaderboard.client import download, find_tables, slug_of
-from submissions.new.column_roles import Role
-from submissions.new.detect import DetectedTables, detect
-from submissions.new.extra_tables import extra_lines
-from submissions.new.problem_type import ProblemGuess, choose_problem
-from submissions.new.stage_choices import Block, choose_folds, choose_stages, read_presets
-from submissions.new.yaml_writer import comments, setting, written_yaml
 
 HINTS = Path(__file__).with_name("hints.yaml")
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="./run.sh new",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("name", help="Name of the competition, or a file that ends in .yaml.")
-    add("--train", type=Path, help="Training table: id, inputs, targets.")
-    add("--test", type=Path, help="Test table: id, inputs.")
-    add("--sample", type=Path, help="Sample submission: id, targets.")
-    kaggle_help = "Download the tables of this competition; SLUG is the end of its address."
-    add("--kaggle", metavar="SLUG", help=kaggle_help)
-    add("--answers", type=Path, help="Labels of the test rows, if there are any.")
-    add("--metric", help="Name of a metric, or file.py:function.")
-    direction = parser.add_mutually_exclusive_group()
-    for name, action in (("greater", "store_true"), ("smaller", "store_false")):
-        direction_help = "Direction of a user-defined metric."
-        direction.add_argument(
-            f"--{name}-is-better", dest="greater", action=action, default=None, help=direction_help
-        )
-    add("--problem-type", choices=get_args(ProblemType), help="Type of the targets, if the guess is wrong.")
-    add("--id", help="Column of the ids (default: the sample's first).")
-    target_help = "Training columns to predict, in the order of the sample's columns."
-    add("--target", nargs="+", action="extend", default=[], help=target_help)
-    add("--group", help="Training column with groups; equal values share a fold.")
-    # A YAML has to name the column of the other kinds.
-    kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
-    add("--folds", choices=kinds, help="Kind of folds.")
-    preset_help = (
-        "Stages for minutes or an hour on a CPU, or for GPUs of 16 GB; add your own to "
-        "submissions/new/presets.yaml (default: quick; none with --oof)."
-    )
-    add("--preset", choices=sorted(read_presets().presets), help=preset_help)
-    oof_help = f"Folder of external predictions: a folder with {OOF} and {TEST} for each stage."
-    add("--oof", type=Path, metavar="DIR", help=oof_help)
-    extra_help = (
-        "More tables to train on: the inputs and a target, under any name. Their rows are never scored."
-    )
-    add("--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=extra_help)
-    add("--force", action="store_true", help="Replace an existing YAML.")
-    args = parser.parse_args(arguments)
-    if args.kaggle is None and None in (args.train, args.test, args.sample):
-        parser.error("--train, --test and --sample are required without --kaggle")
-    if args.preset is None and args.oof is None:
-        args.preset = "quick"
-    return args
 
 
 def target_file(name: str, force: bool) -> Path:
@@ -120,7 +62,7 @@ def file_stages(folder: Path, yaml_file: Path, used_names: set[str]) -> list[Blo
     return blocks
 
 
-def to_yaml(args: argparse.Namespace, path: Path, tables: DetectedTables) -> str:
+def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     """Return the YAML with a comment for each reason."""
     problem = choose_problem(tables, args.metric, args.problem_type)
     kind, n_folds, folds_reason = choose_folds(tables, problem, args.group, args.folds)
@@ -153,7 +95,7 @@ def to_yaml(args: argparse.Namespace, path: Path, tables: DetectedTables) -> str
 
 
 def _competition_lines(
-    args: argparse.Namespace, path: Path, tables: DetectedTables, problem: ProblemGuess
+    args: Namespace, path: Path, tables: DetectedTables, problem: ProblemGuess
 ) -> list[str]:
     """Return the lines of the section `competition:`."""
     metric = problem.metric
@@ -198,9 +140,8 @@ def _competition_lines(
     return lines
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run the command."""
-    args = parse_arguments(arguments)
+def write(args: Namespace) -> None:
+    """Write the YAML with the options of the command line, and print it and what its tables are like."""
     path = target_file(args.name, args.force)
     if args.kaggle is not None:
         args.kaggle = slug_of(args.kaggle)
@@ -227,7 +168,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(check_all(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:
         raise type(error)(f"Correct the data before ./run.sh full: {error}") from None
-
-
-if __name__ == "__main__":
-    cli.run(main)

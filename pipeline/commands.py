@@ -1,0 +1,488 @@
+"""The commands of run.sh: one function each, whose docstring is its help, and the options on which it acts.
+
+Slow imports are inside the functions, so that `--help` and mistakes on the command line are answered at once.
+"""
+
+import argparse
+import importlib.util
+import inspect
+import math
+import os
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, get_args
+
+from core import cli
+from core.errors import ConfigError, ServiceError
+from core.paths import DEFAULT_COMPETITION, Paths, display_path, holdout_yaml
+from core.settings import TRACKER_VARIABLE, Overrides, parse_duration, parse_setting, parse_stages
+from core.types import ProblemType
+
+Command = Callable[[Namespace], int | None]
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"0?\.[0-9]+", text) or not 0.05 <= float(text) <= 0.5:
+        raise ConfigError(f"--holdout takes a share of the training rows from 0.05 to 0.5; got {text!r}.")
+    return float(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    i, n = map(int, text.split("/")) if re.fullmatch(r"[0-9]+/[0-9]+", text) else (0, 0)
+    if not 1 <= i <= n:
+        raise ConfigError(f"--shard takes I/N, such as 1/4 to 4/4 for four machines; got {text!r}.")
+    return i, n
+
+
+def _workers(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise ConfigError(f"--workers takes a whole number from 1; got {text!r}.")
+    return int(text)
+
+
+def _budget(text: str) -> float:
+    return math.inf if text == "none" else parse_duration(text)
+
+
+SHARED: dict[str, dict[str, Any]] = {
+    "seed": {"type": int, "help": "Seed of the competition; replaces competition.seed of the YAML."},
+    "set": {
+        "type": parse_setting,
+        "action": "append",
+        "metavar": "KEY=VALUE",
+        "help": "Replace a setting of the YAML, such as stages.gnn.epochs=100. May be repeated.",
+    },
+    "stages": {
+        "type": parse_stages,
+        "metavar": "NAMES",
+        "help": "Use only these stages of the YAML, such as gnn,lightgbm.",
+    },
+    "workers": {
+        "type": _workers,
+        "help": "Number of cores that jobs may use together (default: all).",
+    },
+    "holdout": {
+        "type": _share,
+        "metavar": "SHARE",
+        "help": "Keep this share of the training rows, such as 0.2, out of everything, and score the finished "
+        "submission on them (holdout_score). This makes a competition NAME_holdout20; other commands take "
+        "the same option to work on it.",
+    },
+    "reuse": {
+        "action": "store_true",
+        "help": "Keep finished jobs whose code or libraries have changed since; tables mark them. By default "
+        "they are trained again, and check lists them.",
+    },
+    "fail-fast": {"action": "store_true", "help": "Stop at the first job that fails."},
+    "skip-failed": {
+        "action": "store_true",
+        "help": "Leave out jobs that failed in an earlier run. By default they are tried again, last.",
+    },
+    "job-timeout": {
+        "type": parse_duration,
+        "default": math.inf,
+        "metavar": "TIME",
+        "help": "Fail jobs that are not finished after this time, such as 2h.",
+    },
+    "executor": {
+        "choices": ["local", "ray"],
+        "default": "local",
+        "help": "Where jobs run: processes of this machine (default), or the Ray cluster at $RAY_ADDRESS "
+        "(HOST:PORT; without it, one is started for the run).",
+    },
+    "tracker": {
+        "choices": ["tensorboard", "wandb", "mlflow"],
+        "help": "Log the losses of neural stages to this tracker; its files are in work/NAME/trackers.",
+    },
+    "from": {
+        "type": Path,
+        "metavar": "FOLDER",
+        "dest": "earlier_run",
+        "help": "Continue from the jobs and caches of an earlier run, such as an attached notebook output.",
+    },
+}
+"""Options that several commands take."""
+SETTINGS = ("set", "seed", "stages", "holdout")
+TRAINING = (
+    *SETTINGS, "workers", "executor", "tracker", "reuse", "from", "fail-fast", "skip-failed", "job-timeout",
+)  # fmt: skip
+
+
+def full(options: Namespace) -> int:
+    """Do everything from the raw tables to the report.
+
+    Reads: the YAML, the raw tables, the weights that stages start from; the answers only in the report.
+    Writes: clean tables, folds, a folder per job, the folder of the run, and the report. The same command
+    continues after a crash or Ctrl-C: finished jobs are kept.
+    """
+    from pipeline.full import full
+
+    return full(options)
+
+
+def check(options: Namespace) -> None:
+    """Check everything before any work.
+
+    Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs.
+    Never the answers. Writes: nothing but user-defined features into the cache.
+    """
+    from models.jobs.cluster import require_cluster
+    from pipeline.check import check_competition
+    from submissions.config import load_config
+
+    is_local = options.executor == "local"
+    if not is_local:
+        require_cluster()
+    config = load_config(options.competition, options.overrides)
+    print(check_competition(config, options.reuse, here=is_local))
+
+
+def folds(options: Namespace) -> None:
+    """Compare held-out rows with test rows, and recommend a kind of folds.
+
+    It shows how similar test rows and held-out rows are to the training rows; whether a classifier can
+    distinguish training and test rows, and by which features; and the kind of folds that fits, with the reason.
+
+    Reads: the raw tables, which are prepared and split first. No label of a test row.
+    Writes: folds/shift.json and similarity.png.
+    """
+    from folds import diagnose, make
+    from submissions.config import load_config
+
+    config = load_config(options.competition, options.overrides)
+    with cli.locked(config.competition.paths):
+        print(make.run(config.competition, config.folds))
+        print(f"\n{diagnose.run(config.competition, config.folds)}")
+
+
+def train(options: Namespace) -> int:
+    """Train every job that is not finished.
+
+    A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished.
+    With --shard I/N, this machine has every N-th job, and other machines have the others.
+
+    Reads: the YAML and the raw tables. Writes: clean tables, folds, and a folder per job: weights,
+    out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A job that fails ends no
+    other stage; the next run tries it again, last. Exit status 3 if a job failed.
+    """
+    from folds import make
+    from models.jobs.budget_stages import FailurePolicy
+    from models.jobs.cluster import make_executor
+    from models.jobs.plan import describe_retraining, make_plan
+    from models.jobs.resume import resume
+    from models.jobs.train import exit_status, train
+    from submissions.config import load_config
+
+    overrides = Overrides(options.overrides.values)  # a selected stage may need jobs of another one
+    config = load_config(options.competition, overrides)
+    competition = config.competition
+    with cli.locked(competition.paths, wait=True):
+        make.run(competition, config.folds)
+    with cli.training(competition.paths, options.shard):
+        if options.earlier_run:
+            resume(options.earlier_run, competition.paths)
+        plan = make_plan(competition, dict(config.stages), options.reuse)
+        plan = plan.select(options.stages, options.fold, options.shard or (1, 1))
+        for line in describe_retraining(plan):
+            print(line, flush=True)
+        with closing(make_executor(options.executor, options.workers)) as executor:
+            return exit_status(train(plan, executor, FailurePolicy.of(options)))
+
+
+def compare(options: Namespace) -> None:
+    """Compare all runs of a competition.
+
+    Each run is compared with the latest one, or that of --with: settings that differ, and the paired difference
+    of the cross-fitted predictions on the training rows of both.
+
+    Reads: the prepared training table, its groups, and run.json and cross_fitted.csv of each run. Writes nothing.
+    """
+    from submissions.compare import compare
+    from submissions.config import load_config
+
+    print(compare(load_config(options.competition), options.other))
+
+
+def predict(options: Namespace) -> None:
+    """Predict new rows with the saved weights.
+
+    Reads: the new test table, and the folders of the latest run and of its jobs; not the YAML, nor the training
+    table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if
+    given.
+    """
+    from submissions.predict import predict, write_copy
+
+    if options.out and options.out.is_dir():
+        raise ConfigError(f"--out must be a file; {options.out} is a folder.")
+    with cli.locked(Paths.for_competition(options.competition)):
+        written = predict(options.competition, options.test, options.workers)
+    print(f"Written: {display_path(write_copy(written, options.out) if options.out else written)}")
+
+
+def submit(options: Namespace) -> None:
+    """Submit to the leaderboard and record the result.
+
+    The file is compared with the sample first. Then the command prints how many submissions are left, asks before
+    it uses one, waits for the score, and compares it with the expected one. --kernel submits the notebook version
+    that `./run.sh kernel --push` uploaded, for a code competition.
+
+    Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent, and
+    its message on the platform ends with its id. If its end is unknown, after a lost connection or a kill, the
+    list of the platform is read.
+
+    Reads: the submission of the latest run (or --file), the sample, the run of the file.
+    Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
+    """
+    from submissions.leaderboard.submit import submit
+
+    submit(options)
+
+
+def ledger(options: Namespace) -> None:
+    """Show all submissions of a competition and their scores.
+
+    The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is sent,
+    so that it stays if the process dies. --public and --private add a score by hand, if `./run.sh submit` did not
+    wait for it or the platform is another one.
+
+    Which two files to select for the private score is simulated: tables of the size of the test table are drawn
+    from the training rows with their out-of-fold predictions, by group, the same for all files. Most of the
+    difference between public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
+
+    Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: with --public or --private, rows of
+    ledger.csv.
+    """
+    from competition.config import load_competition
+    from submissions.leaderboard.ledger import add_scores, page
+
+    competition = load_competition(options.competition)
+    paths = competition.paths
+    scores = {"public": options.public, "private": options.private}
+    given = {board: score for board, score in scores.items() if score is not None}
+    if options.submission and not given:
+        raise ConfigError("--submission needs the score to add, --public or --private.")
+    if given:
+        with cli.locked(paths, paths.submit_lock):
+            row = add_scores(paths.ledger, given, options.submission)
+        print(f"Added to {row.submission} of {row.time}: {row.message}\n")
+    print(page(competition))
+
+
+def kernel(options: Namespace) -> None:
+    """Write an offline notebook of the latest run; with --training, one that trains.
+
+    Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained weights;
+    packages of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_training/.
+    """
+    from pipeline.check import check_all
+    from submissions.config import load_config
+    from submissions.kernel.pack import build
+    from submissions.kernel.push import push
+    from submissions.kernel.verify import verify_notebook
+    from submissions.leaderboard import client
+    from submissions.run import latest_run
+
+    name = options.competition
+    paths = Paths.for_competition(name)
+    config = load_config(name, options.overrides) if options.training else None
+    if config and (config.competition.holdout_of or not config.competition.kaggle):
+        raise ConfigError(
+            f"The notebook trains on tables of a competition on Kaggle, and those of {name} are none; add "
+            "competition.kaggle: SLUG, the last part of the address of the competition's page, without "
+            "--holdout."
+        )
+    if config:
+        print(check_all(config, here=False), flush=True)
+    else:
+        latest_run(name)  # which says what is wrong where there is none
+    try:
+        owner = client.username()
+    except (ConfigError, ServiceError):
+        owner = "your-username"  # without the client, or credentials, there is no --push
+    with cli.locked(paths):
+        notebook = build(paths, config, owner, options.accelerator)
+    for part in sorted(notebook.bundle.root.iterdir()):
+        size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
+        print(f"{part.name:24} {size / 1e6:10.2f} MB")
+    if options.verify:
+        verify_notebook(name, options.workers)
+    if options.push:
+        push(name, options.training)
+    print(f"Bundle: {notebook.bundle.root}\nNotebook: {notebook.notebook}")
+
+
+def new(options: Namespace) -> None:
+    """Write a competition's YAML from its CSV files.
+
+    The YAML has the settings that differ from their defaults. Every guess is explained in a comment; read them
+    once. With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and
+    --sample then say which of them are the tables, if their names do not.
+
+    Reads: the three tables, and with --answers the labels of the test rows.
+    Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
+    """
+    from pipeline.new.new import write
+
+    if options.kaggle is None and None in (options.train, options.test, options.sample):
+        raise ConfigError("new needs --train, --test and --sample, or --kaggle.")
+    if options.preset is None and options.oof is None:
+        options.preset = "quick"
+    write(options)
+
+
+def make_parser() -> ArgumentParser:
+    """Return the parser of all commands."""
+    parser = ArgumentParser(prog="./run.sh", description=__doc__, allow_abbrev=False)
+    parser.set_defaults(set=[], seed=None, stages=(), holdout=None, tracker=None)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_competition_commands(commands)
+    add_run_commands(commands)
+    add_new(commands)
+    return parser
+
+
+def add_command(commands: Any, command: Command, *shared: str) -> ArgumentParser:
+    """Add a command about a competition with its shared options; return its parser."""
+    parser: ArgumentParser = commands.add_parser(
+        command.__name__,
+        description=inspect.getdoc(command),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command)
+    if command is not new:
+        competition_help = "name in competition/configs/, or a YAML file (default: %(default)s)"
+        parser.add_argument("competition", nargs="?", default=DEFAULT_COMPETITION, help=competition_help)
+    for name in shared:
+        parser.add_argument(f"--{name}", **SHARED[name])
+    return parser
+
+
+def add_competition_commands(commands: Any) -> None:
+    """Add the commands that read the YAML: full, check, folds, train."""
+    budget_help = (
+        "Time that the whole command may take, such as 90m or 2h (default: budget of the YAML; none: no limit). "
+        "Epochs are reduced, stages left out and seeds added so that what is started is also finished, and a "
+        "submission is written whenever a stage is finished."
+    )
+    add = add_command(commands, full, *TRAINING).add_argument
+    add("--budget", type=_budget, metavar="TIME", help=budget_help)
+    add_command(commands, check, *SETTINGS, "executor", "reuse")
+    add_command(commands, folds, "set", "seed", "holdout")
+    add = add_command(commands, train, *TRAINING).add_argument
+    add("--fold", type=int, help="Train this fold only, counted from 0.")
+    shard_help = "Do share I of N of the jobs, on one of N machines with the same WORK_DIR."
+    add("--shard", type=_shard, metavar="I/N", help=shard_help)
+
+
+def add_run_commands(commands: Any) -> None:
+    """Add the commands that read a finished run: compare, predict, submit, ledger, kernel."""
+    add = add_command(commands, compare, "holdout").add_argument
+    add("--with", dest="other", metavar="RUN", help="Run to compare with (default: the latest).")
+
+    add = add_command(commands, predict, "workers", "holdout").add_argument
+    add("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows.")
+    add("--out", type=Path, help="File for a copy of the submission.")
+
+    parser = add_command(commands, submit)
+    add = parser.add_argument
+    add("-m", "--message", help="Message on the platform (default: run, chosen method and score).")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--file", type=Path, help="Send this file instead of the latest run's submission.")
+    add("--kernel", action="store_true", help="Submit the notebook version that kernel --push uploaded.")
+    add("--fetch", action="store_true", help="Only fetch the scores of earlier submissions.")
+    add = parser.add_argument
+    add("--yes", action="store_true", help="Send without asking.")
+    add("--resubmit", action="store_true", help="Send a file that was sent before.")
+    add("--dry-run", action="store_true", help="Check the file and add it to the ledger, but send nothing.")
+
+    add = add_command(commands, ledger).add_argument
+    add("--public", type=float, metavar="SCORE", help="Add a score on the public leaderboard.")
+    add("--private", type=float, metavar="SCORE", help="Add a score on the private leaderboard.")
+    submission_help = "Submission of --public and --private (default: the latest)."
+    add("--submission", metavar="ID", help=submission_help)
+
+    parser = add_command(commands, kernel, "workers")
+    add = parser.add_mutually_exclusive_group().add_argument  # a proof compares with a finished run
+    add("--training", action="store_true", help="A notebook that trains; it needs no finished run.")
+    add("--verify", action="store_true", help="Run the notebook offline and compare its predictions.")
+    add = parser.add_argument
+    add("--push", action="store_true", help="Upload the data set and the notebook.")
+    add("--accelerator", help="Accelerator of the notebook (default: a GPU if a stage uses one).")
+
+
+def add_new(commands: Any) -> None:
+    """Add the command `new`."""
+    from folds.kinds import FOLD_KINDS
+    from pipeline.new.stage_choices import read_presets
+
+    add = add_command(commands, new).add_argument
+    add("name", help="Name of the competition, or a file that ends in .yaml.")
+    add("--train", type=Path, help="Training table: id, inputs, targets.")
+    add("--test", type=Path, help="Test table: id, inputs.")
+    add("--sample", type=Path, help="Sample submission: id, targets.")
+    kaggle_help = "Download the tables of this competition; SLUG is the end of its address."
+    add("--kaggle", metavar="SLUG", help=kaggle_help)
+    add("--answers", type=Path, help="Labels of the test rows, if there are any.")
+    add("--metric", help="Name of a metric, or file.py:function.")
+    greater_help = "Direction of a user-defined metric."
+    add("--greater-is-better", action=argparse.BooleanOptionalAction, help=greater_help)
+    add("--problem-type", choices=get_args(ProblemType), help="Type of the targets, if the guess is wrong.")
+    add("--id", help="Column of the ids (default: the sample's first).")
+    target_help = "Training columns to predict, in the order of the sample's columns."
+    add("--target", nargs="+", action="extend", default=[], help=target_help)
+    add("--group", help="Training column with groups; equal values share a fold.")
+    # A YAML has to name the column of the other kinds.
+    kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
+    add("--folds", choices=kinds, help="Kind of folds.")
+    preset_help = (
+        "Stages for minutes or an hour on a CPU, or for GPUs of 16 GB; add your own to "
+        "pipeline/new/presets.yaml (default: quick; none with --oof)."
+    )
+    add("--preset", choices=sorted(read_presets().presets), help=preset_help)
+    oof_help = "Folder of external predictions: a folder with oof.csv and test.csv for each stage."
+    add("--oof", type=Path, metavar="DIR", help=oof_help)
+    extra_help = (
+        "More tables to train on: the inputs and a target, under any name. Their rows are never scored."
+    )
+    add("--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=extra_help)
+    add("--force", action="store_true", help="Replace an existing YAML.")
+
+
+def parse(arguments: Sequence[str] | None = None) -> Namespace:
+    """Return the options of a command line.
+
+    `command` is the function of the command, `overrides` has the settings of the command line. With --holdout,
+    `competition` is the YAML without the held-out rows and `held_out_of` the competition of the command line.
+    """
+    options = make_parser().parse_args(arguments)
+    tracker = options.tracker
+    if tracker is not None:
+        if importlib.util.find_spec(tracker) is None:
+            raise ConfigError(
+                f"--tracker {tracker} needs a package: pip install {tracker} in this environment."
+            )
+        os.environ[TRACKER_VARIABLE] = tracker
+    values = dict(options.set)
+    if options.seed is not None:
+        values["competition.seed"] = options.seed
+    options.overrides = Overrides(values, options.stages)
+    if options.holdout:
+        if options.overrides.tables:
+            raise ConfigError(
+                f"--holdout makes its own tables, so {options.overrides.tables[0]} cannot be set with it. "
+                "Change it in the YAML."
+            )
+        options.held_out_of = options.competition
+        options.competition = str(holdout_yaml(options.competition, options.holdout))
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """Run the command of a command line; return its exit status, None for 0."""
+    options = parse(arguments)
+    command: Command = options.command
+    return command(options)
