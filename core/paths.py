@@ -161,7 +161,7 @@ class Bundle:
     wheels = child_path("wheels")
 
 
-PACKAGES = ("core", "competition", "folds", "models", "submissions")
+PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline")
 """Packages that make and use a run."""
 
 

@@ -15,7 +15,7 @@ from core.code_digest import imported_names
 from core.errors import ConfigError
 from core.files import digest, sha256_of
 
-PACKAGES = ("core", "competition", "folds", "models", "submissions", "studies")
+PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline", "studies")
 MAX_NAME = 200
 """Length of a string in user code from which it is not the name of a file."""
 _LOADED: set[str] = set()

@@ -6,9 +6,8 @@ Slow imports are inside the functions, so that `--help` and mistakes on the comm
 import argparse
 import importlib.util
 import inspect
-import math
 import os
-import re
+import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -18,97 +17,11 @@ from typing import Any, get_args
 from core import cli
 from core.errors import ConfigError, ServiceError
 from core.paths import DEFAULT_COMPETITION, Paths, display_path, holdout_yaml
-from core.settings import TRACKER_VARIABLE, Overrides, parse_duration, parse_setting, parse_stages
+from core.settings import TRACKER_VARIABLE, Overrides
 from core.types import ProblemType
+from pipeline.options import SETTINGS, SHARED, TRAINING, parse_budget, parse_shard
 
 Command = Callable[[Namespace], int | None]
-
-
-def _share(text: str) -> float:
-    if not re.fullmatch(r"0?\.[0-9]+", text) or not 0.05 <= float(text) <= 0.5:
-        raise ConfigError(f"--holdout takes a share of the training rows from 0.05 to 0.5; got {text!r}.")
-    return float(text)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    i, n = map(int, text.split("/")) if re.fullmatch(r"[0-9]+/[0-9]+", text) else (0, 0)
-    if not 1 <= i <= n:
-        raise ConfigError(f"--shard takes I/N, such as 1/4 to 4/4 for four machines; got {text!r}.")
-    return i, n
-
-
-def _workers(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
-        raise ConfigError(f"--workers takes a whole number from 1; got {text!r}.")
-    return int(text)
-
-
-def _budget(text: str) -> float:
-    return math.inf if text == "none" else parse_duration(text)
-
-
-SHARED: dict[str, dict[str, Any]] = {
-    "seed": {"type": int, "help": "Seed of the competition; replaces competition.seed of the YAML."},
-    "set": {
-        "type": parse_setting,
-        "action": "append",
-        "metavar": "KEY=VALUE",
-        "help": "Replace a setting of the YAML, such as stages.gnn.epochs=100. May be repeated.",
-    },
-    "stages": {
-        "type": parse_stages,
-        "metavar": "NAMES",
-        "help": "Use only these stages of the YAML, such as gnn,lightgbm.",
-    },
-    "workers": {
-        "type": _workers,
-        "help": "Number of cores that jobs may use together (default: all).",
-    },
-    "holdout": {
-        "type": _share,
-        "metavar": "SHARE",
-        "help": "Keep this share of the training rows, such as 0.2, out of everything, and score the finished "
-        "submission on them (holdout_score). This makes a competition NAME_holdout20; other commands take "
-        "the same option to work on it.",
-    },
-    "reuse": {
-        "action": "store_true",
-        "help": "Keep finished jobs whose code or libraries have changed since; tables mark them. By default "
-        "they are trained again, and check lists them.",
-    },
-    "fail-fast": {"action": "store_true", "help": "Stop at the first job that fails."},
-    "skip-failed": {
-        "action": "store_true",
-        "help": "Leave out jobs that failed in an earlier run. By default they are tried again, last.",
-    },
-    "job-timeout": {
-        "type": parse_duration,
-        "default": math.inf,
-        "metavar": "TIME",
-        "help": "Fail jobs that are not finished after this time, such as 2h.",
-    },
-    "executor": {
-        "choices": ["local", "ray"],
-        "default": "local",
-        "help": "Where jobs run: processes of this machine (default), or the Ray cluster at $RAY_ADDRESS "
-        "(HOST:PORT; without it, one is started for the run).",
-    },
-    "tracker": {
-        "choices": ["tensorboard", "wandb", "mlflow"],
-        "help": "Log the losses of neural stages to this tracker; its files are in work/NAME/trackers.",
-    },
-    "from": {
-        "type": Path,
-        "metavar": "FOLDER",
-        "dest": "earlier_run",
-        "help": "Continue from the jobs and caches of an earlier run, such as an attached notebook output.",
-    },
-}
-"""Options that several commands take."""
-SETTINGS = ("set", "seed", "stages", "holdout")
-TRAINING = (
-    *SETTINGS, "workers", "executor", "tracker", "reuse", "from", "fail-fast", "skip-failed", "job-timeout",
-)  # fmt: skip
 
 
 def full(options: Namespace) -> int:
@@ -213,13 +126,16 @@ def predict(options: Namespace) -> None:
     table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if
     given.
     """
-    from submissions.predict import predict, write_copy
+    from submissions.predict import predict
 
     if options.out and options.out.is_dir():
         raise ConfigError(f"--out must be a file; {options.out} is a folder.")
     with cli.locked(Paths.for_competition(options.competition)):
         written = predict(options.competition, options.test, options.workers)
-    print(f"Written: {display_path(write_copy(written, options.out) if options.out else written)}")
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(written, options.out)
+    print(f"Written: {display_path(options.out or written)}")
 
 
 def submit(options: Namespace) -> None:
@@ -369,13 +285,13 @@ def add_competition_commands(commands: Any) -> None:
         "submission is written whenever a stage is finished."
     )
     add = add_command(commands, full, *TRAINING).add_argument
-    add("--budget", type=_budget, metavar="TIME", help=budget_help)
+    add("--budget", type=parse_budget, metavar="TIME", help=budget_help)
     add_command(commands, check, *SETTINGS, "executor", "reuse")
     add_command(commands, folds, "set", "seed", "holdout")
     add = add_command(commands, train, *TRAINING).add_argument
     add("--fold", type=int, help="Train this fold only, counted from 0.")
     shard_help = "Do share I of N of the jobs, on one of N machines with the same WORK_DIR."
-    add("--shard", type=_shard, metavar="I/N", help=shard_help)
+    add("--shard", type=parse_shard, metavar="I/N", help=shard_help)
 
 
 def add_run_commands(commands: Any) -> None:

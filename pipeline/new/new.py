@@ -135,7 +135,7 @@ def _competition_lines(
         lines += setting("extra_train", blocks, *reasons)
     lines += setting("group", args.group)
     lines += setting("metric", metric, problem.reasons["metric"])
-    lines += setting("greater_is_better", args.greater)
+    lines += setting("greater_is_better", args.greater_is_better)
     lines += setting("metric_needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
     return lines
 

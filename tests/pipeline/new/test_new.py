@@ -26,7 +26,7 @@ def test_a_named_metric_is_no_guess_and_a_user_defined_one_needs_its_direction(t
     assert make(tmp_path, files, "--metric", "mae").competition.metric == "mae"
     user_file = tmp_path / "mine.py"
     user_file.write_text("def score(y_true, y_pred):\n    return 1.0\n")
-    config = make(tmp_path, files, "--metric", f"{user_file}:score", "--smaller-is-better").competition
+    config = make(tmp_path, files, "--metric", f"{user_file}:score", "--no-greater-is-better").competition
     assert (config.metric, config.greater_is_better) == (f"{user_file}:score", False)
     for metric, words in (
         ("acuracy", "must be one of r2"),

@@ -20,7 +20,6 @@ from tests.submissions.kernel.conftest import SHIPPED, SLUG
 from tests.submissions.kernel.test_pack import to_train
 
 
-
 def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
     work: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,5 +115,5 @@ def session(folder: Path, kernel: Path, tables: Path, output: Path | None = None
     if output is not None:
         shutil.copytree(output, mounted / "notebooks" / "me" / "first")
     notebook = next((kernel / "notebook").glob("*.ipynb"))
-    run_notebook(folder, notebook, MINUTES, folder.with_suffix(".log"))
+    run_notebook(folder, notebook, folder.with_suffix(".log"))
     return folder / WORKING
