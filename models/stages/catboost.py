@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, PositiveFloat
 
 from competition.dataset import Dataset
 from competition.task import Task
@@ -21,11 +21,13 @@ from core.types import Array
 from models.context import Context
 from models.inputs import feature_blocks
 from models.inputs.encoder_settings import EncoderFeature
-from models.stage import Feature, Share
+from models.stage import Feature
 from models.stages.tabular import TargetData, library_seed
-from models.stages.trees import BLOCKS, MIN_ROWS, Trees
+from models.stages.trees import BLOCKS, MIN_ROWS, PATIENCE, Trees
 
 TOPICS = "topics.npy"
+MAX_TOPICS = 64
+"""Maximum number of components of a truncated SVD of the TF-IDF of all text columns together."""
 HUBER = "Huber:delta=0.5"
 """As in `models/stages/lightgbm.py`."""
 ONE_HOT = 16
@@ -41,24 +43,14 @@ class Catboost(Trees):
     packages = ("catboost",)
     binary_objectives = ("Logloss", "CrossEntropy", "Focal")
     multiclass_objectives = ("MultiClass",)
+    defaults = {"depth": 6, "l2_leaf_reg": 3.0, "random_strength": 1.0, "rsm": 0.3, "subsample": 0.8}
     ranges = {
         "depth": (4, 8), "l2_leaf_reg": (0.5, 50.0), "random_strength": (0.1, 10.0), "rsm": (0.05, 1.0),
         "subsample": (0.4, 1.0),
     }  # fmt: skip
     kind: Literal["catboost"]
     features: list[Feature | EncoderFeature] = Field(default=["maplight"], min_length=1)
-    topics: int = Field(default=64, ge=2)
-    """Maximum number of components of a truncated SVD of the TF-IDF of all text columns together."""
     learning_rate: PositiveFloat = 0.05
-    depth: int = Field(default=6, ge=1, le=16)
-    l2_leaf_reg: NonNegativeFloat = 3.0
-    random_strength: NonNegativeFloat = 1.0
-    """Noise on the scores of splits, against overfitting."""
-    rsm: Share = 0.3
-    """Share of the features that each split may use. On a GPU CatBoost cannot sample features and
-    uses all."""
-    subsample: Share = 0.8
-    """Share of the rows that each tree is fitted on."""
 
     @classmethod
     def library_parameters(cls) -> set[str]:
@@ -80,7 +72,7 @@ class Catboost(Trees):
         super().fit_features(train, folder, context)
         words = feature_blocks.tfidf_block(train, read_json(folder / BLOCKS)["words"])
         if words.shape[1]:
-            n_topics = min(self.topics, *words.shape)
+            n_topics = min(MAX_TOPICS, *words.shape)
             svd = TruncatedSVD(n_topics, random_state=library_seed(context)).fit(words)
             np.save(folder / TOPICS, svd.components_.astype(np.float32))
 
@@ -123,7 +115,7 @@ class Catboost(Trees):
             **({"classes_count": data.n_classes} if task.problem_type == "multiclass" else {}),
             "iterations": n_trees,
             "learning_rate": self.learning_rate,
-            **{name: getattr(self, name) for name in self.ranges},
+            **self.defaults,
             # CatBoost supports no MVS for several classes on a GPU.
             "bootstrap_type": "Bernoulli" if on_gpu and task.problem_type == "multiclass" else "MVS",
             "one_hot_max_size": ONE_HOT,
@@ -150,7 +142,7 @@ class Catboost(Trees):
         return booster.fit(
             train_pool,
             eval_set=validation_pool,
-            early_stopping_rounds=self.patience if validation else None,
+            early_stopping_rounds=PATIENCE if validation else None,
             log_cerr=io.StringIO(),  # it warns about inner splits without a rare class
         )
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import field_validator
 
 from competition.dataset import Dataset
 from core.types import Array
 from models.context import Context
-from models.stage import Share
 from models.stages.tabular import TargetData, library_seed
-from models.stages.trees import MIN_ROWS, Trees
+from models.stages.trees import MIN_ROWS, PATIENCE, Trees
 from models.training.hardware import require_opencl
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 SQUARED = {"objective": "regression", "metric": "rmse"}
 HUBER = {"objective": "huber", "metric": "huber", "alpha": 0.5}
 """For metrics of absolute errors, in standardised labels; absolute errors have a larger MAE on held-out rows
-(benchmarks/tree_objectives.py).
+(docs/benchmarks.md).
 """
 
 
@@ -36,16 +35,26 @@ class Lightgbm(Trees):
     packages = ("lightgbm",)
     binary_objectives = ("binary", "cross_entropy")
     multiclass_objectives = ("multiclass", "softmax")
+    defaults = {
+        "num_leaves": 31, "min_data_in_leaf": 10, "feature_fraction": 0.3, "bagging_fraction": 0.8, "lambda_l2": 1.0,
+    }  # fmt: skip
     ranges = {
         "num_leaves": (4, 128), "min_data_in_leaf": (2, 50), "feature_fraction": (0.05, 1.0),
         "bagging_fraction": (0.4, 1.0), "lambda_l2": (0.01, 100.0),
     }  # fmt: skip
     kind: Literal["lightgbm"]
-    num_leaves: int = Field(default=31, ge=2)
-    min_data_in_leaf: PositiveInt = 10
-    feature_fraction: Share = 0.3
-    bagging_fraction: Share = 0.8
-    lambda_l2: NonNegativeFloat = 1.0
+
+    @field_validator("parameters")
+    @classmethod
+    def _refuse_other_names(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Refuse other names of parameters that the stage sets: LightGBM would ignore them."""
+        from lightgbm.basic import _ConfigAliases
+
+        for name in ("learning_rate", *cls.defaults):
+            others = sorted(_ConfigAliases.get(name) & parameters.keys() - {name})
+            if others:
+                raise ValueError(f"{others[0]} is called {name} here: use that name")
+        return parameters
 
     @classmethod
     def library_parameters(cls) -> set[str]:
@@ -104,12 +113,11 @@ class Lightgbm(Trees):
         class_objectives = self.objectives(task.problem_type)
         if class_objectives:
             default = {"objective": class_objectives[0]}
+        tunable = self.tunable
         parameters = {
             **({} if self.objective else default),
             **({"num_class": data.n_classes} if task.problem_type == "multiclass" else {}),
-            **{name: getattr(self, name) for name in ("learning_rate", *self.ranges)},
-            "min_data_in_leaf": min(self.min_data_in_leaf, max(1, n_rows // 20)),
-            "bagging_fraction": self.bagging_fraction if n_rows >= MIN_ROWS else 1.0,
+            "learning_rate": self.learning_rate,
             "bagging_freq": 1,
             "seed": library_seed(context),
             "deterministic": True,
@@ -119,6 +127,9 @@ class Lightgbm(Trees):
             "device_type": "gpu" if self.trains_on_gpu() else "cpu",
             "verbosity": -1,
             **self.parameters,
+            **tunable,
+            "min_data_in_leaf": min(tunable["min_data_in_leaf"], max(1, n_rows // 20)),
+            "bagging_fraction": tunable["bagging_fraction"] if n_rows >= MIN_ROWS else 1.0,
         }
         train = lightgbm.Dataset(
             data.x, data.y, weight=data.weights, params=parameters, free_raw_data=False,
@@ -127,5 +138,5 @@ class Lightgbm(Trees):
         stop: dict[str, Any] = {}
         if validation is not None:
             stop["valid_sets"] = [train.create_valid(validation.x, validation.y, weight=validation.weights)]
-            stop["callbacks"] = [lightgbm.early_stopping(self.patience, verbose=False)]
+            stop["callbacks"] = [lightgbm.early_stopping(PATIENCE, verbose=False)]
         return lightgbm.train(parameters, train, n_trees, **stop)

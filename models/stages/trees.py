@@ -16,7 +16,7 @@ import statistics
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,8 @@ RESERVED_PARAMETERS = (
 """Parameters of LightGBM and CatBoost that the stage sets itself."""
 OBJECTIVE_ALIASES = ("objective", "objective_type", "app", "application", "loss", "loss_function")
 """Names of the objective among the parameters of LightGBM and CatBoost."""
+PATIENCE = 100
+"""Early stopping: trees without improvement on the inner validation split."""
 INNER_SHARE = 0.2
 """Share of the training rows that is held out for the number of trees."""
 INNER_FOLDS = 3
@@ -66,19 +68,19 @@ class Trees(FeatureStage):
     """Objectives of the library that learn the probability of class 1, the default first."""
     multiclass_objectives: ClassVar[tuple[str, ...]]
     """Objectives of the library that learn a probability per class, the default first."""
+    defaults: ClassVar[dict[str, Any]]
+    """Parameters of the library that the search tunes -> value without a search."""
     ranges: ClassVar[dict[str, tuple[float, float]]]
-    """Settings that the search tunes -> lowest and highest value, on a logarithmic scale."""
+    """The same parameters -> lowest and highest value, on a logarithmic scale."""
     learning_rate: PositiveFloat = 0.03
     max_trees: PositiveInt = 2000
     """Maximum number of trees."""
-    patience: PositiveInt = 100
-    """Early stopping: trees without improvement on the inner validation split."""
     search_trials: int = Field(default=0, ge=0)
     """Optuna trials per target, each on three inner folds of the training rows; 0: no tuning."""
     parameters: dict[str, Any] = {}
-    """Parameters of the library, by its names. They include the objective (CatBoost:
-    loss_function), which then also decides the number of trees. Default objective: log loss for
-    classification; for regression Huber's loss if the metric is made of absolute errors,
+    """Parameters of the library, by its names, in addition to `defaults` or in place of them. They include
+    the objective (CatBoost: loss_function), which then also decides the number of trees. Default objective:
+    log loss for classification; for regression Huber's loss if the metric is made of absolute errors,
     otherwise the squared error."""
 
     @classmethod
@@ -99,6 +101,15 @@ class Trees(FeatureStage):
                 close = nearest(name, cls.library_parameters())
                 raise ValueError(f"the library has no parameter {name!r}; try {close}")
         return parameters
+
+    @property
+    def tunable(self) -> dict[str, Any]:
+        """Values of the parameters that the search tunes."""
+        return {name: self.parameters.get(name, value) for name, value in self.defaults.items()}
+
+    def with_parameters(self, found: dict[str, Any]) -> Self:
+        """Return the stage with parameters that a search found."""
+        return self.model_copy(update={"parameters": {**self.parameters, **found}})
 
     @property
     def objective(self) -> str | None:
@@ -188,16 +199,16 @@ class Trees(FeatureStage):
     def fit_target(self, data: TargetData, target: int, path: Path, context: Context) -> dict[str, Any]:
         """Fit a booster with the choices of the folds, or else with its own; return the choices."""
         choice = mean_choice(context.fold_model_dirs, target) or self.choose(data, context)
-        tuned = self.model_copy(update=choice["found"])
+        tuned = self.with_parameters(choice["found"])
         tuned.fit_booster(data, choice["n_trees"], path, context)
         context.progress(target + 1, len(context.task.targets))
         return choice
 
     def choose(self, data: TargetData, context: Context) -> dict[str, Any]:
-        """Return the settings that the search selected ("found"; empty without a search) and the number of trees."""
+        """Return the parameters that the search selected ("found"; empty without a search) and the number of trees."""
         found = self._search(data, context) if self.search_trials and len(data.y) >= MIN_ROWS else {}
         fit_rows, stopping_rows = inner_split(data, library_seed(context))
-        tuned = self.model_copy(update=found)
+        tuned = self.with_parameters(found)
         n_trees, _ = tuned.best_n_trees(data.take(fit_rows), data.take(stopping_rows), context)
         return {"found": found, "n_trees": n_trees}
 
@@ -216,7 +227,7 @@ class Trees(FeatureStage):
             for name, (low, high) in self.ranges.items():
                 suggest: Any = trial.suggest_int if isinstance(low, int) else trial.suggest_float
                 suggest(name, low, high, log=True)
-            tried = self.model_copy(update=trial.params)
+            tried = self.with_parameters(trial.params)
             errors = []
             for fit_rows, validation_rows in folds:
                 _, error = tried.best_n_trees(data.take(fit_rows), data.take(validation_rows), context)
@@ -226,7 +237,7 @@ class Trees(FeatureStage):
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
         first_trial = {}
         for name, (low, high) in self.ranges.items():
-            first_trial[name] = min(max(getattr(self, name), low), high)
+            first_trial[name] = min(max(self.tunable[name], low), high)
         study.enqueue_trial(first_trial)
         study.optimize(mean_error, self.search_trials)
         return study.best_params

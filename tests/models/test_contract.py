@@ -35,7 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16, "molecule_features": ["maccs"]},
     "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocab_size": 100},
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
-    "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
+    "catboost": {"n_bits": 64, "max_trees": 30, "parameters": {"depth": 3}, "search_trials": 2},
     "gp": {},
     "file": {},
     "sklearn": {

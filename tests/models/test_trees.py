@@ -29,8 +29,8 @@ from models.stages.trees import Trees
 from tests.models.made import context, fitted, rows
 
 SETTINGS = {
-    "lightgbm": Lightgbm(kind="lightgbm", max_trees=100, patience=10, learning_rate=0.1),
-    "catboost": Catboost(kind="catboost", max_trees=100, patience=10, learning_rate=0.2, rsm=1.0),
+    "lightgbm": Lightgbm(kind="lightgbm", max_trees=100, learning_rate=0.1),
+    "catboost": Catboost(kind="catboost", max_trees=100, learning_rate=0.2, parameters={"rsm": 1.0}),
     "sklearn": Sklearn(kind="sklearn", estimator="sklearn.ensemble.ExtraTreesRegressor"),
 }
 of_all = pytest.mark.parametrize("kind", SETTINGS)
@@ -153,7 +153,7 @@ def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
     x = np.arange(40.0)
     train, folder, context_changes = rows(x, x=x), tmp_path / "job", context(tmp_path, numeric=["x"])
-    config = SETTINGS[kind].model_copy(update={"gpu": gpu, "max_trees": 3, "patience": 5})
+    config = SETTINGS[kind].model_copy(update={"gpu": gpu, "max_trees": 3})
     monkeypatch.setattr(type(config), "best_n_trees", lambda *samples: (3, 0.0))
     fitted(config, context_changes, train, folder)
     cores = {"lightgbm": {"device_type": "cpu"}, "catboost": {"rsm": 1.0}}
@@ -179,7 +179,7 @@ def test_the_search_finds_what_suits_the_data(kind: str, tmp_path: Path) -> None
     """
     x = pd.DataFrame(np.random.default_rng(0).normal(size=(150, 40)), columns=[f"x{i}" for i in range(40)])
     few = {"lightgbm": "feature_fraction", "catboost": "rsm"}[kind]
-    settings = {"search_trials": 6, few: 0.05, "max_trees": 20}
+    settings = {"search_trials": 6, "parameters": {few: 0.05}, "max_trees": 20}
     fit(kind, tmp_path, rows(np.sign(x["x0"]), **x), settings, numeric=list(x))
     (chosen,) = models_of(tmp_path)
     assert chosen["found"].keys() == type(SETTINGS[kind]).ranges.keys()

@@ -52,7 +52,10 @@ TREES: dict[str, Any] = {
     "stages": {
         "trees": {
             "settings": {"kind": "lightgbm", "max_trees": 20},
-            "variants": {"leaves_4": {"num_leaves": 4}, "few": {"num_leaves": 4, "max_trees": 5}},
+            "variants": {
+                "leaves_4": {"parameters": {"num_leaves": 4}},
+                "few": {"parameters": {"num_leaves": 4}, "max_trees": 5},
+            },
         },
         "graph": {
             "data": ["orbitals"],
@@ -96,7 +99,7 @@ def test_the_baseline_of_a_stage_comes_first_and_a_variant_changes_or_removes_it
     assert names(file, "smoke") == of_trees
     assert names(file, "orbitals") == [*of_trees, "graph", "graph__masks_8", "graph__plain"]
     *_, few, _, masks, plain = (cell.block for cell in cells_of(load_study(file), "orbitals"))
-    assert few == {"kind": "lightgbm", "max_trees": 5, "num_leaves": 4, "seeds": [0, 1]}
+    assert few == {"kind": "lightgbm", "max_trees": 5, "parameters": {"num_leaves": 4}, "seeds": [0, 1]}
     assert masks == {"kind": "gnn", "head": {"kind": "multi_sample", "samples": 8}, "seeds": [0, 1]}
     assert plain == {"kind": "gnn", "seeds": [0, 1]}
     study = load_study(file, quick=True)

@@ -83,7 +83,8 @@ def _with_answers(folder: Path, table: pd.DataFrame, n_train: int, roles: dict, 
     train, test, own = table[:n_train], table[n_train:], {"smiles": [], "text": [], "numeric": ["x", "z"]}
     roles, targets = {**own, "categorical": [], "answers": "answers.csv", **roles}, roles["targets"]
     stages = {
-        name: {"kind": "lightgbm", "num_leaves": i + 4} for i, name in enumerate(("good", "fair", "poor"))
+        name: {"kind": "lightgbm", "parameters": {"num_leaves": i + 4}}
+        for i, name in enumerate(("good", "fair", "poor"))
     }
     submissions = {"trials": 4} | sections.pop("submissions", {})
     sections = {"stages": stages, "folds": {"n_folds": 3}, **sections}

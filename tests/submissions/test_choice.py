@@ -183,7 +183,11 @@ def test_a_run_is_compared_with_itself_without_a_stage_and_with_the_best_stage(d
 
 def test_stages_with_the_same_weights_are_left_out_together(tmp_path: Path) -> None:
     with_minimol = {**TREES, "features": ["morgan", {"encoder": "minimol"}]}
-    stages = {"good": with_minimol, "fair": {**with_minimol, "num_leaves": 7}, "poor": {**TREES}}
+    stages = {
+        "good": with_minimol,
+        "fair": {**with_minimol, "parameters": {"num_leaves": 7}},
+        "poor": {**TREES},
+    }
     run = opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean"})
     build_submission(run)
     record = run.choice["ablation"]["minimol"]
@@ -200,7 +204,10 @@ def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_mode
     tmp_path: Path,
 ) -> None:
     """`good` has two seeds and `fair` one, three folds: six members, `fair` twice in each of its folds."""
-    stages = {"good": {**TREES, "num_leaves": 4, "seeds": [0, 1], "final_fit": "both"}, "fair": {**TREES}}
+    stages = {
+        "good": {**TREES, "parameters": {"num_leaves": 4}, "seeds": [0, 1], "final_fit": "both"},
+        "fair": {**TREES},
+    }
     opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})
     run = built(tmp_path / "mixed.yaml")
     ids, targets = run.columns.test_ids, run.task.targets

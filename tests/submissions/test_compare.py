@@ -74,7 +74,10 @@ def test_only_settings_that_differ_are_listed() -> None:
 @pytest.fixture
 def compare_text(done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """What `./run.sh compare` prints of a run of three stages and, later, one of two, given options."""
-    stages = {"fair": {"kind": "lightgbm", "num_leaves": 5}, "poor": {"kind": "lightgbm", "num_leaves": 6}}
+    stages = {
+        "fair": {"kind": "lightgbm", "parameters": {"num_leaves": 5}},
+        "poor": {"kind": "lightgbm", "parameters": {"num_leaves": 6}},
+    }
     built(fake_competition(done.parent, stages=stages, submissions={"stack": False}))
 
     def run(*options: str) -> str:

@@ -127,7 +127,7 @@ TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
 def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trees, lost = {**TREES, "seeds": [0, 1]}, {**TREES, "num_leaves": 4}
+    trees, lost = {**TREES, "seeds": [0, 1]}, {**TREES, "parameters": {"num_leaves": 4}}
     late, taught = (
         {**TREES, "final_fit": "both"},
         {**TREES, "max_trees": 3, "pseudo_labels": {"stages": ["lost"]}},

@@ -183,7 +183,8 @@ def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stage
     run = run_of(done)
     before = {name: (run.folder / name).read_bytes() for name in SUBMISSIONS}
     reordered = {
-        stage: {**TREES, "num_leaves": leaves} for stage, leaves in (("poor", 6), ("good", 4), ("fair", 5))
+        stage: {**TREES, "parameters": {"num_leaves": leaves}}
+        for stage, leaves in (("poor", 6), ("good", 4), ("fair", 5))
     }
     shutil.rmtree(run.folder)
     second_run = built(fake_competition(tmp_path / "moved", stages=reordered))
@@ -253,7 +254,12 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
 ) -> None:
     """By saved weights alone: the folds of a stage that was refitted are gone, and so are labels and source."""
     small = {**TREES, "max_trees": 15}
-    labelled = {**small, "num_leaves": 4, "final_fit": "both", "pseudo_labels": {"stages": ["a"]}}
+    labelled = {
+        **small,
+        "parameters": {"num_leaves": 4},
+        "final_fit": "both",
+        "pseudo_labels": {"stages": ["a"]},
+    }
     stages = {"b": labelled, "a": {**small, "final_fit": "refit"}}
     path = fake_competition(
         tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6}

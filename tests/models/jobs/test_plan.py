@@ -27,7 +27,7 @@ def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not
     plain, (train, test) = key(), mixed_tables()
     assert key() == key(seeds=[0, 1], final_fit="both") == plain
     others = [
-        key(num_leaves=7),
+        key(parameters={"num_leaves": 7}),
         key(learning_rate=0.07),
         key(target_transform="standard"),
         key(seed=5),
@@ -165,7 +165,7 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
 def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_that_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
+    stages = {"trees": TREES, "others": {**TREES, "parameters": {"num_leaves": 4}}}
     old = planned(tmp_path, stages=stages)
     finish(old.select(["trees"]), 400.0)
     assert describe_retraining(old) == []

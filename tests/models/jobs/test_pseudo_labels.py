@@ -23,7 +23,7 @@ from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, Echo, InlineExecutor, planned, train_as
 
 SOURCE = {**TREES, "max_trees": 20}
-LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"stages": ["source"], "weight": 0.3}}
+LEARNER = {**SOURCE, "parameters": {"num_leaves": 4}, "pseudo_labels": {"stages": ["source"], "weight": 0.3}}
 
 
 def made(
@@ -157,10 +157,10 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
     plain, (train, test) = key(), mixed_tables()
     assert key({**SOURCE, "final_fit": "both"}) == plain
     others = [
-        key({**SOURCE, "num_leaves": 7}),
+        key({**SOURCE, "parameters": {"num_leaves": 7}}),
         key({**SOURCE, "seeds": [0, 1]}),
         key(learner={**LEARNER, "pseudo_labels": {"stages": ["source"], "weight": 0.5}}),
-        key(learner={**SOURCE, "num_leaves": 4}),
+        key(learner={**SOURCE, "parameters": {"num_leaves": 4}}),
         key(tables=(train, test.assign(note="other words"))),
     ]
     assert len({plain, *others}) == 6
