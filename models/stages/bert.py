@@ -37,6 +37,9 @@ from models.inputs.texts import (
 from models.stage import write_notes
 from models.training.settings import NeuralStage
 
+MAX_WORD_PIECES = 4000
+"""Maximum number of word pieces of an encoder from scratch, learned from the training rows of the fold."""
+
 if TYPE_CHECKING:
     from models.networks.encoders import BertBackbone
     from models.training.batches import Batches
@@ -84,8 +87,6 @@ class Bert(TextStage, NeuralStage):
     layers: PositiveInt = 4
     width: Width = 128
     heads: PositiveInt = 4
-    vocab_size: int = Field(default=4000, ge=100)
-    """From scratch: maximum number of word pieces, which are learned from the training rows of the fold."""
     epochs: PositiveInt
     """Number of passes over the training rows. Unset: 4 with weights, 20 from scratch."""
     learning_rate: PositiveFloat
@@ -267,6 +268,6 @@ class Bert(TextStage, NeuralStage):
             tokenizer = train_smiles_tokenizer([*texts, "."])
         else:
             texts = template.texts(train.inputs, " ")
-            tokenizer = train_word_piece_tokenizer(texts, self.vocab_size, lowercase=not template.smiles)
+            tokenizer = train_word_piece_tokenizer(texts, MAX_WORD_PIECES, lowercase=not template.smiles)
         tokenizer.model_max_length = self.max_length
         return tokenizer

@@ -15,6 +15,8 @@ from models.training.network import Network
 from models.training.schedules import with_warmup
 from models.training.settings import NeuralStage
 
+EMA_DECAY = 0.999
+"""Share of the previous average of the weights that each step keeps."""
 INPUT_PARTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
 """Parts of the names of parameters before all layers."""
 
@@ -80,7 +82,7 @@ def make_average(network: Network, settings: NeuralStage) -> AveragedModel | Non
     """Return the moving average of the weights, which starts with them; None without `weight_averaging`."""
     if settings.weight_averaging == "none":
         return None
-    return AveragedModel(network, multi_avg_fn=partial(moving_average, decay=settings.ema_decay))
+    return AveragedModel(network, multi_avg_fn=partial(moving_average, decay=EMA_DECAY))
 
 
 def moving_average(

@@ -34,6 +34,9 @@ from models.training.prediction import (
 )
 from models.training.settings import NeuralStage
 
+CLIP_NORM = 1.0
+"""Maximum norm of the gradient."""
+
 
 @dataclass
 class Trainer:
@@ -187,7 +190,7 @@ class Trainer:
                 loss = self.training_loss(micro_batch.inputs, micro_batch.labels) * micro_batch.share
             self.accelerator.backward(loss)
             total += loss.detach()
-        self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        self.accelerator.clip_grad_norm_(self.network.parameters(), CLIP_NORM)
         optimizer.step()
         optimizer.zero_grad()
         return total

@@ -32,7 +32,7 @@ needs_rxnfp = pytest.mark.skipif(
 
 
 def stage(**changes: Any) -> Bert:
-    small = {"layers": 1, "width": 32, "heads": 2, "epochs": 1, "vocab_size": 100, "batch_size": 8}
+    small = {"layers": 1, "width": 32, "heads": 2, "epochs": 1, "batch_size": 8}
     return Bert.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
 
 

@@ -33,7 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "unimol": {"layers": 1, "width": 32, "heads": 4, "epochs": 2},
     "unimol2": {"epochs": 2},
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16, "molecule_features": ["maccs"]},
-    "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocab_size": 100},
+    "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2},
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "parameters": {"depth": 3}, "search_trials": 2},
     "gp": {},

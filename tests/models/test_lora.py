@@ -173,7 +173,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return None
 
 
-EMA = {"weight_averaging": "ema", "ema_decay": 0.9, "layer_decay": 0.5, "gradient_checkpointing": True}
+EMA = {"weight_averaging": "ema", "layer_decay": 0.5, "gradient_checkpointing": True}
 
 
 @pytest.mark.parametrize("changes", [{}, EMA])

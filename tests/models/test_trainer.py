@@ -213,9 +213,10 @@ def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_with
     assert (2 * (one[:, 2] > 0.5) == y[:, 0]).all()
 
 
-def test_the_gradient_of_a_step_is_clipped(tmp_path: Path) -> None:
+def test_the_gradient_of_a_step_is_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "CLIP_NORM", 1e-3)
     with mock.patch.object(torch.optim.AdamW, "zero_grad"):
-        net = fit(tmp_path, epochs=1, batch_size=40, clip_norm=1e-3)
+        net = fit(tmp_path, epochs=1, batch_size=40)
     assert sum(float(part.grad.square().sum()) for part in net.parameters()) ** 0.5 == pytest.approx(
         1e-3, rel=1e-3
     )
