@@ -34,13 +34,13 @@ from threadpoolctl import threadpool_limits
 from competition.dataset import Dataset
 from competition.task import Task, class_names, class_numbers
 from core.files import derive_seed
-from models.config import Stages
 from models.context import Context
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import build_vectorizer
 from models.inputs.fingerprints import molecule_features
 from models.inputs.frozen_encoders import encoder_cache
 from models.jobs.tasks import shared_caches
+from models.registry import Stages
 
 SETS = ["biogen_adme", "buchwald_hartwig", "esol", "icwsm_tweets", "photoswitch", "qm9_electronic"]
 ALL_SETS = [*SETS, "bace", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "emotion", "tox21"]

@@ -1,4 +1,4 @@
-"""The kinds of stages, and how a block of the YAML becomes a stage.
+"""The kinds of stages, how a block of the YAML becomes a stage, and the section `stages`.
 
 To add a kind, write a subclass of `models.stage.Stage` in `models/stages/KIND.py` and add it to `KINDS`. A
 class in a file next to the YAML needs no entry: `kind: mine.py:Class`.
@@ -6,9 +6,9 @@ class in a file next to the YAML needs no entry: `kind: mine.py:Class`.
 
 import importlib
 import inspect
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo
 
 from core.errors import ConfigError
 from core.settings import absolute_code_ref
@@ -93,3 +93,31 @@ def _users_class(code_ref: str) -> type[Stage]:
                 f"kind: {name} defines {what}; write `def {method.__name__}(self, {rows}, folder, context):`"
             ) from None
     return found
+
+
+def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
+    """Check that pseudo-labels come from models that did not see the labels of the held-out fold.
+
+    External predictions may have seen them.
+    """
+    allowed = [name for name, stage in stages.items() if stage.is_trained and not stage.pseudo_labels]
+    invalid = []
+    for name, stage in stages.items():
+        sources = stage.pseudo_labels.stages if stage.pseudo_labels else []
+        invalid += [f"{source} (of {name})" for source in sources if source not in allowed]
+    if invalid:
+        raise ValueError(
+            "pseudo_labels.stages must name stages that are trained here and have no pseudo-labels "
+            f"({', '.join(allowed) or 'none'}); got {', '.join(invalid)}"
+        )
+    return stages
+
+
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_.]+)?$")]
+"""Letters, digits and underscores. Stages of a study append the name of a variant, as in `gnn__rate_0.1`."""
+AnyStage = Annotated[SerializeAsAny[Stage], BeforeValidator(make_stage)]
+"""A stage of the kind that its key `kind` names."""
+Stages = Annotated[
+    dict[StageName, AnyStage], Field(min_length=1), AfterValidator(_check_pseudo_label_sources)
+]
+"""Name of a stage -> its settings, in the order of the YAML."""

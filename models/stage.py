@@ -16,7 +16,7 @@ Other code asks a stage by its properties and methods, and never which kind it i
 library of any stage.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -48,6 +48,15 @@ if TYPE_CHECKING:
     from competition.config import CompetitionConfig
 
 NOTES = "notes.json"
+WHY_OPTIMISTIC = (
+    "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
+    "cross_fitted_score of a blend with it, may be optimistic"
+)
+FOLD_MARKS = {
+    "other folds": f"external predictions with other folds: {WHY_OPTIMISTIC}",
+    "unknown folds": f"external predictions without folds in oof.csv: {WHY_OPTIMISTIC}",
+}
+"""Marks of `Stage.fold_mark` -> explanation."""
 RANGE_TOLERANCE = 1e-6
 """How far a probability may be outside 0 to 1."""
 SUM_TOLERANCE = 1e-3
@@ -290,8 +299,12 @@ class Stage(StrictModel):
         """
         return {}
 
-    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
-        """Return the caches of molecules that only this kind reads, each with its molecule columns."""
+    def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
+        """Return the caches that the jobs of the stage read, each with the keys of the rows of some tables.
+
+        Keys are molecules or texts, sorted and unique. Caches are filled before the jobs start: parallel jobs
+        would compute the same arrays several times.
+        """
         return []
 
     def require_inputs(self, competition: "CompetitionConfig") -> None:
@@ -321,7 +334,7 @@ class Stage(StrictModel):
         yield from ()
 
     def fold_mark(self, folder: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:
-        """Return how the folds of external predictions differ from these folds; None if they do not.
+        """Return a key of `FOLD_MARKS` if external predictions have other folds than these, else None.
 
         Args:
             folder: folder of a job.

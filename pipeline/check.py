@@ -16,11 +16,8 @@ from core.files import as_json, read_json
 from core.types import Array
 from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
-from models.context import CheckTables, molecule_columns
-from models.inputs.base_models import require_pooling
-from models.inputs.encoder_settings import TextStage
-from models.inputs.texts import count_cut_texts, read_template
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights, reads_molecules
+from models.context import CheckTables
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import code_files, describe_retraining, make_plan
 from models.stage import Stage
 from models.training.hardware import why_no_gpu
@@ -120,11 +117,6 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
     warnings = list(stage.check(tables))
-    for encoder in stage.encoders:
-        if reads_molecules(encoder.weights):
-            molecule_columns(encoder.columns, tables.competition.smiles, stage.kind)
-    for text_settings in stage.text_settings:
-        warnings += _check_text(text_settings, tables)
     code_files(stage)
     description = stage.kind
     for weights in stage.weight_names():
@@ -137,21 +129,6 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
     if stage.reweights_classes and metric.row_losses:
         warnings.append(f"class weights distort the probabilities that {metric.name} scores")
     return "; ".join([description, *warnings])
-
-
-def _check_text(text_settings: TextStage, tables: CheckTables) -> list[str]:
-    """Check how an encoder reads text; return a warning if texts will be cut.
-
-    Args:
-        text_settings: settings of a stage or frozen encoder.
-    """
-    read_template(text_settings, tables.competition)
-    require_pooling(text_settings)
-    both = (tables.train, tables.test)
-    n_cut = sum(count_cut_texts(text_settings, tables.competition, table) for table in both)
-    return (
-        [f"{n_cut} texts have more than {text_settings.max_length} tokens and will be cut"] if n_cut else []
-    )
 
 
 def _try_user_blending(config: Config, labels: Array) -> None:

@@ -84,9 +84,10 @@ def train(options: Namespace) -> int:
     from folds import make
     from models.jobs.budget_stages import FailurePolicy
     from models.jobs.cluster import make_executor
+    from models.jobs.job_files import resume
     from models.jobs.plan import describe_retraining, make_plan
-    from models.jobs.resume import resume
-    from models.jobs.train import exit_status, train
+    from models.jobs.scheduler import exit_status
+    from models.jobs.train import train
     from submissions.config import load_config
 
     overrides = Overrides(options.overrides.values)  # a selected stage may need jobs of another one

@@ -22,10 +22,9 @@ from folds.make import make_folds, write_tables
 from models.jobs.budget import START_SECONDS, Budget
 from models.jobs.budget_stages import Clock, FailurePolicy, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
+from models.jobs.job_files import resume
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
-from models.jobs.resume import resume
-from models.jobs.scheduler import Executor
-from models.jobs.train import exit_status
+from models.jobs.scheduler import Executor, exit_status
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
 from pipeline.last_submission import InterimSubmissions, submit_finished_folds, submit_until

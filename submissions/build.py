@@ -34,8 +34,8 @@ from submissions.blend.selection import (
 )
 from submissions.blend.serialization import to_json
 from submissions.blend.stack import Stack
+from submissions.columns import STD_FILE, std_table
 from submissions.expected_score import expected_score
-from submissions.predict import STD_FILE, std_table
 from submissions.run import (
     CANDIDATES_TABLE,
     CHOICE,

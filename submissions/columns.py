@@ -1,21 +1,29 @@
 """Columns of a run: predictions of its stages for the training and test rows, joined on id, with the labels."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, GROUP, without_extra_rows
+from competition.dataset import FOLD, GROUP, REFIT_FOLD, without_extra_rows
 from competition.task import Task, raw_rows_for
 from core.files import read_table
 from core.paths import Paths
 from core.types import Array
-from models.jobs.plan import JobPlan
-from models.jobs.predictions import stage_oof, stage_test
+from models.jobs.plan import Job, JobPlan
+from models.jobs.predictions import read_predictions, stage_oof, stage_test, stage_test_std
 from submissions.blend.data import BlendData
 from submissions.blend.scoring import Scorer
 from submissions.config import Config
+
+if TYPE_CHECKING:
+    from submissions.blend.selection import Fitted
+    from submissions.run import Run
+
+STD_FILE = "spread.csv"
+"""File with the standard deviation of each row's prediction over seeds and folds."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,3 +113,44 @@ def load_test_predictions(plan: JobPlan, names: list[str], test_key: str, ids: l
         if name in plan.stages:
             preds[:, number] = stage_test(plan.jobs_of_stage(name), test_key, ids, outputs)
     return preds
+
+
+def std_table(run: "Run", model: "Fitted", names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
+    """Return the table of `spread.csv`: the id, the disagreement of the ensemble on each output, and the
+    standard deviations of stages with `predict_std`, named `<output> std of <stage>`.
+
+    The disagreement is the standard deviation over the members; there is none for one member, such as a
+    refit. A member is the submission with one model per column: that of one fold and one seed; a column with
+    fewer seeds than another reuses its first ones. Refits are not members. Predictions are those before
+    post-processing and decisions. The numbers rank rows that deserve a look or a measurement. They are not
+    error bars, since all models may be wrong together. Source: the disagreement of an ensemble as in
+    Lakshminarayanan et al., NeurIPS 2017.
+
+    Args:
+        names: the stages in the order of the blend's columns.
+        test_key: key of the table that all jobs have predicted.
+        ids: ids of its rows.
+    """
+    outputs = run.task.outputs
+    # Position of a column -> jobs, by seed and fold, so that folds agree.
+    fold_jobs: dict[int, list[Job]] = {}
+    for position, name in enumerate(names):
+        jobs = run.plan.jobs_of_stage(name)
+        of_folds = [job for job in jobs if job.fold != REFIT_FOLD and job.has_predicted(test_key)]
+        if jobs:  # a packed run has only the stages with weight
+            fold_jobs[position] = of_folds or [job for job in jobs if job.fold == REFIT_FOLD]
+    members = []
+    for member in range(max(map(len, fold_jobs.values()))):
+        preds = np.zeros((len(ids), len(names), len(outputs)))
+        for position, jobs in fold_jobs.items():
+            file = jobs[member % len(jobs)].test_file(test_key)
+            preds[:, position] = read_predictions(file, ids, outputs)
+        members.append(model.predictor.predict(preds))
+    table = pd.DataFrame({"id": ids})
+    if len(members) > 1:
+        table[outputs] = np.std(members, axis=0, ddof=1)
+    for stage in run.config.stages:
+        std = stage_test_std(run.plan.jobs_of_stage(stage), test_key, ids, outputs)
+        if std is not None:
+            table[[f"{output} std of {stage}" for output in outputs]] = std
+    return table

@@ -14,7 +14,7 @@ from core.errors import ConfigError
 from core.settings import NO_OVERRIDES, Overrides, StrictModel, UniqueList, UserCodeRef, parse_duration
 from core.user_code import short_ref
 from folds.kinds import FoldsConfig
-from models.config import Stages
+from models.registry import Stages
 from submissions.blend.candidates import CANDIDATES
 
 Blend = Literal[*CANDIDATES] | UserCodeRef  # type: ignore[valid-type]

@@ -7,27 +7,18 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from competition.dataset import REFIT_FOLD
 from competition.prepare import describe_raw_inputs, prepare_test, require_owned_outputs
 from core.errors import join_first
 from core.files import digest, read_json, write_table
 from core.paths import Paths
 from core.user_code import short_ref
 from models.jobs.local import LocalExecutor
-from models.jobs.plan import Job
-from models.jobs.predictions import read_predictions, stage_test_std
 from models.jobs.train import predict_jobs
 from submissions.blend.selection import Fitted
 from submissions.blend.serialization import from_json
-from submissions.columns import load_test_predictions
+from submissions.columns import STD_FILE, load_test_predictions, std_table
 from submissions.run import Run, candidate_file, latest_run, require_same_code, verify_files
 from submissions.submission_file import write_submission
-
-STD_FILE = "spread.csv"
-"""File with the standard deviation of each row's prediction over seeds and folds."""
 
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
@@ -73,44 +64,3 @@ def load_candidate(run: Run, name: str) -> Fitted:
     code_ref = code_refs.get(name, run.config.default_blend)  # the blend in a stack is the default one
     fitted: Fitted = from_json(read_json(run.folder / file, "class"), code_ref)
     return replace(fitted, postprocess=run.config.submissions.postprocess)
-
-
-def std_table(run: Run, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
-    """Return the table of `spread.csv`: the id, the disagreement of the ensemble on each output, and the
-    standard deviations of stages with `predict_std`, named `<output> std of <stage>`.
-
-    The disagreement is the standard deviation over the members; there is none for one member, such as a
-    refit. A member is the submission with one model per column: that of one fold and one seed; a column with
-    fewer seeds than another reuses its first ones. Refits are not members. Predictions are those before
-    post-processing and decisions. The numbers rank rows that deserve a look or a measurement. They are not
-    error bars, since all models may be wrong together. Source: the disagreement of an ensemble as in
-    Lakshminarayanan et al., NeurIPS 2017.
-
-    Args:
-        names: the stages in the order of the blend's columns.
-        test_key: key of the table that all jobs have predicted.
-        ids: ids of its rows.
-    """
-    outputs = run.task.outputs
-    # Position of a column -> jobs, by seed and fold, so that folds agree.
-    fold_jobs: dict[int, list[Job]] = {}
-    for position, name in enumerate(names):
-        jobs = run.plan.jobs_of_stage(name)
-        of_folds = [job for job in jobs if job.fold != REFIT_FOLD and job.has_predicted(test_key)]
-        if jobs:  # a packed run has only the stages with weight
-            fold_jobs[position] = of_folds or [job for job in jobs if job.fold == REFIT_FOLD]
-    members = []
-    for member in range(max(map(len, fold_jobs.values()))):
-        preds = np.zeros((len(ids), len(names), len(outputs)))
-        for position, jobs in fold_jobs.items():
-            file = jobs[member % len(jobs)].test_file(test_key)
-            preds[:, position] = read_predictions(file, ids, outputs)
-        members.append(model.predictor.predict(preds))
-    table = pd.DataFrame({"id": ids})
-    if len(members) > 1:
-        table[outputs] = np.std(members, axis=0, ddof=1)
-    for stage in run.config.stages:
-        std = stage_test_std(run.plan.jobs_of_stage(stage), test_key, ids, outputs)
-        if std is not None:
-            table[[f"{output} std of {stage}" for output in outputs]] = std
-    return table

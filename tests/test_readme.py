@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from competition.config import CompetitionConfig
 from competition.metrics import METRICS, load_user_metric
 from core.files import PROJECT
-from models.config import Stages
+from models.registry import Stages
 from models.training.schedules import SCHEDULES
 from submissions.config import Config
 from tests.conftest import mixed_tables, write_competition

@@ -11,7 +11,7 @@ import io
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 import rdkit
 from numpy.typing import NDArray
 
+from competition.dataset import Dataset
 from core.code_digest import code_digest_of
 from core.errors import DataError
 from core.files import digest, write_atomically
@@ -108,6 +109,15 @@ class Cache:
         for start in range(0, len(missing), self.per_shard):
             loaded |= self.compute_shard(missing[start : start + self.per_shard])
         return [loaded[key] for key in keys]
+
+
+def distinct_values(columns: list[str], tables: Sequence[Dataset]) -> list[str]:
+    """Return the distinct cells of some columns of tables, sorted."""
+    values = set[str]()
+    for rows in tables:
+        for column in columns:
+            values.update(rows.inputs[column])
+    return sorted(values)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ A block is a function from rows to a matrix with one row for each of them. Whate
 fits on the training rows only, and writes it as JSON into the folder of the job.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array
-from models.context import Context
-from models.inputs.cache import Cache
+from models.context import CheckTables, Context, molecule_columns
+from models.inputs.base_models import require_pooling
+from models.inputs.cache import Cache, distinct_values
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.fingerprints import molecule_features
 from models.inputs.frozen_encoders import N_COUNTS, encoder_cache
-from models.inputs.texts import SEPARATOR, read_template
+from models.inputs.texts import SEPARATOR, count_cut_texts, read_template
 from models.inputs.weights import digest_of_weights, reads_molecules
 from models.stage import Stage, write_notes
 
@@ -41,6 +42,38 @@ def stage_features(config: Stage, context: Context) -> list[Cache]:
     if not context.smiles:
         return []
     return molecule_features(config.molecule_feature_names, config.count_bits, context.cache)
+
+
+def feature_caches(
+    stage: Stage, context: Context, tables: Sequence[Dataset]
+) -> list[tuple[Cache, list[str]]]:
+    """Return the caches of a stage's molecule features and frozen encoders, each with its keys; see `Stage.caches`."""
+    molecules = distinct_values(context.smiles, tables)
+    caches = [(cache, molecules) for cache in stage_features(stage, context)]
+    for encoder in stage.encoders:
+        keys = molecules
+        if not reads_molecules(encoder.weights):
+            template = read_template(encoder, context)
+            texts = set[str]()
+            for rows in tables:
+                texts.update(template.texts(rows.inputs, SEPARATOR))
+            keys = sorted(texts)
+        caches.append((encoder_cache(encoder, context.cache), keys))
+    return caches
+
+
+def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
+    """Check how the encoders of a stage read text and molecules; yield a warning if texts will be cut."""
+    competition = tables.competition
+    for encoder in stage.encoders:
+        if reads_molecules(encoder.weights):
+            molecule_columns(encoder.columns, competition.smiles, stage.kind)
+    for settings in stage.text_settings:
+        read_template(settings, competition)
+        require_pooling(settings)
+        n_cut = sum(count_cut_texts(settings, competition, table) for table in (tables.train, tables.test))
+        if n_cut:
+            yield f"{n_cut} texts have more than {settings.max_length} tokens and will be cut"
 
 
 def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:

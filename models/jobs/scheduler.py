@@ -76,6 +76,11 @@ class JobResult:
     gpu_gib: float = 0.0
 
 
+def exit_status(results: dict[str, JobResult]) -> int:
+    """Return 3 if a job failed or was skipped because another one failed, else 0."""
+    return 3 if any(result.status == "failed" for result in results.values()) else 0
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A call `function(*arguments)` in a worker, with its requirements.

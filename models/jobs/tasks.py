@@ -10,12 +10,7 @@ from pathlib import Path
 
 from competition.dataset import Dataset
 from core.paths import display_path
-from models.context import Context
 from models.inputs.cache import Cache
-from models.inputs.feature_blocks import stage_features
-from models.inputs.frozen_encoders import encoder_cache
-from models.inputs.texts import SEPARATOR, read_template
-from models.inputs.weights import reads_molecules
 from models.jobs.compute import context_of, usable_rows
 from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, write_failure
 from models.jobs.plan import Job, JobPlan
@@ -99,7 +94,7 @@ def cache_tasks(
     groups = set()
     stage = plan.stages[stage_name]
     tables = [table.take(usable_rows(table, stage)) for table in tables]
-    for cache, keys in shared_caches(stage, context_of(plan, 0), tables):
+    for cache, keys in stage.caches(context_of(plan, 0), tables):
         group = f"the {cache.name} ({cache.folder.name[-6:]})"
         groups.add(group)
         missing = {key for key in cache.missing(keys) if (cache.folder, key) not in planned}
@@ -135,39 +130,6 @@ def is_cache(task: Task) -> bool:
 def groups_needed_by(tasks: Iterable[Task]) -> set[str]:
     """Return the groups of caches that tasks wait for."""
     return {group for task in tasks for group in task.wait_for_groups}
-
-
-def shared_caches(
-    config: Stage, context: Context, tables: Sequence[Dataset]
-) -> list[tuple[Cache, list[str]]]:
-    """Return the caches that the jobs of a stage read, each with the keys that it needs for the
-    rows of `tables`.
-
-    The keys are molecules or texts, sorted and unique. Caches are filled before the jobs start:
-    parallel jobs would compute the same arrays several times.
-    """
-    caches = [(cache, _molecules(columns, tables)) for cache, columns in config.caches(context)]
-    molecules = _molecules(context.smiles, tables)
-    caches += [(cache, molecules) for cache in stage_features(config, context)]
-    for encoder in config.encoders:
-        keys = molecules
-        if not reads_molecules(encoder.weights):
-            template = read_template(encoder, context)
-            texts = set[str]()
-            for rows in tables:
-                texts.update(template.texts(rows.inputs, SEPARATOR))
-            keys = sorted(texts)
-        caches.append((encoder_cache(encoder, context.cache), keys))
-    return caches
-
-
-def _molecules(columns: list[str], tables: Sequence[Dataset]) -> list[str]:
-    """Return the distinct SMILES of some columns, sorted."""
-    molecules = set[str]()
-    for rows in tables:
-        for column in columns:
-            molecules.update(rows.inputs[column])
-    return sorted(molecules)
 
 
 def lines_about(job: Job, result: JobResult, stage: Stage, cards: list[Card] | None) -> list[str]:

@@ -8,7 +8,7 @@ from models.jobs.budget import Budget
 from models.jobs.budget_stages import KEEP_GOING, Clock, FailurePolicy
 from models.jobs.job_files import verify_job
 from models.jobs.plan import JobPlan, key_of_test_table
-from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
+from models.jobs.scheduler import Executor, JobResult, Queue, Task, exit_status, run
 from models.jobs.tasks import job_tasks
 
 
@@ -76,8 +76,3 @@ def run_all(tasks: list[Task], executor: Executor, noun: str) -> None:
     for name in required:
         if results[name].status == "failed":
             raise DataError(f"{name} failed ({results[name].reason}): {results[name].error}")
-
-
-def exit_status(results: dict[str, JobResult]) -> int:
-    """Return 3 if a job failed or was skipped because another one failed, else 0."""
-    return 3 if any(result.status == "failed" for result in results.values()) else 0

@@ -1,6 +1,6 @@
 """What both Uni-Mol stages share: settings of conformers, which are augmentations, and weights to start from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -10,7 +10,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from competition.dataset import Dataset
 from models.context import Context, molecule_columns
-from models.inputs.cache import Cache
+from models.inputs.cache import Cache, distinct_values
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
 from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.stage import write_notes
@@ -69,9 +69,10 @@ class ConformerStage(MoleculeStage):
         settings = self.model_dump(include={"conformers", "fragments", "repeat_units"})
         return conformer_cache(root, **settings)
 
-    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
-        """Return the cache of conformers."""
-        return [(self.cache(context.cache), self.columns or context.smiles)]
+    def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
+        """Return the cache of conformers as well; see `Stage.caches`."""
+        molecules = distinct_values(self.columns or context.smiles, tables)
+        return [(self.cache(context.cache), molecules), *super().caches(context, tables)]
 
     @property
     def n_augmentations(self) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from core.files import read_text_table, sha256_of
 from core.settings import UserPath
 from core.types import Array, Integers
 from models.context import CheckTables, Context
-from models.stage import Stage, as_probabilities, invalid_probability_rows, write_notes
+from models.stage import FOLD_MARKS, Stage, as_probabilities, invalid_probability_rows, write_notes
 
 OOF = "oof.csv"
 TEST = "test.csv"
@@ -29,14 +29,6 @@ FOLD = "fold"
 COPY_OF_OOF = "their_oof.csv"
 COPY_OF_TEST = "their_test.csv"
 """Copies in the folder of the job."""
-WHY = (
-    "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
-    "cross_fitted_score of a blend with it, may be optimistic"
-)
-FOLD_MARKS = {
-    "other folds": f"external predictions with other folds: {WHY}",
-    "unknown folds": f"external predictions without folds in {OOF}: {WHY}",
-}
 MIN_ROWS = 20
 """Number of predictions that a comparison of units needs."""
 MAX_STD_RATIO = 3.0

@@ -4,7 +4,7 @@ Kernels are averaged; their weights and the noise are chosen by the marginal lik
 as 0 and 1, and calibrated on the leave-one-out predictions. Source: Griffiths et al., GAUCHE, NeurIPS 2023.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from core.errors import ConfigError
 from core.types import Array
 from models.context import CheckTables, Context
 from models.inputs import feature_blocks
-from models.inputs.cache import Cache
+from models.inputs.cache import Cache, distinct_values
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.fingerprints import (
     load_fingerprints,
@@ -107,14 +107,17 @@ class Gp(Stage):
         """Fingerprints that `kernels` contains."""
         return [kernel for kernel in self.kernels if isinstance(kernel, str) and kernel != "descriptors"]
 
-    def caches(self, context: Context) -> list[tuple[Cache, list[str]]]:
-        """Return the caches of the fingerprints and descriptors."""
+    def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
+        """Return the caches of the fingerprints, the descriptors and the frozen encoders."""
         names = [kernel for kernel in self.kernels if isinstance(kernel, str)]
-        return [(cache, context.smiles) for cache in molecule_features(names, 0, context.cache)]
+        molecules = distinct_values(context.smiles, tables)
+        caches = [(cache, molecules) for cache in molecule_features(names, 0, context.cache)]
+        return [*caches, *feature_blocks.feature_caches(self, context, tables)]
 
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check that the kernels have columns, and warn of many rows; see also `Stage.check`."""
         yield from super().check(tables)
+        yield from feature_blocks.check_encoders(self, tables)
         competition = tables.competition
         has_numbers = bool(competition.numeric or competition.categorical or competition.features)
         self._require_columns(bool(competition.smiles), has_numbers)

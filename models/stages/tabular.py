@@ -1,7 +1,7 @@
 """Base class of the stages with one model per target, on features of molecules, text, numbers and categories."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,10 @@ from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array, Integers
-from models.context import Context
+from models.context import CheckTables, Context
+from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.feature_blocks import check_encoders, feature_caches
 from models.stage import Feature, Stage
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 
@@ -104,6 +106,15 @@ class FeatureStage(Stage):
     def model_name(self, task: Task) -> str:
         """Return the name of the model in messages."""
         return self.kind
+
+    def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
+        """Return the caches of the features and of the frozen encoders."""
+        return feature_caches(self, context, tables)
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Check the columns and the texts of the frozen encoders as well; see `Stage.check`."""
+        yield from super().check(tables)
+        yield from check_encoders(self, tables)
 
     @abstractmethod
     def library_errors(self) -> tuple[type[Exception], ...]:

@@ -4,7 +4,7 @@ docs/stages.md and docs/evidence.md report the measurements that the defaults ar
 does not import torch: its methods do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -14,6 +14,7 @@ from competition.dataset import Dataset
 from core.settings import StrictModel, UserCodeRef
 from core.types import Array, ProblemType
 from models.context import CheckTables, Context, molecule_columns
+from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
 from models.stage import Feature, GpuShare, Share, Stage
 from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision
@@ -234,6 +235,12 @@ class NeuralStage(Stage):
         rates = self.head_rates if isinstance(self.head, MultiSampleHead) else self.pooler_dropout
         return f"dropout {self.backbone_dropout} in the backbone, {rates} before the last layer"
 
+    def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
+        """Return the caches of `molecule_features`."""
+        from models.inputs.feature_blocks import feature_caches
+
+        return feature_caches(self, context, tables)
+
     def check_machine(self) -> None:
         """Raise a ConfigError if the hardware does not support `precision`."""
         if self.precision not in ("bf16", "fp16"):
@@ -243,8 +250,11 @@ class NeuralStage(Stage):
         require_precision(self.precision, bool(cards), has_bf16)
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check the auxiliary targets as well; see `Stage.check`."""
+        """Check the auxiliary targets and the frozen encoders as well; see `Stage.check`."""
+        from models.inputs.feature_blocks import check_encoders
+
         yield from super().check(tables)
+        yield from check_encoders(self, tables)
         if self.learns_auxiliary_targets:
             names = tables.competition.auxiliary_targets
             require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)

@@ -16,8 +16,7 @@ from core.text import format_number, format_with_error, mean_and_std
 from core.types import Array
 from models.jobs.compute import UNUSED_LABELS
 from models.jobs.plan import REPORT
-from models.stage import read_notes
-from models.stages.file import FOLD_MARKS
+from models.stage import FOLD_MARKS, read_notes
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.scoring import Scorer
 from submissions.report.elements import Element, Figure, make_table

@@ -18,14 +18,13 @@ from sklearn.decomposition import PCA
 
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
-from models.config import Stages
 from models.context import Context
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
 from models.inputs.weights import reads_molecules
 from models.jobs.tasks import shared_caches
-from models.registry import make_stage
+from models.registry import Stages, make_stage
 from models.stage import read_notes
 from models.stages.sklearn import Sklearn
 from tests.models import made

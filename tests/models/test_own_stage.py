@@ -13,8 +13,7 @@ from pydantic import TypeAdapter
 
 from competition.task import Task
 from core.errors import ConfigError
-from models.config import Stages
-from models.registry import make_stage
+from models.registry import Stages, make_stage
 from tests.models.made import context, fitted, rows
 
 CLASS = """

@@ -7,7 +7,7 @@ import pytest
 from core.errors import ConfigError
 from core.files import write_json
 from core.paths import Paths
-from models.jobs.resume import resume
+from models.jobs.job_files import resume
 
 SEED = "mixed/models/gnn/key/seed_0"
 
