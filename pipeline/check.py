@@ -23,9 +23,8 @@ from models.stage import Stage
 from models.training.hardware import why_no_gpu
 from models.training.labels import labelled_rows
 from submissions.blend.candidates import fit_candidate, mean
-from submissions.blend.data import BlendData
+from submissions.blend.data import BlendData, from_json, to_json
 from submissions.blend.selection import Fitted
-from submissions.blend.serialization import from_json, to_json
 from submissions.config import Config
 
 N_TRIED = 100

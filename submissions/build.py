@@ -22,7 +22,7 @@ from core.text import format_number
 from core.yaml_files import dump_yaml
 from models.stage import Stage
 from submissions.blend.candidates import single_column
-from submissions.blend.data import Blend
+from submissions.blend.data import Blend, to_json
 from submissions.blend.selection import (
     MEAN,
     CrossFit,
@@ -32,7 +32,6 @@ from submissions.blend.selection import (
     in_sample_score,
     select_candidate,
 )
-from submissions.blend.serialization import to_json
 from submissions.blend.stack import Stack
 from submissions.columns import STD_FILE, std_table
 from submissions.expected_score import expected_score

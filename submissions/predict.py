@@ -14,8 +14,8 @@ from core.paths import Paths
 from core.user_code import short_ref
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
+from submissions.blend.data import from_json
 from submissions.blend.selection import Fitted
-from submissions.blend.serialization import from_json
 from submissions.columns import STD_FILE, load_test_predictions, std_table
 from submissions.run import Run, candidate_file, latest_run, require_same_code, verify_files
 from submissions.submission_file import write_submission

@@ -1,4 +1,5 @@
-"""What a blend is fitted on: columns with labels, their least squares by QR factors, and the loss of a blend.
+"""What a blend is fitted on: columns with labels, their least squares by QR factors, and the loss of a blend; and
+fitted blends as JSON.
 
 A column is the out-of-fold prediction of one stage.
 
@@ -9,10 +10,12 @@ of their blend is errors @ w.
 """
 
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import wraps
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +23,9 @@ from numpy.typing import NDArray
 from competition.metrics import METRICS, Metric
 from competition.task import Task
 from core.types import Array
+from core.user_code import load_user_code
 from submissions.blend.logits import Link, logits, probabilities, target_outputs
 from submissions.blend.scoring import Scorer
-from submissions.blend.serialization import serializable
 
 FoldSet = frozenset[int]
 TIE = 1e-4
@@ -31,6 +34,59 @@ MIN_UNIT = 1e-7
 """Labels whose deviation from their mean is below this share of their distance from c are constant."""
 MIN_CLASS_ROWS = 10
 """Minimum rows of each class in each fold for tuning weights on a metric of ranks; otherwise on log loss."""
+
+
+class Predictor(Protocol):
+    """A fitted candidate: a dataclass of numbers, strings and arrays."""
+
+    def predict(self, preds: Array, /) -> Array:
+        """Return predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs)."""
+
+
+SERIALIZABLE: dict[str, type] = {}
+"""Classes of this project by name. A user-defined class is written as `file.py:Name`."""
+
+
+def serializable(kind: type) -> type:
+    """Register a class of this project, so that `from_json` can restore it; a class decorator."""
+    SERIALIZABLE[kind.__name__] = kind
+    return kind
+
+
+def to_json(value: Any) -> Any:
+    """Return a fitted dataclass as JSON."""
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    name = type(value).__name__
+    if SERIALIZABLE.get(name) is not type(value):
+        name = f"{Path(str(sys.modules[type(value).__module__].__file__)).name}:{name}"
+    return {"class": name, **{field.name: to_json(getattr(value, field.name)) for field in fields(value)}}
+
+
+def from_json(content: Any, code_ref: str = "") -> Any:
+    """Restore the value that `to_json` was given.
+
+    Args:
+        code_ref: `file.py:function` from the YAML if the value was made by user-defined code; its file
+            has the class.
+    """
+    match content:
+        case {"array": values}:
+            return np.array(values)
+        case {"class": name, **attributes}:
+            if ":" in name:
+                class_ref = f"{code_ref.rpartition(':')[0]}:{name.rpartition(':')[2]}"
+                kind = load_user_code("submissions", class_ref, "this class")
+            else:
+                kind = SERIALIZABLE[name]
+            return kind(**{str(key): from_json(value, code_ref) for key, value in attributes.items()})
+        case list():
+            return [from_json(item, code_ref) for item in content]
+    return content
 
 
 @serializable

@@ -30,7 +30,7 @@ from competition.class_metrics import PROBABILITY_EPSILON
 from competition.metrics import Metric
 from competition.task import Task
 from core.types import Array, Integers, ProblemType
-from submissions.blend.serialization import serializable
+from submissions.blend.data import serializable
 
 GRID_SIZE = 200
 """Candidate values of a cut, at equally spaced quantiles of the rows, for metrics of confusion matrices."""

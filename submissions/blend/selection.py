@@ -25,10 +25,9 @@ from submissions.blend.candidates import (
     fit_candidate,
     require_predictions,
 )
-from submissions.blend.data import Blend, BlendData, FoldSet
+from submissions.blend.data import Blend, BlendData, FoldSet, Predictor, serializable
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
 from submissions.blend.scoring import Scorer
-from submissions.blend.serialization import Predictor, serializable
 from submissions.blend.stack import Stack, fit_stack
 from submissions.config import Config
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from competition.class_metrics import log_losses
 from core.types import Array, Integers
 from submissions.blend.candidates import fit_candidate
-from submissions.blend.data import BlendData, FoldSet
+from submissions.blend.data import BlendData, FoldSet, Predictor, serializable
 from submissions.blend.logits import Link, logits, probabilities, target_outputs
-from submissions.blend.serialization import Predictor, serializable
 
 MAX_TREES = 300
 PATIENCE = 30

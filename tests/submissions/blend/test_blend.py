@@ -12,8 +12,7 @@ from competition.metrics import METRICS, Metric
 from core.errors import ConfigError
 from core.files import PROJECT
 from submissions.blend.candidates import CANDIDATES, fit_candidate
-from submissions.blend.data import Blend, convex_weights
-from submissions.blend.serialization import from_json, to_json
+from submissions.blend.data import Blend, convex_weights, from_json, to_json
 from tests.submissions.blend.data import classes, noisy_classes, numbers
 from tests.submissions.fakes import columns_like
 

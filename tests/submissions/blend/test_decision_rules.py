@@ -6,10 +6,9 @@ from scipy.special import expit, softmax
 
 from competition.metrics import Metric, get_metric
 from competition.task import Task
-from submissions.blend.data import Blend, BlendData, FoldSet
+from submissions.blend.data import Blend, BlendData, FoldSet, from_json, to_json
 from submissions.blend.decision_rules import Decision, fit_decision, plain_decision
 from submissions.blend.selection import CrossFit, cross_fit, select
-from submissions.blend.serialization import from_json, to_json
 
 
 def build_task(problem_type: str, n_classes: int = 2, n_targets: int = 1) -> Task:

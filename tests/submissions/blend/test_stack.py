@@ -9,10 +9,9 @@ import pytest
 from competition.metrics import METRICS
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import fit_candidate
-from submissions.blend.data import BlendData
+from submissions.blend.data import BlendData, from_json, to_json
 from submissions.blend.logits import probabilities
 from submissions.blend.selection import cross_fit
-from submissions.blend.serialization import from_json, to_json
 from submissions.blend.stack import Stack, fit_stack
 from tests.submissions.blend.data import classes, numbers
 from tests.submissions.blend.test_selection import STACK, chosen_of, fitted
