@@ -132,6 +132,10 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
 
 def _try_user_blending(config: Config, labels: Array) -> None:
     """Fit, save and apply the user's candidates and post-processing on a few made-up rows."""
+    functions = list(user_code(config.blends))
+    postprocess = config.submissions.postprocess
+    if not functions and postprocess is None:
+        return
     metric, task = config.competition.scorer, config.competition.task
     rng = np.random.default_rng(0)
     y = np.column_stack([rng.choice(column[np.isfinite(column)], N_TRIED) for column in labels.T])
@@ -139,11 +143,11 @@ def _try_user_blending(config: Config, labels: Array) -> None:
     preds = np.stack([_predictions_near(y, task, rng) for _ in config.stages], axis=1)
     rows = np.arange(N_TRIED)
     data = BlendData(metric=metric, task=task, y=y, folds=rows % 5, groups=rows, preds=preds)
-    for _, code_ref in user_code(config.blends):
+    for _, code_ref in functions:
         fitted = fit_candidate(data, code_ref, data.all_folds)
         with user_code_errors(code_ref, MUST_RETURN):
             from_json(json.loads(as_json(to_json(fitted))), code_ref).predict(preds)
-    Fitted(mean(data, data.all_folds), postprocess=config.submissions.postprocess).outputs(preds)
+    Fitted(mean(data, data.all_folds), postprocess=postprocess).outputs(preds)
 
 
 def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:

@@ -1,0 +1,39 @@
+"""docs/code.md: the files that a molecule passes, in the order in which a run enters them."""
+
+import re
+import sys
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from core.files import PROJECT
+from pipeline import commands, full
+from tests.conftest import mixed_tables, write_competition
+from tests.models.jobs.common import GNN, InlineExecutor
+
+
+def test_a_run_enters_the_listed_files_first_in_the_listed_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (PROJECT / "docs" / "code.md").read_text()
+    listed = re.findall(r"^\d+\. `([\w/]+\.py)`", page, re.MULTILINE)
+    stages = {"gnn": {**GNN, "epochs": 1}}
+    path = write_competition(tmp_path, *mixed_tables(), stages=stages, folds={"n_folds": 2})
+    monkeypatch.setattr(full, "make_executor", lambda *options: InlineExecutor())
+    entered: dict[str, None] = {}
+
+    def record(frame: FrameType, event: str, _: object) -> None:
+        name = frame.f_code.co_name
+        is_body = name.startswith("<") or name[0].isupper()  # of a module or a class, at its import
+        if event == "call" and not is_body and frame.f_code.co_filename.startswith(str(PROJECT)):
+            entered.setdefault(frame.f_code.co_filename)
+
+    sys.setprofile(record)
+    try:
+        assert commands.main(["full", str(path)]) == 0
+    finally:
+        sys.setprofile(None)
+    files = [Path(file).relative_to(PROJECT).as_posix() for file in entered]
+    assert len(listed) == 20
+    assert [file for file in files if file in listed] == listed
