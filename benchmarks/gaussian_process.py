@@ -28,7 +28,6 @@ from competition.task import Task
 from models import targets
 from models.context import Context
 from models.inputs.fingerprints import load_fingerprints, minmax_kernel, molecule_features
-from models.jobs.tasks import shared_caches
 from models.stages.gp import Gp
 from models.stages.gp_regression import decompose, fit_target
 
@@ -59,7 +58,7 @@ def measure(n_rows: int, molecules: Path, cache: Path) -> str:
     rows = Dataset([str(i) for i in range(len(y))], pd.DataFrame({"SMILES": smiles}), y[:, None])
     context = Context(["SMILES"], [], [], [], Task(["y"]), seed=0, cache=cache)
     config = Gp(kind="gp")
-    for shared, keys in shared_caches(config, context, [rows]):
+    for shared, keys in config.caches(context, [rows]):
         shared.load(keys)
     train, test = rows.take(np.arange(n_rows)), rows.take(np.arange(n_rows, len(y)))
     with tempfile.TemporaryDirectory() as folder:

@@ -40,7 +40,6 @@ from competition.task import Task
 from core.files import PROJECT
 from models import targets
 from models.context import Context
-from models.jobs.tasks import shared_caches
 from models.registry import make_stage
 from models.training import neural
 
@@ -312,7 +311,7 @@ def run(bench: Bench, say: Callable[[str], None], compiles: bool) -> None:
     """All lines; what may not work everywhere comes last."""
     say("Conformers of the embedded molecules, on one core ...")
     rows, context = bench.cases[1].rows()
-    for cache, keys in shared_caches(bench.cases[1].config(1), context, [rows]):
+    for cache, keys in bench.cases[1].config(1).caches(context, [rows]):
         cache.load(keys)
     say(HEADER)
     for case in bench.cases:

@@ -39,7 +39,6 @@ from competition.molecules import canonical_smiles
 from competition.task import Task
 from models import targets
 from models.context import Context
-from models.jobs.tasks import shared_caches
 from models.registry import make_stage
 from models.training import batches, prediction, trainer
 
@@ -172,7 +171,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as cache:
             for seed in range(args.seeds):
                 context = Context(*roles, [], [], Task([source[2]]), seed, Path(cache))
-                for shared, keys in shared_caches(plain, context, [rows]):
+                for shared, keys in plain.caches(context, [rows]):
                     shared.load(keys)
                 without = measure(plain, context, rows, *folds[seed % 5])
                 for name, change in selected.items():

@@ -39,7 +39,6 @@ from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import build_vectorizer
 from models.inputs.fingerprints import molecule_features
 from models.inputs.frozen_encoders import encoder_cache
-from models.jobs.tasks import shared_caches
 from models.registry import Stages
 
 SETS = ["biogen_adme", "buchwald_hartwig", "esol", "icwsm_tweets", "photoswitch", "qm9_electronic"]
@@ -359,7 +358,7 @@ def _make(
     settings = stage_settings or stages_of(text, bool(classes))
     stages = TypeAdapter(Stages).validate_python(settings)
     for config in stages.values():
-        for shared, keys in shared_caches(config, context, [rows]):
+        for shared, keys in config.caches(context, [rows]):
             shared.load(keys)
     train, holdout = map(rows.take, HALVES[split](name, draw, rows.inputs))
     folds = np.empty(len(train), dtype=np.int64)

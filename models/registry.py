@@ -115,7 +115,13 @@ def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
 
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_.]+)?$")]
 """Letters, digits and underscores. Stages of a study append the name of a variant, as in `gnn__rate_0.1`."""
-AnyStage = Annotated[SerializeAsAny[Stage], BeforeValidator(make_stage)]
+
+
+def _stage(block: Any, info: ValidationInfo) -> Stage:
+    return make_stage(block, info)  # pydantic passes `info` only if it has no default
+
+
+AnyStage = Annotated[SerializeAsAny[Stage], BeforeValidator(_stage)]
 """A stage of the kind that its key `kind` names."""
 Stages = Annotated[
     dict[StageName, AnyStage], Field(min_length=1), AfterValidator(_check_pseudo_label_sources)

@@ -8,7 +8,6 @@ import pytest
 
 from core.errors import DataError
 from models.inputs.cache import Cache
-from models.jobs.tasks import shared_caches
 from models.registry import make_stage
 from tests.models.made import context, rows
 
@@ -111,5 +110,5 @@ def test_caches_of_jobs_are_filled_before_them(
             encoder["encoder"] = str(tmp_path)
     stage = make_stage(block)
     train = rows(a=["CC", "CO", "CC"], b=["N", "O", "O"])
-    caches = shared_caches(stage, context(tmp_path, smiles=["a", "b"]), [train])
+    caches = stage.caches(context(tmp_path, smiles=["a", "b"]), [train])
     assert {cache.name: keys for cache, keys in caches} == expected

@@ -23,7 +23,6 @@ from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import encoder_block, molecule_block
 from models.inputs.weights import reads_molecules
-from models.jobs.tasks import shared_caches
 from models.registry import Stages, make_stage
 from models.stage import read_notes
 from models.stages.sklearn import Sklearn
@@ -127,7 +126,7 @@ def test_encoders_and_fingerprints_are_computed_before_the_jobs_and_changed_weig
     ctx = replace(note_context(tmp_path / "cache"), smiles=["SMILES"])
     train = table(150)
     test = table(30, seed=1)
-    for cache, keys in shared_caches(config, ctx, [train, test]):
+    for cache, keys in config.caches(ctx, [train, test]):
         cache.compute_shard(keys)
     monkeypatch.setattr(Cache, "compute_shard", lambda *_: pytest.fail("computed again"))
     cache = frozen_encoders.encoder_cache(config.encoders[0], ctx.cache)
@@ -188,10 +187,7 @@ def test_minimol_is_a_feature_of_regressors_trees_kernels_and_before_the_head_of
     config = make_stage({"kind": kind, **settings[kind]})
     assert config.weight_names() == ["minimol"]
     train, test = molecules(120), molecules(20, seed=1)
-    keys = {
-        name.folder.name: found
-        for name, found in shared_caches(config, molecule_context(cache), [train, test])
-    }
+    keys = {name.folder.name: found for name, found in config.caches(molecule_context(cache), [train, test])}
     assert [found for name, found in keys.items() if name.startswith("minimol-")] == [sorted({*SMILES})]
     y_pred = fitted(config, molecule_context(cache), train, tmp_path).predict(test, tmp_path)
     assert np.corrcoef(y_pred[:, 0], test.y[:, 0])[0, 1] > 0.9
