@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import field_validator
 
 from competition.dataset import Dataset
 from core.types import Array
@@ -43,18 +42,6 @@ class Lightgbm(Trees):
         "bagging_fraction": (0.4, 1.0), "lambda_l2": (0.01, 100.0),
     }  # fmt: skip
     kind: Literal["lightgbm"]
-
-    @field_validator("parameters")
-    @classmethod
-    def _refuse_other_names(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Refuse other names of parameters that the stage sets: LightGBM would ignore them."""
-        from lightgbm.basic import _ConfigAliases
-
-        for name in ("learning_rate", *cls.defaults):
-            others = sorted(_ConfigAliases.get(name) & parameters.keys() - {name})
-            if others:
-                raise ValueError(f"{others[0]} is called {name} here: use that name")
-        return parameters
 
     @classmethod
     def library_parameters(cls) -> set[str]:

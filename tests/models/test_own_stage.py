@@ -106,7 +106,7 @@ def test_what_is_not_a_stage_is_refused_with_the_line_to_write(
 def test_errors_of_settings_name_the_key_in_the_yaml(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(CLASS)
     block = {"kind": f"{tmp_path / 'user.py'}:Mine", "value": "high", "rate": 1}
-    with pytest.raises(ValueError, match=r"(?s)stages\.mine\.value.*valid number.*stages\.mine\.rate"):
+    with pytest.raises(ValueError, match=r"(?s)mine\.value.*valid number.*mine\.rate"):
         TypeAdapter(Stages).validate_python({"mine": block})
 
 
