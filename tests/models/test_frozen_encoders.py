@@ -85,7 +85,7 @@ def test_long_texts_are_noted_and_unknown_ones_are_rejected(
 
 
 def message_passing(folder: Path) -> Path:
-    shape = {"d_h": 16, "parameters": {"depth": 2}}
+    shape = {"d_h": 16, "depth": 2}
     torch.manual_seed(0)
     state = BondMessagePassing(**shape).state_dict()
     torch.save({"hyper_parameters": shape, "state_dict": state}, folder / "mp.pt")
