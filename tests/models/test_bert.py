@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
-import tokenizers
 import torch
 import transformers
 
 from core.errors import ConfigError
 from models.context import HeldOut
-from models.inputs import tokenization
 from models.inputs.weights import find_weights
 from models.networks import encoders
 from models.training.network import audit, rates
@@ -68,25 +66,9 @@ def test_predict_works_after_the_weights_are_gone_and_nothing_is_printed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_roberta_with_byte_pairs_pads_by_its_token(tmp_path: Path) -> None:
-    """Another family: byte pairs, padding by 1, positions from 2, no token for the unknown, no head."""
-    weights, byte_pairs = tmp_path / "roberta", tokenizers.pre_tokenizers.ByteLevel
-    vocabulary = ["<s>", "<pad>", "</s>", *sorted(byte_pairs.alphabet())]
-    numbers = {token: i for i, token in enumerate(vocabulary)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(numbers, []))
-    tokenizer.pre_tokenizer = byte_pairs(add_prefix_space=False)
-    tokenizer.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    names = {"pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(weights)
-    size = {**TINY, "vocab_size": 300, "max_position_embeddings": 40, "pad_token_id": 1}
-    transformers.RobertaModel(transformers.RobertaConfig(**size), False).save_pretrained(weights)
-
-    config, rows = stage(weights=str(weights), columns=["note", "SMILES"]), table(seed=5)
-    fitted = fit(tmp_path, config, context(["SMILES"], ["note"]))
-    saved = tokenization.Tokenizer.from_pretrained(tmp_path)
-    assert (saved.pad_token_id, saved.model_max_length) == (1, 38)
-    alone = fitted.predict(rows.take(np.array([0])), tmp_path)
-    assert np.abs(alone - fitted.predict(rows, tmp_path)[:1]).max() < 1e-5
+def test_a_roberta_has_positions_from_the_one_after_that_of_its_padding() -> None:
+    config = transformers.RobertaConfig(**TINY, max_position_embeddings=40, pad_token_id=1)
+    assert encoders.position_limit(transformers.RobertaModel(config)) == 38
 
 
 def load(folder: Path, rate: float = 0.0) -> Any:
@@ -193,22 +175,3 @@ def test_weights_become_what_they_become_when_the_embeddings_of_all_tokens_are_t
     fit(tmp_path / "all", config, ctx, train)
     files = [tmp_path / name / "weights.safetensors" for name in ("own", "all")]
     torch.testing.assert_close(*map(safetensors.torch.load_file, files), rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "is_partial"),
-    [
-        ({}, True),
-        ({"extra_rows": "pretrain"}, False),
-        ({"weights": None, "columns": ["SMILES"], "enumerate_smiles": True}, False),
-    ],
-)
-def test_all_tokens_are_trained_where_later_epochs_have_others(
-    changes: dict[str, Any], is_partial: bool, tmp_path: Path, published: Path
-) -> None:
-    train = table()
-    train.inputs["note"] = FEW_WORDS
-    config = stage(**{"weights": str(published), **changes})
-    model = build_stage(config, context(["SMILES"], ["note"]))
-    embedding = model.initial_backbone(train, tmp_path).encoder.get_input_embeddings()
-    assert isinstance(embedding, encoders.PartiallyTrainedEmbedding) is is_partial

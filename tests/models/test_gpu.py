@@ -16,9 +16,10 @@ from models.jobs.scheduler import Queue, Resources, Task, run
 from models.stages.catboost import Catboost
 from models.training import hardware
 from models.training.hardware import Card, require_opencl
+from pipeline import commands
 from pipeline.full import full
+from tests.conftest import mixed_tables, write_competition
 from tests.models import made
-from tests.submissions.test_full import options, small
 
 CARD = Card("0", 80.0, True)
 
@@ -129,9 +130,9 @@ def test_full_stops_before_training_if_stages_rely_on_a_gpu_that_torch_does_not_
     monkeypatch.setattr(hardware, "cards_in_new_process", lambda: no_cards)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("pipeline.full.prepare", reached)
-    path = small(tmp_path, stages={"net": {"kind": "gnn", **settings}}, competition={"smiles": ["molecule"]})
+    path = write_competition(tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", **settings}})
     with pytest.raises(ConfigError, match=expected):
-        full(options(path, "--budget", budget))
+        full(commands.parse(["full", str(path), "--budget", budget]))
 
 
 def test_a_gpu_without_opencl_is_an_error_of_lightgbm_before_training(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from sklearn.model_selection import KFold, train_test_split
 
-from core.files import read_json
 from models.stages.lightgbm import Lightgbm
 from models.stages.tabular import TargetData
 from models.stages.trees import inner_folds, inner_split
@@ -66,20 +65,12 @@ def test_the_latest_rows_are_held_out_with_folds_in_time() -> None:
     assert len(inner_split(one_time, seed=0)[1]) == 2  # by groups
 
 
-def test_noise_that_groups_share_gives_few_trees_and_a_smaller_error_on_new_groups(tmp_path: Path) -> None:
-    """Rows of a group are near each other, so a split at random asks for trees that know groups by heart."""
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(360), 10)
-    x = rng.normal(size=(360, 4))[groups] + 0.05 * rng.normal(size=(3600, 4))
-    y = 0.3 * x[:, 0] + rng.normal(size=360)[groups] + 0.3 * rng.normal(size=3600)
-    table = rows(y, **dict(zip("abcd", x.T, strict=True)))
-    train, new = table.take(groups < 60), table.take(groups >= 60)
-    config = Lightgbm(kind="lightgbm", learning_rate=0.1, max_trees=300)
-    found = []
-    for name, ids in (("rows", None), ("groups", groups[groups < 60])):
-        folder, stage_context = tmp_path / name, context(tmp_path, numeric=list("abcd"))
-        stage = fitted(config, stage_context, replace(train, groups=ids), folder)
-        n_trees = read_json(folder / "training.json")["models"][0]["n_trees"]
-        found.append((n_trees, np.std(stage.predict(new.without_labels(), folder) - new.y)))
-    assert found[1][0] < 0.5 * found[0][0]
-    assert found[1][1] < found[0][1]
+def test_groups_reach_the_split_and_unique_ones_change_no_byte(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).normal(size=300)
+    train = rows(np.sin(3 * x) + np.random.default_rng(2).normal(size=300), x=x)
+    config, stage_context = Lightgbm(kind="lightgbm", max_trees=40), context(tmp_path, numeric=["x"])
+    predicted = []
+    for groups in (None, np.arange(300), np.argsort(np.argsort(x)) // 10):
+        stage = fitted(config, stage_context, replace(train, groups=groups), tmp_path)
+        predicted.append(stage.predict(train.without_labels(), tmp_path).tobytes())
+    assert predicted[0] == predicted[1] != predicted[2]

@@ -1,6 +1,4 @@
-"""Adapters of the bert stage on a decoder in the shape of Qwen3 and an encoder in the shape of DeBERTa v3, both of
-two layers and width 32 with random weights.
-"""
+"""Adapters of the bert stage on a decoder in the shape of Qwen3 and on an encoder, of width 32 with random weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,18 +23,15 @@ from tests.models import encoders
 from tests.models.encoders import fit, table
 from tests.models.made import build_stage
 
-RANK, WIDTH, MLP = 4, 32, 48
-N_ADAPTER = {
-    "decoder": 2 * RANK * (64 + 48 + 48 + 64 + 3 * (WIDTH + MLP)),
-    "deberta": 2 * RANK * (4 * 2 * WIDTH + 2 * (WIDTH + MLP)),
-}
-"""Numbers of an adapter: rank * (inputs + outputs) of all linear layers, in two layers of the model. The decoder has
-two heads of 16, and one of keys and values.
+RANK = 4
+N_ADAPTER = {"decoder": 2 * (64 + 48 + 48 + 64 + 3 * 80), "published": 4 * 64 + 2 * 96}
+"""Inputs and outputs of all linear layers. The decoder has two layers, and in each two heads of 16 and one of keys and
+values; the encoder has one.
 """
-N_HEAD = WIDTH + 1
+N_HEAD = 32 + 1
 
 
-@pytest.fixture(params=["decoder", "deberta"])
+@pytest.fixture(params=["decoder", "published"])
 def base(request: Any) -> Path:
     """Return the folder of a base model; its name begins with that of the model."""
     return Path(request.getfixturevalue(request.param))
@@ -68,7 +63,7 @@ def test_only_the_adapter_and_the_head_learn_and_are_stored(base: Path, tmp_path
     stored = load_file(tmp_path / prediction.WEIGHTS)
     assert all(tensor.dtype == torch.float32 for tensor in stored.values())
     name = next(name for name in N_ADAPTER if base.name.startswith(name))
-    assert sum(tensor.numel() for tensor in stored.values()) == 4 * N_ADAPTER[name] + N_HEAD
+    assert sum(tensor.numel() for tensor in stored.values()) == 16 * N_ADAPTER[name] + N_HEAD
     record = read_json(tmp_path / BASE_MODEL)
     assert record == {"name": base.name, "revision": None, "digest": digest_of_weights(str(base))}
 

@@ -31,17 +31,10 @@ def mean_error(loss: Loss, outputs: Any, batch: LabelBatch) -> float:
 
 
 @pytest.mark.parametrize(
-    ("y", "loss", "gradient"),
-    [
-        ([[0.0, NAN], [NAN, 1.0]], (1 + 9) / 2, [[1.0, 0.0], [0.0, 3.0]]),
-        ([[NAN, NAN], [NAN, NAN]], 0, [[0.0, 0.0], [0.0, 0.0]]),
-    ],
+    ("y", "expected"), [([[0.0, NAN], [NAN, 1.0]], (1 + 9) / 2), ([[NAN, NAN], [NAN, NAN]], 0)]
 )
-def test_errors_are_averaged_over_the_labels_there_are(y: Any, loss: float, gradient: Any) -> None:
-    y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    result = load_loss("mse").mean_error(y_pred, labels(y))
-    assert result.item() == pytest.approx(loss)
-    assert torch.autograd.grad(result, y_pred)[0].tolist() == gradient
+def test_errors_are_averaged_over_the_labels_there_are(y: Any, expected: float) -> None:
+    assert mean_error(load_loss("mse"), [[1.0, 2.0], [3.0, 4.0]], labels(y)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -163,15 +163,6 @@ def test_features_of_atoms_and_pairs_are_before_all_layers_of_unimol() -> None:
     assert first == {name for name in unimol.state_dict() if name.startswith(inputs)}
 
 
-def test_checkpointed_layers_give_the_same_gradients() -> None:
-    net, x = Network(Deep(), 1, [0.0]), torch.randn(5, 2)
-    gradients = []
-    for prepare in (lambda backbone: None, optimizer.recompute_layers):
-        prepare(net.backbone)
-        gradients.append(torch.autograd.grad(net({"x": x}).square().mean(), list(net.parameters())))
-    torch.testing.assert_close(*gradients, rtol=0, atol=0)
-
-
 def test_the_moving_average_forgets_the_start_quickly_and_then_keeps_its_decay() -> None:
     net = Network(Deep(), 1, [0.0])
     average = torch.optim.swa_utils.AveragedModel(

@@ -168,29 +168,24 @@ def test_a_small_variance_far_from_zero_is_learned(kind: str, tmp_path: Path) ->
     assert stage.predict(rows(x=[-1.0, 1.0]), tmp_path)[:, 0] - 1e6 == pytest.approx([-1e-3, 1e-3], abs=1e-4)
 
 
-def test_the_search_finds_what_suits_the_data(kind: str, tmp_path: Path) -> None:
-    """One of 40 columns has the law, so seeing few columns at once is bad, and the settings of the YAML are
-    that.
-    """
-    x = pd.DataFrame(np.random.default_rng(0).normal(size=(150, 40)), columns=[f"x{i}" for i in range(40)])
-    few = {"lightgbm": "feature_fraction", "catboost": "rsm"}[kind]
-    settings = {"search_trials": 6, "parameters": {few: 0.05}, "max_trees": 20}
-    fit(kind, tmp_path, rows(np.sign(x["x0"]), **x), settings, numeric=list(x))
-    (chosen,) = models_of(tmp_path)
-    assert chosen["found"].keys() == type(SETTINGS[kind]).ranges.keys()
-    assert chosen["found"][few] > 0.1
+@pytest.mark.parametrize("y", [[1.0, 3.0, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]])
+def test_two_labels_or_equal_ones_are_enough(kind: str, y: list[float], tmp_path: Path) -> None:
+    train = rows(y, x=[0.0, 1.0, 2.0, 3.0])
+    fit(kind, tmp_path, train, numeric=["x"]).predict(train, tmp_path)
 
 
-def test_two_labels_or_equal_ones_are_enough_and_one_label_or_no_shared_word_is_refused(
-    kind: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("y", "columns", "message"),
+    [
+        ([1.0, np.nan, np.nan], {"numeric": ["x"]}, "'y' must have labels"),
+        ([0.0, 1.0, 2.0], {"text": ["note"]}, "each word of note is in one"),
+    ],
+)
+def test_one_label_or_no_shared_word_is_refused(
+    kind: str, y: list[float], columns: Any, message: str, tmp_path: Path
 ) -> None:
-    for y in ([1.0, 3.0, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]):
-        train = rows(y, x=[0.0, 1.0, 2.0, 3.0])
-        assert np.isfinite(fit(kind, tmp_path, train, numeric=["x"]).predict(train, tmp_path)).all()
-    with pytest.raises(DataError, match="'y'"):
-        fit(kind, tmp_path, rows([1.0, np.nan, np.nan], x=[0.0, 1.0, 2.0]), numeric=["x"])
-    with pytest.raises(DataError, match="each word of note is in one"):
-        fit(kind, tmp_path, rows([0.0] * 3, note=["one", "two", "three"]), text=["note"])
+    with pytest.raises(DataError, match=message):
+        fit(kind, tmp_path, rows(y, x=[0.0, 1.0, 2.0], note=["one", "two", "three"]), **columns)
 
 
 def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(

