@@ -131,11 +131,13 @@ def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epo
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta is loaded by a thread, as a GPU is
 def test_an_epoch_goes_on_from_any_step(device: str) -> None:
     labels = LabelBatch(torch.from_numpy(Y), torch.ones(Y.shape), torch.zeros(Y.shape))
-    planned = INPUTS.step_plan(settings(), 1, 0, device)
-    for first in (0, 3):
-        steps = INPUTS.steps(labels, settings(), 1, 0, torch.device(device), first)
-        sizes = [[len(batch.labels.y) for batch in step] for step in steps]
-        assert sizes == [[len(rows) for rows in step] for step in planned[first:]]
+
+    def shares(first: int) -> list[list[float]]:
+        steps = INPUTS.steps(labels, settings(batch_size=16), 1, 0, torch.device(device), first)
+        return [[batch.share for batch in step] for step in steps]
+
+    assert shares(0) == [[0.5, 0.5], [0.5, 0.5], [1.0]]
+    assert shares(2) == [[1.0]]
 
 
 def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or_nothing() -> None:
