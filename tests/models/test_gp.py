@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rdkit import Chem, DataStructs
+from scipy.sparse import csr_array
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import PairwiseKernel
 
@@ -37,6 +38,13 @@ def test_the_minmax_kernel_of_counts_is_the_tanimoto_similarity_of_rdkit(name: s
     counts = [GENERATORS[name].GetSparseCountFingerprint(Chem.MolFromSmiles(each)) for each in smiles]
     expected = [[DataStructs.TanimotoSimilarity(a, b) for b in counts] for a in counts[:3]]
     np.testing.assert_allclose(minmax_kernel(fingerprints[:3], fingerprints), expected, rtol=1e-12)
+
+
+def test_the_minmax_kernel_of_two_molecules_without_environments_is_1_and_of_one_0() -> None:
+    """By hand: minima 1 + 2, maxima 3 + 2 + 4 for the others."""
+    fingerprints = csr_array(([3, 2, 1, 4, 2], [7, 9, 7, 8, 9], [0, 2, 5, 5]), shape=(3, 2**32))
+    expected = [[1, 3 / 9, 0], [3 / 9, 1, 0], [0, 0, 1]]
+    np.testing.assert_allclose(minmax_kernel(fingerprints, fingerprints), expected, rtol=1e-15)
 
 
 def test_the_gaussian_process_is_that_of_scikit_learn() -> None:

@@ -173,3 +173,14 @@ def test_a_network_learns_the_bounds_of_censored_labels(tmp_path: Path) -> None:
     bounds[is_censored, 0, 0] = 3.0
     one = fit(stage(epochs=30), replace(train, y=y, bounds=bounds), tmp_path)
     assert one.predict(made.rows(s=["CCO"], x=[300.0], k=["a"]), tmp_path)[0, 0] > 2
+
+
+@pytest.mark.parametrize(("weight", "sides"), [(0.3, [0, -1]), (0.0, [0])])
+def test_bounds_of_auxiliary_targets_are_used_if_these_are_learned(
+    weight: float, sides: list[int], tmp_path: Path
+) -> None:
+    bounds = np.full((12, 2, 2), np.nan)
+    bounds[:, 1, 1] = 7.0
+    both = replace(rows(12), auxiliary=np.full((12, 1), np.nan), bounds=bounds)
+    encoded = stage(auxiliary=("z",), auxiliary_weight=weight).prepare(both, tmp_path)[1]
+    assert encoded.sides[0].tolist() == sides

@@ -43,6 +43,15 @@ def test_a_missing_number_becomes_the_median_and_an_outlier_the_end_of_the_train
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
 
 
+def test_a_rare_feature_of_a_molecule_does_not_outweigh_common_ones(tmp_path: Path) -> None:
+    """A molecule with bromine, which no other has, is still predicted by its chain."""
+    lengths = np.repeat(np.arange(2.0, 22), 2)
+    smiles = ["C" * int(n) + end for n, end in zip(lengths, ["", "O"] * 20, strict=True)]
+    config = Sklearn(kind="sklearn", estimator="sklearn.svm.SVR")
+    stage = fitted(config, context(tmp_path, smiles=["s"]), rows(lengths, s=smiles), tmp_path)
+    assert stage.predict(rows(s=["C" * 18 + "Br"]), tmp_path)[0, 0] > lengths.mean() + 2
+
+
 def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"RidgeCV rejects the rows.*n_splits"):
         fit(tmp_path, X6, "sklearn.linear_model.RidgeCV", X6, {"cv": 20})

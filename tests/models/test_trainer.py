@@ -152,6 +152,13 @@ def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or
     assert np.mean([len(set(lengths[np.concatenate(step)] % 6)) for step in unpadded]) > 2
 
 
+def test_labels_are_standardised_and_have_their_weights_and_none_where_missing(tmp_path: Path) -> None:
+    y = np.array([[1.0, 5.0], [3.0, np.nan], [np.nan, 9.0]])
+    labels = make(tmp_path).prepare(sample(y, np.array([1.0, 0.5])))
+    assert labels.y.tolist() == [[-1, -1], [1, 0], [0, 1]]
+    assert labels.weights.tolist() == [[1, 0.5], [1, 0], [0, 0.5]]
+
+
 def test_probabilities_are_averaged_and_not_logits_and_a_class_without_rows_has_none() -> None:
     """Odds 1 and 3 of the classes 0 and 2."""
     task = Task(["y"], problem_type="multiclass", classes=["a", "b", "c"])
@@ -198,7 +205,9 @@ def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(
     net = fit(tmp_path, precision="bf16", epochs=1)
     weights = load_file(tmp_path / prediction.WEIGHTS).values()
     assert {tensor.dtype for tensor in weights} == {torch.float32}
+    assert prediction.make_accelerator("bf16").mixed_precision == "bf16"
     np.testing.assert_array_equal(predict(net, tmp_path, precision="bf16"), predict(net, tmp_path))
+    assert prediction.make_accelerator("float32").mixed_precision == "no"
 
 
 @pytest.mark.parametrize(("named", "on_card"), [("auto", "float32"), ("bf16", "auto"), ("fp16", "fp16")])
