@@ -116,8 +116,9 @@ def test_numbers_and_categories_have_a_kernel_of_their_own(tmp_path: Path) -> No
 
 def test_standard_deviations_cover_the_labels_of_new_rows(tmp_path: Path) -> None:
     """Labels with noise of .5: about 68 and 95 % are within one and two standard deviations."""
-    x = RNG.uniform(0, 1, 600)
-    y = np.sin(6 * x) + 0.5 * RNG.normal(size=600)
+    rng = np.random.default_rng(4)
+    x = rng.uniform(0, 1, 600)
+    y = np.sin(6 * x) + 0.5 * rng.normal(size=600)
     stage = fit(tmp_path, rows(y[:200], x=x[:200]), {"kernels": []}, numeric=["x"])
     test = rows(x=x[200:])
     errors = np.abs(stage.predict(test, tmp_path)[:, 0] - y[200:])

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 
 from competition.task import Task
 from core.errors import ConfigError
-from models.config import Stages
 from models.registry import make_stage
+from submissions.config import load_config
+from tests.conftest import mixed_tables, write_competition
 from tests.models.made import context, fitted, rows
 
 CLASS = """
@@ -101,9 +101,11 @@ def test_what_is_not_a_stage_is_refused_with_the_line_to_write(
 
 
 def test_errors_of_settings_name_the_key_in_the_yaml(tmp_path: Path) -> None:
-    block = {"kind": write(tmp_path, CLASS).kind, "value": "high", "rate": 1}
-    with pytest.raises(ValueError, match=r"(?s)stages\.mine\.value.*valid number.*stages\.mine\.rate"):
-        TypeAdapter(Stages).validate_python({"mine": block})
+    (tmp_path / "user.py").write_text(CLASS)
+    block = {"kind": "user.py:Mine", "value": "high", "rate": 1}
+    path = write_competition(tmp_path, *mixed_tables(), stages={"mine": block})
+    with pytest.raises(ConfigError, match=r"(?s)stages\.mine\.value: .*valid number.*stages\.mine\.rate: "):
+        load_config(str(path))
 
 
 def test_a_worker_gets_the_settings_of_a_stage_and_loads_its_file_itself(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_checkpoint_is_loaded_without_its_heads_and_with_every_parameter(name:
 @pytest.mark.parametrize(
     ("make", "batch", "on"),
     [
-        (small_backbone, BATCH, {"dropout", "self_attn.dropout", "activation_dropout"}),
+        (small_backbone, BATCH, {"dropout", "self_attn.dropout", "attention_dropout"}),
         (
             with_random_weights,
             collate([item("CCO")]),
