@@ -1,4 +1,4 @@
-"""Heads, pooling, the dropout audit, molecule columns, rates by layer, and the moving average, against numbers
+"""Heads, pooling, molecule columns, rates by layer, and the moving average, against numbers
 computed by hand.
 """
 
@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.errors import ConfigError
 from models.networks.encoders import pooled
 from models.networks.unimol import UnimolBackbone, read_vocabulary
 from models.training import optimizer
 from models.training.batches import Batches
-from models.training.network import Head, Network, PerColumn, audit, join_columns, rates, set_rates
+from models.training.network import Head, Network, PerColumn, join_columns
 from models.training.settings import NeuralStage
 
 
@@ -33,21 +31,14 @@ class Mask(nn.Module):
 
 def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
     """Outputs 1, 2 and 3: the mean of their squares is 14/3; the square of their mean would be 4."""
-    head = Head(2, 1, [0.5] * 3)
+    settings = {"kind": "multi_sample", "samples": 3, "dropout": 0.5}
+    head = Head(2, 1, NeuralStage.model_validate({"kind": "test", "head": settings}).head_rates)
+    assert [dropout.p for dropout in head.dropouts] == [0.5] * 3
     head.dropouts = nn.ModuleList(Mask(mask) for mask in ([1, 0], [0, 1], [1, 1]))
     nn.init.ones_(head.linear.weight)
     nn.init.zeros_(head.linear.bias)
     loss = head.loss(torch.tensor([[1.0, 2.0]]), lambda y_pred: y_pred.square().mean())
     assert loss.item() == pytest.approx(14 / 3)
-
-
-def test_a_head_drops_by_its_rates_in_training_and_predicts_by_a_plain_pass() -> None:
-    settings = {"kind": "multi_sample", "samples": 2, "dropout": 0.3}
-    rates, x = NeuralStage.model_validate({"kind": "test", "head": settings}).head_rates, torch.randn(3, 64)
-    assert rates == [0.3, 0.3]
-    head = Head(64, 2, rates)
-    assert not torch.equal(head(x), head(x))
-    assert torch.equal(head.eval()(x), head.linear(x))
 
 
 @pytest.mark.parametrize(
@@ -69,29 +60,6 @@ def test_a_head_computes_in_float32_also_under_autocast() -> None:
     expected = head(features.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(head(features), expected)
-
-
-class Block(nn.Module):
-    """A module that drops, and a float that F.dropout reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act = nn.Sequential(nn.Tanh(), nn.Dropout(0.1))
-        self.attention_dropout = 0.25
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(F.dropout(x, self.attention_dropout, self.training))
-
-
-def test_rates_of_modules_and_floats_are_found_named_and_set_and_zeros_stay() -> None:
-    backbone, batch = Block(), {"x": torch.ones(4, 64)}
-    with pytest.raises(ConfigError, match=r"attention_dropout = 0\.25, act\.1\.p = 0\.1"):
-        audit(backbone, batch)
-    set_rates(backbone.eval(), 0.0)
-    audit(backbone, batch)
-    assert not backbone.training  # the mode it came in
-    set_rates(backbone, 0.3)  # a rate of 0 may have been set by the authors
-    assert rates(backbone) == {"act.1.p": 0.0, "attention_dropout": 0.0}
 
 
 class Echo(nn.Module):

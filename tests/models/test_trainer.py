@@ -258,12 +258,6 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
     assert loss.item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
 
 
-def small_stage(folder: Path) -> tuple[Any, Dataset]:
-    """A stage, and rows to fit it on."""
-    stage = Gnn(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8, weight_averaging="ema")
-    return made.build_stage(stage, made.context(folder, smiles=["s"])), made.rows([0.0, 1.0], s=["CC", "CCO"])
-
-
 def test_a_network_is_better_than_the_mean_by_its_targets_and_not_by_auxiliary_ones(tmp_path: Path) -> None:
     trained = make(tmp_path, epochs=100)
     assert trained.fit(sample())
@@ -276,53 +270,53 @@ def test_a_network_is_better_than_the_mean_by_its_targets_and_not_by_auxiliary_o
     assert not trained.beats_mean_predictor(sample(), labels)
 
 
+def fit_stage(monkeypatch: pytest.MonkeyPatch, folder: Path, outcomes: list[bool | None]) -> list[Any]:
+    """Fit a stage of which each fit returns an outcome, or runs out of memory where it is None; return the seeds,
+    first weights and sizes of the fits. Nothing of a network is left when the next is made.
+    """
+    fit, networks, seen = trainer.Trainer.fit, [], []
+
+    def with_outcome(self: trainer.Trainer, *samples: Any) -> bool:
+        assert all(network() is None for network in networks)
+        networks.append(weakref.ref(self.network))
+        weights = float(self.network.head.linear.weight.detach().sum())
+        sizes = (self.settings.batch_size, self.settings.gradient_accumulation_steps)
+        seen.append((self.context.seed, weights, sizes))
+        outcome = outcomes[len(seen) - 1]
+        if outcome is None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        fit(self, *samples)
+        return outcome
+
+    monkeypatch.setattr(trainer.Trainer, "fit", with_outcome)
+    stage = Gnn(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8, weight_averaging="ema")
+    made.fitted(stage, made.context(folder, smiles=["s"]), made.rows([0.0, 1.0], s=["CC", "CCO"]), folder)
+    assert [network() for network in networks] == [None] * len(outcomes)
+    return list(zip(*seen, strict=True))
+
+
 def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, tries = trainer.Trainer.fit, set[Any]()
-
-    def bad_luck(self: trainer.Trainer, *samples: Any) -> bool:
-        tries.add((self.context.seed, float(self.network.head.linear.weight.detach().sum())))
-        fit(self, *samples)
-        return False
-
-    monkeypatch.setattr(trainer.Trainer, "fit", bad_luck)
-    fitted, rows = small_stage(tmp_path)
-    fitted.fit(rows, tmp_path)
-    assert [len(set(each)) for each in zip(*tries, strict=True)] == [2, 2]
+    seeds, weights, _ = fit_stage(monkeypatch, tmp_path, [False, False])
+    assert (len(set(seeds)), len(set(weights))) == (2, 2)
     (note,) = read_notes(tmp_path)
     assert "trained with another, which is not better either" in note
 
 
-FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-
-
 def test_halved_batches_have_as_many_rows_per_step_until_one_row_is_too_large() -> None:
-    odd = neural.halve_batch_size(settings(batch_size=50), FULL)
+    full = RuntimeError("CUDA error: out of memory")
+    odd = neural.halve_batch_size(settings(batch_size=50), full)
     assert odd.batch_size * odd.gradient_accumulation_steps == 50
     with pytest.raises(DataError, match="too small for a single row"):
-        neural.halve_batch_size(settings(batch_size=1), FULL)
+        neural.halve_batch_size(settings(batch_size=1), full)
 
 
-def test_where_memory_runs_out_batches_are_halved_and_nothing_of_the_previous_network_is_left(
+def test_where_memory_runs_out_batches_are_halved_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, sizes, networks = trainer.Trainer.fit, [], []
-
-    def full_at_first(self: trainer.Trainer, *samples: Any) -> bool:
-        assert all(network() is None for network in networks)
-        networks.append(weakref.ref(self.network))
-        sizes.append((self.settings.batch_size, self.settings.gradient_accumulation_steps))
-        if len(sizes) < 3:
-            raise torch.OutOfMemoryError(*FULL.args)
-        fit(self, *samples)
-        return True
-
-    monkeypatch.setattr(trainer.Trainer, "fit", full_at_first)
-    fitted, rows = small_stage(tmp_path)
-    fitted.fit(rows, tmp_path)
-    assert sizes == [(8, 1), (4, 2), (2, 4)]
-    assert [network() for network in networks] == [None] * 3
+    *_, sizes = fit_stage(monkeypatch, tmp_path, [None, None, True])
+    assert sizes == ((8, 1), (4, 2), (2, 4))
     assert read_notes(tmp_path) == ["the memory is too small for batches of 8: a step has 4 of 2."]
 
 

@@ -157,8 +157,11 @@ def test_the_audit_finds_the_rates_that_are_no_modules(make: Any, batch: Any, on
     assert {path for path, rate in rates(backbone.encoder.layers[0]).items() if rate > 0} == on
     with pytest.raises(ConfigError, match=r"encoder\.layers\.0\.self_attn\.dropout = 0\.1"):
         audit(backbone, batch)
-    set_rates(backbone, 0.0)
+    set_rates(backbone.eval(), 0.0)
     audit(backbone, batch)
+    assert not backbone.training  # the mode it came in
+    set_rates(backbone, 0.3)  # a rate of 0 may have been set by the authors
+    assert set(rates(backbone).values()) == {0.0}
 
 
 def test_flat_molecules_are_reported_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
