@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.model_selection import KFold, train_test_split
 
 from models.stages.lightgbm import Lightgbm
 from models.stages.tabular import TargetData
@@ -32,16 +31,6 @@ def test_rows_of_a_group_are_on_one_side_and_the_sides_have_their_shares(n_class
         assert not set(groups[train]) & set(groups[held_out])
     assert len(split[1]) == pytest.approx(100, abs=20)
     assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(600))
-
-
-@pytest.mark.parametrize("groups", [None, np.arange(50)[::-1]])
-def test_rows_that_are_groups_by_themselves_are_split_as_without_groups(groups: Any) -> None:
-    data = sample(50, groups=groups)
-    expected = train_test_split(np.arange(50), test_size=0.2, random_state=5)
-    np.testing.assert_array_equal(np.concatenate(inner_split(data, seed=5)), np.concatenate(expected))
-    theirs = KFold(3, shuffle=True, random_state=5).split(data.y)
-    for (_, held_out), (_, expected) in zip(inner_folds(data, seed=5), theirs, strict=True):
-        np.testing.assert_array_equal(held_out, expected)
 
 
 def test_one_group_is_divided_and_each_side_has_rows_of_a_rare_class() -> None:

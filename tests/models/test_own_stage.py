@@ -1,8 +1,5 @@
 """Stages of users: their settings are fields, and errors are reported with file and line."""
 
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +103,3 @@ def test_errors_of_settings_name_the_key_in_the_yaml(tmp_path: Path) -> None:
     path = write_competition(tmp_path, *mixed_tables(), stages={"mine": block})
     with pytest.raises(ConfigError, match=r"(?s)stages\.mine\.value: .*valid number.*stages\.mine\.rate: "):
         load_config(str(path))
-
-
-def test_a_worker_gets_the_settings_of_a_stage_and_loads_its_file_itself(tmp_path: Path) -> None:
-    pickled = pickle.dumps(write(tmp_path, CLASS, value=0.25))
-    code = f"import pickle; print(pickle.loads({pickled!r}).value)"
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert output == "0.25\n"
