@@ -1,10 +1,10 @@
-"""Fixtures of the tests of stages on text: two encoders and a decoder."""
+"""Fixtures of the tests of stages on text: an encoder and a decoder."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.models.encoders import publish, publish_deberta, publish_decoder
+from tests.models.encoders import publish, publish_decoder
 
 
 @pytest.fixture(scope="session")
@@ -15,8 +15,3 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish_decoder(tmp_path_factory.mktemp("decoder"))
-
-
-@pytest.fixture(scope="session")
-def deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return publish_deberta(tmp_path_factory.mktemp("deberta"))

@@ -78,15 +78,3 @@ def publish_decoder(folder: Path) -> Path:
     config = transformers.Qwen3Config(**size, max_position_embeddings=96, tie_word_embeddings=True)
     transformers.Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
-
-
-def publish_deberta(folder: Path) -> Path:
-    """A published encoder in the shape of DeBERTa v3: shared relative positions, no absolute ones."""
-    torch.manual_seed(0)
-    train_word_piece_tokenizer([" ".join(WORDS)] * 2, 100, lowercase=True).save_pretrained(folder)
-    size = {**TINY, "vocab_size": 100, "num_hidden_layers": 2, "max_position_embeddings": 64}
-    positions = {"relative_attention": True, "position_buckets": 16, "position_biased_input": False}
-    shared = {"share_att_key": True, "pos_att_type": "p2c|c2p", "norm_rel_ebd": "layer_norm"}
-    config = transformers.DebertaV2Config(**size, **positions, **shared, type_vocab_size=0)
-    transformers.DebertaV2ForMaskedLM(config).save_pretrained(folder)
-    return folder

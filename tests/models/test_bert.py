@@ -1,39 +1,31 @@
-"""The bert stage from rows to predictions, on encoders of one layer and width 32."""
+"""The bert stage from rows to predictions, on encoders of one layer and width 32: augmentations, vocabularies,
+pretrained weights, what is refused, and that their dropout is off.
+"""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
-import tokenizers
+import safetensors.torch
+import torch
 import transformers
 
-from competition.dataset import Dataset
+from core.errors import ConfigError
 from models.context import HeldOut
-from models.inputs import tokenization as text
-from models.stages.bert import Bert
-from tests.models.encoders import TINY, context, fit, stage, table
-from tests.models.made import build_stage, predictions_per_augmentation
+from models.inputs.weights import find_weights
+from models.networks import encoders
+from models.training.network import audit, rates
+from tests.models.encoders import TINY, context, fit, needs_rxnfp, stage, table
+from tests.models.made import build_stage
 
 
-def test_epochs_take_other_spellings_and_a_prediction_is_the_mean_of_them_and_the_canonical_one(
-    tmp_path: Path,
-) -> None:
-    ctx, rows, settings = (
-        context(["SMILES"]),
-        table(seed=5),
-        {"enumerate_smiles": True, "epochs": 3, "test_augmentations": 3},
-    )
-    with mock.patch.object(Bert, "encode", autospec=True, side_effect=Bert.encode) as encoded:
-        fitted = fit(tmp_path, stage(**settings), ctx)
-    assert [call.args[4] for call in encoded.call_args_list if call.args[4]] == [1, 2, 3]
-    per_augmentation = predictions_per_augmentation(fitted, 3, rows, tmp_path)
-    assert np.abs(np.mean(per_augmentation, axis=0) - fitted.predict(rows, tmp_path)).max() < 1e-6
-    assert np.abs(build_stage(stage(), ctx).predict(rows, tmp_path) - per_augmentation[0]).max() < 1e-6
-    assert np.abs(per_augmentation[0] - per_augmentation[1]).max() > 1e-5
+@pytest.fixture
+def copied(published: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(published, tmp_path / "weights"))
 
 
 @pytest.mark.parametrize(
@@ -44,65 +36,133 @@ def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
 ) -> None:
     train, rows = table(), table(seed=1)
     rows.inputs[column] = rare
-    ctx: Any = context(**{kind: [column]})  # type: ignore[arg-type]
-    scores: list[Any] = []
-    held_out = HeldOut(rows.without_labels(), lambda y_pred: scores.append(y_pred) or 0.0)  # type: ignore[func-returns-value]
+    ctx: Any = context(**{kind: [column]})
+    held_out = HeldOut(rows.without_labels(), lambda y_pred: 0.0)
     fit(tmp_path / "with", stage(), replace(ctx, held_out=held_out), train)
-    assert len(scores) == 1
     build_stage(stage(), ctx).initial_backbone(train, tmp_path)
     assert (tmp_path / "with" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 
+@pytest.mark.parametrize("model", ["published", "decoder"])
 def test_predict_works_after_the_weights_are_gone_and_nothing_is_printed(
-    published: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    model: str, request: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    copied = Path(shutil.copytree(published, tmp_path / "weights"))
-    fitted = fit(tmp_path / "job", stage(weights=str(copied)), context(texts=["note"]))
-    y_pred = fitted.predict(table(), tmp_path / "job")
-    shutil.rmtree(copied)
-    moved = (tmp_path / "job").rename(tmp_path / "moved")
-    restored = build_stage(stage(weights=str(copied)), context(texts=["note"], seed=9)).predict(
-        table(), moved
-    )
+    weights = Path(shutil.copytree(request.getfixturevalue(model), tmp_path / "weights"))
+    config, job = stage(weights=str(weights), gradient_checkpointing=True), tmp_path / "job"
+    y_pred = fit(job, config, context(texts=["note"])).predict(table(), job)
+    shutil.rmtree(weights)
+    moved = job.rename(tmp_path / "moved")
+    restored = build_stage(config, context(texts=["note"], seed=9)).predict(table(), moved)
     assert np.array_equal(restored, y_pred)
     assert capfd.readouterr() == ("", "")
 
 
-def test_it_learns_from_the_text(published: Path, tmp_path: Path) -> None:
-    train, fresh = table(60), table(40, seed=7)
-    for rows in (train, fresh):
-        rows.inputs["pH"] = [float(note.count("e")) for note in rows.inputs["note"]]
-    config = stage(
-        weights=str(published), epochs=15, learning_rate=6e-3, columns=["note"], use_tabular_columns=False
-    )
-    labelled = Dataset(train.ids, train.inputs, train.inputs[["pH"]].to_numpy())
-    y_pred = fit(tmp_path, config, context(["SMILES"], ["note"]), labelled).predict(fresh, tmp_path)
-    assert np.corrcoef(y_pred[:, 0], fresh.inputs["pH"])[0, 1] > 0.8
+def test_a_roberta_has_positions_from_the_one_after_that_of_its_padding() -> None:
+    config = transformers.RobertaConfig(**TINY, max_position_embeddings=40, pad_token_id=1)
+    assert encoders.position_limit(transformers.RobertaModel(config)) == 38
 
 
-def test_a_roberta_with_byte_pairs_pads_by_its_token(tmp_path: Path) -> None:
-    """Another family: byte pairs, padding by 1, positions from 2, no token for the unknown, no head."""
-    special, weights = ["<s>", "<pad>", "</s>"], tmp_path / "roberta"
-    vocabulary = [*special, *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.BPE({token: i for i, token in enumerate(vocabulary)}, [])
-    )
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    names = {"pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(weights)
-    config = transformers.RobertaConfig(
-        **{**TINY, "vocab_size": 300}, max_position_embeddings=40, pad_token_id=1
-    )
-    transformers.RobertaModel(config, add_pooling_layer=False).save_pretrained(weights)
+def load(folder: Path, rate: float = 0.0) -> Any:
+    return encoders.pretrained(stage(weights=str(folder)), rate)[0]
 
-    fitted = fit(
-        tmp_path, stage(weights=str(weights), columns=["note", "SMILES"]), context(["SMILES"], ["note"])
-    )
-    saved, rows = text.Tokenizer.from_pretrained(tmp_path), table(seed=5)
-    assert (saved.pad_token_id, saved.model_max_length) == (1, 38)
-    alone = fitted.predict(rows.take(np.array([0])), tmp_path)
-    assert np.abs(alone - fitted.predict(rows, tmp_path)[:1]).max() < 1e-5
-    joined = [f"{a}</s>{b}" for a, b in zip(rows.inputs["note"], rows.inputs["SMILES"], strict=True)]
-    reference = transformers.AutoTokenizer.from_pretrained(weights)(joined, truncation=True, max_length=38)
-    assert [row.tolist() for row in text.encode(saved, joined)[0]] == reference["input_ids"]
+
+def assert_all_weights(encoder: Any, state: dict[str, torch.Tensor]) -> None:
+    """Every published weight has arrived, and heads are left behind."""
+    prefixed = {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    assert prefixed.keys() == {name for name in state if not name.startswith(("cls.", "bert.pooler."))}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in prefixed.items())
+
+
+def test_pretrained_weights_arrive_in_the_encoder_and_its_heads_are_left_out(published: Path) -> None:
+    assert_all_weights(load(published), safetensors.torch.load_file(published / "model.safetensors"))
+    assert set(rates(load(published, 0.2)).values()) == {0.2}
+
+
+@pytest.mark.parametrize("absent", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_without_a_file_is_a_config_error(absent: str, copied: Path) -> None:
+    (copied / absent).unlink()
+    with pytest.raises(ConfigError, match="weights"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["encoder.layer.0.output.dense.weight", "embeddings.position_embeddings.weight"]
+)
+def test_weights_that_lack_a_part_or_have_it_in_another_shape_are_a_config_error(
+    wrong: str, copied: Path
+) -> None:
+    state = safetensors.torch.load_file(copied / "model.safetensors")
+    tensor = state.pop(f"bert.{wrong}")
+    if "position" in wrong:
+        state[f"bert.{wrong}"] = tensor[:10].clone()
+    safetensors.torch.save_file(state, copied / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=wrong):
+        load(copied)
+
+
+def test_an_old_bin_file_is_read_without_running_what_is_in_it(copied: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[Path]]:
+            return Path.touch, (copied / "was_here",)
+
+    state = safetensors.torch.load_file(copied / "model.safetensors")
+    (copied / "model.safetensors").unlink()
+    torch.save(state, copied / "pytorch_model.bin")
+    assert_all_weights(load(copied), state)
+    torch.save({**state, "x": Evil()}, copied / "pytorch_model.bin")
+    with pytest.raises(Exception, match=r"(?i)weights"):
+        load(copied)
+    assert not (copied / "was_here").exists()
+
+
+@needs_rxnfp
+def test_rxnfp_loads_completely_though_its_config_names_no_model_and_transposed_tensors_are_saved(
+    tmp_path: Path,
+) -> None:
+    state = torch.load(find_weights("rxnfp")["pytorch_model.bin"], weights_only=True)
+    config = stage(weights="rxnfp", columns=["SMILES"], max_length=16)
+    assert_all_weights(encoders.pretrained(config, 0.0)[0], state)
+    fit(tmp_path, config, context(["SMILES"]), table(8)).predict(table(4), tmp_path)
+
+
+FAMILIES = {
+    "bert": {},
+    "distilbert": {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 48},
+    "albert": {"embedding_size": 32},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "modernbert": {"attention_dropout": 0.1, "mlp_dropout": 0.1, "embedding_dropout": 0.1, "pad_token_id": 0},
+    "mpnet": {},
+    "gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 2},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_every_dropout_of_every_family_can_be_switched_off_and_on(name: str, rate: float) -> None:
+    sizes = {} if name in ("distilbert", "gpt2") else TINY
+    config = transformers.AutoConfig.for_model(name, **{"vocab_size": 60, **sizes, **FAMILIES[name]})
+    encoders.set_config_rates(config, rate)
+    backbone = encoders.BertBackbone(encoders.new_encoder(config), "mean").train()
+    assert max(rates(backbone).values()) == rate
+    batch = {"input_ids": torch.arange(5, 25).reshape(2, 10)}
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    if rate == 0:
+        audit(backbone, batch)
+    else:
+        assert not torch.equal(backbone(**batch), backbone(**batch))
+
+
+FEW_WORDS = ["red green", "blue red"] * 12
+
+
+def test_weights_become_what_they_become_when_the_embeddings_of_all_tokens_are_trained(
+    tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, ctx = table(), context(texts=["note"])
+    train.inputs["note"] = FEW_WORDS
+    config = stage(weights=str(published), weight_decay=0, weight_averaging="ema", epochs=2)
+    fit(tmp_path / "own", config, ctx, train)
+    monkeypatch.setattr(encoders, "train_only", lambda *_: None)
+    fit(tmp_path / "all", config, ctx, train)
+    files = [tmp_path / name / "weights.safetensors" for name in ("own", "all")]
+    torch.testing.assert_close(*map(safetensors.torch.load_file, files), rtol=1e-3, atol=1e-5)

@@ -18,7 +18,7 @@ from folds.make import read_folds
 from models.context import Context
 from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
-from models.registry import KINDS, make_stage, stage_class
+from models.registry import KINDS, make_stage
 from models.stages.trees import Trees
 from models.training import prediction
 from tests.conftest import mixed_tables
@@ -26,37 +26,28 @@ from tests.models import made
 from tests.models.encoders import publish, publish_decoder
 from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
-from tests.models.made import build_stage
 from tests.models.published import small_unimol2
 
+SMALL_BERT = {"kind": "bert", "layers": 1, "width": 32, "heads": 2, "epochs": 2}
 SMALL: dict[str, dict[str, Any]] = {
     "unimol": {"layers": 1, "width": 32, "heads": 4, "epochs": 2},
     "unimol2": {"epochs": 2},
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16, "molecule_features": ["maccs"]},
-    "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2},
+    "bert": SMALL_BERT,
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "parameters": {"depth": 3}, "search_trials": 2},
-    "gp": {},
-    "file": {},
     "sklearn": {
-        "n_bits": 64,
-        "estimator": "sklearn.ensemble.ExtraTreesRegressor",
-        "parameters": {"n_estimators": 20},
+        "n_bits": 64, "estimator": "sklearn.ensemble.ExtraTreesRegressor", "parameters": {"n_estimators": 20},
     },
-}
-SMALL["own"] = {"kind": f"{Path(__file__).with_name('custom_stage.py')}:Noisy", "noise": 0.1}
-AUGMENTED = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_augmentations": 3}
-SMALL["bert, augmented"] = {**SMALL["bert"], **AUGMENTED}
-SMALL["bert, lora"] = {
-    "kind": "bert",
-    "lora": {"rank": 4},
-    "pooling": "last",
-    "columns": ["note"],
-    "epochs": 2,
-}
-SMALL["sklearn, dotted"] = {
-    "kind": "sklearn", "estimator": "lightgbm.LGBMRegressor", "n_bits": 64,
-    "parameters": {"n_estimators": 20, "verbosity": -1, "subsample": 0.5, "subsample_freq": 1},
+    "own": {"kind": f"{Path(__file__).with_name('custom_stage.py')}:Noisy", "noise": 0.1},
+    "bert, augmented": {
+        **SMALL_BERT, "columns": ["SMILES"], "enumerate_smiles": True, "test_augmentations": 3,
+    },
+    "bert, lora": {"kind": "bert", "lora": {"rank": 4}, "pooling": "last", "columns": ["note"], "epochs": 2},
+    "sklearn, dotted": {
+        "kind": "sklearn", "estimator": "lightgbm.LGBMRegressor", "n_bits": 64,
+        "parameters": {"n_estimators": 20, "verbosity": -1, "subsample": 0.5, "subsample_freq": 1},
+    },
 }  # fmt: skip
 CLASS_SETTINGS: dict[str, dict[str, Any]] = {
     "own": {"noise": 0.0},  # noise would leave the range
@@ -64,39 +55,25 @@ CLASS_SETTINGS: dict[str, dict[str, Any]] = {
     "lightgbm": {"class_weights": "balanced"},
     "catboost": {"class_weights": "balanced"},
 }
-CLASSES = {
-    "regression": [], "binary": ["no", "yes"], "multilabel": ["no", "yes"],
-    "ordinal": ["low", "middle", "high"],
-    "multiclass": ["unseen", "low", "middle", "high"],
-}  # fmt: skip
-"""Problem type -> its classes. No row has the first class of multiclass."""
-TESTED = [*KINDS, *(name for name in SMALL if name not in KINDS)]
-NEURAL = [
-    kind for kind in TESTED if "precision" in stage_class(SMALL.get(kind, {}).get("kind", kind)).model_fields
-]
-CASES = [(kind, "regression") for kind in TESTED]
-CASES += [("lightgbm", "ordinal")]
+TASKS = {
+    "regression": Task(["lumo", "mu"]),
+    "binary": Task(["lumo"], problem_type="binary", classes=["no", "yes"]),
+    "multilabel": Task(["lumo", "mu"], problem_type="multilabel", classes=["no", "yes"]),
+    "ordinal": Task(["lumo"], problem_type="ordinal", classes=["low", "middle", "high"]),
+    "multiclass": Task(["lumo"], problem_type="multiclass", classes=["unseen", "low", "middle", "high"]),
+}
+"""No row has the first class of multiclass. Classes of external predictions are in test_file."""
+CASES = [(kind, "regression") for kind in {**KINDS, **SMALL}]
 for problem_type in ("binary", "multiclass", "multilabel"):
-    CASES += [(kind, problem_type) for kind in [*KINDS, "own", "bert, lora"]]
-CASES += [("bert, lora", "ordinal")]
-
-
-def block(kind: str) -> dict[str, Any]:
-    return {"kind": kind, **SMALL.get(kind, {})}
+    CASES += [(kind, problem_type) for kind in [*KINDS, "own", "bert, lora"] if kind != "file"]
+CASES += [("lightgbm", "ordinal"), ("bert, lora", "ordinal")]
 
 
 def settings(kind: str, problem: str = "regression") -> Any:
-    values = block(kind)
+    values = {"kind": kind, **SMALL.get(kind, {})}
     if problem not in ("regression", "ordinal"):
         values |= CLASS_SETTINGS.get(kind, {})
-    if kind == "file":
-        values["folder"] += problem
     return make_stage(values)
-
-
-def task(problem: str) -> Task:
-    targets = ["lumo", "mu"] if problem in ("regression", "multilabel") else ["lumo"]
-    return Task(targets, problem_type=problem, classes=CLASSES[problem])  # type: ignore[arg-type]
 
 
 def labels(y: Any, problem: str) -> Any:
@@ -107,7 +84,7 @@ def labels(y: Any, problem: str) -> Any:
     exceeded = [(y > np.nanquantile(y, share, axis=0)).astype(float) for share in shares]
     first_class = 1 if problem == "multiclass" else 0
     class_indices = np.where(np.isnan(y), np.nan, sum(exceeded) + first_class)
-    return class_indices[:, : len(task(problem).targets)]
+    return class_indices[:, : len(TASKS[problem].targets)]
 
 
 @pytest.fixture(scope="module")
@@ -116,18 +93,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("contract")
     encoder = {"encoder": str(publish(folder / "published")), "columns": ["note"]}
     SMALL["bert, lora"]["weights"] = str(publish_decoder(folder / "decoder"))
-    SMALL["sklearn"]["features"] = ["morgan", encoder]
-    SMALL["file"]["folder"] = str(folder / "external")
-    train, test = mixed_tables()
-    write_external_predictions(folder / "externalregression", train, test, ["lumo", "mu"])
-    for problem in ("binary", "multiclass", "multilabel"):
-        for name, table in (("oof", train), ("test", test)):
-            n_outputs = len(task(problem).outputs)
-            probabilities = np.random.default_rng(0).dirichlet(np.ones(n_outputs + 1), len(table))
-            if problem == "multiclass":
-                probabilities[:, -2] += probabilities[:, -1]
-            columns = dict(zip(task(problem).outputs, probabilities.T, strict=False))
-            write_table(folder / f"external{problem}" / f"{name}.csv", table[["id"]].assign(**columns))
+    for kind in ("sklearn", "lightgbm", "catboost"):
+        SMALL[kind]["features"] = ["morgan", encoder]
+    SMALL["file"] = {"folder": str(folder / "external")}
+    write_external_predictions(folder / "external", *mixed_tables(), ["lumo", "mu"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
         planned(folder, stages={kind: settings(kind).model_dump(mode="json") for kind in KINDS})
@@ -146,7 +115,7 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def context(home: Path, problem: str, seed: int = 1) -> Context:
-    return Context(["SMILES"], ["note"], ["pH"], ["site"], task(problem), seed, home / "work" / "cache")
+    return Context(["SMILES"], ["note"], ["pH"], ["site"], TASKS[problem], seed, home / "work" / "cache")
 
 
 def fit(case: tuple[str, str], train: Dataset, folder: Path, stage_context: Context, **changes: Any) -> Any:
@@ -156,33 +125,32 @@ def fit(case: tuple[str, str], train: Dataset, folder: Path, stage_context: Cont
 
 @pytest.fixture(scope="module", params=CASES, ids=" of ".join)
 def fitted(request: Any, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return kind and problem type, folder, tables, predictions of the fitted object, and a copy of the
-    table.
+    """Return kind and problem type, folder, tables, and predictions of the fitted object. Neither the arguments nor
+    the working folder have changed.
     """
     config = load_competition(str(home / "mixed.yaml"))
     work = home / "work" / "mixed" / "prepared"
     train, test = (read_rows(work / f"{name}.parquet", config, name == "train") for name in ("train", "test"))
     train = replace(train, y=labels(train.y, request.param[1]))
     here = tmp_path_factory.mktemp("here")
-    before = (train.inputs.copy(), train.y.copy())
+    inputs, y = train.inputs.copy(), train.y.copy()
     with contextlib.chdir(here):
         stage = fit(request.param, train, here / "job", context(home, request.param[1]))
         y_pred = stage.predict(test, here / "job")
-    return request.param, here / "job", train, test, y_pred, before
+    assert train.inputs.equals(inputs)
+    assert np.array_equal(train.y, y, equal_nan=True)
+    assert [path.name for path in here.iterdir()] == ["job"]
+    return request.param, here / "job", train, test, y_pred
 
 
 def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_by_one(
     fitted: Any, home: Path
 ) -> None:
-    """Neither the arguments nor the working folder change."""
-    (kind, problem), folder, train, test, y_pred, (inputs, y) = fitted
-    assert train.inputs.equals(inputs)
-    assert np.array_equal(train.y, y, equal_nan=True)
-    assert [path.name for path in folder.parent.iterdir()] == ["job"]
-    assert y_pred.shape == (len(test), len(task(problem).outputs))
+    (kind, problem), folder, train, test, y_pred = fitted
+    assert y_pred.shape == (len(test), len(TASKS[problem].outputs))
     assert np.isfinite(y_pred).all()
     tolerance = 1e-5 * np.nanstd(train.y, axis=0).min()
-    fresh = build_stage(settings(kind, problem), context(home, problem, seed=99))
+    fresh = made.build_stage(settings(kind, problem), context(home, problem, seed=99))
     order = np.random.default_rng(0).permutation(len(test))
     assert np.array_equal(fresh.predict(test, folder), y_pred)
     assert np.abs(fresh.predict(test.take(order), folder) - y_pred[order]).max() < tolerance
@@ -195,20 +163,19 @@ def test_the_same_seed_predicts_the_same_and_a_refit_uses_the_selections_of_its_
     """A refit with one fold, on the rows and with the seed of that fold, predicts the same and selects
     nothing.
     """
-    case, folder, train, test, y_pred, _ = fitted
+    case, folder, train, test, y_pred = fitted
     monkeypatch.delattr(Trees, "choose")
     refit = fit(case, train, tmp_path / "job", replace(context(home, case[1]), fold_model_dirs=[folder]))
     np.testing.assert_allclose(refit.predict(test, tmp_path / "job"), y_pred, rtol=1e-6)
 
 
 def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(fitted: Any) -> None:
-    (kind, problem), _, train, _, y_pred, _ = fitted
+    (_, problem), _, _, _, y_pred = fitted
     if problem in ("regression", "ordinal"):
         return
     assert 0 <= y_pred.min() <= y_pred.max() <= 1
     if problem == "multiclass":
         np.testing.assert_allclose(y_pred.sum(axis=1), 1, atol=1e-6)
-    if problem == "multiclass" and kind != "file":  # external predictions are unchanged
         assert y_pred[:, 0].max() < 1e-3
         y_pred = y_pred[:, 1:]
     expected_share = 1 / 3 if problem == "multiclass" else 0.5
@@ -218,31 +185,26 @@ def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(fitted:
 def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(
     fitted: Any, home: Path, tmp_path: Path
 ) -> None:
-    (kind, problem), _, train, test, y_pred, _ = fitted
-    if problem != "regression":
+    (kind, problem), _, train, test, y_pred = fitted
+    if kind == "file" or problem != "regression":
         return
     weights = np.random.default_rng(0).uniform(0.5, 1.5, len(train))
     moved = replace(train, y=train.y * 100 + 5000, weights=weights)
-    stage = fit((kind, problem), moved, tmp_path / "moved", context(home, problem, seed=2))
-    y_moved = stage.predict(test, tmp_path / "moved")
-    if kind == "file":  # external predictions are unchanged, whatever the labels
-        assert np.array_equal(y_moved, y_pred)
-        return
-    assert 1e-3 < np.abs(y_moved - (y_pred * 100 + 5000)).max() < 100 * 2 * np.nanstd(train.y, axis=0).max()
-    assert (
-        np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max()
-        < 0.5 * np.nanstd(moved.y, axis=0).max()
-    )
+    stage = fit((kind, problem), moved, tmp_path, context(home, problem, seed=2))
+    y_moved = stage.predict(test, tmp_path)
+    scale = np.nanstd(moved.y, axis=0).max()
+    assert 1e-3 < np.abs(y_moved - (y_pred * 100 + 5000)).max() < 2 * scale
+    assert np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * scale
 
 
 def test_bf16_changes_a_neural_stage_a_little(
     fitted: Any, home: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    case, _, train, test, y_pred, _ = fitted
-    if case[0] in NEURAL and case[1] == "regression":
+    case, _, train, test, y_pred = fitted
+    if hasattr(settings(*case), "precision") and case[1] == "regression":
         monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
-        stage = fit(case, train, tmp_path / "half", context(home, case[1]), precision="bf16")
-        y_half = stage.predict(test, tmp_path / "half")
+        stage = fit(case, train, tmp_path, context(home, case[1]), precision="bf16")
+        y_half = stage.predict(test, tmp_path)
         assert 0 < np.abs(y_half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
 
 
@@ -251,9 +213,9 @@ def test_labels_of_the_held_out_fold_do_not_change_its_predictions(
     case: Any, home: Path, tmp_path: Path
 ) -> None:
     """Scalers, numbers of trees, vocabularies and checkpoints are fitted without the held-out labels."""
-    paths = Paths("mixed")
+    paths, task = Paths("mixed"), TASKS[case[1]]
     original = read_table(paths.train)
-    changes = {"problem_type": case[1], "classes": CLASSES[case[1]], "targets": task(case[1]).targets}
+    changes = {"problem_type": case[1], "classes": task.classes, "targets": task.targets}
     config = load_competition(str(home / "mixed.yaml")).model_copy(update=changes)
     y = labels(original[["lumo", "mu"]].to_numpy(), case[1])
     train = original.assign(**dict(zip(config.targets, y.T, strict=True)))

@@ -41,10 +41,8 @@ def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rari
     fitted = feature_blocks.fit_tfidf(train, 10, context(tmp_path, text=["note"]), tmp_path)
     assert sorted(fitted["note"]["vocabulary"]) == ["pear", "red"]
     block = feature_blocks.tfidf_block(rows(note=["pear red", "red red", "kiwi"]), fitted).toarray()
-    pear = 1 + np.log(5 / 3)
-    red = 1 + np.log(5 / 4)
-    length = np.hypot(pear, red)
-    assert block == pytest.approx(np.array([[pear / length, red / length], [0, 1], [0, 0]]), abs=1e-6)
+    both = np.array([1 + np.log(5 / 3), 1 + np.log(5 / 4)])
+    assert block == pytest.approx(np.array([both / np.linalg.norm(both), [0, 1], [0, 0]]), abs=1e-6)
 
 
 def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path: Path) -> None:
@@ -63,18 +61,14 @@ def feature(name: str, smiles: str, n_bits: int = 512) -> np.ndarray:
 
 def test_features_count_what_their_names_say() -> None:
     """Ethane: one environment of radius 0 counted twice, one of radius 1 once. Two carboxylic acids count
-    more than one. ErG depends on the distance of a donor from a ring, MACCS on the presence of a ring. Ipc of
-    a long chain is clipped.
+    more than one. ErG depends on the distance of a donor from a ring, MACCS on the presence of a ring.
     """
     counts = feature("morgan", "CC")
     assert sorted(counts[counts > 0].tolist()) == [1.0, 2.0]
-    one_acid = feature("avalon", "OC(=O)CCCC")
-    two_acids = feature("avalon", "OC(=O)CCCCC(=O)O")
+    one_acid, two_acids = feature("avalon", "OC(=O)CCCC"), feature("avalon", "OC(=O)CCCCC(=O)O")
     assert ((two_acids > one_acid) & (one_acid > 0)).any()
     assert not np.array_equal(feature("erg", "NCc1ccccc1"), feature("erg", "NCCCCc1ccccc1"))
     assert [feature("maccs", smiles)[165] for smiles in ("C1CCCCC1", "CCCCCC")] == [1, 0]
-    for name, width in (("morgan", 512), ("avalon", 512), ("erg", 315), ("maccs", 167)):
-        assert feature(name, "[Na+].[Cl-]").shape == (width,)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +86,5 @@ def test_maplight_is_four_features_repeated_features_count_once_and_each_length_
 ) -> None:
     caches = molecule_features(["descriptors", "maplight"], 64, tmp_path)
     assert [cache.name for cache in caches] == ["descriptors", "morgan", "avalon", "erg"]
-    assert np.array_equal(caches[1].load(["CCO", "CC"])[0], feature("morgan", "CCO", 64)[None])
     longer = {cache.name: cache.folder for cache in molecule_features(["maplight"], 128, tmp_path)}
     assert {cache.name for cache in caches if longer[cache.name] != cache.folder} == {"morgan", "avalon"}

@@ -26,19 +26,19 @@ def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("predicts_held_out", "ids", "expected"), [(True, "bca", [2.0, 3.0, 1.0]), (False, "ad", [-1.0, -2.0])]
+)
 def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_folder_no_more(
-    tmp_path: Path,
+    predicts_held_out: bool, ids: str, expected: list[float], tmp_path: Path
 ) -> None:
     """The id `a` stands in both tables."""
     external = write_files(tmp_path / "x", ["s,y,id", "3,9,c", "1,9,a", "2,9,b"], ["id,s", "d,-2", "a,-1"])
-    config, job = File(kind="file", folder=str(external)), tmp_path / "job"
-    job.mkdir()
-    stage_context = replace(context(tmp_path), task=Task(["y"], ["s"]))
-    build_stage(config, stage_context).fit(rows([5.0, 6.0], x=[0, 0]), job)
+    stage_context = context(tmp_path, task=Task(["y"], ["s"]), predicts_held_out=predicts_held_out)
+    stage = build_stage(File(kind="file", folder=str(external)), stage_context)
+    stage.fit(rows([5.0, 6.0], x=[0, 0]), tmp_path)
     shutil.rmtree(external)
-    for held_out, ids, expected in ((True, "bca", [2.0, 3.0, 1.0]), (False, "ad", [-1.0, -2.0])):
-        stage = build_stage(config, replace(stage_context, predicts_held_out=held_out))
-        assert stage.predict(replace(rows(x=list(ids)), ids=list(ids)), job)[:, 0].tolist() == expected
+    assert stage.predict(replace(rows(x=list(ids)), ids=list(ids)), tmp_path)[:, 0].tolist() == expected
 
 
 def test_the_key_is_that_of_the_content_of_both_files(tmp_path: Path) -> None:
@@ -55,9 +55,6 @@ def test_the_key_is_that_of_the_content_of_both_files(tmp_path: Path) -> None:
     assert key() == before
 
 
-IDS = ["a", "b", "c", "d", "e", "f"]
-
-
 @pytest.mark.parametrize(
     ("folds_of_file", "mark"),
     [
@@ -66,66 +63,53 @@ IDS = ["a", "b", "c", "d", "e", "f"]
         ([0, 0, 1, 1, 1, 1], "other folds"),  # two of ours are one there
         ([0, 0, 1, 2, 3, 3], "other folds"),  # one of ours is two there
         ([0, 0, 1, 1, "", 0], "unknown folds"),
+        ([""] * 6, "unknown folds"),
     ],
 )
 def test_folds_are_compared_as_a_partition(folds_of_file: list, mark: str | None, tmp_path: Path) -> None:
-    lines = [f"{name},1,{fold}" for name, fold in zip(IDS, folds_of_file, strict=True)]
+    lines = [f"{name},1,{fold}" for name, fold in zip("abcdef", folds_of_file, strict=True)]
     write_files(tmp_path, ["id,y,fold", *reversed(lines)], ["id,y"])
     folds = np.array([0, 0, 1, 1, 2, -1])
-    assert fold_mark(tmp_path / "oof.csv", "id", IDS, folds) == mark
-    write_files(tmp_path, ["id,y", *(f"{name},1" for name in IDS)], ["id"])
-    assert fold_mark(tmp_path / "oof.csv", "id", IDS, folds) == "unknown folds"
+    assert fold_mark(tmp_path / "oof.csv", "id", list("abcdef"), folds) == mark
 
 
-def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: Path) -> None:
-    oof = np.random.default_rng(0).normal(5, size=50)
-    for name, test, n_notes in (
-        ("same", oof[::-1], 0),
-        ("log", np.log(oof), 1),
-        ("wide", oof * 10 - 45, 1),
-    ):
-        tables = (["id,y", *(f"r{i},{value}" for i, value in enumerate(y))] for y in (oof, test))
-        config = File(kind="file", folder=str(write_files(tmp_path / name, *tables)))
-        fitted(config, context(tmp_path), rows(oof, x=range(50)), tmp_path / name)
-        notes = read_notes(tmp_path / name)
-        assert [note.startswith("y of test.csv differs from") for note in notes] == [True] * n_notes
+@pytest.mark.parametrize(("factor", "is_noted"), [(-1, False), (10, True)])
+def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(
+    factor: float, is_noted: bool, tmp_path: Path
+) -> None:
+    y = np.random.default_rng(0).normal(size=50)
+    oof, test = (["id,y", *(f"r{i},{value}" for i, value in enumerate(values))] for values in (y, factor * y))
+    config = File(kind="file", folder=str(write_files(tmp_path, oof, test)))
+    fitted(config, context(tmp_path), rows(y, x=range(50)), tmp_path / "job")
+    starts = [note[:26] for note in read_notes(tmp_path / "job")]
+    assert starts == ["y of test.csv differs from"] * is_noted
 
 
 OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid", "top"])
+BINARY = Task(["y"], ["no", "yes"], "binary", ["a", "b"])
 
 
 @pytest.mark.parametrize(
-    ("task", "header", "lines", "expected"),
+    ("task", "header", "line", "expected"),
     [
-        (OF_CLASSES, "y=top,id,y=low,y=mid", ["0.1,a,0.2,0.7"], [0.2, 0.7, 0.1]),  # whatever their order
-        (OF_CLASSES, "id,p_top,p_mid,p_low", ["a,0.1,0.7,0.2"], [0.2, 0.7, 0.1]),
-        (
-            OF_CLASSES,
-            "id,y=low,y=mid,y=top",
-            ["a,0.2,0.7,0.2"],
-            r"oof\.csv: row 2 \(id 'a'\) has no probabilities",
-        ),
-        (OF_CLASSES, "id,y=low,y=mid", ["a,0.3,0.7"], "missing columns: y=top"),
-        (Task(["y"], ["label"], "binary", ["0", "1"]), "y,id", ["0.3,a"], [0.3]),
-        (Task(["y"], ["no", "yes"], "binary", ["a", "b"]), "yes,id,no", ["0.3,a,0.7"], [0.3]),
-        (Task(["y"], None, "binary", ["a", "b"]), "id,y=a,y=b", ["a,0.7,0.3"], [0.3]),
-        (
-            Task(["y"], None, "binary", ["0", "1"]),
-            "y,id",
-            ["0.3,b", "-0.1,a"],
-            r"row 3 .*no probabilities in",
-        ),
-        (Task(["y"], None, "ordinal", ["1", "2", "3"]), "id,y", ["a,2.5"], [1.5]),  # in the grades' own units
-        (Task(["y"], None, "ordinal", ["low", "mid"]), "id,y", ["a,0.5"], [0.5]),
+        (OF_CLASSES, "y=top,id,y=low,y=mid", "0.1,a,0.2,0.7", [0.2, 0.7, 0.1]),  # whatever their order
+        (OF_CLASSES, "id,p_top,p_mid,p_low", "a,0.1,0.7,0.2", [0.2, 0.7, 0.1]),
+        (OF_CLASSES, "id,y=low,y=mid,y=top", "a,0.2,0.7,0.2", r"oof\.csv: row 2 \(id 'a'\) has no prob"),
+        (OF_CLASSES, "id,y=low,y=mid", "a,0.3,0.7", "missing columns: y=top"),
+        (Task(["y"], ["label"], "binary", ["0", "1"]), "y,id", "0.3,a", [0.3]),
+        (BINARY, "yes,id,no", "0.3,a,0.7", [0.3]),
+        (BINARY, "id,y=a,y=b", "a,0.7,0.3", [0.3]),
+        (BINARY, "id,y", "a,-0.1", r"row 2 .*no probabilities in"),
+        (Task(["y"], None, "ordinal", ["1", "2", "3"]), "id,y", "a,2.5", [1.5]),  # in the grades' own units
+        (Task(["y"], None, "ordinal", ["low", "mid"]), "id,y", "a,0.5", [0.5]),
     ],
 )
 def test_classes_are_joined_by_name_and_what_is_no_probability_is_refused_with_its_row(
-    task: Task, header: str, lines: list[str], expected: Any, tmp_path: Path
+    task: Task, header: str, line: str, expected: Any, tmp_path: Path
 ) -> None:
-    config = File(kind="file", folder=str(write_files(tmp_path / "x", [header, *lines], [header, *lines])))
+    config = File(kind="file", folder=str(write_files(tmp_path / "x", [header, line], [header, line])))
     stage = build_stage(config, context(tmp_path, task=task))
     with pytest.raises(DataError, match=expected) if isinstance(expected, str) else nullcontext():
         stage.fit(rows([0.0, 1.0], x=[0, 0]), tmp_path)
-        assert stage.predict(replace(rows(x=["a"]), ids=["a"]), tmp_path)[0].tolist() == pytest.approx(
-            expected
-        )
+        y_pred = stage.predict(replace(rows(x=["a"]), ids=["a"]), tmp_path)
+        assert y_pred[0].tolist() == pytest.approx(expected)

@@ -39,35 +39,26 @@ def test_atoms_and_gradients_are_those_of_chemprop(settings: dict[str, int], sha
     torch.testing.assert_close(gradients, expected_gradients)
 
 
-def test_each_different_surrounding_is_computed_once() -> None:
-    molecules = batch(["c1ccccc1", "Cc1ccccc1", "Cc1ccccc1"])
-    # From methyl, to methyl, from the atom with methyl into the ring, and from any CH. Then those from CH differ by
-    # whether the bond before is from the atom with methyl; then also by whether the bond before that is.
-    n_vectors = [len(molecules[name]) for name in ("bonds", "before_starts_1", "before_starts_2")]
-    assert n_vectors == [4, 5, 6]
-    assert len(molecules["atoms"]) == 1 + 5  # of benzene; methyl, its neighbour, ortho, meta, para
-    assert len(molecules["atom"]) == 6 + 7 + 7
+def test_molecules_without_any_bond_have_features() -> None:
+    assert Messages()(batch(["C", "[Na+].[Cl-]"])).shape == (3, 300)
 
 
 def test_what_is_shared_differs_between_stereo_centres_and_charges() -> None:
     for one, other in pairwise(["C[C@H](F)Cl", "C[C@@H](F)Cl", "CC(F)Cl", "C[C-](F)Cl"]):
-        alone, both = batch([one]), batch([one, other])
-        assert len(both["atoms"]) > len(alone["atoms"])
+        assert len(batch([one, other])["atoms"]) > len(batch([one])["atoms"])
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_nothing_is_shared_with_dropout_in_the_backbone(rate: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rate", "n_distinct"), [(0.0, 1), (0.5, 10)])
+def test_nothing_is_shared_with_dropout_in_the_backbone(rate: float, n_distinct: int, tmp_path: Path) -> None:
+    """And encoding draws no random numbers, or new graphs would change the dropout of the head."""
     config = Gnn(kind="gnn", width=32, hidden_width=8, backbone_dropout=rate)
     stage = made.build_stage(config, made.context(tmp_path / "cache", smiles=["s"]))
     rows = made.rows(s=["CC"] * 5)
     network = stage.initial_backbone(rows, tmp_path).message_passing
-    inputs = stage.encode(rows, tmp_path, augmentation=0, seed=0).batch(np.arange(5), torch.device("cpu"))
-    assert len(torch.unique(network.train()(inputs), dim=0)) == (1 if rate == 0 else 10)
-    assert len(torch.unique(network.eval()(inputs), dim=0)) == 1
-
-
-def test_molecules_without_any_bond_have_features() -> None:
-    assert Messages()(batch(["C", "[Na+].[Cl-]"])).shape == (3, 300)
+    before = torch.get_rng_state()
+    inputs = stage.encode(rows, tmp_path).batch(np.arange(5), torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(torch.unique(network.train()(inputs), dim=0)) == n_distinct
 
 
 def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
@@ -78,15 +69,3 @@ def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         backbone(**batch(SMILES))
     assert [tensor.dtype for tensor in inputs] == [torch.float32] * 3
-
-
-def test_encoding_draws_no_random_numbers(tmp_path: Path) -> None:
-    """Otherwise new conformers or graphs would change the dropout of the head."""
-    stage = made.build_stage(
-        Gnn(kind="gnn", width=8, hidden_width=8), made.context(tmp_path / "cache", smiles=["s"])
-    )
-    rows = made.rows(s=SMILES)
-    stage.initial_backbone(rows, tmp_path)
-    before = torch.get_rng_state()
-    stage.encode(rows, tmp_path, augmentation=0, seed=0)
-    assert torch.equal(torch.get_rng_state(), before)

@@ -1,6 +1,5 @@
 """The Gaussian process: its kernels, its regression against scikit-learn, and the stage."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,14 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import PairwiseKernel
 
 from competition.dataset import Dataset
-from competition.task import Task
 from core.errors import ConfigError
-from models.inputs.fingerprints import (
-    GENERATORS,
-    load_fingerprints,
-    minmax_kernel,
-    molecule_features,
-)
+from models.inputs.fingerprints import GENERATORS, load_fingerprints, minmax_kernel, molecule_features
 from models.stages import gp, gp_regression
 from models.stages.gp import Gp
 from models.stages.gp_regression import calibrate, decompose, fit_target, latent_variance
 from tests.models.made import context, fitted, rows
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 13) for end in ("", "O", "N", "Cl")]
-LENGTHS = np.array([float(smiles.count("C") - smiles.count("Cl")) for smiles in CHAINS])
 RNG = np.random.default_rng(0)
 
 
@@ -34,19 +26,18 @@ def gaussian_kernel(x: Any, others: Any) -> Any:
     return np.exp(-((x[:, None] - others) ** 2))
 
 
-def fit(folder: Path, train: Dataset, task: Task | None = None, config: Any = None, **columns: Any) -> Any:
+def fit(folder: Path, train: Dataset, config: Any = None, **columns: Any) -> Any:
     settings = Gp.model_validate({"kind": "gp", **(config or {})})
-    return fitted(settings, context(folder, task=task or Task(["y"]), **columns), train, folder)
+    return fitted(settings, context(folder, **columns), train, folder)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_minmax_kernel_of_counts_is_the_tanimoto_similarity_of_rdkit(name: str, tmp_path: Path) -> None:
     smiles = ["CCO", "CCCCCCCC", "c1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O", "C", "OCCO"]
     fingerprints = load_fingerprints(molecule_features([name], 0, tmp_path)[0], smiles)
-    kernel = minmax_kernel(fingerprints[:3], fingerprints)
     counts = [GENERATORS[name].GetSparseCountFingerprint(Chem.MolFromSmiles(each)) for each in smiles]
     expected = [[DataStructs.TanimotoSimilarity(a, b) for b in counts] for a in counts[:3]]
-    np.testing.assert_allclose(kernel, expected, rtol=1e-12)
+    np.testing.assert_allclose(minmax_kernel(fingerprints[:3], fingerprints), expected, rtol=1e-12)
 
 
 def test_the_minmax_kernel_of_two_molecules_without_environments_is_1_and_of_one_0() -> None:
@@ -56,25 +47,25 @@ def test_the_minmax_kernel_of_two_molecules_without_environments_is_1_and_of_one
     np.testing.assert_allclose(minmax_kernel(fingerprints, fingerprints), expected, rtol=1e-15)
 
 
-@pytest.mark.parametrize("is_weighted", [False, True])
-def test_the_gaussian_process_is_that_of_scikit_learn(is_weighted: bool) -> None:
+def test_the_gaussian_process_is_that_of_scikit_learn() -> None:
     """Mean, and standard deviation of the function without noise, for the same mean of the labels."""
-    x, new = RNG.normal(size=40), RNG.normal(size=15)
-    y = np.sin(3 * x) + 0.1 * RNG.normal(size=40) + 5
-    weights = RNG.uniform(0.5, 2, 40) if is_weighted else np.ones(40)
-    both = np.append(x, new)
-    kernel = gaussian_kernel(both, both)
-    fit = fit_target(decompose(kernel[:40, :40].copy(), weights), y)
+    x = RNG.normal(size=55)
+    y = np.sin(3 * x[:40]) + 0.1 * RNG.normal(size=40) + 5
+    weights = RNG.uniform(0.5, 2, 40)
+    kernel = gaussian_kernel(x, x)
+    own = kernel[:40, :40]
+    fit = fit_target(decompose(own.copy(), weights), y)
 
     def similarity(a: Any, b: Any, **_: Any) -> float:
         return float(kernel[int(a[0]), int(b[0])])
 
+    numbers = np.arange(55)[:, None]
     reference = GaussianProcessRegressor(
         PairwiseKernel(metric=similarity), alpha=fit.noise / weights, optimizer=None
-    ).fit(np.arange(40)[:, None], y - fit.mean)
-    mean, std = reference.predict(np.arange(40, 55)[:, None], return_std=True)
-    np.testing.assert_allclose(fit.mean + kernel[40:, :40] @ fit.coefficients, mean + fit.mean, atol=1e-8)
-    variance = latent_variance(kernel[:40, :40].copy(), kernel[40:, :40], fit.noise, weights)
+    ).fit(numbers[:40], y - fit.mean)
+    mean, std = reference.predict(numbers[40:], return_std=True)
+    np.testing.assert_allclose(kernel[40:, :40] @ fit.coefficients, mean, atol=1e-8)
+    variance = latent_variance(own.copy(), kernel[40:, :40], fit.noise, weights)
     np.testing.assert_allclose(np.sqrt(variance), std, atol=1e-8)
 
 
@@ -86,25 +77,12 @@ def test_leave_one_out_predictions_are_those_of_refits_without_the_row(
     kernel = gaussian_kernel(x, x)
     fit = fit_target(decompose(kernel.copy(), weights), y)
     monkeypatch.setattr(gp_regression, "NOISES", np.array([fit.noise]))
+    refits = []
     for i in range(25):
         others = np.arange(25) != i
         refit = fit_target(decompose(kernel[np.ix_(others, others)].copy(), weights[others]), y[others])
-        assert refit.mean + kernel[i, others] @ refit.coefficients == pytest.approx(
-            fit.leave_one_out[i], abs=1e-9
-        )
-
-
-def test_a_row_of_weight_2_is_two_equal_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gp_regression, "NOISES", np.array([0.1]))
-    x, y = RNG.normal(size=20), RNG.normal(size=20)
-    twice = np.append(np.arange(20), 3)
-    weighted = fit_target(decompose(gaussian_kernel(x, x), np.where(np.arange(20) == 3, 2.0, 1.0)), y)
-    repeated = fit_target(decompose(gaussian_kernel(x[twice], x[twice]), np.ones(21)), y[twice])
-    predictions = [
-        fit.mean + gaussian_kernel(np.linspace(-2, 2, 9), points) @ fit.coefficients
-        for fit, points in ((weighted, x), (repeated, x[twice]))
-    ]
-    np.testing.assert_allclose(*predictions, atol=1e-9)
+        refits.append(refit.mean + kernel[i, others] @ refit.coefficients)
+    np.testing.assert_allclose(fit.leave_one_out, refits, atol=1e-9)
 
 
 def test_a_calibration_without_information_is_the_share_of_the_class() -> None:
@@ -116,71 +94,32 @@ def test_a_calibration_without_information_is_the_share_of_the_class() -> None:
     assert 1 / (1 + np.exp(intercepts[0] - intercepts[1])) == pytest.approx(0.2, abs=1e-4)
 
 
-def test_duplicates_with_other_labels_are_averaged_and_constant_labels_are_predicted(tmp_path: Path) -> None:
-    smiles = CHAINS[:20] * 2
-    y = np.append(LENGTHS[:20] - 1, LENGTHS[:20] + 1)
-    stage = fit(tmp_path / "twice", rows(y, SMILES=smiles), smiles=["SMILES"])
-    y_pred = stage.predict(rows(SMILES=CHAINS[:20]), tmp_path / "twice")
-    assert np.abs(y_pred[:, 0] - LENGTHS[:20]).max() < 0.75
-    stage = fit(tmp_path / "constant", rows(np.full(20, 3.0), SMILES=CHAINS[:20]), smiles=["SMILES"])
-    test = rows(SMILES=["CCBr"])
-    assert stage.predict(test, tmp_path / "constant").item() == pytest.approx(3)
-    assert stage.predict_std(test, tmp_path / "constant").item() == pytest.approx(0)
+def test_constant_labels_are_predicted_without_a_standard_deviation(tmp_path: Path) -> None:
+    stage, test = fit(tmp_path, rows([3.0] * 20, s=CHAINS[:20]), smiles=["s"]), rows(s=["CCBr"])
+    assert stage.predict(test, tmp_path).item() == pytest.approx(3)
+    assert stage.predict_std(test, tmp_path).item() == pytest.approx(0)
 
 
-def test_two_labelled_rows_are_enough(tmp_path: Path) -> None:
-    y = np.full(20, np.nan)
-    y[[2, 7]] = [1.0, 3.0]
-    stage = fit(tmp_path, rows(y, SMILES=CHAINS[:20]), smiles=["SMILES"])
-    y_pred = stage.predict(rows(SMILES=CHAINS), tmp_path)
+def test_two_labelled_rows_are_enough_and_no_prediction_is_beyond_the_labels(tmp_path: Path) -> None:
+    stage = fit(tmp_path, rows([1.0, 3.0, *[np.nan] * 18], s=CHAINS[:20]), smiles=["s"])
+    y_pred = stage.predict(rows(s=CHAINS), tmp_path)
     assert 1 - 1e-6 < y_pred.min() < y_pred.max() < 3 + 1e-6
 
 
 def test_numbers_and_categories_have_a_kernel_of_their_own(tmp_path: Path) -> None:
-    """The label is a function of both, and a missing number and an unseen category are predicted."""
-    x = np.tile(np.linspace(0, 1, 20), 2)
-    site = np.repeat(["a", "b"], 20)
-    y = np.sin(4 * x) + 2.0 * (site == "b")
-    stage = fit(tmp_path, rows(y, x=x, site=site), None, {"kernels": []}, numeric=["x"], categorical=["site"])
-    y_pred = stage.predict(rows(x=[0.3, 0.3, np.nan, 0.3], site=["a", "b", "a", "c"]), tmp_path)[:, 0]
-    assert y_pred[:2] == pytest.approx([np.sin(1.2), np.sin(1.2) + 2], abs=0.05)
-    assert np.isfinite(y_pred).all()
-
-
-def test_kernels_that_gain_nothing_get_no_weight(tmp_path: Path) -> None:
-    """The label is a function of the molecule; the numbers are noise."""
-    train = rows(LENGTHS, SMILES=CHAINS, x=RNG.normal(size=len(CHAINS)))
-    fit(tmp_path, train, None, {"kernels": ["ecfp4"]}, smiles=["SMILES"], numeric=["x"])
-    model, _ = gp.load_model(tmp_path)
-    molecule_weight, number_weight = model["kernel_weights"][:, 0]
-    assert molecule_weight >= 0.75
-    assert molecule_weight + number_weight == 1
-
-
-def test_targets_with_labels_in_the_same_rows_share_a_decomposition(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = list[int]()
-
-    def counted(kernel: Any, weights: Any) -> Any:
-        sizes.append(len(kernel))
-        return decompose(kernel, weights)
-
-    monkeypatch.setattr(gp_regression, "decompose", counted)
-    y = np.c_[LENGTHS, 2 * LENGTHS, LENGTHS]
-    y[:10, 2] = np.nan
-    train = rows(y, SMILES=CHAINS)
-    stage = fit(tmp_path, train, Task(["a", "b", "c"]), {"kernels": ["ecfp4"]}, smiles=["SMILES"])
-    assert sizes == [48, 38]
-    y_pred = stage.predict(train, tmp_path)
-    np.testing.assert_allclose(y_pred[:, 1], 2 * y_pred[:, 0], rtol=1e-6)
+    x, site = np.tile(np.linspace(0, 1, 20), 2), np.repeat(["a", "b"], 20)
+    train = rows(np.sin(4 * x) + 2.0 * (site == "b"), x=x, site=site)
+    stage = fit(tmp_path, train, {"kernels": []}, numeric=["x"], categorical=["site"])
+    y_pred = stage.predict(rows(x=[0.3, 0.3, np.nan], site=["a", "b", "unseen"]), tmp_path)
+    assert y_pred[:2, 0] == pytest.approx([np.sin(1.2), np.sin(1.2) + 2], abs=0.05)
 
 
 def test_standard_deviations_cover_the_labels_of_new_rows(tmp_path: Path) -> None:
     """Labels with noise of .5: about 68 and 95 % are within one and two standard deviations."""
-    x = RNG.uniform(0, 1, 600)
-    y = np.sin(6 * x) + 0.5 * RNG.normal(size=600)
-    stage = fit(tmp_path, rows(y[:200], x=x[:200]), None, {"kernels": []}, numeric=["x"])
+    rng = np.random.default_rng(4)
+    x = rng.uniform(0, 1, 600)
+    y = np.sin(6 * x) + 0.5 * rng.normal(size=600)
+    stage = fit(tmp_path, rows(y[:200], x=x[:200]), {"kernels": []}, numeric=["x"])
     test = rows(x=x[200:])
     errors = np.abs(stage.predict(test, tmp_path)[:, 0] - y[200:])
     std = stage.predict_std(test, tmp_path)[:, 0]
@@ -188,25 +127,17 @@ def test_standard_deviations_cover_the_labels_of_new_rows(tmp_path: Path) -> Non
     assert 0.92 < (errors < 2 * std).mean() < 0.98
 
 
-def test_predictions_do_not_depend_on_the_size_of_the_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = fit(tmp_path, rows(LENGTHS, SMILES=CHAINS), smiles=["SMILES"])
-    test = rows(SMILES=[f"{a}{b}" for a, b in itertools.product(("O=C", "N#C"), CHAINS[::5])])
-    y_pred = stage.predict(test, tmp_path)
-    monkeypatch.setattr(gp, "BLOCK_ROWS", 3)
-    np.testing.assert_allclose(stage.predict(test, tmp_path), y_pred, rtol=1e-12)
-
-
+@pytest.mark.parametrize(
+    ("columns", "kernels", "message"),
+    [
+        ({"numeric": ["x"]}, ["ecfp4"], "ecfp4 need a column of competition.smiles, which is empty"),
+        ({"smiles": ["s"]}, [], r"kernels: \[\] uses the numbers and categories alone, and the comp"),
+        ({"smiles": ["s"]}, ["ecfp4"], "Gaussian process of 2 training rows needs .* GiB of memory"),
+    ],
+)
 def test_kernels_without_their_columns_and_too_many_rows_are_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    columns: Any, kernels: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"ecfp4, .* need a column of competition.smiles, which is empty"):
-        fit(tmp_path, rows([1.0, 2], x=[1.0, 2]), numeric=["x"])
-    with pytest.raises(
-        ConfigError, match=r"kernels: \[\] uses the numbers and categories alone, and the comp"
-    ):
-        fit(tmp_path, rows([1.0, 2], SMILES=["C", "CC"]), None, {"kernels": []}, smiles=["SMILES"])
-    monkeypatch.setattr(gp, "memory_bytes", lambda: 10_000)
-    with pytest.raises(ConfigError, match=r"Gaussian process of 48 training rows needs .* GiB of memory"):
-        fit(tmp_path, rows(LENGTHS, SMILES=CHAINS), smiles=["SMILES"])
+    monkeypatch.setattr(gp, "memory_bytes", lambda: 10)
+    with pytest.raises(ConfigError, match=message):
+        fit(tmp_path, rows([1.0, 2], x=[1.0, 2], s=["C", "CC"]), {"kernels": kernels}, **columns)

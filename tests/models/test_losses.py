@@ -2,85 +2,68 @@
 
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from chemprop.nn.metrics import BoundedMAE, BoundedMSE
 from sklearn.utils.class_weight import compute_sample_weight
 
 from core.errors import ConfigError
+from models.jobs.plan import code_files
+from models.registry import make_stage
 from models.training.labels import balanced_weights, with_bounds
-from models.training.losses import LINKS, LOSSES, LabelBatch, Loss, exclude_absent_classes, load_loss
-from models.training.settings import LossName
+from models.training.losses import LINKS, LabelBatch, Loss, exclude_absent_classes, load_loss
 
 NAN = float("nan")
 
 
-def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> LabelBatch:
+def labels(y: Any, weights: Any = 1.0, sides: Any = 0.0) -> LabelBatch:
     truth = torch.tensor(y)
     is_labelled = ~torch.isnan(truth)
     return LabelBatch(
-        torch.nan_to_num(truth),
-        is_labelled.float() if weights is None else torch.tensor(weights) * is_labelled,
-        torch.zeros_like(truth),
+        torch.nan_to_num(truth), torch.tensor(weights) * is_labelled, torch.tensor(sides) * is_labelled
     )
 
 
+def mean_error(loss: Loss, outputs: Any, batch: LabelBatch) -> float:
+    return loss.mean_error(torch.tensor(outputs), batch).item()
+
+
 @pytest.mark.parametrize(
-    ("y", "loss", "gradient"),
-    [
-        ([[0.0, NAN], [NAN, 1.0]], (1 + 9) / 2, [[1.0, 0.0], [0.0, 3.0]]),
-        ([[NAN, NAN], [NAN, NAN]], 0, [[0.0, 0.0], [0.0, 0.0]]),
-    ],
+    ("y", "expected"), [([[0.0, NAN], [NAN, 1.0]], (1 + 9) / 2), ([[NAN, NAN], [NAN, NAN]], 0)]
 )
-def test_errors_are_averaged_over_the_labels_there_are(
-    y: list[list[float]], loss: float, gradient: object
-) -> None:
-    y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    result = load_loss("mse").mean_error(y_pred, labels(y))
-    result.backward()
-    assert result.item() == pytest.approx(loss)
-    assert y_pred.grad is not None and y_pred.grad.tolist() == gradient
+def test_errors_are_averaged_over_the_labels_there_are(y: Any, expected: float) -> None:
+    assert mean_error(load_loss("mse"), [[1.0, 2.0], [3.0, 4.0]], labels(y)) == pytest.approx(expected)
 
 
-def test_each_loss_of_the_settings_matches_its_name() -> None:
-    # Errors 0.5 and -3: squares .25 and 9; Huber .125 and 3 - .5.
-    expected = {"mse": 4.625, "mae": 1.75, "huber": (0.125 + 2.5) / 2}
-    assert {*expected, "bce", "cross_entropy"} == set(LOSSES) == set(get_args(LossName))
-    for name, loss in expected.items():
-        result = load_loss(name).mean_error(torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]]))
-        assert result.item() == pytest.approx(loss)
+@pytest.mark.parametrize(
+    ("name", "expected"), [("mse", (0.25 + 9) / 2), ("mae", 1.75), ("huber", (0.125 + 2.5) / 2)]
+)
+def test_each_loss_of_the_settings_matches_its_name(name: str, expected: float) -> None:
+    """Errors 0.5 and -3."""
+    result = mean_error(load_loss(name), [[0.5], [-3.0]], labels([[0.0], [0.0]]))
+    assert result == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_losses_of_classes_are_the_cross_entropy_of_the_labels_there_are(smoothing: float) -> None:
-    # Of two classes a label is p or 1 - p; smoothing moves it towards a half by half of it.
-    p, target = 1 / (1 + np.exp([-2.0, 0.5])), np.array([1 - smoothing / 2, smoothing / 2])
-    by_hand = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
-    loss = load_loss(None, "multilabel", smoothing)
-    loss_of_labelled = loss.mean_error(
-        torch.tensor([[2.0, 9.0], [9.0, -0.5]]), labels([[1.0, NAN], [NAN, 0.0]])
-    )
-    assert loss_of_labelled.item() == pytest.approx(by_hand, rel=1e-5)
-    # Of three, smoothing spreads its share over all.
-    p, target = np.exp([1.0, 2.0, 4.0]) / np.exp([1.0, 2.0, 4.0]).sum(), np.full(3, smoothing / 3)
-    target[1] += 1 - smoothing
-    loss, logits = load_loss(None, "multiclass", smoothing), torch.tensor([[1.0, 2.0, 4.0], [9.0, 8.0, 7.0]])
-    loss_of_labelled = loss.mean_error(logits.requires_grad_(), labels([[1.0], [NAN]]))
-    assert loss_of_labelled.item() == pytest.approx(-(target * np.log(p)).sum(), rel=1e-5)
-    nothing = loss.mean_error(logits, labels([[NAN], [NAN]]))
-    nothing.backward()
-    assert nothing.item() == 0
-    assert logits.grad is not None and not logits.grad.any()
+    """Of two classes a label is moved towards a half by half of the smoothing; of three, it spreads over all."""
+    p = 1 / (1 + math.exp(-2))
+    by_hand = -(1 - smoothing / 2) * math.log(p) - smoothing / 2 * math.log(1 - p)
+    result = mean_error(load_loss(None, "multilabel", smoothing), [[2.0, 9.0]], labels([[1.0, NAN]]))
+    assert result == pytest.approx(by_hand, rel=1e-5)
+    log_p = np.log(np.exp([1.0, 2, 4]) / np.exp([1.0, 2, 4]).sum())
+    logits, y = [[1.0, 2, 4], [9.0, 8, 7]], labels([[1.0], [NAN]])
+    result = mean_error(load_loss(None, "multiclass", smoothing), logits, y)
+    assert result == pytest.approx(-(1 - smoothing) * log_p[1] - smoothing * log_p.mean(), rel=1e-5)
 
 
 def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
-    y_pred, loss = torch.tensor([[1.0], [2.0]]), load_loss("mse")
-    assert loss.mean_error(y_pred, labels([[0.0], [0.0]], [[1.0], [0.1]])).item() == pytest.approx(1.4 / 2)
-    # A batch of light rows alone must pull lightly.
-    assert loss.mean_error(y_pred[1:], labels([[0.0]], [[0.1]])).item() == pytest.approx(0.4)
+    """A batch of light rows alone must pull lightly."""
+    loss = load_loss("mse")
+    assert mean_error(loss, [[1.0], [2.0]], labels([[0.0], [0.0]], [[1.0], [0.1]])) == pytest.approx(1.4 / 2)
+    assert mean_error(loss, [[2.0]], labels([[0.0]], [[0.1]])) == pytest.approx(0.4)
 
 
 def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total() -> None:
@@ -89,98 +72,80 @@ def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes
     assert result[:, 0] == pytest.approx(compute_sample_weight("balanced", y[:, 0]))
     assert result[labelled_rows, 1] == pytest.approx(compute_sample_weight("balanced", y[labelled_rows, 1]))
     assert result[1, 1] == 0
-    assert (balanced_weights(y * NAN) == 0).all()
-    rows = np.array(
-        [[1.0], [2.0], [3.0], [4.0], [5.0]]
-    )  # of 15 in all a third for each class, shared by weight
+    rows = np.arange(1.0, 6)[:, None]  # of 15 in all a third for each class, shared by weight
     assert balanced_weights(y, rows)[:, 0] == pytest.approx([5 / 3, 10 / 3, 5, 20 / 9, 25 / 9])
 
 
-def penalty(loss: Loss, one: Any, other: Any, weights: object) -> float:
-    y = torch.tensor(weights)
-    return loss.mean_penalty(
-        torch.tensor(one), torch.tensor(other), LabelBatch(torch.zeros_like(y), y, torch.zeros_like(y))
-    ).item()
+def penalty(loss: Loss, one: Any, other: Any, weights: Any) -> float:
+    batch = labels(np.zeros_like(weights).tolist(), weights)
+    return loss.mean_penalty(torch.tensor(one), torch.tensor(other), batch).item()
 
 
 @pytest.mark.parametrize(("weights", "expected"), [([[1.0], [1.0]], (0.25 + 4) / 2), ([[0.0], [2.0]], 4)])
-def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(
-    weights: object, expected: float
+def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference_where_labels_are(
+    weights: Any, expected: float
 ) -> None:
     result = penalty(load_loss("mse"), [[1.0], [2.0]], [[1.5], [0.0]], weights)
-    assert result == pytest.approx(expected)  # only where labels are
+    assert result == pytest.approx(expected)
 
 
-def kl(p: Any, q: Any) -> Any:
-    return (p * np.log(p / q)).sum(axis=-1)
+def both_kls(p: Any, q: Any) -> Any:
+    """Half of KL(p, q) + KL(q, p)."""
+    return ((p - q) * np.log(p / q)).sum(axis=-1) / 2
 
 
 def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_where_labels_are() -> None:
-    one, other = np.array([[1.0, 0.0, -2.0], [0.5, 0.5, 3.0]]), np.array([[0.0, 0.0, 0.0], [2.0, -1.0, 3.0]])
+    one, other = np.array([[0.5, 0.5, 3.0]] * 2), np.array([[0.0, 0.0, 0.0], [2.0, -1.0, 3.0]])
     p, q = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) for logits in (one, other))
-    by_hand, several = (kl(p, q) + kl(q, p)) / 2, load_loss(None, "multiclass")
-    assert penalty(several, one, other, [[1.0], [0.5]]) == pytest.approx(by_hand.mean(), rel=1e-5)
-    assert penalty(several, one, other, [[0.0], [1.0]]) == pytest.approx(by_hand[1], rel=1e-5)
-    # Of three targets of two classes each: the sum over them.
-    p, q = (
-        np.stack([1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits))], axis=-1) for logits in (one, other)
-    )
-    by_hand, of_two = (kl(p, q) + kl(q, p)) / 2, load_loss(None, "multilabel")
-    assert penalty(of_two, one, other, [[1.0] * 3] * 2) == pytest.approx(by_hand.sum(axis=1).mean(), rel=1e-5)
-    assert penalty(of_two, one, other, [[0.0, 1, 0], [0, 0, 0]]) == pytest.approx(3 * by_hand[0, 1], rel=1e-5)
+    several = load_loss(None, "multiclass")
+    assert penalty(several, one, other, [[1.0], [0.5]]) == pytest.approx(both_kls(p, q).mean(), rel=1e-5)
+    # Of three targets of two classes each, of which one has a label.
+    p, q = (1 / (1 + np.exp([-logits[1, 1], logits[1, 1]])) for logits in (one, other))
+    result = penalty(load_loss(None, "multilabel"), one, other, [[0.0, 0, 0], [0, 1, 0]])
+    assert result == pytest.approx(3 * both_kls(p, q), rel=1e-5)
 
 
 def test_a_class_without_training_rows_has_the_probability_0_and_one_alone_the_probability_1() -> None:
     logits = torch.tensor([[5.0, 1.0, 2.0]], dtype=torch.float64)
-    result = LINKS["multiclass"](exclude_absent_classes(logits, [[1, 2]]))
-    assert result[0].tolist() == pytest.approx([0, 1 / (1 + math.e), math.e / (1 + math.e)])
     assert LINKS["multiclass"](exclude_absent_classes(logits, [[1]]))[0].tolist() == [0, 1, 0]
     result = LINKS["multilabel"](exclude_absent_classes(logits, [[0, 1], [0], [1]]))
     assert result[0].tolist() == [pytest.approx(1 / (1 + math.exp(-5))), 0, 1]
 
 
+MINE = """
+wrong = lambda outputs, y: 1 - outputs.softmax(1).gather(1, y.long())
+mean = lambda outputs, y: (outputs - y).mean()
+bad = lambda outputs, y: c
+"""
+
+
 def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_link(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.py"
-    mine.write_text("def wrong(outputs, y):\n    return 1 - outputs.softmax(1).gather(1, y.long())\n")
-    loss = load_loss(f"{mine}:wrong", "multiclass")
-    assert loss.mean_error(torch.zeros(2, 4), labels([[3.0], [0.0]])).item() == pytest.approx(0.75)
+    (tmp_path / "mine.py").write_text(MINE)
+    loss = load_loss(f"{tmp_path}/mine.py:wrong", "multiclass")
+    assert mean_error(loss, [[0.0] * 4] * 2, labels([[3.0], [0.0]])) == pytest.approx(0.75)
     assert loss.link is LINKS["multiclass"]
-    one = labels([[0.0], [1.0]])  # and it gives the error of each label
-    mine.write_text(
-        "cubed = lambda a, b: (a - b).abs() ** 3\nmean = lambda a, b: cubed(a, b).mean()\nbad = lambda a, "
-        "b: c\n"
-    )
-    loss = load_loss(f"{mine}:cubed").mean_error(torch.tensor([[1.0], [3.0]]), one)
-    assert loss.item() == pytest.approx((1 + 8) / 2)
-    with pytest.raises(ConfigError, match="error per label"):
-        load_loss(f"{mine}:mean").mean_error(torch.tensor([[1.0], [3.0]]), one)
-    with pytest.raises(ConfigError, match=r"mine\.py:bad must .*NameError in line 3: name 'c'"):
-        load_loss(f"{mine}:bad").mean_error(torch.tensor([[1.0], [3.0]]), one)
+    for name, message in (
+        ("mean", "error per label"),
+        ("bad", r"mine\.py:bad must .*NameError in line 4: name 'c'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            mean_error(load_loss(f"{tmp_path}/mine.py:{name}"), [[1.0]], labels([[0.0]]))
 
 
-def test_a_bound_has_an_error_only_on_its_wrong_side_as_in_chemprop() -> None:
-    # y > 1 with outputs 0 and 3, y < 1 with outputs 0 and 3, a label of 1 with output 3, a missing label.
-    outputs = torch.tensor([[0.0], [3.0], [0.0], [3.0], [3.0], [9.0]], requires_grad=True)
-    y, weights = torch.ones(6, 1), torch.tensor([[1.0], [1], [1], [1], [1], [0]])
-    sides = torch.tensor([[1.0], [1], [-1], [-1], [0], [0]])
-    batch = LabelBatch(y, weights, sides)
-    loss = load_loss("mse").mean_error(outputs, batch)
-    loss.backward()
-    assert loss.item() == pytest.approx((1 + 0 + 0 + 4 + 4) / 5)
-    assert outputs.grad is not None
-    assert outputs.grad[:, 0].tolist() == pytest.approx([-0.4, 0, 0, 0.8, 0.8, 0])
-    assert load_loss("mae").mean_error(outputs, batch).item() == pytest.approx((1 + 0 + 0 + 2 + 2) / 5)
-    for name, theirs in (("mse", BoundedMSE()), ("mae", BoundedMAE())):
-        masks = (weights > 0, torch.ones(6), sides < 0, sides > 0)
-        assert load_loss(name).mean_error(outputs, batch).item() == pytest.approx(
-            theirs(outputs, y, *masks).item()
-        )
+def test_the_content_of_a_users_loss_is_in_the_key_of_a_job(tmp_path: Path) -> None:
+    stage, keys = make_stage({"kind": "gnn", "loss": f"{tmp_path}/mine.py:wrong"}), []
+    for code in (MINE, MINE, MINE.replace("1 - ", "2 - ")):
+        (tmp_path / "mine.py").write_text(code)
+        keys.append(code_files(stage))
+    assert keys[0] == keys[1] != keys[2]
 
 
-def test_parts_of_a_batch_keep_their_bounds() -> None:
-    batch = LabelBatch(torch.zeros(3, 1), torch.ones(3, 1), torch.tensor([[1.0], [0.0], [-1.0]]))
-    part = batch.take(np.array([2, 0]), torch.device("cpu"))
-    assert part.sides[:, 0].tolist() == [-1, 1]
+def test_a_bound_has_an_error_only_on_its_wrong_side() -> None:
+    """y > 1 with outputs 0 and 3, y < 1 with outputs 0 and 3, a label of 1 with output 3, a missing label."""
+    outputs = [[0.0], [3.0], [0.0], [3.0], [3.0], [9.0]]
+    batch = labels([[1.0]] * 5 + [[NAN]], sides=[[1.0], [1], [-1], [-1], [0], [0]])
+    assert mean_error(load_loss("mse"), outputs, batch) == pytest.approx((1 + 0 + 0 + 4 + 4) / 5)
+    assert mean_error(load_loss("mae"), outputs, batch) == pytest.approx((1 + 0 + 0 + 2 + 2) / 5)
 
 
 def test_the_bounds_of_censored_labels_take_their_places() -> None:

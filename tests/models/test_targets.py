@@ -24,20 +24,19 @@ class Recorder(Stage):
     kind: str = "recorder"
     seen: dict[str, Any] = {}
 
-    @property
-    def train(self) -> Any:
-        return self.seen["train"]
-
     def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         self.seen["train"] = train
 
     def predict(self, rows: Dataset, folder: Path, context: Context) -> Any:
-        return self.train.y[[self.train.ids.index(i) for i in rows.ids]]
+        train = self.seen["train"]
+        return train.y[[train.ids.index(i) for i in rows.ids]]
 
 
-def wrapped(stage: Recorder, kind: str) -> Bound:
-    changed = stage.model_copy(update={"target_transform": kind})
-    return Bound(changed, context(Path("unused"), task=Task(["y", "z"])))
+def fit(kind: str, train: Dataset, folder: Path) -> tuple[Bound, Dataset]:
+    """Return a stage with transformed targets, and what it was given."""
+    stage = Bound(Recorder(target_transform=kind, seen={}), context(folder, task=Task(["y", "z"])))
+    stage.fit(train, folder)
+    return stage, stage.stage.seen["train"]
 
 
 def labelled(first: float = 1.0) -> Dataset:
@@ -49,38 +48,41 @@ def labelled(first: float = 1.0) -> Dataset:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_goes_through_and_back_is_what_it_was(kind: str, tmp_path: Path) -> None:
-    train, inner = labelled(), Recorder()
-    wrapped(inner, kind).fit(train, tmp_path)
-    assert not np.allclose(inner.train.y, train.y, equal_nan=True)
-    inner.train.y[5] += (
-        1e3 if kind in ("power", "quantile") else 0
-    )  # beyond the labels there may be no way back
-    assert np.isfinite(wrapped(inner, kind).predict(train.take(np.array([5])), tmp_path)).all()
-    inner.train.y[5] = inner.train.y[6]
-    fresh = wrapped(inner, kind)  # what counts is in the folder
+    """Bounds of censored labels go through, too; those of an auxiliary target, the third, do not."""
+    train = labelled()
+    bounds = np.full((30, 3, 2), np.nan)
+    bounds[3, 0, 0] = bounds[3, 2, 1] = train.y[7, 0]
+    stage, seen = fit(kind, replace(train, bounds=bounds), tmp_path)
+    assert not np.allclose(seen.y, train.y, equal_nan=True)
     others = np.delete(np.arange(30), 3)  # the row without a label
-    expected = np.vstack([train.y[:5], train.y[[6]], train.y[6:]])[others]
-    assert np.allclose(fresh.predict(train.take(others), tmp_path), expected, rtol=1e-4)
+    assert np.allclose(stage.predict(train.take(others), tmp_path), train.y[others], rtol=1e-4)
+    assert seen.bounds[3, 0, 0] == pytest.approx(seen.y[7, 0])
+    assert seen.bounds[3, 2, 1] == train.y[7, 0]
+    assert np.isnan(seen.bounds).sum() == 178
 
 
-def test_a_standard_transform_is_of_the_training_rows(tmp_path: Path) -> None:
-    train, inner = labelled(), Recorder()
-    wrapped(inner, "standard").fit(train, tmp_path)
-    expected = (train.y - np.nanmean(train.y, axis=0)) / np.nanstd(train.y, axis=0)
-    assert np.allclose(inner.train.y, expected, equal_nan=True)
-    with pytest.raises(DataError, match="above -1; got -2"):
-        wrapped(Recorder(), "log1p").fit(labelled(-2), tmp_path)
+@pytest.mark.parametrize("kind", ["power", "quantile"])
+def test_a_prediction_far_beyond_the_labels_is_finite(kind: str, tmp_path: Path) -> None:
+    stage, seen = fit(kind, labelled(), tmp_path)
+    seen.y[5] += 1e3
+    assert np.isfinite(stage.predict(seen.take(np.array([5])), tmp_path)).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_without_any_label_do_not_change_a_transform(kind: str, tmp_path: Path) -> None:
-    train, inner = labelled(), Recorder()
-    wrapped(inner, kind).fit(train, tmp_path)
-    expected = inner.train.y
-    with_others = np.vstack([train.y, np.full((20, 2), np.nan)])
-    wrapped(inner, kind).fit(rows(with_others, x=range(50)), tmp_path)
-    assert np.array_equal(inner.train.y[:30], expected, equal_nan=True)
-    assert np.isnan(inner.train.y[30:]).all()
+    train = labelled()
+    expected = fit(kind, train, tmp_path)[1].y
+    with_others = rows(np.vstack([train.y, np.full((20, 2), np.nan)]), x=range(50))
+    assert np.array_equal(fit(kind, with_others, tmp_path)[1].y[:30], expected, equal_nan=True)
+
+
+def test_a_label_or_a_bound_without_a_logarithm_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="above -1; got -2"):
+        fit("log1p", labelled(-2), tmp_path)
+    bounds = np.full((30, 2, 2), np.nan)
+    bounds[3, 0, 1] = -1.5
+    with pytest.raises(DataError, match="log1p needs targets and pseudo-labels above -1; got -1.5"):
+        fit("log1p", replace(labelled(), bounds=bounds), tmp_path)
 
 
 GRADES = Task(["y"], None, "ordinal", ["1", "2", "3", "4"])
@@ -88,26 +90,17 @@ GRADES = Task(["y"], None, "ordinal", ["1", "2", "3", "4"])
 
 def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path: Path) -> None:
     x = np.linspace(0, 1, 200)
+    stage_context = context(tmp_path, task=GRADES, numeric=["x"])
     config = Lightgbm(kind="lightgbm", max_trees=50, learning_rate=0.1)
-    stage = fitted(
-        config, context(tmp_path, task=GRADES, numeric=["x"]), rows(np.floor(x * 3.99), x=x), tmp_path
-    )
+    stage = fitted(config, stage_context, rows(np.floor(x * 3.99), x=x), tmp_path)
     assert stage.predict(rows(x=[0.1, 0.4, 0.6, 0.9]), tmp_path)[:, 0] == pytest.approx([0, 1, 2, 3], abs=0.4)
 
 
 @pytest.mark.parametrize(
     ("task", "settings", "message"),
     [
-        (
-            Task(["y"], None, "binary", ["a", "b"]),
-            {"target_transform": "power"},
-            "target_transform requires regression",
-        ),
-        (
-            GRADES,
-            {"class_weights": "balanced"},
-            "class_weights requires classification, but this stage learns regression",
-        ),
+        (Task(["y"], None, "binary", ["a", "b"]), {"target_transform": "power"}, "requires regression"),
+        (GRADES, {"class_weights": "balanced"}, "requires classification, but this stage learns regression"),
     ],
 )
 def test_a_setting_that_does_not_go_with_the_targets_is_refused(
@@ -115,25 +108,3 @@ def test_a_setting_that_does_not_go_with_the_targets_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         Lightgbm.model_validate({"kind": "lightgbm", **settings}).task_for(task)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_bounds_of_censored_labels_are_transformed_like_labels_and_those_of_auxiliary_targets_are_not(
-    kind: str, tmp_path: Path
-) -> None:
-    train, inner = labelled(), Recorder()
-    bounds = np.full((30, 3, 2), np.nan)  # the third is of an auxiliary target
-    bounds[3, 0, 0] = bounds[3, 2, 1] = train.y[7, 0]
-    train = replace(train, bounds=bounds)
-    wrapped(inner, kind).fit(train, tmp_path)
-    bounds = inner.train.bounds[3]
-    assert bounds[0, 0] == pytest.approx(inner.train.y[7, 0])
-    assert bounds[2, 1] == train.y[7, 0]
-    assert np.isnan(bounds).sum() == 4
-
-
-def test_a_bound_without_a_logarithm_is_refused(tmp_path: Path) -> None:
-    bounds = np.full((30, 2, 2), np.nan)
-    bounds[3, 0, 1] = -1.5
-    with pytest.raises(DataError, match="log1p needs targets and pseudo-labels above -1; got -1.5"):
-        wrapped(Recorder(), "log1p").fit(replace(labelled(), bounds=bounds), tmp_path)

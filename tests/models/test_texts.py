@@ -1,4 +1,6 @@
-"""How the columns of a row become one text: templates, truncation of columns, randomized SMILES."""
+"""From the columns of a row to token ids: templates, truncation of columns, randomized SMILES, and tokenizers
+compared with tokens and ids written by hand.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 from rdkit import Chem
 
 from core.errors import ConfigError, DataError
+from core.files import PROJECT
 from models.inputs import tokenization
 from models.inputs.encoder_settings import TextStage
 from models.inputs.texts import (
@@ -20,51 +23,45 @@ from models.inputs.texts import (
     require_molecules,
     shorten_columns,
 )
-from models.inputs.tokenization import encode, train_smiles_tokenizer, unknown_share
+from models.inputs.weights import find_weights
 from tests.models import made
-from tests.models.encoders import SMILES, WORDS
-from tests.models.made import context
+from tests.models.encoders import SMILES, WORDS, needs_rxnfp
 
 INPUTS = pd.DataFrame({
     "a": ["CC", "", "C"], "b": ["O", "N", ""], "c": ["CCO", "N", "C"], "s t": ["hot", "{x}", ""],
 })  # fmt: skip
 
 
-def read(
-    template: str | None = None, smiles: str = "abc", texts: Any = ("s t",), **settings: Any
-) -> Template:
+def read(template: str | None = None, text: Any = ("s t",), **settings: Any) -> Template:
     stage = TextStage(template=template, **settings)
-    return read_template(stage, context(Path("unused"), smiles=list(smiles), text=list(texts)))
+    return read_template(stage, made.context(Path("unused"), smiles=["a", "b", "c"], text=list(text)))
 
 
-def texts(template: str | None, separator: str = "[SEP]", **settings: Any) -> list[str]:
-    return read(template, **settings).texts(INPUTS, separator)
-
-
-def test_without_a_template_molecules_are_joined_by_a_dot_and_texts_by_the_separator() -> None:
-    assert texts(None, "</s>", columns=["a", "b", "s t"]) == ["CC.O</s>hot", "N</s>{x}", "C</s>"]
-    assert texts(None, columns=["s t", "a", "b"]) == ["hot[SEP]CC.O", "{x}[SEP]N", "[SEP]C"]
-    assert read().columns == ["s t"]  # all text, else all molecules
-    assert read(texts=()).columns == ["a", "b", "c"]
-
-
-def test_a_template_makes_a_reaction_and_an_empty_molecule_has_no_dot() -> None:
-    assert texts("{a}.{b}>>{c}") == ["CC.O>>CCO", "N>>N", "C>>C"]
-    assert texts("{c}>>{a}.{b}") == ["CCO>>CC.O", "N>>N", "C>>C"]
-    assert texts("{c} >> {a} . {b}") == texts("{c}>>{a}.{b}")
-    assert texts("context: {s t} [SEP] {a}", "</s>")[0] == "context: hot</s>CC"
+@pytest.mark.parametrize(
+    ("template", "columns", "expected"),
+    [
+        (None, ["a", "b", "s t"], ["CC.O</s>hot", "N</s>{x}", "C</s>"]),
+        (None, [], ["hot", "{x}", ""]),  # all text
+        (None, ["s t", "a", "b"], ["hot</s>CC.O", "{x}</s>N", "</s>C"]),
+        ("{a}.{b}>>{c}", [], ["CC.O>>CCO", "N>>N", "C>>C"]),
+        ("{c} >> {a} . {b}", [], ["CCO>>CC.O", "N>>N", "C>>C"]),
+        ("to: {s t} [SEP] {a}", [], ["to: hot</s>CC", "to: {x}</s>", "to: </s>C"]),
+    ],
+)
+def test_columns_are_joined_by_a_template_and_an_empty_molecule_has_no_dot(
+    template: str | None, columns: list[str], expected: list[str]
+) -> None:
+    assert read(template, columns=columns).texts(INPUTS, "</s>") == expected
 
 
 @pytest.mark.parametrize(
     ("template", "is_reaction"),
-    [("{a}.{b}>>{c}", True), ("{a} . {b} >> {c}", True), ("{a}.{b}", False), ("{a} [SEP] {b}", False),
-     ("{a}>>{s t}", False), ("x>{a}", False)],
-)  # fmt: skip
+    [("{a}.{b}>>{c}", True), ("{a} . {b} >> {c}", True), ("{a}.{b}", False), ("{a}>>{s t}", False)],
+)
 def test_a_reaction_is_randomized_as_one_smiles_and_other_texts_column_by_column(
     template: str, is_reaction: bool
 ) -> None:
-    parsed = read(template)
-    randomized = list[str]()
+    parsed, randomized = read(template), list[str]()
 
     def randomize(smiles: str, row: str) -> str:
         assert row == "\n".join(INPUTS[name][0] for name in parsed.columns)
@@ -85,54 +82,36 @@ def test_a_template_that_cannot_be_read_is_a_config_error() -> None:
         require_molecules(read(columns=["a", "b"]), "order")
 
 
-TOKENIZER = tokenization.train_word_piece_tokenizer(
+PIECES = tokenization.train_word_piece_tokenizer(
     [" ".join([*WORDS, "rate", "answer"])] * 2, 200, lowercase=True
 )
 TEMPLATE = Template(["a", "b"], ["rate ", "[SEP]", " answer"], frozenset())
-
-
-def shortened(max_length: int, a: str, b: str) -> tuple[str, int]:
-    """The text of a row, and whether it was cut."""
-    TOKENIZER.model_max_length = max_length
-    inputs, n_cut = shorten_columns(TOKENIZER, TEMPLATE, made.rows(a=[a], b=[b]), "[SEP]")
-    (text,) = TEMPLATE.texts(inputs, "[SEP]")
-    assert len(TOKENIZER(text)["input_ids"]) <= max_length
-    return text, n_cut
+ROWS = made.rows(a=["red", "red blue cold"], b=["old", "old new fast slow small"])
 
 
 @pytest.mark.parametrize(
     ("max_length", "expected"),
     [
-        (
-            13,
-            "rate red blue cold[SEP]old new fast slow small answer",
-        ),  # 5 tokens of the template, 8 of columns
-        (12, "rate red blue cold[SEP]old new fast slow answer"),
+        (13, "rate red blue cold[SEP]old new fast slow small answer"),  # 5 tokens of the template
         (11, "rate red blue cold[SEP]old new fast answer"),
         (9, "rate red blue[SEP]old new answer"),
-        (7, "rate red[SEP]old answer"),
         (6, "rate [SEP]answer"),
     ],
 )
 def test_the_longest_column_loses_its_end_first_and_the_template_stays(
     max_length: int, expected: str
 ) -> None:
-    text, n_cut = shortened(max_length, "red blue cold", "old new fast slow small")
+    """The row is not the first of its table."""
+    PIECES.model_max_length = max_length
+    inputs, n_cut = shorten_columns(PIECES, TEMPLATE, ROWS.take(np.array([1])), "[SEP]")
+    (text,) = TEMPLATE.texts(inputs, "[SEP]")
     assert (text.replace("[SEP] ", "[SEP]"), n_cut) == (expected, int(max_length < 13))
 
 
-def test_a_text_that_fits_is_unchanged_and_a_template_that_does_not_fit_is_an_error() -> None:
-    assert shortened(40, "red blue", "old") == ("rate red blue[SEP]old answer", 0)
+def test_a_template_that_does_not_fit_is_an_error() -> None:
+    PIECES.model_max_length = 5
     with pytest.raises(DataError, match=r"row r0: the template alone takes all of the 5 tokens of an input"):
-        shortened(5, "red blue", "old")
-
-
-def test_the_index_of_the_rows_does_not_matter() -> None:
-    TOKENIZER.model_max_length = 7
-    rows = made.rows(a=["red", "red blue"], b=["old", "old new fast"])
-    inputs, n_cut = shorten_columns(TOKENIZER, TEMPLATE, rows.take(np.array([1])), "[SEP]")
-    assert (inputs.to_numpy().tolist(), n_cut) == ([["red", "old"]], 1)
-    assert rows.inputs["a"].tolist() == ["red", "red blue"]
+        shorten_columns(PIECES, TEMPLATE, ROWS, "[SEP]")
 
 
 DRUG = "C[C@@H](C(=O)N1CCN(c2ncnc3[nH]ccc23)CC1)c1ccc(/C=C/C)cc1"
@@ -141,16 +120,8 @@ PLATINUM = "[NH3]->[Pt](<-[NH3])(Cl)Cl"
 
 def canonical(smiles: str) -> list[list[str]]:
     """Return the canonical SMILES of the molecules on each side of the arrows."""
-    sides = []
-    for side in smiles.split(">"):
-        sides.append(sorted(Chem.CanonSmiles(molecule) for molecule in side.split(".") if molecule))
-    return sides
-
-
-def randomized_drugs() -> list[str]:
-    """Return four randomized SMILES of DRUG: two augmentations with each of two seeds."""
-    pairs = [(1, 1), (1, 2), (2, 1), (2, 2)]
-    return [randomize_smiles(DRUG, "row", augmentation, seed) for augmentation, seed in pairs]
+    sides = [side.split(".") for side in smiles.split(">")]
+    return [sorted(Chem.CanonSmiles(molecule) for molecule in side) for side in sides]
 
 
 @pytest.mark.parametrize("smiles", [*SMILES, DRUG, "[Na+].CC(=O)[O-]", f"CCO.{DRUG}>[Pd].O>CCN", "CCO>>CCN"])
@@ -163,37 +134,84 @@ def test_augmentation_0_is_the_smiles_itself_and_others_differ_by_number_seed_an
     assert randomize_smiles(DRUG, "row", 0, 1) == DRUG
     for text in ("", "CCO heated", "C1CC"):
         assert randomize_smiles(text, "row", 5, 0) == text
-    randomized = randomized_drugs()
+    arguments = [("row", 1, 1), ("row", 1, 2), ("row", 2, 1), ("other", 1, 1)]
+    randomized = [randomize_smiles(DRUG, *each) for each in arguments]
     assert len({DRUG, *randomized}) == 5
-    assert len({randomize_smiles(DRUG, row, 1, 1) for row in "abc"}) == 3
     randomize_smiles("CCO", "row", 1, 1)  # another molecule in between changes nothing
-    assert randomized_drugs() == randomized
+    assert [randomize_smiles(DRUG, *each) for each in arguments] == randomized
 
 
-def test_molecules_are_shuffled_on_each_side_of_a_reaction_and_with_order_only_not_randomized() -> None:
-    assert len({randomize_smiles("C.N.O>>S.P", "row", number, 0) for number in range(1, 200)}) == 6 * 2
-    shuffled = {
-        randomize_smiles("C(N)O.OCC>>S.CP", "row", number, 0, order_only=True) for number in range(50)
-    }
-    assert shuffled == {"C(N)O.OCC>>S.CP", "C(N)O.OCC>>CP.S", "OCC.C(N)O>>S.CP", "OCC.C(N)O>>CP.S"}
-
-
-def test_the_arrow_of_a_dative_bond_is_not_a_reaction() -> None:
-    randomized = {randomize_smiles(PLATINUM, "row", number, 0) for number in range(1, 20)}
-    assert len(randomized) > 3
-    assert len({Chem.CanonSmiles(smiles) for smiles in randomized}) == 1
-    sides = {
-        randomize_smiles(f"{PLATINUM}.CCO>>CC", "row", number, 0, order_only=True) for number in range(20)
-    }
-    assert sides == {f"{PLATINUM}.CCO>>CC", f"CCO.{PLATINUM}>>CC"}
+@pytest.mark.parametrize(
+    ("smiles", "expected"),
+    [
+        ("C(N)O.OCC>>S.CP", {"C(N)O.OCC>>S.CP", "C(N)O.OCC>>CP.S", "OCC.C(N)O>>S.CP", "OCC.C(N)O>>CP.S"}),
+        (f"{PLATINUM}.CCO>>CC", {f"{PLATINUM}.CCO>>CC", f"CCO.{PLATINUM}>>CC"}),  # with arrows of its bonds
+    ],
+)
+def test_with_order_molecules_are_only_shuffled_on_their_side_of_a_reaction(
+    smiles: str, expected: set[str]
+) -> None:
+    shuffled = {randomize_smiles(smiles, "row", number, 0, order_only=True) for number in range(50)}
+    assert shuffled == expected
 
 
 def test_a_vocabulary_from_canonical_smiles_has_the_tokens_of_all_randomized_smiles() -> None:
-    canonical_smiles = [*SMILES, DRUG, "C1CC2CCC1CC2", "F/C=C\\F", "C[S@](=O)CC"]
-    randomized = []
-    for smiles in canonical_smiles:
-        randomized += [randomize_smiles(smiles, "row", number, 0) for number in range(50)]
-    complete = [*mirror_stereo(canonical_smiles), RANDOM_SMILES_TOKENS]
-    for texts, is_complete in ((complete, True), (canonical_smiles[-1:], False)):
-        tokenizer = train_smiles_tokenizer(texts)
-        assert (unknown_share(tokenizer, encode(tokenizer, randomized)[0]) == 0) is is_complete
+    smiles = [*SMILES, DRUG, "C1CC2CCC1CC2", "F/C=C\\F", "C[S@](=O)CC"]
+    randomized = [randomize_smiles(each, "row", number, 0) for each in smiles for number in range(50)]
+    tokenizer = tokenization.train_smiles_tokenizer([*mirror_stereo(smiles), RANDOM_SMILES_TOKENS])
+    assert tokenization.unknown_share(tokenizer, tokenization.encode(tokenizer, randomized)[0]) == 0
+
+
+def pieces(tokenizer: Any, value: str, truncation: str = "end") -> list[str]:
+    (ids,), _ = tokenization.encode(tokenizer, [value], truncation)
+    return list(tokenizer.convert_ids_to_tokens(ids.tolist()))
+
+
+@pytest.mark.parametrize(
+    "expected",
+    ["c 1 c c c c c 1 Cl", "C [C@H] ( N ) C ( = O ) O", "Br C %12 . [Na+] >> C B", "F / C = C \\ F", "C %(100) N",
+     "[nH] 1 c c 1 ~ * $ O"],
+)  # fmt: skip
+def test_a_smiles_is_split_into_atoms_bonds_and_rings(expected: str) -> None:
+    smiles = expected.replace(" ", "")
+    tokenizer = tokenization.train_smiles_tokenizer([smiles])
+    assert pieces(tokenizer, smiles) == ["[CLS]", *expected.split(), "[SEP]"]
+
+
+def test_tokens_are_numbered_in_their_order_and_one_that_is_not_in_the_vocabulary_is_unknown() -> None:
+    tokenizer = tokenization.train_smiles_tokenizer(["OCl", "CO"])
+    assert pieces(tokenizer, "CNO") == ["[CLS]", "C", "[UNK]", "O", "[SEP]"]
+    assert tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "C", "Cl", "O"]) == [0, 1, 5, 6, 7]
+
+
+@needs_rxnfp
+def test_rxnfp_has_the_ids_of_its_vocabulary() -> None:
+    """vocab.txt by line, from 0: c 15, C 16, ( 17, ) 18, O 19, 1 20, = 22, N 23, . 24, n 25, Cl 28."""
+    vocabulary = tokenization.read_vocabulary(find_weights("rxnfp")["vocab.txt"])
+    tokens = tokenization.build_smiles_tokenizer(vocabulary)
+    (ids,), _ = tokenization.encode(tokens, ["CC(=O)Cl.c1ccncc1"])
+    assert ids.tolist() == [12, 16, 16, 17, 22, 19, 18, 28, 24, 15, 20, 15, 15, 25, 15, 15, 20, 13]
+    assert (tokens.pad_token_id, tokens.unk_token_id, tokens.mask_token_id, len(tokens)) == (0, 11, 14, 591)
+
+
+@pytest.mark.parametrize(("truncation", "expected"), [("end", "BCNOPS"), ("middle", "BOPSFI")])
+def test_a_long_text_loses_its_end_or_its_middle(truncation: str, expected: str) -> None:
+    tokenizer = tokenization.train_smiles_tokenizer(["BCNOPSFI"])
+    tokenizer.model_max_length = 8
+    assert pieces(tokenizer, "BCNOPSFI", truncation) == ["[CLS]", *expected, "[SEP]"]
+    assert sum(tokenization.encode(tokenizer, ["BCNOPSFI", "BCNOPS"], truncation)[1]) == 1
+
+
+def test_word_pieces_are_the_same_each_time() -> None:
+    """The trainer of the library numbers the pieces in the order of a hash map with a random seed."""
+    tweets = PROJECT / "competition" / "data" / "tweet_sentiment" / "train.csv"
+    notes = list(pd.read_csv(tweets)["text"][:300])
+    one, *others = [
+        tokenization.train_word_piece_tokenizer(notes, 1000, lowercase=True).get_vocab() for _ in range(3)
+    ]
+    assert others == [one, one]
+
+
+def test_word_pieces_are_lowercase_and_columns_are_separated() -> None:
+    PIECES.model_max_length = 40
+    assert pieces(PIECES, "Red[SEP]SLOW") == ["[CLS]", "red", "[SEP]", "slow", "[SEP]"]

@@ -1,59 +1,59 @@
-"""The Uni-Mol stage against unimol_tools itself: parameters, outputs, token ids, checkpoints."""
+"""The stages on conformers against unimol_tools itself: parameters, outputs, features, token ids, checkpoints."""
 
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 from safetensors.torch import save_file
+from unimol_tools.data.conformer import mol2unimolv2
 
 from core.errors import ConfigError
-from core.files import PROJECT
 from models.inputs import conformers
+from models.inputs.conformers import build_molecule, embed_conformers
 from models.networks import unimol
 from models.networks.unimol import UnimolBackbone, encode, read_vocabulary
+from models.networks.unimol2 import UNKNOWN, Unimol2Backbone, featurise
 from models.networks.unimol_common import collate, load_checkpoint
 from models.stage import read_notes
 from models.stages.unimol import Unimol
+from models.stages.unimol2 import Unimol2
 from models.training.network import audit, rates, set_rates
 from tests.models import made
-from tests.models.published import PackageModel, compare
+from tests.models.published import PackageModel, PackageModel2, compare, small_unimol2
 
 FILE_ORDER = read_vocabulary({})
 METHANOL = np.array(
     [[6, 0, 0, 0], [8, 1.4, 0, 0], [1, -0.5, 1, 0], [1, -0.5, -1, 0], [1, -0.5, 0, 1], [1, 1.8, 0.9, 0]],
     dtype=np.float32,
 )
-
-
-def stage(**values: Any) -> Unimol:
-    return Unimol.model_validate({"kind": "unimol", "layers": 2, "width": 32, "heads": 4, **values})
+SHORT = {"epochs": 2, "conformers": 2, "batch_size": 3, "learning_rate": 3e-3}
+UNIMOL = Unimol(kind="unimol", layers=2, width=16, heads=2, **SHORT)
+BATCH = collate([encode(METHANOL[:n], FILE_ORDER, False) for n in (6, 2, 4)])
+"""Molecules of different lengths, not sorted by them."""
 
 
 def small_backbone() -> UnimolBackbone:
     return UnimolBackbone(FILE_ORDER, "compact", layers=2, width=32, heads=4)
 
 
-def batch() -> dict[str, torch.Tensor]:
-    """Molecules of different lengths, not sorted by them."""
-    return collate([encode(METHANOL[:n], FILE_ORDER, False) for n in (6, 2, 4)])
+def item(smiles: str) -> dict[str, np.ndarray]:
+    """Return the input of Uni-Mol2 for a molecule."""
+    molecule = build_molecule(smiles, "all", "keep")
+    return featurise(molecule, embed_conformers(molecule))
 
 
-def both(architecture: str, folder: Path, **size: int) -> tuple[UnimolBackbone, PackageModel]:
-    """Ours and the package's, in another size where so asked; their kernel's parameters are not ones and
-    zeros.
-    """
+def with_random_weights() -> Unimol2Backbone:
     torch.manual_seed(0)
-    args = (unimol.oled_architecture if architecture == "oled" else unimol.molecule_architecture)()
-    args.update(size)
-    with mock.patch.multiple(unimol, oled_architecture=lambda: args, molecule_architecture=lambda: args):
-        our_backbone = UnimolBackbone(FILE_ORDER, architecture)
-    torch.nn.init.normal_(our_backbone.gbf.mul.weight, 1, 0.3)
-    torch.nn.init.normal_(our_backbone.gbf.bias.weight, 0, 0.3)
-    return our_backbone, PackageModel(our_backbone, architecture, args, folder)
+    with small_unimol2(n_layers=3, pair_width=12):
+        backbone = Unimol2Backbone("84m")
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, 0.05, 0.3)  # many start at 0
+    return backbone
 
 
 def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_others_are_unknown() -> None:
@@ -69,101 +69,122 @@ def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_ot
         assert encode(atoms, FILE_ORDER, remove_hydrogens=True)["tokens"].tolist() == expected
 
 
-@pytest.mark.parametrize("architecture", ["molecule", "oled"])
-def test_the_backbone_has_the_parameters_of_the_model_of_the_package(
-    architecture: str, tmp_path: Path
-) -> None:
-    our_backbone, reference = both(architecture, tmp_path)
-    names = {name for name in reference.state_dict() if not name.startswith("classification_head.")}
-    assert names == set(our_backbone.state_dict())
+def test_unimol2_reads_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
+    assert item("*CO")["tokens"].tolist() == [UNKNOWN, 6, 8]
+    assert item("[H][H]")["tokens"].tolist() == [1, 1]
 
 
-def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_parameter(tmp_path: Path) -> None:
-    our_backbone, stage_context = (
-        small_backbone(),
-        made.context(tmp_path / "cache", smiles=["s"]),
-    )
-    state = {name: torch.full_like(tensor, 0.5) for name, tensor in our_backbone.state_dict().items()}
-
-    def started(state: dict[str, torch.Tensor], name: str = "model.pt") -> Any:
-        torch.save({"model": state}, tmp_path / name) if name[-2:] == "pt" else save_file(
-            state, tmp_path / name
-        )
-        return made.build_stage(stage(weights=str(tmp_path / name)), stage_context).initial_backbone(
-            made.rows(s=["CCO"]), tmp_path
-        )
-
-    for backbone in (
-        started({**state, "lm_head.weight": torch.zeros(2)}),
-        started(state, "mine.safetensors"),
-    ):
-        assert all((parameter == 0.5).all() for parameter in backbone.parameters())
-    with pytest.raises(ConfigError, match='Unexpected key.*"encoder.layers.9.fc1.weight"'):
-        started({**state, "encoder.layers.9.fc1.weight": torch.zeros(2)})
-    del state["encoder.layers.1.fc1.weight"]
-    with pytest.raises(ConfigError, match='Missing key.*"encoder.layers.1.fc1.weight"'):
-        started(state)
-
-
-@pytest.mark.parametrize("name", ["mine.safetensors", "mine.pt"])
-def test_a_damaged_file_of_weights_is_reported(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"no weights at all")
-    with pytest.raises(ConfigError, match=f"{name} does not have"):
-        load_checkpoint(torch.nn.Linear(1, 1), {name: tmp_path / name}, ())
-
-
-def test_the_small_weights_lie_in_the_project_and_are_worth_more_than_random_ones(tmp_path: Path) -> None:
-    table = pd.read_csv(PROJECT / "competition/data/qm9_orbitals/train.csv").head(120)
-    rows = made.rows(table["lumo_eV"], s=table["SMILES"])
-    same = {
-        "remove_hydrogens": True,
-        "layers": 6,
-        "width": 128,
-        "heads": 8,
-        "epochs": 2,
-        "learning_rate": 5e-4,
-    }
-    train, held_out, error = rows.take(np.arange(80)), rows.take(np.arange(80, 120)), {}
-    for weights in (None, "unimol_small"):
-        stage_context, folder = made.context(tmp_path / "cache", smiles=["s"]), tmp_path / str(weights)
-        our_backbone = made.fitted(stage(weights=weights, **same), stage_context, train, folder)
-        error[weights] = np.abs(our_backbone.predict(held_out, folder) - held_out.y).mean()
-    assert error["unimol_small"] < 0.7 * error[None]
-
-
-def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
-    our_backbone = small_backbone()
-    assert (
-        sum(rate > 0 for rate in rates(our_backbone).values()) == 1 + 3 * 2
-    )  # embedding; three in each of two layers
-    with pytest.raises(ConfigError, match=r"encoder\.layers\.0\.self_attn\.dropout = 0\.1"):
-        audit(our_backbone, batch())
-    set_rates(our_backbone, 0.0)
-    audit(our_backbone, batch())
+@pytest.mark.parametrize(
+    "smiles", ["C", "CC(=O)[O-].[Na+]", "c1ccc2[nH]ccc2c1", "C[C@H](N)C(=O)O", "F/C=C/C#N"]
+)
+def test_features_of_unimol2_are_those_of_the_package(smiles: str) -> None:
+    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    rdDistGeom.EmbedMolecule(molecule, randomSeed=42)
+    reference = mol2unimolv2(molecule)
+    numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
+    conformer = np.c_[numbers, molecule.GetConformer().GetPositions()].astype(np.float32)
+    features = featurise(Chem.MolFromSmiles(smiles), conformer)
+    names = {"tokens": "src_tokens", "atom_features": "atom_feat", "degree": "degree", "bond_features": "edge_feat",
+             "shortest_path": "shortest_path", "coordinates": "src_coord"}  # fmt: skip
+    for our_name, their_name in names.items():
+        assert np.array_equal(features[our_name], reference[their_name]), our_name
 
 
 @pytest.mark.parametrize(
     ("architecture", "chunk", "group"), [("molecule", 7, 1), ("oled", 7, 2), ("molecule", 2048, 4)]
 )
-def test_outputs_are_those_of_the_package(
-    architecture: str, chunk: int, group: int, monkeypatch: Any, tmp_path: Path
+def test_parameters_and_outputs_of_unimol_are_those_of_the_package(
+    architecture: str, chunk: int, group: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, in groups of some
-    rows, with both kernels.
+    rows, with both kernels, whose parameters are not ones and zeros.
     """
+    args = getattr(unimol, f"{architecture}_architecture")()
+    args.encoder_layers = 3
+    args.encoder_embed_dim, args.encoder_ffn_embed_dim, args.encoder_attention_heads = 32, 64, 4
+    monkeypatch.setattr(unimol, f"{architecture}_architecture", lambda: args)
     monkeypatch.setattr(unimol, "CPU_CHUNK", chunk)
     monkeypatch.setattr(unimol, "CPU_GROUP", group)
-    small = {
-        "encoder_layers": 3,
-        "encoder_embed_dim": 32,
-        "encoder_ffn_embed_dim": 64,
-        "encoder_attention_heads": 4,
-    }
-    compare(*both(architecture, tmp_path, **small), batch())
+    torch.manual_seed(0)
+    backbone = UnimolBackbone(FILE_ORDER, architecture)
+    torch.nn.init.normal_(backbone.gbf.mul.weight, 1, 0.3)
+    torch.nn.init.normal_(backbone.gbf.bias.weight, 0, 0.3)
+    reference = PackageModel(backbone, architecture, args, tmp_path)
+    names = {name for name in reference.state_dict() if not name.startswith("classification_head.")}
+    assert names == set(backbone.state_dict())
+    compare(backbone, reference, BATCH)
+
+
+def test_parameters_and_outputs_of_unimol2_are_those_of_the_package() -> None:
+    backbone = with_random_weights()
+    reference, ignored = PackageModel2(backbone), Unimol2.ignored_checkpoint_prefixes
+    names = {name for name in reference.state_dict() if not name.startswith(ignored)}
+    assert names == set(backbone.state_dict())
+    smiles = ["CCOC(C)=O", "CC(=O)[O-].[Na+].O", "c1ccccc1"]
+    compare(backbone, reference, collate([item(text) for text in smiles]))
+
+
+@pytest.mark.parametrize("name", ["model.pt", "mine.safetensors"])
+def test_a_checkpoint_is_loaded_without_its_heads_and_with_every_parameter(name: str, tmp_path: Path) -> None:
+    backbone, file, layer = small_backbone(), tmp_path / name, "encoder.layers.1.fc1.weight"
+    state = {name: torch.full_like(tensor, 0.5) for name, tensor in backbone.state_dict().items()}
+    state["lm_head.weight"] = torch.zeros(2)
+
+    def load() -> None:
+        torch.save({"model": state}, file) if file.suffix == ".pt" else save_file(state, file)
+        load_checkpoint(backbone, {name: file}, Unimol.ignored_checkpoint_prefixes)
+
+    load()
+    assert all((parameter == 0.5).all() for parameter in backbone.parameters())
+    state["foreign"] = state.pop(layer)
+    with pytest.raises(ConfigError, match=rf"(?s){name} does not have.*{layer}.*foreign"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("make", "batch", "on"),
+    [
+        (small_backbone, BATCH, {"dropout", "self_attn.dropout", "attention_dropout"}),
+        (
+            with_random_weights,
+            collate([item("CCO")]),
+            {"attention_dropout", "dropout_module.p", "pair_dropout", "self_attn.dropout"},
+        ),
+    ],
+)
+def test_the_audit_finds_the_rates_that_are_no_modules(make: Any, batch: Any, on: set[str]) -> None:
+    backbone = make()
+    assert {path for path, rate in rates(backbone.encoder.layers[0]).items() if rate > 0} == on
+    with pytest.raises(ConfigError, match=r"encoder\.layers\.0\.self_attn\.dropout = 0\.1"):
+        audit(backbone, batch)
+    set_rates(backbone.eval(), 0.0)
+    audit(backbone, batch)
+    assert not backbone.training  # the mode it came in
+    set_rates(backbone, 0.3)  # a rate of 0 may have been set by the authors
+    assert set(rates(backbone).values()) == {0.0}
 
 
 def test_flat_molecules_are_reported_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformers, "_embed", lambda *_: False)
-    rows = made.rows(s=["CCO", "CO", "CO"])
-    made.build_stage(stage(), made.context(tmp_path / "cache", smiles=["s"])).initial_backbone(rows, tmp_path)
+    stage = made.build_stage(UNIMOL, made.context(tmp_path / "cache", smiles=["s"]))
+    stage.initial_backbone(made.rows(s=["CCO", "CO", "CO"]), tmp_path)
     assert read_notes(tmp_path)[0].startswith("2 of 2 training molecules have flat coordinates")
+
+
+@pytest.mark.parametrize("config", [UNIMOL, Unimol2(kind="unimol2", **SHORT)], ids=["unimol", "unimol2"])
+@small_unimol2()
+def test_with_two_columns_a_prediction_is_the_mean_over_conformers_in_any_batch(
+    config: Any, tmp_path: Path
+) -> None:
+    """Training takes the conformers in turn."""
+    molecules, kind = ["CCO", "CCCO", "CC(=O)O", "CCN", "C1CC1"], type(config)
+    train = made.rows(np.arange(5.0), a=molecules, b=molecules[::-1])
+    test = made.rows(a=["CCCO", "C", "CCO"], b=["O", "CCCl", "C1CC1"])
+    with mock.patch.object(kind, "encode", autospec=True, side_effect=kind.encode) as encoded:
+        built = made.fitted(config, made.context(tmp_path, smiles=["a", "b"]), train, tmp_path / "job")
+    assert {call.args[4] for call in encoded.call_args_list} == {0, 1}
+    one, other = made.predictions_per_augmentation(built, 2, test, tmp_path / "job")
+    assert np.abs(one - other).max() > 1e-6
+    for i in range(3):
+        alone = built.predict(test.take(np.array([i])), tmp_path / "job")
+        assert alone == pytest.approx((one[[i]] + other[[i]]) / 2, abs=1e-5)

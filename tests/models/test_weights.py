@@ -54,9 +54,7 @@ def test_the_users_folder_comes_first_and_a_changed_copy_there_is_rejected_with_
     mine = written(tmp_path / "mine" / place / ".") / "vocab.txt"
     monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path / "mine"))
     assert find_weights("packaged")["vocab.txt"] == mine
-    assert (
-        digest_of_weights("packaged") == digest_of_weights(str(mine.parent)) == good
-    )  # wherever the files are
+    assert digest_of_weights("packaged") == digest_of_weights(str(mine.parent)) == good
     mine.write_bytes(b"changed")
     with pytest.raises(ConfigError) as error:
         find_weights("packaged")
@@ -67,45 +65,22 @@ def test_the_users_folder_comes_first_and_a_changed_copy_there_is_rejected_with_
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
 def test_a_truncated_file_is_rejected_wherever_it_ends(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    state = {"layer.weight": torch.ones(50, 3), "layer.bias": torch.zeros(50)}
-    if path.suffix == ".pt":
-        torch.save(state, path)
-    else:
-        save_file(state, path)
+    path, state = tmp_path / name, {"weight": torch.ones(50, 3)}
+    torch.save(state, path) if path.suffix == ".pt" else save_file(state, path)
     content = path.read_bytes()
     digest_of_weights(str(path))
     for size in (0, 5, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(
-            ConfigError, match=rf"{path} is cut short or damaged .* delete it and fetch it again"
-        ):
+        with pytest.raises(ConfigError, match="is cut short or damaged .* delete it and fetch it again"):
             digest_of_weights(str(path))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name, weight_set in WEIGHT_SETS.items()
-        if weight_set.package and weight_set.package[0] == "models"
-    ],
-)
-def test_weights_of_this_project_have_their_digest_a_model_card_and_losses(name: str) -> None:
+@pytest.mark.parametrize("name", ["unimol_small", "unimol_small_oled"])
+def test_weights_of_this_project_have_their_digest_and_a_model_card(name: str) -> None:
     (path,) = find_weights(name).values()  # checks the digest
-    assert path.stat().st_size < 12e6
-    assert path.with_suffix(".csv").read_text().startswith("epoch,")
     card = path.with_suffix(".md").read_text()
-    for text in (name, "weights: " + name, "Data", "None is among", f"studies.pretrain {name}"):
+    for text in ("weights: " + name, "Data", "None is among", f"studies.pretrain {name}"):
         assert text in card
-
-
-def test_the_message_on_a_deleted_file_of_a_package_contains_its_name(in_package: Path) -> None:
-    (in_package / "vocab.txt").unlink()
-    with pytest.raises(
-        ConfigError, match=r"weights_package/inside lacks one of vocab.txt, model.bin\. .* put the files"
-    ):
-        find_weights("packaged")
 
 
 @pytest.mark.parametrize(
@@ -133,28 +108,29 @@ def test_a_hub_that_never_answers_is_an_error_after_seconds(monkeypatch: pytest.
         end.cancel()
 
 
-def snapshot(folder: Path, revision: str, text: str = "{}") -> Path:
+def snapshot(folder: Path, revision: str) -> Path:
     """Write the hub's cache of `someone/encoder` at a revision, which becomes its newest, and return its
     folder.
     """
     repository = folder / "hub" / "models--someone--encoder"
     path = repository / "snapshots" / (revision * 40)
-    for file, content in {path / "config.json": text, repository / "refs" / "main": revision * 40}.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-    (path / "model.safetensors").touch()
+    path.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (path / name).write_text(revision)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "main").write_text(revision * 40)
     return path
 
 
 def test_a_hub_repository_stays_at_the_revision_of_its_first_use_which_the_cache_contains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = snapshot(tmp_path, "1", "first")
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    first = snapshot(tmp_path, "1")
     expected = {name: first / name for name in ("config.json", "model.safetensors")}
     assert find_weights("someone/encoder") == expected
     (first / "README.md").touch()  # of another tool, and not a file of the weights
     (first / "pytorch_model.bin").touch()
-    snapshot(tmp_path, "2", "newer")
+    snapshot(tmp_path, "2")
     assert find_weights("someone/encoder") == expected
     assert read_json(hub_revisions()) == {"someone/encoder": "1" * 40}
