@@ -3,7 +3,6 @@
 import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -107,11 +106,19 @@ WET = "targets: [wet], problem_type: binary, metric: roc_auc"
 @pytest.mark.parametrize(
     ("stage", "competition", "message"),
     [
-        ("loss: mae", NAMED, r"loss: mae does not fit problem type multiclass; remove it .*\(cross_entropy\)"),
+        (
+            "loss: mae",
+            NAMED,
+            r"loss: mae does not fit problem type multiclass; remove it .*\(cross_entropy\)",
+        ),
         ("loss: cross_entropy", GRADED, r"loss: cross_entropy does not fit .*; remove it .*\(mse\)"),
         ("loss: mse", WET, r"loss: mse does not fit .*; remove it .*\(bce\)"),
         ("label_smoothing: 0.1", GRADED, "label_smoothing requires a built-in classification loss"),
-        ("", f"{NAMED}, auxiliary_targets: [z]", "auxiliary_targets cannot be learned with a multiclass target"),
+        (
+            "",
+            f"{NAMED}, auxiliary_targets: [z]",
+            "auxiliary_targets cannot be learned with a multiclass target",
+        ),
         ("auxiliary_weight: 0, label_smoothing: 0.1", NAMED, None),
         ("loss: mae", f"{GRADED}, auxiliary_targets: [z]", None),
     ],
@@ -441,7 +448,9 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
     assert "missing labels: y 3" in lines
     assert "y: some folds have no row of 'yes' (1 rows); their scores ignore these classes" in lines
     assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
-    assert lines[-1].endswith(f"; class weights distort the probabilities that {metric} scores; 3 jobs") == bends
+    assert (
+        lines[-1].endswith(f"; class weights distort the probabilities that {metric} scores; 3 jobs") == bends
+    )
 
 
 USER_METRICS = """
@@ -472,7 +481,13 @@ NAMES = "y;a", "problem_type: multiclass, metric_needs: classes"
         ("classes", "a,b,c", *NAMES, None),
         ("probabilities", "a,b,c", *NAMES, "must return one number"),
         ("classes", "a,b,c", *PER_CLASS, "must return one number"),
-        ("needs_both", "0,1", "y;0", "metric_needs: probabilities", "(?s)must return one number.* only one label"),
+        (
+            "needs_both",
+            "0,1",
+            "y;0",
+            "metric_needs: probabilities",
+            "(?s)must return one number.* only one label",
+        ),
     ],
 )
 def test_a_user_defined_metric_is_tried_on_what_it_needs_and_on_rows_without_a_rare_class(
