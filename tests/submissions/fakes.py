@@ -10,9 +10,6 @@ import numpy as np
 import pandas as pd
 import yaml
 from scipy.special import expit, softmax
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import Ridge
-from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
 from competition.labels import parse_labels
@@ -32,38 +29,6 @@ from tests.conftest import write_competition
 
 TARGETS = ["height", "depth"]
 LAST_SEEN = 7.0
-
-
-def columns_like(
-    kind: str, n: int = 600, n_stages: int = 3, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns (n, n_stages), labels (n,), folds (n,): `independent` errors, or a truth that only `trees` can
-    reach.
-    """
-    rng = np.random.default_rng(seed)
-    folds = np.arange(n) % 5
-    truth = rng.normal(size=n)
-    errors = rng.normal(size=(n, n_stages)) * np.linspace(0.3, 0.6, n_stages)
-    if kind == "independent":
-        return truth[:, None] + errors, truth, folds
-    assert kind == "trees"
-    return truth[:, None] + 0.1 * errors, truth + np.where(np.abs(truth) < 0.6, 0.8, -0.4), folds
-
-
-def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns (n, 3) of real models, labels (n,), folds (n,): every row has a twin, in any fold."""
-    rng = np.random.default_rng(seed)
-    x, y = rng.normal(size=(n // 2, 5)), rng.normal(size=n // 2)
-    y = np.repeat(y + x[:, 0], 2) + 0.01 * rng.normal(size=n)
-    x = np.repeat(x, 2, axis=0) + 1e-3 * rng.normal(size=(n, 5))
-    folds = rng.permutation(np.arange(n) % 5)
-    columns = np.empty((n, 3))
-    for fold in range(5):
-        train, held_out = folds != fold, folds == fold
-        forest = RandomForestRegressor(30, random_state=0)
-        for j, model in enumerate((Ridge(), KNeighborsRegressor(1), forest)):
-            columns[held_out, j] = model.fit(x[train], y[train]).predict(x[held_out])
-    return columns, y, folds
 
 
 def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:
@@ -197,6 +162,12 @@ def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
     return run_of(path)
 
 
-def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
-    """Predictions of a submission in the order of the prepared test table."""
-    return read_table(run.folder / file, ["id"]).set_index("id").loc[run.columns.test_ids, TARGETS].to_numpy()
+def finished(path: Path) -> Run:
+    """Return the run of a made-up competition with its finished jobs and its files."""
+    prepare_and_fake_jobs(path)
+    return built(path)
+
+
+def by_id(file: Path) -> pd.DataFrame:
+    """A table of numbers with its ids as the index."""
+    return read_table(file, ["id"]).set_index("id")

@@ -3,23 +3,38 @@
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score, f1_score, precision_score, recall_score
 
 from competition.metrics import METRICS
-from core.files import PROJECT, read_table, read_text_table, write_json, write_table
+from competition.task import Task
+from core.files import read_text_table, write_json, write_table
 from core.plots import new_figure
+from models.jobs.compute import UNUSED_LABELS
+from models.jobs.job_files import write_report
 from models.training.loss_log import LOSSES
 from submissions.report import figures
 from submissions.report import report as report_step
-from submissions.report.elements import Report, Section, Table
-from submissions.report.predictions import learning_curve_section
+from submissions.report.elements import Report
+from submissions.report.predictions import cross_fitted, labels, learning_curve_section, reliability
 from submissions.report.report import build_report, markdown, page
-from submissions.run import CROSS_FITTED, LEFT_OUT_HEADER, LeftOut, Run
-from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
+from submissions.run import SUBMISSION_FILE, Run
+from tests.conftest import SMOKE
+from tests.submissions.fakes import (
+    TARGETS,
+    built,
+    by_id,
+    fake_classes,
+    fake_competition,
+    finished,
+    prepare_and_fake_jobs,
+    run_of,
+)
 
 ATTACK = "<img src=x onerror=alert(1)>"
 TEXT = '</script><script>alert(2)</script> & "more"'
@@ -30,6 +45,11 @@ SHIFT = {
     "adversarial": {"auc": 0.5123, "standard_deviation": 0.034, "features": []},
     "recommended": {"kind": "scaffold", "reason": "test molecules are far from training molecules"},
 }
+CURVE = (
+    "phase,epoch,step,loss,learning_rate,seconds,held_out_score\n"
+    "train,1,5,9.0,1e-4,0.5,\ntrain,1,9,3.0,1e-4,1.0,{0}1\ntrain,2,18,2.0,1e-4,2.0,{0}2\ntrain,3,27,1.0,1e-4,3.0,{0}3\n"
+)
+UNUSED = "the labels of y in others.csv are not used"
 
 
 class Reader(HTMLParser):
@@ -69,6 +89,13 @@ class Made(NamedTuple):
     summary: str
 
 
+def add_molecules(folder: Path, **columns: Any) -> None:
+    molecules = read_text_table(SMOKE / "train.csv")["SMILES"]
+    for file in (folder / "train.csv", folder / "test.csv"):
+        table = read_text_table(file)
+        write_table(file, table.assign(SMILES=list(islice(cycle(molecules), len(table))), **columns))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     folder = tmp_path_factory.mktemp("hostile")
@@ -78,22 +105,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         neural = {"kind": "gnn", "epochs": 3, "batch_size": 10, "schedule": "linear", "warmup": 0.1}
         stages = {"good": {"kind": "lightgbm"}, "fair": neural, "poor": {"kind": "lightgbm"}}
         path = fake_competition(folder, 90, 30, competition=roles, stages=stages)
-        molecules = read_text_table(PROJECT / "competition" / "data" / "smoke" / "train.csv")["SMILES"]
+        add_molecules(folder, **{COLUMN: TEXT})
         for name in ("train", "test", "sample_submission", "answers"):
             table = read_text_table(folder / f"{name}.csv")
-            table["id"] = ATTACK + table["id"]
-            if name in ("train", "test"):
-                table["SMILES"] = molecules[: len(table)]
-                table[COLUMN] = [f"{TEXT} {i}" for i in range(len(table))]
-            write_table(folder / f"{name}.csv", table)
-        planned = prepare_and_fake_jobs(path)
-        for job in planned.jobs_of_stage("fair"):
-            header = "phase,epoch,step,loss,learning_rate,seconds,held_out_score\n"
-            rows = [
-                "train,1,5,9.0,1e-4,0.5,\n",
-                *(f"train,{n},{9 * n},{4 - n}.0,1e-4,{n}.0,{n + job.fold}.0\n" for n in (1, 2, 3)),
-            ]
-            (job.folder / LOSSES).write_text("".join([header, *rows]))
+            write_table(folder / f"{name}.csv", table.assign(id=ATTACK + table["id"]))
+        plan = prepare_and_fake_jobs(path)
+        for job in plan.jobs:
+            write_report(job.folder, {"seconds": 1.5, UNUSED_LABELS: [UNUSED] * (job.fold == 1)})
+        for job in plan.jobs_of_stage("fair"):
+            (job.folder / LOSSES).write_text(CURVE.format(job.fold))
         run = built(path)
         write_json(run.paths.shift, SHIFT)
         new_figure()[0].savefig(run.paths.shift.parent / "sizes.png")
@@ -107,19 +127,25 @@ def section(found: Report, title: str) -> list[Any]:
     return parts
 
 
+def rows_of(found: Report, title: str = "Scores") -> list[dict[str, str]]:
+    """The rows of the table of a section by the names of its columns."""
+    header, rows = section(found, title)[0]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def scores_of(found: Report) -> dict[str, dict[str, str]]:
+    """The first row of each stage and candidate in the table of scores."""
+    return {line["stage or candidate"]: line for line in rows_of(found) if line["stage or candidate"]}
+
+
 def test_every_section_is_there_and_linked_and_every_tag_is_closed(made: Made) -> None:
     assert made.reader.wrong == []
     ids = {attributes["id"] for _, attributes in made.reader.elements if "id" in attributes}
     links = {str(attributes["href"])[1:] for tag, attributes in made.reader.elements if tag == "a"}
     assert links == ids
     titles = {each.title for each in made.found.sections}
-    assert {
-        "Tables",
-        "Scores",
-        "Predictions",
-        "Learning curves",
-        "Largest errors",
-    } <= titles
+    assert {"Tables", "Scores", "Predictions", "Learning curves", "Largest errors"} <= titles
+    assert section(made.found, "Tables").count(f"In fold_1 {UNUSED}.") == 1  # once for all stages
 
 
 def test_numbers_of_the_page_are_those_of_the_summary_and_of_the_run(made: Made) -> None:
@@ -166,14 +192,11 @@ def test_the_page_begins_with_the_score_to_expect_and_a_chart_of_all_stages_and_
 def test_a_section_with_an_error_is_a_note_and_ends_no_report(
     made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*arguments: Any) -> str:
-        raise ValueError("no fonts")
-
     monkeypatch.setenv("WORK_DIR", str(made.run.folder.parents[2]))
-    monkeypatch.setattr(figures, "panels", broken)
-    content = build_report(made.run)
-    assert section(content, "Predictions") == ["This section could not be made (ValueError: no fonts)."]
-    assert "no fonts" in capsys.readouterr().err
+    monkeypatch.delattr(figures, "panels")
+    (note,) = section(build_report(made.run), "Predictions")
+    assert note.startswith("This section could not be made (AttributeError: ")
+    assert "AttributeError" in capsys.readouterr().err
 
 
 def test_learning_curves_are_the_loss_of_each_job_and_the_mean_held_out_score_over_folds(
@@ -182,91 +205,187 @@ def test_learning_curves_are_the_loss_of_each_job_and_the_mean_held_out_score_ov
     panels: dict[str, Any] = {}
     monkeypatch.setattr(figures, "panels", lambda curves, x_label: panels.update(curves) or "")
     learning_curve_section(made.run)
-    n_jobs = len(made.run.plan.jobs_of_stage("fair"))
     losses = [(list(epochs), list(losses)) for epochs, losses, _ in panels["fair, loss"]]
-    assert losses == [([1, 2, 3], [3.0, 2.0, 1.0])] * n_jobs
+    assert losses == [([1, 2, 3], [3.0, 2.0, 1.0])] * 3
     ((epochs, scores, _),) = panels["fair, held-out rmse"]
-    middle = (made.run.plan.n_folds - 1) / 2
-    assert (list(epochs), list(scores)) == ([1, 2, 3], [1 + middle, 2 + middle, 3 + middle])
+    assert (list(epochs), list(scores)) == ([1, 2, 3], [11, 12, 13])  # of the folds 0, 1 and 2: 1, 11 and 21
 
 
 def test_the_worst_rows_come_first(made: Made) -> None:
-    stage_preds = made.run.columns
-    cross_fitted = (
-        read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[stage_preds.ids].to_numpy()
-    )
-    largest = np.nanmax(np.abs(cross_fitted - stage_preds.y) / np.nanstd(stage_preds.y, axis=0), axis=1)
-    cards, order = section(made.found, "Largest errors")[1:], np.argsort(-largest)[:20]
-    titles = [
-        f"{rank}. {stage_preds.ids[i]}, fold {stage_preds.folds[i]}" for rank, i in enumerate(order, start=1)
-    ]
+    columns = made.run.columns
+    errors = np.abs(cross_fitted(made.run) - columns.y) / np.nanstd(columns.y, axis=0)
+    worst = np.argsort(-np.nanmax(errors, axis=1))[:20]
+    cards = section(made.found, "Largest errors")[1:]
+    titles = [f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}" for rank, i in enumerate(worst, start=1)]
     assert [card.title for card in cards] == titles
     assert "<svg" in next(iter(cards[0].molecules.values()))
 
 
-def scores_of(found: Report) -> list[dict[str, str]]:
-    """The rows of the table of scores by the names of its columns."""
-    header, rows = section(found, "Scores")[0]
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
 def test_weights_stand_under_their_targets_and_correlations_under_their_columns(made: Made) -> None:
-    stage_preds, chosen = made.run.columns, made.run.weights
-    names = made.run.config.stages
-    lines = scores_of(made.found)
+    columns, chosen = made.run.columns, made.run.weights
+    lines = rows_of(made.found)
     first = [line["stage or candidate"] for line in lines].index("good")
-    weights = [line["weight"] for line in lines[first:]]
-    assert weights == [cell for name in names for cell in ("", *(f"{chosen[t][name]:.3f}" for t in TARGETS))]
-    _, chart = section(made.found, "Error correlation")
-    assert [chart.image.count(f">{name}<") for name in stage_preds.names] == [
-        2,
-        2,
-        2,
-    ]  # of a row and a column
-    is_labelled = ~np.isnan(stage_preds.y[:, 1])  # depth lacks some labels
-    height = np.corrcoef(stage_preds.preds[:, :, 0] - stage_preds.y[:, :1], rowvar=False)
-    depth = np.corrcoef(stage_preds.preds[is_labelled, :, 1] - stage_preds.y[is_labelled, 1:], rowvar=False)
-    numbers = [float(number) for number in re.findall(r">(-?[01]\.\d\d)<", chart.image)]
-    np.testing.assert_allclose(numbers, ((height + depth) / 2).ravel(), atol=0.006)
-
-
-def test_a_long_reason_wraps_and_a_molecule_has_its_smiles_below_it(made: Made) -> None:
-    reason = "its first job of 5 was not finished after 45.4 s, with 1.5 min left of the budget"
-    left_out = [LeftOut("fair", None, "time", reason), LeftOut("good", 1, "error", "ValueError")]
-    table = Table(LEFT_OUT_HEADER, [each.row for each in left_out])
-    html = page(made.found._replace(sections=[Section("Left out", [table])]))
-    assert f'<td class="long">{reason}</td>' in html
-    assert "<td>ValueError</td>" in html
-    assert ".cards img { display: block; }" in html
+    expected = [["", *(f"{chosen[t][name]:.3f}" for t in TARGETS)] for name in made.run.config.stages]
+    assert [line["weight"] for line in lines[first:]] == sum(expected, [])
+    chart = section(made.found, "Error correlation")[1].image
+    assert [chart.count(f">{name}<") for name in columns.names] == [2, 2, 2]  # of a row and a column
+    correlations = []
+    for target in range(2):
+        rows = ~np.isnan(columns.y[:, target])  # depth lacks some labels
+        errors = columns.preds[rows, :, target] - columns.y[rows, target, None]
+        correlations.append(np.corrcoef(errors, rowvar=False))
+    numbers = [float(number) for number in re.findall(r">(-?[01]\.\d\d)<", chart)]
+    np.testing.assert_allclose(numbers, np.mean(correlations, axis=0).ravel(), atol=0.006)
 
 
 def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric(done: Path) -> None:
-    runs = [run_of(done)]
-    runs.append(
-        built(fake_competition(done.parent, competition={"metric": "r2"}, submissions={"stack": False}))
-    )
-    for run, sign in zip(runs, (1, -1), strict=True):
+    first = run_of(done)
+    settings = {"competition": {"metric": "r2"}, "submissions": {"stack": False}}
+    for run, sign in ((first, 1), (built(fake_competition(done.parent, **settings)), -1)):
         without = run.choice["ablation"]["good"]
         assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
-        found = build_report(run)
-        (gain,) = [line["gain"] for line in scores_of(found) if line["stage or candidate"] == "good"]
-        assert float(gain.partition(" +-")[0]) > 0
+        assert float(scores_of(build_report(run))["good"]["gain"].partition(" +-")[0]) > 0
 
 
 def test_one_table_has_the_scores_of_candidates_and_stages_out_of_fold_and_on_the_answers(made: Made) -> None:
-    lines = {line["stage or candidate"]: line for line in scores_of(made.found)}
-    choice = made.run.choice
-    for name, candidate in choice["candidates"].items():
-        assert float(lines[name]["score"]) == pytest.approx(candidate["score"], rel=1e-3)
-        assert float(lines[name]["in_sample_score"]) == pytest.approx(candidate["in_sample_score"], rel=1e-3)
-    assert "chosen" in lines[made.run.chosen]["flags"]
-    for name, stage in choice["stages"].items():
-        assert float(lines[name]["score"]) == pytest.approx(stage["score"], rel=1e-3)
-        assert lines[name]["in_sample_score"] == ""
-    answers = read_table(made.run.folder.parents[3] / "answers.csv", ["id"]).set_index("id")[TARGETS]
-    written = (
-        read_table(made.run.folder / "submission.csv", ["id"]).set_index("id").loc[answers.index, TARGETS]
-    )
+    lines, choice = scores_of(made.found), made.run.choice
+    for name, record in (choice["candidates"] | choice["stages"]).items():
+        assert float(lines[name]["score"]) == pytest.approx(record["score"], rel=1e-3)
+        in_sample = f"{record['in_sample_score']:#.4g}" if name in choice["candidates"] else ""
+        assert lines[name]["in_sample_score"] == in_sample
+    chosen = lines[made.run.chosen]
+    assert "chosen" in chosen["flags"]
+    answers = by_id(made.run.folder.parents[3] / "answers.csv")[TARGETS]
+    written = by_id(made.run.folder / "submission.csv").loc[answers.index, TARGETS]
     by_hand = METRICS["rmse"](answers.to_numpy(), written.to_numpy())
-    assert float(lines[made.run.chosen]["test_score"]) == pytest.approx(by_hand, rel=1e-3)
-    assert made.found.facts["test_score"][0] == lines[made.run.chosen]["test_score"]
+    assert float(chosen["test_score"]) == pytest.approx(by_hand, rel=1e-3)
+    assert made.found.facts["test_score"][0] == chosen["test_score"]
+
+
+# Classes
+
+
+@pytest.fixture(
+    scope="module",
+    params=["binary f1", "multilabel roc_auc", "multiclass log_loss", "ordinal quadratic_kappa"],
+)
+def of_classes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Run, Report]]:
+    """A finished run and its report; of several labels with molecules and a network that drops."""
+    folder = tmp_path_factory.mktemp("classes")
+    problem_type, metric = request.param.split()
+    stages: dict[str, Any] = {name: {"kind": "lightgbm"} for name in ("good", "fair", "poor")}
+    roles: dict[str, Any] = {}
+    if problem_type == "binary":
+        stages["fair"]["class_weights"] = "balanced"
+    elif problem_type == "multilabel":
+        roles, stages["fair"] = {"smiles": ["SMILES"]}, {"kind": "gnn", "backbone_dropout": 0.25}
+    elif problem_type == "multiclass":
+        roles = {"classes": ["<b>a class with a very long name</b>", "None", "sad"]}
+    sections = {"competition": roles, "stages": stages, "submissions": {"stack": False}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORK_DIR", str(folder / "work"))
+        path = fake_classes(folder, problem_type, metric, 160, 40, **sections)
+        add_molecules(folder)
+        run = finished(path)
+        yield run, build_report(run)
+
+
+def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows_fold(
+    of_classes: tuple[Run, Report],
+) -> None:
+    run, report = of_classes
+    task, scored = run.task, cross_fitted(run)
+    made_labels = scored if task.scores_labels else task.default_labels(scored)
+    last = rows_of(report, "Scores by class")[-1]  # class 1 of the last target
+    assert last["class"] == (task.targets[-1] if task.problem_type == "multilabel" else task.classes[-1])
+    y, label = run.columns.y[:, -1], made_labels[:, -1]
+    is_labelled = ~np.isnan(y)
+    true, predicted = (each[is_labelled] == len(task.classes) - 1 for each in (y, label))
+    assert int(last["rows"]) == true.sum()
+    for name, score in (("precision", precision_score), ("recall", recall_score), ("F1", f1_score)):
+        assert float(last[name]) == pytest.approx(score(true, predicted), abs=1e-3)
+
+
+def test_shares_and_cuts_of_a_metric_of_labels_are_next_to_the_classes(
+    of_classes: tuple[Run, Report],
+) -> None:
+    run, report = of_classes
+    last, number = rows_of(report, "Scores by class")[-1], len(run.task.classes) - 1
+    assert ("threshold" in last) == run.task.scores_labels
+    if not run.task.scores_labels:
+        return
+    submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"] == run.task.classes[-1]
+    shares = [(run.columns.y == number).mean(), (labels(run) == number).mean(), submitted.mean()]
+    chosen = run.candidates[run.chosen]
+    titles = ("share in training", "out of fold", "on test", "threshold")
+    expected = [*shares, chosen["thresholds"][-1]]
+    assert [float(last[each]) for each in titles] == pytest.approx(expected, abs=1e-3)
+    (tuned,) = re.findall(r" and (\d\S+) with thresholds", section(report, "Scores by class")[2])
+    assert float(tuned) == pytest.approx(chosen["score"], abs=1e-4)
+
+
+def test_figures_marks_and_notes_are_those_of_the_problem_type(of_classes: tuple[Run, Report]) -> None:
+    run, report = of_classes
+    html, problem_type = page(report), run.task.problem_type
+    assert len(html) < 1_500_000 and "://" not in html and "<b>" not in html
+    captions = str(
+        [part.caption for each in report.sections for part in each.elements if hasattr(part, "image")]
+    )
+    assert ("Confusion matrix" in captions) == (problem_type != "multilabel")
+    assert ("calibration error" in captions) == (problem_type != "ordinal")
+    assert "| class" in markdown(report, run.paths.report)
+    flags = [scores_of(report)[stage]["flags"] for stage in ("good", "fair", "poor")]
+    assert flags == ["", "class weights" * (problem_type == "binary"), ""]
+    notes = str(section(report, "Scores")[1:])
+    assert ("'class weights: " in notes) == (problem_type == "binary")
+    dropout = "fair: dropout 0.25 in the backbone, 0.0 before the last layer."
+    assert (dropout in notes) == (problem_type == "multilabel")
+
+
+def test_errors_are_sorted_by_the_probability_of_the_wrong_class(of_classes: tuple[Run, Report]) -> None:
+    run, report = of_classes
+    if not run.task.has_probabilities:
+        assert "residual (sd)" in section(report, "Largest errors")[1].errors.header
+        return
+    cards = section(report, "Most confident mistakes")[1:]
+    errors = [[dict(zip(card.errors.header, row, strict=True)) for row in card.errors.rows] for card in cards]
+    assert all(row["truth"] != row["predicted"] for rows in errors for row in rows)
+    largest = [max(float(row["its probability"]) for row in rows) for rows in errors]
+    assert largest == sorted(largest, reverse=True) and 5 < len(largest) <= 20
+
+
+def test_answers_with_names_of_classes_score_what_the_files_name(of_classes: tuple[Run, Report]) -> None:
+    run, report = of_classes
+    scores = {name: float(line["test_score"]) for name, line in scores_of(report).items()}
+    assert len(scores) == 7 and np.isfinite(list(scores.values())).all()
+    assert run.metric.better(scores["good"], scores["poor"])
+    if run.task.scores_labels:
+        files = run.config.competition.answers, run.folder / SUBMISSION_FILE
+        truth, submitted = (read_text_table(file).set_index("id")["mood"].sort_index() for file in files)
+        kappa = cohen_kappa_score(truth, submitted, weights="quadratic")
+        is_f1 = run.metric.name == "f1"
+        by_hand = f1_score(truth == "yes", submitted == "yes") if is_f1 else kappa
+        assert scores[run.chosen] == pytest.approx(by_hand, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "y_pred", "y", "expected"),
+    [
+        (
+            ["no", "yes"], [[0.2]] * 4 + [[0.8]] * 12, [1, 0, 0, 0] + 3 * [1, 1, 0, 0],
+            [0.2, 0.8, 0.25, 0.5, 0.25 * 0.05 + 0.75 * 0.3],  # the mean distance over the rows
+        ),
+        (  # of several classes, how often the most probable one is true
+            ["a", "b", "c"], [[0.6, 0.3, 0.1], [0.1, 0.6, 0.3], [0.1, 0.3, 0.6], [0.2, 0.2, 0.6]], [0, 1, 2, 0],
+            [0.6, 0.75, 0.15],
+        ),
+    ],
+)  # fmt: skip
+def test_the_calibration_error_is_the_mean_distance_of_probability_and_frequency(
+    classes: list[str], y_pred: list, y: list, expected: list[float]
+) -> None:
+    task = Task(["y"], problem_type="binary" if len(classes) == 2 else "multiclass", classes=classes)
+    probability, frequency, error = reliability(task, np.array(y, dtype=float)[:, None], np.array(y_pred))
+    assert [*probability, *frequency, error] == pytest.approx(expected)
