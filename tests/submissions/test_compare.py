@@ -91,24 +91,17 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text: Command, t
     assert f"{-gain:#.4g}" in swapped
 
 
-def test_a_changed_budget_is_shown(compare_text: Command) -> None:
-    first, second = folders()
-    sign_manifest(first, budget=300.0)
-    sign_manifest(second, budget=600.0)
-    assert f'{first.name} -> {second.name}:\n- budget: "5 min" -> "10 min"\n' in compare_text()
-    sign_manifest(second, budget=None)
-    assert '- budget: "5 min" -> "none"\n' in compare_text()
-
-
 def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_score(
     compare_text: Command, tmp_path: Path
 ) -> None:
-    first, _ = folders()
+    first, second = folders()
+    sign_manifest(second, budget=600.0)
     table = read_table(first / "cross_fitted.csv", ["id"])
     write_table(first / "cross_fitted.csv", table.iloc[10:])
     stored = read_json(first / "run.json")
     sign_manifest(first, tables=stored["tables"] | {"folds.csv": "other"})
     page = compare_text()
+    assert f'{first.name} -> {second.name}:\n- budget: "none" -> "10 min"\n' in page
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
     assert f"{first.name} has other folds, from which part of the difference may come." in page
     path, user_file = tmp_path / "mixed.yaml", tmp_path / "m.py"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.dataset import GROUP
 from core.errors import DataError
 from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
@@ -72,6 +73,7 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
         np.testing.assert_allclose(alone, columns.test[:, j], rtol=1e-6)
     np.testing.assert_array_equal(columns.y, by_id(run.paths.train).loc[columns.ids, TARGETS])
     assert np.isnan(columns.y).any()  # a missing label stays missing
+    np.testing.assert_array_equal(columns.groups, by_id(run.paths.train).loc[columns.ids, GROUP])
     weights = run.weights["height"]
     assert weights["good"] > weights["fair"] > weights["poor"]
     in_sample = run.metric(columns.y, load_candidate(run, run.chosen).predict(columns.preds))
@@ -206,14 +208,6 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
     means = read_table(run.paths.train)[TARGETS].mean().tolist()
     assert table.set_index("id").loc[test["id"][4], ["H", "D"]].tolist() == pytest.approx(means, rel=1e-6)
     assert {*test["id"]} - {*by_id(run.folder / "spread.csv").index} == {test["id"][4]}
-
-
-def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path) -> None:
-    path = fake_competition(tmp_path, folds={"kind": "group"}, competition={"numeric": ["x"], "group": "z"})
-    table = read_text_table(tmp_path / "train.csv").assign(z=[str(i % 10) for i in range(150)])
-    table.loc[3, "x"] = table.loc[2, "x"]  # an equal input ties two of ten groups together
-    write_table(tmp_path / "train.csv", table)
-    assert len({*finished(path).columns.groups}) == 9
 
 
 # What stages did, and what is left out

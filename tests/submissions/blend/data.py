@@ -15,14 +15,11 @@ from submissions.blend.stack import fit_stack
 N_OUTPUTS = {"binary": 1, "multiclass": 3}
 
 
-def noisy_numbers(
-    n: int = 100, n_models: int = 3, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns (n, n_models) with independent errors, later ones with larger errors; labels (n,), folds (n,)."""
-    rng = np.random.default_rng(seed)
+def noisy_numbers(n: int = 100, n_models: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (n, n_models) with independent errors, later ones with larger errors; labels (n,)."""
+    rng = np.random.default_rng(0)
     y = rng.normal(size=n)
-    errors = rng.normal(size=(n, n_models)) * np.linspace(0.3, 0.6, n_models)
-    return y[:, None] + errors, y, np.arange(n) % 5
+    return y[:, None] + rng.normal(size=(n, n_models)) * np.linspace(0.3, 0.6, n_models), y
 
 
 def numbers(
@@ -46,11 +43,9 @@ def numbers(
     )
 
 
-def noisy_classes(
-    problem_type: str, n: int = 400, n_models: int = 3, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def noisy_classes(problem_type: str, n: int = 400, n_models: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Columns (n, n_models, n_outputs) from noisy logits, later ones with more noise; labels (n, 1)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     k = N_OUTPUTS[problem_type]
     truth = 1.5 * rng.normal(size=(n, k))
     noisy = truth[:, None] + rng.normal(size=(n, n_models, k)) * np.linspace(0.5, 2, n_models)[:, None]

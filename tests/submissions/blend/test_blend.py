@@ -59,8 +59,8 @@ def test_pooled_weights_count_targets_alike_in_any_unit_and_are_those_of_a_targe
 
 @each_blend
 def test_without_a_labelled_row_every_blend_is_the_mean(name: str) -> None:
-    preds, y, folds = noisy_numbers(n_models=4)
-    assert weights(name, numbers(preds, y * np.nan, folds)) == [0.25] * 4
+    preds, y = noisy_numbers(n_models=4)
+    assert weights(name, numbers(preds, y * np.nan)) == [0.25] * 4
 
 
 def test_convex_weights_are_optimal_also_beside_an_absurd_column() -> None:
@@ -78,44 +78,43 @@ def test_convex_weights_are_optimal_also_beside_an_absurd_column() -> None:
 @each_blend
 @pytest.mark.parametrize("metric", ["rmse", "mae", "spearman"])
 def test_the_order_of_rows_and_the_unit_do_not_change_predictions(name: str, metric: str) -> None:
-    preds, y, folds = noisy_numbers(120, 4)
-    data = numbers(preds, y, folds, metric)
+    preds, y = noisy_numbers(120, 4)
+    data = numbers(preds, y, metric=metric)
     before = predicted(name, data, preds)
     if name != "shrunk_ridge":
         assert sum(weights(name, data)) == pytest.approx(1, abs=1e-12)
     rows = np.random.default_rng(0).permutation(120)
-    after = predicted(name, numbers(preds[rows], y[rows], folds[rows], metric), preds)
+    after = predicted(name, numbers(preds[rows], y[rows], rows % 5, metric), preds)
     np.testing.assert_allclose(after, before, atol=1e-7)
     for scale, shift in ((30, 0), (1, 273)):
         moved = scale * preds + shift
-        after = predicted(name, numbers(moved, scale * y + shift, folds, metric), moved)
+        after = predicted(name, numbers(moved, scale * y + shift, metric=metric), moved)
         np.testing.assert_allclose(after, scale * before + shift, atol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["rmse", "mae"])
 @each_blend
 def test_equal_columns_and_constant_labels_give_finite_predictions(name: str, metric: str) -> None:
-    preds, y, folds = noisy_numbers()
+    preds, y = noisy_numbers()
     equal, perfect = preds[:, [0, 0, 1]], np.column_stack([y, y])
     for columns in (equal, preds[:, [0, 0]], perfect, np.ones((100, 2))):
-        assert np.isfinite(predicted(name, numbers(columns, y, folds, metric), columns)).all()
+        assert np.isfinite(predicted(name, numbers(columns, y, metric=metric), columns)).all()
     rare = np.where(np.arange(100) == 7, 1.0, 0.0)  # the labels of all folds but one are constant
-    assert np.abs(predicted(name, numbers(equal, rare, folds, metric), equal)).max() < 10
+    assert np.abs(predicted(name, numbers(equal, rare, metric=metric), equal)).max() < 10
 
 
 def test_equal_columns_share_their_convex_weight() -> None:
-    preds, y, folds = noisy_numbers(n_models=2)
-    first, second = weights("convex", numbers(preds, y, folds))
-    nearly = preds[:, 0] + 1e-9 * np.random.default_rng(0).normal(size=100)
-    for twin in (preds[:, 0], nearly):
-        shared = weights("convex", numbers(np.column_stack([twin, preds]), y, folds))
-        assert shared == pytest.approx([first / 2, first / 2, second], abs=0.05)
+    preds, y = noisy_numbers(n_models=2)
+    first, second = weights("convex", numbers(preds, y))
+    twin = preds[:, 0] + 1e-9 * np.random.default_rng(0).normal(size=100)
+    shared = weights("convex", numbers(np.column_stack([twin, preds]), y))
+    assert shared == pytest.approx([first / 2, first / 2, second], abs=0.05)
 
 
 def test_the_shrunk_ridge_is_the_formula_of_its_docstring_with_settings_that_are_good_across_folds() -> None:
-    preds, y, folds = noisy_numbers(200, 4)
-    preds, y = preds + 3, y + 3
-    data = numbers(preds, y, folds, n_trials=40)
+    preds, y = (each + 3 for each in noisy_numbers(200, 4))
+    data = numbers(preds, y, n_trials=40)
+    folds = data.folds
 
     def formula(rows: np.ndarray, share: float, penalty: float) -> tuple[np.ndarray, float]:
         mean, std = y[rows].mean(), y[rows].std()
@@ -158,10 +157,10 @@ def test_for_the_mae_the_settings_are_tuned_on_the_mae_and_fits_are_deterministi
     rng = np.random.default_rng(0)
     y = rng.normal(size=200)
     preds = y[:, None] + rng.standard_t(1.5, size=(200, 4)) * [0.1, 0.2, 0.3, 0.4]
-    mae, first, second = (
+    by_mae, first, second = (
         fit("shrunk_ridge", numbers(preds, y, metric=metric)) for metric in ("mae", "rmse", "rmse")
     )
-    assert mae.settings != first.settings
+    assert by_mae.settings != first.settings
     assert first.weights.tobytes() == second.weights.tobytes()
     assert capfd.readouterr() == ("", "")
 
@@ -169,14 +168,13 @@ def test_for_the_mae_the_settings_are_tuned_on_the_mae_and_fits_are_deterministi
 @each_blend
 @pytest.mark.parametrize("metric", ["rmse", "mae", "kendall"])
 def test_rows_without_a_label_and_rows_of_fold_minus_one_are_ignored(name: str, metric: str) -> None:
-    preds, y, folds = noisy_numbers()
+    preds, y = noisy_numbers()
     no_fold, unlabelled = np.arange(100) < 10, np.arange(100) >= 85
-    new_folds = np.where(no_fold, -1, folds)
+    new_folds = np.where(no_fold, -1, np.arange(100) % 5)
     new_preds = np.where(no_fold[:, None], np.nan, preds)
     new_y = np.where(unlabelled, np.nan, np.where(no_fold, 1e6, y))
     after = predicted(name, numbers(new_preds, new_y, new_folds, metric), preds)
-    rows = ~no_fold & ~unlabelled
-    expected = predicted(name, numbers(preds[rows], y[rows], folds[rows], metric), preds)
+    expected = predicted(name, numbers(preds[10:85], y[10:85], metric=metric), preds)
     np.testing.assert_allclose(after, expected, rtol=1e-6)
 
 
@@ -188,12 +186,12 @@ def test_a_user_defined_metric_tunes_a_single_target_and_is_never_called_with_on
         assert y_true.shape == (100, 1)  # the rows of the single target
         return float(np.mean(np.abs(y_true - y_pred) ** 0.5))
 
-    preds, y, folds = noisy_numbers()
+    preds, y = noisy_numbers()
     users = Metric("my_metric.py:score", False, None, score)
     if name == "shrunk_ridge":
-        squares = numbers(preds, y, folds)
-        assert fit(name, replace(squares, metric=users)).settings != fit(name, squares).settings
-    two = numbers(np.repeat(preds[:, :, None], 2, axis=2)[1:], np.column_stack([y, y])[1:], folds[1:], "mse")
+        one = numbers(preds, y)
+        assert fit(name, replace(one, metric=users)).settings != fit(name, one).settings
+    two = numbers(np.repeat(preds[1:, :, None], 2, axis=2), np.column_stack([y, y])[1:], metric="mse")
     np.testing.assert_array_equal(fit(name, replace(two, metric=users)).weights, fit(name, two).weights)
 
 
@@ -201,8 +199,8 @@ def test_a_user_defined_metric_tunes_a_single_target_and_is_never_called_with_on
 
 
 def test_a_user_defined_candidate_only_gets_the_rows_it_is_fitted_on(tmp_path: Path) -> None:
-    preds, y, folds = noisy_numbers(60)
-    data = numbers(preds, y, np.where(np.arange(60) < 5, -1, folds))
+    preds, y = noisy_numbers(60)
+    data = numbers(preds, y, np.r_[[-1] * 5, np.arange(5, 60) % 5])
     (tmp_path / "mine.py").write_text(
         "def first(preds, y, folds):\n"
         "    assert preds.shape == (len(y), 3, 1) and set(folds) == {1, 2, 3, 4}, (preds.shape, folds)\n"
@@ -232,9 +230,8 @@ def test_the_level_2_model_of_the_page_on_ensembling_is_a_candidate_that_can_be_
     tmp_path: Path,
 ) -> None:
     code_ref = page_function(tmp_path, 1, "fit")
-    preds, y, folds = noisy_numbers(600)
-    y = y + 2 * np.abs(y)
-    data = numbers(np.stack([preds, preds + 3], axis=2), np.column_stack([y, 2 * y]), folds)
+    preds, y = noisy_numbers(600)
+    data = numbers(preds, y + 2 * np.abs(y))
     fitted = fit_candidate(data, code_ref, data.all_folds)
     y_pred = fitted.predict(data.preds)
     of_default = fit("shrunk_ridge", data).predict(data.preds)

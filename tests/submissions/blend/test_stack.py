@@ -17,16 +17,16 @@ from tests.submissions.blend.data import chosen_of, classes, cross_fitted, fit, 
 
 
 def test_the_stack_is_chosen_for_labels_that_are_nonlinear_in_the_predictions_and_only_then() -> None:
-    preds, y, folds = noisy_numbers(300)
+    preds, y = noisy_numbers(300)
     for labels, chosen in ((y, "shrunk_ridge"), (y + 2 * np.abs(y), LIGHTGBM_STACK)):
-        assert chosen_of(numbers(preds, labels, folds), ["shrunk_ridge", LIGHTGBM_STACK]) == chosen
+        assert chosen_of(numbers(preds, labels), ["shrunk_ridge", LIGHTGBM_STACK]) == chosen
 
 
 def test_without_a_correction_the_stack_is_its_blend_and_it_predicts_row_by_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    preds, y, folds = noisy_numbers(200)
-    data = numbers(preds, y + 2 * np.abs(y), folds)
+    preds, y = noisy_numbers(200)
+    data = numbers(preds, y + 2 * np.abs(y))
     stack = fit_stack(data, "shrunk_ridge", data.all_folds)
     assert stack.trees[0]
     np.testing.assert_allclose(stack.predict(data.preds[5:6]), stack.predict(data.preds)[5:6], rtol=1e-12)
