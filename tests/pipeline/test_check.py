@@ -173,16 +173,6 @@ def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(
     checked(path)
 
 
-def test_a_torch_that_cannot_be_imported_is_one_sentence_of_the_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
-    monkeypatch.syspath_prepend(tmp_path)  # a new process has the path of this one
-    path = written(tmp_path, stages="graph: {kind: gnn, precision: bf16}")
-    with refused(r"^stages\.graph: torch cannot be imported .*: ImportError: libcudart is missing\. Set "):
-        checked(path)
-
-
 def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

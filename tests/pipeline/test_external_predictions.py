@@ -8,15 +8,13 @@ import pytest
 import yaml
 
 from core.errors import ConfigError, DataError
-from core.files import read_table, write_table
 from pipeline import commands
-from submissions.config import load_config
 from submissions.predict import predict
 from submissions.run import Run
 from tests.competition.small import write_small
 from tests.models.external_predictions import write_external_predictions
 from tests.pipeline.made import checked
-from tests.submissions.fakes import built, train_all
+from tests.submissions.fakes import built, by_id, train_all
 from tests.submissions.made_up import notes, write_tables
 
 OOF, TEST = "id,y\nf,6\ne,5\nd,4\nc,3\nb,2\na,1\n", "id,y\nt2,2\nt1,1\n"
@@ -106,20 +104,18 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
     commands.main(["new", str(path), *options, "--oof", str(given)])
     text = path.read_text().replace("n_folds: 10", "n_folds: 3")
     path.write_text(text + "submissions: {default: mean, margin: 100, trials: 2, stack: false}\n")
-    assert yaml.safe_load(path.read_text())["stages"] == {
-        "a_b": {"kind": "file", "folder": "oof/a b"}, "c": {"kind": "file", "folder": "oof/c"},
-    }  # fmt: skip
     run = full(path)
-    assert [stage["marks"] for stage in run.stored["stages"]] == [["unknown folds"], ["other folds"]]
-    before = (run.folder / "submission.csv").read_bytes()
-    written = read_table(run.folder / "submission.csv", ["id"]).set_index("id")
+    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    assert marks == {"a_b": ["unknown folds"], "c": ["other folds"]}
+    submission = run.folder / "submission.csv"
+    before, written = submission.read_bytes(), by_id(submission)
     assert list(written.index) == [str(i) for i in range(N_TEST)]
-    files = [read_table(given / name / "test.csv", ["id"]).set_index("id") for name in ("a b", "c")]
+    files = [by_id(given / name / "test.csv") for name in ("a b", "c")]
     np.testing.assert_allclose(written, (files[0] + files[1]).loc[written.index, TARGETS] / 2, rtol=1e-6)
 
     # new rows are refused, and the test table itself is not
     assert predict(str(path), tmp_path / "test.csv", 1).read_bytes() == before
-    write_table(tmp_path / "rows.csv", pd.DataFrame({"id": ["0", "1"]}))
+    (tmp_path / "rows.csv").write_text("id\n0\n1\n")
     with pytest.raises(DataError, match=r"the stages a_b, c \(kind: file\)"):
         predict(str(path), tmp_path / "rows.csv", 1)
 
@@ -127,37 +123,29 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
     given.rename(tmp_path / "moved")
     path.write_text(path.read_text().replace("folder: oof/", "folder: moved/"))
     assert full(path).name == run.name
-    assert (run.folder / "submission.csv").read_bytes() == before
+    assert submission.read_bytes() == before
 
 
-def test_folds_that_all_files_agree_on_are_adopted(tmp_path: Path) -> None:
-    options, *tables = ids_alone(tmp_path)
-    path, oof = tmp_path / "mine.yaml", tmp_path / "oof"
-    folds = np.arange(N_TRAIN) % 4
-    write_external_predictions(oof / "a", *tables, TARGETS, folds=folds)
-    for theirs, chosen, more in (
-        (7 - folds, {"kind": "file", "file": "oof/a/oof.csv"}, []),
-        (folds // 2, {"kind": "kfold"}, []),
-        (folds // 2, {"kind": "stratified"}, ["--folds", "stratified"]),
-    ):
-        write_external_predictions(oof / "b", *tables, TARGETS, folds=theirs)
-        commands.main(["new", str(path), *options, "--force", "--oof", str(oof), *more])
-        assert yaml.safe_load(path.read_text())["folds"].items() >= chosen.items()
-
-
-def test_a_preset_adds_its_stages_and_files_are_needed(tmp_path: Path) -> None:
+def test_new_takes_the_folds_that_all_files_agree_on_and_the_stages_of_a_preset(tmp_path: Path) -> None:
     options, *tables = ids_alone(tmp_path, note=notes(N_TRAIN))
-    path = tmp_path / "mine.yaml"
-    command = ["new", str(path), *options, "--oof", str(tmp_path / "oof")]
+    path, oof = tmp_path / "mine.yaml", tmp_path / "oof"
+    command = ["new", str(path), *options, "--oof", str(oof), "--preset", "quick", "--force"]
     with pytest.raises(DataError, match=r"--oof .*oof has no folder with oof\.csv and test\.csv"):
         commands.main(command)
-    for name in ("lightgbm", "7th"):
-        write_external_predictions(tmp_path / "oof" / name, *tables, TARGETS)
-    commands.main([*command, "--preset", "quick"])
-    stages = load_config(str(path)).stages
-    assert [(name, stage.kind) for name, stage in stages.items()][:3] == [
-        ("stage_7th", "file"), ("lightgbm_2", "file"), ("lightgbm", "lightgbm"),
-    ]  # fmt: skip
+    folds = np.arange(N_TRAIN) % 4
+    write_external_predictions(oof / "lightgbm", *tables, TARGETS, folds=folds)
+    agreed = {"kind": "file", "file": "oof/7th/oof.csv"}
+    for theirs, more, chosen in (
+        (folds // 2, [], {"kind": "kfold"}),
+        (folds // 2, ["--folds", "stratified"], {"kind": "stratified"}),
+        (7 - folds, [], agreed),
+    ):
+        write_external_predictions(oof / "7th", *tables, TARGETS, folds=theirs)
+        commands.main([*command, *more])
+        document = yaml.safe_load(path.read_text())
+        assert document["folds"].items() >= chosen.items()
+    kinds = [(name, stage["kind"]) for name, stage in document["stages"].items()]
+    assert kinds[:3] == [("stage_7th", "file"), ("lightgbm_2", "file"), ("lightgbm", "lightgbm")]
     ids_alone(tmp_path)
     with pytest.raises(DataError, match="is an input to learn from"):
-        commands.main([*command, "--force", "--preset", "quick"])
+        commands.main(command)

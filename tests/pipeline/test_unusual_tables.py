@@ -123,9 +123,9 @@ def test_of_a_large_molecule_only_what_is_fast_is_computed_and_a_warning_names_i
     for name in ("avalon", "erg", "descriptors"):
         (cache,) = fingerprints.molecule_features([name], 64, tmp_path)
         small, large = cache.load(["CCO", LARGE])
-        assert small.shape == large.shape and np.isnan(large).all() and not np.isnan(small).all()
+        assert np.isnan(large).all() and not np.isnan(small).all()
     small, large = fingerprints.molecule_features(["atom_pairs"], 0, tmp_path)[0].load(["CCO", LARGE])
-    assert (len(small) > 0, len(large)) == (True, 0)
+    assert len(small) > 0 and len(large) == 0
     assert scaffold("C1CC1" + LARGE) == "C1CC1" + LARGE
 
 

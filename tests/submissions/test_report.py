@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from markupsafe import escape
-from sklearn.metrics import cohen_kappa_score, f1_score, precision_score, recall_score
 
 from competition.metrics import METRICS
-from competition.task import Task
 from core.files import read_text_table, write_json, write_table
 from core.plots import new_figure
 from models.jobs.compute import UNUSED_LABELS
@@ -20,7 +18,7 @@ from models.jobs.job_files import write_report
 from models.training.loss_log import LOSSES
 from submissions.report import figures
 from submissions.report.elements import Report
-from submissions.report.predictions import cross_fitted, labels, reliability
+from submissions.report.predictions import cross_fitted
 from submissions.report.report import build_report, markdown, page
 from submissions.run import SUBMISSION_FILE, Run
 from tests.conftest import SMOKE
@@ -28,9 +26,7 @@ from tests.submissions.fakes import (
     TARGETS,
     built,
     by_id,
-    fake_classes,
     fake_competition,
-    finished,
     prepare_and_fake_jobs,
     run_of,
 )
@@ -178,116 +174,3 @@ def test_one_table_has_the_scores_of_candidates_and_stages_out_of_fold_and_on_th
     by_hand = METRICS["rmse"](answers.to_numpy(), submitted.to_numpy())
     assert float(chosen["test_score"]) == pytest.approx(by_hand, rel=1e-3)
     assert report.facts["test_score"][0] == chosen["test_score"]
-
-
-# Classes
-
-
-@pytest.fixture(
-    scope="module",
-    params=["binary f1", "multilabel roc_auc", "multiclass log_loss", "ordinal quadratic_kappa"],
-)
-def of_classes(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Run, Report]]:
-    """A finished run and its report; of several labels with a network that drops."""
-    folder = tmp_path_factory.mktemp("classes")
-    problem_type, metric = request.param.split()
-    stages: dict[str, Any] = {name: {"kind": "lightgbm"} for name in ("good", "fair", "poor")}
-    if problem_type == "binary":
-        stages["fair"]["class_weights"] = "balanced"
-    if problem_type == "multilabel":
-        stages["fair"] = {"kind": "gnn", "backbone_dropout": 0.25}
-    roles = {"classes": [COLUMN, "None", "sad"]} if problem_type == "multiclass" else {}
-    sections = {"competition": roles, "stages": stages, "submissions": {"stack": False}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORK_DIR", str(folder / "work"))
-        run = finished(fake_classes(folder, problem_type, metric, 160, 40, **sections))
-        yield run, build_report(run)
-
-
-def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows_fold(
-    of_classes: tuple[Run, Report],
-) -> None:
-    run, report = of_classes
-    task = run.task
-    last = rows_of(report, "Scores by class")[-1]  # class 1 of the last target
-    assert last["class"] == (task.targets[-1] if task.problem_type == "multilabel" else task.classes[-1])
-    scored = cross_fitted(run)
-    label = scored if task.scores_labels else task.default_labels(scored)
-    is_labelled = ~np.isnan(run.columns.y[:, -1])
-    true, predicted = (y[is_labelled, -1] == len(task.classes) - 1 for y in (run.columns.y, label))
-    assert int(last["rows"]) == true.sum()
-    for name, score in (("precision", precision_score), ("recall", recall_score), ("F1", f1_score)):
-        assert float(last[name]) == pytest.approx(score(true, predicted), abs=1e-3)
-
-
-def test_shares_and_cuts_of_a_metric_of_labels_are_next_to_the_classes(
-    of_classes: tuple[Run, Report],
-) -> None:
-    run, report = of_classes
-    last, number = rows_of(report, "Scores by class")[-1], len(run.task.classes) - 1
-    assert ("threshold" in last) == run.task.scores_labels
-    if not run.task.scores_labels:
-        return
-    submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"] == run.task.classes[-1]
-    shares = [(run.columns.y == number).mean(), (labels(run) == number).mean(), submitted.mean()]
-    chosen = run.candidates[run.chosen]
-    titles = ("share in training", "out of fold", "on test", "threshold")
-    expected = [*shares, chosen["thresholds"][-1]]
-    assert [float(last[each]) for each in titles] == pytest.approx(expected, abs=1e-3)
-    (tuned,) = re.findall(r" and (\d\S+) with thresholds", section(report, "Scores by class")[2])
-    assert float(tuned) == pytest.approx(chosen["score"], abs=1e-4)
-
-
-def test_figures_marks_and_notes_are_those_of_the_problem_type(of_classes: tuple[Run, Report]) -> None:
-    run, report = of_classes
-    html, problem_type = page(report), run.task.problem_type
-    assert len(html) < 1_500_000 and "://" not in html and "<b>" not in html
-    captions = str(
-        [part.caption for each in report.sections for part in each.elements if hasattr(part, "image")]
-    )
-    assert ("Confusion matrix" in captions) == (problem_type != "multilabel")
-    assert ("calibration error" in captions) == (problem_type != "ordinal")
-    assert "| class" in markdown(report, run.paths.report)
-    flags = [scores_of(report)[stage]["flags"] for stage in ("good", "fair", "poor")]
-    assert flags == ["", "class weights" * (problem_type == "binary"), ""]
-    notes = str(section(report, "Scores")[1:])
-    assert ("'class weights: " in notes) == (problem_type == "binary")
-    dropout = "fair: dropout 0.25 in the backbone, 0.0 before the last layer."
-    assert (dropout in notes) == (problem_type == "multilabel")
-
-
-def test_answers_with_names_of_classes_score_what_the_files_name(of_classes: tuple[Run, Report]) -> None:
-    run, report = of_classes
-    scores = {name: float(line["test_score"]) for name, line in scores_of(report).items()}
-    assert len(scores) == 7 and np.isfinite(list(scores.values())).all()
-    assert run.metric.better(scores["good"], scores["poor"])
-    if run.task.scores_labels:
-        files = run.config.competition.answers, run.folder / SUBMISSION_FILE
-        truth, submitted = (read_text_table(file).set_index("id")["mood"].sort_index() for file in files)
-        kappa = cohen_kappa_score(truth, submitted, weights="quadratic")
-        is_f1 = run.metric.name == "f1"
-        by_hand = f1_score(truth == "yes", submitted == "yes") if is_f1 else kappa
-        assert scores[run.chosen] == pytest.approx(by_hand, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("classes", "y_pred", "y", "expected"),
-    [
-        (
-            ["no", "yes"], [[0.2]] * 4 + [[0.8]] * 12, [1, 0, 0, 0] + 3 * [1, 1, 0, 0],
-            [0.2, 0.8, 0.25, 0.5, 0.25 * 0.05 + 0.75 * 0.3],  # the mean distance over the rows
-        ),
-        (  # of several classes, how often the most probable one is true
-            ["a", "b", "c"], [[0.6, 0.3, 0.1], [0.1, 0.6, 0.3], [0.1, 0.3, 0.6], [0.2, 0.2, 0.6]], [0, 1, 2, 0],
-            [0.6, 0.75, 0.15],
-        ),
-    ],
-)  # fmt: skip
-def test_the_calibration_error_is_the_mean_distance_of_probability_and_frequency(
-    classes: list[str], y_pred: list, y: list, expected: list[float]
-) -> None:
-    task = Task(["y"], problem_type="binary" if len(classes) == 2 else "multiclass", classes=classes)
-    probability, frequency, error = reliability(task, np.array(y, dtype=float)[:, None], np.array(y_pred))
-    assert [*probability, *frequency, error] == pytest.approx(expected)

@@ -157,9 +157,8 @@ def test_for_the_mae_the_settings_are_tuned_on_the_mae_and_fits_are_deterministi
     rng = np.random.default_rng(0)
     y = rng.normal(size=200)
     preds = y[:, None] + rng.standard_t(1.5, size=(200, 4)) * [0.1, 0.2, 0.3, 0.4]
-    by_mae, first, second = (
-        fit("shrunk_ridge", numbers(preds, y, metric=metric)) for metric in ("mae", "rmse", "rmse")
-    )
+    data = [numbers(preds, y, metric=metric) for metric in ("mae", "rmse", "rmse")]
+    by_mae, first, second = (fit("shrunk_ridge", each) for each in data)
     assert by_mae.settings != first.settings
     assert first.weights.tobytes() == second.weights.tobytes()
     assert capfd.readouterr() == ("", "")
@@ -234,8 +233,7 @@ def test_the_level_2_model_of_the_page_on_ensembling_is_a_candidate_that_can_be_
     data = numbers(preds, y + 2 * np.abs(y))
     fitted = fit_candidate(data, code_ref, data.all_folds)
     y_pred = fitted.predict(data.preds)
-    of_default = fit("shrunk_ridge", data).predict(data.preds)
-    assert METRICS["rmse"](data.y, y_pred) < 0.8 * METRICS["rmse"](data.y, of_default)
+    assert METRICS["rmse"](data.y, y_pred) < 0.8 * METRICS["rmse"](data.y, preds[:, :1])
     restored = from_json(json.loads(json.dumps(to_json(fitted))), code_ref)
     np.testing.assert_array_equal(restored.predict(data.preds), y_pred)
 

@@ -10,7 +10,7 @@ from scipy.special import expit, logsumexp
 from competition.metrics import METRICS
 from core.errors import ConfigError
 from submissions.blend.candidates import LOGIT_PENALTIES, _logit_weights
-from submissions.blend.data import BlendData, convex_weights
+from submissions.blend.data import convex_weights
 from submissions.blend.logits import MIN_BASE_PROBABILITY, SUM_PENALTY
 from submissions.config import load_config
 from tests.submissions.blend.data import N_OUTPUTS, classes, cross_fitted, fit, noisy_classes
@@ -104,34 +104,33 @@ def test_extreme_inputs_give_finite_predictions_without_warnings(name: str, prob
             assert np.isfinite(fit(name, data, frozenset({0})).predict(columns)).all()
 
 
-def test_unlabelled_rows_change_nothing_and_a_target_without_labels_gets_the_mean() -> None:
+def test_each_target_has_its_own_weights_and_unlabelled_rows_change_nothing() -> None:
     preds, y = noisy_classes("binary", 600)
     unlabelled = np.where(np.arange(600)[:, None] < 500, y, np.nan)
-    before, after = (classes(preds[:500], y[:500]), classes(preds, unlabelled))
-    weights = [fit("shrunk_logits", data).weights for data in (before, after)]
-    np.testing.assert_allclose(*weights, rtol=1e-3)
-    # Of two targets each has its own weights.
-    two = np.dstack([preds, preds[:, [2, 1, 0]]]), np.hstack([y, unlabelled])
-    weights = fit("shrunk_logits", classes(*two)).weights
+    weights = fit("shrunk_logits", classes(preds, unlabelled)).weights
+    np.testing.assert_allclose(
+        fit("shrunk_logits", classes(preds[:500], y[:500])).weights, weights, rtol=1e-3
+    )
+    preds, y = np.dstack([preds, preds[:, [2, 1, 0]]]), np.hstack([y, unlabelled])
+    weights = fit("shrunk_logits", classes(preds, y)).weights
     assert weights[0, 0] > weights[2, 0] and weights[0, 1] < weights[2, 1]
-    assert fit("shrunk_logits", classes(two[0], two[1] * np.nan)).weights.tolist() == [[1 / 3] * 2] * 3
+    assert fit("shrunk_logits", classes(preds, y * np.nan)).weights.tolist() == [[1 / 3] * 2] * 3
 
 
 def test_blends_are_compared_by_the_mean_auc_over_folds_with_ten_rows_of_each_class_in_each() -> None:
     preds, y = noisy_classes("binary", 300)
 
-    def losses(data: BlendData) -> list[float]:
+    def losses(labels: np.ndarray, metric: str) -> list[float]:
+        data = classes(preds, labels, metric)
         return [data.loss_of_weights(0, data.all_folds, column) for column in np.eye(3)]
 
-    def mean_auc(model: int) -> float:
-        folds = [slice(fold, None, 5) for fold in range(5)]
-        return np.mean([METRICS["roc_auc"](y[fold], preds[fold, model]) for fold in folds])
-
-    assert losses(classes(preds, y, "roc_auc")) == pytest.approx([-mean_auc(model) for model in range(3)])
+    folds, auc = [slice(fold, None, 5) for fold in range(5)], METRICS["roc_auc"]
+    means = [np.mean([auc(y[fold], preds[fold, model]) for fold in folds]) for model in range(3)]
+    assert losses(y, "roc_auc") == pytest.approx([-mean for mean in means])
     rare_y = np.where(np.arange(300)[:, None] < 40, y, 0.0)
     for labels, metric in ((rare_y, "roc_auc"), (y, "f1"), (y, "log_loss")):
         expected = [METRICS["log_loss"](labels, preds[:, model]) for model in range(3)]
-        assert losses(classes(preds, labels, metric)) == pytest.approx(expected)
+        assert losses(labels, metric) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -94,26 +94,27 @@ def rule(y: list[float], folds: list[int], metric: str) -> Scorer:
 @pytest.mark.parametrize(
     ("others", "metric", "margin", "chosen"),
     [
-        ({"convex": (-0.1, 0.2)}, "rmse", 1.0, "shrunk_ridge"),  # better, but within one standard error
-        ({"convex": (-0.3, 0.2)}, "rmse", 1.0, "convex"),
-        ({"convex": (-0.3, 0.2)}, "rmse", 2.0, "shrunk_ridge"),
-        ({"convex": (-0.3, 0.2)}, "r2", 1.0, "shrunk_ridge"),  # lower is worse here
-        ({"convex": (0.3, 0.2)}, "r2", 1.0, "convex"),
-        ({"convex": (-0.3, 0.2), "mean": (-0.4, 0.2)}, "rmse", 1.0, "mean"),
-        ({"convex": (-0.3, NAN), "mean": (NAN, 0.1)}, "rmse", 0.0, "shrunk_ridge"),
-        ({"convex": (0.0, 0.0)}, "rmse", 0.0, "shrunk_ridge"),
-        ({"convex": (-0.0009, 0.0001)}, "rmse", 1.0, "shrunk_ridge"),  # significant, but below 0.1 % of 1 - 0
-        ({"convex": (-0.0011, 0.0001)}, "rmse", 1.0, "convex"),
-        ({}, "rmse", 1.0, "shrunk_ridge"),
-        ({"shrunk_ridge": (NAN, NAN), "mean": (1, NAN), "convex": (0, NAN)}, "rmsle", 2.0, "convex"),
+        ("convex -0.1 0.2", "rmse", 1.0, "shrunk_ridge"),  # better, but within one standard error
+        ("convex -0.3 0.2", "rmse", 1.0, "convex"),
+        ("convex -0.3 0.2", "rmse", 2.0, "shrunk_ridge"),
+        ("convex -0.3 0.2", "r2", 1.0, "shrunk_ridge"),  # lower is worse here
+        ("convex 0.3 0.2", "r2", 1.0, "convex"),
+        ("convex -0.3 0.2, mean -0.4 0.2", "rmse", 1.0, "mean"),
+        ("convex -0.3 nan, mean nan 0.1", "rmse", 0.0, "shrunk_ridge"),
+        ("convex 0.0 0.0", "rmse", 0.0, "shrunk_ridge"),
+        ("convex -0.0009 0.0001", "rmse", 1.0, "shrunk_ridge"),  # significant, but below 0.1 % of 1 - 0
+        ("convex -0.0011 0.0001", "rmse", 1.0, "convex"),
+        ("shrunk_ridge nan nan, mean 1 nan, convex 0 nan", "rmsle", 2.0, "convex"),
     ],
 )
 def test_the_default_is_kept_unless_another_is_clearly_better_or_it_has_no_score(
-    others: dict[str, tuple[float, float]], metric: str, margin: float, chosen: str
+    others: str, metric: str, margin: float, chosen: str
 ) -> None:
-    rows = {"shrunk_ridge": (1.0, 0.0, 0.0)}
-    for name, (difference, error) in others.items():
-        rows[name] = (1 + difference, difference, error)
+    """Differences to the score 1 of the default, and their standard errors."""
+    rows = {"shrunk_ridge": [1.0, 0.0, 0.0]}
+    for name, *cells in map(str.split, others.split(",")):
+        difference, error = map(float, cells)
+        rows[name] = [1 + difference, difference, error]
     compared = pd.DataFrame(rows, ["score", "difference", "standard_error"]).T
     name, reason = select(rule([0.0] * 4, [0, 1, 2, 3], metric), compared, "shrunk_ridge", margin)
     assert name == chosen
