@@ -1,8 +1,7 @@
-"""`full`: what fails is left out of the submission and named, and what is trained again is announced."""
+"""`full`: what is trained again is announced, and without a finished stage there is no submission."""
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,6 @@ from models.jobs.budget import Budget
 from models.jobs.scheduler import JobResult
 from pipeline import commands
 from pipeline.full import full
-from submissions.run import latest_run
 from tests.pipeline.made import options, small
 
 MEAN = """import numpy as np
@@ -45,52 +43,6 @@ def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(
     assert check_and_full("--reuse") == [False, False]
     assert check_and_full() == [True, True]
     assert check_and_full() == [False, False]
-
-
-TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
-
-
-def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_retried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stages = {
-        "trees": {**TREES, "seeds": [0, 1]},
-        "lost": {**TREES, "parameters": {"num_leaves": 4}},
-        "late": {**TREES, "final_fit": "both"},
-        "taught": {**TREES, "max_trees": 3, "pseudo_labels": {"stages": ["lost"]}},
-    }
-    failed = ["trees/seed_1/fold_2", "lost/seed_0/fold_0", "late/seed_0/fold_all"]
-    train = Budget.train
-
-    def train_some(budget: Budget, *settings: Any) -> dict[str, JobResult]:
-        results = train(budget, *settings)
-        for job in budget.plan.jobs:
-            if job.title in failed:
-                (job.folder / "report.json").unlink()
-                results[job.title] = JobResult(job.title, "failed", "error", "ValueError: no")
-        return results
-
-    path, paths = small(tmp_path, stages=stages), Paths("mixed")
-    with monkeypatch.context() as patch:
-        patch.setattr(Budget, "train", train_some)
-        assert full(options(path)) == 3
-    output = capsys.readouterr().out
-    table = output.partition("## Left out\n\n")[2].partition("\n\n")[0].splitlines()[2:]
-    assert [line.split("|")[1].strip() for line in table] == ["late", "lost", "taught", "trees"]
-    assert output.count("| taught ") == 1  # no table is printed twice
-    last = output.splitlines()[-3:]
-    assert last[0] == "Left out, at least in part: late, lost, taught, trees; the reasons are at the top"
-    assert last[1].startswith(f"Submission: {paths.submission}, a copy of ")
-    assert last[2].startswith(f"Next: ./run.sh predict {path} --test NEW.csv, ")
-    run = latest_run(str(path))
-    left_out = [(each.stage, each.seed) for each in run.left_out]
-    assert left_out == [("late", 0), ("lost", 0), ("taught", 0), ("trees", 1)]
-    assert {name: stage.seeds for name, stage in run.config.stages.items()} == {"trees": [0]}
-    with_failures = paths.submission.read_bytes()
-    assert full(options(small(tmp_path, stages={"trees": TREES}))) == 0
-    assert paths.submission.read_bytes() == with_failures
-    assert full(options(small(tmp_path, stages=stages))) == 0
-    assert sorted(latest_run(str(path)).config.stages) == sorted(stages)
 
 
 def test_without_a_finished_stage_there_is_nothing_to_submit(

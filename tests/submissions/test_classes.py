@@ -86,13 +86,9 @@ def test_scores_shares_and_cuts_by_class_are_those_of_labels_that_were_made_with
     task, number = run.task, len(run.task.classes) - 1
     last = rows_of(report, "Scores by class")[-1]  # class 1 of the last target
     assert last["class"] == (task.targets[-1] if task.problem_type == "multilabel" else task.classes[-1])
-    is_labelled = ~np.isnan(run.columns.y[:, -1])
-    true, predicted = (y[is_labelled, -1] == number for y in (run.columns.y, labels(run)))
-    expected = {
-        "rows": true.sum(),
-        "share in training": true.mean(),
-        "out of fold": (labels(run)[:, -1] == number).mean(),
-    }
+    y, of_class = run.columns.y[:, -1], labels(run)[:, -1] == number
+    true, predicted = y[~np.isnan(y)] == number, of_class[~np.isnan(y)]
+    expected = {"rows": true.sum(), "share in training": true.mean(), "out of fold": of_class.mean()}
     for name, score in (("precision", precision_score), ("recall", recall_score), ("F1", f1_score)):
         expected[name] = score(true, predicted)
     chosen = run.candidates[run.chosen]
@@ -124,10 +120,10 @@ def test_answers_with_names_of_classes_score_what_the_files_name(made: tuple[Run
     scores = {name: float(line["test_score"]) for name, line in scores_of(report).items()}
     assert len(scores) == 7
     assert run.metric.better(scores["good"], scores["poor"])
-    files = run.config.competition.answers, run.folder / SUBMISSION_FILE
-    answers, submitted = (read_text_table(file).set_index("id").sort_index() for file in files)
     if run.task.problem_type == "multilabel":
         return
+    files = run.config.competition.answers, run.folder / SUBMISSION_FILE
+    answers, submitted = (read_text_table(file).set_index("id").sort_index() for file in files)
     truth = answers["mood"]
     by_hand = {
         "f1": lambda: f1_score(truth == "yes", submitted["mood"] == "yes"),

@@ -104,15 +104,8 @@ def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_
     assert f'{first.name} -> {second.name}:\n- budget: "none" -> "10 min"\n' in page
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
     assert f"{first.name} has other folds, from which part of the difference may come." in page
-    path, user_file = tmp_path / "mixed.yaml", tmp_path / "m.py"
-    with_setting(path, "competition", metric="mae")
+    with_setting(tmp_path / "mixed.yaml", "competition", metric="mae")
     assert re.search(r"by rmse +\| - +\| - +\| - +\| +", line_of(compare_text(), first))
-    user_file.write_text("def metric(y_true, y_pred):\n    return 0.0\n")
-    with_setting(path, "competition", metric=f"{user_file}:metric", greater_is_better=False)
-    stored["config"]["competition"]["metric"] = f"{user_file}:metric"
-    for digest, is_scored in ((sha256_of(user_file), True), ("of an older function", False)):
-        sign_manifest(first, config=stored["config"], user_code=[[user_file.name, digest]])
-        assert (f"by {user_file}:metric" not in line_of(compare_text(), first)) == is_scored
 
 
 def test_a_damaged_run_and_one_of_an_older_version_of_the_code_are_left_out(compare_text: Command) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from submissions.report import figures
 from submissions.report.elements import Report
 from submissions.report.predictions import cross_fitted
 from submissions.report.report import build_report, markdown, page
-from submissions.run import SUBMISSION_FILE, Run
+from submissions.run import SUBMISSION_FILE, LeftOut, Run
 from tests.conftest import SMOKE
 from tests.submissions.fakes import (
     TARGETS,
@@ -118,6 +119,10 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made: tup
     html = page(report)
     assert len(numbers) > 40 and all(number in html for number in numbers)
     assert "could not be made" not in html
+    closing = build_report(replace(run, left_out=[LeftOut("gone", 1, "error", "ValueError")])).closing
+    assert closing[0] == "Left out, at least in part: gone; the reasons are at the top"
+    assert closing[1].startswith(f"Submission: {run.paths.submission}, a copy of ")
+    assert closing[2].startswith("Next: ./run.sh predict mixed --test NEW.csv, ")
 
 
 def test_a_section_with_an_error_is_a_note_and_ends_no_report(

@@ -16,6 +16,7 @@ from core.files import read_table, read_text_table, write_table
 from core.paths import Paths
 from models.jobs.job_files import write_report
 from models.jobs.plan import make_plan
+from models.jobs.scheduler import JobResult
 from pipeline import commands
 from submissions import build as build_step
 from submissions.blend.candidates import ALWAYS
@@ -29,6 +30,7 @@ from submissions.run import (
     describe_left_out,
     finished_part,
     latest_run,
+    left_out_of,
     open_run,
 )
 from submissions.submission_file import check_submission
@@ -39,6 +41,7 @@ from tests.submissions.fakes import (
     fake_competition,
     finished,
     opened,
+    prepare_and_fake_jobs,
     run_of,
     train_all,
 )
@@ -138,13 +141,14 @@ def test_an_interim_submission_of_the_finished_stages_has_no_stack_and_is_no_run
 ) -> None:
     run = run_of(done)
     latest, path = run.paths.latest_run.read_text(), fake_competition(done.parent, submissions={"trials": 3})
-    report = run.plan.jobs_of_stage("poor")[1].folder / "report.json"
+    config = load_config(str(path))
+    plan = make_plan(config.competition, dict(config.stages))
+    report = plan.jobs_of_stage("poor")[1].folder / "report.json"
     content = report.read_bytes()
     report.unlink()
-    config = load_config(str(path))
-    part = finished_part(make_plan(config.competition, dict(config.stages)))
-    assert list(part.stages) == ["good", "fair"]
-    build_submission(pickle.loads(pickle.dumps(open_run(config, part))), interim=True)  # as a worker gets it
+    part = open_run(config, finished_part(plan))
+    assert list(part.config.stages) == ["good", "fair"]
+    build_submission(pickle.loads(pickle.dumps(part)), interim=True)  # as a worker gets it
     so_far = run.paths.run("so_far")
     assert not (so_far / "candidates" / "lightgbm_stack.csv").exists()
     check_submission(so_far / "submission.csv", read_table(run.paths.sample), "id", run.task)
@@ -213,6 +217,32 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
 # What stages did, and what is left out
 
 
+def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml(tmp_path: Path) -> None:
+    stages = {
+        "good": {**TREES, "seeds": [0, 1], "final_fit": "both"},
+        "fair": TREES,
+        "poor": {**TREES, "pseudo_labels": {"stages": ["fair"]}},
+    }
+    plan = prepare_and_fake_jobs(fake_competition(tmp_path, stages=stages))
+    results = {}
+    for job in plan.jobs:
+        if job.title in ("good/seed_1/fold_all", "fair/seed_0/fold_2"):
+            (job.folder / "report.json").unlink()
+            results[job.title] = JobResult(job.title, "failed", "error", "ValueError: no")
+    left_out = left_out_of(plan, results)
+    assert [(each.stage, each.seed, each.reason, each.error) for each in left_out] == [
+        ("fair", 0, "error", "fold 2: ValueError: no"),
+        ("good", 1, "error", "fold all: ValueError: no"),
+        ("poor", 0, "dependency", "it has pseudo-labels of a stage that is left out"),
+    ]
+    run = open_run(load_config(str(tmp_path / "mixed.yaml")), finished_part(plan), left_out)
+    build_submission(run)
+    assert run.exit_status == 3
+    submission = run.paths.submission.read_bytes()
+    alone = built(fake_competition(tmp_path, stages={"good": {**TREES, "final_fit": "both"}}))
+    assert (alone.paths.submission.read_bytes(), alone.exit_status) == (submission, 0)
+
+
 def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
     saw = {"kind": "bert", "pseudo_labels": {"stages": ["good"]}}
     shutil.rmtree(done.parent / "work")
@@ -231,9 +261,7 @@ def test_a_stage_with_fewer_epochs_is_marked_and_what_a_budget_left_out_is_no_fa
     table = describe_left_out(left_out)
     assert "| fair   | all  | epochs | 15 of 30 epochs |" in table
     assert table.endswith(BUDGET_ADVICE)
-    failed = [LeftOut("unimol", 1, "error", "ValueError")]
-    assert BUDGET_ADVICE not in describe_left_out(failed)
-    assert replace(run, left_out=failed).exit_status == 3
+    assert BUDGET_ADVICE not in describe_left_out([LeftOut("unimol", 1, "error", "ValueError")])
 
 
 def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predicted_the_test_table(

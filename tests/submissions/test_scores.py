@@ -21,7 +21,7 @@ from submissions.report.report import build_report
 from submissions.report.scores import load_answers
 from submissions.run import SUBMISSION_FILE, candidate_file, scored_rows
 from tests.pipeline.made import checked
-from tests.submissions.fakes import fake_classes, fake_competition, finished, planned
+from tests.submissions.fakes import fake_classes, fake_competition, finished, planned, run_of
 
 CODE = """
 def score(y, y_pred, rows):
@@ -104,16 +104,19 @@ def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_tes
         monkeypatch.setattr(expected_score, "similarities", lambda *_, found=made_up: [found])
         assert low < score_of_similar_rows(run, scorer, y_pred)["score"] < high  # rmse; of all rows 2.24
     y_pred = scorer.y + np.repeat(rng.normal(size=20), 10)[:, None]  # ten rows have the same error
-    alone, together = (
-        score_of_similar_rows(run, replace(scorer, groups=groups), y_pred)["standard_error"]
-        for groups in (rows, rows // 10)
-    )
+    scorers = [replace(scorer, groups=groups) for groups in (rows, rows // 10)]
+    alone, together = (score_of_similar_rows(run, each, y_pred)["standard_error"] for each in scorers)
     assert together / alone == pytest.approx(np.sqrt(10), rel=0.3)
-    perfect = score_of_similar_rows(run, scorer, scorer.y)
-    assert perfect == {"score": 0.0, "standard_error": 0.0}
-    extra = read_table(run.paths.train).assign(**{EXTRA: np.repeat([0, 1], [150, 50])})
-    monkeypatch.setattr(expected_score, "read_table", lambda file: extra)
+    assert score_of_similar_rows(run, scorer, scorer.y) == {"score": 0.0, "standard_error": 0.0}
+
+
+def test_rows_of_extra_tables_are_in_no_fold_and_not_compared_with_test_rows(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(done)
+    table = read_table(run.paths.train).assign(**{EXTRA: np.repeat([0, 1], [100, 50])})
+    monkeypatch.setattr(expected_score, "read_table", lambda file: table)
     n_rows = []
     monkeypatch.setattr(expected_score, "similarities", lambda rows, *_: n_rows.append(len(rows)))
-    score_of_similar_rows(run, scorer, y_pred)
-    assert n_rows == [150]  # rows of extra_train are in no fold
+    score_of_similar_rows(run, run.columns, run.columns.y)
+    assert n_rows == [100]

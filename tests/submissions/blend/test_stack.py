@@ -96,12 +96,3 @@ def test_the_loss_of_the_blend_is_the_loss_that_lightgbm_computes(monkeypatch: p
         data = class_data(problem_type)
         fit_stack(data, "mean", data.all_folds)
         np.testing.assert_allclose(all_losses[-1][1], all_losses[-1][0], rtol=1e-6)
-
-
-def test_a_target_without_positives_in_some_folds_has_finite_predictions() -> None:
-    data = class_data("binary", n=200)
-    rare_y = np.where(np.arange(200) == 0, 1.0, 0.0)
-    two_targets = classes(np.repeat(data.preds, 2, axis=2), np.column_stack([data.y[:, 0], rare_y]))
-    stack = cross_fitted(LIGHTGBM_STACK, two_targets)
-    assert np.isfinite(stack.whole.predict(two_targets.preds)).all()
-    assert np.isfinite(stack.outputs).all()
