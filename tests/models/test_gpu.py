@@ -21,7 +21,7 @@ from models.training.hardware import Card, require_opencl
 from pipeline.full import full
 from tests.models import made
 from tests.models.test_neural import rows, stage
-from tests.submissions.test_full import options, small
+from tests.pipeline.made import options, small
 
 CARD = Card("0", 80.0, True)
 
