@@ -404,7 +404,7 @@ def test_bad_classes_are_refused_in_one_sentence(
         ("0,1", "", ""),
         ("1.0,0.0,", "y;1", "classes: [0, 1], metric: f1"),
         ("False,True", "y;false;TRUE", "classes: [false, true], metric: mcc"),
-        ("no,yes", "y;no", "classes: [no, yes], metric: accuracy"),  # which YAML 1.1 takes for booleans
+        ("no,yes", "y;no", "classes: ['no', 'yes'], metric: accuracy"),
         ("0,1", "n,p;0.5,0.5", "submission_columns: [n, p]"),
         ("a,b,c", "a,b,c;.3,.3,.4", f"problem_type: multiclass, metric: log_loss, {COLUMNS}"),
         ("a,b,c", "a,b,c;.3,.3,.4", f"problem_type: multiclass, metric: map_at_2, {COLUMNS}"),

@@ -105,9 +105,10 @@ def test_features_that_are_infinite_are_missing_and_counted_where_rows_may_be_dr
 def test_a_submission_of_one_model_has_no_spread(tmp_path: Path) -> None:
     path = of_x(tmp_path, X, stage="kind: sklearn, final_fit: refit")
     assert full(options(path)) == 0
+    (tmp_path / "new.csv").write_text("id,x\nnew,1.5\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        file = predict(str(path), tmp_path / "test.csv", 1)
+        file = predict(str(path), tmp_path / "new.csv", 1)
     assert not (file.parent / "spread.csv").exists()
 
 

@@ -103,7 +103,9 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
     assert re.findall(r'href="#(s\d+)"', html) == re.findall(r'id="(s\d+)"', html)
 
 
-def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made: tuple[Run, Report]) -> None:
+def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(
+    made: tuple[Run, Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, report = made
     expected, n_models = run.choice["expected"], sum(job.predicts_test for job in run.plan.jobs)
     assert report.summary == (
@@ -119,6 +121,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made: tup
     html = page(report)
     assert len(numbers) > 40 and all(number in html for number in numbers)
     assert "could not be made" not in html
+    monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
     closing = build_report(replace(run, left_out=[LeftOut("gone", 1, "error", "ValueError")])).closing
     assert closing[0] == "Left out, at least in part: gone; the reasons are at the top"
     assert closing[1].startswith(f"Submission: {run.paths.submission}, a copy of ")
