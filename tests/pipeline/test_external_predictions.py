@@ -20,12 +20,12 @@ from tests.submissions.made_up import notes, write_tables
 OOF, TEST = "id,y\nf,6\ne,5\nd,4\nc,3\nb,2\na,1\n", "id,y\nt2,2\nt1,1\n"
 
 
-def small(folder: Path, oof: str = OOF, test: str = TEST, stages: str = "", **settings: object) -> Path:
+def small(folder: Path, oof: str = OOF, predicted: str = TEST, stages: str = "", **settings: object) -> Path:
     """The competition of `write_small` with one stage, `theirs`, of kind file, and perhaps others."""
     given = folder / "given" / "x"
     given.mkdir(parents=True, exist_ok=True)
     (given / "oof.csv").write_text(oof)
-    (given / "test.csv").write_text(test)
+    (given / "test.csv").write_text(predicted)
     all_stages = yaml.safe_load(f"{{theirs: {{kind: file, folder: given/x}}, {stages}}}")
     return write_small(folder, stages=all_stages, **settings)
 
@@ -56,8 +56,8 @@ def test_all_mistakes_of_all_stages_are_reported_at_once(tmp_path: Path) -> None
     with pytest.raises(ConfigError) as error:
         checked(small(tmp_path, "id,y\na,x\nb,2\nzz,1\n", "id,y\nt2,2\n", others))
     lines = str(error.value).splitlines()
-    assert [line.split(": ")[0] for line in lines] == ["stages.theirs", "stages.gone", "stages.note"]
-    assert "given/gone" in lines[1]
+    assert [line.split(": ")[0] for line in lines] == ["stages.gone", "stages.note", "stages.theirs"]
+    assert "given/gone" in lines[0]
 
 
 def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
@@ -129,23 +129,23 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
 def test_new_takes_the_folds_that_all_files_agree_on_and_the_stages_of_a_preset(tmp_path: Path) -> None:
     options, *tables = ids_alone(tmp_path, note=notes(N_TRAIN))
     path, oof = tmp_path / "mine.yaml", tmp_path / "oof"
-    command = ["new", str(path), *options, "--oof", str(oof), "--preset", "quick", "--force"]
+    command = ["new", str(path), *options, "--oof", str(oof), "--force"]
     with pytest.raises(DataError, match=r"--oof .*oof has no folder with oof\.csv and test\.csv"):
         commands.main(command)
     folds = np.arange(N_TRAIN) % 4
-    write_external_predictions(oof / "lightgbm", *tables, TARGETS, folds=folds)
-    agreed = {"kind": "file", "file": "oof/7th/oof.csv"}
+    write_external_predictions(oof / "7th", *tables, TARGETS, folds=folds)
     for theirs, more, chosen in (
+        (7 - folds, [], {"kind": "file", "file": "oof/7th/oof.csv"}),
         (folds // 2, [], {"kind": "kfold"}),
         (folds // 2, ["--folds", "stratified"], {"kind": "stratified"}),
-        (7 - folds, [], agreed),
     ):
-        write_external_predictions(oof / "7th", *tables, TARGETS, folds=theirs)
+        write_external_predictions(oof / "lightgbm", *tables, TARGETS, folds=theirs)
         commands.main([*command, *more])
-        document = yaml.safe_load(path.read_text())
-        assert document["folds"].items() >= chosen.items()
+        assert yaml.safe_load(path.read_text())["folds"].items() >= chosen.items()
+    commands.main([*command, "--preset", "quick"])
+    document = yaml.safe_load(path.read_text())
     kinds = [(name, stage["kind"]) for name, stage in document["stages"].items()]
     assert kinds[:3] == [("stage_7th", "file"), ("lightgbm_2", "file"), ("lightgbm", "lightgbm")]
     ids_alone(tmp_path)
     with pytest.raises(DataError, match="is an input to learn from"):
-        commands.main(command)
+        commands.main([*command, "--preset", "quick"])
