@@ -1,6 +1,5 @@
 """`./run.sh full --holdout`: rows that nothing but the final scoring sees."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,13 @@ from competition.metrics import METRICS
 from competition.prepare import prepare
 from core import cli
 from core.errors import ConfigError, DataError
-from core.files import read_table, read_text_table
+from core.files import read_text_table
 from core.paths import Paths, holdout_yaml
 from pipeline.full import full
 from pipeline.hold_out import hold_out
 from submissions.config import load_config
-from submissions.report.report import report
 from tests.pipeline.made import options, written
-from tests.submissions.fakes import TARGETS, fake_competition, finished
+from tests.submissions.fakes import TARGETS, by_id, fake_competition
 
 DAYS = np.arange(60)
 
@@ -102,28 +100,18 @@ def test_classes_are_held_out_in_like_shares_and_in_the_layout_of_the_sample(
     assert "sad 0" in prepare(config).report["said"][1]
 
 
-def test_the_finished_submission_is_scored_on_the_rows_held_out(tmp_path: Path) -> None:
-    path = fake_competition(tmp_path)
-    hold_out(str(path), 0.2)
-    yaml_file = holdout_yaml(str(path), 0.2)
-    answers = Paths.for_competition(str(yaml_file)).raw / "answers.csv"
-    shutil.copy(answers, yaml_file.parent)  # of which the jobs are made up
-    run = finished(yaml_file)
-    submission = read_table(run.folder / "submission.csv", ["id"]).set_index("id")
-    held_out = read_table(tmp_path / "train.csv", ["id"]).set_index("id").loc[submission.index]
-    assert len(held_out) == 30
-    expected = METRICS["rmse"](held_out[TARGETS].to_numpy(), submission[TARGETS].to_numpy())
-    assert f"holdout_score on rows of mixed: {expected:#.4g}, " in report(run)
-
-
-def test_full_ends_with_the_score_and_a_second_command_that_is_refused_changes_no_file(
+def test_full_ends_with_the_score_on_the_rows_and_a_second_command_that_is_refused_changes_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = fake_competition(tmp_path, stages={"trees": {"kind": "lightgbm", "max_trees": 5}})
     assert full(options(path, "--holdout", "0.2")) == 0
-    assert "holdout_score on rows of mixed: " in capsys.readouterr().out
     assert not Paths("mixed").root.exists()  # the competition itself is left alone
     paths = Paths.for_competition(str(holdout_yaml(str(path), 0.2)))
+    submission = by_id(paths.submission)
+    labels = by_id(tmp_path / "train.csv").loc[submission.index, TARGETS]
+    assert len(labels) == 30
+    expected = METRICS["rmse"](labels.to_numpy(), submission[TARGETS].to_numpy())
+    assert f"holdout_score on rows of mixed: {expected:#.4g}, " in capsys.readouterr().out
     before = {file: file.read_bytes() for file in paths.root.rglob("*.csv")}
     with cli.locked(paths, paths.training_lock(1, 1)), pytest.raises(DataError, match="in use"):
         full(options(path, "--holdout", "0.2", "--seed", "1"))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from submissions.predict import load_candidate
 from submissions.report.elements import Report
 from submissions.report.predictions import cross_fitted, labels, reliability
 from submissions.report.report import build_report, markdown, page
-from submissions.run import SUBMISSION_FILE, Run, latest_run
+from submissions.run import SUBMISSION_FILE, Run, latest_run, scored_rows
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import by_id, fake_classes, finished
 from tests.submissions.test_report import rows_of, scores_of, section
@@ -74,6 +75,9 @@ def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made: tuple
     good, poor = (choice["stages"][name]["score"] for name in ("good", "poor"))
     assert run.metric.better(good, poor)
     assert choice["best_stage"] == "good"
+    other_classes = replace(task, classes=task.classes[::-1])
+    others = [task, other_classes, replace(task, scores_labels=not task.scores_labels)]
+    assert [scored_rows(run.folder, other).empty for other in others] == [False, True, True]
     std_table = by_id(run.folder / "spread.csv")
     assert list(std_table.columns) == task.outputs
     assert (std_table > 0).all(axis=None)

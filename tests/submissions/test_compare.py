@@ -13,15 +13,12 @@ from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
 from pipeline import commands
-from submissions.compare import comparison, differences
-from submissions.run import scored_rows
+from submissions.compare import differences
 from tests.submissions.fakes import (
     TARGETS,
     built,
     by_id,
-    fake_classes,
     fake_competition,
-    finished,
     with_setting,
 )
 
@@ -104,6 +101,9 @@ def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_
     assert f'{first.name} -> {second.name}:\n- budget: "none" -> "10 min"\n' in page
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
     assert f"{first.name} has other folds, from which part of the difference may come." in page
+    write_table(first / "cross_fitted.csv", table.rename(columns={"height": "size"}))
+    sign_manifest(first)
+    assert f"{first.name} has other targets, rows or classes, and is not compared." in compare_text()
     with_setting(tmp_path / "mixed.yaml", "competition", metric="mae")
     assert re.search(r"by rmse +\| - +\| - +\| - +\| +", line_of(compare_text(), first))
 
@@ -122,27 +122,3 @@ def test_a_damaged_run_and_one_of_an_older_version_of_the_code_are_left_out(comp
     shutil.rmtree(first.parent)
     with pytest.raises(DataError, match="has no finished run"):
         compare_text()
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("f1 no yes", "log_loss no yes"),
-        ("accuracy no yes", "accuracy yes no"),
-    ],
-)
-def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compared(
-    before: str, after: str, tmp_path: Path
-) -> None:
-    settings = {"stack": False, "default": "mean"}
-    runs = []
-    for metric, *classes in (before.split(), after.split()):
-        roles = {"classes": classes}
-        runs.append(
-            finished(fake_classes(tmp_path, "binary", metric, competition=roles, submissions=settings))
-        )
-    first, second = runs
-    assert [scored_rows(run.folder, second.task).empty for run in runs] == [True, False]
-    manifests = {run.name: run.stored for run in runs}
-    page = comparison(manifests, second.name, second.config, second.paths)
-    assert f"{first.name} has other targets, rows or classes, and is not compared." in page

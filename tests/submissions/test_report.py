@@ -12,8 +12,7 @@ import pytest
 from markupsafe import escape
 
 from competition.metrics import METRICS
-from core.files import read_text_table, write_json, write_table
-from core.plots import new_figure
+from core.files import read_text_table, write_table
 from models.jobs.compute import UNUSED_LABELS
 from models.jobs.job_files import write_report
 from models.training.loss_log import LOSSES
@@ -35,12 +34,6 @@ from tests.submissions.fakes import (
 ATTACK = "<img src=x onerror=alert(1)>"
 TEXT = '</script><script>alert(2)</script> & "more"'
 COLUMN = "<b>note</b>"
-SHIFT = {
-    "made_from": {"folds.csv": "of other folds"},
-    "similarity": [],
-    "adversarial": {"auc": 0.5123, "standard_deviation": 0.034, "features": []},
-    "recommended": {"kind": "scaffold", "reason": "test molecules are far from training molecules"},
-}
 CURVE = (
     "phase,epoch,step,loss,learning_rate,seconds,held_out_score\n"
     "train,1,5,9.0,1e-4,0.5,\ntrain,1,9,3.0,1e-4,1.0,{0}1\ntrain,2,18,2.0,1e-4,2.0,{0}2\ntrain,3,27,1.0,1e-4,3.0,{0}3\n"
@@ -69,8 +62,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Report
         for job in plan.jobs_of_stage("fair"):
             (job.folder / LOSSES).write_text(CURVE.format(job.fold))
         run = built(path)
-        write_json(run.paths.shift, SHIFT)
-        new_figure()[0].savefig(run.paths.shift.parent / "sizes.png")
         yield run, build_report(run)
 
 

@@ -93,10 +93,6 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
         shutil.rmtree(Paths.for_competition(str(done)).root / folder)
     run = latest_run(str(done))
     assert list(run.candidates) == [*ALWAYS, "shrunk_ridge"]  # from simple to complex
-    for name in ("mean", "shrunk_ridge"):
-        predicted = load_candidate(run, name).predict(columns.test)
-        written = by_id(run.folder / "candidates" / f"{name}.csv").loc[columns.test_ids, TARGETS]
-        np.testing.assert_allclose(predicted, written, rtol=1e-6)
     table = run.oof_table()
     stage_columns = [f"{stage} {target}" for stage in columns.names for target in TARGETS]
     assert list(table.columns) == ["id", "fold", *TARGETS, *stage_columns]
@@ -243,20 +239,18 @@ def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml
     assert (alone.paths.submission.read_bytes(), alone.exit_status) == (submission, 0)
 
 
-def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
+def test_what_a_reader_has_to_know_of_a_stage_is_marked_and_what_a_budget_left_out_is_no_failure(
+    tmp_path: Path,
+) -> None:
     saw = {"kind": "bert", "pseudo_labels": {"stages": ["good"]}}
-    shutil.rmtree(done.parent / "work")
-    run = opened(done.parent, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
+    run = opened(tmp_path, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
     plan = replace(run.plan, reuse=True, made_by={**run.plan.made_by, "good": {}})
-    build_submission(replace(run, plan=plan))
-    assert marks_of(run) == {"good": ["other code"], "fair": ["pseudo-labels"], "poor": ["refit"]}
-
-
-def test_a_stage_with_fewer_epochs_is_marked_and_what_a_budget_left_out_is_no_failure(done: Path) -> None:
     left_out = [LeftOut("fair", None, "epochs", "15 of 30 epochs"), LeftOut("unimol", 1, "time", "")]
-    run = replace(run_of(done), left_out=left_out, made_from="with a budget")
+    run = replace(run, plan=plan, left_out=left_out)
     build_submission(run)
-    assert marks_of(run) == {"good": [], "fair": ["fewer epochs"], "poor": []}
+    assert marks_of(run) == {
+        "good": ["other code"], "fair": ["pseudo-labels", "fewer epochs"], "poor": ["refit"]
+    }  # fmt: skip
     assert run.exit_status == 0
     table = describe_left_out(left_out)
     assert "| fair   | all  | epochs | 15 of 30 epochs |" in table

@@ -15,7 +15,6 @@ from models.jobs.run_job import run_job
 from submissions import expected_score
 from submissions.blend.candidates import single_column
 from submissions.blend.selection import cross_fit
-from submissions.columns import training_labels
 from submissions.expected_score import score_of_similar_rows
 from submissions.report.report import build_report
 from submissions.report.scores import load_answers
@@ -68,10 +67,6 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     assert choice["stages"]["good"]["score"] == pytest.approx(expected(y, of_good))
     assert choice["standard_error"] > 0
     assert "could not be made" not in str(build_report(run).sections)
-    labels = training_labels(run.config.competition, run.paths)
-    pair = {"submission": labels.aligned(y_pred), "good": labels.aligned(of_good)}
-    difference = labels.compare(pair, "good").loc["submission", "difference"]
-    assert difference == pytest.approx(expected(y, y_pred) - expected(y, of_good))
 
 
 def test_jobs_and_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path: Path) -> None:

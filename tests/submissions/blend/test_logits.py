@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.special import expit, logsumexp
+from scipy.special import logsumexp
 
 from competition.metrics import METRICS
 from core.errors import ConfigError
@@ -50,17 +50,6 @@ def test_weights_of_logits_equal_a_general_optimizer_and_the_penalty_is_the_best
     blend = fit("shrunk_logits", data)
     assert blend.settings[0]["penalty"] == LOGIT_PENALTIES[int(np.argmin(np.mean(fold_losses, axis=0)))]
     assert (blend.weights == blend.weights[:, :1]).all()  # one vector for all classes
-
-
-def test_the_sum_of_the_weights_is_an_inverse_temperature() -> None:
-    rng = np.random.default_rng(0)
-    log_odds = 2 * rng.normal(size=(4000, 1))
-    y = (rng.random((4000, 1)) < expit(log_odds)).astype(float)
-    for temperature in (0.5, 2.0):
-        preds = expit(np.repeat(log_odds / temperature, 2, axis=1))[:, :, None]
-        first, second = fit("shrunk_logits", classes(preds, y)).weights[:, 0]
-        assert first + second == pytest.approx(temperature, rel=0.1)
-        assert first == pytest.approx(second, rel=1e-3)  # equal columns share it
 
 
 @each_type
