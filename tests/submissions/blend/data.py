@@ -43,12 +43,20 @@ def numbers(
     )
 
 
-def noisy_classes(problem_type: str, n: int = 400, n_models: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (n, n_models, n_outputs) from noisy logits, later ones with more noise; labels (n, 1)."""
+def noisy_classes(
+    problem_type: str, n: int = 400, n_models: int = 3, is_nonlinear: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (n, n_models, n_outputs) from noisy logits, later ones with more noise; labels (n, 1).
+
+    Args:
+        is_nonlinear: whether the labels come from a nonlinear function of these logits.
+    """
     rng = np.random.default_rng(0)
     k = N_OUTPUTS[problem_type]
     truth = 1.5 * rng.normal(size=(n, k))
     noisy = truth[:, None] + rng.normal(size=(n, n_models, k)) * np.linspace(0.5, 2, n_models)[:, None]
+    if is_nonlinear:
+        truth[:, 0] += 5 * np.abs(truth[:, 0]) - 4
     if k == 1:
         return expit(noisy), (rng.random((n, 1)) < expit(truth)).astype(float)
     labels = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)[:, None].astype(float)

@@ -1,7 +1,6 @@
 """The stack: chosen where it helps, else equal to the default blend."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +8,17 @@ import pytest
 from competition.metrics import METRICS
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import LIGHTGBM_STACK
-from submissions.blend.data import BlendData
-from submissions.blend.logits import probabilities
 from submissions.blend.serialization import from_json, to_json
 from submissions.blend.stack import fit_stack
-from tests.submissions.blend.data import chosen_of, classes, cross_fitted, fit, noisy_numbers, numbers
+from tests.submissions.blend.data import (
+    chosen_of,
+    classes,
+    cross_fitted,
+    fit,
+    noisy_classes,
+    noisy_numbers,
+    numbers,
+)
 
 
 def test_the_stack_is_chosen_for_labels_that_are_nonlinear_in_the_predictions_and_only_then() -> None:
@@ -54,28 +59,12 @@ def test_trees_use_the_predictions_of_other_targets() -> None:
 # Classification: trees that start from the logits of the blend
 
 
-def class_data(problem_type: str, nonlinear: bool = True, n: int = 600) -> BlendData:
-    """Columns from noisy logits of two or three classes; `nonlinear` changes the true first logits."""
-    rng = np.random.default_rng(3)
-    k = 3 if problem_type == "multiclass" else 1
-    truth = rng.normal(size=(n, k))
-    noisy = truth[:, None] + 0.3 * rng.normal(size=(n, 3, k))
-    if nonlinear:
-        truth[:, 0] += 5 * np.abs(truth[:, 0]) - 4
-    if problem_type == "multiclass":
-        y = (truth + rng.gumbel(size=(n, k))).argmax(axis=1)[:, None].astype(float)
-    else:
-        y = (rng.logistic(size=(n, 1)) < truth).astype(float)
-    preds = probabilities(noisy, "softmax" if problem_type == "multiclass" else "logistic")
-    return replace(classes(preds, y), folds=rng.permutation(np.arange(n) % 5))
-
-
 @pytest.mark.parametrize("problem_type", ["binary", "multiclass"])
 @pytest.mark.parametrize(("nonlinear", "share"), [(True, 0.95), (False, 1.01)])
 def test_classification_trees_start_from_the_blend_and_help_with_nonlinear_logits(
     problem_type: str, nonlinear: bool, share: float
 ) -> None:
-    data = class_data(problem_type, nonlinear)
+    data = classes(*noisy_classes(problem_type, 600, is_nonlinear=nonlinear))
     fits = [cross_fitted(name, data) for name in ("shrunk_logits", LIGHTGBM_STACK)]
     of_blend, of_stack = (METRICS["log_loss"](data.y, part.outputs) for part in fits)
     assert of_stack < share * of_blend
@@ -93,6 +82,6 @@ def test_the_loss_of_the_blend_is_the_loss_that_lightgbm_computes(monkeypatch: p
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: all_losses.append(losses) or 0)
     monkeypatch.setitem(stacks.PARAMETERS, "learning_rate", 1e-9)
     for problem_type in ("binary", "multiclass"):
-        data = class_data(problem_type)
+        data = classes(*noisy_classes(problem_type))
         fit_stack(data, "mean", data.all_folds)
         np.testing.assert_allclose(all_losses[-1][1], all_losses[-1][0], rtol=1e-6)
