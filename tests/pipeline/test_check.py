@@ -43,8 +43,7 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
         ("kind: unimol2", "smiles: []", "a stage of kind unimol2 requires"),
         ("kind: bert, template: '{note} {colour}'", "", r".*\(SMILES, note, site\); got colour"),
         (
-            "kind: sklearn, features: [{encoder: rxnfp, template: '{colour}'}]",
-            "",
+            "kind: sklearn, features: [{encoder: rxnfp, template: '{colour}'}]", "",
             r".*\(SMILES, note, site\); got colour",
         ),
         ("kind: bert, columns: [note], enumerate_smiles: true", "", "enumerate_smiles requires"),
@@ -52,41 +51,35 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
         ("kind: gnn, weights: unimol_small", "", ".* unimol_small are of kind unimol, but gnn is req"),
         ("kind: bert, weights: unimol_small", "", ".* unimol_small are of kind unimol, but bert is req"),
         (
-            "kind: unimol2, architecture: 84m, weights: unimol_small",
-            "",
+            "kind: unimol2, architecture: 84m, weights: unimol_small", "",
             ".* unimol_small are of kind unimol, but unimol2 is req",
         ),
         (
-            "kind: lightgbm, features: [{encoder: unimol_small}]",
-            "",
+            "kind: lightgbm, features: [{encoder: unimol_small}]", "",
             ".* bert or gnn or minimol is required here. Choose from minilm, rxnfp, chemeleon, minimol",
         ),
         ("kind: gnn, layer_decay: 0.9", "", "message passing repeats one layer"),
         ("kind: gnn, loss: 'own.py:absent'", "", r"gnn\.loss: there is no file .*own\.py"),
         ("kind: sklearn, target_transform: log1p", "", r".*above -1; got -\d"),
         (
-            "kind: sklearn, estimator: sklearn.neighbors.KNeighborsRegressor",
-            "weight: pH, numeric: []",
+            "kind: sklearn, estimator: sklearn.neighbors.KNeighborsRegressor", "weight: pH, numeric: []",
             ".*KNeighborsRegressor has no sample_weight",
         ),
         ("kind: bert, weights: DECODER, columns: [note], lora: {}", "", None),
         (
-            "kind: bert, weights: DECODER, columns: [note], lora: {}, quantization: nf4",
-            "",
+            "kind: bert, weights: DECODER, columns: [note], lora: {}, quantization: nf4", "",
             "quantization: nf4 requires the package bitsandbytes",
         ),
         (
-            "kind: bert, weights: DECODER, columns: [note], lora: {layers: [query]}",
-            "",
+            "kind: bert, weights: DECODER, columns: [note], lora: {layers: [query]}", "",
             r"lora\.layers names query, which .* does not have",
         ),
         (
-            "kind: bert, weights: DECODER, columns: [note], pooling: cls",
-            "",
+            "kind: bert, weights: DECODER, columns: [note], pooling: cls", "",
             r"pooling: cls reads the first token, .*a decoder\)\. Set pooling: last",
         ),
     ],
-)
+)  # fmt: skip
 def test_what_a_stage_can_never_do_is_reported_before_any_training(
     tmp_path: Path, stage: str, competition: str, message: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

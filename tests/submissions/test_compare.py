@@ -13,7 +13,6 @@ from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
 from pipeline import commands
-from submissions.compare import differences
 from tests.submissions.fakes import (
     TARGETS,
     built,
@@ -23,13 +22,6 @@ from tests.submissions.fakes import (
 )
 
 Command = Callable[..., str]
-
-
-def test_only_settings_that_differ_are_listed() -> None:
-    older = {"stages": {"a": {"epochs": 3, "seeds": [0]}, "b": {"kind": "gnn"}}, "seed": 0}
-    newer = {"stages": {"a": {"epochs": 5, "seeds": [0]}, "c": {"kind": "gnn"}}, "seed": 0}
-    expected = ["stages.a.epochs: 3 -> 5", "stages.b: removed", "stages.c: added"]
-    assert list(differences(older, newer)) == expected
 
 
 @pytest.fixture

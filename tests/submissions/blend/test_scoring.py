@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from competition.metrics import METRICS
@@ -19,8 +18,8 @@ def many_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scorer(metric: str, y: np.ndarray, groups: np.ndarray | None = None) -> Scorer:
     rows = np.arange(len(y))
-    groups, ids = rows if groups is None else groups, [f"r{row}" for row in rows]
-    return Scorer(metric=METRICS[metric], task=Task(["y"]), y=y, folds=0 * rows, groups=groups, ids=ids)
+    groups = rows if groups is None else groups
+    return Scorer(metric=METRICS[metric], task=Task(["y"]), y=y, folds=0 * rows, groups=groups)
 
 
 def test_the_standard_error_of_a_difference_of_means_is_the_textbook_formula() -> None:
@@ -73,15 +72,3 @@ def test_targets_are_scored_together_and_each_on_its_labelled_rows() -> None:
     both = replace(scorer("mae", y), task=Task(["y0", "y1"]))
     assert both.target_scores(y_pred) == {"all": 2.5, "y0": 2.0, "y1": 3.0}
     assert scorer("mae", y[:, :1]).target_scores(y_pred[:, :1]) == {"y": 2.0}
-
-
-def test_rows_are_joined_on_id_and_those_of_one_table_alone_are_left_out() -> None:
-    y = np.arange(6.0)[:, None]
-    labels, other = scorer("mae", y), y + 2.0
-    table = pd.DataFrame({"y": [9.0, 5.0, 3.0, np.nan, 1.0]}, index=["new", "r5", "r3", "r2", "r1"])
-    this = labels.aligned(table)
-    on_both = labels.on_rows_of(this, other)
-    assert np.flatnonzero(on_both.has_fold).tolist() == [1, 3, 5]
-    paired = on_both.compare({"this": this, "other": other}, "other").loc["this"]
-    assert (paired["difference"], paired["standard_error"]) == (-2.0, 0.0)  # r1, r3, r5, all without error
-    assert not labels.on_rows_of(labels.aligned(table.rename(columns={"y": "Y"}))).has_fold.any()
