@@ -81,6 +81,9 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     assert weights["good"] > weights["fair"] > weights["poor"]
     in_sample = run.metric(columns.y, load_candidate(run, run.chosen).predict(columns.preds))
     assert run.candidates[run.chosen]["in_sample_score"] == pytest.approx(in_sample)
+    in_fold = columns.folds == 1
+    of_fold = run.metric(columns.y[in_fold], columns.stage_oof("good")[in_fold])
+    assert choice["stages"]["good"]["fold_scores"]["all"][1] == pytest.approx(of_fold)
     # The error to expect counts the rows of both tables.
     assert choice["expected"]["score"] == choice["cross_fitted_score"]
     error = choice["standard_error"] * np.sqrt(1 + 150 / 30)
