@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.submissions.fakes import built, fake_competition, prepare_and_fake_jobs
+from tests.submissions.fakes import fake_competition, finished
 
 
 @pytest.fixture(scope="session")
@@ -13,9 +13,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
-        path = fake_competition(folder)
-        prepare_and_fake_jobs(path)
-        built(path)
+        finished(fake_competition(folder))
     return folder
 
 

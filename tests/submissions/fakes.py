@@ -2,7 +2,6 @@
 meaning.
 """
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -10,15 +9,11 @@ import numpy as np
 import pandas as pd
 import yaml
 from scipy.special import expit, softmax
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import Ridge
-from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
-from competition.labels import parse_labels
-from core.files import read_table, read_text_table, write_table
-from core.paths import Paths
-from folds.make import read_folds
+from competition.dataset import FOLD
+from competition.metrics import METRICS
+from core.files import read_table, write_table
 from folds.make import run as make_folds
 from models.jobs.job_files import write_report
 from models.jobs.local import LocalExecutor
@@ -27,6 +22,7 @@ from models.jobs.predictions import write_predictions
 from models.jobs.train import train
 from submissions.build import build_submission
 from submissions.config import load_config
+from submissions.report.scores import read_answers
 from submissions.run import Run, open_run
 from tests.conftest import write_competition
 
@@ -34,63 +30,36 @@ TARGETS = ["height", "depth"]
 LAST_SEEN = 7.0
 
 
-def columns_like(
-    kind: str, n: int = 600, n_stages: int = 3, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns (n, n_stages), labels (n,), folds (n,): `independent` errors, or a truth that only `trees` can
-    reach.
-    """
-    rng = np.random.default_rng(seed)
-    folds = np.arange(n) % 5
-    truth = rng.normal(size=n)
-    errors = rng.normal(size=(n, n_stages)) * np.linspace(0.3, 0.6, n_stages)
-    if kind == "independent":
-        return truth[:, None] + errors, truth, folds
-    assert kind == "trees"
-    return truth[:, None] + 0.1 * errors, truth + np.where(np.abs(truth) < 0.6, 0.8, -0.4), folds
-
-
-def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns (n, 3) of real models, labels (n,), folds (n,): every row has a twin, in any fold."""
-    rng = np.random.default_rng(seed)
-    x, y = rng.normal(size=(n // 2, 5)), rng.normal(size=n // 2)
-    y = np.repeat(y + x[:, 0], 2) + 0.01 * rng.normal(size=n)
-    x = np.repeat(x, 2, axis=0) + 1e-3 * rng.normal(size=(n, 5))
-    folds = rng.permutation(np.arange(n) % 5)
-    columns = np.empty((n, 3))
-    for fold in range(5):
-        train, held_out = folds != fold, folds == fold
-        forest = RandomForestRegressor(30, random_state=0)
-        for j, model in enumerate((Ridge(), KNeighborsRegressor(1), forest)):
-            columns[held_out, j] = model.fit(x[train], y[train]).predict(x[held_out])
-    return columns, y, folds
-
-
 def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:
-    """YAML, tables and answers of a made-up competition with two targets, one with missing labels, in
-    `folder`.
-    """
-    rng, n = np.random.default_rng(1), n_train + n_test
+    """YAML, tables and answers of a made-up competition with two targets, one with missing labels."""
+    rng, table = _inputs(1, n_train + n_test)
+    noise = rng.normal(size=len(table))
+    is_missing = rng.random(len(table)) < 0.2
+    labels = {
+        "height": 10 + 2 * table["x"] + noise,
+        "depth": (table["z"] + rng.normal(size=len(table))).mask(is_missing),
+    }
+    return _with_answers(folder, table.assign(**labels), n_train, {"targets": TARGETS}, sections)
+
+
+def _inputs(seed: int, n: int) -> tuple[np.random.Generator, pd.DataFrame]:
+    rng = np.random.default_rng(seed)
     ids = [f"0{i}" for i in rng.permutation(n)]
-    table = pd.DataFrame({"id": ids, "x": rng.normal(size=n), "z": rng.normal(size=n)})
-    table["height"] = 10 + 2 * table["x"] + rng.normal(size=n)
-    table["depth"] = np.where(rng.random(n) < 0.2, np.nan, table["z"] + rng.normal(size=n))
-    roles: dict[str, object] = {"targets": TARGETS, **sections.pop("competition", {})}  # type: ignore[dict-item]
-    return _with_answers(folder, table, n_train, roles, sections)
+    return rng, pd.DataFrame({"id": ids, "x": rng.normal(size=n), "z": rng.normal(size=n)})
 
 
 def _with_answers(folder: Path, table: pd.DataFrame, n_train: int, roles: dict, sections: dict) -> Path:
-    train, test, own = table[:n_train], table[n_train:], {"smiles": [], "text": [], "numeric": ["x", "z"]}
-    roles, targets = {**own, "categorical": [], "answers": "answers.csv", **roles}, roles["targets"]
+    own = {"smiles": [], "text": [], "numeric": ["x", "z"], "categorical": [], "answers": "answers.csv"}
+    roles = {**own, **roles, **sections.pop("competition", {})}
+    test, targets = table[n_train:].reset_index(drop=True), roles["targets"]
     stages = {
-        name: {"kind": "lightgbm", "parameters": {"num_leaves": i + 4}}
-        for i, name in enumerate(("good", "fair", "poor"))
+        name: {"kind": "lightgbm", "parameters": {"num_leaves": leaves}}
+        for name, leaves in {"good": 4, "fair": 5, "poor": 6}.items()
     }
-    submissions = {"trials": 4} | sections.pop("submissions", {})
-    sections = {"stages": stages, "folds": {"n_folds": 3}, **sections}
+    submissions = {"trials": 4, **sections.pop("submissions", {})}
+    sections = {"stages": stages, "submissions": submissions, **sections, "competition": roles}
     write_table(folder / "answers.csv", test[["id", *targets]].sample(frac=1, random_state=0))
-    inputs = test.drop(columns=targets).reset_index(drop=True)
-    return write_competition(folder, train, inputs, **sections, submissions=submissions, competition=roles)
+    return write_competition(folder, table[:n_train], test.drop(columns=targets), **sections)
 
 
 CLASSES = {
@@ -106,24 +75,20 @@ def fake_classes(
 ) -> Path:
     """Return a competition with classes, of which the later ones are rarer; multilabel has missing labels.
 
-    `competition` in `sections` may name other `targets` and `classes`.
+    `competition` in `sections` may name other `classes`.
     """
-    rng, n = np.random.default_rng(2), n_train + n_test
+    rng, table = _inputs(2, n_train + n_test)
     several = problem_type == "multilabel"
-    roles = {"targets": ["fever", "rash", "cough"] if several else ["mood"], "classes": CLASSES[problem_type]}
-    roles |= sections.pop("competition", {})  # type: ignore[operator]
-    names, n_classes = np.array(roles["classes"]), len(roles["classes"])
-    if problem_type == "multiclass" and metric in ("roc_auc", "average_precision", "log_loss", "brier"):
+    names = np.array(sections.get("competition", {}).get("classes", CLASSES[problem_type]))
+    targets = ["fever", "rash", "cough"] if several else ["mood"]
+    for t, target in enumerate(targets):
+        rank = (0.5 * (table["x"] + rng.normal(size=len(table)))).rank(pct=True) - 1e-9
+        labels = pd.Series(names[(len(names) * rank ** (1.5 + t / 4)).astype(int)])
+        table[target] = labels.where((rng.random(len(table)) > 0.2) | (not several), "")
+    roles = {"targets": targets, "classes": names.tolist(), "problem_type": problem_type, "metric": metric}
+    if problem_type == "multiclass" and METRICS[metric].kind != "labels":
         roles["submission_columns"] = [f"p_{name}" for name in names]
-    ids = [f"0{i}" for i in rng.permutation(n)]
-    table = pd.DataFrame({"id": ids, "x": rng.normal(size=n), "z": rng.normal(size=n)})
-    for t, target in enumerate(roles["targets"]):
-        rank = (0.5 * (table["x"] + rng.normal(size=n))).rank(pct=True) - 1e-9
-        table[target] = names[(n_classes * rank ** (1.5 + t / 4)).astype(int)]
-        table[target] = table[target].where((rng.random(n) > 0.2) | (not several), "")
-    return _with_answers(
-        folder, table, n_train, {**roles, "problem_type": problem_type, "metric": metric}, sections
-    )
+    return _with_answers(folder, table, n_train, roles, sections)
 
 
 def planned(path: Path) -> JobPlan:
@@ -133,32 +98,31 @@ def planned(path: Path) -> JobPlan:
     return make_plan(config, load_config(str(path)).stages)
 
 
-def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> JobPlan:
+def prepare_and_fake_jobs(path: Path) -> JobPlan:
     """Prepared tables, folds and finished jobs for a competition of `fake_competition` or `fake_classes`.
 
-    Predictions are those of `seen(labels)`, and noise; of classes, noise in logits.
+    Predictions are the labels and noise; of classes, noise in logits.
     """
-    jobs, paths, competition = planned(path), Paths.for_competition(str(path)), load_competition(str(path))
-    task = competition.task
+    jobs, competition = planned(path), load_competition(str(path))
+    task, paths = competition.task, competition.paths
     paths.owner.unlink()  # what is made here is copied
-    train, test = read_table(paths.train), read_table(paths.test)
-    folds = read_folds(paths.folds, list(train["id"]))
-    answers = read_text_table(path.parent / "answers.csv").set_index("id", drop=False).loc[test["id"]]
-    answers = parse_labels(answers, task.targets, competition, "answers").table[task.targets].to_numpy()
+    train, test_ids = read_table(paths.train), list(read_table(paths.test)["id"])
+    answers = read_answers(competition, path.parent / "answers.csv").loc[test_ids].to_numpy()
 
-    def predicted(y: np.ndarray, deviation: float, noise: np.random.Generator) -> np.ndarray:
+    def predicted(y: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
         truth = task.one_hot(y)
+        noise = deviation * rng.normal(size=truth.shape)
         if not task.has_probabilities:
-            return seen(np.nan_to_num(truth, nan=LAST_SEEN)) + deviation * noise.normal(size=truth.shape)
-        logits = 4 * seen(np.nan_to_num(truth, nan=0.5)) - 2 + 4 * deviation * noise.normal(size=truth.shape)
+            return np.nan_to_num(truth, nan=LAST_SEEN) + noise
+        logits = 4 * np.nan_to_num(truth, nan=0.5) - 2 + 4 * noise
         return softmax(logits, axis=1) if task.problem_type == "multiclass" else expit(logits)
 
     for job in jobs.jobs:
-        noise = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold % 100])
-        own, spread = train[folds == job.fold], {"good": 0.5, "fair": 0.7, "poor": 1.0}[job.stage]
-        oof, of_test = (predicted(y, spread, noise) for y in (own[task.targets].to_numpy(), answers))
+        rng = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold % 100])
+        own, deviation = train[train[FOLD] == job.fold], {"good": 0.5, "fair": 0.7, "poor": 1.0}[job.stage]
+        oof, of_test = (predicted(y, deviation, rng) for y in (own[task.targets].to_numpy(), answers))
         write_predictions(job.oof_file, list(own["id"]), task.outputs, oof)
-        write_predictions(job.test_file(jobs.test_key), list(test["id"]), task.outputs, of_test)
+        write_predictions(job.test_file(jobs.test_key), test_ids, task.outputs, of_test)
         write_report(job.folder, {"seconds": 1.5})
     return jobs
 
@@ -197,6 +161,12 @@ def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
     return run_of(path)
 
 
-def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
-    """Predictions of a submission in the order of the prepared test table."""
-    return read_table(run.folder / file, ["id"]).set_index("id").loc[run.columns.test_ids, TARGETS].to_numpy()
+def finished(path: Path) -> Run:
+    """Return the run of a made-up competition with its finished jobs and its files."""
+    prepare_and_fake_jobs(path)
+    return built(path)
+
+
+def by_id(file: Path) -> pd.DataFrame:
+    """A table of numbers with its ids as the index."""
+    return read_table(file, ["id"]).set_index("id")

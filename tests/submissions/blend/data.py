@@ -1,13 +1,25 @@
-"""Made-up columns with labels, for the tests of blends."""
+"""Made-up columns with labels, and candidates that are fitted on them."""
+
+from functools import partial
 
 import numpy as np
 from scipy.special import expit, softmax
 
 from competition.metrics import METRICS
 from competition.task import Task
-from submissions.blend.data import BlendData
+from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK, fit_candidate
+from submissions.blend.data import Blend, BlendData, FoldSet
+from submissions.blend.selection import CrossFit, cross_fit, select
+from submissions.blend.stack import fit_stack
 
 N_OUTPUTS = {"binary": 1, "multiclass": 3}
+
+
+def noisy_numbers(n: int = 100, n_models: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (n, n_models) with independent errors, later ones with larger errors; labels (n,)."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=n)
+    return y[:, None] + rng.normal(size=(n, n_models)) * np.linspace(0.3, 0.6, n_models), y
 
 
 def numbers(
@@ -15,48 +27,70 @@ def numbers(
     y: np.ndarray,
     folds: np.ndarray | None = None,
     metric: str = "rmse",
-    n_trials: int = 40,
+    n_trials: int = 12,
 ) -> BlendData:
     """Data of one target from columns (n_rows, n_models), or of several from (n_rows, n_models, n_targets)."""
-    y = y.reshape(len(preds), -1)
-    folds = np.arange(len(y)) % 5 if folds is None else folds
-    task = Task([f"y{target}" for target in range(y.shape[1])])
+    rows = np.arange(len(y))
+    y = y.reshape(len(rows), -1)
     return BlendData(
         metric=METRICS[metric],
-        task=task,
+        task=Task([f"y{target}" for target in range(y.shape[1])]),
         y=y,
-        folds=folds,
-        groups=np.arange(len(y)),
-        preds=preds.reshape(len(preds), preds.shape[1], -1),
+        folds=rows % 5 if folds is None else folds,
+        groups=rows,
+        preds=preds.reshape(*preds.shape[:2], -1),
         n_trials=n_trials,
     )
 
 
-def classes(preds: np.ndarray, y: np.ndarray, metric: str = "log_loss") -> BlendData:
-    """Data of classes from probabilities (n_rows, n_models, n_outputs); several labels are multilabel."""
-    problem_type = (
-        "multiclass" if preds.shape[2] > y.shape[1] else "binary" if y.shape[1] == 1 else "multilabel"
-    )
-    names = ["a", "b", "c"][: max(2, preds.shape[2] // y.shape[1])]
-    task = Task(
-        [f"y{target}" for target in range(y.shape[1])],
-        problem_type=problem_type,  # type: ignore[arg-type]
-        classes=names,
-        scores_labels=METRICS[metric].kind == "labels",
-    )
-    rows = np.arange(len(y))
-    return BlendData(metric=METRICS[metric], task=task, y=y, folds=rows % 5, groups=rows, preds=preds)
-
-
 def noisy_classes(
-    problem_type: str, n: int = 400, n_models: int = 3, seed: int = 0
+    problem_type: str, n: int = 400, n_models: int = 3, is_nonlinear: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (n, n_models, n_outputs) from noisy logits, later ones with more noise; labels (n, 1)."""
-    rng = np.random.default_rng(seed)
+    """Columns (n, n_models, n_outputs) from noisy logits, later ones with more noise; labels (n, 1).
+
+    Args:
+        is_nonlinear: whether the labels come from a nonlinear function of these logits.
+    """
+    rng = np.random.default_rng(0)
     k = N_OUTPUTS[problem_type]
     truth = 1.5 * rng.normal(size=(n, k))
     noisy = truth[:, None] + rng.normal(size=(n, n_models, k)) * np.linspace(0.5, 2, n_models)[:, None]
+    if is_nonlinear:
+        truth[:, 0] += 5 * np.abs(truth[:, 0]) - 4
     if k == 1:
         return expit(noisy), (rng.random((n, 1)) < expit(truth)).astype(float)
     labels = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)[:, None].astype(float)
     return softmax(noisy, axis=2), labels
+
+
+def classes(preds: np.ndarray, y: np.ndarray, metric: str = "log_loss") -> BlendData:
+    """Data of classes from probabilities (n_rows, n_models, n_outputs); several labels are multilabel."""
+    rows, n_outputs, n_targets = np.arange(len(y)), preds.shape[2], y.shape[1]
+    one_target = "multiclass" if n_outputs > 1 else "binary"
+    task = Task(
+        [f"y{target}" for target in range(n_targets)],
+        problem_type=one_target if n_targets == 1 else "multilabel",
+        classes=["a", "b", "c"] if n_outputs > n_targets else ["a", "b"],
+        scores_labels=METRICS[metric].kind == "labels",
+    )
+    return BlendData(metric=METRICS[metric], task=task, y=y, folds=rows % 5, groups=rows, preds=preds)
+
+
+def fit(name: str, data: BlendData, folds: FoldSet | None = None) -> Blend:
+    """Fit a candidate of the project on some folds, or on all."""
+    return CANDIDATES[name](data, folds or data.all_folds)
+
+
+def cross_fitted(name: str, data: BlendData) -> CrossFit:
+    """Fit a candidate, or the stack on the default, on all folds and without each of them."""
+    default = "shrunk_logits" if data.task.has_probabilities else "shrunk_ridge"
+    is_stack = name == LIGHTGBM_STACK
+    return cross_fit(
+        data, partial(*((fit_stack, data, default) if is_stack else (fit_candidate, data, name)))
+    )
+
+
+def chosen_of(data: BlendData, names: list[str], margin: float = 1.0) -> str:
+    """Return the candidate that the rule selects with the shrunk ridge as the default."""
+    compared = data.compare({name: cross_fitted(name, data).scored for name in names}, "shrunk_ridge")
+    return select(data, compared, "shrunk_ridge", margin)[0]

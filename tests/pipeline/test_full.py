@@ -1,0 +1,58 @@
+"""`full`: what is trained again is announced, and without a finished stage there is no submission."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.errors import NothingToSubmit
+from core.paths import Paths
+from models.jobs.budget import Budget
+from models.jobs.scheduler import JobResult
+from pipeline import commands
+from pipeline.full import full
+from tests.pipeline.made import options, small
+
+MEAN = """import numpy as np
+from models.api import Stage
+
+class Mean(Stage):
+    def fit(self, train, folder, context):
+        np.save(folder / "mean.npy", np.nanmean(train.y, axis=0))
+
+    def predict(self, rows, folder, context):
+        return np.tile(np.load(folder / "mean.npy"), (len(rows), 1))
+"""
+
+
+def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(MEAN)
+    path = small(tmp_path, stages={"mean": {"kind": "mine.py:Mean"}})
+    line = r"stage mean: 3 finished jobs \(.*\) will be trained again: changes of mine\.py; --reuse keeps"
+
+    def check_and_full(*flags: str) -> list[bool]:
+        commands.main(["check", str(path), *flags])
+        checked = capsys.readouterr().out
+        assert full(options(path, *flags)) == 0
+        return [re.search(line, output) is not None for output in (checked, capsys.readouterr().out)]
+
+    assert check_and_full() == [False, False]
+    (tmp_path / "mine.py").write_text(MEAN.replace("nanmean", "nanmedian"))
+    assert check_and_full("--reuse") == [False, False]
+    assert check_and_full() == [True, True]
+    assert check_and_full() == [False, False]
+
+
+def test_without_a_finished_stage_there_is_nothing_to_submit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = {"trees/seed_0/fold_0": JobResult("trees/seed_0/fold_0", "failed", "error", "ValueError: no")}
+    monkeypatch.setattr(Budget, "train", lambda *given: failed)
+    path = small(tmp_path)
+    with pytest.raises(NothingToSubmit, match=r"(?s)no stage has finished.*\| trees .*ValueError: no"):
+        full(options(path))
+    assert full(options(path, "--fail-fast")) == 1
+    assert "stopped at the first failure (--fail-fast)" in capsys.readouterr().out
+    assert not Paths("mixed").submission.exists()

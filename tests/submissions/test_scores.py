@@ -1,0 +1,117 @@
+"""What a run scores: with the raw rows for a metric that reads them, and on rows like those of the test table."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.dataset import EXTRA
+from core.files import read_table
+from folds.similarity import Similarity
+from models.jobs.run_job import run_job
+from submissions import expected_score
+from submissions.blend.candidates import single_column
+from submissions.blend.selection import cross_fit
+from submissions.expected_score import score_of_similar_rows
+from submissions.report.report import build_report
+from submissions.report.scores import load_answers
+from submissions.run import SUBMISSION_FILE, candidate_file, scored_rows
+from tests.pipeline.made import checked
+from tests.submissions.fakes import fake_classes, fake_competition, finished, planned, run_of
+
+CODE = """
+def score(y, y_pred, rows):
+    labels = rows["mood"] == "yes" if "mood" in rows else rows["height"]
+    assert (abs(labels - y[:, 0]) < 1e-9).all(), "rows and labels do not belong together"
+    return (abs(y_pred[:, 0] - y[:, 0]) * rows["width"]).mean()
+"""
+
+
+def read(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file, dtype={"id": str}).set_index("id")
+
+
+def weighted(folder: Path, is_classification: bool) -> Path:
+    """A competition with a metric that weights each error by another column of the table."""
+    (folder / "mine.py").write_text(CODE)
+    roles = {"metric": "mine.py:score", "greater_is_better": False}
+    if is_classification:
+        roles["metric_needs"] = "classes"
+        path = fake_classes(folder, "binary", "mine.py:score", competition=roles)
+    else:
+        path = fake_competition(folder, 90, competition=roles)
+    for file in (folder / "train.csv", folder / "answers.csv"):
+        table = read(file)
+        table.assign(width=table.index.astype(int) % 4 + 1).to_csv(file)
+    return path
+
+
+def expected(y: pd.DataFrame, y_pred: pd.DataFrame) -> float:
+    errors = (y_pred.iloc[:, 0].loc[y.index] - y.iloc[:, 0]).abs()
+    return (errors * (y.index.astype(int) % 4 + 1)).mean()
+
+
+@pytest.mark.parametrize("is_classification", [False, True])
+def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_classification: bool) -> None:
+    path = weighted(tmp_path, is_classification)
+    checked(path)
+    run = finished(path)
+    columns, choice = run.columns, run.choice
+    y, y_pred = pd.DataFrame(columns.y, columns.ids), scored_rows(run.folder, run.task)
+    assert choice["cross_fitted_score"] == pytest.approx(expected(y, y_pred))
+    good = cross_fit(columns, partial(single_column, columns, columns.names.index("good"))).scored
+    of_good = pd.DataFrame(good, columns.ids, run.task.scored_columns)
+    assert choice["stages"]["good"]["score"] == pytest.approx(expected(y, of_good))
+    assert choice["standard_error"] > 0
+    assert "could not be made" not in str(build_report(run).sections)
+
+
+def test_jobs_and_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path: Path) -> None:
+    path = weighted(tmp_path, is_classification=False)
+    plan = planned(path)
+    assert "fold 0 of 3  valid mine.py:score" in run_job(plan.jobs[0], plan).lines[0]
+    run = finished(path)
+    answers, submission = read(tmp_path / "answers.csv"), read(run.folder / SUBMISSION_FILE)
+    score = load_answers(run).score(candidate_file(run.chosen, ".csv"))
+    assert score == pytest.approx(expected(answers[["height"]], submission[["height"]]))
+    answers.drop(columns="width").to_csv(tmp_path / "answers.csv")
+    without = load_answers(run)
+    assert without.scores == {}
+    assert "mine.py:score must return one number" in without.notes[0]
+
+
+def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_test_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished(fake_competition(tmp_path, n_train=200, n_test=100, submissions={"stack": False}))
+    assert run.choice["expected"]["similar_rows"] is None  # without molecules and texts
+    scorer, rows = run.columns, np.arange(200)
+    held_out = np.where(rows % 2 == 0, 0.9, 0.2)
+    y_pred = (
+        scorer.y + np.where(held_out > 0.5, 1.0, 3.0)[:, None]
+    )  # errors of 1 near training rows, else of 3
+    rng = np.random.default_rng(0)
+    for test, low, high in ((np.full(100, 0.9), 1.0, 1.6), (rng.choice([0.9, 0.2], 100), 2.0, 2.5)):
+        made_up = Similarity("made up", test, {"kfold": test}, {"kfold": held_out}, {"kfold": rows})
+        monkeypatch.setattr(expected_score, "similarities", lambda *_, found=made_up: [found])
+        assert low < score_of_similar_rows(run, scorer, y_pred)["score"] < high  # rmse; of all rows 2.24
+    y_pred = scorer.y + np.repeat(rng.normal(size=20), 10)[:, None]  # ten rows have the same error
+    scorers = [replace(scorer, groups=groups) for groups in (rows, rows // 10)]
+    alone, together = (score_of_similar_rows(run, each, y_pred)["standard_error"] for each in scorers)
+    assert together / alone == pytest.approx(np.sqrt(10), rel=0.3)
+    assert score_of_similar_rows(run, scorer, scorer.y) == {"score": 0.0, "standard_error": 0.0}
+
+
+def test_rows_of_extra_tables_are_in_no_fold_and_not_compared_with_test_rows(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(done)
+    table = read_table(run.paths.train).assign(**{EXTRA: np.repeat([0, 1], [100, 50])})
+    monkeypatch.setattr(expected_score, "read_table", lambda file: table)
+    n_rows = []
+    monkeypatch.setattr(expected_score, "similarities", lambda rows, *_: n_rows.append(len(rows)))
+    score_of_similar_rows(run, run.columns, run.columns.y)
+    assert n_rows == [100]
