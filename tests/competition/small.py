@@ -22,9 +22,13 @@ def write_small(
     folder: Path, train: Any = None, test: Any = None, sample: Any = None, *, folds: Any = None, stages: Any = None,
     **competition: Any,
 ) -> Path:  # fmt: skip
-    """Three CSV files, given as lines, and a YAML in `folder`; a setting of None is left out of the YAML."""
+    """Three CSV files and a YAML in `folder`; a setting of None is left out of the YAML.
+
+    Tables are lists of lines, or a text of lines without blanks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in (("train", train or TRAIN), ("test", test or TEST), ("sample", sample or SAMPLE)):
+        lines = lines.split() if isinstance(lines, str) else lines
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     files = {"train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv"}
     settings = {**files, "id": "id", "targets": ["y"], "smiles": ["SMILES"], "metric": "rmse", **competition}
