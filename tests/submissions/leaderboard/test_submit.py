@@ -64,9 +64,8 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     assert (row.public, row.private) == (0.51, None)
     assert row.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / row.file)
     (sent,) = server.submissions
-    assert str(sent["ref"]) == row.ref and re.fullmatch(
-        "[a-f][0-9a-f]{5}", row.submission
-    )  # no spreadsheet's number
+    assert str(sent["ref"]) == row.ref
+    assert re.fullmatch("[a-f][0-9a-f]{5}", row.submission)  # no spreadsheet's number
     expected = rf"run {row.run}, {row.chosen}, expected rmse .* \+- .* \[{row.submission}\]"
     assert re.fullmatch(expected, sent["description"])
     assert f"{row.submission}: public 0.5100, private -, expected" in out
@@ -91,11 +90,8 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
 ) -> None:
     server.competitions[SLUG]["limit"] = 2
     server.scores = ()  # what waits for its score counts as sent
-    ended = [
-        submitted(*options)[0]
-        for options in (("--yes",), ("--yes",), ("--yes", "--resubmit"), ("--yes", "--resubmit"))
-    ]
-    assert ended == [0, 2, 0, 2]
+    lines = ["--yes", "--yes", "--yes --resubmit", "--yes --resubmit"]
+    assert [submitted(*line.split())[0] for line in lines] == [0, 2, 0, 2]
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
 
@@ -140,21 +136,18 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
     submitted: Command, paths: Paths, server: KaggleServer
 ) -> None:
     assert submitted("--kernel", "--yes")[0] == 2
-    manifest = paths.kernel.bundle.manifest
-    write_json(manifest, {"run": run_folder(paths).name})
-    write_json(
-        paths.kernel.pushed, {"notebook": "ada/heights-offline", "version": 3, "bundle": sha256_of(manifest)}
-    )
-    assert submitted("--kernel", "--yes")[0] == 2 and statuses(paths) == [
-        "lost"
-    ]  # Kaggle has no such version
-    server.kernels["ada/heights-offline"] = {"versions": [{}, {}, {}]}
+    manifest, run, notebook = paths.kernel.bundle.manifest, run_folder(paths).name, "ada/heights-offline"
+    write_json(manifest, {"run": run})
+    write_json(paths.kernel.pushed, {"notebook": notebook, "version": 3, "bundle": sha256_of(manifest)})
+    assert submitted("--kernel", "--yes")[0] == 2
+    assert statuses(paths) == ["lost"]  # Kaggle has no such version
+    server.kernels[notebook] = {"versions": [{}, {}, {}]}
     server.faults.append(("CreateCodeSubmission", "cut after"))
     status, out = submitted("--kernel", "--yes")
     assert status == 0 and "it arrived" in out
     row = read(paths.ledger)[-1]
-    assert row.run == run_folder(paths).name and row.cross_fitted_score is not None
-    assert row.file == "version 3 of ada/heights-offline"
+    assert (row.run, row.file) == (run, "version 3 of ada/heights-offline")
+    assert row.cross_fitted_score is not None
     assert submitted("--kernel", "--yes")[0] == 2 and len(server.submissions) == 1
 
 
@@ -187,37 +180,27 @@ def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_has_one(
     assert blend.cross_fitted_score == choice["candidates"]["mean"]["score"]
 
 
+REFUSED = ("CreateSubmission", (400, {"code": 400, "message": "the team is full"}))
+NOT_LISTED = ("ListSubmissions", (200, {"submissions": []}))
+
+
 @pytest.mark.parametrize(
     ("faults", "status", "state", "sent", "again"),
     [
-        ([("CreateSubmission", (400, {"code": 400, "message": "the team is full"}))], 2, "lost", 0, 0),
+        ([REFUSED], 2, "lost", 0, 0),
         ([("CreateSubmission", "cut after")], 0, "scored", 1, 2),  # the answer was lost
         ([("CreateSubmission", "cut")], 2, "lost", 0, 0),  # it never arrived
-        (
-            [("CreateSubmission", "cut after"), ("ListSubmissions", (200, {"submissions": []}))],
-            2,
-            "lost",
-            1,
-            2,
-        ),
+        ([("CreateSubmission", "cut after"), NOT_LISTED], 2, "lost", 1, 2),
     ],
 )
 def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_resent_only_if_it_never_arrived(
-    submitted: Command,
-    paths: Paths,
-    server: KaggleServer,
-    faults: list,
-    status: int,
-    state: str,
-    sent: int,
-    again: int,
-) -> None:
+    submitted: Command, paths: Paths, server: KaggleServer,
+    faults: list, status: int, state: str, sent: int, again: int,
+) -> None:  # fmt: skip
     server.faults += faults
     assert submitted("--yes")[0] == status
     assert statuses(paths) == [state] and len(server.submissions) == sent
-    assert "the team is full" not in str(faults) or read(paths.ledger)[0].message.endswith(
-        "the team is full."
-    )
+    assert read(paths.ledger)[0].message.endswith("the team is full.") == (REFUSED in faults)
     assert submitted("--yes")[0] == again
     assert len(server.submissions) == 1 and statuses(paths)[-1] == "scored"
 
@@ -232,9 +215,10 @@ def test_a_score_is_waited_for_no_longer_than_the_limit_and_over_a_passing_troub
     (row,) = read(paths.ledger)
     server.score(row.ref, 0.4, 0.3)
     assert f"{row.submission}: public 0.4000, private 0.3000" in submitted("--fetch")[1]
-    assert (read(paths.ledger)[0].public, read(paths.ledger)[0].private) == (0.4, 0.3)
     write(paths.ledger, row.with_changes(submission="b"))
     server.score(row.ref, error="Evaluation: ids do not match")
     assert submitted("--fetch")[0] == 0
-    assert read(paths.ledger)[1].status == "failed" and "ids do not match" in read(paths.ledger)[1].message
+    scored, failed = read(paths.ledger)
+    assert (scored.public, scored.private, failed.status) == (0.4, 0.3, "failed")
+    assert "ids do not match" in failed.message
     assert "No submission waits for a score." in submitted("--fetch")[1]
