@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+from competition.config import load_competition
+from competition.prepare import Prepared, prepare
+
 TRAIN = [
     "id,SMILES,y",
     "a,CCO,1.0",
@@ -37,3 +40,8 @@ def write_small(
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump({"competition": section, **others}, allow_unicode=True), encoding="utf-8")
     return path
+
+
+def prepared(folder: Path, *tables: Any, **settings: Any) -> Prepared:
+    """The clean tables of `write_small`."""
+    return prepare(load_competition(str(write_small(folder, *tables, **settings))))

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.config import CompetitionConfig, load_competition
+from competition.config import load_competition
 from competition.dataset import REFIT_FOLD, TIME, Dataset, read_rows, without_extra_rows
-from competition.prepare import Prepared, describe, prepare
+from competition.prepare import Prepared, describe, prepare, write_prepared
 from core.errors import DataError, UserError
 from core.files import write_table
 from folds.kinds import FoldsConfig
 from folds.make import make_folds
 from models.jobs.compute import training_rows
-from tests.competition.small import write_small
+from tests.competition.small import prepared, write_small
 
 NAN = np.nan
 N = 12
@@ -38,25 +38,19 @@ def source(scale: float, n: int = N, shift: float = 0) -> list[str]:
     return ["SMILES,y", *(f"{'C' * k}O,{scale * (2 * k - 11) + shift}" for k in range(n))]
 
 
-def prepared(
-    folder: Path, more: str | list[str], train: Any = TRAIN, extra: Any = None, **competition: Any
-) -> tuple[CompetitionConfig, Prepared]:
+def with_more(folder: Path, more: Any, train: Any = TRAIN, extra: Any = None, **settings: Any) -> Prepared:
+    """The clean tables of a competition with a file more.csv of extra rows."""
     (folder / "more.csv").write_text("\n".join(more.split() if isinstance(more, str) else more))
-    settings = {"extra_train": [{"file": "more.csv", **(extra or {})}], **competition}
-    config = load_competition(str(write_small(folder, train, **settings)))
-    return config, prepare(config)
-
-
-def rows_of(config: CompetitionConfig, train: pd.DataFrame) -> Dataset:
-    write_table(config.paths.train, train)
-    return read_rows(config.paths.train, config, labelled=True)
+    return prepared(folder, train, **{"extra_train": [{"file": "more.csv", **(extra or {})}], **settings})
 
 
 def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
-    config, tables = prepared(tmp_path, MORE, extra={"weight": 0.25})
+    tables = with_more(tmp_path, MORE, extra={"weight": 0.25})
     assert USED in describe(tables.report)
     assert len(without_extra_rows(tables.train)) == N
-    rows = rows_of(config, make_folds(config, FoldsConfig(n_folds=3), tables).train)
+    config = load_competition(str(tmp_path / "small.yaml"))
+    write_table(tmp_path / "train.parquet", make_folds(config, FoldsConfig(n_folds=3), tables).train)
+    rows = read_rows(tmp_path / "train.parquet", config, labelled=True)
     assert rows.folds[rows.extra].tolist() == [-1, -1]
     assert rows.folds[~rows.extra].min() == 0
     assert rows.weights.tolist() == [1.0] * N + [0.25] * 2
@@ -97,11 +91,11 @@ def test_extra_rows_bring_groups_and_times_by_their_names_or_are_reported_withou
     more = with_columns(MORE.split(), plate=["b0", "", "b1", "b1", "b1"], day=["2.5", "", "1", "1", "1"])
     names, roles = {"SMILES": "structure", "batch": "plate"}, {"group": "batch", "time": "day"}
     more[0] = "structure,y,plate,day"
-    _, tables = prepared(tmp_path, more, train, {"columns": names}, **roles)
+    tables = with_more(tmp_path, more, train, {"columns": names}, **roles)
     assert tables.train["batch"].tail(2).tolist() == ["b0", ""]
     np.testing.assert_array_equal(tables.train[TIME].tail(2), [2.5, NAN])
     assert "it is unknown" not in describe(tables.report)
-    _, tables = prepared(tmp_path, MORE, train, **roles)
+    tables = with_more(tmp_path, MORE, train, **roles)
     assert tables.train["batch"].tail(2).tolist() == ["", ""]  # of no group
     for name, relation in (("batch", "share a group with"), ("day", "are later than")):
         line = f"more.csv has no {name!r}, so it is unknown whether its rows {relation} held-out rows"
@@ -130,25 +124,25 @@ def test_a_source_in_other_units_or_with_other_columns_is_refused(
     tmp_path: Path, more: str, extra: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=f"extra_train.*{message}"):
-        prepared(tmp_path, more, extra=extra)
+        with_more(tmp_path, more, extra=extra)
 
 
 def test_units_are_not_checked_where_the_user_says_so_and_of_auxiliary_labels_also_if_targets_are_calibrated(
     tmp_path: Path,
 ) -> None:
-    prepared(tmp_path, source(1000), extra={"check_units": False})
+    with_more(tmp_path, source(1000), extra={"check_units": False})
     heats = np.arange(N) - 5.5
     train, more = with_columns(TRAIN, heat=heats), with_columns(source(2), heat=4.184 * heats)
     with pytest.raises(DataError, match=r"of 'heat' seem .* the column, or set check_units: false"):
-        prepared(tmp_path, more, train, AFFINE, auxiliary_targets=["heat"])
-    prepared(tmp_path, more, train, {**AFFINE, "check_units": False}, auxiliary_targets=["heat"])
+        with_more(tmp_path, more, train, AFFINE, auxiliary_targets=["heat"])
+    with_more(tmp_path, more, train, {**AFFINE, "check_units": False}, auxiliary_targets=["heat"])
 
 
 def test_the_summary_says_on_which_scale_shared_inputs_are_and_that_censored_labels_are_not_calibrated(
     tmp_path: Path,
 ) -> None:
     more = [*source(-20, 10, shift=4), "CCI,>3"]
-    said = describe(prepared(tmp_path, more, extra=AFFINE, censored="bound")[1].report)
+    said = describe(with_more(tmp_path, more, extra=AFFINE, censored="bound").report)
     assert (
         "more.csv: 10 inputs with 'y' are also in the training table, where it is about -0.05 x more.csv +0.2 "
         "(rank correlation -1.00)"
@@ -172,17 +166,17 @@ def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labe
     tmp_path: Path, more: str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        prepared(tmp_path, f"SMILES,y {more}", OF_CLASSES, **CLASSES)
+        with_more(tmp_path, f"SMILES,y {more}", OF_CLASSES, **CLASSES)
     half_alike = "SMILES,y C,low CC,mid CCO,high CO,high CN,low CF,low"
-    _, tables = prepared(tmp_path, half_alike, OF_CLASSES, **CLASSES)
+    tables = with_more(tmp_path, half_alike, OF_CLASSES, **CLASSES)
     assert tables.train["y"].tolist()[6:] == [0, 1, 2, 2, 0, 0]
 
 
 def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
     train = "id,SMILES,y,trust,logP a,CCO,1,0.5, b,CCC,2,1,7"
-    roles = {"weight": "trust", "auxiliary_targets": ["logP"], "extra_train": []}
-    config, tables = prepared(tmp_path, MORE, train, **roles)
-    rows = rows_of(config, tables.train)
+    config = load_competition(str(write_small(tmp_path, train, weight="trust", auxiliary_targets=["logP"])))
+    write_prepared(prepare(config), config)
+    rows = read_rows(config.paths.train, config, labelled=True)
     np.testing.assert_array_equal(rows.auxiliary, [[NAN], [7]])
     assert (rows.weights.tolist(), "logP" in rows.inputs) == ([0.5, 1], False)
 
@@ -191,19 +185,19 @@ def test_rows_with_auxiliary_labels_only_are_kept_and_counted_even_if_train_csv_
     tmp_path: Path,
 ) -> None:
     roles = {"auxiliary_targets": ["logD"]}
-    _, tables = prepared(tmp_path, MORE.replace("y", "logD"), **roles)
+    tables = with_more(tmp_path, MORE.replace("y", "logD"), **roles)
     np.testing.assert_array_equal(tables.train[["y", "logD"]].tail(3), [[11, NAN], [NAN, 1], [NAN, 2]])
     only_heads = (
         "2 extra training rows from more.csv ({} only train the heads of auxiliary_targets); left out: 1 with"
     )
     assert only_heads.format(2) in describe(tables.report)
-    _, tables = prepared(tmp_path, "SMILES,y,logD CCF,1, CCO,,2 CCCC,3,3", **roles)
+    tables = with_more(tmp_path, "SMILES,y,logD CCF,1, CCO,,2 CCCC,3,3", **roles)
     assert only_heads.format(1) in describe(tables.report)
 
 
 def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_path: Path) -> None:
     message = r"no usable row of \S*train\.csv, \S*more\.csv has a label for logD\. Remove"
     with pytest.raises(DataError, match=message):
-        prepared(tmp_path, "SMILES,y,logD CCF,1, CCCC,2,3", auxiliary_targets=["logD"])
+        with_more(tmp_path, "SMILES,y,logD CCF,1, CCCC,2,3", auxiliary_targets=["logD"])
     with pytest.raises(DataError, match=r"train\.csv: missing columns: logD"):
-        prepared(tmp_path, MORE, auxiliary_targets=["logD"], extra_train=[])
+        with_more(tmp_path, MORE, auxiliary_targets=["logD"], extra_train=[])

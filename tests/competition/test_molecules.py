@@ -1,24 +1,19 @@
 """One standard form of the molecules of all tables: what it changes, what is reported, what stays as it was."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, standard_form
-from competition.prepare import Prepared, describe, prepare, prepare_test
-from tests.competition.small import write_small
+from competition.prepare import describe, prepare_test
+from tests.competition.small import prepared, write_small
 
 TRAIN = ["id,SMILES,y", "a,CS(C)=O,1", "b,C[S+](C)[O-],2", "c,CC(=O)[O-].[Na+],3", "d,CC(=O)O,4", "e,CCO,5"]
 TEST = "id,SMILES t1,CCS(C)=O t2,CCN"
 WITHOUT_FORM = "CCOC(=O)[N-]c1c[n+](N2CCOCC2)no1"
 """A sydnone imine of tox21; RDKit cannot read the SMILES of its cleanup."""
-
-
-def prepared(folder: Path, train: list[str] = TRAIN, **settings: Any) -> Prepared:
-    return prepare(load_competition(str(write_small(folder, train, TEST, **settings))))
 
 
 def test_a_molecule_has_one_canonical_form_or_none() -> None:
@@ -42,7 +37,7 @@ SULFOXIDE = "C[S+](C)[O-]"
 def test_all_tables_have_the_standard_form_and_equal_forms_are_equal_inputs(
     tmp_path: Path, setting: str, forms: list[str], n_inputs: int, n_changed: int
 ) -> None:
-    tables = prepared(tmp_path, standardise=setting)
+    tables = prepared(tmp_path, TRAIN, TEST, standardise=setting)
     assert tables.train["SMILES"].tolist() == forms
     assert tables.train[INPUT_KEY].nunique() == n_inputs
     assert tables.test["SMILES"][0] == ("CC[S+](C)[O-]" if n_changed else "CCS(C)=O")
@@ -57,8 +52,8 @@ def test_all_tables_have_the_standard_form_and_equal_forms_are_equal_inputs(
 def test_new_rows_and_extra_rows_are_standardised_in_the_same_way(tmp_path: Path) -> None:
     (tmp_path / "more.csv").write_text("SMILES,y\nCC[S+](C)[O-],1\nCCCS(C)=O,2\n")
     extra = {"extra_train": [{"file": "more.csv"}]}
-    assert len(prepared(tmp_path, **extra).train) == 7
-    tables = prepared(tmp_path, standardise="cleanup", **extra)
+    assert len(prepared(tmp_path, TRAIN, TEST, **extra).train) == 7
+    tables = prepared(tmp_path, TRAIN, TEST, standardise="cleanup", **extra)
     assert tables.train["SMILES"].tolist()[5:] == ["CCC[S+](C)[O-]"]  # the other is a test molecule
     assert "cleanup changed 1 of 2 molecules of more.csv, for example id row 3: CCCS(C)=O ->" in describe(
         tables.report
@@ -72,7 +67,7 @@ def test_a_molecule_without_a_readable_form_stays_unchanged_and_is_reported(tmp_
     assert standard_form(WITHOUT_FORM, "cleanup") is None
     assert standard_form("[SbH6+3]", "parent") is None  # RDKit raises an error
     lines = [*TRAIN, f"f,{WITHOUT_FORM},6", "g, ,7"]
-    tables = prepared(tmp_path, lines, standardise="cleanup", empty_smiles="[Ar]")
+    tables = prepared(tmp_path, lines, TEST, standardise="cleanup", empty_smiles="[Ar]")
     assert tables.train["SMILES"].tolist()[5:] == [WITHOUT_FORM, "[Ar]"]
     note = (
         "1 molecules of train.csv have no cleanup that RDKit can read and stay unchanged, for example "

@@ -8,16 +8,12 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY, TIME, read_rows
-from competition.prepare import Prepared, describe, prepare, prepare_test, write_prepared
+from competition.prepare import describe, prepare, prepare_test, write_prepared
 from core.errors import UserError
 from core.files import read_table
-from tests.competition.small import TEST, TRAIN, write_small
+from tests.competition.small import TRAIN, prepared, write_small
 
 TEXT = {"smiles": None, "text": ["SMILES"]}
-
-
-def prepared(folder: Path, *tables: Any, **settings: Any) -> Prepared:
-    return prepare(load_competition(str(write_small(folder, *tables, **settings))))
 
 
 def third_row(line: str) -> list[str]:
@@ -137,7 +133,7 @@ def test_constant_columns_and_targets_of_0_and_1_are_reported(tmp_path: Path) ->
 
 
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
-    sample = ["id,SMILES,y", *(f"{line},0" for line in TEST[1:])]  # it may repeat columns of the test table
+    sample = "id,SMILES,y t1,CCCC,0 t2,CCBr,0"  # it may repeat columns of the test table
     config = load_competition(str(write_small(tmp_path, "id,SMILES,y 007,OCC,0.1 x,CC,", sample=sample)))
     tables = prepare(config)
     write_prepared(tables, config)

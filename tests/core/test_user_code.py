@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
+from core.files import write_atomically
 from core.user_code import load_user_code
 
 ANNOTATED = """
@@ -32,10 +33,9 @@ def load(file: Path, name: str) -> object:
 
 
 def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp_path: Path) -> None:
-    first, second = (tmp_path / folder / "mine.py" for folder in ("a", "b"))
-    for file, content in ((first, ANNOTATED), (second, "Record = 'of b'")):
-        file.parent.mkdir()
-        file.write_text(content)
+    first, second = tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py"
+    write_atomically(first, ANNOTATED)
+    write_atomically(second, "Record = 'of b'")
     assert (load(first, "Record")().value, load(second, "Record")) == ("a", "of b")
     first.write_text("Record = 'changed'\n")
     assert load(first, "Record") == "changed"
@@ -44,19 +44,15 @@ def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp
 
 
 def test_each_competition_imports_its_helpers_as_they_are_now(tmp_path: Path) -> None:
-    first, second = tmp_path / "a", tmp_path / "b"
-    for folder in (first, second):
-        (folder / "tools").mkdir(parents=True)
-        (folder / "mine.py").write_text(IMPORTS)
-        (folder / "helpers.py").write_text("from tools.deep import VALUE\n")
-        (folder / "tools" / "deep.py").write_text(f"VALUE = 'deep of {folder.name}'\n")
+    def values(folder: str, deep: str) -> list[str]:
+        write_atomically(tmp_path / folder / "mine.py", IMPORTS)
+        write_atomically(tmp_path / folder / "helpers.py", "from tools.deep import VALUE\n")
+        write_atomically(tmp_path / folder / "tools" / "deep.py", f"VALUE = {deep!r}\n")
+        user_file = tmp_path / folder / "mine.py"
+        return [load(user_file, "VALUE"), load(user_file, "late")()]
 
-    def values(folder: Path) -> list[str]:
-        return [load(folder / "mine.py", "VALUE"), load(folder / "mine.py", "late")()]
-
-    assert (values(first), values(second)) == (["deep of a"] * 2, ["deep of b"] * 2)
-    (second / "tools" / "deep.py").write_text("VALUE = 'edited'\n")
-    assert values(second) == ["edited"] * 2
+    for folder, deep in (("a", "of a"), ("b", "of b"), ("b", "edited")):
+        assert values(folder, deep) == [deep, deep]
 
 
 def test_a_module_next_to_a_users_file_takes_no_librarys_place(tmp_path: Path) -> None:

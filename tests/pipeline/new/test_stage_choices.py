@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from core.errors import ConfigError, DataError
+from core.errors import UserError
 from models.registry import make_stage
 from pipeline.new import stage_choices
 from pipeline.new.detect import DetectedTables, detect
@@ -93,10 +93,12 @@ def test_classes_have_other_stages_grades_those_of_numbers_and_large_tables_no_k
     assert chosen["grades"] == chosen["numbers"] != chosen["names"]
 
 
-def test_long_texts_are_distinguished_from_short_ones_by_their_words(tmp_path: Path) -> None:
-    longer = stages(detected_in(tmp_path, t=[" ".join([note] * 60) for note in notes(80)]), "gpu")
-    assert "batch_size" not in stages(detected_in(tmp_path, t=notes(80)), "gpu")["deberta"].settings
-    assert longer["deberta"].settings["batch_size"] == 8
+@pytest.mark.parametrize(("n_repeats", "batch_size"), [(1, None), (60, 8)])
+def test_long_texts_are_distinguished_from_short_ones_by_their_words(
+    tmp_path: Path, n_repeats: int, batch_size: int | None
+) -> None:
+    texts = [" ".join([note] * n_repeats) for note in notes(80)]
+    assert stages(detected_in(tmp_path, t=texts), "gpu")["deberta"].settings.get("batch_size") == batch_size
 
 
 PRESETS = """
@@ -154,9 +156,7 @@ def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
         ("lab", None, "two groups or distinct inputs; there is 1"),
     ],
 )
-def test_folds_that_cannot_be_are_refused(
-    tmp_path: Path, group: str | None, kind: str | None, words: str
-) -> None:
+def test_folds_that_cannot_be_are_refused(tmp_path: Path, group: Any, kind: Any, words: str) -> None:
     detected = detected_in(tmp_path, n=NUMBER, lab=["a"] * 80)
-    with pytest.raises((ConfigError, DataError), match=words):
+    with pytest.raises(UserError, match=words):
         choose_folds(detected, choose_problem(detected), group, kind)
