@@ -38,7 +38,8 @@ def write_small(
     section = {key: value for key, value in settings.items() if value is not None}
     others = {"folds": folds or {"n_folds": 3}, "stages": stages or {"trees": {"kind": "lightgbm"}}}
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({"competition": section, **others}, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump({"competition": section, **others}, allow_unicode=True, sort_keys=False)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 CLASSES, GUESSED = RNG.integers(4, size=(2, 300)).astype(float)
 GUESSED[:150] = CLASSES[:150]
 P = RNG.dirichlet(np.ones(4), 300)
-IS_ONE, P_ONE = (CLASSES == 1).astype(float), P[:, 1].round(1)  # with ties
+IS_ONE, P_ONE = (CLASSES == 1).astype(float), P[:, 1].round(1).clip(0.01)  # with ties
 LAST_IS_TWO_TOO_HIGH = {
     "r2": 1 - 4 / 5,
     "explained_variance": 1 - 0.75 / 1.25,

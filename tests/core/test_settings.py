@@ -26,7 +26,7 @@ def written(folder: Path, settings: str = NETS) -> str:
     return str(write_small(folder, **yaml.safe_load(settings)))
 
 
-@pytest.mark.parametrize("path", CONFIGS.glob("*.yaml"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CONFIGS.glob("*.yaml")], ids=lambda path: path.stem)
 def test_the_embedded_competitions_load(path: Path) -> None:
     assert load_config(str(path)).stages
 

@@ -125,7 +125,7 @@ def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(
 
 
 def test_equal_folds_in_time_or_with_other_groups_give_other_keys(tmp_path: Path) -> None:
-    in_time = user_folds(tmp_path / "time", "time", "001122", n_folds=2)
+    in_time = user_folds(tmp_path, "time", "001122", n_folds=2)
     divided(in_time)
     keys = {key_of(in_time)}
     path = user_folds(tmp_path, "column", ["-1", "-1", "0", "0", "1", "1"])

@@ -101,7 +101,7 @@ def find(folder: Path, train: str, test: str, sample: str, **options: Any) -> De
         (TEST, SAMPLE),
         ("id,x,y e,.5, f,.6,", SAMPLE),  # a target is no input even with an empty column
         (TEST, "y,id 0,e 0,f"),  # the id need not be the first column
-        (",id,x 0,e,.5 1,f,.6", ",x,id,y 0,.6,f,0 1,.5,e,0"),  # columns of the test table are no targets
+        (",id,x 0,e,.5 1,f,.6", ",id,y,x 0,f,0,.6 1,e,0,.5"),  # columns of the test table are no targets
     ],
 )
 def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path, test: str, sample: str) -> None:
@@ -191,6 +191,10 @@ def test_a_column_for_each_class_is_detected_by_name_with_what_stands_around_all
     cells = ",0" * (columns.count(",") + 1)
     detected = find(tmp_path, train, test, f"id,{columns} 7{cells} 8{cells}", targets=["label"])
     assert (detected.targets, ",".join(detected.submission_columns)) == (["label"], expected)
-    other = "has a column for each class of 'label', and other classes .*'other' has no class"
-    with pytest.raises(DataError, match=other):
-        find(tmp_path, train, test, f"id,{columns},other 7{cells},0 8{cells},0", targets=["label"])
+
+
+def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path: Path) -> None:
+    train = "id,x,label 0,1,p 1,4,q 2,9,p 3,16,q"
+    message = "has a column for each class of 'label', and other classes .*'other' has no class"
+    with pytest.raises(DataError, match=message):
+        find(tmp_path, train, "id,x 7,9 8,8", "id,q,p,other 7,0,0,0 8,0,0,0")

@@ -31,7 +31,7 @@ DAMAGED = [*smiles(3), "c1cc", *smiles(66), "", *smiles(9)]
         ({"n": NUMBER}, "--metric mae", ["metric: mae  # set with --metric", "numeric: [n]"]),
         (
             {"n": NUMBER}, "--metric mine.py:score --no-greater-is-better",
-            ["metric: mine.py:score", "greater_is_better: false"],
+            ["metric: 'mine.py:score'  # set with", "greater_is_better: false"],
         ),
         ({"s": smiles(80)}, "--preset cpu", ["budget: 1h", "gnn: {kind: gnn, epochs: 50}"]),
         (
@@ -40,7 +40,7 @@ DAMAGED = [*smiles(3), "c1cc", *smiles(66), "", *smiles(9)]
         ),
         (
             {"s": DAMAGED}, "--preset cpu",
-            ["unparsable: drop", "1 of train: row 5 (id ", "1 of test: row ", "1 unreadable training rows are left out: 'm"],
+            ["unparsable: drop", "1 of train: row 5 (id ", "1 of test: row ", "1 unreadable training rows are left"],
         ),
         (
             {"s": smiles(80), "solvent_smiles": SOLVENTS}, "--preset cpu",

@@ -80,7 +80,10 @@ def test_what_is_refused_or_lacks_a_file_is_an_error_and_no_notebook_was_pushed(
 
 
 @pytest.mark.parametrize("state", ["FAILED", "BLOBS_RECEIVED"])
-def test_a_data_set_that_fails_or_is_slow_is_reported(server: KaggleServer, state: str) -> None:
+def test_a_data_set_that_fails_or_is_slow_is_reported(
+    server: KaggleServer, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr("submissions.kernel.push.LIMIT", 0.0)
     packed()
     push("tides", training=False)
     server.datasets[DATASET]["status"] = state
