@@ -7,7 +7,7 @@ import pytest
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, standard_form
-from competition.prepare import describe, prepare_test
+from competition.prepare import describe, prepare, prepare_test
 from tests.competition.small import prepared, write_small
 
 TRAIN = ["id,SMILES,y", "a,CS(C)=O,1", "b,C[S+](C)[O-],2", "c,CC(=O)[O-].[Na+],3", "d,CC(=O)O,4", "e,CCO,5"]
@@ -50,16 +50,16 @@ def test_all_tables_have_the_standard_form_and_equal_forms_are_equal_inputs(
 
 
 def test_new_rows_and_extra_rows_are_standardised_in_the_same_way(tmp_path: Path) -> None:
-    (tmp_path / "more.csv").write_text("SMILES,y\nCC[S+](C)[O-],1\nCCCS(C)=O,2\n")
-    extra = {"extra_train": [{"file": "more.csv"}]}
-    assert len(prepared(tmp_path, TRAIN, TEST, **extra).train) == 7
-    tables = prepared(tmp_path, TRAIN, TEST, standardise="cleanup", **extra)
-    assert tables.train["SMILES"].tolist()[5:] == ["CCC[S+](C)[O-]"]  # the other is a test molecule
-    assert "cleanup changed 1 of 2 molecules of more.csv, for example id row 3: CCCS(C)=O ->" in describe(
-        tables.report
-    )
-    config = load_competition(str(write_small(tmp_path, TRAIN, TEST, standardise="parent")))
+    (tmp_path / "more.csv").write_text(
+        "SMILES,y\nCC[S+](C)[O-],1\nCCCS(C)=O,2\n"
+    )  # the first is a test molecule
     (tmp_path / "hidden.csv").write_text("id,SMILES\nh1,[Na+].CC(=O)[O-]\n")
+    settings = {"standardise": "parent", "extra_train": [{"file": "more.csv"}]}
+    config = load_competition(str(write_small(tmp_path, TRAIN, TEST, **settings)))
+    tables = prepare(config)
+    assert tables.train["SMILES"].tolist()[5:] == ["CCC[S+](C)[O-]"]
+    line = "parent changed 1 of 2 molecules of more.csv, for example id row 3: CCCS(C)=O ->"
+    assert line in describe(tables.report)
     assert prepare_test(config, tmp_path / "hidden.csv")[0]["SMILES"].tolist() == ["CC(=O)O"]
 
 

@@ -17,11 +17,10 @@ import pytest
 from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core import cli
-from core import paths as revision_module
 from core.environment import mismatch
 from core.errors import ConfigError, DataError, NothingToSubmit
 from core.files import PROJECT, read_table
-from core.paths import Paths, revision
+from core.paths import Paths
 from core.settings import parse_duration
 from core.text import format_duration
 from pipeline.commands import parse
@@ -122,25 +121,6 @@ def test_missing_packages_are_reported_and_versions_are_numbers() -> None:
     assert mismatch("name", ">=2.10,<3", "2.13.0+cpu") == ""
     assert mismatch("name", ">=2.10", "2.9") == "name 2.9, needed >=2.10"
     assert mismatch("name", "<3", "3.0")
-
-
-def test_the_revision_is_gits_and_reports_when_code_differs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(revision_module, "PROJECT", tmp_path)
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-
-    def git(*arguments: str) -> None:
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
-
-    git("init", "-q")
-    (tmp_path / "run.sh").write_text("true")
-    assert revision() == "unknown"  # the repository does not track the project
-    git("add", ".")
-    git("commit", "-qm", "all")
-    clean = revision()
-    (tmp_path / "run.sh").write_text("false")
-    assert len(clean) == 10 and revision() == f"{clean}-dirty"
 
 
 @pytest.mark.parametrize(

