@@ -71,59 +71,56 @@ def test_rows_of_one_group_share_a_fold_and_groups_are_those_of_the_kind(kind: s
         assert groups.groupby(keys).nunique().max() == 1
 
 
-BINARY: dict[str, Any] = {"problem_type": "binary", "classes": ["0", "1"], "metric": "roc_auc"}
-
-
-def gap(labels: pd.Series, folds: pd.Series) -> float:
-    """How far the number of rows of any class, or without a label, is in any fold from a fifth of them."""
-    counts = pd.crosstab(folds, labels.fillna(-1))
-    return float((counts - counts.mean()).abs().to_numpy().max())
-
-
-def test_classes_are_shared_out_to_less_than_a_row_also_where_one_is_rare() -> None:
-    """1 positive of 50; seven classes of falling numbers, the last two with fewer rows than folds."""
-    n = np.arange(600)
-    rare = molecules(600).assign(y=(n % 50 == 0) * 1.0)
-    for seed in range(3):
-        folds = split(rare, "stratified", seed, **BINARY)
-        assert np.ptp(np.bincount(folds)) == 0 and gap(rare["y"], folds) < 1  # 12 positives: 2 or 3 in a fold
-    y = np.repeat(range(7), [397, 120, 48, 17, 11, 4, 3]).astype(float)
-    table = molecules(600).assign(y=y, g=n.astype(str))
-    roles = {"problem_type": "multiclass", "classes": list("abcdefg"), "metric": "accuracy"}
-    for kind in ("stratified", "group"):
-        folds = split(table, kind, **roles)
-        assert np.ptp(np.bincount(folds)) == 0 and gap(table["y"], folds) < 1
-    assert gap(table["y"], split(table, "kfold", **roles)) > 1  # stays random
-
-
-def test_labels_of_several_targets_are_shared_out_with_those_that_are_missing() -> None:
+def with_several_targets() -> pd.DataFrame:
+    """Three targets with few positives, of which some labels are missing."""
     rng, table = np.random.default_rng(2), molecules(1000)
-    names = ["a", "b", "c"]
     is_labelled = rng.random((1000, 3)) < [0.6, 0.8, 0.95]
-    table[names] = np.where(is_labelled, rng.random((1000, 3)) < [0.02, 0.04, 0.15], np.nan)
-    multilabel = {**BINARY, "problem_type": "multilabel", "targets": names}
-    gaps = {}
-    for kind in ("stratified", "kfold"):
-        folds = split(table, kind, **multilabel)
-        gaps[kind] = max(gap(table[name], folds) for name in names)
-    assert gaps["stratified"] <= 2 and gaps["kfold"] > 8
-    assert np.ptp(np.bincount(split(table, "stratified", **multilabel))) <= 2
+    is_positive = rng.random((1000, 3)) < [0.02, 0.04, 0.15]
+    return table.assign(**dict(zip("abc", np.where(is_labelled, is_positive, np.nan).T, strict=True)))
 
 
-@pytest.mark.parametrize("kind", ["group", "stratified_group", "scaffold"])
-def test_whole_groups_are_shared_out_by_their_classes(kind: str) -> None:
-    """Sixty groups of one to twenty rows, each with a rate of positives of its own, which are also the
-    scaffolds.
-    """
+def with_groups() -> pd.DataFrame:
+    """Sixty groups of one to twenty rows, each with a rate of positives of its own, which are also the scaffolds."""
     rng = np.random.default_rng(1)
     groups = rng.permutation(np.repeat(range(60), 1 + np.arange(60) % 20))
-    n = len(groups)
-    labels = (rng.random(n) < rng.beta(0.3, 3, 60)[groups]).astype(float)
-    table = molecules(n).assign(g=groups.astype(str), y=labels)
-    table["smiles"] = [f"C1{'C' * (2 + group)}1" for group in groups]
-    folds = split(table, kind, **BINARY)
-    assert gap(table["y"], folds) <= 3 and np.ptp(np.bincount(folds)) <= 3
-    assert folds.groupby(groups).nunique().max() == 1
+    is_positive = rng.random(len(groups)) < rng.beta(0.3, 3, 60)[groups]
+    table = molecules(len(groups)).assign(g=groups.astype(str), y=is_positive.astype(float))
+    return table.assign(smiles=[f"C1{'C' * (2 + group)}1" for group in groups])
+
+
+ONE_OF_50 = molecules(600).assign(y=(np.arange(600) % 50 == 0) * 1.0)
+SEVEN = molecules(600).assign(
+    y=np.repeat(np.arange(7.0), [397, 120, 48, 17, 11, 4, 3]), g=np.arange(600).astype(str)
+)
+BINARY: dict[str, Any] = {"problem_type": "binary", "classes": ["0", "1"], "metric": "roc_auc"}
+MULTICLASS = {"problem_type": "multiclass", "classes": list("abcdefg"), "metric": "accuracy"}
+MULTILABEL = {**BINARY, "problem_type": "multilabel", "targets": ["a", "b", "c"]}
+
+
+def gap(table: pd.DataFrame, kind: str, roles: dict[str, Any]) -> float:
+    """How far the number of rows of any class, or without a label, is in any fold from a fifth of them."""
+    folds = split(table, kind, **roles)
+    counts = [pd.crosstab(folds, table[name].fillna(-1)) for name in roles.get("targets", ["y"])]
+    return max((count - count.mean()).abs().to_numpy().max() for count in counts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "roles", "limit"),
+    [
+        ("stratified", ONE_OF_50, BINARY, 0.9),  # 12 positives: 2 or 3 in a fold
+        ("stratified", SEVEN, MULTICLASS, 0.9),
+        ("group", SEVEN, MULTICLASS, 0.9),
+        ("stratified", with_several_targets(), MULTILABEL, 2),
+        ("group", with_groups(), BINARY, 3),
+        ("stratified_group", with_groups(), BINARY, 3),
+        ("scaffold", with_groups(), BINARY, 3),
+    ],
+)
+def test_classes_are_shared_out_also_where_they_are_rare_missing_or_come_in_groups(
+    kind: str, table: pd.DataFrame, roles: dict[str, Any], limit: float
+) -> None:
+    assert np.ptp(np.bincount(split(table, kind, **roles))) <= limit
+    assert gap(table, kind, roles) <= limit < gap(table, "kfold", roles)
 
 
 def test_stratified_folds_have_even_means_and_share_out_the_labels_of_a_sparse_target() -> None:
