@@ -1,9 +1,11 @@
 """Censored labels such as >100: read, counted, and masked or kept as bounds; classes are left alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.config import load_competition
@@ -55,6 +57,15 @@ def test_with_bound_they_are_bounds_of_the_rows_and_still_have_no_label(tmp_path
     np.testing.assert_array_equal(rows.bounds[:, 1, 1], [NAN, NAN, NAN, NAN, 5, NAN])
     np.testing.assert_array_equal(rows.take(np.array([2, 1])).bounds[:, 0], [[NAN, 0.1], [100, NAN]])
     assert "networks learn them as bounds; other stages and all scores" in describe(tables.report)
+
+
+def test_a_row_has_a_label_by_a_target_by_an_auxiliary_one_or_by_a_bound() -> None:
+    y, auxiliary, bounds = np.full((4, 1), NAN), np.full((4, 1), NAN), np.full((4, 2, 2), NAN)
+    y[0], auxiliary[1], bounds[2, 0, 1] = 1, 2, 3
+    rows = Dataset(list("abcd"), pd.DataFrame(), y)
+    assert rows.is_labelled.tolist() == rows.has_any_label.tolist() == [True, False, False, False]
+    rows = replace(rows, auxiliary=auxiliary, bounds=bounds)
+    assert rows.has_any_label.tolist() == [True, True, True, False]
 
 
 def test_an_extra_row_with_only_a_bound_trains_if_bounds_are_learned(tmp_path: Path) -> None:
