@@ -153,9 +153,10 @@ def test_bins_are_quantiles_of_a_target_and_as_many_as_give_every_fold_a_row() -
 
 
 @pytest.mark.filterwarnings("error")
-def test_labels_that_are_mostly_equal_are_divided_without_a_warning() -> None:
-    table = molecules(30).assign(y=[0.0] * 27 + [1.0, 2.0, 3.0])
-    assert set(split(table, "stratified")) == {0, 1, 2, 3, 4}
+@pytest.mark.parametrize("targets", [["y"], ["y", "z"]])
+def test_labels_that_are_mostly_equal_are_divided_without_a_warning(targets: list[str]) -> None:
+    table = molecules(30).assign(y=[0.0] * 27 + [1.0, 2.0, 3.0], z=[np.nan] * 28 + [1.0, 2.0])
+    assert set(split(table, "stratified", targets=targets)) == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("kind", ["kfold", "stratified", "group", "stratified_group", "scaffold"])
