@@ -84,6 +84,7 @@ def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tm
     ("lines", "words"),
     [
         ("id,fold a,0 b,1 c,0 d,1 e,0 x,1", r"1 of its ids are .* \('x'\), and 1 rows are missing \('f'\)"),
+        ("id,fold a,0 b,1 c,0 d,1 e,0 f,1 x,1", r"1 of its ids are .* \('x'\), and 0 rows are missing"),
         ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "duplicate ids: 'a'"),
         ("id,fold a,0 b, c,0 d,1 e,-2 f,1", r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'"),
         ("id,part a,0", "missing columns: fold"),
