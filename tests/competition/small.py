@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+from competition.config import load_competition
+from competition.prepare import Prepared, prepare
+
 TRAIN = [
     "id,SMILES,y",
     "a,CCO,1.0",
@@ -22,14 +25,24 @@ def write_small(
     folder: Path, train: Any = None, test: Any = None, sample: Any = None, *, folds: Any = None, stages: Any = None,
     **competition: Any,
 ) -> Path:  # fmt: skip
-    """Three CSV files, given as lines, and a YAML in `folder`; a setting of None is left out of the YAML."""
+    """Three CSV files and a YAML in `folder`; a setting of None is left out of the YAML.
+
+    Tables are lists of lines, or a text of lines without blanks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in (("train", train or TRAIN), ("test", test or TEST), ("sample", sample or SAMPLE)):
+        lines = lines.split() if isinstance(lines, str) else lines
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     files = {"train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv"}
     settings = {**files, "id": "id", "targets": ["y"], "smiles": ["SMILES"], "metric": "rmse", **competition}
     section = {key: value for key, value in settings.items() if value is not None}
     others = {"folds": folds or {"n_folds": 3}, "stages": stages or {"trees": {"kind": "lightgbm"}}}
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({"competition": section, **others}, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump({"competition": section, **others}, allow_unicode=True, sort_keys=False)
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+def prepared(folder: Path, *tables: Any, **settings: Any) -> Prepared:
+    """The clean tables of `write_small`."""
+    return prepare(load_competition(str(write_small(folder, *tables, **settings))))

@@ -1,352 +1,203 @@
-"""Extra training rows, features of the user's own, weights and auxiliary targets, from CSV to rows."""
+"""Extra training rows, weights and auxiliary targets, from CSV to rows; rows that would leak stay out."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from competition.config import load_competition
 from competition.dataset import REFIT_FOLD, TIME, Dataset, read_rows, without_extra_rows
-from competition.prepare import Prepared, describe, prepare
-from core.errors import ConfigError, DataError, UserError
+from competition.prepare import Prepared, describe, prepare, write_prepared
+from core.errors import DataError, UserError
 from core.files import write_table
-from core.paths import Paths
 from folds.kinds import FoldsConfig
 from folds.make import make_folds
-from models.jobs.compute import training_rows, usable_rows
-from models.registry import make_stage
-from tests.conftest import mixed_tables, write_competition
+from models.jobs.compute import training_rows
+from tests.competition.small import prepared, write_small
 
-INPUTS = ["SMILES", "note", "pH", "site"]
-TRAIN, TEST = mixed_tables()
+NAN = np.nan
+N = 12
+TRAIN = ["id,SMILES,y", *(f"m{k},{'C' * k}O,{2 * k - 11}" for k in range(N))]
+"""Alcohols with the labels -11, -9, ..., 11."""
+MORE = "SMILES,y CCF,1 CCO,2 CCCC,3 C(C,4 CCI,"
+"""A new molecule, one of the training table, one of the test table, one that does not parse, one without label."""
+USED = "2 extra training rows from more.csv; left out: 1 with the input of a test row, 2 without a usable"
 
 
-def made(folder: Path, train: pd.DataFrame = TRAIN, **competition: Any) -> Prepared:
-    return prepare(load_competition(str(write_competition(folder, train, TEST, competition=competition))))
+def with_columns(lines: list[str], **columns: Any) -> list[str]:
+    """Append columns to a table given as lines."""
+    header, *rows = lines
+    cells = [",".join([row, *map(str, added)]) for row, *added in zip(rows, *columns.values(), strict=True)]
+    return [",".join([header, *columns]), *cells]
 
 
-def more_rows() -> pd.DataFrame:
-    """A new molecule, one of the training table, one of the test table, one that does not parse, one without
-    label.
-    """
-    rows = [TRAIN.iloc[0], TRAIN.iloc[1], TEST.iloc[0], TRAIN.iloc[2], TRAIN.iloc[3]]
-    table = pd.DataFrame(rows)[INPUTS].reset_index(drop=True)
-    table["SMILES"] = ["CCCCCCCCO", TRAIN["SMILES"][1], TEST["SMILES"][0], "C(C", "CCCCCCCCN"]
-    return table.assign(lumo=[1.0, 2.0, 1.5, 1.2, np.nan])
+def source(scale: float, n: int = N, shift: float = 0) -> list[str]:
+    """The first training molecules, with labels in other units."""
+    return ["SMILES,y", *(f"{'C' * k}O,{scale * (2 * k - 11) + shift}" for k in range(n))]
+
+
+def with_more(folder: Path, more: Any, train: Any = TRAIN, extra: Any = None, **settings: Any) -> Prepared:
+    """The clean tables of a competition with a file more.csv of extra rows."""
+    (folder / "more.csv").write_text("\n".join(more.split() if isinstance(more, str) else more))
+    return prepared(folder, train, **{"extra_train": [{"file": "more.csv", **(extra or {})}], **settings})
 
 
 def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
-    write_table(tmp_path / "more.csv", more_rows())
-    extra = {"extra_train": [{"file": "more.csv", "weight": 0.25}]}
-    config = load_competition(str(write_competition(tmp_path, TRAIN, TEST, competition=extra)))
-    prepared, paths = prepare(config), Paths("mixed")
-    description = (
-        "2 extra training rows from more.csv; left out: 1 with the input of a test row, 2 without a usable"
-    )
-    assert description in describe(prepared.report)
-    assert len(TRAIN) == len(without_extra_rows(prepared.train))
-    write_table(paths.train, make_folds(config, FoldsConfig(n_folds=3), prepared).train)
-    rows = read_rows(paths.train, config, True)
-    folds = rows.folds
-    assert folds[rows.extra].tolist() == [-1, -1]
-    assert folds[~rows.extra].min() == 0
-    assert rows.weights.tolist() == [1.0] * len(TRAIN) + [0.25] * 2
-
-
-def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_out() -> None:
-    extra = np.array([0, 0, 0, 1, 1], dtype=bool)
-    inputs = pd.DataFrame({"__input": list("abcad")})
-    folds = np.array([0, 1, 1, -1, -1])
-    rows = Dataset(list("vwxyz"), inputs, np.zeros((5, 1)), extra=extra, folds=folds)
-    assert training_rows(rows, 0, False).tolist() == [False, True, True, False, True]
-    assert training_rows(rows, 1, False).tolist() == [True, False, False, True, True]
-
-
-def test_an_extra_row_stays_out_of_the_job_that_holds_its_group_out_or_earlier_rows() -> None:
-    extra, folds = np.array([0, 0, 0, 1, 1, 1], dtype=bool), np.array([-1, 0, 1, -1, -1, -1])
-    times = np.array([1.0, 2.0, 3.0, 1.5, 0.5, np.nan])
-    inputs = pd.DataFrame({"__input": list("abcdef")})
-    rows = Dataset(
-        list("uvwxyz"),
-        inputs,
-        np.zeros((6, 1)),
-        extra=extra,
-        folds=folds,
-        groups=np.array([0, 1, 2, 3, 1, 4]),
-        times=times,
-    )
-    assert training_rows(rows, 0, True).tolist() == [True, False, False, False, False, True]
-    assert training_rows(rows, 1, True).tolist() == [True, True, False, True, True, True]
-    assert training_rows(rows, 1, False).tolist() == [True, True, False, True, True, True]
-    assert training_rows(rows, REFIT_FOLD, True).all()
-
-
-def test_extra_rows_bring_groups_and_times_or_are_reported_without_them(tmp_path: Path) -> None:
-    """The first two rows get through; of those, one has the group and the time of the third training row."""
-    train = TRAIN.assign(batch=[f"b{i // 3}" for i in range(len(TRAIN))], day=range(len(TRAIN)))
-    more = more_rows().assign(plate=["b0", "", "b1", "b1", "b1"], day=["2.5", "", "1", "1", "1"])
-    write_table(tmp_path / "more.csv", more)
-    roles = {
-        "group": "batch",
-        "time": "day",
-        "extra_train": [{"file": "more.csv", "columns": {"batch": "plate"}}],
-    }
-    prepared = made(tmp_path, train, **roles)
-    assert prepared.train["batch"].tail(2).tolist() == ["b0", ""]
-    assert np.array_equal(prepared.train[TIME].tail(2), [2.5, np.nan], equal_nan=True)
-    assert "cannot be told" not in describe(prepared.report)
-    write_table(tmp_path / "more.csv", more.drop(columns=["plate", "day"]))
-    description = describe(made(tmp_path, train, **{**roles, "extra_train": [{"file": "more.csv"}]}).report)
-    assert (
-        "more.csv has no 'batch', so it is unknown whether its rows share a group with held-out rows"
-        in description
-    )
-    assert (
-        "more.csv has no 'day', so it is unknown whether its rows are later than held-out rows" in description
-    )
-
-
-CENTRED = TRAIN.assign(lumo=TRAIN["lumo"] - TRAIN["lumo"].mean())
-SHARED = TRAIN.iloc[:6][INPUTS].assign(lumo=[1000.0, 2000, 1500, 1700, 1800, 1900])
+    tables = with_more(tmp_path, MORE, extra={"weight": 0.25})
+    assert USED in describe(tables.report)
+    assert len(without_extra_rows(tables.train)) == N
+    config = load_competition(str(tmp_path / "small.yaml"))
+    write_table(tmp_path / "train.parquet", make_folds(config, FoldsConfig(n_folds=3), tables).train)
+    rows = read_rows(tmp_path / "train.parquet", config, labelled=True)
+    assert rows.folds[rows.extra].tolist() == [-1, -1]
+    assert rows.folds[~rows.extra].min() == 0
+    assert rows.weights.tolist() == [1.0] * N + [0.25] * 2
 
 
 @pytest.mark.parametrize(
-    ("train", "more", "message"),
+    ("fold", "in_time_order", "trained"),
     [
-        (TRAIN, SHARED, "on 6 shared inputs the median difference is"),
-        (TRAIN, SHARED.assign(SMILES=["C" * n + "F" for n in range(9, 15)]), r"their median is 1\.75e.03"),
-        (CENTRED, CENTRED[:20].assign(lumo=lambda t: t["lumo"] / 27.2), r"deviation is 0\.0368 times that"),
+        (0, True, "afg"),
+        (0, False, "acdfg"),
+        (1, True, "abdef"),
+        (1, False, "abdef"),
+        (REFIT_FOLD, True, "abcdefg"),
     ],
 )
-def test_labels_in_other_units_are_refused(
-    tmp_path: Path, train: pd.DataFrame, more: pd.DataFrame, message: str
+def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_or_group_out_or_earlier_rows(
+    fold: int, in_time_order: bool, trained: str
 ) -> None:
-    write_table(tmp_path / "more.csv", more[[*INPUTS, "lumo"]])
-    with pytest.raises(DataError, match=f"labels of 'lumo' seem to be in other units.*{message}"):
-        made(tmp_path, train, extra_train=[{"file": "more.csv"}])
-    made(tmp_path, train, extra_train=[{"file": "more.csv", "check_units": False}])
+    """The last four are extra rows: one at a time of its own, one of the group of b, one of no time, and the
+    input of c.
+    """
+    rows = Dataset(
+        list("abcdefg"),
+        pd.DataFrame({"__input": list("abcdefc")}),
+        np.zeros((7, 1)),
+        extra=np.array([False] * 3 + [True] * 4),
+        folds=np.array([-1, 0, 1, -1, -1, -1, -1]),
+        groups=np.array([0, 1, 2, 3, 1, 4, 5]),
+        times=np.array([1.0, 2.0, 3.0, 1.5, 0.5, NAN, 0.5]),
+    )
+    assert "".join(rows.take(training_rows(rows, fold, in_time_order)).ids) == trained
 
 
-def test_auxiliary_labels_in_other_units_are_refused_with_calibrated_targets_too(tmp_path: Path) -> None:
-    train = CENTRED.assign(heat=CENTRED["lumo"])
-    write_table(tmp_path / "more.csv", train[[*INPUTS, "lumo", "heat"]].assign(heat=train["heat"] * 4.184))
-    extra = {"file": "more.csv", "calibrate": "affine"}
-    auxiliary = {"auxiliary_targets": ["heat"]}
-    with pytest.raises(DataError, match="of 'heat' seem .* the column, or set check_units: false"):
-        made(tmp_path, train, **auxiliary, extra_train=[extra])
-    made(tmp_path, train, **auxiliary, extra_train=[{**extra, "check_units": False}])
+def test_extra_rows_bring_groups_and_times_by_their_names_or_are_reported_without_them(
+    tmp_path: Path,
+) -> None:
+    train = with_columns(TRAIN, batch=[f"b{k // 3}" for k in range(N)], day=range(N))
+    more = with_columns(MORE.split(), plate=["b0", "", "b1", "b1", "b1"], day=["2.5", "", "1", "1", "1"])
+    names, roles = {"SMILES": "structure", "batch": "plate"}, {"group": "batch", "time": "day"}
+    more[0] = "structure,y,plate,day"
+    tables = with_more(tmp_path, more, train, {"columns": names}, **roles)
+    assert tables.train["batch"].tail(2).tolist() == ["b0", ""]
+    np.testing.assert_array_equal(tables.train[TIME].tail(2), [2.5, NAN])
+    assert "it is unknown" not in describe(tables.report)
+    tables = with_more(tmp_path, MORE, train, **roles)
+    assert tables.train["batch"].tail(2).tolist() == ["", ""]  # of no group
+    for name, relation in (("batch", "share a group with"), ("day", "are later than")):
+        line = f"more.csv has no {name!r}, so it is unknown whether its rows {relation} held-out rows"
+        assert line in describe(tables.report)
 
 
-def test_censored_labels_of_a_calibrated_source_are_said_to_be_unused(tmp_path: Path) -> None:
-    more = source(2).astype({"lumo": str})
-    more.loc[29, "lumo"] = ">3"
-    write_table(tmp_path / "more.csv", more)
-    extra = {"file": "more.csv", "calibrate": "affine"}
-    description = describe(made(tmp_path, censored="bound", extra_train=[extra]).report)
-    assert "lumo 1 with >, 0 with < (those of targets are not used, since calibrate needs" in description
-    assert "only train the heads" not in description
-
-
-def source(scale: float, n_shared: int = 30) -> pd.DataFrame:
-    """Rows with training molecules, whose labels are those of the training table times `scale`."""
-    return TRAIN[:n_shared][INPUTS].assign(lumo=scale * TRAIN["lumo"][:n_shared])
-
-
-def test_the_summary_says_how_many_inputs_are_shared_and_on_which_scale(tmp_path: Path) -> None:
-    write_table(tmp_path / "more.csv", source(-20).assign(lumo=lambda table: table["lumo"] + 4))
-    prepared = made(tmp_path, extra_train=[{"file": "more.csv", "calibrate": "affine"}])
-    assert (
-        "more.csv: 30 inputs with 'lumo' are also in the training table, where it is about -0.05 x more.csv +0.2 "
-        "(rank correlation -1.00)"
-    ) in describe(prepared.report)
+AFFINE, ISOTONIC = {"calibrate": "affine"}, {"calibrate": "isotonic"}
 
 
 @pytest.mark.parametrize(
-    ("more", "settings", "message"),
+    ("more", "extra", "message"),
     [
-        (source(-1), {}, r"'lumo' seem to be in other units.*their correlation is -1\.00.*set calibrate: affine"),
-        (source(2, 9), {"calibrate": "affine"}, "needs at least 10 inputs with labels in both tables, and there are 9"),
-        (
-            source(1).assign(lumo=np.tile([1.0, 2.0], 15)), {"calibrate": "isotonic"},
-            "'lumo' cannot be calibrated: on 30 shared inputs their rank correlation with the training labels is",
-        ),
-        (source(1).assign(lumo=5.0), {"calibrate": "affine"}, "cannot be calibrated.*is 0.00"),
+        (source(1, 5, 1000), {}, "on 5 shared inputs the median difference is 1e.03"),
+        ("SMILES,y F,1500 CF,1750 CCF,1800", {}, r"their median is 1\.75e.03, .* from -11 to 11"),
+        (source(1 / 27.2), {}, r"deviation is 0\.0368 times that"),
+        (source(-0.15), {}, r"their correlation is -1\.00"),
+        (source(2, 9), AFFINE, "needs at least 10 inputs with labels in both tables, and there are 9"),
+        (source(0, shift=5), AFFINE, r"cannot be calibrated: on 12 .* training labels is 0\.00"),
+        (["SMILES,y", *(f"{'C' * k}O,{k % 2}" for k in range(N))], ISOTONIC, r"cannot be calibrated.* is 0\.14"),
+        ("structure,y CCF,1", {}, "missing columns: SMILES"),
+        ("SMILES,LUMO CCF,1", {}, "has none of the targets y; it has SMILES, LUMO. .*{y: THEIR NAME}"),
+        (MORE, {"columns": {"Y": "y"}}, "'Y' is neither an input nor a target, group or time"),
     ],
 )  # fmt: skip
-def test_a_source_that_cannot_be_calibrated_is_refused(
-    tmp_path: Path, more: pd.DataFrame, settings: dict[str, Any], message: str
+def test_a_source_in_other_units_or_with_other_columns_is_refused(
+    tmp_path: Path, more: str, extra: dict[str, Any], message: str
 ) -> None:
-    write_table(tmp_path / "more.csv", more)
-    with pytest.raises(DataError, match=f"extra_train .*more.csv.*{message}"):
-        made(tmp_path, extra_train=[{"file": "more.csv", **settings}])
+    with pytest.raises(UserError, match=f"extra_train.*{message}"):
+        with_more(tmp_path, more, extra=extra)
 
 
-def test_only_numbers_are_calibrated(tmp_path: Path) -> None:
-    classes = {"problem_type": "binary", "targets": ["lumo"], "classes": ["a", "b"], "metric": "log_loss"}
-    with pytest.raises(
-        ConfigError, match="more.csv: calibrate is for regression, and problem_type is binary"
-    ):
-        made(tmp_path, **classes, extra_train=[{"file": "more.csv", "calibrate": "affine"}])
+def test_units_are_not_checked_where_the_user_says_so_and_of_auxiliary_labels_also_if_targets_are_calibrated(
+    tmp_path: Path,
+) -> None:
+    with_more(tmp_path, source(1000), extra={"check_units": False})
+    heats = np.arange(N) - 5.5
+    train, more = with_columns(TRAIN, heat=heats), with_columns(source(2), heat=4.184 * heats)
+    with pytest.raises(DataError, match=r"of 'heat' seem .* the column, or set check_units: false"):
+        with_more(tmp_path, more, train, AFFINE, auxiliary_targets=["heat"])
+    with_more(tmp_path, more, train, {**AFFINE, "check_units": False}, auxiliary_targets=["heat"])
 
 
-def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labels(tmp_path: Path) -> None:
-    classes = {
-        "problem_type": "multiclass",
-        "targets": ["lumo"],
-        "classes": ["low", "mid", "high"],
-        "metric": "mcc",
-    }
-    labels = np.array(["low", "mid", "high"])[np.arange(len(TRAIN)) % 3]
-    train, extra = TRAIN.assign(lumo=labels), {**classes, "extra_train": [{"file": "more.csv"}]}
-    more = train[[*INPUTS, "lumo"]].iloc[:9]
-    write_table(tmp_path / "more.csv", more)
-    assert made(tmp_path, train, **extra).train["lumo"].tail(9).tolist() == [0.0, 1.0, 2.0] * 3
-    moved = more.assign(lumo=["mid", *labels[1:4], "low", *labels[:4]])  # 3 of 9 are as ours
-    for wrong, message in (
-        (moved, "'lumo' seem to .*mean something else.* only 33% of 9 shared inputs have the same class"),
-        (
-            more.assign(lumo=["tiny", *labels[1:9]]),
-            r"labels that are none of the classes \('low', .*row 2.*'tiny'",
-        ),
-    ):
-        write_table(tmp_path / "more.csv", wrong)
-        with pytest.raises(DataError, match=message):
-            made(tmp_path, train, **extra)
-    write_table(tmp_path / "more.csv", moved)
-    made(tmp_path, train, **{**extra, "extra_train": [{"file": "more.csv", "check_units": False}]})
+def test_the_summary_says_on_which_scale_shared_inputs_are_and_that_censored_labels_are_not_calibrated(
+    tmp_path: Path,
+) -> None:
+    more = [*source(-20, 10, shift=4), "CCI,>3"]
+    said = describe(with_more(tmp_path, more, extra=AFFINE, censored="bound").report)
+    assert (
+        "more.csv: 10 inputs with 'y' are also in the training table, where it is about -0.05 x more.csv +0.2 "
+        "(rank correlation -1.00)"
+    ) in said
+    assert "y 1 with >, 0 with < (those of targets are not used, since calibrate needs" in said
+    assert "only train the heads" not in said
 
 
-def test_extra_rows_of_several_tables_without_the_column_are_of_no_group(tmp_path: Path) -> None:
-    for name in ("a.csv", "b.csv"):
-        write_table(tmp_path / name, more_rows())
-    train, extra = TRAIN.assign(batch="one"), [{"file": "a.csv"}, {"file": "b.csv"}]
-    prepared = made(tmp_path, train, extra_train=extra, group="batch")
-    assert prepared.train["batch"].tolist() == ["one"] * len(TRAIN) + [""] * 4
+CLASSES = {"problem_type": "multiclass", "metric": "mcc", "classes": ["low", "mid", "high"]}
+OF_CLASSES = "id,SMILES,y a,C,low b,CC,mid c,CCO,high d,CO,low e,CN,mid f,CF,high"
 
 
-def test_columns_of_an_extra_table_go_by_their_names_or_are_reported_as_missing(tmp_path: Path) -> None:
-    names = {"SMILES": "structure", "lumo": "LUMO (eV)"}
-    write_table(tmp_path / "more.csv", more_rows().rename(columns=names))
-    prepared = made(tmp_path, extra_train=[{"file": "more.csv", "columns": names}])
-    assert prepared.train["lumo"].tail(2).tolist() == [1.0, 2.0]
-    assert prepared.train["mu"].tail(2).isna().all()
-    for columns, words in (
-        ({}, r"extra_train .*more\.csv: missing columns: SMILES"),
-        ({"SMILES": "structure"}, r"has none of the targets lumo, mu.*columns: \{lumo: THEIR NAME\}"),
-        ({"Lumo": "lumo"}, "'Lumo' is neither"),
-    ):
-        with pytest.raises(UserError, match=words):
-            made(tmp_path, extra_train=[{"file": "more.csv", "columns": columns}])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("CCI,low C,mid CC,high CCO,low CO,low CN,mid", "mean something else.* only 40% of 5 shared inputs"),
+        ("C,tiny CC,mid", r"labels that are none of the classes \('low', .*row 2.*'tiny'"),
+    ],
+)
+def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labels(
+    tmp_path: Path, more: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        with_more(tmp_path, f"SMILES,y {more}", OF_CLASSES, **CLASSES)
+    half_alike = "SMILES,y C,low CC,mid CCO,high CO,high CN,low CF,low"
+    tables = with_more(tmp_path, half_alike, OF_CLASSES, **CLASSES)
+    assert tables.train["y"].tolist()[6:] == [0, 1, 2, 2, 0, 0]
 
 
 def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
-    train = TRAIN.assign(trust=np.linspace(0.1, 1, len(TRAIN)), logP=[np.nan, *range(1, len(TRAIN))])
-    roles = {"weight": "trust", "auxiliary_targets": ["logP"]}
-    config = load_competition(str(write_competition(tmp_path, train, TEST, competition=roles)))
-    write_table(tmp_path / "clean.parquet", prepare(config).train)
-    rows = read_rows(tmp_path / "clean.parquet", config, True)
-    assert "logP" not in rows.inputs
-    part = rows.take(np.array([3, 1, 0]))
-    np.testing.assert_array_equal(part.auxiliary, [[3.0], [1.0], [np.nan]])
-    np.testing.assert_allclose(part.weights, train["trust"][[3, 1, 0]])
-    train.loc[4, "trust"] = 0
-    with pytest.raises(DataError, match="'trust' has weights that are not above 0: row 6"):
-        made(tmp_path, train, weight="trust")
+    train = "id,SMILES,y,trust,logP a,CCO,1,0.5, b,CCC,2,1,7"
+    config = load_competition(str(write_small(tmp_path, train, weight="trust", auxiliary_targets=["logP"])))
+    write_prepared(prepare(config), config)
+    rows = read_rows(config.paths.train, config, labelled=True)
+    np.testing.assert_array_equal(rows.auxiliary, [[NAN], [7]])
+    assert (rows.weights.tolist(), "logP" in rows.inputs) == ([0.5, 1], False)
 
 
 def test_rows_with_auxiliary_labels_only_are_kept_and_counted_even_if_train_csv_lacks_the_column(
     tmp_path: Path,
 ) -> None:
-    """A new molecule and one of the training table stay; that of a test row, and a row without label, do not."""
-    more = more_rows().drop(columns="lumo").assign(logD=["0.5", "1.5", "2.5", "3.5", ""])
-    write_table(tmp_path / "more.csv", more)
-    roles = {"auxiliary_targets": ["logD"], "extra_train": [{"file": "more.csv"}]}
-    prepared = made(tmp_path, **roles)
-    assert prepared.train["logD"].tail(2).tolist() == [0.5, 1.5]
-    assert prepared.train["logD"].head(len(TRAIN)).isna().all()
-    assert prepared.train[["lumo", "mu"]].tail(2).isna().all(axis=None)
-    counts = (
-        r"2 extra training rows from more\.csv \(2 only train the heads of auxiliary_targets\); left out: 1 with the "
-        r"input of a test row, 2 without a usable input or label"
+    roles = {"auxiliary_targets": ["logD"]}
+    tables = with_more(tmp_path, MORE.replace("y", "logD"), **roles)
+    np.testing.assert_array_equal(tables.train[["y", "logD"]].tail(3), [[11, NAN], [NAN, 1], [NAN, 2]])
+    only_heads = (
+        "2 extra training rows from more.csv ({} only train the heads of auxiliary_targets); left out: 1 with"
     )
-    assert re.search(counts, describe(prepared.report))
-    write_table(tmp_path / "more.csv", more.assign(lumo=[1.0, np.nan, np.nan, np.nan, np.nan]))
-    assert "2 extra training rows from more.csv (1 only train the" in describe(made(tmp_path, **roles).report)
+    assert only_heads.format(2) in describe(tables.report)
+    tables = with_more(tmp_path, "SMILES,y,logD CCF,1, CCO,,2 CCCC,3,3", **roles)
+    assert only_heads.format(1) in describe(tables.report)
 
 
 def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_path: Path) -> None:
-    write_table(
-        tmp_path / "more.csv", more_rows().assign(logD=["", "", "2.5", "", ""])
-    )  # that of a test molecule
-    roles = {"auxiliary_targets": ["logD", "logP"], "extra_train": [{"file": "more.csv"}]}
-    message = r"no usable row of .*train\.csv, .*more\.csv has a label for logD, logP\. Remove"
+    message = r"no usable row of \S*train\.csv, \S*more\.csv has a label for logD\. Remove"
     with pytest.raises(DataError, match=message):
-        made(tmp_path, **roles)
+        with_more(tmp_path, "SMILES,y,logD CCF,1, CCCC,2,3", auxiliary_targets=["logD"])
     with pytest.raises(DataError, match=r"train\.csv: missing columns: logD"):
-        made(tmp_path, auxiliary_targets=["logD"])
-    with pytest.raises(DataError, match=r"no usable row of \S*train\.csv has a label for logD"):
-        made(tmp_path, TRAIN.assign(logD=""), auxiliary_targets=["logD"])
-    write_table(tmp_path / "more.csv", more_rows().drop(columns="lumo"))
-    with pytest.raises(
-        DataError, match=r"more\.csv has none of the targets lumo, mu, logD, logP; it has SMILES"
-    ):
-        made(tmp_path, **roles)
-
-
-def test_unlabelled_extra_rows_are_for_stages_that_learn_auxiliary_targets() -> None:
-    y = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, np.nan], [np.nan, np.nan]])
-    extra = np.array([False, False, True, True])
-    auxiliary = np.array([[np.nan], [np.nan], [np.nan], [1.0]])
-    rows = Dataset(list("abcd"), pd.DataFrame(index=range(4)), y, extra=extra, auxiliary=auxiliary)
-    expected = {
-        "{kind: gnn}": [True, True, True, True],
-        "{kind: bert, extra_rows: pretrain}": [True, True, True, True],
-        "{kind: unimol, auxiliary_weight: 0}": [True, True, True, False],
-        "{kind: unimol2, extra_rows: ignore}": [True, True, False, False],
-        "{kind: lightgbm}": [True, True, True, False],
-        "{kind: catboost}": [True, True, True, False],
-        "{kind: sklearn, extra_rows: ignore}": [True, True, False, False],
-        "{kind: gp}": [True, True, True, False],
-    }
-    usable = {text: usable_rows(rows, make_stage(yaml.safe_load(text))).tolist() for text in expected}
-    assert usable == expected
-    assert usable_rows(rows.take(np.arange(2)), make_stage({"kind": "gp"})).all()
-
-
-FEATURES = """
-import pandas as pd
-
-def lengths(inputs):
-    return pd.DataFrame({"atoms": inputs["SMILES"].str.len(), "pH2": inputs["pH"] ** 2})
-
-def ranks(inputs):
-    return inputs["SMILES"].str.len().rank().to_frame()
-
-def broken(inputs):
-    return inputs["absent"]
-
-def nothing(inputs):
-    return pd.DataFrame(index=inputs.index)
-
-"""
-
-
-def test_user_defined_features_join_both_tables_or_the_function_that_cannot_be_trusted_is_reported(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "own.py").write_text(FEATURES)
-    prepared = made(tmp_path, features="own.py:lengths")
-    assert prepared.train["feature atoms"].tolist() == [float(len(s)) for s in prepared.train["SMILES"]]
-    assert prepared.test["feature pH2"].isna().tolist() == prepared.test["pH"].isna().tolist()
-    for function, words in {
-        "ranks": "other numbers when other rows are missing",
-        "broken": "must return a table of numbers .*KeyError",
-        "nothing": "returned only missing values",
-        "missing": "must define",
-    }.items():
-        with pytest.raises(ConfigError, match=words):
-            made(tmp_path, features=f"own.py:{function}")
+        with_more(tmp_path, MORE, auxiliary_targets=["logD"], extra_train=[])

@@ -8,108 +8,100 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY, TIME, read_rows
-from competition.molecules import canonical_smiles
-from competition.prepare import Prepared, describe, prepare, prepare_test, write_prepared
-from core.errors import ConfigError, DataError, SubmissionError
+from competition.prepare import describe, prepare, prepare_test, write_prepared
+from core.errors import UserError
 from core.files import read_table
-from tests.competition.small import SAMPLE, TEST, TRAIN, write_small
+from tests.competition.small import TRAIN, prepared, write_small
+
+TEXT = {"smiles": None, "text": ["SMILES"]}
 
 
-def prepared(folder: Path, *args: Any, **settings: Any) -> Prepared:
-    return prepare(load_competition(str(write_small(folder, *args, **settings))))
+def third_row(line: str) -> list[str]:
+    """The training table with another third row, which is row 4 of the file."""
+    return [*TRAIN[:3], line, *TRAIN[4:]]
 
 
-def with_line(lines: list[str], position: int, line: str) -> list[str]:
-    return [*lines[:position], line, *lines[position + 1 :]]
-
-
-TIMES = ["id,SMILES,y,t", "a,CCO,1,{}", "b,CCC,2,{}", "c,CCN,3,{}"]
-GROUPS = ["id,SMILES,g,y", "a,C,1,1", "b,CC, 1 ,2", "c,CCC,01,3"]
-TEXTS = {"train": ["id,SMILES,y", "a, ,1", "b,words,2"], "smiles": None, "text": ["SMILES"]}
-
-
-def timed(role: str, *cells: str) -> dict[str, Any]:
-    return {
-        "train": [TIMES[0], *(line.format(cell) for line, cell in zip(TIMES[1:], cells, strict=True))],
-        role: "t",
-    }
+def of_column(role: str, *cells: str) -> dict[str, Any]:
+    """A training table with a column `t` of a role."""
+    rows = [f"m{i},{'C' * (i + 1)},{i},{cell}" for i, cell in enumerate(cells)]
+    return {"train": ["id,SMILES,y,t", *rows], role: "t"}
 
 
 @pytest.mark.parametrize(
-    ("broken", "error", "words"),
+    ("settings", "words"),
     [
-        ({"train": ["id,y", "a,1"]}, DataError, r"train\.csv: missing columns: SMILES; available: id, y"),
-        ({"train": TRAIN[:1]}, DataError, r"train\.csv has no row"),
-        ({"train": [*TRAIN, "a,CC,1"]}, DataError, r"train\.csv: duplicate ids: 'a'"),
-        ({"sample": [*SAMPLE, "t9,0"]}, SubmissionError, r"only in the first: 't9'"),
-        ({"sample": ["id,z", "t1,0", "t2,0"]}, SubmissionError, r"must have the columns id, y; got id, z"),
-        ({"train": with_line(TRAIN, 3, "c,CCN,high")}, DataError, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
-        ({"train": with_line(TRAIN, 3, "\n  \nc,CCN,inf")}, DataError, r"row 6 \(id 'c'\): 'inf'"),  # empty rows count
-        ({"train": ["id,SMILES,y", "a,bad,1", "b,CC,"], "unparsable": "drop"}, DataError, r"no label at all for y"),
-        ({"train": with_line(TRAIN, 4, "d,c1ccccc,4")}, DataError, r"row 5 \(id 'd'\): 'c1ccccc'.*unparsable: drop"),
-        ({"train": with_line(TRAIN, 4, "d, ,4")}, DataError, r"row 5 .*drop \(.*\), or empty_smiles: \"\[Ar\]\" where"),
-        ({"test": with_line(TEST, 2, "t2,what")}, DataError, r"test\.csv: .*row 3 \(id 't2'\): 'what'"),
-        ({"empty_smiles": "none"}, ConfigError, r"empty_smiles, 'none', is not a valid SMILES\. Correct it"),
-        (TEXTS, DataError, r"has empty texts: row 2 \(id 'a'\)"),
-        ({"train": with_line(GROUPS, 2, "b,CC,,2"), "group": "g"}, DataError, r"'g' has empty cells.* row 3 \(id 'b'"),
-        (timed("time", "1", "", "3"), DataError, r"'t' has times that are neither .*: row 3 \(id 'b'\): ''\. "),
-        (timed("fold_column", "0", "", "1"), DataError, r"'t' has folds that are neither .*: row 3 \(id 'b'\): ''"),
-        (
-            {"train": [TRAIN[0], "a,CCO,0", "b,CCC,-1", "c,CCN,-2.5"], "metric": "rmsle"},
-            DataError, r"labels at or below -1, where the metric rmsle has no value: row 3 \(id 'b'\): '-1', row 4",
-        ),
+        ({"train": "id,y a,1"}, r"train\.csv: missing columns: SMILES; available: id, y"),
+        ({"train": "id,SMILES,y"}, r"train\.csv has no row"),
+        ({"train": [*TRAIN, "a,CC,1"]}, r"train\.csv: duplicate ids: 'a'"),
+        ({"train": third_row(",CC,1")}, r"train\.csv: row 4 has no id"),
+        ({"sample": "id,y t1,0 t9,0"}, r"only in the first: 't9'; only in the second: 't2'"),
+        ({"sample": "id,z t1,0 t2,0"}, r"must have the columns id, y; got id, z"),
+        ({"train": third_row("c,CCN,high")}, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
+        ({"train": third_row("\n  \nc,CCN,inf")}, r"row 6 \(id 'c'\): 'inf'"),  # empty rows count
+        ({"train": third_row("c,CCN,1e101")}, r"row 4 \(id 'c'\): '1e101'"),
+        ({"train": "id,SMILES,y a,bad,1 b,CC,", "unparsable": "drop"}, "no label at all for y"),
+        ({"train": "id,SMILES,y a,bad,1", "unparsable": "drop"}, "no row with readable molecules and texts"),
+        ({"train": third_row("c,c1ccccc,4")}, r"row 4 \(id 'c'\): 'c1ccccc'.*unparsable: drop"),
+        ({"train": third_row("c, ,4")}, r"row 4 .*drop \(.*\), or empty_smiles: \"\[Ar\]\" where"),
+        ({"test": "id,SMILES t1,CC t2,what"}, r"test\.csv: .*row 3 \(id 't2'\): 'what'"),
+        ({"empty_smiles": "none"}, r"empty_smiles, 'none', is not a valid SMILES\. Correct it"),
+        ({"train": third_row("c, ,4"), **TEXT}, r"has empty texts: row 4 \(id 'c'\)"),
+        (of_column("group", "1", "", "1"), r"'t' has empty cells.* row 3 \(id 'm1'"),
+        (of_column("time", "1", "", "3"), r"'t' has times that are neither .*: row 3 \(id 'm1'\): ''\. "),
+        (of_column("fold_column", "0", "", "1"), r"'t' has folds that are neither .*: row 3 \(id 'm1'\): ''"),
+        (of_column("weight", "1", "0", "1"), r"'t' has weights that are not above 0: row 3 \(id 'm1'\)"),
+        ({"train": third_row("c,CCN,-1"), "metric": "rmsle"}, r"at or below -1, where .* row 4 \(id 'c'\): '-1'"),
     ],
 )  # fmt: skip
 def test_a_broken_table_is_refused_and_the_place_reported(
-    tmp_path: Path, broken: Any, error: Any, words: str
+    tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(error, match=words):
-        prepared(tmp_path, **broken)
+    with pytest.raises(UserError, match=words):
+        prepared(tmp_path, **settings)
 
 
 def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path: Path) -> None:
     labels = ["1.5", "", "NA", "NaN", " null ", "-2e1"]
-    result = prepared(tmp_path, ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))])
-    np.testing.assert_array_equal(result.train["y"], [1.5, np.nan, np.nan, np.nan, np.nan, -20.0])
-    assert "missing labels: y 4" in describe(result.report)
-    train, test = ["id,SMILES,y", "007,NA,1", "7,none,2", "1e3,a text,3"], ["id,SMILES", "008,null", "8,NaN"]
-    result = prepared(tmp_path, train, test, ["id,y", "8,0", "008,0"], smiles=None, text=["SMILES"])
-    assert result.train["id"].tolist() == ["007", "7", "1e3"]
-    assert result.train["SMILES"].tolist() == ["NA", "none", "a text"]
-    assert result.test["SMILES"].tolist() == ["null", "NaN"]
+    train = ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))]
+    tables = prepared(tmp_path, train)
+    np.testing.assert_array_equal(tables.train["y"], [1.5, np.nan, np.nan, np.nan, np.nan, -20.0])
+    assert "missing labels: y 4" in describe(tables.report)
+    train = ["id,SMILES,y", "007,NA,1", "7,none,2", "1e3,a text,3"]
+    tables = prepared(tmp_path, train, "id,SMILES 008,null 8,NaN", "id,y 8,0 008,0", **TEXT)
+    assert tables.train["id"].tolist() == ["007", "7", "1e3"]
+    assert tables.train["SMILES"].tolist() == ["NA", "none", "a text"]
+    assert tables.test["SMILES"].tolist() == ["null", "NaN"]
 
 
 def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(tmp_path: Path) -> None:
-    train = ["id,SMILES,y", "a,OCC,1", "b,CCO,2", "c,C(O)C,3", "d,CCC,4"]
-    result = prepared(tmp_path, train, ["id,SMILES", "t1,C(C)O", "a,CN"], ["id,y", "t1,0", "a,0"])
-    keys = result.train[INPUT_KEY]
+    train = "id,SMILES,y a,OCC,1 b,CCO,2 c,C(O)C,3 d,CCC,4"
+    tables = prepared(tmp_path, train, "id,SMILES t1,C(C)O a,CN", "id,y t1,0 a,0")
+    keys = tables.train[INPUT_KEY]
     assert keys[0] == keys[1] == keys[2] != keys[3]
-    assert "2 training rows repeat the input" in describe(result.report)
-    assert "1 test rows have an input that is also in the training table" in describe(result.report)
+    assert "2 training rows repeat the input" in describe(tables.report)
+    assert "1 test rows have an input that is also in the training table" in describe(tables.report)
     lines = ["id,SMILES,y", "a,Good  day,1", "b,good day ,2", "c,\uff47ood\u00a0DAY,3", "d,bad day,4"]
-    result = prepared(tmp_path, lines, smiles=None, text=["SMILES"])
-    assert "2 training rows repeat the input" in describe(result.report)
-    assert result.train["SMILES"].tolist()[:2] == ["Good  day", "good day "]  # as written
-    train = ["id,SMILES,pH,y", "a,CCO,1,1", "b,OCC,1.0,2", "c,CCO,2,3", "d,CCO,,4", "e,CCO,NA,5"]
-    keys = prepared(tmp_path, train, ["id,SMILES,pH", "t1,C,1", "t2,C,2"], numeric=["pH"]).train[INPUT_KEY]
+    tables = prepared(tmp_path, lines, **TEXT)
+    assert "2 training rows repeat the input" in describe(tables.report)
+    assert tables.train["SMILES"].tolist()[:2] == ["Good  day", "good day "]  # as written
+    train = "id,SMILES,pH,y a,CCO,1,1 b,OCC,1.0,2 c,CCO,2,3 d,CCO,,4 e,CCO,NA,5"
+    keys = prepared(tmp_path, train, "id,SMILES,pH t1,C,1 t2,C,2", numeric=["pH"]).train[INPUT_KEY]
     assert keys[0] == keys[1] != keys[2] != keys[3] == keys[4]
 
 
-def test_a_sample_may_repeat_columns_of_the_test_table(tmp_path: Path) -> None:
-    sample = ["id,SMILES,y", *(f"{line},0" for line in TEST[1:])]
-    assert prepared(tmp_path, sample=sample).sample.columns.tolist() == ["id", "SMILES", "y"]
-
-
 def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reported(tmp_path: Path) -> None:
-    result = prepared(tmp_path, with_line(TRAIN, 4, "d,not,4"), with_line(TEST, 1, "t1,"), unparsable="drop")
-    assert (result.train["id"].tolist(), result.sample["id"].tolist()) == (list("abcef"), ["t1", "t2"])
-    assert "1 unreadable training rows are left out: 'd'" in describe(result.report)
+    test = "id,SMILES t1, t2,CCBr"
+    tables = prepared(tmp_path, third_row("c,not,4"), test, unparsable="drop")
+    assert (tables.train["id"].tolist(), tables.sample["id"].tolist()) == (list("abdef"), ["t1", "t2"])
+    assert "1 unreadable training rows are left out: 'c'" in describe(tables.report)
     note = "1 unreadable test rows get the mean, or the most frequent, training label: 't1'"
-    assert note in describe(result.report)
-    assert prepared(tmp_path, **TEXTS, unparsable="drop").train["id"].tolist() == ["b"]
-    result = prepared(tmp_path, with_line(TRAIN, 4, "d,  ,4"), empty_smiles="[Ar]")
-    assert result.train["SMILES"].tolist()[2:4] == ["CCN", "[Ar]"]
-    assert "1 empty molecules are read as empty_smiles" in describe(result.report)
+    assert note in describe(tables.report)
+    assert tables.report["dropped_train_ids"] == ["c"]
+    train = third_row("c, ,4")
+    assert prepared(tmp_path, train, unparsable="drop", **TEXT).train["id"].tolist() == list("abdef")
+    tables = prepared(tmp_path, train, empty_smiles="[Ar]")
+    assert tables.train["SMILES"].tolist()[1:3] == ["CCC", "[Ar]"]
+    assert "1 empty molecules are read as empty_smiles" in describe(tables.report)
     config = load_competition(str(write_small(tmp_path, unparsable="drop")))
     config.train.unlink()  # a new test table is cleaned alike without it
     (tmp_path / "hidden.csv").write_text("id,SMILES\nh1,OCC\nh2,nothing\n")
@@ -118,49 +110,38 @@ def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reporte
 
 
 def test_a_group_is_kept_and_one_that_is_an_input_keeps_its_clean_form(tmp_path: Path) -> None:
-    assert prepared(tmp_path, GROUPS, group="g").train["g"].tolist() == ["1", "1", "01"]
-    assert prepared(tmp_path, with_line(TRAIN, 2, "b,OCC,2"), group="SMILES").train["SMILES"][1] == "CCO"
+    assert prepared(tmp_path, **of_column("group", "1", " 1 ", "01")).train["t"].tolist() == ["1", "1", "01"]
+    assert prepared(tmp_path, third_row("c,OCC,2"), group="SMILES").train["SMILES"][2] == "CCO"
 
 
-def test_times_are_numbers_or_dates(tmp_path: Path) -> None:
-    dates = ("1970-01-01", "1970-01-02T00:00:10", "1969-12-31T23:00:00+00:00")
-    for cells, expected in ((("2020", "3.5", "-1"), [2020.0, 3.5, -1.0]), (dates, [0.0, 86410.0, -3600.0])):
-        assert prepared(tmp_path, **timed("time", *cells)).train[TIME].tolist() == expected
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["2020", "3.5", "-1"], [2020.0, 3.5, -1.0]),
+        (["1970-01-01", "1970-01-02T00:00:10", "1969-12-31T23:00:00+00:00"], [0.0, 86410.0, -3600.0]),
+    ],
+)
+def test_times_are_numbers_or_dates(tmp_path: Path, cells: list[str], expected: list[float]) -> None:
+    assert prepared(tmp_path, **of_column("time", *cells)).train[TIME].tolist() == expected
 
 
 def test_constant_columns_and_targets_of_0_and_1_are_reported(tmp_path: Path) -> None:
-    result = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,OCC,1"])
-    assert "columns with only one value: SMILES, y" in describe(result.report)
-    assert "only 0 and 1" not in describe(result.report)
-    result = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,CC,0", "c,C,", "d,CN,1.0"])
-    assert "only 0 and 1 in y, which is predicted by regression" in describe(result.report)
-
-
-def test_a_molecule_has_one_canonical_form_or_none() -> None:
-    for smiles, canonical in {
-        "OCC": "CCO",
-        " OCC ": "CCO",
-        "C1=CC=CC=C1": "c1ccccc1",
-        "CCO |$;;$|": "CCO",
-    }.items():
-        assert canonical_smiles(smiles) == canonical
-    assert not any(map(canonical_smiles, ("", "CC O", "CCO ethanol", "C1CC", "CC>>CO", "yes")))
+    said = describe(prepared(tmp_path, "id,SMILES,y a,CCO,1 b,OCC,1").report)
+    assert "columns with only one value: SMILES, y" in said and "only 0 and 1" not in said
+    said = describe(prepared(tmp_path, "id,SMILES,y a,CCO,1 b,CC,0 c,C, d,CN,1.0").report)
+    assert "only 0 and 1 in y, which is predicted by regression" in said
 
 
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
-    path = write_small(tmp_path, ["id,SMILES,y", "007,OCC,0.1", "x,CC,"])
-    config = load_competition(str(path))
-    paths = config.paths
+    sample = "id,SMILES,y t1,CCCC,0 t2,CCBr,0"  # it may repeat columns of the test table
+    config = load_competition(str(write_small(tmp_path, "id,SMILES,y 007,OCC,0.1 x,CC,", sample=sample)))
     tables = prepare(config)
     write_prepared(tables, config)
-    assert describe(tables.report).splitlines() == [
-        "2 training rows, 2 test rows",
-        "missing labels: y 1",
-        "columns with only one value: y",
-    ]
-    rows = read_rows(paths.train, config, labelled=True)
+    lines = ["2 training rows, 2 test rows", "missing labels: y 1", "columns with only one value: y"]
+    assert describe(tables.report).splitlines() == lines
+    rows = read_rows(config.paths.train, config, labelled=True)
     assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])
     np.testing.assert_array_equal(rows.y, [[0.1], [np.nan]])
     assert rows.take(np.array([False, True])).ids == ["x"]
-    assert read_rows(paths.test, config, labelled=False).y is None
-    assert read_table(paths.sample)["id"].tolist() == ["t1", "t2"]
+    assert read_rows(config.paths.test, config, labelled=False).y is None
+    assert read_table(config.paths.sample)["id"].tolist() == ["t1", "t2"]

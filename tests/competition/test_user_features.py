@@ -1,13 +1,13 @@
-"""User-defined features: when they are computed, and when they are read from the work folder."""
+"""User-defined features: when they are computed, read from the work folder, and refused."""
 
 from pathlib import Path
 
 import pytest
 
 from competition.config import load_competition
-from competition.prepare import prepare
+from competition.prepare import Prepared, prepare
 from core.errors import ConfigError
-from tests.competition.small import TEST, TRAIN, write_small
+from tests.competition.small import TRAIN, write_small
 
 CODE = """import os
 from pathlib import Path
@@ -30,22 +30,29 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_small(tmp_path, [*TRAIN, "g,CCO,1.5"], features="mine.py:make")
 
 
-def calls(path: Path) -> tuple[list[int], float]:
+def prepared(path: Path) -> Prepared:
+    return prepare(load_competition(str(path)))
+
+
+def calls(path: Path) -> tuple[str, float]:
     """Rows of the calls of the function while the tables are prepared, and the feature of the first row, CCO."""
     file = path.with_name("calls")
     file.write_text("")
-    train = prepare(load_competition(str(path))).train
-    assert train["feature n"][6] == train["feature n"][0]
-    return list(map(int, file.read_text().split())), train["feature n"][0]
+    feature = prepared(path).train["feature n"]
+    assert feature[6] == feature[0]
+    return file.read_text().strip(), feature[0]
+
+
+ALL = "2 1 1 6 3 1"
+"""Calls for two test rows and six training rows. Each table is checked on half of its rows, and on one."""
 
 
 def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path: Path) -> None:
-    # Each table is checked on half of its rows, and on one.
-    assert calls(path) == ([2, 1, 1, 6, 3, 1], 6)
-    assert calls(path) == ([], 6)
-    path.with_name("test.csv").write_text("\n".join([*TEST, "t3,CCCCC", "t4,CCO"]) + "\n")
+    assert calls(path) == (ALL, 6)
+    assert calls(path) == ("", 6)
+    path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,CCBr\nt3,CCCCC\nt4,CCO\n")
     path.with_name("sample.csv").write_text("id,y\nt1,0\nt2,0\nt3,0\nt4,0\n")
-    assert calls(path) == ([1, 1, 1], 6)
+    assert calls(path) == ("1 1 1", 6)
 
 
 def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_features_again(
@@ -58,14 +65,29 @@ def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_fea
         ("mine.py", CODE.replace("+ SHIFT", "- SHIFT"), 8),
     ):
         path.with_name(name).write_text(text)
-        assert calls(path) == ([2, 1, 1, 6, 3, 1], feature)
+        assert calls(path) == (ALL, feature)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ("table['SMILES'].str.len().rank().to_frame()", "other numbers when other rows are missing"),
+        ("table['absent']", "must return a table of numbers .*KeyError"),
+        ("{'n': [None] * len(table)}", "returned only missing values"),
+        ("{'n': [float('inf')] * len(table)}", "returned only missing values, or infinite ones"),
+    ],
+)
+def test_a_function_that_cannot_be_trusted_is_refused(path: Path, result: str, words: str) -> None:
+    path.with_name("mine.py").write_text(f"def make(table):\n    return {result}\n")
+    with pytest.raises(ConfigError, match=words):
+        prepared(path)
 
 
 def test_other_columns_for_other_rows_are_an_error(path: Path) -> None:
-    column = "'bromine' if table['SMILES'].str.contains('Br').any() else 'n'"
-    path.with_name("mine.py").write_text(f"def make(table):\n    return {{{column}: [1.0] * len(table)}}\n")
-    path.with_name("test.csv").write_text("\n".join(["id,SMILES", "t1,CCCC", "t2,CCO"]) + "\n")
-    assert "feature n" in prepare(load_competition(str(path))).test
-    path.with_name("test.csv").write_text("\n".join(["id,SMILES", "t1,CCCC", "t2,BrBr"]) + "\n")
+    result = "{'bromine' if table['SMILES'].str.contains('Br').any() else 'n': [1.0] * len(table)}"
+    path.with_name("mine.py").write_text(f"def make(table):\n    return {result}\n")
+    path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,CCO\n")
+    assert "feature n" in prepared(path).test
+    path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,BrBr\n")
     with pytest.raises(ConfigError, match="returned the columns bromine for some rows, and n for others"):
-        prepare(load_competition(str(path)))
+        prepared(path)

@@ -12,21 +12,14 @@ from submissions.config import load_config
 
 
 def competition(**settings: Any) -> CompetitionConfig:
-    files = {
-        "train": "a",
-        "test": "b",
-        "sample_submission": "c",
-        "id": "id",
-        "metric": "rmse",
-        "targets": ["y"],
-    }
-    return CompetitionConfig.model_validate({**files, **settings})
+    files = {"train": "a", "test": "b", "sample_submission": "c"}
+    roles = {"id": "id", "metric": "rmse", "targets": ["y"]}
+    return CompetitionConfig.model_validate({**files, **roles, **settings})
 
 
 def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
     """Prepare and divide, with changes of the section `folds`: the output, the paths, the fold of each row."""
     config = load_competition(str(path))
-    folds_config = load_config(str(path)).folds.model_copy(update=changes)
-    output = make.run(config, folds_config)
-    paths = config.paths
-    return output, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()
+    output = make.run(config, load_config(str(path)).folds.model_copy(update=changes))
+    ids = read_text_table(config.train)["id"]
+    return output, config.paths, read_folds(config.paths.folds, list(ids)).tolist()

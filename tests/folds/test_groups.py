@@ -9,27 +9,23 @@ import pytest
 from competition.clean import input_keys
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles
-from folds.groups import desalted, parent
+from folds.groups import clusters, desalted, parent, scaffold_shift_reason, scaffolds
 from folds.kinds import FoldsConfig
 from folds.make import compute_groups, groups_outside_folds
 from tests.folds.made import competition
 
 ACID = "O=C(O)c1ccccc1"
+ION = "O=C([O-])c1ccccc1"
+ROLES = competition(smiles=["smiles"], group="g")
 
 
-def table(smiles: list[str], **columns: Any) -> pd.DataFrame:
-    rows = pd.DataFrame(
-        {"id": range(len(smiles)), "smiles": [canonical_smiles(text) for text in smiles], **columns}
-    )
-    return rows.assign(**{INPUT_KEY: input_keys(rows, roles())})
+def table(*smiles: str, roles: Any = ROLES, **columns: Any) -> pd.DataFrame:
+    rows = pd.DataFrame({"id": range(len(smiles)), "smiles": map(canonical_smiles, smiles), **columns})
+    return rows.assign(**{INPUT_KEY: input_keys(rows, roles)})
 
 
-def roles() -> Any:
-    return competition(smiles=["smiles"], group="g")
-
-
-def config(kind: str) -> FoldsConfig:
-    return FoldsConfig.model_validate({"kind": kind})
+def groups_of(kind: str, rows: pd.DataFrame, roles: Any = ROLES) -> list[int]:
+    return compute_groups(FoldsConfig(kind=kind), rows, roles).tolist()
 
 
 @pytest.mark.parametrize(
@@ -47,30 +43,29 @@ def config(kind: str) -> FoldsConfig:
     ],
 )
 def test_a_molecule_without_its_salts_is_neutral_and_never_empty(smiles: str, expected: str) -> None:
-    assert parent(str(canonical_smiles(smiles))) == canonical_smiles(expected)
+    assert parent(canonical_smiles(smiles)) == canonical_smiles(expected)
 
 
 @pytest.mark.parametrize("kind", ["kfold", "scaffold", "cluster"])
 def test_salts_of_one_molecule_are_one_group(kind: str) -> None:
-    """The acid, its sodium salt, the same as an ion, and other molecules."""
-    ion = "O=C([O-])c1ccccc1"
-    groups = compute_groups(
-        config(kind), table([ACID, f"{ion}.[Na+]", ion, "CCO", "CCO.Cl", "C1CCCCCCC1"]), roles()
-    )
-    assert groups.tolist() == [0, 0, 0, 1, 1, 2]
-    assert desalted(f"{ion}.[Na+]") == canonical_smiles(ion)
+    rows = table(ACID, f"{ION}.[Na+]", ION, "CCO", "CCO.Cl", "C1CCCCCCC1")
+    assert groups_of(kind, rows) == [0, 0, 0, 1, 1, 2]
+    assert desalted(f"{ION}.[Na+]") == canonical_smiles(ION)
 
 
-def test_other_inputs_that_differ_keep_salts_apart() -> None:
-    settings = competition(smiles=["smiles"], numeric=["pH"])
-    rows = pd.DataFrame({"smiles": [ACID, f"{ACID}.Cl", f"{ACID}.Cl"], "pH": [7.0, 7.0, 2.0]})
-    rows[INPUT_KEY] = input_keys(rows, settings)
-    assert compute_groups(config("kfold"), rows, settings).tolist() == [0, 0, 1]
+def test_only_salts_and_equal_inputs_tie_rows_and_other_inputs_keep_them_apart() -> None:
+    assert groups_of("kfold", table(ACID, ION, "OCC", "CCO", "C[NH3+]", "CN")) == [0, 1, 2, 2, 3, 4]
+    with_number = competition(smiles=["smiles"], numeric=["pH"])
+    rows = table(ACID, f"{ACID}.Cl", f"{ACID}.Cl", roles=with_number, pH=[7.0, 7.0, 2.0])
+    assert groups_of("kfold", rows, with_number) == [0, 0, 1]
 
 
-def test_without_salts_groups_are_the_equal_inputs() -> None:
-    rows = table([ACID, "O=C([O-])c1ccccc1", "OCC", "CCO", "C[NH3+]", "CN"])
-    assert compute_groups(config("kfold"), rows, roles()).tolist() == [0, 1, 2, 2, 3, 4]
+def test_groups_that_an_equal_input_ties_together_are_one() -> None:
+    assert groups_of("group", table("C", "CC", "CC", "CCC", g=list("aabc"))) == [0, 0, 0, 1]
+
+
+def outside(kind: str, rows: pd.DataFrame, groups: list[int], others: pd.DataFrame) -> list[int]:
+    return groups_outside_folds(FoldsConfig(kind=kind), rows, np.array(groups), others, ROLES).tolist()
 
 
 @pytest.mark.parametrize(
@@ -80,26 +75,43 @@ def test_without_salts_groups_are_the_equal_inputs() -> None:
 def test_rows_outside_of_folds_join_the_groups_of_the_training_rows_or_form_new_ones(
     kind: str, expected: list[int]
 ) -> None:
-    """A new molecule, the salt of a training molecule, a molecule of group a, and one that is similar to the
-    first.
-    """
-    rows = table(["CCCCCCCCc1ccccc1", "C1CCCCC1", "CCN"], g=["a", "b", "c"])
-    others = table(["FC(F)(F)I", "CCN.Cl", "Brc1ccccc1", "CCCCCCCCCc1ccccc1"], g=["", "", "a", np.nan])
-    groups = groups_outside_folds(config(kind), rows, np.arange(3), others, roles())
-    assert groups.tolist() == expected
+    """A new molecule, a salt, a molecule of another group, and a similar one of no group."""
+    rows = table("CCCCCCCCc1ccccc1", "C1CCCCC1", "CCN", g=["a", "b", "c"])
+    others = table("FC(F)(F)I", "CCN.Cl", "Brc1ccccc1", "CCCCCCCCCc1ccccc1", g=["", "", "a", np.nan])
+    assert outside(kind, rows, [0, 1, 2], others) == expected
 
 
 def test_a_salt_of_a_molecule_of_another_group_is_in_no_group() -> None:
     """Its job would train on it while the molecule is held out; a row with equal inputs is recognised by them."""
-    rows = table(["CCN", "CCO"], g=["a", "b"])
-    others = table(["CCN.Cl", "CCN.Cl", "CCN", "CCCN"], g=["b", "a", "b", "b"])
-    groups = groups_outside_folds(config("group"), rows, np.arange(2), others, roles())
-    assert groups.tolist() == [-1, 0, 1, 1]
+    rows = table("CCN", "CCO", g=["a", "b"])
+    others = table("CCN.Cl", "CCN.Cl", "CCN", "CCCN", g=["b", "a", "b", "b"])
+    assert outside("group", rows, [0, 1], others) == [-1, 0, 1, 1]
 
 
-def test_rows_outside_of_folds_that_belong_together_share_a_new_group() -> None:
-    rows, others = table(["C1CCCCC1", "CCN"]), table(["CCCCCCCc1ccccc1", "CCCCCCCCc1ccccc1", "FC(F)(F)I"])
-    for kind in ("scaffold", "cluster"):
-        groups = groups_outside_folds(config(kind), rows, np.array([1, 0]), others, roles())
-        assert groups.tolist() == [2, 2, 3]
-    assert len(groups_outside_folds(config("cluster"), rows, np.array([1, 0]), others[:0], roles())) == 0
+@pytest.mark.parametrize("kind", ["scaffold", "cluster"])
+def test_rows_outside_of_folds_that_belong_together_share_a_new_group(kind: str) -> None:
+    rows, others = table("C1CCCCC1", "CCN"), table("CCCCCCCc1ccccc1", "CCCCCCCCc1ccccc1", "FC(F)(F)I")
+    assert outside(kind, rows, [1, 0], others) == [2, 2, 3]
+    assert outside(kind, rows, [1, 0], others[:0]) == []
+
+
+def test_scaffolds_and_their_overlap_by_hand() -> None:
+    """Of 12 test molecules with rings 2 have a known scaffold; of 4 training molecules with rings 2 share one."""
+    keys = scaffolds(["Cc1ccccc1", "OCc1ccccc1", "CCO", "CCC"])
+    assert keys.tolist() == ["c1ccccc1", "c1ccccc1", "acyclic CCO", "acyclic CCC"]
+    train = ["Cc1ccccc1", "CCc1ccccc1", "Cc1ccncc1", "CC1CCC1", "CCC"]
+    known, new = ["Nc1ccccc1"], ["Nc1ccoc1"]
+    reason = scaffold_shift_reason(train, [*known * 2, *new * 10, "CCN"])
+    assert reason.startswith("17% of the test molecules with rings have a scaffold of the training")
+    assert " 50% would" in reason
+    for enough in (known * 3 + new * 9, new * 9, ["CCN"] * 20):
+        assert scaffold_shift_reason(train, enough) == ""
+
+
+def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_does_not_matter() -> None:
+    smiles = ["CCCCCCCCO", "CCCCCCCCCO", "CCCCCCCCCCO", "Clc1ccccc1", "Brc1ccccc1", "CCCCCCCCO"]
+    centres = clusters(smiles, similarity=0.4)
+    assert len(set(centres[[0, 1, 2, 5]])) == 1 and centres[0] not in centres[3:5]
+    assert len(set(clusters(smiles, similarity=0.99))) > 2
+    chains = ["C" * n + ring for n in range(12) for ring in ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "O")]
+    assert clusters(chains[::-1], 0.4).tolist() == clusters(chains, 0.4)[::-1].tolist()

@@ -1,100 +1,97 @@
-"""folds.csv: made once, kept while nothing changes; folds of the user's own and blocks in time: taken and
-refused.
+"""folds.csv: made once, kept while nothing changes, and described; folds of the user's own and blocks in time:
+taken and refused.
 """
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.config import load_competition
 from competition.dataset import GROUP, read_rows
 from core.errors import DataError
-from core.files import read_table, read_text_table, write_table
+from core.files import read_table, write_table
 from folds import make
-from folds.make import read_folds
+from folds.make import labels_or_indicators, missing_class_warnings
 from models.jobs.compute import training_rows
 from models.jobs.plan import make_plan
 from submissions.config import load_config
 from tests.competition.small import TRAIN, write_small
 from tests.folds.made import divided
 
+NAN = np.nan
+ABC = list("abc")
 MOLECULES = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
-IDS = list("abcdef")
 
 
-def user_folds(
-    folder: Path, kind: str, cells: str | list[str] = "001122", twins: bool = False, **folds: Any
-) -> Path:
-    """Six rows with a cell each of a column `own`, which is the time and the fold column alike."""
-    smiles = ["CCO", "OCC", *MOLECULES[2:]] if twins else MOLECULES
-    lines = [f"{i},{s},{n},{c}" for n, (i, s, c) in enumerate(zip(IDS, smiles, cells, strict=True))]
-    role = {"time" if kind == "time" else "fold_column": "own"}
-    return write_small(folder, ["id,SMILES,y,own", *lines], folds={"kind": kind, **folds}, **role)
+def user_folds(folder: Path, kind: str, cells: Any = "001122", more: str = "", **folds: Any) -> Path:
+    """Six rows with a cell each of a column `own`, which is the time and the fold column alike, and some more."""
+    rows = [f"{i},{s},1,{cell}" for i, s, cell in zip("abcdef", MOLECULES, cells, strict=True)]
+    role = "time" if kind == "time" else "fold_column"
+    lines = ["id,SMILES,y,own", *rows, *more.split()]
+    return write_small(folder, lines, folds={"kind": kind, **folds}, **{role: "own"})
+
+
+def groups_in(table: Path) -> list[int]:
+    return read_table(table)[GROUP].tolist()
+
+
+def key_of(path: Path) -> str:
+    config = load_config(str(path))
+    return make_plan(config.competition, dict(config.stages)).keys["trees"]
 
 
 def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path) -> None:
     output, paths, folds = divided(write_small(tmp_path, [*TRAIN, "g,OCC,8.0"]))
-    assert read_text_table(paths.folds).columns.tolist() == ["id", "fold"]
     assert sorted(np.bincount(folds)) == [2, 2, 3]
     assert folds[0] == folds[6]  # a and g are one molecule
-    groups = read_table(paths.train)[GROUP].to_numpy()
-    assert (groups[0] == groups[6], len(set(groups))) == (True, 6)
-    lines = [line.split() for line in output.splitlines()]
-    lines = lines[lines.index(["fold", "rows", "mean", "y"]) :]
-    y = np.array([1, 2, 3, 4, 5, 6, 8])
-    for fold, rows, mean in lines[1:]:
-        held_out = np.array(folds) == int(fold)
-        assert (int(rows), float(mean)) == (held_out.sum(), pytest.approx(y[held_out].mean(), abs=1e-3))
+    groups = groups_in(paths.train)
+    assert groups[0] == groups[6] and len(set(groups)) == 6
+    labels = pd.Series([1, 2, 3, 4, 5, 6, 8]).groupby(folds)
+    for fold, line in enumerate(output.splitlines()[-3:]):
+        n_rows, mean = folds.count(fold), labels.mean()[fold]
+        assert line.split() == [str(fold), str(n_rows), f"{mean:.4g}"]
 
 
 def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_or_rows_do(
     tmp_path: Path,
 ) -> None:
     path = write_small(tmp_path)
-    _, paths, first = divided(path)
+    first = divided(path)[2]
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(make, "assign_folds")
         assert divided(path)[2] == first
     assert np.bincount(divided(path, n_folds=2)[2]).tolist() == [3, 3]
-    three = divided(path, n_folds=3)[2]
     path.write_text(path.read_text().replace("competition:", "competition:\n  seed: 5"))
-    assert divided(path)[2] != three
+    assert divided(path)[2] != first
     assert sorted(np.bincount(divided(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
-
-
-def test_folds_are_read_in_the_order_of_the_given_ids(tmp_path: Path) -> None:
-    path = tmp_path / "folds.csv"
-    path.write_text("id,fold\na,0\n007,1\nc,-1\n")
-    assert read_folds(path, ["c", "007", "a"]).tolist() == [-1, 1, 0]
-    with pytest.raises(DataError, match=r"1 of its ids are not training rows \('c'\)"):
-        read_folds(path, ["a", "007"])
 
 
 def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tmp_path: Path) -> None:
     assert divided(user_folds(tmp_path, "column", ["2", "0", "1", "0", "-1", "2"]))[2] == [2, 0, 1, 0, -1, 2]
     path = user_folds(tmp_path, "file", file="mine.csv")
-    (path.parent / "mine.csv").write_text("fold,id\n0,f\n1,e\n1,d\n0,c\n2,b\n2,a\n")
-    assert divided(path)[2] == [2, 2, 0, 1, 1, 0]
-    (path.parent / "mine.csv").write_text("id,fold\n" + "".join(f"{i},{n % 2}\n" for n, i in enumerate(IDS)))
-    assert divided(path)[2] == [0, 1, 0, 1, 0, 1]
+    for content, folds in (
+        ("fold,id\n0,f\n1,e\n1,d\n0,c\n2,b\n2,a\n", [2, 2, 0, 1, 1, 0]),
+        ("id,fold\na,0\nb,1\nc,0\nd,1\ne,0\nf,1\n", [0, 1, 0, 1, 0, 1]),
+    ):
+        path.with_name("mine.csv").write_text(content)
+        assert divided(path)[2] == folds
 
 
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
         ("id,fold a,0 b,1 c,0 d,1 e,0 x,1", r"1 of its ids are .* \('x'\), and 1 rows are missing \('f'\)"),
+        ("id,fold a,0 b,1 c,0 d,1 e,0 f,1 x,1", r"1 of its ids are .* \('x'\), and 0 rows are missing"),
         ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "duplicate ids: 'a'"),
-        (
-            "id,fold a,0 b, c,0 d,1 e,-2 f,1",
-            r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'",
-        ),
+        ("id,fold a,0 b, c,0 d,1 e,-2 f,1", r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'"),
         ("id,part a,0", "missing columns: fold"),
         ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"folds 0 to n-1.* got \[0, 2\]"),
         ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"got \[0\]"),
     ],
-)
+)  # fmt: skip
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: str) -> None:
     (tmp_path / "mine.csv").write_text(lines.replace(" ", "\n") + "\n")
     with pytest.raises(DataError, match=words):
@@ -104,47 +101,92 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: 
 def test_user_defined_folds_that_split_equal_inputs_are_refused_or_counted_and_reported(
     tmp_path: Path,
 ) -> None:
-    path = user_folds(tmp_path, "column", "011201", twins=True)
-    with pytest.raises(DataError, match=r"1 inputs are in several \(the first: 'a' in 0, 'b' in 1\)"):
+    path = user_folds(tmp_path, "column", "011202", "g,OCC,1,1")
+    with pytest.raises(DataError, match=r"1 inputs are in several \(the first: 'a' in 0, 'g' in 1\)"):
         divided(path)
     output, paths, folds = divided(path, allow_split_duplicates=True)
-    assert folds == [0, 1, 1, 2, 0, 1]
+    assert folds == [0, 1, 1, 2, 0, 2, 1]
     assert "1 inputs are in several folds" in output
-    groups = read_table(paths.train)[GROUP].to_numpy()
-    assert (groups[0] == groups[1], len(set(groups))) == (True, 5)
-    with pytest.raises(DataError, match=r"fold_column must have the folds 0 to n-1"):
-        divided(user_folds(tmp_path, "column", "002222"))
+    groups = groups_in(paths.train)
+    assert groups[0] == groups[6] and len(set(groups)) == 6
 
 
-def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path: Path) -> None:
-    dates = ["2021-03-01", "2020-01-01", "2023-01-01", "2022-05-05", "2020-06-01", "2024-01-01"]
-    path = user_folds(tmp_path, "time", dates, n_folds=2)
+DATES = ["2021-03-01", "2020-01-01", "2023-01-01", "2022-05-05", "2020-06-01", "2024-01-01"]
+
+
+@pytest.mark.parametrize(("fold", "trained"), [(0, "be"), (1, "abde")])
+def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(
+    tmp_path: Path, fold: int, trained: str
+) -> None:
+    path = user_folds(tmp_path, "time", DATES, n_folds=2)
     _, paths, folds = divided(path)
     assert folds == [0, -1, 1, 0, -1, 1]
     rows = read_rows(paths.train, load_competition(str(path)), labelled=True)
-    for fold in (0, 1):
-        trains = training_rows(rows, fold, in_time_order=True)
-        first_held_out = min(date for date, of_row in zip(dates, folds, strict=True) if of_row == fold)
-        assert trains.any()
-        assert all(date < first_held_out for date, used in zip(dates, trains, strict=True) if used)
+    assert "".join(rows.take(training_rows(rows, fold, in_time_order=True)).ids) == trained
 
 
-def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Path) -> None:
-    keys, tables = [], []
-    for kind, folds in (("time", {"n_folds": 2}), ("column", {})):
-        path = user_folds(tmp_path, kind, ["-1", "-1", "0", "0", "1", "1"], **folds)
-        config, paths = load_config(str(path)), divided(path)[1]
-        keys.append(make_plan(config.competition, dict(config.stages)).keys["trees"])
-        tables.append(paths.folds.read_bytes())
-    assert tables[0] == tables[1]
-    assert keys[0] != keys[1]
+def test_equal_folds_in_time_or_with_other_groups_give_other_keys(tmp_path: Path) -> None:
+    in_time = user_folds(tmp_path, "time", "001122", n_folds=2)
+    divided(in_time)
+    keys = {key_of(in_time)}
+    path = user_folds(tmp_path, "column", ["-1", "-1", "0", "0", "1", "1"])
+    _, paths, folds = divided(path)
+    assert folds == [-1, -1, 0, 0, 1, 1]
+    keys.add(key_of(path))
+    write_table(paths.train, read_table(paths.train).assign(**{GROUP: [0, 0, 1, 1, 2, 2]}))
+    keys.add(key_of(path))
+    assert len(keys) == 3
 
 
-def test_equal_folds_with_other_groups_give_other_keys(tmp_path: Path) -> None:
-    path = user_folds(tmp_path, "column", ["0", "0", "0", "1", "1", "1"])
-    config, paths = load_config(str(path)), divided(path)[1]
-    keys = []
-    for groups in ([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2]):
-        write_table(paths.train, read_table(paths.train).assign(**{GROUP: groups}))
-        keys.append(make_plan(config.competition, dict(config.stages)).keys["trees"])
-    assert keys[0] != keys[1]
+def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_label() -> None:
+    y = pd.DataFrame({"y": [0, 1, 2, 2, NAN]})
+    assert labels_or_indicators(y, ABC).mean().to_dict() == {"y=a": 0.25, "y=b": 0.25, "y=c": 0.5}
+    two = pd.DataFrame({"y": [0, 1, 1, 1, NAN], "z": [NAN, NAN, NAN, 0, 1]})
+    assert labels_or_indicators(two, ["no", "yes"]).mean().to_dict() == {"y=yes": 0.75, "z=yes": 0.5}
+    many = pd.DataFrame({"y": np.repeat(range(20), range(1, 21))})
+    shares = labels_or_indicators(many, [f"c{i}" for i in range(20)])
+    assert list(shares) == [f"y=c{i}" for i in range(12)]  # the rarest
+
+
+Y = [0, 0, 0, 1, 1, 2, NAN, 0, 1]
+FOLDS = [0, 1, 2, 0, 1, 2, 0, 1, 2]
+NO_ROW_OF_C = "y: some folds have no row of 'c' (1 rows); their scores ignore these classes"
+
+
+@pytest.mark.parametrize(
+    ("y", "classes", "folds", "in_time", "expected"),
+    [
+        (Y, ABC, FOLDS, False, [NO_ROW_OF_C, "y: no row of 'c' trains the models of fold 2"]),
+        (Y, ABC, [0, 1, 2, 0, 1, -1, 0, 1, 2], False, [NO_ROW_OF_C]),  # such rows train in every fold
+        ([*Y, 2], ABC, FOLDS, False, [NO_ROW_OF_C.replace("1 rows", "2 rows")]),  # a row of extra_train
+        (Y, [], FOLDS, False, []),
+        (
+            [0, 0, 1, NAN], ["a", "b"], [0, 0, 1, 1], False,
+            [
+                "y: some folds have no row of 'a' (2 rows), 'b' (1 rows); their scores ignore these classes",
+                "y: no row of 'a' trains the models of fold 0", "y: no row of 'b' trains the models of fold 1",
+            ],
+        ),
+        (
+            [0, 1, 0, 1], ["a", "b"], [-1, 0, 0, 1], True,  # blocks train on earlier ones
+            [
+                "y: some folds have no row of 'a' (2 rows); their scores ignore these classes",
+                "y: no row of 'b' trains the models of fold 0",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_classes_that_a_fold_or_its_models_do_not_have_are_reported(
+    y: list[float], classes: list[str], folds: list[int], in_time: bool, expected: list[str]
+) -> None:
+    warnings = missing_class_warnings(pd.DataFrame({"y": y}), classes, np.array(folds), in_time)
+    assert warnings == expected
+
+
+def test_the_table_of_folds_shows_classes(tmp_path: Path) -> None:
+    train = "id,SMILES,y a,CCO,no b,CCC,yes c,CCN,yes d,CO,no e,CN,yes f,CCl,rare"
+    path = write_small(tmp_path, train, problem_type="multiclass", metric="accuracy")
+    output, _, _ = divided(path, kind="stratified")
+    assert "some folds have no row of 'no' (2 rows), 'rare' (1 rows)" in output
+    (line,) = [line.split() for line in output.splitlines() if line.startswith("share of y=yes")]
+    assert line[3:] == ["0.5", "0.5", "0.5"]

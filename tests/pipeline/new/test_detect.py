@@ -3,77 +3,78 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from core.errors import DataError
-from core.files import write_table
 from pipeline.new.column_roles import Column, classify, counts_rows, is_reaction
 from pipeline.new.detect import DetectedTables, detect
-
-ALKANES = ["C" * k for k in range(1, 21)]
-RINGS = [f"{'C' * k}c1ccccc1" for k in range(20)]
-NOTES = [f"sample {i} looked rather {word} today" for i in range(10) for word in ("clear", "dull")]
-NUMBERS = [str(x) for x in np.linspace(0, 1, 20)]
-LARGE = [str(i * i + 1000) for i in range(20)]
+from tests.submissions.made_up import files_in
 
 
-def column(values: list[str], name: str = "column", test: list[str] | None = None) -> Column:
-    return classify(
-        name, pd.Series(values, dtype=str), pd.Series(values[:3] if test is None else test, dtype=str)
-    )
+def many(pattern: str) -> str:
+    """Twenty cells, of the numbers 1 to 20."""
+    return ",".join(pattern.format(i) for i in range(1, 21))
+
+
+RINGS = ",".join(f"{'C' * k}c1ccccc1" for k in range(20))
+ALKANES = ",".join("C" * k for k in range(1, 21))
+NUMBERS = many("{}.5")
+
+
+def column(cells: str, name: str = "column", test: str | None = None) -> Column:
+    """What the cells are taken for, of which there are twenty or, in turn, fewer."""
+    values = pd.Series(cells.split(",") * 20)[: max(20, cells.count(",") + 1)]
+    return classify(name, values, values[:3] if test is None else pd.Series(test.split(",")))
 
 
 @pytest.mark.parametrize(
-    ("values", "name", "expected"),
+    ("cells", "name", "role"),
     [
         (RINGS, "c", "smiles"),
-        (["CCCCCO", "CCCCCN", "CCCCCC", "CCCCCCl"] * 5, "c", "smiles"),
+        ("CCCCCO,CCCCCN,CCCCCC,CCCCCCl", "c", "smiles"),
         (ALKANES, "c", "smiles"),
-        (ALKANES[:4] * 5, "c", "categorical"),
-        (["C", "N", "CO", "O"] * 5, "solvent_SMILES", "smiles"),
-        (["C", "N", "CO", "I"] * 5, "c", "categorical"),
-        (["", "site A", "site B", "site B"] * 5, "c", "categorical"),
-        (["007", "012", "100"] * 7, "c", "categorical"),
-        (NOTES, "c", "text"),
-        (["你好世界今天天气不错" + chr(0x4E00 + i) for i in range(20)], "c", "text"),
-        ([f"{s}>>{s}O" for s in RINGS], "c", "text"),
+        ("C,CC,CCC,CCCC", "c", "categorical"),
+        ("C,N,CO,O", "solvent_SMILES", "smiles"),
+        ("C,N,CO,I", "c", "categorical"),
+        (",site A,site B,site B", "c", "categorical"),
+        ("007,012,100", "c", "categorical"),
+        (many("sample {} looked rather dull today"), "c", "text"),
+        (",".join("你好世界今天天气不错" + chr(0x4E00 + i) for i in range(20)), "c", "text"),
+        (",".join(f"{ring}>>{ring}O" for ring in RINGS.split(",")), "c", "text"),
         (NUMBERS, "c", "numeric"),
-        (["1.5", "NA", "", "nan", "-2e3"] * 4, "c", "numeric"),
-        (LARGE, "mass", "numeric"),
-        (LARGE, "patient_id", "left out"),
+        ("1.5,NA,,nan,-2e3", "c", "numeric"),
+        (many("{}1"), "mass", "numeric"),
+        (many("{}1"), "patient_id", "left out"),
         (NUMBERS, "", "left out"),
-        ([str(i) for i in range(20)], "c", "left out"),
-        (["x"] * 20, "c", "left out"),
-        ([f"KX{i}-{i * i}" for i in range(20)], "c", "left out"),
-        ([f"{i:04d}" for i in range(20)], "c", "left out"),
-        ([f"2024-01-{i:02d} 10:00" for i in range(1, 21)], "measured", "left out"),
+        (many("{}"), "c", "left out"),
+        ("x", "c", "left out"),
+        (many("KX{}"), "c", "left out"),
+        (many("{:04d}"), "c", "left out"),
+        (many("2024-01-{:02d} 10:00"), "measured", "left out"),
     ],
-)  # fmt: skip
-def test_a_column_is_taken_for_what_it_is(values: list[str], name: str, expected: str) -> None:
-    assert column(values, name).role == expected, column(values, name)
+)
+def test_a_column_is_taken_for_what_it_is(cells: str, name: str, role: str) -> None:
+    assert column(cells, name).role == role, column(cells, name)
 
 
 @pytest.mark.parametrize(
-    ("values", "test", "role", "words"),
+    ("cells", "test", "role", "words"),
     [
-        ([*RINGS, "c1cc", "C(("], RINGS[:2], "smiles", "RDKit parses 20 of 22 distinct values"),
-        (["1,5", "2,25", "3"], ["1,0"], "left out", "3 of 4 cells are not numbers ('1,5', a decimal comma)"),
-        (NUMBERS, ["0.5", "?", "."], "left out", "2 of 23 cells are not numbers"),
+        (f"{RINGS},c1cc,C((", "CC", "smiles", "RDKit parses 21 of 23 distinct values"),
+        (NUMBERS, "0.5,?,.", "left out", "2 of 23 cells are not numbers"),
     ],
 )
-def test_damaged_cells_of_either_table_are_shown(
-    values: list[str], test: list[str], role: str, words: str
-) -> None:
-    detected = column(values, test=test)
+def test_damaged_cells_of_either_table_are_shown(cells: str, test: str, role: str, words: str) -> None:
+    detected = column(cells, test=test)
     assert detected.role == role and words in detected.reason
 
 
 def test_row_numbers_are_consecutive_whole_numbers_in_any_order_over_both_tables() -> None:
-    assert column(["5", "0", "3"], test=["1", "4", "2"]).reason == "counts the rows"
-    assert column(["5", "0", "3"], test=["1", "4", "9"]).role == "numeric"
-    assert [counts_rows(pd.Series(cells)) for cells in (["0", "1", "1"], ["0.5", "1.5"])] == [False, False]
+    train, test = pd.Series(["5", "0", "3"]), pd.Series(["1", "4", "2"])
+    assert classify("c", train, test).reason == "counts the rows"
+    assert classify("c", train, test.replace("2", "9")).role == "numeric"
+    assert not counts_rows(pd.Series(["0", "1", "1"])) and not counts_rows(pd.Series(["0.5", "1.5"]))
 
 
 def test_reactions_are_three_parts_of_molecules() -> None:
@@ -81,172 +82,119 @@ def test_reactions_are_three_parts_of_molecules() -> None:
     assert not any(map(is_reaction, ("CC>CO", "a > b", "x>>y", "C>C>C>C")))
 
 
-ROWS: dict[str, Any] = {"id": ["a", "b", "c", "d"], "x": [0.5, 0.1, 0.7, 0.2], "y": [1.0, 2.0, np.nan, 4.0]}
-NEW: dict[str, Any] = {"id": ["e", "f"], "x": [0.5, 0.6]}
-SAMPLE: dict[str, Any] = {"id": ["f", "e"], "y": [0, 0]}
-OTHER_NAME = {"id": ["e", "f"], "prediction": [0, 0]}
-Z = {"z": [1, 2, 3, 5]}
+TRAIN = "id,x,y a,.5,1 b,.1,2 c,.7, d,.2,4"
+TWO = "id,x,y,z a,.5,1,1 b,.1,2,2 c,.7,,3 d,.2,4,5"
+TEST = "id,x e,.5 f,.6"
+SAMPLE = "id,y f,0 e,0"
+OTHER_NAME = "id,prediction e,0 f,0"
 
 
-def find(
-    folder: Path, train: dict[str, Any], test: dict[str, Any], sample: dict[str, Any], **given_targets: Any
-) -> DetectedTables:
-    files = [folder / f"{name}.csv" for name in ("train", "test", "sample")]
-    for file, columns in zip(files, (train, test, sample), strict=True):
-        write_table(file, pd.DataFrame(columns))
-    return detect(files, **given_targets)
+def find(folder: Path, train: str, test: str, sample: str, **options: Any) -> DetectedTables:
+    for file, table in zip(files_in(folder), (train, test, sample), strict=True):
+        file.write_text("\n".join(table.split()) + "\n")
+    return detect(files_in(folder), **options)
 
 
-def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
-    detected = find(
-        tmp_path, ROWS, {**NEW, "y": ["", ""]}, SAMPLE
-    )  # a target is no input even with an empty column
+@pytest.mark.parametrize(
+    ("test", "sample"),
+    [
+        (TEST, SAMPLE),
+        ("id,x,y e,.5, f,.6,", SAMPLE),  # a target is no input even with an empty column
+        (TEST, "y,id 0,e 0,f"),  # the id need not be the first column
+        (",id,x 0,e,.5 1,f,.6", ",id,y,x 0,f,0,.6 1,e,0,.5"),  # columns of the test table are no targets
+    ],
+)
+def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path, test: str, sample: str) -> None:
+    detected = find(tmp_path, TRAIN, test, sample)
     assert (detected.id, detected.targets, detected.submission_columns) == ("id", ["y"], None)
     assert detected.inputs == detected.with_roles("numeric") == ["x"]
-    detected = find(
-        tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]}
-    )  # the id need not be the first column
-    assert (detected.id, detected.id_reason[:5]) == ("id", "GUESS")
-
-
-def test_what_a_sample_repeats_of_the_test_table_is_no_target(tmp_path: Path) -> None:
-    train, test = {"SMILES": ["C", "CC", "CCC", "CCCC"], **ROWS}, {"SMILES": ["CO", "CCO"], **NEW}
-    sample = {"": [0, 1], "SMILES": ["CCO", "CO"], **SAMPLE, "x": [0.6, 0.5]}
-    detected = find(tmp_path, train, {"": [0, 1], **test}, sample, inputs_needed=False)
-    assert (detected.id, detected.targets, detected.with_roles("smiles", "numeric")) == (
-        "id",
-        ["y"],
-        ["SMILES", "x"],
-    )
+    assert detected.id_reason.startswith("GUESS") == (not sample.startswith("id"))
 
 
 @pytest.mark.parametrize(
-    ("more", "sample", "given_targets", "targets"),
+    ("train", "sample", "given", "targets"),
     [
-        (Z, {"id": ["e", "f"], "z": [0, 0], "y": [0, 0]}, [], ["z", "y"]),  # the order of the sample
-        (Z, {"id": ["e", "f"], "z": [0, 0], "y": [0, 0]}, ["y", "z"], ["y", "z"]),
-        (Z, OTHER_NAME, ["z"], ["z"]),
-        (Z, {"id": ["e", "f"], "first": [0, 0], "second": [0, 0]}, [], ["y", "z"]),
-        (
-            {"": [0, 1, 2, 3], "n": [4, 3, 2, 1], "cluster": [1, 1, 2, 2], "t": list("pqpq")},
-            OTHER_NAME,
-            [],
-            ["y"],
-        ),
-        ({"t": list("pqpq"), "u": list("pqrs")}, {"id": ["e", "f"], "prediction": ["p", "p"]}, [], ["t"]),
+        (TWO, "id,z,y e,0,0 f,0,0", [], ["z", "y"]),  # the order of the sample
+        (TWO, "id,z,y e,0,0 f,0,0", ["y", "z"], ["y", "z"]),
+        (TWO, OTHER_NAME, ["z"], ["z"]),
+        (TWO, "id,first,second e,0,0 f,0,0", [], ["y", "z"]),
+        ("id,x,y,,n,cluster,t a,.5,1,0,4,1,p b,.1,2,1,3,1,q c,.7,,2,2,2,p d,.2,4,3,1,2,q", OTHER_NAME, [], ["y"]),
+        ("id,x,y,t,u a,.5,1,p,p b,.1,2,q,q c,.7,,p,r d,.2,4,q,s", "id,prediction e,p f,p", [], ["t"]),
+        ("id,x,y a,.5,>1.0 b,.1,2.0 c,.7, d,.2,<4.5", OTHER_NAME, [], ["y"]),  # censored numbers
     ],
-)
+)  # fmt: skip
 def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
-    tmp_path: Path, more: dict[str, Any], sample: dict[str, Any], given_targets: list[str], targets: list[str]
+    tmp_path: Path, train: str, sample: str, given: list[str], targets: list[str]
 ) -> None:
-    detected = find(tmp_path, {**ROWS, **more}, NEW, sample, targets=given_targets)
+    detected = find(tmp_path, train, TEST, sample, targets=given)
+    columns = sample.split()[0].split(",")[1:]
+    is_renamed = {*columns} != {*targets}
     assert detected.targets == targets
-    assert detected.submission_columns in (None, [name for name in sample if name != "id"])
-    assert detected.targets_reason.startswith("GUESS") == (
-        not given_targets and not set(sample) <= {*ROWS, *more}
-    )
+    assert detected.submission_columns == (columns if is_renamed else None)
+    assert detected.targets_reason.startswith("GUESS") == (is_renamed and not given)
 
 
 @pytest.mark.parametrize(
-    ("tables", "given_targets", "words"),
+    ("train", "test", "sample", "given", "words"),
     [
-        (({**ROWS, **Z}, NEW, OTHER_NAME), {}, r"2 of its columns with labels are .* \(y, z\).*--target"),
-        (
-            ({**ROWS, **Z}, NEW, OTHER_NAME),
-            {"targets": ["w"]},
-            "--target: 'w' is not in the training table",
-        ),
-        (
-            ({**ROWS, **Z}, NEW, OTHER_NAME),
-            {"targets": ["y", "z"]},
-            "needs a column per target .* has prediction",
-        ),
-        ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column per target .* has none"),
-        ((NEW, ROWS, SAMPLE), {}, "are --train and --test swapped"),
-        (
-            ({**ROWS, "id": list("aabc")}, NEW, SAMPLE),
-            {},
-            r"train\.csv, column 'id' .*: duplicate ids: 'a'",
-        ),
-        (
-            ({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, SAMPLE),
-            {},
-            r"'id' is missing in .*train\.csv \(it ",
-        ),
-        ((ROWS, NEW, SAMPLE), {"id_column": "x"}, "the id column 'x' is missing in "),
-        ((ROWS, NEW, SAMPLE), {"group": "absent"}, "--group takes a column of .*'absent'"),
-        (
-            ({**ROWS, "x": [1, 1, 1, 1]}, NEW, SAMPLE),
-            {},
-            "input to learn from .*'x': the same in every training row",
-        ),
+        (TWO, TEST, OTHER_NAME, {}, r"2 of its columns with labels are .* \(y, z\).*--target"),
+        (TWO, TEST, OTHER_NAME, {"targets": ["w"]}, "--target: 'w' is not in the training table"),
+        (TWO, TEST, OTHER_NAME, {"targets": ["y", "z"]}, "needs a column per target .* has prediction"),
+        (TRAIN, TEST, "id e f", {}, "needs a column per target .* has none"),
+        (TEST, TRAIN, SAMPLE, {}, "are --train and --test swapped"),
+        (TRAIN.replace("b,", "a,"), TEST, SAMPLE, {}, r"train\.csv, column 'id' .*: duplicate ids: 'a'"),
+        ("key,x,y 1,1,1 2,2,2", TEST, SAMPLE, {}, r"'id' is missing in .*train\.csv \(it "),
+        (TRAIN, TEST, SAMPLE, {"id_column": "x"}, "the id column 'x' is missing in "),
+        (TRAIN, TEST, SAMPLE, {"group": "absent"}, "--group takes a column of .*'absent'"),
+        ("id,x,y a,1,1 b,1,2 c,1,3", TEST, SAMPLE, {}, "to learn from .*'x': the same in every training row"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_detected_is_asked_for(
-    tmp_path: Path, tables: Any, given_targets: dict[str, Any], words: str
+    tmp_path: Path, train: str, test: str, sample: str, given: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(DataError, match=words):
-        find(tmp_path, *tables, **given_targets)
+        find(tmp_path, train, test, sample, **given)
 
 
-def test_columns_of_one_table_and_the_group_are_left_out(tmp_path: Path) -> None:
-    train = {**ROWS, "cluster": ["p", "p", "q", "q"], "lab": ["r", "r", "s", "s"]}
-    detected = find(tmp_path, train, {**NEW, "later": [1, 2], "lab": ["r", "t"]}, SAMPLE, group="lab")
+def test_columns_of_one_table_and_the_group_are_left_out_but_a_molecule_that_groups_is_an_input(
+    tmp_path: Path,
+) -> None:
+    train = "id,x,y,cluster,lab,mol a,.5,1,p,r,CCO b,.1,2,p,r,CCO c,.7,3,q,s,CCN d,.2,4,q,s,CCN"
+    test = "id,x,later,lab,mol e,.5,1,r,C(=O)N f,.6,2,t,CC=O"
+    detected = find(tmp_path, train, test, SAMPLE, group="lab")
     reasons = {column.name: column.reason for column in detected.columns if column.role == "left out"}
-    assert reasons.pop("cluster").startswith(
-        "only in train; if rows of one cluster belong together, set group: clus"
+    in_train = (
+        "only in train; if rows of one cluster belong together, set group: cluster and folds.kind group"
     )
-    assert reasons == {"lab": "makes the folds (--group)", "later": "only in test"}
-
-
-def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_path: Path) -> None:
-    train = {"id": range(20), "smiles": RINGS, "amount": [k % 7 for k in range(20)], "y": range(20)}
-    test = {"id": [20, 21], "smiles": ["CCCc1ccccc1", "CCOc1ccccc1"], "amount": [3, 4]}
-    detected = find(tmp_path, train, test, {"id": [20, 21], "y": [0, 0]}, group="smiles")
-    assert detected.with_roles("smiles") == ["smiles"]
-    assert "also makes the folds" in detected.columns[0].reason
-
-
-OF_CLASSES: dict[str, Any] = {"id": range(6), "x": range(1, 12, 2), "n": [0.5, 0.25, 4, 3, 2, 1]}
+    assert reasons == {"lab": "makes the folds (--group)", "later": "only in test", "cluster": in_train}
+    detected = find(tmp_path, train, test, SAMPLE, group="mol")
+    assert detected.with_roles("smiles") == ["mol"]
+    assert "also makes the folds" in detected.columns[-2].reason
 
 
 @pytest.mark.parametrize(
     ("labels", "columns", "expected"),
     [
-        ("pqpqrr", ["r", "p", "q"], ["p", "q", "r"]),
-        (
-            "pqpqrr",
-            ["prob_q", "prob_p", "prob_r"],
-            ["prob_p", "prob_q", "prob_r"],
-        ),  # p stands in the prefix, too
-        ("pqpqrr", ["label=q", "label=p", "label=r"], ["label=p", "label=q", "label=r"]),
-        ("pqpqrr", ["P(q)", "P(p)", "P(r)"], ["P(p)", "P(q)", "P(r)"]),
-        (
-            "pqpqrr",
-            ["r is likely", "q is likely", "p is likely"],
-            ["p is likely", "q is likely", "r is likely"],
-        ),
-        ("010122", ["class_1", "class_0", "class_2"], ["class_0", "class_1", "class_2"]),
-        ("ynynyy", ["is_y", "is_n"], ["is_n", "is_y"]),
+        ("pqpqrr", "r,p,q", "p,q,r"),
+        ("pqpqrr", "prob_q,prob_p,prob_r", "prob_p,prob_q,prob_r"),  # p stands in the prefix, too
+        ("pqpqrr", "label=q,label=p,label=r", "label=p,label=q,label=r"),
+        ("pqpqrr", "P(q),P(p),P(r)", "P(p),P(q),P(r)"),
+        ("010122", "class_1,class_0,class_2", "class_0,class_1,class_2"),
+        ("ynynyy", "is_y,is_n", "is_n,is_y"),
     ],
 )
 def test_a_column_for_each_class_is_detected_by_name_with_what_stands_around_all_names(
-    tmp_path: Path, labels: str, columns: list[str], expected: list[str]
+    tmp_path: Path, labels: str, columns: str, expected: str
 ) -> None:
-    train = {**OF_CLASSES, "label": list(labels)}
-    test, sample = {"id": [7, 8], "x": [9, 8]}, {"id": [7, 8], **dict.fromkeys(columns, [0.5, 0.5])}
-    detected = find(tmp_path, train, test, sample, **({"targets": ["label"]} if labels == "010122" else {}))
-    assert (detected.targets, detected.submission_columns) == (["label"], expected)
-    more = {
-        **sample,
-        columns[0].replace("r", "z").replace("q", "z").replace("1", "z").replace("y", "z"): [0, 0],
-    }
-    with pytest.raises(
-        DataError, match="has a column for each class of 'label', and other classes .*z.* has no class"
-    ):
-        find(tmp_path, train, test, more, targets=["label"])
+    rows = " ".join(f"{i},{i * i},{label}" for i, label in enumerate(labels))
+    train, test = f"id,x,label {rows}", "id,x 7,9 8,8"
+    cells = ",0" * (columns.count(",") + 1)
+    detected = find(tmp_path, train, test, f"id,{columns} 7{cells} 8{cells}", targets=["label"])
+    assert (detected.targets, ",".join(detected.submission_columns)) == (["label"], expected)
 
 
-def test_a_target_by_order_may_have_censored_numbers(tmp_path: Path) -> None:
-    train = {**ROWS, "y": [">1.0", "2.0", "", "<4.5"]}
-    assert find(tmp_path, train, NEW, OTHER_NAME).targets == ["y"]
+def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path: Path) -> None:
+    train = "id,x,label 0,1,p 1,4,q 2,9,p 3,16,q"
+    message = "has a column for each class of 'label', and other classes .*'other' has no class"
+    with pytest.raises(DataError, match=message):
+        find(tmp_path, train, "id,x 7,9 8,8", "id,q,p,other 7,0,0,0 8,0,0,0")

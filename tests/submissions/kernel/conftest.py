@@ -21,7 +21,8 @@ SHIPPED = "threadpoolctl"
 """One file of Python, which prediction imports: the only package that travels in these tests."""
 SLUG = "some-molecules"
 
-USER_STAGE = '''
+USER_CODE = {
+    "own.py": '''
 import json
 
 import numpy as np
@@ -38,19 +39,21 @@ class Shrunk(Stage):
 
     def predict(self, rows, folder, context):
         return np.tile(json.loads((folder / "half.json").read_text()), (len(rows), 1))
-'''
-USER_HELPER = """
+''',
+    "means.py": """
 import numpy as np
 
 
 def half_mean(y):
     return np.nanmean(y, axis=0) / 2
-"""
-USER_FEATURES = '''
+""",
+    "features.py": '''
 def lengths(inputs):
     """Characters of a molecule."""
     return inputs[["SMILES"]].map(len)
-'''
+''',
+}
+TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 15}
 
 
 def tiny_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any", files: tuple = ()) -> Path:
@@ -79,9 +82,7 @@ def prepare_image(folder: Path, patch: pytest.MonkeyPatch) -> None:
     names = {Requirement(text).name for text in project["dependencies"]} - {SHIPPED}
     (folder / "image.txt").write_text("\n".join([*names, "packaging"]))
     patch.setattr(wheels, "IMAGE", folder / "image.txt")
-    files = [
-        file for file in metadata.files(SHIPPED) or [] if file.suffix == ".py" and ".." not in file.parts
-    ]
+    files = [file for file in metadata.files(SHIPPED) if file.suffix == ".py" and ".." not in file.parts]
     tiny_wheel(folder / "index", SHIPPED, metadata.version(SHIPPED), files=tuple(files))
     patch.setenv("PIP_NO_INDEX", "1")
     patch.setenv("PIP_FIND_LINKS", str(folder / "index"))
@@ -93,28 +94,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(3)
     training, test = mixed_tables(n_train=60, n_test=20)
-    training["lumo"] = rng.normal(size=len(training))  # with all digits: found wherever one of them stands
-    training["mu"] = training["mu"].where(training["mu"].isna(), rng.normal(size=len(training)))
-    (folder / "own.py").write_text(USER_STAGE)
-    (folder / "means.py").write_text(USER_HELPER)
-    (folder / "features.py").write_text(USER_FEATURES)
+    training["lumo"] = rng.normal(size=60)  # with all digits: found wherever one of them stands
+    training["mu"] = training["mu"].where(training["mu"].isna(), rng.normal(size=60))
+    for name, code in USER_CODE.items():
+        (folder / name).write_text(code)
+    stages = {"trees": TREES, "refit": {**TREES, "final_fit": "refit"}, "own": {"kind": "own.py:Shrunk"}}
     yaml = write_competition(
         folder,
         training,
         test,
         competition={"kaggle": SLUG, "features": "features.py:lengths"},
         folds={"n_folds": 2},
-        stages={
-            "trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 15},
-            "refit": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5, "final_fit": "refit"},
-            "own": {"kind": "own.py:Shrunk"},
-        },
-        submissions={
-            "trials": 4,
-            "stack": False,
-            "default": "mean",
-            "margin": 99,
-        },
+        stages=stages,
+        submissions={"trials": 4, "stack": False, "default": "mean", "margin": 99},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))

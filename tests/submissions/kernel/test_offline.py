@@ -4,52 +4,40 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from core.errors import DataError
-from core.files import write_atomically, write_table
+from core.files import write_atomically
 from core.paths import Bundle, Paths
 from submissions.kernel import offline
 from submissions.kernel.offline import find_table, in_order_of, train
 from submissions.run import LeftOut
 from tests.submissions.kernel.conftest import SLUG
 
-
-def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_path: Path) -> None:
-    def mount(*folders: str) -> None:
-        for folder in folders:
-            (tmp_path / folder).mkdir(parents=True)
-            (tmp_path / folder / "test.csv").touch()
-
-    mount("datasets/me/mixed-pack/work")  # in a bundle: none of the competition's
-    Bundle(tmp_path / "datasets/me/mixed-pack").manifest.touch()
-    with pytest.raises(
-        DataError, match=rf"one test\.csv of the competition {SLUG} below .*; got none\. Attach"
-    ):
-        find_table("test.csv", SLUG, tmp_path)
-    mount("datasets/you/other", "datasets/you/another")
-    with pytest.raises(DataError, match=r"got .*another/test\.csv, .*other/test\.csv\. Attach"):
-        find_table("test.csv", SLUG, tmp_path)
-    mount(f"{SLUG}/data")
-    assert find_table("test.csv", SLUG, tmp_path) == tmp_path / SLUG / "data" / "test.csv"
+PACK = "datasets/me/mixed-pack"
 
 
-@pytest.mark.parametrize("earlier", ["notebooks/me/first/work/mixed", "datasets/me/mixed-pack/work/mixed"])
-def test_an_earlier_output_is_taken_over_but_not_what_a_bundle_predicts_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: str
+@pytest.mark.parametrize(
+    ("folders", "found"),
+    [
+        ([], rf"one test\.csv of the competition {SLUG} below .*; got none\. Attach"),
+        (["datasets/you/a", "datasets/you/b"], r"got .*a/test\.csv, .*b/test\.csv\. Attach"),
+        (["datasets/you/a", f"{SLUG}/data"], f"{SLUG}/data"),
+        (["datasets/you/a"], "datasets/you/a"),
+    ],
+)
+def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(
+    tmp_path: Path, folders: list[str], found: str
 ) -> None:
-    bundle, ran = Bundle(tmp_path / "datasets/me/mixed-pack"), []
-    for folder in (bundle.root, tmp_path / earlier / "models"):
-        folder.mkdir(parents=True, exist_ok=True)
-    bundle.manifest.touch()
-    write_atomically(Paths("mixed").submission, "id\n")
-    monkeypatch.setattr(offline, "run", lambda bundle, work, *arguments: ran.append([work, *arguments]))
-    train(bundle, "mixed", tmp_path, tmp_path / "submission.csv", ["--budget", "8h"])
-    taken_over = ["--from", str(tmp_path)] if earlier.startswith("notebooks") else []
-    assert ran == [[tmp_path / "work", "full", "mixed.yaml", "--budget", "8h", *taken_over]]
-    assert (tmp_path / "submission.csv").read_text() == "id\n"
+    for folder in (f"{PACK}/work", *folders):  # in a bundle: none of the competition's
+        write_atomically(tmp_path / folder / "test.csv", "id\n")
+    write_atomically(Bundle(tmp_path / PACK).manifest, "")
+    if found in folders:
+        assert find_table("test.csv", SLUG, tmp_path) == tmp_path / found / "test.csv"
+    else:
+        with pytest.raises(DataError, match=found):
+            find_table("test.csv", SLUG, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +45,7 @@ def test_an_earlier_output_is_taken_over_but_not_what_a_bundle_predicts_with(
     [
         (0, ["final"], "final", ""),
         (3, ["final"], "final", "status 3. Left out:\n\n| stage | seed | reason "),
-        (
-            130,
-            ["final", "so_far"],
-            "so_far",
-            "status 130; this is the submission of the stages finished by then",
-        ),
+        (130, ["final", "so_far"], "so_far", "130; this is the submission of the stages finished by then"),
         (1, [], "", ""),
     ],
 )
@@ -83,17 +66,18 @@ def test_the_submission_that_exists_is_copied_whatever_the_status_of_the_trainin
     assert message in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("sample", "expected"), [("", "abc"), ("y,id 0,c 0,a 0,b", "cab"), ("id,y b,0 a,0", "abc")]
+)
 def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sample: str, expected: str
 ) -> None:
-    table, sample = pd.DataFrame({"id": ["a", "b", "c"], "y": np.arange(3.0)}), tmp_path / "sample.csv"
-    for order, expected in (([], ["a", "b", "c"]), ([2, 0, 1], ["c", "a", "b"]), ([1, 0], ["a", "b", "c"])):
-        if order:
-            write_table(sample, table.iloc[order])
-        reordered = in_order_of(sample, table, "id")
-        assert list(reordered["id"]) == expected
-        assert dict(reordered.to_numpy()) == {"a": 0.0, "b": 1.0, "c": 2.0}
-    assert "has 2 ids, of which 2 are in the test table, which has 3" in capsys.readouterr().out
-    id_last = table[["y", "id"]]
-    write_table(sample, id_last.iloc[::-1])
-    assert list(in_order_of(sample, id_last, "id")) == ["y", "id"]
+    table, file = pd.DataFrame({"y": [0.0, 1.0, 2.0], "id": list("abc")}), tmp_path / "sample.csv"
+    if sample:
+        file.write_text(sample.replace(" ", "\n") + "\n")
+    reordered = in_order_of(file, table, "id")
+    assert "".join(reordered["id"]) == expected
+    assert reordered.set_index("id")["y"].to_dict() == {"a": 0.0, "b": 1.0, "c": 2.0}
+    warning = "has 2 ids, of which 2 are in the test table, which has 3"
+    assert (warning in capsys.readouterr().out) == (sample == "id,y b,0 a,0")
+    assert list(reordered) == ["y", "id"]

@@ -11,7 +11,6 @@ from core.files import write_json
 from core.paths import Paths
 from submissions.kernel.pack import CPU, write_notebook
 from submissions.kernel.push import push, pushed_notebook
-from submissions.leaderboard import client
 from tests.kaggle_server import USER, KaggleServer
 from tests.submissions.leaderboard.conftest import clock as clock
 from tests.submissions.leaderboard.conftest import server as server
@@ -42,10 +41,8 @@ def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_next_to_i
     assert pushed_notebook(paths) == (NOTEBOOK, 1)
     assert server.datasets[DATASET]["versions"][0]["private"] is True
     assert server.kernels[NOTEBOOK]["versions"][0]["enableInternet"] is False
-    requested = [path.rsplit("/", 1)[-1] for path, _ in server.requests]
-    assert (
-        requested[requested.index("CreateDataset") : requested.index("SaveKernel")].count("GetDataset") == 3
-    )
+    calls = [path.rsplit("/", 1)[-1] for path, _ in server.requests]
+    assert calls[calls.index("CreateDataset") : calls.index("SaveKernel")].count("GetDataset") == 3
 
     packed(run="2")
     with pytest.raises(DataError, match="has no notebook on Kaggle"):
@@ -61,42 +58,34 @@ def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_next_to_i
     assert len(server.kernels[f"{USER}/tides-train"]["versions"]) == 1
 
 
-def test_a_notebook_that_is_refused_and_a_data_set_that_fails_or_is_slow_are_reported(
-    server: KaggleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("submissions.kernel.push.LIMIT", 0.0)
-    paths = packed()
-    server.faults.append(("SaveKernel", (200, {"error": "Maximum batch GPU session count reached"})))
-    with pytest.raises(ServiceError, match="session count reached"):
-        push("tides", training=False)
-    for state in ("FAILED", "BLOBS_RECEIVED"):
-        server.datasets[DATASET]["status"] = state
-        with pytest.raises(ServiceError, match=rf"has not unpacked the data set .* \({state.lower()}\)"):
-            push("tides", training=False)
-    with pytest.raises(DataError, match="has no notebook on Kaggle"):
-        pushed_notebook(paths)
-
-
 @pytest.mark.parametrize(
     ("call", "fault", "words"),
     [
         ("/upload/", (403, b""), r"upload of .*code\.zip.* failed"),  # the client goes on without it
-        (
-            "CreateDataset",
-            (200, {"status": "error", "error": "The title is taken"}),
-            "rejected .*: The title is taken",
-        ),
+        ("CreateDataset", (200, {"status": "error", "error": "The title is taken"}), "rejected .*: The title is"),
         ("GetDatasetStatus", (500, {"code": 500, "message": "down"}), "answered: down"),  # not: there is none
+        ("SaveKernel", (200, {"error": "Maximum batch GPU session count reached"}), "session count reached"),
+        ("SaveKernel", (200, {"invalidDatasetSources": [DATASET]}), f"does not know {DATASET}"),
     ],
-)
-def test_a_data_set_that_is_refused_or_without_a_file_is_an_error(
+)  # fmt: skip
+def test_what_is_refused_or_lacks_a_file_is_an_error_and_no_notebook_was_pushed(
     server: KaggleServer, call: str, fault: Any, words: str
 ) -> None:
     server.faults.append((call, fault))
+    paths = packed()
     with pytest.raises(ServiceError, match=words):
-        client.create_or_version_dataset(packed().kernel.bundle.root, "m")
+        push("tides", training=False)
+    with pytest.raises(DataError, match="has no notebook on Kaggle"):
+        pushed_notebook(paths)
 
 
-def test_a_notebook_without_its_data_set_is_an_error(server: KaggleServer) -> None:
-    with pytest.raises(ServiceError, match=f"does not know {DATASET}"):  # though Kaggle has saved it
-        client.push_kernel(packed().kernel.notebook)
+@pytest.mark.parametrize("state", ["FAILED", "BLOBS_RECEIVED"])
+def test_a_data_set_that_fails_or_is_slow_is_reported(
+    server: KaggleServer, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr("submissions.kernel.push.LIMIT", 0.0)
+    packed()
+    push("tides", training=False)
+    server.datasets[DATASET]["status"] = state
+    with pytest.raises(ServiceError, match=rf"has not unpacked the data set .* \({state.lower()}\)"):
+        push("tides", training=False)

@@ -35,27 +35,19 @@ def test_a_file_arrives_intact_and_once_though_the_upload_was_cut(server: Kaggle
     assert client.submissions_left("tides") == 4
 
 
-FAILURES: list[tuple[str, Any, str]] = [
-    ("StartSubmissionUpload", "cut", "could not be reached"),
-    (
-        "StartSubmissionUpload",
-        answer(403, "no"),
-        "accept its rules at https://www.kaggle.com/competitions/tides/rules",
-    ),
-    ("StartSubmissionUpload", (404, b"<html>lost</html>"), "is tides the last part of the address"),
-    ("/upload/", (500, b""), r"has not confirmed the submission \(Could not submit"),
-    ("CreateSubmission", answer(400, "The column height is missing."), r"column height is missing\.$"),
-    (
-        "CreateSubmission",
-        (200, {"code": 400, "message": "The column height is missing."}),
-        "column height is missing",
-    ),
-    ("CreateSubmission", answer(500, "late"), "answered: late"),
-    ("CreateSubmission", (200, b"<html>Log in to this network</html>"), "Kaggle"),
-]
-
-
-@pytest.mark.parametrize(("call", "fault", "words"), FAILURES)
+@pytest.mark.parametrize(
+    ("call", "fault", "words"),
+    [
+        ("StartSubmissionUpload", "cut", "could not be reached"),
+        ("StartSubmissionUpload", answer(403, "no"), "its rules at https://www.kaggle.com/competitions/tides/rules"),
+        ("StartSubmissionUpload", (404, b"<html>lost</html>"), "is tides the last part of the address"),
+        ("/upload/", (500, b""), r"has not confirmed the submission \(Could not submit"),
+        ("CreateSubmission", answer(400, "The column is missing."), r"column is missing\.$"),
+        ("CreateSubmission", (200, {"code": 400, "message": "The column is missing."}), "column is missing"),
+        ("CreateSubmission", answer(500, "late"), "answered: late"),
+        ("CreateSubmission", (200, b"<html>Log in to this network</html>"), "Kaggle"),
+    ],
+)  # fmt: skip
 def test_a_failure_is_reported_with_its_reason_and_nothing_is_sent_twice(
     server: KaggleServer, file: Path, call: str, fault: Any, words: str
 ) -> None:
@@ -78,14 +70,14 @@ def test_no_secret_is_printed_or_raised(
 ) -> None:
     monkeypatch.setenv("VERBOSE", "true")
     signed = f"no http://localhost/upload/blob-0?{SIGNATURE}&x=1 now"
-    seen = []
+    raised = ""
     for fault in (("StartSub", answer(500, signed)), ("/upload/", (500, b"no")), ("CreateSub", "cut")):
         server.faults.append(fault)
-        with pytest.raises(ServiceError) as raised:
+        with pytest.raises(ServiceError) as error:
             client.submit_file("tides", file, "m")
-        seen.append(str(raised.value))
-    assert capfd.readouterr() == ("", "") and "no http://localhost/upload/blob-0 now" in seen[0]
-    assert not any(secret in text for secret in (KEY, SIGNATURE) for text in seen)
+        raised += str(error.value)
+    assert capfd.readouterr() == ("", "") and "no http://localhost/upload/blob-0 now" in raised
+    assert KEY not in raised and SIGNATURE not in raised
 
 
 def test_a_missing_client_is_reported_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,13 +90,12 @@ def test_a_missing_client_is_reported_with_how_to_install_it(monkeypatch: pytest
 def test_without_credentials_or_with_old_ones_it_is_explained_how_to_get_them(
     server: KaggleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
-        monkeypatch.delenv(name)
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
+    how = r"KAGGLE_API_TOKEN or into the file ~/\.kaggle/access_token"
     for token in ("", "KGAT_old"):
         monkeypatch.setenv("KAGGLE_API_TOKEN", token)
-        with pytest.raises(
-            ServiceError, match=r"KAGGLE_API_TOKEN or into the file ~/\.kaggle/access_token"
-        ) as raised:
+        with pytest.raises(ServiceError, match=how) as raised:
             client.username()
         assert "KGAT_" not in str(raised.value)
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)

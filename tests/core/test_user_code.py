@@ -1,0 +1,61 @@
+"""Code of the user's own: each file is executed as it stands now, with its own helpers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from core.files import write_atomically
+from core.user_code import load_user_code
+
+ANNOTATED = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+@dataclass
+class Record:
+    shared: ClassVar[int] = 1
+    value: Literal["a", "b"] = "a"
+"""
+IMPORTS = """
+from helpers import VALUE
+
+def late():
+    from tools import deep
+    return deep.VALUE
+"""
+
+
+def load(file: Path, name: str) -> object:
+    return load_user_code("code", f"{file}:{name}", name)
+
+
+def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py"
+    write_atomically(first, ANNOTATED)
+    write_atomically(second, "Record = 'of b'")
+    assert (load(first, "Record")().value, load(second, "Record")) == ("a", "of b")
+    first.write_text("Record = 'changed'\n")
+    assert load(first, "Record") == "changed"
+    with pytest.raises(ConfigError, match="must define other"):
+        load(first, "other")
+
+
+def test_each_competition_imports_its_helpers_as_they_are_now(tmp_path: Path) -> None:
+    def values(folder: str, deep: str) -> list[str]:
+        write_atomically(tmp_path / folder / "mine.py", IMPORTS)
+        write_atomically(tmp_path / folder / "helpers.py", "from tools.deep import VALUE\n")
+        write_atomically(tmp_path / folder / "tools" / "deep.py", f"VALUE = {deep!r}\n")
+        user_file = tmp_path / folder / "mine.py"
+        return [load(user_file, "VALUE"), load(user_file, "late")()]
+
+    for folder, deep in (("a", "of a"), ("b", "of b"), ("b", "edited")):
+        assert values(folder, deep) == [deep, deep]
+
+
+def test_a_module_next_to_a_users_file_takes_no_librarys_place(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("dumps = None\n")
+    (tmp_path / "mine.py").write_text("import json\n")
+    assert load(tmp_path / "mine.py", "json") is json
