@@ -105,17 +105,17 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
             id_column=run.config.competition.id,
             task=run.task,
             ids=columns.test_ids,
-            scored=fit.whole.predict(columns.test),
+            scored=fit.final.predict(columns.test),
             means=columns.label_means,
         )
-    fitted = {candidate_file(name, ".json"): fit.whole for name, fit in selection.candidates.items()}
+    fitted = {candidate_file(name, ".json"): fit.final for name, fit in selection.candidates.items()}
     for file, model in fitted.items():
         write_json(folder / file, to_json(replace(model, postprocess=None)))  # a path of this machine
     tables = {
         OOF_TABLE: columns.table(),
         CROSS_FITTED: _cross_fitted_table(run, chosen),
         CANDIDATES_TABLE: _candidates_table(run, selection.candidates),
-        STD_FILE: std_table(run, chosen.whole, columns.names, run.plan.test_key, columns.test_ids),
+        STD_FILE: std_table(run, chosen.final, columns.names, run.plan.test_key, columns.test_ids),
     }
     for file, table in tables.items():
         write_table(folder / file, table)
@@ -172,7 +172,7 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict
                 **_scores(run, fit),
                 **_fitted_numbers(run, fit),
                 "file": candidate_file(name, ".csv"),
-                "in_sample_score": in_sample_score(columns, fit.whole),
+                "in_sample_score": in_sample_score(columns, fit.final),
             }
             for name, fit in selection.candidates.items()
         },
@@ -219,10 +219,10 @@ def _ablation(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
 
 def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
     """Return `weights` (output -> stage -> weight), `settings` and `thresholds`; each is empty if there are none."""
-    predictor = candidate.whole.predictor
+    predictor = candidate.final.predictor
     blend = predictor.base if isinstance(predictor, Stack) else predictor  # of a stack: its base
-    decision = candidate.whole.decision
-    thresholds = [] if decision is None else decision.cuts.tolist()
+    decision = candidate.final.decision
+    thresholds = [] if decision is None else decision.cut_points.tolist()
     if not isinstance(blend, Blend):
         return {"weights": {}, "settings": [], "thresholds": thresholds}
     weights = pd.DataFrame(blend.weights, run.columns.names, run.task.outputs)

@@ -1,6 +1,6 @@
 """From predictions to labels: tuned thresholds, class offsets and cut points.
 
-A decision has a few numbers (`cuts`). They start at their defaults (0.5, argmax, rounding) and are
+A decision has a few numbers (`cut_points`). They start at their defaults (0.5, argmax, rounding) and are
 tuned on out-of-fold predictions by coordinate ascent: one cut after another is moved to the candidate
 value with the best expected score while the others are fixed. Comparing a cut with one value per row
 (`ThresholdSweep`) sorts the rows, so cumulative sums along the sorted rows are the confusion matrices
@@ -69,18 +69,18 @@ class Decision:
         problem_type: binary and multilabel: a label is class 1 from the cut of its target on. Multiclass: the
             cuts are subtracted from the log probabilities before the argmax. Ordinal: increasing cuts between
             the levels.
-        cuts: (n_targets,), (n_classes,), or (n_classes - 1,).
+        cut_points: (n_targets,), (n_classes,), or (n_classes - 1,).
     """
 
     problem_type: ProblemType
-    cuts: Array
+    cut_points: Array
 
     def predict(self, y_pred: Array) -> Array:
         """Return labels (n_rows, n_targets) of predictions (n_rows, n_outputs), row by row."""
         return self.labels(self.levels(y_pred)).astype(np.float64)
 
     def levels(self, y_pred: Array) -> Array:
-        """Return predictions on the scale of the cuts, (n_rows, n_outputs): of several classes log probabilities."""
+        """Return predictions (n_rows, n_outputs) on the scale of the cut points: of classes log probabilities."""
         if self.problem_type == "multiclass":
             return np.log(np.clip(y_pred, PROBABILITY_EPSILON, None))
         return y_pred
@@ -88,15 +88,15 @@ class Decision:
     def labels(self, levels: Array) -> NDArray[Any]:
         """Return labels (n_rows, n_targets) of predictions on the scale of the cuts."""
         if self.problem_type == "multiclass":
-            return (levels - self.cuts).argmax(axis=1)[:, None]
+            return (levels - self.cut_points).argmax(axis=1)[:, None]
         if self.problem_type == "ordinal":
-            return np.searchsorted(self.cuts, levels, side="right")
-        return levels >= self.cuts
+            return np.searchsorted(self.cut_points, levels, side="right")
+        return levels >= self.cut_points
 
     def sweep(self, levels: Array, cut: int) -> ThresholdSweep:
         """Return the effect of one cut, an index, on the labels, with all other cuts fixed."""
         if self.problem_type == "multiclass":  # of one class against the best of the others
-            others = levels - self.cuts
+            others = levels - self.cut_points
             others[:, cut] = -np.inf
             return ThresholdSweep(0, levels[:, cut] - others.max(axis=1), others.argmax(axis=1), cut)
         if self.problem_type == "ordinal":  # on the rows of the two levels next to it
@@ -114,12 +114,12 @@ def apply_decision(decision: Decision | None, y_pred: Array) -> Array:
 
 def plain_decision(task: Task) -> Decision:
     """Return the untuned decision; its labels are `Task.default_labels`."""
-    cuts: Array = np.full(len(task.targets), 0.5)
+    cut_points: Array = np.full(len(task.targets), 0.5)
     if task.problem_type == "multiclass":
-        cuts = np.zeros(len(task.classes))
+        cut_points = np.zeros(len(task.classes))
     elif task.problem_type == "ordinal":
-        cuts = np.arange(len(task.classes) - 1, dtype=np.float64) + 0.5
-    return Decision(task.problem_type, cuts)
+        cut_points = np.arange(len(task.classes) - 1, dtype=np.float64) + 0.5
+    return Decision(task.problem_type, cut_points)
 
 
 def fit_decision(
@@ -145,7 +145,7 @@ def fit_decision(
 
     pooled_counts = {}  # cut -> expected confusion matrix of its target, for metrics that pool all targets
     if metric.pooled:
-        for cut_index, cut in enumerate(decision.cuts):
+        for cut_index, cut in enumerate(decision.cut_points):
             sweep = decision.sweep(levels, cut_index)
             pooled_counts[cut_index] = expected_counts(sweep, np.array([cut]))[0]
     n_passes = MAX_PASSES
@@ -153,7 +153,7 @@ def fit_decision(
         n_passes = 1  # thresholds of different targets do not influence each other
     for _ in range(n_passes):
         previous = decision
-        for cut_index, cut in enumerate(previous.cuts):
+        for cut_index, cut in enumerate(previous.cut_points):
             sweep = decision.sweep(levels, cut_index)
             grid_size = GRID_SIZE if score_from_confusion else USER_METRIC_GRID_SIZE
             grid = np.union1d(threshold_grid(sweep.values, grid_size), cut)
@@ -168,7 +168,7 @@ def fit_decision(
                 decision = with_cut(decision, cut_index, grid[best])
                 if pooled_counts:
                     pooled_counts[cut_index] = counts[best]
-        if np.array_equal(previous.cuts, decision.cuts):
+        if np.array_equal(previous.cut_points, decision.cut_points):
             break
     return decision
 
@@ -181,9 +181,9 @@ def _best_index(scores: Array) -> int | None:
 
 def with_cut(decision: Decision, cut_index: int, cut: float) -> Decision:
     """Return the decision with one cut replaced."""
-    cuts = decision.cuts.copy()
-    cuts[cut_index] = cut
-    return replace(decision, cuts=cuts)
+    cut_points = decision.cut_points.copy()
+    cut_points[cut_index] = cut
+    return replace(decision, cut_points=cut_points)
 
 
 def threshold_grid(values: Array, size: int) -> Array:

@@ -82,12 +82,12 @@ class CrossFit:
     """A candidate fitted on all rows, and its predictions for the training rows.
 
     Attributes:
-        whole: fitted on all rows, for the test table.
+        final: fitted on all rows, for the test table.
         outputs: (n_rows, n_outputs), each row predicted without its fold; NaN in fold -1.
         scored: what the metric scores of them, (n_rows, n_scored).
     """
 
-    whole: Fitted
+    final: Fitted
     outputs: Array
     scored: Array
 
@@ -114,7 +114,7 @@ def cross_fit(
             part = replace(part, decision=decision)
         return part
 
-    whole = fitted(data.all_folds)
+    final = fitted(data.all_folds)
     outputs = np.full_like(data.preds[:, 0], np.nan)
     scored = np.full((len(data.y), len(data.task.scored_columns)), np.nan)
     for fold in sorted(data.all_folds):
@@ -122,7 +122,7 @@ def cross_fit(
         in_fold = data.folds == fold
         outputs[in_fold] = part.outputs(data.preds[in_fold])
         scored[in_fold] = apply_decision(part.decision, outputs[in_fold])
-    return CrossFit(whole, outputs, scored)
+    return CrossFit(final, outputs, scored)
 
 
 def in_sample_score(data: BlendData, fitted: Fitted) -> float:
@@ -202,11 +202,11 @@ def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> Cro
     Such corrections were never validated. A stack without any correction is None.
     """
     is_validated = (stack.outputs != default.outputs)[data.has_fold].any(axis=0)
-    assert isinstance(stack.whole.predictor, Stack)
-    validated = stack.whole.predictor.only(is_validated)
+    assert isinstance(stack.final.predictor, Stack)
+    validated = stack.final.predictor.only(is_validated)
     if not any(validated.trees):
         return None
-    return replace(stack, whole=replace(stack.whole, predictor=validated))
+    return replace(stack, final=replace(stack.final, predictor=validated))
 
 
 def min_gain(scorer: Scorer, score: float) -> float:
@@ -274,14 +274,14 @@ def ablation(
         Name -> the `stages` that are left out, the `score` without them, the paired `difference` to the
         default, and the `standard_error` of it.
     """
-    tuned = default.whole.predictor.settings if isinstance(default.whole.predictor, Blend) else []
+    tuned = default.final.predictor.settings if isinstance(default.final.predictor, Blend) else []
     scored = {"all stages": default.scored}
     for name, stages in left_out.items():
         is_kept = ~np.isin(names, stages)
         if is_kept.any():
             part = replace(data, preds=data.preds[:, is_kept], tuned=tuple(tuned))
             scored[name] = cross_fit(
-                part, partial(fit_candidate, part, blend), default.whole.postprocess
+                part, partial(fit_candidate, part, blend), default.final.postprocess
             ).scored
     if len(scored) == 1:
         return {}

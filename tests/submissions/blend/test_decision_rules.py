@@ -79,7 +79,7 @@ def test_labels_of_a_fold_do_not_influence_decisions_on_it(problem_type: str, me
     before, after = (cross_fitted("convex", replace(data, y=y)) for y in (data.y, flipped))
     np.testing.assert_array_equal(before.scored[in_fold], after.scored[in_fold])
     assert (before.scored[~in_fold] != after.scored[~in_fold]).any()
-    assert (before.whole.predict(data.preds) != after.whole.predict(data.preds)).any()  # in sample they may
+    assert (before.final.predict(data.preds) != after.final.predict(data.preds)).any()  # in sample they may
 
 
 def test_the_threshold_of_f1_is_half_the_best_f1_also_for_distorted_probabilities() -> None:
@@ -87,7 +87,7 @@ def test_the_threshold_of_f1_is_half_the_best_f1_also_for_distorted_probabilitie
     data = random_data("binary", "f1", 50_000)
     f1, y, p = data.metric, data.y, data.preds
     best = f1(y, tuned(data).predict(p[:, 0]))
-    assert tuned(data).cuts[0] == pytest.approx(best / 2, abs=0.02)
+    assert tuned(data).cut_points[0] == pytest.approx(best / 2, abs=0.02)
     distorted = expit(2 * np.log(p / (1 - p)) + 6)  # by class weights, for example
     decision = tuned(replace(data, preds=distorted))
     assert f1(y, decision.predict(distorted[:, 0])) == pytest.approx(best, abs=0.01)
@@ -96,12 +96,12 @@ def test_the_threshold_of_f1_is_half_the_best_f1_also_for_distorted_probabilitie
 
 def test_cut_points_increase_and_those_of_accurate_predictions_are_halfway_between_levels() -> None:
     for metric in ("quadratic_kappa", "f1_macro", "accuracy"):
-        assert (np.diff(tuned(random_data("ordinal", metric, 300)).cuts) >= 0).all()
+        assert (np.diff(tuned(random_data("ordinal", metric, 300)).cut_points) >= 0).all()
     rng = np.random.default_rng(0)
     y = np.floor(5 * rng.random((1200, 1)))
     accurate = y + 0.15 * rng.normal(size=y.shape)
     decision = tuned(replace(random_data("ordinal", "quadratic_kappa"), y=y, preds=accurate[:, None]))
-    np.testing.assert_allclose(decision.cuts, [0.5, 1.5, 2.5, 3.5], atol=0.1)
+    np.testing.assert_allclose(decision.cut_points, [0.5, 1.5, 2.5, 3.5], atol=0.1)
 
 
 def test_a_user_defined_metric_gets_the_labels_of_all_targets() -> None:
@@ -111,13 +111,15 @@ def test_a_user_defined_metric_gets_the_labels_of_all_targets() -> None:
 
     users = Metric("user", True, None, score, kind="labels")
     decision = tuned(replace(random_data("multilabel", "f1_macro"), metric=users))
-    assert decision.cuts == pytest.approx([1 / 6] * 3, abs=0.08)  # a positive counts like five negatives
+    assert decision.cut_points == pytest.approx(
+        [1 / 6] * 3, abs=0.08
+    )  # a positive counts like five negatives
 
 
 def test_targets_with_one_class_or_without_labels_get_finite_thresholds() -> None:
     data = random_data("multilabel", "f1_macro", 200)
     data.y[:, :2] = [0.0, np.nan]
-    assert np.isfinite(tuned(data).cuts).all()
+    assert np.isfinite(tuned(data).cut_points).all()
 
 
 @pytest.mark.parametrize(("metric", "label"), [("accuracy", 0.0), ("f1", 1.0)])

@@ -70,7 +70,7 @@ def test_only_for_a_metric_with_a_lower_bound_low_numbers_are_raised_to_the_lowe
     preds = np.stack([2 * y - 10, 2 * y - 10], axis=1)
     raised = cross_fitted("mean", numbers(preds, y, metric="rmsle"))
     assert raised.scored[:2, 0].tolist() == [1, 0]  # the folds without row 0 have labels from 1
-    assert raised.whole.predict(np.array([[[-50.0]] * 2, [[50.0]] * 2]))[:, 0].tolist() == [0, 50]
+    assert raised.final.predict(np.array([[[-50.0]] * 2, [[50.0]] * 2]))[:, 0].tolist() == [0, 50]
     assert cross_fitted("mean", numbers(preds, y)).scored[:, 0].tolist() == (2 * y - 10).tolist()
 
 

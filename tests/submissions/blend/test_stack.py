@@ -68,7 +68,7 @@ def test_classification_trees_start_from_the_blend_and_help_with_nonlinear_logit
     fits = [cross_fitted(name, data) for name in ("shrunk_logits", LIGHTGBM_STACK)]
     of_blend, of_stack = (METRICS["log_loss"](data.y, part.outputs) for part in fits)
     assert of_stack < share * of_blend
-    stack = fits[1].whole
+    stack = fits[1].final
     y_pred = stack.predict(data.preds)
     assert y_pred.min() >= 0
     assert problem_type == "binary" or np.allclose(y_pred.sum(axis=1), 1)
