@@ -1,8 +1,7 @@
-"""The folder of a job, and its tables of predictions: joined on id, refused where an id or a number is
-missing.
-"""
+"""The folder of a job, and its tables of predictions: joined on id, refused where an id or a number is missing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,36 +15,29 @@ from models.jobs.predictions import read_predictions, stage_oof, stage_test, wri
 
 
 def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: Path) -> None:
-    """A row's own number is its prediction, 10 more in the second seed, written in any order; a refit takes
-    no part.
+    """A row's own number is its prediction, 10 more in the second seed, in any order; a refit takes no part.
 
     Row 9 has fold -1 and is never predicted.
     """
     ids = [f"r{i}" for i in range(10)]
     folds = np.array([2, 0, 1, 1, 0, 2, 0, 1, 2, -1])
-    job_list = [
-        Job("echo", seed, fold, tmp_path / f"{seed}_{fold}")
-        for seed in (0, 1)
-        for fold in (0, 1, 2, REFIT_FOLD)
-    ]
-    for job in job_list:
-        held_out = np.random.default_rng(job.seed).permutation(np.flatnonzero(folds == job.fold))
-        if job.fold != REFIT_FOLD:
-            numbers = held_out[:, None] + 10.0 * job.seed
-            write_predictions(
-                job.oof_file, [ids[i] for i in held_out], ["y", "-y"], np.hstack([numbers, -numbers])
-            )
-    oof = stage_oof(job_list, ids, folds, ["y", "-y"])
-    assert oof[:9].tolist() == [[i + 5.0, -i - 5.0] for i in range(9)]
+    jobs = [Job("echo", 0, REFIT_FOLD, tmp_path / "refit")]
+    for seed in (0, 1):
+        for fold in (0, 1, 2):
+            jobs.append(Job("echo", seed, fold, tmp_path / f"{seed}_{fold}"))
+            held_out = np.random.default_rng(seed).permutation(np.flatnonzero(folds == fold))
+            held_out_ids = [ids[i] for i in held_out]
+            write_predictions(jobs[-1].oof_file, held_out_ids, ["y"], held_out[:, None] + 10.0 * seed)
+    oof = stage_oof(jobs, ids, folds, ["y"])
+    assert oof[:9, 0].tolist() == [i + 5.0 for i in range(9)]
     assert np.isnan(oof[9]).all()
     with pytest.raises(DataError, match="lacks the predictions of a fold"):
-        stage_oof(job_list[1:], ids, folds, ["y", "-y"])
+        stage_oof(jobs[:-1], ids, folds, ["y"])
 
 
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"id": ["a"], "y": [1.0]}, "once each"),
         ({"id": ["a", "a"], "y": [1.0, 2.0]}, "once each"),
         ({"id": ["a", "z"], "y": [1.0, 2.0]}, "once each"),
         ({"id": ["a", "b"], "x": [1.0, 2.0]}, "once each"),
@@ -54,7 +46,7 @@ def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: P
     ],
 )
 def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(
-    tmp_path: Path, table: dict | None, words: str
+    tmp_path: Path, table: Any, words: str
 ) -> None:
     if table is None:
         (tmp_path / "oof.parquet").write_bytes(b"PAR1 cut")
@@ -64,12 +56,15 @@ def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(
         read_predictions(tmp_path / "oof.parquet", ["a", "b"], ["y"])
 
 
-def test_predictions_keep_every_digit_and_those_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+def test_predictions_keep_every_digit_and_those_whose_squares_are_not_finite_are_not_written(
+    tmp_path: Path,
+) -> None:
     y_pred = np.random.default_rng(0).normal(size=(2, 1)) / 3
     write_predictions(tmp_path / "good.parquet", ["007", "NA"], ["y"], y_pred)
     assert np.array_equal(read_predictions(tmp_path / "good.parquet", ["NA", "007"], ["y"]), y_pred[::-1])
-    with pytest.raises(DataError, match="first of id 'b'"):
-        write_predictions(tmp_path / "bad.parquet", ["a", "b"], ["y"], np.array([[1.0], [np.nan]]))
+    for value in (np.nan, 1e308):
+        with pytest.raises(DataError, match="1 predictions that are not finite, first of id 'b'"):
+            write_predictions(tmp_path / "bad.parquet", ["a", "b"], ["y"], np.array([[1.0], [value]]))
     assert not (tmp_path / "bad.parquet").exists()
 
 
@@ -77,9 +72,7 @@ def test_predictions_keep_every_digit_and_those_that_are_not_finite_are_not_writ
 def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
     tmp_path: Path, final_fit: str, expected: float
 ) -> None:
-    """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50
-    more.
-    """
+    """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50 more."""
     jobs = []
     for seed in (0, 1):
         for fold, value in ((0, 1.0), (1, 3.0), (REFIT_FOLD, 10.0)):
@@ -91,17 +84,16 @@ def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
     assert stage_test(jobs, "t", ["a"], ["y"]).tolist() == [[expected]]
 
 
-@pytest.mark.parametrize("left", [".fold_0", "fold_0"])
-def test_what_was_left_unfinished_is_thrown_away_except_for_checkpoints(tmp_path: Path, left: str) -> None:
+@pytest.mark.parametrize(("left", "kept"), [(".fold_0", ["checkpoint.pt"]), ("fold_0", [])])
+def test_what_was_left_unfinished_is_thrown_away_except_for_checkpoints(
+    tmp_path: Path, left: str, kept: list[str]
+) -> None:
     (tmp_path / left / "test").mkdir(parents=True)
     (tmp_path / left / "weights").write_text("half")
     (tmp_path / left / "checkpoint.pt").write_text("epoch 3")
-    start_attempt(tmp_path / "fold_1")
     second_attempt = start_attempt(tmp_path / "fold_0")
     assert not (tmp_path / "fold_0").exists()
-    assert [path.name for path in second_attempt.iterdir()] == (
-        ["checkpoint.pt"] if left == ".fold_0" else []
-    )
+    assert [path.name for path in second_attempt.iterdir()] == kept
 
 
 def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path: Path) -> None:

@@ -1,26 +1,24 @@
 """Pseudo-labels: where they come from, that a fold's own labels never reach them, and what they do to a key."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from competition.dataset import REFIT_FOLD, Dataset
+from competition.dataset import REFIT_FOLD
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_table, write_table
 from folds.make import read_folds
-from models.jobs.compute import pseudo_labels, rows_of_job, with_pseudo_labels
+from models.jobs.compute import pseudo_labels, rows_of_job
 from models.jobs.plan import Job, JobPlan, make_plan
 from models.jobs.predictions import write_predictions
 from models.jobs.run_job import run_job
 from models.jobs.train import train
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, Echo, InlineExecutor, planned, train_as
+from tests.models.jobs.common import TREES, InlineExecutor, planned
 
 SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "parameters": {"num_leaves": 4}, "pseudo_labels": {"stages": ["source"], "weight": 0.3}}
@@ -38,13 +36,8 @@ def made(
     [
         ("regression", [1.0], [3.0], [6.0], 4.0),  # (2 + 6) / 2
         ("ordinal", [1.0], [1.0], [1.5], 1.25),  # a grade stays a number
-        (
-            "multiclass",
-            [0.8, 0.2, 0.0],
-            [0.4, 0.6, 0.0],
-            [0.0, 0.5, 0.5],
-            1.0,
-        ),  # the likeliest of (.3, .45, .25)
+        # the likeliest of (.3, .45, .25)
+        ("multiclass", [0.8, 0.2, 0.0], [0.4, 0.6, 0.0], [0.0, 0.5, 0.5], 1.0),
     ],
 )
 def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
@@ -54,22 +47,10 @@ def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
     task, needs = Task(["y"], None, problem_type, ["a", "b", "c"]), list[Job]()
     for stage, seed, value in (("a", 0, a0), ("a", 1, a1), ("b", 0, b), ("learner", 0, [1000.0] * len(b))):
         needs.append(Job(stage, seed, 0, tmp_path / f"{stage}{seed}"))
-        write_predictions(
-            needs[-1].test_file("t"), ["p", "q"], task.outputs, np.array([value, [9.0] * len(b)])
-        )
+        table = np.array([value, [9.0] * len(b)])
+        write_predictions(needs[-1].test_file("t"), ["p", "q"], task.outputs, table)
     job = Job("learner", 0, REFIT_FOLD, tmp_path, dependencies=tuple(needs))
     assert pseudo_labels(job, "t", ["q", "p"], task)[1].tolist() == [label]
-
-
-def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxiliary_label() -> None:
-    inputs, extra = pd.DataFrame({"x": [1.0, 2.0]}), np.array([False, True])
-    rows = Dataset(["a", "b"], inputs, np.array([[1.0], [2.0]]), None, np.array([[5.0], [6.0]]), extra)
-    rows = replace(rows, bounds=np.full((2, 2, 2), 7.0))
-    both = with_pseudo_labels(rows, Dataset(["t"], pd.DataFrame({"x": [3.0]}), None), np.array([[9.0]]), 0.25)
-    assert both.ids == ["a", "b", "t"]
-    table = np.c_[both.inputs["x"], both.y, both.weights, both.auxiliary, both.extra]
-    assert np.array_equal(table, [[1, 1, 1, 5, 0], [2, 2, 1, 6, 1], [3, 9, 0.25, np.nan, 0]], equal_nan=True)
-    assert np.array_equal(both.bounds[:, 1, 0], [7, 7, np.nan], equal_nan=True)  # type: ignore[index]
 
 
 def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(tmp_path: Path) -> None:
@@ -78,70 +59,51 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
     train[["note", "pH", "site"]] = test[["note", "pH", "site"]] = ["same", 7.0, "a"]
     test.loc[0, "SMILES"] = train["SMILES"][4] + ".Cl"
     write_table(tmp_path / "more.csv", train.loc[[4]].assign(SMILES=train["SMILES"][4] + ".Br"))
-    roles = {"extra_train": [{"file": "more.csv", "check_units": False}]}
+    extra = {"file": "more.csv", "check_units": False}
+    roles = {"extra_train": [extra], "numeric": [], "auxiliary_targets": ["pH"]}
     job_plan = made(tmp_path, tables=(train, test), competition=roles)
     for job in job_plan.jobs_of_stage("source"):
         run_job(job, job_plan)
     held_out = read_folds(job_plan.paths.folds, [*train["id"], "extra0_2"])[4]
     for job in job_plan.jobs_of_stage("learner"):
-        rows_of_one = rows_of_job(job, job_plan)
-        ids, groups, inner_folds = (
-            rows_of_one.train.ids,
-            rows_of_one.train.groups,
-            rows_of_one.context.fold_ids,
-        )
-        assert groups is not None and inner_folds is not None
+        rows = rows_of_job(job, job_plan)
+        ids = rows.train.ids
         if job.fold == held_out:
             assert not {train["id"][4], "extra0_2"} & set(ids)
             continue
-        places = [ids.index(train["id"][4]), ids.index("extra0_2"), ids.index(test["id"][0])]
-        assert len(set(groups[places])) == 1
-        assert inner_folds[places].tolist() == [held_out] * 3
-        assert inner_folds[ids.index(test["id"][1])] == REFIT_FOLD
+        places = [ids.index(name) for name in (train["id"][4], "extra0_2", test["id"][0])]
+        assert len(set(rows.train.groups[places])) == 1
+        assert rows.context.fold_ids[places].tolist() == [held_out] * 3
+        assert rows.train.weights[places].tolist() == [1, 1, 0.3]
+        assert rows.train.extra[places].tolist() == [False, True, False]
+        assert np.isnan(rows.train.auxiliary[places]).tolist() == [[False], [False], [True]]
+        assert rows.context.fold_ids[ids.index(test["id"][1])] == REFIT_FOLD
 
 
-def labels_of_test_rows(
-    folder: Path, job_plan: JobPlan, fold: int, monkeypatch: pytest.MonkeyPatch
-) -> pd.Series:
-    """What the learner's job of a fold is told about the test rows, after all jobs of its source were
-    trained.
-    """
-    job_plan, learner = (
-        make_plan(job_plan.competition, load_config(str(folder / "mixed.yaml")).stages),
-        Echo(),
-    )
-    for job in job_plan.jobs_of_stage("source"):
-        if not job.finished:
-            run_job(job, job_plan)
-    with monkeypatch.context() as patched:
-        train_as(patched, learner)
-        run_job(next(job for job in job_plan.jobs_of_stage("learner") if job.fold == fold), job_plan)
-    seen = learner.train
-    assert seen.weights is not None
-    is_test = seen.weights == 0.3
-    assert is_test.sum() == 20
-    return pd.Series(seen.y[is_test][:, 0], np.array(seen.ids)[is_test])
-
-
-def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path: Path) -> None:
     """Those of another fold's job and of the refit do change, or this test could not fail."""
-    job_plan = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
-    before = {fold: labels_of_test_rows(tmp_path, job_plan, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
-    prepared = read_table(job_plan.paths.train)
-    held_out = read_folds(job_plan.paths.folds, list(prepared["id"])) == 0
-    write_table(job_plan.paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
-    after = {fold: labels_of_test_rows(tmp_path, job_plan, fold, monkeypatch) for fold in (0, 1, REFIT_FOLD)}
-    assert after[0].equals(before[0])
-    assert (after[1] != before[1]).any()
-    assert (after[REFIT_FOLD] != before[REFIT_FOLD]).any()
+    plan = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
+
+    def labels() -> dict[int, list[float]]:
+        """What each job of the learner is told about the test rows, after all jobs of its source were trained."""
+        now = make_plan(plan.competition, plan.stages)
+        for job in now.jobs_of_stage("source"):
+            run_job(job, now)
+        told = {job.fold: rows_of_job(job, now).train for job in now.jobs_of_stage("learner")}
+        return {fold: train.y[train.weights == 0.3, 0].tolist() for fold, train in told.items()}
+
+    before = labels()
+    prepared = read_table(plan.paths.train)
+    held_out = read_folds(plan.paths.folds, list(prepared["id"])) == 0
+    write_table(plan.paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
+    after = labels()
+    assert {fold: len(told) for fold, told in after.items()} == dict.fromkeys((0, 1, 2, REFIT_FOLD), 20)
+    assert {fold for fold in after if after[fold] == before[fold]} == {0}
 
 
 def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path: Path) -> None:
-    job_plan = made(
-        tmp_path, {**SOURCE, "seeds": [0, 1], "final_fit": "both"}, {**LEARNER, "final_fit": "both"}
-    )
+    both = {"final_fit": "both"}
+    job_plan = made(tmp_path, {**SOURCE, **both, "seeds": [0, 1]}, {**LEARNER, **both})
     *folds, refit = [
         {(need.stage, need.seed, need.fold) for need in job.dependencies}
         for job in job_plan.jobs_of_stage("learner")
@@ -170,9 +132,8 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing
     tmp_path: Path, capsys: Any
 ) -> None:
     job_plan = made(tmp_path)
-    with pytest.raises(
-        DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stages"
-    ):
+    message = r"3 jobs need finished jobs of source; run \./run\.sh train with --stages"
+    with pytest.raises(DataError, match=message):
         train(job_plan.select(["learner"]), InlineExecutor())
     train(job_plan.select(fold=1), InlineExecutor())
     assert [job.finished for job in job_plan.jobs] == [False, True, False, False, True, False]
@@ -180,18 +141,10 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing
     assert [line.split()[1] for line in lines] == ["source", "learner"]
 
 
-@pytest.mark.parametrize(
-    ("of", "source"),
-    [
-        ("nobody", SOURCE),
-        ("learner", SOURCE),
-        ("source", {**SOURCE, "pseudo_labels": {"stages": ["other"]}}),
-    ],
-)
-def test_a_stage_that_cannot_label_is_refused_by_name(
-    tmp_path: Path, of: str, source: dict[str, Any]
-) -> None:
-    stages = {"source": source, "learner": {**LEARNER, "pseudo_labels": {"stages": [of]}}, "other": SOURCE}
+@pytest.mark.parametrize("of", ["nobody", "learner", "taught"])
+def test_a_stage_that_cannot_label_is_refused_by_name(tmp_path: Path, of: str) -> None:
+    learner = {**LEARNER, "pseudo_labels": {"stages": [of]}}
+    stages = {"source": SOURCE, "taught": LEARNER, "learner": learner}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
-    with pytest.raises(ConfigError, match=rf"\(.*other\); got {of} \(of learner\)"):
+    with pytest.raises(ConfigError, match=rf"\(source.*\); got {of} \(of learner\)"):
         load_config(str(path))
