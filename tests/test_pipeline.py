@@ -17,15 +17,14 @@ import pandas as pd
 import pytest
 
 from core.files import PROJECT
-from tests.models.jobs.common import processes_in
+from tests.models.jobs.common import STAGES, processes_in
 
 RUN = str(PROJECT / "run.sh")
 DATA = PROJECT / "competition" / "data" / "smoke"
-FAILING = PROJECT / "tests" / "models" / "jobs" / "failing_stage.py"
 CHECK_SECONDS = 25.0
 """Seconds after which checking the tables has ended on a busy machine; a budget below that is over by then.
 """
-STAGES = """
+SMALL_STAGES = """
 stages:
   lightgbm: {kind: lightgbm, n_bits: 64, max_trees: 20}
   gnn: {kind: gnn, width: 16, hidden_width: 16, epochs: 4, batch_size: 16}
@@ -56,7 +55,7 @@ def small_competition(folder: Path) -> Path:
     """The smoke competition as a user's own, with two small stages: a YAML and tables in a folder."""
     folder.mkdir()
     text = (PROJECT / "competition" / "configs" / "smoke.yaml").read_text().replace("../data/smoke/", "")
-    (folder / "smoke.yaml").write_text(text[: text.index("stages:")] + STAGES)
+    (folder / "smoke.yaml").write_text(text[: text.index("stages:")] + SMALL_STAGES)
     for file in DATA.glob("*.csv"):
         shutil.copy(file, folder)
     return folder / "smoke.yaml"
@@ -119,7 +118,7 @@ def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(
     seconds: int, tmp_path: Path
 ) -> None:
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
-    hangs = f"  hangs: {{kind: '{FAILING}:Failing', how: hangs, fold: 0}}\n"
+    hangs = f"  hangs: {{kind: '{STAGES}:Failing', how: hangs, fold: 0}}\n"
     path.write_text(path.read_text().replace("  gnn:", f"{hangs}  gnn:"))
     before = time.monotonic()
     command = [RUN, "full", str(path), "--budget", f"{seconds}s"]
@@ -192,7 +191,7 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     reasons: dict[str, str], small: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
-    failing = "".join(f"  {how}: {{kind: '{FAILING}:Failing', how: {how}}}\n" for how in reasons)
+    failing = "".join(f"  {how}: {{kind: '{STAGES}:Failing', how: {how}}}\n" for how in reasons)
     path.write_text(path.read_text().replace("submissions:", f"{failing}submissions:"))
     command = "full", str(path), "--job-timeout", "60"
     lines = run(work, *command, status=3).stdout.splitlines()

@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 
 from competition.config import load_competition
-from competition.dataset import Dataset
 from core.files import PROJECT, read_json, sha256_of
 from core.paths import Paths
 from core.settings import NO_OVERRIDES, Overrides
 from folds.make import run as make_folds
-from models import targets
 from models.jobs.local import LocalExecutor, Placement, Slot
 from models.jobs.plan import JobPlan, make_plan
 from models.jobs.scheduler import JobResult, Task
@@ -31,36 +28,9 @@ from models.training.hardware import Card
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 
-STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
+STAGES = PROJECT / "tests" / "models" / "jobs" / "user_stages.py"
 TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
 GNN = {"kind": "gnn", "width": 16, "hidden_width": 16}
-
-
-class Echo:
-    """Predicts the number in a row's id, so what comes out of place is seen at once; keeps what it is told."""
-
-    context: Any
-    train: Dataset
-
-    def fit(self, train: Dataset, folder: Path) -> None:
-        self.train = train
-
-    def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
-        return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
-
-
-def train_as(monkeypatch: pytest.MonkeyPatch, stage: Echo) -> None:
-    """From now on, this stage is fitted and predicts instead of that of a job."""
-
-    def fit(_: Any, train: Dataset, folder: Path, context: Any) -> None:
-        stage.context = context
-        stage.fit(train, folder)
-
-    def predict(_: Any, rows: Dataset, folder: Path, context: Any) -> np.ndarray:
-        return stage.predict(rows, folder)
-
-    monkeypatch.setattr(targets, "fit", fit)
-    monkeypatch.setattr(targets, "predict", predict)
 
 
 class InlineExecutor(LocalExecutor):
@@ -138,7 +108,7 @@ def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
     Those of the second stage wait as long as folder/hold is there.
     """
     settings = {"log": str(folder / "log"), "seconds": seconds}
-    stage = {"kind": f"{STAGE}:Counted", "seeds": list(range(seeds))}
+    stage = {"kind": f"{STAGES}:Counted", "seeds": list(range(seeds))}
     held = {**settings, "hold": str(folder / "hold")}
     stages = {"a": {**stage, **settings}, "b": {**stage, **held}}
     return write_competition(folder, *mixed_tables(), stages=stages)

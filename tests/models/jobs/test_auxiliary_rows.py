@@ -15,10 +15,9 @@ from core.files import read_json, read_table, write_table
 from folds.make import read_folds
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
-from models.jobs.compute import read_tables, rows_of_job
+from models.jobs.compute import rows_of_job
 from models.jobs.plan import Job, JobPlan
 from models.jobs.run_job import run_job
-from models.jobs.tasks import cache_tasks
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned
 
@@ -97,17 +96,6 @@ def test_the_label_of_a_held_out_or_test_molecule_changes_no_prediction_of_its_f
     after = predictions(np.where(is_secret, -1000.0, LABELS))
     assert list(before[0]) == ["id", "lumo"]
     assert [first.equals(second) for first, second in zip(before, after, strict=True)] == [True, True, False]
-
-
-def test_caches_of_stages_without_heads_have_no_molecule_that_only_trains_heads(tmp_path: Path) -> None:
-    plan = plan_with_assay(tmp_path, LABELS, trees=FEATURES, heads={**HEADS, "molecule_features": ["maccs"]})
-    tables = list(read_tables(plan))
-    trees, heads = (
-        {text for task in cache_tasks(plan, stage, tables, set())[0] for text in task.arguments[1]}
-        for stage in plan.stages
-    )
-    assert trees == {*TRAIN["SMILES"], *TEST["SMILES"]}
-    assert heads > {*trees, *NEW}
 
 
 def test_rows_that_only_train_heads_allow_a_budget_no_fewer_epochs(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import random
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,12 +26,12 @@ from models.jobs.budget_stages import (
 )
 from models.jobs.job_files import write_failure
 from models.jobs.plan import Job, JobPlan, make_plan
-from models.jobs.scheduler import JobResult, Resources, Task
+from models.jobs.scheduler import JobResult, Task
 from models.stage import Stage
 from models.stages.gnn import Gnn
 from models.stages.lightgbm import Lightgbm
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, planned
+from tests.models.jobs.common import GNN, TREES, FakeProcesses, planned
 
 NET = {**GNN, "epochs": 10}
 Seconds = Callable[[Job, Any], float]
@@ -42,65 +41,48 @@ class Killed(BaseException):
     """Stands for the death of the driver."""
 
 
-@dataclass
-class Machine:
-    """An executor of so many cores and cards whose jobs take no time, but move a clock.
+class Machine(FakeProcesses):
+    """A machine whose jobs take no time, but move a clock.
 
-    Attributes:
+    Args:
         seconds: of a job, by its stage's settings; infinite for one that hangs.
         fails: jobs, by their titles, that fail when their time is over.
         killed_at: time at which the driver dies.
+
+    Attributes:
         started: (time, title, epochs) of each job that started.
     """
 
-    seconds: Seconds
-    cores: int = 1
-    n_cards: int = 0
-    fails: tuple[str, ...] = ()
-    killed_at: float = math.inf
-    now: float = 0.0
-    running: dict[Task, tuple[float, float, Future[JobResult]]] = field(default_factory=dict)
-    started: list[tuple[float, str, int | None]] = field(default_factory=list)
-    cards = None
-
-    @property
-    def max_threads(self) -> int:
-        return self.cores
-
-    def capacity(self) -> Resources:
-        return Resources(self.cores, self.n_cards)
-
-    def fits(self, resources: Resources) -> bool:
-        on_cards = sum(task.resources.gpus for task in self.running)
-        has_card = self.n_cards == 0 or resources.gpus == 0 or on_cards + resources.gpus <= self.n_cards
-        return len(self.running) < self.cores and has_card
+    def __init__(
+        self, seconds: Seconds, cores: int = 1, cards: Any = (), fails: Any = (), killed_at: float = math.inf
+    ) -> None:
+        super().__init__(cores, cards)
+        self.seconds, self.fails, self.killed_at = seconds, fails, killed_at
+        self.now = 0.0
+        self.times: dict[Task, tuple[float, float]] = {}
+        self.started: list[tuple[float, str, int | None]] = []
 
     def submit(self, task: Task) -> Future[JobResult]:
-        future: Future[JobResult] = Future()
         seconds = 0.0  # of a part of a cache
         if task.folder is not None:
-            job, jobs, _ = task.arguments
-            stage = jobs.stages[job.stage]
+            job, plan, _ = task.arguments
+            stage = plan.stages[job.stage]
             seconds = self.seconds(job, stage)
             self.started.append((self.now, job.title, getattr(stage, "epochs", None)))
-        self.running[task] = (self.now, self.now + seconds, future)
-        return future
-
-    def cancel(self, task: Task) -> None:
-        del self.running[task]
+        self.times[task] = (self.now, self.now + seconds)
+        return super().submit(task)
 
     def announce(self, waiting: list[Task]) -> None: ...
 
-    def close(self) -> None: ...
-
     def wait(self, futures: Any, timeout: float, when: str) -> Any:
         """Move the clock to the next end of a job, or by `timeout`."""
-        self.now = min(self.now + timeout, *(end for _, end, _ in self.running.values()))
+        running = {task: each.future for task, each in self.running.items() if not each.future.done()}
+        self.now = min(self.now + timeout, *(self.times[task][1] for task in running))
         if self.now >= self.killed_at:
             raise Killed
-        for task, (started, end, future) in list(self.running.items()):
+        for task, future in running.items():
+            started, end = self.times[task]
             if end <= self.now:
-                del self.running[task]
                 future.set_result(self.publish(task, end - started))
         return SimpleNamespace(done={future for future in futures if future.done()})
 
@@ -117,7 +99,8 @@ class Machine:
 
     def progress(self, folder: Path) -> dict[str, float]:
         """Networks say what they have done; other stages do not."""
-        for task, (started, end, _) in self.running.items():
+        for task in self.running:
+            started, end = self.times[task]
             if task.folder == folder and "net" in task.group and end < math.inf:
                 return {"done": self.now - started, "total": end - started, "seconds": self.now - started}
         return {"done": 0, "total": 1, "seconds": 0.0}
@@ -185,7 +168,7 @@ ALL_SEEDS = [0, 1, 2, 3, 4]
     ("seconds", "machine", "expected"),
     [
         ({"net": 8.8, "trees": 10}, {}, {"net": (7, [0]), "trees": (None, [0, 1])}),
-        ({"net_a": 8, "net_b": 2.5}, {"cores": 4, "n_cards": 1}, {"net_a": (7, [0]), "net_b": (10, [0])}),
+        ({"net_a": 8, "net_b": 2.5}, {"cores": 4, "cards": ["0"]}, {"net_a": (7, [0]), "net_b": (10, [0])}),
         ({"net": math.inf, "trees": 10}, {}, {"trees": (None, ALL_SEEDS)}),
     ],
     ids=[
@@ -233,7 +216,7 @@ def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_i
     assert machine.now - before == 20  # of the probe with all epochs, until its pace is known
 
 
-def test_a_stage_that_does_not_fit_is_reported_and_those_after_it_are_trained(
+def test_a_stage_that_does_not_fit_or_hangs_is_reported_and_those_after_it_are_trained(
     tmp_path: Path, machine_of: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = machine_of(by_epoch(net=100, trees=10))
@@ -243,6 +226,12 @@ def test_a_stage_that_does_not_fit_is_reported_and_those_after_it_are_trained(
     assert budget.left_out == [("net", None, reason)]
     assert machine.started[1][:2] == (51, "trees/seed_0/fold_0")  # 5 % of the steps were done then
     assert f"stage net  left out: {reason}" in capsys.readouterr().out
+    machine = machine_of(by_epoch(trees=10, hangs=math.inf))
+    budget = spent(plan_of(tmp_path, "hangs", "trees"), machine, 300)
+    # Until then the two folds after it could have fitted, if twenty seconds of the first were its start.
+    assert machine.started[1][0] == pytest.approx((278 + 40) / 3, abs=2)
+    reason = r"its first job of 3 was not finished after 1\.\d+ min, with 2\.\d+ min left of the budget"
+    assert re.fullmatch(reason, budget.left_out[0][2])
 
 
 def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
@@ -257,17 +246,6 @@ def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
     assert ("fast", 0, "1 of 3 jobs were finished when the time was over") in budget.left_out
     larger = budget.larger_budgets()["fast"]
     assert trained(spent(job_plan, machine_of(seconds), larger))["fast"] == (None, [0])
-
-
-def test_a_stage_that_hangs_gives_its_core_back_before_the_time_is_used(
-    tmp_path: Path, machine_of: Any
-) -> None:
-    machine = machine_of(by_epoch(hangs=math.inf, trees=10))
-    budget = spent(plan_of(tmp_path, "hangs", "trees"), machine, 300)
-    # Until then the two folds after it could have fitted, if twenty seconds of the first were its start.
-    assert machine.started[1][0] == pytest.approx((278 + 40) / 3, abs=2)
-    reason = r"its first job of 3 was not finished after 1\.\d+ min, with 2\.\d+ min left of the budget"
-    assert re.fullmatch(reason, budget.left_out[0][2])
 
 
 def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(
@@ -390,20 +368,15 @@ def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows() -> None:
     net = Gnn(kind="gnn", epochs=50)
     assert epoch_shares(net, 800) == [1.0, 0.7, 0.5]  # 40,000 rows in 50 epochs
     assert epoch_shares(net, 4000) == [1.0, 0.7, 0.5, 0.35, 0.25]
-    assert epoch_shares(Lightgbm(kind="lightgbm"), 4000) == [1.0]
-    assert with_epochs(net, 0.35).epochs == 18
-    assert with_epochs(Gnn(kind="gnn", epochs=1), 0.5).epochs == 1
+    assert [with_epochs(net, 0.35).epochs, with_epochs(net, 0.001).epochs] == [18, 1]
 
 
 def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out() -> None:
-    stages = {
-        "trees": Lightgbm(kind="lightgbm", seeds=[7]),
-        "many": Lightgbm(kind="lightgbm", seeds=list(range(9))),
-        "own": Stage(kind="a.py:A"),
-        "labels": Lightgbm(kind="lightgbm", pseudo_labels={"stages": ["trees"]}),
-    }
+    own, labels = Stage(kind="a.py:A"), {"stages": ["trees"]}
+    stages = {f"{n}": Lightgbm(kind="lightgbm", seeds=range(7, 7 + n)) for n in (1, 9)}
+    stages |= {"own": own, "labels": Lightgbm(kind="lightgbm", pseudo_labels=labels)}
     seeds = {name: stage.seeds for name, stage in with_more_seeds(stages).items()}
-    assert seeds == {"trees": [7, 0, 1, 2, 3], "many": list(range(9)), "own": [0]}
+    assert seeds == {"1": [7, 0, 1, 2, 3], "9": list(range(7, 16)), "own": [0]}
 
 
 def test_the_time_reserved_for_the_end_grows_with_the_last_submission(

@@ -126,9 +126,3 @@ def test_a_job_whose_shared_labels_are_too_few_does_not_use_the_source_and_says_
         assert read_json(job.folder / REPORT)[UNUSED_LABELS] == expected
     ignoring = plan_with_source(tmp_path, few, {"kind": "lightgbm", "extra_rows": "ignore"})
     assert [rows_of_job(job, ignoring).unused_labels for job in ignoring.jobs] == [[], [], []]
-
-
-def test_a_source_of_test_molecules_only_gives_no_rows(tmp_path: Path) -> None:
-    _, test, _ = tables()
-    more = test[["SMILES"]].assign(value=1.0)
-    assert not len(extra_rows(plan_with_source(tmp_path, more, source={"calibrate": "none"}), 0))

@@ -69,19 +69,6 @@ def test_a_worker_on_a_card_sees_that_card_and_fails_if_torch_does_not(tmp_path:
     assert not (tmp_path / "0").exists()
 
 
-def test_where_torch_has_no_cuda_networks_run_on_the_cores_and_one_line_explains_why(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    import torch
-
-    if torch.version.cuda is not None:
-        pytest.skip("this torch is built with CUDA")
-    with closing(LocalExecutor(5)) as executor:
-        assert [executor.placed(Resources(1, 1.0)) for _ in range(2)] == [Resources(1, 0.0)] * 2
-    reason = "Torch not compiled with CUDA enabled"
-    assert capsys.readouterr().out == f"no GPU is used: torch {torch.__version__} sees no GPU: {reason}\n"
-
-
 def test_running_tasks_end_with_their_processes_at_the_deadline(tmp_path: Path) -> None:
     queue = Queue(environment_tasks(tmp_path, 3, seconds=60.0))
     started = time.monotonic()

@@ -144,16 +144,17 @@ def test_an_edit_of_a_helper_of_user_code_makes_a_new_key_and_is_named_by_its_pa
 
 
 def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp_path: Path) -> None:
-    made = {
-        how: planned(tmp_path, stages={"trees": {**TREES, "final_fit": how, "seeds": [0, 7]}})
+    folds, refit, both = (
+        planned(tmp_path, stages={"trees": {**TREES, "final_fit": how, "seeds": [0, 7]}})
         for how in ("folds", "refit", "both")
-    }
-    assert [len({job.folder for job in job_plan.jobs}) for job_plan in made.values()] == [6, 8, 8]
-    assert len({job_plan.keys["trees"] for job_plan in made.values()}) == 1
-    jobs = made["both"].jobs
+    )
+    assert folds.keys == refit.keys == both.keys
+    assert folds.jobs == [job for job in both.jobs if job.folder.name != "fold_all"]
+    assert [job.predicts_test for job in refit.jobs] == [False, False, False, True] * 2
+    jobs = both.jobs
     assert [job.folder.name for job in jobs] == ["fold_0", "fold_1", "fold_2", "fold_all"] * 2
+    assert [job.n_rows for job in jobs] == [40, 40, 40, 60] * 2
     assert [list(job.dependencies) for job in jobs[4:]] == [[], [], [], jobs[4:7]]
-    assert {job.fold for job in made["both"].select(fold=1).jobs} == {1}
 
 
 def test_seeds_and_folds_have_different_random_numbers_which_stages_share(tmp_path: Path) -> None:
@@ -164,12 +165,18 @@ def test_seeds_and_folds_have_different_random_numbers_which_stages_share(tmp_pa
 
 
 def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path: Path) -> None:
-    job_plan = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
-    shares = [[(job.stage, job.fold) for job in job_plan.select(shard=(i, 3)).jobs] for i in (1, 2, 3)]
-    assert shares == [[("a", 0), ("ab", 0), ("ab", -2)], [("a", 1), ("ab", 1)], [("a", 2), ("ab", 2)]]
-    assert [job.stage for job in job_plan.jobs_of_stage("a")] == ["a"] * 3
-    assert [(job.stage, job.fold) for job in job_plan.select(["a"], 2).jobs] == [("a", 2)]
-    with pytest.raises(ConfigError, match="--stages takes some of a, ab; got forest"):
-        job_plan.select(["a", "forest"])
-    with pytest.raises(ConfigError, match="--fold must be from 0 to 2; got 3"):
-        job_plan.select(fold=3)
+    plan = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
+
+    def selected(*options: Any, **more: Any) -> list[str]:
+        return [job.title.replace("/seed_0/fold_", "") for job in plan.select(*options, **more).jobs]
+
+    shares = [selected(shard=(i, 3)) for i in (1, 2, 3)]
+    assert shares == [["a0", "ab0", "aball"], ["a1", "ab1"], ["a2", "ab2"]]
+    assert selected(["a"]) == ["a0", "a1", "a2"]
+    assert selected(fold=1) == ["a1", "ab1"]
+    for options, message in (
+        ((["a", "forest"],), "--stages takes some of a, ab; got forest"),
+        (((), 3), "--fold must be from 0 to 2; got 3"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plan.select(*options)

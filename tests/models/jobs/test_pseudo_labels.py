@@ -32,22 +32,26 @@ def made(
 
 
 @pytest.mark.parametrize(
-    ("problem_type", "a0", "a1", "b", "label"),
+    ("problem_type", "predictions", "label"),
     [
-        ("regression", [1.0], [3.0], [6.0], 4.0),  # (2 + 6) / 2
-        ("ordinal", [1.0], [1.0], [1.5], 1.25),  # a grade stays a number
-        # the likeliest of (.3, .45, .25)
-        ("multiclass", [0.8, 0.2, 0.0], [0.4, 0.6, 0.0], [0.0, 0.5, 0.5], 1.0),
+        ("regression", [[1.0], [3.0], [6.0]], 4.0),  # (2 + 6) / 2
+        ("ordinal", [[1.0], [1.0], [1.5]], 1.25),  # a grade stays a number
+        (
+            "multiclass",
+            [[0.8, 0.2, 0.0], [0.4, 0.6, 0.0], [0.0, 0.5, 0.5]],
+            1.0,
+        ),  # the likeliest of (.3, .45, .25)
     ],
 )
 def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
-    problem_type: Any, a0: list[float], a1: list[float], b: list[float], label: float, tmp_path: Path
+    problem_type: Any, predictions: list[list[float]], label: float, tmp_path: Path
 ) -> None:
     """Two seeds of `a` and one of `b`, and nothing of the learner's own folds."""
-    task, needs = Task(["y"], None, problem_type, ["a", "b", "c"]), list[Job]()
-    for stage, seed, value in (("a", 0, a0), ("a", 1, a1), ("b", 0, b), ("learner", 0, [1000.0] * len(b))):
-        needs.append(Job(stage, seed, 0, tmp_path / f"{stage}{seed}"))
-        table = np.array([value, [9.0] * len(b)])
+    task, needs = Task(["y"], None, problem_type, ["a", "b", "c"]), []
+    of_learner = np.full_like(predictions[0], 1000.0)
+    for name, values in zip(("a", "a", "b", "learner"), [*predictions, of_learner], strict=True):
+        needs.append(Job(name, 0, 0, tmp_path / f"{len(needs)}"))
+        table = np.array([values, np.full_like(values, 9.0)])
         write_predictions(needs[-1].test_file("t"), ["p", "q"], task.outputs, table)
     job = Job("learner", 0, REFIT_FOLD, tmp_path, dependencies=tuple(needs))
     assert pseudo_labels(job, "t", ["q", "p"], task)[1].tolist() == [label]
@@ -59,8 +63,7 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
     train[["note", "pH", "site"]] = test[["note", "pH", "site"]] = ["same", 7.0, "a"]
     test.loc[0, "SMILES"] = train["SMILES"][4] + ".Cl"
     write_table(tmp_path / "more.csv", train.loc[[4]].assign(SMILES=train["SMILES"][4] + ".Br"))
-    extra = {"file": "more.csv", "check_units": False}
-    roles = {"extra_train": [extra], "numeric": [], "auxiliary_targets": ["pH"]}
+    roles = {"extra_train": [{"file": "more.csv", "check_units": False}]}
     job_plan = made(tmp_path, tables=(train, test), competition=roles)
     for job in job_plan.jobs_of_stage("source"):
         run_job(job, job_plan)
@@ -76,7 +79,6 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
         assert rows.context.fold_ids[places].tolist() == [held_out] * 3
         assert rows.train.weights[places].tolist() == [1, 1, 0.3]
         assert rows.train.extra[places].tolist() == [False, True, False]
-        assert np.isnan(rows.train.auxiliary[places]).tolist() == [[False], [False], [True]]
         assert rows.context.fold_ids[ids.index(test["id"][1])] == REFIT_FOLD
 
 

@@ -17,8 +17,8 @@ from models.jobs import cluster as cluster_module
 from models.jobs.cluster import RayExecutor, make_executor, require_cluster
 from models.jobs.scheduler import Queue, Resources, Task, run
 from tests.models.jobs.common import counted, ended, products, start, trained, wait_until_running
-from tests.models.jobs.failing_stage import FAILURES
 from tests.models.jobs.test_local import environment_tasks
+from tests.models.jobs.user_stages import FAILURES
 
 
 @pytest.fixture

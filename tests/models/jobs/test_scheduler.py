@@ -39,9 +39,9 @@ def test_every_task_ends_in_one_status_and_the_machine_is_never_overbooked(seed:
     rng = random.Random(seed)
     cards = [str(card) for card in range(rng.randint(0, 2))]
     tasks = []
-    for stage in range(4):
+    for stage in "abcd":
         resources = Resources(rng.randint(1, 3), rng.choice([0.0, 0.25, 0.5, 1.0]))
-        tasks += stage_tasks(f"s{stage}", 5, resources=resources)
+        tasks += stage_tasks(stage, 5, resources=resources)
     n_deaths = {task.name: rng.choice([0] * 8 + [1, 2]) for task in tasks}
     raises = {task.name for task in tasks if rng.random() < 0.1}
     starts: Counter[str] = Counter()
@@ -55,38 +55,22 @@ def test_every_task_ends_in_one_status_and_the_machine_is_never_overbooked(seed:
     executor = FakeProcesses(rng.randint(1, 4), cards, seed, outcome)
     results = run(Queue(tasks), executor, "tasks")
     assert sorted(results) == sorted(names(tasks))
+    failed_groups = {task.group for task in tasks if results[task.name].status == "failed"}
     for task in tasks:
-        status, reason = statuses(results)[task.name]
-        if status == "ok":
-            assert n_deaths[task.name] < 2 and task.name not in raises
-        elif status == "failed":
-            assert reason == ("killed" if n_deaths[task.name] == 2 else "error")
+        deaths, status = n_deaths[task.name], statuses(results)[task.name]
+        if status == ("skipped", "group"):
+            assert task.group in failed_groups and starts[task.name] <= min(1, deaths)
+        elif deaths == 2:
+            assert status == ("failed", "killed")
         else:
-            assert reason == "group"
-            assert any(results[other.name].status == "failed" for other in tasks if other.group == task.group)
-            assert starts[task.name] <= min(1, n_deaths[task.name])
+            assert status == (("failed", "error") if task.name in raises else ("ok", ""))
     for running in executor.moments:
-        placements = list(running.values())
-        assert sum(placement.resources.cpus for placement in placements) <= executor.capacity().cpus
+        placed = list(running.values())
+        assert sum(each.resources.cpus for each in placed) <= executor.capacity().cpus
         for card in cards:
-            assert sum(p.resources.gpus for p in placements if p.slot.card == card) <= 1
-        assert all((placement.slot.card != "") == (placement.resources.gpus > 0) for placement in placements)
-        if any(task.runs_alone for task in running):
-            assert len(running) == 1
-
-
-def test_a_failed_task_skips_the_rest_of_its_group_and_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
-    consumer = Task("consumer", nothing, group="c", wait_for_files=(tmp_path / "never",))
-    tasks = [*stage_tasks("a", 3), *stage_tasks("b", 3), consumer]
-    results = run(Queue(tasks), FakeProcesses(1, outcome=failing("a/1")), "tasks")
-    assert statuses(results) == {
-        "a/0": ("ok", ""),
-        "a/1": ("failed", "error"),
-        "a/2": ("skipped", "group"),
-        **{f"b/{i}": ("ok", "") for i in range(3)},
-        "consumer": ("skipped", "dependency"),
-    }
-    assert results["a/2"].error == "a/1 failed"
+            assert sum(each.resources.gpus for each in placed if each.slot.card == card) <= 1
+        assert all((each.slot.card != "") == (each.resources.gpus > 0) for each in placed)
+        assert len(running) == 1 or not any(task.runs_alone for task in running)
 
 
 def test_a_failed_part_of_a_cache_lets_the_other_parts_and_its_jobs_run() -> None:

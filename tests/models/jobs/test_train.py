@@ -7,17 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.dataset import Dataset
 from models.jobs.compute import read_tables
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import JobResult, Task
 from models.jobs.tasks import fill, job_tasks, lines_about
 from models.jobs.train import train
-from models.stage import write_notes
-from models.training.hardware import Card
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, Echo, InlineExecutor, planned, train_as
+from tests.models.jobs.common import GNN, STAGES, TREES, InlineExecutor, planned
 
 UNIMOL = {"kind": "unimol", "epochs": 1}
 
@@ -74,42 +71,35 @@ def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path) ->
         assert [len(task.arguments[1]) for task in of_function(tasks, fill)] == sizes
 
 
-class Noting(Echo):
-    def fit(self, train: Dataset, folder: Path) -> None:
-        write_notes(folder, ["9 of 40 texts are cut."])
+def counted(folder: Path, note: str = "") -> dict[str, Any]:
+    """A stage that predicts the mean label."""
+    return {"mean": {"kind": f"{STAGES}:Counted", "log": str(folder / "log"), "note": note}}
 
 
 def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A fold with a single label says why it has no score."""
-    train_as(monkeypatch, Noting())
     (table, test), fold = mixed_tables(), np.arange(60) % 3
-    table = table.assign(part=fold, mu=1.0, lumo=table["lumo"].where((fold < 2) | (table.index == 2)))
-    settings = {"metric": "mae", "fold_column": "part"}
-    plan = planned(tmp_path, competition=settings, folds={"kind": "column"}, tables=(table, test))
+    y = table["lumo"].where((fold < 2) | (table.index == 2))
+    plan = planned(
+        tmp_path,
+        tables=(table.assign(part=fold, lumo=y), test),
+        competition={"targets": ["lumo"], "metric": "mae", "fold_column": "part"},
+        folds={"kind": "column"},
+        stages=counted(tmp_path, "9 of 40 texts are cut."),
+    )
     capsys.readouterr()
     train(plan, InlineExecutor())
-    lines = capsys.readouterr().out.splitlines()
-    y_pred = table["id"].str[1:].astype(float)
-    errors = (abs(table["lumo"] - y_pred) + abs(table["mu"] + y_pred)) / 2
-    score = [*(f"{errors[fold == k].mean():.4f}" for k in range(2)), "nan (fewer than two labels)"]
-    expected_lines = [f"stage trees  seed 0  fold {k} of 3  valid mae {score[k]}  0 s" for k in range(3)]
-    assert lines == [expected_lines[0], "stage trees  9 of 40 texts are cut.", *expected_lines[1:]]
+    scores = [f"{abs(y[fold == k] - y[fold != k].mean()).mean():.4f}" for k in range(2)]
+    first, second, third = (
+        f"stage mean  seed 0  fold {k} of 3  valid mae {score}  0 s"
+        for k, score in enumerate([*scores, "nan (fewer than two labels)"])
+    )
+    note = "stage mean  9 of 40 texts are cut."
+    assert capsys.readouterr().out.splitlines() == [first, note, second, third]
     train(plan, InlineExecutor())
-    assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
-
-
-@pytest.mark.parametrize(
-    ("gpu", "notes"),
-    [(1.0, ["stage graph  used 10.0 of 80 GiB; gpu: 0.25 trains 4 jobs at once on a card"]), (0.25, [])],
-)
-def test_a_line_says_how_many_jobs_a_card_would_take(tmp_path: Path, gpu: float, notes: list[str]) -> None:
-    """64 of 80 GiB hold four jobs of 10, not eight."""
-    plan = planned(tmp_path, stages={"graph": {**GNN, "gpu": gpu}})
-    result = JobResult("graph/seed_0/fold_0", lines=("valid",), gpu_gib=10.0)
-    lines = lines_about(plan.jobs[0], result, plan.stages["graph"], [Card("0", 80.0, True)])
-    assert lines == ["valid", *notes]
+    assert capsys.readouterr().out == "stage mean  3 of 3 jobs are finished\n"
 
 
 def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path) -> None:
@@ -127,21 +117,15 @@ def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path) -> None:
     assert read_failure(plan.jobs[0].folder)["error"] == expected
 
 
-class Rare(Echo):
-    def predict(self, rows: Dataset, folder: Path) -> Any:
-        return np.full((len(rows), 1), 0.25)
-
-
 def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A fold without a row of the rare class, whose F1 says nothing: -log(.75) for each row."""
-    train_as(monkeypatch, Rare())
+    """Two folds are without a row of the rare class, whose F1 says nothing: -log(1 - 1 / 40) for each row."""
     table, test = mixed_tables()
-    table = table.assign(rare=["yes", *["no"] * 59])
+    tables = table.assign(rare=["yes", *["no"] * 59]), test
     binary = {"targets": ["rare"], "problem_type": "binary", "metric": "f1"}
-    train(planned(tmp_path, competition=binary, tables=(table, test)), InlineExecutor())
-    assert capsys.readouterr().out.count("valid log_loss 0.2877 ") == 2
+    train(planned(tmp_path, competition=binary, tables=tables, stages=counted(tmp_path)), InlineExecutor())
+    assert capsys.readouterr().out.count("valid log_loss 0.0253 ") == 2
 
 
 def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_reports_it(
