@@ -2,7 +2,6 @@
 
 import math
 import random
-import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -152,49 +151,45 @@ def is_finished(jobs: JobPlan, stage: str, seed: int) -> bool:
     return all(job.has_predicted(jobs.test_key) for job in jobs.jobs_of_stage(stage) if job.seed == seed)
 
 
-def trained(budget: Budget) -> dict[str, tuple[int | None, list[int]]]:
-    """Stage -> epochs and finished seeds."""
+def trained(budget: Budget) -> str:
+    """Epochs and finished seeds of each stage, such as `net: 7 epochs, 0; trees: 0 1`."""
     jobs = budget.current_plan
-    return {
-        name: (getattr(stage, "epochs", None), [s for s in stage.seeds if is_finished(jobs, name, s)])
-        for name, stage in jobs.stages.items()
-    }
-
-
-ALL_SEEDS = [0, 1, 2, 3, 4]
+    texts = []
+    for name, stage in jobs.stages.items():
+        epochs = f"{stage.epochs} epochs, " if "net" in name else ""
+        seeds = [f"{seed}" for seed in stage.seeds if is_finished(jobs, name, seed)]
+        texts.append(f"{name}: {epochs}{' '.join(seeds)}")
+    return "; ".join(texts)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "machine", "expected"),
+    ("seconds", "machine", "expected", "left_out"),
     [
-        ({"net": 8.8, "trees": 10}, {}, {"net": (7, [0]), "trees": (None, [0, 1])}),
-        ({"net_a": 8, "net_b": 2.5}, {"cores": 4, "cards": ["0"]}, {"net_a": (7, [0]), "net_b": (10, [0])}),
-        ({"net": math.inf, "trees": 10}, {}, {"trees": (None, ALL_SEEDS)}),
+        # of three folds each: 30 s of trees, 90 s of networks, and both again, then 30 s of trees
+        ({"trees": 10, "net": 3}, {}, "trees: 0 1 2; net: 10 epochs, 0 1", {}),
+        ({"net": 8.8, "trees": 10}, {}, "net: 7 epochs, 0; trees: 0 1", {}),
+        ({"net_a": 8, "net_b": 2.5}, {"cores": 4, "cards": ["0"]}, "net_a: 7 epochs, 0; net_b: 10 epochs, 0", {}),
+        (
+            {"net": 100, "trees": 10}, {}, "trees: 0 1 2 3 4",
+            {"net": "its 3 jobs of about 8.33 min need about 23.3 min more than the 3.78 min left of the budget"},
+        ),
+        (
+            {"hangs": math.inf, "trees": 10}, {}, "trees: 0 1 2 3 4",
+            {"hangs": "its first job of 3 was not finished after 1.78 min, with 2.85 min left of the budget"},
+        ),
+        ({"net": math.inf, "trees": 10}, {}, "trees: 0 1 2 3 4", {"net": ""}),
     ],
     ids=[
-        "most of the time only if no other stage waits",
-        "two networks for one card",
-        "a network that hangs",
+        "all fits, and so do more seeds", "most of the time only if no other stage waits", "two networks for one card",
+        "a network that does not fit", "trees that hang", "a network that hangs",
     ],
-)
-def test_stages_leave_time_for_each_other(
-    seconds: dict[str, float], machine: Any, expected: Any, tmp_path: Path, machine_of: Any
+)  # fmt: skip
+def test_stages_are_trained_with_the_epochs_and_seeds_that_fit_into_300_s_and_others_are_reported(
+    seconds: dict[str, float], machine: Any, expected: str, left_out: Any, tmp_path: Path, machine_of: Any
 ) -> None:
     budget = spent(plan_of(tmp_path, *seconds), machine_of(by_epoch(**seconds), **machine), 300)
     assert trained(budget) == expected
-
-
-def test_everything_that_fits_is_trained_in_full_and_more_seeds_use_the_time_that_is_left(
-    tmp_path: Path, machine_of: Any
-) -> None:
-    machine = machine_of(by_epoch(trees=10, net=3))
-    budget = budget_of(plan_of(tmp_path, "trees", "net"), machine, 300)
-    seeds = []
-    budget.train(FailurePolicy(), lambda: seeds.append(machine.now))
-    # of three folds each: 30 s of trees, 90 s of networks, and both again, then 30 s of trees
-    assert trained(budget) == {"trees": (None, [0, 1, 2]), "net": (10, [0, 1])}
-    assert seeds == [30, 120, 150, 240, 270]
-    assert not budget.left_out
+    assert {stage: reason for stage, _, reason in budget.left_out} == left_out
 
 
 def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_its_pace_is_measured(
@@ -203,40 +198,22 @@ def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_i
     """A shorter time takes it as it is."""
     machine, job_plan = machine_of(by_epoch(net=10)), plan_of(tmp_path, "net")
     budget = spent(job_plan, machine, 300)
-    assert trained(budget) == {"net": (7, [0])}  # 210 of the 278 s, 300 would be too many
-    started = [(now, title.partition("/seed_0/")[2], epochs) for now, title, epochs in machine.started]
-    assert started == [(0, "fold_0", 10), (20, "fold_0", 7), (90, "fold_1", 7), (160, "fold_2", 7)]
+    assert trained(budget) == "net: 7 epochs, 0"  # 210 of the 278 s, 300 would be too many
+    assert [(now, epochs) for now, _, epochs in machine.started] == [(0, 10), (20, 7), (90, 7), (160, 7)]
     assert budget.states["net"].epochs == "7 of 10 epochs"
-    line = (
+    pace = (
         "stage net  7 of 10 epochs, about 1.17 min a job; its jobs and all earlier ones end in about 3.5 min"
     )
-    assert line in capsys.readouterr().out
+    assert pace in capsys.readouterr().out
     before = machine.now
-    assert trained(spent(job_plan, machine, 100)) == {"net": (7, [0])}
+    assert trained(spent(job_plan, machine, 100)) == "net: 7 epochs, 0"
     assert machine.now - before == 20  # of the probe with all epochs, until its pace is known
-
-
-def test_a_stage_that_does_not_fit_or_hangs_is_reported_and_those_after_it_are_trained(
-    tmp_path: Path, machine_of: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    machine = machine_of(by_epoch(net=100, trees=10))
-    budget = spent(plan_of(tmp_path, "net", "trees"), machine, 300)
-    assert trained(budget) == {"trees": (None, ALL_SEEDS)}
-    reason = "its 3 jobs of about 8.33 min need about 23.3 min more than the 3.78 min left of the budget"
-    assert budget.left_out == [("net", None, reason)]
-    assert machine.started[1][:2] == (51, "trees/seed_0/fold_0")  # 5 % of the steps were done then
-    assert f"stage net  left out: {reason}" in capsys.readouterr().out
-    machine = machine_of(by_epoch(trees=10, hangs=math.inf))
-    budget = spent(plan_of(tmp_path, "hangs", "trees"), machine, 300)
-    # Until then the two folds after it could have fitted, if twenty seconds of the first were its start.
-    assert machine.started[1][0] == pytest.approx((278 + 40) / 3, abs=2)
-    reason = r"its first job of 3 was not finished after 1\.\d+ min, with 2\.\d+ min left of the budget"
-    assert re.fullmatch(reason, budget.left_out[0][2])
 
 
 def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
     tmp_path: Path, machine_of: Any
 ) -> None:
+    """The larger budget that is named trains it to its end."""
     seconds, names = by_epoch(slow=100, net=60, fast=40), ["slow", "net", "fast"]
     job_plan, machine = plan_of(tmp_path, *names), machine_of(seconds)
     budget = spent(job_plan, machine, 200)
@@ -244,8 +221,8 @@ def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
     assert titles == [f"{name}/seed_0/fold_0" for name in names] + ["fast/seed_0/fold_1"]
     assert machine.now == pytest.approx(200 - 18)
     assert ("fast", 0, "1 of 3 jobs were finished when the time was over") in budget.left_out
-    larger = budget.larger_budgets()["fast"]
-    assert trained(spent(job_plan, machine_of(seconds), larger))["fast"] == (None, [0])
+    larger = spent(job_plan, machine_of(seconds), budget.larger_budgets()["fast"])
+    assert "fast: 0" in trained(larger)
 
 
 def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(
@@ -257,7 +234,7 @@ def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(
     assert stopped.now == 20
     assert not read_json(job_plan.paths.budget(200))["ended"]
     budget = spent(job_plan, machine_of(seconds, fails=("trees/seed_0/fold_1",)), 200)
-    assert trained(budget) == {"trees": (None, []), "others": (None, [0, 1])}
+    assert trained(budget) == "trees: ; others: 0 1"
     assert not budget.left_out
     for skip_failed, tried in ((True, []), (False, ["trees/seed_0/fold_1", "trees/seed_0/fold_2"])):
         machine = machine_of(seconds)
@@ -276,7 +253,7 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     machine = machine_of(seconds)
     budget = spent(job_plan, machine, 300)
     assert capsys.readouterr().out.startswith("stage net  1 of 15 jobs are finished\n")
-    assert trained(budget)["net"][0] == 7
+    assert trained(budget).startswith("net: 7 epochs, 0")
     assert machine.started[0][1:] == ("net/seed_0/fold_1", 7)
     assert len({title for _, title, _ in machine.started}) == len(machine.started)
     idle_machine = machine_of(seconds)
@@ -285,7 +262,7 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     assert (repeated.current_plan, repeated.left_out) == (budget.current_plan, budget.left_out)
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert lines == ["stage trees  15 of 15 jobs are finished", HAS_ENDED]
-    assert trained(spent(job_plan, machine_of(seconds), 400))["net"][0] == 10
+    assert trained(spent(job_plan, machine_of(seconds), 400)).startswith("net: 10 epochs, 0")
 
 
 def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
@@ -297,7 +274,7 @@ def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
     job_plan, machine = plan_of(tmp_path, "trees"), machine_of(seconds)
     budget = spent(job_plan, machine, 156)
     assert machine.now == pytest.approx(156 - 16.24)  # 10 s and 4 %
-    assert trained(budget) == {"trees": (None, [0])}
+    assert trained(budget) == "trees: 0"
     assert budget.left_out == [("trees", 1, "2 of 3 jobs were finished when the time was over")]
     assert budget_of(job_plan, machine_of(seconds), 156).left_out == budget.left_out
 
@@ -310,7 +287,7 @@ def test_a_stage_whose_first_seed_was_cut_off_is_finished_by_the_same_command(
 
     job_plan = plan_of(tmp_path, "trees")
     results = [trained(spent(job_plan, machine_of(seconds), 100)) for _ in range(2)]
-    assert results == [{}, {"trees": (None, [0])}]
+    assert results == ["", "trees: 0"]
 
 
 def test_in_blocks_of_time_the_largest_fold_decides_and_is_not_ended_for_being_slow(
@@ -328,7 +305,7 @@ def test_in_blocks_of_time_the_largest_fold_decides_and_is_not_ended_for_being_s
     assert [job.n_rows for job in job_plan.jobs] == [15, 30, 45]
     machine = machine_of(lambda job, _: 100 * (job.n_rows / 45) ** 3)
     budget = spent(job_plan, machine, 300)
-    assert trained(budget) == {"cubic": (None, [0])}
+    assert trained(budget) == "cubic: 0"
     assert machine.started[0][1] == "cubic/seed_0/fold_2"
     assert "stage cubic  about 1.67 min a job" in capsys.readouterr().out
 
@@ -398,7 +375,7 @@ def test_without_a_budget_all_is_trained_and_a_line_says_when_each_stage_ends_on
     capsys.readouterr()
     budget = Budget(job_plan, machine, Clock())
     budget.train(FailurePolicy(), lambda: None)
-    assert trained(budget) == {"first": (None, [0, 4]), "net": (10, [0]), "quick": (None, [0])}
+    assert trained(budget) == "first: 0 4; net: 10 epochs, 0; quick: 0"
     assert budget.left_out == list(job_plan.paths.root.glob("budget*")) == []
     assert [line for line in capsys.readouterr().out.splitlines() if line] == [
         "stage first  about 20 s a job; its jobs and all earlier ones end in about 1.67 min, at 00:00",

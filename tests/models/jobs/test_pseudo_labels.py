@@ -105,13 +105,11 @@ def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path: 
 
 def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path: Path) -> None:
     both = {"final_fit": "both"}
-    job_plan = made(tmp_path, {**SOURCE, **both, "seeds": [0, 1]}, {**LEARNER, **both})
-    *folds, refit = [
-        {(need.stage, need.seed, need.fold) for need in job.dependencies}
-        for job in job_plan.jobs_of_stage("learner")
-    ]
-    assert folds == [{("source", 0, fold), ("source", 1, fold)} for fold in range(3)]
-    assert refit == set.union(*folds) | {("learner", 0, fold) for fold in range(3)}
+    plan = made(tmp_path, {**SOURCE, **both, "seeds": [0, 1]}, {**LEARNER, **both})
+    *folds, refit = [{need.title for need in job.dependencies} for job in plan.jobs_of_stage("learner")]
+    for fold, needs in enumerate(folds):
+        assert needs == {f"source/seed_0/fold_{fold}", f"source/seed_1/fold_{fold}"}
+    assert refit == set.union(*folds) | {f"learner/seed_0/fold_{fold}" for fold in range(3)}
 
 
 def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_path: Path) -> None:

@@ -113,20 +113,26 @@ CARD, HALF = Resources(1, 1.0), Resources(1, 0.5)
 @pytest.mark.parametrize(
     ("cores", "cards", "tasks", "placed"),
     [
-        (16, ["2", "GPU-5f0e"], [HALF] * 6 + [CARD], ["2", "2", "GPU-5f0e", "GPU-5f0e"]),
-        (8, ["0"], [CARD] * 2 + [Resources()] * 12, ["0", *[""] * 6]),  # with two cores for the network
-        (5, [], [CARD] * 6, [""] * 5),
-        (4, [], [Resources(64), Resources()], [""]),
+        (16, ["2", "GPU-5f0e"], [HALF] * 6 + [CARD], "2 2 GPU-5f0e GPU-5f0e"),
+        (
+            8,
+            ["0"],
+            [CARD] * 2 + [Resources()] * 12,
+            "0 core core core core core core",
+        ),  # two cores for the network
+        (5, [], [CARD] * 6, "core core core core core"),
+        (4, [], [Resources(64), Resources()], "core"),
     ],
     ids=["halves of cards", "trees beside a network", "networks without a card", "more cores than there are"],
 )
 def test_tasks_fill_cards_and_the_other_cores(
-    cores: int, cards: list[str], tasks: list[Resources], placed: list[str]
+    cores: int, cards: list[str], tasks: list[Resources], placed: str
 ) -> None:
     executor = FakeProcesses(cores, cards)
     queue = Queue([Task(f"{i}", nothing, resources=resources) for i, resources in enumerate(tasks)])
     assert set(statuses(run(queue, executor, "tasks")).values()) == {("ok", "")}
-    assert sorted(placement.slot.card for placement in executor.moments[0].values()) == placed
+    first = executor.moments[0].values()
+    assert " ".join(sorted(placement.slot.card or "core" for placement in first)) == placed
 
 
 def test_tasks_start_in_their_order_and_a_blocked_one_holds_no_core() -> None:
