@@ -36,42 +36,43 @@ class Mean(Stage):
     def predict(self, rows, folder, context):
         return np.tile(read_json(folder / "mean.json"), (len(rows), 1))
 """
-STUDY: dict[str, Any] = {
-    "claim": "A mean that is moved is worse.",
-    "data": {"smoke": {"base": SMOKE, "rows": 60, "folds": {"kind": "kfold"}}},
-    "stages": {
-        "mean": {"settings": {"kind": "mean.py:Mean", "moved": 0}, "variants": {"by_1": {"moved": 1}}}
-    },
-    "seeds": [0, 1],
-    "extra_metrics": ["rows"],
-}
-TREES: dict[str, Any] = {
-    "claim": "Bigger trees are better.",
-    "data": {"smoke": {"base": "smoke"}, "orbitals": {"base": "qm9_orbitals"}},
-    "stages": {
-        "trees": {
-            "settings": {"kind": "lightgbm", "max_trees": 20},
-            "variants": {"few": {"parameters": {"num_leaves": 4}, "max_trees": 5}},
-        },
-        "graph": {
-            "data": ["orbitals"],
-            "settings": {"kind": "gnn", "head": {"kind": "multi_sample", "samples": 3}},
-            "variants": {"masks_8": {"head": {"samples": 8}}, "plain": {"head": None}},
-        },
-    },
-    "quick": {
-        "data": {"smoke": {"rows": 50}, "orbitals": None},
-        "stages": {"trees": {"settings": {"max_trees": 3}}, "graph": None},
-    },
-}
+STUDY = f"""
+claim: A mean that is moved is worse.
+data:
+  smoke: {{base: {SMOKE}, rows: 60, folds: {{kind: kfold}}}}
+stages:
+  mean: {{settings: {{kind: mean.py:Mean, moved: 0}}, variants: {{by_1: {{moved: 1}}}}}}
+seeds: [0, 1]
+extra_metrics: [rows]
+"""
+TREES = """
+claim: Bigger trees are better.
+data:
+  smoke: {base: smoke}
+  orbitals: {base: qm9_orbitals}
+stages:
+  trees:
+    settings: {kind: lightgbm, max_trees: 20}
+    variants:
+      few: {parameters: {num_leaves: 4}, max_trees: 5}
+  graph:
+    data: [orbitals]
+    settings: {kind: gnn, head: {kind: multi_sample, samples: 3}}
+    variants:
+      masks_8: {head: {samples: 8}}
+      plain: {head: null}
+quick:
+  data: {smoke: {rows: 50}, orbitals: null}
+  stages: {trees: {settings: {max_trees: 3}}, graph: null}
+"""
 
 
-def written(folder: Path, document: dict[str, Any] = STUDY, **changes: Any) -> Path:
-    """A study with some changes."""
+def written(folder: Path, text: str = STUDY, **changes: Any) -> Path:
+    """A study with some changes of its sections."""
     folder.mkdir(exist_ok=True)
     (folder / "mean.py").write_text(MEAN)
     file = folder / "moved.yaml"
-    file.write_text(yaml.safe_dump({**document, **changes}, sort_keys=False))
+    file.write_text(yaml.safe_dump({**yaml.safe_load(text), **changes}, sort_keys=False))
     return file
 
 
@@ -84,27 +85,19 @@ def test_the_baseline_of_a_stage_comes_first_and_a_variant_changes_or_removes_it
 ) -> None:
     file = written(tmp_path, TREES)
     study, quick = load_study(file), load_study(file, quick=True)
-    base = {"kind": "lightgbm", "max_trees": 20, "seeds": [0]}
-    few = {**base, "max_trees": 5, "parameters": {"num_leaves": 4}}
-    assert list(blocks(study, "smoke").items()) == [("trees", base), ("trees__few", few)]
-    assert list(blocks(study, "orbitals")) == [
-        "trees",
-        "trees__few",
-        "graph",
-        "graph__masks_8",
-        "graph__plain",
-    ]
-    graphs = blocks(study, "orbitals")
-    assert graphs["graph__masks_8"]["head"] == {"kind": "multi_sample", "samples": 8}
-    assert graphs["graph__plain"] == {"kind": "gnn", "seeds": [0]}
+    assert list(blocks(study, "smoke")) == ["trees", "trees__few"]
+    trees, few, graph, masks, plain = blocks(study, "orbitals").values()
+    assert few == {**trees, "max_trees": 5, "parameters": {"num_leaves": 4}}
+    assert masks == {**graph, "head": {"kind": "multi_sample", "samples": 8}}
+    assert plain == {"kind": "gnn", "seeds": [0]}
     assert (list(quick.data), quick.data["smoke"].rows) == (["smoke"], 50)
     assert blocks(quick, "smoke")["trees"]["max_trees"] == 3
 
 
 def test_what_is_wrong_is_reported_before_any_training(tmp_path: Path) -> None:
-    stages = {"graph": {**TREES["stages"]["graph"], "data": ["tweets"]}}
+    file = written(tmp_path, TREES.replace("[orbitals]", "[tweets]"))
     with pytest.raises(ConfigError, match="graph.data must name some of smoke, orbitals; got 'tweets'"):
-        load_study(written(tmp_path, TREES, stages=stages))
+        load_study(file)
 
 
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
