@@ -174,14 +174,14 @@ def trained(budget: Budget) -> str:
             {"net": "its 3 jobs of about 8.33 min need about 23.3 min more than the 3.78 min left of the budget"},
         ),
         (
+            # the two folds after it would have fitted before, if twenty seconds of the first were its start
             {"hangs": math.inf, "trees": 10}, {}, "trees: 0 1 2 3 4",
             {"hangs": "its first job of 3 was not finished after 1.78 min, with 2.85 min left of the budget"},
         ),
-        ({"net": math.inf, "trees": 10}, {}, "trees: 0 1 2 3 4", {"net": ""}),
     ],
     ids=[
         "all fits, and so do more seeds", "most of the time only if no other stage waits", "two networks for one card",
-        "a network that does not fit", "trees that hang", "a network that hangs",
+        "a network that does not fit", "a stage that hangs",
     ],
 )  # fmt: skip
 def test_stages_are_trained_with_the_epochs_and_seeds_that_fit_into_300_s_and_others_are_reported(
@@ -221,8 +221,8 @@ def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
     assert titles == [f"{name}/seed_0/fold_0" for name in names] + ["fast/seed_0/fold_1"]
     assert machine.now == pytest.approx(200 - 18)
     assert ("fast", 0, "1 of 3 jobs were finished when the time was over") in budget.left_out
-    larger = spent(job_plan, machine_of(seconds), budget.larger_budgets()["fast"])
-    assert "fast: 0" in trained(larger)
+    larger = budget.larger_budgets()["fast"]
+    assert "fast: 0" in trained(spent(job_plan, machine_of(seconds), larger))
 
 
 def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(
@@ -325,7 +325,7 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
         return mean[job.stage] * getattr(stage, "epochs", 1) * noise * (slowdown if machine.now > 60 else 1.0)
 
     total = draw.choice([60, 300, 1000])
-    machine = machine_of(seconds, draw.choice([1, 2, 4]), fails=fails)
+    machine = machine_of(seconds, cores=draw.choice([1, 2, 4]), fails=fails)
     budget = budget_of(plan_of(tmp_path, *names), machine, total)
     results = budget.train(FailurePolicy(), lambda: None)
     assert machine.now <= budget.training_deadline + 1e-6
