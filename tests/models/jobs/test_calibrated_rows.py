@@ -73,7 +73,7 @@ def test_a_job_trains_on_calibrated_labels(tmp_path: Path) -> None:
 
 def test_bounds_of_a_calibrated_table_are_dropped_and_those_of_another_one_stay(tmp_path: Path) -> None:
     """A bound in the units of the source is no label; one of an auxiliary target is."""
-    assay = pd.DataFrame({"SMILES": ["CCCCCBr", "CCCCCCBr"], "gap": ["1", ">3"]})
+    assay = pd.DataFrame({"SMILES": ["CCCCCBr", "CCCCCCBr"], "gap": ["1", ">3"], "logD": ["5", ""]})
     write_table(tmp_path / "assay.csv", assay)
     other = {"file": "assay.csv", "weight": 0.3, "check_units": False}
     censored = pd.DataFrame({"SMILES": ["CCCCCCI", "CCCCCCCI"], "value": ["", ">3"], "logD": ["<1", ""]})

@@ -26,7 +26,7 @@ UNIMOL = {"unimol", "unimol2"}
     [
         ("lightgbm", {"lightgbm"}),
         ("catboost", {"catboost"}),
-        ("scikit-learn", {"sklearn"}),
+        ("scikit-learn", {"sklearn", "gp"}),
         ("torch", {"gnn", "bert"} | UNIMOL),
         ("chemprop", {"gnn"}),
         ("transformers", {"bert"}),
