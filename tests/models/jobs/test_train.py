@@ -50,25 +50,20 @@ def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path: Path) ->
     }  # fmt: skip
 
 
-def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_those_of_another(
+def test_molecules_of_one_job_are_parts_for_all_cores_which_no_other_stage_and_no_shard_computes_first(
     tmp_path: Path,
 ) -> None:
     stages = {"one": UNIMOL, "same": {**UNIMOL, "epochs": 2}, "other": {**UNIMOL, "conformers": 2}}
-    tasks = tasks_of(tmp_path, stages=stages, tables=many_molecules())
-    parts, jobs = of_function(tasks, fill), of_function(tasks, run_job)
-    assert tasks == parts + jobs
-    assert [len(task.arguments[1]) for task in parts] == [100, 100, 50] * 2
-    assert {task.resources.gpus for task in parts} == {0.0}
-    waits = {task.group: task.wait_for_groups for task in jobs}
-    assert waits["one"] == waits["same"] != waits["other"]
-    assert {task.group for task in parts} == waits["one"] | waits["other"]
-
-
-def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path) -> None:
-    stages = {"trees": {**TREES, "features": ["maccs"]}}
     for i, sizes in enumerate([[100, 100, 50], [100, 50, 100], [50, 100, 100]], start=1):
         tasks = tasks_of(tmp_path, shard=(i, 3), stages=stages, tables=many_molecules())
-        assert [len(task.arguments[1]) for task in of_function(tasks, fill)] == sizes
+        parts, jobs = of_function(tasks, fill), of_function(tasks, run_job)
+        assert tasks == parts + jobs
+        assert [(len(task.arguments[1]), task.resources.gpus) for task in parts] == [
+            (n, 0) for n in sizes * 2
+        ]
+        waits = {task.group: task.wait_for_groups for task in jobs}
+        assert waits["one"] == waits["same"] != waits["other"]
+        assert {task.group for task in parts} == waits["one"] | waits["other"]
 
 
 def counted(folder: Path, note: str = "") -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""Rows of extra tables: which jobs they reach, that no held-out label does, and labels in other units.
+
+Some have only labels of an auxiliary target, some have labels that each job calibrates.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rdkit import Chem
+
+from competition.dataset import REFIT_FOLD, Dataset
+from competition.molecules import canonical_smiles
+from core.files import read_json, read_table, write_table
+from folds.make import read_folds
+from models.jobs.budget import Budget
+from models.jobs.budget_stages import Clock
+from models.jobs.compute import UNUSED_LABELS, rows_of_job
+from models.jobs.plan import REPORT, Job, JobPlan
+from models.jobs.run_job import run_job
+from tests.conftest import SMOKE, mixed_tables
+from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned
+
+TRAIN, TEST = (table.assign(SMILES=table["SMILES"].map(canonical_smiles)) for table in mixed_tables())
+NEW = ["C" * n + "Br" for n in range(5, 15)]
+ONLY_MOLECULES = {"targets": ["lumo"], "text": [], "numeric": [], "categorical": []}
+HEADS = {**GNN, "epochs": 1}
+FEATURES = {**TREES, "features": ["maccs"]}
+
+
+def respelled(smiles: str) -> str:
+    """The same molecule by another string: hydrogens are written, and the atoms are in the reverse order."""
+    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    order = list(range(molecule.GetNumAtoms()))[::-1]
+    return str(Chem.MolToSmiles(Chem.RenumberAtoms(molecule, order), canonical=False))
+
+
+def plan_with_assay(folder: Path, assay: Any, **stages: Any) -> JobPlan:
+    """Jobs of a competition with an extra table that has only an auxiliary target, `logD`.
+
+    Args:
+        assay: its labels: of all training molecules, of all test molecules, of the hydrochlorides of the training
+            molecules, of `NEW`.
+    """
+    salts = [f"{smiles}.Cl" for smiles in TRAIN["SMILES"]]
+    molecules = [*map(respelled, [*TRAIN["SMILES"], *TEST["SMILES"]]), *salts, *NEW]
+    write_table(folder / "assay.csv", pd.DataFrame({"structure": molecules, "logD": assay}))
+    extra = {"file": "assay.csv", "columns": {"SMILES": "structure"}}
+    roles = {**ONLY_MOLECULES, "auxiliary_targets": ["logD"], "extra_train": [extra]}
+    return planned(folder, stages=stages, competition=roles)
+
+
+LABELS = np.arange(2 * len(TRAIN) + len(TEST) + len(NEW)) % 7 + 0.5
+
+
+def is_held_out(plan: JobPlan, fold: int) -> Any:
+    folds = read_folds(plan.paths.folds, list(read_table(plan.paths.train)["id"]))
+    return folds[: len(TRAIN)] == fold
+
+
+def test_rows_of_held_out_and_test_molecules_leave_and_the_others_reach_only_stages_with_heads(
+    tmp_path: Path,
+) -> None:
+    stages = {"heads": HEADS, "headless": {**GNN, "auxiliary_weight": 0}, "trees": FEATURES}
+    plan = plan_with_assay(tmp_path, LABELS, **stages, ignoring={**GNN, "extra_rows": "ignore"})
+    for job in plan.jobs:
+        train = rows_of_job(job, plan).train
+        held_out = set(TRAIN["SMILES"][is_held_out(plan, job.fold)])
+        salts = {f"{text}.Cl" for text in held_out}
+        assert not {*train.inputs["SMILES"]} & {*held_out, *salts, *TEST["SMILES"]}
+        n_own = len(TRAIN) - len(held_out)
+        assert train.is_labelled.sum() == n_own  # no extra row has a label of the target
+        # Each training molecule is there a second time, as a salt a third time, and the new ones once.
+        n_heads = 2 * n_own + len(NEW) if job.stage == "heads" else 0
+        assert (len(train), np.isfinite(train.auxiliary).sum()) == (n_own + n_heads, n_heads)
+    refit = Job("heads", 0, REFIT_FOLD, tmp_path)
+    assert len(rows_of_job(refit, plan).train) == 3 * len(TRAIN) + len(NEW)
+
+
+def test_the_label_of_a_held_out_or_test_molecule_changes_no_prediction_of_its_fold(tmp_path: Path) -> None:
+    """Another fold does see these labels, or this test could not fail."""
+
+    def predictions(assay: Any) -> list[pd.DataFrame]:
+        plan = plan_with_assay(tmp_path, assay, heads=HEADS)
+        for job in plan.jobs[:2]:
+            assert run_job(job, plan).status == "ok"
+        first, second, _ = plan.jobs
+        mean = read_json(first.folder / "training.json")["mean"]
+        assert mean[1] == pytest.approx(np.nanmean(rows_of_job(first, plan).train.auxiliary))
+        files = first.oof_file, first.test_file(plan.test_key), second.oof_file
+        return [read_table(file) for file in files]
+
+    before = predictions(LABELS)
+    of_fold = is_held_out(plan_with_assay(tmp_path, LABELS, heads=HEADS), 0)
+    is_secret = np.concatenate([of_fold, np.ones(len(TEST), bool), of_fold, np.zeros(len(NEW), bool)])
+    after = predictions(np.where(is_secret, -1000.0, LABELS))
+    assert list(before[0]) == ["id", "lumo"]
+    assert [first.equals(second) for first, second in zip(before, after, strict=True)] == [True, True, False]
+
+
+def test_rows_that_only_train_heads_allow_a_budget_no_fewer_epochs(tmp_path: Path) -> None:
+    """40,000 rows suffice a network, but the 40 training rows of a fold have been seen often enough only after 1,000
+    epochs. With all 127 rows that the fold trains on, a quarter of 1,500 epochs would do.
+    """
+    plan = plan_with_assay(tmp_path, LABELS, heads={**GNN, "epochs": 1500})
+    budget = Budget(plan, InlineExecutor(), Clock(time.monotonic(), 60.0))
+    assert budget.states["heads"].shares == [1.0, 0.7, 0.5]
+
+
+SLOPE, INTERCEPT = -20.0, 55.0
+BOTH = {**TREES, "final_fit": "both"}
+
+
+def source() -> pd.DataFrame:
+    """Labels in other units: of 30 training molecules and 40 others, two of them wrong."""
+    others = pd.read_csv(SMOKE / "train.csv")[80:120].rename(columns={"lumo_eV": "lumo"})
+    more = pd.concat([TRAIN[:30], others], ignore_index=True)
+    more["value"] = INTERCEPT + SLOPE * (more["lumo"] + np.random.default_rng(0).normal(0, 0.02, 70))
+    more.loc[[5, 45], "value"] += 400
+    return more[["SMILES", "value"]]
+
+
+def plan_with_source(
+    folder: Path, more: pd.DataFrame | None = None, stage: Any = BOTH, *others: Any, **settings: Any
+) -> JobPlan:
+    """A plan with the source and other tables; settings of the source, and `roles` of the competition."""
+    write_table(folder / "more.csv", source() if more is None else more)
+    roles = {**ONLY_MOLECULES, **settings.pop("roles", {})}
+    calibrated = {"file": "more.csv", "columns": {"lumo": "value"}, "calibrate": "affine", **settings}
+    return planned(folder, stages={"one": stage}, competition={**roles, "extra_train": [calibrated, *others]})
+
+
+def extra_rows(plan: JobPlan, fold: int) -> Dataset:
+    """The extra rows that a job trains on."""
+    train = next(rows_of_job(job, plan).train for job in plan.jobs if job.fold == fold)
+    return train.take(train.extra)
+
+
+def test_a_job_trains_on_calibrated_labels(tmp_path: Path) -> None:
+    plan = plan_with_source(tmp_path, weight=0.3)
+    truth = (source()["value"] - INTERCEPT) / SLOPE
+    for fold in (0, 1, 2, REFIT_FOLD):
+        extra = extra_rows(plan, fold)
+        rows = [
+            int(name.removeprefix("extra0_")) - 2 for name in extra.ids
+        ]  # labels begin in row 2 of the file
+        np.testing.assert_allclose(extra.y[:, 0], truth[rows], atol=0.1)
+        assert (extra.weights == 0.3).all()
+    assert len(extra) == 70  # of the refit
+
+
+def test_bounds_of_a_calibrated_table_are_dropped_and_those_of_another_one_stay(tmp_path: Path) -> None:
+    """A bound in the units of the source is no label; one of an auxiliary target is."""
+    assay = pd.DataFrame({"SMILES": ["CCCCCBr", "CCCCCCBr"], "lumo": ["1", ">3"], "logD": ["5", ""]})
+    write_table(tmp_path / "assay.csv", assay)
+    other = {"file": "assay.csv", "weight": 0.3, "check_units": False}
+    censored = pd.DataFrame({"SMILES": ["CCCCCCI", "CCCCCCCI"], "value": ["", ">3"], "logD": ["<1", ""]})
+    more = pd.concat([source().astype({"value": str}), censored], ignore_index=True).fillna("")
+    roles = {"auxiliary_targets": ["logD"], "censored": "bound"}
+    network = {**GNN, "final_fit": "both"}
+    extra = extra_rows(
+        plan_with_source(tmp_path, more, network, other, roles=roles, check_units=False), REFIT_FOLD
+    )
+    position_of = {name: i for i, name in enumerate(extra.ids)}
+    assert "extra0_73" not in position_of
+    assert extra.bounds[position_of["extra0_72"], 1, 1] == 1
+    assert extra.bounds[position_of["extra1_3"], 0, 0] == 3
+    assert extra.weights[position_of["extra1_3"]] == 0.3
+
+
+def test_labels_of_held_out_rows_change_no_calibration_in_their_fold(tmp_path: Path) -> None:
+    """A canary: labels of fold 0 become absurd; only the other folds see it."""
+    plan = plan_with_source(tmp_path)
+    before = [extra_rows(plan, fold).y for fold in (0, 1)]
+    train = read_table(plan.paths.train)
+    held_out = read_folds(plan.paths.folds, list(train["id"])) == 0
+    write_table(plan.paths.train, train.assign(lumo=np.where(held_out, -train["lumo"] * 50, train["lumo"])))
+    after = [extra_rows(plan, fold).y for fold in (0, 1)]
+    assert np.array_equal(after[0], before[0]) and not np.array_equal(after[1], before[1])
+
+
+def test_the_key_of_a_job_has_the_calibration(tmp_path: Path) -> None:
+    affine = plan_with_source(tmp_path)
+    assert plan_with_source(tmp_path, calibrate="isotonic").keys != affine.keys
+    assert plan_with_source(tmp_path).keys == affine.keys
+
+
+def test_a_job_whose_shared_labels_are_too_few_does_not_use_the_source_and_says_so(tmp_path: Path) -> None:
+    """Ten training molecules are shared, so that every fold that holds one of them out has too few."""
+    few = source().iloc[[*range(10), *range(30, 70)]]
+    plan = plan_with_source(tmp_path, few)
+    for job in plan.jobs:
+        n_held_out = is_held_out(plan, job.fold)[:10].sum()
+        message = (
+            f"the labels of lumo in more.csv are not used: the {10 - n_held_out} that are shared with the training "
+            "rows are too few or mostly constant"
+        )
+        expected = [message] if n_held_out else []
+        result = run_job(job, plan)
+        assert result.lines[0].endswith(f"; {message}") == bool(n_held_out)
+        assert read_json(job.folder / REPORT)[UNUSED_LABELS] == expected
+        assert rows_of_job(job, plan).train.extra.any() == (not n_held_out)
+    ignoring = plan_with_source(tmp_path, few, {**TREES, "extra_rows": "ignore"})
+    assert [rows_of_job(job, ignoring).unused_labels for job in ignoring.jobs] == [[], [], []]
