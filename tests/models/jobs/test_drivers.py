@@ -57,13 +57,6 @@ def test_shards_at_once_train_their_shares_and_a_second_one_of_them_gets_a_messa
     assert len([name for name in products() if name.endswith("report.json")]) == N_JOBS
 
 
-def test_full_on_a_shard_gets_advice() -> None:
-    full = ["bash", "run.sh", "full", "smoke", "--shard", "1/2"]
-    done = subprocess.run(full, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "run ./run.sh train --shard I/N on each machine" in done.stderr
-
-
 def test_a_full_folder_is_one_sentence(tmp_path: Path) -> None:
     """A real one, in a name space of its own, where the machine allows one."""
     path = write_competition(tmp_path, *mixed_tables(), stages={"trees": {**TREES, "max_trees": 500}})
