@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ from competition.dataset import Dataset
 from competition.metrics import METRICS, load_user_metric
 from competition.prepare import prepare
 from competition.task import Task
+from core.errors import ConfigError
 from core.files import PROJECT
 from core.user_code import load_user_code
 from models.config import Stages
 from models.context import Context
 from models.training.schedules import SCHEDULES
 from pipeline import commands
-from submissions.config import Config
+from submissions.config import Config, load_config
 from tests.conftest import mixed_tables, write_competition
 from tests.folds.made import competition
 
@@ -110,73 +112,52 @@ def test_all_metrics_and_schedules_are_listed() -> None:
         assert f"`{name}`" in README, name
 
 
-def trained_stages(folder: Path) -> list[str]:
-    """The stages of the only run of a folder."""
-    (run,) = (folder / "work").glob("mixed/submissions/*/run.json")
-    return [stage["name"] for stage in json.loads(run.read_text())["stages"]]
-
-
-def test_the_custom_stage_is_checked_trained_and_blended(tmp_path: Path) -> None:
-    code = block("python", "class Knn")
-    assert len([line for line in code.splitlines() if line.strip()]) <= 25
-    (tmp_path / "knn.py").write_text(code)
-    stages = yaml.safe_load(block("yaml", "knn.py:Knn"))["stages"]
-    other = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20}
-    path = write_competition(tmp_path, *mixed_tables(), stages={**stages, "trees": other})
-    for step in ("check", "full"):
-        assert not commands.main([step, str(path)])
-    assert trained_stages(tmp_path) == ["knn", "trees"]
-    path.write_text(path.read_text().replace("n_neighbors: 3", "neighbors: 3"))
-    call = [sys.executable, "-m", "pipeline", "check", str(path)]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "knn.neighbors: unknown key; try n_neighbors" in done.stderr
-
-
-def test_both_recipes_run_and_have_at_most_40_lines(tmp_path: Path) -> None:
-    for name, word in (("others.py", "class Others"), ("assay.py", "def make")):
-        code = block("python", word, RECIPES)
-        assert len([line for line in code.splitlines() if line.strip()]) <= 40
+def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_trained_and_blended(
+    tmp_path: Path,
+) -> None:
+    for name, code, n_lines in (
+        ("knn.py", block("python", "class Knn"), 25),
+        ("others.py", block("python", "class Others", RECIPES), 40),
+        ("assay.py", block("python", "def make", RECIPES), 40),
+    ):
+        assert len([line for line in code.splitlines() if line.strip()]) <= n_lines
         (tmp_path / name).write_text(code)
     assay = pd.DataFrame({"SMILES": ["C" * n + "O" for n in range(9, 30)], "logS": -np.arange(9.0, 30.0)})
     assay.to_csv(tmp_path / "solubility.csv", index=False)
+    yaml_blocks = block("yaml", "knn.py:Knn"), block("yaml", "others.py:Others", RECIPES)
+    knn, others = (yaml.safe_load(text)["stages"] for text in yaml_blocks)
     trees = {"kind": "lightgbm", "features": ["maccs"], "max_trees": 20}
-    stages = {"trees": trees, **yaml.safe_load(block("yaml", "others.py:Others", RECIPES))["stages"]}
     settings = yaml.safe_load(block("yaml", "assay.py:make", RECIPES))["competition"]
+    stages = {**knn, "trees": trees, **others}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages, competition=settings)
     features = prepare(load_competition(str(path))).test["feature predicted logS"]
     assert features.between(-30, -8).all()
-    assert commands.main(["full", str(path)]) == 0
-    assert trained_stages(tmp_path) == ["others", "trees"]
-
-
-class Memory:
-    """Predicts the labels of the rows that it was fitted on, and 0 for others."""
-
-    def __init__(self, x: Any, y: Any) -> None:
-        self.labels = dict(zip(map(tuple, x), y, strict=True))
-
-    def predict(self, x: Any) -> Any:
-        return np.array([self.labels.get(tuple(row), 0.0) for row in x])
-
-    def save_model(self, file: Path) -> None:
-        """Nothing is predicted later."""
+    for step in ("check", "full"):
+        assert not commands.main([step, str(path)])
+    (run,) = (tmp_path / "work").glob("mixed/submissions/*/run.json")
+    assert [stage["name"] for stage in json.loads(run.read_text())["stages"]] == ["knn", "others", "trees"]
+    path.write_text(path.read_text().replace("n_neighbors: 3", "neighbors: 3"))
+    with pytest.raises(ConfigError, match="knn.neighbors: unknown key; try n_neighbors"):
+        load_config(str(path))
 
 
 def test_predictions_of_other_targets_come_from_trees_that_did_not_see_the_row(tmp_path: Path) -> None:
+    """Each tree predicts 1 for the rows that it was fitted on, and 0 for others."""
     (tmp_path / "others.py").write_text(block("python", "class Others", RECIPES))
     others = load_user_code("stages.others", f"{tmp_path / 'others.py'}:Others", "a stage")
     fitted = []
 
-    def fit(x: Any, y: Any, seed: int) -> Memory:
+    def fit(x: Any, y: Any, seed: int) -> SimpleNamespace:
         fitted.append(x)
-        return Memory(x, y)
+        return SimpleNamespace(
+            predict=lambda rows: (rows[:, None] == x).all(axis=2).any(axis=1), save_model=lambda file: None
+        )
 
     others.fit.__globals__["fitted"] = fit
     smiles = ["C" * n + end for n in range(1, 7) for end in "ON"]
     train = Dataset(list("abcdefghijkl"), pd.DataFrame({"SMILES": smiles}), np.arange(1.0, 25).reshape(12, 2))
     context = Context(["SMILES"], [], [], [], Task(["a", "b"]), 0, tmp_path, fold_ids=np.arange(12) % 3)
     others(kind="others.py:Others").fit(train, tmp_path, context)
-    *_, features_of_a, features_of_b = fitted
-    assert features_of_a.shape == features_of_b.shape == (12, 1025)
-    assert not features_of_a[:, 1024].any() and not features_of_b[:, 1024].any()
+    for features in fitted[-2:]:  # of the second tree of each target
+        assert features.shape == (12, 1025)
+        assert not features[:, 1024].any()
