@@ -18,7 +18,7 @@ from models.jobs.cluster import RayExecutor, make_executor, require_cluster
 from models.jobs.scheduler import Queue, Resources, Task, run
 from tests.models.jobs.common import counted, ended, products, start, trained, wait_until_running
 from tests.models.jobs.test_local import environment_tasks
-from tests.models.jobs.user_stages import FAILURES
+from tests.models.jobs.user_stages import fail
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def cluster() -> Iterator[Any]:
 def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, monkeypatch: Any) -> None:
     """On the cluster of this machine that is started for a run."""
     monkeypatch.setattr(cluster_module, "RETRIES", 1)
-    tasks = [Task(how, FAILURES[how], group=how) for how in ("config", "unpicklable", "killed")]
+    tasks = [Task(how, fail, (how,), group=how) for how in ("config", "unpicklable", "killed")]
     tasks += environment_tasks(tmp_path, 4, group="fine")
     with closing(RayExecutor(2)) as executor:
         results = run(Queue(tasks), executor, "tasks")
-        late = run(Queue([Task("hangs", FAILURES["hangs"])], job_timeout=20.0), executor, "tasks")
+        late = run(Queue([Task("hangs", fail, ("hangs",))], job_timeout=20.0), executor, "tasks")
     assert results["config"].error == "ConfigError: lower the learning_rate"
     assert results["unpicklable"].error == "Unpicklable: HTTP 404"
     assert results["killed"].reason == "killed"

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -74,6 +73,13 @@ class Unpicklable(Exception):
         self.response = response
 
 
+class Silent(Exception):
+    """An exception without a message that could be printed."""
+
+    def __str__(self) -> str:
+        raise SystemExit(9)
+
+
 class Failing(Stage):
     """Predicts zeros, except in one fold."""
 
@@ -86,63 +92,36 @@ class Failing(Stage):
         write_json(folder / "model.json", {})
         is_mended = bool(self.mend) and Path(self.mend).exists()
         if folder.name == f".fold_{self.fold}" and not is_mended:
-            FAILURES[self.how]()
+            fail(self.how)
 
     def predict(self, rows: Dataset, folder: Path, context: Context) -> np.ndarray:
         return np.zeros((len(rows), len(context.task.outputs)))
 
 
-def _raise() -> None:
-    raise ValueError("fold 2 has\nno molecules")
-
-
-def _raise_config_error() -> None:
-    raise ConfigError("lower the learning_rate")
-
-
-def _raise_unpicklable() -> None:
-    raise Unpicklable("HTTP 404", response=404)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-class _Silent(Exception):
-    """An exception without a message that could be printed."""
-
-    def __str__(self) -> str:
-        raise SystemExit(9)
-
-
-def _raise_silent() -> None:
-    raise _Silent
-
-
-def _leave_traces() -> None:
+def leave_traces() -> None:
     os.chdir("/")
     os.environ.clear()
     raise ValueError("changed the folder and the environment")
 
 
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _segfault() -> None:
-    ctypes.string_at(0)
-
-
-FAILURES: dict[str, Any] = {
-    "raises": _raise,
-    "config": _raise_config_error,
-    "unpicklable": _raise_unpicklable,
-    "interrupts": _interrupt,
-    "silent": _raise_silent,
-    "leaves_traces": _leave_traces,
-    "exits": lambda: sys.exit(7),
+ERRORS = {
+    "raises": ValueError("fold 2 has\nno molecules"),
+    "config": ConfigError("lower the learning_rate"),
+    "unpicklable": Unpicklable("HTTP 404", response=404),
+    "interrupts": KeyboardInterrupt(),
+    "silent": Silent(),
+    "exits": SystemExit(7),
+}
+ENDS: dict[str, Any] = {
+    "leaves_traces": leave_traces,
     "leaves": lambda: os._exit(0),
-    "killed": _kill,
-    "segfault": _segfault,
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: ctypes.string_at(0),
     "hangs": lambda: time.sleep(3600),
 }
+
+
+def fail(how: str) -> None:
+    if how in ERRORS:
+        raise ERRORS[how]
+    ENDS[how]()
