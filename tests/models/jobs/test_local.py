@@ -110,8 +110,8 @@ def test_a_mac_has_no_affinity_and_no_proc(monkeypatch: pytest.MonkeyPatch) -> N
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: not str(path).startswith("/proc") and exists(path))
     assert LocalExecutor().capacity() == Resources(os.cpu_count() or 1, 0)
-    assert hardware.machine()["cores"] == os.cpu_count()
-    assert hardware.machine()["processor"]
+    machine = hardware.machine()
+    assert machine["cores"] == os.cpu_count() and machine["processor"]
 
 
 def test_cards_are_called_as_in_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
