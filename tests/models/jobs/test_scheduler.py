@@ -114,16 +114,16 @@ CARD, HALF = Resources(1, 1.0), Resources(1, 0.5)
     ("cores", "cards", "tasks", "placed"),
     [
         (16, ["2", "GPU-5f0e"], [HALF] * 6 + [CARD], "2 2 GPU-5f0e GPU-5f0e"),
-        (
-            8,
-            ["0"],
-            [CARD] * 2 + [Resources()] * 12,
-            "0 core core core core core core",
-        ),  # two cores for the network
+        (8, ["0"], [CARD] * 2 + [Resources()] * 12, "0 core core core core core core"),
         (5, [], [CARD] * 6, "core core core core core"),
         (4, [], [Resources(64), Resources()], "core"),
     ],
-    ids=["halves of cards", "trees beside a network", "networks without a card", "more cores than there are"],
+    ids=[
+        "halves of cards",
+        "trees beside a network that has two cores",
+        "no card",
+        "more cores than there are",
+    ],
 )
 def test_tasks_fill_cards_and_the_other_cores(
     cores: int, cards: list[str], tasks: list[Resources], placed: str
