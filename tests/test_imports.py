@@ -1,6 +1,7 @@
-"""The shape of the code: imports go one way, and files are short."""
+"""The shape of the code: imports go one way, files are short, and only stages know which kind they are."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -10,7 +11,8 @@ import pytest
 
 from core.code_digest import executed
 from core.files import PROJECT
-from models.registry import KINDS
+from models.registry import KINDS, stage_class
+from models.stage import Stage
 
 ROOMS = ["core", "competition", "folds", "models", "submissions", "pipeline", "studies"]
 MODELS = ["models.inputs", "models.training", "models.stages", "models.jobs"]
@@ -84,3 +86,46 @@ def test_commands_that_answer_in_seconds_do_not_import_slow_libraries() -> None:
         [sys.executable, "-c", code], cwd=PROJECT, check=True, capture_output=True, text=True
     )
     assert done.stdout.split() == []
+
+
+CLASSES = {"TextStage", "EncoderFeature"}
+for kind in KINDS:
+    CLASSES |= {
+        cls.__name__ for cls in stage_class(kind).__mro__ if issubclass(cls, Stage) and cls is not Stage
+    }
+STAGE = r"(?:[\w.]+\.)?(?:stage|settings|text_settings|text_stage|stages\[[^]]+\])"
+"""A variable or attribute that holds a stage or its settings, or an entry of `stages`."""
+HOLDER = rf"(?:{STAGE}|(?:[\w.]+\.)?(?:config|model|network|encoder))"
+QUESTION = re.compile(
+    rf"(?:isinstance|issubclass)\([^()]*\b(?:{'|'.join(CLASSES)})\b[^()]*\)"
+    rf"|(?:getattr|hasattr)\({HOLDER}, [^()]*\)"
+    rf"|{STAGE}\.kind (?:==|!=|in|not in) .*"
+)
+
+
+def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is() -> None:
+    stages = PROJECT / "models" / "stages"
+    files = [file for file in FILES if not file.is_relative_to(stages) and file.stem != "stage"]
+    asked = {module_of(file): QUESTION.findall(file.read_text()) for file in files}
+    of_transformers = ['getattr(encoder.config, "max_position_embeddings", None)']
+    found = {module: questions for module, questions in asked.items() if questions}
+    assert found == {"models.networks.encoders": of_transformers}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "isinstance(x, Gp | trees.Trees)",
+        "getattr(self.config, 'quantization', None)",
+        "hasattr(run.config.stages[name], 'epochs')",
+        "plan.stages[job.stage].kind in ('gp', 'file')",
+        "stage.kind == 'file'",
+    ],
+)
+def test_a_question_about_the_kind_is_found(code: str) -> None:
+    assert QUESTION.findall(f"    if not {code}") == [code]
+
+
+def test_the_kind_of_something_else_may_be_asked() -> None:
+    others = "folds.kind == 'time' or isinstance(head, MultiSampleHead) or getattr(module, name)"
+    assert not QUESTION.findall(others)

@@ -1,10 +1,12 @@
-"""The README is true: its files exist, its verbs are those of run.sh, its YAML loads, its own stage runs."""
+"""README and docs are true: their files exist, verbs are those of run.sh, YAML loads, own stages and recipes run."""
 
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,29 +14,39 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from competition.config import CompetitionConfig
+from competition.config import load_competition
+from competition.dataset import Dataset
 from competition.metrics import METRICS, load_user_metric
+from competition.prepare import prepare
+from competition.task import Task
+from core.errors import ConfigError
 from core.files import PROJECT
+from core.user_code import load_user_code
+from models.context import Context
 from models.registry import Stages
 from models.training.schedules import SCHEDULES
-from submissions.config import Config
+from pipeline import commands
+from submissions.config import Config, load_config
 from tests.conftest import mixed_tables, write_competition
 from tests.folds.made import competition
 
 README = (PROJECT / "README.md").read_text()
+RECIPES = "docs/recipes.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (PROJECT / page).read_text(), flags=re.DOTALL)
+
+
+def block(language: str, word: str, page: str = "README.md") -> str:
+    """Return the first block of a page in a language that contains a word."""
+    return next(text for text in blocks(language, page) if word in text)
 
 
 def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
     cases = re.findall(r"^  ([a-z |]+)\)", (PROJECT / "run.sh").read_text(), flags=re.MULTILINE)
     verbs = {"help", *re.findall("[a-z]+", " ".join(cases))}
-    commands = set(re.findall(r"\./run\.sh ([a-z]+)", README))
-    assert commands
-    assert commands <= verbs
-    assert verbs <= commands
+    assert set(re.findall(r"\./run\.sh ([a-z]+)", README)) == verbs
 
 
 @pytest.mark.parametrize(
@@ -46,11 +58,8 @@ def test_every_file_that_is_named_exists(page: str) -> None:
     code_spans = re.findall(rf"`((?:{packages})/[\w./]+\.(?:py|yaml|md))`", text)
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
     assert code_spans or links
-    for file in [
-        *(PROJECT / name for name in code_spans),
-        *((PROJECT / page).parent / link for link in links),
-    ]:
-        assert file.exists(), file
+    files = [PROJECT / name for name in code_spans] + [(PROJECT / page).parent / link for link in links]
+    assert [file for file in files if not file.exists()] == []
 
 
 def test_the_first_yaml_loads_as_it_stands() -> None:
@@ -58,36 +67,23 @@ def test_the_first_yaml_loads_as_it_stands() -> None:
     assert len(config.stages) >= 3
 
 
-def test_every_block_of_the_page_on_stages_is_valid() -> None:
-    page = (PROJECT / "docs" / "stages.md").read_text()
-    parsed = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
-    stages = [block for block in parsed if "competition" not in block]
-    assert sum(len(block) for block in stages) > 20
-    for block in stages:
-        TypeAdapter(Stages).validate_python(block)
-    for block in parsed:
-        if "competition" in block:
-            competition(**{"targets": ["logS"], "smiles": ["s"], **block["competition"]})
-
-
-def test_every_block_of_the_page_on_folds_has_settings_that_exist() -> None:
-    page = (PROJECT / "docs" / "folds.md").read_text()
-    names: set[str] = set()
-    for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL):
-        for part in block.split("\n\n"):
-            settings = yaml.safe_load(part).get("competition", {})
-            names |= set(settings)
-            required = {"train": "a", "test": "b", "sample_submission": "c", "id": "id", "targets": ["pEC50"]}
-            CompetitionConfig.model_validate({**required, "smiles": ["SMILES"], "metric": "rae", **settings})
-    assert names >= {"time", "fold_column", "standardise", "censored"}
+@pytest.mark.parametrize(("page", "at_least"), [("docs/stages.md", 20), ("docs/folds.md", 0)])
+def test_every_block_of_a_page_is_valid(page: str, at_least: int) -> None:
+    n_stages = 0
+    for text in "\n\n".join(blocks("yaml", page)).split("\n\n"):
+        block = yaml.safe_load(text)
+        settings = {"targets": ["logS"], "smiles": ["s"], "metric": "rae", **block.pop("competition", {})}
+        competition(**settings)
+        stages = block.get("stages", block) if at_least else {}
+        n_stages += len(stages)
+        assert not stages or TypeAdapter(Stages).validate_python(stages)
+    assert n_stages >= at_least
 
 
 def test_the_metric_of_the_page_on_folds_is_the_distance_to_the_interval_over_that_of_the_labels_to_their_mean(
     tmp_path: Path,
 ) -> None:
-    page = (PROJECT / "docs" / "folds.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "st_rae" in block)
-    (tmp_path / "metrics.py").write_text(code)
+    (tmp_path / "metrics.py").write_text(block("python", "st_rae", "docs/folds.md"))
     rows = pd.DataFrame(
         {"pEC50_lower": [-1, np.nan, 3, 1, 1], "pEC50_upper": [1, np.nan, 6, 2, np.nan]}, [7, 7, 1, 0, 2]
     )
@@ -99,14 +95,13 @@ def test_the_metric_of_the_page_on_folds_is_the_distance_to_the_interval_over_th
 
 
 def test_the_recipe_for_wrong_labels_drops_those_far_from_a_line_of_predictions(tmp_path: Path) -> None:
-    page = (PROJECT / "docs" / "stages.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "cleaned" in block)
     predicted = np.arange(20.0)
     value = 55 - 20 * predicted + np.tile([3.0, -3.0], 10)  # three robust deviations are about 13
     value[[4, 11]] += [50, -50]
     source = pd.DataFrame({"id": [f"a{i}" for i in range(20)], "value": value})
     source.to_csv(tmp_path / "more.csv", index=False)
     source[["id"]].assign(logS=predicted)[::-1].to_csv(tmp_path / "predicted.csv", index=False)
+    code = block("python", "cleaned", "docs/stages.md")
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     cleaned = pd.read_csv(tmp_path / "cleaned.csv")
     pd.testing.assert_frame_equal(cleaned, source.drop([4, 11]).reset_index(drop=True))
@@ -117,26 +112,52 @@ def test_all_metrics_and_schedules_are_listed() -> None:
         assert f"`{name}`" in README, name
 
 
-def run_command(name: str, path: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", name, str(path)], capture_output=True, text=True, check=False
-    )
-
-
-def test_the_custom_stage_is_checked_trained_and_blended(tmp_path: Path) -> None:
-    code = next(block for block in blocks("python") if "class Knn" in block)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 25
-    (tmp_path / "knn.py").write_text(code)
-    stages = yaml.safe_load(next(block for block in blocks("yaml") if "knn.py:Knn" in block))["stages"]
-    train, test = mixed_tables()
-    other = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20}
-    path = write_competition(tmp_path, train, test, stages={**stages, "trees": other})
+def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_trained_and_blended(
+    tmp_path: Path,
+) -> None:
+    for name, code, n_lines in (
+        ("knn.py", block("python", "class Knn"), 25),
+        ("others.py", block("python", "class Others", RECIPES), 40),
+        ("assay.py", block("python", "def make", RECIPES), 40),
+    ):
+        assert len([line for line in code.splitlines() if line.strip()]) <= n_lines
+        (tmp_path / name).write_text(code)
+    assay = pd.DataFrame({"SMILES": ["C" * n + "O" for n in range(9, 30)], "logS": -np.arange(9.0, 30.0)})
+    assay.to_csv(tmp_path / "solubility.csv", index=False)
+    yaml_blocks = block("yaml", "knn.py:Knn"), block("yaml", "others.py:Others", RECIPES)
+    knn, others = (yaml.safe_load(text)["stages"] for text in yaml_blocks)
+    trees = {"kind": "lightgbm", "features": ["maccs"], "max_trees": 20}
+    settings = yaml.safe_load(block("yaml", "assay.py:make", RECIPES))["competition"]
+    stages = {**knn, "trees": trees, **others}
+    path = write_competition(tmp_path, *mixed_tables(), stages=stages, competition=settings)
+    features = prepare(load_competition(str(path))).test["feature predicted logS"]
+    assert features.between(-30, -8).all()
     for step in ("check", "full"):
-        done = run_command(step, path)
-        assert done.returncode == 0, done.stderr
-    run = json.loads(next((tmp_path / "work").glob("mixed/submissions/*/run.json")).read_text())
-    assert [stage["name"] for stage in run["stages"]] == ["knn", "trees"]
+        assert not commands.main([step, str(path)])
+    (run,) = (tmp_path / "work").glob("mixed/submissions/*/run.json")
+    assert [stage["name"] for stage in json.loads(run.read_text())["stages"]] == ["knn", "others", "trees"]
     path.write_text(path.read_text().replace("n_neighbors: 3", "neighbors: 3"))
-    done = run_command("check", path)
-    assert done.returncode == 2
-    assert "knn.neighbors: unknown key; try n_neighbors" in done.stderr
+    with pytest.raises(ConfigError, match="knn.neighbors: unknown key; try n_neighbors"):
+        load_config(str(path))
+
+
+def test_predictions_of_other_targets_come_from_trees_that_did_not_see_the_row(tmp_path: Path) -> None:
+    """Each tree predicts 1 for the rows that it was fitted on, and 0 for others."""
+    (tmp_path / "others.py").write_text(block("python", "class Others", RECIPES))
+    others = load_user_code("stages.others", f"{tmp_path / 'others.py'}:Others", "a stage")
+    fitted = []
+
+    def fit(x: Any, y: Any, seed: int) -> SimpleNamespace:
+        fitted.append(x)
+        return SimpleNamespace(
+            predict=lambda rows: (rows[:, None] == x).all(axis=2).any(axis=1), save_model=lambda file: None
+        )
+
+    others.fit.__globals__["fitted"] = fit
+    smiles = ["C" * n + end for n in range(1, 7) for end in "ON"]
+    train = Dataset(list("abcdefghijkl"), pd.DataFrame({"SMILES": smiles}), np.arange(1.0, 25).reshape(12, 2))
+    context = Context(["SMILES"], [], [], [], Task(["a", "b"]), 0, tmp_path, fold_ids=np.arange(12) % 3)
+    others(kind="others.py:Others").fit(train, tmp_path, context)
+    for features in fitted[-2:]:  # of the second tree of each target
+        assert features.shape == (12, 1025)
+        assert not features[:, 1024].any()

@@ -1,112 +1,71 @@
 """What the tests of jobs share: planned competitions, stages without libraries, executors and drivers."""
 
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 
 from competition.config import load_competition
-from competition.dataset import Dataset
-from core.files import PROJECT, read_json, sha256_of
+from core.files import PROJECT, sha256_of
 from core.paths import Paths
 from core.settings import NO_OVERRIDES, Overrides
 from folds.make import run as make_folds
-from models import targets
 from models.jobs.local import LocalExecutor, Placement, Slot
 from models.jobs.plan import JobPlan, make_plan
-from models.jobs.scheduler import JobResult, Resources, Task, run_task
+from models.jobs.scheduler import JobResult, Task
 from models.training.hardware import Card
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 
-STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
+STAGES = PROJECT / "tests" / "models" / "jobs" / "user_stages.py"
 TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
 GNN = {"kind": "gnn", "width": 16, "hidden_width": 16}
 
 
-class Echo:
-    """Predicts the number in a row's id, so what comes out of place is seen at once; keeps what it is told."""
+class InlineExecutor(LocalExecutor):
+    """Runs a task at once, in this process, as on a machine of so many cores without cards."""
 
-    context: Any
-    train: Dataset
-
-    def fit(self, train: Dataset, folder: Path) -> None:
-        self.train = train
-
-    def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
-        return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
-
-
-def train_as(monkeypatch: pytest.MonkeyPatch, stage: Echo) -> None:
-    """From now on, this stage is fitted and predicts instead of that of a job."""
-
-    def fit(_: Any, train: Dataset, folder: Path, context: Any) -> None:
-        stage.context = context
-        stage.fit(train, folder)
-
-    def predict(_: Any, rows: Dataset, folder: Path, context: Any) -> np.ndarray:
-        return stage.predict(rows, folder)
-
-    monkeypatch.setattr(targets, "fit", fit)
-    monkeypatch.setattr(targets, "predict", predict)
-
-
-class InlineExecutor:
-    """Runs a task at once, in this process, as on a machine of so many cores and cards."""
-
-    cards: list[Card] | None = None
-
-    def __init__(self, cores: int = 1, cards: int = 0) -> None:
-        self.size = Resources(cores, cards)
-        self.max_threads = cores
+    def __init__(self, cores: int = 1) -> None:
+        super().__init__(cores, cards=[])
         self.tasks: list[Task] = []
-        self.n_unread = 0
 
-    def capacity(self) -> Resources:
-        return self.size
+    def _new_slot(self, card: str, sees_all: bool = False) -> Slot:
+        return Slot(Mock(), card)
 
-    def fits(self, resources: Resources) -> bool:
-        return self.n_unread < self.size.cpus
+    def _call(self, slot: Slot, function: Any, *arguments: Any) -> Future[Any]:
+        future = Future[Any]()
+        future.set_result(function(*arguments))
+        return future
 
     def submit(self, task: Task) -> Future[JobResult]:
         self.tasks.append(task)
-        self.n_unread += 1
-        future: Future[JobResult] = Future()
-        future.set_result(run_task(task.name, task.function, task.arguments, False))
-        return future
+        return super().submit(task)
 
-    def cancel(self, task: Task) -> None: ...
+    def _collect(self) -> None: ...
 
     def announce(self, waiting: list[Task]) -> None:
-        self.n_unread = 0
-
-    def close(self) -> None: ...
+        super()._collect()  # the loop has read no result before
 
 
 class FakeProcesses(LocalExecutor):
-    """Places tasks as `LocalExecutor` does; processes are made up, and each look of the loop ends one of
-    them.
+    """Places tasks as `LocalExecutor` does; processes are made up, and each look of the loop ends one of them.
 
     outcome: task -> its result, or the exception of its pool.
     moments: what ran side by side, with its placement, at each look.
     """
 
-    def __init__(
-        self,
-        cores: int,
-        cards: Sequence[str] = (),
-        seed: int = 0,
-        outcome: Callable[[Task], Any] | None = None,
-    ) -> None:
+    def __init__(self, cores: int, cards: Sequence[str] = (), seed: int = 0, outcome: Any = None) -> None:
         super().__init__(cores, [Card(name, 80.0, True) for name in cards])
         self.random = random.Random(seed)
         self.outcome = outcome or (lambda task: JobResult(task.name))
@@ -126,20 +85,20 @@ class FakeProcesses(LocalExecutor):
         future.set_exception(result) if isinstance(result, Exception) else future.set_result(result)
 
 
-def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> JobPlan:
-    """The jobs of a YAML, after its tables and folds are made."""
-    overrides = NO_OVERRIDES if seed is None else Overrides({"competition.seed": seed})
-    config = load_competition(str(path), overrides)
-    make_folds(config, load_config(str(path)).folds)
-    return make_plan(config, load_config(str(path)).stages, reuse)
-
-
 def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> JobPlan:
-    """The jobs of a small competition, by default of one stage of three folds."""
+    """The jobs of a small competition, by default of one stage of three folds; its tables and folds are made."""
     tables = sections.pop("tables", None) or mixed_tables()
-    return plan_of(
-        write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections}), seed, reuse
-    )
+    path = str(write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections}))
+    overrides = NO_OVERRIDES if seed is None else Overrides({"competition.seed": seed})
+    competition, config = load_competition(path, overrides), load_config(path)
+    make_folds(competition, config.folds)
+    return make_plan(competition, config.stages, reuse)
+
+
+def upgrade(monkeypatch: pytest.MonkeyPatch, library: str, version: str) -> None:
+    """From now on, a library has this version."""
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: version if name == library else installed(name))
 
 
 def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
@@ -149,7 +108,7 @@ def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
     Those of the second stage wait as long as folder/hold is there.
     """
     settings = {"log": str(folder / "log"), "seconds": seconds}
-    stage = {"kind": f"{STAGE}:Counted", "seeds": list(range(seeds))}
+    stage = {"kind": f"{STAGES}:Counted", "seeds": list(range(seeds))}
     held = {**settings, "hold": str(folder / "hold")}
     stages = {"a": {**stage, **settings}, "b": {**stage, **held}}
     return write_competition(folder, *mixed_tables(), stages=stages)
@@ -157,9 +116,21 @@ def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
 
 def start(path: Path, *options: str) -> subprocess.Popen[str]:
     """A driver: `./run.sh train`, in a process group of its own."""
-    command = [sys.executable, "-m", "pipeline", "train", str(path), *options]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "train", str(path), *options],
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )  # fmt: skip
+
+
+def processes_in(work: Path) -> list[str]:
+    """Running processes whose products go to a folder."""
+    results = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"WORK_DIR={work}\0".encode() in (folder / "environ").read_bytes():
+                results.append(folder.name)
+    return results
 
 
 def wait_until_running(folder: Path, n_jobs: int, run: subprocess.Popen[str]) -> None:
@@ -183,13 +154,9 @@ def trained(folder: Path) -> Counter[str]:
 
 
 def products() -> dict[str, str]:
-    """Digests of all that is published; of a report, what it lists."""
+    """Digests of all that is published, except for reports, which have seconds."""
     root = Paths("mixed").root / "models"
-    assert not [path for path in root.rglob("*") if path.name[0] == "."]
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        if path.name != "report.json"
-        else str(read_json(path)["files"])
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+    paths = sorted(root.rglob("*"))
+    assert not [path for path in paths if path.name[0] == "."]
+    files = [path for path in paths if path.is_file() and path.name != "report.json"]
+    return {str(path.relative_to(root)): sha256_of(path) for path in files}

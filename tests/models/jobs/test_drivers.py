@@ -54,7 +54,7 @@ def test_shards_at_once_train_their_shares_and_a_second_one_of_them_gets_a_messa
     hold.unlink()
     assert [ended(shard).count("valid rmse") for shard in shards] == [4, 4, 4]
     assert trained(tmp_path) == dict.fromkeys(trained(tmp_path), 1)
-    assert len([name for name in products() if name.endswith("report.json")]) == N_JOBS
+    assert len([name for name in products() if name.endswith("oof.parquet")]) == N_JOBS
 
 
 def test_a_full_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from competition.config import load_competition
 from core import code_digest
 from core.errors import ConfigError
-from core.settings import Overrides
 from models.jobs import plan as plan_module
 from models.jobs.compute import job_seed
 from models.jobs.job_files import write_report
 from models.jobs.plan import JobPlan, describe_retraining
-from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import GNN, TREES, planned
+from tests.conftest import mixed_tables
+from tests.models.jobs.common import GNN, TREES, planned, upgrade
 
 
 def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path) -> None:
@@ -53,79 +51,26 @@ def test_a_share_of_a_card_is_in_no_key_but_the_device_of_trees_is(tmp_path: Pat
     assert (keys(True)[0] != trees, keys(True)[1]) == (True, graph)
 
 
-@pytest.mark.parametrize("value", [2, 1.5, -0.5])
-def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(value: float, tmp_path: Path) -> None:
+def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gpu.*several cards for one job are not supported"):
-        planned(tmp_path, stages={"graph": {**GNN, "gpu": value}})
+        planned(tmp_path, stages={"graph": {**GNN, "gpu": 1.5}})
 
 
-SMALL_PROJECT = {
-    "models/stages/own.py": "from models.inputs.shared import RATE\nfrom competition.far import FAR\n\nx "
-    "= RATE\n",
-    "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.stage import "
-    "S\n\nRATE = 1\n",
-    "models/inputs/deep.py": "DEEP = 1\n",
-    "models/stage.py": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from competition.config import S\n",
-    "competition/config.py": "S = 1\n",
-    "competition/far.py": "FAR = 1\n",
-    "models/jobs/work.py": "import models.inputs.nothing\n\n\ndef rows(folds):\n    return folds != 0\n",
-}
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "is_in_key"),
-    [
-        ("models/stages/own.py", "x = RATE", "x = RATE + 1", True),
-        ("models/inputs/shared.py", "RATE = 1", "RATE = 2", True),
-        ("models/inputs/deep.py", "DEEP = 1", "DEEP = 2", True),
-        ("competition/far.py", "FAR = 1", "FAR = 2", True),
-        ("models/jobs/work.py", "folds != 0", "folds != 1", True),
-        ("competition/config.py", "S = 1", "S = 2", False),
-        (
-            "models/jobs/work.py",
-            "    return folds",
-            '    """Says what."""\n    # and why\n    return folds',
-            False,
-        ),
-    ],
-)
-def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it_its_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, is_in_key: bool
+def test_comments_docstrings_and_imports_for_annotations_are_in_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_digest, "PROJECT", tmp_path)
-
-    def digests(**edited: str) -> dict[Path, str]:
-        for name, text in {**SMALL_PROJECT, **edited}.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
-        return code_digest.closure(tmp_path / "models/stages/own.py", tmp_path / "models/jobs/work.py")
-
-    text = SMALL_PROJECT[file]
-    assert old in text
-    before, after = digests(), digests(**{file: text.replace(old, new)})
-    changed = [path for path in before if after[path] != before[path]]
-    assert changed == ([tmp_path / file] if is_in_key else [])
-
-
-MINE = """from models.api import Stage
-from {} import RATE
-
-class Mine(Stage):
-    def fit(self, train, folder, context):
-        return RATE
-"""
-
-
-def test_an_edit_of_a_module_that_the_users_code_imports_changes_the_key(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(MINE.format("helpers"))
-
-    def key(helper: str) -> str:
-        (tmp_path / "helpers.py").write_text(helper)
-        return planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}}).keys["mine"]
-
-    first = key("RATE = 1\n")
-    assert key("RATE = 1  # per row\n") == first
-    assert key("RATE = 2\n") != first
+    own, settings = tmp_path / "own.py", tmp_path / "competition" / "config.py"
+    settings.parent.mkdir()
+    settings.write_text("S = 1\n")
+    code = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from competition.config import S\ndef f(x):\n"
+    own.write_text(f"{code}    return x\n")
+    before = code_digest.closure(own)
+    assert list(before) == [own]
+    own.write_text(f'"""Doc."""\n{code}    """What."""\n    # and why\n    return x\n')
+    assert code_digest.closure(own) == before
+    own.write_text(f"{code}    import competition.config, competition.nothing\n    return x\n")
+    assert list(code_digest.closure(own)) == [own, settings]
 
 
 def edit(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
@@ -139,7 +84,6 @@ def finish(job_plan: JobPlan, seconds: float) -> None:
         job.folder.mkdir(parents=True)
         assert not job.finished  # a folder without a report is none of a finished job
         write_report(job.folder, {"seconds": seconds, "made_by": job_plan.made_by[job.stage]})
-        assert job.finished
 
 
 def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and_marks_it(
@@ -151,18 +95,16 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
         os.utime(job.folder / "report.json", (0, 0))
     edit(monkeypatch, "models/stages/lightgbm.py")
     new = planned(tmp_path)
-    assert new.keys != old.keys
-    assert not any(job.finished for job in new.jobs)
+    assert all(job.finished for job in old.jobs) and not any(job.finished for job in new.jobs)
     reused = planned(tmp_path, reuse=True)
-    assert reused.keys == old.keys
-    assert all(job.finished for job in reused.jobs)
+    assert reused.keys == old.keys != new.keys
     assert reused.is_from_other_code("trees")
     finish(new, 1.0)
     edit(monkeypatch, "competition/dataset.py")
     assert planned(tmp_path, reuse=True).keys == new.keys
 
 
-def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_that_changed(
+def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_and_libraries_that_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = {"trees": TREES, "others": {**TREES, "parameters": {"num_leaves": 4}}}
@@ -171,72 +113,70 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_tha
     assert describe_retraining(old) == []
     edit(monkeypatch, "models/stages/trees.py")
     edit(monkeypatch, "folds/groups.py")
+    before = metadata.version("lightgbm")
+    upgrade(monkeypatch, "lightgbm", "99.0.1")
     new = planned(tmp_path, stages=stages)
     assert describe_retraining(new) == [
-        "stage trees: 3 finished jobs (20 min) will be trained again: changes of folds/groups.py, "
-        "models/stages/trees.py; --reuse keeps them"
+        f"stage trees: 3 finished jobs (20 min) will be trained again: lightgbm {before} -> 99.0.1, "
+        "changes of folds/groups.py, models/stages/trees.py; --reuse keeps them"
     ]
     assert describe_retraining(planned(tmp_path, stages=stages, reuse=True)) == []
     finish(new.select(["trees"], fold=0), 400.0)
     assert describe_retraining(new) == []  # training has begun
 
 
-def test_an_edit_of_a_helper_of_user_code_is_named_by_its_path_next_to_the_code(tmp_path: Path) -> None:
-    stages = {"mine": {"kind": "mine.py:Mine"}}
-    (tmp_path / "mine.py").write_text(MINE.format("tools.rates"))
+def test_an_edit_of_a_helper_of_user_code_makes_a_new_key_and_is_named_by_its_path_next_to_the_code(
+    tmp_path: Path,
+) -> None:
+    mine = "from models.api import Stage\nfrom tools.rates import RATE\n\nclass Mine(Stage):\n    pass\n"
+    (tmp_path / "mine.py").write_text(mine)
     (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "rates.py").write_text("RATE = 1\n")
-    finish(planned(tmp_path, stages=stages), 60.0)
-    (tmp_path / "tools" / "rates.py").write_text("RATE = 2\n")
-    (line,) = describe_retraining(planned(tmp_path, stages=stages))
+
+    def plan_with(helper: str) -> JobPlan:
+        (tmp_path / "tools" / "rates.py").write_text(helper)
+        return planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}})
+
+    first = plan_with("RATE = 1\n")
+    finish(first, 60.0)
+    assert plan_with("RATE = 1  # per row\n").keys == first.keys
+    (line,) = describe_retraining(plan_with("RATE = 2\n"))
     assert "again: changes of tools/rates.py; " in line
 
 
-def test_an_upgrade_of_a_library_is_named_with_both_versions_and_reuse_keeps_its_jobs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = planned(tmp_path)
-    finish(old, 900.0)
-    installed = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "99.0.1" if name == "lightgbm" else installed(name))
-    (line,) = describe_retraining(planned(tmp_path))
-    assert (
-        f"3 finished jobs (45 min) will be trained again: lightgbm {installed('lightgbm')} -> 99.0.1; "
-        in line
-    )
-    assert planned(tmp_path, reuse=True).keys == old.keys
-
-
 def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp_path: Path) -> None:
-    made = {
-        how: planned(tmp_path, stages={"trees": {**TREES, "final_fit": how, "seeds": [0, 7]}})
+    folds, refit, both = (
+        planned(tmp_path, stages={"trees": {**TREES, "final_fit": how, "seeds": [0, 7]}})
         for how in ("folds", "refit", "both")
-    }
-    assert [len({job.folder for job in job_plan.jobs}) for job_plan in made.values()] == [6, 8, 8]
-    assert len({job_plan.keys["trees"] for job_plan in made.values()}) == 1
-    jobs = made["both"].jobs
+    )
+    assert folds.keys == refit.keys == both.keys
+    assert folds.jobs == [job for job in both.jobs if job.folder.name != "fold_all"]
+    assert [job.predicts_test for job in refit.jobs] == [False, False, False, True] * 2
+    jobs = both.jobs
     assert [job.folder.name for job in jobs] == ["fold_0", "fold_1", "fold_2", "fold_all"] * 2
+    assert [job.n_rows for job in jobs] == [40, 40, 40, 60] * 2
     assert [list(job.dependencies) for job in jobs[4:]] == [[], [], [], jobs[4:7]]
-    assert {job.fold for job in made["both"].select(fold=1).jobs} == {1}
 
 
 def test_seeds_and_folds_have_different_random_numbers_which_stages_share(tmp_path: Path) -> None:
-    path = str(write_competition(tmp_path, *mixed_tables()))
-    configs = [load_competition(path), load_competition(path, Overrides({"competition.seed": 1}))]
-    assert (
-        len({job_seed(config, seed, fold) for config in configs for seed in (0, 1) for fold in (-2, 0, 1)})
-        == 12
-    )
+    configs = [planned(tmp_path, seed).competition for seed in (None, 1)]
+    seeds = {job_seed(config, seed, fold) for config in configs for seed in (0, 1) for fold in (-2, 0, 1)}
+    assert len(seeds) == 12
     assert job_seed(configs[0], 0, 0) == 1904144577
 
 
 def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path: Path) -> None:
-    job_plan = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
-    shares = [[(job.stage, job.fold) for job in job_plan.select(shard=(i, 3)).jobs] for i in (1, 2, 3)]
-    assert shares == [[("a", 0), ("ab", 0), ("ab", -2)], [("a", 1), ("ab", 1)], [("a", 2), ("ab", 2)]]
-    assert [job.stage for job in job_plan.jobs_of_stage("a")] == ["a"] * 3
-    assert [(job.stage, job.fold) for job in job_plan.select(["a"], 2).jobs] == [("a", 2)]
-    with pytest.raises(ConfigError, match="--stages takes some of a, ab; got forest"):
-        job_plan.select(["a", "forest"])
-    with pytest.raises(ConfigError, match="--fold must be from 0 to 2; got 3"):
-        job_plan.select(fold=3)
+    plan = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
+
+    def selected(*options: Any, **more: Any) -> list[str]:
+        return [job.title.replace("/seed_0/fold_", "") for job in plan.select(*options, **more).jobs]
+
+    shares = [selected(shard=(i, 3)) for i in (1, 2, 3)]
+    assert shares == [["a0", "ab0", "aball"], ["a1", "ab1"], ["a2", "ab2"]]
+    assert selected(["a"]) == ["a0", "a1", "a2"]
+    assert selected(fold=1) == ["a1", "ab1"]
+    for options, message in (
+        ((["a", "forest"],), "--stages takes some of a, ab; got forest"),
+        (((), 3), "--fold must be from 0 to 2; got 3"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plan.select(*options)

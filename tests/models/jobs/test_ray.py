@@ -17,13 +17,8 @@ from models.jobs import cluster as cluster_module
 from models.jobs.cluster import RayExecutor, make_executor, require_cluster
 from models.jobs.scheduler import Queue, Resources, Task, run
 from tests.models.jobs.common import counted, ended, products, start, trained, wait_until_running
-from tests.models.jobs.test_local import (
-    kill,
-    raise_config_error,
-    raise_unpicklable,
-    sleep_with_pid,
-    write_environment,
-)
+from tests.models.jobs.test_local import environment_tasks
+from tests.models.jobs.user_stages import fail
 
 
 @pytest.fixture
@@ -36,23 +31,18 @@ def cluster() -> Iterator[Any]:
 
 
 def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, monkeypatch: Any) -> None:
-    """On the cluster of this machine that is started for a run; it has two cards that nobody computes on."""
+    """On the cluster of this machine that is started for a run."""
     monkeypatch.setattr(cluster_module, "RETRIES", 1)
-    functions = {"config": raise_config_error, "unpicklable": raise_unpicklable, "kill": kill}
-    tasks = [Task(name, function, group=name) for name, function in functions.items()]
-    tasks += [Task(f"{i}", write_environment, (tmp_path / f"{i}",), group="fine") for i in range(4)]
+    tasks = [Task(how, fail, (how,), group=how) for how in ("config", "unpicklable", "killed")]
+    tasks += environment_tasks(tmp_path, 4, group="fine")
     with closing(RayExecutor(2)) as executor:
         results = run(Queue(tasks), executor, "tasks")
-        hanging = Task("hangs", sleep_with_pid, (tmp_path / "pid",))
-        late = run(Queue([hanging], job_timeout=20.0), executor, "tasks")
-    assert (results["config"].reason, results["config"].error) == (
-        "error",
-        "ConfigError: lower the learning_rate",
-    )
-    assert (results["unpicklable"].reason, results["unpicklable"].error) == ("error", "Unpicklable: HTTP 404")
-    assert results["kill"].reason == "killed"
-    assert {results[f"{i}"].status for i in range(4)} == {"ok"}
-    assert {(tmp_path / f"{i}").read_text().split()[1] for i in range(4)} == {"1"}
+        late = run(Queue([Task("hangs", fail, ("hangs",))], job_timeout=20.0), executor, "tasks")
+    assert results["config"].error == "ConfigError: lower the learning_rate"
+    assert results["unpicklable"].error == "Unpicklable: HTTP 404"
+    assert results["killed"].reason == "killed"
+    assert [results[f"{i}"].status for i in range(4)] == ["ok"] * 4
+    assert {file.read_text().split()[1] for file in tmp_path.iterdir()} == {"1"}
     assert late["hangs"].reason == "timeout"
 
 
@@ -60,24 +50,21 @@ def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a node that says it has two cards, four halves run at once; torch sees no card."""
-    made = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2, "include_dashboard": False}
-    )
+    node = {"num_cpus": 8, "num_gpus": 2, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=node)
     try:
         monkeypatch.setenv("RAY_ADDRESS", made.address)
         with closing(RayExecutor()) as executor:
-            half = Resources(1, 0.5)
-            tasks = [Task(f"{i}", write_environment, (tmp_path / f"{i}",), half) for i in range(6)]
+            tasks = environment_tasks(tmp_path, 6, resources=Resources(1, 0.5))
             futures = []
             for task in tasks[:4]:
-                assert executor.fits(half)
+                assert executor.fits(task.resources)
                 futures.append(executor.submit(task))
-            assert not executor.fits(half)
+            assert not executor.fits(Resources(1, 0.5))
             wait(futures)
             results = run(Queue(tasks[4:]), executor, "tasks")
     finally:
         made.shutdown()
-    assert {result.reason for result in results.values()} == {"error"}
     assert all("but torch sees none" in result.error for result in results.values())
 
 

@@ -1,6 +1,6 @@
-"""The tasks of a plan: features before jobs, on all cores or a card; the lines that a person reads."""
+"""The tasks of a plan, the lines that a person reads, and jobs that fail: what goes on, what the next run does."""
 
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.dataset import Dataset, read_rows
-from core.errors import DataError
-from models.jobs.budget import Budget
-from models.jobs.budget_stages import Clock
+from core.files import read_json
+from models.jobs.budget_stages import FailurePolicy
 from models.jobs.compute import read_tables
 from models.jobs.job_files import attempt_folder, read_failure
+from models.jobs.local import LocalExecutor
+from models.jobs.progress import describe_loss, share_done
 from models.jobs.run_job import run_job
-from models.jobs.scheduler import JobResult, Queue, Resources, Task, run
-from models.jobs.tasks import cache_tasks, fill, job_tasks, lines_about
-from models.jobs.train import predict_jobs, train
-from models.stage import write_notes
-from models.training.hardware import Card
+from models.jobs.scheduler import JobResult, Task
+from models.jobs.tasks import fill, job_tasks, lines_about
+from models.jobs.train import train
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, Echo, FakeProcesses, InlineExecutor, planned, train_as
+from tests.models.jobs.common import GNN, STAGES, TREES, InlineExecutor, planned
 
 UNIMOL = {"kind": "unimol", "epochs": 1}
 
@@ -50,106 +48,58 @@ def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path: Path) ->
     stages = {"trees": TREES, "graph": GNN, "mine": {**own, "gpu": True}, "kernel": own}
     stages |= {"cores": {**GNN, "gpu": 0}, "quarter": {**GNN, "gpu": 0.25}}
     jobs = of_function(tasks_of(tmp_path, cores=16, stages=stages), run_job)
-    requested = {task.group: (task.resources, task.arguments[-1]) for task in jobs}
-    assert requested == {
-        "trees": (Resources(5, 0.0), 5),
-        "graph": (Resources(1, 1.0), 1),
-        "mine": (Resources(1, 1.0), 1),
-        "kernel": (Resources(1, 0.0), 1),
-        "cores": (Resources(1, 0.0), 1),
-        "quarter": (Resources(1, 0.25), 1),
-    }
+    assert all(task.arguments[-1] == task.resources.cpus for task in jobs)
+    assert {task.resources.cpus for task in jobs if task.group == "trees"} == {5}
+    assert {task.group: task.resources.gpus for task in jobs} == {
+        "trees": 0, "graph": 1, "mine": 1, "kernel": 0, "cores": 0, "quarter": 0.25
+    }  # fmt: skip
 
 
-def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_those_of_another(
+def test_molecules_of_one_job_are_parts_for_all_cores_which_no_other_stage_and_no_shard_computes_first(
     tmp_path: Path,
 ) -> None:
     stages = {"one": UNIMOL, "same": {**UNIMOL, "epochs": 2}, "other": {**UNIMOL, "conformers": 2}}
-    tasks = tasks_of(tmp_path, stages=stages, tables=many_molecules())
-    parts = of_function(tasks, fill)
-    assert [len(task.arguments[1]) for task in parts] == [100, 100, 50] * 2
-    assert tasks == parts + of_function(tasks, run_job)
-    assert {task.resources.gpus for task in parts} == {0.0}
-    jobs = {task.group: task for task in of_function(tasks, run_job)}
-    assert jobs["one"].wait_for_groups == jobs["same"].wait_for_groups != jobs["other"].wait_for_groups
-    assert {task.group for task in parts} == jobs["one"].wait_for_groups | jobs["other"].wait_for_groups
-
-
-def test_features_of_molecules_for_a_network_are_computed_once_before_its_folds(tmp_path: Path) -> None:
-    plan = planned(tmp_path, stages={"graph": {**GNN, "molecule_features": ["maccs"]}})
-
-    def tasks() -> list[Task]:
-        rows = read_rows(plan.paths.train, plan.competition, True)
-        return cache_tasks(plan, "graph", [rows], set())[0]
-
-    before = tasks()
-    assert [task.arguments[0].name for task in before] == ["maccs"]
-    run(Queue(before), InlineExecutor(), "molecules")
-    (shard,) = plan.paths.cache.glob("maccs-*/*.npz")
-    written = shard.stat().st_mtime_ns
-    run(Queue(before), InlineExecutor(), "molecules")  # of another machine, which finds it there
-    assert shard.stat().st_mtime_ns == written
-    assert tasks() == []
-
-
-def test_texts_of_a_frozen_encoder_are_parts_that_ask_for_a_card(tmp_path: Path) -> None:
-    pytest.importorskip("rxnfp")
-    stages = {"frozen": {"kind": "sklearn", "features": [{"encoder": "rxnfp", "columns": ["SMILES"]}]}}
-    tasks = tasks_of(tmp_path, stages=stages)
-    assert {task.resources.gpus for task in of_function(tasks, fill)} == {1.0}
-    assert {task.resources.gpus for task in of_function(tasks, run_job)} == {0.0}
-
-
-def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path) -> None:
-    stages = {"trees": {**TREES, "features": ["maccs"]}}
     for i, sizes in enumerate([[100, 100, 50], [100, 50, 100], [50, 100, 100]], start=1):
         tasks = tasks_of(tmp_path, shard=(i, 3), stages=stages, tables=many_molecules())
-        assert [len(task.arguments[1]) for task in of_function(tasks, fill)] == sizes
+        parts, jobs = of_function(tasks, fill), of_function(tasks, run_job)
+        assert tasks == parts + jobs
+        assert [(len(task.arguments[1]), task.resources.gpus) for task in parts] == [
+            (n, 0) for n in sizes * 2
+        ]
+        waits = {task.group: task.wait_for_groups for task in jobs}
+        assert waits["one"] == waits["same"] != waits["other"]
+        assert {task.group for task in parts} == waits["one"] | waits["other"]
+
+
+def counted(folder: Path, note: str = "") -> dict[str, Any]:
+    """A stage that predicts the mean label."""
+    return {"mean": {"kind": f"{STAGES}:Counted", "log": str(folder / "log"), "note": note}}
 
 
 def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where a fold has a single label, the line says why there is no score."""
-
-    class Noting(Echo):
-        def fit(self, train: Dataset, folder: Path) -> None:
-            write_notes(folder, ["9 of 40 texts are cut."])
-
-        def predict(self, rows: Dataset, folder: Path) -> Any:
-            return super().predict(rows, folder)[:, :1]
-
-    train_as(monkeypatch, Noting())
-    (table, test), fold = mixed_tables(), np.arange(60) % 3
-    table = table.assign(part=fold, lumo=table["lumo"].where((fold < 2) | (table.index == 2)))
-    settings = {"targets": ["lumo"], "metric": "mae", "fold_column": "part"}
-    job_plan = planned(tmp_path, competition=settings, folds={"kind": "column"}, tables=(table, test))
-    capsys.readouterr()
-    train(job_plan, InlineExecutor())
-    lines = capsys.readouterr().out.splitlines()
-    errors = abs(table["lumo"] - table["id"].str[1:].astype(float))
-    score = [*(f"{errors[fold == k].mean():.4f}" for k in range(2)), "nan (fewer than two labels)"]
-    expected_lines = [f"stage trees  seed 0  fold {k} of 3  valid mae {score[k]}  0 s" for k in range(3)]
-    assert lines == [expected_lines[0], "stage trees  9 of 40 texts are cut.", *expected_lines[1:]]
-    train(job_plan, InlineExecutor())
-    assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
-
-
-def test_after_the_first_fold_a_line_says_how_many_jobs_a_card_would_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The cards are known only after the first job that asked for one. 64 of 80 GiB hold four jobs of 10, not
-    eight.
-    """
-    plan = planned(tmp_path, stages={"graph": GNN, "shared": {**GNN, "gpu": 0.25}})
-    executor = FakeProcesses(8)
-    executor.cards = None
-    budget = Budget(plan, executor, Clock())
-    executor.cards = [Card("0", 80.0, True)]
-    for job in plan.jobs:
-        budget._on_end(job, JobResult(job.title, lines=("valid",), gpu_gib=10.0))
-    lines = [line for line in capsys.readouterr().out.splitlines() if line != "valid"]
-    assert lines == ["stage graph  used 10.0 of 80 GiB; gpu: 0.25 trains 4 jobs at once on a card"]
+    """A fold with a single label says why it has no score."""
+    (table, test), fold = mixed_tables(), np.arange(60) % 3
+    y = table["lumo"].where((fold < 2) | (table.index == 2))
+    plan = planned(
+        tmp_path,
+        tables=(table.assign(part=fold, lumo=y), test),
+        competition={"targets": ["lumo"], "metric": "mae", "fold_column": "part"},
+        folds={"kind": "column"},
+        stages=counted(tmp_path, "9 of 40 texts are cut."),
+    )
+    capsys.readouterr()
+    train(plan, InlineExecutor())
+    scores = [f"{abs(y[fold == k] - y[fold != k].mean()).mean():.4f}" for k in range(2)]
+    first, second, third = (
+        f"stage mean  seed 0  fold {k} of 3  valid mae {score}  0 s"
+        for k, score in enumerate([*scores, "nan (fewer than two labels)"])
+    )
+    note = "stage mean  9 of 40 texts are cut."
+    assert capsys.readouterr().out.splitlines() == [first, note, second, third]
+    train(plan, InlineExecutor())
+    assert capsys.readouterr().out == "stage mean  3 of 3 jobs are finished\n"
 
 
 def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path) -> None:
@@ -168,51 +118,121 @@ def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path) -> None:
 
 
 def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A fold without a row of the rare class, whose F1 says nothing: -log(.75) for each row."""
-
-    class Rare(Echo):
-        def predict(self, rows: Dataset, folder: Path) -> Any:
-            return np.full((len(rows), 1), 0.25)
-
-    train_as(monkeypatch, Rare())
-    train_table, test = mixed_tables()
-    labelled = train_table.assign(rare=["yes", *["no"] * (len(train_table) - 1)])
+    """Two folds are without a row of the rare class, whose F1 says nothing: -log(1 - 1 / 40) for each row."""
+    table, test = mixed_tables()
+    tables = table.assign(rare=["yes", *["no"] * 59]), test
     binary = {"targets": ["rare"], "problem_type": "binary", "metric": "f1"}
-    train(planned(tmp_path, competition=binary, tables=(labelled, test)), InlineExecutor())
-    assert capsys.readouterr().out.count("valid log_loss 0.2877 ") == 2
-
-
-def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_predicts(tmp_path: Path) -> None:
-    job_plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
-    with pytest.raises(DataError, match="report.json is not there"):
-        predict_jobs(job_plan, InlineExecutor())
-    train(job_plan, InlineExecutor())
-    for job in job_plan.jobs:
-        job.test_file(job_plan.test_key).unlink()
-    (refit,) = [job for job in job_plan.jobs if job.predicts_test]
-    assert predict_jobs(replace(job_plan, jobs=[refit]), InlineExecutor()) == job_plan.test_key
-    assert [job.has_predicted(job_plan.test_key) for job in job_plan.jobs] == [False] * 3 + [True]
+    train(planned(tmp_path, competition=binary, tables=tables, stages=counted(tmp_path)), InlineExecutor())
+    assert capsys.readouterr().out.count("valid log_loss 0.0253 ") == 2
 
 
 def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_reports_it(
-    tmp_path: Path, capsys: Any
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job_plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
-    job_plan = replace(
-        job_plan, jobs=job_plan.jobs[::-1]
-    )  # the refit is trained last, whatever the order of the list
-    for shard in ((1, 3), (2, 3), (1, 1)):
-        train(job_plan.select(shard=shard), InlineExecutor())
-    lines = [line for line in capsys.readouterr().out.splitlines() if "jobs are finished" not in line]
-    words = [
-        "fold 2 of 3",
-        "fold 0 of 3",
-        "fold 1 of 3",
-        "1 jobs wait for jobs of other",
-        "refit on all rows",
-    ]
-    assert sorted(words) == sorted(word for word in words for line in lines if word in line)
-    assert "refit on all rows" in lines[-1]
-    assert all(job.finished for job in job_plan.jobs)
+    plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
+    for i, n_waiting, n_finished in ((1, 1, 1), (2, 0, 2), (3, 0, 3), (1, 0, 4)):
+        train(plan.select(shard=(i, 3)), InlineExecutor())
+        waits = "1 jobs wait for jobs of other shards: train again when those are finished"
+        assert capsys.readouterr().out.count(waits) == n_waiting
+        assert sum(job.finished for job in plan.jobs) == n_finished
+
+
+def failing(how: str, **settings: Any) -> dict[str, Any]:
+    """The block of a stage that fails in fold 2 of 3."""
+    return {"kind": f"{STAGES}:Failing", "how": how, **settings}
+
+
+def test_a_failing_stage_harms_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In real processes. That the predictions of others keep their bytes is tested with the command `full`."""
+    expected = {
+        "leaves_traces": "error: changed the folder and the environment",
+        "interrupts": "error: KeyboardInterrupt",
+        "silent": "error: SystemExit: 9",
+        "raises": "error: fold 2 has no molecules",
+        "config": "error: lower the learning_rate",
+        "unpicklable": "error: HTTP 404",
+        "exits": "error: raised SystemExit",
+        "leaves": "killed: its worker died (EXIT(0))",
+        "killed": "killed: its worker died (SIGKILL(-9)), most often because memory ran out",
+        "segfault": "killed: its worker died (SIGSEGV(-11))",
+        "hangs": "timeout: not finished after 30 s (--job-timeout)",
+    }
+    plan = planned(tmp_path, stages={how: failing(how) for how in expected} | {"trees": TREES})
+    with closing(LocalExecutor(2, cards=[])) as executor:
+        results = train(plan, executor, FailurePolicy(job_timeout=30.0))
+    failures = {how: results.pop(f"{how}/seed_0/fold_2") for how in expected}
+    for how, text in expected.items():
+        reason, _, words = text.partition(": ")
+        assert failures[how].reason == reason and words in failures[how].error, how
+    assert {result.status for result in results.values()} == {"ok"}
+    failed_folder = attempt_folder(plan.jobs_of_stage("killed")[2].folder)
+    assert read_json(failed_folder / "failed.json")["reason"] == "killed"
+    output = capsys.readouterr().out
+    assert output.count("tried once more, alone") == 3
+    assert f"raises/seed_0/fold_2 failed (error): {failures['raises'].error}" in output
+
+
+def test_the_next_run_retries_a_failed_job_after_other_stages_and_points_out_the_same_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mend = tmp_path / "mend"
+    stages = {"fails": {**failing("raises", mend=str(mend)), "seeds": [0, 1]}, "trees": TREES}
+    plan = planned(tmp_path, stages=stages)
+    first = train(plan, InlineExecutor())
+    assert [first[f"fails/seed_1/fold_{fold}"].reason for fold in range(3)] == ["group"] * 3
+    for job in plan.jobs_of_stage("trees"):
+        job.test_file(plan.test_key).unlink()
+    executor = InlineExecutor()
+    train(plan, executor)
+    order = [task.name for task in executor.tasks]
+    assert order == [*(f"trees/seed_0/fold_{fold}" for fold in range(3)), "fails/seed_0/fold_2"]
+    message = "fails/seed_0/fold_2 failed (error), the same error as in the previous run"
+    assert message in capsys.readouterr().out
+    mend.touch()
+    train(plan, InlineExecutor())
+    assert all(job.finished for job in plan.jobs)
+    left = {path.name for job in plan.jobs for path in job.folder.iterdir()}
+    assert not left & {"failed.json", "traceback.txt", "progress.json"}
+
+
+def test_failed_jobs_can_be_left_out_and_a_failure_can_end_the_run(tmp_path: Path) -> None:
+    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0), "trees": TREES})
+    results = train(plan, InlineExecutor(), FailurePolicy(fail_fast=True))
+    assert [result.reason for result in results.values()] == ["error", *["group"] * 2, *["time"] * 3]
+    assert results["trees/seed_0/fold_0"].error == "stopped by --fail-fast"
+    executor = InlineExecutor()
+    results = train(plan, executor, FailurePolicy(skip_failed=True))
+    assert [task.group for task in executor.tasks if task.folder is not None] == ["trees"] * 3
+    assert "fold 2 has no molecules" in results["fails/seed_0/fold_0"].error
+
+
+def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0), "trees": TREES})
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == ".probe":
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        train(plan, InlineExecutor())
+    assert raised.value.errno == 28
+    assert not read_failure(plan.jobs[0].folder)
+
+
+def test_a_record_that_a_stage_or_a_kill_has_damaged_ends_no_run(tmp_path: Path) -> None:
+    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0)})
+    folder = attempt_folder(plan.jobs[0].folder)
+    folder.mkdir(parents=True)
+    for content in ("", '["error"]', '{"reason": "error"}'):
+        (folder / "failed.json").write_text(content)
+        assert read_failure(plan.jobs[0].folder)["error"] == "its record is damaged"
+    (folder / "progress.json").write_text('{"done": null}')
+    (folder / "losses.csv").write_bytes(b"epoch,loss\n1,\xff\n")
+    assert (share_done(folder), describe_loss(folder)) == (0.0, "")

@@ -1,9 +1,7 @@
-"""One job from prepared tables to a published folder: alignment, leaks, refits, resumption, new rows in
-pieces.
-"""
+"""One job from prepared tables to a published folder: alignment, leaks, resumption, its folder and its tables."""
 
 import shutil
-from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,212 +11,215 @@ import pytest
 from rdkit import Chem
 
 from competition.dataset import REFIT_FOLD, Dataset, read_rows
-from core.files import read_json, read_table, sha256_of, write_json
-from core.paths import Paths
+from core.errors import DataError
+from core.files import read_table, sha256_of, write_json
 from folds.make import read_folds
 from models.jobs import compute
-from models.jobs import run_job as run_job_module
-from models.jobs.predictions import read_predictions, stage_oof, stage_test
+from models.jobs.compute import rows_of_job
+from models.jobs.job_files import start_attempt, verify_job, write_report
+from models.jobs.plan import Job
+from models.jobs.predictions import read_predictions, stage_oof, stage_test, write_predictions
+from models.jobs.progress import ProgressFile
 from models.jobs.run_job import run_job
 from models.stages import trees
 from models.training import checkpoint
 from models.training.loss_log import read_losses
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, Echo, planned, train_as
+from tests.models.jobs.common import GNN, STAGES, TREES, planned
 
 
-class Memoriser(Echo):
-    """Knows the labels of every input it was fitted on, and the mean for any other."""
-
-    def fit(self, train: Dataset, folder: Path) -> None:
-        self.mean = np.nanmean(train.y, axis=0)
-        labels = np.where(np.isnan(train.y), self.mean, train.y)
-        self.labels_by_smiles = dict(zip(train.inputs["SMILES"], labels, strict=True))
-
-    def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
-        assert rows.y is None, "held-out rows come without labels"
-        return np.array([self.labels_by_smiles.get(smiles, self.mean) for smiles in rows.inputs["SMILES"]])
+def run_all(folder: Path, stage: dict[str, Any], **sections: Any) -> tuple[Dataset, Any, Any]:
+    """Train every job of a stage, the last first; rows, their out-of-fold predictions and test predictions."""
+    plan = planned(folder, stages={"one": stage}, **sections)
+    for job in reversed(plan.jobs):
+        assert run_job(job, plan).status == "ok"
+    rows = read_rows(plan.paths.train, plan.competition, True)
+    oof = stage_oof(plan.jobs, rows.ids, rows.folds, ["lumo", "mu"])
+    test_ids = list(read_table(plan.paths.test)["id"])
+    return rows, oof, stage_test(plan.jobs, plan.test_key, test_ids, ["lumo", "mu"])
 
 
-class Listening(Echo):
-    """Keeps what every job is told."""
-
-    def __init__(self) -> None:
-        self.trained_rows: dict[str, list[str]] = {}
-
-    def fit(self, train: Dataset, folder: Path) -> None:
-        self.trained_rows[folder.name.split(".")[1]] = train.ids
-
-
-def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sections: Any) -> tuple[Any, ...]:
-    """Train every job, the last first, as `stage`; rows, their folds, out-of-fold and test predictions."""
-
-    train_as(monkeypatch, stage)
-    job_plan = planned(folder, **sections)
-    for job in reversed(job_plan.jobs):
-        run_job(job, job_plan)
-    rows, test_ids = (
-        read_rows(job_plan.paths.train, job_plan.competition, True),
-        list(read_table(job_plan.paths.test)["id"]),
-    )
-    folds, outputs = read_folds(job_plan.paths.folds, rows.ids), job_plan.competition.targets
-    return (
-        rows,
-        folds,
-        stage_oof(job_plan.jobs, rows.ids, folds, outputs),
-        stage_test(job_plan.jobs, job_plan.test_key, test_ids, outputs),
-    )
-
-
-def test_predictions_stay_with_their_ids_through_shuffled_folds_and_unordered_rows(
+def test_predictions_stay_with_their_ids_through_shuffled_folds_unordered_rows_and_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, _, oof, test = run_all(tmp_path, monkeypatch, Echo())
+    """The twenty rows of a fold are predicted in three pieces."""
+    monkeypatch.setattr(compute, "PIECE", 9)
+    rows, oof, test = run_all(tmp_path, {"kind": f"{STAGES}:Echo", "most_rows": 9})
     assert rows.ids != sorted(rows.ids)
     assert oof[:, 0].tolist() == [float(i[1:]) for i in rows.ids]
     assert test[:, 1].tolist() == [-float(i[1:]) for i in mixed_tables()[1]["id"]]
 
 
-def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path, monkeypatch: Any) -> None:
-    """Each input is repeated with the same random label, written differently: only folds that split them
-    leak.
-    """
+def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path) -> None:
+    """Each input is repeated with the same random label, written differently: only folds that split them leak."""
     train, test = mixed_tables()
     train[["note", "pH", "site"]] = ["same", 7.0, "a"]
     rng = np.random.default_rng(1)
     train["lumo"], train["mu"] = rng.normal(size=(2, len(train)))
-    twin = train.assign(id="t" + train["id"])
-    twin["SMILES"] = [
-        Chem.MolToSmiles(Chem.MolFromSmiles(s), canonical=False, doRandom=True) for s in train["SMILES"]
-    ]
-    both = pd.concat([train, twin], ignore_index=True)
-    rows, _, oof, _ = run_all(tmp_path, monkeypatch, Memoriser(), tables=(both, test))
-    r2 = 1 - ((oof - rows.y) ** 2).sum(axis=0) / ((rows.y - rows.y.mean(axis=0)) ** 2).sum(axis=0)
-    assert (r2 <= 0.0).all()
+    molecules = map(Chem.MolFromSmiles, train["SMILES"])
+    respelled = [Chem.MolToSmiles(each, canonical=False, doRandom=True) for each in molecules]
+    both = pd.concat([train, train.assign(id="t" + train["id"], SMILES=respelled)], ignore_index=True)
+    rows, oof, _ = run_all(tmp_path, {"kind": f"{STAGES}:Memoriser"}, tables=(both, test))
+    assert not oof.any() and rows.y.all()  # it knows no held-out row
 
 
-def test_a_job_trains_on_other_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refit trains on every row, and has none to predict out of fold."""
-    stage = Listening()
-    rows, folds, *_ = run_all(
-        tmp_path, monkeypatch, stage, stages={"one": {"kind": "bert", "final_fit": "refit"}}
-    )
-    assert list(stage.trained_rows) == ["fold_all", "fold_2", "fold_1", "fold_0"]
-    for fold, trains in zip((REFIT_FOLD, 2, 1, 0), stage.trained_rows.values(), strict=True):
-        assert trains == [name for name, of_row in zip(rows.ids, folds, strict=True) if of_row != fold]
-    assert len(list(Paths("mixed").root.glob("models/one/*/seed_0/*/oof.parquet"))) == 3
+def test_a_job_trains_on_other_folds_and_a_refit_on_every_row(tmp_path: Path) -> None:
+    plan = planned(tmp_path, stages={"one": {**TREES, "final_fit": "refit"}})
+    ids = np.array(read_table(plan.paths.train)["id"])
+    folds = read_folds(plan.paths.folds, list(ids))
+    for job, fold in zip(plan.jobs, (0, 1, 2, REFIT_FOLD), strict=True):
+        rows = rows_of_job(job, plan)
+        assert rows.train.ids == list(ids[folds != fold])
+        assert rows.held_out.ids == list(ids[folds == fold])
 
 
 def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_path: Path) -> None:
-    """Counts 10, 20, 33: 63 / 3. Leaves 4, 8, 64 on the search's logarithmic scale: the cube root of 2048,
-    12.7.
-    """
+    """Counts 10, 20, 33: 63 / 3. Leaves 4, 8, 64 on the search's logarithmic scale: the cube root of 2048, 12.7."""
     folders = [tmp_path / f"{fold}" for fold in range(3)]
-    for folder, count, leaves, l2 in zip(folders, (10, 20, 33), (4, 8, 64), (0.1, 1.0, 10.0), strict=True):
-        tuned = {"num_leaves": leaves, "lambda_l2": l2}
-        models = [{"n_trees": 5, "found": {}}, {"n_trees": count, "found": tuned}]
+    for folder, count, leaves in zip(folders, (10, 20, 33), (4, 8, 64), strict=True):
+        models = [{"n_trees": 5, "found": {}}, {"n_trees": count, "found": {"num_leaves": leaves}}]
         write_json(folder / "training.json", {"models": models})
     assert trees.mean_choice(folders, 0) == {"n_trees": 5, "found": {}}
-    expected = {"num_leaves": 13, "lambda_l2": pytest.approx(1.0)}
-    assert trees.mean_choice(folders, 1) == {"n_trees": 21, "found": expected}
-
-
-def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, monkeypatch: Any) -> None:
-    job_plan = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 200, "final_fit": "refit"}})
-    *folds, refit = job_plan.jobs
-    for job in folds:
-        run_job(job, job_plan)
-    monkeypatch.delattr(trees.Trees, "choose")
-    run_job(refit, job_plan)
-    *counts, n_trees = [
-        [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]]
-        for job in job_plan.jobs
-    ]
-    assert np.std(counts) > 0
-    assert n_trees == [round(mean) for mean in np.mean(counts, axis=0)]
+    assert trees.mean_choice(folders, 1) == {"n_trees": 21, "found": {"num_leaves": 13}}
 
 
 @pytest.mark.parametrize("final_fit", ["folds", "both"])
 def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final_fit: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], final_fit: str
 ) -> None:
+    """The last job is that of fold 2, or the refit."""
     gnn = {**GNN, "epochs": 4, "batch_size": 16, "pooler_dropout": 0.2, "final_fit": final_fit}
-    job_plan = planned(tmp_path, stages={"graph": gnn})
-    job = job_plan.jobs[-1]
-    assert (job.fold == REFIT_FOLD) is (final_fit == "both")
-    steps: list[int] = []
+    plan = planned(tmp_path, stages={"graph": gnn})
+    job = plan.jobs[-1]
+    report_progress = ProgressFile.__call__
 
-    def run(stop_at: int | None = None) -> dict[str, str]:
-        def progress(done: int, total: int) -> None:
-            steps.append(done)
-            if stop_at is not None and done == total + stop_at:
+    def run(stop_at: float = np.inf) -> dict[str, str]:
+        def progress(self: ProgressFile, done: int, total: int) -> None:
+            report_progress(self, done, total)
+            if done == total + stop_at:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(run_job_module, "ProgressFile", lambda folder, title: progress)
-        run_job(job, job_plan)
+        monkeypatch.setattr(ProgressFile, "__call__", progress)
+        run_job(job, plan)
         files = [path for path in job.folder.rglob("*.*") if path.name not in ("report.json", "losses.csv")]
         assert not [path for path in files if path.name.startswith("checkpoint")]
         return {path.name: sha256_of(path) for path in files}
 
-    undisturbed, n_steps = run(), len(steps)
+    undisturbed = run()
     shutil.rmtree(job.folder)
     monkeypatch.setattr(checkpoint.Checkpoint, "due", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
         run(stop_at=-2)
     assert not job.folder.exists()
     assert len(list(job.folder.parent.glob(f".{job.folder.name}/checkpoint_*.pt"))) == 1
-    steps.clear()
     assert run() == undisturbed
-    assert len(steps) < n_steps  # it did not begin anew
+    output = capsys.readouterr().out
+    assert f"{job.title} continues at step " in output and "at step 1 " not in output
 
 
-def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths: list[int] = []
+def test_the_score_after_the_last_epoch_is_that_of_the_fold(tmp_path: Path) -> None:
+    net = {**GNN, "epochs": 3, "pooler_dropout": 0.2, "target_transform": "standard"}
+    plan = planned(tmp_path, stages={"net": net})
+    job, competition = plan.jobs[0], plan.competition
+    assert run_job(job, plan).status == "ok"
+    scores = [row.held_out_score for row in read_losses(job.folder)]
+    rows = rows_of_job(job, plan).held_out
+    y_pred = read_predictions(job.oof_file, rows.ids, competition.targets)
+    assert len(scores) == 3
+    assert scores[-1] == pytest.approx(competition.scorer(rows.y, y_pred), rel=1e-6)
 
-    class Lengths(Echo):
-        def predict(self, rows: Dataset, folder: Path) -> np.ndarray:
-            lengths.append(len(rows))
-            return super().predict(rows, folder)
 
-    monkeypatch.setattr(compute, "PIECE", 4)
-    train_as(monkeypatch, Lengths())
-    job_plan, ids = planned(tmp_path), [f"r{i}" for i in range(10)]
-    job = replace(job_plan.jobs[0], folder=tmp_path / "job")
-    run_job_module.predict_test(job, job_plan, Dataset(ids, pd.DataFrame(index=range(10)), None))
-    assert lengths == [4, 4, 2]
-    numbers = np.arange(10)[:, None] * [1.0, -1.0]
-    assert np.array_equal(read_predictions(job.test_file(job_plan.test_key), ids, ["lumo", "mu"]), numbers)
+def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: Path) -> None:
+    """A row's own number is its prediction, 10 more in the second seed, in any order; a refit takes no part.
+
+    Row 9 has fold -1 and is never predicted.
+    """
+    ids = [f"r{i}" for i in range(10)]
+    folds = np.array([2, 0, 1, 1, 0, 2, 0, 1, 2, -1])
+    jobs = [Job("echo", 0, REFIT_FOLD, tmp_path / "refit")]
+    for seed in (0, 1):
+        for fold in (0, 1, 2):
+            jobs.append(Job("echo", seed, fold, tmp_path / f"{seed}_{fold}"))
+            held_out = np.random.default_rng(seed).permutation(np.flatnonzero(folds == fold))
+            held_out_ids = [ids[i] for i in held_out]
+            write_predictions(jobs[-1].oof_file, held_out_ids, ["y"], held_out[:, None] + 10.0 * seed)
+    oof = stage_oof(jobs, ids, folds, ["y"])
+    assert oof[:9, 0].tolist() == [i + 5.0 for i in range(9)]
+    assert np.isnan(oof[9]).all()
+    with pytest.raises(DataError, match="lacks the predictions of a fold"):
+        stage_oof(jobs[:-1], ids, folds, ["y"])
 
 
 @pytest.mark.parametrize(
-    "stage",
+    ("table", "words"),
     [
-        {**GNN, "epochs": 3, "pooler_dropout": 0.2, "target_transform": "standard"},
-        {"kind": "bert", "layers": 1, "width": 32, "heads": 2, "epochs": 2, "pooler_dropout": 0.2},
+        ("id,y\na,1", "once each"),
+        ("id,y\na,1\na,2", "once each"),
+        ("id,y\na,1\nz,2", "once each"),
+        ("id,x\na,1\nb,2", "once each"),
+        ("id,y\na,1\nb,inf", "finite y"),
+        ("", "broken"),
     ],
-    ids=["gnn", "bert"],
 )
-def test_the_score_after_each_epoch_changes_no_prediction_and_ends_as_the_score_of_the_fold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: dict[str, Any]
+def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(
+    tmp_path: Path, table: str, words: str
 ) -> None:
-    job_plan = planned(tmp_path, stages={"net": stage})
-    job = job_plan.jobs[0]
+    file = tmp_path / "oof.parquet"
+    file.write_bytes(b"PAR1 cut")
+    if table:
+        pd.read_csv(StringIO(table)).to_parquet(file, index=False)
+    with pytest.raises(DataError, match=words):
+        read_predictions(file, ["a", "b"], ["y"])
 
-    def predictions() -> list[bytes]:
-        assert run_job(job, job_plan).status == "ok"
-        return [file.read_bytes() for file in (job.oof_file, job.test_file(job_plan.test_key))]
 
-    with_score = predictions()
-    rows = read_losses(job.folder)
-    assert [row.held_out_score is not None for row in rows] == [True] * stage["epochs"]
-    labels = read_rows(job_plan.paths.train, job_plan.competition, labelled=True)
-    in_fold = labels.take(read_folds(job_plan.paths.folds, labels.ids) == 0)
-    y_pred = read_predictions(job.oof_file, in_fold.ids, job_plan.competition.targets)
-    metric = job_plan.competition.scorer
-    assert rows[-1].held_out_score == pytest.approx(metric(in_fold.y, y_pred), rel=1e-6)
-    shutil.rmtree(job.folder)
-    monkeypatch.setattr(run_job_module, "HeldOut", lambda rows, score: None)
-    assert predictions() == with_score
-    assert {row.held_out_score for row in read_losses(job.folder)} == {None}
+def test_predictions_keep_every_digit_and_those_whose_squares_are_not_finite_are_not_written(
+    tmp_path: Path,
+) -> None:
+    y_pred = np.random.default_rng(0).normal(size=(2, 1)) / 3
+    write_predictions(tmp_path / "good.parquet", ["007", "NA"], ["y"], y_pred)
+    assert np.array_equal(read_predictions(tmp_path / "good.parquet", ["NA", "007"], ["y"]), y_pred[::-1])
+    for value in (np.nan, 1e308):
+        with pytest.raises(DataError, match="1 predictions that are not finite, first of id 'b'"):
+            write_predictions(tmp_path / "bad.parquet", ["a", "b"], ["y"], np.array([[1.0], [value]]))
+    assert not (tmp_path / "bad.parquet").exists()
+
+
+@pytest.mark.parametrize(("final_fit", "expected"), [("folds", 52), ("refit", 60), ("both", 56)])
+def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
+    tmp_path: Path, final_fit: str, expected: float
+) -> None:
+    """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50 more."""
+    jobs = []
+    for seed in (0, 1):
+        for fold, value in ((0, 1.0), (1, 3.0), (REFIT_FOLD, 10.0)):
+            predicts_test = fold == REFIT_FOLD or final_fit != "refit"
+            job = Job("s", seed, fold, tmp_path / f"{seed}_{fold}", predicts_test=predicts_test)
+            if fold != REFIT_FOLD or final_fit != "folds":
+                write_predictions(job.test_file("t"), ["a"], ["y"], np.array([[value + 100 * seed]]))
+                jobs.append(job)
+    assert stage_test(jobs, "t", ["a"], ["y"]).tolist() == [[expected]]
+
+
+@pytest.mark.parametrize(("left", "kept"), [(".fold_0", ["checkpoint.pt"]), ("fold_0", [])])
+def test_what_was_left_unfinished_is_thrown_away_except_for_checkpoints(
+    tmp_path: Path, left: str, kept: list[str]
+) -> None:
+    (tmp_path / left / "test").mkdir(parents=True)
+    (tmp_path / left / "weights").write_text("half")
+    (tmp_path / left / "checkpoint.pt").write_text("epoch 3")
+    second_attempt = start_attempt(tmp_path / "fold_0")
+    assert not (tmp_path / "fold_0").exists()
+    assert [path.name for path in second_attempt.iterdir()] == kept
+
+
+def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path: Path) -> None:
+    job = Job("s", 0, 0, tmp_path)
+    (tmp_path / "weights").write_bytes(b"abc")
+    write_report(tmp_path, {"seconds": 1.0})
+    assert verify_job(job)["seconds"] == 1.0
+    (tmp_path / "weights").write_bytes(b"abd")
+    with pytest.raises(DataError, match=r"weights has changed since .* delete the folder"):
+        verify_job(job)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(DataError, match="is gone"):
+        verify_job(job)
