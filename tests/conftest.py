@@ -1,7 +1,6 @@
 """Small real data for every test, and products that go to a temporary folder."""
 
 import os
-from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
@@ -16,18 +15,18 @@ SMOKE = PROJECT / "competition" / "data" / "smoke"
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """The long file comes first, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
 
 
 @pytest.fixture(autouse=True)
-def _products_go_to_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _products_go_to_a_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def mixed_tables(n_train: int = 60, n_test: int = 20) -> tuple[pd.DataFrame, pd.DataFrame]:
+def mixed_tables(n_train=60, n_test=20):
     """Real molecules with made-up text, a number with gaps and a category; two targets, one with missing
     labels.
     """
@@ -44,7 +43,7 @@ def mixed_tables(n_train: int = 60, n_test: int = 20) -> tuple[pd.DataFrame, pd.
     return train.reset_index(drop=True), test.drop(columns=["lumo", "mu"]).reset_index(drop=True)
 
 
-def write_competition(folder: Path, train: pd.DataFrame, test: pd.DataFrame, **sections: object) -> Path:
+def write_competition(folder, train, test, **sections):
     """A YAML and its three CSV files in `folder`; `sections` replace or add to those below."""
     write_table(folder / "train.csv", train)
     write_table(folder / "test.csv", test)

@@ -15,11 +15,8 @@ import threading
 import zipfile
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import pytest
 
 from submissions.leaderboard import client
 
@@ -34,7 +31,7 @@ class Refused(Exception):
 class KaggleServer(ThreadingHTTPServer):
     """State of the platform, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.competitions: dict[str, dict[str, Any]] = {}
         self.submissions: list[dict[str, Any]] = []
@@ -50,11 +47,11 @@ class KaggleServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
-    def server_close(self) -> None:  # at the end of `with`
+    def server_close(self):  # at the end of `with`
         self.shutdown()
         super().server_close()
 
-    def connect(self, home: Path, patch: pytest.MonkeyPatch) -> None:
+    def connect(self, home, patch):
         """Lead the client here, which reads some of the variables only when it is imported."""
         proxy = f"http://127.0.0.1:{self.server_port}"
         empty = dict.fromkeys(
@@ -68,42 +65,42 @@ class KaggleServer(ThreadingHTTPServer):
         KaggleApi.args, KaggleApi.config = ["--local"], str(home / ".kaggle" / "kaggle.json")
         client.login.cache_clear()
 
-    def score(self, ref: str, public: float | str = "", private: float | str = "", error: str = "") -> None:
+    def score(self, ref, public="", private="", error=""):
         """Score a submission, or let it fail."""
         one = next(one for one in self.submissions if str(one["ref"]) == ref)
         one |= {"status": "ERROR" if error else "COMPLETE", "errorDescription": error}
         one |= {"publicScore": str(public), "privateScore": str(private)}
 
-    def calls(self, name: str) -> list[Any]:
+    def calls(self, name):
         """What the requests whose path has `name` in it brought."""
         return [content for path, content in self.requests if name in path]
 
     # What each call does; names as in the client.
 
-    def IntrospectToken(self, request: dict[str, Any]) -> Any:
+    def IntrospectToken(self, request):
         return {"active": True, "username": USER} if request["token"] == TOKEN else {"active": False}
 
-    def DownloadDataFiles(self, request: dict[str, Any]) -> Any:
+    def DownloadDataFiles(self, request):
         return f"http://localhost/storage/{request['competitionName']}/archive.zip?{SIGNATURE}"
 
-    def StartSubmissionUpload(self, request: dict[str, Any]) -> Any:
+    def StartSubmissionUpload(self, request):
         return self.StartBlobUpload(request | {"name": request["fileName"]})
 
-    def CreateSubmission(self, request: dict[str, Any]) -> Any:
+    def CreateSubmission(self, request):
         upload = self.arrived(request["blobFileTokens"])
         return self.submit(request, upload["name"], upload["content"])
 
-    def CreateCodeSubmission(self, request: dict[str, Any]) -> Any:
+    def CreateCodeSubmission(self, request):
         kernel = self.kernels.get(f"{request['kernelOwner']}/{request['kernelSlug']}")
         if kernel is None or request["kernelVersion"] > len(kernel["versions"]):
             raise Refused(404, "Kernel version not found")
         return self.submit(request, request["fileName"], b"")
 
-    def GetSubmissionLimits(self, request: dict[str, Any]) -> Any:
+    def GetSubmissionLimits(self, request):
         n, limit = len(self.submissions), self.competitions[request["competitionName"]]["limit"]
         return {"numToday": n, "numTotal": n, "numAllowedNow": limit - n}
 
-    def ListSubmissions(self, request: dict[str, Any]) -> Any:
+    def ListSubmissions(self, request):
         for one in self.submissions:
             if self.scores and one["status"] == "PENDING":
                 self.score(str(one["ref"]), *self.scores)
@@ -111,35 +108,35 @@ class KaggleServer(ThreadingHTTPServer):
         start = (request["page"] - 1) * size
         return {"submissions": self.submissions[::-1][start : start + size]}
 
-    def SaveKernel(self, request: dict[str, Any]) -> Any:
+    def SaveKernel(self, request):
         unknown = [source for source in request.get("datasetDataSources", []) if source not in self.datasets]
         kernel = self.kernels.setdefault(request["slug"], {"versions": []})
         kernel["versions"].append(request)
         return {"versionNumber": len(kernel["versions"]), "invalidDatasetSources": unknown}
 
-    def GetDatasetStatus(self, request: dict[str, Any]) -> Any:
+    def GetDatasetStatus(self, request):
         dataset = self.datasets.get(f"{request['ownerSlug']}/{request['datasetSlug']}")
         if dataset is None:
             raise Refused(403, "Permission 'datasets.get' was denied")
         return {"status": dataset["status"]}
 
-    def GetDataset(self, request: dict[str, Any]) -> Any:
+    def GetDataset(self, request):
         dataset = self.datasets[f"{request['ownerSlug']}/{request['datasetSlug']}"]
         dataset["looks"] += 1
         if dataset["looks"] > self.lag:
             dataset["current"] = len(dataset["versions"])
         return {"currentVersionNumber": dataset["current"]}
 
-    def CreateDataset(self, request: dict[str, Any]) -> Any:
+    def CreateDataset(self, request):
         return self.version(f"{request['ownerSlug']}/{request['slug']}", request, "")
 
-    def CreateDatasetVersion(self, request: dict[str, Any]) -> Any:
+    def CreateDatasetVersion(self, request):
         body = request["body"]
         return self.version(
             f"{request['ownerSlug']}/{request['datasetSlug']}", body, body.get("versionNotes", "")
         )
 
-    def StartBlobUpload(self, request: dict[str, Any]) -> Any:
+    def StartBlobUpload(self, request):
         token = f"blob-{len(self.uploads)}"
         self.uploads[token] = {
             "name": request["name"],
@@ -148,13 +145,13 @@ class KaggleServer(ThreadingHTTPServer):
         }
         return {"token": token, "createUrl": f"http://localhost/upload/{token}?{SIGNATURE}"}
 
-    def arrived(self, token: str) -> dict[str, Any]:
+    def arrived(self, token):
         upload = self.uploads[token]
         if len(upload["content"]) != upload["size"]:
             raise Refused(400, "The file was not uploaded")
         return upload
 
-    def submit(self, request: dict[str, Any], name: str, content: bytes) -> Any:
+    def submit(self, request, name, content):
         if len(self.submissions) >= self.competitions[request["competitionName"]]["limit"]:
             raise Refused(400, "Submission not allowed: your team has used its daily submissions.")
         ref = 1000 + len(self.submissions)
@@ -168,7 +165,7 @@ class KaggleServer(ThreadingHTTPServer):
         self.submissions.append(one | {"content": content, "totalBytes": len(content)})
         return {"message": f"Successfully submitted to {request['competitionName']}", "ref": ref}
 
-    def version(self, name: str, request: dict[str, Any], notes: str) -> Any:
+    def version(self, name, request, notes):
         uploads = [self.arrived(file["token"]) for file in request["files"]]
         files = {upload["name"]: upload["content"] for upload in uploads}
         dataset = self.datasets.setdefault(name, {"versions": [], "status": "READY", "current": 0})
@@ -182,16 +179,16 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         pass
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         content: Any = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.answer(json.loads(content or b"{}") if self.command == "POST" else content)
 
     do_POST = do_PUT = do_GET
 
-    def answer(self, content: Any) -> None:
+    def answer(self, content):
         path, platform = urlsplit(self.path).path, self.server
         with platform.lock:
             platform.requests.append((path, content))
@@ -206,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send(*answer)
 
-    def work(self, path: str, content: Any) -> tuple[int, Any]:
+    def work(self, path, content):
         platform, last = self.server, path.rsplit("/", 1)[-1]
         if path.startswith("/storage/"):
             return 200, archive(platform.competitions[path.split("/")[2]]["files"])
@@ -222,7 +219,7 @@ class Handler(BaseHTTPRequestHandler):
             status, message = refused.args
             return status, {"code": status, "message": message}
 
-    def send(self, status: int, body: Any) -> None:
+    def send(self, status, body):
         redirect = isinstance(body, str) and status == 200
         data = (
             b"" if redirect else body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
@@ -237,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def archive(files: dict[str, bytes]) -> bytes:
+def archive(files):
     """Files as a zip archive, the same bytes each time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:

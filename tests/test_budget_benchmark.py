@@ -7,7 +7,7 @@ import pytest
 from benchmarks.budget import table_of_checkouts
 
 
-def rows_of(errors_after: list[float]) -> pd.DataFrame:
+def rows_of(errors_after):
     """Rows of a set for each error after the change; before it, each error is 1."""
     rows = []
     for number, error in enumerate(errors_after):
@@ -35,15 +35,13 @@ def rows_of(errors_after: list[float]) -> pd.DataFrame:
         ([0.9, 1.2], "missed"),  # within its standard error, and worse by more than 2 %
     ],
 )
-def test_a_change_passes_up_to_one_standard_error_and_two_per_cent(
-    errors_after: list[float], verdict: str
-) -> None:
+def test_a_change_passes_up_to_one_standard_error_and_two_per_cent(errors_after, verdict):
     *_, on_answers, cross_fitted = table_of_checkouts(rows_of(errors_after)).splitlines()
     assert on_answers.startswith("ratio") and on_answers.endswith(verdict)
     assert cross_fitted.endswith("passed")
 
 
-def test_a_set_that_only_one_checkout_has_finished_is_not_compared() -> None:
+def test_a_set_that_only_one_checkout_has_finished_is_not_compared():
     rows = rows_of([1.0, 1.0, 5.0]).iloc[:-1]
     table = table_of_checkouts(rows)
     assert "set_2" not in table

@@ -3,9 +3,6 @@
 import re
 import sys
 from pathlib import Path
-from types import FrameType
-
-import pytest
 
 from core.files import PROJECT
 from pipeline import commands, full
@@ -13,9 +10,7 @@ from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import GNN, InlineExecutor
 
 
-def test_a_run_enters_the_listed_files_first_in_the_listed_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_enters_the_listed_files_first_in_the_listed_order(tmp_path, monkeypatch):
     page = (PROJECT / "docs" / "code.md").read_text().split("## One molecule")[1].split("\n## ")[0]
     listed = re.findall(r"^\d+\. `([\w/]+\.py)`", page, re.MULTILINE)
     stages = {"gnn": {**GNN, "epochs": 1}}
@@ -23,7 +18,7 @@ def test_a_run_enters_the_listed_files_first_in_the_listed_order(
     monkeypatch.setattr(full, "make_executor", lambda *options: InlineExecutor())
     entered: dict[str, None] = {}
 
-    def record(frame: FrameType, event: str, _: object) -> None:
+    def record(frame, event, _):
         name = frame.f_code.co_name
         is_body = name.startswith("<") or name[0].isupper()  # of a module or a class, at its import
         if event == "call" and not is_body and frame.f_code.co_filename.startswith(str(PROJECT)):

@@ -1,7 +1,6 @@
 """The benchmark for a card, by what of it can be tested on the cores."""
 
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,15 +8,13 @@ import torch
 from benchmarks import gpu
 
 
-def test_without_a_card_it_reports_so_and_ends_well(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_card_it_reports_so_and_ends_well(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpu.main([])
     assert capsys.readouterr().out == "torch sees no card on this machine, so there is nothing to measure.\n"
 
 
-def test_a_training_is_timed_and_its_weights_can_be_predicted_with(tmp_path: Path) -> None:
+def test_a_training_is_timed_and_its_weights_can_be_predicted_with(tmp_path):
     case = gpu.Case("gnn", tmp_path, tiny=True)
     alone = threading.Barrier(1)
     assert gpu.time_training(case, seconds=0.1, barrier=alone)["rows"] > 0
@@ -27,7 +24,7 @@ def test_a_training_is_timed_and_its_weights_can_be_predicted_with(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", [name for name in gpu.DECODERS if "NF4" not in name])  # which needs a card
-def test_decoders_with_random_weights_are_timed(name: str, tmp_path: Path) -> None:
+def test_decoders_with_random_weights_are_timed(name, tmp_path):
     case = gpu.Case(name, tmp_path, tiny=True)
     alone = threading.Barrier(1)
     assert gpu.time_training(case, seconds=0.1, barrier=alone)["rows"] > 0

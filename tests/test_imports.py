@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
@@ -24,11 +23,11 @@ FILES = sorted(
 )
 
 
-def module_of(file: Path) -> str:
+def module_of(file):
     return ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(file: Path) -> set[str]:
+def imported(file):
     """Modules of ours that a file imports, inside functions too, but not those for type annotations alone."""
     names: set[str] = set()
     for node in executed(ast.parse(file.read_text(encoding="utf-8"))):
@@ -42,7 +41,7 @@ def imported(file: Path) -> set[str]:
 IMPORTS = {module_of(file): imported(file) for file in FILES}
 
 
-def below(name: str, package: str) -> bool:
+def below(name, package):
     return f"{name}.".startswith(f"{package}.")
 
 
@@ -51,20 +50,20 @@ def below(name: str, package: str) -> bool:
     [[*ROOMS, "tests", "benchmarks"], MODELS, NETWORKS],
     ids=["rooms", "folders of models", "networks"],
 )
-def test_a_room_imports_only_rooms_to_its_left(rooms: list[str]) -> None:
+def test_a_room_imports_only_rooms_to_its_left(rooms):
     for module, names in IMPORTS.items():
         for i, room in enumerate(rooms):
             later = [name for name in names if any(below(name, other) for other in rooms[i + 1 :])]
             assert not (below(module, room) and later), f"{module} imports {later}"
 
 
-def test_stages_do_not_import_each_other() -> None:
+def test_stages_do_not_import_each_other():
     modules = {f"models.stages.{kind}" for kind in KINDS}
     for module in modules:
         assert not IMPORTS[module] & (modules - {module}), module
 
 
-def test_no_imports_go_in_a_circle() -> None:
+def test_no_imports_go_in_a_circle():
     try:
         TopologicalSorter(
             {name: names & IMPORTS.keys() - {name} - LATE.get(name, set()) for name, names in IMPORTS.items()}
@@ -73,12 +72,12 @@ def test_no_imports_go_in_a_circle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_no_file_is_longer_than_450_lines() -> None:
+def test_no_file_is_longer_than_450_lines():
     lengths = {module_of(file): file.read_text(encoding="utf-8").count("\n") for file in FILES}
     assert {module: length for module, length in lengths.items() if length > 450} == {}
 
 
-def test_commands_that_answer_in_seconds_do_not_import_slow_libraries() -> None:
+def test_commands_that_answer_in_seconds_do_not_import_slow_libraries():
     quick = "pipeline.commands, folds.diagnose, models.jobs.train, pipeline.check, pipeline.full, pipeline.new.new"
     slow = {"torch", "transformers", "sklearn", "scipy.stats", "matplotlib", "lightgbm"}
     code = f"import sys, {quick}; print(*{slow} & sys.modules.keys())"
@@ -103,7 +102,7 @@ QUESTION = re.compile(
 )
 
 
-def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is() -> None:
+def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is():
     stages = PROJECT / "models" / "stages"
     files = [file for file in FILES if not file.is_relative_to(stages) and file.stem != "stage"]
     asked = {module_of(file): QUESTION.findall(file.read_text()) for file in files}
@@ -122,10 +121,10 @@ def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is() -> None
         "stage.kind == 'file'",
     ],
 )
-def test_a_question_about_the_kind_is_found(code: str) -> None:
+def test_a_question_about_the_kind_is_found(code):
     assert QUESTION.findall(f"    if not {code}") == [code]
 
 
-def test_the_kind_of_something_else_may_be_asked() -> None:
+def test_the_kind_of_something_else_may_be_asked():
     others = "folds.kind == 'time' or isinstance(head, MultiSampleHead) or getattr(module, name)"
     assert not QUESTION.findall(others)

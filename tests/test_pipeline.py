@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -32,9 +31,7 @@ submissions: {trials: 4}
 """
 
 
-def run(
-    work: Path, *arguments: str, cwd: Path | None = None, status: int = 0
-) -> subprocess.CompletedProcess[str]:
+def run(work, *arguments, cwd=None, status=0):
     done = subprocess.run(
         [RUN, *arguments], env=environment(work), cwd=cwd, capture_output=True, text=True, check=False
     )
@@ -42,16 +39,16 @@ def run(
     return done
 
 
-def environment(work: Path) -> dict[str, str]:
+def environment(work):
     return {**os.environ, "WORK_DIR": str(work), "HF_HUB_OFFLINE": "1"}
 
 
-def submission(work: Path) -> Path:
+def submission(work):
     folder = work / "smoke" / "submissions"
     return folder / (folder / "latest").read_text().strip() / "submission.csv"
 
 
-def small_competition(folder: Path) -> Path:
+def small_competition(folder):
     """The smoke competition as a user's own, with two small stages: a YAML and tables in a folder."""
     folder.mkdir()
     text = (PROJECT / "competition" / "configs" / "smoke.yaml").read_text().replace("../data/smoke/", "")
@@ -62,7 +59,7 @@ def small_competition(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def small(tmp_path_factory):
     """A small competition and the products of one undisturbed run."""
     folder = tmp_path_factory.mktemp("small")
     path = small_competition(folder / "own")
@@ -71,8 +68,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_run_ends_with_a_submission_that_fits_the_sample_and_a_second_one_trains_nothing_and_changes_no_byte(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     first = run(tmp_path, "smoke").stdout
     assert "submission.csv" in first.splitlines()[-2]
     content = submission(tmp_path).read_bytes()
@@ -87,9 +84,7 @@ def test_a_run_ends_with_a_submission_that_fits_the_sample_and_a_second_one_trai
     assert submission(tmp_path).read_bytes() == content
 
 
-def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
-    small: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(small, tmp_path):
     path, work = small[0], tmp_path / "work"
     in_time = "full", str(path), "--budget", "240s", "--workers", "1"
     before = time.monotonic()
@@ -115,9 +110,7 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", sorted(random.Random(0).sample(range(4, 90), 20)))
-def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(
-    seconds: int, tmp_path: Path
-) -> None:
+def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(seconds, tmp_path):
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
     hangs = f"  hangs: {{kind: '{STAGES}:Failing', how: hangs, fold: 0}}\n"
     path.write_text(path.read_text().replace("  gnn:", f"{hangs}  gnn:"))
@@ -137,9 +130,7 @@ def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(
         assert "| hangs " in done.stdout
 
 
-def test_saved_weights_predict_the_test_table_and_new_rows_without_the_training_table(
-    small: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_saved_weights_predict_the_test_table_and_new_rows_without_the_training_table(small, tmp_path):
     work, folder = tmp_path / "work", tmp_path / "own"
     shutil.copytree(small[1], work)
     path = small_competition(folder)
@@ -164,9 +155,7 @@ MOMENTS = [(i + random.Random(f"moment {i}").random()) / 10 for i in range(10)]
     "share",
     [pytest.param(share, marks=[] if i in (3, 8) else pytest.mark.slow) for i, share in enumerate(MOMENTS)],
 )
-def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
-    small: tuple[Path, Path], tmp_path: Path, share: float
-) -> None:
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(small, tmp_path, share):
     """In another folder and without the answers, which change no byte either."""
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
     (path.parent / "answers.csv").unlink()
@@ -188,9 +177,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
         pytest.param({"hangs": "timeout", "segfault": "killed", "exits": "error"}, marks=pytest.mark.slow),
     ],
 )
-def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submission(
-    reasons: dict[str, str], small: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submission(reasons, small, tmp_path):
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
     failing = "".join(f"  {how}: {{kind: '{STAGES}:Failing', how: {how}}}\n" for how in reasons)
     path.write_text(path.read_text().replace("submissions:", f"{failing}submissions:"))
@@ -204,9 +191,7 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     assert with_traceback == [f"{how}:" for how, reason in sorted(reasons.items()) if reason == "error"]
 
 
-def test_mistakes_in_the_yaml_end_the_run_in_seconds_and_leave_products_intact(
-    small: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_mistakes_in_the_yaml_end_the_run_in_seconds_and_leave_products_intact(small, tmp_path):
     path = small_competition(tmp_path / "own")
     path.write_text(
         path.read_text().replace("epochs: 4", "epochs: many").replace("metric: r2", "metric: rsquared")

@@ -4,9 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,16 +32,16 @@ README = (PROJECT / "README.md").read_text()
 RECIPES = "docs/recipes.md"
 
 
-def blocks(language: str, page: str = "README.md") -> list[str]:
+def blocks(language, page="README.md"):
     return re.findall(rf"```{language}\n(.*?)```", (PROJECT / page).read_text(), flags=re.DOTALL)
 
 
-def block(language: str, word: str, page: str = "README.md") -> str:
+def block(language, word, page="README.md"):
     """Return the first block of a page in a language that contains a word."""
     return next(text for text in blocks(language, page) if word in text)
 
 
-def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
+def test_every_verb_that_is_named_is_one_of_run_sh():
     cases = re.findall(r"^  ([a-z |]+)\)", (PROJECT / "run.sh").read_text(), flags=re.MULTILINE)
     verbs = {"help", *re.findall("[a-z]+", " ".join(cases))}
     assert set(re.findall(r"\./run\.sh ([a-z]+)", README)) == verbs
@@ -52,7 +50,7 @@ def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
 @pytest.mark.parametrize(
     "page", ["README.md", *(f"docs/{file.name}" for file in sorted((PROJECT / "docs").glob("*.md")))]
 )
-def test_every_file_that_is_named_exists(page: str) -> None:
+def test_every_file_that_is_named_exists(page):
     text = (PROJECT / page).read_text()
     packages = "core|competition|folds|models|submissions|pipeline|studies|benchmarks|tests|docs"
     code_spans = re.findall(rf"`((?:{packages})/[\w./]+\.(?:py|yaml|md))`", text)
@@ -62,13 +60,13 @@ def test_every_file_that_is_named_exists(page: str) -> None:
     assert [file for file in files if not file.exists()] == []
 
 
-def test_the_first_yaml_loads_as_it_stands() -> None:
+def test_the_first_yaml_loads_as_it_stands():
     config = Config.model_validate(yaml.safe_load(blocks("yaml")[0]))
     assert len(config.stages) >= 3
 
 
 @pytest.mark.parametrize(("page", "at_least"), [("docs/stages.md", 20), ("docs/folds.md", 0)])
-def test_every_block_of_a_page_is_valid(page: str, at_least: int) -> None:
+def test_every_block_of_a_page_is_valid(page, at_least):
     n_stages = 0
     for text in "\n\n".join(blocks("yaml", page)).split("\n\n"):
         block = yaml.safe_load(text)
@@ -81,8 +79,8 @@ def test_every_block_of_a_page_is_valid(page: str, at_least: int) -> None:
 
 
 def test_the_metric_of_the_page_on_folds_is_the_distance_to_the_interval_over_that_of_the_labels_to_their_mean(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     (tmp_path / "metrics.py").write_text(block("python", "st_rae", "docs/folds.md"))
     rows = pd.DataFrame(
         {"pEC50_lower": [-1, np.nan, 3, 1, 1], "pEC50_upper": [1, np.nan, 6, 2, np.nan]}, [7, 7, 1, 0, 2]
@@ -94,7 +92,7 @@ def test_the_metric_of_the_page_on_folds_is_the_distance_to_the_interval_over_th
     assert st_rae(y, np.array([[-3.0], [2.0], [2.5], [0.0], [0.0]]), rows) == pytest.approx((2 + 0.5) / 4)
 
 
-def test_the_recipe_for_wrong_labels_drops_those_far_from_a_line_of_predictions(tmp_path: Path) -> None:
+def test_the_recipe_for_wrong_labels_drops_those_far_from_a_line_of_predictions(tmp_path):
     predicted = np.arange(20.0)
     value = 55 - 20 * predicted + np.tile([3.0, -3.0], 10)  # three robust deviations are about 13
     value[[4, 11]] += [50, -50]
@@ -107,14 +105,14 @@ def test_the_recipe_for_wrong_labels_drops_those_far_from_a_line_of_predictions(
     pd.testing.assert_frame_equal(cleaned, source.drop([4, 11]).reset_index(drop=True))
 
 
-def test_all_metrics_and_schedules_are_listed() -> None:
+def test_all_metrics_and_schedules_are_listed():
     for name in [*METRICS, *SCHEDULES]:
         assert f"`{name}`" in README, name
 
 
 def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_trained_and_blended(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     for name, code, n_lines in (
         ("knn.py", block("python", "class Knn"), 25),
         ("others.py", block("python", "class Others", RECIPES), 40),
@@ -141,13 +139,13 @@ def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_tra
         load_config(str(path))
 
 
-def test_predictions_of_other_targets_come_from_trees_that_did_not_see_the_row(tmp_path: Path) -> None:
+def test_predictions_of_other_targets_come_from_trees_that_did_not_see_the_row(tmp_path):
     """Each tree predicts 1 for the rows that it was fitted on, and 0 for others."""
     (tmp_path / "others.py").write_text(block("python", "class Others", RECIPES))
     others = load_user_code("stages.others", f"{tmp_path / 'others.py'}:Others", "a stage")
     fitted = []
 
-    def fit(x: Any, y: Any, seed: int) -> SimpleNamespace:
+    def fit(x, y, seed):
         fitted.append(x)
         return SimpleNamespace(
             predict=lambda rows: (rows[:, None] == x).all(axis=2).any(axis=1), save_model=lambda file: None

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from core.files import PROJECT
 
@@ -22,7 +21,7 @@ sleep "$(cat "$venv/pause" 2>/dev/null || echo 0)"
 """Notes what it is called with."""
 
 
-def fake_project(folder: Path) -> Path:
+def fake_project(folder):
     """Return the `.venv` of a folder with `setup.sh`, requirements and a fake Python."""
     shutil.copy(PROJECT / "setup.sh", folder)
     python = folder / ".venv" / "bin" / "python"
@@ -34,7 +33,7 @@ def fake_project(folder: Path) -> Path:
     return folder / ".venv"
 
 
-def start_setup(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+def start_setup(folder, *more):
     environment = {
         key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")
     }
@@ -44,10 +43,10 @@ def start_setup(folder: Path, *more: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_requirements_are_installed_once_and_again_when_they_change(tmp_path: Path) -> None:
+def test_requirements_are_installed_once_and_again_when_they_change(tmp_path):
     venv = fake_project(tmp_path)
 
-    def installed(base: str, *more: str) -> int:
+    def installed(base, *more):
         """How often pip was called, once with requirements.txt and once with the weights where all is
         installed.
         """
@@ -71,8 +70,8 @@ def test_requirements_are_installed_once_and_again_when_they_change(tmp_path: Pa
 
 
 def test_of_two_installations_at_once_one_waits_and_none_waits_for_one_that_was_killed(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     venv = fake_project(tmp_path)
     (venv / "pause").write_text("0.5")
     both = [start_setup(tmp_path), start_setup(tmp_path)]

@@ -1,12 +1,9 @@
 """A competition of a few rows, to be broken in one place by each test."""
 
-from pathlib import Path
-from typing import Any
-
 import yaml
 
 from competition.config import load_competition
-from competition.prepare import Prepared, prepare
+from competition.prepare import prepare
 
 TRAIN = [
     "id,SMILES,y",
@@ -22,9 +19,9 @@ SAMPLE = ["id,y", "t1,0", "t2,0"]
 
 
 def write_small(
-    folder: Path, train: Any = None, test: Any = None, sample: Any = None, *, folds: Any = None, stages: Any = None,
-    **competition: Any,
-) -> Path:  # fmt: skip
+    folder, train = None, test = None, sample = None, *, folds = None, stages = None,
+    **competition,
+):  # fmt: skip
     """Three CSV files and a YAML in `folder`; a setting of None is left out of the YAML.
 
     Tables are lists of lines, or a text of lines without blanks.
@@ -43,6 +40,6 @@ def write_small(
     return path
 
 
-def prepared(folder: Path, *tables: Any, **settings: Any) -> Prepared:
+def prepared(folder, *tables, **settings):
     """The clean tables of `write_small`."""
     return prepare(load_competition(str(write_small(folder, *tables, **settings))))

@@ -1,15 +1,12 @@
 """Extra training rows, weights and auxiliary targets, from CSV to rows; rows that would leak stay out."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from competition.config import load_competition
 from competition.dataset import REFIT_FOLD, TIME, Dataset, read_rows, without_extra_rows
-from competition.prepare import Prepared, describe, prepare, write_prepared
+from competition.prepare import describe, prepare, write_prepared
 from core.errors import DataError, UserError
 from core.files import write_table
 from folds.kinds import FoldsConfig
@@ -26,25 +23,25 @@ MORE = "SMILES,y CCF,1 CCO,2 CCCC,3 C(C,4 CCI,"
 USED = "2 extra training rows from more.csv; left out: 1 with the input of a test row, 2 without a usable"
 
 
-def with_columns(lines: list[str], **columns: Any) -> list[str]:
+def with_columns(lines, **columns):
     """Append columns to a table given as lines."""
     header, *rows = lines
     cells = [",".join([row, *map(str, added)]) for row, *added in zip(rows, *columns.values(), strict=True)]
     return [",".join([header, *columns]), *cells]
 
 
-def source(scale: float, n: int = N, shift: float = 0) -> list[str]:
+def source(scale, n=N, shift=0):
     """The first training molecules, with labels in other units."""
     return ["SMILES,y", *(f"{'C' * k}O,{scale * (2 * k - 11) + shift}" for k in range(n))]
 
 
-def with_more(folder: Path, more: Any, train: Any = TRAIN, extra: Any = None, **settings: Any) -> Prepared:
+def with_more(folder, more, train=TRAIN, extra=None, **settings):
     """The clean tables of a competition with a file more.csv of extra rows."""
     (folder / "more.csv").write_text("\n".join(more.split() if isinstance(more, str) else more))
     return prepared(folder, train, **{"extra_train": [{"file": "more.csv", **(extra or {})}], **settings})
 
 
-def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
+def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path):
     tables = with_more(tmp_path, MORE, extra={"weight": 0.25})
     assert USED in describe(tables.report)
     assert len(without_extra_rows(tables.train)) == N
@@ -67,8 +64,8 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
     ],
 )
 def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_or_group_out_or_earlier_rows(
-    fold: int, in_time_order: bool, trained: str
-) -> None:
+    fold, in_time_order, trained
+):
     """The last four are extra rows: one at a time of its own, one of the group of b, one of no time, and the
     input of c.
     """
@@ -85,8 +82,8 @@ def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_or_group_out_or_
 
 
 def test_extra_rows_bring_groups_and_times_by_their_names_or_are_reported_without_them(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     train = with_columns(TRAIN, batch=[f"b{k // 3}" for k in range(N)], day=range(N))
     more = with_columns(MORE.split(), plate=["b0", "", "b1", "b1", "b1"], day=["2.5", "", "1", "1", "1"])
     names, roles = {"SMILES": "structure", "batch": "plate"}, {"group": "batch", "time": "day"}
@@ -120,16 +117,14 @@ AFFINE, ISOTONIC = {"calibrate": "affine"}, {"calibrate": "isotonic"}
         (MORE, {"columns": {"Y": "y"}}, "'Y' is neither an input nor a target, group or time"),
     ],
 )  # fmt: skip
-def test_a_source_in_other_units_or_with_other_columns_is_refused(
-    tmp_path: Path, more: str, extra: dict[str, Any], message: str
-) -> None:
+def test_a_source_in_other_units_or_with_other_columns_is_refused(tmp_path, more, extra, message):
     with pytest.raises(UserError, match=f"extra_train.*{message}"):
         with_more(tmp_path, more, extra=extra)
 
 
 def test_units_are_not_checked_where_the_user_says_so_and_of_auxiliary_labels_also_if_targets_are_calibrated(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     with_more(tmp_path, source(1000), extra={"check_units": False})
     heats = np.arange(N) - 5.5
     train, more = with_columns(TRAIN, heat=heats), with_columns(source(2), heat=4.184 * heats)
@@ -139,8 +134,8 @@ def test_units_are_not_checked_where_the_user_says_so_and_of_auxiliary_labels_al
 
 
 def test_the_summary_says_on_which_scale_shared_inputs_are_and_that_censored_labels_are_not_calibrated(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     more = [*source(-20, 10, shift=4), "CCI,>3"]
     said = describe(with_more(tmp_path, more, extra=AFFINE, censored="bound").report)
     assert (
@@ -162,9 +157,7 @@ OF_CLASSES = "id,SMILES,y a,C,low b,CC,mid c,CCO,high d,CO,low e,CN,mid f,CF,hig
         ("C,tiny CC,mid", r"labels that are none of the classes \('low', .*row 2.*'tiny'"),
     ],
 )
-def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labels(
-    tmp_path: Path, more: str, message: str
-) -> None:
+def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labels(tmp_path, more, message):
     with pytest.raises(DataError, match=message):
         with_more(tmp_path, f"SMILES,y {more}", OF_CLASSES, **CLASSES)
     half_alike = "SMILES,y C,low CC,mid CCO,high CO,high CN,low CF,low"
@@ -172,7 +165,7 @@ def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labe
     assert tables.train["y"].tolist()[6:] == [0, 1, 2, 2, 0, 0]
 
 
-def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
+def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path):
     train = "id,SMILES,y,trust,logP a,CCO,1,0.5, b,CCC,2,1,7"
     config = load_competition(str(write_small(tmp_path, train, weight="trust", auxiliary_targets=["logP"])))
     write_prepared(prepare(config), config)
@@ -182,8 +175,8 @@ def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
 
 
 def test_rows_with_auxiliary_labels_only_are_kept_and_counted_even_if_train_csv_lacks_the_column(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     roles = {"auxiliary_targets": ["logD"]}
     tables = with_more(tmp_path, MORE.replace("y", "logD"), **roles)
     np.testing.assert_array_equal(tables.train[["y", "logD"]].tail(3), [[11, NAN], [NAN, 1], [NAN, 2]])
@@ -195,7 +188,7 @@ def test_rows_with_auxiliary_labels_only_are_kept_and_counted_even_if_train_csv_
     assert only_heads.format(1) in describe(tables.report)
 
 
-def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_path: Path) -> None:
+def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_path):
     message = r"no usable row of \S*train\.csv, \S*more\.csv has a label for logD\. Remove"
     with pytest.raises(DataError, match=message):
         with_more(tmp_path, "SMILES,y,logD CCF,1, CCCC,2,3", auxiliary_targets=["logD"])

@@ -1,8 +1,6 @@
 """Censored labels such as >100: read, counted, and masked or kept as bounds; classes are left alone."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +8,7 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import LOWER, UPPER, Dataset, read_rows
-from competition.prepare import Prepared, describe, prepare
+from competition.prepare import describe, prepare
 from core.errors import ConfigError, DataError
 from core.files import write_table
 from tests.competition.small import write_small
@@ -29,7 +27,7 @@ NAN = float("nan")
 Y = [1.5, NAN, NAN, NAN, NAN, 2.0]
 
 
-def prepared(folder: Path, train: Any = TRAIN, **settings: Any) -> tuple[Prepared, Dataset]:
+def prepared(folder, train=TRAIN, **settings):
     """The prepared tables, and the training rows of the written one."""
     config = load_competition(str(write_small(folder, train, **settings)))
     tables = prepare(config)
@@ -37,7 +35,7 @@ def prepared(folder: Path, train: Any = TRAIN, **settings: Any) -> tuple[Prepare
     return tables, read_rows(config.paths.train, config, labelled=True)
 
 
-def test_censored_labels_are_missing_by_default_and_counted(tmp_path: Path) -> None:
+def test_censored_labels_are_missing_by_default_and_counted(tmp_path):
     tables, rows = prepared(tmp_path, **Z)
     np.testing.assert_array_equal(rows.y[:, 0], Y)
     assert rows.bounds is None
@@ -49,7 +47,7 @@ def test_censored_labels_are_missing_by_default_and_counted(tmp_path: Path) -> N
     assert tables.report["n_censored"] == 3  # of the targets
 
 
-def test_with_bound_they_are_bounds_of_the_rows_and_still_have_no_label(tmp_path: Path) -> None:
+def test_with_bound_they_are_bounds_of_the_rows_and_still_have_no_label(tmp_path):
     tables, rows = prepared(tmp_path, **Z, censored="bound")
     np.testing.assert_array_equal(rows.y[:, 0], Y)
     of_y = [[NAN, NAN], [100, NAN], [NAN, 0.1], [-20, NAN], [NAN, NAN], [NAN, NAN]]
@@ -59,7 +57,7 @@ def test_with_bound_they_are_bounds_of_the_rows_and_still_have_no_label(tmp_path
     assert "networks learn them as bounds; other stages and all scores" in describe(tables.report)
 
 
-def test_a_row_has_a_label_by_a_target_by_an_auxiliary_one_or_by_a_bound() -> None:
+def test_a_row_has_a_label_by_a_target_by_an_auxiliary_one_or_by_a_bound():
     y, auxiliary, bounds = np.full((4, 1), NAN), np.full((4, 1), NAN), np.full((4, 2, 2), NAN)
     y[0], auxiliary[1], bounds[2, 0, 1] = 1, 2, 3
     rows = Dataset(list("abcd"), pd.DataFrame(), y)
@@ -68,7 +66,7 @@ def test_a_row_has_a_label_by_a_target_by_an_auxiliary_one_or_by_a_bound() -> No
     assert rows.has_any_label.tolist() == [True, True, True, False]
 
 
-def test_an_extra_row_with_only_a_bound_trains_if_bounds_are_learned(tmp_path: Path) -> None:
+def test_an_extra_row_with_only_a_bound_trains_if_bounds_are_learned(tmp_path):
     (tmp_path / "more.csv").write_text("SMILES,y\nCCCCO,>3\nCCCCN,2\n")
     extra = {"extra_train": [{"file": "more.csv", "check_units": False}]}
     table = "id,SMILES,y a,CCO,1.5 b,CCC,2"
@@ -92,16 +90,14 @@ def test_an_extra_row_with_only_a_bound_trains_if_bounds_are_learned(tmp_path: P
         ("1,<2", r"no label at all for y \(a censored one does not count\)"),
     ],
 )
-def test_a_sign_without_a_number_a_censored_input_and_no_other_label_are_refused(
-    tmp_path: Path, cells: str, words: str
-) -> None:
+def test_a_sign_without_a_number_a_censored_input_and_no_other_label_are_refused(tmp_path, cells, words):
     table, test = ["id,SMILES,x,y", "a,CCO,1,>1.5", f"b,CCC,{cells}"], "id,SMILES,x t1,CCCC,1 t2,CCBr,2"
     for censored in ("mask", "bound"):
         with pytest.raises(DataError, match=words):
             prepared(tmp_path, table, test=test, numeric=["x"], censored=censored)
 
 
-def test_classes_may_begin_with_a_sign_and_have_no_bounds(tmp_path: Path) -> None:
+def test_classes_may_begin_with_a_sign_and_have_no_bounds(tmp_path):
     settings = {
         "train": "id,SMILES,y a,CCO,>30 b,CCC,<30 c,CCN,>30",
         "problem_type": "binary",

@@ -1,8 +1,6 @@
 """Scores beside those of scikit-learn and numbers computed by hand, and metrics of the user's own."""
 
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +8,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from competition.class_metrics import confusion
-from competition.metrics import METRICS, Metric, get_metric, load_user_metric
+from competition.metrics import METRICS, get_metric, load_user_metric
 from core.errors import ConfigError
 from core.types import Array
 
@@ -76,9 +74,7 @@ OF_LABELS = {
         ("rae", [1, 1, 1], [0, 0, 0], np.nan),
     ],
 )
-def test_a_score_is_that_of_scikit_learn_or_computed_by_hand(
-    name: str, y_true: Any, y_pred: Any, expected: float
-) -> None:
+def test_a_score_is_that_of_scikit_learn_or_computed_by_hand(name, y_true, y_pred, expected):
     y, predicted = np.array(y_true, dtype=float), np.array(y_pred, dtype=float)
     score = get_metric(name)(y[:, None], predicted.reshape(len(y), -1))
     assert score == pytest.approx(expected, nan_ok=True)
@@ -86,14 +82,14 @@ def test_a_score_is_that_of_scikit_learn_or_computed_by_hand(
 
 
 @pytest.mark.parametrize("name", OF_LABELS)
-def test_classes_that_no_row_has_change_no_score_of_labels(name: str) -> None:
+def test_classes_that_no_row_has_change_no_score_of_labels(name):
     y, labels = CLASSES % 2, GUESSED % 2
     counts = np.pad([confusion(y, labels), confusion(y, y)], [(0, 0), (0, 2), (0, 2)])
     expected = [OF_LABELS[name](y, labels), 1.0]
     assert METRICS[name].score_from_confusion(counts) == pytest.approx(expected)
 
 
-def test_errors_are_better_if_they_are_lower_and_other_scores_if_they_are_greater() -> None:
+def test_errors_are_better_if_they_are_lower_and_other_scores_if_they_are_greater():
     lower = [name for name, metric in METRICS.items() if not metric.greater_is_better]
     assert " ".join(lower) == "rmse mse rmsle mae wmae rae median_ae mape max_error log_loss brier"
     assert METRICS["r2"].better(2.0, 1.0) and METRICS["mae"].better(1.0, 2.0)
@@ -102,14 +98,14 @@ def test_errors_are_better_if_they_are_lower_and_other_scores_if_they_are_greate
     assert get_metric("qwk") is METRICS["quadratic_kappa"]
 
 
-def test_the_score_is_the_mean_over_targets_each_on_its_labelled_rows() -> None:
+def test_the_score_is_the_mean_over_targets_each_on_its_labelled_rows():
     y_true = np.array([[1.0, np.nan], [2.0, 10.0], [np.nan, 20.0]])
     y_pred = np.array([[2.0, 99.0], [4.0, 13.0], [99.0, 20.0]])
     assert METRICS["mae"](y_true, y_pred) == pytest.approx(((1 + 2) / 2 + (3 + 0) / 2) / 2)
     assert METRICS["rmse"](np.zeros((2, 2)), np.array([[1.0, 4.0], [1.0, 4.0]])) == (1 + 4) / 2  # mcrmse
 
 
-def test_multilabel_scores_are_means_over_columns_without_missing_labels_and_columns_of_one_class() -> None:
+def test_multilabel_scores_are_means_over_columns_without_missing_labels_and_columns_of_one_class():
     y: Array = np.array([[0, 1, 1], [1, np.nan, 1], [1, 0, 1], [0, 1, 1.0]])
     p: Array = np.array([[0.1, 0.9, 0.5], [0.8, 0.0, 0.4], [0.05, 0.3, 0.3], [0.2, 0.1, 0.2]])
     assert METRICS["roc_auc"](y, p) == pytest.approx((2 / 4 + 1 / 2) / 2)
@@ -123,7 +119,7 @@ def test_multilabel_scores_are_means_over_columns_without_missing_labels_and_col
         assert get_metric(name, "multilabel")(y, labels) == pytest.approx(expected), name
 
 
-def test_wmae_is_the_formula_of_the_polymer_competition() -> None:
+def test_wmae_is_the_formula_of_the_polymer_competition():
     """Ranges 4 and 10, 4 labels and 2: w = 1/4 * 2 * (1/2) / s and 1/10 * 2 * sqrt(1/2) / s, s = 1/2 +
     sqrt(1/2).
     """
@@ -134,12 +130,12 @@ def test_wmae_is_the_formula_of_the_polymer_competition() -> None:
     assert METRICS["wmae"](y_true, y_pred) == pytest.approx((first * (1 + 3) + second * 3) / 4)
 
 
-def user_metric(folder: Path, body: str, parameters: str = "y_true, y_pred") -> Metric:
+def user_metric(folder, body, parameters="y_true, y_pred"):
     (folder / "mine.py").write_text(f"import numpy as np\ndef score({parameters}):\n    {body}\n")
     return load_user_metric(f"{folder}/mine.py:score", False, None)
 
 
-def test_a_user_defined_metric_sees_the_whole_arrays_and_cannot_change_them(tmp_path: Path) -> None:
+def test_a_user_defined_metric_sees_the_whole_arrays_and_cannot_change_them(tmp_path):
     body = "y_true[0, 0] += 0; y_pred -= y_true; y_true[:] = 0; return np.nanmax(abs(y_pred))"
     metric = user_metric(tmp_path, body)
     y_true, y_pred = np.array([[1.0, np.nan], [2.0, 5.0]]), np.array([[1.5, 9.0], [2.0, 2.0]])
@@ -148,9 +144,7 @@ def test_a_user_defined_metric_sees_the_whole_arrays_and_cannot_change_them(tmp_
 
 
 @pytest.mark.parametrize("parameters", ["y, p", "y, p, eps=1", "y, p, *, eps=1", "y, p, rows"])
-def test_a_metric_gets_the_rows_if_it_has_a_third_parameter_without_a_default(
-    tmp_path: Path, parameters: str
-) -> None:
+def test_a_metric_gets_the_rows_if_it_has_a_third_parameter_without_a_default(tmp_path, parameters):
     y, rows = np.ones((2, 1)), pd.DataFrame({"z": [3, 4]})
     takes_rows = parameters.endswith("rows")
     metric = user_metric(tmp_path, "return rows['z'].sum()" if takes_rows else "return 1", parameters)
@@ -160,6 +154,6 @@ def test_a_metric_gets_the_rows_if_it_has_a_third_parameter_without_a_default(
 
 
 @pytest.mark.parametrize("body", ["raise ValueError('no')", "return 'high'", "return y_true", "return None"])
-def test_a_metric_that_raises_or_returns_no_number_is_the_users_mistake(tmp_path: Path, body: str) -> None:
+def test_a_metric_that_raises_or_returns_no_number_is_the_users_mistake(tmp_path, body):
     with pytest.raises(ConfigError, match=r"mine\.py:score must return one number for arrays \(2, 1\)"):
         user_metric(tmp_path, body)(np.ones((2, 1)), np.ones((2, 1)))

@@ -1,7 +1,5 @@
 """One standard form of the molecules of all tables: what it changes, what is reported, what stays as it was."""
 
-from pathlib import Path
-
 import pytest
 
 from competition.config import load_competition
@@ -16,7 +14,7 @@ WITHOUT_FORM = "CCOC(=O)[N-]c1c[n+](N2CCOCC2)no1"
 """A sydnone imine of tox21; RDKit cannot read the SMILES of its cleanup."""
 
 
-def test_a_molecule_has_one_canonical_form_or_none() -> None:
+def test_a_molecule_has_one_canonical_form_or_none():
     for smiles, canonical in {"OCC": "CCO", " OCC ": "CCO", "CCO |$;;$|": "CCO"}.items():
         assert canonical_smiles(smiles) == canonical
     assert canonical_smiles("C1=CC=CC=C1") == "c1ccccc1"
@@ -35,8 +33,8 @@ SULFOXIDE = "C[S+](C)[O-]"
     ],
 )
 def test_all_tables_have_the_standard_form_and_equal_forms_are_equal_inputs(
-    tmp_path: Path, setting: str, forms: list[str], n_inputs: int, n_changed: int
-) -> None:
+    tmp_path, setting, forms, n_inputs, n_changed
+):
     tables = prepared(tmp_path, TRAIN, TEST, standardise=setting)
     assert tables.train["SMILES"].tolist() == forms
     assert tables.train[INPUT_KEY].nunique() == n_inputs
@@ -49,7 +47,7 @@ def test_all_tables_have_the_standard_form_and_equal_forms_are_equal_inputs(
     assert [line for line in lines if " changed " in line] == (changes if n_changed else [])
 
 
-def test_new_rows_and_extra_rows_are_standardised_in_the_same_way(tmp_path: Path) -> None:
+def test_new_rows_and_extra_rows_are_standardised_in_the_same_way(tmp_path):
     (tmp_path / "more.csv").write_text(
         "SMILES,y\nCC[S+](C)[O-],1\nCCCS(C)=O,2\n"
     )  # the first is a test molecule
@@ -63,7 +61,7 @@ def test_new_rows_and_extra_rows_are_standardised_in_the_same_way(tmp_path: Path
     assert prepare_test(config, tmp_path / "hidden.csv")[0]["SMILES"].tolist() == ["CC(=O)O"]
 
 
-def test_a_molecule_without_a_readable_form_stays_unchanged_and_is_reported(tmp_path: Path) -> None:
+def test_a_molecule_without_a_readable_form_stays_unchanged_and_is_reported(tmp_path):
     assert standard_form(WITHOUT_FORM, "cleanup") is None
     assert standard_form("[SbH6+3]", "parent") is None  # RDKit raises an error
     lines = [*TRAIN, f"f,{WITHOUT_FORM},6", "g, ,7"]

@@ -1,8 +1,5 @@
 """Raw tables: what is refused, with the row named, and what is cleaned and counted."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -16,12 +13,12 @@ from tests.competition.small import TRAIN, prepared, write_small
 TEXT = {"smiles": None, "text": ["SMILES"]}
 
 
-def third_row(line: str) -> list[str]:
+def third_row(line):
     """The training table with another third row, which is row 4 of the file."""
     return [*TRAIN[:3], line, *TRAIN[4:]]
 
 
-def of_column(role: str, *cells: str) -> dict[str, Any]:
+def of_column(role, *cells):
     """A training table with a column `t` of a role."""
     rows = [f"m{i},{'C' * (i + 1)},{i},{cell}" for i, cell in enumerate(cells)]
     return {"train": ["id,SMILES,y,t", *rows], role: "t"}
@@ -53,14 +50,12 @@ def of_column(role: str, *cells: str) -> dict[str, Any]:
         ({"train": third_row("c,CCN,-1"), "metric": "rmsle"}, r"at or below -1, where .* row 4 \(id 'c'\): '-1'"),
     ],
 )  # fmt: skip
-def test_a_broken_table_is_refused_and_the_place_reported(
-    tmp_path: Path, settings: dict[str, Any], words: str
-) -> None:
+def test_a_broken_table_is_refused_and_the_place_reported(tmp_path, settings, words):
     with pytest.raises(UserError, match=words):
         prepared(tmp_path, **settings)
 
 
-def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path: Path) -> None:
+def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path):
     labels = ["1.5", "", "NA", "NaN", " null ", "-2e1"]
     train = ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))]
     tables = prepared(tmp_path, train)
@@ -73,7 +68,7 @@ def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path:
     assert tables.test["SMILES"].tolist() == ["null", "NaN"]
 
 
-def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(tmp_path: Path) -> None:
+def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(tmp_path):
     train = "id,SMILES,y a,OCC,1 b,CCO,2 c,C(O)C,3 d,CCC,4"
     tables = prepared(tmp_path, train, "id,SMILES t1,C(C)O a,CN", "id,y t1,0 a,0")
     keys = tables.train[INPUT_KEY]
@@ -89,7 +84,7 @@ def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(
     assert keys[0] == keys[1] != keys[2] != keys[3] == keys[4]
 
 
-def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reported(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reported(tmp_path):
     test = "id,SMILES t1, t2,CCBr"
     tables = prepared(tmp_path, third_row("c,not,4"), test, unparsable="drop")
     assert (tables.train["id"].tolist(), tables.sample["id"].tolist()) == (list("abdef"), ["t1", "t2"])
@@ -109,7 +104,7 @@ def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reporte
     assert (table["SMILES"].tolist(), list(raw["id"]), dropped) == (["CCO"], ["h1", "h2"], ["h2"])
 
 
-def test_a_group_is_kept_and_one_that_is_an_input_keeps_its_clean_form(tmp_path: Path) -> None:
+def test_a_group_is_kept_and_one_that_is_an_input_keeps_its_clean_form(tmp_path):
     assert prepared(tmp_path, **of_column("group", "1", " 1 ", "01")).train["t"].tolist() == ["1", "1", "01"]
     assert prepared(tmp_path, third_row("c,OCC,2"), group="SMILES").train["SMILES"][2] == "CCO"
 
@@ -121,18 +116,18 @@ def test_a_group_is_kept_and_one_that_is_an_input_keeps_its_clean_form(tmp_path:
         (["1970-01-01", "1970-01-02T00:00:10", "1969-12-31T23:00:00+00:00"], [0.0, 86410.0, -3600.0]),
     ],
 )
-def test_times_are_numbers_or_dates(tmp_path: Path, cells: list[str], expected: list[float]) -> None:
+def test_times_are_numbers_or_dates(tmp_path, cells, expected):
     assert prepared(tmp_path, **of_column("time", *cells)).train[TIME].tolist() == expected
 
 
-def test_constant_columns_and_targets_of_0_and_1_are_reported(tmp_path: Path) -> None:
+def test_constant_columns_and_targets_of_0_and_1_are_reported(tmp_path):
     said = describe(prepared(tmp_path, "id,SMILES,y a,CCO,1 b,OCC,1").report)
     assert "columns with only one value: SMILES, y" in said and "only 0 and 1" not in said
     said = describe(prepared(tmp_path, "id,SMILES,y a,CCO,1 b,CC,0 c,C, d,CN,1.0").report)
     assert "only 0 and 1 in y, which is predicted by regression" in said
 
 
-def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
+def test_what_is_written_reads_back_as_rows(tmp_path):
     sample = "id,SMILES,y t1,CCCC,0 t2,CCBr,0"  # it may repeat columns of the test table
     config = load_competition(str(write_small(tmp_path, "id,SMILES,y 007,OCC,0.1 x,CC,", sample=sample)))
     tables = prepare(config)

@@ -1,12 +1,10 @@
 """The names of outputs, and how they become the sample's columns."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from competition.task import Task, class_names, class_numbers, from_submission_columns, to_submission_columns
+from competition.task import class_names, class_numbers, from_submission_columns, to_submission_columns
 from tests.folds.made import competition
 
 ABC, COLUMNS = ["a", "b", "c"], {"submission_columns": ["A", "B", "C"]}
@@ -17,7 +15,7 @@ YES, TWO = ["no", "yes"], {"submission_columns": ["p0", "p1"]}
 TARGETS = {"targets": ["y", "z"], "submission_columns": ["Y", "Z"]}
 
 
-def task(problem_type: str, metric: str, classes: list[str], **roles: Any) -> Task:
+def task(problem_type, metric, classes, **roles):
     return competition(problem_type=problem_type, metric=metric, classes=classes, **roles).task
 
 
@@ -37,21 +35,19 @@ def task(problem_type: str, metric: str, classes: list[str], **roles: Any) -> Ta
         (task("multilabel", "f1_micro", YES, **TARGETS), [[1, 0], [0, 1]], {"Y": ["yes", "no"], "Z": ["no", "yes"]}),
     ],
 )  # fmt: skip
-def test_what_is_scored_is_written_in_the_layout_of_the_sample_and_read_back(
-    task: Task, scored: Any, written: dict[str, list[Any]]
-) -> None:
+def test_what_is_scored_is_written_in_the_layout_of_the_sample_and_read_back(task, scored, written):
     table = to_submission_columns(task, np.array(scored))
     assert table.to_dict("list") == written
     np.testing.assert_array_equal(from_submission_columns(task, table.astype(str)), scored)
 
 
-def test_of_equally_probable_classes_the_first_are_written() -> None:
+def test_of_equally_probable_classes_the_first_are_written():
     named = task("multiclass", "map_at_2", ABC)
     assert named.outputs == ["y=a", "y=b", "y=c"]
     assert to_submission_columns(named, np.array(P))["y"].tolist() == ["b a", "a b"]
 
 
-def test_a_cell_that_no_submission_has_is_read_as_nan() -> None:
+def test_a_cell_that_no_submission_has_is_read_as_nan():
     names, numbers = (pd.DataFrame({"y": cells}) for cells in (["b", "d", ""], ["0.5", "yes", ""]))
     read = from_submission_columns(task("multiclass", "accuracy", ABC), names)
     np.testing.assert_array_equal(read, [[1], [np.nan], [np.nan]])
@@ -67,15 +63,13 @@ def test_a_cell_that_no_submission_has_is_read_as_nan() -> None:
         (["Yes", "yes"], YES, [np.nan, 1], ["Yes"]),
     ],
 )
-def test_labels_are_distinguished_as_numbers_booleans_and_names(
-    cells: list[str], classes: list[str], numbers: list[float], unknown: list[str]
-) -> None:
+def test_labels_are_distinguished_as_numbers_booleans_and_names(cells, classes, numbers, unknown):
     read, is_unknown = class_numbers(pd.Series(cells), classes)
     np.testing.assert_array_equal(read, numbers)
     assert np.array(cells)[is_unknown].tolist() == unknown
 
 
-def test_classes_are_sorted_as_numbers_or_as_names_of_which_na_is_one() -> None:
+def test_classes_are_sorted_as_numbers_or_as_names_of_which_na_is_one():
     assert class_names(pd.DataFrame({"y": ["10", "9.0", "1.5", "9", ""]})) == ["1.5", "9", "10"]
     names = class_names(pd.DataFrame({"y": ["b", "a ", "NA"], "z": ["c", "nan", "b"]}))
     assert names == ["NA", "a", "b", "c"]

@@ -1,11 +1,9 @@
 """User-defined features: when they are computed, read from the work folder, and refused."""
 
-from pathlib import Path
-
 import pytest
 
 from competition.config import load_competition
-from competition.prepare import Prepared, prepare
+from competition.prepare import prepare
 from core.errors import ConfigError
 from tests.competition.small import TRAIN, write_small
 
@@ -21,7 +19,7 @@ def make(table):
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def path(tmp_path, monkeypatch):
     """A competition of six training rows, one of them twice, and two test rows."""
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     (tmp_path / "mine.py").write_text(CODE)
@@ -30,11 +28,11 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_small(tmp_path, [*TRAIN, "g,CCO,1.5"], features="mine.py:make")
 
 
-def prepared(path: Path) -> Prepared:
+def prepared(path):
     return prepare(load_competition(str(path)))
 
 
-def calls(path: Path) -> tuple[str, float]:
+def calls(path):
     """Rows of the calls of the function while the tables are prepared, and the feature of the first row, CCO."""
     file = path.with_name("calls")
     file.write_text("")
@@ -47,7 +45,7 @@ ALL = "2 1 1 6 3 1"
 """Calls for two test rows and six training rows. Each table is checked on half of its rows, and on one."""
 
 
-def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path: Path) -> None:
+def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path):
     assert calls(path) == (ALL, 6)
     assert calls(path) == ("", 6)
     path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,CCBr\nt3,CCCCC\nt4,CCO\n")
@@ -56,8 +54,8 @@ def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path: P
 
 
 def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_features_again(
-    path: Path,
-) -> None:
+    path,
+):
     assert calls(path)[1] == 6
     for name, text, feature in (
         ("shift.py", "SHIFT = 1\n", 7),
@@ -77,13 +75,13 @@ def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_fea
         ("{'n': [float('inf')] * len(table)}", "returned only missing values, or infinite ones"),
     ],
 )
-def test_a_function_that_cannot_be_trusted_is_refused(path: Path, result: str, words: str) -> None:
+def test_a_function_that_cannot_be_trusted_is_refused(path, result, words):
     path.with_name("mine.py").write_text(f"def make(table):\n    return {result}\n")
     with pytest.raises(ConfigError, match=words):
         prepared(path)
 
 
-def test_other_columns_for_other_rows_are_an_error(path: Path) -> None:
+def test_other_columns_for_other_rows_are_an_error(path):
     result = "{'bromine' if table['SMILES'].str.contains('Br').any() else 'n': [1.0] * len(table)}"
     path.with_name("mine.py").write_text(f"def make(table):\n    return {result}\n")
     path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,CCO\n")

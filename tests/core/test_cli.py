@@ -8,9 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,10 +34,8 @@ from tests.competition.small import TRAIN, write_small
         (ValueError("ours"), None), (OSError(errno.EIO, "disk"), None),
     ],
 )  # fmt: skip
-def test_a_command_ends_with_its_status_or_that_of_its_error_or_keeps_the_traceback_of_a_bug(
-    end: Any, status: int | None
-) -> None:
-    def main() -> int | None:
+def test_a_command_ends_with_its_status_or_that_of_its_error_or_keeps_the_traceback_of_a_bug(end, status):
+    def main():
         if isinstance(end, BaseException):
             raise end
         return end
@@ -51,9 +47,7 @@ def test_a_command_ends_with_its_status_or_that_of_its_error_or_keeps_the_traceb
 
 
 @pytest.mark.parametrize(("place", "advice"), [("out", "Choose another path"), ("work", "set WORK_DIR")])
-def test_a_file_that_cannot_be_written_is_blamed_and_not_another_folder(
-    place: str, advice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_cannot_be_written_is_blamed_and_not_another_folder(place, advice, tmp_path, capsys):
     (tmp_path / place).touch()
     with pytest.raises(SystemExit):
         cli.run(lambda: (tmp_path / place / "deep" / "file.csv").write_text("x"))
@@ -61,7 +55,7 @@ def test_a_file_that_cannot_be_written_is_blamed_and_not_another_folder(
     assert str(tmp_path / place) in message and advice in message
 
 
-def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_prints_for_whom() -> None:
+def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_prints_for_whom():
     paths = Paths.for_competition("one")
     code = (
         "from core import cli\nfrom core.paths import Paths\n"
@@ -77,16 +71,16 @@ def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_prints_fo
     assert waiting.communicate()[0] == "mine\n"
 
 
-def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_does(tmp_path: Path) -> None:
+def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_does(tmp_path):
     paths = Paths.for_competition("small")
 
-    def prepare_with(label: str) -> float:
+    def prepare_with(label):
         path = write_small(tmp_path, [*TRAIN[:3], f"c,CCN,{label}", *TRAIN[4:]])
         competition = load_competition(str(path))
         write_prepared(prepare(competition), competition)
         return read_table(paths.train)["y"][2]
 
-    def other_driver(shard: int, n_shards: int) -> AbstractContextManager[None]:
+    def other_driver(shard, n_shards):
         return cli.locked(paths, paths.training_lock(shard, n_shards))
 
     assert prepare_with("3.0") == 3.0
@@ -103,7 +97,7 @@ def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_doe
         assert prepare_with("7.5") == 7.5  # its own tables
 
 
-def test_times_are_read_and_formatted_and_any_other_text_is_refused() -> None:
+def test_times_are_read_and_formatted_and_any_other_text_is_refused():
     for text, seconds in {"2h": 7200, "90m": 5400, "30s": 30, "45": 45, "1.5h": 5400, " 0.5 ": 0.5}.items():
         assert parse_duration(text) == seconds
     for seconds, text in {7200: "2 h", 3599: "60 min", 90: "1.5 min", 59.96: "60 s"}.items():
@@ -113,7 +107,7 @@ def test_times_are_read_and_formatted_and_any_other_text_is_refused() -> None:
             parse_duration(text)
 
 
-def test_missing_packages_are_reported_and_versions_are_numbers() -> None:
+def test_missing_packages_are_reported_and_versions_are_numbers():
     without_packages = [sys.executable, "-I", "-S", str(PROJECT / "core" / "environment.py")]
     done = subprocess.run(without_packages, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -130,13 +124,13 @@ def test_missing_packages_are_reported_and_versions_are_numbers() -> None:
         "--set x", "--stages ,",
     ],
 )  # fmt: skip
-def test_impossible_values_of_options_are_refused(options: str) -> None:
+def test_impossible_values_of_options_are_refused(options):
     name, value = options.split()
     with pytest.raises(ConfigError, match=f"{name} takes"):
         parse(["train", name, value])
 
 
-def test_options_are_read_and_a_tracker_reaches_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_are_read_and_a_tracker_reaches_workers(monkeypatch):
     monkeypatch.setenv("LOSS_TRACKER", "")
     line = "train toy --holdout 0.2 --shard 2/4 --workers 3 --tracker tensorboard"
     options = parse(line.split())

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,10 +25,8 @@ from core.files import (
 )
 
 
-def test_a_full_disk_leaves_the_old_file_intact_and_no_temporary_one(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
-    def half(self: Path, content: bytes) -> None:
+def test_a_full_disk_leaves_the_old_file_intact_and_no_temporary_one(tmp_path, monkeypatch):
+    def half(self, content):
         with self.open("wb") as file:
             file.write(content[: len(content) // 2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -43,7 +40,7 @@ def test_a_full_disk_leaves_the_old_file_intact_and_no_temporary_one(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(tmp_path: Path) -> None:
+def test_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(tmp_path):
     path, other = tmp_path / "deep" / "er" / "a.json", tmp_path / "b"
     write_json(path, {"a": 1, "b": 2})
     write_json(other, {"b": 2, "a": 1})
@@ -54,7 +51,7 @@ def test_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(tm
     assert derive_seed(0, "folds") == int(hashlib.sha256(b'["0", "folds"]').hexdigest()[:8], 16)
 
 
-def test_every_cell_is_the_text_that_stands_in_the_file(tmp_path: Path) -> None:
+def test_every_cell_is_the_text_that_stands_in_the_file(tmp_path):
     path, windows = tmp_path / "a.csv", tmp_path / "windows.csv"
     path.write_text("id,text,y\n007,NA,1.50\n1e3,,None\n ,true,\n", encoding="utf-8-sig")
     table = read_text_table(path)
@@ -80,7 +77,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
-def test_any_text_and_every_digit_of_a_number_come_back(tmp_path: Path, name: str) -> None:
+def test_any_text_and_every_digit_of_a_number_come_back(tmp_path, name):
     rng, n = np.random.default_rng(0), len(TEXTS)
     numbers = rng.normal(size=n) * 10.0 ** rng.integers(-300, 300, n)
     numbers[0] = np.nan
@@ -92,7 +89,7 @@ def test_any_text_and_every_digit_of_a_number_come_back(tmp_path: Path, name: st
         assert read_text_table(tmp_path / name)["id"].tolist() == TEXTS
 
 
-def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> None:
+def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path):
     first, second, third = (tmp_path / f"{name}.parquet" for name in "abc")
     table = pd.DataFrame({"id": ["007", "7"], "y": [0.1, np.nan]})
     write_table(first, table)
@@ -113,9 +110,7 @@ def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> 
         (b"id;y\n1;2,5\n", "semicolons between its cells. Save it with commas"),
     ],
 )
-def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(
-    tmp_path: Path, content: bytes, words: str
-) -> None:
+def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path, content, words):
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"^[^\n]*bad\.csv[^\n]*{words}[^\n]*$"):
@@ -123,7 +118,7 @@ def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("read", [read_table, table_digest, read_json])
-def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path, read: Any) -> None:
+def test_absent_and_broken_files_are_the_users_to_mend(tmp_path, read):
     path = tmp_path / "a.parquet"
     with pytest.raises(DataError, match="is not there; run the step"):
         read(path)

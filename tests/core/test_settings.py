@@ -2,7 +2,6 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,13 +20,13 @@ from tests.competition.small import write_small
 NETS = "stages: {small: {kind: lightgbm}, net: {kind: gnn, epochs: 5}, large: {kind: lightgbm}}"
 
 
-def written(folder: Path, settings: str = NETS) -> str:
+def written(folder, settings=NETS):
     """A YAML in which some settings of the section `competition`, or another section, are replaced."""
     return str(write_small(folder, **yaml.safe_load(settings)))
 
 
 @pytest.mark.parametrize("path", [*CONFIGS.glob("*.yaml")], ids=lambda path: path.stem)
-def test_the_embedded_competitions_load(path: Path) -> None:
+def test_the_embedded_competitions_load(path):
     assert load_config(str(path)).stages
 
 
@@ -71,12 +70,12 @@ def test_the_embedded_competitions_load(path: Path) -> None:
         ("stages: {a: {kind: 'mine.py:Mine'}}", r"a: kind: there is no file .*mine\.py"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_reported_with_the_path_of_its_key(tmp_path: Path, settings: str, words: str) -> None:
+def test_a_mistake_is_reported_with_the_path_of_its_key(tmp_path, settings, words):
     with pytest.raises(ConfigError, match=words):
         load_config(written(tmp_path, settings))
 
 
-def test_mistakes_of_all_sections_are_reported_at_once(tmp_path: Path) -> None:
+def test_mistakes_of_all_sections_are_reported_at_once(tmp_path):
     sections = "{metric: rsme, id: , folds: {n_folds: 1}, stages: {text_model: {kind: bert, epochs: 0}}}"
     with pytest.raises(ConfigError) as error:
         load_config(written(tmp_path, sections))
@@ -97,7 +96,7 @@ def test_mistakes_of_all_sections_are_reported_at_once(tmp_path: Path) -> None:
         ("!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )
-def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, content: str, words: str) -> None:
+def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path, content, words):
     path = tmp_path / "bad.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError, match=rf"bad\.yaml {words}"):
@@ -113,15 +112,15 @@ def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, content: str, 
     ],
 )  # fmt: skip
 def test_values_are_those_of_yaml_1_2_in_free_form_parameters_and_on_the_command_line(
-    tmp_path: Path, text: str, expected: object
-) -> None:
+    tmp_path, text, expected
+):
     path = Path(written(tmp_path, "stages: {svr: {kind: sklearn, parameters: {C: VALUE}}}"))
     path.write_text(path.read_text().replace("VALUE", text))
     assert repr(load_config(str(path)).stages["svr"].parameters["C"]) == repr(expected)
     assert repr(parse_setting(f"stages.svr.C={text}")) == repr(("stages.svr.C", expected))
 
 
-def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_the_same(tmp_path):
     text = [
         "1e-3",
         "010",
@@ -148,9 +147,7 @@ def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
     assert load_yaml(path)["b"] == {"x": 1, "y": 3}
 
 
-def test_a_name_is_looked_up_next_to_the_code_and_among_the_products_or_the_existing_ones_are_listed() -> (
-    None
-):
+def test_a_name_is_looked_up_next_to_the_code_and_among_the_products_or_the_existing_ones_are_listed():
     versions = ("logS.v2", "/x/logS.v2.yaml", "logS.v3")  # dots are fine
     first, same, other = (Paths.for_competition(name).root for name in versions)
     assert first == same != other
@@ -162,9 +159,7 @@ def test_a_name_is_looked_up_next_to_the_code_and_among_the_products_or_the_exis
         find_config("nothing")
 
 
-def test_paths_are_relative_to_the_yaml_and_what_a_run_saves_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_relative_to_the_yaml_and_what_a_run_saves_is_whole(tmp_path, monkeypatch):
     here = tmp_path / "deep"
     settings = f"""
         {{metric: 'mine.py:score', greater_is_better: true, features: '../own.py:f', answers: {tmp_path}/answers.csv,
@@ -188,14 +183,14 @@ def test_paths_are_relative_to_the_yaml_and_what_a_run_saves_is_whole(
         competition.id = "other"
 
 
-def test_a_copy_and_a_worker_have_the_task_and_the_paths_of_their_settings(tmp_path: Path) -> None:
+def test_a_copy_and_a_worker_have_the_task_and_the_paths_of_their_settings(tmp_path):
     competition = load_competition(written(tmp_path))
     other = competition.model_copy(update={"targets": ["z"]})
     assert (competition.task.targets, other.task.targets) == (["y"], ["z"])
     assert pickle.loads(pickle.dumps(other)).paths == competition.paths == Paths("small")
 
 
-def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_path: Path) -> None:
+def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_path):
     path = written(tmp_path)
     line = [path, "--set", "stages.net.epochs=7", "--set", "folds.n_folds=3", "--seed", "9"]
     options = parse(["full", *line, "--stages", "large,net"])
@@ -225,14 +220,12 @@ def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_p
         ("budget", "soon", "budget: a time is a number above 0"),
     ],
 )  # fmt: skip
-def test_mistakes_of_the_command_line_are_reported_before_training(
-    tmp_path: Path, key: str, value: Any, message: str
-) -> None:
+def test_mistakes_of_the_command_line_are_reported_before_training(tmp_path, key, value, message):
     with pytest.raises(ConfigError, match=message):
         load_config(written(tmp_path), Overrides({key: value}))
 
 
-def test_an_unknown_stage_and_a_table_that_holdout_makes_cannot_be_chosen(tmp_path: Path) -> None:
+def test_an_unknown_stage_and_a_table_that_holdout_makes_cannot_be_chosen(tmp_path):
     with pytest.raises(ConfigError, match="--stages: .* no stage 'other'"):
         load_config(written(tmp_path), Overrides(stages=("other",)))
     with pytest.raises(ConfigError, match="--holdout makes its own tables, so competition.train"):

@@ -1,7 +1,6 @@
 """Code of the user's own: each file is executed as it stands now, with its own helpers."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -28,11 +27,11 @@ def late():
 """
 
 
-def load(file: Path, name: str) -> object:
+def load(file, name):
     return load_user_code("code", f"{file}:{name}", name)
 
 
-def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp_path: Path) -> None:
+def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp_path):
     first, second = tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py"
     write_atomically(first, ANNOTATED)
     write_atomically(second, "Record = 'of b'")
@@ -43,8 +42,8 @@ def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp
         load(first, "other")
 
 
-def test_each_competition_imports_its_helpers_as_they_are_now(tmp_path: Path) -> None:
-    def values(folder: str, deep: str) -> list[str]:
+def test_each_competition_imports_its_helpers_as_they_are_now(tmp_path):
+    def values(folder, deep):
         write_atomically(tmp_path / folder / "mine.py", IMPORTS)
         write_atomically(tmp_path / folder / "helpers.py", "from tools.deep import VALUE\n")
         write_atomically(tmp_path / folder / "tools" / "deep.py", f"VALUE = {deep!r}\n")
@@ -55,7 +54,7 @@ def test_each_competition_imports_its_helpers_as_they_are_now(tmp_path: Path) ->
         assert values(folder, deep) == [deep, deep]
 
 
-def test_a_module_next_to_a_users_file_takes_no_librarys_place(tmp_path: Path) -> None:
+def test_a_module_next_to_a_users_file_takes_no_librarys_place(tmp_path):
     (tmp_path / "json.py").write_text("dumps = None\n")
     (tmp_path / "mine.py").write_text("import json\n")
     assert load(tmp_path / "mine.py", "json") is json

@@ -1,23 +1,19 @@
 """The settings of a competition for tests that need no files, and the folds of one that has them."""
 
-from pathlib import Path
-from typing import Any
-
 from competition.config import CompetitionConfig, load_competition
 from core.files import read_text_table
-from core.paths import Paths
 from folds import make
 from folds.make import read_folds
 from submissions.config import load_config
 
 
-def competition(**settings: Any) -> CompetitionConfig:
+def competition(**settings):
     files = {"train": "a", "test": "b", "sample_submission": "c"}
     roles = {"id": "id", "metric": "rmse", "targets": ["y"]}
     return CompetitionConfig.model_validate({**files, **roles, **settings})
 
 
-def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
+def divided(path, **changes):
     """Prepare and divide, with changes of the section `folds`: the output, the paths, the fold of each row."""
     config = load_competition(str(path))
     output = make.run(config, load_config(str(path)).folds.model_copy(update=changes))

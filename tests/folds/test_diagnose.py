@@ -1,13 +1,9 @@
 """What `./run.sh folds` sees: a shift that is there, none that is not, and the kind of folds that fits."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY, TIME
 from core.files import read_json, sha256_of
 from core.paths import Paths
@@ -19,11 +15,11 @@ from tests.conftest import mixed_tables, write_competition
 from tests.folds.made import competition
 
 
-def config(**settings: Any) -> CompetitionConfig:
+def config(**settings):
     return competition(**{"numeric": ["x", "z"], **settings})
 
 
-def tables(n: int = 200, moved: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tables(n=200, moved=0.0):
     """Two tables of two numbers, of which x is larger in the second."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"x": rng.normal(size=2 * n), "z": rng.normal(size=2 * n), INPUT_KEY: range(2 * n)})
@@ -31,7 +27,7 @@ def tables(n: int = 200, moved: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame
     return table[:n], test.assign(x=test["x"] + moved)
 
 
-def test_a_shift_is_detected_with_the_feature_that_moved() -> None:
+def test_a_shift_is_detected_with_the_feature_that_moved():
     """Where every input stands four times in its table, a row would without groups be known by its copies."""
     alike = adversarial_validation(*tables(), config(), seed=0)
     twins = adversarial_validation(*(pd.concat([table] * 4) for table in tables(60)), config(), seed=0)
@@ -46,7 +42,7 @@ def test_a_shift_is_detected_with_the_feature_that_moved() -> None:
     assert kind == "kfold" and f"differ (AUC {moved['auc']:.2f}), most in x" in why
 
 
-def test_features_have_names_that_can_be_read() -> None:
+def test_features_have_names_that_can_be_read():
     two = pd.DataFrame({"s": ["CCO", "c1ccccc1"], "t": ["good day", "so bad :("], "c": ["a", "b"]})
     rows = pd.concat([two] * 20, ignore_index=True)
     result = readable_features(rows, competition(smiles=["s"], text=["t"], categorical=["c"]))
@@ -55,7 +51,7 @@ def test_features_have_names_that_can_be_read() -> None:
     assert result["t: word 'good'"].tolist()[:2] == [1.0, 0.0]
 
 
-def test_similarity_is_to_rows_of_other_folds_and_of_test_rows_to_all() -> None:
+def test_similarity_is_to_rows_of_other_folds_and_of_test_rows_to_all():
     train = pd.DataFrame({"s": ["CCO", "CCO", "CCCCCCCC", "c1ccccc1"], "r": ["C", "C", "C", "N"]})
     test = pd.DataFrame({"s": ["CCO", "c1ccccc1"], "r": ["C", "C"]})
     folds = {"kfold": np.array([0, 0, 1, 1]), "time": np.array([-1, 0, 1, -1])}
@@ -69,7 +65,7 @@ def test_similarity_is_to_rows_of_other_folds_and_of_test_rows_to_all() -> None:
     assert result.test[0] == 1.0 > result.test[1]  # benzene was seen with another reagent
 
 
-def test_texts_are_compared_in_any_script() -> None:
+def test_texts_are_compared_in_any_script():
     train, test = (
         pd.DataFrame({"t": ["今天天气很好", "red fox"]}),
         pd.DataFrame({"t": ["今天天气很好", "xyz"]}),
@@ -91,13 +87,11 @@ def test_texts_are_compared_in_any_script() -> None:
         ),  # the simplest of kinds that fit alike
     ],
 )
-def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended(
-    of_test: float, held_out: dict[str, float], kind: str
-) -> None:
+def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended(of_test, held_out, kind):
     values = {name: np.full(50, value) for name, value in held_out.items()}
     compared = [Similarity("made up", np.full(50, of_test), {}, values, {})]
 
-    def recommended(train: str, test: str) -> str:
+    def recommended(train, test):
         tables = (pd.DataFrame({"s": [smiles] * 20}) for smiles in (train, test))
         return recommend(config(smiles=["s"]), next(iter(held_out)), *tables, compared, None)[0]
 
@@ -117,16 +111,14 @@ def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended
         ({"group": "c", "categorical": ["c"]}, {"c": "b"}, "stratified_group"),
     ],
 )
-def test_time_and_groups_come_before_what_is_guessed(
-    settings: dict[str, Any], test_columns: dict[str, Any], expected: str
-) -> None:
+def test_time_and_groups_come_before_what_is_guessed(settings, test_columns, expected):
     train, test = tables()
     train = train.assign(**{TIME: train["x"]}, c="a")
     kind, _ = recommend(config(**settings), "kfold", train, test.assign(**test_columns), [], None)
     assert kind == expected
 
 
-def test_the_command_writes_a_picture_and_its_result(tmp_path: Path, capsys: Any) -> None:
+def test_the_command_writes_a_picture_and_its_result(tmp_path, capsys):
     """Then without molecules and text: there is no similarity, and the picture of the older run is gone."""
     train, test = mixed_tables(60, 30)
     path = write_competition(tmp_path, train, test)

@@ -1,7 +1,5 @@
 """Groups of training rows, of molecules that differ by salts, and of rows that are in no fold."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,12 +17,12 @@ ION = "O=C([O-])c1ccccc1"
 ROLES = competition(smiles=["smiles"], group="g")
 
 
-def table(*smiles: str, roles: Any = ROLES, **columns: Any) -> pd.DataFrame:
+def table(*smiles, roles=ROLES, **columns):
     rows = pd.DataFrame({"id": range(len(smiles)), "smiles": map(canonical_smiles, smiles), **columns})
     return rows.assign(**{INPUT_KEY: input_keys(rows, roles)})
 
 
-def groups_of(kind: str, rows: pd.DataFrame, roles: Any = ROLES) -> list[int]:
+def groups_of(kind, rows, roles=ROLES):
     return compute_groups(FoldsConfig(kind=kind), rows, roles).tolist()
 
 
@@ -42,29 +40,29 @@ def groups_of(kind: str, rows: pd.DataFrame, roles: Any = ROLES) -> list[int]:
         ("C[NH+](C)Cc1ccccc1", "C[NH+](C)Cc1ccccc1"),  # an ion without a counter-ion
     ],
 )
-def test_a_molecule_without_its_salts_is_neutral_and_never_empty(smiles: str, expected: str) -> None:
+def test_a_molecule_without_its_salts_is_neutral_and_never_empty(smiles, expected):
     assert parent(canonical_smiles(smiles)) == canonical_smiles(expected)
 
 
 @pytest.mark.parametrize("kind", ["kfold", "scaffold", "cluster"])
-def test_salts_of_one_molecule_are_one_group(kind: str) -> None:
+def test_salts_of_one_molecule_are_one_group(kind):
     rows = table(ACID, f"{ION}.[Na+]", ION, "CCO", "CCO.Cl", "C1CCCCCCC1")
     assert groups_of(kind, rows) == [0, 0, 0, 1, 1, 2]
     assert desalted(f"{ION}.[Na+]") == canonical_smiles(ION)
 
 
-def test_only_salts_and_equal_inputs_tie_rows_and_other_inputs_keep_them_apart() -> None:
+def test_only_salts_and_equal_inputs_tie_rows_and_other_inputs_keep_them_apart():
     assert groups_of("kfold", table(ACID, ION, "OCC", "CCO", "C[NH3+]", "CN")) == [0, 1, 2, 2, 3, 4]
     with_number = competition(smiles=["smiles"], numeric=["pH"])
     rows = table(ACID, f"{ACID}.Cl", f"{ACID}.Cl", roles=with_number, pH=[7.0, 7.0, 2.0])
     assert groups_of("kfold", rows, with_number) == [0, 0, 1]
 
 
-def test_groups_that_an_equal_input_ties_together_are_one() -> None:
+def test_groups_that_an_equal_input_ties_together_are_one():
     assert groups_of("group", table("C", "CC", "CC", "CCC", g=list("aabc"))) == [0, 0, 0, 1]
 
 
-def outside(kind: str, rows: pd.DataFrame, groups: list[int], others: pd.DataFrame) -> list[int]:
+def outside(kind, rows, groups, others):
     return groups_outside_folds(FoldsConfig(kind=kind), rows, np.array(groups), others, ROLES).tolist()
 
 
@@ -72,16 +70,14 @@ def outside(kind: str, rows: pd.DataFrame, groups: list[int], others: pd.DataFra
     ("kind", "expected"),
     [("kfold", [3, 2, 4, 5]), ("group", [3, 2, 0, 4]), ("scaffold", [3, 2, 0, 0]), ("cluster", [3, 2, 4, 0])],
 )
-def test_rows_outside_of_folds_join_the_groups_of_the_training_rows_or_form_new_ones(
-    kind: str, expected: list[int]
-) -> None:
+def test_rows_outside_of_folds_join_the_groups_of_the_training_rows_or_form_new_ones(kind, expected):
     """A new molecule, a salt, a molecule of another group, and a similar one of no group."""
     rows = table("CCCCCCCCc1ccccc1", "C1CCCCC1", "CCN", g=["a", "b", "c"])
     others = table("FC(F)(F)I", "CCN.Cl", "Brc1ccccc1", "CCCCCCCCCc1ccccc1", g=["", "", "a", np.nan])
     assert outside(kind, rows, [0, 1, 2], others) == expected
 
 
-def test_a_salt_of_a_molecule_of_another_group_is_in_no_group() -> None:
+def test_a_salt_of_a_molecule_of_another_group_is_in_no_group():
     """Its job would train on it while the molecule is held out; a row with equal inputs is recognised by them."""
     rows = table("CCN", "CCO", g=["a", "b"])
     others = table("CCN.Cl", "CCN.Cl", "CCN", "CCCN", g=["b", "a", "b", "b"])
@@ -89,13 +85,13 @@ def test_a_salt_of_a_molecule_of_another_group_is_in_no_group() -> None:
 
 
 @pytest.mark.parametrize("kind", ["scaffold", "cluster"])
-def test_rows_outside_of_folds_that_belong_together_share_a_new_group(kind: str) -> None:
+def test_rows_outside_of_folds_that_belong_together_share_a_new_group(kind):
     rows, others = table("C1CCCCC1", "CCN"), table("CCCCCCCc1ccccc1", "CCCCCCCCc1ccccc1", "FC(F)(F)I")
     assert outside(kind, rows, [1, 0], others) == [2, 2, 3]
     assert outside(kind, rows, [1, 0], others[:0]) == []
 
 
-def test_scaffolds_and_their_overlap_by_hand() -> None:
+def test_scaffolds_and_their_overlap_by_hand():
     """Of 12 test molecules with rings 2 have a known scaffold; of 4 training molecules with rings 2 share one."""
     keys = scaffolds(["Cc1ccccc1", "OCc1ccccc1", "CCO", "CCC"])
     assert keys.tolist() == ["c1ccccc1", "c1ccccc1", "acyclic CCO", "acyclic CCC"]
@@ -108,7 +104,7 @@ def test_scaffolds_and_their_overlap_by_hand() -> None:
         assert scaffold_shift_reason(train, enough) == ""
 
 
-def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_does_not_matter() -> None:
+def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_does_not_matter():
     smiles = ["CCCCCCCCO", "CCCCCCCCCO", "CCCCCCCCCCO", "Clc1ccccc1", "Brc1ccccc1", "CCCCCCCCO"]
     centres = clusters(smiles, similarity=0.4)
     assert len(set(centres[[0, 1, 2, 5]])) == 1 and centres[0] not in centres[3:5]

@@ -2,9 +2,6 @@
 taken and refused.
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +23,7 @@ ABC = list("abc")
 MOLECULES = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
 
 
-def user_folds(folder: Path, kind: str, cells: Any = "001122", more: str = "", **folds: Any) -> Path:
+def user_folds(folder, kind, cells="001122", more="", **folds):
     """Six rows with a cell each of a column `own`, which is the time and the fold column alike, and some more."""
     rows = [f"{i},{s},1,{cell}" for i, s, cell in zip("abcdef", MOLECULES, cells, strict=True)]
     role = "time" if kind == "time" else "fold_column"
@@ -34,16 +31,16 @@ def user_folds(folder: Path, kind: str, cells: Any = "001122", more: str = "", *
     return write_small(folder, lines, folds={"kind": kind, **folds}, **{role: "own"})
 
 
-def groups_in(table: Path) -> list[int]:
+def groups_in(table):
     return read_table(table)[GROUP].tolist()
 
 
-def key_of(path: Path) -> str:
+def key_of(path):
     config = load_config(str(path))
     return make_plan(config.competition, dict(config.stages)).keys["trees"]
 
 
-def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path) -> None:
+def test_the_table_names_every_training_id_once_and_is_described(tmp_path):
     output, paths, folds = divided(write_small(tmp_path, [*TRAIN, "g,OCC,8.0"]))
     assert sorted(np.bincount(folds)) == [2, 2, 3]
     assert folds[0] == folds[6]  # a and g are one molecule
@@ -56,8 +53,8 @@ def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path)
 
 
 def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_or_rows_do(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     path = write_small(tmp_path)
     first = divided(path)[2]
     with pytest.MonkeyPatch.context() as patch:
@@ -69,7 +66,7 @@ def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_o
     assert sorted(np.bincount(divided(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
 
 
-def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tmp_path: Path) -> None:
+def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tmp_path):
     assert divided(user_folds(tmp_path, "column", ["2", "0", "1", "0", "-1", "2"]))[2] == [2, 0, 1, 0, -1, 2]
     path = user_folds(tmp_path, "file", file="mine.csv")
     for content, folds in (
@@ -92,15 +89,15 @@ def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tm
         ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"got \[0\]"),
     ],
 )  # fmt: skip
-def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: str) -> None:
+def test_a_file_that_does_not_fit_is_refused(tmp_path, lines, words):
     (tmp_path / "mine.csv").write_text(lines.replace(" ", "\n") + "\n")
     with pytest.raises(DataError, match=words):
         divided(user_folds(tmp_path, "file", file="mine.csv"))
 
 
 def test_user_defined_folds_that_split_equal_inputs_are_refused_or_counted_and_reported(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     path = user_folds(tmp_path, "column", "011202", "g,OCC,1,1")
     with pytest.raises(DataError, match=r"1 inputs are in several \(the first: 'a' in 0, 'g' in 1\)"):
         divided(path)
@@ -115,9 +112,7 @@ DATES = ["2021-03-01", "2020-01-01", "2023-01-01", "2022-05-05", "2020-06-01", "
 
 
 @pytest.mark.parametrize(("fold", "trained"), [(0, "be"), (1, "abde")])
-def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(
-    tmp_path: Path, fold: int, trained: str
-) -> None:
+def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path, fold, trained):
     path = user_folds(tmp_path, "time", DATES, n_folds=2)
     _, paths, folds = divided(path)
     assert folds == [0, -1, 1, 0, -1, 1]
@@ -125,7 +120,7 @@ def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(
     assert "".join(rows.take(training_rows(rows, fold, in_time_order=True)).ids) == trained
 
 
-def test_equal_folds_in_time_or_with_other_groups_give_other_keys(tmp_path: Path) -> None:
+def test_equal_folds_in_time_or_with_other_groups_give_other_keys(tmp_path):
     in_time = user_folds(tmp_path, "time", "001122", n_folds=2)
     divided(in_time)
     keys = {key_of(in_time)}
@@ -138,7 +133,7 @@ def test_equal_folds_in_time_or_with_other_groups_give_other_keys(tmp_path: Path
     assert len(keys) == 3
 
 
-def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_label() -> None:
+def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_label():
     y = pd.DataFrame({"y": [0, 1, 2, 2, NAN]})
     assert labels_or_indicators(y, ABC).mean().to_dict() == {"y=a": 0.25, "y=b": 0.25, "y=c": 0.5}
     two = pd.DataFrame({"y": [0, 1, 1, 1, NAN], "z": [NAN, NAN, NAN, 0, 1]})
@@ -176,14 +171,12 @@ NO_ROW_OF_C = "y: some folds have no row of 'c' (1 rows); their scores ignore th
         ),
     ],
 )  # fmt: skip
-def test_classes_that_a_fold_or_its_models_do_not_have_are_reported(
-    y: list[float], classes: list[str], folds: list[int], in_time: bool, expected: list[str]
-) -> None:
+def test_classes_that_a_fold_or_its_models_do_not_have_are_reported(y, classes, folds, in_time, expected):
     warnings = missing_class_warnings(pd.DataFrame({"y": y}), classes, np.array(folds), in_time)
     assert warnings == expected
 
 
-def test_the_table_of_folds_shows_classes(tmp_path: Path) -> None:
+def test_the_table_of_folds_shows_classes(tmp_path):
     train = "id,SMILES,y a,CCO,no b,CCC,yes c,CCN,yes d,CO,no e,CN,yes f,CCl,rare"
     path = write_small(tmp_path, train, problem_type="multiclass", metric="accuracy")
     output, _, _ = divided(path, kind="stratified")

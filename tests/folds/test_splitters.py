@@ -20,7 +20,7 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-def molecules(n: int = 120) -> pd.DataFrame:
+def molecules(n=120):
     """Chains on six rings, sixteen acyclic chains among them; the group is the last digit of the row."""
     rng = np.random.default_rng(0)
     smiles = ["C" * (1 + i // 7) + (RINGS[i % 7] if i % 7 < 6 else "O") for i in range(n)]
@@ -30,20 +30,18 @@ def molecules(n: int = 120) -> pd.DataFrame:
     return table.assign(g=[f"g{i % 10}" for i in range(n)])
 
 
-def divided(table: pd.DataFrame, kind: str, seed: int = 0, **roles: Any) -> tuple[np.ndarray, np.ndarray]:
+def divided(table, kind, seed=0, **roles):
     settings = competition(smiles=["smiles"], group="g", **roles)
     return assign_folds(FoldsConfig(kind=kind), table, settings, seed)
 
 
-def split(*rest: Any, **roles: Any) -> pd.Series:
+def split(*rest, **roles):
     return pd.Series(divided(*rest, **roles)[0])
 
 
 @pytest.mark.parametrize("targets", [["y"], ["y", "z"]])
 @every_kind
-def test_every_row_is_in_one_fold_by_the_seed_and_not_by_the_order_of_rows(
-    kind: str, targets: list[str]
-) -> None:
+def test_every_row_is_in_one_fold_by_the_seed_and_not_by_the_order_of_rows(kind, targets):
     table = molecules()
     folds, shuffled = split(table, kind, targets=targets), table.sample(frac=1, random_state=3)
     assert (len(folds), set(folds)) == (120, {0, 1, 2, 3, 4})
@@ -56,7 +54,7 @@ def test_every_row_is_in_one_fold_by_the_seed_and_not_by_the_order_of_rows(
 
 
 @every_kind
-def test_rows_of_one_group_share_a_fold_and_groups_are_those_of_the_kind(kind: str) -> None:
+def test_rows_of_one_group_share_a_fold_and_groups_are_those_of_the_kind(kind):
     table = molecules()
     table.loc[60:, ["smiles", INPUT_KEY]] = table.loc[:59, ["smiles", INPUT_KEY]].to_numpy()
     folds, groups = map(pd.Series, divided(table, kind))
@@ -71,7 +69,7 @@ def test_rows_of_one_group_share_a_fold_and_groups_are_those_of_the_kind(kind: s
         assert groups.groupby(keys).nunique().max() == 1
 
 
-def with_several_targets() -> pd.DataFrame:
+def with_several_targets():
     """Three targets with few positives, of which some labels are missing."""
     rng, table = np.random.default_rng(2), molecules(1000)
     is_labelled = rng.random((1000, 3)) < [0.6, 0.8, 0.95]
@@ -79,7 +77,7 @@ def with_several_targets() -> pd.DataFrame:
     return table.assign(**dict(zip("abc", np.where(is_labelled, is_positive, np.nan).T, strict=True)))
 
 
-def with_groups() -> pd.DataFrame:
+def with_groups():
     """Sixty groups of one to twenty rows, each with a rate of positives of its own, which are also the scaffolds."""
     rng = np.random.default_rng(1)
     groups = rng.permutation(np.repeat(range(60), 1 + np.arange(60) % 20))
@@ -97,7 +95,7 @@ MULTICLASS = {"problem_type": "multiclass", "classes": list("abcdefg"), "metric"
 MULTILABEL = {**BINARY, "problem_type": "multilabel", "targets": ["a", "b", "c"]}
 
 
-def gap(table: pd.DataFrame, kind: str, roles: dict[str, Any]) -> float:
+def gap(table, kind, roles):
     """How far the number of rows of any class, or without a label, is in any fold from a fifth of them."""
     folds = split(table, kind, **roles)
     counts = [pd.crosstab(folds, table[name].fillna(-1)) for name in roles.get("targets", ["y"])]
@@ -116,17 +114,15 @@ def gap(table: pd.DataFrame, kind: str, roles: dict[str, Any]) -> float:
         ("scaffold", with_groups(), BINARY, 3),
     ],
 )
-def test_classes_are_shared_out_also_where_they_are_rare_missing_or_come_in_groups(
-    kind: str, table: pd.DataFrame, roles: dict[str, Any], limit: float
-) -> None:
+def test_classes_are_shared_out_also_where_they_are_rare_missing_or_come_in_groups(kind, table, roles, limit):
     assert np.ptp(np.bincount(split(table, kind, **roles))) <= limit
     assert gap(table, kind, roles) <= limit < gap(table, "kfold", roles)
 
 
-def test_stratified_folds_have_even_means_and_share_out_the_labels_of_a_sparse_target() -> None:
+def test_stratified_folds_have_even_means_and_share_out_the_labels_of_a_sparse_target():
     table = molecules(300).assign(y=np.random.default_rng(1).normal(size=300))
 
-    def std_of_means(kind: str) -> float:
+    def std_of_means(kind):
         folds_of_seeds = [split(table, kind, seed) for seed in range(5)]
         return np.mean([table["y"].groupby(folds).mean().std() for folds in folds_of_seeds])
 
@@ -137,7 +133,7 @@ def test_stratified_folds_have_even_means_and_share_out_the_labels_of_a_sparse_t
         assert 3 <= n_labels.min() <= n_labels.max() <= 5
 
 
-def test_groups_are_stratified_if_configured() -> None:
+def test_groups_are_stratified_if_configured():
     """Forty groups of three rows, a quarter of them high: at random a fold gets more of them or fewer."""
     table = molecules().assign(g=[f"g{i // 3}" for i in range(120)])
     table["y"] = [float(i // 3 % 4 == 0) + 0.001 * i for i in range(120)]
@@ -146,7 +142,7 @@ def test_groups_are_stratified_if_configured() -> None:
     assert np.ptp((table["y"] > 0.9).groupby(folds).sum()) <= 3  # one group
 
 
-def test_bins_are_quantiles_of_a_target_and_as_many_as_give_every_fold_a_row() -> None:
+def test_bins_are_quantiles_of_a_target_and_as_many_as_give_every_fold_a_row():
     y = np.array([5.0, 1.0, 4.0, 2.0, 3.0, 6.0])[:, None]
     assert target_bins(y, n_folds=2, seed=0).tolist() == [2, 0, 2, 1, 1, 2]
     assert len(set(target_bins(np.arange(10.0)[:, None], n_folds=5, seed=0))) == 2
@@ -154,13 +150,13 @@ def test_bins_are_quantiles_of_a_target_and_as_many_as_give_every_fold_a_row() -
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("targets", [["y"], ["y", "z"]])
-def test_labels_that_are_mostly_equal_are_divided_without_a_warning(targets: list[str]) -> None:
+def test_labels_that_are_mostly_equal_are_divided_without_a_warning(targets):
     table = molecules(30).assign(y=[0.0] * 27 + [1.0, 2.0, 3.0], z=[np.nan] * 28 + [1.0, 2.0])
     assert set(split(table, "stratified", targets=targets)) == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("kind", ["kfold", "stratified", "group", "stratified_group", "scaffold"])
-def test_too_few_groups_and_a_group_larger_than_all_folds_but_one_are_refused(kind: str) -> None:
+def test_too_few_groups_and_a_group_larger_than_all_folds_but_one_are_refused(kind):
     with pytest.raises(DataError, match="4 groups .* 5 folds"):
         split(molecules(4), kind)
     sizes = np.repeat(range(21), [80, *[1] * 20]).astype(str)
@@ -172,14 +168,14 @@ def test_too_few_groups_and_a_group_larger_than_all_folds_but_one_are_refused(ki
 
 
 @pytest.mark.parametrize("kind", [name for name, kind in FOLD_KINDS.items() if kind.needs])
-def test_a_kind_without_what_it_needs_is_refused(kind: str) -> None:
+def test_a_kind_without_what_it_needs_is_refused(kind):
     with pytest.raises(DataError, match=rf"{kind} needs competition\.{FOLD_KINDS[kind].needs}\."):
         assign_folds(FoldsConfig(kind=kind), molecules(), competition(), 0)
 
 
 def test_a_new_kind_of_folds_is_a_function_and_an_entry_of_the_registry(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     kind = FoldKind(
         lambda data: data.groups % data.n_folds,
         lambda rows, *_: rows["smiles"].str.len().astype(str),
@@ -191,18 +187,18 @@ def test_a_new_kind_of_folds_is_a_function_and_an_entry_of_the_registry(
     assert pd.Series(groups).groupby(table["smiles"].str.len()).nunique().max() == 1
 
 
-def test_an_unknown_kind_is_an_error_that_lists_all_kinds() -> None:
+def test_an_unknown_kind_is_an_error_that_lists_all_kinds():
     with pytest.raises(ValueError, match="must be one of kfold, .*, file"):
         FoldsConfig(kind="alternating")
 
 
-def blocks(times: list[float], n_folds: int, groups: Any = range(8)) -> list[int]:
+def blocks(times, n_folds, groups=range(8)):
     y = pd.DataFrame(index=range(len(times)))
     data = SplitData(y, False, np.array([*groups][: len(times)]), np.array(times), n_folds, seed=0)
     return time_blocks(data).tolist()
 
 
-def test_time_is_cut_into_blocks_of_like_size_the_first_of_which_always_trains() -> None:
+def test_time_is_cut_into_blocks_of_like_size_the_first_of_which_always_trains():
     assert blocks([5, 1, 8, 3, 2, 7, 4, 6], 3) == [1, -1, 2, 0, -1, 2, 0, 1]
     assert blocks([1, 1, 2, 2, 3, 3], 2) == [-1, -1, 0, 0, 1, 1]  # equal times share a block
     group_of_latest_row = blocks([1, 1, 2, 2, 1, 3], 2, [0, 1, 2, 3, 4, 4])
@@ -210,6 +206,6 @@ def test_time_is_cut_into_blocks_of_like_size_the_first_of_which_always_trains()
 
 
 @pytest.mark.parametrize("times", [[1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 2, 3]])
-def test_times_that_leave_a_block_empty_are_refused(times: list[float]) -> None:
+def test_times_that_leave_a_block_empty_are_refused(times):
     with pytest.raises(DataError, match=r"divide into 4 blocks .* most frequent with 4 of 6 rows"):
         blocks(times, n_folds=3)

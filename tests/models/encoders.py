@@ -2,7 +2,6 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ import tokenizers
 import torch
 import transformers
 
-from competition.dataset import Dataset
-from models.context import Context
 from models.inputs.tokenization import train_word_piece_tokenizer
 from models.stages.bert import Bert
 from tests.models import made
@@ -31,16 +28,16 @@ needs_rxnfp = pytest.mark.skipif(
 )
 
 
-def stage(**changes: Any) -> Bert:
+def stage(**changes):
     small = {"layers": 1, "width": 32, "heads": 2, "epochs": 1, "batch_size": 8}
     return Bert.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
 
 
-def context(smiles: list[str] | None = None, texts: list[str] | None = None, seed: int = 1) -> Context:
+def context(smiles=None, texts=None, seed=1):
     return made.context(Path("unused"), smiles=smiles or [], text=texts or [], numeric=["pH"], seed=seed)
 
 
-def table(n: int = 24, seed: int = 0) -> Dataset:
+def table(n=24, seed=0):
     rng = np.random.default_rng(seed)
     molecules = [SMILES[i] for i in rng.integers(len(SMILES), size=n)]
     notes = [" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(n)]
@@ -48,11 +45,11 @@ def table(n: int = 24, seed: int = 0) -> Dataset:
     return made.rows(y, SMILES=molecules, note=notes, pH=rng.normal(size=n))
 
 
-def fit(folder: Path, config: Bert, ctx: Context, train: Dataset | None = None) -> Any:
+def fit(folder, config, ctx, train=None):
     return made.fitted(config, ctx, train or table(), folder)
 
 
-def publish(folder: Path) -> Path:
+def publish(folder):
     """A published masked-language model as a folder: its head, its pooler, its dropout, its tokenizer."""
     torch.manual_seed(0)
     tokenizer = train_word_piece_tokenizer([" ".join(WORDS)] * 2, 100, lowercase=True)
@@ -63,7 +60,7 @@ def publish(folder: Path) -> Path:
     return folder
 
 
-def publish_decoder(folder: Path) -> Path:
+def publish_decoder(folder):
     """A published decoder in the shape of Qwen3: byte pairs, grouped heads, no token for padding."""
     torch.manual_seed(0)
     vocabulary = [*sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), "<|im_end|>"]

@@ -1,21 +1,18 @@
 """Writes files of external predictions for tests."""
 
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 
 from core.files import write_table
 
 
 def write_external_predictions(
-    folder: Path,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    targets: list[str],
-    folds: object = None,
-    seed: int = 0,
-) -> Path:
+    folder,
+    train,
+    test,
+    targets,
+    folds=None,
+    seed=0,
+):
     """Write oof.csv (labels, 0 if missing, plus noise) and test.csv (noise) into `folder`, with shuffled
     rows.
     """

@@ -1,7 +1,6 @@
 """Rows and contexts for the tests of stages without an encoder."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -14,14 +13,14 @@ from models import targets
 from models.context import Context
 
 
-def rows(y: Any = None, weights: Any = None, **columns: Any) -> Dataset:
+def rows(y=None, weights=None, **columns):
     """Return rows r0, r1, ... of these columns; `y` is one target, or (n_rows, n_targets)."""
     table = pd.DataFrame(columns)
     ids = [f"r{i}" for i in range(len(table))]
     return Dataset(ids, table, None if y is None else np.c_[y].astype(float), weights)
 
 
-def context(cache: Path, **changes: Any) -> Context:
+def context(cache, **changes):
     columns: dict[str, Any] = {"smiles": [], "text": [], "numeric": [], "categorical": []}
     return Context(**{**columns, "task": Task(["y"]), "seed": 3, **changes}, cache=cache)
 
@@ -33,37 +32,37 @@ class Bound:
     stage: Any
     context: Context
 
-    def fit(self, train: Dataset, folder: Path) -> None:
+    def fit(self, train, folder):
         targets.fit(self.stage, train, folder, self.context)
 
-    def predict(self, rows: Dataset, folder: Path) -> Any:
+    def predict(self, rows, folder):
         return targets.predict(self.stage, rows, folder, self.context)
 
-    def predict_std(self, rows: Dataset, folder: Path) -> Any:
+    def predict_std(self, rows, folder):
         return targets.predict_std(self.stage, rows, folder, self.context)
 
-    def backbone(self, folder: Path) -> Any:
+    def backbone(self, folder):
         return self.stage.backbone(folder, self.context)
 
-    def initial_backbone(self, train: Dataset, folder: Path) -> Any:
+    def initial_backbone(self, train, folder):
         return self.stage.initial_backbone(train, folder, self.context)
 
-    def encode(self, rows: Dataset, folder: Path, augmentation: int = 0, seed: int = 0) -> Any:
+    def encode(self, rows, folder, augmentation=0, seed=0):
         return self.stage.encode(rows, folder, self.context, augmentation, seed)
 
-    def prepare(self, train: Dataset, folder: Path) -> Any:
+    def prepare(self, train, folder):
         """Return the network and the encoded rows that the trainer of a neural stage gets."""
         from models.training import neural  # here, since most tests do without torch
 
         return neural.prepare(self.stage, train, folder, self.context)
 
 
-def build_stage(config: Any, stage_context: Context) -> Bound:
+def build_stage(config, stage_context):
     """Return a stage with its context."""
     return Bound(config, stage_context)
 
 
-def fitted(config: Any, stage_context: Context, train: Dataset, folder: Path) -> Any:
+def fitted(config, stage_context, train, folder):
     """Return a stage that is fitted into a folder, which is created if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     stage = build_stage(config, stage_context)
@@ -71,16 +70,14 @@ def fitted(config: Any, stage_context: Context, train: Dataset, folder: Path) ->
     return stage
 
 
-def predictions_per_augmentation(stage: Any, n: int, test: Dataset, folder: Path) -> list[Any]:
+def predictions_per_augmentation(stage, n, test, folder):
     """Return the predictions of a neural stage by each of the first `n` randomized SMILES or conformers."""
     predictions = []
     kind = type(stage.stage)
     encode = kind.encode
     for number in range(n):
 
-        def encode_one(
-            self: Any, rows: Dataset, folder: Path, context: Context, _: int, seed: int, number: int = number
-        ) -> Any:
+        def encode_one(self, rows, folder, context, _, seed, number=number):
             return encode(self, rows, folder, context, number, seed)
 
         with mock.patch.object(kind, "encode", encode_one):

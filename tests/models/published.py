@@ -1,27 +1,22 @@
 """The modules and forward pass of unimol_tools in the size of a backbone, as a reference for it."""
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
 from unimol_tools.models import unimolv2
 from unimol_tools.models.unimol import UniMolModel
 
-from models.networks.unimol import UnimolBackbone, read_vocabulary
-from models.networks.unimol2 import Unimol2Backbone
+from models.networks.unimol import read_vocabulary
 from models.training.network import set_rates
 
 
 @contextlib.contextmanager
-def small_unimol2(n_layers: int = 2, pair_width: int = 8) -> Iterator[None]:
+def small_unimol2(n_layers=2, pair_width=8):
     """Make every Uni-Mol2 small: the smallest official one has 84 million weights."""
     original = unimolv2.molecule_architecture
 
-    def architecture(model_size: str) -> Any:
+    def architecture(model_size):
         args = original(model_size)
         args.num_encoder_layers = n_layers
         args.encoder_embed_dim = args.ffn_embedding_dim = 32
@@ -34,7 +29,7 @@ def small_unimol2(n_layers: int = 2, pair_width: int = 8) -> Iterator[None]:
         yield
 
 
-def compare(backbone: nn.Module, reference: nn.Module, batch: dict[str, Tensor]) -> None:
+def compare(backbone, reference, batch):
     """Compare the outputs for a batch; gradients are computed by autograd in both cases."""
     outputs = []
     for network in (backbone, reference):
@@ -47,7 +42,7 @@ def compare(backbone: nn.Module, reference: nn.Module, batch: dict[str, Tensor])
 class PackageModel(UniMolModel):
     """UniMolModel with a copy of the backbone's weights, and the same arguments."""
 
-    def __init__(self, backbone: UnimolBackbone, architecture: str, args: Any, folder: Path) -> None:
+    def __init__(self, backbone, architecture, args, folder):
         """Build the model with the settings `args`. Its constructor reads a checkpoint, and rejects other
         shapes.
         """
@@ -58,7 +53,7 @@ class PackageModel(UniMolModel):
             super().__init__(1, architecture, str(folder / "model.pt"))
         self.padding_idx = 0  # its dictionary has the special tokens in another order
 
-    def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
+    def forward(self, tokens, coordinates):
         # The default mode of cdist for many points loses digits of short distances.
         distance = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
         edge_type = tokens.unsqueeze(2) * len(self.embed_tokens.weight) + tokens.unsqueeze(1)
@@ -68,11 +63,11 @@ class PackageModel(UniMolModel):
 class PackageModel2(unimolv2.UniMolV2Model):
     """UniMolV2Model with a copy of the backbone's weights, and the same arguments."""
 
-    def __init__(self, backbone: Unimol2Backbone) -> None:
+    def __init__(self, backbone):
         original = unimolv2.molecule_architecture
         layer = backbone.encoder.layers[0]
 
-        def architecture(model_size: str) -> Any:
+        def architecture(model_size):
             args = original(model_size)
             args.num_encoder_layers = len(backbone.encoder.layers)
             args.pair_embed_dim = backbone.edge_feature.pair_dim
@@ -88,7 +83,7 @@ class PackageModel2(unimolv2.UniMolV2Model):
             super().__init__(1, "84m", pretrained_model_path="none")
         self.load_state_dict(backbone.state_dict(), strict=False)
 
-    def forward(self, tokens: Tensor, atom_features: Tensor, coordinates: Tensor, **pairs: Tensor) -> Tensor:
+    def forward(self, tokens, atom_features, coordinates, **pairs):
         n_rows, n_atoms = tokens.shape
         kind = atom_features[:, :, 0]
         return super().forward(

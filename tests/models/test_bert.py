@@ -23,7 +23,7 @@ from tests.models.made import build_stage
 
 
 @pytest.fixture
-def copied(published: Path, tmp_path: Path) -> Path:
+def copied(published, tmp_path):
     """A copy of it that a test may change."""
     return Path(shutil.copytree(published, tmp_path / "weights"))
 
@@ -31,9 +31,7 @@ def copied(published: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("column", "rare", "kind"), [("note", "zyzzyva", "texts"), ("SMILES", "[Se]", "smiles")]
 )
-def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
-    column: str, rare: str, kind: str, tmp_path: Path
-) -> None:
+def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(column, rare, kind, tmp_path):
     train, rows = table(), table(seed=1)
     rows.inputs[column] = rare
     ctx: Any = context(**{kind: [column]})
@@ -44,9 +42,7 @@ def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
 
 
 @pytest.mark.parametrize("model", ["published", "decoder"])
-def test_predict_works_after_the_weights_are_gone_and_nothing_is_printed(
-    model: str, request: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_works_after_the_weights_are_gone_and_nothing_is_printed(model, request, tmp_path, capfd):
     weights = Path(shutil.copytree(request.getfixturevalue(model), tmp_path / "weights"))
     config, job = stage(weights=str(weights), gradient_checkpointing=True), tmp_path / "job"
     y_pred = fit(job, config, context(texts=["note"])).predict(table(), job)
@@ -57,29 +53,29 @@ def test_predict_works_after_the_weights_are_gone_and_nothing_is_printed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_roberta_has_positions_from_the_one_after_that_of_its_padding() -> None:
+def test_a_roberta_has_positions_from_the_one_after_that_of_its_padding():
     config = transformers.RobertaConfig(**TINY, max_position_embeddings=40, pad_token_id=1)
     assert encoders.position_limit(transformers.RobertaModel(config)) == 38
 
 
-def load(folder: Path, rate: float = 0.0) -> Any:
+def load(folder, rate=0.0):
     return encoders.pretrained(stage(weights=str(folder)), rate)[0]
 
 
-def assert_all_weights(encoder: Any, state: dict[str, torch.Tensor]) -> None:
+def assert_all_weights(encoder, state):
     """Every published weight has arrived, and heads are left behind."""
     prefixed = {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
     assert prefixed.keys() == {name for name in state if not name.startswith(("cls.", "bert.pooler."))}
     assert all(torch.equal(tensor, state[name]) for name, tensor in prefixed.items())
 
 
-def test_pretrained_weights_arrive_in_the_encoder_and_its_heads_are_left_out(published: Path) -> None:
+def test_pretrained_weights_arrive_in_the_encoder_and_its_heads_are_left_out(published):
     assert_all_weights(load(published), safetensors.torch.load_file(published / "model.safetensors"))
     assert set(rates(load(published, 0.2)).values()) == {0.2}
 
 
 @pytest.mark.parametrize("absent", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_folder_without_a_file_is_a_config_error(absent: str, copied: Path) -> None:
+def test_a_folder_without_a_file_is_a_config_error(absent, copied):
     (copied / absent).unlink()
     with pytest.raises(ConfigError, match="weights"):
         load(copied)
@@ -88,9 +84,7 @@ def test_a_folder_without_a_file_is_a_config_error(absent: str, copied: Path) ->
 @pytest.mark.parametrize(
     "wrong", ["encoder.layer.0.output.dense.weight", "embeddings.position_embeddings.weight"]
 )
-def test_weights_that_lack_a_part_or_have_it_in_another_shape_are_a_config_error(
-    wrong: str, copied: Path
-) -> None:
+def test_weights_that_lack_a_part_or_have_it_in_another_shape_are_a_config_error(wrong, copied):
     state = safetensors.torch.load_file(copied / "model.safetensors")
     tensor = state.pop(f"bert.{wrong}")
     if "position" in wrong:
@@ -100,9 +94,9 @@ def test_weights_that_lack_a_part_or_have_it_in_another_shape_are_a_config_error
         load(copied)
 
 
-def test_an_old_bin_file_is_read_without_running_what_is_in_it(copied: Path) -> None:
+def test_an_old_bin_file_is_read_without_running_what_is_in_it(copied):
     class Evil:
-        def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        def __reduce__(self):
             return Path.touch, (copied / "was_here",)
 
     state = safetensors.torch.load_file(copied / "model.safetensors")
@@ -117,8 +111,8 @@ def test_an_old_bin_file_is_read_without_running_what_is_in_it(copied: Path) -> 
 
 @needs_rxnfp
 def test_rxnfp_loads_completely_though_its_config_names_no_model_and_transposed_tensors_are_saved(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     state = torch.load(find_weights("rxnfp")["pytorch_model.bin"], weights_only=True)
     config = stage(weights="rxnfp", columns=["SMILES"], max_length=16)
     assert_all_weights(encoders.pretrained(config, 0.0)[0], state)
@@ -138,7 +132,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_every_dropout_of_every_family_can_be_switched_off_and_on(name: str, rate: float) -> None:
+def test_every_dropout_of_every_family_can_be_switched_off_and_on(name, rate):
     sizes = {} if name in ("distilbert", "gpt2") else TINY
     config = transformers.AutoConfig.for_model(name, **{"vocab_size": 60, **sizes, **FAMILIES[name]})
     encoders.set_config_rates(config, rate)
@@ -156,8 +150,8 @@ FEW_WORDS = ["red green", "blue red"] * 12
 
 
 def test_weights_become_what_they_become_when_the_embeddings_of_all_tokens_are_trained(
-    tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, published, monkeypatch
+):
     train, ctx = table(), context(texts=["note"])
     train.inputs["note"] = FEW_WORDS
     config = stage(weights=str(published), weight_decay=0, weight_averaging="ema", epochs=2)

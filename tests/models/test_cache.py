@@ -1,6 +1,5 @@
 """The cache of arrays by molecule or text."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,22 @@ from models.inputs.cache import Cache
 
 
 @pytest.fixture
-def calls() -> list[str]:
+def calls():
     return []
 
 
 @pytest.fixture
-def cache(tmp_path: Path, calls: list[str]) -> Cache:
+def cache(tmp_path, calls):
     """Arrays (length of the key, 2) that are full of that length."""
 
-    def compute(keys: list[str]) -> list[np.ndarray]:
+    def compute(keys):
         calls.extend(keys)
         return [np.full((len(key), 2), len(key), dtype=np.float32) for key in keys]
 
     return Cache(tmp_path, "length", {"a": 1}, compute, per_shard=2)
 
 
-def test_arrays_are_in_the_requested_order_and_each_is_computed_once_by_all_processes(
-    cache: Cache, calls: list[str]
-) -> None:
+def test_arrays_are_in_the_requested_order_and_each_is_computed_once_by_all_processes(cache, calls):
     requested = ["CCC", "C", "CC", "CCC", "CCCCC", "CCCC"]
     assert cache.missing(requested) == ["C", "CC", "CCC", "CCCC", "CCCCC"]
     cache.compute_shard(["CC", "CCC"])  # as another process would
@@ -41,7 +38,7 @@ def test_arrays_are_in_the_requested_order_and_each_is_computed_once_by_all_proc
     assert len(list(cache.folder.iterdir())) == 3  # 2 + 2 + 1 of the keys
 
 
-def test_the_message_on_a_damaged_shard_contains_its_name(cache: Cache) -> None:
+def test_the_message_on_a_damaged_shard_contains_its_name(cache):
     cache.compute_shard(["CO"])
     shard = next(cache.folder.glob("*.npz"))
     shard.write_bytes(shard.read_bytes()[:100])
@@ -49,7 +46,7 @@ def test_the_message_on_a_damaged_shard_contains_its_name(cache: Cache) -> None:
         cache.load(["CO"])
 
 
-def test_other_settings_or_code_have_another_folder(tmp_path: Path) -> None:
+def test_other_settings_or_code_have_another_folder(tmp_path):
     """Values of older code are never loaded."""
     file, folders = tmp_path / "user.py", []
     for body, settings in (

@@ -8,11 +8,11 @@ from models.inputs import conformers
 from models.inputs.conformers import build_molecule, embed_conformers, is_flat, select
 
 
-def conformer(smiles: str, n: int = 1) -> np.ndarray:
+def conformer(smiles, n=1):
     return embed_conformers(build_molecule(smiles, "all", "keep"), n)
 
 
-def distance(atoms: np.ndarray) -> float:
+def distance(atoms):
     """Return the distance between the first two atoms, in angstrom."""
     return float(np.linalg.norm(atoms[0, 1:4] - atoms[1, 1:4]))
 
@@ -21,18 +21,18 @@ def distance(atoms: np.ndarray) -> float:
     ("smiles", "length"),
     [("CO", 1.41), ("O=C1CN2C3C2C2C3N12", 1.21)],  # the cage is embedded by distances only
 )
-def test_a_conformer_has_real_bond_lengths_and_is_deterministic(smiles: str, length: float) -> None:
+def test_a_conformer_has_real_bond_lengths_and_is_deterministic(smiles, length):
     atoms = conformer(smiles)
     assert distance(atoms) == pytest.approx(length, abs=0.05)
     assert np.array_equal(conformer(smiles), atoms)
 
 
 @pytest.mark.parametrize("smiles", ["[Pt]", "Cl[Pt](Cl)(Cl)Cl"])
-def test_metals_are_embedded_without_mmff(smiles: str) -> None:
+def test_metals_are_embedded_without_mmff(smiles):
     assert not is_flat(conformer(smiles))
 
 
-def test_a_molecule_that_cannot_be_embedded_is_flat_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_molecule_that_cannot_be_embedded_is_flat_and_repeats(monkeypatch):
     tried = list[str]()
     monkeypatch.setattr(conformers, "_embed", lambda molecule, n, method: tried.append(method))
     atoms = conformer("CCO", 2)
@@ -42,7 +42,7 @@ def test_a_molecule_that_cannot_be_embedded_is_flat_and_repeats(monkeypatch: pyt
     assert np.array_equal(select(atoms, 0), select(atoms, 1))
 
 
-def test_several_conformers_differ_have_hydrogens_and_the_first_is_the_default() -> None:
+def test_several_conformers_differ_have_hydrogens_and_the_first_is_the_default():
     three = conformer("CCCCCO", 3)
     assert three.shape == (18, 10)
     assert np.array_equal(select(three, 0), conformer("CCCCCO"))
@@ -61,14 +61,12 @@ def test_several_conformers_differ_have_hydrogens_and_the_first_is_the_default()
         ("*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F"),  # more bonds than a carbon can have
     ],
 )
-def test_repeat_units_are_closed_according_to_the_setting(unit: str, capped: str, cyclic: str) -> None:
+def test_repeat_units_are_closed_according_to_the_setting(unit, capped, cyclic):
     for setting, expected in {"keep": unit, "cap": capped, "cyclic_dimer": cyclic}.items():
         prepared = build_molecule(Chem.CanonSmiles(unit), "all", setting)
         assert Chem.MolToSmiles(prepared) == Chem.CanonSmiles(expected), setting
 
 
 @pytest.mark.parametrize(("smiles", "largest"), [("CC(=O)[O-].[Na+]", "CC(=O)[O-]"), ("CCO.O.O", "CCO")])
-def test_the_largest_fragment_is_the_one_with_the_maximum_number_of_heavy_atoms(
-    smiles: str, largest: str
-) -> None:
+def test_the_largest_fragment_is_the_one_with_the_maximum_number_of_heavy_atoms(smiles, largest):
     assert Chem.MolToSmiles(build_molecule(smiles, "largest", "keep")) == largest

@@ -1,7 +1,6 @@
 """The interface of stages: every kind with every problem type. A kind in `models.registry.KINDS` is covered."""
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from competition.config import load_competition
-from competition.dataset import Dataset, read_rows
+from competition.dataset import read_rows
 from competition.task import Task
 from core.files import read_table, write_table
 from core.paths import Paths
@@ -69,14 +68,14 @@ for problem_type in ("binary", "multiclass", "multilabel"):
 CASES += [("lightgbm", "ordinal"), ("bert, lora", "ordinal")]
 
 
-def settings(kind: str, problem: str = "regression") -> Any:
+def settings(kind, problem="regression"):
     values = {"kind": kind, **SMALL.get(kind, {})}
     if problem not in ("regression", "ordinal"):
         values |= CLASS_SETTINGS.get(kind, {})
     return make_stage(values)
 
 
-def labels(y: Any, problem: str) -> Any:
+def labels(y, problem):
     """Return labels of a problem type from two columns of numbers: their half, or third for three classes."""
     if problem == "regression":
         return y
@@ -88,7 +87,7 @@ def labels(y: Any, problem: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory):
     """Return a folder with tables, folds, caches, an encoder, a decoder and external predictions."""
     folder = tmp_path_factory.mktemp("contract")
     encoder = {"encoder": str(publish(folder / "published")), "columns": ["note"]}
@@ -104,27 +103,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small() -> Iterator[None]:
+def _small():
     with small_unimol2():
         yield
 
 
 @pytest.fixture(autouse=True)
-def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _at_home(home, monkeypatch):
     monkeypatch.setenv("WORK_DIR", str(home / "work"))
 
 
-def context(home: Path, problem: str, seed: int = 1) -> Context:
+def context(home, problem, seed=1):
     return Context(["SMILES"], ["note"], ["pH"], ["site"], TASKS[problem], seed, home / "work" / "cache")
 
 
-def fit(case: tuple[str, str], train: Dataset, folder: Path, stage_context: Context, **changes: Any) -> Any:
+def fit(case, train, folder, stage_context, **changes):
     stage_context = replace(stage_context, fold_ids=np.arange(len(train)) % 3)
     return made.fitted(settings(*case).model_copy(update=changes), stage_context, train, folder)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=" of ".join)
-def fitted(request: Any, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def fitted(request, home, tmp_path_factory):
     """Return kind and problem type, folder, tables, and predictions of the fitted object. Neither the arguments nor
     the working folder have changed.
     """
@@ -143,9 +142,7 @@ def fitted(request: Any, home: Path, tmp_path_factory: pytest.TempPathFactory) -
     return request.param, here / "job", train, test, y_pred
 
 
-def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_by_one(
-    fitted: Any, home: Path
-) -> None:
+def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_by_one(fitted, home):
     (kind, problem), folder, train, test, y_pred = fitted
     assert y_pred.shape == (len(test), len(TASKS[problem].outputs))
     assert np.isfinite(y_pred).all()
@@ -158,8 +155,8 @@ def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_
 
 
 def test_the_same_seed_predicts_the_same_and_a_refit_uses_the_selections_of_its_folds(
-    fitted: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    fitted, home, tmp_path, monkeypatch
+):
     """A refit with one fold, on the rows and with the seed of that fold, predicts the same and selects
     nothing.
     """
@@ -169,7 +166,7 @@ def test_the_same_seed_predicts_the_same_and_a_refit_uses_the_selections_of_its_
     np.testing.assert_allclose(refit.predict(test, tmp_path / "job"), y_pred, rtol=1e-6)
 
 
-def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(fitted: Any) -> None:
+def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(fitted):
     (_, problem), _, _, _, y_pred = fitted
     if problem in ("regression", "ordinal"):
         return
@@ -182,9 +179,7 @@ def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(fitted:
     assert np.abs(y_pred.mean(axis=0) - expected_share).max() < 0.25
 
 
-def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(
-    fitted: Any, home: Path, tmp_path: Path
-) -> None:
+def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(fitted, home, tmp_path):
     (kind, problem), _, train, test, y_pred = fitted
     if kind == "file" or problem != "regression":
         return
@@ -197,9 +192,7 @@ def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(
     assert np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * scale
 
 
-def test_bf16_changes_a_neural_stage_a_little(
-    fitted: Any, home: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_bf16_changes_a_neural_stage_a_little(fitted, home, tmp_path, monkeypatch):
     case, _, train, test, y_pred = fitted
     if hasattr(settings(*case), "precision") and case[1] == "regression":
         monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
@@ -209,9 +202,7 @@ def test_bf16_changes_a_neural_stage_a_little(
 
 
 @pytest.mark.parametrize("case", CASES, ids=" of ".join)
-def test_labels_of_the_held_out_fold_do_not_change_its_predictions(
-    case: Any, home: Path, tmp_path: Path
-) -> None:
+def test_labels_of_the_held_out_fold_do_not_change_its_predictions(case, home, tmp_path):
     """Scalers, numbers of trees, vocabularies and checkpoints are fitted without the held-out labels."""
     paths, task = Paths("mixed"), TASKS[case[1]]
     original = read_table(paths.train)

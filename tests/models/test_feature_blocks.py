@@ -1,7 +1,5 @@
 """Features of molecules, and feature blocks compared with values computed by hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -16,7 +14,7 @@ from tests.models.made import context, rows
 NAN = np.nan
 
 
-def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_training(tmp_path: Path) -> None:
+def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_training(tmp_path):
     """x has mean 2 and standard deviation sqrt(2 / 3); c is constant; p is in mol per litre, with picomolar
     values; d is the output of a dead neuron. A column without gaps in training gets no indicator of missing
     values.
@@ -35,7 +33,7 @@ def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_train
     assert block == pytest.approx(np.array(expected, dtype=np.float32), abs=1e-6)
 
 
-def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rarity(tmp_path: Path) -> None:
+def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rarity(tmp_path):
     """`red` is in 3 of 4 rows and `pear` in 2: idf 1 + ln(5 / 4) and 1 + ln(5 / 3). Rows have norm 1."""
     train = rows(note=["red pear", "red plum", "red apple", "green pear"])
     fitted = feature_blocks.fit_tfidf(train, 10, context(tmp_path, text=["note"]), tmp_path)
@@ -45,7 +43,7 @@ def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rari
     assert block == pytest.approx(np.array([both / np.linalg.norm(both), [0, 1], [0, 0]]), abs=1e-6)
 
 
-def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path: Path) -> None:
+def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path):
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])
     stage = NeuralStage(kind="test", molecule_features=["maccs"])
@@ -55,11 +53,11 @@ def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path:
     assert np.array_equal(feature_blocks.numeric_block(table, stage_context), [[1.0], [NAN]], equal_nan=True)
 
 
-def feature(name: str, smiles: str, n_bits: int = 512) -> np.ndarray:
+def feature(name, smiles, n_bits=512):
     return FEATURES[name](Chem.MolFromSmiles(smiles), n_bits)
 
 
-def test_features_count_what_their_names_say() -> None:
+def test_features_count_what_their_names_say():
     """Ethane: one environment of radius 0 counted twice, one of radius 1 once. Two carboxylic acids count
     more than one. ErG depends on the distance of a donor from a ring, MACCS on the presence of a ring.
     """
@@ -74,7 +72,7 @@ def test_features_count_what_their_names_say() -> None:
 @pytest.mark.parametrize(
     "smiles", ["CC(=O)Oc1ccccc1C(=O)O", "[Na+].[Cl-]", "O=S(=O)(N)c1cc(F)c(Br)nc1", "[Pt]"]
 )
-def test_descriptors_are_those_of_rdkit(smiles: str) -> None:
+def test_descriptors_are_those_of_rdkit(smiles):
     molecule = Chem.MolFromSmiles(smiles)
     expected = Descriptors.CalcMolDescriptors(molecule, missingVal=NAN, silent=True)
     del expected["Ipc"], expected["AvgIpc"]  # their time grows with the fourth power of the atoms
@@ -82,8 +80,8 @@ def test_descriptors_are_those_of_rdkit(smiles: str) -> None:
 
 
 def test_maplight_is_four_features_repeated_features_count_once_and_each_length_has_a_cache(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     caches = molecule_features(["descriptors", "maplight"], 64, tmp_path)
     assert [cache.name for cache in caches] == ["descriptors", "morgan", "avalon", "erg"]
     longer = {cache.name: cache.folder for cache in molecule_features(["maplight"], 128, tmp_path)}

@@ -3,8 +3,6 @@
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from tests.models.jobs.common import planned
 from tests.models.made import build_stage, context, fitted, rows
 
 
-def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
+def write_files(folder, oof, test):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "oof.csv").write_text("\n".join(oof) + "\n")
     (folder / "test.csv").write_text("\n".join(test) + "\n")
@@ -30,8 +28,8 @@ def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
     ("predicts_held_out", "ids", "expected"), [(True, "bca", [2.0, 3.0, 1.0]), (False, "ad", [-1.0, -2.0])]
 )
 def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_folder_no_more(
-    predicts_held_out: bool, ids: str, expected: list[float], tmp_path: Path
-) -> None:
+    predicts_held_out, ids, expected, tmp_path
+):
     """The id `a` stands in both tables."""
     external = write_files(tmp_path / "x", ["s,y,id", "3,9,c", "1,9,a", "2,9,b"], ["id,s", "d,-2", "a,-1"])
     stage_context = context(tmp_path, task=Task(["y"], ["s"]), predicts_held_out=predicts_held_out)
@@ -41,8 +39,8 @@ def test_a_job_hands_out_predictions_by_id_under_submission_names_and_needs_the_
     assert stage.predict(replace(rows(x=list(ids)), ids=list(ids)), tmp_path)[:, 0].tolist() == expected
 
 
-def test_the_key_is_that_of_the_content_of_both_files(tmp_path: Path) -> None:
-    def key() -> str:
+def test_the_key_is_that_of_the_content_of_both_files(tmp_path):
+    def key():
         return planned(tmp_path, stages={"theirs": {"kind": "file", "folder": "x"}}).keys["theirs"]
 
     external = write_external_predictions(tmp_path / "x", *mixed_tables(), ["lumo", "mu"])
@@ -66,7 +64,7 @@ def test_the_key_is_that_of_the_content_of_both_files(tmp_path: Path) -> None:
         ([""] * 6, "unknown folds"),
     ],
 )
-def test_folds_are_compared_as_a_partition(folds_of_file: list, mark: str | None, tmp_path: Path) -> None:
+def test_folds_are_compared_as_a_partition(folds_of_file, mark, tmp_path):
     lines = [f"{name},1,{fold}" for name, fold in zip("abcdef", folds_of_file, strict=True)]
     write_files(tmp_path, ["id,y,fold", *reversed(lines)], ["id,y"])
     folds = np.array([0, 0, 1, 1, 2, -1])
@@ -74,9 +72,7 @@ def test_folds_are_compared_as_a_partition(folds_of_file: list, mark: str | None
 
 
 @pytest.mark.parametrize(("factor", "is_noted"), [(-1, False), (10, True)])
-def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(
-    factor: float, is_noted: bool, tmp_path: Path
-) -> None:
+def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(factor, is_noted, tmp_path):
     y = np.random.default_rng(0).normal(size=50)
     oof, test = (["id,y", *(f"r{i},{value}" for i, value in enumerate(values))] for values in (y, factor * y))
     config = File(kind="file", folder=str(write_files(tmp_path, oof, test)))
@@ -105,8 +101,8 @@ BINARY = Task(["y"], ["no", "yes"], "binary", ["a", "b"])
     ],
 )
 def test_classes_are_joined_by_name_and_what_is_no_probability_is_refused_with_its_row(
-    task: Task, header: str, line: str, expected: Any, tmp_path: Path
-) -> None:
+    task, header, line, expected, tmp_path
+):
     config = File(kind="file", folder=str(write_files(tmp_path / "x", [header, line], [header, line])))
     stage = build_stage(config, context(tmp_path, task=task))
     with pytest.raises(DataError, match=expected) if isinstance(expected, str) else nullcontext():

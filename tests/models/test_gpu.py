@@ -2,8 +2,6 @@
 
 import os
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +23,7 @@ CARD = Card("0", 80.0, True)
 
 
 @pytest.mark.parametrize(("problem_type", "n_classes"), [("regression", 0), ("binary", 2), ("multiclass", 3)])
-def test_catboost_accepts_the_options_for_a_card(
-    problem_type: Any, n_classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_catboost_accepts_the_options_for_a_card(problem_type, n_classes, tmp_path, monkeypatch):
     """It checks them before it asks for the driver, which is missing here."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config = Catboost.model_validate({"kind": "catboost", "gpu": 1.0, "max_trees": 2})
@@ -52,14 +48,12 @@ def test_catboost_accepts_the_options_for_a_card(
         ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", False),
     ],
 )
-def test_messages_of_all_libraries_about_too_little_memory_are_recognised(
-    message: str, expected: bool
-) -> None:
+def test_messages_of_all_libraries_about_too_little_memory_are_recognised(message, expected):
     assert hardware.is_out_of_memory(message) == expected
 
 
-def see_a_v100() -> tuple[list[Card], str]:
-    def no_kernel(*size: int, device: int) -> None:
+def see_a_v100():
+    def no_kernel(*size, device):
         raise RuntimeError(
             "CUDA error: no kernel image is available for execution on the device\nCompile with"
         )
@@ -75,8 +69,8 @@ def see_a_v100() -> tuple[list[Card], str]:
 
 
 def test_cards_are_listed_by_another_process_and_a_broken_torch_is_an_error_with_advice(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     cards, reason = hardware.cards_in_new_process()
     assert len(cards) == torch.cuda.device_count()
     assert cards or "sees no GPU" in reason
@@ -86,13 +80,11 @@ def test_cards_are_listed_by_another_process_and_a_broken_torch_is_an_error_with
         hardware.cards_in_new_process()
 
 
-def broken_torch() -> None:
+def broken_torch():
     raise ImportError("libcudart is missing")
 
 
-def test_a_card_without_kernels_is_named_and_its_jobs_train_on_the_cores(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_card_without_kernels_is_named_and_its_jobs_train_on_the_cores(monkeypatch, capsys):
     monkeypatch.setattr("models.jobs.local.visible_cards", see_a_v100)
     task = Task("network", os.getenv, ("CUDA_VISIBLE_DEVICES",), Resources(1, 1.0))
     with closing(LocalExecutor(1)) as executor:
@@ -101,7 +93,7 @@ def test_a_card_without_kernels_is_named_and_its_jobs_train_on_the_cores(
     assert "cannot compute on V100 (CUDA error: no kernel image" in capsys.readouterr().out
 
 
-def test_a_worker_whose_task_failed_on_a_card_is_not_used_again() -> None:
+def test_a_worker_whose_task_failed_on_a_card_is_not_used_again():
     """After an error of CUDA its process cannot use the card any more. Here, torch sees no card."""
     tasks = [Task("on the card", os.getpid, (), Resources(1, 1.0)), Task("on the cores", os.getpid)]
     with closing(LocalExecutor(2, cards=[CARD])) as executor:
@@ -120,9 +112,9 @@ def test_a_worker_whose_task_failed_on_a_card_is_not_used_again() -> None:
     ],
 )
 def test_full_stops_before_training_if_stages_rely_on_a_gpu_that_torch_does_not_see(
-    settings: dict[str, Any], budget: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def reached(*arguments: object) -> None:
+    settings, budget, expected, tmp_path, monkeypatch
+):
+    def reached(*arguments):
         raise ConfigError("reached")
 
     no_cards = ([], "torch sees no GPU: the driver is too old")
@@ -136,8 +128,8 @@ def test_full_stops_before_training_if_stages_rely_on_a_gpu_that_torch_does_not_
 
 
 def test_a_gpu_without_opencl_is_an_error_of_lightgbm_before_training(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     cards = [CARD]
     monkeypatch.setattr(hardware, "cards_in_new_process", lambda: (cards, ""))
     with pytest.raises(ConfigError, match=r"(?s)No OpenCL device found.*nvidia\.icd.*gpu: false"):

@@ -3,8 +3,6 @@ random.
 """
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +13,13 @@ from models.stages.trees import inner_folds, inner_split
 from tests.models.made import context, fitted, rows
 
 
-def sample(n: int, n_classes: int = 0, **arrays: Any) -> TargetData:
+def sample(n, n_classes=0, **arrays):
     y = np.arange(n) % n_classes if n_classes else np.linspace(-1, 1, n)
     return TargetData(np.zeros((n, 1)), y.astype(float), None, n_classes, **arrays)
 
 
 @pytest.mark.parametrize("n_classes", [0, 2])
-def test_rows_of_a_group_are_on_one_side_and_the_sides_have_their_shares(n_classes: int) -> None:
+def test_rows_of_a_group_are_on_one_side_and_the_sides_have_their_shares(n_classes):
     """Also with a group of a third of the rows, which is not held out for the number of trees."""
     groups = np.random.default_rng(0).permutation(np.r_[np.repeat(np.arange(100), 4), np.full(200, 100)])
     data = sample(600, n_classes, groups=groups)
@@ -33,14 +31,14 @@ def test_rows_of_a_group_are_on_one_side_and_the_sides_have_their_shares(n_class
     assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(600))
 
 
-def test_one_group_is_divided_and_each_side_has_rows_of_a_rare_class() -> None:
+def test_one_group_is_divided_and_each_side_has_rows_of_a_rare_class():
     assert len(inner_split(sample(10, groups=np.zeros(10)), seed=0)[1]) == 2
     rare = replace(sample(300, 2), y=(np.arange(300) % 50 == 0).astype(float))
     assert rare.y[inner_split(rare, seed=0)[1]].sum() == 1
     assert [rare.y[held_out].sum() for _, held_out in inner_folds(rare, seed=0)] == [2, 2, 2]
 
 
-def test_the_latest_rows_are_held_out_with_folds_in_time() -> None:
+def test_the_latest_rows_are_held_out_with_folds_in_time():
     """A group has its latest time, equal times stay together, and a row without a time always trains."""
     times = np.array([5.0, 1, 3, 2, 4, np.nan, 5, 0, 1])
     groups = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0])
@@ -54,7 +52,7 @@ def test_the_latest_rows_are_held_out_with_folds_in_time() -> None:
     assert len(inner_split(one_time, seed=0)[1]) == 2  # by groups
 
 
-def test_groups_reach_the_split_and_unique_ones_change_no_byte(tmp_path: Path) -> None:
+def test_groups_reach_the_split_and_unique_ones_change_no_byte(tmp_path):
     x = np.random.default_rng(1).normal(size=300)
     train = rows(np.sin(3 * x) + np.random.default_rng(2).normal(size=300), x=x)
     config, stage_context = Lightgbm(kind="lightgbm", max_trees=40), context(tmp_path, numeric=["x"])

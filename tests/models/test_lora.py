@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from core.errors import ConfigError
@@ -32,27 +32,27 @@ N_HEAD = 32 + 1
 
 
 @pytest.fixture(params=["decoder", "published"])
-def base(request: Any) -> Path:
+def base(request):
     """Return the folder of a base model; its name begins with that of the model."""
     return Path(request.getfixturevalue(request.param))
 
 
-def stage(weights: Path, **changes: Any) -> Bert:
+def stage(weights, **changes):
     lora = {"rank": RANK, "alpha": 8, **changes.pop("lora", {})}
     settings = {"weights": str(weights), "lora": lora, "pooling": "last", "columns": ["note"]}
     return encoders.stage(**{**settings, "use_tabular_columns": False, **changes})
 
 
-def context(**changes: Any) -> Any:
+def context(**changes):
     return replace(encoders.context(["SMILES"], ["note"]), retry_failed_fit=False, **changes)
 
 
-def prepare(config: Bert, folder: Path) -> Any:
+def prepare(config, folder):
     """Return the network and the encoded rows that the trainer gets."""
     return build_stage(config, context()).prepare(table(), folder)
 
 
-def test_only_the_adapter_and_the_head_learn_and_are_stored(base: Path, tmp_path: Path) -> None:
+def test_only_the_adapter_and_the_head_learn_and_are_stored(base, tmp_path):
     before = {path.name: sha256_of(path) for path in base.iterdir()}
     rates = {"learning_rate": 1e-2, "head_learning_rate": 3e-2}
     config = stage(base, epochs=40, lora={"rank": 16, "alpha": 32}, **rates)
@@ -68,12 +68,12 @@ def test_only_the_adapter_and_the_head_learn_and_are_stored(base: Path, tmp_path
     assert record == {"name": base.name, "revision": None, "digest": digest_of_weights(str(base))}
 
 
-def test_only_the_named_layers_have_an_adapter(decoder: Path, tmp_path: Path) -> None:
+def test_only_the_named_layers_have_an_adapter(decoder, tmp_path):
     network, _ = prepare(stage(decoder, lora={"layers": ["q_proj", "v_proj"]}), tmp_path)
     assert sum(tensor.numel() for tensor in network.state_dict().values()) == 2 * RANK * (64 + 48) + N_HEAD
 
 
-def test_another_base_model_or_a_missing_adapter_is_an_error(decoder: Path, tmp_path: Path) -> None:
+def test_another_base_model_or_a_missing_adapter_is_an_error(decoder, tmp_path):
     weights = tmp_path / "weights"
     encoders.publish_decoder(weights)
     fitted = fit(tmp_path / "job", stage(weights), context())
@@ -90,14 +90,14 @@ def test_another_base_model_or_a_missing_adapter_is_an_error(decoder: Path, tmp_
         fitted.predict(table(6), tmp_path / "job")
 
 
-def stop_at_5(done: int, total: int) -> None:
+def stop_at_5(done, total):
     if done == 5:
         raise KeyboardInterrupt
 
 
 def test_a_killed_job_goes_on_to_the_same_bytes_from_a_checkpoint_without_the_base_model(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    base, tmp_path, monkeypatch
+):
     monkeypatch.setattr(checkpoint.Checkpoint, "due", lambda self: True)
     averaged = {"weight_averaging": "ema", "layer_decay": 0.5, "gradient_checkpointing": True}
     config, whole, killed = stage(base, epochs=2, **averaged), tmp_path / "whole", tmp_path / "killed"
@@ -114,16 +114,14 @@ def test_a_killed_job_goes_on_to_the_same_bytes_from_a_checkpoint_without_the_ba
         assert sha256_of(killed / name) == sha256_of(whole / name), name
 
 
-def test_an_average_of_adapters_shares_the_base_model(decoder: Path, tmp_path: Path) -> None:
+def test_an_average_of_adapters_shares_the_base_model(decoder, tmp_path):
     network, _ = prepare(stage(decoder), tmp_path)
     of_network = dict(network.named_parameters())
     for name, parameter in torch.optim.swa_utils.AveragedModel(network).module.named_parameters():
         assert (parameter is of_network[name]) == (not parameter.requires_grad), name
 
 
-def test_nothing_of_the_base_model_is_in_the_optimizer_and_its_layers_are_found(
-    decoder: Path, tmp_path: Path
-) -> None:
+def test_nothing_of_the_base_model_is_in_the_optimizer_and_its_layers_are_found(decoder, tmp_path):
     network, _ = prepare(stage(decoder), tmp_path)
     assert list(layers_of(network.backbone)) == ["encoder.layers.0", "encoder.layers.1"]
     groups = make_optimizer(network, stage(decoder)).param_groups
@@ -134,16 +132,16 @@ def test_nothing_of_the_base_model_is_in_the_optimizer_and_its_layers_are_found(
 class Dropping(nn.Module):
     """A matrix A of an adapter, with a dropout that has no rate to read."""
 
-    def __init__(self, matrix: nn.Module) -> None:
+    def __init__(self, matrix):
         super().__init__()
         self.matrix = matrix
         self.weight = matrix.weight
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         return self.matrix(torch.dropout(x, 0.5, self.training))
 
 
-def test_the_audit_finds_a_dropout_before_a_matrix_that_starts_at_0(decoder: Path, tmp_path: Path) -> None:
+def test_the_audit_finds_a_dropout_before_a_matrix_that_starts_at_0(decoder, tmp_path):
     network, encoded = prepare(stage(decoder), tmp_path)
     batch = encoded.encoded(0).batch(np.arange(4), torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -155,7 +153,7 @@ def test_the_audit_finds_a_dropout_before_a_matrix_that_starts_at_0(decoder: Pat
         audit(network.backbone, batch)
 
 
-def test_a_tokenizer_without_a_padding_token_pads_with_its_end_of_text(decoder: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_padding_token_pads_with_its_end_of_text(decoder, tmp_path):
     _, encoded = prepare(stage(decoder), tmp_path)
     batch = encoded.encoded(0).batch(np.arange(8), torch.device("cpu"))
     end = PreTrainedTokenizerFast.from_pretrained(tmp_path).convert_tokens_to_ids("<|im_end|>")
@@ -170,12 +168,12 @@ def test_a_tokenizer_without_a_padding_token_pads_with_its_end_of_text(decoder: 
         ({"weights": "minilm", "lora": {"dropout": 0.1}}, "Extra inputs are not permitted"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Bert.model_validate({"kind": "bert", **changes})
 
 
-def test_the_learning_rate_of_adapters_is_higher() -> None:
+def test_the_learning_rate_of_adapters_is_higher():
     settings = {"kind": "bert", "weights": "minilm"}
     assert Bert.model_validate({**settings, "lora": {}}).learning_rate == 2e-4
     assert Bert.model_validate(settings).learning_rate == 5e-5

@@ -1,8 +1,6 @@
 """Losses, weights of classes and R-Drop's penalty against numbers computed by hand; losses of the user's."""
 
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +11,12 @@ from core.errors import ConfigError
 from models.jobs.plan import code_files
 from models.registry import make_stage
 from models.training.labels import balanced_weights, with_bounds
-from models.training.losses import LINKS, LabelBatch, Loss, exclude_absent_classes, load_loss
+from models.training.losses import LINKS, LabelBatch, exclude_absent_classes, load_loss
 
 NAN = float("nan")
 
 
-def labels(y: Any, weights: Any = 1.0, sides: Any = 0.0) -> LabelBatch:
+def labels(y, weights=1.0, sides=0.0):
     truth = torch.tensor(y)
     is_labelled = ~torch.isnan(truth)
     return LabelBatch(
@@ -26,28 +24,28 @@ def labels(y: Any, weights: Any = 1.0, sides: Any = 0.0) -> LabelBatch:
     )
 
 
-def mean_error(loss: Loss, outputs: Any, batch: LabelBatch) -> float:
+def mean_error(loss, outputs, batch):
     return loss.mean_error(torch.tensor(outputs), batch).item()
 
 
 @pytest.mark.parametrize(
     ("y", "expected"), [([[0.0, NAN], [NAN, 1.0]], (1 + 9) / 2), ([[NAN, NAN], [NAN, NAN]], 0)]
 )
-def test_errors_are_averaged_over_the_labels_there_are(y: Any, expected: float) -> None:
+def test_errors_are_averaged_over_the_labels_there_are(y, expected):
     assert mean_error(load_loss("mse"), [[1.0, 2.0], [3.0, 4.0]], labels(y)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("mse", (0.25 + 9) / 2), ("mae", 1.75), ("huber", (0.125 + 2.5) / 2)]
 )
-def test_each_loss_of_the_settings_matches_its_name(name: str, expected: float) -> None:
+def test_each_loss_of_the_settings_matches_its_name(name, expected):
     """Errors 0.5 and -3."""
     result = mean_error(load_loss(name), [[0.5], [-3.0]], labels([[0.0], [0.0]]))
     assert result == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_losses_of_classes_are_the_cross_entropy_of_the_labels_there_are(smoothing: float) -> None:
+def test_losses_of_classes_are_the_cross_entropy_of_the_labels_there_are(smoothing):
     """Of two classes a label is moved towards a half by half of the smoothing; of three, it spreads over all."""
     p = 1 / (1 + math.exp(-2))
     by_hand = -(1 - smoothing / 2) * math.log(p) - smoothing / 2 * math.log(1 - p)
@@ -59,14 +57,14 @@ def test_losses_of_classes_are_the_cross_entropy_of_the_labels_there_are(smoothi
     assert result == pytest.approx(-(1 - smoothing) * log_p[1] - smoothing * log_p.mean(), rel=1e-5)
 
 
-def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
+def test_weights_multiply_errors_and_do_not_cancel_out():
     """A batch of light rows alone must pull lightly."""
     loss = load_loss("mse")
     assert mean_error(loss, [[1.0], [2.0]], labels([[0.0], [0.0]], [[1.0], [0.1]])) == pytest.approx(1.4 / 2)
     assert mean_error(loss, [[2.0]], labels([[0.0]], [[0.1]])) == pytest.approx(0.4)
 
 
-def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total() -> None:
+def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total():
     y = np.array([[0.0, 1.0], [0.0, NAN], [1.0, 0.0], [2.0, 1.0], [2.0, 1.0]])
     result, labelled_rows = balanced_weights(y), [0, 2, 3, 4]
     assert result[:, 0] == pytest.approx(compute_sample_weight("balanced", y[:, 0]))
@@ -76,25 +74,23 @@ def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes
     assert balanced_weights(y, rows)[:, 0] == pytest.approx([5 / 3, 10 / 3, 5, 20 / 9, 25 / 9])
 
 
-def penalty(loss: Loss, one: Any, other: Any, weights: Any) -> float:
+def penalty(loss, one, other, weights):
     batch = labels(np.zeros_like(weights).tolist(), weights)
     return loss.mean_penalty(torch.tensor(one), torch.tensor(other), batch).item()
 
 
 @pytest.mark.parametrize(("weights", "expected"), [([[1.0], [1.0]], (0.25 + 4) / 2), ([[0.0], [2.0]], 4)])
-def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference_where_labels_are(
-    weights: Any, expected: float
-) -> None:
+def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference_where_labels_are(weights, expected):
     result = penalty(load_loss("mse"), [[1.0], [2.0]], [[1.5], [0.0]], weights)
     assert result == pytest.approx(expected)
 
 
-def both_kls(p: Any, q: Any) -> Any:
+def both_kls(p, q):
     """Half of KL(p, q) + KL(q, p)."""
     return ((p - q) * np.log(p / q)).sum(axis=-1) / 2
 
 
-def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_where_labels_are() -> None:
+def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_where_labels_are():
     one, other = np.array([[0.5, 0.5, 3.0]] * 2), np.array([[0.0, 0.0, 0.0], [2.0, -1.0, 3.0]])
     p, q = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) for logits in (one, other))
     several = load_loss(None, "multiclass")
@@ -105,7 +101,7 @@ def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_where_labels_are() ->
     assert result == pytest.approx(3 * both_kls(p, q), rel=1e-5)
 
 
-def test_a_class_without_training_rows_has_the_probability_0_and_one_alone_the_probability_1() -> None:
+def test_a_class_without_training_rows_has_the_probability_0_and_one_alone_the_probability_1():
     logits = torch.tensor([[5.0, 1.0, 2.0]], dtype=torch.float64)
     assert LINKS["multiclass"](exclude_absent_classes(logits, [[1]]))[0].tolist() == [0, 1, 0]
     result = LINKS["multilabel"](exclude_absent_classes(logits, [[0, 1], [0], [1]]))
@@ -119,7 +115,7 @@ bad = lambda outputs, y: c
 """
 
 
-def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_link(tmp_path: Path) -> None:
+def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_link(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     loss = load_loss(f"{tmp_path}/mine.py:wrong", "multiclass")
     assert mean_error(loss, [[0.0] * 4] * 2, labels([[3.0], [0.0]])) == pytest.approx(0.75)
@@ -132,7 +128,7 @@ def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_
             mean_error(load_loss(f"{tmp_path}/mine.py:{name}"), [[1.0]], labels([[0.0]]))
 
 
-def test_the_content_of_a_users_loss_is_in_the_key_of_a_job(tmp_path: Path) -> None:
+def test_the_content_of_a_users_loss_is_in_the_key_of_a_job(tmp_path):
     stage, keys = make_stage({"kind": "gnn", "loss": f"{tmp_path}/mine.py:wrong"}), []
     for code in (MINE, MINE, MINE.replace("1 - ", "2 - ")):
         (tmp_path / "mine.py").write_text(code)
@@ -140,7 +136,7 @@ def test_the_content_of_a_users_loss_is_in_the_key_of_a_job(tmp_path: Path) -> N
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_bound_has_an_error_only_on_its_wrong_side() -> None:
+def test_a_bound_has_an_error_only_on_its_wrong_side():
     """y > 1 with outputs 0 and 3, y < 1 with outputs 0 and 3, a label of 1 with output 3, a missing label."""
     outputs = [[0.0], [3.0], [0.0], [3.0], [3.0], [9.0]]
     batch = labels([[1.0]] * 5 + [[NAN]], sides=[[1.0], [1], [-1], [-1], [0], [0]])
@@ -148,7 +144,7 @@ def test_a_bound_has_an_error_only_on_its_wrong_side() -> None:
     assert mean_error(load_loss("mae"), outputs, batch) == pytest.approx((1 + 0 + 0 + 2 + 2) / 5)
 
 
-def test_the_bounds_of_censored_labels_take_their_places() -> None:
+def test_the_bounds_of_censored_labels_take_their_places():
     y = np.array([[1.0, NAN], [NAN, NAN]])
     bounds = np.array([[[NAN, NAN], [5, NAN]], [[NAN, -2], [NAN, NAN]]])
     labels_with_bounds, sides = with_bounds(y, bounds)

@@ -3,12 +3,11 @@ computed by hand.
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.networks.encoders import pooled
 from models.networks.unimol import UnimolBackbone, read_vocabulary
@@ -21,15 +20,15 @@ from models.training.settings import NeuralStage
 class Mask(nn.Module):
     """A dropout layer with one constant mask."""
 
-    def __init__(self, mask: list[float]) -> None:
+    def __init__(self, mask):
         super().__init__()
         self.mask = mask
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features):
         return features * torch.tensor(self.mask)
 
 
-def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
+def test_multi_sample_averages_the_losses_and_not_the_outputs():
     """Outputs 1, 2 and 3: the mean of their squares is 14/3; the square of their mean would be 4."""
     settings = {"kind": "multi_sample", "samples": 3, "dropout": 0.5}
     head = Head(2, 1, NeuralStage.model_validate({"kind": "test", "head": settings}).head_rates)
@@ -50,12 +49,12 @@ def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
         ("last", [0, 1, 1], [100.0, 100.0]),  # padded on the left
     ],
 )
-def test_pooling_leaves_padding_out(how: str, mask: list[int], expected: list[float]) -> None:
+def test_pooling_leaves_padding_out(how, mask, expected):
     states = torch.tensor([[[1.0, 10.0], [3.0, 30.0], [100.0, 100.0]]])
     assert pooled(states, torch.tensor([mask]), how).tolist() == [expected]
 
 
-def test_a_head_computes_in_float32_also_under_autocast() -> None:
+def test_a_head_computes_in_float32_also_under_autocast():
     head, features = Head(64, 2, [0.0]), torch.randn(3, 64, dtype=torch.bfloat16)
     expected = head(features.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -65,21 +64,21 @@ def test_a_head_computes_in_float32_also_under_autocast() -> None:
 class Echo(nn.Module):
     """The numbers it is given; remembers how many."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.seen: list[int] = []
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         self.seen.append(len(x))
         return x[:, None]
 
 
 @pytest.mark.parametrize("once", [True, False])
-def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(once: bool) -> None:
+def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(once):
     one, two = [1.0], [2.0]  # a list: the same object where it is the same molecule
     lengths = np.ones(3, dtype=np.int64)
 
-    def collate(items: Any) -> dict[str, Tensor]:
+    def collate(items):
         return {"x": torch.tensor(items)[:, 0]}
 
     columns = [Batches(items, lengths, collate) for items in ([one, two, one], [two, two, two])]
@@ -94,20 +93,20 @@ class Deep(nn.Module):
 
     width = 4
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.embeddings = nn.Linear(2, 4)
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(nn.Linear(4, 4) for _ in range(3))})
         self.norm = nn.LayerNorm(4)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         x = self.embeddings(x)
         for layer in self.encoder["layer"]:  # type: ignore[union-attr]
             x = torch.tanh(layer(x))
         return self.norm(x)
 
 
-def test_layer_decay_lowers_the_rate_down_to_the_embeddings_and_vectors_have_no_weight_decay() -> None:
+def test_layer_decay_lowers_the_rate_down_to_the_embeddings_and_vectors_have_no_weight_decay():
     net = Network(Deep(), 1, [0.0])
     rates = {"learning_rate": 1.0, "layer_decay": 0.5, "head_learning_rate": 3.0}
     groups = optimizer.make_optimizer(net, NeuralStage(kind="test", weight_decay=0.1, **rates)).param_groups
@@ -123,7 +122,7 @@ def test_layer_decay_lowers_the_rate_down_to_the_embeddings_and_vectors_have_no_
     assert found[id(net.head.linear.weight)] == (3.0, 0.1)
 
 
-def test_features_of_atoms_and_pairs_are_before_all_layers_of_unimol() -> None:
+def test_features_of_atoms_and_pairs_are_before_all_layers_of_unimol():
     unimol = UnimolBackbone(read_vocabulary({}), "compact", layers=2, width=32, heads=4)
     layers = list(optimizer.layers_of(unimol))
     first = {name for name in unimol.state_dict() if optimizer._depth(name, layers) == 0}
@@ -131,7 +130,7 @@ def test_features_of_atoms_and_pairs_are_before_all_layers_of_unimol() -> None:
     assert first == {name for name in unimol.state_dict() if name.startswith(inputs)}
 
 
-def test_the_moving_average_forgets_the_start_quickly_and_then_keeps_its_decay() -> None:
+def test_the_moving_average_forgets_the_start_quickly_and_then_keeps_its_decay():
     net = Network(Deep(), 1, [0.0])
     average = torch.optim.swa_utils.AveragedModel(
         net, multi_avg_fn=partial(optimizer.moving_average, decay=0.2)

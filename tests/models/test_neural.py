@@ -12,7 +12,6 @@ import safetensors.torch
 import torch
 from chemprop.nn import BondMessagePassing
 
-from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
 from core.files import read_json
@@ -39,9 +38,7 @@ BINARY = Task(["y"], problem_type="binary", classes=["no", "yes"])
 KINDS = Task(["y"], problem_type="multiclass", classes=["low", "middle", "high"])
 
 
-def stage(
-    smiles: str = "s", auxiliary: tuple[str, ...] = (), task: Task | None = None, **changes: Any
-) -> made.Bound:
+def stage(smiles="s", auxiliary=(), task=None, **changes):
     small = {"width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8}
     config = Gnn.model_validate({"kind": "gnn", **small, **changes})
     columns = {"numeric": ["x"], "categorical": ["k"]} if smiles == "s" else {}
@@ -49,25 +46,25 @@ def stage(
     return made.build_stage(config, replace(stage_context, task=task or stage_context.task))
 
 
-def rows(n: int = 48) -> Dataset:
+def rows(n=48):
     """The target is a number of the table and an effect of its category; the molecule says nothing."""
     rng = np.random.default_rng(0)
     x, k = rng.normal(300, 20, n), rng.choice(["a", "b"], n)
     return made.rows((x - 300) / 20 + np.where(k == "a", 2.0, -2.0), s=rng.choice(SMILES, n), x=x, k=k)
 
 
-def fit(one: made.Bound, train: Dataset, folder: Path) -> made.Bound:
+def fit(one, train, folder):
     folder.mkdir(exist_ok=True)
     one.fit(train, folder)
     return one
 
 
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+def weights_of(folder):
     return safetensors.torch.load_file(folder / "weights.safetensors")
 
 
 @pytest.mark.parametrize("before_head", [True, False])
-def test_numbers_and_categories_reach_the_head_if_configured(before_head: bool, tmp_path: Path) -> None:
+def test_numbers_and_categories_reach_the_head_if_configured(before_head, tmp_path):
     one = fit(stage(use_tabular_columns=before_head, epochs=1), rows(), tmp_path)
     test = made.rows(s=["CCO"] * 4, x=[300, 310, 300, np.nan], k=["a", "a", "b", "never seen"])
     y_pred = one.predict(test, tmp_path)
@@ -75,7 +72,7 @@ def test_numbers_and_categories_reach_the_head_if_configured(before_head: bool, 
 
 
 @pytest.mark.parametrize(("how", "mean"), [("train", 50), ("pretrain", 0)])
-def test_extra_rows_come_first_and_alone_if_configured(how: str, mean: float, tmp_path: Path) -> None:
+def test_extra_rows_come_first_and_alone_if_configured(how, mean, tmp_path):
     train_rows = rows(96)
     train_rows.y[48:] += 100
     fit(stage(extra_rows=how), replace(train_rows, extra=np.repeat([False, True], 48)), tmp_path)
@@ -84,7 +81,7 @@ def test_extra_rows_come_first_and_alone_if_configured(how: str, mean: float, tm
     assert len(trained.get("pretrain_history", [])) == (2 if how == "pretrain" else 0)
 
 
-def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first(tmp_path: Path) -> None:
+def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first(tmp_path):
     train_rows = replace(rows(60), y=np.arange(60.0)[:, None] // 20, extra=np.arange(60) >= 40)
     y_pred = fit(stage(task=KINDS, extra_rows="pretrain"), train_rows, tmp_path).predict(train_rows, tmp_path)
     assert (y_pred[:, 2] > 0).all()
@@ -92,8 +89,8 @@ def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first
 
 @pytest.mark.parametrize("how", ["train", "pretrain"])
 def test_rows_with_auxiliary_labels_only_train_their_head_and_do_not_change_the_scale_of_the_target(
-    how: str, tmp_path: Path
-) -> None:
+    how, tmp_path
+):
     """Extra rows with an auxiliary target of about 500 only. Of labels in other units the loss would be thousands."""
     both, is_extra = rows(144), np.arange(144) >= 48
     assay = np.where(is_extra, 500 + 20 * both.y[:, 0], np.nan)
@@ -108,7 +105,7 @@ def test_rows_with_auxiliary_labels_only_train_their_head_and_do_not_change_the_
     assert one.predict(train, tmp_path).shape == (144, 1)
 
 
-def test_an_auxiliary_target_without_labels_has_an_untrained_head_and_a_note(tmp_path: Path) -> None:
+def test_an_auxiliary_target_without_labels_has_an_untrained_head_and_a_note(tmp_path):
     train = replace(rows(), y=np.arange(48.0)[:, None] % 2, auxiliary=np.full((48, 1), np.nan))
     one = stage(auxiliary=("z",), task=BINARY, epochs=1, class_weights="balanced")
     before = one.prepare(train, tmp_path)[0].head.linear.weight[-1].tolist()
@@ -119,11 +116,11 @@ def test_an_auxiliary_target_without_labels_has_an_untrained_head_and_a_note(tmp
     assert read_notes(tmp_path) == [note]
 
 
-def test_weights_of_labels_are_those_of_rows_auxiliary_targets_and_balanced_classes(tmp_path: Path) -> None:
+def test_weights_of_labels_are_those_of_rows_auxiliary_targets_and_balanced_classes(tmp_path):
     y, auxiliary = np.array([[0.0], [0], [0], [1]]), np.array([[1.0], [0], [1], [np.nan]])
     train = replace(rows(4), y=y, auxiliary=auxiliary, weights=np.full(4, 0.5))
 
-    def weights(**changes: Any) -> list[list[float]]:
+    def weights(**changes):
         return stage(auxiliary=("z",), **changes).prepare(train, tmp_path)[1].weights.tolist()
 
     assert weights(auxiliary_weight=0.3) == [[0.5, 0.15]] * 4
@@ -134,14 +131,14 @@ def test_weights_of_labels_are_those_of_rows_auxiliary_targets_and_balanced_clas
     )
 
 
-def test_auxiliary_targets_together_with_classes_must_be_labels_of_two_classes() -> None:
+def test_auxiliary_targets_together_with_classes_must_be_labels_of_two_classes():
     message = "auxiliary_targets must be 0 or 1 in classification, and z has.*set auxiliary_weight: 0"
     with pytest.raises(ConfigError, match=message):
         require_auxiliary(np.array([[0.0], [0.5], [np.nan]]), ["z"], "multilabel")
     require_auxiliary(np.array([[0.0], [1.0], [np.nan]]), ["z"], "multilabel")
 
 
-def test_several_molecule_columns_share_one_backbone_and_are_not_mixed_up(tmp_path: Path) -> None:
+def test_several_molecule_columns_share_one_backbone_and_are_not_mixed_up(tmp_path):
     train = rows()
     both = replace(train, inputs=train.inputs.assign(t=train.inputs["s"][::-1].to_numpy()))
     one = fit(stage("st", epochs=1), both, tmp_path)
@@ -150,7 +147,7 @@ def test_several_molecule_columns_share_one_backbone_and_are_not_mixed_up(tmp_pa
     assert not np.allclose(one.predict(swapped, tmp_path), one.predict(both, tmp_path))
 
 
-def test_published_weights_decide_the_shape_and_are_what_training_starts_from(tmp_path: Path) -> None:
+def test_published_weights_decide_the_shape_and_are_what_training_starts_from(tmp_path):
     """A file as CheMeleon is published: the shape's settings and the weights."""
     shape = {"d_v": 72, "d_e": 14, "d_h": 24, "depth": 4, "dropout": 0.3, "activation": "relu", "d_vd": None}
     state = BondMessagePassing(**shape).state_dict()
@@ -165,7 +162,7 @@ def test_published_weights_decide_the_shape_and_are_what_training_starts_from(tm
     assert np.isfinite(one.predict(rows(3), tmp_path)).all()
 
 
-def test_a_network_learns_the_bounds_of_censored_labels(tmp_path: Path) -> None:
+def test_a_network_learns_the_bounds_of_censored_labels(tmp_path):
     train = rows(96)
     is_censored = (train.inputs["k"] == "a").to_numpy()
     y = np.where(is_censored[:, None], np.nan, train.y)  # those with values near -2 are left
@@ -176,9 +173,7 @@ def test_a_network_learns_the_bounds_of_censored_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("weight", "sides"), [(0.3, [0, -1]), (0.0, [0])])
-def test_bounds_of_auxiliary_targets_are_used_if_these_are_learned(
-    weight: float, sides: list[int], tmp_path: Path
-) -> None:
+def test_bounds_of_auxiliary_targets_are_used_if_these_are_learned(weight, sides, tmp_path):
     bounds = np.full((12, 2, 2), np.nan)
     bounds[:, 1, 1] = 7.0
     both = replace(rows(12), auxiliary=np.full((12, 1), np.nan), bounds=bounds)

@@ -3,8 +3,6 @@
 import importlib
 import sys
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +39,7 @@ class Histogram(Stage):
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def file(tmp_path, monkeypatch):
     """Return the file of the kind `histogram`, which is in the registry."""
     path = tmp_path / "histogram.py"
     path.write_text(CODE)
@@ -52,7 +50,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     del sys.modules["histogram"]
 
 
-def test_a_new_kind_of_stage_is_a_class_and_an_entry_of_the_registry(file: Path, tmp_path: Path) -> None:
+def test_a_new_kind_of_stage_is_a_class_and_an_entry_of_the_registry(file, tmp_path):
     stage = make_stage({"kind": "histogram", "parameters": {"max_iter": 20}})
     x = np.linspace(0, 1, 300)
     train = made.rows(np.where(np.arange(300) % 10 == 0, np.nan, 50 + 10 * x), x=x)  # a tenth has no label
@@ -62,8 +60,8 @@ def test_a_new_kind_of_stage_is_a_class_and_an_entry_of_the_registry(file: Path,
 
 
 def test_a_new_kind_of_stage_is_retrained_after_an_edit_and_with_another_version_of_its_library(
-    file: Path,
-) -> None:
+    file,
+):
     stage = make_stage({"kind": "histogram"})
     digests = code_files(stage)
     assert library_versions(stage)["scikit-learn"] == metadata.version("scikit-learn")

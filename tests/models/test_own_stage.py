@@ -1,8 +1,5 @@
 """Stages of users: their settings are fields, and errors are reported with file and line."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -36,7 +33,7 @@ MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c"])
 ROW_PREDICTION = "[self.value] * len(context.task.outputs)"
 
 
-def write(folder: Path, code: str, **settings: Any) -> Any:
+def write(folder, code, **settings):
     """Return a stage of a file with this code."""
     (folder / "user.py").write_text(code)
     return make_stage({"kind": f"{folder / 'user.py'}:Mine", **settings})
@@ -54,9 +51,7 @@ def write(folder: Path, code: str, **settings: Any) -> Any:
         (REGRESSION, "[0.5 for _ in context.task.outputs]", "0.5", "predict_std of .*shape"),
     ],
 )
-def test_an_error_of_a_class_is_one_sentence(
-    tmp_path: Path, task: Task, old: str, new: str, message: Any
-) -> None:
+def test_an_error_of_a_class_is_one_sentence(tmp_path, task, old, new, message):
     stage = write(tmp_path, WITH_STD.replace(old, new))
     with pytest.raises(ConfigError, match=message):
         mine = fitted(stage, context(tmp_path, task=task), ROWS, tmp_path)
@@ -68,9 +63,7 @@ def test_an_error_of_a_class_is_one_sentence(
     ("task", "prediction", "std"),
     [(REGRESSION, [0.5, 7], [[0.5, 0.5]] * 3), (BINARY, [0.5], None), (MULTICLASS, [0.3, 0.3, 0.4], None)],
 )
-def test_numbers_and_probabilities_of_a_class_are_its_predictions(
-    tmp_path: Path, task: Task, prediction: list[float], std: Any
-) -> None:
+def test_numbers_and_probabilities_of_a_class_are_its_predictions(tmp_path, task, prediction, std):
     stage = write(tmp_path, WITH_STD.replace(ROW_PREDICTION, str(prediction)))
     mine = fitted(stage, context(tmp_path, task=task), ROWS, tmp_path)
     np.testing.assert_allclose(mine.predict(ROWS.without_labels(), tmp_path), [prediction] * 3)
@@ -90,14 +83,12 @@ def test_numbers_and_probabilities_of_a_class_are_its_predictions(
         ("float = 0.5", "float = valeu", r"NameError in line 5"),
     ],
 )
-def test_what_is_not_a_stage_is_refused_with_the_line_to_write(
-    tmp_path: Path, old: str, new: str, message: str
-) -> None:
+def test_what_is_not_a_stage_is_refused_with_the_line_to_write(tmp_path, old, new, message):
     with pytest.raises(ValueError, match=message):
         write(tmp_path, CLASS.replace(old, new))
 
 
-def test_errors_of_settings_name_the_key_in_the_yaml(tmp_path: Path) -> None:
+def test_errors_of_settings_name_the_key_in_the_yaml(tmp_path):
     (tmp_path / "user.py").write_text(CLASS)
     block = {"kind": "user.py:Mine", "value": "high", "rate": 1}
     path = write_competition(tmp_path, *mixed_tables(), stages={"mine": block})

@@ -24,21 +24,19 @@ TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)
         ("linear", 0.0, 4, {0: 1, 1: 0.75, 3: 0.25}),
     ],
 )  # fmt: skip
-def test_after_a_rise_by_equal_parts_the_other_steps_follow_the_schedule(
-    name: str, warmup: float, total: int, rates: dict[int, float]
-) -> None:
+def test_after_a_rise_by_equal_parts_the_other_steps_follow_the_schedule(name, warmup, total, rates):
     rate = with_warmup(name, warmup, total, cycles=3, decay=0.2)
     assert {step: rate(step) for step in rates} == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("warmup", "total"), [(0.99, 5), (0.5, 1)])
-def test_every_step_moves_the_weights_and_none_exceeds_the_peak(name: str, warmup: float, total: int) -> None:
+def test_every_step_moves_the_weights_and_none_exceeds_the_peak(name, warmup, total):
     values = [with_warmup(name, warmup, total)(step) for step in range(total)]
     assert min(values) > 0
     assert max(values) == pytest.approx(1.0)
 
 
-def test_a_warm_up_longer_than_the_run_is_refused() -> None:
+def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(ConfigError, match="the run has 20"):
         with_warmup("linear", 20, 20)

@@ -1,8 +1,5 @@
 """The stage of estimators of scikit-learn and other packages: features, errors, and saved files."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import skops.io
@@ -29,21 +26,21 @@ svm.NuSVC svm.SVC tree.DecisionTreeClassifier tree.ExtraTreeClassifier
 """Classifiers of scikit-learn with probabilities whose files skops reads with our list of types."""
 
 
-def fit(folder: Path, y: Any, estimator: str, x: Any, parameters: Any = None, weights: Any = None) -> Any:
+def fit(folder, y, estimator, x, parameters=None, weights=None):
     """Return a stage that is fitted on one numeric column."""
     config = Sklearn(kind="sklearn", estimator=estimator, parameters=parameters or {})
     return fitted(config, context(folder, numeric=["x"]), rows(y, weights, x=x), folder)
 
 
 def test_a_missing_number_becomes_the_median_and_an_outlier_the_end_of_the_training_range(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     x = np.array([0.0, 1, 2, 3, 4, np.nan])
     stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "sklearn.linear_model.LinearRegression", x)
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
 
 
-def test_a_rare_feature_of_a_molecule_does_not_outweigh_common_ones(tmp_path: Path) -> None:
+def test_a_rare_feature_of_a_molecule_does_not_outweigh_common_ones(tmp_path):
     """A molecule with bromine, which no other has, is still predicted by its chain."""
     lengths = np.repeat(np.arange(2.0, 22), 2)
     smiles = ["C" * int(n) + end for n, end in zip(lengths, ["", "O"] * 20, strict=True)]
@@ -52,7 +49,7 @@ def test_a_rare_feature_of_a_molecule_does_not_outweigh_common_ones(tmp_path: Pa
     assert stage.predict(rows(s=["C" * 18 + "Br"]), tmp_path)[0, 0] > lengths.mean() + 2
 
 
-def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
+def test_errors_of_scikit_learn_are_reported(tmp_path):
     with pytest.raises(ConfigError, match=r"RidgeCV rejects the rows.*n_splits"):
         fit(tmp_path, X6, "sklearn.linear_model.RidgeCV", X6, {"cv": 20})
     stage = fit(tmp_path, X6, "sklearn.neighbors.KNeighborsRegressor", X6, {"n_neighbors": 9})
@@ -60,7 +57,7 @@ def test_errors_of_scikit_learn_are_reported(tmp_path: Path) -> None:
         stage.predict(rows(x=[1.0]), tmp_path)
 
 
-def test_a_gaussian_process_learns_from_noisy_labels_and_a_loaded_one_predicts_the_same() -> None:
+def test_a_gaussian_process_learns_from_noisy_labels_and_a_loaded_one_predicts_the_same():
     """With scikit-learn's default kernel it would fit every noisy label exactly."""
     x, noise = np.linspace(0, 6, 60)[:, None], 0.3 * np.random.default_rng(0).normal(size=60)
     name = "sklearn.gaussian_process.GaussianProcessRegressor"
@@ -72,7 +69,7 @@ def test_a_gaussian_process_learns_from_noisy_labels_and_a_loaded_one_predicts_t
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CLASSIFIERS.split())
-def test_every_classifier_has_probabilities_of_three_classes_and_a_loaded_one_has_the_same(name: str) -> None:
+def test_every_classifier_has_probabilities_of_three_classes_and_a_loaded_one_has_the_same(name):
     y = np.repeat([0.0, 1.0, 2.0], 25)
     rng = np.random.default_rng(0)
     x = np.eye(3)[y.astype(int)] * rng.uniform(2, 4, (75, 3)) + rng.binomial(1, 0.1, (75, 3))
@@ -89,8 +86,8 @@ MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c"])
 
 @pytest.mark.parametrize("settings", [{}, {"estimator": "sklearn.svm.SVC"}])
 def test_the_default_for_classes_is_a_classifier_and_a_class_without_rows_has_probability_0(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
+    settings, tmp_path
+):
     """The labels b and c have shares of 1/4 and 3/4. A warning of SVC about its probabilities is hidden."""
     train = rows(1.0 + (np.arange(100) % 4 > 0), x=np.zeros(100))
     stage_context = context(tmp_path, numeric=["x"], task=MULTICLASS)
@@ -112,8 +109,8 @@ def test_the_default_for_classes_is_a_classifier_and_a_class_without_rows_has_pr
     ],
 )
 def test_a_missing_estimator_one_of_the_other_kind_or_an_invalid_parameter_is_rejected(
-    task: Task, estimator: str, parameters: dict[str, Any], message: str
-) -> None:
+    task, estimator, parameters, message
+):
     config = Sklearn(kind="sklearn", estimator=estimator, parameters=parameters)
     with pytest.raises(ConfigError, match=message):
         config.task_for(task)
@@ -124,7 +121,7 @@ class Foreign(Ridge):
 
 
 @pytest.mark.parametrize("value", [Foreign(), np.lib.npyio.DataSource(None)])
-def test_a_file_with_an_untrusted_type_or_a_dangerous_one_of_numpy_is_not_loaded(value: Any) -> None:
+def test_a_file_with_an_untrusted_type_or_a_dangerous_one_of_numpy_is_not_loaded(value):
     with pytest.raises(UntrustedTypesFoundException):
         from_bytes(skops.io.dumps(value))
 
@@ -134,17 +131,17 @@ class Nearest(RegressorMixin, BaseEstimator):
 
     n_fits = 0
 
-    def fit(self, x: Any, y: Any, sample_weight: Any = 1.0) -> "Nearest":
+    def fit(self, x, y, sample_weight=1.0):
         Nearest.n_fits += 1
         self.x_ = x
         self.y_ = y * sample_weight
         return self
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x):
         return self.y_[((x[:, None] - self.x_) ** 2).sum(axis=2).argmin(axis=1)]
 
 
-def test_an_external_estimator_saves_its_training_rows_and_each_process_fits_it_once(tmp_path: Path) -> None:
+def test_an_external_estimator_saves_its_training_rows_and_each_process_fits_it_once(tmp_path):
     y, weights = X6 % 4, X6 + 1
     stage = fit(tmp_path, y, f"{__name__}.Nearest", X6, weights=weights)
     for n_fits in (1, 2):
@@ -156,7 +153,7 @@ def test_an_external_estimator_saves_its_training_rows_and_each_process_fits_it_
     assert [file.suffix for file in tmp_path.glob("target_0.*")] == [".npz"]
 
 
-def test_an_estimator_gets_the_seed_and_one_thread_unless_set_and_has_a_version_or_a_code_digest() -> None:
+def test_an_estimator_gets_the_seed_and_one_thread_unless_set_and_has_a_version_or_a_code_digest():
     catboost = build_estimator("catboost.CatBoostRegressor", {}, seed=5).get_params()
     assert catboost == {"loss_function": "RMSE", "random_state": 5, "thread_count": 1}
     other = build_estimator("lightgbm.LGBMRegressor", {"n_jobs": 2, "random_state": 7}, seed=5)

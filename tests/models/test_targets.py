@@ -1,16 +1,13 @@
 """Transforms of targets and ordered grades: learned from training rows, whatever the stage."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
-from models.context import Context
 from models.stage import Stage
 from models.stages.lightgbm import Lightgbm
 from tests.models.made import Bound, context, fitted, rows
@@ -24,22 +21,22 @@ class Recorder(Stage):
     kind: str = "recorder"
     seen: dict[str, Any] = {}
 
-    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
+    def fit(self, train, folder, context):
         self.seen["train"] = train
 
-    def predict(self, rows: Dataset, folder: Path, context: Context) -> Any:
+    def predict(self, rows, folder, context):
         train = self.seen["train"]
         return train.y[[train.ids.index(i) for i in rows.ids]]
 
 
-def fit(kind: str, train: Dataset, folder: Path) -> tuple[Bound, Dataset]:
+def fit(kind, train, folder):
     """Return a stage with transformed targets, and what it was given."""
     stage = Bound(Recorder(target_transform=kind, seen={}), context(folder, task=Task(["y", "z"])))
     stage.fit(train, folder)
     return stage, stage.stage.seen["train"]
 
 
-def labelled(first: float = 1.0) -> Dataset:
+def labelled(first=1.0):
     rng = np.random.default_rng(0)
     y = np.column_stack([np.exp(rng.normal(size=30)), 1000 + 50 * rng.normal(size=30)])
     y[0, 0], y[3, 0] = first, np.nan
@@ -47,7 +44,7 @@ def labelled(first: float = 1.0) -> Dataset:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_goes_through_and_back_is_what_it_was(kind: str, tmp_path: Path) -> None:
+def test_what_goes_through_and_back_is_what_it_was(kind, tmp_path):
     """Bounds of censored labels go through, too; those of an auxiliary target, the third, do not."""
     train = labelled()
     bounds = np.full((30, 3, 2), np.nan)
@@ -62,21 +59,21 @@ def test_what_goes_through_and_back_is_what_it_was(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["power", "quantile"])
-def test_a_prediction_far_beyond_the_labels_is_finite(kind: str, tmp_path: Path) -> None:
+def test_a_prediction_far_beyond_the_labels_is_finite(kind, tmp_path):
     stage, seen = fit(kind, labelled(), tmp_path)
     seen.y[5] += 1e3
     assert np.isfinite(stage.predict(seen.take(np.array([5])), tmp_path)).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_without_any_label_do_not_change_a_transform(kind: str, tmp_path: Path) -> None:
+def test_rows_without_any_label_do_not_change_a_transform(kind, tmp_path):
     train = labelled()
     expected = fit(kind, train, tmp_path)[1].y
     with_others = rows(np.vstack([train.y, np.full((20, 2), np.nan)]), x=range(50))
     assert np.array_equal(fit(kind, with_others, tmp_path)[1].y[:30], expected, equal_nan=True)
 
 
-def test_a_label_or_a_bound_without_a_logarithm_is_refused(tmp_path: Path) -> None:
+def test_a_label_or_a_bound_without_a_logarithm_is_refused(tmp_path):
     with pytest.raises(DataError, match="above -1; got -2"):
         fit("log1p", labelled(-2), tmp_path)
     bounds = np.full((30, 2, 2), np.nan)
@@ -88,7 +85,7 @@ def test_a_label_or_a_bound_without_a_logarithm_is_refused(tmp_path: Path) -> No
 GRADES = Task(["y"], None, "ordinal", ["1", "2", "3", "4"])
 
 
-def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path: Path) -> None:
+def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path):
     x = np.linspace(0, 1, 200)
     stage_context = context(tmp_path, task=GRADES, numeric=["x"])
     config = Lightgbm(kind="lightgbm", max_trees=50, learning_rate=0.1)
@@ -103,8 +100,6 @@ def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path:
         (GRADES, {"class_weights": "balanced"}, "requires classification, but this stage learns regression"),
     ],
 )
-def test_a_setting_that_does_not_go_with_the_targets_is_refused(
-    task: Task, settings: Any, message: str
-) -> None:
+def test_a_setting_that_does_not_go_with_the_targets_is_refused(task, settings, message):
     with pytest.raises(ConfigError, match=message):
         Lightgbm.model_validate({"kind": "lightgbm", **settings}).task_for(task)

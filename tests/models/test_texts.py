@@ -3,7 +3,6 @@ compared with tokens and ids written by hand.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +31,7 @@ INPUTS = pd.DataFrame({
 })  # fmt: skip
 
 
-def read(template: str | None = None, text: Any = ("s t",), **settings: Any) -> Template:
+def read(template=None, text=("s t",), **settings):
     stage = TextStage(template=template, **settings)
     return read_template(stage, made.context(Path("unused"), smiles=["a", "b", "c"], text=list(text)))
 
@@ -48,9 +47,7 @@ def read(template: str | None = None, text: Any = ("s t",), **settings: Any) -> 
         ("to: {s t} [SEP] {a}", [], ["to: hot</s>CC", "to: {x}</s>", "to: </s>C"]),
     ],
 )
-def test_columns_are_joined_by_a_template_and_an_empty_molecule_has_no_dot(
-    template: str | None, columns: list[str], expected: list[str]
-) -> None:
+def test_columns_are_joined_by_a_template_and_an_empty_molecule_has_no_dot(template, columns, expected):
     assert read(template, columns=columns).texts(INPUTS, "</s>") == expected
 
 
@@ -58,12 +55,10 @@ def test_columns_are_joined_by_a_template_and_an_empty_molecule_has_no_dot(
     ("template", "is_reaction"),
     [("{a}.{b}>>{c}", True), ("{a} . {b} >> {c}", True), ("{a}.{b}", False), ("{a}>>{s t}", False)],
 )
-def test_a_reaction_is_randomized_as_one_smiles_and_other_texts_column_by_column(
-    template: str, is_reaction: bool
-) -> None:
+def test_a_reaction_is_randomized_as_one_smiles_and_other_texts_column_by_column(template, is_reaction):
     parsed, randomized = read(template), list[str]()
 
-    def randomize(smiles: str, row: str) -> str:
+    def randomize(smiles, row):
         assert row == "\n".join(INPUTS[name][0] for name in parsed.columns)
         randomized.append(smiles)
         return smiles
@@ -73,7 +68,7 @@ def test_a_reaction_is_randomized_as_one_smiles_and_other_texts_column_by_column
     assert randomized == ([text] if is_reaction else by_column)
 
 
-def test_a_template_that_cannot_be_read_is_a_config_error() -> None:
+def test_a_template_that_cannot_be_read_is_a_config_error():
     with pytest.raises(ConfigError, match="in braces"):
         read("{a")
     with pytest.raises(ConfigError, match="columns of the template"):
@@ -98,9 +93,7 @@ ROWS = made.rows(a=["red", "red blue cold"], b=["old", "old new fast slow small"
         (6, "rate [SEP]answer"),
     ],
 )
-def test_the_longest_column_loses_its_end_first_and_the_template_stays(
-    max_length: int, expected: str
-) -> None:
+def test_the_longest_column_loses_its_end_first_and_the_template_stays(max_length, expected):
     """The row is not the first of its table."""
     PIECES.model_max_length = max_length
     inputs, n_cut = shorten_columns(PIECES, TEMPLATE, ROWS.take(np.array([1])), "[SEP]")
@@ -108,7 +101,7 @@ def test_the_longest_column_loses_its_end_first_and_the_template_stays(
     assert (text.replace("[SEP] ", "[SEP]"), n_cut) == (expected, int(max_length < 13))
 
 
-def test_a_template_that_does_not_fit_is_an_error() -> None:
+def test_a_template_that_does_not_fit_is_an_error():
     PIECES.model_max_length = 5
     with pytest.raises(DataError, match=r"row r0: the template alone takes all of the 5 tokens of an input"):
         shorten_columns(PIECES, TEMPLATE, ROWS, "[SEP]")
@@ -118,19 +111,19 @@ DRUG = "C[C@@H](C(=O)N1CCN(c2ncnc3[nH]ccc23)CC1)c1ccc(/C=C/C)cc1"
 PLATINUM = "[NH3]->[Pt](<-[NH3])(Cl)Cl"
 
 
-def canonical(smiles: str) -> list[list[str]]:
+def canonical(smiles):
     """Return the canonical SMILES of the molecules on each side of the arrows."""
     sides = [side.split(".") for side in smiles.split(">")]
     return [sorted(Chem.CanonSmiles(molecule) for molecule in side) for side in sides]
 
 
 @pytest.mark.parametrize("smiles", [*SMILES, DRUG, "[Na+].CC(=O)[O-]", f"CCO.{DRUG}>[Pd].O>CCN", "CCO>>CCN"])
-def test_a_randomized_smiles_has_the_same_molecules_on_each_side_of_the_arrows(smiles: str) -> None:
+def test_a_randomized_smiles_has_the_same_molecules_on_each_side_of_the_arrows(smiles):
     for augmentation in range(20):
         assert canonical(randomize_smiles(smiles, "row", augmentation, seed=3)) == canonical(smiles)
 
 
-def test_augmentation_0_is_the_smiles_itself_and_others_differ_by_number_seed_and_row_only() -> None:
+def test_augmentation_0_is_the_smiles_itself_and_others_differ_by_number_seed_and_row_only():
     assert randomize_smiles(DRUG, "row", 0, 1) == DRUG
     for text in ("", "CCO heated", "C1CC"):
         assert randomize_smiles(text, "row", 5, 0) == text
@@ -148,21 +141,19 @@ def test_augmentation_0_is_the_smiles_itself_and_others_differ_by_number_seed_an
         (f"{PLATINUM}.CCO>>CC", {f"{PLATINUM}.CCO>>CC", f"CCO.{PLATINUM}>>CC"}),  # with arrows of its bonds
     ],
 )
-def test_with_order_molecules_are_only_shuffled_on_their_side_of_a_reaction(
-    smiles: str, expected: set[str]
-) -> None:
+def test_with_order_molecules_are_only_shuffled_on_their_side_of_a_reaction(smiles, expected):
     shuffled = {randomize_smiles(smiles, "row", number, 0, order_only=True) for number in range(50)}
     assert shuffled == expected
 
 
-def test_a_vocabulary_from_canonical_smiles_has_the_tokens_of_all_randomized_smiles() -> None:
+def test_a_vocabulary_from_canonical_smiles_has_the_tokens_of_all_randomized_smiles():
     smiles = [*SMILES, DRUG, "C1CC2CCC1CC2", "F/C=C\\F", "C[S@](=O)CC"]
     randomized = [randomize_smiles(each, "row", number, 0) for each in smiles for number in range(50)]
     tokenizer = tokenization.train_smiles_tokenizer([*mirror_stereo(smiles), RANDOM_SMILES_TOKENS])
     assert tokenization.unknown_share(tokenizer, tokenization.encode(tokenizer, randomized)[0]) == 0
 
 
-def pieces(tokenizer: Any, value: str, truncation: str = "end") -> list[str]:
+def pieces(tokenizer, value, truncation="end"):
     (ids,), _ = tokenization.encode(tokenizer, [value], truncation)
     return list(tokenizer.convert_ids_to_tokens(ids.tolist()))
 
@@ -172,20 +163,20 @@ def pieces(tokenizer: Any, value: str, truncation: str = "end") -> list[str]:
     ["c 1 c c c c c 1 Cl", "C [C@H] ( N ) C ( = O ) O", "Br C %12 . [Na+] >> C B", "F / C = C \\ F", "C %(100) N",
      "[nH] 1 c c 1 ~ * $ O"],
 )  # fmt: skip
-def test_a_smiles_is_split_into_atoms_bonds_and_rings(expected: str) -> None:
+def test_a_smiles_is_split_into_atoms_bonds_and_rings(expected):
     smiles = expected.replace(" ", "")
     tokenizer = tokenization.train_smiles_tokenizer([smiles])
     assert pieces(tokenizer, smiles) == ["[CLS]", *expected.split(), "[SEP]"]
 
 
-def test_tokens_are_numbered_in_their_order_and_one_that_is_not_in_the_vocabulary_is_unknown() -> None:
+def test_tokens_are_numbered_in_their_order_and_one_that_is_not_in_the_vocabulary_is_unknown():
     tokenizer = tokenization.train_smiles_tokenizer(["OCl", "CO"])
     assert pieces(tokenizer, "CNO") == ["[CLS]", "C", "[UNK]", "O", "[SEP]"]
     assert tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "C", "Cl", "O"]) == [0, 1, 5, 6, 7]
 
 
 @needs_rxnfp
-def test_rxnfp_has_the_ids_of_its_vocabulary() -> None:
+def test_rxnfp_has_the_ids_of_its_vocabulary():
     """vocab.txt by line, from 0: c 15, C 16, ( 17, ) 18, O 19, 1 20, = 22, N 23, . 24, n 25, Cl 28."""
     vocabulary = tokenization.read_vocabulary(find_weights("rxnfp")["vocab.txt"])
     tokens = tokenization.build_smiles_tokenizer(vocabulary)
@@ -195,14 +186,14 @@ def test_rxnfp_has_the_ids_of_its_vocabulary() -> None:
 
 
 @pytest.mark.parametrize(("truncation", "expected"), [("end", "BCNOPS"), ("middle", "BOPSFI")])
-def test_a_long_text_loses_its_end_or_its_middle(truncation: str, expected: str) -> None:
+def test_a_long_text_loses_its_end_or_its_middle(truncation, expected):
     tokenizer = tokenization.train_smiles_tokenizer(["BCNOPSFI"])
     tokenizer.model_max_length = 8
     assert pieces(tokenizer, "BCNOPSFI", truncation) == ["[CLS]", *expected, "[SEP]"]
     assert sum(tokenization.encode(tokenizer, ["BCNOPSFI", "BCNOPS"], truncation)[1]) == 1
 
 
-def test_word_pieces_are_the_same_each_time() -> None:
+def test_word_pieces_are_the_same_each_time():
     """The trainer of the library numbers the pieces in the order of a hash map with a random seed."""
     tweets = PROJECT / "competition" / "data" / "tweet_sentiment" / "train.csv"
     notes = list(pd.read_csv(tweets)["text"][:300])
@@ -212,6 +203,6 @@ def test_word_pieces_are_the_same_each_time() -> None:
     assert others == [one, one]
 
 
-def test_word_pieces_are_lowercase_and_columns_are_separated() -> None:
+def test_word_pieces_are_lowercase_and_columns_are_separated():
     PIECES.model_max_length = 40
     assert pieces(PIECES, "Red[SEP]SLOW") == ["[CLS]", "red", "[SEP]", "slow", "[SEP]"]

@@ -3,8 +3,6 @@
 import random
 import weakref
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -12,9 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from accelerate.utils import set_seed
-from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from competition.dataset import Dataset
 from competition.task import Task
@@ -44,34 +41,34 @@ class Backbone(nn.Module):
 
     width = 24
 
-    def __init__(self, dropout: float = 0.0) -> None:
+    def __init__(self, dropout=0.0):
         super().__init__()
         self.hidden = nn.Linear(3, 24)
         self.norm = nn.LayerNorm(24)
         self.dropout = nn.Dropout(dropout)
         self.angles = torch.ones(24)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         if not self.training:
             self.angles = torch.ones(24)
         return self.dropout(self.norm(torch.tanh(self.hidden(x)))) * self.angles
 
 
-def network(seed: int = 0, rate: float = 0.0, dropout: float = 0.0) -> Network:
+def network(seed=0, rate=0.0, dropout=0.0):
     set_seed(seed)
     return Network(Backbone(dropout), 2, [rate])
 
 
-def settings(**changes: Any) -> NeuralStage:
+def settings(**changes):
     small = {"kind": "test", "epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0}
     return NeuralStage.model_validate({**small, **changes})
 
 
-def sample(y: NDArray[np.float64] = Y, weights: Any = 1.0, inputs: Batches = INPUTS) -> EncodedDataset:
+def sample(y=Y, weights=1.0, inputs=INPUTS):
     return EncodedDataset(lambda number: inputs, y, weights * np.ones_like(y), np.zeros_like(y))
 
 
-def mean_error(y_pred: NDArray[np.float64]) -> float:
+def mean_error(y_pred):
     """Draw from all global generators, as a user's metric may, and return the error of the first 12 rows."""
     random.random()
     np.random.random()
@@ -84,7 +81,7 @@ HELD_OUT = HeldOut(Dataset([], pd.DataFrame(), None), mean_error)
 REGRESSION = Task(["y", "z"])
 
 
-def make(folder: Path, net: Network | None = None, **changes: Any) -> trainer.Trainer:
+def make(folder, net=None, **changes):
     folder.mkdir(exist_ok=True)
     of_context = {name: changes.pop(name) for name in ("task", "held_out", "progress") if name in changes}
     context = made.context(folder, **{"task": REGRESSION, "seed": 0, **of_context})
@@ -92,20 +89,18 @@ def make(folder: Path, net: Network | None = None, **changes: Any) -> trainer.Tr
     return trainer.Trainer(net or network(), settings(**changes), folder, context, lambda number: held_out)
 
 
-def fit(folder: Path, net: Network | None = None, **changes: Any) -> Network:
+def fit(folder, net=None, **changes):
     of = changes.pop("of", sample())
     training = make(folder, net, **changes)
     training.fit(of)
     return training.network
 
 
-def predict(net: Network, folder: Path, **changes: Any) -> Any:
+def predict(net, folder, **changes):
     return prediction.predict(net, lambda number: INPUTS, settings(**changes), folder, REGRESSION)
 
 
-def make_plan(
-    lengths: NDArray[np.int64], seed: int = 1, epoch: int = 0, device: str = "cpu", **changes: Any
-) -> list[Any]:
+def make_plan(lengths, seed=1, epoch=0, device="cpu", **changes):
     inputs = Batches(list(lengths), lengths, lambda items: {}, changes.pop("equal_lengths", False))
     return inputs.step_plan(settings(**{"batch_size": 16, **changes}), seed, epoch, device)
 
@@ -114,13 +109,13 @@ def make_plan(
     "changes", [{}, {"gradient_accumulation_steps": 3}, {"device": "cuda"}, {"equal_lengths": True}]
 )
 def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epoch(
-    changes: dict[str, Any],
-) -> None:
+    changes,
+):
     steps = make_plan(np.arange(1003) % 50, **changes)
     assert sorted(np.concatenate([rows for step in steps for rows in step])) == list(range(1003))
     assert max(sum(map(len, step)) for step in steps) == 16 * changes.get("gradient_accumulation_steps", 1)
 
-    def sets(seed: int, epoch: int) -> set[frozenset[int]]:
+    def sets(seed, epoch):
         plan = make_plan(np.arange(300) % 50, seed, epoch, **changes)
         return {frozenset(np.concatenate(step).tolist()) for step in plan}
 
@@ -129,10 +124,10 @@ def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epo
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta is loaded by a thread, as a GPU is
-def test_an_epoch_goes_on_from_any_step(device: str) -> None:
+def test_an_epoch_goes_on_from_any_step(device):
     labels = LabelBatch(torch.from_numpy(Y), torch.ones(Y.shape), torch.zeros(Y.shape))
 
-    def shares(first: int) -> list[list[float]]:
+    def shares(first):
         steps = INPUTS.steps(labels, settings(batch_size=16), 1, 0, torch.device(device), first)
         return [[batch.share for batch in step] for step in steps]
 
@@ -140,7 +135,7 @@ def test_an_epoch_goes_on_from_any_step(device: str) -> None:
     assert shares(2) == [[1.0]]
 
 
-def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or_nothing() -> None:
+def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or_nothing():
     lengths = np.random.default_rng(0).integers(5, 100, 2000)
     steps = make_plan(lengths, batch_size=32)
     means = [lengths[np.concatenate(step)].mean() for step in steps[:-1]]
@@ -152,14 +147,14 @@ def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or
     assert np.mean([len(set(lengths[np.concatenate(step)] % 6)) for step in unpadded]) > 2
 
 
-def test_labels_are_standardised_and_have_their_weights_and_none_where_missing(tmp_path: Path) -> None:
+def test_labels_are_standardised_and_have_their_weights_and_none_where_missing(tmp_path):
     y = np.array([[1.0, 5.0], [3.0, np.nan], [np.nan, 9.0]])
     labels = make(tmp_path).prepare(sample(y, np.array([1.0, 0.5])))
     assert labels.y.tolist() == [[-1, -1], [1, 0], [0, 1]]
     assert labels.weights.tolist() == [[1, 0.5], [1, 0], [0, 0.5]]
 
 
-def test_probabilities_are_averaged_and_not_logits_and_a_class_without_rows_has_none() -> None:
+def test_probabilities_are_averaged_and_not_logits_and_a_class_without_rows_has_none():
     """Odds 1 and 3 of the classes 0 and 2."""
     task = Task(["y"], problem_type="multiclass", classes=["a", "b", "c"])
     training = {"mean": [0, 0, 0], "scale": [1, 1, 1], "classes": [[0, 2]]}
@@ -168,18 +163,18 @@ def test_probabilities_are_averaged_and_not_logits_and_a_class_without_rows_has_
     assert y_pred[0].tolist() == pytest.approx([(1 / 2 + 1 / 4) / 2, 0, (1 / 2 + 3 / 4) / 2])
 
 
-def test_the_gradient_of_a_step_is_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gradient_of_a_step_is_clipped(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "CLIP_NORM", 0.0)
     torch.testing.assert_close(fit(tmp_path, epochs=1).state_dict(), network().state_dict())
 
 
-def test_a_loss_that_is_not_finite_is_a_data_error_with_advice(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_a_data_error_with_advice(tmp_path):
     with pytest.raises(DataError, match="lower the stage's learning_rate"):
         fit(tmp_path, learning_rate=1e30, schedule="constant", warmup=0)
     assert not (tmp_path / prediction.WEIGHTS).exists()
 
 
-def test_the_rate_in_the_history_follows_the_schedule(tmp_path: Path) -> None:
+def test_the_rate_in_the_history_follows_the_schedule(tmp_path):
     fit(tmp_path, epochs=4, schedule="cosine", warmup=0.25, learning_rate=1e-3)
     rate = with_warmup("cosine", 0.25, 20)  # 40 rows, batches of 8, 4 epochs
     history = read_json(tmp_path / prediction.TRAINING)["history"]
@@ -187,20 +182,18 @@ def test_the_rate_in_the_history_follows_the_schedule(tmp_path: Path) -> None:
     assert [epoch["learning_rate"] for epoch in history] == pytest.approx(expected)
 
 
-def test_the_last_score_is_that_of_the_saved_average(tmp_path: Path) -> None:
+def test_the_last_score_is_that_of_the_saved_average(tmp_path):
     net = fit(tmp_path, held_out=HELD_OUT, epochs=3, weight_averaging="ema")
     assert read_losses(tmp_path)[-1].held_out_score == mean_error(predict(net, tmp_path)[:12])
 
 
 @pytest.mark.parametrize("score", [lambda y_pred: float("nan"), lambda y_pred: 1 / 0])
-def test_a_metric_that_cannot_score_the_fold_leaves_the_cell_empty(tmp_path: Path, score: Any) -> None:
+def test_a_metric_that_cannot_score_the_fold_leaves_the_cell_empty(tmp_path, score):
     fit(tmp_path, held_out=replace(HELD_OUT, score=score), epochs=1)
     assert read_losses(tmp_path)[0].held_out_score is None
 
 
-def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
     net = fit(tmp_path, precision="bf16", epochs=1)
     weights = load_file(tmp_path / prediction.WEIGHTS).values()
@@ -212,8 +205,8 @@ def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(
 
 @pytest.mark.parametrize(("named", "on_card"), [("auto", "float32"), ("bf16", "auto"), ("fp16", "fp16")])
 def test_predictions_on_a_card_are_of_full_precision_unless_one_is_reported(
-    named: str, on_card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    named, on_card, tmp_path, monkeypatch
+):
     net = fit(tmp_path, epochs=1)
     makes = mock.Mock(return_value=prediction.make_accelerator("float32"))
     monkeypatch.setattr(prediction, "make_accelerator", makes)
@@ -223,8 +216,8 @@ def test_predictions_on_a_card_are_of_full_precision_unless_one_is_reported(
 
 
 def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_labels_each_has(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     y, rows = Y[:32].copy(), INPUTS.take(np.arange(32))
     y[:20, 0] = np.nan
     of, states = sample(y, inputs=replace(rows, lengths=np.zeros(32, dtype=np.int64))), []
@@ -237,14 +230,12 @@ def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_l
 class PassPlusOne(nn.Module):
     """A head that adds 1 to the second pass."""
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features):
         return torch.cat([features[:2], features[2:] + 1])
 
 
 @pytest.mark.parametrize(("backbone_dropout", "n_passes"), [(0.0, 1), (0.1, 2)])
-def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
-    backbone_dropout: float, n_passes: int, tmp_path: Path
-) -> None:
+def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dropout, n_passes, tmp_path):
     """Where the backbone drops it runs twice per row. Squares 1, 4 and 4, 9: means 2.5 and 6.5."""
     net = network()
     net.head = PassPlusOne()
@@ -258,7 +249,7 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(
     assert loss.item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
 
 
-def test_a_network_is_better_than_the_mean_by_its_targets_and_not_by_auxiliary_ones(tmp_path: Path) -> None:
+def test_a_network_is_better_than_the_mean_by_its_targets_and_not_by_auxiliary_ones(tmp_path):
     trained = make(tmp_path, epochs=100)
     assert trained.fit(sample())
     labels = trained.prepare(sample())
@@ -270,13 +261,13 @@ def test_a_network_is_better_than_the_mean_by_its_targets_and_not_by_auxiliary_o
     assert not trained.beats_mean_predictor(sample(), labels)
 
 
-def fit_stage(monkeypatch: pytest.MonkeyPatch, folder: Path, outcomes: list[bool | None]) -> list[Any]:
+def fit_stage(monkeypatch, folder, outcomes):
     """Fit a stage of which each fit returns an outcome, or runs out of memory where it is None; return the seeds,
     first weights and sizes of the fits. Nothing of a network is left when the next is made.
     """
     fit, networks, seen = trainer.Trainer.fit, [], []
 
-    def with_outcome(self: trainer.Trainer, *samples: Any) -> bool:
+    def with_outcome(self, *samples):
         assert all(network() is None for network in networks)
         networks.append(weakref.ref(self.network))
         weights = float(self.network.head.linear.weight.detach().sum())
@@ -296,15 +287,15 @@ def fit_stage(monkeypatch: pytest.MonkeyPatch, folder: Path, outcomes: list[bool
 
 
 def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_and_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     seeds, weights, _ = fit_stage(monkeypatch, tmp_path, [False, False])
     assert (len(set(seeds)), len(set(weights))) == (2, 2)
     (note,) = read_notes(tmp_path)
     assert "trained with another, which is not better either" in note
 
 
-def test_halved_batches_have_as_many_rows_per_step_until_one_row_is_too_large() -> None:
+def test_halved_batches_have_as_many_rows_per_step_until_one_row_is_too_large():
     full = RuntimeError("CUDA error: out of memory")
     odd = neural.halve_batch_size(settings(batch_size=50), full)
     assert odd.batch_size * odd.gradient_accumulation_steps == 50
@@ -312,16 +303,14 @@ def test_halved_batches_have_as_many_rows_per_step_until_one_row_is_too_large() 
         neural.halve_batch_size(settings(batch_size=1), full)
 
 
-def test_where_memory_runs_out_batches_are_halved_and_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_memory_runs_out_batches_are_halved_and_reported(tmp_path, monkeypatch):
     *_, sizes = fit_stage(monkeypatch, tmp_path, [None, None, True])
     assert sizes == ((8, 1), (4, 2), (2, 4))
     assert read_notes(tmp_path) == ["the memory is too small for batches of 8: a step has 4 of 2."]
 
 
 @pytest.fixture
-def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def every_step(monkeypatch):
     """A checkpoint after each step, and a row of losses.csv."""
     monkeypatch.setattr(Checkpoint, "due", lambda self: True)
     monkeypatch.setattr("models.training.loss_log.SECONDS_BETWEEN_ROWS", 0.0)
@@ -332,11 +321,11 @@ ACCUMULATED = {"weight_averaging": "ema", "gradient_accumulation_steps": 2, "bat
 PRETRAIN = sample(Y[:, ::-1].copy())
 
 
-def fit_until(folder: Path, stop_at: int | None, seed: int = 0, **changes: Any) -> list[int]:
+def fit_until(folder, stop_at, seed=0, **changes):
     """Pretrain for 10 steps in two epochs and train for 10; raise in step `stop_at`, before its checkpoint."""
     seen: list[int] = []
 
-    def progress(done: int, total: int) -> None:
+    def progress(done, total):
         seen.append(done)
         if len(seen) == stop_at:
             raise KeyboardInterrupt
@@ -347,10 +336,8 @@ def fit_until(folder: Path, stop_at: int | None, seed: int = 0, **changes: Any) 
 
 
 @pytest.mark.parametrize("changes", [EMA, ACCUMULATED])
-def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(
-    tmp_path: Path, changes: dict[str, Any], every_step: None
-) -> None:
-    def written(folder: Path) -> list[Any]:
+def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(tmp_path, changes, every_step):
+    def written(folder):
         files = [sha256_of(folder / name) for name in (prediction.WEIGHTS, prediction.TRAINING)]
         return files + [replace(row, seconds=0) for row in read_losses(folder)]
 
@@ -366,9 +353,7 @@ def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(
         assert written(killed) == written(tmp_path / "whole"), stop_at
 
 
-def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_none(
-    tmp_path: Path, every_step: None
-) -> None:
+def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_none(tmp_path, every_step):
     with pytest.raises(KeyboardInterrupt):
         fit_until(tmp_path, 13, **EMA)
     path = tmp_path / "checkpoint_train_0.pt"
@@ -378,14 +363,12 @@ def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_
     assert fit_until(tmp_path, None, **EMA) == list(range(3, 11))
 
 
-def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {})
 
-    def advance(seconds: float) -> bool:
+    def advance(seconds):
         clock[0] += seconds
         return checkpoint.due()
 
@@ -395,9 +378,7 @@ def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(
     assert [advance(59), advance(1)] == [False, True]
 
 
-def test_losses_are_written_every_10_seconds_and_as_the_mean_of_each_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_losses_are_written_every_10_seconds_and_as_the_mean_of_each_epoch(tmp_path, monkeypatch):
     """A clock that a step moves on by 4 seconds, and hardly any learning: rows after steps 3 and 5 of 5."""
     clock = [0.0]
     monkeypatch.setattr("models.training.loss_log.time.monotonic", lambda: clock[-1])
@@ -411,9 +392,7 @@ def test_losses_are_written_every_10_seconds_and_as_the_mean_of_each_epoch(
     assert rows[1].loss == pytest.approx(mean_loss.item(), rel=1e-5)
 
 
-def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_step: None
-) -> None:
+def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(tmp_path, monkeypatch, every_step):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("LOSS_TRACKER", "tensorboard")

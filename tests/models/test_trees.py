@@ -4,7 +4,6 @@ search.
 What stages of one model per target share is held to estimators of scikit-learn, too.
 """
 
-from pathlib import Path
 from typing import Any
 
 import catboost
@@ -14,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 
-from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
@@ -34,24 +32,22 @@ of_all = pytest.mark.parametrize("kind", SETTINGS)
 
 
 @pytest.fixture(params=["lightgbm", "catboost"])
-def kind(request: pytest.FixtureRequest) -> str:
+def kind(request):
     return str(request.param)
 
 
-def fit(
-    kind: str, folder: Path, train: Dataset, settings: dict[str, Any] | None = None, **context_changes: Any
-) -> Any:
+def fit(kind, folder, train, settings=None, **context_changes):
     return fitted(
         SETTINGS[kind].model_copy(update=settings or {}), context(folder, **context_changes), train, folder
     )
 
 
-def models_of(folder: Path) -> Any:
+def models_of(folder):
     return read_json(folder / "training.json")["models"]
 
 
 @of_all
-def test_categories_and_words_are_seen_and_new_ones_are_no_error(kind: str, tmp_path: Path) -> None:
+def test_categories_and_words_are_seen_and_new_ones_are_no_error(kind, tmp_path):
     site = ["a", "b", "c"] * 40
     note = ["red apple", "green apple", "blue pear", "red pear"] * 30
     inputs = pd.DataFrame({"site": site, "note": note})
@@ -61,7 +57,7 @@ def test_categories_and_words_are_seen_and_new_ones_are_no_error(kind: str, tmp_
     assert stage.predict(test, tmp_path)[:3, 0] == pytest.approx([0, 25, 10], abs=2)
 
 
-def test_random_labels_get_few_trees_and_a_law_gets_many(kind: str, tmp_path: Path) -> None:
+def test_random_labels_get_few_trees_and_a_law_gets_many(kind, tmp_path):
     """The number of trees is found on rows that the trees of the search have not seen."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=400)
@@ -73,7 +69,7 @@ def test_random_labels_get_few_trees_and_a_law_gets_many(kind: str, tmp_path: Pa
 
 
 @of_all
-def test_of_two_answers_to_one_question_the_heavier_row_is_believed(kind: str, tmp_path: Path) -> None:
+def test_of_two_answers_to_one_question_the_heavier_row_is_believed(kind, tmp_path):
     x, y = np.tile([0.0, 1.0], 100), np.repeat([0.0, 10.0], 100)
     stage = fit(kind, tmp_path, rows(y, np.where(y == 10, 9.0, 1.0), x=x), numeric=["x"])
     assert stage.predict(rows(x=[0.0]), tmp_path)[0, 0] == pytest.approx(9, abs=1)
@@ -90,9 +86,7 @@ COUNTS = {"lightgbm": {"objective": "poisson"}, "catboost": {"loss_function": "P
     ("parameters", "absolute", "expected"),
     [({}, False, 1.0), ({}, True, 0.81), (QUANTILE, False, np.log(10)), (COUNTS, False, 1.0)],
 )
-def test_the_objective_fits_the_metric_unless_it_is_set(
-    kind: str, tmp_path: Path, parameters: dict[str, Any], absolute: bool, expected: float
-) -> None:
+def test_the_objective_fits_the_metric_unless_it_is_set(kind, tmp_path, parameters, absolute, expected):
     """Labels of an exponential distribution: mean 1, nine tenths below log 10; few trees are on the way from the mean
     to the minimum of Huber's loss, .73; counts stay positive.
     """
@@ -123,8 +117,8 @@ MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c", "d"])
     ],
 )
 def test_parameters_of_the_stage_of_nobody_or_of_another_problem_type_are_refused(
-    kind: str, task: Task, parameters: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+    kind, task, parameters, message, tmp_path
+):
     x = np.arange(60.0)
     with pytest.raises((ValueError, ConfigError), match=message):
         stage = type(SETTINGS[kind]).model_validate({"kind": kind, "parameters": parameters})
@@ -137,11 +131,11 @@ class Reached(Exception):
 
 @pytest.mark.parametrize(("gpu", "has_card"), [(0.0, True), (0.5, False), (0.5, True)])
 def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: float, has_card: bool
-) -> None:
+    kind, tmp_path, monkeypatch, gpu, has_card
+):
     seen: dict[str, Any] = {}
 
-    def called(parameters: Any = None, *others: Any, **settings: Any) -> None:
+    def called(parameters=None, *others, **settings):
         seen.update(parameters or settings)
         raise Reached
 
@@ -161,7 +155,7 @@ def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
 
 
 @of_all
-def test_a_small_variance_far_from_zero_is_learned(kind: str, tmp_path: Path) -> None:
+def test_a_small_variance_far_from_zero_is_learned(kind, tmp_path):
     """Total energies: float32 has no digits left for 1e-3 at 1e6."""
     x = np.random.default_rng(0).normal(size=200)
     stage = fit(kind, tmp_path, rows(1e6 + 1e-3 * np.sign(x), x=x), numeric=["x"])
@@ -169,7 +163,7 @@ def test_a_small_variance_far_from_zero_is_learned(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("y", [[1.0, 3.0, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]])
-def test_two_labels_or_equal_ones_are_enough(kind: str, y: list[float], tmp_path: Path) -> None:
+def test_two_labels_or_equal_ones_are_enough(kind, y, tmp_path):
     train = rows(y, x=[0.0, 1.0, 2.0, 3.0])
     fit(kind, tmp_path, train, numeric=["x"]).predict(train, tmp_path)
 
@@ -181,16 +175,12 @@ def test_two_labels_or_equal_ones_are_enough(kind: str, y: list[float], tmp_path
         ([0.0, 1.0, 2.0], {"text": ["note"]}, "each word of note is in one"),
     ],
 )
-def test_one_label_or_no_shared_word_is_refused(
-    kind: str, y: list[float], columns: Any, message: str, tmp_path: Path
-) -> None:
+def test_one_label_or_no_shared_word_is_refused(kind, y, columns, message, tmp_path):
     with pytest.raises(DataError, match=message):
         fit(kind, tmp_path, rows(y, x=[0.0, 1.0, 2.0], note=["one", "two", "three"]), **columns)
 
 
-def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(
-    kind: str, tmp_path: Path
-) -> None:
+def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(kind, tmp_path):
     """At x = 0 the classes b, c and d are drawn with 1/2, 3/8 and 1/8, at x = 1 with 0, 1/4 and 3/4; a never
     is.
     """
@@ -203,8 +193,8 @@ def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_i
 
 @pytest.mark.parametrize(("class_weights", "share"), [("none", 0.1), ("balanced", 0.5)])
 def test_a_label_is_learned_from_its_rows_balanced_if_configured_and_one_class_is_a_constant(
-    kind: str, class_weights: str, share: float, tmp_path: Path
-) -> None:
+    kind, class_weights, share, tmp_path
+):
     """One of ten is 1, whatever x: a tenth, or the half where both classes weigh the same."""
     x = np.tile([0.0, 1.0], 500)
     rare, constant = np.isin(np.arange(1000) % 20, [0, 1]), np.where(x == 0, 1.0, np.nan)
@@ -214,7 +204,7 @@ def test_a_label_is_learned_from_its_rows_balanced_if_configured_and_one_class_i
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path) == pytest.approx(expected, abs=0.03)
 
 
-def test_a_fold_with_a_single_class_hands_nothing_on_to_a_refit(tmp_path: Path) -> None:
+def test_a_fold_with_a_single_class_hands_nothing_on_to_a_refit(tmp_path):
     for name, model in (("0", {"classes": [0]}), ("1", {"classes": [0, 1], "n_trees": 7, "found": {}})):
         write_json(tmp_path / name / "training.json", {"models": [model]})
     assert mean_choice([tmp_path / "0", tmp_path / "1"], 0) == {"n_trees": 7, "found": {}}

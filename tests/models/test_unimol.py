@@ -1,7 +1,5 @@
 """The stages on conformers against unimol_tools itself: parameters, outputs, features, token ids, checkpoints."""
 
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -37,17 +35,17 @@ BATCH = collate([encode(METHANOL[:n], FILE_ORDER, False) for n in (6, 2, 4)])
 """Molecules of different lengths, not sorted by them."""
 
 
-def small_backbone() -> UnimolBackbone:
+def small_backbone():
     return UnimolBackbone(FILE_ORDER, "compact", layers=2, width=32, heads=4)
 
 
-def item(smiles: str) -> dict[str, np.ndarray]:
+def item(smiles):
     """Return the input of Uni-Mol2 for a molecule."""
     molecule = build_molecule(smiles, "all", "keep")
     return featurise(molecule, embed_conformers(molecule))
 
 
-def with_random_weights() -> Unimol2Backbone:
+def with_random_weights():
     torch.manual_seed(0)
     with small_unimol2(n_layers=3, pair_width=12):
         backbone = Unimol2Backbone("84m")
@@ -56,7 +54,7 @@ def with_random_weights() -> Unimol2Backbone:
     return backbone
 
 
-def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_others_are_unknown() -> None:
+def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_others_are_unknown():
     """Hand-computed from mol.dict.txt: [PAD] [CLS] [SEP] [UNK] C N O S H ... Li, then [MASK]."""
     assert FILE_ORDER[:9] == ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "C", "N", "O", "S", "H"]
     assert (len(FILE_ORDER), FILE_ORDER[-1]) == (31, "[MASK]")
@@ -69,7 +67,7 @@ def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_ot
         assert encode(atoms, FILE_ORDER, remove_hydrogens=True)["tokens"].tolist() == expected
 
 
-def test_unimol2_reads_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
+def test_unimol2_reads_heavy_atoms_only_and_an_open_end_is_an_unknown_atom():
     assert item("*CO")["tokens"].tolist() == [UNKNOWN, 6, 8]
     assert item("[H][H]")["tokens"].tolist() == [1, 1]
 
@@ -77,7 +75,7 @@ def test_unimol2_reads_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> 
 @pytest.mark.parametrize(
     "smiles", ["C", "CC(=O)[O-].[Na+]", "c1ccc2[nH]ccc2c1", "C[C@H](N)C(=O)O", "F/C=C/C#N"]
 )
-def test_features_of_unimol2_are_those_of_the_package(smiles: str) -> None:
+def test_features_of_unimol2_are_those_of_the_package(smiles):
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     rdDistGeom.EmbedMolecule(molecule, randomSeed=42)
     reference = mol2unimolv2(molecule)
@@ -94,8 +92,8 @@ def test_features_of_unimol2_are_those_of_the_package(smiles: str) -> None:
     ("architecture", "chunk", "group"), [("molecule", 7, 1), ("oled", 7, 2), ("molecule", 2048, 4)]
 )
 def test_parameters_and_outputs_of_unimol_are_those_of_the_package(
-    architecture: str, chunk: int, group: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    architecture, chunk, group, monkeypatch, tmp_path
+):
     """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, in groups of some
     rows, with both kernels, whose parameters are not ones and zeros.
     """
@@ -115,7 +113,7 @@ def test_parameters_and_outputs_of_unimol_are_those_of_the_package(
     compare(backbone, reference, BATCH)
 
 
-def test_parameters_and_outputs_of_unimol2_are_those_of_the_package() -> None:
+def test_parameters_and_outputs_of_unimol2_are_those_of_the_package():
     backbone = with_random_weights()
     reference, ignored = PackageModel2(backbone), Unimol2.ignored_checkpoint_prefixes
     names = {name for name in reference.state_dict() if not name.startswith(ignored)}
@@ -125,12 +123,12 @@ def test_parameters_and_outputs_of_unimol2_are_those_of_the_package() -> None:
 
 
 @pytest.mark.parametrize("name", ["model.pt", "mine.safetensors"])
-def test_a_checkpoint_is_loaded_without_its_heads_and_with_every_parameter(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_is_loaded_without_its_heads_and_with_every_parameter(name, tmp_path):
     backbone, file, layer = small_backbone(), tmp_path / name, "encoder.layers.1.fc1.weight"
     state = {name: torch.full_like(tensor, 0.5) for name, tensor in backbone.state_dict().items()}
     state["lm_head.weight"] = torch.zeros(2)
 
-    def load() -> None:
+    def load():
         torch.save({"model": state}, file) if file.suffix == ".pt" else save_file(state, file)
         load_checkpoint(backbone, {name: file}, Unimol.ignored_checkpoint_prefixes)
 
@@ -152,7 +150,7 @@ def test_a_checkpoint_is_loaded_without_its_heads_and_with_every_parameter(name:
         ),
     ],
 )
-def test_the_audit_finds_the_rates_that_are_no_modules(make: Any, batch: Any, on: set[str]) -> None:
+def test_the_audit_finds_the_rates_that_are_no_modules(make, batch, on):
     backbone = make()
     assert {path for path, rate in rates(backbone.encoder.layers[0]).items() if rate > 0} == on
     with pytest.raises(ConfigError, match=r"encoder\.layers\.0\.self_attn\.dropout = 0\.1"):
@@ -164,7 +162,7 @@ def test_the_audit_finds_the_rates_that_are_no_modules(make: Any, batch: Any, on
     assert set(rates(backbone).values()) == {0.0}
 
 
-def test_flat_molecules_are_reported_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flat_molecules_are_reported_in_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr(conformers, "_embed", lambda *_: False)
     stage = made.build_stage(UNIMOL, made.context(tmp_path / "cache", smiles=["s"]))
     stage.initial_backbone(made.rows(s=["CCO", "CO", "CO"]), tmp_path)
@@ -173,9 +171,7 @@ def test_flat_molecules_are_reported_in_a_note(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("config", [UNIMOL, Unimol2(kind="unimol2", **SHORT)], ids=["unimol", "unimol2"])
 @small_unimol2()
-def test_with_two_columns_a_prediction_is_the_mean_over_conformers_in_any_batch(
-    config: Any, tmp_path: Path
-) -> None:
+def test_with_two_columns_a_prediction_is_the_mean_over_conformers_in_any_batch(config, tmp_path):
     """Training takes the conformers in turn."""
     molecules, kind = ["CCO", "CCCO", "CC(=O)O", "CCN", "C1CC1"], type(config)
     train = made.rows(np.arange(5.0), a=molecules, b=molecules[::-1])

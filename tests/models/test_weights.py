@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-from pathlib import Path
 
 import huggingface_hub.constants as hub
 import pytest
@@ -19,14 +18,14 @@ FILES = {"vocab.txt": b"C\nN\n", "model.bin": b"weights"}
 
 
 @pytest.fixture(autouse=True)
-def _empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_hub_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("WEIGHTS_DIR", raising=False)
     monkeypatch.delenv("UNIMOL_WEIGHT_DIR", raising=False)
 
 
 @pytest.fixture
-def in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_package(tmp_path, monkeypatch):
     """A weight set `packaged` that an installed package contains."""
     folder = written(tmp_path / "site" / "weights_package" / "inside")
     (folder.parent / "__init__.py").touch()
@@ -38,7 +37,7 @@ def in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def written(folder: Path) -> Path:
+def written(folder):
     folder.mkdir(parents=True)
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
@@ -47,8 +46,8 @@ def written(folder: Path) -> Path:
 
 @pytest.mark.parametrize("place", ["packaged", "."])
 def test_the_users_folder_comes_first_and_a_changed_copy_there_is_rejected_with_both_digests(
-    place: str, in_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    place, in_package, tmp_path, monkeypatch
+):
     assert find_weights("packaged") == {name: in_package / name for name in FILES}
     good = digest_of_weights("packaged")
     mine = written(tmp_path / "mine" / place / ".") / "vocab.txt"
@@ -64,7 +63,7 @@ def test_the_users_folder_comes_first_and_a_changed_copy_there_is_rejected_with_
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
-def test_a_truncated_file_is_rejected_wherever_it_ends(name: str, tmp_path: Path) -> None:
+def test_a_truncated_file_is_rejected_wherever_it_ends(name, tmp_path):
     path, state = tmp_path / name, {"weight": torch.ones(50, 3)}
     torch.save(state, path) if path.suffix == ".pt" else save_file(state, path)
     content = path.read_bytes()
@@ -76,7 +75,7 @@ def test_a_truncated_file_is_rejected_wherever_it_ends(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["unimol_small", "unimol_small_oled"])
-def test_weights_of_this_project_have_their_digest_and_a_model_card(name: str) -> None:
+def test_weights_of_this_project_have_their_digest_and_a_model_card(name):
     (path,) = find_weights(name).values()  # checks the digest
     card = path.with_suffix(".md").read_text()
     for text in ("weights: " + name, "Data", "None is among", f"studies.pretrain {name}"):
@@ -86,13 +85,13 @@ def test_weights_of_this_project_have_their_digest_and_a_model_card(name: str) -
 @pytest.mark.parametrize(
     ("name", "message"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")]
 )
-def test_missing_weights_are_an_error(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_an_error(name, message, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=message):
         find_weights(name)
 
 
-def test_a_hub_that_never_answers_is_an_error_after_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_never_answers_is_an_error_after_seconds(monkeypatch):
     """Some firewalls drop all packets."""
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -108,7 +107,7 @@ def test_a_hub_that_never_answers_is_an_error_after_seconds(monkeypatch: pytest.
         end.cancel()
 
 
-def snapshot(folder: Path, revision: str) -> Path:
+def snapshot(folder, revision):
     """Write the hub's cache of `someone/encoder` at a revision, which becomes its newest, and return its
     folder.
     """
@@ -123,8 +122,8 @@ def snapshot(folder: Path, revision: str) -> Path:
 
 
 def test_a_hub_repository_stays_at_the_revision_of_its_first_use_which_the_cache_contains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     first = snapshot(tmp_path, "1")
     expected = {name: first / name for name in ("config.json", "model.safetensors")}

@@ -1,9 +1,5 @@
 """Small competitions for the program."""
 
-from argparse import Namespace
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import yaml
@@ -15,13 +11,11 @@ from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 
 
-def options(path: Path, *more: str) -> Namespace:
+def options(path, *more):
     return commands.parse(["full", str(path), "--workers", "1", *more])
 
 
-def written(
-    folder: Path, train: dict[str, Any] | None = None, test: dict[str, Any] | None = None, **sections: str
-) -> Path:
+def written(folder, train=None, test=None, **sections):
     """The competition of `mixed_tables` with other columns; each section is the inside of a mapping in YAML."""
     tables = [
         table.assign(**(changed or {})) for table, changed in zip(mixed_tables(), (train, test), strict=True)
@@ -30,7 +24,7 @@ def written(
     return write_competition(folder, *tables, **settings)
 
 
-def small(folder: Path, **sections: object) -> Path:
+def small(folder, **sections):
     """A competition that is trained in a second, without molecules."""
     stages = {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}}
     sections = {
@@ -42,7 +36,7 @@ def small(folder: Path, **sections: object) -> Path:
     return write_competition(folder, *mixed_tables(), **sections)
 
 
-def checked(path: Path, here: bool = True) -> str:
+def checked(path, here=True):
     """What `./run.sh check` says."""
     return check_all(load_config(str(path)), here)
 
@@ -52,9 +46,7 @@ X = np.tile(np.arange(3.0), 24) + np.linspace(0, 0.3, 72)  # equal inputs would 
 NEIGHBORS = "kind: sklearn, estimator: sklearn.neighbors.KNeighborsClassifier, parameters: {n_neighbors: 3}"
 
 
-def of_x(
-    folder: Path, labels: Any, sample: Any = 0, settings: str = "", stage: str = "", **inputs: Any
-) -> Path:
+def of_x(folder, labels, sample=0, settings="", stage="", **inputs):
     """A competition whose labels are functions of the input `x`, with other inputs and one quick stage.
 
     Args:
@@ -82,7 +74,7 @@ def of_x(
     return path
 
 
-def said(path: Path, words: str = "") -> list[str]:
+def said(path, words=""):
     """What is said of the tables, with these words."""
     lines = prepare(load_config(str(path)).competition).report["said"]
     return [line for line in lines if words in line]

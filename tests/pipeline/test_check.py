@@ -1,8 +1,7 @@
 """What `./run.sh check` finds before any work: mistakes, each in one sentence, and what is worth knowing."""
 
 import re
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -20,11 +19,11 @@ from tests.pipeline.made import checked, written
 ROWS = np.arange(60)
 
 
-def refused(message: str | None) -> AbstractContextManager:
+def refused(message):
     return pytest.raises(ConfigError, match=message) if message else nullcontext()
 
 
-def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
+def test_a_good_competition_is_described_with_its_jobs(tmp_path):
     path = written(tmp_path, competition="answers: not there.csv")  # no step before the report opens it
     path.write_text(path.read_text() + "\nsubmissions:\n  # default: mean\n")  # empty but for a comment
     assert load_config(str(path)).default_blend == "shrunk_ridge"
@@ -81,8 +80,8 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_a_stage_can_never_do_is_reported_before_any_training(
-    tmp_path: Path, stage: str, competition: str, message: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, stage, competition, message, monkeypatch
+):
     monkeypatch.setattr("models.inputs.base_models.find_spec", lambda name: None)
     if "DECODER" in stage:
         stage = stage.replace("DECODER", str(publish_decoder(tmp_path / "decoder")))
@@ -117,8 +116,8 @@ WET = "targets: [wet], problem_type: binary, metric: roc_auc"
     ],
 )
 def test_what_does_not_go_with_the_classes_that_a_network_learns_is_reported_before_any_training(
-    tmp_path: Path, stage: str, competition: str, message: str | None
-) -> None:
+    tmp_path, stage, competition, message
+):
     grades = np.array(["low", "middle", "high"])[ROWS % 3]
     path = written(
         tmp_path, {"grade": grades, "wet": ROWS % 2, "z": 0.5}, stages=f"s: {{kind: gnn, {stage}}}",
@@ -139,8 +138,8 @@ def test_what_does_not_go_with_the_classes_that_a_network_learns_is_reported_bef
     ],
 )
 def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have_groups(
-    tmp_path: Path, estimator: str, warned: bool
-) -> None:
+    tmp_path, estimator, warned
+):
     reasons = {"group": "keep the groups of 60 rows together", "time": "hold out the latest", "kfold": None}
     for kind, reason in reasons.items():
         path = written(
@@ -151,9 +150,7 @@ def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have
         assert (words in checked(path)) is (warned and reason is not None)
 
 
-def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(tmp_path, monkeypatch):
     monkeypatch.setattr("models.training.settings.cards_in_new_process", lambda: ([], ""))
     monkeypatch.setattr("models.training.settings.cpu_has_bf16", lambda: False)
     stages = "half: {kind: gnn, precision: fp16}, b: {kind: gnn, precision: bf16}"
@@ -166,16 +163,14 @@ def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(
     checked(path)
 
 
-def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(tmp_path, monkeypatch):
     path, words = written(tmp_path, stages="gp: {kind: gp}"), "gp; the time of an exact Gaussian process"
     assert words not in checked(path)
     monkeypatch.setattr("models.stages.gp.MANY_ROWS", 20)
     assert words in checked(path)
 
 
-def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path: Path) -> None:
+def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path):
     """Two special tokens are added to the words."""
     weights = publish(tmp_path / "published")
     short = f"{{kind: bert, max_length: 8, weights: {weights}, template: '{{note}} red red'}}"
@@ -244,9 +239,7 @@ def exits(y_true, y_pred):
         ("metric", "exits", ".*SystemExit"),
     ],
 )
-def test_functions_of_the_user_are_tried_before_any_training(
-    tmp_path: Path, key: str, name: str, message: str | None
-) -> None:
+def test_functions_of_the_user_are_tried_before_any_training(tmp_path, key, name, message):
     (tmp_path / "mine.py").write_text(USERS)
     values = {
         "candidates": f"candidates: ['mine.py:{name}']",
@@ -268,8 +261,8 @@ def test_functions_of_the_user_are_tried_before_any_training(
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_module_that_the_users_code_imports_is_reported_with_its_line(
-    tmp_path: Path, helper: str, message: str
-) -> None:
+    tmp_path, helper, message
+):
     (tmp_path / "helpers.py").write_text(helper)
     (tmp_path / "mine.py").write_text(
         "import helpers\n\ndef score(y_true, y_pred):\n    return helpers.rate(y_true)\n"
@@ -282,7 +275,7 @@ def test_a_mistake_in_a_module_that_the_users_code_imports_is_reported_with_its_
 # Tables
 
 
-def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_scored_is_refused(tmp_path):
     with refused("the metric pearson is nan .* all rows .* There mu has only one label"):
         checked(written(tmp_path, {"mu": 1.0}, competition="metric: pearson"))
     columns = {"mu": np.where(ROWS < 20, 1.0, np.nan), "round": np.where(ROWS < 20, -1, ROWS < 40)}
@@ -291,7 +284,7 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         checked(written(tmp_path, columns, competition=roles, folds="kind: column"))
 
 
-def test_what_no_table_may_have_is_reported_before_any_training(tmp_path: Path) -> None:
+def test_what_no_table_may_have_is_reported_before_any_training(tmp_path):
     with pytest.raises(DataError, match=r"row 5 .*: '1e\+300'"):
         checked(written(tmp_path, {"lumo": [0.0, 1.0, 2.0, 1e300] * 15}))
     path = written(tmp_path, test={"SMILES": "no molecule"}, competition="unparsable: drop")
@@ -299,8 +292,8 @@ def test_what_no_table_may_have_is_reported_before_any_training(tmp_path: Path) 
         checked(path)
 
 
-def test_two_yaml_files_of_one_name_do_not_share_products(tmp_path: Path) -> None:
-    def prepared(path: Path) -> None:
+def test_two_yaml_files_of_one_name_do_not_share_products(tmp_path):
+    def prepared(path):
         config = load_competition(str(path))
         write_prepared(prepare(config), config)
 
@@ -316,9 +309,7 @@ def test_two_yaml_files_of_one_name_do_not_share_products(tmp_path: Path) -> Non
 # Classes
 
 
-def of_classes(
-    folder: Path, labels: str, sample: str = "", settings: str = "", stage: str = "kind: lightgbm"
-) -> Path:
+def of_classes(folder, labels, sample="", settings="", stage="kind: lightgbm"):
     """24 rows with these labels in turn; the lines of `sample` are a header and cells in turn, beside the id."""
     cells = labels.split(",")
     train = [f"r{i},{'C' * (i // 2 + 1)}{'O' * (i % 2)},{cells[i % len(cells)]}" for i in range(24)]
@@ -382,9 +373,7 @@ OWN = "metric: 'own.py:score', greater_is_better: true"
         ),
     ],
 )  # fmt: skip
-def test_bad_classes_are_refused_in_one_sentence(
-    tmp_path: Path, labels: str, sample: str, settings: str, words: str
-) -> None:
+def test_bad_classes_are_refused_in_one_sentence(tmp_path, labels, sample, settings, words):
     with pytest.raises(UserError, match=words) as error:
         checked(of_classes(tmp_path, labels, sample, settings))
     message = str(error.value)
@@ -405,9 +394,7 @@ def test_bad_classes_are_refused_in_one_sentence(
         ("1,2,5", "y;1", "problem_type: ordinal, metric: qwk"),
     ],
 )
-def test_labels_and_layouts_that_go_together_are_accepted(
-    tmp_path: Path, labels: str, sample: str, settings: str
-) -> None:
+def test_labels_and_layouts_that_go_together_are_accepted(tmp_path, labels, sample, settings):
     assert "\nproblem_type " in checked(of_classes(tmp_path, labels, sample, settings))
 
 
@@ -419,9 +406,7 @@ def test_labels_and_layouts_that_go_together_are_accepted(
         ("roc_auc", "class_weights: balanced", False),
     ],
 )
-def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
-    tmp_path: Path, metric: str, weights: str, bends: bool
-) -> None:
+def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path, metric, weights, bends):
     path = of_classes(
         tmp_path, "no, no ,yes,,," + ",no" * 18, settings=f"metric: {metric}", stage=f"kind: lightgbm, {weights}"
     )  # fmt: skip
@@ -474,8 +459,8 @@ NAMES = "y;a", "problem_type: multiclass, metric_needs: classes"
     ],
 )
 def test_a_user_defined_metric_is_tried_on_what_it_needs_and_on_rows_without_a_rare_class(
-    tmp_path: Path, function: str, labels: str, sample: str, settings: str, message: str | None
-) -> None:
+    tmp_path, function, labels, sample, settings, message
+):
     (tmp_path / "own.py").write_text(USER_METRICS)
     roles = f"metric: 'own.py:{function}', greater_is_better: true, {settings}"
     with refused(message):

@@ -1,7 +1,5 @@
 """Predictions made elsewhere, from `new --oof` to the submission, and every mistake in them before any work."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +8,6 @@ import yaml
 from core.errors import ConfigError, DataError
 from pipeline import commands
 from submissions.predict import predict
-from submissions.run import Run
 from tests.competition.small import write_small
 from tests.models.external_predictions import write_external_predictions
 from tests.pipeline.made import checked
@@ -20,7 +17,7 @@ from tests.submissions.made_up import notes, write_tables
 OOF, TEST = "id,y\nf,6\ne,5\nd,4\nc,3\nb,2\na,1\n", "id,y\nt2,2\nt1,1\n"
 
 
-def small(folder: Path, oof: str = OOF, predicted: str = TEST, stages: str = "", **settings: object) -> Path:
+def small(folder, oof=OOF, predicted=TEST, stages="", **settings):
     """The competition of `write_small` with one stage, `theirs`, of kind file, and perhaps others."""
     given = folder / "given" / "x"
     given.mkdir(parents=True, exist_ok=True)
@@ -44,14 +41,12 @@ def small(folder: Path, oof: str = OOF, predicted: str = TEST, stages: str = "",
         (OOF, TEST.replace("t1,1", "t1,-inf"), r"test\.csv: column 'y' has cells that are not .* '-inf'"),
     ],
 )
-def test_a_mistake_in_a_file_is_reported_before_any_training(
-    oof: str, test: str, words: str, tmp_path: Path
-) -> None:
+def test_a_mistake_in_a_file_is_reported_before_any_training(oof, test, words, tmp_path):
     with pytest.raises(ConfigError, match=rf"stages\.theirs: .*{words}"):
         checked(small(tmp_path, oof, test))
 
 
-def test_all_mistakes_of_all_stages_are_reported_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_all_stages_are_reported_at_once(tmp_path):
     others = "gone: {kind: file, folder: given/gone}, note: {kind: bert, template: '{note}'}"
     with pytest.raises(ConfigError) as error:
         checked(small(tmp_path, "id,y\na,x\nb,2\nzz,1\n", "id,y\nt2,2\n", others))
@@ -60,7 +55,7 @@ def test_all_mistakes_of_all_stages_are_reported_at_once(tmp_path: Path) -> None
     assert "given/gone" in lines[0]
 
 
-def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
+def test_rows_that_preparation_drops_need_no_prediction(tmp_path):
     train = ["id,SMILES,y", *(f"{name},{'C' * i},{i}" for i, name in enumerate("abcdef", 1)), "bad,c1cc,1"]
     for oof in (OOF, f"{OOF}bad,\n"):
         output = checked(small(tmp_path, oof, train=train, unparsable="drop"))
@@ -68,7 +63,7 @@ def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
         assert "WARNING" not in output
 
 
-def test_a_stage_that_learns_needs_an_input_column(tmp_path: Path) -> None:
+def test_a_stage_that_learns_needs_an_input_column(tmp_path):
     tables = {"train": ["id,y", "a,1", "b,2", "c,3", "d,4", "e,5", "f,6"], "test": ["id", "t1", "t2"]}
     assert "6 training rows, 2 test rows" in checked(small(tmp_path, **tables, smiles=None))
     with pytest.raises(ConfigError, match=r"stages\.trees: .* must name at least one input column under"):
@@ -78,7 +73,7 @@ def test_a_stage_that_learns_needs_an_input_column(tmp_path: Path) -> None:
 N_TRAIN, N_TEST, TARGETS = 120, 30, ["p", "q"]
 
 
-def ids_alone(folder: Path, **inputs: list) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:
+def ids_alone(folder, **inputs):
     """Options that name tables with ids, which both have from 0, and two targets; the tables."""
     labels = np.random.default_rng(0).normal(size=(N_TRAIN, 2))
     table = pd.DataFrame({"id": [str(i) for i in range(N_TRAIN)], **inputs})
@@ -87,14 +82,14 @@ def ids_alone(folder: Path, **inputs: list) -> tuple[list[str], pd.DataFrame, pd
     return write_tables(folder, train, test, test[["id"]].assign(p=0.0, q=0.0)), train, test
 
 
-def full(path: Path) -> Run:
+def full(path):
     """What `./run.sh full` does, but for the report."""
     checked(path)
     train_all(path)
     return built(path)
 
 
-def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path) -> None:
+def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path):
     """Two files, one with folds of its own, and a folder that has none."""
     options, *tables = ids_alone(tmp_path)
     path, given = tmp_path / "mine.yaml", tmp_path / "oof"
@@ -126,7 +121,7 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path: Path
     assert submission.read_bytes() == before
 
 
-def test_new_takes_the_folds_that_all_files_agree_on_and_the_stages_of_a_preset(tmp_path: Path) -> None:
+def test_new_takes_the_folds_that_all_files_agree_on_and_the_stages_of_a_preset(tmp_path):
     options, *tables = ids_alone(tmp_path, note=notes(N_TRAIN))
     path, oof = tmp_path / "mine.yaml", tmp_path / "oof"
     command = ["new", str(path), *options, "--oof", str(oof), "--force"]

@@ -1,7 +1,6 @@
 """`full`: what is trained again is announced, and without a finished stage there is no submission."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -25,14 +24,12 @@ class Mean(Stage):
 """
 
 
-def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(MEAN)
     path = small(tmp_path, stages={"mean": {"kind": "mine.py:Mean"}})
     line = r"stage mean: 3 finished jobs \(.*\) will be trained again: changes of mine\.py; --reuse keeps"
 
-    def check_and_full(*flags: str) -> list[bool]:
+    def check_and_full(*flags):
         commands.main(["check", str(path), *flags])
         checked = capsys.readouterr().out
         assert full(options(path, *flags)) == 0
@@ -45,9 +42,7 @@ def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(
     assert check_and_full() == [False, False]
 
 
-def test_without_a_finished_stage_there_is_nothing_to_submit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_finished_stage_there_is_nothing_to_submit(tmp_path, monkeypatch, capsys):
     failed = {"trees/seed_0/fold_0": JobResult("trees/seed_0/fold_0", "failed", "error", "ValueError: no")}
     monkeypatch.setattr(Budget, "train", lambda *given: failed)
     path = small(tmp_path)

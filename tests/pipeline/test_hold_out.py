@@ -1,7 +1,5 @@
 """`./run.sh full --holdout`: rows that nothing but the final scoring sees."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,14 +19,14 @@ from tests.submissions.fakes import TARGETS, by_id, fake_competition
 DAYS = np.arange(60)
 
 
-def made(path: Path, share: float = 0.2) -> dict[str, pd.DataFrame]:
+def made(path, share=0.2):
     """The raw tables of a competition, by name, after rows were kept out."""
     hold_out(str(path), share)
     raw = Paths.for_competition(str(holdout_yaml(str(path), share))).raw
     return {file.stem: read_text_table(file) for file in raw.glob("*.csv")}
 
 
-def test_rows_held_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> None:
+def test_rows_held_out_are_the_test_table_and_nowhere_else(tmp_path):
     """The answers have all their columns, which a metric may read."""
     path = written(tmp_path, {"lumo": ["<1", *map(str, DAYS[1:])], "low": -9})
     tables = made(path)
@@ -58,8 +56,8 @@ def test_rows_held_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> No
     ],
 )
 def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_user_defined_folds(
-    tmp_path: Path, folds: str, roles: str, share: float, expected: int | np.ndarray
-) -> None:
+    tmp_path, folds, roles, share, expected
+):
     path = written(tmp_path, {"day": DAYS, "plate": DAYS // 10}, competition=roles, folds=folds)
     ids = read_text_table(tmp_path / "train.csv")["id"]
     pd.DataFrame({"id": ids, "fold": DAYS % 5}).to_csv(tmp_path / "theirs.csv", index=False)
@@ -82,8 +80,8 @@ def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_user_d
     ],
 )
 def test_classes_are_held_out_in_like_shares_and_in_the_layout_of_the_sample(
-    tmp_path: Path, metric: str, columns: str, first_cells: str
-) -> None:
+    tmp_path, metric, columns, first_cells
+):
     """Of sixty rows 45 are calm, 14 glad, and one is sad, which may go either way."""
     classes = np.random.default_rng(0).permutation(["calm"] * 45 + ["glad"] * 14 + ["sad"])
     roles = f"targets: [lumo], problem_type: multiclass, metric: {metric}, submission_columns: [{columns}]"
@@ -101,8 +99,8 @@ def test_classes_are_held_out_in_like_shares_and_in_the_layout_of_the_sample(
 
 
 def test_full_ends_with_the_score_on_the_rows_and_a_second_command_that_is_refused_changes_no_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, capsys
+):
     path = fake_competition(tmp_path, stages={"trees": {"kind": "lightgbm", "max_trees": 5}})
     assert full(options(path, "--holdout", "0.2")) == 0
     assert not Paths("mixed").root.exists()  # the competition itself is left alone

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,19 +13,19 @@ from models.jobs.budget_stages import Clock
 from pipeline import full as full_step
 from pipeline.last_submission import submit_finished_folds, take_latest
 from submissions.build import build_submission
-from submissions.run import Run, latest_run
+from submissions.run import latest_run
 from tests.submissions.fakes import TARGETS, by_id, opened
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> Run:
+def finished(tmp_path):
     """A run with finished jobs and without a file, of a command with a budget."""
     return replace(opened(tmp_path), budget=300.0)
 
 
 def test_if_the_last_submission_is_not_built_in_time_that_of_the_finished_stages_takes_its_place(
-    finished: Run,
-) -> None:
+    finished,
+):
     build_submission(finished, interim=True)
     line = take_latest(finished, False)
     assert line.endswith("is the candidate shrunk_ridge of fair, good, poor, without a report")
@@ -38,7 +37,7 @@ def test_if_the_last_submission_is_not_built_in_time_that_of_the_finished_stages
     assert "the report was written" in take_latest(finished, False)
 
 
-def test_if_no_blend_was_tuned_in_time_one_that_needs_no_tuning_is_submitted(finished: Run) -> None:
+def test_if_no_blend_was_tuned_in_time_one_that_needs_no_tuning_is_submitted(finished):
     line = take_latest(finished, False)
     assert "the time of 5 min was over before the last submission was built" in line
     assert line.endswith("is the candidate convex of fair, good, poor, without a report")
@@ -47,8 +46,8 @@ def test_if_no_blend_was_tuned_in_time_one_that_needs_no_tuning_is_submitted(fin
 
 
 def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_submitted(
-    finished: Run,
-) -> None:
+    finished,
+):
     plan, columns = finished.plan, finished.columns
     for job in plan.jobs:
         if job.title not in ("good/seed_0/fold_0", "good/seed_0/fold_2", "fair/seed_0/fold_1"):
@@ -67,7 +66,7 @@ def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_sub
         submit_finished_folds(finished.config, plan, [])
 
 
-def test_the_last_line_names_the_budget_that_trains_one_more_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_line_names_the_budget_that_trains_one_more_stage(monkeypatch):
     monkeypatch.setattr(full_step.time, "monotonic", lambda: 1120.0)
     larger = {"minilm": 330.0, "unimol": 4000.0}
     budget: Any = SimpleNamespace(clock=Clock(1000.0, 300.0), larger_budgets=lambda: larger)

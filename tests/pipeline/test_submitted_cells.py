@@ -1,8 +1,6 @@
 """Columns of a submission by name, digits of cells, and labels that the sample has in another form."""
 
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +14,7 @@ from submissions.submission_file import rounded
 from tests.pipeline.made import N_TRAIN, X, of_x, options, said
 
 
-def submitted(path: Path) -> pd.DataFrame:
+def submitted(path):
     assert full(options(path)) == 0
     return pd.read_csv(Paths("mine").submission, index_col=0)
 
@@ -38,7 +36,7 @@ def submitted(path: Path) -> pd.DataFrame:
         ("first second", "low high", "- -"),
     ],
 )
-def test_a_column_belongs_to_the_class_that_it_is_named_after(columns: str, names: str, matched: str) -> None:
+def test_a_column_belongs_to_the_class_that_it_is_named_after(columns, names, matched):
     pairs = zip(columns.split(), matched.split(), strict=True)
     expected = {column: name for column, name in pairs if name != "-"}
     assert match_columns(tuple(columns.split()), tuple(names.split())) == expected
@@ -48,7 +46,7 @@ CLASSES = np.array(["high", "low", "mid"])[X.astype(int)]
 
 
 @pytest.mark.parametrize("prefix", ["", "prob_"])
-def test_probabilities_are_in_the_column_of_their_class_in_any_order(tmp_path: Path, prefix: str) -> None:
+def test_probabilities_are_in_the_column_of_their_class_in_any_order(tmp_path, prefix):
     columns = [f"{prefix}{name}" for name in ("mid", "low", "high")]
     settings = f"problem_type: multiclass, metric: log_loss, submission_columns: {columns}"
     table = submitted(of_x(tmp_path, CLASSES, dict.fromkeys(columns, 0.3), settings))
@@ -57,8 +55,8 @@ def test_probabilities_are_in_the_column_of_their_class_in_any_order(tmp_path: P
 
 
 def test_targets_are_in_the_column_of_their_name_and_others_by_position_with_a_warning(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     labels = {"a": X, "b": X + 100}
     table = submitted(of_x(tmp_path, labels, {"b": 0, "a": 0}, "submission_columns: [b, a]"))
     assert table["b"].min() > 50 > table["a"].max()
@@ -73,16 +71,14 @@ def test_targets_are_in_the_column_of_their_name_and_others_by_position_with_a_w
         ("low, mid", "submission_columns must have"),
     ],
 )
-def test_columns_that_are_too_few_or_of_which_some_match_are_refused(
-    tmp_path: Path, columns: str, words: str
-) -> None:
+def test_columns_that_are_too_few_or_of_which_some_match_are_refused(tmp_path, columns, words):
     settings = f"problem_type: multiclass, metric: log_loss, submission_columns: [{columns}]"
     path = of_x(tmp_path, CLASSES, dict.fromkeys(columns.split(", "), 0.3), settings)
     with pytest.raises(ConfigError, match=words):
         said(path)
 
 
-def test_cells_keep_what_distinguishes_large_numbers_and_small_ones() -> None:
+def test_cells_keep_what_distinguishes_large_numbers_and_small_ones():
     large = rounded(pd.Series(1.7e9 + np.arange(5) * 1.25e-3))
     assert all(after - before == pytest.approx(1.25e-3, rel=1e-3) for before, after in pairwise(large))
     assert rounded(pd.Series([3.123456789e-9, 0.1])) == [3.123457e-09, 0.1]
@@ -90,7 +86,7 @@ def test_cells_keep_what_distinguishes_large_numbers_and_small_ones() -> None:
     assert len(repr(rounded(pd.Series(np.random.default_rng(0).normal(size=9)))[0])) <= 12
 
 
-def test_labels_near_a_large_number_are_submitted_with_their_signal(tmp_path: Path) -> None:
+def test_labels_near_a_large_number_are_submitted_with_their_signal(tmp_path):
     y = 1.7e9 + 50 * X
     assert (submitted(of_x(tmp_path, y))["y"] - y[N_TRAIN:]).abs().max() < 20
 
@@ -110,23 +106,21 @@ ACCURACY = "problem_type: multiclass, metric: accuracy"
     ],
 )
 def test_other_labels_in_the_sample_are_a_warning_and_one_repeated_cell_is_none(
-    tmp_path: Path, labels: np.ndarray, cells: Any, settings: str, words: list[str]
-) -> None:
+    tmp_path, labels, cells, settings, words
+):
     lines = said(of_x(tmp_path, labels, cells, settings), "WARNING")
     assert len(lines) == bool(words)
     assert all(word in lines[0] for word in words)
 
 
-def test_classes_say_which_label_of_the_sample_is_which(tmp_path: Path) -> None:
+def test_classes_say_which_label_of_the_sample_is_which(tmp_path):
     settings = f"{ACCURACY}, classes: {{calm: 0, rude: 1, hateful: 2}}"
     table = submitted(of_x(tmp_path, WORDS, [0, 1, 2] * 4, settings))
     assert list(table["y"]) == [{"calm": 0, "rude": 1, "hateful": 2}[name] for name in WORDS[N_TRAIN:]]
 
 
 @pytest.mark.parametrize("shift", [0, -1])
-def test_answers_may_have_the_labels_of_the_training_table_or_of_the_sample(
-    tmp_path: Path, shift: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_answers_may_have_the_labels_of_the_training_table_or_of_the_sample(tmp_path, shift, capsys):
     """The number of a class in the sample is that of another one in the training table."""
     number = X.astype(int) + 1
     settings = f"{ACCURACY}, classes: {{1: 0, 2: 1, 3: 2}}, answers: answers.csv"

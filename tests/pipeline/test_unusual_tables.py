@@ -1,7 +1,6 @@
 """Tables with cells, columns and molecules that few tables have: a run goes on, and says what it leaves out."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,9 +27,7 @@ TREES = "kind: lightgbm, max_trees: 20"
 
 
 @pytest.mark.parametrize("stage", [TREES, "kind: sklearn", "kind: catboost, max_trees: 20"])
-def test_a_text_column_without_a_shared_word_is_left_out_with_a_note(
-    tmp_path: Path, stage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_text_column_without_a_shared_word_is_left_out_with_a_note(tmp_path, stage, capsys):
     links, notes = [f"https page{i}" for i in range(len(X))], ["red", "blue", "red green"] * 24
     path = of_x(tmp_path, X, 0, "text: [note, handle, link]", stage, note=notes, handle=HANDLES, link=links)
     assert full(options(path)) == 0
@@ -38,19 +35,19 @@ def test_a_text_column_without_a_shared_word_is_left_out_with_a_note(
     assert len(pd.read_csv(predict(str(path), tmp_path / "test.csv", 1))) == N_TEST
 
 
-def test_a_stage_without_any_feature_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_without_any_feature_says_so(tmp_path, capsys):
     path = of_x(tmp_path, X, 0, "text: [handle], numeric: []", TREES, handle=HANDLES)
     with pytest.raises(NothingToSubmit):
         full(options(path))
     assert "lightgbm has no features: each word of handle" in capsys.readouterr().out
 
 
-def test_words_of_every_row_are_features_if_their_numbers_differ(tmp_path: Path) -> None:
+def test_words_of_every_row_are_features_if_their_numbers_differ(tmp_path):
     moves = ["down " * 20 + f"{'up ' * (1 + i % 3)}{'down ' * (i % 7)}" for i in range(len(X))]
     assert full(options(of_x(tmp_path, X, 0, "text: [moves], numeric: []", moves=moves))) == 0
 
 
-def test_dates_beyond_those_in_nanoseconds_are_times() -> None:
+def test_dates_beyond_those_in_nanoseconds_are_times():
     dates = ["2020-01-01", "9999-12-31", "0001-01-01", "2300-05-05"]
     table = pd.DataFrame({"id": list("abcd"), "until": dates})
     times = parse_times(table, "until", "id", "train.csv")
@@ -59,7 +56,7 @@ def test_dates_beyond_those_in_nanoseconds_are_times() -> None:
 
 
 @pytest.mark.parametrize("roles", ["numeric: [x, fold]", "categorical: [fold], group: fold"])
-def test_a_column_called_fold_is_compared_like_any_other(tmp_path: Path, roles: str) -> None:
+def test_a_column_called_fold_is_compared_like_any_other(tmp_path, roles):
     """Both tables have the same 60 rows, since the comparison needs distinct inputs."""
     path = of_x(tmp_path, X, 0, roles, fold=np.random.default_rng(0).integers(0, 3, len(X)))
     table = pd.read_csv(tmp_path / "train.csv")
@@ -73,7 +70,7 @@ def test_a_column_called_fold_is_compared_like_any_other(tmp_path: Path, roles: 
     assert all(np.isfinite(feature["mean_in_train"]) for feature in shift["features"])
 
 
-def test_numbers_beyond_float32_are_a_warning_with_their_count(tmp_path: Path) -> None:
+def test_numbers_beyond_float32_are_a_warning_with_their_count(tmp_path):
     path = of_x(tmp_path, X, 0, "numeric: [x, huge]", TREES, huge=[1e50, -1e60, *X[2:]])
     assert said(path, "WARNING: 2 numbers of huge are beyond")
     with warnings.catch_warnings():
@@ -81,7 +78,7 @@ def test_numbers_beyond_float32_are_a_warning_with_their_count(tmp_path: Path) -
         assert full(options(path)) == 0
 
 
-def test_cells_that_are_no_numbers_are_missing_and_counted_where_rows_may_be_dropped(tmp_path: Path) -> None:
+def test_cells_that_are_no_numbers_are_missing_and_counted_where_rows_may_be_dropped(tmp_path):
     cells = ["n/d", "inf", "", *X[3:]]
     path = of_x(tmp_path, X, 0, "numeric: [x, z], unparsable: drop", z=cells)
     (line,) = said(path, "WARNING")
@@ -92,9 +89,7 @@ def test_cells_that_are_no_numbers_are_missing_and_counted_where_rows_may_be_dro
         said(of_x(tmp_path, X, 0, "numeric: [x, z]", z=cells))
 
 
-def test_features_that_are_infinite_are_missing_and_counted_where_rows_may_be_dropped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_features_that_are_infinite_are_missing_and_counted_where_rows_may_be_dropped(tmp_path, capsys):
     code = "def inverse(table):\n    return {'one': 1 / table['x'] if len(table) else []}\n"
     (tmp_path / "mine.py").write_text(code)
     path = of_x(tmp_path, X, 0, "features: 'mine.py:inverse', unparsable: drop")  # X[0] is 0
@@ -102,7 +97,7 @@ def test_features_that_are_infinite_are_missing_and_counted_where_rows_may_be_dr
     assert "WARNING: 1 values of competition.features are infinite" in capsys.readouterr().out
 
 
-def test_a_submission_of_one_model_has_no_spread(tmp_path: Path) -> None:
+def test_a_submission_of_one_model_has_no_spread(tmp_path):
     path = of_x(tmp_path, X, stage="kind: sklearn, final_fit: refit")
     assert full(options(path)) == 0
     (tmp_path / "new.csv").write_text("id,x\nnew,1.5\n")
@@ -115,7 +110,7 @@ def test_a_submission_of_one_model_has_no_spread(tmp_path: Path) -> None:
 LARGE = "C" * (MAX_ATOMS + 1)
 
 
-def test_of_a_large_molecule_only_what_is_fast_is_computed_and_a_warning_names_it(tmp_path: Path) -> None:
+def test_of_a_large_molecule_only_what_is_fast_is_computed_and_a_warning_names_it(tmp_path):
     path = of_x(tmp_path, X, 0, "smiles: [SMILES]", SMILES=["CCO", LARGE, *["CCC", "CCN"] * 35])
     (line,) = said(path, "WARNING")
     assert f"1 rows have a molecule with more than {MAX_ATOMS} atoms: 'r01'" in line
@@ -133,7 +128,7 @@ def test_of_a_large_molecule_only_what_is_fast_is_computed_and_a_warning_names_i
 @pytest.mark.parametrize(
     "smiles", [LARGE, "c1ccc2ccccc2c1" * 60, "NC(C)C(=O)" * 60, "[Na+].[O-]" + "C" * 300]
 )
-def test_uni_mol_reads_the_first_atoms_of_a_large_molecule_with_flat_coordinates(smiles: str) -> None:
+def test_uni_mol_reads_the_first_atoms_of_a_large_molecule_with_flat_coordinates(smiles):
     molecule = conformers.build_molecule(smiles, "all", "keep")
     array = conformers.embed_conformers(molecule)
     assert conformers.is_flat(array)

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from tests.models.made import build_stage
 FOLDER = Path(stages.__file__).parent
 
 
-def fitted(folder: Path, kind: str, rate: float, seed: int = 0) -> tuple[Any, dict[str, float]]:
+def fitted(folder, kind, rate, seed=0):
     """Predictions of the training rows, and what the job measured."""
     table = stages.draw(60, seed=3)
     rows = Dataset([*map(str, range(60))], table[["radius", "height"]], table[["volume"]].to_numpy())
@@ -31,7 +30,7 @@ def fitted(folder: Path, kind: str, rate: float, seed: int = 0) -> tuple[Any, di
     return stage.predict(rows.without_labels(), folder), json.loads((folder / "measures.json").read_text())
 
 
-def test_the_committed_tables_are_drawn_cylinders_and_each_bin_has_about_an_eighth_of_them() -> None:
+def test_the_committed_tables_are_drawn_cylinders_and_each_bin_has_about_an_eighth_of_them():
     table = stages.draw(2200, seed=0)[:2000]
     committed = pd.read_csv(FOLDER / "data" / "train.csv")
     np.testing.assert_allclose(committed[["radius", "height", "volume"]], table, atol=1e-5)
@@ -42,7 +41,7 @@ def test_the_committed_tables_are_drawn_cylinders_and_each_bin_has_about_an_eigh
 
 
 @pytest.mark.parametrize("kind", ["Mlp", "Vgg"])
-def test_at_rate_0_the_modes_are_the_same_and_a_seed_gives_the_same_job(tmp_path: Path, kind: str) -> None:
+def test_at_rate_0_the_modes_are_the_same_and_a_seed_gives_the_same_job(tmp_path, kind):
     _, measures = fitted(tmp_path / "plain", kind, 0.0)
     assert measures["score_training"] == measures["score_evaluation"]
     assert measures["score_mc"] == pytest.approx(measures["score_evaluation"], rel=1e-9)
@@ -52,7 +51,7 @@ def test_at_rate_0_the_modes_are_the_same_and_a_seed_gives_the_same_job(tmp_path
     assert not np.array_equal(first[0], other[0])
 
 
-def test_measures_of_volumes_are_as_computed_by_hand() -> None:
+def test_measures_of_volumes_are_as_computed_by_hand():
     """2 is in bin 0 as 1 is, and 8 in 3 as 9; 6 is in 2 and not 1, and 16 in 6 and not 7."""
     volume = np.array([[1.0], [5.0], [9.0], [25.0]])
     measures = stages.measure(volume, volume + [[1.0], [1.0], [-1.0], [-9.0]])

@@ -1,11 +1,9 @@
 """Pre-training of Uni-Mol: its labels, and which molecules take no part."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from safetensors.torch import load_file
 
 from models.networks.unimol import UnimolBackbone, read_vocabulary
@@ -19,8 +17,8 @@ STAGE = Unimol(
 
 
 def test_labels_of_orbitals_are_of_the_first_molecules_only_and_labels_are_standardised(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     labels = pretrain.computed_labels(SMILES[:3], STAGE.cache(tmp_path), n_orbitals=2)
     orbitals = labels[:, -pretrain.N_ORBITALS * pretrain.TIMES :]
     assert np.isfinite(orbitals[:2]).all() and np.isnan(orbitals[2]).all()
@@ -28,9 +26,7 @@ def test_labels_of_orbitals_are_of_the_first_molecules_only_and_labels_are_stand
     np.testing.assert_allclose(scaled, [[-(1.5**0.5), -1], [0, np.nan], [1.5**0.5, 1]])
 
 
-def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(tmp_path, monkeypatch, capsys):
     (tmp_path / "data" / "one").mkdir(parents=True)
     pd.DataFrame({"id": [0, 1], "smiles": ["OCC", "[Na+].Oc1ccccc1"]}).to_csv(tmp_path / "data/one/train.csv")
     pd.DataFrame({"SMILES": [*SMILES, "CCCO", "CCCCO", "CCN", "CCCN"]}).to_csv(tmp_path / "molecules.csv")

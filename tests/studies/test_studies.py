@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from core.errors import ConfigError, DataError
 from core.files import PROJECT
 from core.paths import CONFIGS
 from models.jobs.predictions import read_predictions
-from studies.run import STUDIES, Study, cells_of, corrected_interval, load_study, run_study
+from studies.run import STUDIES, cells_of, corrected_interval, load_study, run_study
 from tests.competition.small import write_small
 
 SMOKE = str(CONFIGS / "smoke.yaml")
@@ -67,7 +66,7 @@ quick:
 """
 
 
-def written(folder: Path, text: str = STUDY, **changes: Any) -> Path:
+def written(folder, text=STUDY, **changes):
     """A study with some changes of its sections."""
     folder.mkdir(exist_ok=True)
     (folder / "mean.py").write_text(MEAN)
@@ -76,13 +75,13 @@ def written(folder: Path, text: str = STUDY, **changes: Any) -> Path:
     return file
 
 
-def blocks(study: Study, data: str) -> dict[str, Any]:
+def blocks(study, data):
     return {cell.name: cell.block for cell in cells_of(study, data)}
 
 
 def test_the_baseline_of_a_stage_comes_first_and_a_variant_changes_or_removes_its_settings(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     file = written(tmp_path, TREES)
     study, quick = load_study(file), load_study(file, quick=True)
     assert list(blocks(study, "smoke")) == ["trees", "trees__few"]
@@ -94,14 +93,14 @@ def test_the_baseline_of_a_stage_comes_first_and_a_variant_changes_or_removes_it
     assert blocks(quick, "smoke")["trees"]["max_trees"] == 3
 
 
-def test_what_is_wrong_is_reported_before_any_training(tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported_before_any_training(tmp_path):
     file = written(tmp_path, TREES.replace("[orbitals]", "[tweets]"))
     with pytest.raises(ConfigError, match="graph.data must name some of smoke, orbitals; got 'tweets'"):
         load_study(file)
 
 
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_both_versions_of_every_study_has_cells_and_a_page(file: Path) -> None:
+def test_both_versions_of_every_study_has_cells_and_a_page(file):
     for study in (load_study(file), load_study(file, quick=True)):
         assert sum(len([*cells_of(study, data)]) for data in study.data) > 1
     docs = PROJECT / "docs"
@@ -111,7 +110,7 @@ def test_both_versions_of_every_study_has_cells_and_a_page(file: Path) -> None:
     assert all(f"studies/results/{csv.name}" in pages for csv in (STUDIES / "results").glob("*.csv"))
 
 
-def test_the_interval_of_five_differences_by_hand() -> None:
+def test_the_interval_of_five_differences_by_hand():
     # mean 3, variance 2.5, (1/5 + 1/4) * 2.5 = 1.125, root 1.060660; t(4) at 97.5 % is 2.776445
     mean, low, high = corrected_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 1 / 4)
     assert (mean, high - 3, 3 - low) == pytest.approx(
@@ -120,7 +119,7 @@ def test_the_interval_of_five_differences_by_hand() -> None:
     assert np.isnan(corrected_interval(np.array([0.5]), 1 / 4)[1:]).all()
 
 
-def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stopped(tmp_path):
     file, work = written(tmp_path), tmp_path / "work"
     output = run_study(file, options=["--workers", "1"])
     results = pd.read_csv(work / "study_moved" / "results.csv")
@@ -148,9 +147,7 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
     assert before.items() <= after.items()
 
 
-def test_data_that_may_not_be_embedded_is_read_from_the_folder_that_is_named_or_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_data_that_may_not_be_embedded_is_read_from_the_folder_that_is_named_or_left_out(tmp_path, capsys):
     write_small(tmp_path / "private").rename(tmp_path / "base.yaml")
     file = written(tmp_path, data={"mine": {"base": "base.yaml", "folder": "private"}}, seeds=[0], folds=[1])
     with pytest.raises(DataError, match="needs the tables of at least one of its data"):
@@ -178,8 +175,8 @@ class Nearest(Stage):
 
 
 def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are_scored_on_their_scale(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     x = np.random.default_rng(0).uniform(0, 6, 60).round(3)
     lines = [f"r{i},{number},{number}" for i, number in enumerate(x)]
     tables = ["id,x,y", *lines], ["id,x", "t,1"], ["id,y", "t,0"]
@@ -204,7 +201,7 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     assert 0.9 < of_classes.spearman < 1  # three values of the expected class, against the numbers themselves
 
 
-def test_the_command_refuses_an_unknown_study_with_status_2() -> None:
+def test_the_command_refuses_an_unknown_study_with_status_2():
     call = [sys.executable, "-m", "studies.run", "no_such_study"]
     done = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -213,7 +210,7 @@ def test_the_command_refuses_an_unknown_study_with_status_2() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [file.stem for file in sorted(STUDIES.glob("*.yaml"))])
-def test_the_quick_version_of_every_study_runs(name: str, tmp_path: Path) -> None:
+def test_the_quick_version_of_every_study_runs(name, tmp_path):
     folder = os.environ.get("STUDY_DATA")
     try:
         run_study(STUDIES / f"{name}.yaml", True, Path(folder) if folder else None)

@@ -1,7 +1,6 @@
 """A finished run of made-up jobs, to be copied."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,7 @@ from tests.submissions.fakes import fake_competition, finished
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
@@ -18,7 +17,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def done(template: Path, tmp_path: Path) -> Path:
+def done(template, tmp_path):
     """The YAML of a competition with a finished run."""
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     return tmp_path / "mixed.yaml"

@@ -3,7 +3,6 @@ meaning.
 """
 
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,20 +16,20 @@ from core.files import read_table, write_table
 from folds.make import run as make_folds
 from models.jobs.job_files import write_report
 from models.jobs.local import LocalExecutor
-from models.jobs.plan import JobPlan, make_plan
+from models.jobs.plan import make_plan
 from models.jobs.predictions import write_predictions
 from models.jobs.train import train
 from submissions.build import build_submission
 from submissions.config import load_config
 from submissions.report.scores import read_answers
-from submissions.run import Run, open_run
+from submissions.run import open_run
 from tests.conftest import write_competition
 
 TARGETS = ["height", "depth"]
 LAST_SEEN = 7.0
 
 
-def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:
+def fake_competition(folder, n_train=150, n_test=30, **sections):
     """YAML, tables and answers of a made-up competition with two targets, one with missing labels."""
     rng, table = _inputs(1, n_train + n_test)
     noise = rng.normal(size=len(table))
@@ -42,13 +41,13 @@ def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **secti
     return _with_answers(folder, table.assign(**labels), n_train, {"targets": TARGETS}, sections)
 
 
-def _inputs(seed: int, n: int) -> tuple[np.random.Generator, pd.DataFrame]:
+def _inputs(seed, n):
     rng = np.random.default_rng(seed)
     ids = [f"0{i}" for i in rng.permutation(n)]
     return rng, pd.DataFrame({"id": ids, "x": rng.normal(size=n), "z": rng.normal(size=n)})
 
 
-def _with_answers(folder: Path, table: pd.DataFrame, n_train: int, roles: dict, sections: dict) -> Path:
+def _with_answers(folder, table, n_train, roles, sections):
     own = {"smiles": [], "text": [], "numeric": ["x", "z"], "categorical": [], "answers": "answers.csv"}
     roles = {**own, **roles, **sections.pop("competition", {})}
     test, targets = table[n_train:].reset_index(drop=True), roles["targets"]
@@ -70,9 +69,7 @@ CLASSES = {
 }
 
 
-def fake_classes(
-    folder: Path, problem_type: str, metric: str, n_train: int = 240, n_test: int = 60, **sections: object
-) -> Path:
+def fake_classes(folder, problem_type, metric, n_train=240, n_test=60, **sections):
     """Return a competition with classes, of which the later ones are rarer; multilabel has missing labels.
 
     `competition` in `sections` may name other `classes`.
@@ -91,14 +88,14 @@ def fake_classes(
     return _with_answers(folder, table, n_train, roles, sections)
 
 
-def planned(path: Path) -> JobPlan:
+def planned(path):
     """The jobs of a YAML, on prepared tables and folds."""
     config = load_competition(str(path))
     make_folds(config, load_config(str(path)).folds)
     return make_plan(config, load_config(str(path)).stages)
 
 
-def prepare_and_fake_jobs(path: Path) -> JobPlan:
+def prepare_and_fake_jobs(path):
     """Prepared tables, folds and finished jobs for a competition of `fake_competition` or `fake_classes`.
 
     Predictions are the labels and noise; of classes, noise in logits.
@@ -109,7 +106,7 @@ def prepare_and_fake_jobs(path: Path) -> JobPlan:
     train, test_ids = read_table(paths.train), list(read_table(paths.test)["id"])
     answers = read_answers(competition, path.parent / "answers.csv").loc[test_ids].to_numpy()
 
-    def predicted(y: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    def predicted(y, deviation, rng):
         truth = task.one_hot(y)
         noise = deviation * rng.normal(size=truth.shape)
         if not task.has_probabilities:
@@ -127,26 +124,26 @@ def prepare_and_fake_jobs(path: Path) -> JobPlan:
     return jobs
 
 
-def train_all(path: Path, n_workers: int = 1) -> None:
+def train_all(path, n_workers=1):
     """Prepared tables, folds and jobs that were really trained."""
     with closing(LocalExecutor(n_workers)) as executor:
         train(planned(path), executor)
 
 
-def run_of(path: Path) -> Run:
+def run_of(path):
     """Return the run of a YAML with prepared tables and finished jobs."""
     config = load_config(str(path))
     return open_run(config, make_plan(config.competition, dict(config.stages)))
 
 
-def built(path: Path) -> Run:
+def built(path):
     """Return the run of a made-up competition with its files."""
     run = run_of(path)
     build_submission(run)
     return run
 
 
-def with_setting(path: Path, section: str, **values: object) -> Path:
+def with_setting(path, section, **values):
     """Change values in a section of a YAML; return its path."""
     document = yaml.safe_load(path.read_text())
     document[section] |= values
@@ -154,19 +151,19 @@ def with_setting(path: Path, section: str, **values: object) -> Path:
     return path
 
 
-def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
+def opened(folder, n_train=150, **sections):
     """Return the run of a made-up competition with finished jobs."""
     path = fake_competition(folder, n_train, **sections)
     prepare_and_fake_jobs(path)
     return run_of(path)
 
 
-def finished(path: Path) -> Run:
+def finished(path):
     """Return the run of a made-up competition with its finished jobs and its files."""
     prepare_and_fake_jobs(path)
     return built(path)
 
 
-def by_id(file: Path) -> pd.DataFrame:
+def by_id(file):
     """A table of numbers with its ids as the index."""
     return read_table(file, ["id"]).set_index("id")

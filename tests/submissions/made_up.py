@@ -1,29 +1,26 @@
 """Made-up competitions for `./run.sh new`."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from competition.prepare import prepare
 from core.files import write_table
 from pipeline import commands
-from submissions.config import Config, load_config
+from submissions.config import load_config
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
 
 
-def smiles(n: int, rings: list[str] | None = None) -> list[str]:
+def smiles(n, rings=None):
     rings = rings or RINGS
     return ["C" * (1 + i // len(rings)) + rings[i % len(rings)] for i in range(n)]
 
 
-def notes(n: int) -> list[str]:
+def notes(n):
     return [f"note {i} about a sample that was {'warm' if i % 2 else 'cold'}" for i in range(n)]
 
 
-def write(folder: Path, n_train: int = 60, n_test: int = 20, n_targets: int = 1, **inputs: list) -> list[str]:
+def write(folder, n_train=60, n_test=20, n_targets=1, **inputs):
     """Three CSV files in `folder`; `inputs` have n_train + n_test values. Returns the options that name the
     files.
     """
@@ -38,7 +35,7 @@ def write(folder: Path, n_train: int = 60, n_test: int = 20, n_targets: int = 1,
     return write_tables(folder, train, test, sample)
 
 
-def write_labels(folder: Path, labels: dict[str, list], sample: dict[str, Any], **inputs: list) -> list[str]:
+def write_labels(folder, labels, sample, **inputs):
     """Write a competition with these labels and cells of the sample; `inputs` have 20 values more than `labels`."""
     n_train = len(next(iter(labels.values())))
     table = pd.DataFrame(
@@ -48,17 +45,17 @@ def write_labels(folder: Path, labels: dict[str, list], sample: dict[str, Any], 
     return write_tables(folder, table[:n_train].assign(**labels), test, test[["id"]].assign(**sample))
 
 
-def write_tables(folder: Path, train: pd.DataFrame, test: pd.DataFrame, sample: pd.DataFrame) -> list[str]:
+def write_tables(folder, train, test, sample):
     for file, table in zip(files_in(folder), (train, test, sample), strict=True):
         write_table(file, table)
     return [option for file in files_in(folder) for option in (f"--{file.stem}", str(file))]
 
 
-def files_in(folder: Path) -> list[Path]:
+def files_in(folder):
     return [folder / f"{name}.csv" for name in ("train", "test", "sample")]
 
 
-def make(folder: Path, files: list[str], *options: str) -> Config:
+def make(folder, files, *options):
     """Run `new`; the YAML loads and its tables pass."""
     path = folder / "mine.yaml"
     commands.main(["new", str(path), *files, "--force", *options])

@@ -1,7 +1,5 @@
 """What a run chooses: candidates, stacks, what the submission is held against, and its standard deviations."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,7 @@ from submissions.predict import load_candidate
 from submissions.report.elements import Table
 from submissions.report.predictions import prediction_section
 from submissions.report.scores import load_answers, score_section
-from submissions.run import MANIFEST, Run, latest_run, require_same_code
+from submissions.run import MANIFEST, latest_run, require_same_code
 from tests.submissions.fakes import (
     TARGETS,
     built,
@@ -31,7 +29,7 @@ from tests.submissions.fakes import (
 TREES = {"kind": "lightgbm"}
 
 
-def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
+def submitted(run, file="submission.csv"):
     """Predictions of a submission in the order of the prepared test table."""
     return by_id(run.folder / file).loc[run.columns.test_ids, TARGETS].to_numpy()
 
@@ -68,7 +66,7 @@ def score(y_true, y_pred):
 NUMBERS = [name for name in CANDIDATES if name != "shrunk_logits"]
 
 
-def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path: Path) -> None:
+def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path):
     user_file, names = tmp_path / "mine.py", [*NUMBERS, "mine.py:trimmed"]
     user_file.write_text(USER_CODE)
     roles = {"metric": "mine.py:score", "greater_is_better": False}
@@ -97,8 +95,8 @@ def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path: Path) -> 
     [({"candidates": ["mine.py:broken"]}, "shrunk_ridge"), ({"default": "mine.py:broken"}, "mean")],
 )
 def test_a_candidate_that_raises_is_left_out_and_the_mean_replaces_a_default_that_raises(
-    tmp_path: Path, submissions: dict, default: str
-) -> None:
+    tmp_path, submissions, default
+):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, submissions=submissions)
     lines = build_submission(run)
@@ -111,9 +109,7 @@ def test_a_candidate_that_raises_is_left_out_and_the_mean_replaces_a_default_tha
 # Stacks
 
 
-def test_a_chosen_stack_is_submitted_and_a_stored_one_predicts_what_was_written(
-    done: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chosen_stack_is_submitted_and_a_stored_one_predicts_what_was_written(done, monkeypatch):
     monkeypatch.setattr(selection, "select", lambda *_: (LIGHTGBM_STACK, "made up"))
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: len(losses) - 1)  # every correction is used
     run = built(fake_competition(done.parent, submissions={"trials": 9}))
@@ -129,9 +125,7 @@ def test_a_chosen_stack_is_submitted_and_a_stored_one_predicts_what_was_written(
 
 
 @pytest.mark.parametrize("n_other_folds", [{3}, {1, 2}])
-def test_a_stack_without_a_scored_correction_is_left_out_with_the_reason(
-    done: Path, monkeypatch: pytest.MonkeyPatch, n_other_folds: set[int]
-) -> None:
+def test_a_stack_without_a_scored_correction_is_left_out_with_the_reason(done, monkeypatch, n_other_folds):
     """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: 3 * (len(losses[0]) in n_other_folds))
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
@@ -144,8 +138,8 @@ def test_a_stack_without_a_scored_correction_is_left_out_with_the_reason(
 
 
 def test_the_default_is_compared_with_itself_without_a_stage_and_without_those_of_the_same_weights(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     with_minimol = {**TREES, "features": ["morgan", {"encoder": "minimol"}]}
     stages = {"good": with_minimol, "fair": {**with_minimol, "parameters": {"num_leaves": 7}}, "poor": TREES}
     submissions = {"stack": False, "default": "mean", "margin": 1e6}
@@ -177,8 +171,8 @@ def test_the_default_is_compared_with_itself_without_a_stage_and_without_those_o
 
 
 def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_model_per_stage(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     """`good` has two seeds and `fair` one, three folds: six members, `fair` twice in each of its folds."""
     stages = {"good": {**TREES, "seeds": [0, 1], "final_fit": "both"}, "fair": TREES}
     submissions = {"stack": False, "default": "mean", "margin": 1e6}
@@ -193,8 +187,8 @@ def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_mode
 
 
 def test_standard_deviations_of_a_stage_are_beside_the_disagreement_and_their_coverage_is_in_the_report(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     stages = {"gp": {"kind": "gp", "kernels": []}}
     path = fake_competition(tmp_path, stages=stages, submissions={"stack": False})
     train_all(path)

@@ -1,7 +1,6 @@
 """Runs of classes, from out-of-fold predictions to every file and section that holds some of them."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +11,9 @@ from sklearn.metrics import cohen_kappa_score, f1_score, log_loss, precision_sco
 from competition.task import Task, from_submission_columns
 from core.files import read_table, read_text_table
 from submissions.predict import load_candidate
-from submissions.report.elements import Report
 from submissions.report.predictions import cross_fitted, labels, reliability
 from submissions.report.report import build_report, markdown, page
-from submissions.run import SUBMISSION_FILE, Run, latest_run, scored_rows
+from submissions.run import SUBMISSION_FILE, latest_run, scored_rows
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import by_id, fake_classes, finished
 from tests.submissions.test_report import rows_of, scores_of, section
@@ -26,9 +24,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module", params=CASES)
-def made(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Run, Report]]:
+def made(request, tmp_path_factory):
     """A finished run and its report; of several labels with a network that drops."""
     folder = tmp_path_factory.mktemp("classes")
     problem_type, metric = request.param.split()
@@ -47,9 +43,7 @@ def made(
         yield run, build_report(run)
 
 
-def test_a_stored_run_gives_each_row_alone_what_its_submission_has(
-    made: tuple[Run, Report], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stored_run_gives_each_row_alone_what_its_submission_has(made, monkeypatch):
     run, _ = made
     monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
     for name in (SUBMISSION_FILE, "candidates/mean.csv"):
@@ -61,7 +55,7 @@ def test_a_stored_run_gives_each_row_alone_what_its_submission_has(
     np.testing.assert_allclose(np.vstack([predict(preds[[i]]) for i in range(20)]), written[:20], rtol=1e-6)
 
 
-def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made: tuple[Run, Report]) -> None:
+def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made):
     run, _ = made
     y, choice, task = run.columns.y, run.choice, run.task
     assert run.metric(y, cross_fitted(run)) == pytest.approx(choice["cross_fitted_score"])
@@ -84,8 +78,8 @@ def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made: tuple
 
 
 def test_scores_shares_and_cuts_by_class_are_those_of_labels_that_were_made_without_the_rows_fold(
-    made: tuple[Run, Report],
-) -> None:
+    made,
+):
     run, report = made
     task, number = run.task, len(run.task.classes) - 1
     last = rows_of(report, "Scores by class")[-1]  # class 1 of the last target
@@ -105,7 +99,7 @@ def test_scores_shares_and_cuts_by_class_are_those_of_labels_that_were_made_with
     assert found == pytest.approx({name: expected[name] for name in found}, abs=1e-3)
 
 
-def test_figures_marks_and_notes_are_those_of_the_problem_type(made: tuple[Run, Report]) -> None:
+def test_figures_marks_and_notes_are_those_of_the_problem_type(made):
     run, report = made
     html, problem_type = page(report), run.task.problem_type
     assert len(html) < 1_500_000 and "://" not in html and "<b>" not in html
@@ -119,7 +113,7 @@ def test_figures_marks_and_notes_are_those_of_the_problem_type(made: tuple[Run, 
     assert (dropout in notes) == (problem_type == "multilabel")
 
 
-def test_answers_with_names_of_classes_score_what_the_files_name(made: tuple[Run, Report]) -> None:
+def test_answers_with_names_of_classes_score_what_the_files_name(made):
     run, report = made
     scores = {name: float(line["test_score"]) for name, line in scores_of(report).items()}
     assert len(scores) == 7
@@ -152,8 +146,8 @@ def test_answers_with_names_of_classes_score_what_the_files_name(made: tuple[Run
     ],
 )  # fmt: skip
 def test_the_calibration_error_is_the_mean_distance_of_probability_and_frequency(
-    classes: str, y_pred: list, y: list, expected: list[float]
-) -> None:
+    classes, y_pred, y, expected
+):
     problem_type = "binary" if classes == "no yes" else "multiclass"
     task = Task(["y"], problem_type=problem_type, classes=classes.split())
     probability, frequency, error = reliability(task, np.array(y, dtype=float)[:, None], np.array(y_pred))

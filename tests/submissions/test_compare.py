@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -25,20 +24,20 @@ Command = Callable[..., str]
 
 
 @pytest.fixture
-def compare_text(done: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+def compare_text(done, capsys):
     """What `./run.sh compare` prints of a run of three stages and, later, one of two, given options."""
     leaves = {"fair": 5, "poor": 6}
     stages = {name: {"kind": "lightgbm", "parameters": {"num_leaves": n}} for name, n in leaves.items()}
     built(fake_competition(done.parent, stages=stages, submissions={"stack": False}))
 
-    def run(*options: str) -> str:
+    def run(*options):
         commands.main(["compare", str(done), *options])
         return capsys.readouterr().out
 
     return run
 
 
-def folders() -> tuple[Path, Path]:
+def folders():
     """Folders of the first and the second run."""
     paths = Paths.for_competition("mixed")
     second = paths.run(paths.latest_run.read_text().strip())
@@ -46,7 +45,7 @@ def folders() -> tuple[Path, Path]:
     return first, second
 
 
-def sign_manifest(folder: Path, **changes: object) -> None:
+def sign_manifest(folder, **changes):
     """Make the digests those of the files as they are now; other changes of run.json."""
     stored = {**read_json(folder / "run.json"), **changes}
     stored["files"] = {name: sha256_of(folder / name) for name in stored["files"]}
@@ -55,11 +54,11 @@ def sign_manifest(folder: Path, **changes: object) -> None:
     os.utime(folder / "run.json", ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def line_of(page: str, run: Path) -> str:
+def line_of(page, run):
     return next(line for line in page.splitlines() if line.startswith(f"| {run.name} "))
 
 
-def test_all_runs_stand_in_one_table_against_the_latest(compare_text: Command, tmp_path: Path) -> None:
+def test_all_runs_stand_in_one_table_against_the_latest(compare_text, tmp_path):
     page, (first, second) = compare_text(), folders()
     assert page.index(f"| {second.name} ") < page.index(f"| {first.name} ")
     assert "reference" in line_of(page, second)
@@ -80,9 +79,7 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text: Command, t
     assert f"{-gain:#.4g}" in swapped
 
 
-def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_score(
-    compare_text: Command, tmp_path: Path
-) -> None:
+def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_score(compare_text, tmp_path):
     first, second = folders()
     sign_manifest(second, budget=600.0)
     table = read_table(first / "cross_fitted.csv", ["id"])
@@ -100,7 +97,7 @@ def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_
     assert re.search(r"by rmse +\| - +\| - +\| - +\| +", line_of(compare_text(), first))
 
 
-def test_a_damaged_run_and_one_of_an_older_version_of_the_code_are_left_out(compare_text: Command) -> None:
+def test_a_damaged_run_and_one_of_an_older_version_of_the_code_are_left_out(compare_text):
     first, second = folders()
     sign_manifest(first, format=None)
     page = compare_text()

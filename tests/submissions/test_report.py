@@ -1,10 +1,7 @@
 """The report: its numbers are those of the run, names stay text, and the page asks nothing of the network."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +14,9 @@ from models.jobs.compute import UNUSED_LABELS
 from models.jobs.job_files import write_report
 from models.training.loss_log import LOSSES
 from submissions.report import figures
-from submissions.report.elements import Report
 from submissions.report.predictions import cross_fitted
 from submissions.report.report import build_report, markdown, page
-from submissions.run import SUBMISSION_FILE, LeftOut, Run
+from submissions.run import SUBMISSION_FILE, LeftOut
 from tests.conftest import SMOKE
 from tests.submissions.fakes import (
     TARGETS,
@@ -42,7 +38,7 @@ UNUSED = "the labels of y in others.csv are not used"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Report]]:
+def made(tmp_path_factory):
     """A finished run whose ids, texts and column names try to become markup, and its report."""
     folder = tmp_path_factory.mktemp("hostile")
     with pytest.MonkeyPatch.context() as patch:
@@ -65,25 +61,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Report
         yield run, build_report(run)
 
 
-def section(found: Report, title: str) -> list[Any]:
+def section(found, title):
     (parts,) = [each.elements for each in found.sections if each.title == title]
     return parts
 
 
-def rows_of(found: Report, title: str = "Scores") -> list[dict[str, str]]:
+def rows_of(found, title="Scores"):
     """The rows of the table of a section by the names of its columns."""
     header, rows = section(found, title)[0]
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def scores_of(found: Report) -> dict[str, dict[str, str]]:
+def scores_of(found):
     """The first row of each stage and candidate in the table of scores."""
     return {line["stage or candidate"]: line for line in rows_of(found) if line["stage or candidate"]}
 
 
 def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_the_network(
-    made: tuple[Run, Report],
-) -> None:
+    made,
+):
     html = page(made[1])
     assert all(escape(name) in html for name in (ATTACK, TEXT, COLUMN))
     assert not any(name in html for name in (ATTACK, "<script", COLUMN))
@@ -94,9 +90,7 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
     assert re.findall(r'href="#(s\d+)"', html) == re.findall(r'id="(s\d+)"', html)
 
 
-def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(
-    made: tuple[Run, Report], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, monkeypatch):
     run, report = made
     expected, n_models = run.choice["expected"], sum(job.predicts_test for job in run.plan.jobs)
     assert report.summary == (
@@ -119,9 +113,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(
     assert closing[2].startswith("Next: ./run.sh predict mixed --test NEW.csv, ")
 
 
-def test_a_section_with_an_error_is_a_note_and_ends_no_report(
-    made: tuple[Run, Report], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_section_with_an_error_is_a_note_and_ends_no_report(made, monkeypatch, capsys):
     monkeypatch.setenv("WORK_DIR", str(made[0].folder.parents[2]))
     monkeypatch.delattr(figures, "panels")
     (note,) = section(build_report(made[0]), "Predictions")
@@ -129,7 +121,7 @@ def test_a_section_with_an_error_is_a_note_and_ends_no_report(
     assert "AttributeError" in capsys.readouterr().err
 
 
-def test_the_worst_rows_come_first(made: tuple[Run, Report]) -> None:
+def test_the_worst_rows_come_first(made):
     run, report = made
     columns = run.columns
     errors = np.abs(cross_fitted(run) - columns.y) / np.nanstd(columns.y, axis=0)
@@ -140,7 +132,7 @@ def test_the_worst_rows_come_first(made: tuple[Run, Report]) -> None:
     assert "<svg" in next(iter(cards[0].molecules.values()))
 
 
-def test_weights_stand_under_their_targets(made: tuple[Run, Report]) -> None:
+def test_weights_stand_under_their_targets(made):
     run, report = made
     lines = rows_of(report)
     first = [line["stage or candidate"] for line in lines].index("good")
@@ -148,7 +140,7 @@ def test_weights_stand_under_their_targets(made: tuple[Run, Report]) -> None:
     assert [line["weight"] for line in lines[first:]] == sum(expected, [])
 
 
-def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric(done: Path) -> None:
+def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric(done):
     first = run_of(done)
     settings = {"competition": {"metric": "r2"}, "submissions": {"stack": False}}
     for run, sign in ((first, 1), (built(fake_competition(done.parent, **settings)), -1)):
@@ -158,8 +150,8 @@ def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric
 
 
 def test_one_table_has_the_scores_of_candidates_and_stages_out_of_fold_and_on_the_answers(
-    made: tuple[Run, Report],
-) -> None:
+    made,
+):
     run, report = made
     lines, choice = scores_of(report), run.choice
     for name, record in (choice["candidates"] | choice["stages"]).items():

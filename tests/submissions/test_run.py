@@ -3,7 +3,6 @@
 import pickle
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -26,7 +25,6 @@ from submissions.predict import load_candidate, predict
 from submissions.run import (
     BUDGET_ADVICE,
     LeftOut,
-    Run,
     describe_left_out,
     finished_part,
     latest_run,
@@ -50,15 +48,15 @@ SUBMISSIONS = ["candidates/mean.csv", "candidates/shrunk_ridge.csv", "submission
 TREES = {"kind": "lightgbm"}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def marks_of(run: Run) -> dict[str, list[str]]:
+def marks_of(run):
     return {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
 
 
-def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
+def test_all_columns_and_submissions_are_joined_on_id(done):
     run = run_of(done)
     columns, choice = run.columns, run.choice
     for name in SUBMISSIONS:
@@ -90,7 +88,7 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     assert choice["expected"]["standard_error"] == pytest.approx(error)
 
 
-def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done: Path) -> None:
+def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done):
     columns = run_of(done).columns
     for folder in ("prepared", "folds"):
         shutil.rmtree(Paths.for_competition(str(done)).root / folder)
@@ -106,8 +104,8 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
 
 
 def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_where_a_file_has(
-    done: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    done, monkeypatch
+):
     """Also without the answers, which nothing but the report may read."""
     shutil.rmtree(run_of(done).folder)
     run = built(done)
@@ -122,9 +120,7 @@ def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_w
         assert contents(built(done).folder) == before, lost
 
 
-def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was(
-    done: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was(done, monkeypatch):
     run = run_of(done)
     before = contents(run.paths.latest_run.parent)
     path = fake_competition(done.parent, submissions={"trials": 3})
@@ -135,9 +131,7 @@ def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was
     assert latest_run(str(path)).name == run.name
 
 
-def test_an_interim_submission_of_the_finished_stages_has_no_stack_and_is_no_run(
-    done: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interim_submission_of_the_finished_stages_has_no_stack_and_is_no_run(done, capsys):
     run = run_of(done)
     latest, path = run.paths.latest_run.read_text(), fake_competition(done.parent, submissions={"trials": 3})
     config = load_config(str(path))
@@ -162,7 +156,7 @@ def test_an_interim_submission_of_the_finished_stages_has_no_stack_and_is_no_run
     assert run.paths.submission.read_bytes() == (new.folder / "submission.csv").read_bytes()
 
 
-def test_new_predictions_and_unfinished_jobs_are_noticed(done: Path) -> None:
+def test_new_predictions_and_unfinished_jobs_are_noticed(done):
     before = run_of(done)
     job = before.plan.jobs[0]
     table = pd.read_parquet(job.oof_file)
@@ -180,9 +174,7 @@ def test_new_predictions_and_unfinished_jobs_are_noticed(done: Path) -> None:
         run_of(done)
 
 
-def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stages(
-    done: Path, tmp_path: Path
-) -> None:
+def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stages(done, tmp_path):
     run = run_of(done)
     before = {name: (run.folder / name).read_bytes() for name in SUBMISSIONS}
     leaves = {"poor": 6, "good": 4, "fair": 5}
@@ -195,8 +187,8 @@ def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stage
 
 
 def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_of_the_sample(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     texts = {"text": ["x"], "numeric": ["z"], "unparsable": "drop", "submission_columns": ["H", "D"]}
     path = fake_competition(tmp_path, competition=texts, submissions={"stack": False})
     test, sample = (read_text_table(tmp_path / f"{name}.csv") for name in ("test", "sample_submission"))
@@ -216,7 +208,7 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
 # What stages did, and what is left out
 
 
-def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml(tmp_path: Path) -> None:
+def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml(tmp_path):
     stages = {
         "good": {**TREES, "seeds": [0, 1], "final_fit": "both"},
         "fair": TREES,
@@ -243,8 +235,8 @@ def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml
 
 
 def test_what_a_reader_has_to_know_of_a_stage_is_marked_and_what_a_budget_left_out_is_no_failure(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     saw = {"kind": "bert", "pseudo_labels": {"stages": ["good"]}}
     run = opened(tmp_path, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
     plan = replace(run.plan, reuse=True, made_by={**run.plan.made_by, "good": {}})
@@ -262,8 +254,8 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked_and_what_a_budget_left_o
 
 
 def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predicted_the_test_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, capsys
+):
     """By saved weights alone: the folds of a stage that was refitted are gone, and so are labels and source."""
     small = {**TREES, "max_trees": 15}
     labelled = {**small, "parameters": {"num_leaves": 4}, "pseudo_labels": {"stages": ["a"]}}

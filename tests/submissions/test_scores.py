@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,11 +29,11 @@ def score(y, y_pred, rows):
 """
 
 
-def read(file: Path) -> pd.DataFrame:
+def read(file):
     return pd.read_csv(file, dtype={"id": str}).set_index("id")
 
 
-def weighted(folder: Path, is_classification: bool) -> Path:
+def weighted(folder, is_classification):
     """A competition with a metric that weights each error by another column of the table."""
     (folder / "mine.py").write_text(CODE)
     roles = {"metric": "mine.py:score", "greater_is_better": False}
@@ -49,13 +48,13 @@ def weighted(folder: Path, is_classification: bool) -> Path:
     return path
 
 
-def expected(y: pd.DataFrame, y_pred: pd.DataFrame) -> float:
+def expected(y, y_pred):
     errors = (y_pred.iloc[:, 0].loc[y.index] - y.iloc[:, 0]).abs()
     return (errors * (y.index.astype(int) % 4 + 1)).mean()
 
 
 @pytest.mark.parametrize("is_classification", [False, True])
-def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_classification: bool) -> None:
+def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path, is_classification):
     path = weighted(tmp_path, is_classification)
     checked(path)
     run = finished(path)
@@ -69,7 +68,7 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path: Path, is_cl
     assert "could not be made" not in str(build_report(run).sections)
 
 
-def test_jobs_and_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path: Path) -> None:
+def test_jobs_and_answers_are_scored_with_their_rows_if_they_have_the_columns(tmp_path):
     path = weighted(tmp_path, is_classification=False)
     plan = planned(path)
     assert "fold 0 of 3  valid mine.py:score" in run_job(plan.jobs[0], plan).lines[0]
@@ -83,9 +82,7 @@ def test_jobs_and_answers_are_scored_with_their_rows_if_they_have_the_columns(tm
     assert "mine.py:score must return one number" in without.notes[0]
 
 
-def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_test_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_test_row(tmp_path, monkeypatch):
     run = finished(fake_competition(tmp_path, n_train=200, n_test=100, submissions={"stack": False}))
     assert run.choice["expected"]["similar_rows"] is None  # without molecules and texts
     scorer, rows = run.columns, np.arange(200)
@@ -105,9 +102,7 @@ def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_tes
     assert score_of_similar_rows(run, scorer, scorer.y) == {"score": 0.0, "standard_error": 0.0}
 
 
-def test_rows_of_extra_tables_are_in_no_fold_and_not_compared_with_test_rows(
-    done: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_extra_tables_are_in_no_fold_and_not_compared_with_test_rows(done, monkeypatch):
     run = run_of(done)
     table = read_table(run.paths.train).assign(**{EXTRA: np.repeat([0, 1], [100, 50])})
     monkeypatch.setattr(expected_score, "read_table", lambda file: table)

@@ -1,6 +1,5 @@
 """Submission files: ids, order, columns and cells are those that the sample and the metric need."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,9 +44,7 @@ TWO_OF_THREE = Task(["y"], **CLASSES, top_k=2)
         (TWO_OF_THREE, 'id,y\n01,a d\n"b,c",a b c\n d,\n', "3 row"),
     ],
 )  # fmt: skip
-def test_a_file_that_does_not_fit_the_sample_is_refused(
-    tmp_path: Path, task: Task, text: str, message: str
-) -> None:
+def test_a_file_that_does_not_fit_the_sample_is_refused(tmp_path, task, text, message):
     sample, file = tmp_path / "sample.csv", tmp_path / "blend.csv"
     sample.write_text(SAMPLE)
     file.write_text(text)
@@ -55,9 +52,7 @@ def test_a_file_that_does_not_fit_the_sample_is_refused(
         check_submission(file, read_text_table(sample), "id", task)
 
 
-def written(
-    folder: Path, task: Task, scored: list, means: list[float], ids: list[str], sample: str = SAMPLE
-) -> str:
+def written(folder, task, scored, means, ids, sample=SAMPLE):
     """The text of a submission; the ids of `scored` are in another order than those of the sample."""
     (folder / "sample.csv").write_text(sample)
     file, table = folder / "blend.csv", read_text_table(folder / "sample.csv")
@@ -66,8 +61,8 @@ def written(
 
 
 def test_a_submission_has_seven_digits_and_the_mean_of_a_missing_row_and_is_removed_if_it_does_not_fit(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     two = [" d", "01"]
     text = written(tmp_path, NUMBERS, [[200 / 3], [1.23456789e-300]], [7.0], two)
     assert text == 'id,y\n01,1.234568e-300\n"b,c",7.0\n d,66.666667\n'
@@ -79,7 +74,7 @@ def test_a_submission_has_seven_digits_and_the_mean_of_a_missing_row_and_is_remo
     assert not (tmp_path / "blend.csv").exists()
 
 
-def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(tmp_path: Path) -> None:
+def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(tmp_path):
     """The columns of the sample are in another order than the classes."""
     binary = Task(["y"], ["p0", "p1"], "binary", ["no", "yes"])
     sample = 'id,p1,p0\n01,0,0\n"b,c",0,0\n d,0,0\n'

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from importlib import metadata
@@ -14,15 +13,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import pytest
-
 from competition.config import load_competition
 from core.files import PROJECT, sha256_of
 from core.paths import Paths
 from core.settings import NO_OVERRIDES, Overrides
 from folds.make import run as make_folds
 from models.jobs.local import LocalExecutor, Placement, Slot
-from models.jobs.plan import JobPlan, make_plan
+from models.jobs.plan import make_plan
 from models.jobs.scheduler import JobResult, Task
 from models.training.hardware import Card
 from submissions.config import load_config
@@ -36,25 +33,25 @@ GNN = {"kind": "gnn", "width": 16, "hidden_width": 16}
 class InlineExecutor(LocalExecutor):
     """Runs a task at once, in this process, as on a machine of so many cores without cards."""
 
-    def __init__(self, cores: int = 1) -> None:
+    def __init__(self, cores=1):
         super().__init__(cores, cards=[])
         self.tasks: list[Task] = []
 
-    def _new_slot(self, card: str, sees_all: bool = False) -> Slot:
+    def _new_slot(self, card, sees_all=False):
         return Slot(Mock(), card)
 
-    def _call(self, slot: Slot, function: Any, *arguments: Any) -> Future[Any]:
+    def _call(self, slot, function, *arguments):
         future = Future[Any]()
         future.set_result(function(*arguments))
         return future
 
-    def submit(self, task: Task) -> Future[JobResult]:
+    def submit(self, task):
         self.tasks.append(task)
         return super().submit(task)
 
-    def _collect(self) -> None: ...
+    def _collect(self): ...
 
-    def announce(self, waiting: list[Task]) -> None:
+    def announce(self, waiting):
         super()._collect()  # the loop has read no result before
 
 
@@ -65,19 +62,19 @@ class FakeProcesses(LocalExecutor):
     moments: what ran side by side, with its placement, at each look.
     """
 
-    def __init__(self, cores: int, cards: Sequence[str] = (), seed: int = 0, outcome: Any = None) -> None:
+    def __init__(self, cores, cards=(), seed=0, outcome=None):
         super().__init__(cores, [Card(name, 80.0, True) for name in cards])
         self.random = random.Random(seed)
         self.outcome = outcome or (lambda task: JobResult(task.name))
         self.moments: list[dict[Task, Placement]] = []
 
-    def _new_slot(self, card: str, sees_all: bool = False) -> Slot:
+    def _new_slot(self, card, sees_all=False):
         return Slot(Mock(), card)
 
-    def _call(self, slot: Slot, function: Any, *arguments: Any) -> Future[Any]:
+    def _call(self, slot, function, *arguments):
         return Future()
 
-    def announce(self, waiting: list[Task]) -> None:
+    def announce(self, waiting):
         self.moments.append(dict(self.running))
         task = self.random.choice(list(self.running))
         result = self.outcome(task)
@@ -85,7 +82,7 @@ class FakeProcesses(LocalExecutor):
         future.set_exception(result) if isinstance(result, Exception) else future.set_result(result)
 
 
-def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> JobPlan:
+def planned(folder, seed=None, reuse=False, **sections):
     """The jobs of a small competition, by default of one stage of three folds; its tables and folds are made."""
     tables = sections.pop("tables", None) or mixed_tables()
     path = str(write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections}))
@@ -95,13 +92,13 @@ def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sectio
     return make_plan(competition, config.stages, reuse)
 
 
-def upgrade(monkeypatch: pytest.MonkeyPatch, library: str, version: str) -> None:
+def upgrade(monkeypatch, library, version):
     """From now on, a library has this version."""
     installed = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: version if name == library else installed(name))
 
 
-def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
+def counted(folder, seconds=0.0, seeds=2):
     """A YAML with two stages of three folds, whose jobs take some seconds each and write a line to
     folder/log.
 
@@ -114,7 +111,7 @@ def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
     return write_competition(folder, *mixed_tables(), stages=stages)
 
 
-def start(path: Path, *options: str) -> subprocess.Popen[str]:
+def start(path, *options):
     """A driver: `./run.sh train`, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline", "train", str(path), *options],
@@ -123,7 +120,7 @@ def start(path: Path, *options: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def processes_in(work: Path) -> list[str]:
+def processes_in(work):
     """Running processes whose products go to a folder."""
     results = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -133,27 +130,27 @@ def processes_in(work: Path) -> list[str]:
     return results
 
 
-def wait_until_running(folder: Path, n_jobs: int, run: subprocess.Popen[str]) -> None:
+def wait_until_running(folder, n_jobs, run):
     """Until so many jobs of `counted` were begun by this driver and others."""
     while trained(folder).total() < n_jobs:
         assert run.poll() is None, run.communicate()
         time.sleep(0.05)
 
 
-def ended(process: subprocess.Popen[str], status: int = 0) -> str:
+def ended(process, status=0):
     """What a process said; it must end with this status."""
     output, errors = process.communicate(timeout=300)
     assert process.returncode == status, errors
     return output if status == 0 else errors
 
 
-def trained(folder: Path) -> Counter[str]:
+def trained(folder):
     """How often each job of `counted` was begun."""
     log = folder / "log"
     return Counter(line.split()[0] for line in log.read_text().splitlines()) if log.exists() else Counter()
 
 
-def products() -> dict[str, str]:
+def products():
     """Digests of all that is published, except for reports, which have seconds."""
     root = Paths("mixed").root / "models"
     paths = sorted(root.rglob("*"))

@@ -3,8 +3,6 @@
 import math
 import random
 from collections.abc import Callable
-from concurrent.futures import Future
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +23,7 @@ from models.jobs.budget_stages import (
 )
 from models.jobs.job_files import write_failure
 from models.jobs.pace import Paces, makespan
-from models.jobs.plan import Job, JobPlan, make_plan
+from models.jobs.plan import Job, make_plan
 from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.stage import Stage
@@ -54,16 +52,14 @@ class Machine(FakeProcesses):
         started: (time, title, epochs) of each job that started.
     """
 
-    def __init__(
-        self, seconds: Seconds, cores: int = 1, cards: Any = (), fails: Any = (), killed_at: float = math.inf
-    ) -> None:
+    def __init__(self, seconds, cores=1, cards=(), fails=(), killed_at=math.inf):
         super().__init__(cores, cards)
         self.seconds, self.fails, self.killed_at = seconds, fails, killed_at
         self.now = 0.0
         self.times: dict[Task, tuple[float, float]] = {}
         self.started: list[tuple[float, str, int | None]] = []
 
-    def submit(self, task: Task) -> Future[JobResult]:
+    def submit(self, task):
         seconds = 0.0  # of a part of a cache
         if task.folder is not None:
             job, plan, _ = task.arguments
@@ -73,9 +69,9 @@ class Machine(FakeProcesses):
         self.times[task] = (self.now, self.now + seconds)
         return super().submit(task)
 
-    def announce(self, waiting: list[Task]) -> None: ...
+    def announce(self, waiting): ...
 
-    def wait(self, futures: Any, timeout: float, when: str) -> Any:
+    def wait(self, futures, timeout, when):
         """Move the clock to the next end of a job, or by `timeout`."""
         running = {task: each.future for task, each in self.running.items() if not each.future.done()}
         self.now = min(self.now + timeout, *(self.times[task][1] for task in running))
@@ -87,7 +83,7 @@ class Machine(FakeProcesses):
                 future.set_result(self.publish(task, end - started))
         return SimpleNamespace(done={future for future in futures if future.done()})
 
-    def publish(self, task: Task, seconds: float) -> JobResult:
+    def publish(self, task, seconds):
         if task.folder is None:
             return JobResult(task.name, seconds=seconds)
         job, jobs, _ = task.arguments
@@ -98,7 +94,7 @@ class Machine(FakeProcesses):
         job.test_file(jobs.test_key).touch()
         return JobResult(job.title, seconds=seconds, lines=("",))
 
-    def progress(self, folder: Path) -> dict[str, float]:
+    def progress(self, folder):
         """Networks say what they have done; other stages do not."""
         for task in self.running:
             started, end = self.times[task]
@@ -108,10 +104,10 @@ class Machine(FakeProcesses):
 
 
 @pytest.fixture
-def machine_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
+def machine_of(monkeypatch):
     """Makes machines, the last of which has the clock."""
 
-    def make(seconds: Seconds, **settings: Any) -> Machine:
+    def make(seconds, **settings):
         made = Machine(seconds, **settings)
         clock = SimpleNamespace(
             monotonic=lambda: made.now, time=lambda: 0.0, strftime=lambda *_: "00:00", localtime=id
@@ -125,35 +121,35 @@ def machine_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
     return make
 
 
-def by_epoch(**seconds: float) -> Seconds:
+def by_epoch(**seconds):
     """Seconds of a job, or of each epoch of one, by the name of its stage."""
     return lambda job, stage: seconds[job.stage] * getattr(stage, "epochs", 1)
 
 
-def plan_of(folder: Path, *names: str) -> JobPlan:
+def plan_of(folder, *names):
     """Stages of these names: networks of ten epochs, and trees."""
     return planned(folder, stages={name: NET if "net" in name else TREES for name in names})
 
 
-def budget_of(job_plan: JobPlan, machine: Machine, seconds: float) -> Budget:
+def budget_of(job_plan, machine, seconds):
     """A budget for the stages of a plan; it starts now, and reserves 10 s and 4 %."""
     jobs = make_plan(job_plan.competition, with_more_seeds(job_plan.stages))
     early = min(5.0, max(2.0, 0.01 * seconds))
     return Budget(jobs, machine, Clock(machine.now + early, seconds))
 
 
-def spent(job_plan: JobPlan, machine: Machine, seconds: float, **policy: Any) -> Budget:
+def spent(job_plan, machine, seconds, **policy):
     """A budget after its time is over or nothing more fits."""
     budget = budget_of(job_plan, machine, seconds)
     budget.train(FailurePolicy(**policy), lambda: None)
     return budget
 
 
-def is_finished(jobs: JobPlan, stage: str, seed: int) -> bool:
+def is_finished(jobs, stage, seed):
     return all(job.has_predicted(jobs.test_key) for job in jobs.jobs_of_stage(stage) if job.seed == seed)
 
 
-def trained(budget: Budget) -> str:
+def trained(budget):
     """Epochs and finished seeds of each stage, such as `net: 7 epochs, 0; trees: 0 1`."""
     jobs = budget.current_plan
     texts = []
@@ -188,16 +184,16 @@ def trained(budget: Budget) -> str:
     ],
 )  # fmt: skip
 def test_stages_are_trained_with_the_epochs_and_seeds_that_fit_into_300_s_and_others_are_reported(
-    seconds: dict[str, float], machine: Any, expected: str, left_out: Any, tmp_path: Path, machine_of: Any
-) -> None:
+    seconds, machine, expected, left_out, tmp_path, machine_of
+):
     budget = spent(plan_of(tmp_path, *seconds), machine_of(by_epoch(**seconds), **machine), 300)
     assert trained(budget) == expected
     assert {stage: reason for stage, _, reason in budget.left_out} == left_out
 
 
 def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_its_pace_is_measured(
-    tmp_path: Path, machine_of: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, machine_of, capsys
+):
     """A shorter time takes it as it is."""
     machine, job_plan = machine_of(by_epoch(net=10)), plan_of(tmp_path, "net")
     budget = spent(job_plan, machine, 300)
@@ -213,9 +209,7 @@ def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_i
     assert machine.now - before == 20  # of the probe with all epochs, until its pace is known
 
 
-def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
-    tmp_path: Path, machine_of: Any
-) -> None:
+def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(tmp_path, machine_of):
     """The larger budget that is named trains it to its end."""
     seconds, names = by_epoch(slow=100, net=60, fast=40), ["slow", "net", "fast"]
     job_plan, machine = plan_of(tmp_path, *names), machine_of(seconds)
@@ -231,9 +225,7 @@ def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(
     assert "fast: 0" in trained(spent(job_plan, machine_of(seconds), larger))
 
 
-def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(
-    tmp_path: Path, machine_of: Any
-) -> None:
+def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(tmp_path, machine_of):
     job_plan, seconds = plan_of(tmp_path, "trees", "others"), by_epoch(trees=10, others=20)
     stopped = machine_of(seconds, fails=("trees/seed_0/fold_1",))
     spent(job_plan, stopped, 200, fail_fast=True)
@@ -249,8 +241,8 @@ def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(
 
 
 def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_the_end_trains_nothing(
-    tmp_path: Path, machine_of: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, machine_of, capsys
+):
     job_plan = plan_of(tmp_path, "net", "trees")
     with pytest.raises(Killed):
         spent(job_plan, machine_of(by_epoch(net=8, trees=10), killed_at=120), 300)
@@ -271,10 +263,8 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     assert trained(spent(job_plan, machine_of(seconds), 400)).startswith("net: 10 epochs, 0")
 
 
-def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
-    tmp_path: Path, machine_of: Any
-) -> None:
-    def seconds(job: Job, stage: Any) -> float:
+def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(tmp_path, machine_of):
+    def seconds(job, stage):
         return 20.0 if job.seed == 0 else 29.0  # the second seed is slower than expected
 
     job_plan, machine = plan_of(tmp_path, "trees"), machine_of(seconds)
@@ -285,10 +275,8 @@ def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
     assert budget_of(job_plan, machine_of(seconds), 156).left_out == budget.left_out
 
 
-def test_a_stage_whose_first_seed_was_cut_off_is_finished_by_the_same_command(
-    tmp_path: Path, machine_of: Any
-) -> None:
-    def seconds(job: Job, stage: Any) -> float:
+def test_a_stage_whose_first_seed_was_cut_off_is_finished_by_the_same_command(tmp_path, machine_of):
+    def seconds(job, stage):
         return 20.0 if job.fold == 0 else 60.0  # the later folds are slower than the probe
 
     job_plan = plan_of(tmp_path, "trees")
@@ -297,8 +285,8 @@ def test_a_stage_whose_first_seed_was_cut_off_is_finished_by_the_same_command(
 
 
 def test_in_blocks_of_time_the_largest_fold_decides_and_is_not_ended_for_being_slow(
-    tmp_path: Path, machine_of: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, machine_of, capsys
+):
     """The time grows with the cube of the rows; the blocks before the folds are 1/4, 2/4 and 3/4 of the rows."""
     train, test = mixed_tables()
     job_plan = planned(
@@ -318,15 +306,15 @@ def test_in_blocks_of_time_the_largest_fold_decides_and_is_not_ended_for_being_s
 
 @pytest.mark.parametrize("seed", range(25))
 def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_reported(
-    seed: int, tmp_path: Path, machine_of: Any
-) -> None:
+    seed, tmp_path, machine_of
+):
     draw = random.Random(seed)
     names = [f"{draw.choice(['net', 'trees'])}_{i}" for i in range(draw.randint(1, 5))]
     mean = {name: math.exp(draw.uniform(0, 5)) / (10 if name.startswith("net") else 1) for name in names}
     slowdown = draw.choice([1.0, 1.85])  # of a machine that others use later on
     fails = tuple(f"{name}/seed_0/fold_{draw.randint(0, 2)}" for name in names if draw.random() < 0.2)
 
-    def seconds(job: Job, stage: Any) -> float:
+    def seconds(job, stage):
         noise = random.Random(job.title).uniform(0.8, 1.25)
         return mean[job.stage] * getattr(stage, "epochs", 1) * noise * (slowdown if machine.now > 60 else 1.0)
 
@@ -347,14 +335,14 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
             assert not {(name, s) for s in jobs.stages[name].seeds} & left_out_seeds
 
 
-def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows() -> None:
+def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows():
     net = Gnn(kind="gnn", epochs=50)
     assert epoch_shares(net, 800) == [1.0, 0.7, 0.5]  # 40,000 rows in 50 epochs
     assert epoch_shares(net, 4000) == [1.0, 0.7, 0.5, 0.35, 0.25]
     assert [with_epochs(net, 0.35).epochs, with_epochs(net, 0.001).epochs] == [18, 1]
 
 
-def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out() -> None:
+def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out():
     own, labels = Stage(kind="a.py:A"), {"stages": ["trees"]}
     stages = {f"{n}": Lightgbm(kind="lightgbm", seeds=range(7, 7 + n)) for n in (1, 9)}
     stages |= {"own": own, "labels": Lightgbm(kind="lightgbm", pseudo_labels=labels)}
@@ -362,9 +350,7 @@ def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_lef
     assert seeds == {"1": [7, 0, 1, 2, 3], "9": list(range(7, 16)), "own": [0]}
 
 
-def test_the_time_reserved_for_the_end_grows_with_the_last_submission(
-    tmp_path: Path, machine_of: Any
-) -> None:
+def test_the_time_reserved_for_the_end_grows_with_the_last_submission(tmp_path, machine_of):
     budget = budget_of(planned(tmp_path), machine_of(by_epoch(trees=1)), 300)
     assert budget.training_deadline == 300 - 22
     budget.submission_seconds = 20.0
@@ -372,8 +358,8 @@ def test_the_time_reserved_for_the_end_grows_with_the_last_submission(
 
 
 def test_without_a_budget_all_is_trained_and_a_line_says_when_each_stage_ends_once_it_is_measured(
-    tmp_path: Path, machine_of: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, machine_of, capsys
+):
     """After the first job five of 20 s are left, then three of 40 s; what ends in less than 30 s has no line."""
     machine = machine_of(by_epoch(first=20, net=4, quick=1))
     stages = {"first": {**TREES, "seeds": [0, 4]}, "net": NET, "quick": TREES}
@@ -392,7 +378,7 @@ def test_without_a_budget_all_is_trained_and_a_line_says_when_each_stage_ends_on
 ONE, HALF = Resources(), Resources(1, 0.5)
 
 
-def test_each_job_starts_when_there_is_room_for_it_on_a_card_or_the_cores() -> None:
+def test_each_job_starts_when_there_is_room_for_it_on_a_card_or_the_cores():
     assert makespan([(5, ONE), (10, Resources(2)), (1, ONE)], Resources(2)) == 16
     assert makespan([(10, Resources(8))], Resources(2)) == 10
     assert makespan([(10, HALF)] * 3 + [(8, ONE)] * 2, Resources(2, 1)) == 15
@@ -404,26 +390,24 @@ Report = Callable[[float, int, float], None]
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(tmp_path):
     return Task("net/0", len, group="net", folder=tmp_path)
 
 
 @pytest.fixture
-def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+def report(tmp_path, monkeypatch):
     """So many seconds after its start the task reports its steps, and the seconds that it has trained."""
     clock = SimpleNamespace(now=START)
     monkeypatch.setattr(pace_module.time, "monotonic", lambda: clock.now)
 
-    def write(seconds: float, done: int, trained: float) -> None:
+    def write(seconds, done, trained):
         clock.now = START + seconds
         write_json(tmp_path / PROGRESS, {"done": done, "total": 100, "seconds": trained})
 
     return write
 
 
-def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_runs(
-    task: Task, report: Report
-) -> None:
+def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_runs(task, report):
     """Its first step is done after 6 s of imports. The next take 2 s each, and from the 7th on one second."""
     paces = Paces({task: START}, {"net"}, {})
     assert paces.pace("net") is None
@@ -439,9 +423,7 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
     assert paces.remaining([task]) == [(84, ONE)]  # its own progress knows better
 
 
-def test_seconds_of_an_earlier_attempt_are_no_speed_of_the_one_that_continues_it(
-    task: Task, report: Report
-) -> None:
+def test_seconds_of_an_earlier_attempt_are_no_speed_of_the_one_that_continues_it(task, report):
     """80 of 100 steps took 900 s on a busy machine; now a step takes one second."""
     paces = Paces({task: START}, {"net"}, {})
     for seconds, done in ((1, 80), (10, 81), (15, 86), (25, 96)):

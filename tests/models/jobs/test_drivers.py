@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,9 +15,7 @@ from tests.models.jobs.common import TREES, counted, ended, products, start, tra
 N_JOBS = 12
 
 
-def test_a_second_driver_gets_a_message_and_after_a_kill_the_next_one_goes_on(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_second_driver_gets_a_message_and_after_a_kill_the_next_one_goes_on(tmp_path, monkeypatch):
     """The first is killed with six jobs finished and two under way; in the end all bytes are those of one
     that was not disturbed.
     """
@@ -44,7 +40,7 @@ def test_a_second_driver_gets_a_message_and_after_a_kill_the_next_one_goes_on(
     assert products() == resumed
 
 
-def test_shards_at_once_train_their_shares_and_a_second_one_of_them_gets_a_message(tmp_path: Path) -> None:
+def test_shards_at_once_train_their_shares_and_a_second_one_of_them_gets_a_message(tmp_path):
     path, hold = counted(tmp_path), tmp_path / "hold"
     hold.touch()
     shards = [start(path, "--workers", "1", "--shard", f"{i}/3") for i in (2, 1, 3)]
@@ -57,7 +53,7 @@ def test_shards_at_once_train_their_shares_and_a_second_one_of_them_gets_a_messa
     assert len([name for name in products() if name.endswith("oof.parquet")]) == N_JOBS
 
 
-def test_a_full_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_full_folder_is_one_sentence(tmp_path):
     """A real one, in a name space of its own, where the machine allows one."""
     path = write_competition(tmp_path, *mixed_tables(), stages={"trees": {**TREES, "max_trees": 500}})
     (tmp_path / "work").mkdir()

@@ -3,7 +3,6 @@
 import ast
 import shutil
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,9 +36,9 @@ UNIMOL = {"unimol", "unimol2"}
     ],
 )
 def test_another_version_of_a_library_but_no_other_build_of_it_is_in_the_keys_of_what_it_trains(
-    monkeypatch: pytest.MonkeyPatch, library: str, trained_by_it: set[str]
-) -> None:
-    def made() -> dict[str, dict[str, str]]:
+    monkeypatch, library, trained_by_it
+):
+    def made():
         return {kind: made_by(stage) for kind, stage in STAGES.items()}
 
     before = made()
@@ -58,7 +57,7 @@ OUTSIDE = [
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
-def edited(text: str) -> str:
+def edited(text):
     """Return code with another operator in its first comparison or calculation; else another first constant."""
     tree = ast.parse(text)
     nodes = list(ast.walk(tree))
@@ -77,9 +76,7 @@ def edited(text: str) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_edit_of_any_file_that_a_kind_reaches_changes_its_key(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edit_of_any_file_that_a_kind_reaches_changes_its_key(kind, tmp_path, monkeypatch):
     """And no file is reached that changes no prediction."""
     for package in code_digest.PACKAGES:
         shutil.copytree(

@@ -3,38 +3,36 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from models.jobs.local import LocalExecutor
-from models.jobs.scheduler import JobResult, Queue, Resources, Task, run
+from models.jobs.scheduler import Queue, Resources, Task, run
 from models.training import hardware
 from models.training.hardware import Card
 from tests.models.jobs.common import counted, processes_in, start, wait_until_running
 
 
-def write_environment(path: Path, seconds: float = 0.0) -> None:
+def write_environment(path, seconds=0.0):
     """The process and what it sees, and then it takes some seconds."""
     variables = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     path.write_text(f"{os.getpid()} " + " ".join(os.environ.get(name, "-") for name in variables))
     time.sleep(seconds)
 
 
-def environment_tasks(folder: Path, n: int, seconds: float = 0.0, **settings: Any) -> list[Task]:
+def environment_tasks(folder, n, seconds=0.0, **settings):
     arguments = [(folder / f"{i}", seconds) for i in range(n)]
     return [Task(each[0].name, write_environment, each, **settings) for each in arguments]
 
 
-def results_of(tasks: list[Task], n_workers: int, cards: list[Card]) -> dict[str, JobResult]:
+def results_of(tasks, n_workers, cards):
     with closing(LocalExecutor(n_workers, cards=cards)) as executor:
         return run(Queue(tasks), executor, "tasks")
 
 
-def require_gone(pid: int) -> None:
+def require_gone(pid):
     """Wait until a process has ended or is a zombie."""
     file = Path(f"/proc/{pid}/stat")
     deadline = time.monotonic() + 20
@@ -43,14 +41,14 @@ def require_gone(pid: int) -> None:
         time.sleep(0.05)
 
 
-def test_workers_have_one_thread_and_no_card_and_are_reused(tmp_path: Path) -> None:
+def test_workers_have_one_thread_and_no_card_and_are_reused(tmp_path):
     results_of(environment_tasks(tmp_path, 6), 2, cards=[])
     written = [file.read_text().split(" ", 1) for file in tmp_path.iterdir()]
     assert [variables for _, variables in written] == ["1 "] * 6
     assert len({pid for pid, _ in written}) <= 2
 
 
-def test_a_worker_that_died_while_it_was_idle_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_that_died_while_it_was_idle_is_replaced(tmp_path):
     first, second = environment_tasks(tmp_path, 2)
     with closing(LocalExecutor(1, cards=[])) as executor:
         run(Queue([first]), executor, "tasks")
@@ -61,7 +59,7 @@ def test_a_worker_that_died_while_it_was_idle_is_replaced(tmp_path: Path) -> Non
         assert run(Queue([second]), executor, "tasks")["1"].status == "ok"
 
 
-def test_a_worker_on_a_card_sees_that_card_and_fails_if_torch_does_not(tmp_path: Path) -> None:
+def test_a_worker_on_a_card_sees_that_card_and_fails_if_torch_does_not(tmp_path):
     tasks = environment_tasks(tmp_path, 1, resources=Resources(1, 0.5))
     result = results_of(tasks, 1, cards=[Card("GPU-5f0e", 80.0, True)])["0"]
     expected = "RuntimeError: placed on a GPU (CUDA_VISIBLE_DEVICES=GPU-5f0e), but torch sees none"
@@ -69,7 +67,7 @@ def test_a_worker_on_a_card_sees_that_card_and_fails_if_torch_does_not(tmp_path:
     assert not (tmp_path / "0").exists()
 
 
-def test_running_tasks_end_with_their_processes_at_the_deadline(tmp_path: Path) -> None:
+def test_running_tasks_end_with_their_processes_at_the_deadline(tmp_path):
     queue = Queue(environment_tasks(tmp_path, 3, seconds=60.0))
     started = time.monotonic()
     queue.deadline = started + 5
@@ -85,9 +83,7 @@ def test_running_tasks_end_with_their_processes_at_the_deadline(tmp_path: Path) 
     ("send", "how", "times"),
     [(os.kill, signal.SIGKILL, 1), (os.killpg, signal.SIGINT, 1), (os.killpg, signal.SIGINT, 2)],
 )
-def test_workers_end_when_their_driver_does(
-    tmp_path: Path, send: Callable[[int, int], None], how: int, times: int
-) -> None:
+def test_workers_end_when_their_driver_does(tmp_path, send, how, times):
     """A kill is of the driver only, Ctrl-C of all processes in its group, once or by an impatient person twice."""
     path = counted(tmp_path, seconds=60.0)
     driver = start(path, "--workers", "2")
@@ -105,7 +101,7 @@ def test_workers_end_when_their_driver_does(
         time.sleep(0.05)
 
 
-def test_a_mac_has_no_affinity_and_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mac_has_no_affinity_and_no_proc(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: not str(path).startswith("/proc") and exists(path))
@@ -114,7 +110,7 @@ def test_a_mac_has_no_affinity_and_no_proc(monkeypatch: pytest.MonkeyPatch) -> N
     assert machine["cores"] == os.cpu_count() and machine["processor"]
 
 
-def test_cards_are_called_as_in_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cards_are_called_as_in_cuda_visible_devices(monkeypatch):
     import torch
 
     properties = type("Properties", (), {"total_memory": 80 * 2**30, "major": 8})

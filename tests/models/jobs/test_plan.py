@@ -2,8 +2,6 @@
 
 import os
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,13 +10,13 @@ from core.errors import ConfigError
 from models.jobs import plan as plan_module
 from models.jobs.compute import job_seed
 from models.jobs.job_files import write_report
-from models.jobs.plan import JobPlan, describe_retraining
+from models.jobs.plan import describe_retraining
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, planned, upgrade
 
 
-def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path) -> None:
-    def key(seed: int | None = None, **changes: Any) -> str:
+def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not(tmp_path):
+    def key(seed=None, **changes):
         sections = {name: changes.pop(name) for name in ("folds", "competition", "tables") if name in changes}
         return planned(tmp_path, seed, stages={"trees": {**TREES, **changes}}, **sections).keys["trees"]
 
@@ -39,8 +37,8 @@ def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not
     assert (before.keys == after.keys, before.test_key == after.test_key) == (True, False)
 
 
-def test_a_share_of_a_card_is_in_no_key_but_the_device_of_trees_is(tmp_path: Path) -> None:
-    def keys(gpu: Any) -> list[str]:
+def test_a_share_of_a_card_is_in_no_key_but_the_device_of_trees_is(tmp_path):
+    def keys(gpu):
         settings = {} if gpu is None else {"gpu": gpu}
         stages = {"trees": {**TREES, **settings}, "graph": {**GNN, **settings}}
         return list(planned(tmp_path, stages=stages).keys.values())
@@ -51,14 +49,12 @@ def test_a_share_of_a_card_is_in_no_key_but_the_device_of_trees_is(tmp_path: Pat
     assert (keys(True)[0] != trees, keys(True)[1]) == (True, graph)
 
 
-def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(tmp_path: Path) -> None:
+def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match=r"gpu.*several cards for one job are not supported"):
         planned(tmp_path, stages={"graph": {**GNN, "gpu": 1.5}})
 
 
-def test_comments_docstrings_and_imports_for_annotations_are_in_no_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_comments_docstrings_and_imports_for_annotations_are_in_no_key(tmp_path, monkeypatch):
     monkeypatch.setattr(code_digest, "PROJECT", tmp_path)
     own, settings = tmp_path / "own.py", tmp_path / "competition" / "config.py"
     settings.parent.mkdir()
@@ -73,13 +69,13 @@ def test_comments_docstrings_and_imports_for_annotations_are_in_no_key(
     assert list(code_digest.closure(own)) == [own, settings]
 
 
-def edit(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+def edit(monkeypatch, file):
     """From now on, this file of the code is as after an edit."""
     code_files = plan_module.code_files
     monkeypatch.setattr(plan_module, "code_files", lambda stage: {**code_files(stage), file: "edited"})
 
 
-def finish(job_plan: JobPlan, seconds: float) -> None:
+def finish(job_plan, seconds):
     for job in job_plan.jobs:
         job.folder.mkdir(parents=True)
         assert not job.finished  # a folder without a report is none of a finished job
@@ -87,8 +83,8 @@ def finish(job_plan: JobPlan, seconds: float) -> None:
 
 
 def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and_marks_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     old = planned(tmp_path)
     finish(old, 1.0)
     for job in old.jobs:
@@ -105,8 +101,8 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
 
 
 def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_and_libraries_that_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     stages = {"trees": TREES, "others": {**TREES, "parameters": {"num_leaves": 4}}}
     old = planned(tmp_path, stages=stages)
     finish(old.select(["trees"]), 400.0)
@@ -126,13 +122,13 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_and
 
 
 def test_an_edit_of_a_helper_of_user_code_makes_a_new_key_and_is_named_by_its_path_next_to_the_code(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     mine = "from models.api import Stage\nfrom tools.rates import RATE\n\nclass Mine(Stage):\n    pass\n"
     (tmp_path / "mine.py").write_text(mine)
     (tmp_path / "tools").mkdir()
 
-    def plan_with(helper: str) -> JobPlan:
+    def plan_with(helper):
         (tmp_path / "tools" / "rates.py").write_text(helper)
         return planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}})
 
@@ -143,7 +139,7 @@ def test_an_edit_of_a_helper_of_user_code_makes_a_new_key_and_is_named_by_its_pa
     assert "again: changes of tools/rates.py; " in line
 
 
-def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp_path: Path) -> None:
+def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp_path):
     folds, refit, both = (
         planned(tmp_path, stages={"trees": {**TREES, "final_fit": how, "seeds": [0, 7]}})
         for how in ("folds", "refit", "both")
@@ -157,17 +153,17 @@ def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp
     assert [list(job.dependencies) for job in jobs[4:]] == [[], [], [], jobs[4:7]]
 
 
-def test_seeds_and_folds_have_different_random_numbers_which_stages_share(tmp_path: Path) -> None:
+def test_seeds_and_folds_have_different_random_numbers_which_stages_share(tmp_path):
     configs = [planned(tmp_path, seed).competition for seed in (None, 1)]
     seeds = {job_seed(config, seed, fold) for config in configs for seed in (0, 1) for fold in (-2, 0, 1)}
     assert len(seeds) == 12
     assert job_seed(configs[0], 0, 0) == 1904144577
 
 
-def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path: Path) -> None:
+def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path):
     plan = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
 
-    def selected(*options: Any, **more: Any) -> list[str]:
+    def selected(*options, **more):
         return [job.title.replace("/seed_0/fold_", "") for job in plan.select(*options, **more).jobs]
 
     shares = [selected(shard=(i, 3)) for i in (1, 2, 3)]

@@ -1,10 +1,7 @@
 """Jobs on a Ray cluster of several nodes on this machine: placement, lost nodes, and equal predictions."""
 
-from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +19,7 @@ from tests.models.jobs.user_stages import fail
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster():
     """A head without CPUs and four nodes with one each."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     made.nodes = [made.add_node(num_cpus=1) for _ in range(4)]
@@ -30,7 +27,7 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, monkeypatch: Any) -> None:
+def test_results_and_lost_workers_are_those_of_local_workers(tmp_path, monkeypatch):
     """On the cluster of this machine that is started for a run."""
     monkeypatch.setattr(cluster_module, "RETRIES", 1)
     tasks = [Task(how, fail, (how,), group=how) for how in ("config", "unpicklable", "killed")]
@@ -46,9 +43,7 @@ def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, mon
     assert late["hangs"].reason == "timeout"
 
 
-def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path, monkeypatch):
     """On a node that says it has two cards, four halves run at once; torch sees no card."""
     node = {"num_cpus": 8, "num_gpus": 2, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args=node)
@@ -70,8 +65,8 @@ def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(
 
 @pytest.mark.slow
 def test_jobs_of_lost_nodes_are_trained_by_others_to_the_bytes_of_local_workers(
-    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, cluster, monkeypatch
+):
     path, hold = counted(tmp_path, seeds=3), tmp_path / "hold"
     hold.touch()
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
@@ -95,13 +90,13 @@ def test_jobs_of_lost_nodes_are_trained_by_others_to_the_bytes_of_local_workers(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "head:port"])
-def test_a_cluster_that_is_not_there_is_one_sentence(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there_is_one_sentence(address, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ServiceError, match=f"no Ray cluster answers at '{address}'.*to its HOST:PORT"):
         require_cluster()
 
 
-def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_that_is_not_installed_is_one_sentence(monkeypatch):
     monkeypatch.setattr(cluster_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package ray.*pip install -r requirements-ray.txt"):
         make_executor("ray", 1)

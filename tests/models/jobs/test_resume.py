@@ -1,7 +1,5 @@
 """Jobs and caches of an earlier machine are taken over whole, from folders that cannot be written to."""
 
-from pathlib import Path
-
 import pytest
 
 from core.errors import ConfigError
@@ -12,7 +10,7 @@ from models.jobs.job_files import resume
 SEED = "mixed/models/gnn/key/seed_0"
 
 
-def write(folder: Path, *files: str) -> None:
+def write(folder, *files):
     for name in files:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,7 +20,7 @@ def write(folder: Path, *files: str) -> None:
 
 
 @pytest.fixture
-def attached(tmp_path: Path) -> Path:
+def attached(tmp_path):
     """An earlier output: one finished job, one with a checkpoint, one that was not begun in earnest, a cache.
 
     Beside them is a kernel with products of its own, which is not taken for an earlier run.
@@ -38,7 +36,7 @@ def attached(tmp_path: Path) -> Path:
     return tmp_path / "input"
 
 
-def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_elsewhere(attached: Path) -> None:
+def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_elsewhere(attached):
     here = Paths("mixed")
     assert resume(attached, here) == (1, 1)
     finished = here.job("gnn", "key", 0, 0)
@@ -51,7 +49,7 @@ def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_elsew
     assert resume(attached, here) == (0, 0)
 
 
-def test_what_is_finished_here_stays_and_what_was_half_copied_is_copied_to_its_end(attached: Path) -> None:
+def test_what_is_finished_here_stays_and_what_was_half_copied_is_copied_to_its_end(attached):
     here = Paths("mixed")
     write(here.root.parent, f"{SEED}/fold_0/weights.safetensors", f"{SEED}/fold_1/report.json")
     assert resume(attached, here) == (1, 0)
@@ -61,7 +59,7 @@ def test_what_is_finished_here_stays_and_what_was_half_copied_is_copied_to_its_e
     assert report.read_text() == "mine"
 
 
-def test_no_products_or_those_of_two_runs_are_reported(tmp_path: Path) -> None:
+def test_no_products_or_those_of_two_runs_are_reported(tmp_path):
     with pytest.raises(ConfigError, match="its WORK_DIR, with mixed/models.*none"):
         resume(tmp_path / "nothing", Paths("mixed"))
     write(tmp_path / "both", "a/mixed/models/x", "b/mixed/models/x")

@@ -4,22 +4,19 @@ Some have only labels of an auxiliary target, some have labels in other units th
 the test table have pseudo-labels.
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 from rdkit import Chem
 
-from competition.dataset import REFIT_FOLD, Dataset
+from competition.dataset import REFIT_FOLD
 from competition.molecules import canonical_smiles
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, write_table
 from folds.make import read_folds
 from models.jobs.compute import UNUSED_LABELS, pseudo_labels, rows_of_job
-from models.jobs.plan import REPORT, Job, JobPlan, make_plan
+from models.jobs.plan import REPORT, Job, make_plan
 from models.jobs.predictions import write_predictions
 from models.jobs.run_job import run_job
 from models.jobs.train import train
@@ -34,14 +31,14 @@ HEADS = {**GNN, "epochs": 1}
 FEATURES = {**TREES, "features": ["maccs"]}
 
 
-def respelled(smiles: str) -> str:
+def respelled(smiles):
     """The same molecule by another string: hydrogens are written, and the atoms are in the reverse order."""
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     order = list(range(molecule.GetNumAtoms()))[::-1]
     return str(Chem.MolToSmiles(Chem.RenumberAtoms(molecule, order), canonical=False))
 
 
-def plan_with_assay(folder: Path, assay: Any, **stages: Any) -> JobPlan:
+def plan_with_assay(folder, assay, **stages):
     """Jobs of a competition with an extra table that has only an auxiliary target, `logD`.
 
     Args:
@@ -59,14 +56,14 @@ def plan_with_assay(folder: Path, assay: Any, **stages: Any) -> JobPlan:
 LABELS = np.arange(2 * len(TRAIN) + len(TEST) + len(NEW)) % 7 + 0.5
 
 
-def is_held_out(plan: JobPlan, fold: int) -> Any:
+def is_held_out(plan, fold):
     folds = read_folds(plan.paths.folds, list(read_table(plan.paths.train)["id"]))
     return folds[: len(TRAIN)] == fold
 
 
 def test_rows_of_held_out_and_test_molecules_leave_and_the_others_reach_only_stages_with_heads(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     stages = {"heads": HEADS, "headless": {**GNN, "auxiliary_weight": 0}, "trees": FEATURES}
     plan = plan_with_assay(tmp_path, LABELS, **stages, ignoring={**GNN, "extra_rows": "ignore"})
     for job in plan.jobs:
@@ -83,10 +80,10 @@ def test_rows_of_held_out_and_test_molecules_leave_and_the_others_reach_only_sta
     assert len(rows_of_job(refit, plan).train) == 3 * len(TRAIN) + len(NEW)
 
 
-def test_the_label_of_a_held_out_or_test_molecule_changes_no_prediction_of_its_fold(tmp_path: Path) -> None:
+def test_the_label_of_a_held_out_or_test_molecule_changes_no_prediction_of_its_fold(tmp_path):
     """Another fold does see these labels, or this test could not fail."""
 
-    def predictions(assay: Any) -> list[pd.DataFrame]:
+    def predictions(assay):
         plan = plan_with_assay(tmp_path, assay, heads=HEADS)
         for job in plan.jobs[:2]:
             assert run_job(job, plan).status == "ok"
@@ -108,7 +105,7 @@ SLOPE, INTERCEPT = -20.0, 55.0
 BOTH = {**TREES, "final_fit": "both"}
 
 
-def source() -> pd.DataFrame:
+def source():
     """Labels in other units: of 30 training molecules and 40 others, two of them wrong."""
     others = pd.read_csv(SMOKE / "train.csv")[80:120].rename(columns={"lumo_eV": "lumo"})
     more = pd.concat([TRAIN[:30], others], ignore_index=True)
@@ -117,9 +114,7 @@ def source() -> pd.DataFrame:
     return more[["SMILES", "value"]]
 
 
-def plan_with_source(
-    folder: Path, more: pd.DataFrame | None = None, stage: Any = BOTH, *others: Any, **settings: Any
-) -> JobPlan:
+def plan_with_source(folder, more=None, stage=BOTH, *others, **settings):
     """A plan with the source and other tables; settings of the source, and `roles` of the competition."""
     write_table(folder / "more.csv", source() if more is None else more)
     roles = {**ONLY_MOLECULES, **settings.pop("roles", {})}
@@ -127,13 +122,13 @@ def plan_with_source(
     return planned(folder, stages={"one": stage}, competition={**roles, "extra_train": [calibrated, *others]})
 
 
-def extra_rows(plan: JobPlan, fold: int) -> Dataset:
+def extra_rows(plan, fold):
     """The extra rows that a job trains on."""
     train = next(rows_of_job(job, plan).train for job in plan.jobs if job.fold == fold)
     return train.take(train.extra)
 
 
-def test_a_job_trains_on_calibrated_labels(tmp_path: Path) -> None:
+def test_a_job_trains_on_calibrated_labels(tmp_path):
     plan = plan_with_source(tmp_path, weight=0.3)
     truth = (source()["value"] - INTERCEPT) / SLOPE
     for fold in (0, 1, 2, REFIT_FOLD):
@@ -146,7 +141,7 @@ def test_a_job_trains_on_calibrated_labels(tmp_path: Path) -> None:
     assert len(extra) == 70  # of the refit
 
 
-def test_bounds_of_a_calibrated_table_are_dropped_and_those_of_another_one_stay(tmp_path: Path) -> None:
+def test_bounds_of_a_calibrated_table_are_dropped_and_those_of_another_one_stay(tmp_path):
     """A bound in the units of the source is no label; one of an auxiliary target is."""
     assay = pd.DataFrame({"SMILES": ["CCCCCBr", "CCCCCCBr"], "lumo": ["1", ">3"], "logD": ["5", ""]})
     write_table(tmp_path / "assay.csv", assay)
@@ -165,7 +160,7 @@ def test_bounds_of_a_calibrated_table_are_dropped_and_those_of_another_one_stay(
     assert extra.weights[position_of["extra1_3"]] == 0.3
 
 
-def test_labels_of_held_out_rows_change_no_calibration_in_their_fold(tmp_path: Path) -> None:
+def test_labels_of_held_out_rows_change_no_calibration_in_their_fold(tmp_path):
     """A canary: labels of fold 0 become absurd; only the other folds see it."""
     plan = plan_with_source(tmp_path)
     before = [extra_rows(plan, fold).y for fold in (0, 1)]
@@ -176,13 +171,13 @@ def test_labels_of_held_out_rows_change_no_calibration_in_their_fold(tmp_path: P
     assert np.array_equal(after[0], before[0]) and not np.array_equal(after[1], before[1])
 
 
-def test_the_key_of_a_job_has_the_calibration(tmp_path: Path) -> None:
+def test_the_key_of_a_job_has_the_calibration(tmp_path):
     affine = plan_with_source(tmp_path)
     assert plan_with_source(tmp_path, calibrate="isotonic").keys != affine.keys
     assert plan_with_source(tmp_path).keys == affine.keys
 
 
-def test_a_job_whose_shared_labels_are_too_few_does_not_use_the_source_and_says_so(tmp_path: Path) -> None:
+def test_a_job_whose_shared_labels_are_too_few_does_not_use_the_source_and_says_so(tmp_path):
     """Ten training molecules are shared, so that every fold that holds one of them out has too few."""
     few = source().iloc[[*range(10), *range(30, 70)]]
     plan = plan_with_source(tmp_path, few)
@@ -205,9 +200,7 @@ SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "parameters": {"num_leaves": 4}, "pseudo_labels": {"stages": ["source"], "weight": 0.3}}
 
 
-def made(
-    folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any
-) -> JobPlan:
+def made(folder, source=SOURCE, learner=LEARNER, **more):
     """A learner above its source: the order of the YAML does not matter."""
     return planned(folder, stages={"learner": learner, "source": source}, **more)
 
@@ -225,8 +218,8 @@ def made(
     ],
 )
 def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
-    problem_type: Any, predictions: list[list[float]], label: float, tmp_path: Path
-) -> None:
+    problem_type, predictions, label, tmp_path
+):
     """Two seeds of `a` and one of `b`, and nothing of the learner's own folds."""
     task, needs = Task(["y"], None, problem_type, ["a", "b", "c"]), []
     of_learner = np.full_like(predictions[0], 1000.0)
@@ -238,7 +231,7 @@ def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
     assert pseudo_labels(job, "t", ["q", "p"], task)[1].tolist() == [label]
 
 
-def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(tmp_path: Path) -> None:
+def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(tmp_path):
     """The first test molecule is the hydrochloride of a training molecule, and so is an extra row."""
     train, test = mixed_tables()
     train[["note", "pH", "site"]] = test[["note", "pH", "site"]] = ["same", 7.0, "a"]
@@ -263,11 +256,11 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
         assert rows.context.fold_ids[ids.index(test["id"][1])] == REFIT_FOLD
 
 
-def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path: Path) -> None:
+def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path):
     """Those of another fold's job and of the refit do change, or this test could not fail."""
     plan = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
 
-    def labels() -> dict[int, list[float]]:
+    def labels():
         """What each job of the learner is told about the test rows, after all jobs of its source were trained."""
         now = make_plan(plan.competition, plan.stages)
         for job in now.jobs_of_stage("source"):
@@ -284,7 +277,7 @@ def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path: 
     assert {fold for fold in after if after[fold] == before[fold]} == {0}
 
 
-def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path: Path) -> None:
+def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path):
     both = {"final_fit": "both"}
     plan = made(tmp_path, {**SOURCE, **both, "seeds": [0, 1]}, {**LEARNER, **both})
     *folds, refit = [{need.title for need in job.dependencies} for job in plan.jobs_of_stage("learner")]
@@ -293,8 +286,8 @@ def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path
     assert refit == set.union(*folds) | {f"learner/seed_0/fold_{fold}" for fold in range(3)}
 
 
-def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_path: Path) -> None:
-    def key(source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> str:
+def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_path):
+    def key(source=SOURCE, learner=LEARNER, **more):
         return made(tmp_path, source, learner, **more).keys["learner"]
 
     plain, (train, test) = key(), mixed_tables()
@@ -309,9 +302,7 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
     assert len({plain, *others}) == 6
 
 
-def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing(
-    tmp_path: Path, capsys: Any
-) -> None:
+def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing(tmp_path, capsys):
     job_plan = made(tmp_path)
     message = r"3 jobs need finished jobs of source; run \./run\.sh train with --stages"
     with pytest.raises(DataError, match=message):
@@ -323,7 +314,7 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_reports_what_is_missing
 
 
 @pytest.mark.parametrize("of", ["nobody", "learner", "taught"])
-def test_a_stage_that_cannot_label_is_refused_by_name(tmp_path: Path, of: str) -> None:
+def test_a_stage_that_cannot_label_is_refused_by_name(tmp_path, of):
     learner = {**LEARNER, "pseudo_labels": {"stages": [of]}}
     stages = {"source": SOURCE, "taught": LEARNER, "learner": learner}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)

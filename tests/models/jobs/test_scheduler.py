@@ -2,9 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,29 +9,29 @@ from models.jobs.scheduler import JobResult, Queue, Resources, Task, run, run_ta
 from tests.models.jobs.common import FakeProcesses
 
 
-def nothing() -> None: ...
+def nothing(): ...
 
 
-def names(tasks: Any) -> list[str]:
+def names(tasks):
     return [task.name for task in tasks]
 
 
-def stage_tasks(stage: str, n: int, **settings: Any) -> list[Task]:
+def stage_tasks(stage, n, **settings):
     return [Task(f"{stage}/{i}", nothing, group=stage, **settings) for i in range(n)]
 
 
-def failing(*failed: str, reason: Any = "error") -> Callable[[Task], JobResult]:
+def failing(*failed, reason="error"):
     """The outcome of tasks, of which some fail."""
     failures = {name: JobResult(name, "failed", reason, "ValueError: no") for name in failed}
     return lambda task: failures.get(task.name, JobResult(task.name))
 
 
-def statuses(results: dict[str, JobResult]) -> dict[str, tuple[str, str]]:
+def statuses(results):
     return {name: (result.status, result.reason) for name, result in results.items()}
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_every_task_ends_in_one_status_and_the_machine_is_never_overbooked(seed: int) -> None:
+def test_every_task_ends_in_one_status_and_the_machine_is_never_overbooked(seed):
     """Random tasks on a random machine, of which random ones fail, are killed once, or twice."""
     rng = random.Random(seed)
     cards = [str(card) for card in range(rng.randint(0, 2))]
@@ -46,7 +43,7 @@ def test_every_task_ends_in_one_status_and_the_machine_is_never_overbooked(seed:
     raises = {task.name for task in tasks if rng.random() < 0.1}
     starts: Counter[str] = Counter()
 
-    def outcome(task: Task) -> JobResult | Exception:
+    def outcome(task):
         starts[task.name] += 1
         if starts[task.name] <= n_deaths[task.name]:
             return RuntimeError("died")
@@ -73,7 +70,7 @@ def test_every_task_ends_in_one_status_and_the_machine_is_never_overbooked(seed:
         assert len(running) == 1 or not any(task.runs_alone for task in running)
 
 
-def test_a_failed_part_of_a_cache_lets_the_other_parts_and_its_jobs_run() -> None:
+def test_a_failed_part_of_a_cache_lets_the_other_parts_and_its_jobs_run():
     parts = stage_tasks("cache", 3, skips_group=False)
     job = Task("job", nothing, group="a", wait_for_groups=frozenset({"cache"}))
     executor = FakeProcesses(2, outcome=failing("cache/0"))
@@ -82,12 +79,10 @@ def test_a_failed_part_of_a_cache_lets_the_other_parts_and_its_jobs_run() -> Non
     assert names(executor.moments[-1]) == ["job"]
 
 
-def test_a_killed_task_is_tried_once_more_alone_after_all_but_those_that_wait_for_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_task_is_tried_once_more_alone_after_all_but_those_that_wait_for_it(tmp_path, capsys):
     deaths, file = [RuntimeError("died")], tmp_path / "fold"
 
-    def outcome(task: Task) -> Any:
+    def outcome(task):
         return deaths.pop() if task.name == "fold" and deaths else JobResult(task.name)
 
     fold = Task("fold", nothing, group="a", on_end=lambda result: file.touch())
@@ -100,7 +95,7 @@ def test_a_killed_task_is_tried_once_more_alone_after_all_but_those_that_wait_fo
     assert message in capsys.readouterr().out
 
 
-def test_a_task_that_ran_out_of_a_shared_card_gets_the_full_card_once() -> None:
+def test_a_task_that_ran_out_of_a_shared_card_gets_the_full_card_once():
     executor = FakeProcesses(4, ["0"], outcome=failing("a/0", reason="memory"))
     results = run(Queue(stage_tasks("a", 1, resources=Resources(1, 0.25))), executor, "tasks")
     assert [next(iter(moment)).resources.gpus for moment in executor.moments] == [0.25, 1.0]
@@ -125,9 +120,7 @@ CARD, HALF = Resources(1, 1.0), Resources(1, 0.5)
         "more cores than there are",
     ],
 )
-def test_tasks_fill_cards_and_the_other_cores(
-    cores: int, cards: list[str], tasks: list[Resources], placed: str
-) -> None:
+def test_tasks_fill_cards_and_the_other_cores(cores, cards, tasks, placed):
     executor = FakeProcesses(cores, cards)
     queue = Queue([Task(f"{i}", nothing, resources=resources) for i, resources in enumerate(tasks)])
     assert set(statuses(run(queue, executor, "tasks")).values()) == {("ok", "")}
@@ -135,18 +128,18 @@ def test_tasks_fill_cards_and_the_other_cores(
     assert " ".join(sorted(placement.slot.card or "core" for placement in first)) == placed
 
 
-def test_tasks_start_in_their_order_and_a_blocked_one_holds_no_core() -> None:
+def test_tasks_start_in_their_order_and_a_blocked_one_holds_no_core():
     blocked = Task("blocked", nothing, wait_for_groups=frozenset({"a"}), group="b")
     executor = FakeProcesses(1)
     run(Queue([blocked, *stage_tasks("a", 2), *stage_tasks("c", 2)]), executor, "tasks")
     assert [names(moment) for moment in executor.moments] == [["a/0"], ["a/1"], ["blocked"], ["c/0"], ["c/1"]]
 
 
-def test_a_task_that_ends_at_the_deadline_counts() -> None:
+def test_a_task_that_ends_at_the_deadline_counts():
     """The queue asks for more tasks while it ends, and this takes until the deadline."""
     executor, queue = FakeProcesses(2), Queue(stage_tasks("a", 1))
 
-    def more() -> bool:
+    def more():
         executor.announce([])
         executor.fits(Resources())  # forgets the task that has ended
         queue.stop("the time was over")
@@ -156,7 +149,7 @@ def test_a_task_that_ends_at_the_deadline_counts() -> None:
     assert statuses(run(queue, executor, "tasks")) == {"a/0": ("ok", "")}
 
 
-def test_a_default_dtype_that_a_task_sets_does_not_reach_the_next_one() -> None:
+def test_a_default_dtype_that_a_task_sets_does_not_reach_the_next_one():
     import torch
 
     run_task("doubles", torch.set_default_dtype, (torch.float64,), on_card=False)

@@ -2,7 +2,6 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
 from models.jobs.progress import describe_loss, share_done
 from models.jobs.run_job import run_job
-from models.jobs.scheduler import JobResult, Task
+from models.jobs.scheduler import JobResult
 from models.jobs.tasks import fill, job_tasks, lines_about
 from models.jobs.train import train
 from tests.conftest import mixed_tables
@@ -24,25 +23,25 @@ from tests.models.jobs.common import GNN, STAGES, TREES, InlineExecutor, planned
 UNIMOL = {"kind": "unimol", "epochs": 1}
 
 
-def many_molecules() -> tuple[pd.DataFrame, pd.DataFrame]:
+def many_molecules():
     """250 alkanes, 190 of them to train on."""
     table = pd.concat([mixed_tables()[0]] * 5, ignore_index=True).iloc[:250]
     table = table.assign(id=[f"m{i}" for i in range(250)], SMILES=["C" * (i + 1) for i in range(250)])
     return table.iloc[:190], table.iloc[190:].drop(columns=["lumo", "mu"])
 
 
-def tasks_of(folder: Path, cores: int = 1, shard: tuple[int, int] = (1, 1), **sections: Any) -> list[Task]:
+def tasks_of(folder, cores=1, shard=(1, 1), **sections):
     """The tasks of a small competition on a machine of so many cores."""
     plan = planned(folder, **sections).select(shard=shard)
     tables = list(read_tables(plan))
     return job_tasks(plan, plan.jobs, tables, InlineExecutor(cores))
 
 
-def of_function(tasks: list[Task], function: Any) -> list[Task]:
+def of_function(tasks, function):
     return [task for task in tasks if task.function == function]
 
 
-def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path: Path) -> None:
+def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path):
     own = {"kind": "mine.py:Mine"}
     (tmp_path / "mine.py").write_text("from models.api import Stage as Mine\n")
     stages = {"trees": TREES, "graph": GNN, "mine": {**own, "gpu": True}, "kernel": own}
@@ -56,8 +55,8 @@ def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path: Path) ->
 
 
 def test_molecules_of_one_job_are_parts_for_all_cores_which_no_other_stage_and_no_shard_computes_first(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     stages = {"one": UNIMOL, "same": {**UNIMOL, "epochs": 2}, "other": {**UNIMOL, "conformers": 2}}
     for i, sizes in enumerate([[100, 100, 50], [100, 50, 100], [50, 100, 100]], start=1):
         tasks = tasks_of(tmp_path, shard=(i, 3), stages=stages, tables=many_molecules())
@@ -71,14 +70,12 @@ def test_molecules_of_one_job_are_parts_for_all_cores_which_no_other_stage_and_n
         assert {task.group for task in parts} == waits["one"] | waits["other"]
 
 
-def counted(folder: Path, note: str = "") -> dict[str, Any]:
+def counted(folder, note=""):
     """A stage that predicts the mean label."""
     return {"mean": {"kind": f"{STAGES}:Counted", "log": str(folder / "log"), "note": note}}
 
 
-def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(tmp_path, capsys):
     """A fold with a single label says why it has no score."""
     (table, test), fold = mixed_tables(), np.arange(60) % 3
     y = table["lumo"].where((fold < 2) | (table.index == 2))
@@ -102,7 +99,7 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     assert capsys.readouterr().out == "stage mean  3 of 3 jobs are finished\n"
 
 
-def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path) -> None:
+def test_a_killed_job_is_reported_with_its_last_loss(tmp_path):
     plan = planned(tmp_path)
     folder = attempt_folder(plan.jobs[0].folder)
     folder.mkdir(parents=True)
@@ -117,9 +114,7 @@ def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path) -> None:
     assert read_failure(plan.jobs[0].folder)["error"] == expected
 
 
-def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(tmp_path, capsys):
     """Two folds are without a row of the rare class, whose F1 says nothing: -log(1 - 1 / 40) for each row."""
     table, test = mixed_tables()
     tables = table.assign(rare=["yes", *["no"] * 59]), test
@@ -128,9 +123,7 @@ def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
     assert capsys.readouterr().out.count("valid log_loss 0.0253 ") == 2
 
 
-def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_reports_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_reports_it(tmp_path, capsys):
     plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
     for i, n_waiting, n_finished in ((1, 1, 1), (2, 0, 2), (3, 0, 3), (1, 0, 4)):
         train(plan.select(shard=(i, 3)), InlineExecutor())
@@ -139,12 +132,12 @@ def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_reports_it(
         assert sum(job.finished for job in plan.jobs) == n_finished
 
 
-def failing(how: str, **settings: Any) -> dict[str, Any]:
+def failing(how, **settings):
     """The block of a stage that fails in fold 2 of 3."""
     return {"kind": f"{STAGES}:Failing", "how": how, **settings}
 
 
-def test_a_failing_stage_harms_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_stage_harms_no_other(tmp_path, capsys):
     """In real processes. That the predictions of others keep their bytes is tested with the command `full`."""
     expected = {
         "leaves_traces": "error: changed the folder and the environment",
@@ -174,9 +167,7 @@ def test_a_failing_stage_harms_no_other(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"raises/seed_0/fold_2 failed (error): {failures['raises'].error}" in output
 
 
-def test_the_next_run_retries_a_failed_job_after_other_stages_and_points_out_the_same_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_next_run_retries_a_failed_job_after_other_stages_and_points_out_the_same_error(tmp_path, capsys):
     mend = tmp_path / "mend"
     stages = {"fails": {**failing("raises", mend=str(mend)), "seeds": [0, 1]}, "trees": TREES}
     plan = planned(tmp_path, stages=stages)
@@ -197,7 +188,7 @@ def test_the_next_run_retries_a_failed_job_after_other_stages_and_points_out_the
     assert not left & {"failed.json", "traceback.txt", "progress.json"}
 
 
-def test_failed_jobs_can_be_left_out_and_a_failure_can_end_the_run(tmp_path: Path) -> None:
+def test_failed_jobs_can_be_left_out_and_a_failure_can_end_the_run(tmp_path):
     plan = planned(tmp_path, stages={"fails": failing("raises", fold=0), "trees": TREES})
     results = train(plan, InlineExecutor(), FailurePolicy(fail_fast=True))
     assert [result.reason for result in results.values()] == ["error", *["group"] * 2, *["time"] * 3]
@@ -208,13 +199,11 @@ def test_failed_jobs_can_be_left_out_and_a_failure_can_end_the_run(tmp_path: Pat
     assert "fold 2 has no molecules" in results["fails/seed_0/fold_0"].error
 
 
-def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(tmp_path, monkeypatch):
     plan = planned(tmp_path, stages={"fails": failing("raises", fold=0), "trees": TREES})
     write_bytes = Path.write_bytes
 
-    def full(path: Path, content: bytes) -> int:
+    def full(path, content):
         if path.name == ".probe":
             raise OSError(28, "No space left on device")
         return write_bytes(path, content)
@@ -226,7 +215,7 @@ def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(
     assert not read_failure(plan.jobs[0].folder)
 
 
-def test_a_record_that_a_stage_or_a_kill_has_damaged_ends_no_run(tmp_path: Path) -> None:
+def test_a_record_that_a_stage_or_a_kill_has_damaged_ends_no_run(tmp_path):
     plan = planned(tmp_path, stages={"fails": failing("raises", fold=0)})
     folder = attempt_folder(plan.jobs[0].folder)
     folder.mkdir(parents=True)

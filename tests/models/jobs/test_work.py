@@ -2,15 +2,13 @@
 
 import shutil
 from io import StringIO
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from rdkit import Chem
 
-from competition.dataset import REFIT_FOLD, Dataset, read_rows
+from competition.dataset import REFIT_FOLD, read_rows
 from core.errors import DataError
 from core.files import read_table, sha256_of, write_json
 from folds.make import read_folds
@@ -28,7 +26,7 @@ from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, STAGES, TREES, planned
 
 
-def run_all(folder: Path, stage: dict[str, Any], **sections: Any) -> tuple[Dataset, Any, Any]:
+def run_all(folder, stage, **sections):
     """Train every job of a stage, the last first; rows, their out-of-fold predictions and test predictions."""
     plan = planned(folder, stages={"one": stage}, **sections)
     for job in reversed(plan.jobs):
@@ -40,8 +38,8 @@ def run_all(folder: Path, stage: dict[str, Any], **sections: Any) -> tuple[Datas
 
 
 def test_predictions_stay_with_their_ids_through_shuffled_folds_unordered_rows_and_pieces(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     """The twenty rows of a fold are predicted in three pieces."""
     monkeypatch.setattr(compute, "PIECE", 9)
     rows, oof, test = run_all(tmp_path, {"kind": f"{STAGES}:Echo", "most_rows": 9})
@@ -50,7 +48,7 @@ def test_predictions_stay_with_their_ids_through_shuffled_folds_unordered_rows_a
     assert test[:, 1].tolist() == [-float(i[1:]) for i in mixed_tables()[1]["id"]]
 
 
-def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path) -> None:
+def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path):
     """Each input is repeated with the same random label, written differently: only folds that split them leak."""
     train, test = mixed_tables()
     train[["note", "pH", "site"]] = ["same", 7.0, "a"]
@@ -63,7 +61,7 @@ def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path
     assert not oof.any() and rows.y.all()  # it knows no held-out row
 
 
-def test_a_job_trains_on_other_folds_and_a_refit_on_every_row(tmp_path: Path) -> None:
+def test_a_job_trains_on_other_folds_and_a_refit_on_every_row(tmp_path):
     plan = planned(tmp_path, stages={"one": {**TREES, "final_fit": "refit"}})
     ids = np.array(read_table(plan.paths.train)["id"])
     folds = read_folds(plan.paths.folds, list(ids))
@@ -73,7 +71,7 @@ def test_a_job_trains_on_other_folds_and_a_refit_on_every_row(tmp_path: Path) ->
         assert rows.held_out.ids == list(ids[folds == fold])
 
 
-def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_path: Path) -> None:
+def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_path):
     """Counts 10, 20, 33: 63 / 3. Leaves 4, 8, 64 on the search's logarithmic scale: the cube root of 2048, 12.7."""
     folders = [tmp_path / f"{fold}" for fold in range(3)]
     for folder, count, leaves in zip(folders, (10, 20, 33), (4, 8, 64), strict=True):
@@ -85,16 +83,16 @@ def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_
 
 @pytest.mark.parametrize("final_fit", ["folds", "both"])
 def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], final_fit: str
-) -> None:
+    tmp_path, monkeypatch, capsys, final_fit
+):
     """The last job is that of fold 2, or the refit."""
     gnn = {**GNN, "epochs": 4, "batch_size": 16, "pooler_dropout": 0.2, "final_fit": final_fit}
     plan = planned(tmp_path, stages={"graph": gnn})
     job = plan.jobs[-1]
     report_progress = ProgressFile.__call__
 
-    def run(stop_at: float = np.inf) -> dict[str, str]:
-        def progress(self: ProgressFile, done: int, total: int) -> None:
+    def run(stop_at=np.inf):
+        def progress(self, done, total):
             report_progress(self, done, total)
             if done == total + stop_at:
                 raise KeyboardInterrupt
@@ -117,7 +115,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     assert f"{job.title} continues at step " in output and "at step 1 " not in output
 
 
-def test_the_score_after_the_last_epoch_is_that_of_the_fold(tmp_path: Path) -> None:
+def test_the_score_after_the_last_epoch_is_that_of_the_fold(tmp_path):
     net = {**GNN, "epochs": 3, "pooler_dropout": 0.2, "target_transform": "standard"}
     plan = planned(tmp_path, stages={"net": net})
     job, competition = plan.jobs[0], plan.competition
@@ -129,7 +127,7 @@ def test_the_score_after_the_last_epoch_is_that_of_the_fold(tmp_path: Path) -> N
     assert scores[-1] == pytest.approx(competition.scorer(rows.y, y_pred), rel=1e-6)
 
 
-def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: Path) -> None:
+def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path):
     """A row's own number is its prediction, 10 more in the second seed, in any order; a refit takes no part.
 
     Row 9 has fold -1 and is never predicted.
@@ -161,9 +159,7 @@ def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: P
         ("", "broken"),
     ],
 )
-def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(
-    tmp_path: Path, table: str, words: str
-) -> None:
+def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(tmp_path, table, words):
     file = tmp_path / "oof.parquet"
     file.write_bytes(b"PAR1 cut")
     if table:
@@ -173,8 +169,8 @@ def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(
 
 
 def test_predictions_keep_every_digit_and_those_whose_squares_are_not_finite_are_not_written(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     y_pred = np.random.default_rng(0).normal(size=(2, 1)) / 3
     write_predictions(tmp_path / "good.parquet", ["007", "NA"], ["y"], y_pred)
     assert np.array_equal(read_predictions(tmp_path / "good.parquet", ["NA", "007"], ["y"]), y_pred[::-1])
@@ -185,9 +181,7 @@ def test_predictions_keep_every_digit_and_those_whose_squares_are_not_finite_are
 
 
 @pytest.mark.parametrize(("final_fit", "expected"), [("folds", 52), ("refit", 60), ("both", 56)])
-def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
-    tmp_path: Path, final_fit: str, expected: float
-) -> None:
+def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(tmp_path, final_fit, expected):
     """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50 more."""
     jobs = []
     for seed in (0, 1):
@@ -201,9 +195,7 @@ def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
 
 
 @pytest.mark.parametrize(("left", "kept"), [(".fold_0", ["checkpoint.pt"]), ("fold_0", [])])
-def test_what_was_left_unfinished_is_thrown_away_except_for_checkpoints(
-    tmp_path: Path, left: str, kept: list[str]
-) -> None:
+def test_what_was_left_unfinished_is_thrown_away_except_for_checkpoints(tmp_path, left, kept):
     (tmp_path / left / "test").mkdir(parents=True)
     (tmp_path / left / "weights").write_text("half")
     (tmp_path / left / "checkpoint.pt").write_text("epoch 3")
@@ -212,7 +204,7 @@ def test_what_was_left_unfinished_is_thrown_away_except_for_checkpoints(
     assert [path.name for path in second_attempt.iterdir()] == kept
 
 
-def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path: Path) -> None:
+def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path):
     job = Job("s", 0, 0, tmp_path)
     (tmp_path / "weights").write_bytes(b"abc")
     write_report(tmp_path, {"seconds": 1.0})

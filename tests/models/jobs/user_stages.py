@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from competition.dataset import Dataset
 from core.errors import ConfigError
 from core.files import read_json, write_json
-from models.api import Context, Stage
+from models.api import Stage
 from models.stage import write_notes
 
 
@@ -25,7 +24,7 @@ class Counted(Stage):
     hold: str = ""
     note: str = ""
 
-    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
+    def fit(self, train, folder, context):
         stage, seed, fold = folder.parents[2].name, folder.parent.name, folder.name.split(".")[1]
         with Path(self.log).open("a") as log:
             log.write(f"{stage}/{seed}/{fold} {os.getppid()}\n")
@@ -35,7 +34,7 @@ class Counted(Stage):
         write_notes(folder, [self.note] if self.note else [])
         write_json(folder / "mean.json", {"mean": np.nanmean(train.y, axis=0).tolist(), "seed": context.seed})
 
-    def predict(self, rows: Dataset, folder: Path, context: Context) -> np.ndarray:
+    def predict(self, rows, folder, context):
         return np.tile(read_json(folder / "mean.json")["mean"], (len(rows), 1))
 
 
@@ -44,10 +43,10 @@ class Echo(Stage):
 
     most_rows: int
 
-    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
+    def fit(self, train, folder, context):
         write_json(folder / "model.json", {})
 
-    def predict(self, rows: Dataset, folder: Path, context: Context) -> np.ndarray:
+    def predict(self, rows, folder, context):
         assert len(rows) <= self.most_rows
         return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
 
@@ -55,11 +54,11 @@ class Echo(Stage):
 class Memoriser(Stage):
     """Knows the labels of every input it was fitted on, and predicts 0 for any other."""
 
-    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
+    def fit(self, train, folder, context):
         labels = dict(zip(train.inputs["SMILES"], np.nan_to_num(train.y).tolist(), strict=True))
         write_json(folder / "labels.json", labels)
 
-    def predict(self, rows: Dataset, folder: Path, context: Context) -> np.ndarray:
+    def predict(self, rows, folder, context):
         assert rows.y is None, "held-out rows come without labels"
         labels = read_json(folder / "labels.json")
         return np.array([labels.get(smiles, [0.0, 0.0]) for smiles in rows.inputs["SMILES"]])
@@ -68,7 +67,7 @@ class Memoriser(Stage):
 class Unpicklable(Exception):
     """An exception that cannot be made again from its arguments, as those of HTTP clients."""
 
-    def __init__(self, text: str, *, response: int) -> None:
+    def __init__(self, text, *, response):
         super().__init__(text)
         self.response = response
 
@@ -76,7 +75,7 @@ class Unpicklable(Exception):
 class Silent(Exception):
     """An exception without a message that could be printed."""
 
-    def __str__(self) -> str:
+    def __str__(self):
         raise SystemExit(9)
 
 
@@ -88,17 +87,17 @@ class Failing(Stage):
     mend: str = ""
     """A file that, if it exists, lets it pass."""
 
-    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
+    def fit(self, train, folder, context):
         write_json(folder / "model.json", {})
         is_mended = bool(self.mend) and Path(self.mend).exists()
         if folder.name == f".fold_{self.fold}" and not is_mended:
             fail(self.how)
 
-    def predict(self, rows: Dataset, folder: Path, context: Context) -> np.ndarray:
+    def predict(self, rows, folder, context):
         return np.zeros((len(rows), len(context.task.outputs)))
 
 
-def leave_traces() -> None:
+def leave_traces():
     os.chdir("/")
     os.environ.clear()
     raise ValueError("changed the folder and the environment")
@@ -121,7 +120,7 @@ ENDS: dict[str, Any] = {
 }
 
 
-def fail(how: str) -> None:
+def fail(how):
     if how in ERRORS:
         raise ERRORS[how]
     ENDS[how]()

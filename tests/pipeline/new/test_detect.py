@@ -1,18 +1,15 @@
 """What a column is taken for, and what is not guessed."""
 
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
 import pytest
 
 from core.errors import DataError
-from pipeline.new.column_roles import Column, classify, counts_rows, is_reaction
-from pipeline.new.detect import DetectedTables, detect
+from pipeline.new.column_roles import classify, counts_rows, is_reaction
+from pipeline.new.detect import detect
 from tests.submissions.made_up import files_in
 
 
-def many(pattern: str) -> str:
+def many(pattern):
     """Twenty cells, of the numbers 1 to 20."""
     return ",".join(pattern.format(i) for i in range(1, 21))
 
@@ -22,7 +19,7 @@ ALKANES = ",".join("C" * k for k in range(1, 21))
 NUMBERS = many("{}.5")
 
 
-def column(cells: str, name: str = "column", test: str | None = None) -> Column:
+def column(cells, name="column", test=None):
     """What the cells are taken for, of which there are twenty or, in turn, fewer."""
     values = pd.Series(cells.split(",") * 20)[: max(20, cells.count(",") + 1)]
     return classify(name, values, values[:3] if test is None else pd.Series(test.split(",")))
@@ -54,7 +51,7 @@ def column(cells: str, name: str = "column", test: str | None = None) -> Column:
         (many("2024-01-{:02d} 10:00"), "measured", "left out"),
     ],
 )
-def test_a_column_is_taken_for_what_it_is(cells: str, name: str, role: str) -> None:
+def test_a_column_is_taken_for_what_it_is(cells, name, role):
     assert column(cells, name).role == role, column(cells, name)
 
 
@@ -65,19 +62,19 @@ def test_a_column_is_taken_for_what_it_is(cells: str, name: str, role: str) -> N
         (NUMBERS, "0.5,?,.", "left out", "2 of 23 cells are not numbers"),
     ],
 )
-def test_damaged_cells_of_either_table_are_shown(cells: str, test: str, role: str, words: str) -> None:
+def test_damaged_cells_of_either_table_are_shown(cells, test, role, words):
     detected = column(cells, test=test)
     assert detected.role == role and words in detected.reason
 
 
-def test_row_numbers_are_consecutive_whole_numbers_in_any_order_over_both_tables() -> None:
+def test_row_numbers_are_consecutive_whole_numbers_in_any_order_over_both_tables():
     train, test = pd.Series(["5", "0", "3"]), pd.Series(["1", "4", "2"])
     assert classify("c", train, test).reason == "counts the rows"
     assert classify("c", train, test.replace("2", "9")).role == "numeric"
     assert not counts_rows(pd.Series(["0", "1", "1"])) and not counts_rows(pd.Series(["0.5", "1.5"]))
 
 
-def test_reactions_are_three_parts_of_molecules() -> None:
+def test_reactions_are_three_parts_of_molecules():
     assert is_reaction("CC>>CO") and is_reaction("CC.O>[Pd]>CO")
     assert not any(map(is_reaction, ("CC>CO", "a > b", "x>>y", "C>C>C>C")))
 
@@ -89,7 +86,7 @@ SAMPLE = "id,y f,0 e,0"
 OTHER_NAME = "id,prediction e,0 f,0"
 
 
-def find(folder: Path, train: str, test: str, sample: str, **options: Any) -> DetectedTables:
+def find(folder, train, test, sample, **options):
     for file, table in zip(files_in(folder), (train, test, sample), strict=True):
         file.write_text("\n".join(table.split()) + "\n")
     return detect(files_in(folder), **options)
@@ -104,7 +101,7 @@ def find(folder: Path, train: str, test: str, sample: str, **options: Any) -> De
         (",id,x 0,e,.5 1,f,.6", ",id,y,x 0,f,0,.6 1,e,0,.5"),  # columns of the test table are no targets
     ],
 )
-def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path, test: str, sample: str) -> None:
+def test_id_targets_and_inputs_of_a_plain_competition(tmp_path, test, sample):
     detected = find(tmp_path, TRAIN, test, sample)
     assert (detected.id, detected.targets, detected.submission_columns) == ("id", ["y"], None)
     assert detected.inputs == detected.with_roles("numeric") == ["x"]
@@ -123,9 +120,7 @@ def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path, test: str,
         ("id,x,y a,.5,>1.0 b,.1,2.0 c,.7, d,.2,<4.5", OTHER_NAME, [], ["y"]),  # censored numbers
     ],
 )  # fmt: skip
-def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
-    tmp_path: Path, train: str, sample: str, given: list[str], targets: list[str]
-) -> None:
+def test_targets_are_those_of_the_sample_named_or_guessed_by_order(tmp_path, train, sample, given, targets):
     detected = find(tmp_path, train, TEST, sample, targets=given)
     columns = sample.split()[0].split(",")[1:]
     is_renamed = {*columns} != {*targets}
@@ -149,16 +144,14 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
         ("id,x,y a,1,1 b,1,2 c,1,3", TEST, SAMPLE, {}, "to learn from .*'x': the same in every training row"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_detected_is_asked_for(
-    tmp_path: Path, train: str, test: str, sample: str, given: dict[str, Any], words: str
-) -> None:
+def test_what_cannot_be_detected_is_asked_for(tmp_path, train, test, sample, given, words):
     with pytest.raises(DataError, match=words):
         find(tmp_path, train, test, sample, **given)
 
 
 def test_columns_of_one_table_and_the_group_are_left_out_but_a_molecule_that_groups_is_an_input(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     train = "id,x,y,cluster,lab,mol a,.5,1,p,r,CCO b,.1,2,p,r,CCO c,.7,3,q,s,CCN d,.2,4,q,s,CCN"
     test = "id,x,later,lab,mol e,.5,1,r,C(=O)N f,.6,2,t,CC=O"
     detected = find(tmp_path, train, test, SAMPLE, group="lab")
@@ -184,8 +177,8 @@ def test_columns_of_one_table_and_the_group_are_left_out_but_a_molecule_that_gro
     ],
 )
 def test_a_column_for_each_class_is_detected_by_name_with_what_stands_around_all_names(
-    tmp_path: Path, labels: str, columns: str, expected: str
-) -> None:
+    tmp_path, labels, columns, expected
+):
     rows = " ".join(f"{i},{i * i},{label}" for i, label in enumerate(labels))
     train, test = f"id,x,label {rows}", "id,x 7,9 8,8"
     cells = ",0" * (columns.count(",") + 1)
@@ -193,7 +186,7 @@ def test_a_column_for_each_class_is_detected_by_name_with_what_stands_around_all
     assert (detected.targets, ",".join(detected.submission_columns)) == (["label"], expected)
 
 
-def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path: Path) -> None:
+def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path):
     train = "id,x,label 0,1,p 1,4,q 2,9,p 3,16,q"
     message = "has a column for each class of 'label', and other classes .*'other' has no class"
     with pytest.raises(DataError, match=message):

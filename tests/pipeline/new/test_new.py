@@ -1,7 +1,6 @@
 """`./run.sh new`: the YAML loads, says why, and holds what fits to the data."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,9 +48,9 @@ DAMAGED = [*smiles(3), "c1cc", *smiles(66), "", *smiles(9)]
     ],
 )  # fmt: skip
 def test_what_is_found_and_why_is_written_and_the_yaml_loads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    inputs: dict[str, Any], options: str, lines: list[str],
-) -> None:  # fmt: skip
+    tmp_path, monkeypatch, capsys,
+    inputs, options, lines,
+):  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(METRIC)
     config = make(tmp_path, write(tmp_path, **inputs), *options.split()).competition
@@ -68,9 +67,7 @@ ODD = [
 ]  # fmt: skip
 
 
-def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_printed(tmp_path, capsys):
     """Odd column names, ids like 007 in no order, a group, a row counter, a constant, damaged numbers."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"": range(80), "ID : №": [f"{i:03d}" for i in rng.permutation(80)]})
@@ -103,7 +100,7 @@ def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_print
         assert line in out, line
 
 
-def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path: Path) -> None:
+def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path):
     files = write(tmp_path, 600, 20, s=smiles(620))
     make(tmp_path, files, "--answers", files[1])
     text = (tmp_path / "mine.yaml").read_text()
@@ -113,7 +110,7 @@ def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path: Path
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path: Path) -> None:
+def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path):
     labels = {
         "state": [("sick" if i % 50 == 0 else "well") for i in range(300)],
         "clinic": [f"c{i % 12}" for i in range(300)],
@@ -141,9 +138,7 @@ def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path:
         (["--sample", "short.csv"], "Correct the data before ./run.sh full: .*short.csv has other ids"),
     ],
 )
-def test_what_cannot_be_written_or_prepared_is_refused_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
-) -> None:
+def test_what_cannot_be_written_or_prepared_is_refused_in_words(tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
     files = write(tmp_path, n=NUMBER)
     for name, content in {
@@ -158,7 +153,7 @@ def test_what_cannot_be_written_or_prepared_is_refused_in_words(
         make(tmp_path, files, *options)
 
 
-def test_a_yaml_is_only_replaced_with_force(tmp_path: Path) -> None:
+def test_a_yaml_is_only_replaced_with_force(tmp_path):
     files, path = write(tmp_path, n=NUMBER), tmp_path / "mine.yaml"
     path.write_text("precious: true\n")
     with pytest.raises(ConfigError, match="--force"):
@@ -168,7 +163,7 @@ def test_a_yaml_is_only_replaced_with_force(tmp_path: Path) -> None:
     assert "competition" in yaml.safe_load(path.read_text())
 
 
-def test_a_name_goes_next_to_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_goes_next_to_the_code(tmp_path, monkeypatch):
     monkeypatch.setattr(core_files, "PROJECT", tmp_path / "project")
     monkeypatch.setattr(paths, "CONFIGS", tmp_path / "project" / "configs")
     for folder, train in (
@@ -183,12 +178,12 @@ def test_a_name_goes_next_to_the_code(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "..", "with blank", "cache", "n" * 300])
-def test_a_name_that_is_no_plain_word_is_refused(name: str) -> None:
+def test_a_name_that_is_no_plain_word_is_refused(name):
     with pytest.raises(ConfigError, match="NAME takes up to 100 letters"):
         target_file(name, force=False)
 
 
-def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(tmp_path: Path) -> None:
+def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(tmp_path):
     files = write(tmp_path, mol=smiles(80))
     train = pd.read_csv(tmp_path / "train.csv")
     shared = pd.DataFrame({"structure": train["mol"], "value": 3 * train["y0"] + 1})

@@ -1,19 +1,16 @@
 """What `./run.sh new` takes the targets for: problem type, classes, metric."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from core.errors import DataError
 from pipeline.new.detect import detect
-from pipeline.new.problem_type import ProblemGuess, choose_problem
+from pipeline.new.problem_type import choose_problem
 from tests.submissions.made_up import files_in, write_labels
 
 NUMBERS = ",".join(str(k / 7) for k in range(60))
 
 
-def problem(folder: Path, labels: Any, sample: Any = "0", **options: Any) -> ProblemGuess:
+def problem(folder, labels, sample="0", **options):
     """Guess the problem of a target `y` with some labels in turn, 60 or more in all, or of several targets;
     `sample` has the cells of the sample.
     """
@@ -58,8 +55,8 @@ def problem(folder: Path, labels: Any, sample: Any = "0", **options: Any) -> Pro
     ],
 )  # fmt: skip
 def test_problem_type_classes_and_metric_follow_from_labels_and_sample(
-    tmp_path: Path, labels: Any, sample: Any, problem_type: str, classes: str, metric: str
-) -> None:
+    tmp_path, labels, sample, problem_type, classes, metric
+):
     guess = problem(tmp_path, labels, sample)
     assert (guess.type, ",".join(guess.classes), guess.metric) == (problem_type, classes, metric)
     assert guess.reasons["type"].startswith("GUESS: ") and guess.reasons["metric"].startswith("GUESS")
@@ -79,9 +76,7 @@ def test_problem_type_classes_and_metric_follow_from_labels_and_sample(
         ("1,2,3", {"metric": "rmse", "problem_type": "regression"}, "regression"),
     ],
 )
-def test_a_named_metric_selects_between_types_and_a_named_type_overrules(
-    tmp_path: Path, labels: str, options: Any, expected: str
-) -> None:
+def test_a_named_metric_selects_between_types_and_a_named_type_overrules(tmp_path, labels, options, expected):
     guess = problem(tmp_path, labels, **options)
     assert (guess.type, guess.metric) == (expected, options["metric"])
     assert guess.reasons["type"].startswith("set with" if "problem_type" in options else "GUESS: ")
@@ -100,20 +95,18 @@ def test_a_named_metric_selects_between_types_and_a_named_type_overrules(
         (f"1,2 5,,4,{NUMBERS}", {}, r"'y' has .* row 3 \(id '1'\): '2 5'"),
     ],
 )
-def test_labels_that_fit_to_nothing_are_one_sentence(
-    tmp_path: Path, labels: Any, options: Any, words: str
-) -> None:
+def test_labels_that_fit_to_nothing_are_one_sentence(tmp_path, labels, options, words):
     with pytest.raises(DataError, match=words) as error:
         problem(tmp_path, labels, "p", **options)
     assert "\n" not in str(error.value)
 
 
-def test_a_class_of_a_single_row_may_be_a_typo_and_is_reported(tmp_path: Path) -> None:
+def test_a_class_of_a_single_row_may_be_a_typo_and_is_reported(tmp_path):
     labels = ",".join(["yes,no"] * 30 + ["n0"])
     assert "one row each of 'n0'" in problem(tmp_path, labels, "yes").reasons["classes"]
 
 
-def test_the_column_of_each_class_follows_the_order_of_the_classes(tmp_path: Path) -> None:
+def test_the_column_of_each_class_follows_the_order_of_the_classes(tmp_path):
     guess = problem(tmp_path, "active,inactive", {"p_active": 0, "p_inactive": 1})
     assert (guess.classes, guess.submission_columns) == (["inactive", "active"], ["p_inactive", "p_active"])
 
@@ -121,7 +114,5 @@ def test_the_column_of_each_class_follows_the_order_of_the_classes(tmp_path: Pat
 @pytest.mark.parametrize(
     ("labels", "sample", "needs"), [("a,b", "0.5", "probabilities"), ("a,b", "a", "classes"), (NUMBERS, "0", None)]
 )  # fmt: skip
-def test_a_user_defined_metric_is_given_what_the_sample_requires(
-    tmp_path: Path, labels: str, sample: str, needs: str | None
-) -> None:
+def test_a_user_defined_metric_is_given_what_the_sample_requires(tmp_path, labels, sample, needs):
     assert problem(tmp_path, labels, sample, metric="mine.py:score").needs == needs

@@ -1,8 +1,6 @@
 """What `./run.sh new` chooses for what it finds: folds and stages."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from core.errors import UserError
 from models.registry import make_stage
 from pipeline.new import stage_choices
-from pipeline.new.detect import DetectedTables, detect
+from pipeline.new.detect import detect
 from pipeline.new.problem_type import choose_problem
 from pipeline.new.stage_choices import Block, choose_folds, choose_stages, read_presets
 from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, write_labels
@@ -25,12 +23,12 @@ INPUTS = {
 }
 
 
-def detected_in(folder: Path, *sizes: int, **inputs: Any) -> DetectedTables:
+def detected_in(folder, *sizes, **inputs):
     write(folder, *sizes, **inputs)
     return detect(files_in(folder))
 
 
-def stages(detected: DetectedTables, preset: str = "quick") -> dict[str, Block]:
+def stages(detected, preset="quick"):
     return {block.name: block for block in choose_stages(preset, detected, choose_problem(detected))}
 
 
@@ -45,8 +43,8 @@ def stages(detected: DetectedTables, preset: str = "quick") -> dict[str, Block]:
     ],
 )
 def test_the_quick_stages_of_each_kind_of_problem_read_the_columns_that_are_for_them(
-    tmp_path: Path, inputs: str, expected: dict[str, list[str] | None]
-) -> None:
+    tmp_path, inputs, expected
+):
     columns = {}
     for name, block in stages(detected_in(tmp_path, **INPUTS[inputs])).items():
         encoders = [feature for feature in block.settings.get("features", []) if isinstance(feature, dict)]
@@ -58,8 +56,8 @@ def test_the_quick_stages_of_each_kind_of_problem_read_the_columns_that_are_for_
 @pytest.mark.parametrize("inputs", ["molecules", "text", "table"])
 @pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
 def test_classes_have_other_stages_grades_those_of_numbers_and_large_tables_no_kernel_methods(
-    tmp_path: Path, inputs: str, preset: str
-) -> None:
+    tmp_path, inputs, preset
+):
     chosen = {}
     for what, labels in {
         "numbers": NUMBER[:60],
@@ -86,9 +84,7 @@ def test_classes_have_other_stages_grades_those_of_numbers_and_large_tables_no_k
 
 
 @pytest.mark.parametrize(("n_repeats", "batch_size"), [(1, None), (60, 8)])
-def test_long_texts_are_distinguished_from_short_ones_by_their_words(
-    tmp_path: Path, n_repeats: int, batch_size: int | None
-) -> None:
+def test_long_texts_are_distinguished_from_short_ones_by_their_words(tmp_path, n_repeats, batch_size):
     texts = [" ".join([note] * n_repeats) for note in notes(80)]
     assert stages(detected_in(tmp_path, t=texts), "gpu")["deberta"].settings.get("batch_size") == batch_size
 
@@ -103,8 +99,8 @@ stages:
 
 
 def test_a_user_defined_preset_has_the_installed_stages_that_name_it_and_those_of_all_presets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(stage_choices, "PRESETS", tmp_path / "presets.yaml")
     stage_choices.PRESETS.write_text(PRESETS)
     assert read_presets().presets["mine"].budget == "3m"
@@ -131,8 +127,8 @@ SHIFTED = [*smiles(60, RINGS[:3]), *smiles(20, RINGS[3:])]
     ],
 )
 def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
-    tmp_path: Path, sizes: Any, inputs: Any, group: Any, kind: Any, expected: tuple[str, int]
-) -> None:
+    tmp_path, sizes, inputs, group, kind, expected
+):
     detected = detected_in(tmp_path, *sizes, **inputs)
     *folds, reason = choose_folds(detected, choose_problem(detected), group, kind)
     assert tuple(folds) == expected
@@ -148,7 +144,7 @@ def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
         ("lab", None, "two groups or distinct inputs; there is 1"),
     ],
 )
-def test_folds_that_cannot_be_are_refused(tmp_path: Path, group: Any, kind: Any, words: str) -> None:
+def test_folds_that_cannot_be_are_refused(tmp_path, group, kind, words):
     detected = detected_in(tmp_path, n=NUMBER, lab=["a"] * 80)
     with pytest.raises(UserError, match=words):
         choose_folds(detected, choose_problem(detected), group, kind)

@@ -8,14 +8,14 @@ from scipy.special import expit, softmax
 from competition.metrics import METRICS
 from competition.task import Task
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK, fit_candidate
-from submissions.blend.data import Blend, BlendData, FoldSet
-from submissions.blend.selection import CrossFit, cross_fit, select
+from submissions.blend.data import BlendData
+from submissions.blend.selection import cross_fit, select
 from submissions.blend.stack import fit_stack
 
 N_OUTPUTS = {"binary": 1, "multiclass": 3}
 
 
-def noisy_numbers(n: int = 100, n_models: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def noisy_numbers(n=100, n_models=3):
     """Columns (n, n_models) with independent errors, later ones with larger errors; labels (n,)."""
     rng = np.random.default_rng(0)
     y = rng.normal(size=n)
@@ -23,12 +23,12 @@ def noisy_numbers(n: int = 100, n_models: int = 3) -> tuple[np.ndarray, np.ndarr
 
 
 def numbers(
-    preds: np.ndarray,
-    y: np.ndarray,
-    folds: np.ndarray | None = None,
-    metric: str = "rmse",
-    n_trials: int = 12,
-) -> BlendData:
+    preds,
+    y,
+    folds=None,
+    metric="rmse",
+    n_trials=12,
+):
     """Data of one target from columns (n_rows, n_models), or of several from (n_rows, n_models, n_targets)."""
     rows = np.arange(len(y))
     y = y.reshape(len(rows), -1)
@@ -43,9 +43,7 @@ def numbers(
     )
 
 
-def noisy_classes(
-    problem_type: str, n: int = 400, n_models: int = 3, is_nonlinear: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def noisy_classes(problem_type, n=400, n_models=3, is_nonlinear=False):
     """Columns (n, n_models, n_outputs) from noisy logits, later ones with more noise; labels (n, 1).
 
     Args:
@@ -63,7 +61,7 @@ def noisy_classes(
     return softmax(noisy, axis=2), labels
 
 
-def classes(preds: np.ndarray, y: np.ndarray, metric: str = "log_loss") -> BlendData:
+def classes(preds, y, metric="log_loss"):
     """Data of classes from probabilities (n_rows, n_models, n_outputs); several labels are multilabel."""
     rows, n_outputs, n_targets = np.arange(len(y)), preds.shape[2], y.shape[1]
     one_target = "multiclass" if n_outputs > 1 else "binary"
@@ -76,12 +74,12 @@ def classes(preds: np.ndarray, y: np.ndarray, metric: str = "log_loss") -> Blend
     return BlendData(metric=METRICS[metric], task=task, y=y, folds=rows % 5, groups=rows, preds=preds)
 
 
-def fit(name: str, data: BlendData, folds: FoldSet | None = None) -> Blend:
+def fit(name, data, folds=None):
     """Fit a candidate of the project on some folds, or on all."""
     return CANDIDATES[name](data, folds or data.all_folds)
 
 
-def cross_fitted(name: str, data: BlendData) -> CrossFit:
+def cross_fitted(name, data):
     """Fit a candidate, or the stack on the default, on all folds and without each of them."""
     default = "shrunk_logits" if data.task.has_probabilities else "shrunk_ridge"
     is_stack = name == LIGHTGBM_STACK
@@ -90,7 +88,7 @@ def cross_fitted(name: str, data: BlendData) -> CrossFit:
     )
 
 
-def chosen_of(data: BlendData, names: list[str], margin: float = 1.0) -> str:
+def chosen_of(data, names, margin=1.0):
     """Return the candidate that the rule selects with the shrunk ridge as the default."""
     compared = data.compare({name: cross_fitted(name, data).scored for name in names}, "shrunk_ridge")
     return select(data, compared, "shrunk_ridge", margin)[0]

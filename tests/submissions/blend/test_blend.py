@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from competition.metrics import METRICS, Metric
 from core.errors import ConfigError
 from core.files import PROJECT
 from submissions.blend.candidates import CANDIDATES, fit_candidate
-from submissions.blend.data import BlendData, convex_weights
+from submissions.blend.data import convex_weights
 from tests.submissions.blend.data import classes, fit, noisy_classes, noisy_numbers, numbers
 
 BLENDS = [name for name in CANDIDATES if name != "shrunk_logits"]
@@ -22,15 +21,15 @@ ORTHOGONAL = Y[:, None] + np.tile([[1.0, 2.0], [-1.0, 2.0], [1.0, -2.0], [-1.0, 
 """Columns with mean squared errors 1 and 4 and mean product of errors 0."""
 
 
-def weights(name: str, data: BlendData) -> list[float]:
+def weights(name, data):
     return fit(name, data).weights[:, 0].tolist()
 
 
-def predicted(name: str, data: BlendData, preds: np.ndarray) -> np.ndarray:
+def predicted(name, data, preds):
     return fit(name, data).predict(preds[:, :, None])[:, 0]
 
 
-def test_hand_computed_weights() -> None:
+def test_hand_computed_weights():
     data = numbers(ORTHOGONAL, Y)
     assert weights("convex", data) == pytest.approx([0.8, 0.2], abs=1e-7)
     assert weights("hill_climb", data) == pytest.approx([0.8, 0.2], abs=1e-15)  # one step of a fifth
@@ -46,7 +45,7 @@ def test_hand_computed_weights() -> None:
     assert weights("best_single", numbers(preds, y)) == [0, 1]
 
 
-def test_pooled_weights_count_targets_alike_in_any_unit_and_are_those_of_a_target_without_labels() -> None:
+def test_pooled_weights_count_targets_alike_in_any_unit_and_are_those_of_a_target_without_labels():
     """The columns of the second target are swapped, and the third one has labels in fold 0 only."""
     preds = np.stack([ORTHOGONAL, 100 * ORTHOGONAL[:, ::-1], ORTHOGONAL], axis=2)
     y = np.column_stack([Y, 100 * Y, np.where(np.arange(20) % 5 == 0, Y, np.nan)])
@@ -58,12 +57,12 @@ def test_pooled_weights_count_targets_alike_in_any_unit_and_are_those_of_a_targe
 
 
 @each_blend
-def test_without_a_labelled_row_every_blend_is_the_mean(name: str) -> None:
+def test_without_a_labelled_row_every_blend_is_the_mean(name):
     preds, y = noisy_numbers(n_models=4)
     assert weights(name, numbers(preds, y * np.nan)) == [0.25] * 4
 
 
-def test_convex_weights_are_optimal_also_beside_an_absurd_column() -> None:
+def test_convex_weights_are_optimal_also_beside_an_absurd_column():
     for seed in range(50):
         rng = np.random.default_rng(seed)
         errors = rng.normal(size=(rng.integers(3, 40), rng.integers(1, 9))) + rng.normal()
@@ -77,7 +76,7 @@ def test_convex_weights_are_optimal_also_beside_an_absurd_column() -> None:
 
 @each_blend
 @pytest.mark.parametrize("metric", ["rmse", "mae", "spearman"])
-def test_the_order_of_rows_and_the_unit_do_not_change_predictions(name: str, metric: str) -> None:
+def test_the_order_of_rows_and_the_unit_do_not_change_predictions(name, metric):
     preds, y = noisy_numbers(120, 4)
     data = numbers(preds, y, metric=metric)
     before = predicted(name, data, preds)
@@ -94,7 +93,7 @@ def test_the_order_of_rows_and_the_unit_do_not_change_predictions(name: str, met
 
 @pytest.mark.parametrize("metric", ["rmse", "mae"])
 @each_blend
-def test_equal_columns_and_constant_labels_give_finite_predictions(name: str, metric: str) -> None:
+def test_equal_columns_and_constant_labels_give_finite_predictions(name, metric):
     preds, y = noisy_numbers()
     equal, perfect = preds[:, [0, 0, 1]], np.column_stack([y, y])
     for columns in (equal, preds[:, [0, 0]], perfect, np.ones((100, 2))):
@@ -103,12 +102,12 @@ def test_equal_columns_and_constant_labels_give_finite_predictions(name: str, me
     assert np.abs(predicted(name, numbers(equal, rare, metric=metric), equal)).max() < 10
 
 
-def test_the_shrunk_ridge_is_the_formula_of_its_docstring_with_settings_that_are_good_across_folds() -> None:
+def test_the_shrunk_ridge_is_the_formula_of_its_docstring_with_settings_that_are_good_across_folds():
     preds, y = (each + 3 for each in noisy_numbers(200, 4))
     data = numbers(preds, y, n_trials=40)
     folds = data.folds
 
-    def formula(rows: np.ndarray, share: float, penalty: float) -> tuple[np.ndarray, float]:
+    def formula(rows, share, penalty):
         mean, std = y[rows].mean(), y[rows].std()
         x, labels = (preds[rows] - mean) / std, (y[rows] - mean) / std
         convex = fit("convex", data, frozenset(folds[rows].tolist())).weights[:, 0]
@@ -117,7 +116,7 @@ def test_the_shrunk_ridge_is_the_formula_of_its_docstring_with_settings_that_are
         w = start + np.linalg.solve(x.T @ x + identity, x.T @ (labels - x @ start))
         return w, mean * (1 - w.sum())
 
-    def cross_fitted_error(share: float, penalty: float) -> float:
+    def cross_fitted_error(share, penalty):
         squares = 0.0
         for fold in range(5):
             in_fold = folds == fold
@@ -138,7 +137,7 @@ def test_the_shrunk_ridge_is_the_formula_of_its_docstring_with_settings_that_are
 
 @each_blend
 @pytest.mark.parametrize("metric", ["rmse", "mae", "kendall"])
-def test_rows_without_a_label_and_rows_of_fold_minus_one_are_ignored(name: str, metric: str) -> None:
+def test_rows_without_a_label_and_rows_of_fold_minus_one_are_ignored(name, metric):
     preds, y = noisy_numbers()
     no_fold, unlabelled = np.arange(100) < 10, np.arange(100) >= 85
     new_folds = np.where(no_fold, -1, np.arange(100) % 5)
@@ -151,9 +150,9 @@ def test_rows_without_a_label_and_rows_of_fold_minus_one_are_ignored(name: str, 
 
 @each_blend
 def test_a_user_defined_metric_tunes_a_single_target_and_is_never_called_with_one_of_several(
-    name: str,
-) -> None:
-    def score(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    name,
+):
+    def score(y_true, y_pred):
         assert y_true.shape == (100, 1)  # the rows of the single target
         return float(np.mean(np.abs(y_true - y_pred) ** 0.5))
 
@@ -169,7 +168,7 @@ def test_a_user_defined_metric_tunes_a_single_target_and_is_never_called_with_on
 # Functions of the user's
 
 
-def test_a_user_defined_candidate_only_gets_the_rows_it_is_fitted_on(tmp_path: Path) -> None:
+def test_a_user_defined_candidate_only_gets_the_rows_it_is_fitted_on(tmp_path):
     preds, y = noisy_numbers(60)
     data = numbers(preds, y, np.r_[[-1] * 5, np.arange(5, 60) % 5])
     (tmp_path / "mine.py").write_text(
@@ -182,7 +181,7 @@ def test_a_user_defined_candidate_only_gets_the_rows_it_is_fitted_on(tmp_path: P
     np.testing.assert_array_equal(fitted.predict(data.preds)[:, 0], preds[:, 0])
 
 
-def test_a_user_defined_candidate_must_predict_probabilities(tmp_path: Path) -> None:
+def test_a_user_defined_candidate_must_predict_probabilities(tmp_path):
     data = classes(*noisy_classes("multiclass", 60))
     (tmp_path / "mine.py").write_text("def negative(preds, y, folds):\n    return [1, 1, -0.5]\n")
     words = r"mine.py:negative must return weights \(3,\).*expected probabilities"
@@ -190,14 +189,14 @@ def test_a_user_defined_candidate_must_predict_probabilities(tmp_path: Path) -> 
         fit_candidate(data, f"{tmp_path}/mine.py:negative", data.all_folds)
 
 
-def page_function(folder: Path, number: int, name: str) -> str:
+def page_function(folder, number, name):
     """Write a code block of the page on ensembling into `mine.py`; return the reference to a function in it."""
     blocks = (PROJECT / "docs" / "ensembling.md").read_text().split("```python\n")
     (folder / "mine.py").write_text(blocks[number].split("```")[0])
     return f"{folder}/mine.py:{name}"
 
 
-def test_the_level_2_model_of_the_page_on_ensembling_finds_what_is_nonlinear(tmp_path: Path) -> None:
+def test_the_level_2_model_of_the_page_on_ensembling_finds_what_is_nonlinear(tmp_path):
     code_ref = page_function(tmp_path, 1, "fit")
     preds, y = noisy_numbers(600)
     data = numbers(preds, y + 2 * np.abs(y))
@@ -206,7 +205,7 @@ def test_the_level_2_model_of_the_page_on_ensembling_finds_what_is_nonlinear(tmp
     assert METRICS["rmse"](data.y, y_pred) < 0.8 * METRICS["rmse"](data.y, of_default)
 
 
-def test_the_mean_of_ranks_of_the_page_on_ensembling_by_hand(tmp_path: Path) -> None:
+def test_the_mean_of_ranks_of_the_page_on_ensembling_by_hand(tmp_path):
     code_ref = page_function(tmp_path, 2, "mean_of_ranks")
     y = np.arange(101.0)
     data = numbers(np.column_stack([y**3, -5 + 0.1 * y]), y)  # both in the right order, on different scales

@@ -13,7 +13,7 @@ from submissions.blend.decision_rules import Decision, fit_decision, plain_decis
 from tests.submissions.blend.data import cross_fitted
 
 
-def random_data(problem_type: str, metric: str, n: int = 2000, seed: int = 0) -> BlendData:
+def random_data(problem_type, metric, n=2000, seed=0):
     """Labels and a column of calibrated predictions: true probabilities, or mean levels."""
     rng = np.random.default_rng(seed)
     n_classes = {"multiclass": 4, "ordinal": 5}.get(problem_type, 2)
@@ -35,11 +35,11 @@ def random_data(problem_type: str, metric: str, n: int = 2000, seed: int = 0) ->
     return BlendData(metric=score, task=task, y=y, folds=rows % 4, groups=rows, preds=preds[:, None])
 
 
-def tuned(data: BlendData) -> Decision:
+def tuned(data):
     return fit_decision(data.metric, data.task, data.y, data.preds[:, 0])
 
 
-def test_labels_by_hand() -> None:
+def test_labels_by_hand():
     p = np.array([[0.3, 0.69], [0.29, 0.7]])
     assert Decision("multilabel", np.array([0.3, 0.7])).predict(p).tolist() == [[1, 0], [0, 1]]
     p = np.array([[0.5, 0.3, 0.2], [0.4, 0.0, 0.6]])
@@ -57,7 +57,7 @@ each_case = pytest.mark.parametrize(("problem_type", "metric"), CASES)
 
 
 @each_case
-def test_tuned_labels_of_new_rows_are_better_than_default_labels(problem_type: str, metric: str) -> None:
+def test_tuned_labels_of_new_rows_are_better_than_default_labels(problem_type, metric):
     data, new = random_data(problem_type, metric), random_data(problem_type, metric, 20_000, seed=1)
     decision, new_pred, default_labels = tuned(data), new.preds[:, 0], data.task.default_labels
     assert (
@@ -71,7 +71,7 @@ def test_tuned_labels_of_new_rows_are_better_than_default_labels(problem_type: s
 
 
 @each_case
-def test_labels_of_a_fold_do_not_influence_decisions_on_it(problem_type: str, metric: str) -> None:
+def test_labels_of_a_fold_do_not_influence_decisions_on_it(problem_type, metric):
     data = random_data(problem_type, metric, 300)
     data = replace(data, preds=np.concatenate([data.preds, data.preds**2], axis=1))
     in_fold = data.folds == 2
@@ -82,7 +82,7 @@ def test_labels_of_a_fold_do_not_influence_decisions_on_it(problem_type: str, me
     assert (before.final.predict(data.preds) != after.final.predict(data.preds)).any()  # in sample they may
 
 
-def test_the_threshold_of_f1_is_half_the_best_f1_also_for_distorted_probabilities() -> None:
+def test_the_threshold_of_f1_is_half_the_best_f1_also_for_distorted_probabilities():
     """Half of it for calibrated probabilities: Lipton, Elkan and Naryanaswamy, 2014."""
     data = random_data("binary", "f1", 50_000)
     f1, y, p = data.metric, data.y, data.preds
@@ -94,7 +94,7 @@ def test_the_threshold_of_f1_is_half_the_best_f1_also_for_distorted_probabilitie
     assert f1(y, data.task.default_labels(distorted[:, 0])) < best - 0.1
 
 
-def test_cut_points_increase_and_those_of_accurate_predictions_are_halfway_between_levels() -> None:
+def test_cut_points_increase_and_those_of_accurate_predictions_are_halfway_between_levels():
     for metric in ("quadratic_kappa", "f1_macro", "accuracy"):
         assert (np.diff(tuned(random_data("ordinal", metric, 300)).cut_points) >= 0).all()
     rng = np.random.default_rng(0)
@@ -104,8 +104,8 @@ def test_cut_points_increase_and_those_of_accurate_predictions_are_halfway_betwe
     np.testing.assert_allclose(decision.cut_points, [0.5, 1.5, 2.5, 3.5], atol=0.1)
 
 
-def test_a_user_defined_metric_gets_the_labels_of_all_targets() -> None:
-    def score(y_true: np.ndarray, labels: np.ndarray) -> float:
+def test_a_user_defined_metric_gets_the_labels_of_all_targets():
+    def score(y_true, labels):
         assert labels.shape == (2000, 3) and set(np.unique(labels)) <= {0.0, 1.0}
         return float(np.nanmean((y_true == labels) * np.where(y_true == 1, 5.0, 1.0)))
 
@@ -116,14 +116,14 @@ def test_a_user_defined_metric_gets_the_labels_of_all_targets() -> None:
     )  # a positive counts like five negatives
 
 
-def test_targets_with_one_class_or_without_labels_get_finite_thresholds() -> None:
+def test_targets_with_one_class_or_without_labels_get_finite_thresholds():
     data = random_data("multilabel", "f1_macro", 200)
     data.y[:, :2] = [0.0, np.nan]
     assert np.isfinite(tuned(data).cut_points).all()
 
 
 @pytest.mark.parametrize(("metric", "label"), [("accuracy", 0.0), ("f1", 1.0)])
-def test_constant_predictions_get_the_label_with_the_better_score(metric: str, label: float) -> None:
+def test_constant_predictions_get_the_label_with_the_better_score(metric, label):
     data = random_data("binary", metric, 400)
     data.preds[:] = data.y.mean()
     assert set(tuned(data).predict(data.preds[:, 0])[:, 0]) == {label}

@@ -1,7 +1,5 @@
 """Blends of probabilities: weights of logits compared with a general optimizer, invariances, and extreme inputs."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -19,7 +17,7 @@ from tests.submissions.fakes import fake_classes
 each_type = pytest.mark.parametrize("problem_type", N_OUTPUTS)
 
 
-def log_loss_of(w: np.ndarray, preds: np.ndarray, y: np.ndarray) -> float:
+def log_loss_of(w, preds, y):
     clipped = np.clip(preds, MIN_BASE_PROBABILITY, 1 - MIN_BASE_PROBABILITY)
     logits = np.log(clipped) if preds.shape[2] > 1 else np.log(np.dstack([1 - clipped, clipped]))
     sums = np.einsum("nck,c->nk", logits, w)
@@ -28,14 +26,14 @@ def log_loss_of(w: np.ndarray, preds: np.ndarray, y: np.ndarray) -> float:
 
 @each_type
 def test_weights_of_logits_equal_a_general_optimizer_and_the_penalty_is_the_best_across_folds(
-    problem_type: str,
-) -> None:
+    problem_type,
+):
     preds, y = noisy_classes(problem_type, 300, 4)
     data = classes(preds, y)
     start = data.convex(0, data.all_folds)
     for penalty, w in zip(LOGIT_PENALTIES, _logit_weights(data, 0, data.all_folds), strict=True):
 
-        def objective(w: np.ndarray, penalty: float = penalty) -> float:
+        def objective(w, penalty=penalty):
             penalties = penalty * ((w - start) ** 2).sum() + SUM_PENALTY / 300 * (w.sum() - 1) ** 2
             return log_loss_of(w, preds, y) + penalties
 
@@ -54,8 +52,8 @@ def test_weights_of_logits_equal_a_general_optimizer_and_the_penalty_is_the_best
 
 @each_type
 def test_convex_weights_of_probabilities_have_the_smallest_squared_error_of_all_classes(
-    problem_type: str,
-) -> None:
+    problem_type,
+):
     preds, y = noisy_classes(problem_type)
     truth = y if problem_type == "binary" else y == np.arange(3)
     errors = (preds - truth[:, None]).swapaxes(1, 2).reshape(-1, 3)
@@ -67,9 +65,7 @@ def test_convex_weights_of_probabilities_have_the_smallest_squared_error_of_all_
 @pytest.mark.parametrize("metric", ["log_loss", "roc_auc", "f1_macro"])
 @each_type
 @pytest.mark.filterwarnings("error")
-def test_every_blend_predicts_probabilities_also_from_extreme_inputs(
-    problem_type: str, metric: str, name: str
-) -> None:
+def test_every_blend_predicts_probabilities_also_from_extreme_inputs(problem_type, metric, name):
     preds, y = noisy_classes(problem_type, 100)
     truth = y if problem_type == "binary" else (y == np.arange(3)).astype(float)
     perfect = np.repeat(truth[:, None], 3, axis=1)
@@ -82,7 +78,7 @@ def test_every_blend_predicts_probabilities_also_from_extreme_inputs(
         assert problem_type == "binary" or np.allclose(y_pred.sum(axis=1), 1)
 
 
-def test_each_target_has_its_own_weights_and_unlabelled_rows_change_nothing() -> None:
+def test_each_target_has_its_own_weights_and_unlabelled_rows_change_nothing():
     preds, y = noisy_classes("binary", 600)
     unlabelled = np.where(np.arange(600)[:, None] < 500, y, np.nan)
     weights = fit("shrunk_logits", classes(preds, unlabelled)).weights
@@ -95,10 +91,10 @@ def test_each_target_has_its_own_weights_and_unlabelled_rows_change_nothing() ->
     assert fit("shrunk_logits", classes(preds, y * np.nan)).weights.tolist() == [[1 / 3] * 2] * 3
 
 
-def test_blends_are_compared_by_the_mean_auc_over_folds_with_ten_rows_of_each_class_in_each() -> None:
+def test_blends_are_compared_by_the_mean_auc_over_folds_with_ten_rows_of_each_class_in_each():
     preds, y = noisy_classes("binary", 300)
 
-    def losses(labels: np.ndarray, metric: str) -> list[float]:
+    def losses(labels, metric):
         data = classes(preds, labels, metric)
         return [data.loss_of_weights(0, data.all_folds, column) for column in np.eye(3)]
 
@@ -120,8 +116,8 @@ def test_blends_are_compared_by_the_mean_auc_over_folds_with_ten_rows_of_each_cl
     ],
 )  # fmt: skip
 def test_blends_that_do_not_fit_the_problem_type_are_rejected(
-    tmp_path: Path, problem_type: str, metric: str, submissions: dict, message: str
-) -> None:
+    tmp_path, problem_type, metric, submissions, message
+):
     path = fake_classes(tmp_path, problem_type, metric, submissions=submissions)
     with pytest.raises(ConfigError, match=message):
         load_config(str(path))

@@ -12,17 +12,17 @@ from submissions.blend.scoring import Scorer
 
 
 @pytest.fixture(autouse=True)
-def many_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+def many_resamples(monkeypatch):
     monkeypatch.setattr(scoring, "MAX_RESAMPLES", 2000)
 
 
-def scorer(metric: str, y: np.ndarray, groups: np.ndarray | None = None) -> Scorer:
+def scorer(metric, y, groups=None):
     rows = np.arange(len(y))
     groups = rows if groups is None else groups
     return Scorer(metric=METRICS[metric], task=Task(["y"]), y=y, folds=0 * rows, groups=groups)
 
 
-def test_the_standard_error_of_a_difference_of_means_is_the_textbook_formula() -> None:
+def test_the_standard_error_of_a_difference_of_means_is_the_textbook_formula():
     rng = np.random.default_rng(1)
     a = rng.normal(size=(2000, 1))
     y = np.arange(2000)[:, None] * 1e-12  # labels that are not all equal
@@ -39,7 +39,7 @@ def test_the_standard_error_of_a_difference_of_means_is_the_textbook_formula() -
     assert (small["b"] - small["a"]).std() == pytest.approx(2 * expected, rel=0.06)
 
 
-def test_rows_of_a_group_are_drawn_together() -> None:
+def test_rows_of_a_group_are_drawn_together():
     rng = np.random.default_rng(0)
     y, errors = (np.repeat(rng.normal(size=(200, 1)), 4, axis=0) for _ in range(2))
     alone, together = (
@@ -49,7 +49,7 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     assert together == pytest.approx(2 * alone, rel=0.1)
 
 
-def test_large_tables_have_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_tables_have_fewer_resamples(monkeypatch):
     y = np.arange(100.0)[:, None]
     for max_labels, n_resamples in ((6000, 60), (100, 50)):
         monkeypatch.setattr(scoring, "MAX_LABELS", max_labels)
@@ -57,7 +57,7 @@ def test_large_tables_have_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ["r2", "pearson"])
-def test_resamples_with_equal_labels_have_no_score(name: str) -> None:
+def test_resamples_with_equal_labels_have_no_score(name):
     """Five labels of 200 differ from the others, so that some resamples have none of them."""
     y = np.full((200, 1), 0.1)
     y[:5] = 3.7
@@ -66,7 +66,7 @@ def test_resamples_with_equal_labels_have_no_score(name: str) -> None:
     assert scores.min() > 0.9 and scores.max() <= 1 + 1e-9
 
 
-def test_targets_are_scored_together_and_each_on_its_labelled_rows() -> None:
+def test_targets_are_scored_together_and_each_on_its_labelled_rows():
     y = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, np.nan]])
     y_pred = np.array([[1.0, 2.0], [1.0, 4.0], [4.0, 9.0]])
     both = replace(scorer("mae", y), task=Task(["y0", "y1"]))

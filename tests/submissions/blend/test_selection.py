@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
-from submissions.blend.scoring import Scorer
 from submissions.blend.selection import min_gain, select
 from tests.submissions.blend.data import classes, cross_fitted, noisy_classes, noisy_numbers, numbers
 
@@ -18,9 +17,7 @@ each_candidate = pytest.mark.parametrize("name", NAMES)
 
 @pytest.mark.parametrize("metric", ["rmse", "mae", "spearman"])
 @each_candidate
-def test_labels_of_a_fold_that_would_change_all_weights_do_not_reach_its_predictions(
-    name: str, metric: str
-) -> None:
+def test_labels_of_a_fold_that_would_change_all_weights_do_not_reach_its_predictions(name, metric):
     rng = np.random.default_rng(0)
     y = rng.normal(size=(120, 2))
     folds = np.arange(120) % 4
@@ -39,9 +36,7 @@ def test_labels_of_a_fold_that_would_change_all_weights_do_not_reach_its_predict
 @pytest.mark.parametrize("metric", ["log_loss", "roc_auc", "f1_macro"])
 @pytest.mark.parametrize("name", ["best_single", "convex", "shrunk_logits", LIGHTGBM_STACK])
 @pytest.mark.parametrize("problem_type", ["binary", "multiclass"])
-def test_labels_of_a_fold_reach_neither_its_probabilities_nor_its_thresholds(
-    name: str, metric: str, problem_type: str
-) -> None:
+def test_labels_of_a_fold_reach_neither_its_probabilities_nor_its_thresholds(name, metric, problem_type):
     preds, y = noisy_classes(problem_type, 200)
     in_fold = np.arange(200) % 5 == 2
     new_y = np.where(in_fold[:, None], (y + 1) % 2, y)
@@ -52,7 +47,7 @@ def test_labels_of_a_fold_reach_neither_its_probabilities_nor_its_thresholds(
 
 @pytest.mark.parametrize("n_folds", [2, 3])
 @each_candidate
-def test_every_row_with_a_fold_is_predicted_and_no_other_row(name: str, n_folds: int) -> None:
+def test_every_row_with_a_fold_is_predicted_and_no_other_row(name, n_folds):
     preds, y = noisy_numbers(90)
     folds = np.arange(90) % n_folds
     y[::7] = np.nan
@@ -63,9 +58,7 @@ def test_every_row_with_a_fold_is_predicted_and_no_other_row(name: str, n_folds:
         assert (np.isfinite(values[:, 0]) == (folds >= 0)).all()
 
 
-def test_only_for_a_metric_with_a_lower_bound_low_numbers_are_raised_to_the_lowest_label_of_the_other_folds() -> (
-    None
-):
+def test_only_for_a_metric_with_a_lower_bound_low_numbers_are_raised_to_the_lowest_label_of_the_other_folds():
     y = np.arange(20.0)
     preds = np.stack([2 * y - 10, 2 * y - 10], axis=1)
     raised = cross_fitted("mean", numbers(preds, y, metric="rmsle"))
@@ -74,7 +67,7 @@ def test_only_for_a_metric_with_a_lower_bound_low_numbers_are_raised_to_the_lowe
     assert cross_fitted("mean", numbers(preds, y)).scored[:, 0].tolist() == (2 * y - 10).tolist()
 
 
-def test_missing_labels_are_masked_in_scores() -> None:
+def test_missing_labels_are_masked_in_scores():
     preds, y = noisy_numbers(150)
     rows = np.flatnonzero(np.arange(150) % 6)
     sparse = numbers(preds, np.where(np.arange(150) % 6, y, np.nan))
@@ -87,7 +80,7 @@ def test_missing_labels_are_masked_in_scores() -> None:
 # The rule
 
 
-def rule(y: list[float], folds: list[int], metric: str) -> Scorer:
+def rule(y, folds, metric):
     return numbers(np.zeros((len(y), 1)), np.array(y), np.array(folds), metric)
 
 
@@ -108,8 +101,8 @@ def rule(y: list[float], folds: list[int], metric: str) -> Scorer:
     ],
 )
 def test_the_default_is_kept_unless_another_is_clearly_better_or_it_has_no_score(
-    others: str, metric: str, margin: float, chosen: str
-) -> None:
+    others, metric, margin, chosen
+):
     """Differences to the score 1 of the default, and their standard errors."""
     rows = {"shrunk_ridge": [1.0, 0.0, 0.0]}
     for name, *cells in map(str.split, others.split(",")):
@@ -130,8 +123,6 @@ def test_the_default_is_kept_unless_another_is_clearly_better_or_it_has_no_score
         ("spearman", 0.0),  # undefined for a constant
     ],
 )
-def test_the_smallest_gain_is_a_thousandth_of_the_gain_of_the_default_over_a_constant(
-    metric: str, constant_score: float
-) -> None:
+def test_the_smallest_gain_is_a_thousandth_of_the_gain_of_the_default_over_a_constant(metric, constant_score):
     scorer = rule([0.0, 0.0, NAN, 3.0, 99.0], [0, 1, 2, 3, -1], metric)
     assert min_gain(scorer, 0.5) == pytest.approx(abs(0.5 - constant_score) / 1000)

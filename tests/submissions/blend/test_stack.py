@@ -21,15 +21,15 @@ from tests.submissions.blend.data import (
 )
 
 
-def test_the_stack_is_chosen_for_labels_that_are_nonlinear_in_the_predictions_and_only_then() -> None:
+def test_the_stack_is_chosen_for_labels_that_are_nonlinear_in_the_predictions_and_only_then():
     preds, y = noisy_numbers(300)
     for labels, chosen in ((y, "shrunk_ridge"), (y + 2 * np.abs(y), LIGHTGBM_STACK)):
         assert chosen_of(numbers(preds, labels), ["shrunk_ridge", LIGHTGBM_STACK]) == chosen
 
 
 def test_without_a_correction_the_stack_is_its_blend_and_it_predicts_row_by_row(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     preds, y = noisy_numbers(200)
     data = numbers(preds, y + 2 * np.abs(y))
     stack = fit_stack(data, "shrunk_ridge", data.all_folds)
@@ -43,7 +43,7 @@ def test_without_a_correction_the_stack_is_its_blend_and_it_predicts_row_by_row(
     np.testing.assert_array_equal(uncorrected.predict(data.preds), of_blend)
 
 
-def test_trees_use_the_predictions_of_other_targets() -> None:
+def test_trees_use_the_predictions_of_other_targets():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(500, 2))
     preds = truth[:, None] + 0.3 * rng.normal(size=(500, 3, 2))
@@ -62,8 +62,8 @@ def test_trees_use_the_predictions_of_other_targets() -> None:
 @pytest.mark.parametrize("problem_type", ["binary", "multiclass"])
 @pytest.mark.parametrize(("nonlinear", "share"), [(True, 0.95), (False, 1.01)])
 def test_classification_trees_start_from_the_blend_and_help_with_nonlinear_logits(
-    problem_type: str, nonlinear: bool, share: float
-) -> None:
+    problem_type, nonlinear, share
+):
     data = classes(*noisy_classes(problem_type, 600, is_nonlinear=nonlinear))
     fits = [cross_fitted(name, data) for name in ("shrunk_logits", LIGHTGBM_STACK)]
     of_blend, of_stack = (METRICS["log_loss"](data.y, part.outputs) for part in fits)
@@ -77,7 +77,7 @@ def test_classification_trees_start_from_the_blend_and_help_with_nonlinear_logit
     np.testing.assert_allclose(restored.predict(data.preds), y_pred, rtol=1e-12)
 
 
-def test_the_loss_of_the_blend_is_the_loss_that_lightgbm_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_of_the_blend_is_the_loss_that_lightgbm_computes(monkeypatch):
     all_losses: list[np.ndarray] = []
     monkeypatch.setattr(stacks, "best_n_trees", lambda losses: all_losses.append(losses) or 0)
     monkeypatch.setitem(stacks.PARAMETERS, "learning_rate", 1e-9)

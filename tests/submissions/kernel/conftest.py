@@ -3,7 +3,6 @@
 import shutil
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +55,7 @@ def lengths(inputs):
 TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 15}
 
 
-def tiny_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any", files: tuple = ()) -> Path:
+def tiny_wheel(folder, name, version, tag="py3-none-any", files=()):
     """A wheel of some installed files, or of nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{name.replace('-', '_')}-{version}"
@@ -72,12 +71,12 @@ def tiny_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any",
 
 
 @pytest.fixture(autouse=True)
-def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def image(tmp_path, monkeypatch):
     """An image that lacks one small package, of which pip finds the wheel, and no other."""
     prepare_image(tmp_path, monkeypatch)
 
 
-def prepare_image(folder: Path, patch: pytest.MonkeyPatch) -> None:
+def prepare_image(folder, patch):
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     names = {Requirement(text).name for text in project["dependencies"]} - {SHIPPED}
     (folder / "image.txt").write_text("\n".join([*names, "packaging"]))
@@ -89,7 +88,7 @@ def prepare_image(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """Folder with the YAML and tables of the competition `mixed` and, in `work`, its run and its bundle."""
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(3)
@@ -118,7 +117,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(made: Path, tmp_path: Path) -> Paths:
+def work(made, tmp_path):
     """A copy of the products, with the bundle, that a test may change."""
     shutil.copytree(made / "work", tmp_path / "work")
     return Paths("mixed")

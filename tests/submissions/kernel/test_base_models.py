@@ -2,7 +2,6 @@
 
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +19,8 @@ ONLY_TEXT = {"smiles": [], "numeric": [], "categorical": []}
 
 
 def test_a_bundle_predicts_by_its_own_copy_of_the_base_model(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     base = publish_decoder(tmp_path / "base")
     stage = {"kind": "bert", "weights": str(base), "lora": {"rank": 2}, "epochs": 1, "pooling": "last"}
     yaml = write_competition(

@@ -1,7 +1,6 @@
 """What the notebook runs: each lack of its inputs is named in a sentence; an earlier output is taken over."""
 
 from contextlib import nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -27,9 +26,7 @@ PACK = "datasets/me/mixed-pack"
         (["datasets/you/a"], "datasets/you/a"),
     ],
 )
-def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(
-    tmp_path: Path, folders: list[str], found: str
-) -> None:
+def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_path, folders, found):
     for folder in (f"{PACK}/work", *folders):  # in a bundle: none of the competition's
         write_atomically(tmp_path / folder / "test.csv", "id\n")
     write_atomically(Bundle(tmp_path / PACK).manifest, "")
@@ -50,9 +47,9 @@ def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(
     ],
 )
 def test_the_submission_that_exists_is_copied_whatever_the_status_of_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    status: int, files: list[str], copied: str, message: str,
-) -> None:  # fmt: skip
+    tmp_path, monkeypatch, capsys,
+    status, files, copied, message,
+):  # fmt: skip
     paths, written = Paths("mixed"), tmp_path / "submission.csv"
     places = {"final": paths.submission, "so_far": paths.run("so_far") / "submission.csv"}
     for name in files:
@@ -69,9 +66,7 @@ def test_the_submission_that_exists_is_copied_whatever_the_status_of_the_trainin
 @pytest.mark.parametrize(
     ("sample", "expected"), [("", "abc"), ("y,id 0,c 0,a 0,b", "cab"), ("id,y b,0 a,0", "abc")]
 )
-def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], sample: str, expected: str
-) -> None:
+def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_path, capsys, sample, expected):
     table, file = pd.DataFrame({"y": [0.0, 1.0, 2.0], "id": list("abc")}), tmp_path / "sample.csv"
     if sample:
         file.write_text(sample.replace(" ", "\n") + "\n")

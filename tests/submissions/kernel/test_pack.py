@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,18 +20,16 @@ from tests.submissions.fakes import built, fake_competition, with_setting
 from tests.submissions.kernel.conftest import SHIPPED, SLUG
 
 
-def contents_of(bundle: Bundle) -> dict[str, bytes]:
+def contents_of(bundle):
     files = [path for path in bundle.root.rglob("*") if path.is_file()]
     return {str(path.relative_to(bundle.root)): path.read_bytes() for path in files}
 
 
-def build(paths: Paths) -> Bundle:
+def build(paths):
     return pack.build(paths, None, "me", None).bundle
 
 
-def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_travels(
-    made: Path, work: Paths
-) -> None:
+def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_travels(made, work):
     table, test = read_text_table(made / "train.csv"), read_text_table(made / "test.csv")
     secrets = {cell for name in ("lumo", "mu", "SMILES") for cell in {*table[name]} - {*test.get(name, [])}}
     secrets = {secret for secret in secrets if len(secret) > 8} | {*table["id"]} - {*test["id"]}
@@ -55,16 +52,14 @@ def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_trav
     assert work.kernel.bundle.requirements.read_text().split("==")[0] == SHIPPED
 
 
-def test_a_second_bundle_is_the_same_whatever_was_done_to_the_first(work: Paths) -> None:
+def test_a_second_bundle_is_the_same_whatever_was_done_to_the_first(work):
     bundle = work.kernel.bundle
     before = contents_of(bundle)
     (bundle.root / "stray").touch()
     assert contents_of(build(work)) == before
 
 
-def test_code_alone_travels_of_what_a_user_keeps_next_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_alone_travels_of_what_a_user_keeps_next_to_it(tmp_path, monkeypatch):
     project, bundle = tmp_path / "project", Bundle(tmp_path / "bundle")
     code = ("models/own.py", *pack.SCRIPTS)
     for name in (*code, "models/kaggle.json", "competition/mine/a.csv", "models/.hidden/a.py"):
@@ -74,7 +69,7 @@ def test_code_alone_travels_of_what_a_user_keeps_next_to_it(
     assert set(contents_of(bundle)) == {f"code/{name}" for name in code}
 
 
-def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, work: Paths) -> None:
+def test_a_stage_without_weight_in_the_submission_does_not_travel(made, work):
     folder = work.root.parent.parent
     for file in (file for file in made.iterdir() if file.is_file()):
         shutil.copy(file, folder)
@@ -86,7 +81,7 @@ def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, wo
     assert len(stages) < 3  # of two targets, each has a best single stage
 
 
-def test_a_job_that_changed_since_the_run_is_not_packed(work: Paths) -> None:
+def test_a_job_that_changed_since_the_run_is_not_packed(work):
     booster = next(work.root.glob("models/trees/*/seed_0/fold_1/target_0.txt"))
     booster.write_text(booster.read_text() + " ")
     with pytest.raises(DataError, match=r"target_0\.txt has changed since the job wrote it"):
@@ -94,9 +89,7 @@ def test_a_job_that_changed_since_the_run_is_not_packed(work: Paths) -> None:
 
 
 @pytest.mark.parametrize("file", ["own.py", "features.py", "means.py"])
-def test_user_defined_code_that_changed_since_the_run_is_not_packed(
-    made: Path, work: Paths, tmp_path: Path, file: str
-) -> None:
+def test_user_defined_code_that_changed_since_the_run_is_not_packed(made, work, tmp_path, file):
     manifest = work.run(work.latest_run.read_text().strip()) / "run.json"
     shutil.copytree(made, tmp_path / "edited", ignore=shutil.ignore_patterns("work"))
     manifest.write_text(manifest.read_text().replace(f"{made}/", f"{tmp_path}/edited/"))
@@ -106,7 +99,7 @@ def test_user_defined_code_that_changed_since_the_run_is_not_packed(
         build(work)
 
 
-def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Paths, tmp_path: Path) -> None:
+def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work, tmp_path):
     metadata = read_json(work.kernel.notebook / "kernel-metadata.json")
     expected = {
         "enable_internet": False, "is_private": True, "enable_gpu": False, "competition_sources": [SLUG],
@@ -129,7 +122,7 @@ def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Pat
 FEATURES = "def product(inputs):\n    return inputs[['x']].to_numpy() * inputs[['z']].to_numpy()\n"
 
 
-def to_train(folder: Path, **sections: Any) -> Path:
+def to_train(folder, **sections):
     """The YAML of a competition of numbers on the platform, which has a feature of the user's own."""
     folder.mkdir(exist_ok=True)
     (folder / "features.py").write_text(FEATURES)
@@ -139,13 +132,13 @@ def to_train(folder: Path, **sections: Any) -> Path:
     return fake_competition(folder, 90, 20, competition=roles, submissions=submissions, **sections)
 
 
-def build_training(path: Path) -> tuple[Bundle, dict[str, Any]]:
+def build_training(path):
     """The bundle of a notebook that trains, and its YAML."""
     bundle = pack.build(Paths.for_competition(str(path)), load_config(str(path)), "me", None).bundle
     return bundle, yaml.safe_load((bundle.root / "mixed.yaml").read_text())
 
 
-def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(tmp_path: Path) -> None:
+def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(tmp_path):
     """The tables are as downloaded; one of them the platform has in an archive alone."""
     downloaded, mount = kaggle_files(SLUG), f"/kaggle/input/competitions/{SLUG}"
     tables = {
@@ -169,7 +162,7 @@ def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(t
     assert sum(name.endswith(".csv") for name in packed) == 2
 
 
-def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
+def test_weights_travel_or_the_bundle_is_not_made(tmp_path):
     write_atomically(tmp_path / "encoder" / "config.json", "{}")
     save_file({"layer": torch.zeros(2)}, tmp_path / "mine.safetensors")
     encoder, text = str(tmp_path / "encoder"), {"kind": "bert", "columns": ["x"]}
@@ -194,9 +187,7 @@ def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
     assert contents_of(bundle) == packed  # the one that was there stays
 
 
-def test_weights_that_a_package_downloaded_travel_as_a_cache_of_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_a_package_downloaded_travel_as_a_cache_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(pack, "HF_HUB_CACHE", str(tmp_path / "cache"))
     bundle = Bundle(tmp_path / "bundle")
     estimators = {"tabicl.TabICLRegressor", "sklearn.svm.SVR"}
@@ -222,9 +213,9 @@ def test_weights_that_a_package_downloaded_travel_as_a_cache_of_the_hub(
     ],
 )
 def test_what_cannot_be_packed_is_reported_before_anything_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    arguments: list[str], message: str,
-) -> None:  # fmt: skip
+    tmp_path, monkeypatch, capsys,
+    arguments, message,
+):  # fmt: skip
     monkeypatch.chdir(tmp_path)
     to_train(tmp_path / "holdout", competition={"holdout_of": "mixed"})
     with pytest.raises(UserError, match=message):

@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from typing import Any
 
 import pytest
 
@@ -11,14 +10,14 @@ from core.files import write_json
 from core.paths import Paths
 from submissions.kernel.pack import CPU, write_notebook
 from submissions.kernel.push import push, pushed_notebook
-from tests.kaggle_server import USER, KaggleServer
+from tests.kaggle_server import USER
 from tests.submissions.leaderboard.conftest import clock as clock
 from tests.submissions.leaderboard.conftest import server as server
 
 DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 
 
-def packed(run: str = "1", training: bool = False) -> Paths:
+def packed(run="1", training=False):
     """The least folder of a bundle and its notebook."""
     paths = Paths.for_competition("tides")
     kernel, purpose = (paths.training_kernel, "training") if training else (paths.kernel, "prediction")
@@ -30,8 +29,8 @@ def packed(run: str = "1", training: bool = False) -> Paths:
 
 
 def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_next_to_it(
-    server: KaggleServer,
-) -> None:
+    server,
+):
     paths = packed()
     with pytest.raises(DataError, match="has no notebook on Kaggle"):
         pushed_notebook(paths)
@@ -68,9 +67,7 @@ def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_next_to_i
         ("SaveKernel", (200, {"invalidDatasetSources": [DATASET]}), f"does not know {DATASET}"),
     ],
 )  # fmt: skip
-def test_what_is_refused_or_lacks_a_file_is_an_error_and_no_notebook_was_pushed(
-    server: KaggleServer, call: str, fault: Any, words: str
-) -> None:
+def test_what_is_refused_or_lacks_a_file_is_an_error_and_no_notebook_was_pushed(server, call, fault, words):
     server.faults.append((call, fault))
     paths = packed()
     with pytest.raises(ServiceError, match=words):
@@ -80,9 +77,7 @@ def test_what_is_refused_or_lacks_a_file_is_an_error_and_no_notebook_was_pushed(
 
 
 @pytest.mark.parametrize("state", ["FAILED", "BLOBS_RECEIVED"])
-def test_a_data_set_that_fails_or_is_slow_is_reported(
-    server: KaggleServer, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
+def test_a_data_set_that_fails_or_is_slow_is_reported(server, monkeypatch, state):
     monkeypatch.setattr("submissions.kernel.push.LIMIT", 0.0)
     packed()
     push("tides", training=False)

@@ -5,8 +5,6 @@ import os
 import time
 from pathlib import Path
 
-import pytest
-
 from core.files import write_json
 from submissions.kernel.verify import INPUT, WORKING, make_sandbox, run_notebook
 
@@ -35,7 +33,7 @@ open("submission.csv", "w").write("id")
 """
 
 
-def run(sandbox: Path, code: str) -> tuple[float, float]:
+def run(sandbox, code):
     """Run a notebook of one cell."""
     notebook = sandbox / "notebook.ipynb"
     write_json(
@@ -45,8 +43,8 @@ def run(sandbox: Path, code: str) -> tuple[float, float]:
 
 
 def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("KAGGLE_KEY", "secret")
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     sandbox = tmp_path / "sandbox"
@@ -63,7 +61,7 @@ def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor
     assert not {".cache", ".kaggle"} & set(log["home"])
 
 
-def test_nothing_that_a_notebook_started_outlives_it(tmp_path: Path) -> None:
+def test_nothing_that_a_notebook_started_outlives_it(tmp_path):
     sandbox = tmp_path / "sandbox"
     make_sandbox(sandbox, [], set())
     beat = "import time\nwhile True:\n open('alive', 'a').write('x'); time.sleep(0.02)"

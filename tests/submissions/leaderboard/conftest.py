@@ -1,8 +1,6 @@
 """Every test of this folder that asks for `server` talks to a stand-in of the platform, and no time passes."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +11,7 @@ from tests.submissions.fakes import with_setting
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleServer]:
+def server(tmp_path, monkeypatch):
     """A running server with the competition `tides`; the client's home is in `tmp_path`."""
     with KaggleServer() as server:
         (tmp_path / "home" / ".kaggle").mkdir(parents=True)
@@ -23,7 +21,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleSe
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock(monkeypatch):
     """The seconds that were slept, by which alone the clock goes on."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
@@ -32,13 +30,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-def paths(done: Path) -> Paths:
+def paths(done):
     """The products of a finished run of a competition that is on Kaggle."""
     with_setting(done, "competition", kaggle="tides")
     return Paths.for_competition(str(done))
 
 
-def one(name: str, day: int = 1, **fields: object) -> Submission:
+def one(name, day=1, **fields):
     """A row of the ledger."""
     base = {"status": "submitted", "file_digest": f"of {name}", "message": f"try {name}"}
     return Submission.model_validate(

@@ -3,28 +3,26 @@ success.
 """
 
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core.errors import ConfigError, ServiceError
 from submissions.leaderboard import client
-from tests.kaggle_server import KEY, SIGNATURE, TOKEN, USER, KaggleServer
+from tests.kaggle_server import KEY, SIGNATURE, TOKEN, USER
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     path = tmp_path / "submission.csv"
     path.write_text("id,height\n" + "".join(f"{i},{i / 7}\n" for i in range(5000)))
     return path
 
 
-def answer(status: int, message: str) -> tuple[Any, ...]:
+def answer(status, message):
     return status, {"code": status, "message": message}
 
 
-def test_a_file_arrives_intact_and_once_though_the_upload_was_cut(server: KaggleServer, file: Path) -> None:
+def test_a_file_arrives_intact_and_once_though_the_upload_was_cut(server, file):
     message = "--run 3f, \"quoted\" 'too' ü"
     assert client.submissions_left("tides") == 5
     server.faults.append(("/upload/", "cut"))
@@ -48,9 +46,7 @@ def test_a_file_arrives_intact_and_once_though_the_upload_was_cut(server: Kaggle
         ("CreateSubmission", (200, b"<html>Log in to this network</html>"), "Kaggle"),
     ],
 )  # fmt: skip
-def test_a_failure_is_reported_with_its_reason_and_nothing_is_sent_twice(
-    server: KaggleServer, file: Path, call: str, fault: Any, words: str
-) -> None:
+def test_a_failure_is_reported_with_its_reason_and_nothing_is_sent_twice(server, file, call, fault, words):
     server.faults.append((call, fault))
     with pytest.raises(ServiceError, match=words):
         client.submit_file("tides", file, "m")
@@ -58,16 +54,14 @@ def test_a_failure_is_reported_with_its_reason_and_nothing_is_sent_twice(
     assert len(server.calls("CreateSubmission")) <= 1
 
 
-def test_submissions_are_listed_over_all_pages(server: KaggleServer) -> None:
+def test_submissions_are_listed_over_all_pages(server):
     server.competitions["tides"]["limit"] = 300
     for i in range(200):
         server.submit({"competitionName": "tides", "submissionDescription": f"m{i}"}, "submission.csv", b"")
     assert sorted(one.ref for one in client.submissions("tides")) == list(range(1000, 1200))
 
 
-def test_no_secret_is_printed_or_raised(
-    server: KaggleServer, file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_no_secret_is_printed_or_raised(server, file, monkeypatch, capfd):
     monkeypatch.setenv("VERBOSE", "true")
     signed = f"no http://localhost/upload/blob-0?{SIGNATURE}&x=1 now"
     raised = ""
@@ -80,16 +74,14 @@ def test_no_secret_is_printed_or_raised(
     assert KEY not in raised and SIGNATURE not in raised
 
 
-def test_a_missing_client_is_reported_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_reported_with_how_to_install_it(monkeypatch):
     client.login.cache_clear()
     monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
     with pytest.raises(ConfigError, match=r"pip install -r requirements-kaggle\.txt"):
         client.submissions("tides")
 
 
-def test_without_credentials_or_with_old_ones_it_is_explained_how_to_get_them(
-    server: KaggleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_credentials_or_with_old_ones_it_is_explained_how_to_get_them(server, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME")
     monkeypatch.delenv("KAGGLE_KEY")
     how = r"KAGGLE_API_TOKEN or into the file ~/\.kaggle/access_token"

@@ -12,13 +12,11 @@ from core.files import write_atomically
 from pipeline import commands
 from submissions.config import load_config
 from submissions.leaderboard.client import download, find_tables, slug_of
-from tests.kaggle_server import KaggleServer, archive
+from tests.kaggle_server import archive
 from tests.submissions.made_up import files_in, smiles, write
 
 
-def test_new_downloads_once_finds_the_tables_and_writes_the_slug(
-    server: KaggleServer, tmp_path: Path
-) -> None:
+def test_new_downloads_once_finds_the_tables_and_writes_the_slug(server, tmp_path):
     """Among the files is one that only looks like an archive."""
     write(tmp_path / "source", s=smiles(80))
     train, test, sample = (file.read_bytes() for file in files_in(tmp_path / "source"))
@@ -41,7 +39,7 @@ def test_new_downloads_once_finds_the_tables_and_writes_the_slug(
     assert len(server.calls("/storage/")) == 1  # what is there is not downloaded again
 
 
-def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path: Path) -> None:
+def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path):
     names = ["train_values.csv", "train_labels.csv", "test.csv", "old/test.csv", "submission_format.csv"]
     for name in names:
         write_atomically(tmp_path / name, "id\n")
@@ -53,7 +51,7 @@ def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path:
     assert found == {"train": mine, "test": tmp_path / names[3], "sample": tmp_path / names[4]}
 
 
-def test_a_slug_is_read_from_what_a_browser_shows() -> None:
+def test_a_slug_is_read_from_what_a_browser_shows():
     address = "https://www.kaggle.com/competitions/high-tides/data?select=a"
     assert {*map(slug_of, ("high-tides", "c/high-tides#prizes", address))} == {"high-tides"}
     for text in ("Tides", "https://example.com/tides", "../tides"):

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,6 @@ import pytest
 
 from competition.metrics import METRICS
 from core.errors import ConfigError
-from core.paths import Paths
 from pipeline import commands
 from submissions.leaderboard.ledger import (
     BY_HAND,
@@ -27,19 +25,17 @@ RMSE, R2 = METRICS["rmse"], METRICS["r2"]
 
 
 @pytest.fixture
-def run_ledger(
-    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
+def run_ledger(paths, tmp_path, monkeypatch, capsys):
     """What `./run.sh ledger` prints, given options."""
 
-    def run(*options: str) -> str:
+    def run(*options):
         commands.main(["ledger", str(tmp_path / "mixed.yaml"), *options])
         return capsys.readouterr().out.strip()
 
     return run
 
 
-def test_every_submission_is_a_row_and_two_are_to_select(run_ledger: Command, paths: Paths) -> None:
+def test_every_submission_is_a_row_and_two_are_to_select(run_ledger, paths):
     run = paths.run(paths.latest_run.read_text().strip())
     for day, (name, chosen) in enumerate({"first": "convex", "copy": "convex", "other": "mean"}.items(), 1):
         scores = {"cross_fitted_score": 0.6 + day / 10, "public": 0.65 + day / 10}
@@ -59,14 +55,14 @@ def test_every_submission_is_a_row_and_two_are_to_select(run_ledger: Command, pa
     assert "so nothing says which two to select. Select by CV." in " ".join(run_ledger().split())
 
 
-def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
+def test_ranks_are_compared_where_three_files_have_both_scores():
     scores = pd.DataFrame({"cross_fitted_score": [0.1, 0.2, 0.3, 0.4], "public": [0.1, 0.3, 0.2, 0.9]})
     text = rank_correlations(scores.assign(private=[np.nan, 0.4, 0.3, 0.2]))
     assert [line.split(": ")[1] for line in text] == ["0.80, n = 4.", "-1.00, n = 3.", "-0.50, n = 3."]
     assert "needs 3 files" in rank_correlations(scores[:2].assign(private=np.nan))[0]
 
 
-def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
+def test_the_pair_whose_better_one_is_best_beats_the_two_best():
     private = pd.DataFrame({"a": [2.0] * 4, "b": [2, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
     text = pick_final_two(private, RMSE)
     assert text.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in text
@@ -75,7 +71,7 @@ def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     assert pick_final_two(private[["b"]], RMSE) == "Select b; the mean score on the drawn rows is 2.100 of b."
 
 
-def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all() -> None:
+def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all():
     scored = {"status": "scored", "public": 0.5}
     duplicates = [*(one(name, file_digest="same", **scored) for name in "bc"), one("a", file_digest="same")]
     duplicates += [one("d", status="failed"), one("e", status="submitting"), one("f", file_digest="")]
@@ -83,9 +79,7 @@ def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_
     assert sorted(each.submission for each in distinct(duplicates)) == ["c", "f", "h"]
 
 
-def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
-    run_ledger: Command, paths: Paths
-) -> None:
+def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(run_ledger, paths):
     assert run_ledger().startswith("No submissions of mixed yet")
     write(paths.ledger, one("a", 1), one("b", 2), one("c", 3, status="failed"))
     said = run_ledger("--public", "0.61", "--private", "0")
@@ -103,7 +97,7 @@ def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(
             run_ledger(*options.split())
 
 
-def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_path: Path) -> None:
+def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_path):
     path = tmp_path / "new" / "ledger.csv"
     first = one("e12345", message="two\nlines", status="submitting")
     full = one(
@@ -121,7 +115,7 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     assert read(path)[1] == full
 
 
-def test_damaged_cells_are_reported(tmp_path: Path) -> None:
+def test_damaged_cells_are_reported(tmp_path):
     path = tmp_path / "ledger.csv"
     write(path, one("a1", status="scored", cross_fitted_score=0.5))
     path.write_text(path.read_text().replace("0.5", "much").replace("scored", "sent"))

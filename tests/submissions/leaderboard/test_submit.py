@@ -1,19 +1,17 @@
 """What is sent is checked, asked for, sent once, and written down, whatever the platform and the network do."""
 
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from competition.metrics import METRICS
 from core import cli
 from core.files import read_json, read_table, sha256_of, write_json, write_table
-from core.paths import Paths
 from pipeline import commands
 from submissions.leaderboard import client, submit
 from submissions.leaderboard.ledger import BY_HAND, read, write
-from tests.kaggle_server import KEY, KaggleServer
+from tests.kaggle_server import KEY
 from tests.submissions.leaderboard.conftest import one
 
 SLUG = "tides"
@@ -21,7 +19,7 @@ Command = Callable[[str], int]
 
 
 @pytest.fixture
-def outputs() -> Iterator[list[str]]:
+def outputs():
     """What each command has printed, in which no secret ever is."""
     printed: list[str] = []
     yield printed
@@ -29,13 +27,11 @@ def outputs() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def submitted(
-    paths: Paths, server: KaggleServer, done: Path, capsys: pytest.CaptureFixture[str], outputs: list[str]
-) -> Command:
+def submitted(paths, server, done, capsys, outputs):
     """`./run.sh submit` with options; returns its status."""
     server.scores = (0.51,)  # at once
 
-    def run(options: str) -> int:
+    def run(options):
         status = 0
         try:
             cli.run(lambda: commands.main(["submit", str(done), *options.split()]))
@@ -47,17 +43,17 @@ def submitted(
     return run
 
 
-def run_folder(paths: Paths) -> Path:
+def run_folder(paths):
     return paths.run(paths.latest_run.read_text().strip())
 
 
-def statuses(paths: Paths) -> list[str]:
+def statuses(paths):
     return [row.status for row in read(paths.ledger)]
 
 
 def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
-    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer
-) -> None:
+    submitted, outputs, paths, server
+):
     assert submitted("--yes") == 0
     assert "tides: 5 left now" in outputs[0]
     (row,), folder = read(paths.ledger), run_folder(paths)
@@ -76,8 +72,8 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
 
 
 def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_becomes_of_the_file(
-    submitted: Command, paths: Paths, server: KaggleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    submitted, paths, server, monkeypatch
+):
     file = run_folder(paths) / "submission.csv"
     checked = file.read_bytes()
     assert submitted("") == 2
@@ -89,9 +85,7 @@ def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_bec
     assert [sent["content"] for sent in server.submissions] == [checked]
 
 
-def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
-    submitted: Command, paths: Paths, server: KaggleServer
-) -> None:
+def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(submitted, paths, server):
     server.competitions[SLUG]["limit"] = 2
     server.scores = ()  # what waits for its score counts as sent
     lines = ["--yes", "--yes", "--yes --resubmit", "--yes --resubmit"]
@@ -99,12 +93,10 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
 
-def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(
-    submitted: Command, paths: Paths, server: KaggleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(submitted, paths, server, monkeypatch):
     real = client.submit_file
 
-    def killed(*arguments: object) -> str:
+    def killed(*arguments):
         assert statuses(paths) == ["submitting"], "written down before anything is sent"
         real(*arguments)  # type: ignore[arg-type]
         raise KeyboardInterrupt
@@ -117,16 +109,14 @@ def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(
     assert len(server.submissions) == 1 and statuses(paths) == ["scored"]
 
 
-def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> None:
+def test_a_score_is_held_against_the_expected_one_in_its_standard_errors():
     row = one("a", status="scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
     lines = "a: public 0.7100, private -, expected 0.6500 +- 0.030, so public is 2.0 standard errors"
     assert submit.describe_outcome(row, METRICS["rmse"]) == f"{lines} worse"
     assert submit.describe_outcome(row, METRICS["r2"]) == f"{lines} better"
 
 
-def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
-    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer
-) -> None:
+def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(submitted, outputs, paths, server):
     assert submitted("--dry-run") == 0
     assert "--public SCORE" in outputs[0]
     (row,) = read(paths.ledger)
@@ -137,8 +127,8 @@ def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
 
 
 def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_run(
-    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer
-) -> None:
+    submitted, outputs, paths, server
+):
     assert submitted("--kernel --yes") == 2
     manifest, run, notebook = paths.kernel.bundle.manifest, run_folder(paths).name, "ada/heights-offline"
     write_json(manifest, {"run": run})
@@ -156,8 +146,8 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
 
 
 def test_what_does_not_fit_is_not_there_or_has_no_slug_spends_nothing(
-    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer, tmp_path: Path
-) -> None:
+    submitted, outputs, paths, server, tmp_path
+):
     short, yaml_file = tmp_path / "short.csv", tmp_path / "mixed.yaml"
     write_table(short, read_table(run_folder(paths) / "submission.csv", ["id"]).iloc[1:])
     for file in (short, tmp_path / "none.csv"):
@@ -171,8 +161,8 @@ def test_what_does_not_fit_is_not_there_or_has_no_slug_spends_nothing(
 
 
 def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_has_one(
-    submitted: Command, paths: Paths, server: KaggleServer, tmp_path: Path
-) -> None:
+    submitted, paths, server, tmp_path
+):
     folder = run_folder(paths)
     write_table(tmp_path / "mine.csv", read_table(folder / "submission.csv", ["id"]).assign(height=1.5))
     assert submitted(f"--yes -m mine --file {tmp_path}/mine.csv") == 0
@@ -198,9 +188,9 @@ NOT_LISTED = ("ListSubmissions", (200, {"submissions": []}))
     ],
 )
 def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_resent_only_if_it_never_arrived(
-    submitted: Command, paths: Paths, server: KaggleServer,
-    faults: list, status: int, state: str, sent: int, again: int,
-) -> None:  # fmt: skip
+    submitted, paths, server,
+    faults, status, state, sent, again,
+):  # fmt: skip
     server.faults += faults
     assert submitted("--yes") == status
     assert statuses(paths) == [state] and len(server.submissions) == sent
@@ -210,8 +200,8 @@ def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_resent_only_i
 
 
 def test_a_score_is_waited_for_no_longer_than_the_limit_and_over_a_passing_trouble_and_fetched_later(
-    submitted: Command, outputs: list[str], paths: Paths, server: KaggleServer, clock: list[float]
-) -> None:
+    submitted, outputs, paths, server, clock
+):
     server.scores = ()
     server.faults += [("ListSubmissions", (500, {"code": 500, "message": "try later"}))] * 2
     assert submitted("--yes") == 0
