@@ -50,7 +50,7 @@ def test_all_mistakes_of_all_stages_are_reported_at_once(tmp_path):
     others = "gone: {kind: file, folder: given/gone}, note: {kind: bert, template: '{note}'}"
     with pytest.raises(ConfigError) as error:
         checked(small(tmp_path, "id,y\na,x\nb,2\nzz,1\n", "id,y\nt2,2\n", others))
-    lines = str(error.value).splitlines()
+    lines = sorted(str(error.value).splitlines())
     assert [line.split(": ")[0] for line in lines] == ["stages.gone", "stages.note", "stages.theirs"]
     assert "given/gone" in lines[0]
 
