@@ -134,7 +134,7 @@ def run_autogluon(yaml_file: Path, python: Path, folder: Path, seconds: float) -
         subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
         predictions.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
     ids = read_rows(run.paths.test, competition, labelled=False).ids
-    sample_ids = read_text_table(competition.sample_submission)[competition.id]
+    sample_ids = list(read_text_table(competition.sample_submission)[competition.id])
     scored = pd.DataFrame(np.column_stack(predictions), ids).reindex(sample_ids)
     scored = scored.fillna(scored.mean())  # some test rows cannot be read
     submission = to_submission_columns(task, scored.to_numpy())

@@ -274,7 +274,6 @@ def say(line: str) -> None:
 
 def run(bench: Bench) -> None:
     """All lines; what may not work everywhere comes last."""
-    say("Conformers of the embedded molecules, on one core ...")
     rows, context = bench.cases[1].rows()
     for cache, keys in bench.cases[1].config(1).caches(context, [rows]):
         cache.load(keys)

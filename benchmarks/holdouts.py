@@ -176,7 +176,7 @@ def main() -> None:
     changes, estimates = run_all(parse(parser))
     for split, part in changes.groupby("split"):
         print(f"\nerror relative to the default, holdout by {split}")
-        print(table_of_candidates(part.drop(columns="split")))
+        print(table_of_candidates(part.drop(columns="split").dropna(axis=1, how="all")))
     print(f"\nestimates of the score\n{table_of_estimates(estimates)}")
 
 

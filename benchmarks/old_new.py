@@ -184,9 +184,7 @@ def compare(name: str, competition: str, checkouts: dict[str, Path], folder: Pat
 
 def main() -> None:
     """Compare all variants and competitions that were asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     parser.add_argument("--variants", nargs="*", help="default: all; without a name: none")
