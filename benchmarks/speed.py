@@ -5,7 +5,7 @@
 chemprop: `gnn` against `chemprop train`, embedded molecules. trainer: `bert` from MiniLM's weights against the Trainer
 of transformers with random batches, 960 embedded tweets; grouped: the same with batches of similar length. unimol: the
 backbone of the published size against the model of `unimol_tools`, with the same random weights, batches of 16
-embedded molecules without hydrogens, and AdamW.
+embedded molecules with hydrogens, and AdamW.
 
 Both sides have the same rows, epochs and batch size, float32 and no dropout. Each is a process on one thread
 that runs with few and with many epochs; the difference is what an epoch costs, without starting and loading. The sides
@@ -92,7 +92,7 @@ def train_backbone(side: str, epochs: int, folder: Path) -> None:
     rows, _ = read_rows(*MOLECULES, N_CONFORMERS)
     for text in rows.inputs["SMILES"]:
         conformers = embed_conformers(build_molecule(text, fragments="all", repeat_units="keep"))
-        items.append(encode(select(conformers, 0), vocabulary, remove_hydrogens=True))
+        items.append(encode(select(conformers, 0), vocabulary, remove_hydrogens=False))
     network: torch.nn.Module = UnimolBackbone(vocabulary, "molecule")
     if side == "unimol_tools":
         network = PackageModel(network, "molecule", molecule_architecture(), folder)
