@@ -241,8 +241,16 @@ def new(options: Namespace) -> None:
     Reads: the three tables, and with --answers the labels of the test rows.
     Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
     """
+    from folds.kinds import FOLD_KINDS
     from pipeline.new.new import write
+    from pipeline.new.stage_choices import read_presets
 
+    # A YAML has to name the column of the other kinds.
+    kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
+    for option, names in (("preset", [*read_presets().presets]), ("folds", kinds)):
+        value = getattr(options, option)
+        if value not in (None, *names):
+            raise ConfigError(f"--{option} takes one of {', '.join(names)}; got {value!r}.")
     if options.kaggle is None and None in (options.train, options.test, options.sample):
         raise ConfigError("new needs --train, --test and --sample, or --kaggle.")
     if options.preset is None and options.oof is None:
@@ -333,9 +341,6 @@ def add_run_commands(commands: Any) -> None:
 
 def add_new(commands: Any) -> None:
     """Add the command `new`."""
-    from folds.kinds import FOLD_KINDS
-    from pipeline.new.stage_choices import read_presets
-
     add = add_command(commands, new).add_argument
     add("name", help="Name of the competition, or a file that ends in .yaml.")
     add("--train", type=Path, help="Training table: id, inputs, targets.")
@@ -352,14 +357,12 @@ def add_new(commands: Any) -> None:
     target_help = "Training columns to predict, in the order of the sample's columns."
     add("--target", nargs="+", action="extend", default=[], help=target_help)
     add("--group", help="Training column with groups; equal values share a fold.")
-    # A YAML has to name the column of the other kinds.
-    kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
-    add("--folds", choices=kinds, help="Kind of folds.")
+    add("--folds", metavar="KIND", help="Kind of folds, such as scaffold.")
     preset_help = (
-        "Stages for minutes or an hour on a CPU, or for GPUs of 16 GB; add your own to "
+        "Stages for minutes (quick) or an hour (cpu) on a CPU, or for GPUs of 16 GB (gpu); add your own to "
         "pipeline/new/presets.yaml (default: quick; none with --oof)."
     )
-    add("--preset", choices=sorted(read_presets().presets), help=preset_help)
+    add("--preset", metavar="NAME", help=preset_help)
     oof_help = "Folder of external predictions: a folder with oof.csv and test.csv for each stage."
     add("--oof", type=Path, metavar="DIR", help=oof_help)
     extra_help = (

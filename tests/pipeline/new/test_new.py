@@ -199,3 +199,11 @@ def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(
     found = load_config(str(tmp_path / "mine.yaml")).competition.extra_train
     columns = {"mol": "structure", "y0": "value"}
     assert [(table.columns, table.calibrate) for table in found] == [(columns, "affine"), (columns, "none")]
+
+
+@pytest.mark.parametrize(
+    ("option", "names"), [("--preset", "quick, cpu, gpu"), ("--folds", "kfold, .*scaffold")]
+)
+def test_an_unknown_preset_or_kind_of_folds_is_refused_with_the_names(option, names):
+    with pytest.raises(ConfigError, match=rf"{option} takes one of {names}.*; got 'other'"):
+        commands.main(["new", "mine", option, "other"])
