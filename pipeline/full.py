@@ -110,9 +110,9 @@ def train_and_submit(
             return 3
         run = open_run(config, finished, left_out)
         run = replace(run, budget=clock.seconds if clock.has_limit else None)
-        lines, is_complete = submit_until(clock, run, executor, interim.has_written)
+        lines, status = submit_until(clock, run, executor, interim.has_written)
     say("\n".join([*lines, *advice]))
-    return run.exit_status if is_complete else 3
+    return status
 
 
 def require_time(budget: Budget) -> None:

@@ -1,16 +1,17 @@
 """Submissions in time: of the stages that are finished while others train, and the last one with the report.
 
 The first ones are in submissions/so_far/. The last one and the report are built in a worker, and are ready
-when the time of the command is over. With a budget the mean of the stages and the blend without the LightGBM
-stack, which takes most of the time, come first. If the last submission is not ready by then, the latest of
-these takes its place. If no stage is finished, the mean of the models of the finished folds of one stage
-does.
+when the time of the command is over. With a budget the mean of the stages comes first, and then the blend with
+its report but without the LightGBM stack, which takes most of the time. If the last submission is not ready by
+then, the latest of these takes its place. If no stage is finished, the mean of the models of the finished folds
+of one stage does.
 """
 
 import math
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from submissions.blend.selection import MEAN, decision_of
 from submissions.build import build_submission
 from submissions.columns import label_means, training_labels
 from submissions.config import Config
-from submissions.report.report import report
+from submissions.report.report import SUMMARY, report
 from submissions.run import (
     CHOICE,
     SO_FAR,
@@ -107,16 +108,14 @@ class InterimSubmissions:
 def submit_finished(config: Config, plan: JobPlan) -> JobResult:
     """Build the submission of the finished stages and seeds, in a worker."""
     plan = finished_part(plan)
-    build_submission(open_run(config, plan), interim=True)
+    build_so_far(open_run(config, plan))
     file = display_path(plan.paths.run(SO_FAR) / SUBMISSION_FILE)
     line = f"submission of {', '.join(plan.stages)}: {file}"
     return JobResult("submission", lines=(line,))
 
 
-def submit_until(
-    clock: Clock, finished: Run, executor: Executor, has_interim: bool
-) -> tuple[list[str], bool]:
-    """Build the files and the report of a run; return lines to print, and whether they were built in time.
+def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: bool) -> tuple[list[str], int]:
+    """Build the files and the report of a run; return lines to print, and the exit status.
 
     Args:
         has_interim: whether there is an interim submission.
@@ -124,43 +123,55 @@ def submit_until(
     queue = Queue([Task("submission", _submit, (finished, has_interim))])
     queue.deadline = clock.end
     result = run(queue, executor, "submission")["submission"]
-    if result.reason == "time":  # without a report, which has what is left out
-        left_out = filter(None, [describe_left_out(finished.left_out)])
-        return [*left_out, take_latest(finished, has_interim)], False
+    if result.reason == "time":
+        return take_latest(finished, has_interim)
     if result.status == "failed":  # it fails here too, with its traceback, or the worker was killed
         result = _submit(finished, True)
-    return list(result.lines), True
+    return list(result.lines), finished.exit_status
 
 
 def _submit(finished: Run, has_interim: bool) -> JobResult:
     """Build the files and the report of a run, and before them those that take its place if the time is over."""
     if finished.budget is not None and not finished.is_built:
+        report_file(finished).unlink(missing_ok=True)  # of another run
         if not has_interim:
             build_mean(finished)
         if finished.config.submissions.stack:
-            build_submission(finished, interim=True)
+            build_submission(finished, quick=True)
+            report(finished)
     lines = build_submission(finished)
     if finished.budget is None:  # else it was compared while stages were trained, if there was time
         diagnose.update(finished.config.competition, finished.config.folds)
     return JobResult("submission", lines=(*lines, report(finished)))
 
 
+def build_so_far(finished: Run) -> None:
+    """Build an interim submission."""
+    build_submission(replace(finished, folder=finished.paths.run(SO_FAR)), quick=True)
+
+
 def build_mean(finished: Run) -> None:
     """Build an interim submission that tunes nothing: the mean of the stages."""
     settings = finished.config.submissions.model_copy(update={"default": MEAN, "candidates": []})
     config = finished.config.model_copy(update={"submissions": settings})
-    build_submission(replace(finished, config=config, made_from=MEAN), interim=True)
+    build_so_far(replace(finished, config=config, made_from=MEAN))
 
 
-def take_latest(finished: Run, has_interim: bool) -> str:
-    """Make the latest submission of finished stages the last one, which was not built in time; return a line.
+def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
+    """Make the latest submission of finished stages the last one, which was not built in time.
 
     If there is none, the mean of the stages is built, a little after the time.
+
+    Returns:
+        Lines to print, and the exit status: 3 without a report.
     """
     paths = finished.paths
     over = f"the time of {format_duration(finished.budget or 0.0)} was over before"
-    if finished.is_built:
-        return f"{over} the report was written. {display_path(paths.submission)}"
+    left_out = list(filter(None, [describe_left_out(finished.left_out)]))
+    if finished.is_built or finished.without_stack.is_built:
+        if report_file(finished).exists():
+            return [report_file(finished).read_text(encoding="utf-8")], finished.exit_status
+        return [*left_out, f"{over} the report was written. {display_path(paths.submission)}"], 3
     so_far = paths.run(SO_FAR)
     is_of_this_run = so_far.exists() and read_manifest(so_far)["run"] == finished.name
     if not has_interim and not is_of_this_run:
@@ -172,10 +183,16 @@ def take_latest(finished: Run, has_interim: bool) -> str:
     write_atomically(paths.latest_run, f"{folder.name}\n")
     write_atomically(paths.submission, (folder / SUBMISSION_FILE).read_bytes())
     stages = ", ".join(stage["name"] for stage in stored["stages"])
-    return (
+    line = (
         f"{over} the last submission was built. {display_path(paths.submission)} is the candidate "
         f"{stored[CHOICE]['chosen']} of {stages}, without a report"
     )
+    return [*left_out, line], 3
+
+
+def report_file(finished: Run) -> Path:
+    """Return report.md, which is there if it was written for this run."""
+    return finished.paths.report / SUMMARY
 
 
 def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]) -> list[str]:

@@ -55,23 +55,25 @@ from submissions.run import (
 )
 from submissions.submission_file import write_submission
 
+NO_TIME = "The LightGBM stack and the blends without each stage are left out: there was no time for them."
 
-def build_submission(run: Run, interim: bool = False) -> list[str]:
+
+def build_submission(run: Run, quick: bool = False) -> list[str]:
     """Build the files of a run, or keep them if nothing they depend on has changed; return lines to print.
 
+    In the folder `so_far`, while other stages train, the name of the latest run does not change.
+
     Args:
-        interim: whether other stages still train. Then there is no stack, the folder is `so_far`, and the
-            name of the latest run does not change.
+        quick: whether to leave out what takes most of the time: the stack, the blends without each stage, and
+            the expected score of similar rows.
     """
-    if interim:
-        settings = run.config.submissions.model_copy(update={"stack": False})
-        config = run.config.model_copy(update={"submissions": settings})
-        run = replace(run, folder=run.paths.run(SO_FAR), config=config)
+    if quick:
+        run = run.without_stack
     if not run.is_built:
         # On one thread: several would add up numbers in any order, which changes the last digits of sums.
         with threadpool_limits(1), replaced(run.folder) as folder:
-            _write_files(run, folder, interim)
-    if not interim:
+            _write_files(run, folder, quick)
+    if run.folder.name != SO_FAR:
         write_atomically(run.paths.latest_run, f"{run.name}\n")
         write_atomically(run.paths.submission, (run.folder / SUBMISSION_FILE).read_bytes())
         shutil.rmtree(run.paths.run(SO_FAR), ignore_errors=True)
@@ -84,7 +86,7 @@ def build_submission(run: Run, interim: bool = False) -> list[str]:
     ]
 
 
-def _write_files(run: Run, folder: Path, interim: bool) -> None:
+def _write_files(run: Run, folder: Path, quick: bool) -> None:
     """Write all files of a run into `folder`, run.json last."""
     columns = run.columns
     selection = select_candidate(columns, run.config)
@@ -121,9 +123,11 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         write_table(folder / file, table)
     choice = {
         **_choice(run, selection, stages),
-        "ablation": {} if interim else _ablation(run, selection),
-        "expected": expected_score(run, chosen, with_similar_rows=not interim),
+        "ablation": {} if quick else _ablation(run, selection),
+        "expected": expected_score(run, chosen, with_similar_rows=not quick),
     }
+    if quick:
+        choice["failed"] = [*selection.failed, NO_TIME]
     yaml_settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(yaml_settings))
     _write_manifest(run, folder, choice, [*submissions, *fitted, *tables])

@@ -148,6 +148,12 @@ class Run:
         return dict(self.stored[CHOICE])
 
     @property
+    def without_stack(self) -> "Run":
+        """The same run, in the same folder, with the blends only."""
+        settings = self.config.submissions.model_copy(update={"stack": False})
+        return replace(self, config=self.config.model_copy(update={"submissions": settings}))
+
+    @property
     def is_built(self) -> bool:
         """Whether the folder has the files of this run, made from the same predictions and code."""
         try:
@@ -155,7 +161,7 @@ class Run:
         except DataError:
             return False
         stored = self.stored
-        has_stack = stored["config"]["submissions"]["stack"]  # an interim submission has none
+        has_stack = stored["config"]["submissions"]["stack"]
         of_files = [stored["run"], stored["made_from"], has_stack]
         return of_files == [self.name, self.made_from, self.config.submissions.stack]
 

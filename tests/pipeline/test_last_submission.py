@@ -11,7 +11,8 @@ import pytest
 from core.errors import NothingToSubmit
 from models.jobs.budget_stages import Clock
 from pipeline import full as full_step
-from pipeline.last_submission import submit_finished_folds, take_latest
+from pipeline import last_submission
+from pipeline.last_submission import build_so_far, submit_finished_folds, take_latest
 from submissions.build import build_submission
 from submissions.run import latest_run
 from tests.submissions.fakes import TARGETS, by_id, opened
@@ -26,21 +27,44 @@ def finished(tmp_path):
 def test_if_the_last_submission_is_not_built_in_time_that_of_the_finished_stages_takes_its_place(
     finished,
 ):
-    build_submission(finished, interim=True)
-    line = take_latest(finished, False)
-    assert line.endswith("is the candidate shrunk_ridge of fair, good, poor, without a report")
+    build_so_far(finished)
+    lines, status = take_latest(finished, False)
+    assert lines[-1].endswith("is the candidate shrunk_ridge of fair, good, poor, without a report")
+    assert status == 3
     latest = latest_run("mixed")
     assert latest.name == finished.name
     assert finished.paths.submission.read_bytes() == (latest.folder / "submission.csv").read_bytes()
     assert not finished.is_built  # it has no stack, so the next command builds it
     build_submission(finished)
-    assert "the report was written" in take_latest(finished, False)
+    lines, status = take_latest(finished, False)
+    assert "the report was written" in lines[-1]
+    assert status == 3
+
+
+def test_without_time_for_the_stack_the_blend_is_submitted_with_a_report_that_says_so(finished, monkeypatch):
+    monkeypatch.setattr(last_submission, "build_submission", quick_only)
+    with pytest.raises(TimeoutError):
+        last_submission._submit(finished, True)
+    lines, status = take_latest(finished, True)
+    assert status == 0
+    assert "Submitted: shrunk_ridge" in lines[0]
+    assert "The LightGBM stack and the blends without each stage are left out" in lines[0]
+    assert latest_run("mixed").name == finished.name
+    assert not finished.is_built
+
+
+def quick_only(run, quick=False):
+    """Build the blend, and run out of time before the stack."""
+    if not quick:
+        raise TimeoutError
+    return build_submission(run, quick)
 
 
 def test_if_no_blend_was_tuned_in_time_one_that_needs_no_tuning_is_submitted(finished):
-    line = take_latest(finished, False)
-    assert "the time of 5 min was over before the last submission was built" in line
-    assert line.endswith("is the candidate convex of fair, good, poor, without a report")
+    lines, status = take_latest(finished, False)
+    assert "the time of 5 min was over before the last submission was built" in lines[-1]
+    assert lines[-1].endswith("is the candidate convex of fair, good, poor, without a report")
+    assert status == 3
     assert set(latest_run("mixed").candidates) == {"mean", "convex", "best_single"}
     assert not finished.is_built
 

@@ -141,7 +141,8 @@ def test_an_interim_submission_of_the_finished_stages_has_no_stack_and_is_no_run
     report.unlink()
     part = open_run(config, finished_part(plan))
     assert list(part.config.stages) == ["good", "fair"]
-    build_submission(pickle.loads(pickle.dumps(part)), interim=True)  # as a worker gets it
+    part = replace(part, folder=part.paths.run("so_far"))
+    build_submission(pickle.loads(pickle.dumps(part)), quick=True)  # as a worker gets it
     so_far = run.paths.run("so_far")
     assert not (so_far / "candidates" / "lightgbm_stack.csv").exists()
     check_submission(so_far / "submission.csv", read_table(run.paths.sample), "id", run.task)
