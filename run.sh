@@ -10,7 +10,7 @@
 #   ./run.sh compare [COMPETITION]  compare all runs: scores, settings, paired differences
 #   ./run.sh predict [COMPETITION] --test F    predict new rows with the saved weights
 #   ./run.sh submit [COMPETITION]   send the submission to Kaggle and wait for its score
-#   ./run.sh ledger [COMPETITION]   list all submissions with their scores
+#   ./run.sh ledger [COMPETITION]   list all submissions with their scores, which it fetches
 #   ./run.sh kernel [COMPETITION]   write an offline notebook: [--training] [--verify] [--push]
 #   ./run.sh study NAME             repeat the experiment behind a default (docs/evidence.md)
 #   ./run.sh test [--all]           lint, types and tests; --all has the slow tests, other words go to pytest
@@ -23,10 +23,10 @@
 #   --stages A,B         use only these stages
 #   --budget 2h          of full: take at most this time; none lifts the budget of the YAML
 #   --holdout 0.2        of full: keep 20 % of the training rows out of everything, and score the submission on them
-#   --workers N, --seed N, --executor ray, --tracker tensorboard|wandb|mlflow
+#   --workers N, --executor ray, --tracker tensorboard|wandb|mlflow
 #   --reuse              keep finished jobs whose code or libraries have changed; check lists them
 #   --from FOLDER        continue from the outputs of an earlier run
-#   --fail-fast, --skip-failed, --job-timeout 2h    what to do about jobs that fail
+#   --job-timeout 2h     fail a job that hangs
 #
 # The same command continues after a crash or Ctrl-C: finished jobs are skipped.
 #
@@ -70,8 +70,8 @@ case "$verb" in
   smoke)   full smoke "$@" ;;
   check | train) ready "$@"; step pipeline "$verb" "$@" ;;
   new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step pipeline new "$@" ;;
-  folds | compare | predict | ledger) setup; step pipeline "$verb" "$@" ;;
-  submit | kernel) setup requirements-kaggle.txt; step pipeline "$verb" "$@" ;;
+  folds | compare | predict) setup; step pipeline "$verb" "$@" ;;
+  submit | ledger | kernel) setup requirements-kaggle.txt; step pipeline "$verb" "$@" ;;
   study)   ready "$@"; step studies.run "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;

@@ -252,7 +252,7 @@ def run_one(args: argparse.Namespace, folder: Path, yaml_file: Path, budget: str
     os.environ["WORK_DIR"] = str(folder)
     folders = dict(zip(CHECKOUTS, args.checkouts, strict=True))
     write_yaml(args.data / name, yaml_file, folders[checkout if args.own_yaml else "after"])
-    options = ["--budget", budget, "--seed", str(args.seed)]
+    options = ["--budget", budget, "--set", f"competition.seed={args.seed}"]
     return full(yaml_file, options, folder / "full.log", folders[checkout])
 
 

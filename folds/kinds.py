@@ -1,6 +1,7 @@
 """The `folds:` section of a YAML, and the kinds of folds.
 
-To add a kind, write a function that splits rows and an entry of `FOLD_KINDS`.
+To add a kind, write a function from `SplitData` to the fold of each row here, and an entry of `FOLD_KINDS`. Those of
+the project are in folds/splitters.py.
 """
 
 from dataclasses import dataclass

@@ -19,11 +19,11 @@ library of any stage.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from competition.dataset import Dataset
 from competition.task import Task
@@ -126,6 +126,9 @@ class Stage(StrictModel):
     predicts_on_gpu: ClassVar[bool] = False
     """Whether a job with a share of a GPU also predicts on it."""
 
+    no_effect: ClassVar[tuple[str, ...]] = ()
+    """Settings of this class that change nothing in the kind, so that the YAML must not set them."""
+
     kind: str
     """Name of a built-in kind, or `file.py:Class`."""
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
@@ -152,6 +155,14 @@ class Stage(StrictModel):
     """Share of a GPU for each job, if there is a GPU; trees are then grown on it. With 0.25, four jobs share
     one GPU, since a small network leaves most of it idle. true means 1; false means 0, which is training on
     CPU cores."""
+
+    @model_validator(mode="after")
+    def _check_no_effect(self) -> Self:
+        fields = type(self).model_fields
+        given = [name for name in self.no_effect if getattr(self, name) != fields[name].default]
+        if given:
+            raise ValueError(f"{', '.join(given)}: no effect on the kind {self.kind}; remove it")
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a stage of a user by its settings, since a worker loads the file of the class itself."""
@@ -271,6 +282,8 @@ class Stage(StrictModel):
             yield "target_transform requires regression, but this stage learns classes; remove it"
         if problem_type == "regression" and self.class_weights != "none":
             yield "class_weights requires classification, but this stage learns regression; remove it"
+        if self.extra_rows == "pretrain" and not self.reports_progress:
+            yield "extra_rows: pretrain requires a stage that trains in epochs; use train or ignore"
 
     def libraries(self) -> set[str]:
         """Return the packages whose versions are part of the job keys, so that an upgrade trains the stage again."""

@@ -82,7 +82,6 @@ def train(options: Namespace) -> int:
     other stage; the next run tries it again, last. Exit status 3 if a job failed.
     """
     from folds import make
-    from models.jobs.budget_stages import FailurePolicy
     from models.jobs.cluster import make_executor
     from models.jobs.job_files import resume
     from models.jobs.plan import describe_retraining, make_plan
@@ -103,21 +102,21 @@ def train(options: Namespace) -> int:
         for line in describe_retraining(plan):
             print(line, flush=True)
         with closing(make_executor(options.executor, options.workers)) as executor:
-            return exit_status(train(plan, executor, FailurePolicy.of(options)))
+            return exit_status(train(plan, executor, options.job_timeout))
 
 
 def compare(options: Namespace) -> None:
     """Compare all runs of a competition.
 
-    Each run is compared with the latest one, or that of --with: settings that differ, and the paired difference
-    of the cross-fitted predictions on the training rows of both.
+    Each run is compared with the latest one: settings that differ, and the paired difference of the
+    cross-fitted predictions on the training rows of both.
 
     Reads: the prepared training table, its groups, and run.json and cross_fitted.csv of each run. Writes nothing.
     """
     from submissions.compare import compare
     from submissions.config import load_config
 
-    print(compare(load_config(options.competition), options.other))
+    print(compare(load_config(options.competition)))
 
 
 def predict(options: Namespace) -> None:
@@ -144,7 +143,8 @@ def submit(options: Namespace) -> None:
 
     The file is compared with the sample first. Then the command prints how many submissions are left, asks before
     it uses one, waits for the score, and compares it with the expected one. --kernel submits the notebook version
-    that `./run.sh kernel --push` uploaded, for a code competition.
+    that `./run.sh kernel --push` uploaded, for a code competition. For a competition that is not on Kaggle it
+    sends nothing, and adds the checked file to the ledger.
 
     Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent, and
     its message on the platform ends with its id. If its end is unknown, after a lost connection or a kill, the
@@ -162,18 +162,18 @@ def ledger(options: Namespace) -> None:
     """Show all submissions of a competition and their scores.
 
     The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is sent,
-    so that it stays if the process dies. --public and --private add a score by hand, if `./run.sh submit` did not
-    wait for it or the platform is another one.
+    so that it stays if the process dies. New scores are fetched from Kaggle; --public and --private add those of
+    another platform by hand.
 
     Which two files to select for the private score is simulated: tables of the size of the test table are drawn
     from the training rows with their out-of-fold predictions, by group, the same for all files. Most of the
     difference between public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
 
-    Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: with --public or --private, rows of
-    ledger.csv.
+    Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: rows of ledger.csv.
     """
     from competition.config import load_competition
     from submissions.leaderboard.ledger import add_scores, page
+    from submissions.leaderboard.submit import fetch_scores
 
     competition = load_competition(options.competition)
     paths = competition.paths
@@ -184,8 +184,10 @@ def ledger(options: Namespace) -> None:
     if given:
         with cli.locked(paths, paths.submit_lock):
             row = add_scores(paths.ledger, given, options.submission)
-        print(f"Added to {row.submission} of {row.time}: {row.message}\n")
-    print(page(competition))
+        lines = [f"Added to {row.submission} of {row.time}: {row.message}"]
+    else:
+        lines = fetch_scores(competition)
+    print("\n".join([*lines, page(competition)]))
 
 
 def kernel(options: Namespace) -> None:
@@ -220,7 +222,7 @@ def kernel(options: Namespace) -> None:
     except (ConfigError, ServiceError):
         owner = "your-username"  # without the client, or credentials, there is no --push
     with cli.locked(paths):
-        notebook = build(paths, config, owner, options.accelerator)
+        notebook = build(paths, config, owner)
     for part in sorted(notebook.bundle.root.iterdir()):
         size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
         print(f"{part.name:24} {size / 1e6:10.2f} MB")
@@ -261,7 +263,7 @@ def new(options: Namespace) -> None:
 def make_parser() -> ArgumentParser:
     """Return the parser of all commands."""
     parser = ArgumentParser(prog="./run.sh", description=__doc__, allow_abbrev=False)
-    parser.set_defaults(set=[], seed=None, stages=(), holdout=None, tracker=None)
+    parser.set_defaults(set=[], stages=(), holdout=None, tracker=None)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_competition_commands(commands)
     add_run_commands(commands)
@@ -296,7 +298,7 @@ def add_competition_commands(commands: Any) -> None:
     add = add_command(commands, full, *TRAINING).add_argument
     add("--budget", type=parse_budget, metavar="TIME", help=budget_help)
     add_command(commands, check, *SETTINGS, "executor", "reuse")
-    add_command(commands, folds, "set", "seed", "holdout")
+    add_command(commands, folds, "set", "holdout")
     add = add_command(commands, train, *TRAINING).add_argument
     add("--fold", type=int, help="Train this fold only, counted from 0.")
     shard_help = "Do share I of N of the jobs, on one of N machines with the same WORK_DIR."
@@ -305,8 +307,7 @@ def add_competition_commands(commands: Any) -> None:
 
 def add_run_commands(commands: Any) -> None:
     """Add the commands that read a finished run: compare, predict, submit, ledger, kernel."""
-    add = add_command(commands, compare, "holdout").add_argument
-    add("--with", dest="other", metavar="RUN", help="Run to compare with (default: the latest).")
+    add_command(commands, compare, "holdout")
 
     add = add_command(commands, predict, "workers", "holdout").add_argument
     add("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows.")
@@ -318,11 +319,8 @@ def add_run_commands(commands: Any) -> None:
     add = parser.add_mutually_exclusive_group().add_argument
     add("--file", type=Path, help="Send this file instead of the latest run's submission.")
     add("--kernel", action="store_true", help="Submit the notebook version that kernel --push uploaded.")
-    add("--fetch", action="store_true", help="Only fetch the scores of earlier submissions.")
     add = parser.add_argument
     add("--yes", action="store_true", help="Send without asking.")
-    add("--resubmit", action="store_true", help="Send a file that was sent before.")
-    add("--dry-run", action="store_true", help="Check the file and add it to the ledger, but send nothing.")
 
     add = add_command(commands, ledger).add_argument
     add("--public", type=float, metavar="SCORE", help="Add a score on the public leaderboard.")
@@ -336,7 +334,6 @@ def add_run_commands(commands: Any) -> None:
     add("--verify", action="store_true", help="Run the notebook offline and compare its predictions.")
     add = parser.add_argument
     add("--push", action="store_true", help="Upload the data set and the notebook.")
-    add("--accelerator", help="Accelerator of the notebook (default: a GPU if a stage uses one).")
 
 
 def add_new(commands: Any) -> None:
@@ -386,10 +383,7 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
                 f"--tracker {tracker} needs a package: pip install {tracker} in this environment."
             )
         os.environ[TRACKER_VARIABLE] = tracker
-    values = dict(options.set)
-    if options.seed is not None:
-        values["competition.seed"] = options.seed
-    options.overrides = Overrides(values, options.stages)
+    options.overrides = Overrides(dict(options.set), options.stages)
     if options.holdout:
         if options.overrides.tables:
             raise ConfigError(

@@ -20,11 +20,11 @@ from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
 from models.jobs.budget import START_SECONDS, Budget
-from models.jobs.budget_stages import Clock, FailurePolicy, with_more_seeds
+from models.jobs.budget_stages import Clock, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.job_files import resume
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
-from models.jobs.scheduler import Executor, exit_status
+from models.jobs.scheduler import Executor
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
 from pipeline.last_submission import InterimSubmissions, submit_finished_folds, submit_until
@@ -96,10 +96,7 @@ def train_and_submit(
     budget = Budget(all_jobs, executor, clock)
     interim = InterimSubmissions(config, budget)
     require_time(budget)
-    results = budget.train(FailurePolicy.of(options), interim.next_task)
-    if options.fail_fast and exit_status(results):
-        say("stopped at the first failure (--fail-fast); finished jobs are kept")
-        return 1
+    results = budget.train(interim.next_task, options.job_timeout)
     jobs = budget.current_plan
     finished = finished_part(jobs)
     left_out = [*left_out_by_budget(budget, config, finished), *left_out_of(jobs, results)]

@@ -37,7 +37,6 @@ def parse_budget(text: str) -> float:
 
 
 SHARED: dict[str, dict[str, Any]] = {
-    "seed": {"type": int, "help": "Seed of the competition; replaces competition.seed of the YAML."},
     "set": {
         "type": parse_setting,
         "action": "append",
@@ -67,11 +66,6 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "Keep finished jobs whose code or libraries have changed since; tables mark them. By default "
         "they are trained again, and check lists them.",
     },
-    "fail-fast": {"action": "store_true", "help": "Stop at the first job that fails."},
-    "skip-failed": {
-        "action": "store_true",
-        "help": "Leave out jobs that failed in an earlier run. By default they are tried again, last.",
-    },
     "job-timeout": {
         "type": parse_duration,
         "default": math.inf,
@@ -96,7 +90,5 @@ SHARED: dict[str, dict[str, Any]] = {
     },
 }
 """Options that several commands take."""
-SETTINGS = ("set", "seed", "stages", "holdout")
-TRAINING = (
-    *SETTINGS, "workers", "executor", "tracker", "reuse", "from", "fail-fast", "skip-failed", "job-timeout",
-)  # fmt: skip
+SETTINGS = ("set", "stages", "holdout")
+TRAINING = (*SETTINGS, "workers", "executor", "tracker", "reuse", "from", "job-timeout")

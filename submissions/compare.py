@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import ConfigError, DataError
+from core.errors import DataError
 from core.paths import Paths
 from core.text import format_duration, format_number, format_table
 from core.types import Array
@@ -126,8 +126,8 @@ def _scores(run: dict[str, Any], config: Config) -> list[str]:
     return [choice["chosen"], *map(format_number, scores)]
 
 
-def compare(config: Config, other: str | None) -> str:
-    """Return a table of all runs of a competition, and what differs from the latest run, or from `other`."""
+def compare(config: Config) -> str:
+    """Return a table of all runs of a competition, and what differs from the latest run."""
     paths = config.competition.paths
     runs = {}
     left_out = []
@@ -141,11 +141,9 @@ def compare(config: Config, other: str | None) -> str:
             runs[name] = read_manifest(manifest.parent)
         except DataError as error:
             left_out.append(f"{name} is left out: {error}")
-    if not runs:
-        raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
-    reference = other or name_of_latest(paths)
+    reference = name_of_latest(paths)
     if reference not in runs:
-        raise ConfigError(f"--with takes one of {', '.join(runs)}; got {reference!r}.")
+        raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
     metric = config.competition.scorer
     direction = "greater is better" if metric.greater_is_better else "lower is better"
     title = f"# Runs of {paths.name}: {metric.name}, {direction}\n"

@@ -24,7 +24,6 @@ from models.jobs.budget_stages import (
     HAS_ENDED,
     Clock,
     Decisions,
-    FailurePolicy,
     StageState,
     epoch_shares,
     plan_of,
@@ -35,7 +34,7 @@ from models.jobs.job_files import read_failure
 from models.jobs.pace import MIN_FORECAST, Paces, TimedResources, describe_pace, makespan
 from models.jobs.plan import Job, JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
-from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about, skip_failed
+from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about
 
 SHARES_OF_TIME_LEFT = {1.0: 0.6, 0.7: 0.8}
 """Share of a stage's epochs -> share of the time left that it may take while others wait; 1 for other shares."""
@@ -120,31 +119,29 @@ class Budget:
             budgets[state.name] = self.clock.larger(max(1.0, missing))
         return budgets
 
-    def train(self, policy: FailurePolicy, on_seed: Callable[[], Task | None]) -> dict[str, JobResult]:
+    def train(
+        self, on_seed: Callable[[], Task | None], job_timeout: float = math.inf
+    ) -> dict[str, JobResult]:
         """Train what fits; return title -> result of the jobs of `current_plan` that were not finished before.
 
         Args:
             on_seed: called when all jobs of a seed of a stage are finished; its task is the next to start.
+            job_timeout: seconds after which a running job fails.
 
         Raises:
             DataError: if a finished job was changed.
             DiskFull: if a worker cannot write.
         """
-        self.policy, self.on_seed = policy, on_seed
-        self.queue.job_timeout = policy.job_timeout
+        self.on_seed = on_seed
+        self.queue.job_timeout = job_timeout
         self.queue.deadline = self.training_deadline
-        results: dict[str, JobResult] = {}
         for state in self.states.values():
             self._verify_finished(state)
-            if policy.skip_failed and state.has_failed_before:
-                state.start("failed", max(1, len(state.seeds)))
-                results |= skip_failed(state.unfinished_of_started())
-            else:
-                self._enqueue(state, state.unfinished_of_started())
+            self._enqueue(state, state.unfinished_of_started())
         if self.decisions.has_ended:
             print(HAS_ENDED, flush=True)
-        results |= run(self.queue, self.executor, "jobs")
-        if self.clock.has_limit and not (policy.fail_fast and self._with_status("failed")):
+        results = run(self.queue, self.executor, "jobs")
+        if self.clock.has_limit:
             self.decisions.end(self.states)
         titles = {job.title for job in self.current_plan.jobs}
         return {title: result for title, result in results.items() if title in titles}
@@ -176,8 +173,6 @@ class Budget:
             print(line, flush=True)
         if result.status == "failed":
             state.status = "failed"
-            if self.policy.fail_fast:
-                self.queue.stop("stopped by --fail-fast")
         if result.status != "ok":
             return
         if result.lines:  # it was trained, not only asked for predictions

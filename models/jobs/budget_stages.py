@@ -1,7 +1,6 @@
 """The time of a command, and the state of each stage: the seeds and epochs that it may get, and what was decided."""
 
 import math
-from argparse import Namespace
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -106,29 +105,6 @@ class Clock:
     def larger(self, missing: float) -> float:
         """Return the seconds of a budget that has so many more seconds for training."""
         return self.seconds + missing / (1 - RESERVE_SHARE - EARLY_SHARE)
-
-
-@dataclass(frozen=True)
-class FailurePolicy:
-    """What a run does about jobs that fail: the options of the command line.
-
-    Attributes:
-        fail_fast: end the run at the first failure.
-        skip_failed: leave out jobs that failed in an earlier run.
-        job_timeout: seconds after which a running job fails.
-    """
-
-    fail_fast: bool = False
-    skip_failed: bool = False
-    job_timeout: float = math.inf
-
-    @classmethod
-    def of(cls, options: Namespace) -> "FailurePolicy":
-        """Return the policy of a command line."""
-        return cls(options.fail_fast, options.skip_failed, options.job_timeout)
-
-
-KEEP_GOING = FailurePolicy()
 
 
 @dataclass

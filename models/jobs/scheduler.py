@@ -32,6 +32,7 @@ POLL = 1.0
 SECONDS_BETWEEN_LOSSES = 30.0
 """Seconds between two lines about the loss of a running job."""
 MAX_ERROR_LENGTH = 400
+OVER = "the time was over"
 IN_WORKER = "PIPELINE_WORKER"
 """Environment variable that is set in workers."""
 Reason = Literal["", "error", "killed", "timeout", "memory", "disk", "dependency", "group", "time"]
@@ -162,7 +163,6 @@ class Queue:
         self.more: Callable[[], bool] = lambda: False
         self.watch: Callable[[], None] = lambda: None
         self.deadline = math.inf
-        self.end_reason = "the time was over"
         self.running: dict[Task, float] = {}
         self.ending: dict[Task, JobResult] = {}
         self.results: dict[str, JobResult] = {}
@@ -213,11 +213,6 @@ class Queue:
         if result.status == "failed" and task.skips_group:
             for other in [other for other in self.waiting if other.group == task.group]:
                 self.skip(other, "group", f"{task.name} failed")
-
-    def stop(self, end_reason: str) -> None:
-        """End the running tasks and skip the waiting ones."""
-        self.deadline = -math.inf
-        self.end_reason = end_reason
 
     def take_ending(self) -> dict[Task, JobResult]:
         """Return the running tasks that are to be ended now: also those that have used up `job_timeout`."""
@@ -277,11 +272,11 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
             queue.end(task, result_of(task, future))
         else:
             executor.cancel(task)
-            queue.end(task, JobResult(task.name, "skipped", "time", queue.end_reason))
+            queue.end(task, JobResult(task.name, "skipped", "time", OVER))
     is_over = queue.deadline <= time.monotonic()
     for task in list(queue.waiting):
         if is_over:
-            queue.skip(task, "time", queue.end_reason)
+            queue.skip(task, "time", OVER)
         else:
             queue.skip(task, "dependency", "a job that it needs is not finished")
     return queue.results

@@ -12,7 +12,7 @@ from competition.dataset import Dataset
 from core.paths import display_path
 from models.inputs.cache import Cache
 from models.jobs.compute import context_of, usable_rows
-from models.jobs.job_files import attempt_folder, read_failure, recorded_failure, write_failure
+from models.jobs.job_files import attempt_folder, read_failure, write_failure
 from models.jobs.plan import Job, JobPlan
 from models.jobs.progress import describe_loss
 from models.jobs.run_job import run_job
@@ -148,15 +148,6 @@ def lines_about(job: Job, result: JobResult, stage: Stage, cards: list[Card] | N
         return [f"{job.title} failed ({result.reason}){remark}: {result.error}\n  {folder}"]
     notes = [*result.lines[1:], *_note_about_memory(stage.gpu, result.gpu_gib, cards or [])]
     return [*result.lines[:1], *(f"stage {job.stage}  {note}" for note in notes)]
-
-
-def skip_failed(unfinished: list[Job]) -> dict[str, JobResult]:
-    """Return how the jobs of a stage ended in an earlier run, which --skip-failed leaves out, and print it."""
-    results = {job.title: recorded_failure(job) for job in unfinished}
-    for title, result in results.items():
-        if result.status == "failed":
-            print(f"{title} is left out (--skip-failed), since it failed before: {result.error}", flush=True)
-    return results
 
 
 def _note_about_memory(gpu: float, gpu_gib: float, cards: list[Card]) -> list[str]:

@@ -1,19 +1,23 @@
 """Training of the jobs of a plan without a budget, and their predictions for a new test table."""
 
+import math
 from dataclasses import replace
 
 from competition.dataset import read_rows
 from core.errors import DataError
 from models.jobs.budget import Budget
-from models.jobs.budget_stages import KEEP_GOING, Clock, FailurePolicy
+from models.jobs.budget_stages import Clock
 from models.jobs.job_files import verify_job
 from models.jobs.plan import JobPlan, key_of_test_table
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, exit_status, run
 from models.jobs.tasks import job_tasks
 
 
-def train(plan: JobPlan, executor: Executor, policy: FailurePolicy = KEEP_GOING) -> dict[str, JobResult]:
+def train(plan: JobPlan, executor: Executor, job_timeout: float = math.inf) -> dict[str, JobResult]:
     """Train the unfinished jobs, and predict the test table with finished jobs that have not predicted it.
+
+    Args:
+        job_timeout: seconds after which a running job fails.
 
     Returns:
         Job title -> how it ended, of the jobs that were not finished before.
@@ -22,7 +26,7 @@ def train(plan: JobPlan, executor: Executor, policy: FailurePolicy = KEEP_GOING)
         DataError: if a finished job was changed, or jobs need other jobs that are not part of the plan.
         DiskFull: if a worker cannot write.
     """
-    results = Budget(plan, executor, Clock()).train(policy, on_seed=lambda: None)
+    results = Budget(plan, executor, Clock()).train(lambda: None, job_timeout)
     waiting = [job for job in plan.jobs if job.title in results and results[job.title].reason == "dependency"]
     if waiting and plan.shard[1] > 1:
         print(

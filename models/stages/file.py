@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from competition.clean import describe_rows, parse_numbers, read_table_with_ids, require_columns
 from competition.dataset import Dataset
@@ -40,20 +39,13 @@ class File(Stage):
 
     is_trained = False
     requires_labels = False
+    no_effect = ("seeds", "target_transform", "final_fit", "pseudo_labels", "class_weights", "gpu")
     kind: Literal["file"]
     folder: UserPath
     """Folder with oof.csv and test.csv. Both contain the id and the columns of the submission. For
     classification, they may instead contain a column of probabilities per target, or a column
     `target=class` per class. oof.csv may contain a column `fold`."""
-    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
-    """Exactly one seed, since files do not depend on it. Use one stage per file."""
-    target_transform: Literal["none"] = "none"
     extra_rows: Literal["ignore"] = "ignore"
-    final_fit: Literal["folds"] = "folds"
-    pseudo_labels: None = None
-    class_weights: Literal["none"] = "none"
-    gpu: float = Field(default=0.0, ge=0, le=0)
-    """0: nothing is computed."""
 
     def files(self) -> tuple[Path, Path]:
         """Return the paths of oof.csv and test.csv.

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from zipfile import ZIP_DEFLATED
 
 import numpy as np
-from pydantic import Field
 
 from competition.dataset import Dataset
 from competition.task import Task
@@ -86,6 +85,7 @@ class Gp(Stage):
 
     packages = ("scipy", "scikit-learn", "numpy", "rdkit")
     encoder_setting = "kernels"
+    no_effect = ("seeds", "gpu")
     kind: Literal["gp"]
     kernels: list[Literal["ecfp4", "atom_pairs", "fcfp4", "descriptors"] | EncoderFeature] = [
         "ecfp4",
@@ -96,11 +96,6 @@ class Gp(Stage):
     """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
     their MinMax similarity. descriptors: ranks of RDKit descriptors. `{encoder: minilm}`: pooled features of
     a frozen encoder. Numeric and categorical columns always have a kernel of their own."""
-    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
-    """Exactly one seed, since the fit does not depend on it."""
-    extra_rows: Literal["train", "ignore"] = "train"
-    gpu: float = Field(default=0.0, ge=0, le=0)
-    """0: it is fitted on CPU cores."""
 
     @property
     def fingerprints(self) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,6 @@ class FeatureStage(Stage):
     """
 
     encoder_setting = "features"
-    extra_rows: Literal["train", "ignore"] = "train"
     features: list[Feature | EncoderFeature] = Field(default=["morgan", "descriptors"], min_length=1)
     """Features of each molecule column, concatenated. morgan: counts of circular environments of
     radius 2. avalon: Avalon counts. erg: ErG fingerprint. maccs: MACCS keys. descriptors: RDKit

@@ -51,7 +51,7 @@ NOT_READ = ("oof", "notes.json", "losses.csv")
 """Prefixes of the files of a job that prediction does not read."""
 
 
-def build(paths: Paths, config: Config | None, owner: str, accelerator: str | None) -> Kernel:
+def build(paths: Paths, config: Config | None, owner: str) -> Kernel:
     """Make the folder of a notebook and its bundle, in place of an earlier one. If it fails, nothing changes.
 
     Args:
@@ -74,7 +74,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
         encoders = [encoder for stage in stages for encoder in stage.encoders]
         uses_gpu = any(stage.predicts_on_gpu and stage.gpu > 0 for stage in stages)
         uses_gpu |= not all(is_minimol(encoder.weights) for encoder in encoders)  # MiniMol runs on the cores
-        manifest["accelerator"] = accelerator or (GPU if uses_gpu else CPU)
+        manifest["accelerator"] = GPU if uses_gpu else CPU
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
         manifest["content"] = digest([sha256_of(file) for file in files])
         write_json(bundle.manifest, manifest)

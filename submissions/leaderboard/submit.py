@@ -18,7 +18,7 @@ from typing import Any
 from competition.config import CompetitionConfig, load_competition
 from competition.metrics import Metric
 from core import cli
-from core.errors import ConfigError, ServiceError, SubmissionError
+from core.errors import ConfigError, ServiceError, SubmissionError, UserError
 from core.files import digest, read_json, read_text_table, sha256_of, write_atomically
 from core.paths import display_path, revision
 from core.text import format_number, format_with_error
@@ -140,14 +140,14 @@ def confirm(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def check_slot(competition: CompetitionConfig, row: Submission, resend: bool) -> None:
-    """Check that a submission is left, and that the file was not sent before, unless `resend` allows it."""
+def check_slot(competition: CompetitionConfig, row: Submission) -> None:
+    """Check that a submission is left, and that the file was not sent before."""
     for earlier_row in sync_ledger(competition):
         was_sent = earlier_row.status in ("submitted", "scored") and earlier_row.ref != BY_HAND
-        if was_sent and earlier_row.file_digest == row.file_digest and not resend:
+        if was_sent and earlier_row.file_digest == row.file_digest:
             raise SubmissionError(
                 f"This was sent at {earlier_row.time} as {earlier_row.submission}, public "
-                f"{format_number(earlier_row.public)}; --resubmit uses another submission for it."
+                f"{format_number(earlier_row.public)}, and would get the same score."
             )
     slug = str(competition.kaggle)
     n_left = client.submissions_left(slug)
@@ -171,17 +171,26 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     return f"{line}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
 
 
-def fetch_scores(competition: CompetitionConfig) -> str:
+def fetch_scores(competition: CompetitionConfig) -> list[str]:
     """Update the ledger from the platform, and describe the submissions that waited for a score."""
-    waiting = {row.submission for row in read(competition.paths.ledger) if is_open(row)}
-    updated = [row for row in sync_ledger(competition) if row.submission in waiting]
-    outcomes = [describe_outcome(row, competition.scorer) for row in updated]
-    return "\n".join(outcomes) or "No submission waits for a score."
+    paths = competition.paths
+    waiting = {row.submission for row in read(paths.ledger) if is_open(row)}
+    if competition.kaggle is None or not waiting:
+        return []
+    try:
+        with cli.locked(paths, paths.submit_lock):
+            updated = [row for row in sync_ledger(competition) if row.submission in waiting]
+    except UserError as error:
+        return [f"WARNING: the scores of {len(waiting)} submissions were not fetched: {error}"]
+    return [describe_outcome(row, competition.scorer) for row in updated]
 
 
 def wait_for_score(competition: CompetitionConfig, name: str) -> str:
     """Wait until the platform has scored a submission, and describe the outcome."""
-    print("Waiting for the score, half an hour at most; after Ctrl-C, --fetch gets it later.", flush=True)
+    print(
+        "Waiting for the score, half an hour at most; after Ctrl-C, ./run.sh ledger gets it later.",
+        flush=True,
+    )
     client.wait(
         name, lambda: find_submission(name, sync_ledger(competition)).status, final=ENDED, limit=LIMIT
     )
@@ -189,18 +198,12 @@ def wait_for_score(competition: CompetitionConfig, name: str) -> str:
 
 
 def submit(options: Namespace) -> None:
-    """Submit a file or a notebook with the options of the command line, or fetch the scores of earlier ones."""
+    """Submit a file or a notebook with the options of the command line."""
     competition = load_competition(options.competition)
     paths = competition.paths
-    if competition.kaggle is None and not options.dry_run:
-        raise ConfigError(
-            "competition.kaggle of the YAML is missing, the last part of the competition's address on "
-            "Kaggle. Add it, or use --dry-run for another platform."
-        )
+    if competition.kaggle is None and options.kernel:
+        raise ConfigError(f"--kernel submits to Kaggle, and {options.competition} has no competition.kaggle.")
     with cli.locked(paths, paths.submit_lock):
-        if options.fetch:
-            print(fetch_scores(competition))
-            return
         if options.kernel:
             row, send = notebook_to_send(competition)
         else:
@@ -211,13 +214,14 @@ def submit(options: Namespace) -> None:
         of_run = f"run {row.run}, {row.chosen}, expected {competition.scorer.name} {expected}"
         row = row.with_changes(message=options.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
-        if options.dry_run:
+        if competition.kaggle is None:
             write(paths.ledger, row.with_changes(status="submitted", ref=BY_HAND))
             file = display_path(paths.root / row.file)
-            print(f"Nothing was sent. Submit {file} yourself, and add its score to the ledger:")
+            print("Nothing was sent, since the YAML has no competition.kaggle, its address on Kaggle.")
+            print(f"Submit {file} yourself, and add its score to the ledger:")
             print(f"./run.sh ledger {options.competition} --submission {row.submission} --public SCORE")
             return
-        check_slot(competition, row, options.resubmit)
+        check_slot(competition, row)
         if not (options.yes or confirm("Send it?")):
             print("Nothing was sent.")
             return

@@ -65,6 +65,7 @@ def test_the_embedded_competitions_load(path):
             "stages: {a: {kind: unimol, weights: unimol_small, remove_hydrogens: true, layers: 4}}",
             "unimol_small need layers: 6",
         ),
+        ("stages: {a: {kind: gp, gpu: true}}", "a: gpu: no effect on the kind gp; remove it"),
         ("stages: {a: {kind: mine.py}}", r"a: kind must be one of unimol, .*file\.py:Class"),
         ("stages: {a: {kind: 'mine.txt:Mine'}}", r"a: must be file\.py:name"),
         ("stages: {a: {kind: 'mine.py:Mine'}}", r"a: kind: there is no file .*mine\.py"),
@@ -192,7 +193,7 @@ def test_a_copy_and_a_worker_have_the_task_and_the_paths_of_their_settings(tmp_p
 
 def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_path):
     path = written(tmp_path)
-    line = [path, "--set", "stages.net.epochs=7", "--set", "folds.n_folds=3", "--seed", "9"]
+    line = [path, "--set", "stages.net.epochs=7", "--set", "folds.n_folds=3", "--set", "competition.seed=9"]
     options = parse(["full", *line, "--stages", "large,net"])
     config = load_config(path, options.overrides)
     assert list(config.stages) == ["net", "large"]  # in the order of the YAML

@@ -112,5 +112,5 @@ def test_full_ends_with_the_score_on_the_rows_and_a_second_command_that_is_refus
     assert f"holdout_score on rows of mixed: {expected:#.4g}, " in capsys.readouterr().out
     before = {file: file.read_bytes() for file in paths.root.rglob("*.csv")}
     with cli.locked(paths, paths.training_lock(1, 1)), pytest.raises(DataError, match="in use"):
-        full(options(path, "--holdout", "0.2", "--seed", "1"))
+        full(options(path, "--holdout", "0.2", "--set", "competition.seed=1"))
     assert {file: file.read_bytes() for file in paths.root.rglob("*.csv")} == before

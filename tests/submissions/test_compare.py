@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from competition.metrics import METRICS
-from core.errors import ConfigError, DataError
+from core.errors import DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
 from pipeline import commands
@@ -73,8 +73,7 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text, tmp_path):
     gain = float(line_of(page, first).split("|")[-3])
     assert gain == pytest.approx(scores[1] - scores[0], rel=1e-3) and gain > 0
     (second.parent / "latest").write_text(f"{first.name}\n")  # full was run again on its settings
-    swapped = compare_text("--with", first.name)
-    assert compare_text() == swapped
+    swapped = compare_text()
     assert changes in swapped  # they do not depend on the reference
     assert f"{-gain:#.4g}" in swapped
 
@@ -106,8 +105,6 @@ def test_a_damaged_run_and_one_of_an_older_version_of_the_code_are_left_out(comp
     sign_manifest(first, format=read_json(second / "run.json")["format"])
     (first / "cross_fitted.csv").write_text("id\n")
     assert f"{first.name} is left out: " in compare_text()
-    with pytest.raises(ConfigError, match=f"--with takes one of {second.name}; got '{first.name}'"):
-        compare_text("--with", first.name)
     shutil.rmtree(first.parent)
     with pytest.raises(DataError, match="has no finished run"):
         compare_text()

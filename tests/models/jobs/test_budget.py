@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.files import read_json, write_json
+from core.files import write_json
 from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
 from models.jobs import scheduler
@@ -16,7 +16,6 @@ from models.jobs.budget import Budget
 from models.jobs.budget_stages import (
     HAS_ENDED,
     Clock,
-    FailurePolicy,
     epoch_shares,
     with_epochs,
     with_more_seeds,
@@ -138,10 +137,10 @@ def budget_of(job_plan, machine, seconds):
     return Budget(jobs, machine, Clock(machine.now + early, seconds))
 
 
-def spent(job_plan, machine, seconds, **policy):
+def spent(job_plan, machine, seconds):
     """A budget after its time is over or nothing more fits."""
     budget = budget_of(job_plan, machine, seconds)
-    budget.train(FailurePolicy(**policy), lambda: None)
+    budget.train(lambda: None)
     return budget
 
 
@@ -227,17 +226,12 @@ def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(t
 
 def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(tmp_path, machine_of):
     job_plan, seconds = plan_of(tmp_path, "trees", "others"), by_epoch(trees=10, others=20)
-    stopped = machine_of(seconds, fails=("trees/seed_0/fold_1",))
-    spent(job_plan, stopped, 200, fail_fast=True)
-    assert stopped.now == 20
-    assert not read_json(job_plan.paths.budget(200))["ended"]
     budget = spent(job_plan, machine_of(seconds, fails=("trees/seed_0/fold_1",)), 200)
     assert trained(budget) == "trees: ; others: 0 1"
     assert not budget.left_out
-    for skip_failed, tried in ((True, []), (False, ["trees/seed_0/fold_1", "trees/seed_0/fold_2"])):
-        machine = machine_of(seconds)
-        spent(job_plan, machine, 200, skip_failed=skip_failed)
-        assert [title for _, title, _ in machine.started] == tried
+    machine = machine_of(seconds)
+    spent(job_plan, machine, 200)
+    assert [title for _, title, _ in machine.started] == ["trees/seed_0/fold_1", "trees/seed_0/fold_2"]
 
 
 def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_the_end_trains_nothing(
@@ -321,7 +315,7 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
     total = draw.choice([60, 300, 1000])
     machine = machine_of(seconds, cores=draw.choice([1, 2, 4]), fails=fails)
     budget = budget_of(plan_of(tmp_path, *names), machine, total)
-    results = budget.train(FailurePolicy(), lambda: None)
+    results = budget.train(lambda: None)
     assert machine.now <= budget.training_deadline + 1e-6
     jobs = budget.current_plan
     left_out_seeds = {(stage, seed) for stage, seed, _ in budget.left_out}
@@ -366,7 +360,7 @@ def test_without_a_budget_all_is_trained_and_a_line_says_when_each_stage_ends_on
     job_plan = planned(tmp_path, stages=stages)
     capsys.readouterr()
     budget = Budget(job_plan, machine, Clock())
-    budget.train(FailurePolicy(), lambda: None)
+    budget.train(lambda: None)
     assert trained(budget) == "first: 0 4; net: 10 epochs, 0; quick: 0"
     assert budget.left_out == list(job_plan.paths.root.glob("budget*")) == []
     assert [line for line in capsys.readouterr().out.splitlines() if line] == [

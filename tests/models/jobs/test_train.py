@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from core.files import read_json
-from models.jobs.budget_stages import FailurePolicy
 from models.jobs.compute import read_tables
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
@@ -154,7 +153,7 @@ def test_a_failing_stage_harms_no_other(tmp_path, capsys):
     }
     plan = planned(tmp_path, stages={how: failing(how) for how in expected} | {"trees": TREES})
     with closing(LocalExecutor(2, cards=[])) as executor:
-        results = train(plan, executor, FailurePolicy(job_timeout=30.0))
+        results = train(plan, executor, job_timeout=30.0)
     failures = {how: results.pop(f"{how}/seed_0/fold_2") for how in expected}
     for how, text in expected.items():
         reason, _, words = text.partition(": ")
@@ -186,17 +185,6 @@ def test_the_next_run_retries_a_failed_job_after_other_stages_and_points_out_the
     assert all(job.finished for job in plan.jobs)
     left = {path.name for job in plan.jobs for path in job.folder.iterdir()}
     assert not left & {"failed.json", "traceback.txt", "progress.json"}
-
-
-def test_failed_jobs_can_be_left_out_and_a_failure_can_end_the_run(tmp_path):
-    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0), "trees": TREES})
-    results = train(plan, InlineExecutor(), FailurePolicy(fail_fast=True))
-    assert [result.reason for result in results.values()] == ["error", *["group"] * 2, *["time"] * 3]
-    assert results["trees/seed_0/fold_0"].error == "stopped by --fail-fast"
-    executor = InlineExecutor()
-    results = train(plan, executor, FailurePolicy(skip_failed=True))
-    assert [task.group for task in executor.tasks if task.folder is not None] == ["trees"] * 3
-    assert "fold 2 has no molecules" in results["fails/seed_0/fold_0"].error
 
 
 def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(tmp_path, monkeypatch):

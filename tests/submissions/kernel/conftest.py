@@ -112,7 +112,7 @@ def made(tmp_path_factory):
         prepare_image(folder, patch)
         train_all(yaml, 2)
         built(yaml)
-        build(Paths("mixed"), None, "me", None)
+        build(Paths("mixed"), None, "me")
     return folder
 
 

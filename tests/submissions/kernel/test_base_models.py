@@ -33,7 +33,7 @@ def test_a_bundle_predicts_by_its_own_copy_of_the_base_model(
     )
     train_all(yaml, 1)
     built(yaml)
-    bundle = pack.build(Paths("mixed"), None, "me", None).bundle
+    bundle = pack.build(Paths("mixed"), None, "me").bundle
     weights = bundle.weights / "adapted"
     copied, original = ({f.name: sha256_of(f) for f in folder.iterdir()} for folder in (weights, base))
     assert copied == original

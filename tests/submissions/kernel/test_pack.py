@@ -26,7 +26,7 @@ def contents_of(bundle):
 
 
 def build(paths):
-    return pack.build(paths, None, "me", None).bundle
+    return pack.build(paths, None, "me").bundle
 
 
 def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_travels(made, work):
@@ -134,7 +134,7 @@ def to_train(folder, **sections):
 
 def build_training(path):
     """The bundle of a notebook that trains, and its YAML."""
-    bundle = pack.build(Paths.for_competition(str(path)), load_config(str(path)), "me", None).bundle
+    bundle = pack.build(Paths.for_competition(str(path)), load_config(str(path)), "me").bundle
     return bundle, yaml.safe_load((bundle.root / "mixed.yaml").read_text())
 
 

@@ -39,7 +39,7 @@ def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(tmp_path, 
     path = fake_classes(tmp_path, "multiclass", metric, 60, 20, **sections)
     train_all(path)
     built(path)
-    pack.build(Paths("mixed"), None, "me", None)
+    pack.build(Paths("mixed"), None, "me")
     verify.verify_notebook("mixed", 1, 50)
     assert ": the same as ./run.sh predict" in capsys.readouterr().out
 
@@ -69,7 +69,7 @@ def test_other_predictions_are_refused(work, tmp_path, difference, words):
 @pytest.mark.slow  # two trainings, each in a sandbox of its own
 def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(tmp_path):
     path = to_train(tmp_path / "made")
-    kernel = pack.build(Paths.for_competition("mixed"), load_config(str(path)), "me", None)
+    kernel = pack.build(Paths.for_competition("mixed"), load_config(str(path)), "me")
     first = session(tmp_path / "first", kernel.root, path.parent)
     assert {file.name for file in first.iterdir()} == {"work", "submission.csv"}
     written = pd.read_csv(first / "submission.csv", dtype={"id": str})

@@ -85,10 +85,11 @@ def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_bec
     assert [sent["content"] for sent in server.submissions] == [checked]
 
 
-def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(submitted, paths, server):
+def test_the_same_file_is_sent_once_and_another_within_the_daily_limit(submitted, paths, server):
     server.competitions[SLUG]["limit"] = 2
     server.scores = ()  # what waits for its score counts as sent
-    lines = ["--yes", "--yes", "--yes --resubmit", "--yes --resubmit"]
+    candidates = [f"--file {run_folder(paths)}/candidates/{name}.csv" for name in ("mean", "best_single")]
+    lines = ["--yes", "--yes", *(f"--yes {candidate}" for candidate in candidates)]
     assert [submitted(line) for line in lines] == [0, 2, 0, 2]
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
@@ -116,14 +117,21 @@ def test_a_score_is_held_against_the_expected_one_in_its_standard_errors():
     assert submit.describe_outcome(row, METRICS["r2"]) == f"{lines} better"
 
 
-def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(submitted, outputs, paths, server):
-    assert submitted("--dry-run") == 0
+def test_for_another_platform_the_checked_file_and_a_row_are_written_and_nothing_is_sent(
+    submitted, outputs, paths, server, tmp_path
+):
+    yaml_file = tmp_path / "mixed.yaml"
+    with_slug = yaml_file.read_text()
+    yaml_file.write_text(with_slug.replace(f"kaggle: {SLUG}", ""))
+    assert submitted("") == 0
     assert "--public SCORE" in outputs[0]
     (row,) = read(paths.ledger)
     assert (row.status, row.ref) == ("submitted", BY_HAND)
     assert (paths.root / row.file).read_bytes() == (run_folder(paths) / "submission.csv").read_bytes()
-    assert not server.requests
-    assert submitted("--yes") == 0, "a file that was only tried may be sent"
+    assert submitted("--kernel") == 2
+    paths.latest_run.unlink()
+    assert submitted("") == 2
+    assert not server.requests and len(read(paths.ledger)) == 1
 
 
 def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_run(
@@ -145,18 +153,11 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
     assert submitted("--kernel --yes") == 2 and len(server.submissions) == 1
 
 
-def test_what_does_not_fit_is_not_there_or_has_no_slug_spends_nothing(
-    submitted, outputs, paths, server, tmp_path
-):
-    short, yaml_file = tmp_path / "short.csv", tmp_path / "mixed.yaml"
+def test_what_does_not_fit_or_is_not_there_spends_nothing(submitted, paths, server, tmp_path):
+    short = tmp_path / "short.csv"
     write_table(short, read_table(run_folder(paths) / "submission.csv", ["id"]).iloc[1:])
     for file in (short, tmp_path / "none.csv"):
         assert submitted(f"--yes --file {file}") == 2
-    yaml_file.write_text(yaml_file.read_text().replace(f"kaggle: {SLUG}", ""))
-    assert submitted("--yes") == 2
-    assert "--dry-run" in outputs[-1]
-    paths.latest_run.unlink()
-    assert submitted("--dry-run") == 2
     assert not server.requests and not read(paths.ledger)
 
 
@@ -200,21 +201,25 @@ def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_resent_only_i
 
 
 def test_a_score_is_waited_for_no_longer_than_the_limit_and_over_a_passing_trouble_and_fetched_later(
-    submitted, outputs, paths, server, clock
+    submitted, paths, server, clock, done, capsys
 ):
+    def ledger():
+        commands.main(["ledger", str(done)])
+        return capsys.readouterr().out
+
     server.scores = ()
     server.faults += [("ListSubmissions", (500, {"code": 500, "message": "try later"}))] * 2
     assert submitted("--yes") == 0
     assert submit.LIMIT - 2 * client.POLL <= sum(clock) <= submit.LIMIT
     (row,) = read(paths.ledger)
     server.score(row.ref, 0.4, 0.3)
-    assert submitted("--fetch") == 0
-    assert f"{row.submission}: public 0.4000, private 0.3000" in outputs[-1]
+    assert f"{row.submission}: public 0.4000, private 0.3000" in ledger()
     write(paths.ledger, row.with_changes(submission="b"))
     server.score(row.ref, error="Evaluation: ids do not match")
-    assert submitted("--fetch") == 0
+    ledger()
     scored, failed = read(paths.ledger)
     assert (scored.public, scored.private, failed.status) == (0.4, 0.3, "failed")
     assert "ids do not match" in failed.message
-    assert submitted("--fetch") == 0
-    assert "No submission waits for a score." in outputs[-1]
+    server.faults += [("ListSubmissions", (500, {"code": 500, "message": "down"}))] * 9
+    write(paths.ledger, row.with_changes(submission="c"))
+    assert "WARNING: the scores of 1 submissions were not fetched: " in ledger()
