@@ -16,13 +16,24 @@ from competition.task import MISSING
 from core.code_digest import code_digest_of
 from core.errors import ConfigError, DataError, join_first
 from core.files import digest, read_table, read_text_table, sha256_of, work_root, write_table
-from core.user_code import data_files, imported_versions, load_user_code, user_code_errors, with_helpers
+from core.user_code import (
+    data_files,
+    imported_versions,
+    load_user_code,
+    short_ref,
+    user_code_errors,
+    with_helpers,
+)
 
 if TYPE_CHECKING:
     from competition.config import CompetitionConfig
 
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""
+ROWS_AT_ONCE = 1000
+"""Number of rows whose user-defined features are computed and kept at a time."""
+CHECKED_ROWS = 3
+"""Number of rows whose user-defined features are computed again, to see that they do not depend on other rows."""
 
 
 def describe_rows(table: pd.DataFrame, mask: Any, id_column: str, name: str | None = None) -> str:
@@ -201,8 +212,9 @@ def input_keys(clean: pd.DataFrame, config: "CompetitionConfig") -> list[str]:
 def with_user_features(table: pd.DataFrame, config: "CompetitionConfig") -> pd.DataFrame:
     """Return a prepared table with the columns of the user's function (`competition.features`), if there is one.
 
-    It is called once for each distinct row of inputs. The numbers are kept in `work/cache/user_features/`, in
-    a file per version of the code, so that a new table only computes its new rows.
+    It is called once for each distinct row of inputs, and again for a few rows of each table. The numbers are
+    kept in `work/cache/user_features/`, in a file per version of the code, so that a new table only computes
+    its new rows.
 
     Raises:
         ConfigError: if the function fails, returns other than finite numbers, or gives a row other numbers
@@ -231,9 +243,13 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     keys = pd.Series([digest(row) for row in inputs.astype(str).to_numpy().tolist()])
     cached = read_table(file).set_index(INPUT_KEY) if file.exists() else pd.DataFrame()
     is_new = ~keys.duplicated() & ~keys.isin(cached.index)
-    if is_new.any():
-        computed = _compute(function, inputs[is_new.to_numpy()].reset_index(drop=True), code_ref)
-        computed.index = pd.Index(keys[is_new], name=INPUT_KEY)
+    new_rows = np.flatnonzero(is_new)
+    for start in range(0, len(new_rows), ROWS_AT_ONCE):
+        rows = new_rows[start : start + ROWS_AT_ONCE]
+        done = f"{start + 1} to {start + len(rows)} of {len(new_rows)}"
+        print(f"{short_ref(code_ref)}: computing features of rows {done}", flush=True)
+        computed = _compute(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
+        computed.index = pd.Index(keys[rows], name=INPUT_KEY)
         if len(cached) and list(computed) != list(cached):
             raise ConfigError(
                 f"competition.features {code_ref} returned the columns {join_first(computed, str)} for some rows, and "
@@ -261,7 +277,7 @@ def _compute(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame
     """Return the features of distinct rows, after a check that they do not depend on the other rows."""
     features = _call(function, inputs, code_ref)
     # Counts, means and ranks change if the function sees fewer rows.
-    some_rows = np.arange(len(inputs))[::-2]
+    some_rows = np.arange(len(inputs))[::-2][:CHECKED_ROWS]
     for rows in (some_rows, some_rows[:1]):
         recomputed = _call(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
         is_same = list(recomputed) == list(features)

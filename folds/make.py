@@ -31,6 +31,8 @@ from folds.groups import N_INPUT_KEYS, connected, keys_of_inputs
 from folds.kinds import FoldsConfig
 from folds.splitters import SplitData
 
+MAX_GROUP_SHARE = 0.8
+"""Largest share of the rows in one group; the other folds have the rest."""
 MAX_LISTED = 12
 """Number of classes with a listed share; if there are more, the rarest are listed."""
 
@@ -133,6 +135,8 @@ def assign_folds(
             times=rows[TIME].to_numpy() if TIME in rows else None,
             n_folds=config.n_folds,
             seed=derive_seed(seed, "folds") % 2**31,
+            rows=rows,
+            smiles=competition.smiles,
         )
         folds = kind.split(data)
     original_order = np.argsort(order)
@@ -169,15 +173,15 @@ def _read_user_folds(
 
 
 def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
-    """Raise a DataError if there are fewer groups than folds, or if one is too large for a fold."""
+    """Raise a DataError if there are fewer groups than folds, or if one leaves too few rows for the others."""
     sizes = np.bincount(groups)
-    if len(sizes) < n_folds or sizes.max() * n_folds > len(groups) * (n_folds - 1):
+    if len(sizes) < n_folds or sizes.max() > MAX_GROUP_SHARE * len(groups):
         id_in_largest = ids[int(np.argmax(groups == sizes.argmax()))]
         raise DataError(
             f"{len(sizes)} groups of rows (rows with equal inputs, or of one group, scaffold or cluster) cannot "
-            f"be divided into {n_folds} folds of similar size; the largest, with id {id_in_largest!r}, has "
-            f"{sizes.max()} of {len(groups)} rows. Lower folds.n_folds, split that group, or choose another "
-            "folds.kind."
+            f"be divided into {n_folds} folds; the largest, with id {id_in_largest!r}, has {sizes.max()} of "
+            f"{len(groups)} rows, and at most {MAX_GROUP_SHARE:.0%} is allowed. Lower folds.n_folds, split "
+            "that group, or choose another folds.kind."
         )
 
 

@@ -1,8 +1,8 @@
 """Functions that assign rows to folds and keep groups together, by the splitters of scikit-learn where they fit."""
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class SplitData:
         groups: (n_rows,) rows of one group share a fold; numbered from 0.
         times: (n_rows,) or None without competition.time.
         seed: seed of the random numbers.
+        rows: prepared training rows, (n_rows,), with the columns of the inputs.
+        smiles: columns of `rows` with molecules, as canonical SMILES.
     """
 
     y: pd.DataFrame
@@ -32,6 +34,8 @@ class SplitData:
     times: Array | None
     n_folds: int
     seed: int
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    smiles: Sequence[str] = ()
 
 
 FoldFunction = Callable[[SplitData], Integers]

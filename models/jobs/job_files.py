@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from core.errors import ConfigError, DataError
 from core.files import read_json, sha256_of, write_atomically, write_json
-from core.paths import Bundle, Paths
+from core.paths import Bundle, Paths, display_path
 from models.jobs.plan import REPORT, Job
 from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult
@@ -43,6 +43,11 @@ def start_attempt(folder: Path) -> Path:
     checkpoints = list(attempt.glob(CHECKPOINTS))
     if checkpoints:
         files_to_keep |= {PROGRESS, *(path.name for path in checkpoints)}
+    elif (attempt / PROGRESS).exists():
+        print(
+            f"{display_path(folder)} starts again, since it was stopped before its first checkpoint",
+            flush=True,
+        )
     for path in attempt.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

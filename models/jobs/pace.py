@@ -109,7 +109,9 @@ class Paces:
         done, seconds = progress["done"], progress["seconds"]
         if done == 0:
             return None
-        if task not in self.reports:
+        if (
+            task not in self.reports or done < self.reports[task][-1][0]
+        ):  # then the first was of before a kill
             before = seconds - self.elapsed(task)
             self.reports[task] = [(done, seconds)]
             self.earlier[task] = (done, before) if before > 1.0 else (0.0, 0.0)

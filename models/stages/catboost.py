@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 
 from competition.dataset import Dataset
 from competition.task import Task
@@ -49,7 +49,7 @@ class Catboost(Trees):
         "subsample": (0.4, 1.0),
     }  # fmt: skip
     kind: Literal["catboost"]
-    features: list[Feature | EncoderFeature] = Field(default=["maplight"], min_length=1)
+    features: list[Feature | EncoderFeature] = ["maplight"]
     learning_rate: PositiveFloat = 0.05
 
     @classmethod

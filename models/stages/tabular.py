@@ -70,7 +70,7 @@ class FeatureStage(Stage):
     """
 
     encoder_setting = "features"
-    features: list[Feature | EncoderFeature] = Field(default=["morgan", "descriptors"], min_length=1)
+    features: list[Feature | EncoderFeature] = ["morgan", "descriptors"]
     """Features of each molecule column, concatenated. morgan: counts of circular environments of
     radius 2. avalon: Avalon counts. erg: ErG fingerprint. maccs: MACCS keys. descriptors: RDKit
     descriptors. maplight: morgan, avalon, erg and descriptors. `{encoder: minilm}`: pooled features
@@ -113,6 +113,12 @@ class FeatureStage(Stage):
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check the columns and the texts of the frozen encoders as well; see `Stage.check`."""
         yield from super().check(tables)
+        competition = tables.competition
+        columns = [*competition.numeric, *competition.categorical, *competition.text, competition.features]
+        if not self.features and not any(columns):
+            raise ConfigError(
+                "features is empty, and the competition has no columns but molecules; name some"
+            )
         yield from check_encoders(self, tables)
 
     @abstractmethod

@@ -114,9 +114,10 @@ def build_report(run: Run) -> Report:
         Section(errors_title, _safely(run, largest_errors), wide=True),
     ]
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
+    folds = f"{run.plan.n_folds} folds ({run.config.folds.kind})"
     return Report(
         title=f"{run.paths.name}: {run.metric.name}, {direction}",
-        subtitle=f"run {run.name}, {run.plan.n_folds} folds; +- is a standard error (bootstrap over rows)",
+        subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over rows)",
         summary=_summary(run),
         facts=facts,
         closing=_closing(run),

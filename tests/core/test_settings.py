@@ -155,7 +155,7 @@ def test_a_name_is_looked_up_next_to_the_code_and_among_the_products_or_the_exis
     assert find_config("qm9_orbitals") == CONFIGS / "qm9_orbitals.yaml"
     mine = write_small(work_root() / "configs")
     assert find_config("small") == mine.resolve()
-    listed = r"no competition 'nothing'; available: qm9_orbitals, small.*run\.sh new"
+    listed = r"no competition 'nothing'; available: .*qm9_orbitals, .*small.*run\.sh new"
     with pytest.raises(ConfigError, match=listed):
         find_config("nothing")
 

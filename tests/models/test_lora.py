@@ -153,6 +153,14 @@ def test_the_audit_finds_a_dropout_before_a_matrix_that_starts_at_0(decoder, tmp
         audit(network.backbone, batch)
 
 
+def test_the_audit_accepts_what_torch_computes_by_other_kernels_in_evaluation():
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    audit(torch.nn.TransformerEncoder(layer, 2), {"src": torch.randn(64, 30, 16)})
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.001, batch_first=True)
+    with pytest.raises(ConfigError, match=r"differ by .*layers\.1\.dropout2\.p = 0\.001"):
+        audit(torch.nn.TransformerEncoder(layer, 2), {"src": torch.randn(64, 30, 16)})
+
+
 def test_a_tokenizer_without_a_padding_token_pads_with_its_end_of_text(decoder, tmp_path):
     _, encoded = prepare(stage(decoder), tmp_path)
     batch = encoded.encoded(0).batch(np.arange(8), torch.device("cpu"))

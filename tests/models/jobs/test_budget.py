@@ -418,8 +418,10 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
 
 
 def test_seconds_of_an_earlier_attempt_are_no_speed_of_the_one_that_continues_it(task, report):
-    """80 of 100 steps took 900 s on a busy machine; now a step takes one second."""
+    """80 of 100 steps took 900 s on a busy machine, and a kill lost 10 more; now a step takes one second."""
     paces = Paces({task: START}, {"net"}, {})
+    report(0.5, 90, 899)  # of before the kill
+    paces.pace("net")
     for seconds, done in ((1, 80), (10, 81), (15, 86), (25, 96)):
         report(seconds, done, 899 + seconds)
         paces.pace("net")
