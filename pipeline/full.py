@@ -103,7 +103,7 @@ def train_and_submit(
     advice = describe_larger_budget(budget)
     with cli.locked(all_jobs.paths, wait=True):
         if not finished.stages and clock.has_limit:
-            say("\n".join([*submit_finished_folds(config, all_jobs, left_out), *advice]))
+            say("\n".join([*submit_finished_folds(config, budget.tried_plan, left_out), *advice]))
             return 3
         run = open_run(config, finished, left_out)
         run = replace(run, budget=clock.seconds if clock.has_limit else None)

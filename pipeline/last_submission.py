@@ -203,10 +203,10 @@ def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]
     Raises:
         NothingToSubmit: if no fold is finished.
     """
-    jobs_of_seed: dict[tuple[str, int], list[Job]] = {}
+    jobs_of_seed: dict[Path, list[Job]] = {}
     for job in plan.jobs:
         if job.fold != REFIT_FOLD and job.has_predicted(plan.test_key):
-            jobs_of_seed.setdefault((job.stage, job.seed), []).append(job)
+            jobs_of_seed.setdefault(job.folder.parent, []).append(job)
     table = describe_left_out(left_out)
     if not jobs_of_seed:
         raise NothingToSubmit(f"no stage has finished.\n{table}")

@@ -100,6 +100,12 @@ class Budget:
         return plan_of(self.plan, [state for state in self.states.values() if state.seeds])
 
     @property
+    def tried_plan(self) -> JobPlan:
+        """The jobs of all stages, with each number of epochs that was considered."""
+        plans = [plan for state in self.states.values() for plan in state.plans.values()]
+        return replace(self.plan, jobs=[job for plan in plans for job in plan.jobs])
+
+    @property
     def left_out(self) -> list[tuple[str, int | None, str]]:
         """Stage, seed and reason of all that there was no time for; the seed of a whole stage is None."""
         return self.decisions.left_out
@@ -307,7 +313,7 @@ class Budget:
         if share is not None:
             return self._accept(state, pace, share)
         smallest = state.shares[-1]
-        seconds_of_job = format_duration(pace * state.scale(smallest))
+        seconds_of_job = format_duration(self.paces.scaled(state.name, pace, state.scale(smallest)))
         jobs = f"its {len(state.left(smallest))} jobs of about {seconds_of_job}"
         if self._fitting_share(state, pace, is_last=True) is not None:
             half = f"take more than half of the {self._time_left()}, before any stage was finished"
@@ -348,7 +354,7 @@ class Budget:
         """Queue all jobs of the first seed of a stage, with a share of its epochs; return whether there are some."""
         if share != state.share:
             self._stop(state)
-            pace *= state.scale(share)
+            pace = self.paces.scaled(state.name, pace, state.scale(share))
             self.paces.ended[state.name].clear()
             state.share = share
             self._verify_finished(state)
@@ -431,7 +437,8 @@ class Budget:
             running = {task.name: task for task in self.queue.running if task.group == state.name}
             unfinished = [job for job in unfinished if job.title not in running]
             seconds = [self.paces.seconds_left(task, pace) for task in running.values()]
-        seconds += self.paces.seconds_of_jobs(unfinished, pace * state.scale(share))
+        scaled = self.paces.scaled(state.name, pace, state.scale(share))
+        seconds += self.paces.seconds_of_jobs(unfinished, scaled)
         resources = state.resources(self.executor)
         jobs = [(each, resources) for each in seconds]
         return self._seconds_until_end(self._tasks(without=state.name), jobs)

@@ -47,6 +47,7 @@ class Paces:
         reports: running task -> its finished steps and seconds at the first progress report, the first
             estimate and the final one.
         earlier: running task -> steps and seconds of an earlier attempt, from whose checkpoint it continued.
+        fixed: group -> seconds of a job before its first step, which do not shrink with its epochs.
     """
 
     running: Mapping[Task, float]
@@ -56,6 +57,7 @@ class Paces:
     expected: dict[str, float] = field(default_factory=dict)
     reports: dict[Task, list[tuple[float, float]]] = field(default_factory=dict)
     earlier: dict[Task, tuple[float, float]] = field(default_factory=dict)
+    fixed: dict[str, float] = field(default_factory=dict)
 
     def add(self, group: str, result: JobResult, n_rows: int = 1) -> None:
         """Add the time of a task that ended without an error, if it is among the largest of its group."""
@@ -129,6 +131,9 @@ class Paces:
         first_done, first_seconds = reports[-2]
         seconds_per_step = (seconds - first_seconds) / (done - first_done)
         seconds_left = (progress["total"] - done) * seconds_per_step
+        if earlier_steps == 0:
+            steps, seconds_until = reports[0]
+            self.fixed[task.group] = max(0.0, seconds_until - steps * seconds_per_step)
         return seconds_left, seconds_here + seconds_left + earlier_steps * seconds_per_step
 
     def elapsed(self, task: Task) -> float:
@@ -143,6 +148,11 @@ class Paces:
             return estimate[0]
         seconds = pace * self.share_of_rows(task.group, task.n_rows)
         return max(0.0, seconds - self.elapsed(task))
+
+    def scaled(self, group: str, pace: float, scale: float) -> float:
+        """Return the pace of a stage if the number of its epochs is multiplied by `scale`."""
+        fixed = min(pace, self.fixed.get(group, 0.0))
+        return fixed + (pace - fixed) * scale
 
     def seconds_of_jobs(self, jobs: Iterable[Job], pace: float) -> list[float]:
         """Return the seconds that jobs of a stage will take, with a margin."""

@@ -199,6 +199,8 @@ def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_i
     assert trained(budget) == "net: 7 epochs, 0"  # 210 of the 278 s, 300 would be too many
     assert [(now, epochs) for now, _, epochs in machine.started] == [(0, 10), (20, 7), (90, 7), (160, 7)]
     assert budget.states["net"].epochs == "7 of 10 epochs"
+    tried = {job.folder for job in budget.tried_plan.jobs}
+    assert {job.folder for job in [*job_plan.jobs, *budget.current_plan.jobs]} < tried
     pace = (
         "stage net  7 of 10 epochs, about 1.17 min a job; its jobs and all earlier ones end in about 3.5 min"
     )
@@ -409,6 +411,9 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
         report(seconds, done, seconds)
         assert paces.pace("net") == (pytest.approx(expected, abs=1) if expected else None)
         assert paces.is_final("net") == (done == 16)
+    assert paces.scaled("net", 112.0, 0.1) == pytest.approx(
+        7 + 10.5
+    )  # fewer epochs do not shorten the imports
     assert Paces({task: START}, set(), {}).pace("net") is None  # the progress of others differs in rows
     paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
     paces.add("net", JobResult("net/2", seconds=20))
