@@ -31,8 +31,8 @@ from folds.groups import N_INPUT_KEYS, connected, keys_of_inputs
 from folds.kinds import FoldsConfig
 from folds.splitters import SplitData
 
-MAX_GROUP_SHARE = 0.8
-"""Largest share of the rows in one group; the other folds have the rest."""
+MIN_SHARE_OF_OTHERS = 0.2
+"""Share of the rows that all folds without the largest group need together, if there are few folds."""
 MAX_LISTED = 12
 """Number of classes with a listed share; if there are more, the rarest are listed."""
 
@@ -175,13 +175,14 @@ def _read_user_folds(
 def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
     """Raise a DataError if there are fewer groups than folds, or if one leaves too few rows for the others."""
     sizes = np.bincount(groups)
-    if len(sizes) < n_folds or sizes.max() > MAX_GROUP_SHARE * len(groups):
+    n_others = len(groups) - sizes.max()
+    if len(sizes) < n_folds or n_others < min(MIN_SHARE_OF_OTHERS, 1 / n_folds) * len(groups):
         id_in_largest = ids[int(np.argmax(groups == sizes.argmax()))]
         raise DataError(
             f"{len(sizes)} groups of rows (rows with equal inputs, or of one group, scaffold or cluster) cannot "
             f"be divided into {n_folds} folds; the largest, with id {id_in_largest!r}, has {sizes.max()} of "
-            f"{len(groups)} rows, and at most {MAX_GROUP_SHARE:.0%} is allowed. Lower folds.n_folds, split "
-            "that group, or choose another folds.kind."
+            f"{len(groups)} rows, and all others {n_others}. Lower folds.n_folds, split that group, or choose "
+            "another folds.kind."
         )
 
 

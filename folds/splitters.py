@@ -1,8 +1,8 @@
 """Functions that assign rows to folds and keep groups together, by the splitters of scikit-learn where they fit."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ class SplitData:
     times: Array | None
     n_folds: int
     seed: int
-    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
-    smiles: Sequence[str] = ()
+    rows: pd.DataFrame
+    smiles: list[str]
 
 
 FoldFunction = Callable[[SplitData], Integers]

@@ -187,7 +187,9 @@ def ledger(options: Namespace) -> None:
         lines = [f"Added to {row.submission} of {row.time}: {row.message}"]
     else:
         lines = fetch_scores(competition)
-    print("\n".join([*lines, page(competition)]))
+    for line in lines:
+        print(line)
+    print(page(competition))
 
 
 def kernel(options: Namespace) -> None:

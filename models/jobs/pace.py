@@ -111,9 +111,8 @@ class Paces:
         done, seconds = progress["done"], progress["seconds"]
         if done == 0:
             return None
-        if (
-            task not in self.reports or done < self.reports[task][-1][0]
-        ):  # then the first was of before a kill
+        # Fewer steps than reported before: that report was of an attempt that was killed.
+        if task not in self.reports or done < self.reports[task][-1][0]:
             before = seconds - self.elapsed(task)
             self.reports[task] = [(done, seconds)]
             self.earlier[task] = (done, before) if before > 1.0 else (0.0, 0.0)

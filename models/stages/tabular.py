@@ -116,9 +116,7 @@ class FeatureStage(Stage):
         competition = tables.competition
         columns = [*competition.numeric, *competition.categorical, *competition.text, competition.features]
         if not self.features and not any(columns):
-            raise ConfigError(
-                "features is empty, and the competition has no columns but molecules; name some"
-            )
+            raise ConfigError("features is empty, and all input columns are molecules; name a feature")
         yield from check_encoders(self, tables)
 
     @abstractmethod

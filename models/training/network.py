@@ -192,7 +192,7 @@ def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
     backbone.train(was_training)
     difference = max(float((output - expected).abs().max()) for output in (first, second))
     largest = float(expected.abs().max())
-    if not difference <= TOLERANCE * largest:
+    if difference > TOLERANCE * largest:
         on = [f"{path} = {rate:g}" for path, rate in rates(backbone).items() if rate > 0]
         raise ConfigError(
             f"backbone_dropout is 0, but outputs of the backbone, up to {largest:.3g}, differ by {difference:.2g} "

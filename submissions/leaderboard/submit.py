@@ -172,17 +172,17 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
 
 
 def fetch_scores(competition: CompetitionConfig) -> list[str]:
-    """Update the ledger from the platform, and describe the submissions that waited for a score."""
+    """Update the ledger from the platform; return a line for each submission with news, or a warning."""
     paths = competition.paths
-    waiting = {row.submission for row in read(paths.ledger) if is_open(row)}
-    if competition.kaggle is None or not waiting:
+    before = read(paths.ledger)
+    if competition.kaggle is None or not any(map(is_open, before)):
         return []
     try:
         with cli.locked(paths, paths.submit_lock):
-            updated = [row for row in sync_ledger(competition) if row.submission in waiting]
+            after = sync_ledger(competition)
     except UserError as error:
-        return [f"WARNING: the scores of {len(waiting)} submissions were not fetched: {error}"]
-    return [describe_outcome(row, competition.scorer) for row in updated]
+        return [f"WARNING: scores were not fetched: {error}"]
+    return [describe_outcome(row, competition.scorer) for row in after if row not in before]
 
 
 def wait_for_score(competition: CompetitionConfig, name: str) -> str:

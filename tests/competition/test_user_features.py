@@ -2,6 +2,7 @@
 
 import pytest
 
+from competition import clean
 from competition.config import load_competition
 from competition.prepare import prepare
 from core.errors import ConfigError
@@ -79,6 +80,20 @@ def test_a_function_that_cannot_be_trusted_is_refused(path, result, words):
     path.with_name("mine.py").write_text(f"def make(table):\n    return {result}\n")
     with pytest.raises(ConfigError, match=words):
         prepared(path)
+
+
+def test_what_was_computed_before_a_failure_is_kept(path, monkeypatch):
+    monkeypatch.setattr(clean, "ROWS_AT_ONCE", 4)
+    last = TRAIN[-1].split(",")[1]
+    fails = (
+        f"    if 'FAIL' in os.environ and {last!r} in list(table['SMILES']):\n        1 / 0\n    return {{"
+    )
+    path.with_name("mine.py").write_text(CODE.replace("    return {", fails))
+    monkeypatch.setenv("FAIL", "1")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        prepared(path)
+    monkeypatch.delenv("FAIL")
+    assert calls(path)[0] == "2 1 1"  # two of six rows
 
 
 def test_other_columns_for_other_rows_are_an_error(path):

@@ -187,6 +187,13 @@ def test_a_new_kind_of_folds_is_a_function_and_an_entry_of_the_registry(
     assert pd.Series(groups).groupby(table["smiles"].str.len()).nunique().max() == 1
 
 
+def test_a_kind_of_folds_can_read_the_molecules(monkeypatch):
+    by_size = FoldKind(lambda data: (data.rows[data.smiles[0]].str.len() % data.n_folds).to_numpy())
+    monkeypatch.setitem(FOLD_KINDS, "size", by_size)
+    table = molecules()
+    assert (divided(table, "size")[0] == table["smiles"].str.len() % 5).all()
+
+
 def test_an_unknown_kind_is_an_error_that_lists_all_kinds():
     with pytest.raises(ValueError, match="must be one of kfold, .*, file"):
         FoldsConfig(kind="alternating")
@@ -194,7 +201,7 @@ def test_an_unknown_kind_is_an_error_that_lists_all_kinds():
 
 def blocks(times, n_folds, groups=range(8)):
     y = pd.DataFrame(index=range(len(times)))
-    data = SplitData(y, False, np.array([*groups][: len(times)]), np.array(times), n_folds, seed=0)
+    data = SplitData(y, False, np.array([*groups][: len(times)]), np.array(times), n_folds, 0, y, [])
     return time_blocks(data).tolist()
 
 

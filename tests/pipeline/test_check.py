@@ -57,6 +57,10 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path):
             "kind: lightgbm, features: [{encoder: unimol_small}]", "",
             ".* bert or gnn or minimol is required here. Choose from minilm, rxnfp, chemeleon, minimol",
         ),
+        (
+            "kind: lightgbm, features: []", "numeric: [], text: [], categorical: []",
+            "features is empty, and all input columns are molecules",
+        ),
         ("kind: gnn, layer_decay: 0.9", "", "message passing repeats one layer"),
         ("kind: gnn, loss: 'own.py:absent'", "", r"gnn\.loss: there is no file .*own\.py"),
         ("kind: sklearn, target_transform: log1p", "", r".*above -1; got -\d"),
