@@ -3,6 +3,7 @@
 Errors name the row and its id.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from competition.task import MISSING
 from core.code_digest import code_digest_of
 from core.errors import ConfigError, DataError, join_first
 from core.files import digest, read_table, read_text_table, sha256_of, work_root, write_table
+from core.text import format_duration
 from core.user_code import (
     data_files,
     imported_versions,
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""
-ROWS_AT_ONCE = 1000
-"""Number of rows whose user-defined features are computed and kept at a time."""
+FIRST_ROWS = 32
+"""Number of rows in the first call of a user's function; the next calls get as many as fit into SECONDS_PER_CALL."""
+SECONDS_PER_CALL = 30.0
+"""A kill loses at most the features of one call."""
 CHECKED_ROWS = 3
 """Number of rows whose user-defined features are computed again, to see that they do not depend on other rows."""
 
@@ -244,11 +248,17 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     cached = read_table(file).set_index(INPUT_KEY) if file.exists() else pd.DataFrame()
     is_new = ~keys.duplicated() & ~keys.isin(cached.index)
     new_rows = np.flatnonzero(is_new)
-    for start in range(0, len(new_rows), ROWS_AT_ONCE):
-        rows = new_rows[start : start + ROWS_AT_ONCE]
+    start, n_at_once, left = 0, FIRST_ROWS, ""
+    while start < len(new_rows):
+        rows = new_rows[start : start + n_at_once]
         done = f"{start + 1} to {start + len(rows)} of {len(new_rows)}"
-        print(f"{short_ref(code_ref)}: computing features of rows {done}", flush=True)
-        computed = _compute(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
+        print(f"{short_ref(code_ref)}: computing features of rows {done}{left}", flush=True)
+        started = time.monotonic()
+        some_inputs = inputs.iloc[rows].reset_index(drop=True)
+        computed = _call(function, some_inputs, code_ref)
+        seconds = time.monotonic() - started
+        if start == 0:
+            _require_independent(function, some_inputs, computed, code_ref)
         computed.index = pd.Index(keys[rows], name=INPUT_KEY)
         if len(cached) and list(computed) != list(cached):
             raise ConfigError(
@@ -257,6 +267,14 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
             )
         cached = pd.concat([cached, computed]) if len(cached) else computed
         write_table(file, cached.reset_index())
+        start += len(rows)
+        left = f", {format_duration((len(new_rows) - start) * seconds / len(rows))} left"
+        n_at_once = max(1, round(n_at_once * min(10, SECONDS_PER_CALL / max(seconds, 1))))
+    if _cache_file(code_ref, inputs.columns.tolist()) != file:
+        print(
+            f"WARNING: {short_ref(code_ref)} writes a file next to it that it names, so that all its features are "
+            "computed again by the next command. Write it into another folder."
+        )
     return cached.loc[keys.tolist()].reset_index(drop=True)
 
 
@@ -273,10 +291,8 @@ def _cache_file(code_ref: str, inputs: list[str]) -> Path:
     return work_root() / "cache" / "user_features" / f"{digest(made_by)}.parquet"
 
 
-def _compute(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
-    """Return the features of distinct rows, after a check that they do not depend on the other rows."""
-    features = _call(function, inputs, code_ref)
-    # Counts, means and ranks change if the function sees fewer rows.
+def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataFrame, code_ref: str) -> None:
+    """Raise a ConfigError if some rows get other features without the other rows, as by counts, means and ranks."""
     some_rows = np.arange(len(inputs))[::-2][:CHECKED_ROWS]
     for rows in (some_rows, some_rows[:1]):
         recomputed = _call(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
@@ -287,7 +303,6 @@ def _compute(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame
                 "missing. They have to depend on that row alone: fit and count nothing on the table inside "
                 "the function."
             )
-    return features
 
 
 def _call(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 from competition import clean
 from competition.clean import check_ids, parse_numbers, raise_if_any, with_user_features
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, INPUT_KEY, TIME, WEIGHT
+from competition.dataset import FEATURE, FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.extra_train import with_extra_rows
 from competition.labels import describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
@@ -94,6 +94,9 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "n_censored": sum(sum(labels.n_censored.get(name, ())) for name in config.targets),
     }
     train = with_user_features(without_empty_bounds(train), config)
+    features = [name.removeprefix(FEATURE) for name in map(str, train) if name.startswith(FEATURE)]
+    if features:
+        summary.append(f"competition.features adds {len(features)} columns: {join_first(features, str)}")
     return Prepared(train, test, sample, report)
 
 

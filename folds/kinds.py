@@ -27,7 +27,8 @@ class FoldKind:
 
     Attributes:
         split: returns the fold of each row; None if the user gives the folds.
-        row_keys: which rows share a fold, in addition to rows with equal inputs.
+        row_keys: which rows are a group, in addition to rows with equal inputs. A group is in one fold and is not
+            divided by splits inside the training rows; extra rows of a held-out group are not trained on.
         needs: setting of the competition without which the kind is impossible.
         is_ordered_in_time: whether each fold trains on earlier folds only.
     """
@@ -70,8 +71,8 @@ class FoldsConfig(StrictModel):
     """How the training rows are split into folds. Rows with equal inputs always share a fold."""
 
     kind: Annotated[str, AfterValidator(_require_kind)] = "kfold"
-    """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds except kfold, time, column
-    and file balance the classes.
+    """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds of the project except kfold,
+    time, column and file balance the classes.
     """
     n_folds: int = Field(default=5, ge=2)
     """Number of folds; each is held out once. column and file have their own number."""

@@ -1,6 +1,6 @@
 """Make the folds of the training rows: columns of the prepared tables, and folds/folds.csv to look at.
 
-Folds are kept as long as the settings and the rows stay the same.
+Folds are kept as long as the settings, the rows and this code stay the same.
 """
 
 from pathlib import Path
@@ -15,6 +15,7 @@ from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, TIME, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
+from core.code_digest import code_digest_of
 from core.errors import DataError, join_first
 from core.files import (
     as_csv,
@@ -40,14 +41,15 @@ MAX_LISTED = 12
 def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prepared) -> Prepared:
     """Return prepared tables with the columns FOLD and GROUP, and `folds` in their report.
 
-    The folds of an earlier command are kept if they were made from the same rows, settings and seed.
+    The folds of an earlier command are kept if the same code made them from the same rows, settings and seed.
     """
     paths = competition.paths
     settings = config.model_dump(mode="json")
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
     digests = {"train": content_digest(tables.train), "test": content_digest(tables.test)}
-    made_from = digest({**digests, "folds": settings, "seed": competition.seed})
+    code = code_digest_of(Path(__file__))
+    made_from = digest({**digests, "folds": settings, "seed": competition.seed, "code": code})
     report: dict[str, Any] = {"made_from": made_from, "time_ordered": config.is_ordered_in_time}
     if paths.prepare_report.exists():
         stored = read_json(paths.prepare_report).get("folds", {})
@@ -123,8 +125,10 @@ def assign_folds(
     order = np.argsort(table[competition.id].to_numpy().astype(str), kind="stable")
     rows = table.iloc[order].reset_index(drop=True)
     groups = compute_groups(config, rows, competition)
-    if kind.split is None:
-        folds = _read_user_folds(config, rows, groups, competition)
+    if config.file:
+        folds, where = read_folds(config.file, list(rows[competition.id])), str(config.file)
+    elif kind.split is None:
+        folds, where = rows[FOLD].to_numpy(dtype=np.int64), "competition.fold_column"
     else:
         if not kind.is_ordered_in_time:
             _require_divisible(groups, config.n_folds, rows[competition.id])
@@ -138,38 +142,32 @@ def assign_folds(
             rows=rows,
             smiles=competition.smiles,
         )
-        folds = kind.split(data)
+        folds, where = kind.split(data), f"folds.kind {config.kind}"
+    _require_valid(config, folds, groups, rows[competition.id], where)
     original_order = np.argsort(order)
     return folds[original_order], groups[original_order]
 
 
-def _read_user_folds(
-    config: FoldsConfig, rows: pd.DataFrame, groups: Integers, competition: CompetitionConfig
-) -> Integers:
-    """Return the folds of folds.file or competition.fold_column, (n_rows,).
-
-    Raises:
-        DataError: if they are not numbered 0 to n-1, or if rows of one group are in several folds and the
-            settings do not allow it.
-    """
-    ids = rows[competition.id]
-    folds = read_folds(config.file, list(ids)) if config.file else rows[FOLD].to_numpy(dtype=np.int64)
-    where = config.file or "competition.fold_column"
-    numbers = sorted(set(folds[folds >= 0].tolist()))
-    if numbers != list(range(len(numbers))) or len(numbers) < 2:
+def _require_valid(
+    config: FoldsConfig, folds: Integers, groups: Integers, ids: pd.Series, where: str
+) -> None:
+    """Raise a DataError if folds are not numbered 0 to n-1 (or -1), or divide a group that may not be divided."""
+    numbers = np.unique(folds[folds >= 0]).tolist()
+    n_folds = max(2, len(numbers)) if config.is_user_defined else config.n_folds
+    if numbers != list(range(n_folds)) or len(folds) != len(ids):
         raise DataError(
-            f"{where} must have the folds 0 to n-1 with n of at least 2, and -1; got {numbers}. Renumber them."
+            f"{where} must give each of {len(ids)} rows a fold of 0 to n-1, with n of at least 2, or -1; "
+            f"got {numbers} for {len(folds)} rows. Renumber them."
         )
     split_groups = np.flatnonzero(pd.Series(folds).groupby(groups).nunique() > 1)
     if len(split_groups) and not config.allow_split_duplicates:
         first = np.flatnonzero(groups == split_groups[0])[:3]
         examples = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in first)
         raise DataError(
-            f"{where} must keep rows with equal inputs in one fold, also if only salts differ; "
-            f"{len(split_groups)} inputs are in several (the first: {examples}). Correct the folds, or set "
-            "folds.allow_split_duplicates: true."
+            f"{where} must keep the rows of a group in one fold (such as equal inputs, also if only salts differ); "
+            f"{len(split_groups)} are in several (the first: {examples}). Correct the folds. Folds of a column or "
+            "a file may divide equal inputs with folds.allow_split_duplicates: true."
         )
-    return folds
 
 
 def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:

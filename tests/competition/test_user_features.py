@@ -49,6 +49,7 @@ ALL = "2 1 1 6 3 1"
 def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path):
     assert calls(path) == (ALL, 6)
     assert calls(path) == ("", 6)
+    assert "competition.features adds 1 columns: n" in prepared(path).report["said"]
     path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,CCBr\nt3,CCCCC\nt4,CCO\n")
     path.with_name("sample.csv").write_text("id,y\nt1,0\nt2,0\nt3,0\nt4,0\n")
     assert calls(path) == ("1 1 1", 6)
@@ -83,7 +84,7 @@ def test_a_function_that_cannot_be_trusted_is_refused(path, result, words):
 
 
 def test_what_was_computed_before_a_failure_is_kept(path, monkeypatch):
-    monkeypatch.setattr(clean, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(clean, "FIRST_ROWS", 4)
     last = TRAIN[-1].split(",")[1]
     fails = (
         f"    if 'FAIL' in os.environ and {last!r} in list(table['SMILES']):\n        1 / 0\n    return {{"
@@ -94,6 +95,14 @@ def test_what_was_computed_before_a_failure_is_kept(path, monkeypatch):
         prepared(path)
     monkeypatch.delenv("FAIL")
     assert calls(path)[0] == "2 1 1"  # two of six rows
+
+
+def test_a_function_that_writes_a_file_that_it_names_is_warned_of(path, capsys):
+    assert calls(path)[0] == ALL
+    assert "WARNING" not in capsys.readouterr().out
+    path.with_name("mine.py").write_text(CODE.replace('os.environ["CALLS"]', 'SCALE.with_name("calls")'))
+    calls(path)
+    assert "writes a file next to it that it names" in capsys.readouterr().out
 
 
 def test_other_columns_for_other_rows_are_an_error(path):

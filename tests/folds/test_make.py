@@ -11,6 +11,7 @@ from competition.dataset import GROUP, read_rows
 from core.errors import DataError
 from core.files import read_table, write_table
 from folds import make
+from folds.kinds import FOLD_KINDS, FoldKind
 from folds.make import labels_or_indicators, missing_class_warnings
 from models.jobs.compute import training_rows
 from models.jobs.plan import make_plan
@@ -52,7 +53,7 @@ def test_the_table_names_every_training_id_once_and_is_described(tmp_path):
         assert line.split() == [str(fold), str(n_rows), f"{mean:.4g}"]
 
 
-def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_or_rows_do(
+def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_rows_or_code_do(
     tmp_path,
 ):
     path = write_small(tmp_path)
@@ -60,6 +61,9 @@ def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_o
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(make, "assign_folds")
         assert divided(path)[2] == first
+        patch.setattr(make, "code_digest_of", lambda file: "edited")
+        with pytest.raises(NameError, match="assign_folds"):
+            divided(path)
     assert np.bincount(divided(path, n_folds=2)[2]).tolist() == [3, 3]
     path.write_text(path.read_text().replace("competition:", "competition:\n  seed: 5"))
     assert divided(path)[2] != first
@@ -85,7 +89,7 @@ def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tm
         ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "duplicate ids: 'a'"),
         ("id,fold a,0 b, c,0 d,1 e,-2 f,1", r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'"),
         ("id,part a,0", "missing columns: fold"),
-        ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"folds 0 to n-1.* got \[0, 2\]"),
+        ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"fold of 0 to n-1.* got \[0, 2\]"),
         ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"got \[0\]"),
     ],
 )  # fmt: skip
@@ -95,11 +99,28 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, lines, words):
         divided(user_folds(tmp_path, "file", file="mine.csv"))
 
 
+@pytest.mark.parametrize("folds", [[0, 0, 0, 0, 1, 1], [1, 1, 2, 2, 3, 3], [0, 0, 1, 1, 2]])
+def test_a_kind_of_folds_gives_every_row_a_fold_of_0_to_n_folds(folds, tmp_path, monkeypatch):
+    monkeypatch.setitem(FOLD_KINDS, "mine", FoldKind(lambda data: np.array(folds)))
+    with pytest.raises(DataError, match=r"folds\.kind mine must give each of 6 rows a fold .* for [56] rows"):
+        divided(write_small(tmp_path), kind="mine", n_folds=3)
+
+
+def test_a_kind_of_folds_that_divides_a_group_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(FOLD_KINDS, "mine", FoldKind(lambda data: np.arange(len(data.groups)) % data.n_folds))
+    assert divided(write_small(tmp_path), kind="mine")[2] == [0, 1, 2, 0, 1, 2]
+    path = write_small(tmp_path, [*TRAIN, "h,OCC,8.0"])  # the molecule of a
+    with pytest.raises(
+        DataError, match=r"folds\.kind mine .* 1 are in several \(the first: 'a' in 0, 'h' in 2"
+    ):
+        divided(path, kind="mine", n_folds=4)
+
+
 def test_user_defined_folds_that_split_equal_inputs_are_refused_or_counted_and_reported(
     tmp_path,
 ):
     path = user_folds(tmp_path, "column", "011202", "g,OCC,1,1")
-    with pytest.raises(DataError, match=r"1 inputs are in several \(the first: 'a' in 0, 'g' in 1\)"):
+    with pytest.raises(DataError, match=r"1 are in several \(the first: 'a' in 0, 'g' in 1\)"):
         divided(path)
     output, paths, folds = divided(path, allow_split_duplicates=True)
     assert folds == [0, 1, 1, 2, 0, 2, 1]
