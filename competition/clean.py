@@ -17,7 +17,6 @@ from competition.task import MISSING
 from core.code_digest import code_digest_of
 from core.errors import ConfigError, DataError, join_first
 from core.files import digest, read_table, read_text_table, sha256_of, work_root, write_table
-from core.text import format_duration
 from core.user_code import (
     data_files,
     imported_versions,
@@ -268,7 +267,7 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
         cached = pd.concat([cached, computed]) if len(cached) else computed
         write_table(file, cached.reset_index())
         start += len(rows)
-        left = f", {format_duration((len(new_rows) - start) * seconds / len(rows))} left"
+        left = f", {(len(new_rows) - start) * seconds / len(rows) / 60:.1f} min left"
         n_at_once = max(1, round(n_at_once * min(10, SECONDS_PER_CALL / max(seconds, 1))))
     if _cache_file(code_ref, inputs.columns.tolist()) != file:
         print(

@@ -53,7 +53,7 @@ def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prep
     report: dict[str, Any] = {"made_from": made_from, "time_ordered": config.is_ordered_in_time}
     if paths.prepare_report.exists():
         stored = read_json(paths.prepare_report).get("folds", {})
-        if stored.get("made_from") == made_from:
+        if stored.get("made_from") == made_from and paths.train.exists() and paths.test.exists():
             train, test = read_table(paths.train), read_table(paths.test)
             return tables._replace(train=train, test=test, report={**tables.report, "folds": stored})
     train_rows = without_extra_rows(tables.train)

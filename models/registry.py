@@ -84,6 +84,11 @@ def _users_class(code_ref: str) -> type[Stage]:
             "`from models.api import Stage`, and methods fit(self, train, folder, context) and "
             "predict(self, rows, folder, context)."
         )
+    if inspect.isabstract(found):
+        raise ConfigError(
+            f"kind: {name} has no method {' and '.join(sorted(found.__abstractmethods__))}; add it, with the "
+            "arguments of the base class."
+        )
     for method, rows in ((found.fit, "train"), (found.predict, "rows")):
         try:
             inspect.signature(method).bind("self", rows, "folder", "context")

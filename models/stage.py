@@ -16,6 +16,7 @@ Other code asks a stage by its properties and methods, and never which kind it i
 library of any stage.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,7 @@ class Stage(StrictModel):
             return _load, (self.kind, self.model_dump())
         return super().__reduce_ex__(protocol)
 
+    @abstractmethod
     def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Fit on the rows of `train` and write everything that prediction needs into `folder`.
 
@@ -178,8 +180,8 @@ class Stage(StrictModel):
                 `train.groups` must be on the same side of every split inside them.
             folder: existing, empty folder.
         """
-        raise NotImplementedError(f"a stage of kind {self.kind} needs fit(train, folder, context)")
 
+    @abstractmethod
     def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:
         """Return predictions for rows, (n_rows, n_outputs), by a model that was fitted into `folder`.
 
@@ -192,7 +194,6 @@ class Stage(StrictModel):
         Returns:
             Finite predictions. Rows are in the order of `rows`, columns in the order of `task.outputs`.
         """
-        raise NotImplementedError(f"a stage of kind {self.kind} needs predict(rows, folder, context)")
 
     def predict_std(self, rows: Dataset, folder: Path, context: Context) -> Array | None:
         """Return the standard deviation of the label of each row for regression, (n_rows, n_outputs).

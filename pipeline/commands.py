@@ -128,8 +128,8 @@ def predict(options: Namespace) -> None:
     """
     from submissions.predict import predict
 
-    if options.out and options.out.is_dir():
-        raise ConfigError(f"--out must be a file; {options.out} is a folder.")
+    if options.out and (options.out.is_dir() or options.out.resolve() == options.test.resolve()):
+        raise ConfigError(f"--out must be a file other than --test; got {options.out}.")
     with cli.locked(Paths.for_competition(options.competition)):
         written = predict(options.competition, options.test, options.workers)
     if options.out:

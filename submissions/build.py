@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from core.errors import ConfigError
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.text import format_number
 from core.yaml_files import dump_yaml
@@ -89,7 +90,7 @@ def build_submission(run: Run, quick: bool = False) -> list[str]:
 def _write_files(run: Run, folder: Path, quick: bool) -> None:
     """Write all files of a run into `folder`, run.json last."""
     columns = run.columns
-    selection = select_candidate(columns, run.config)
+    selection = select_candidate(columns, columns.test, run.config)
     chosen = selection.candidates[selection.chosen]
     stages = {}
     for stage in run.config.stages:
@@ -177,6 +178,7 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict
                 **_fitted_numbers(run, fit),
                 "file": candidate_file(name, ".csv"),
                 "in_sample_score": in_sample_score(columns, fit.final),
+                "is_postprocessed": fit.final.postprocess is not None,
             }
             for name, fit in selection.candidates.items()
         },
@@ -218,7 +220,11 @@ def _ablation(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
     names = run.columns.names
     left_out = {stage: [stage] for stage in sorted(names)} | families(dict(run.config.stages))
     blend = MEAN if selection.default == MEAN else run.config.default_blend
-    return ablation(run.columns, names, left_out, blend, selection.candidates[selection.default])
+    try:
+        return ablation(run.columns, names, left_out, blend, selection.candidates[selection.default])
+    except ConfigError as error:  # a user's function may need all columns
+        selection.failed.append(f"The default blend without each stage is left out: {error}")
+        return {}
 
 
 def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:

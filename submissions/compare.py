@@ -143,7 +143,7 @@ def compare(config: Config) -> str:
             left_out.append(f"{name} is left out: {error}")
     reference = name_of_latest(paths)
     if reference not in runs:
-        raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
+        raise DataError(f"{paths.root} has no finished run; run ./run.sh full first.")
     metric = config.competition.scorer
     direction = "greater is better" if metric.greater_is_better else "lower is better"
     title = f"# Runs of {paths.name}: {metric.name}, {direction}\n"

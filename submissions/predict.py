@@ -63,4 +63,5 @@ def load_candidate(run: Run, name: str) -> Fitted:
     code_refs = {short_ref(blend): blend for blend in run.config.blends}
     code_ref = code_refs.get(name, run.config.default_blend)  # the blend in a stack is the default one
     fitted: Fitted = from_json(read_json(run.folder / file, "class"), code_ref)
-    return replace(fitted, postprocess=run.config.submissions.postprocess)
+    is_postprocessed = run.candidates[name]["is_postprocessed"]
+    return replace(fitted, postprocess=run.config.submissions.postprocess if is_postprocessed else None)

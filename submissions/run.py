@@ -42,7 +42,7 @@ from submissions.columns import Columns, load_columns
 from submissions.config import Config, rewrite_paths
 
 MANIFEST = "run.json"
-FORMAT = 1
+FORMAT = 2
 """Version of the keys of run.json and of the files of candidates."""
 CHOICE = "choice"
 """Key of run.json: the candidates and the choice among them."""
@@ -167,8 +167,9 @@ class Run:
 
     @property
     def exit_status(self) -> int:
-        """Exit status of the command that builds the run: 3 if a failure left something out, else 0."""
-        return 3 if any(each.reason not in (TIME, EPOCHS) for each in self.left_out) else 0
+        """Exit status of the command that built the run: 3 if a failure left something out, else 0."""
+        has_failed = any(each.reason not in (TIME, EPOCHS) for each in self.left_out)
+        return 3 if has_failed or any(line.startswith("WARNING") for line in self.choice["failed"]) else 0
 
     @property
     def candidates(self) -> dict[str, Any]:

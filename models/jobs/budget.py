@@ -153,11 +153,11 @@ class Budget:
         return {title: result for title, result in results.items() if title in titles}
 
     def _verify_finished(self, state: StageState) -> None:
-        """Check the files of the finished jobs of a stage, and add their seconds to its pace."""
+        """Check the files of the finished jobs of a stage, and add their seconds to its pace; accept it if all are."""
+        if not self.decisions.has_ended:
+            state.accept_if_finished()
         for job, seconds in state.verify_finished():
             self.paces.add(job.stage, JobResult(job.title, seconds=seconds), job.n_rows)
-
-    # What the queue calls.
 
     def _more(self) -> bool:
         """Queue the next tasks, since a core has nothing to do; return whether there are some."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -216,6 +217,12 @@ class StageState:
             n_finished = f"{len(finished)} of {len(self.plan.jobs)}"
             print(f"stage {self.name}  {n_finished} jobs are finished{mark}", flush=True)
         return finished
+
+    def accept_if_finished(self) -> None:
+        """Accept a waiting stage with the first of its seeds that other commands have finished, if there are some."""
+        seeds = list(takewhile(lambda seed: not self.unfinished(seed), self.settings.seeds))
+        if self.status == "waiting" and seeds:
+            self.start("accepted", len(seeds))
 
     def start(self, status: Literal["probing", "accepted", "failed"], n_seeds: int = 1) -> None:
         """Set the status and the first seeds of a stage that starts."""

@@ -21,10 +21,10 @@ from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, REFIT_FOLD
 from core.code_digest import closure
 from core.errors import ConfigError, join_first
-from core.files import PROJECT, content_digest, digest, read_json, read_table, table_digest
+from core.files import PROJECT, content_digest, digest, read_json, read_table, sha256_of, table_digest
 from core.paths import Paths
 from core.text import format_duration
-from core.user_code import short_ref, user_code, with_helpers
+from core.user_code import data_files, short_ref, user_code, with_helpers
 from models.inputs.weights import digest_of_weights
 from models.jobs import compute
 from models.jobs.compute import job_seed
@@ -253,7 +253,8 @@ def made_by(stage: Any) -> dict[str, str]:
 def code_files(stage: Any) -> dict[str, str]:
     """Return source file -> digest of its code, for all code that the result of a stage depends on.
 
-    A class or function that the settings name, `file.py:name`, has an entry, too.
+    A class or function that the settings name, `file.py:name`, has an entry, too, and so has a file next to it that
+    it names.
     """
     names: dict[Path, str] = {}
     references: dict[str, str] = {}
@@ -261,6 +262,7 @@ def code_files(stage: Any) -> dict[str, str]:
         file = Path(code_ref.rpartition(":")[0])
         names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
         references[short_ref(code_ref)] = "used"
+        references |= {data.name: sha256_of(data) for data in data_files(file)}
     code = closure(*names, *modules_of(stage))
     return {names.get(path) or source_name(path): value for path, value in code.items()} | references
 
@@ -297,15 +299,15 @@ def describe_retraining(plan: JobPlan) -> list[str]:
         seconds = sum(report["seconds"] for report in reports)
         lines.append(
             f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained again: "
-            f"{_changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
+            f"{changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
         )
     return lines
 
 
-def _changes(before: dict[str, str], now: dict[str, str]) -> str:
+def changes(before: dict[str, str], now: dict[str, str]) -> str:
     """Return what differs between two results of `made_by`: versions of libraries, and files of code."""
     different = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    files = [name for name in different if ".py" in name]
+    files = [name for name in different if "." in name]
     changes = [f"{name} {before.get(name)} -> {now.get(name)}" for name in different if name not in files]
     if files and "python" not in different:  # with another Python the digests of all files differ
         changes.append(f"changes of {join_first(files, str)}")

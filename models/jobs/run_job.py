@@ -11,12 +11,13 @@ from competition.dataset import REFIT_FOLD, Dataset, read_rows
 from competition.metrics import METRICS
 from competition.task import raw_rows_for
 from core.cli import NOT_WRITABLE
+from core.errors import ConfigError
 from core.types import Array
 from models import targets
 from models.context import HeldOut
 from models.jobs.compute import UNUSED_LABELS, JobRows, context_of, job_seed, predict, rows_of_job
 from models.jobs.job_files import attempt_folder, clear_attempt, start_attempt, write_failure, write_report
-from models.jobs.plan import Job, JobPlan
+from models.jobs.plan import Job, JobPlan, changes, made_by
 from models.jobs.predictions import write_predictions
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
@@ -48,6 +49,7 @@ def run_job(job: Job, plan: JobPlan, threads: int = 1) -> JobResult:
 
 def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     """Fit, predict, score and publish one job."""
+    _require_same_code(job, plan)
     folder = start_attempt(job.folder)
     attempt = replace(job, folder=folder)
     rows = rows_of_job(job, plan, threads)
@@ -74,6 +76,18 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
         lines=("; ".join([f"{line}  {seconds:.0f} s", *rows.unused_labels]), *notes),
         gpu_gib=peak_gpu_gib(),
     )
+
+
+def _require_same_code(job: Job, plan: JobPlan) -> None:
+    """Raise a ConfigError if code was edited after the plan was made, since the key of the job is that of the plan."""
+    planned, now = (
+        {name: code for name, code in made.items() if name.endswith(".py")}
+        for made in (plan.made_by[job.stage], made_by(plan.stages[job.stage]))
+    )
+    if planned != now:
+        raise ConfigError(
+            f"{changes(planned, now)} since this command was started. Run it again to train with the new code."
+        )
 
 
 def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:

@@ -4,6 +4,7 @@ docs/stages.md and docs/evidence.md report the measurements that the defaults ar
 does not import torch: its methods do.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
@@ -139,6 +140,7 @@ class NeuralStage(Stage):
     activations. This takes less memory and a third more time."""
     gpu: GpuShare = 1.0
 
+    @abstractmethod
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return a network of the right shape with any weights.
 
@@ -147,7 +149,6 @@ class NeuralStage(Stage):
         before every prediction, so that its shape must not depend on anything but the settings, the
         context, and what `initial_backbone` wrote into `folder`.
         """
-        raise NotImplementedError(f"a stage of kind {self.kind} needs backbone(folder, context)")
 
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return the backbone with the weights to start from, and write what else it needs into `folder`.
@@ -157,6 +158,7 @@ class NeuralStage(Stage):
         """
         return self.backbone(folder, context)
 
+    @abstractmethod
     def encode(
         self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int
     ) -> "Batches":
@@ -166,9 +168,6 @@ class NeuralStage(Stage):
             augmentation: 0 for none. Others are variants of the inputs, such as randomized SMILES, which
                 must depend on (augmentation, seed, input) only.
         """
-        raise NotImplementedError(
-            f"a stage of kind {self.kind} needs encode(rows, folder, context, augmentation, seed)"
-        )
 
     @property
     def n_augmentations(self) -> tuple[int | None, int]:

@@ -61,6 +61,7 @@ class Fitted:
     def outputs(self, preds: Array) -> Array:
         """Return predictions before the decision, (n_rows, n_outputs)."""
         y_pred = self.predictor.predict(preds)
+        require_predictions(y_pred, preds[:, 0].shape)
         if self.lowest is not None:
             y_pred = np.maximum(y_pred, self.lowest)
         if not self.postprocess:
@@ -158,10 +159,13 @@ class Selection:
     failed: list[str]
 
 
-def select_candidate(data: BlendData, config: Config) -> Selection:
+def select_candidate(data: BlendData, test: Array, config: Config) -> Selection:
     """Fit all candidates, compare them with the default, and choose one.
 
     A candidate that raises is left out; the mean takes the place of a default that raises.
+
+    Args:
+        test: columns of the test table (n_test_rows, n_models, n_outputs), which a user's function may not predict.
     """
     settings = config.submissions
     candidates: dict[str, CrossFit] = {}
@@ -169,7 +173,9 @@ def select_candidate(data: BlendData, config: Config) -> Selection:
 
     def try_candidate(name: str, fit: Callable[[FoldSet], Predictor]) -> None:
         try:
-            candidates[name] = cross_fit(data, fit, settings.postprocess)
+            fitted = cross_fit(data, fit, settings.postprocess)
+            fitted.final.outputs(test)
+            candidates[name] = fitted
         except Exception as error:
             failed.append(f"WARNING: {name} is left out: {type(error).__name__}: {error}")
 
@@ -177,6 +183,7 @@ def select_candidate(data: BlendData, config: Config) -> Selection:
         try_candidate(short_ref(name), partial(fit_candidate, data, name))
     if MEAN not in candidates:  # only a user's post-processing can fail there
         candidates[MEAN] = cross_fit(data, partial(fit_candidate, data, MEAN))
+        failed.append(f"WARNING: submissions.postprocess is not applied to the {MEAN}.")
     default = short_ref(config.default_blend)
     if settings.stack and default in candidates:
         try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, config.default_blend))

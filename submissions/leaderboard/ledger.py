@@ -168,9 +168,7 @@ def page(competition: CompetitionConfig) -> str:
     paths, metric = competition.paths, competition.scorer
     rows = read(paths.ledger)
     if not rows:
-        return (
-            f"No submissions of {paths.name} yet: ./run.sh submit {paths.name} makes one and writes it down."
-        )
+        return f"No submissions of {paths.name} yet: ./run.sh submit makes one and writes it down."
     files = distinct(rows)
     scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS])
     lines = rank_correlations(scores.set_index("submission").astype(float))

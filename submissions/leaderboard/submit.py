@@ -208,7 +208,7 @@ def submit(options: Namespace) -> None:
             row, send = notebook_to_send(competition)
         else:
             row, send = file_to_send(
-                competition, options.file or latest_run(paths.name).folder / SUBMISSION_FILE
+                competition, options.file or latest_run(options.competition).folder / SUBMISSION_FILE
             )
         expected = format_with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, expected {competition.scorer.name} {expected}"

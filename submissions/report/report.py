@@ -8,6 +8,7 @@ It reads the report about the tables, those of all jobs, and the folder of the r
 if `competition.answers` is an existing file.
 """
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable
@@ -171,6 +172,7 @@ def _closing(run: Run) -> list[str]:
         yaml_file = Path(run.paths.owner.read_text(encoding="utf-8").strip())
         if yaml_file.parent not in [folder.resolve() for folder in config_folders()]:
             name = str(display_path(yaml_file))
+    name = shlex.quote(name)
     steps = [f"./run.sh predict {name} --test NEW.csv", f"after a change of the YAML ./run.sh compare {name}"]
     if run.config.competition.kaggle:
         steps.insert(0, f"./run.sh submit {name}")

@@ -64,6 +64,8 @@ def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_r
         patch.setattr(make, "code_digest_of", lambda file: "edited")
         with pytest.raises(NameError, match="assign_folds"):
             divided(path)
+    load_competition(str(path)).paths.test.unlink()
+    assert divided(path)[2] == first
     assert np.bincount(divided(path, n_folds=2)[2]).tolist() == [3, 3]
     path.write_text(path.read_text().replace("competition:", "competition:\n  seed: 5"))
     assert divided(path)[2] != first

@@ -7,8 +7,8 @@ from rdkit.Chem import Descriptors
 
 from models.inputs import feature_blocks
 from models.inputs.fingerprints import FEATURES, molecule_features
+from models.stages.gnn import Gnn
 from models.training import neural
-from models.training.settings import NeuralStage
 from tests.models.made import context, rows
 
 NAN = np.nan
@@ -25,7 +25,7 @@ def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_train
     train = rows(x=x, c=[5.0] * 4, p=p, d=d, k=["b", "a", "b", "a"])
     test = rows(x=[3.0, NAN, 1e9], c=[6.0, NAN, 5.0], p=p[:3], d=d[:3], k=["a", "b", "new"])
     stage_context = context(tmp_path, numeric=["x", "c", "p", "d"], categorical=["k"])
-    stage = NeuralStage(kind="test")
+    stage = Gnn(kind="gnn")
     neural.fit_columns(train, stage, stage_context, tmp_path)
     root = 2**0.5
     expected = [[1.5**0.5, 1, -root, 0, 0, 1, 0], [0, 0, root, 0, 1, 0, 1], [5, 0, 0, 0, 0, 0, 0]]
@@ -46,7 +46,7 @@ def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rari
 def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path):
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])
-    stage = NeuralStage(kind="test", molecule_features=["maccs"])
+    stage = Gnn(kind="gnn", molecule_features=["maccs"])
     block = feature_blocks.molecule_block(table, stage, stage_context, tmp_path)
     assert block.shape == (2, 2 * 167)
     assert np.array_equal(block[0, :167], block[1, 167:])

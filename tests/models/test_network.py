@@ -11,10 +11,10 @@ from torch import nn
 
 from models.networks.encoders import pooled
 from models.networks.unimol import UnimolBackbone, read_vocabulary
+from models.stages.bert import Bert
 from models.training import optimizer
 from models.training.batches import Batches
 from models.training.network import Head, Network, PerColumn, join_columns
-from models.training.settings import NeuralStage
 
 
 class Mask(nn.Module):
@@ -31,7 +31,7 @@ class Mask(nn.Module):
 def test_multi_sample_averages_the_losses_and_not_the_outputs():
     """Outputs 1, 2 and 3: the mean of their squares is 14/3; the square of their mean would be 4."""
     settings = {"kind": "multi_sample", "samples": 3, "dropout": 0.5}
-    head = Head(2, 1, NeuralStage.model_validate({"kind": "test", "head": settings}).head_rates)
+    head = Head(2, 1, Bert.model_validate({"kind": "bert", "head": settings}).head_rates)
     assert [dropout.p for dropout in head.dropouts] == [0.5] * 3
     head.dropouts = nn.ModuleList(Mask(mask) for mask in ([1, 0], [0, 1], [1, 1]))
     nn.init.ones_(head.linear.weight)
@@ -109,7 +109,7 @@ class Deep(nn.Module):
 def test_layer_decay_lowers_the_rate_down_to_the_embeddings_and_vectors_have_no_weight_decay():
     net = Network(Deep(), 1, [0.0])
     rates = {"learning_rate": 1.0, "layer_decay": 0.5, "head_learning_rate": 3.0}
-    groups = optimizer.make_optimizer(net, NeuralStage(kind="test", weight_decay=0.1, **rates)).param_groups
+    groups = optimizer.make_optimizer(net, Bert(kind="bert", weight_decay=0.1, **rates)).param_groups
     found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     expected = {
         "embeddings": (0.125, 0.1),

@@ -74,6 +74,7 @@ def test_numbers_and_probabilities_of_a_class_are_its_predictions(tmp_path, task
     ("old", "new", "message"),
     [
         ("class Mine(Stage)", "class Mine", r"user\.py:Mine must inherit Stage"),
+        ("def predict(", "def predicted(", r"user\.py:Mine has no method predict; add it"),
         ("class Mine(Stage)", "class Other(Stage)", r"must define a class that inherits models\.api\.Stage"),
         (
             "train, folder, context",

@@ -56,6 +56,26 @@ def broken(preds, y, folds):
         raise ValueError("not today")
     return [1, 0, 0]
 
+def fixed(preds, y, folds):
+    return [0.5, 0.3, 0.2]
+
+@dataclass
+class Picky:
+    n_rows: int
+    def predict(self, preds):
+        return np.where(len(preds) == self.n_rows, np.nan, preds.mean(axis=1))
+
+def picky_in_folds(preds, y, folds):
+    return Picky(31)
+
+def picky_on_test_rows(preds, y, folds):
+    return Picky(30)
+
+def half(y_pred):
+    if len(y_pred) == 30:
+        raise ValueError("other rows")
+    return y_pred / 2
+
 def up(y_pred):
     return y_pred + 1.5
 
@@ -104,6 +124,38 @@ def test_a_candidate_that_raises_is_left_out_and_the_mean_replaces_a_default_tha
     assert lines[0].endswith("ValueError in line 17: not today.")
     assert "mine.py:broken" not in run.candidates
     assert run.choice["default"] == default
+
+
+@pytest.mark.parametrize("name", ["picky_in_folds", "picky_on_test_rows"])
+def test_a_candidate_that_cannot_predict_held_out_or_test_rows_is_left_out(tmp_path, name):
+    (tmp_path / "mine.py").write_text(USER_CODE)
+    run = opened(tmp_path, 93, submissions={"candidates": [f"mine.py:{name}"], "stack": False})
+    lines = build_submission(run)
+    assert lines[0] == (
+        f"WARNING: mine.py:{name} is left out: ValueError: expected finite predictions, got NaN or infinite values"
+    )
+    assert f"mine.py:{name}" not in run.candidates
+    assert run.exit_status == 3
+
+
+def test_a_default_that_needs_all_columns_is_submitted_without_its_comparison_with_fewer(tmp_path):
+    (tmp_path / "mine.py").write_text(USER_CODE)
+    run = opened(tmp_path, submissions={"default": "mine.py:fixed", "margin": 100, "stack": False})
+    lines = build_submission(run)
+    assert lines[0].startswith(
+        "The default blend without each stage is left out: mine.py:fixed must return weights (2,)"
+    )
+    assert (run.chosen, run.choice["ablation"], run.exit_status) == ("mine.py:fixed", {}, 0)
+
+
+def test_post_processing_that_fails_on_test_rows_is_not_applied_then_or_later(tmp_path):
+    (tmp_path / "mine.py").write_text(USER_CODE)
+    run = opened(tmp_path, submissions={"postprocess": "mine.py:half"})
+    lines = build_submission(run)
+    assert "WARNING: submissions.postprocess is not applied to the mean." in lines
+    assert (run.chosen, run.exit_status) == ("mean", 3)
+    preds = run.columns.preds[:5]
+    np.testing.assert_allclose(load_candidate(run, "mean").predict(preds), preds.mean(axis=1))
 
 
 # Stacks

@@ -25,11 +25,11 @@ from models.jobs.pace import Paces, makespan
 from models.jobs.plan import Job, make_plan
 from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult, Resources, Task
-from models.stage import Stage
 from models.stages.gnn import Gnn
 from models.stages.lightgbm import Lightgbm
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, FakeProcesses, planned
+from tests.models.jobs.user_stages import Memoriser
 
 NET = {**GNN, "epochs": 10}
 Seconds = Callable[[Job, Any], float]
@@ -259,6 +259,16 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     assert trained(spent(job_plan, machine_of(seconds), 400)).startswith("net: 10 epochs, 0")
 
 
+def test_what_another_command_has_finished_counts_even_if_no_time_is_left(tmp_path, machine_of):
+    job_plan, seconds = plan_of(tmp_path, "net", "trees"), by_epoch(net=100, trees=10)
+    first = spent(job_plan, machine_of(seconds), 300)
+    idle_machine = machine_of(seconds)
+    budget = spent(job_plan, idle_machine, 10)
+    assert not idle_machine.started
+    assert trained(budget) == trained(first) == "trees: 0 1 2 3 4"
+    assert [stage for stage, *_ in budget.left_out] == ["net"]
+
+
 def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(tmp_path, machine_of):
     def seconds(job, stage):
         return 20.0 if job.seed == 0 else 29.0  # the second seed is slower than expected
@@ -339,7 +349,7 @@ def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows():
 
 
 def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out():
-    own, labels = Stage(kind="a.py:A"), {"stages": ["trees"]}
+    own, labels = Memoriser(kind="a.py:Memoriser"), {"stages": ["trees"]}
     stages = {f"{n}": Lightgbm(kind="lightgbm", seeds=range(7, 7 + n)) for n in (1, 9)}
     stages |= {"own": own, "labels": Lightgbm(kind="lightgbm", pseudo_labels=labels)}
     seeds = {name: stage.seeds for name, stage in with_more_seeds(stages).items()}

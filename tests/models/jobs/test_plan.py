@@ -11,6 +11,7 @@ from models.jobs import plan as plan_module
 from models.jobs.compute import job_seed
 from models.jobs.job_files import write_report
 from models.jobs.plan import describe_retraining
+from models.jobs.run_job import run_job
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, planned, upgrade
 
@@ -124,7 +125,7 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_and
 def test_an_edit_of_a_helper_of_user_code_makes_a_new_key_and_is_named_by_its_path_next_to_the_code(
     tmp_path,
 ):
-    mine = "from models.api import Stage\nfrom tools.rates import RATE\n\nclass Mine(Stage):\n    pass\n"
+    mine = "from tools.rates import RATE\nfrom tests.models.jobs.user_stages import Memoriser as Mine\n"
     (tmp_path / "mine.py").write_text(mine)
     (tmp_path / "tools").mkdir()
 
@@ -137,6 +138,35 @@ def test_an_edit_of_a_helper_of_user_code_makes_a_new_key_and_is_named_by_its_pa
     assert plan_with("RATE = 1  # per row\n").keys == first.keys
     (line,) = describe_retraining(plan_with("RATE = 2\n"))
     assert "again: changes of tools/rates.py; " in line
+
+
+OWN = """from pathlib import Path
+from tests.models.jobs.user_stages import Memoriser as Mine
+RATES = Path(__file__).with_name("rates.csv")
+"""
+
+
+def test_an_edit_of_a_file_that_user_code_names_makes_a_new_key(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "rates.csv").write_text("1")
+    first = planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}})
+    finish(first, 60.0)
+    (tmp_path / "rates.csv").write_text("2")
+    (line,) = describe_retraining(planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}}))
+    assert "again: changes of rates.csv; " in line
+
+
+def test_an_edit_of_code_after_the_plan_was_made_fails_its_jobs(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "rates.csv").write_text("1")
+    plan = planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}})
+    (tmp_path / "rates.csv").write_text("a log of the stage itself")
+    first, second, _ = plan.jobs
+    assert run_job(first, plan).status == "ok"
+    (tmp_path / "mine.py").write_text(f"{OWN}SCALE = 2\n")
+    result = run_job(second, plan)
+    assert "changes of mine.py since this command was started. Run it again" in result.error
+    assert (first.finished, second.finished) == (True, False)
 
 
 def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp_path):

@@ -286,6 +286,12 @@ def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path
     assert refit == set.union(*folds) | {f"learner/seed_0/fold_{fold}" for fold in range(3)}
 
 
+def test_a_refit_gets_the_folders_of_its_folds(tmp_path):
+    plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
+    *folds, refit = plan.jobs
+    assert rows_of_job(refit, plan).context.fold_model_dirs == [job.folder for job in folds]
+
+
 def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_path):
     def key(source=SOURCE, learner=LEARNER, **more):
         return made(tmp_path, source, learner, **more).keys["learner"]

@@ -42,7 +42,7 @@ def of_function(tasks, function):
 
 def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path):
     own = {"kind": "mine.py:Mine"}
-    (tmp_path / "mine.py").write_text("from models.api import Stage as Mine\n")
+    (tmp_path / "mine.py").write_text("from tests.models.jobs.user_stages import Memoriser as Mine\n")
     stages = {"trees": TREES, "graph": GNN, "mine": {**own, "gpu": True}, "kernel": own}
     stages |= {"cores": {**GNN, "gpu": 0}, "quarter": {**GNN, "gpu": 0.25}}
     jobs = of_function(tasks_of(tmp_path, cores=16, stages=stages), run_job)
