@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.task import class_names, class_numbers, from_submission_columns, to_submission_columns
+from competition.task import (
+    class_names,
+    class_numbers,
+    from_submission_columns,
+    match_columns,
+    to_submission_columns,
+)
 from tests.folds.made import competition
 
 ABC, COLUMNS = ["a", "b", "c"], {"submission_columns": ["A", "B", "C"]}
@@ -73,3 +79,8 @@ def test_classes_are_sorted_as_numbers_or_as_names_of_which_na_is_one():
     assert class_names(pd.DataFrame({"y": ["10", "9.0", "1.5", "9", ""]})) == ["1.5", "9", "10"]
     names = class_names(pd.DataFrame({"y": ["b", "a ", "NA"], "z": ["c", "nan", "b"]}))
     assert names == ["NA", "a", "b", "c"]
+
+
+def test_a_column_may_have_a_name_of_three_letters_as_a_part_but_no_shorter_one():
+    assert match_columns(("plow", "qmid"), ("low", "mid")) == {"plow": "low", "qmid": "mid"}
+    assert match_columns(("plo", "qmi"), ("lo", "mi")) == {}

@@ -235,6 +235,15 @@ def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml
     assert (alone.paths.submission.read_bytes(), alone.exit_status) == (submission, 0)
 
 
+def test_a_job_that_was_skipped_gives_the_reason_for_its_seed(tmp_path):
+    plan = prepare_and_fake_jobs(fake_competition(tmp_path, stages={"good": TREES}))
+    job = plan.jobs[0]
+    (job.folder / "report.json").unlink()
+    results = {job.title: JobResult(job.title, "skipped", "time", "no time was left")}
+    left_out = [(each.stage, each.reason, each.error) for each in left_out_of(plan, results)]
+    assert left_out == [("good", "time", "no time was left")]
+
+
 def test_what_a_reader_has_to_know_of_a_stage_is_marked_and_what_a_budget_left_out_is_no_failure(
     tmp_path,
 ):
