@@ -168,7 +168,7 @@ def test_paths_are_relative_to_the_yaml_and_what_a_run_saves_is_whole(tmp_path, 
         stages: {{own: {{kind: 'stage.py:Own'}}, theirs: {{kind: file, folder: oof}}}}}}
     """
     path = written(here, settings)
-    (here / "stage.py").write_text("from models.api import Stage as Own\n")
+    (here / "stage.py").write_text("from tests.models.jobs.user_stages import Memoriser as Own\n")
     monkeypatch.chdir(tmp_path)
     config = load_config("deep/small.yaml")
     competition = config.competition

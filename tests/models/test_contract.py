@@ -15,7 +15,7 @@ from core.files import read_table, write_table
 from core.paths import Paths
 from folds.make import read_folds
 from models.context import Context
-from models.jobs.plan import Job, JobPlan
+from models.jobs.plan import Job, JobPlan, made_by
 from models.jobs.run_job import run_job
 from models.registry import KINDS, make_stage
 from models.stages.trees import Trees
@@ -215,10 +215,12 @@ def test_labels_of_the_held_out_fold_do_not_change_its_predictions(case, home, t
     oof = list[bytes]()
     for name in config.targets:  # 1000, or all of one class
         changed.loc[held_out, name] = 1000.0 if case[1] == "regression" else train[name].max()
+    stage = settings(*case)
     for table in (changed, train):
         write_table(paths.train, table)
         job = Job("one", 0, 0, tmp_path / f"job_{len(oof)}")
-        run_job(job, JobPlan([job], {}, 3, "test", {"one": settings(*case)}, config, paths))
+        plan = JobPlan([job], {}, 3, "test", {"one": stage}, config, paths, made_by={"one": made_by(stage)})
+        run_job(job, plan)
         oof.append(job.oof_file.read_bytes())
     write_table(paths.train, original)
     assert oof[0] == oof[1]

@@ -54,6 +54,14 @@ class Backbone(nn.Module):
         return self.dropout(self.norm(torch.tanh(self.hidden(x)))) * self.angles
 
 
+class Bare(NeuralStage):
+    """Settings for a network that the trainer is given."""
+
+    def backbone(self, folder, context): ...
+
+    def encode(self, rows, folder, context, augmentation, seed): ...
+
+
 def network(seed=0, rate=0.0, dropout=0.0):
     set_seed(seed)
     return Network(Backbone(dropout), 2, [rate])
@@ -61,7 +69,7 @@ def network(seed=0, rate=0.0, dropout=0.0):
 
 def settings(**changes):
     small = {"kind": "test", "epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0}
-    return NeuralStage.model_validate({**small, **changes})
+    return Bare.model_validate({**small, **changes})
 
 
 def sample(y=Y, weights=1.0, inputs=INPUTS):
