@@ -269,7 +269,7 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
         start += len(rows)
         left = f", {(len(new_rows) - start) * seconds / len(rows) / 60:.1f} min left"
         n_at_once = max(1, round(n_at_once * min(10, SECONDS_PER_CALL / max(seconds, 1))))
-    if _cache_file(code_ref, inputs.columns.tolist()) != file:
+    if len(new_rows) and _cache_file(code_ref, inputs.columns.tolist()) != file:
         print(
             f"WARNING: {short_ref(code_ref)} writes a file next to it that it names, so that all its features are "
             "computed again by the next command. Write it into another folder."

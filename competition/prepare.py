@@ -96,7 +96,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     train = with_user_features(without_empty_bounds(train), config)
     features = [name.removeprefix(FEATURE) for name in map(str, train) if name.startswith(FEATURE)]
     if features:
-        summary.append(f"competition.features adds {len(features)} columns: {join_first(features, str)}")
+        summary.append(f"columns of competition.features: {join_first(features, str)}")
     return Prepared(train, test, sample, report)
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from core.errors import ConfigError
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.text import format_number
 from core.yaml_files import dump_yaml
@@ -222,8 +221,9 @@ def _ablation(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
     blend = MEAN if selection.default == MEAN else run.config.default_blend
     try:
         return ablation(run.columns, names, left_out, blend, selection.candidates[selection.default])
-    except ConfigError as error:  # a user's function may need all columns
-        selection.failed.append(f"The default blend without each stage is left out: {error}")
+    except Exception as error:  # a user's function may need all columns
+        reason = f"{type(error).__name__}: {error}"
+        selection.failed.append(f"The default blend without each stage is left out: {reason}")
         return {}
 
 

@@ -153,7 +153,7 @@ class Budget:
         return {title: result for title, result in results.items() if title in titles}
 
     def _verify_finished(self, state: StageState) -> None:
-        """Check the files of the finished jobs of a stage, and add their seconds to its pace; accept it if all are."""
+        """Check the files of the finished jobs of a stage, and add their seconds to its pace; accept a finished one."""
         if not self.decisions.has_ended:
             state.accept_if_finished()
         for job, seconds in state.verify_finished():

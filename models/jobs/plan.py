@@ -256,15 +256,23 @@ def code_files(stage: Any) -> dict[str, str]:
     A class or function that the settings name, `file.py:name`, has an entry, too, and so has a file next to it that
     it names.
     """
-    names: dict[Path, str] = {}
+    names = user_files(stage)
     references: dict[str, str] = {}
     for _, code_ref in user_code(stage.model_dump()):
         file = Path(code_ref.rpartition(":")[0])
-        names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
         references[short_ref(code_ref)] = "used"
-        references |= {data.name: sha256_of(data) for data in data_files(file)}
+        references |= {data.relative_to(file.parent).as_posix(): sha256_of(data) for data in data_files(file)}
     code = closure(*names, *modules_of(stage))
     return {names.get(path) or source_name(path): value for path, value in code.items()} | references
+
+
+def user_files(stage: Any) -> dict[Path, str]:
+    """Return file -> name, relative to the code, of all user code that a stage names in its settings, with helpers."""
+    names: dict[Path, str] = {}
+    for _, code_ref in user_code(stage.model_dump()):
+        file = Path(code_ref.rpartition(":")[0])
+        names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
+    return names
 
 
 def modules_of(stage: Stage) -> list[Path]:
@@ -299,12 +307,12 @@ def describe_retraining(plan: JobPlan) -> list[str]:
         seconds = sum(report["seconds"] for report in reports)
         lines.append(
             f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained again: "
-            f"{changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
+            f"{_changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
         )
     return lines
 
 
-def changes(before: dict[str, str], now: dict[str, str]) -> str:
+def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     """Return what differs between two results of `made_by`: versions of libraries, and files of code."""
     different = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     files = [name for name in different if "." in name]

@@ -11,13 +11,13 @@ from competition.dataset import REFIT_FOLD, Dataset, read_rows
 from competition.metrics import METRICS
 from competition.task import raw_rows_for
 from core.cli import NOT_WRITABLE
-from core.errors import ConfigError
+from core.errors import ConfigError, join_first
 from core.types import Array
 from models import targets
 from models.context import HeldOut
 from models.jobs.compute import UNUSED_LABELS, JobRows, context_of, job_seed, predict, rows_of_job
 from models.jobs.job_files import attempt_folder, clear_attempt, start_attempt, write_failure, write_report
-from models.jobs.plan import Job, JobPlan, changes, made_by
+from models.jobs.plan import Job, JobPlan, made_by, user_files
 from models.jobs.predictions import write_predictions
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
@@ -79,14 +79,18 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
 
 
 def _require_same_code(job: Job, plan: JobPlan) -> None:
-    """Raise a ConfigError if code was edited after the plan was made, since the key of the job is that of the plan."""
-    planned, now = (
-        {name: code for name, code in made.items() if name.endswith(".py")}
-        for made in (plan.made_by[job.stage], made_by(plan.stages[job.stage]))
-    )
-    if planned != now:
+    """Raise a ConfigError if user code was edited after the plan was made, from which the key of the job is.
+
+    A worker loads it for each job; modules of this project stay as they were when the worker started.
+    """
+    stage = plan.stages[job.stage]
+    files = user_files(stage).values()
+    now = made_by(stage) if files else {}
+    edited = [name for name in files if plan.made_by[job.stage].get(name) != now[name]]
+    if edited:
         raise ConfigError(
-            f"{changes(planned, now)} since this command was started. Run it again to train with the new code."
+            f"{join_first(edited, str)} was edited after this command had started. Run it again to train with the new "
+            "code."
         )
 
 

@@ -49,7 +49,7 @@ ALL = "2 1 1 6 3 1"
 def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path):
     assert calls(path) == (ALL, 6)
     assert calls(path) == ("", 6)
-    assert "competition.features adds 1 columns: n" in prepared(path).report["said"]
+    assert "columns of competition.features: n" in prepared(path).report["said"]
     path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,CCBr\nt3,CCCCC\nt4,CCO\n")
     path.with_name("sample.csv").write_text("id,y\nt1,0\nt2,0\nt3,0\nt4,0\n")
     assert calls(path) == ("1 1 1", 6)

@@ -421,9 +421,8 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
         report(seconds, done, seconds)
         assert paces.pace("net") == (pytest.approx(expected, abs=1) if expected else None)
         assert paces.is_final("net") == (done == 16)
-    assert paces.scaled("net", 112.0, 0.1) == pytest.approx(
-        7 + 10.5
-    )  # fewer epochs do not shorten the imports
+    # Fewer epochs do not shorten the 7 s of imports.
+    assert paces.scaled("net", 112.0, 0.1) == pytest.approx(7 + 10.5)
     assert Paces({task: START}, set(), {}).pace("net") is None  # the progress of others differs in rows
     paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
     paces.add("net", JobResult("net/2", seconds=20))

@@ -165,7 +165,7 @@ def test_an_edit_of_code_after_the_plan_was_made_fails_its_jobs(tmp_path):
     assert run_job(first, plan).status == "ok"
     (tmp_path / "mine.py").write_text(f"{OWN}SCALE = 2\n")
     result = run_job(second, plan)
-    assert "changes of mine.py since this command was started. Run it again" in result.error
+    assert "mine.py was edited after this command had started. Run it again" in result.error
     assert (first.finished, second.finished) == (True, False)
 
 
