@@ -51,7 +51,7 @@ def _parse(text: str) -> tuple[str, set[str]]:
     """
     tree = ast.parse(text)
     names = [name for level, name in imported_names(tree) if level == 0 and name.startswith(PREFIXES)]
-    for node in ast.walk(tree):
+    for node in executed(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
             node, clean=False
         ):
@@ -71,9 +71,10 @@ def imported_names(tree: ast.AST) -> list[tuple[int, str]]:
 
 
 def executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and all below it, but those that only a type checker reads."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+    """Yield a node and all statements below it, but those that only a type checker reads."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         return
     yield node
     for child in ast.iter_child_nodes(node):
-        yield from executed(child)
+        if not isinstance(child, ast.expr):  # most nodes, and none of them is an import
+            yield from executed(child)
