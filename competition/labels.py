@@ -1,5 +1,6 @@
 """Columns of labels: classes, numbers, and censored numbers such as `>100`, which bound a value."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,6 +13,19 @@ from competition.task import class_numbers
 from core.errors import join_first
 
 PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
+
+
+MAX_RANGE = 1e4
+"""Ratio of the largest to the smallest label above which the largest ones decide an error alone."""
+
+
+def describe_range(name: str, labels: pd.Series) -> str:
+    """Return a sentence about positive labels over more than four powers of ten; "" for others."""
+    smallest, largest = labels.min(), labels.max()
+    if not (smallest > 0 and largest > MAX_RANGE * smallest):
+        return ""
+    powers = math.log10(largest / smallest)
+    return f"labels of {name} are over {powers:.1f} powers of ten; set target_transform: log1p in the stages"
 
 
 class LabelColumn(NamedTuple):

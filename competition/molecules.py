@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, Callable[[Chem.Mol], Chem.Mol]] = {
 
 @cache  # tables are read several times, and parsing is slow
 def canonical_smiles(smiles: str) -> str | None:
-    """Return RDKit's canonical SMILES; None if RDKit cannot parse the text, or if it has no atom.
+    """Return RDKit's canonical SMILES of a SMILES or InChI; None if RDKit cannot parse it, or if it has no atom.
 
     RDKit takes text after whitespace for the name of the molecule, so 'CC O' would be ethane. Only a CXSMILES
     extension, '|...|', is accepted there.
@@ -38,7 +38,8 @@ def canonical_smiles(smiles: str) -> str | None:
     parts = smiles.split(maxsplit=1)
     if len(parts) == 2 and not parts[1].startswith("|"):
         return None
-    molecule = Chem.MolFromSmiles(smiles)
+    read = Chem.MolFromInchi if smiles.startswith("InChI=") else Chem.MolFromSmiles
+    molecule = read(smiles)
     return Chem.MolToSmiles(molecule) if molecule is not None and molecule.GetNumAtoms() else None
 
 

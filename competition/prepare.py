@@ -4,10 +4,14 @@ Reads: train, test and sample_submission of the YAML. Never the answers.
 Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and report.json.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from competition import clean
@@ -22,6 +26,7 @@ from competition.molecules import (
     canonical_smiles,
     describe_changes,
     is_large,
+    normalised_text,
     standardise_molecules,
 )
 from competition.task import class_name, class_numbers
@@ -76,10 +81,13 @@ def prepare(config: CompetitionConfig) -> Prepared:
     ]
     if dropped_train:
         n_dropped = len(dropped_train)
-        summary.append(f"{n_dropped} unreadable training rows are left out: {join_first(dropped_train)}")
+        summary.append(
+            f"WARNING: {n_dropped} of {len(raw)} training rows cannot be read and are left out "
+            f"(competition.unparsable): {join_first(dropped_train)}"
+        )
     if dropped_test:
         summary.append(
-            f"{len(dropped_test)} unreadable test rows get the mean, or the most frequent, training label: "
+            f"WARNING: {len(dropped_test)} test rows cannot be read and get the mean, or the most frequent, label: "
             f"{join_first(dropped_test)}"
         )
     if config.extra_train:
@@ -191,10 +199,16 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataF
     test_ids = set(test[config.id])
     if sample_ids != test_ids:
         only_in_sample = sorted(sample_ids - test_ids)
-        only_in_test = sorted(test_ids - sample_ids)
+        is_extra = ~test[config.id].isin(sample_ids)
+        few = len(sample_ids ^ test_ids) < 0.1 * len(sample_ids)
+        advice = (
+            "Give the row the id of the sample, or remove it from both."
+            if few
+            else "Use the files of one competition."
+        )
         raise SubmissionError(
             f"{where} has other ids than {config.test}; only in the first: {join_first(only_in_sample)}; only "
-            f"in the second: {join_first(only_in_test)}. Use the files of one competition."
+            f"in the second: {clean.describe_rows(test, is_extra, config.id)}. {advice}"
         )
 
 
@@ -235,14 +249,21 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
     """Yield lines about the clean tables."""
     yield f"{len(train)} training rows, {len(test)} test rows"
     yield from _describe_large_molecules(train, test, config)
+    yield from _describe_texts(train, test, config)
     if config.classes:
         yield from _class_lines(train, config)
-    n_repeated = train[INPUT_KEY].duplicated().sum()
-    if n_repeated:
-        yield f"{n_repeated} training rows repeat the input of another row (they share its fold)"
+    repeated = train[INPUT_KEY].duplicated()
+    if repeated.any():
+        labels = train[config.targets]
+        first = labels.groupby(train[INPUT_KEY]).transform("first")
+        n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
+        yield (
+            f"{'WARNING: ' if n_other and config.classes else ''}{repeated.sum()} training rows repeat the input of "
+            f"another row (they share its fold), {n_other} of them with another label"
+        )
     n_in_train = test[INPUT_KEY].isin(train[INPUT_KEY]).sum()
     if n_in_train:
-        yield f"{n_in_train} test rows have an input that is also in the training table"
+        yield f"WARNING: {n_in_train} test rows have an input that is also in the training table"
     placeholder = config.empty_smiles and canonical_smiles(config.empty_smiles)
     if placeholder:
         placeholder = standardise_molecules([placeholder], config.standardise)[0]
@@ -270,6 +291,21 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
             )
 
 
+def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield lines about texts that have nothing in common with two training rows, which TF-IDF requires."""
+    for name, (pattern, part) in product(config.text, ((r"\w\w+", "word"), (r"\S", "character"))):
+        n_rows = Counter[str]()
+        parts = [{*re.findall(pattern, text.lower())} for text in (*train[name], *test[name])]
+        for found in parts[: len(train)]:
+            n_rows.update(found)
+        n_alone = sum(all(n_rows[value] < 2 for value in found) for found in parts)
+        said = f"{n_alone} of {len(parts)} rows have no {part} of {name} in common with other rows"
+        if n_alone and part == "character":
+            yield f"WARNING: {said}, and no feature of TF-IDF"
+        elif n_alone > 0.1 * len(parts):
+            yield f"{said}; TF-IDF reads their characters"
+
+
 def _describe_large_molecules(
     train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
 ) -> Iterator[str]:
@@ -285,6 +321,26 @@ def _describe_large_molecules(
 
 
 def _class_lines(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield the number of rows of each class, and warnings about classes that are probably others."""
+    by_form: dict[str, list[str]] = {}
+    for label in config.classes:
+        by_form.setdefault(normalised_text(label), []).append(label)
+    alike = [" and ".join(labels) for labels in by_form.values() if len(labels) > 1]
+    if alike:
+        yield f"WARNING: classes that differ only in case or blanks: {join_first(alike, str)}. Write them alike."
+    lists = [label for label in config.classes if re.search("[,;|]", label)]
+    parts = {part.strip() for label in config.classes for part in re.split("[,;|]", label)}
+    if len(parts) < len(config.classes) and len(lists) > 1:
+        yield (
+            f"WARNING: {len(lists)} classes are lists of {len(parts)} labels, such as {lists[0]!r}. To predict each "
+            "label by itself, make a column of 0 and 1 of it."
+        )
+    y = train[config.targets]
+    if len(config.targets) > 2 and set(np.unique(y.sum(axis=1))) == {1.0} and y.notna().all(axis=None):
+        yield (
+            f"WARNING: exactly one of {join_first(config.targets)} is 1 in every row. If a row has one class, make one "
+            "column of classes (problem_type: multiclass), and name the sample's columns in submission_columns."
+        )
     for name in config.targets:
         counts = [f"{label} {(train[name] == index).sum()}" for index, label in enumerate(config.classes)]
         yield f"{name}: {join_first(counts, str)}"

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,19 @@ from core.errors import DataError
 csv.field_size_limit(2**31 - 1)  # the default rejects long texts
 DIGEST = b"sha256"
 """Key of the metadata of a Parquet table with what `table_digest` returns."""
+
+FORMS = {
+    rb"PK\x03\x04": "a zip archive or an Excel workbook. Unpack it, or save its sheet as CSV",
+    rb"\x1f\x8b": "compressed (.gz). Unpack it",
+    rb"PAR1": "a Parquet file. Save it as CSV",
+    rb"\xff\xfe|\xfe\xff": "in UTF-16. Save it in UTF-8",
+    rb"(?i)\s*<(!doctype|html|\?xml)": "a web page. Download the file itself, after a login if there is one",
+    rb'\s*(\{"|\[\s*\{)': "JSON. Save it as CSV",
+    rb"version https://git-lfs": "a pointer of Git LFS. Fetch the file: git lfs pull",
+}
+"""First bytes of files that are no CSV -> what they are, and what to do."""
+SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "the sign |"}
+"""Separators other than a comma, by their names in a message."""
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -150,20 +164,22 @@ def read_text_table(path: Path) -> pd.DataFrame:
     out. Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into
     a missing value and the id '007' into 7, and would accept a truncated row.
     """
+    text = _read_text(path)
+    first_line = text.partition("\n")[0]
+    for sign, name in SEPARATORS.items():
+        if sign in first_line and "," not in first_line:
+            raise DataError(f"{path} has {name} between its cells. Save it with commas and decimal points.")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            numbered = enumerate(csv.reader(file, strict=True), start=1)
-            rows = {number: row for number, row in numbered if len(row) > 1 or "".join(row).strip()}
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}; correct the path.") from None
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from None
+        numbered = enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), start=1)
+        rows = {number: row for number, row in numbered if len(row) > 1 or "".join(row).strip()}
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a CSV file: {error}.") from None
     if len(rows) < 2:
         raise DataError(f"{path} has no row below a header; it needs both.")
     header = rows.pop(next(iter(rows)))
-    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and sign in header[0]:
-            raise DataError(f"{path} has {name} between its cells. Save it with commas and decimal points.")
+    unnamed = [str(number) for number, name in enumerate(header, start=1) if not name.strip()]
+    if len(unnamed) > 1:
+        raise DataError(f"{path}: the columns {', '.join(unnamed)} have no name. Name or remove them.")
     duplicates = sorted({name for name in header if header.count(name) > 1})
     if duplicates:
         raise DataError(
@@ -176,6 +192,31 @@ def read_text_table(path: Path) -> pd.DataFrame:
                 "and are texts with commas in quotes? Download or export it again."
             )
     return pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
+
+
+def _read_text(path: Path) -> str:
+    """Return the content of a text file in UTF-8.
+
+    Raises:
+        DataError: the first bytes are those of another form, or a row is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        what = (
+            f"there is no file {path}"
+            if isinstance(error, FileNotFoundError)
+            else f"{path}: {error.strerror}"
+        )
+        raise DataError(f"{what}; correct the path.") from None
+    for start, form in FORMS.items():
+        if re.match(start, content):
+            raise DataError(f"{path} is {form}.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}: row {row} is not in UTF-8. Save the file in UTF-8.") from None
 
 
 def sha256_of(path: Path) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import FOLD, GROUP, without_extra_rows
+from competition.labels import describe_range
 from competition.metrics import take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task, raw_rows_for
@@ -72,6 +73,11 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
             labelled_rows(labels[is_train_row].to_numpy(), competition.targets)
     rare = missing_class_warnings(labels, competition.classes, folds, tables.in_time_order)
     lines = [describe(prepared.report), *rare]
+    if not any(stage.target_transform != "none" for stage in config.stages.values()):
+        ranges = [
+            describe_range(name, labels[name]) for name in competition.targets if not competition.classes
+        ]
+        lines += [f"WARNING: {sentence}" for sentence in ranges if sentence]
     errors = []
     for name, stage in config.stages.items():
         try:

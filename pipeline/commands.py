@@ -262,6 +262,10 @@ def new(options: Namespace) -> None:
     write(options)
 
 
+INPUTS = {"smiles": "molecules", "text": "texts", "numeric": "numbers", "categorical": "categories"}
+"""Option of `new`, and role of a column -> what its cells are."""
+
+
 def make_parser() -> ArgumentParser:
     """Return the parser of all commands."""
     parser = ArgumentParser(prog="./run.sh", description=__doc__, allow_abbrev=False)
@@ -355,7 +359,17 @@ def add_new(commands: Any) -> None:
     add("--id", help="Column of the ids (default: the sample's first).")
     target_help = "Training columns to predict, in the order of the sample's columns."
     add("--target", nargs="+", action="extend", default=[], help=target_help)
+    for role, cells in INPUTS.items():
+        add(
+            f"--{role}",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="COL",
+            help=f"Input columns with {cells}.",
+        )
     add("--group", help="Training column with groups; equal values share a fold.")
+    add("--time", help="Training column with times; folds are blocks in time.")
     add("--folds", metavar="KIND", help="Kind of folds, such as scaffold.")
     preset_help = (
         "Stages for minutes (quick) or an hour (cpu) on a CPU, or for GPUs of 16 GB (gpu); add your own to "

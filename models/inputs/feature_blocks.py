@@ -5,6 +5,7 @@ fits on the training rows only, and writes it as JSON into the folder of the job
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,20 @@ from models.inputs.cache import Cache, distinct_values
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.fingerprints import molecule_features
 from models.inputs.frozen_encoders import N_COUNTS, encoder_cache
-from models.inputs.texts import SEPARATOR, count_cut_texts, read_template
+from models.inputs.texts import SEPARATOR, count_tokens, read_template
 from models.inputs.weights import digest_of_weights, reads_molecules
 from models.stage import Stage, write_notes
 
 ENCODERS = "encoders.json"
 REDUCTIONS = "encoders.npz"
+N_RANGES = {"word": (1, 2), "char_wb": (1, 3)}
+"""Analyzer of scikit-learn -> smallest and largest n of its n-grams. Those of characters, within words, read
+misspellings, emojis and scripts without blanks.
+"""
+NGrams = tuple[str, dict[str, Any]]
+"""Text column, and settings of a vectorizer of scikit-learn, with the vocabulary."""
+MAX_UNKNOWN = 0.05
+"""Share of unknown tokens that a text in the language of an encoder may have, such as emojis."""
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 STD_EPSILON = 1e-25
 """Standard deviation at or below which a column is constant: smaller than in any unit, but larger
@@ -63,7 +72,7 @@ def feature_caches(
 
 
 def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
-    """Check how the encoders of a stage read text and molecules; yield a warning if texts will be cut."""
+    """Check how the encoders of a stage read text and molecules; yield warnings of texts that they do not read."""
     competition = tables.competition
     for encoder in stage.encoders:
         if reads_molecules(encoder.weights):
@@ -71,9 +80,12 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
     for settings in stage.text_settings:
         read_template(settings, competition)
         require_pooling(settings)
-        n_cut = sum(count_cut_texts(settings, competition, table) for table in (tables.train, tables.test))
+        counts = [count_tokens(settings, competition, table) for table in (tables.train, tables.test)]
+        n_cut, n_tokens, n_unknown = np.sum(counts, axis=0)
         if n_cut:
-            yield f"{n_cut} texts have more than {settings.max_length} tokens and will be cut"
+            yield f"WARNING: {n_cut} texts have more than {settings.max_length} tokens (max_length) and will be cut"
+        if n_unknown > MAX_UNKNOWN * n_tokens:
+            yield f"WARNING: {n_unknown / n_tokens:.0%} of the tokens are unknown to {settings.weights}"
 
 
 def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
@@ -200,56 +212,45 @@ def _encoded(
     return values
 
 
-def build_vectorizer(**settings: Any) -> Any:
-    """Return an unfitted TF-IDF of words and word pairs, a TfidfVectorizer of scikit-learn."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def fit_ngrams(train: Dataset, max_features: int, context: Context, folder: Path) -> list[NGrams]:
+    """Return the n-grams of each text column that features are made of, by column and analyzer.
 
-    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
-
-
-def fit_tfidf(
-    train: Dataset, max_features: int, context: Context, folder: Path
-) -> dict[str, dict[str, list[Any]]]:
-    """Fit the TF-IDF of each text column and return its "vocabulary" and "idf" by column.
-
-    A note names the columns without a word that counts, which are not used.
+    A note names the columns without n-grams, which are not used.
 
     Args:
-        train: training rows. A word counts if at least two of them contain it.
-        max_features: maximum number of words and word pairs per column, the most frequent first; 0:
-            no column is used.
+        train: training rows. An n-gram counts if at least two of them contain it.
+        max_features: maximum number of n-grams per column and analyzer, the most frequent first; 0: no
+            column is used.
     """
-    fitted = {}
-    unused = []
-    for name in context.text if max_features else ():
-        vectorizer = build_vectorizer(min_df=2, max_features=max_features)
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    fitted: list[NGrams] = []
+    for name, analyzer in product(context.text if max_features else (), N_RANGES):
+        settings: Any = {"analyzer": analyzer, "ngram_range": N_RANGES[analyzer]}
+        vectorizer = CountVectorizer(**settings, min_df=2, max_features=max_features)
         try:
-            words = vectorizer.fit_transform(train.inputs[name])
-            is_used = (words.max(axis=0) != words.min(axis=0)).nnz > 0  # not if all rows have https alone
-        except ValueError:
-            is_used = False
-        if not is_used:
-            unused.append(name)
+            counts = vectorizer.fit_transform(train.inputs[name])
+        except ValueError:  # no n-gram is in two rows
             continue
-        fitted[name] = {
-            "vocabulary": vectorizer.get_feature_names_out().tolist(),
-            "idf": vectorizer.idf_.tolist(),
-        }
-    if unused:
-        why = "each word is in one training row or in all of them"
-        write_notes(folder, [f"TF-IDF does not use the text columns {', '.join(unused)}, since {why}"])
+        if (counts.max(axis=0) != counts.min(axis=0)).nnz:  # not if all rows have https alone
+            fitted.append((name, {**settings, "vocabulary": vectorizer.get_feature_names_out().tolist()}))
+    unused = {*context.text} - {name for name, _ in fitted}
+    if max_features and unused:
+        why = "each n-gram is in one training row or in all of them"
+        write_notes(
+            folder, [f"TF-IDF does not use the text columns {', '.join(sorted(unused))}, since {why}"]
+        )
     return fitted
 
 
-def tfidf_block(rows: Dataset, fitted: dict[str, dict[str, list[Any]]]) -> Any:
-    """Return the TF-IDF of each text column that `fit_tfidf` fitted, (n_rows, n_words), as a sparse matrix."""
+def ngram_counts(rows: Dataset, fitted: list[NGrams]) -> Any:
+    """Return the counts of the n-grams of `fit_ngrams` in the texts of rows, (n_rows, n_ngrams), a sparse matrix."""
     from scipy import sparse
+    from sklearn.feature_extraction.text import CountVectorizer
 
     blocks = [sparse.csr_matrix((len(rows), 0), dtype=np.float32)]
-    for name, tfidf in fitted.items():
-        vectorizer = build_vectorizer(vocabulary=tfidf["vocabulary"])
-        vectorizer.idf_ = np.array(tfidf["idf"], dtype=np.float32)
-        blocks.append(vectorizer.transform(rows.inputs[name]))
+    for name, settings in fitted:
+        blocks.append(CountVectorizer(**settings, dtype=np.float32).transform(rows.inputs[name]))
     return sparse.hstack(blocks, format="csr")
 
 

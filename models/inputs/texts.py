@@ -38,6 +38,7 @@ RANDOM_SMILES_TOKENS = "()/\\123456789%10%11%12"
 canonical one may not."""
 SEPARATOR = "[SEP]"
 """Placeholder in a template for the separator of the encoder."""
+UNKNOWN_TOKENS = ("[UNK]", "<unk>")
 MAX_UNKNOWN_SHARE = 0.5
 """Share of unknown tokens above which the vocabulary does not fit the columns."""
 
@@ -166,19 +167,21 @@ def read_template(stage: TextStage, inputs: "CompetitionConfig | Context") -> Te
     return Template(columns, literals, molecules)
 
 
-def count_cut_texts(stage: TextStage, inputs: "CompetitionConfig", rows: pd.DataFrame) -> int:
-    """Return how many rows have a text of more than `max_length` tokens.
+def count_tokens(stage: TextStage, inputs: "CompetitionConfig", rows: pd.DataFrame) -> tuple[int, int, int]:
+    """Return the number of texts with more than `max_length` tokens, of all tokens, and of the unknown ones.
 
     It is 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json.
     """
     files = find_weights(stage.weights) if stage.weights else {}
     if "tokenizer.json" not in files or reads_atoms(stage):
-        return 0
+        return 0, 0, 0
     tokenizer = tokenizers.Tokenizer.from_file(str(files["tokenizer.json"]))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    texts = read_template(stage, inputs).texts(rows, " ")
-    return sum(len(encoding.ids) > stage.max_length for encoding in tokenizer.encode_batch(texts))
+    ids = [text.ids for text in tokenizer.encode_batch(read_template(stage, inputs).texts(rows, " "))]
+    unknown = [tokenizer.token_to_id(token) for token in UNKNOWN_TOKENS]
+    n_cut = sum(len(text) > stage.max_length for text in ids)
+    return n_cut, sum(map(len, ids)), sum(token in unknown for text in ids for token in text)
 
 
 def require_molecules(template: Template, enumerate_smiles: bool | str) -> None:

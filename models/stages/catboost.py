@@ -21,11 +21,12 @@ from core.types import Array
 from models.context import Context
 from models.inputs import feature_blocks
 from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.skops_files import from_bytes
 from models.stage import Feature
 from models.stages.tabular import TargetData, library_seed
 from models.stages.trees import BLOCKS, MIN_ROWS, PATIENCE, Trees
 
-TOPICS = "topics.npy"
+TOPICS = "topics.skops"
 MAX_TOPICS = 64
 """Maximum number of components of a truncated SVD of the TF-IDF of all text columns together."""
 HUBER = "Huber:delta=0.5"
@@ -66,21 +67,26 @@ class Catboost(Trees):
         return CatBoostError, TypeError
 
     def fit_features(self, train: Dataset, folder: Path, context: Context) -> None:
-        """Fit the topics as well, and write their components, (n_topics, n_words)."""
+        """Fit the topics as well."""
+        import skops.io
         from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfTransformer
+        from sklearn.pipeline import make_pipeline
 
         super().fit_features(train, folder, context)
-        words = feature_blocks.tfidf_block(train, read_json(folder / BLOCKS)["words"])
-        if words.shape[1]:
-            n_topics = min(MAX_TOPICS, *words.shape)
-            svd = TruncatedSVD(n_topics, random_state=library_seed(context)).fit(words)
-            np.save(folder / TOPICS, svd.components_.astype(np.float32))
+        counts = feature_blocks.ngram_counts(train, read_json(folder / BLOCKS)["ngrams"])
+        if counts.shape[1]:
+            svd = TruncatedSVD(min(MAX_TOPICS, *counts.shape), random_state=library_seed(context))
+            topics = make_pipeline(TfidfTransformer(sublinear_tf=True), svd).fit(counts)
+            skops.io.dump(topics, folder / TOPICS)
 
     def build_features(self, rows: Dataset, folder: Path, context: Context) -> NDArray[np.float32]:
         """Return numbers, topics and codes of categories, (n_rows, n_features)."""
-        numbers, words, codes = self.blocks(rows, folder, context)
-        topics = words @ np.load(folder / TOPICS).T if words.shape[1] else words.toarray()
-        return np.hstack([numbers, topics, codes])
+        numbers, counts, codes = self.blocks(rows, folder, context)
+        topics = counts.toarray()
+        if counts.shape[1]:
+            topics = from_bytes((folder / TOPICS).read_bytes()).transform(counts)
+        return np.hstack([numbers, topics, codes], dtype=np.float32)
 
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""

@@ -62,13 +62,13 @@ class Lightgbm(Trees):
             require_opencl()
 
     def build_features(self, rows: Dataset, folder: Path, context: Context) -> Any:
-        """Return numbers, words and codes of categories, (n_rows, n_features)."""
+        """Return numbers, counts of n-grams and codes of categories, (n_rows, n_features)."""
         from scipy import sparse
 
-        numbers, words, codes = self.blocks(rows, folder, context)
-        if not words.shape[1]:
+        numbers, counts, codes = self.blocks(rows, folder, context)
+        if not counts.shape[1]:
             return np.hstack([numbers, codes])
-        return sparse.hstack([sparse.csr_matrix(numbers), words, sparse.csr_matrix(codes)], format="csr")
+        return sparse.hstack([sparse.csr_matrix(numbers), counts, sparse.csr_matrix(codes)], format="csr")
 
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""

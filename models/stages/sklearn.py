@@ -139,13 +139,14 @@ class Sklearn(FeatureStage):
         """Fit the frozen encoders, the words and the preprocessing of all columns."""
         import skops.io
         from sklearn.compose import ColumnTransformer
+        from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.impute import SimpleImputer
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
         from sklearn.utils import get_tags
 
         feature_blocks.fit_encoders(train, self, context, folder)
-        tfidf_of_column = feature_blocks.fit_tfidf(train, self.tfidf_features, context, folder)
+        ngrams = feature_blocks.fit_ngrams(train, self.tfidf_features, context, folder)
         x = self._table(train, folder, context)
         seed = library_seed(context)
         imputer = SimpleImputer(strategy="median", keep_empty_features=True)
@@ -160,9 +161,9 @@ class Sklearn(FeatureStage):
         ]
         columns = [(block, part, list(x.filter(regex=f"^{block} "))) for block, part in parts]
         texts = []
-        for name, tfidf in tfidf_of_column.items():
-            vectorizer = feature_blocks.build_vectorizer(vocabulary=tfidf["vocabulary"])
-            texts.append((name, vectorizer, f"text {name}"))
+        for name, settings in ngrams:
+            vectorizer = TfidfVectorizer(**settings, sublinear_tf=True, dtype=np.float32)
+            texts.append((f"{name} {settings['analyzer']}", vectorizer, f"text {name}"))
         takes_sparse = (
             bool(texts)
             and not self.is_from_other_package

@@ -78,7 +78,7 @@ class FeatureStage(Stage):
     n_bits: int = Field(default=1024, ge=64)
     """morgan, avalon: length of the count vector."""
     tfidf_features: int = Field(default=5000, ge=0)
-    """Maximum number of words and word pairs per text column; 0: ignore text columns."""
+    """Maximum number of words and word pairs per text column, and of n-grams of characters; 0: ignore text columns."""
     parameters: dict[str, Any] = {}
     """Parameters of the library or of the estimator, by its names, where they differ from its defaults."""
 
@@ -147,7 +147,7 @@ class FeatureStage(Stage):
         x = self.build_features(train, folder, context)
         if not x.shape[1]:
             raise DataError(
-                f"{self.model_name(task)} has no features: each word of {', '.join(context.text)} is in one training "
+                f"{self.model_name(task)} has no features: each n-gram of {', '.join(context.text)} is in one training "
                 "row or in all of them. Add other columns or an encoder to the stage, or remove it."
             )
         mean, scale = target_scale(train.y, task.has_probabilities or self.needs_raw_labels)

@@ -164,25 +164,25 @@ class Trees(FeatureStage):
         return torch.cuda.is_available()
 
     def fit_features(self, train: Dataset, folder: Path, context: Context) -> None:
-        """Fit the frozen encoders, the words and the categories."""
+        """Fit the frozen encoders, the n-grams and the categories."""
         if self.gpu > 0 and not self.trains_on_gpu():
             write_notes(folder, ["gpu is set, but no GPU was found; the trees were trained on the CPU"])
         feature_blocks.fit_encoders(train, self, context, folder)
-        words = feature_blocks.fit_tfidf(train, self.tfidf_features, context, folder)
+        ngrams = feature_blocks.fit_ngrams(train, self.tfidf_features, context, folder)
         categories = feature_blocks.fit_categories(train, context.categorical)
-        write_json(folder / BLOCKS, {"words": words, "categories": categories})
+        write_json(folder / BLOCKS, {"ngrams": ngrams, "categories": categories})
 
     def blocks(
         self, rows: Dataset, folder: Path, context: Context
     ) -> tuple[NDArray[np.float32], Any, NDArray[np.float32]]:
-        """Return numbers, sparse TF-IDF of words, and codes of categories, each (n_rows, n_features)."""
+        """Return numbers, sparse counts of n-grams, and codes of categories, each (n_rows, n_features)."""
         fitted = read_json(folder / BLOCKS)
         molecules = feature_blocks.molecule_block(rows, self, context, folder)
         encoded = feature_blocks.encoder_block(rows, self, context, folder)
         numbers = feature_blocks.numeric_block(rows, context)
         return (
             np.hstack([molecules, encoded, numbers], dtype=np.float32),
-            feature_blocks.tfidf_block(rows, fitted["words"]),
+            feature_blocks.ngram_counts(rows, fitted["ngrams"]),
             feature_blocks.category_block(rows, fitted["categories"]),
         )
 

@@ -26,6 +26,19 @@ SMILES_NAME = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
 ID_NAME = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
 STRUCTURE = re.compile(r"[=#()\[\]\d]")
 """Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
+NOTATIONS = {
+    "SELFIES": re.compile(r"(\[[^\[\]]+\])+"),
+    "InChIKey": re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]"),
+    "HELM": re.compile(r"(PEPTIDE|RNA|CHEM|BLOB)\d+\{.*\}.*"),
+    "BigSMILES": re.compile(r".*\{.*(\[[<>$]\d*\]).*\}.*"),
+}
+"""Notations of molecules that are not read; some of their cells could be SMILES by chance."""
+MIN_SEQUENCE = 8
+"""Mean number of letters above which a column of single words, without digits and signs, has sequences."""
+MIN_LENGTH = 20
+"""Mean number of characters of single words above which they say more than an id."""
+DATE = re.compile(r"\D*\d+\D+(\d+|[A-Za-z]{3,})\D+\d+.*|[A-Za-z]{3,}\D.*\d{4}")
+"""Numbers and names of months in three parts, as dates have."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 """A word, or one Chinese or Japanese character."""
 
@@ -93,6 +106,9 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         if train.is_unique and ID_NAME.search(name):
             return column("left out", "has a unique value in every row and a name like an id")
         reason = "numbers" + (f", {numbers.isna().sum()} cells empty" if numbers.hasnans else "")
+        days = pd.to_datetime(cells[cells != ""], format="%Y%m%d", errors="coerce")
+        if days.notna().all() and days.dt.year.between(1900, 2100).all():
+            reason += "; if they are dates, rewrite them as 2025-05-31 to set time"
         if train.nunique() <= 10 and (numbers.dropna() % 1 == 0).all():
             reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
         return column("numeric", reason)
@@ -103,6 +119,8 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     if len(filled) and pd.to_datetime(filled, format="ISO8601", utc=True, errors="coerce").notna().all():
         advice = f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time"
         return column("left out", advice)
+    if are_dates(filled):
+        return column("left out", "dates, but not in ISO form; rewrite them as 2025-05-31 to set time")
     return _classify_text(name, cells, filled)
 
 
@@ -118,6 +136,9 @@ def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
     n_distinct = len(distinct)
     n_empty = len(cells) - n_cells
     sample = distinct[:: max(1, n_distinct // MAX_SAMPLED)][:MAX_SAMPLED]
+    for notation, pattern in NOTATIONS.items():
+        if np.mean([bool(pattern.fullmatch(value)) for value in sample]) >= MIN_PARSED:
+            return column("left out", f"WARNING: {notation}, which is not read; add a column of SMILES")
     n_parsed = sum(canonical_smiles(value) is not None for value in sample)
     if looks_like_smiles(name, sample, n_parsed / max(1, len(sample))):
         reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"
@@ -133,7 +154,24 @@ def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
         if n_parsed == len(sample):
             reason += "; all parse as SMILES too: move it to smiles if they are molecules"
         return column("categorical", reason)
-    return column("left out", f"{reason}, of one word, like ids; add it to text if they are informative")
+    n_letters = np.mean([len(value) for value in sample])
+    if n_letters >= MIN_SEQUENCE and np.mean([value.isalpha() for value in sample]) >= MIN_PARSED:
+        return column("text", f"{reason}, sequences of {n_letters:.0f} letters on average")
+    is_long = n_letters >= MIN_LENGTH and not all(re.fullmatch("[0-9A-Fa-f-]+", value) for value in sample)
+    warning = "WARNING: " if is_long else ""
+    advice = f"if they are informative, --text {to_yaml(name)}"
+    return column("left out", f"{warning}{reason}, of one word, like ids; {advice}")
+
+
+def are_dates(cells: pd.Series) -> bool:
+    """Return whether all cells, which are not empty, are dates that pandas reads in one of two orders."""
+    if not len(cells) or not cells.str.fullmatch(DATE).all():
+        return False
+    text = cells.str.replace("[年月]", "-", regex=True).str.replace("日", "")
+    return any(
+        pd.to_datetime(text, format="mixed", dayfirst=first, utc=True, errors="coerce").notna().all()
+        for first in (True, False)
+    )
 
 
 def looks_like_smiles(name: str, values: list[str], share_parsed: float) -> bool:

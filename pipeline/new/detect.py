@@ -27,6 +27,8 @@ from pipeline.new.column_roles import (
 )
 from pipeline.new.yaml_writer import to_yaml
 
+SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
+"""Signs of bounds in a column of their own, as in exports of ChEMBL."""
 GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 
 
@@ -60,6 +62,16 @@ class DetectedTables:
         """All columns except those that are left out."""
         return [column.name for column in self.columns if column.role != "left out"]
 
+    def require_inputs(self) -> None:
+        """Raise a DataError if no column is an input."""
+        if not self.inputs:
+            reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in self.columns)
+            raise DataError(
+                f"no column is an input to learn from ({reasons or 'there is no other column'}; {self.id!r} is taken "
+                "for the id). Give a role to a column, such as --text COL. Are the inputs in another file, to be "
+                f"joined on {self.id!r}?"
+            )
+
     @property
     def has_no_molecules(self) -> bool:
         """Whether an empty cell means no molecule: there are others in its row."""
@@ -89,7 +101,8 @@ def detect(
     id_column: str | None = None,
     targets: Sequence[str] = (),
     group: str | None = None,
-    inputs_needed: bool = True,
+    time: str | None = None,
+    roles: dict[str, Role] | None = None,
 ) -> DetectedTables:
     """Read the tables and detect the role of each column.
 
@@ -98,7 +111,8 @@ def detect(
         id_column: column of the ids, if the user gives it.
         targets: columns to predict, if the user gives them.
         group: column of the groups, if the user gives it.
-        inputs_needed: whether there must be an input column.
+        time: column of the times, if the user gives it.
+        roles: name of a column -> its role, if the user gives it.
     """
     tables = {str(file): read_text_table(file) for file in files}
     if len(tables) < len(files):
@@ -111,15 +125,33 @@ def detect(
         raise DataError(f"--group takes a column of {train_file} other than the id; got {group!r}.")
     copies = [name for name in sample if name in test and sorted(sample[name]) == sorted(test[name])]
     copies = [name for name in copies if name not in targets and sample[name].nunique() > 1]
+    is_label = {name: name in train and is_numeric(train[name]) for name in copies}
+    copies = [name for name in copies if not is_label[name]]
+    if set(sample) <= {id_column, *copies}:
+        copies = []
     sample = sample.drop(columns=list({id_column, *copies}))
     other_columns = {*test.columns, *sample.columns, group}
     only_in_train = [name for name in train.columns if name.strip() and name not in other_columns]
     predicted, renamed, targets_reason = find_targets(
         train, only_in_train, sample, list(targets), sample_file
     )
+    known = [name for name in predicted if name in test and (test[name].str.strip() != "").any()]
+    if known:
+        targets_reason += f"; WARNING: the test table has labels in {', '.join(known)}, which are not used"
     names = [name for name in dict.fromkeys([*train, *test]) if name not in (id_column, *predicted)]
-    columns = [_detect_column(name, train, test, group) for name in names]
-    detected = DetectedTables(
+    roles = roles or {}
+    unknown = [name for name in roles if name not in train or name not in test]
+    if unknown or (time is not None and time not in train):
+        raise DataError(
+            f"not in {train_file} and in the test table: {join_first(unknown or [time])}. Correct the name."
+        )
+    columns = [
+        Column(name, roles[name], f"set with --{roles[name]}")
+        if name in roles
+        else _detect_column(name, train, test, group, time)
+        for name in names
+    ]
+    return DetectedTables(
         train=train,
         test=test,
         sample=sample,
@@ -130,20 +162,24 @@ def detect(
         targets_reason=targets_reason,
         columns=columns,
     )
-    if inputs_needed and not detected.inputs:
-        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns)
-        raise DataError(
-            f"no column of {' and '.join(list(tables)[:2])} is an input to learn from "
-            f"({reasons or 'there is no other column'})."
-        )
-    return detected
 
 
-def _detect_column(name: str, train: pd.DataFrame, test: pd.DataFrame, group: str | None) -> Column:
+def _detect_column(
+    name: str, train: pd.DataFrame, test: pd.DataFrame, group: str | None, time: str | None
+) -> Column:
+    if name == time:
+        return Column(name, "left out", "makes the folds (--time)")
     if name in test and name in train:
         column = classify(name, train[name], test[name])
     else:
         reason = f"only in {'train' if name in train else 'test'}"
+        signs = train[name].str.strip() if name in train else pd.Series(dtype=str)
+        n_censored = signs.isin(SIGNS).sum()
+        if n_censored and signs.isin([*SIGNS, "=", ""]).all():
+            reason += (
+                f"; WARNING: {n_censored} of {len(train)} rows have a sign such as > or <: if their labels are bounds, "
+                "write the sign into the label, such as >100 (docs/folds.md)"
+            )
         if name in train and GROUP_NAME.search(name) and 1 < train[name].nunique() < len(train):
             reason += (
                 f"; if rows of one {name} belong together, set group: {to_yaml(name)} and folds.kind group"
@@ -163,7 +199,7 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
         tables: file -> table, the sample last.
         id_column: the column, if the user gives it.
     """
-    *_, sample = tables.values()
+    train, test, sample = tables.values()
     shared = [
         name for name in sample.columns if name.strip() and all(name in table for table in tables.values())
     ]
@@ -178,6 +214,16 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
     for file, table in tables.items():
         for name in candidates[:1]:
             check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
+    first = sample.columns[0]
+    if id_column is None and not first.strip():
+        raise DataError(
+            "the first column has no name, as pandas writes the numbers of rows. Call it id in all three tables."
+        )
+    if id_column is None and first in train and first not in test:
+        raise DataError(
+            f"no id: {first!r}, the sample's first column, is not in the test table. Number the rows of all three "
+            "tables in a column id, the sample's as those of the test table, or name the ids with --id."
+        )
     expected = id_column or next(filter(str.strip, sample.columns), "")
     others = {file: table for file, table in tables.items() if expected not in table}
     missing = [f"{file} (it has {', '.join(table.columns)})" for file, table in others.items()]
@@ -231,7 +277,7 @@ def find_targets(
             f"{sample_file} asks for {', '.join(missing)}, which the training table does not have; "
             f"{len(by_order)} of its columns with labels are not in the test table "
             f"({', '.join(by_order) or 'none'}). Set the targets with --target, in the order of the sample's "
-            "columns. Or are --train and --test swapped?"
+            "columns. Or are --train and --test swapped, or the labels in another file, to be joined on the id?"
         )
     training_column = dict(zip(missing, by_order, strict=True))
     pairs = ", ".join(f"{new} is {old}" for new, old in training_column.items())
@@ -255,6 +301,12 @@ def columns_of_classes(classes: list[str], expected: list[str], target: str, sam
         return []
     unmatched = [column for column in expected if column not in class_of_column]
     absent = [name for name in classes if name not in column_of_class]
+    if absent and not unmatched:
+        asked = [name for name in classes if name in column_of_class]
+        raise DataError(
+            f"{sample_file} asks for {len(asked)} of the {len(classes)} classes of {target!r}. Add a column of 0 and 1 "
+            f"to the training table for each of them, and name these: --target {' '.join(asked)}."
+        )
     if unmatched or absent:
         differences = [f"{join_first(unmatched)} has no class"] if unmatched else []
         differences += [f"{join_first(absent)} has no column"] if absent else []

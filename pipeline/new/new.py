@@ -26,6 +26,7 @@ from pipeline.new.yaml_writer import comments, setting, written_yaml
 from submissions.config import Config, load_config
 from submissions.leaderboard.client import download, find_tables, slug_of
 
+ROLES: tuple[Role, ...] = ("smiles", "text", "numeric", "categorical")
 HINTS = Path(__file__).with_name("hints.yaml")
 
 
@@ -66,6 +67,8 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     """Return the YAML with a comment for each reason."""
     problem = choose_problem(tables, args.metric, args.problem_type)
     kind, n_folds, folds_reason = choose_folds(tables, problem, args.group, args.folds)
+    if args.time:
+        kind, folds_reason = "time", "blocks in the order of --time"
     folds: dict[str, Any] = {"kind": kind}
     if n_folds != FoldsConfig().n_folds:
         folds["n_folds"] = n_folds
@@ -134,6 +137,7 @@ def _competition_lines(
         blocks, reasons = extra_lines(args.extra, tables, path, problem.type == "regression")
         lines += setting("extra_train", blocks, *reasons)
     lines += setting("group", args.group)
+    lines += setting("time", args.time)
     lines += setting("metric", metric, problem.reasons["metric"])
     lines += setting("greater_is_better", args.greater_is_better)
     lines += setting("metric_needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
@@ -151,11 +155,16 @@ def write(args: Namespace) -> None:
     if args.answers is not None and not args.answers.is_file():
         raise DataError(f"--answers: file {args.answers} does not exist.")
     files = args.train, args.test, args.sample
-    tables = detect(files, args.id, args.target, args.group, inputs_needed=args.preset is not None)
+    roles: dict[str, Role] = {}
+    for role in ROLES:
+        roles |= dict.fromkeys(getattr(args, role), role)
+    tables = detect(files, args.id, args.target, args.group, args.time, roles)
     text = to_yaml(args, path, tables)
-    validate(Config, parse_yaml(text, path), path)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
+    if args.preset:
+        tables.require_inputs()
+    validate(Config, parse_yaml(text, path), path)
     config = load_config(args.name)
     print(
         f"Written: {paths.display_path(path)}\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from competition.clean import to_numbers
-from competition.labels import parse_bounded
+from competition.labels import describe_range, parse_bounded
 from competition.metrics import get_metric
 from competition.task import MISSING, class_name, class_names
 from core.errors import DataError, join_first
@@ -114,6 +114,9 @@ def choose_problem(
         type_reason = "set with --problem-type"
     else:
         type_reason = f"GUESS: {reason if chosen == possible[0] else 'what the metric scores'}"
+    if chosen == "regression" and labels.numbers is not None:
+        ranges = [describe_range(name, labels.numbers[name]) for name in tables.targets]
+        type_reason += "".join(f"; WARNING: {sentence}" for sentence in ranges if sentence)
     metric_reason = "set with --metric"
     if not metric:
         metric, metric_reason = choose_metric(labels, chosen)
@@ -193,7 +196,8 @@ def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
     if is_consecutive and has_enough_rows and has_integers_in_sample:
         reason = f"{n_classes} consecutive levels, and whole numbers in the sample"
         return ["ordinal", "multiclass", "regression"], reason
-    return ["regression", "multiclass", "ordinal"], "whole numbers"
+    reason = "whole numbers; --problem-type multiclass if they are classes"
+    return ["regression", "multiclass", "ordinal"], reason
 
 
 def order_classes(labels: LabelSummary, problem_type: ProblemType) -> tuple[list[str], str]:

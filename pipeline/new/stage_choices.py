@@ -1,5 +1,6 @@
 """Choice of folds and stages by `./run.sh new`, each with its reason."""
 
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,11 @@ MIN_WORDS_OF_LONG_TEXT = 150
 MAX_TARGETS_OF_TEN_FOLDS = 2
 """Number of targets up to which small tables have ten folds: cross-fitting a blend takes targets times folds cubed."""
 
-Need = Literal["molecules", "several_molecules", "reactions", "text", "short_text", "long_text", "table"]
+LETTER = re.compile(r"[^\W\d_]")
+LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+Need = Literal[
+    "molecules", "several_molecules", "reactions", "text", "latin", "short_latin", "long_latin", "other_script", "table"
+]  # fmt: skip
 
 
 class PresetStage(StrictModel):
@@ -36,7 +41,9 @@ class PresetStage(StrictModel):
     presets: list[str] = []
     """The presets that it is in; empty: all."""
     needs: list[Need]
-    """Any of: molecules, several columns of them, reactions, texts, or only numbers and categories."""
+    """Any of: molecules, several columns of them, reactions, texts (in Latin letters or in others), or only numbers
+    and categories.
+    """
     targets: Literal["numbers", "classes"] | None = None
     """Targets that it is for, ordinal levels being numbers; null: both."""
     max_rows: int = sys.maxsize
@@ -110,7 +117,7 @@ def choose_folds(
     elif kind == "scaffold":
         n_groups = len(set(scaffolds(_molecules(train, smiles))))
     else:
-        n_groups = len(train[tables.inputs].drop_duplicates())
+        n_groups = len(train[tables.inputs or [tables.id]].drop_duplicates())
     if n_groups < 2:
         raise DataError(f"folds need two groups or distinct inputs; there is {n_groups}.")
     if len(train) < 30:
@@ -159,16 +166,23 @@ def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) ->
     text = tables.with_roles("text")
     numbers = tables.with_roles("numeric", "categorical")
     notes = [name for name in text if name not in reactions]
+    latin = notes if notes and _are_latin(tables.train[notes]) else []
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
         "several_molecules": smiles if len(smiles) > 1 else [],
         "reactions": reactions,
         "text": notes,
-        "long_text" if are_long else "short_text": notes,
+        "latin": latin,
+        "long_latin" if are_long else "short_latin": latin,
+        "other_script": [] if latin else notes,
         "table": [] if smiles or text else numbers,
     }
-    blocks = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
+    blocks = {
+        "fingerprints and descriptors": smiles,
+        "n-grams of words and characters": text,
+        "the numbers and categories": numbers,
+    }
     features = ", ".join(name for name, block_columns in blocks.items() if block_columns)
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
     stages = []
@@ -197,6 +211,12 @@ def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any
         reads_text = isinstance(feature, dict) and not reads_molecules(feature["encoder"])
         features.append({**feature, "columns": columns} if reads_text else feature)
     return {**settings, "features": features} if features else settings
+
+
+def _are_latin(texts: pd.DataFrame) -> bool:
+    """Return whether most letters of about 200 rows are Latin, which encoders of English know."""
+    letters = LETTER.findall("".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel()))
+    return sum(map(bool, map(LATIN.match, letters))) >= 0.5 * len(letters)
 
 
 def _mean_words(texts: pd.DataFrame) -> float:

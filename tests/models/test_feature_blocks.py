@@ -33,14 +33,17 @@ def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_train
     assert block == pytest.approx(np.array(expected, dtype=np.float32), abs=1e-6)
 
 
-def test_tfidf_has_the_words_that_two_training_rows_share_weighted_by_their_rarity(tmp_path):
-    """`red` is in 3 of 4 rows and `pear` in 2: idf 1 + ln(5 / 4) and 1 + ln(5 / 3). Rows have norm 1."""
-    train = rows(note=["red pear", "red plum", "red apple", "green pear"])
-    fitted = feature_blocks.fit_tfidf(train, 10, context(tmp_path, text=["note"]), tmp_path)
-    assert sorted(fitted["note"]["vocabulary"]) == ["pear", "red"]
-    block = feature_blocks.tfidf_block(rows(note=["pear red", "red red", "kiwi"]), fitted).toarray()
-    both = np.array([1 + np.log(5 / 3), 1 + np.log(5 / 4)])
-    assert block == pytest.approx(np.array([both / np.linalg.norm(both), [0, 1], [0, 0]]), abs=1e-6)
+def test_ngrams_that_two_training_rows_share_are_counted(tmp_path):
+    """`red` and `pear` are words of two rows, and x is one of two words."""
+    train = rows(note=["red pear", "red plum", "by ox", "green pear", "hut box"])
+    fitted = feature_blocks.fit_ngrams(train, 99, context(tmp_path, text=["note"]), tmp_path)
+    (_, words), (_, characters) = fitted
+    assert sorted(words["vocabulary"]) == ["pear", "red"]
+    assert {"x ", "ox", "ear", " re"} <= {*characters["vocabulary"]}
+    assert not {"ed p", "hut", "kiwi"} & {*characters["vocabulary"]}
+    block = feature_blocks.ngram_counts(rows(note=["pear red", "red red", "狐"]), fitted).toarray()
+    assert block[:, :2].tolist() == [[1, 1], [0, 2], [0, 0]]
+    assert block[2, 2:].sum() == 2  # the blanks before and after a word
 
 
 def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path):

@@ -172,12 +172,12 @@ def test_two_labels_or_equal_ones_are_enough(kind, y, tmp_path):
     ("y", "columns", "message"),
     [
         ([1.0, np.nan, np.nan], {"numeric": ["x"]}, "'y' must have labels"),
-        ([0.0, 1.0, 2.0], {"text": ["note"]}, "each word of note is in one"),
+        ([0.0, 1.0, 2.0], {"text": ["note"]}, "each n-gram of note is in one"),
     ],
 )
-def test_one_label_or_no_shared_word_is_refused(kind, y, columns, message, tmp_path):
+def test_one_label_or_no_shared_sign_is_refused(kind, y, columns, message, tmp_path):
     with pytest.raises(DataError, match=message):
-        fit(kind, tmp_path, rows(y, x=[0.0, 1.0, 2.0], note=["one", "two", "three"]), **columns)
+        fit(kind, tmp_path, rows(y, x=[0.0, 1.0, 2.0], note=["\u4e00", "\u4e8c", "\u4e09"]), **columns)
 
 
 def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(kind, tmp_path):

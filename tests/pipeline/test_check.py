@@ -182,7 +182,9 @@ def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path):
     notes = ["red blue old new fast"] * 3 + ["red blue old new"] * 57
     changed = {"note": notes}, {"note": notes[2:22]}
     output = checked(written(tmp_path, *changed, stages=f"short: {short}, long: {long}"))
-    assert "published; 4 texts have more than 8 tokens and will be cut; 3 jobs" in output
+    assert (
+        "published; WARNING: 4 texts have more than 8 tokens (max_length) and will be cut; 3 jobs" in output
+    )
     assert output.count("will be cut") == 1
 
 

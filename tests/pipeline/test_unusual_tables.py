@@ -22,13 +22,13 @@ from submissions.config import load_config
 from submissions.predict import predict
 from tests.pipeline.made import N_TEST, N_TRAIN, X, of_x, options, said
 
-HANDLES = [f"name{i}" for i in range(len(X))]
+HANDLES = [chr(0x4E00 + i) for i in range(len(X))]
 TREES = "kind: lightgbm, max_trees: 20"
 
 
 @pytest.mark.parametrize("stage", [TREES, "kind: sklearn", "kind: catboost, max_trees: 20"])
-def test_a_text_column_without_a_shared_word_is_left_out_with_a_note(tmp_path, stage, capsys):
-    links, notes = [f"https page{i}" for i in range(len(X))], ["red", "blue", "red green"] * 24
+def test_a_text_column_without_a_shared_sign_is_left_out_with_a_note(tmp_path, stage, capsys):
+    links, notes = [f"https {sign}" for sign in HANDLES], ["red", "blue", "red green"] * 24
     path = of_x(tmp_path, X, 0, "text: [note, handle, link]", stage, note=notes, handle=HANDLES, link=links)
     assert full(options(path)) == 0
     assert "TF-IDF does not use the text columns handle, link" in capsys.readouterr().out
@@ -39,7 +39,7 @@ def test_a_stage_without_any_feature_says_so(tmp_path, capsys):
     path = of_x(tmp_path, X, 0, "text: [handle], numeric: []", TREES, handle=HANDLES)
     with pytest.raises(NothingToSubmit):
         full(options(path))
-    assert "lightgbm has no features: each word of handle" in capsys.readouterr().out
+    assert "lightgbm has no features: each n-gram of handle" in capsys.readouterr().out
 
 
 def test_words_of_every_row_are_features_if_their_numbers_differ(tmp_path):

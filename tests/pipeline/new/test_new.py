@@ -39,7 +39,7 @@ DAMAGED = [*smiles(3), "c1cc", *smiles(66), "", *smiles(9)]
         ),
         (
             {"s": DAMAGED}, "--preset cpu",
-            ["unparsable: drop", "1 of train: row 5 (id ", "1 of test: row ", "1 unreadable training rows are left"],
+            ["unparsable: drop", "1 of train: row 5 (id ", "1 of test: row ", "WARNING: 1 of 60 training rows"],
         ),
         (
             {"s": smiles(80), "solvent_smiles": SOLVENTS}, "--preset cpu",
@@ -135,6 +135,11 @@ def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path)
             ["--extra", "two.csv"],
             "the competition's target, and several columns that may be it .'a', 'b'.. Rename its column",
         ),
+        (["--numeric", "absent"], "not in .*train.csv and in the test table: 'absent'"),
+        (
+            ["--train", "same.csv"],
+            "no column is an input to learn from .*'n': the same in every .*--text COL",
+        ),
         (["--sample", "short.csv"], "Correct the data before ./run.sh full: .*short.csv has other ids"),
     ],
 )
@@ -144,6 +149,7 @@ def test_what_cannot_be_written_or_prepared_is_refused_in_words(tmp_path, monkey
     for name, content in {
         "mine.py": METRIC,
         "semicolons.csv": "id;n\n1;2\n",
+        "same.csv": "id,n,y0\na,1,2.5\nb,1,3\nc,1,4.5\n",
         "no_input.csv": "word\nx\ny\n",
         "two.csv": "n,a,b\n0.5,1,1\n0.7,2.5,2\n",
         "short.csv": "\n".join((tmp_path / "sample.csv").read_text().splitlines()[:-1]),
