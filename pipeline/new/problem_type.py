@@ -239,7 +239,12 @@ def choose_metric(labels: LabelSummary, problem_type: ProblemType) -> tuple[str,
     if problem_type == "multiclass" and labels.column_per_class:
         return "log_loss", "GUESS: the sample has a column for each class"
     if problem_type != "multiclass" and not labels.has_labels_in_sample:
-        return "roc_auc", "GUESS, the usual one for two classes"
+        reason = "GUESS, the usual one for two classes"
+        in_sample = {class_name(cell) for cell in pd.unique(labels.tables.sample.to_numpy().ravel())}
+        if in_sample == {*labels.classes}:
+            metric = "f1" if problem_type == "binary" else "f1_micro"
+            reason += f"; the sample mixes {' and '.join(labels.classes)}: --metric {metric} if labels are submitted"
+        return "roc_auc", reason
     ratio = labels.counts.max() / labels.counts.min()
     reason = (
         f"GUESS: labels are submitted, and the largest class has {ratio:.1f} times the rows of the smallest"

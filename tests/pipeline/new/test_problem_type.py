@@ -116,3 +116,8 @@ def test_the_column_of_each_class_follows_the_order_of_the_classes(tmp_path):
 )  # fmt: skip
 def test_a_user_defined_metric_is_given_what_the_sample_requires(tmp_path, labels, sample, needs):
     assert problem(tmp_path, labels, sample, metric="mine.py:score").needs == needs
+
+
+def test_a_sample_that_mixes_the_classes_may_ask_for_labels(tmp_path):
+    mixed = {"y": ["0", "1"] * 10}
+    assert "--metric f1 if labels are submitted" in problem(tmp_path, "0,1", mixed).reasons["metric"]

@@ -92,6 +92,15 @@ def test_long_texts_are_distinguished_from_short_ones_by_their_words(tmp_path, n
     assert stages(detected_in(tmp_path, t=texts), "gpu")["deberta"].settings.get("batch_size") == batch_size
 
 
+@pytest.mark.parametrize(
+    ("word", "encoder"), [("caf\u00e9", "deberta"), ("\u0447\u0430\u0439", "xlm_roberta")]
+)
+def test_the_encoder_follows_the_script_of_the_texts(tmp_path, word, encoder):
+    texts = [f"{word} {k} {word * 3} :)" for k in range(80)]
+    names = {*stages(detected_in(tmp_path, t=texts), "gpu")}
+    assert names & {"deberta", "xlm_roberta"} == {encoder}
+
+
 PRESETS = """
 presets: {mine: {budget: 3m}, other: {budget: 1h}}
 stages:
