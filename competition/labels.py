@@ -16,13 +16,14 @@ PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
 
 
 MAX_RANGE = 1e4
-"""Ratio of the largest to the smallest label above which the largest ones decide an error alone."""
+MAX_TO_MEDIAN = 100.0
+"""Ratios of the largest label to the smallest and to the median above which the largest ones decide an error."""
 
 
 def describe_range(name: str, labels: pd.Series) -> str:
     """Return a sentence about positive labels over more than four powers of ten; "" for others."""
     smallest, largest = labels.min(), labels.max()
-    if not (smallest > 0 and largest > MAX_RANGE * smallest):
+    if not (smallest > 0 and largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
         return ""
     powers = math.log10(largest / smallest)
     return f"labels of {name} are over {powers:.1f} powers of ten; set target_transform: log1p in the stages"

@@ -8,6 +8,7 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import LOWER, UPPER, Dataset, read_rows
+from competition.labels import describe_range
 from competition.prepare import describe, prepare
 from core.errors import ConfigError, DataError
 from core.files import write_table
@@ -108,3 +109,10 @@ def test_classes_may_begin_with_a_sign_and_have_no_bounds(tmp_path):
     assert "censored" not in describe(tables.report)
     with pytest.raises(ConfigError, match="censored: bound is for regression, and problem_type is binary"):
         prepared(tmp_path, censored="bound", **settings)
+
+
+def test_labels_over_many_powers_of_ten_are_described_but_not_those_that_only_come_near_zero():
+    potencies = pd.Series([0.1, 1.0, 10.0, 1e5])
+    assert describe_range("Ki", potencies).startswith("labels of Ki are over 6.0 powers of ten; ")
+    for others in ([1e-5, 2.0, 3.0], [-0.1, 1.0, 1e5], [1.0, 10.0, 9e3]):
+        assert describe_range("x", pd.Series(others)) == ""
