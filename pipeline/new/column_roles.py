@@ -51,6 +51,7 @@ class Column:
     role: Role
     reason: str
     reaction: bool = False  # whether a text column holds reaction SMILES
+    notation: str = ""  # name of a notation of molecules that is not read
 
 
 def without_censored(cells: pd.Series) -> pd.Series:
@@ -138,7 +139,7 @@ def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
     sample = distinct[:: max(1, n_distinct // MAX_SAMPLED)][:MAX_SAMPLED]
     for notation, pattern in NOTATIONS.items():
         if np.mean([bool(pattern.fullmatch(value)) for value in sample]) >= MIN_PARSED:
-            return column("left out", f"WARNING: {notation}, which is not read; add a column of SMILES")
+            return column("left out", f"{notation}, which is not read", notation=notation)
     n_parsed = sum(canonical_smiles(value) is not None for value in sample)
     if looks_like_smiles(name, sample, n_parsed / max(1, len(sample))):
         reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"

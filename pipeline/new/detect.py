@@ -151,6 +151,13 @@ def detect(
         else _detect_column(name, train, test, group, time)
         for name in names
     ]
+    if not any(column.role == "smiles" for column in columns):
+        columns = [
+            replace(column, reason=f"WARNING: {column.reason}; add a column of SMILES")
+            if column.notation
+            else column
+            for column in columns
+        ]
     return DetectedTables(
         train=train,
         test=test,
