@@ -292,7 +292,7 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
 
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield lines about texts that have nothing in common with two training rows, which TF-IDF requires."""
+    """Yield lines about texts that have nothing in common with two training rows, as n-grams must."""
     for name, (pattern, part) in product(config.text, ((r"\w\w+", "word"), (r"\S", "character"))):
         n_rows = Counter[str]()
         parts = [{*re.findall(pattern, text.lower())} for text in (*train[name], *test[name])]
@@ -301,9 +301,9 @@ def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: Competition
         n_alone = sum(all(n_rows[value] < 2 for value in found) for found in parts)
         said = f"{n_alone} of {len(parts)} rows have no {part} of {name} in common with other rows"
         if n_alone and part == "character":
-            yield f"WARNING: {said}, and no feature of TF-IDF"
+            yield f"WARNING: {said}, and so no features of trees and regressors"
         elif n_alone > 0.1 * len(parts):
-            yield f"{said}; TF-IDF reads their characters"
+            yield f"{said}; their characters are features"
 
 
 def _describe_large_molecules(

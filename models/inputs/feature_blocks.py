@@ -236,10 +236,8 @@ def fit_ngrams(train: Dataset, max_features: int, context: Context, folder: Path
             fitted.append((name, {**settings, "vocabulary": vectorizer.get_feature_names_out().tolist()}))
     unused = {*context.text} - {name for name, _ in fitted}
     if max_features and unused:
-        why = "each n-gram is in one training row or in all of them"
-        write_notes(
-            folder, [f"TF-IDF does not use the text columns {', '.join(sorted(unused))}, since {why}"]
-        )
+        where = "in one training row or in all of them"
+        write_notes(folder, [f"no features of {', '.join(sorted(unused))}: each n-gram is {where}"])
     return fitted
 
 

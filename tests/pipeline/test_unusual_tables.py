@@ -31,7 +31,7 @@ def test_a_text_column_without_a_shared_sign_is_left_out_with_a_note(tmp_path, s
     links, notes = [f"https {sign}" for sign in HANDLES], ["red", "blue", "red green"] * 24
     path = of_x(tmp_path, X, 0, "text: [note, handle, link]", stage, note=notes, handle=HANDLES, link=links)
     assert full(options(path)) == 0
-    assert "TF-IDF does not use the text columns handle, link" in capsys.readouterr().out
+    assert "no features of handle, link: each n-gram" in capsys.readouterr().out
     assert len(pd.read_csv(predict(str(path), tmp_path / "test.csv", 1))) == N_TEST
 
 
