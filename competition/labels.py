@@ -126,4 +126,5 @@ def describe_censored(
             use = "networks learn them as bounds; other stages and all scores read them as missing labels"
         if is_calibrated:
             use = "those of targets are not used, since calibrate needs measured labels"
-        yield f"censored labels of {where}: {join_first(texts, str)} ({use})"
+        warning = "WARNING: " if config.censored == "mask" else ""
+        yield f"{warning}censored labels of {where}: {join_first(texts, str)} ({use})"

@@ -37,7 +37,7 @@ MIN_SEQUENCE = 8
 """Mean number of letters above which a column of single words, without digits and signs, has sequences."""
 MIN_LENGTH = 20
 """Mean number of characters of single words above which they say more than an id."""
-DATE = re.compile(r"\D*\d+\D+(\d+|[A-Za-z]{3,})\D+\d+.*|[A-Za-z]{3,}\D.*\d{4}")
+DATE = re.compile(r"\D*(\d{4}\D+\d+\D+\d+|\d+\D+(\d+|[A-Za-z]{3,})\D+\d{2,}).*|[A-Za-z]{3,}\D.*\d{4}")
 """Numbers and names of months in three parts, as dates have."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 """A word, or one Chinese or Japanese character."""

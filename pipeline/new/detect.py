@@ -129,7 +129,8 @@ def detect(
     copies = [name for name in copies if not is_label[name]]
     if set(sample) <= {id_column, *copies}:
         copies = []
-    sample = sample.drop(columns=list({id_column, *copies}))
+    unnamed = [name for name in sample.columns if not name.strip()]  # as pandas writes the numbers of rows
+    sample = sample.drop(columns=list({id_column, *copies, *unnamed}))
     other_columns = {*test.columns, *sample.columns, group}
     only_in_train = [name for name in train.columns if name.strip() and name not in other_columns]
     predicted, renamed, targets_reason = find_targets(
@@ -140,11 +141,22 @@ def detect(
         targets_reason += f"; WARNING: the test table has labels in {', '.join(known)}, which are not used"
     names = [name for name in dict.fromkeys([*train, *test]) if name not in (id_column, *predicted)]
     roles = roles or {}
+    if {*roles} & {id_column, *predicted}:
+        raise DataError(
+            f"{join_first([*({*roles} & {id_column, *predicted})])} is the id or a target, and no input."
+        )
     unknown = [name for name in roles if name not in train or name not in test]
     if unknown or (time is not None and time not in train):
         raise DataError(
             f"not in {train_file} and in the test table: {join_first(unknown or [time])}. Correct the name."
         )
+    words = [
+        name
+        for name, role in roles.items()
+        if role == "smiles" and not train[name].map(canonical_smiles).any()
+    ]
+    if words:
+        raise DataError(f"--smiles: no cell of {join_first(words)} in {train_file} is a molecule.")
     columns = [
         Column(name, roles[name], f"set with --{roles[name]}")
         if name in roles

@@ -157,7 +157,10 @@ def write(args: Namespace) -> None:
     files = args.train, args.test, args.sample
     roles: dict[str, Role] = {}
     for role in ROLES:
-        roles |= dict.fromkeys(getattr(args, role), role)
+        for name in getattr(args, role):
+            if name in roles:
+                raise DataError(f"--{roles[name]} and --{role} both name {name!r}; leave one out.")
+            roles[name] = role
     tables = detect(files, args.id, args.target, args.group, args.time, roles)
     text = to_yaml(args, path, tables)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))

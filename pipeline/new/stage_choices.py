@@ -185,6 +185,8 @@ def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) ->
     }
     features = ", ".join(name for name, block_columns in blocks.items() if block_columns)
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
+    if notes and not latin:
+        print("left out: encoders of English, since most letters of the texts are not Latin")
     stages = []
     for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)

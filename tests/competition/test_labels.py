@@ -41,7 +41,7 @@ def test_censored_labels_are_missing_by_default_and_counted(tmp_path):
     np.testing.assert_array_equal(rows.y[:, 0], Y)
     assert rows.bounds is None
     line = (
-        "censored labels of train.csv: y 2 with >, 1 with <, z 0 with >, 1 with < (read as missing labels; "
+        "WARNING: censored labels of train.csv: y 2 with >, 1 with <, z 0 with >, 1 with < (read as missing labels; "
         "networks can learn them with competition.censored: bound)"
     )
     assert line in describe(tables.report).splitlines()

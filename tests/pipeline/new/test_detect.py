@@ -49,6 +49,7 @@ def column(cells, name="column", test=None):
         (many("KX{}"), "c", "left out"),
         (many("{:04d}"), "c", "left out"),
         (many("2024-01-{:02d} 10:00"), "measured", "left out"),
+        (many("{}-1-1"), "locants", "left out"),
     ],
 )
 def test_a_column_is_taken_for_what_it_is(cells, name, role):
@@ -184,6 +185,11 @@ def test_a_column_for_each_class_is_detected_by_name_with_what_stands_around_all
     cells = ",0" * (columns.count(",") + 1)
     detected = find(tmp_path, train, test, f"id,{columns} 7{cells} 8{cells}", targets=["label"])
     assert (detected.targets, ",".join(detected.submission_columns)) == (["label"], expected)
+
+
+def test_numbers_of_rows_without_a_name_are_no_target(tmp_path):
+    detected = find(tmp_path, ",id,x,y 0,a,1,1 1,b,2,2 2,c,3,4", ",id,x 0,e,1 1,f,2", ",id,y 0,e,0 1,f,0")
+    assert (detected.id, detected.targets) == ("id", ["y"])
 
 
 def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path):

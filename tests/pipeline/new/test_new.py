@@ -135,6 +135,9 @@ def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path)
             ["--extra", "two.csv"],
             "the competition's target, and several columns that may be it .'a', 'b'.. Rename its column",
         ),
+        (["--numeric", "n", "--categorical", "n"], "--numeric and --categorical both name 'n'"),
+        (["--text", "id"], "'id' is the id or a target"),
+        (["--smiles", "n"], "no cell of 'n' in .*train.csv is a molecule"),
         (["--numeric", "absent"], "not in .*train.csv and in the test table: 'absent'"),
         (
             ["--train", "same.csv"],
