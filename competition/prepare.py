@@ -7,7 +7,6 @@ Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and repo
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -294,17 +293,26 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
     """Yield lines about texts that have nothing in common with two training rows, as n-grams must."""
-    for name, (pattern, part) in product(config.text, ((r"\w\w+", "word"), (r"\S", "character"))):
-        n_rows = Counter[str]()
-        parts = [{*re.findall(pattern, text.lower())} for text in (*train[name], *test[name])]
-        for found in parts[: len(train)]:
-            n_rows.update(found)
-        n_alone = sum(all(n_rows[value] < 2 for value in found) for found in parts)
-        said = f"{n_alone} of {len(parts)} rows have no {part} of {name} in common with other rows"
-        if n_alone and part == "character":
-            yield f"WARNING: {said}, and so no features of trees and regressors"
-        elif n_alone > 0.1 * len(parts):
-            yield f"{said}; their characters are features"
+    n_rows = len(train) + len(test)
+    for name in config.text:
+        n_words = _count_alone(train[name], test[name], r"\w\w+")
+        if n_words > 0.1 * n_rows:
+            common = f"have no word of {name} in common with other rows"
+            yield f"{n_words} of {n_rows} rows {common}; their characters are features"
+        n_characters = _count_alone(train[name], test[name], r"\S")
+        if n_characters:
+            common = f"have no character of {name} in common with other rows"
+            yield f"WARNING: {n_characters} of {n_rows} rows {common}, and so no features of trees and regressors"
+
+
+def _count_alone(train: pd.Series, test: pd.Series, pattern: str) -> int:
+    """Return the number of texts in which no match of a pattern is in two training texts."""
+
+    def parts(text: str) -> set[str]:
+        return {*re.findall(pattern, text.lower())}
+
+    n_texts = Counter(part for text in train for part in parts(text))
+    return sum(all(n_texts[part] < 2 for part in parts(text)) for text in pd.concat([train, test]))
 
 
 def _describe_large_molecules(

@@ -39,6 +39,7 @@ canonical one may not."""
 SEPARATOR = "[SEP]"
 """Placeholder in a template for the separator of the encoder."""
 UNKNOWN_TOKENS = ("[UNK]", "<unk>")
+"""Names of the token for what a vocabulary does not contain."""
 MAX_UNKNOWN_SHARE = 0.5
 """Share of unknown tokens above which the vocabulary does not fit the columns."""
 

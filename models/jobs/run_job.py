@@ -17,7 +17,7 @@ from models import targets
 from models.context import HeldOut
 from models.jobs.compute import UNUSED_LABELS, JobRows, context_of, job_seed, predict, rows_of_job
 from models.jobs.job_files import attempt_folder, clear_attempt, start_attempt, write_failure, write_report
-from models.jobs.plan import Job, JobPlan, made_by, user_files
+from models.jobs.plan import Job, JobPlan, code_files, user_files
 from models.jobs.predictions import write_predictions
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
@@ -85,7 +85,7 @@ def _require_same_code(job: Job, plan: JobPlan) -> None:
     """
     stage = plan.stages[job.stage]
     files = user_files(stage).values()
-    now = made_by(stage) if files else {}
+    now = code_files(stage) if files else {}
     edited = [name for name in files if plan.made_by[job.stage].get(name) != now[name]]
     if edited:
         raise ConfigError(

@@ -28,7 +28,7 @@ HUBER = {"objective": "huber", "metric": "huber", "alpha": 0.5}
 class Lightgbm(Trees):
     """Gradient-boosted decision trees, grown leaf by leaf, by LightGBM.
 
-    Its features are sparse if there are words; categories are the last columns.
+    Its features are sparse if there are n-grams; categories are the last columns.
     """
 
     packages = ("lightgbm",)

@@ -136,7 +136,7 @@ class Sklearn(FeatureStage):
         return ValueError, TypeError
 
     def fit_features(self, train: Dataset, folder: Path, context: Context) -> None:
-        """Fit the frozen encoders, the words and the preprocessing of all columns."""
+        """Fit the frozen encoders, the n-grams and the preprocessing of all columns."""
         import skops.io
         from sklearn.compose import ColumnTransformer
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -173,7 +173,7 @@ class Sklearn(FeatureStage):
         skops.io.dump(features, folder / FEATURES)
 
     def build_features(self, rows: Dataset, folder: Path, context: Context) -> Any:
-        """Return the features of rows, (n_rows, n_features); sparse for words, if the estimator takes them."""
+        """Return the features of rows, (n_rows, n_features); sparse for n-grams, if the estimator takes them."""
         return from_bytes((folder / FEATURES).read_bytes()).transform(self._table(rows, folder, context))
 
     def _table(self, rows: Dataset, folder: Path, context: Context) -> pd.DataFrame:

@@ -125,8 +125,8 @@ def detect(
         raise DataError(f"--group takes a column of {train_file} other than the id; got {group!r}.")
     copies = [name for name in sample if name in test and sorted(sample[name]) == sorted(test[name])]
     copies = [name for name in copies if name not in targets and sample[name].nunique() > 1]
-    is_label = {name: name in train and is_numeric(train[name]) for name in copies}
-    copies = [name for name in copies if not is_label[name]]
+    # A column of numbers that the training table has, too, is a label rather than a repeated input.
+    copies = [name for name in copies if name not in train or not is_numeric(train[name])]
     if set(sample) <= {id_column, *copies}:
         copies = []
     unnamed = [name for name in sample.columns if not name.strip()]  # as pandas writes the numbers of rows
@@ -140,23 +140,16 @@ def detect(
     if known:
         targets_reason += f"; WARNING: the test table has labels in {', '.join(known)}, which are not used"
     names = [name for name in dict.fromkeys([*train, *test]) if name not in (id_column, *predicted)]
+    if time is not None and time not in train:
+        raise DataError(f"--time takes a column of {train_file}; got {time!r}.")
     roles = roles or {}
-    if {*roles} & {id_column, *predicted}:
-        raise DataError(
-            f"{join_first([*({*roles} & {id_column, *predicted})])} is the id or a target, and no input."
-        )
-    unknown = [name for name in roles if name not in train or name not in test]
-    if unknown or (time is not None and time not in train):
-        raise DataError(
-            f"not in {train_file} and in the test table: {join_first(unknown or [time])}. Correct the name."
-        )
-    words = [
-        name
-        for name, role in roles.items()
-        if role == "smiles" and not train[name].map(canonical_smiles).any()
-    ]
-    if words:
-        raise DataError(f"--smiles: no cell of {join_first(words)} in {train_file} is a molecule.")
+    for name, role in roles.items():
+        if name in (id_column, *predicted):
+            raise DataError(f"--{role}: {name!r} is the id or a target, and no input.")
+        if name not in train or name not in test:
+            raise DataError(f"--{role}: {name!r} is not in both {train_file} and the test table.")
+        if role == "smiles" and not train[name].map(canonical_smiles).any():
+            raise DataError(f"--smiles: no cell of {name!r} in {train_file} is a molecule.")
     columns = [
         Column(name, roles[name], f"set with --{roles[name]}")
         if name in roles

@@ -26,7 +26,6 @@ from pipeline.new.yaml_writer import comments, setting, written_yaml
 from submissions.config import Config, load_config
 from submissions.leaderboard.client import download, find_tables, slug_of
 
-ROLES: tuple[Role, ...] = ("smiles", "text", "numeric", "categorical")
 HINTS = Path(__file__).with_name("hints.yaml")
 
 
@@ -67,7 +66,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     """Return the YAML with a comment for each reason."""
     problem = choose_problem(tables, args.metric, args.problem_type)
     kind, n_folds, folds_reason = choose_folds(tables, problem, args.group, args.folds)
-    if args.time:
+    if args.time and args.folds is None:
         kind, folds_reason = "time", "blocks in the order of --time"
     folds: dict[str, Any] = {"kind": kind}
     if n_folds != FoldsConfig().n_folds:
@@ -156,18 +155,19 @@ def write(args: Namespace) -> None:
         raise DataError(f"--answers: file {args.answers} does not exist.")
     files = args.train, args.test, args.sample
     roles: dict[str, Role] = {}
-    for role in ROLES:
+    for role in get_args(Role)[:-1]:  # not "left out"
         for name in getattr(args, role):
             if name in roles:
                 raise DataError(f"--{roles[name]} and --{role} both name {name!r}; leave one out.")
             roles[name] = role
     tables = detect(files, args.id, args.target, args.group, args.time, roles)
     text = to_yaml(args, path, tables)
+    if tables.inputs:  # without them, the YAML is written to be completed
+        validate(Config, parse_yaml(text, path), path)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
     if args.preset:
         tables.require_inputs()
-    validate(Config, parse_yaml(text, path), path)
     config = load_config(args.name)
     print(
         f"Written: {paths.display_path(path)}\n"

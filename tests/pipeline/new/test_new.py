@@ -138,7 +138,7 @@ def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path)
         (["--numeric", "n", "--categorical", "n"], "--numeric and --categorical both name 'n'"),
         (["--text", "id"], "'id' is the id or a target"),
         (["--smiles", "n"], "no cell of 'n' in .*train.csv is a molecule"),
-        (["--numeric", "absent"], "not in .*train.csv and in the test table: 'absent'"),
+        (["--numeric", "absent"], "--numeric: 'absent' is not in both .*train.csv and"),
         (
             ["--train", "same.csv"],
             "no column is an input to learn from .*'n': the same in every .*--text COL",
@@ -160,6 +160,9 @@ def test_what_cannot_be_written_or_prepared_is_refused_in_words(tmp_path, monkey
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=words):
         make(tmp_path, files, *options)
+    assert (
+        "--metric" not in options or not (tmp_path / "mine.yaml").exists()
+    )  # nor has to be forced next time
 
 
 def test_a_yaml_is_only_replaced_with_force(tmp_path):
