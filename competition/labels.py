@@ -18,10 +18,16 @@ PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
 MAX_RANGE = 1e4
 MAX_TO_MEDIAN = 100.0
 """Ratios of the largest label to the smallest and to the median above which the largest ones decide an error."""
+NO_NUMBERS = (-99, -999, -9999, 999, 9999)
+"""Numbers that stand for a missing one."""
 
 
 def describe_range(name: str, labels: pd.Series) -> str:
-    """Return a sentence about positive labels over more than four powers of ten; "" for others."""
+    """Return a sentence about labels such as -999 or over more than four powers of ten; "" for others."""
+    for number in NO_NUMBERS:
+        is_number = labels == number
+        if is_number.any() and abs(number) > 3 * labels[~is_number].abs().max():
+            return f"{is_number.sum()} labels of {name} are {number}; empty their cells if they are missing"
     smallest, largest = labels.min(), labels.max()
     if not (smallest > 0 and largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
         return ""

@@ -337,8 +337,13 @@ def _class_lines(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str
     alike = [" and ".join(labels) for labels in by_form.values() if len(labels) > 1]
     if alike:
         yield f"WARNING: classes that differ only in case or blanks: {join_first(alike, str)}. Write them alike."
-    lists = [label for label in config.classes if re.search("[,;|]", label)]
-    parts = {part.strip() for label in config.classes for part in re.split("[,;|]", label)}
+    words = {label: label.split() for label in config.classes}
+    split = {
+        label: words[label] if {*words[label]} <= {*config.classes} else re.split("[,;|]", label)
+        for label in config.classes
+    }
+    lists = [label for label, parts in split.items() if len(parts) > 1]
+    parts = {part.strip() for parts in split.values() for part in parts}
     if len(parts) < len(config.classes) and len(lists) > 1:
         yield (
             f"WARNING: {len(lists)} classes are lists of {len(parts)} labels, such as {lists[0]!r}. To predict each "

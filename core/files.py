@@ -188,8 +188,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
     for number, row in rows.items():
         if len(row) != len(header):
             raise DataError(
-                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is the file complete, "
-                "and are texts with commas in quotes? Download or export it again."
+                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is its first line the "
+                "header, is the file complete, and are texts with commas in quotes? Download or export it again."
             )
     return pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
 

@@ -33,6 +33,8 @@ NOTATIONS = {
     "BigSMILES": re.compile(r".*\{.*(\[[<>$]\d*\]).*\}.*"),
 }
 """Notations of molecules that are not read; some of their cells could be SMILES by chance."""
+DECORATED = r"[<>=~≤≥$€£]{0,2}\s?[+-]?[\d,]*\.?\d+(\s?%|\s[A-Za-zµ/]+)?"
+"""Numbers with a sign, commas or a unit."""
 MIN_SEQUENCE = 8
 """Mean number of letters above which a column of single words, without digits and signs, has sequences."""
 MIN_LENGTH = 20
@@ -68,15 +70,15 @@ def repeats(cells: pd.Series) -> bool:
 
 
 def describe_damage(cells: pd.Series) -> str:
-    """Return what is wrong with a numeric column that has few other cells, or decimal commas; "" for others."""
+    """Return what is wrong with a column of numbers: few other cells, or commas, signs and units; "" for others."""
     numbers, is_invalid = to_numbers(cells)
     invalid = cells[is_invalid].str.strip()
     n_filled = numbers.count() + len(invalid)
-    has_commas = bool(invalid.str.fullmatch(r"[+-]?\d*,\d+").all())
-    if invalid.empty or not (has_commas or len(invalid) <= 0.2 * n_filled):
+    has_commas = invalid.str.fullmatch(r"[+-]?[\d,]*,\d+").all()
+    are_decorated = has_commas or (invalid.str.fullmatch(DECORATED).all() and not repeats(cells))
+    if invalid.empty or not (are_decorated or len(invalid) <= 0.2 * n_filled):
         return ""
-    example = f"{invalid.iloc[0]!r}, a decimal comma" if has_commas else repr(invalid.iloc[0])
-    return f"{len(invalid)} of {n_filled} cells are not numbers ({example})"
+    return f"{len(invalid)} of {n_filled} cells are not numbers ({invalid.iloc[0]!r})"
 
 
 def is_numeric(cells: pd.Series) -> bool:
@@ -115,7 +117,7 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("numeric", reason)
     damage = describe_damage(cells)
     if damage and not is_code:
-        return column("left out", f"WARNING: {damage}; correct or empty them to use it")
+        return column("left out", f"WARNING: {damage}; rewrite them like 1234.5, or empty them, to use it")
     filled = cells[cells != ""]
     if len(filled) and pd.to_datetime(filled, format="ISO8601", utc=True, errors="coerce").notna().all():
         advice = f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time"

@@ -65,7 +65,9 @@ class DetectedTables:
     def require_inputs(self) -> None:
         """Raise a DataError if no column is an input."""
         if not self.inputs:
-            reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in self.columns)
+            reasons = "; ".join(
+                f"{column.name!r}: {column.reason.removeprefix('WARNING: ')}" for column in self.columns
+            )
             raise DataError(
                 f"no column is an input to learn from ({reasons or 'there is no other column'}; {self.id!r} is taken "
                 "for the id). Give a role to a column, such as --text COL. Are the inputs in another file, to be "
@@ -185,6 +187,9 @@ def _detect_column(
         column = classify(name, train[name], test[name])
     else:
         reason = f"only in {'train' if name in train else 'test'}"
+        alike = [other for other in (*train, *test) if other != name and other.lower() == name.lower()]
+        if alike:
+            reason += f"; WARNING: write it as {alike[0]!r} in both tables to use it"
         signs = train[name].str.strip() if name in train else pd.Series(dtype=str)
         n_censored = signs.isin(SIGNS).sum()
         if n_censored and signs.isin([*SIGNS, "=", ""]).all():

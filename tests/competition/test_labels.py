@@ -116,3 +116,10 @@ def test_labels_over_many_powers_of_ten_are_described_but_not_those_that_only_co
     assert describe_range("Ki", potencies).startswith("labels of Ki are over 6.0 powers of ten; ")
     for others in ([1e-5, 2.0, 3.0], [-0.1, 1.0, 1e5], [1.0, 10.0, 9e3]):
         assert describe_range("x", pd.Series(others)) == ""
+
+
+def test_a_label_far_from_all_others_that_stands_for_a_missing_one_is_named_with_its_count():
+    assert describe_range("T", pd.Series([20.5, -999, 31, -999])) == (
+        "2 labels of T are -999; empty their cells if they are missing"
+    )
+    assert describe_range("T", pd.Series([-500.0, -999, 400])) == ""

@@ -332,6 +332,32 @@ def numbers_of_rows_without_a_name(folder):
         edit(folder, file, lambda text: text.replace("sample_id", ""))
 
 
+def numbers_with_signs_and_units(folder):
+    """Prices, shares, doses and detection limits in other forms; stars repeat, and one label is missing."""
+    plain(folder)
+    for file, rows in (("train", range(36)), ("test", range(36, 48))):
+        table = pd.read_csv(folder / f"{file}.csv")
+        table["price"] = [f"${1000 + 7 * row:,}" for row in rows]
+        table["purity"] = [f"{90 + row / 7:.2f} %" for row in rows]
+        table["dose"] = [f"{3 + row / 7:.2f} mM" for row in rows]
+        table["impurity"] = ["<0.1" if row % 4 == 0 else f"{row / 7:.2f}" for row in rows]
+        table["stars"] = [f"{row % 5 + 1} stars" for row in rows]
+        table["Batch" if file == "train" else "batch"] = [row % 3 for row in rows]
+        if file == "train":
+            table.loc[:2, "pKd"] = -999
+        table.to_csv(folder / f"{file}.csv", index=False)
+
+
+def smells_in_one_cell(folder):
+    smells = ["fruity", "sweet", "woody", "fruity sweet", "sweet woody", "fruity sweet woody"] * 6
+    write(folder, 36, {"smell": smells}, "sweet", id=range(48), smiles=MOLECULES[:48])
+
+
+def a_comment_above_the_header(folder):
+    plain(folder)
+    edit(folder, "train.csv", lambda text: "# exported in March\n" + text)
+
+
 def two_columns_of_one_name(folder):
     plain(folder)
     edit(folder, "train.csv", lambda text: text.replace("pKd", "smiles", 1))
@@ -374,6 +400,11 @@ ROWS = [
     (labels_in_a_file_of_their_own, [], [], 2, ["labels in another file"], []),
     (a_row_of_the_sample_alone, [], [], 2, ["S-999", "remove it from both"], ["files of one competition"]),
     (numbers_of_rows_without_a_name, [], [], 2, ["has no name", "Call it id"], []),
+    (numbers_with_signs_and_units, [], [], 0,
+     [f"left out: {name}: WARNING: .*rewrite them like 1234.5" for name in ("price", "purity", "dose", "impurity")]
+     + ["categorical: .*stars", "WARNING: 3 labels of pKd are -999", "WARNING: write it as 'batch'"], []),
+    (smells_in_one_cell, [], [], 0, ["WARNING: 3 classes are lists of 3 labels, such as 'fruity sweet'"], []),
+    (a_comment_above_the_header, [], [], 2, ["Is its first line the header"], []),
     (two_columns_of_one_name, [], [], 2, ["smiles"], ["Traceback"]),
 ]  # fmt: skip
 

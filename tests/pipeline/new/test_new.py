@@ -93,7 +93,7 @@ def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_print
         "left out: (no name): has no name",
         "left out: same: the same in every training row",
         "left out: late: only in test",
-        "left out: price: WARNING: 80 of 80 cells are not numbers ('0,5', a decimal comma)",
+        "left out: price: WARNING: 80 of 80 cells are not numbers ('0,5')",
         "left out: cluster: makes the folds",
         "60 training rows, 20 test rows",
     ):
