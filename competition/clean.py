@@ -113,7 +113,11 @@ def to_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
 
 
 def parse_numbers(
-    table: pd.DataFrame, name: str, id_column: str, where: object, advice: str = "Correct or empty them."
+    table: pd.DataFrame,
+    name: str,
+    id_column: str,
+    where: object,
+    advice: str = "Rewrite them like 1234.5, or empty them.",
 ) -> pd.Series:
     """Return a column as finite floats; an empty cell, NA, NaN, null or None is NaN."""
     numbers, is_invalid = to_numbers(table[name])

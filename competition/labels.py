@@ -22,12 +22,20 @@ NO_NUMBERS = (-99, -999, -9999, 999, 9999)
 """Numbers that stand for a missing one."""
 
 
+def describe_placeholder(numbers: pd.Series) -> str:
+    """Return how many numbers are one such as -999, far from all others, that stands for a missing one; "" if none."""
+    for number in NO_NUMBERS:
+        is_number = numbers == number
+        if is_number.any() and abs(number) > 3 * numbers[~is_number].abs().max():
+            return f"{is_number.sum()} cells are {number}; empty them if they are missing"
+    return ""
+
+
 def describe_range(name: str, labels: pd.Series) -> str:
     """Return a sentence about labels such as -999 or over more than four powers of ten; "" for others."""
-    for number in NO_NUMBERS:
-        is_number = labels == number
-        if is_number.any() and abs(number) > 3 * labels[~is_number].abs().max():
-            return f"{is_number.sum()} labels of {name} are {number}; empty their cells if they are missing"
+    placeholder = describe_placeholder(labels)
+    if placeholder:
+        return f"labels of {name}: {placeholder}"
     smallest, largest = labels.min(), labels.max()
     if not (smallest > 0 and largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
         return ""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from competition.clean import to_numbers
 from competition.labels import PATTERN as CENSORED
+from competition.labels import describe_placeholder
 from competition.molecules import canonical_smiles
 from pipeline.new.yaml_writer import to_yaml
 
@@ -33,7 +34,9 @@ NOTATIONS = {
     "BigSMILES": re.compile(r".*\{.*(\[[<>$]\d*\]).*\}.*"),
 }
 """Notations of molecules that are not read; some of their cells could be SMILES by chance."""
-DECORATED = r"[<>=~≤≥$€£]{0,2}\s?[+-]?[\d,]*\.?\d+(\s?%|\s[A-Za-zµ/]+)?"
+DECORATED = (
+    r"(?!\d+\.\d+\.)[<>=~≤≥$€£]{0,2}\s?[+-]?[\d.,]*\d(\s?[%$€£°]\w?|\s?[a-zµμ][^\s\d]{0,5}|\s[^\s\d]{1,6})?"
+)
 """Numbers with a sign, commas or a unit."""
 MIN_SEQUENCE = 8
 """Mean number of letters above which a column of single words, without digits and signs, has sequences."""
@@ -57,10 +60,10 @@ class Column:
 
 
 def without_censored(cells: pd.Series) -> pd.Series:
-    """Return cells in which censored numbers such as >100 are empty, if all others are numbers or missing."""
+    """Return cells in which censored numbers such as >100 are empty, if nearly all others are numbers or missing."""
     is_censored = cells.str.strip().str.match(CENSORED)
     others = cells.mask(is_censored, "")
-    return others if is_censored.any() and is_numeric(others) else cells
+    return others if is_censored.any() and (is_numeric(others) or describe_damage(others)) else cells
 
 
 def repeats(cells: pd.Series) -> bool:
@@ -75,7 +78,7 @@ def describe_damage(cells: pd.Series) -> str:
     invalid = cells[is_invalid].str.strip()
     n_filled = numbers.count() + len(invalid)
     has_commas = invalid.str.fullmatch(r"[+-]?[\d,]*,\d+").all()
-    are_decorated = has_commas or (invalid.str.fullmatch(DECORATED).all() and not repeats(cells))
+    are_decorated = has_commas or (invalid.str.fullmatch(DECORATED).mean() >= 0.8 and not repeats(cells))
     if invalid.empty or not (are_decorated or len(invalid) <= 0.2 * n_filled):
         return ""
     return f"{len(invalid)} of {n_filled} cells are not numbers ({invalid.iloc[0]!r})"
@@ -109,6 +112,9 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         if train.is_unique and ID_NAME.search(name):
             return column("left out", "has a unique value in every row and a name like an id")
         reason = "numbers" + (f", {numbers.isna().sum()} cells empty" if numbers.hasnans else "")
+        placeholder = describe_placeholder(numbers)
+        if placeholder:
+            reason += f"; WARNING: {placeholder}"
         days = pd.to_datetime(cells[cells != ""], format="%Y%m%d", errors="coerce")
         if days.notna().all() and days.dt.year.between(1900, 2100).all():
             reason += "; if they are dates, rewrite them as 2025-05-31 to set time"

@@ -122,6 +122,12 @@ def detect(
             f"--train, --test and --sample must be three files; got {', '.join(map(str, files))}."
         )
     (train_file, train), (_, test), (sample_file, sample) = tables.items()
+    for name in train.columns.difference(test.columns):
+        for other in test.columns.difference(train.columns):
+            if name.strip().lower() == other.strip().lower():
+                raise DataError(
+                    f"{train_file} has {name!r} and the test table {other!r}. Write both names alike."
+                )
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
         raise DataError(f"--group takes a column of {train_file} other than the id; got {group!r}.")
@@ -187,9 +193,6 @@ def _detect_column(
         column = classify(name, train[name], test[name])
     else:
         reason = f"only in {'train' if name in train else 'test'}"
-        alike = [other for other in (*train, *test) if other != name and other.lower() == name.lower()]
-        if alike:
-            reason += f"; WARNING: write it as {alike[0]!r} in both tables to use it"
         signs = train[name].str.strip() if name in train else pd.Series(dtype=str)
         n_censored = signs.isin(SIGNS).sum()
         if n_censored and signs.isin([*SIGNS, "=", ""]).all():
@@ -290,6 +293,14 @@ def find_targets(
             f"{', '.join(expected) or 'none'}."
         )
     if not fits:
+        for name in only_in_train:
+            if len(missing) > 1 and all(
+                train[name].str.contains(label, regex=False).any() for label in missing
+            ):
+                raise DataError(
+                    f"{sample_file} has a column for each label in the cells of {name!r}. Make a column of 0 and 1 of "
+                    f"each in the training table: {join_first(missing, str)}."
+                )
         raise DataError(
             f"{sample_file} asks for {', '.join(missing)}, which the training table does not have; "
             f"{len(by_order)} of its columns with labels are not in the test table "

@@ -165,14 +165,11 @@ def write(args: Namespace) -> None:
     if tables.inputs:  # without them, the YAML is written to be completed
         validate(Config, parse_yaml(text, path), path)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
-    print(text)
+    print(f"{text}\nWritten: {paths.display_path(path)}")
     if args.preset:
         tables.require_inputs()
     config = load_config(args.name)
-    print(
-        f"Written: {paths.display_path(path)}\n"
-        f"Next: look at the guesses in it, then ./run.sh full {args.name}\n"
-    )
+    print(f"Next: look at the guesses in it, then ./run.sh full {args.name}\n")
     warning = read_presets().presets[args.preset].warning if args.preset else None
     if warning:
         print(f"Warning: {warning}.\n")

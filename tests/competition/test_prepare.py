@@ -33,7 +33,7 @@ def of_column(role, *cells):
         ({"train": third_row(",CC,1")}, r"train\.csv: row 4 has no id"),
         ({"sample": "id,y t1,0 t9,0"}, r"only in the first: 't9'; only in the second: .*'t2'.*Use the files of one"),
         ({"sample": "id,z t1,0 t2,0"}, r"must have the columns id, y; got id, z"),
-        ({"train": third_row("c,CCN,high")}, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
+        ({"train": third_row("c,CCN,high")}, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Rewrite them like 1234.5"),
         ({"train": third_row("\n  \nc,CCN,inf")}, r"row 6 \(id 'c'\): 'inf'"),  # empty rows count
         ({"train": third_row("c,CCN,1e101")}, r"row 4 \(id 'c'\): '1e101'"),
         ({"train": "id,SMILES,y a,bad,1 b,CC,", "unparsable": "drop"}, "no label at all for y"),

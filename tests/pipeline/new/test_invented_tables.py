@@ -342,7 +342,9 @@ def numbers_with_signs_and_units(folder):
         table["dose"] = [f"{3 + row / 7:.2f} mM" for row in rows]
         table["impurity"] = ["<0.1" if row % 4 == 0 else f"{row / 7:.2f}" for row in rows]
         table["stars"] = [f"{row % 5 + 1} stars" for row in rows]
-        table["Batch" if file == "train" else "batch"] = [row % 3 for row in rows]
+        table["area"] = [f"{20 + row / 7:.1f} m²" for row in rows]
+        table["rent"] = [f"1.{100 + 3 * row},5{row % 9} €" for row in rows]
+        table["heat"] = [-999 if row % 5 == 0 else row + 10 for row in rows]
         if file == "train":
             table.loc[:2, "pKd"] = -999
         table.to_csv(folder / f"{file}.csv", index=False)
@@ -351,6 +353,27 @@ def numbers_with_signs_and_units(folder):
 def smells_in_one_cell(folder):
     smells = ["fruity", "sweet", "woody", "fruity sweet", "sweet woody", "fruity sweet woody"] * 6
     write(folder, 36, {"smell": smells}, "sweet", id=range(48), smiles=MOLECULES[:48])
+
+
+def smells_with_a_column_each(folder):
+    smells = ["fruity; sweet", "sweet; woody", "fruity; woody", "fruity; sweet; woody"] * 9
+    write(folder, 36, {"smell": smells}, "sweet", id=range(48), smiles=MOLECULES[:48])
+    sample = pd.DataFrame({"id": range(36, 48)}).assign(fruity=0, sweet=0, woody=0)
+    sample.to_csv(folder / "sample.csv", index=False)
+
+
+def a_few_labels_are_words(folder):
+    """Most labels are numbers or bounds."""
+    plain(folder)
+    table = pd.read_csv(folder / "train.csv", dtype=str)
+    table.loc[10:25, "pKd"] = ">9"
+    table.loc[2, "pKd"], table.loc[5, "pKd"] = "n.d.", "~1.2"
+    table.to_csv(folder / "train.csv", index=False)
+
+
+def names_in_another_case(folder):
+    plain(folder)
+    edit(folder, "train.csv", lambda text: text.replace("sample_id", "Sample_ID "))
 
 
 def a_comment_above_the_header(folder):
@@ -401,8 +424,12 @@ ROWS = [
     (a_row_of_the_sample_alone, [], [], 2, ["S-999", "remove it from both"], ["files of one competition"]),
     (numbers_of_rows_without_a_name, [], [], 2, ["has no name", "Call it id"], []),
     (numbers_with_signs_and_units, [], [], 0,
-     [f"left out: {name}: WARNING: .*rewrite them like 1234.5" for name in ("price", "purity", "dose", "impurity")]
-     + ["categorical: .*stars", "WARNING: 3 labels of pKd are -999", "WARNING: write it as 'batch'"], []),
+     [f"left out: {name}: WARNING: .*rewrite them like 1234.5"
+      for name in ("price", "purity", "dose", "impurity", "area", "rent")]
+     + ["categorical: .*stars", "heat: numbers; WARNING: 10 cells are -999", "labels of pKd: 3 cells are -999"], []),
+    (a_few_labels_are_words, [], [], 2, ["row 4 .*n.d.", "row 7 .*~1.2", "Rewrite them like 1234.5"], []),
+    (names_in_another_case, [], [], 2, ["'Sample_ID '", "'sample_id'", "alike"], []),
+    (smells_with_a_column_each, [], [], 2, ["'smell'", "column of 0 and 1 of each.*fruity, sweet, woody"], ["swapped"]),
     (smells_in_one_cell, [], [], 0, ["WARNING: 3 classes are lists of 3 labels, such as 'fruity sweet'"], []),
     (a_comment_above_the_header, [], [], 2, ["Is its first line the header"], []),
     (two_columns_of_one_name, [], [], 2, ["smiles"], ["Traceback"]),
