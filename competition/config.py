@@ -75,6 +75,11 @@ class ExtraTrain(StrictModel):
     """Whether to raise an error if its labels seem to be in other units than the competition's. With
     `calibrate` only the labels of `auxiliary_targets` are checked.
     """
+    test_molecules: Literal["mask", "train"] = "mask"
+    """What to do with labels of targets in rows that have the inputs of a test row, which may be the answers.
+    mask: read them as missing. train: train on them, if the rules of the competition allow it. Labels of
+    `auxiliary_targets` of these rows are always trained on.
+    """
 
 
 class CompetitionConfig(StrictModel):
@@ -132,10 +137,10 @@ class CompetitionConfig(StrictModel):
     and that are not submitted. A table may lack some of them.
     """
     extra_train: list[ExtraTrain] = []
-    """More rows to train on in every fold. They are never scored. Rows with the input of a test row are left
-    out. Each fold also leaves out rows that share the input, group, scaffold or cluster of a held-out row
-    and, with `folds.kind: time`, rows that are later than the fold's other training rows. Rows with labels of
-    `auxiliary_targets` only are for neural stages with an `auxiliary_weight`; other stages leave them out.
+    """More rows to train on in every fold. They are never scored. Each fold leaves out rows that share the input,
+    group, scaffold or cluster of a held-out row and, with `folds.kind: time`, rows that are later than the
+    fold's other training rows. Rows with labels of `auxiliary_targets` only are for neural stages with an
+    `auxiliary_weight`; other stages leave them out.
     """
     group: str | None = None
     """Training column with groups: equal values share a fold (with `folds.kind: group`)."""

@@ -9,7 +9,7 @@ import pandas as pd
 from competition.calibration import MIN_CALIBRATION_INPUTS, rank_correlation, shared_labels
 from competition.clean import clean_inputs, describe_invalid_numbers, parse_times, require_columns
 from competition.config import CompetitionConfig, ExtraTrain
-from competition.dataset import EXTRA, FOLD, INPUT_KEY, TIME, WEIGHT
+from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
 from competition.labels import describe_censored, parse_labels
 from competition.molecules import describe_changes
 from core.errors import DataError
@@ -25,6 +25,10 @@ negative, the sign is reversed.
 """
 MIN_RANK_CORRELATION = 0.3
 """Smallest rank correlation of the labels of shared inputs, of either sign, that is calibrated."""
+ANSWERS = {
+    "mask": "are not trained on; if the rules allow it, set test_molecules: train in extra_train",
+    "train": "are trained on (test_molecules: train): the score on them is better than the expected one",
+}
 MAX_COMPARED = 500
 """Number of shared inputs that give the scale in the summary."""
 MIN_STD_RATIO = 0.5
@@ -34,23 +38,37 @@ MAX_STD_RATIO = 2.0
 
 def with_extra_rows(
     train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the prepared training table followed by the rows of all extra tables, and a summary per table.
+) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Return the prepared training table followed by the rows of all extra tables, a summary per table, and
+    lines about tables with labels of test rows.
 
-    Rows with the input of a test row, with an unreadable input or without any label are left out. A row with
-    labels of auxiliary targets only is kept. A row with the input or the group of a training row is kept; the
+    Rows with an unreadable input or without any label are left out; labels of targets of rows with the input of
+    a test row are missing, unless the table has `test_molecules: train`. A row with labels of auxiliary targets
+    only is kept. A row with the input or the group of a training row is kept; the
     job that holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are
     allowed.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
-    summary = []
+    summary: list[str] = []
+    answers: list[str] = []
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
         labels = parse_labels(table, config.label_columns, config, extra.file)
         rows, is_unreadable = _clean_rows(table, labels.table, extra, config, train)
-        is_unusable = is_unreadable | labels.table.isna().all(axis=1)
-        is_in_test = rows[INPUT_KEY].isin(test[INPUT_KEY]) & ~is_unusable
-        rows = rows[~is_unusable & ~is_in_test]
+        of_targets = [
+            name
+            for name in map(str, labels.table)
+            if name.removeprefix(LOWER).removeprefix(UPPER) in config.targets
+        ]
+        has_answer = rows[INPUT_KEY].isin(test[INPUT_KEY]) & rows[of_targets].notna().any(axis=1)
+        if has_answer.any():
+            n_answered = test[INPUT_KEY].isin(rows[INPUT_KEY][has_answer]).sum()
+            what = f"WARNING: {extra.file.name} has labels of {n_answered} of {len(test)} test rows, which"
+            answers.append(f"{what} {ANSWERS[extra.test_molecules]}")
+        if extra.test_molecules == "mask":
+            rows.loc[has_answer, of_targets] = np.nan
+        is_unusable = is_unreadable | rows[labels.table.columns].isna().all(axis=1)
+        rows = rows[~is_unusable]
         rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})
         rows[EXTRA] = i + 1
         shared_lines = _compare_labels(rows, train, extra, config)
@@ -59,8 +77,7 @@ def with_extra_rows(
         only_heads = f" ({n_without_target:,} only train the heads of auxiliary_targets)"
         summary.append(
             f"{len(rows):,} extra training rows from {extra.file.name}{only_heads if n_without_target else ''}; "
-            f"left out: {is_in_test.sum()} with the input of a test row, {is_unusable.sum()} without a usable "
-            "input or label"
+            f"left out: {is_unusable.sum()} without a usable input or label"
         )
         summary += shared_lines
         summary += describe_censored(labels, config, extra.file.name, extra.calibrate != "none")
@@ -68,7 +85,7 @@ def with_extra_rows(
         summary += describe_invalid_numbers(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])
-    return pd.concat(tables, ignore_index=True), summary
+    return pd.concat(tables, ignore_index=True), summary, answers
 
 
 def _clean_rows(

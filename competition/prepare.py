@@ -89,13 +89,15 @@ def prepare(config: CompetitionConfig) -> Prepared:
             f"WARNING: {len(dropped_test)} test rows cannot be read and get the mean, or the most frequent, label: "
             f"{join_first(dropped_test)}"
         )
+    answers: list[str] = []
     if config.extra_train:
-        train, extra_summary = with_extra_rows(train, test, config)
-        summary += extra_summary
+        train, extra_summary, answers = with_extra_rows(train, test, config)
+        summary += [*answers, *extra_summary]
     _require_auxiliary_labels(train, config)
     # "said" is the key of the summary in existing files.
     report = {
         "said": summary,
+        "answers": answers,
         "dropped_train_ids": dropped_train,
         "dropped_test_ids": dropped_test,
         "n_censored": sum(sum(labels.n_censored.get(name, ())) for name in config.targets),

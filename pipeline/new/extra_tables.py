@@ -21,12 +21,14 @@ def extra_lines(
     """Return the value of `extra_train`, and the reasons for it."""
     blocks = []
     reasons = []
-    train_inputs = _canonical_inputs(tables.train, tables)
+    train_inputs, test_inputs = (_canonical_inputs(table, tables) for table in (tables.train, tables.test))
     for file in files:
         table = read_text_table(file)
         columns = _columns(table, file, tables)
         inputs = table.rename(columns={column: name for name, column in columns.items()})
-        n_shared = len(_canonical_inputs(inputs, tables).merge(train_inputs))
+        has_label = (inputs[[name for name in tables.targets if name in inputs]] != "").any(axis=1)
+        labelled = _canonical_inputs(inputs[has_label], tables)
+        n_shared, n_answers = len(labelled.merge(train_inputs)), len(labelled.merge(test_inputs))
         block: dict[str, Any] = {"file": written_yaml(file, yaml_file)}
         renamed = {name: column for name, column in columns.items() if name != column}
         if renamed:
@@ -35,7 +37,12 @@ def extra_lines(
             block["calibrate"] = "affine"
         blocks.append(block)
         guess = f"GUESS: {renamed}; " if renamed else ""
-        reasons.append(f"{file.name}: {guess}{n_shared} of its inputs are in the training table")
+        reason = f"{file.name}: {guess}{n_shared} of its inputs are in the training table"
+        if n_answers:
+            reason += (
+                f"; WARNING: it has labels of {n_answers} inputs of the test table, which are not trained on"
+            )
+        reasons.append(reason)
     return blocks, reasons
 
 

@@ -144,7 +144,9 @@ def _summary(run: Run) -> str:
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
     kinds = "models of folds and seeds" if not n_refits else "models of folds, refits and seeds"
     sentences = [f"Expect {run.metric.name} {score}."]
-    n_censored = read_json(run.paths.prepare_report)["n_censored"]
+    prepared = read_json(run.paths.prepare_report)
+    sentences += [f"{line}." for line in prepared["answers"]]
+    n_censored = prepared["n_censored"]
     if n_censored:
         sentences.append(
             f"{n_censored:,} censored training labels have no score, so a leaderboard that scores their values differs."

@@ -20,7 +20,7 @@ TRAIN = ["id,SMILES,y", *(f"m{k},{'C' * k}O,{2 * k - 11}" for k in range(N))]
 """Alcohols with the labels -11, -9, ..., 11."""
 MORE = "SMILES,y CCF,1 CCO,2 CCCC,3 C(C,4 CCI,"
 """A new molecule, one of the training table, one of the test table, one that does not parse, one without label."""
-USED = "2 extra training rows from more.csv; left out: 1 with the input of a test row, 2 without a usable"
+USED = "2 extra training rows from more.csv; left out: 3 without a usable input or label"
 
 
 def with_columns(lines, **columns):
@@ -179,18 +179,41 @@ def test_rows_with_auxiliary_labels_only_are_kept_and_counted_even_if_train_csv_
 ):
     roles = {"auxiliary_targets": ["logD"]}
     tables = with_more(tmp_path, MORE.replace("y", "logD"), **roles)
-    np.testing.assert_array_equal(tables.train[["y", "logD"]].tail(3), [[11, NAN], [NAN, 1], [NAN, 2]])
+    np.testing.assert_array_equal(tables.train[["y", "logD"]].tail(3), [[NAN, 1], [NAN, 2], [NAN, 3]])
     only_heads = (
-        "2 extra training rows from more.csv ({} only train the heads of auxiliary_targets); left out: 1 with"
+        "3 extra training rows from more.csv ({} only train the heads of auxiliary_targets); left out: "
     )
-    assert only_heads.format(2) in describe(tables.report)
+    assert only_heads.format(3) in describe(tables.report)
     tables = with_more(tmp_path, "SMILES,y,logD CCF,1, CCO,,2 CCCC,3,3", **roles)
-    assert only_heads.format(1) in describe(tables.report)
+    assert only_heads.format(2) in describe(tables.report)
+
+
+def test_answers_in_an_extra_table_train_nothing_unless_it_is_allowed_and_other_assays_do(tmp_path):
+    """CCCC is a test row; >1 is an answer, too."""
+    roles = {"auxiliary_targets": ["logD"], "censored": "bound"}
+    others = {"check_units": False}
+    said = "WARNING: more.csv has labels of 1 of 2 test rows, which are"
+    masked = [
+        with_more(tmp_path, f"SMILES,y,logD CCF,1, CCCC,{answer},7", extra=others, **roles)
+        for answer in ("3", "5", ">1")
+    ]
+    for tables in masked:
+        assert tables.report["answers"] == [
+            f"{said} not trained on; if the rules allow it, set test_molecules: train in extra_train"
+        ]
+        np.testing.assert_array_equal(tables.train[["y", "logD"]].tail(2), [[1, NAN], [NAN, 7]])
+        pd.testing.assert_frame_equal(tables.train, masked[0].train)
+    tables = with_more(
+        tmp_path, "SMILES,y,logD CCF,1, CCCC,3,7", extra={**others, "test_molecules": "train"}, **roles
+    )
+    np.testing.assert_array_equal(tables.train[["y", "logD"]].tail(2), [[1, NAN], [3, 7]])
+    assert tables.report["answers"][0].startswith(f"{said} trained on (test_molecules: train)")
+    assert tables.report["answers"][0] in describe(tables.report)
 
 
 def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_path):
     message = r"no usable row of \S*train\.csv, \S*more\.csv has a label for logD\. Remove"
     with pytest.raises(DataError, match=message):
-        with_more(tmp_path, "SMILES,y,logD CCF,1, CCCC,2,3", auxiliary_targets=["logD"])
+        with_more(tmp_path, "SMILES,y,logD CCF,1, CCCC,2,", auxiliary_targets=["logD"])
     with pytest.raises(DataError, match=r"train\.csv: missing columns: logD"):
         with_more(tmp_path, MORE, auxiliary_targets=["logD"], extra_train=[])

@@ -9,11 +9,12 @@ import pytest
 from markupsafe import escape
 
 from competition.metrics import METRICS
-from core.files import read_text_table, write_table
+from core.files import read_json, read_text_table, write_table
 from models.jobs.compute import UNUSED_LABELS
 from models.jobs.job_files import write_report
 from models.training.loss_log import LOSSES
 from submissions.report import figures
+from submissions.report import report as report_module
 from submissions.report.predictions import cross_fitted
 from submissions.report.report import build_report, markdown, page
 from submissions.run import SUBMISSION_FILE, LeftOut
@@ -107,6 +108,10 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     assert len(numbers) > 40 and all(number in html for number in numbers)
     assert "could not be made" not in html
     monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
+    answers = {"answers": ["WARNING: more.csv has labels"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(report_module, "read_json", lambda *given: {**read_json(*given), **answers})
+        assert ". WARNING: more.csv has labels. Submitted" in build_report(run).summary
     closing = build_report(replace(run, left_out=[LeftOut("gone", 1, "error", "ValueError")])).closing
     assert closing[0] == "Left out, at least in part: gone; the reasons are at the top"
     assert closing[1].startswith(f"Submission: {run.paths.submission}, a copy of ")

@@ -61,7 +61,7 @@ def is_held_out(plan, fold):
     return folds[: len(TRAIN)] == fold
 
 
-def test_rows_of_held_out_and_test_molecules_leave_and_the_others_reach_only_stages_with_heads(
+def test_rows_of_held_out_molecules_leave_and_other_assays_reach_only_stages_with_heads(
     tmp_path,
 ):
     stages = {"heads": HEADS, "headless": {**GNN, "auxiliary_weight": 0}, "trees": FEATURES}
@@ -70,17 +70,17 @@ def test_rows_of_held_out_and_test_molecules_leave_and_the_others_reach_only_sta
         train = rows_of_job(job, plan).train
         held_out = set(TRAIN["SMILES"][is_held_out(plan, job.fold)])
         salts = {f"{text}.Cl" for text in held_out}
-        assert not {*train.inputs["SMILES"]} & {*held_out, *salts, *TEST["SMILES"]}
+        assert not {*train.inputs["SMILES"]} & {*held_out, *salts}
         n_own = len(TRAIN) - len(held_out)
         assert train.is_labelled.sum() == n_own  # no extra row has a label of the target
-        # Each training molecule is there a second time, as a salt a third time, and the new ones once.
-        n_heads = 2 * n_own + len(NEW) if job.stage == "heads" else 0
+        # Each training molecule is there a second time, as a salt a third time, and test and new ones once.
+        n_heads = 2 * n_own + len(TEST) + len(NEW) if job.stage == "heads" else 0
         assert (len(train), np.isfinite(train.auxiliary).sum()) == (n_own + n_heads, n_heads)
     refit = Job("heads", 0, REFIT_FOLD, tmp_path)
-    assert len(rows_of_job(refit, plan).train) == 3 * len(TRAIN) + len(NEW)
+    assert len(rows_of_job(refit, plan).train) == 3 * len(TRAIN) + len(TEST) + len(NEW)
 
 
-def test_the_label_of_a_held_out_or_test_molecule_changes_no_prediction_of_its_fold(tmp_path):
+def test_the_label_of_a_held_out_molecule_changes_no_prediction_of_its_fold(tmp_path):
     """Another fold does see these labels, or this test could not fail."""
 
     def predictions(assay):
@@ -95,7 +95,7 @@ def test_the_label_of_a_held_out_or_test_molecule_changes_no_prediction_of_its_f
 
     before = predictions(LABELS)
     of_fold = is_held_out(plan_with_assay(tmp_path, LABELS, heads=HEADS), 0)
-    is_secret = np.concatenate([of_fold, np.ones(len(TEST), bool), of_fold, np.zeros(len(NEW), bool)])
+    is_secret = np.concatenate([of_fold, np.zeros(len(TEST), bool), of_fold, np.zeros(len(NEW), bool)])
     after = predictions(np.where(is_secret, -1000.0, LABELS))
     assert list(before[0]) == ["id", "lumo"]
     assert [first.equals(second) for first, second in zip(before, after, strict=True)] == [True, True, False]

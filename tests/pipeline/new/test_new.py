@@ -195,19 +195,23 @@ def test_a_name_that_is_no_plain_word_is_refused(name):
         target_file(name, force=False)
 
 
-def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(tmp_path):
+def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(tmp_path, capsys):
     files = write(tmp_path, mol=smiles(80))
     train = pd.read_csv(tmp_path / "train.csv")
+    answers = pd.DataFrame({"structure": pd.read_csv(tmp_path / "test.csv")["mol"][:7], "value": 0})
+    answers.loc[2:, "value"] = None
     shared = pd.DataFrame({"structure": train["mol"], "value": 3 * train["y0"] + 1})
     other = pd.DataFrame({"structure": [f"[13CH3]{text}" for text in train["mol"][:20]], "value": range(20)})
     extra = []
-    for name, table in (("shared", shared), ("other", other)):
+    for name, table in (("shared", pd.concat([shared, answers])), ("other", other)):
         write_table(tmp_path / f"{name}.csv", table)
         extra += ["--extra", str(tmp_path / f"{name}.csv")]
     # The labels of the competition may be censored, and the option may be repeated.
     write_table(tmp_path / "train.csv", train.assign(y0=["<-5", *train["y0"][1:]]))
     with pytest.raises(UserError, match="other units"):  # nothing is shared, and the numbers are far off
         make(tmp_path, files, *extra)
+    said = " ".join(capsys.readouterr().out.replace("#", "").split())
+    assert "inputs are in the training table; WARNING: it has labels of 2 inputs of the test table" in said
     found = load_config(str(tmp_path / "mine.yaml")).competition.extra_train
     columns = {"mol": "structure", "y0": "value"}
     assert [(table.columns, table.calibrate) for table in found] == [(columns, "affine"), (columns, "none")]
