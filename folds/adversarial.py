@@ -4,20 +4,24 @@ LightGBM learns which table a row is from, and is scored on other rows. At an AU
 them. Source: Zajac, "Adversarial validation", fastml.com 2016.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rdkit import Chem
 from tqdm import tqdm
 
+from competition.class_metrics import roc_auc
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
 from competition.descriptors import DESCRIPTORS, descriptors
+from core.types import Array, Integers
 
 MAX_ROWS = 2_000
-"""Number of rows of each table that are used."""
+"""Number of test rows that are used."""
 MIN_INPUTS = 20
 """Number of distinct inputs that each table must have."""
 N_FOLDS = 5
@@ -25,6 +29,8 @@ N_LISTED = 10
 """Number of features that are reported."""
 N_WORDS = 300
 """Number of words, and of character n-grams, per text column."""
+MOST_ALIKE = 0.2
+"""Share of the training rows that are held out as those most like the test rows."""
 LIGHTGBM = {
     "n_estimators": 150, "learning_rate": 0.05, "num_leaves": 15, "min_child_samples": 10,
     "colsample_bytree": 0.5, "importance_type": "gain", "n_jobs": 1, "deterministic": True,
@@ -32,57 +38,111 @@ LIGHTGBM = {
 }  # fmt: skip
 
 
+class Shift(NamedTuple):
+    """How a classifier distinguishes training and test rows.
+
+    Attributes:
+        auc: of all rows, each predicted by a model that has not seen its input.
+        standard_error: of the AUC. Source: Hanley and McNeil, Radiology 1982.
+        features: those that it uses most, with their share of the `gain` and their mean in each table.
+        likeness: (n_train,), the probability that a training row is a test row.
+    """
+
+    auc: float
+    standard_error: float
+    features: list[dict[str, Any]]
+    likeness: Array
+
+
+def compute_descriptors(smiles: list[str]) -> Array:
+    """Return RDKit's descriptors of molecules, (n_molecules, n_descriptors)."""
+    progress = tqdm(smiles, desc="descriptors", leave=False, disable=None)
+    return np.stack([descriptors(Chem.MolFromSmiles(text)) for text in progress])
+
+
 def adversarial_validation(
     train: pd.DataFrame,
     test: pd.DataFrame,
     competition: CompetitionConfig,
     seed: int,
-) -> dict[str, Any] | None:
-    """Return the AUC of the classifier and the features that it uses most; None if there are too few rows.
+    describe: Callable[[list[str]], Array] = compute_descriptors,
+) -> Shift | None:
+    """Return how well a classifier distinguishes two tables; None if they have too few rows, or no features.
 
-    Rows with equal inputs share a fold, so that no row is recognized by a duplicate. The `features` have
-    their share of the `gain` and their mean in each table.
+    Rows with equal inputs share a fold, so that no row is recognized by a duplicate.
 
     Args:
         train: prepared training rows.
         test: prepared test rows.
+        describe: maps molecules to their descriptors.
     """
     from lightgbm import LGBMClassifier
-    from sklearn.model_selection import StratifiedGroupKFold, cross_validate
+    from sklearn.model_selection import StratifiedGroupKFold
 
     if min(train[INPUT_KEY].nunique(), test[INPUT_KEY].nunique()) < MIN_INPUTS:
         return None
-    samples = [table.sample(min(MAX_ROWS, len(table)), random_state=seed) for table in (train, test)]
-    rows = pd.concat(samples, ignore_index=True)
-    is_test = np.repeat([0, 1], [len(sample) for sample in samples])
-    features = readable_features(rows, competition)
+    sample = test.sample(min(MAX_ROWS, len(test)), random_state=seed)
+    rows = pd.concat([train, sample], ignore_index=True)
+    is_test = np.repeat([0, 1], [len(train), len(sample)])
+    features = readable_features(rows, competition, describe)
     if features.empty:
         return None
-    results = cross_validate(
-        LGBMClassifier(**LIGHTGBM, random_state=seed), features.to_numpy(dtype=np.float32), is_test,
-        groups=rows[INPUT_KEY], cv=StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed),
-        scoring="roc_auc", return_estimator=True,
-    )  # fmt: skip
-    aucs = results["test_score"]
-    gains = np.sum([model.feature_importances_ for model in results["estimator"]], axis=0)
+    x = features.to_numpy(dtype=np.float32)
+    likeness = np.empty(len(rows))
+    gains = np.zeros(x.shape[1])
+    folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
+    for others, held_out in folds.split(x, is_test, rows[INPUT_KEY]):
+        model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(x[others], is_test[others])
+        likeness[held_out] = model.predict_proba(x[held_out])[:, 1]
+        gains += model.feature_importances_
     table = features.groupby(is_test).mean().T.set_axis(["mean_in_train", "mean_in_test"], axis=1)
     table.insert(0, "gain", gains / max(gains.sum(), 1e-300))
     table = table.sort_values("gain", ascending=False, kind="stable")[:N_LISTED]
-    return {
-        "auc": aucs.mean(),
-        "standard_deviation": aucs.std(ddof=1),
-        "features": table.reset_index(names="feature").to_dict("records"),
-    }
+    auc = roc_auc(is_test.astype(float), likeness)
+    standard_error = _error_of_auc(auc, len(sample), len(train))
+    listed: list[Any] = table.reset_index(names="feature").to_dict("records")
+    return Shift(auc, standard_error, listed, likeness[: len(train)])
 
 
-def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.DataFrame:
+def _error_of_auc(auc: float, n_positive: int, n_negative: int) -> float:
+    """Return the standard error of an AUC."""
+    of_positives, of_negatives = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (n_positive - 1) * (of_positives - auc**2)
+    variance += (n_negative - 1) * (of_negatives - auc**2)
+    return float(np.sqrt(max(variance, 0.0) / (n_positive * n_negative)))
+
+
+def most_like_test(likeness: Array, groups: Integers) -> NDArray[np.bool_]:
+    """Return the mask of about a fifth of the training rows, whole groups, that look most like the test table.
+
+    Args:
+        likeness: (n_rows,), the probability that a row is a test row.
+        groups: (n_rows,).
+    """
+    table = pd.DataFrame({"likeness": likeness, "group": groups}).groupby("group")["likeness"]
+    wanted = MOST_ALIKE * len(groups)
+    chosen: list[Any] = []
+    n_rows = 0
+    for group, size in table.agg(["mean", "size"]).sort_values("mean", ascending=False)["size"].items():
+        if n_rows + size <= 1.5 * wanted:  # a larger group would leave too few rows to train on
+            chosen.append(group)
+            n_rows += size
+        if n_rows >= wanted:
+            break
+    return np.isin(groups, chosen)
+
+
+def readable_features(
+    rows: pd.DataFrame,
+    competition: CompetitionConfig,
+    describe: Callable[[list[str]], Array] = compute_descriptors,
+) -> pd.DataFrame:
     """Return features with readable names, (n_rows, n_features) float, NaN if undefined."""
     user_features = [name for name in rows if str(name).startswith(FEATURE)]
     blocks = {"": rows[[*competition.numeric, *user_features]]}
     for name in competition.smiles:
-        progress = tqdm(rows[name].unique(), desc="descriptors", leave=False, disable=None)
-        values = {text: descriptors(Chem.MolFromSmiles(text)) for text in progress}
-        table = np.stack([values[text] for text in rows[name]])
+        codes, molecules = pd.factorize(rows[name])
+        table = describe(list(molecules))[codes]
         blocks[f"{name}: "] = pd.DataFrame(table, columns=list(DESCRIPTORS))
     for name in competition.text:
         blocks[f"{name}: "] = _words(rows[name])

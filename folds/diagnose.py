@@ -19,7 +19,7 @@ from core.files import derive_seed, read_json, read_table, table_digest, write_j
 from core.paths import Paths, display_path
 from core.plots import new_figure
 from core.types import Integers
-from folds.adversarial import MIN_INPUTS, adversarial_validation
+from folds.adversarial import MAX_ROWS, MIN_INPUTS, Shift, adversarial_validation
 from folds.groups import scaffold_shift_reason
 from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
@@ -41,7 +41,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, quick: bool = False
     """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print.
 
     Args:
-        quick: whether to use at most QUICK_ROWS of each table, and no other kinds of folds.
+        quick: whether to use at most QUICK_ROWS of each table, no other kinds of folds and no classifier.
     """
     paths = competition.paths
     train = without_extra_rows(read_table(paths.train))
@@ -55,12 +55,11 @@ def run(competition: CompetitionConfig, config: FoldsConfig, quick: bool = False
     blocks = [describe_similarity(similarity) for similarity in compared]
     if compared:
         plot_similarity(compared, config.kind, figure)
+    content: dict[str, Any] = {"made_from": made_from(paths), "recommended": None}
     if not quick:
         print("... adversarial validation", flush=True)
-    shift = adversarial_validation(train, test, competition, seed)
-    blocks.append(describe_shift(shift))
-    content: dict[str, Any] = {"made_from": _made_from(paths), "adversarial": shift, "recommended": None}
-    if not quick:
+        shift = adversarial_validation(_sampled(train, MAX_ROWS, seed), test, competition, seed)
+        blocks.append(describe_shift(shift))
         kind, reason = recommend(competition, config.kind, train, test, compared, shift)
         content["recommended"] = {"kind": kind, "reason": reason}
         line = f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}"
@@ -81,7 +80,7 @@ def update(competition: CompetitionConfig, config: FoldsConfig) -> None:
     An error is printed, since it must not end a run.
     """
     paths = competition.paths
-    if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == _made_from(paths):
+    if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == made_from(paths):
         return
     try:
         run(competition, config, quick=True)
@@ -89,7 +88,8 @@ def update(competition: CompetitionConfig, config: FoldsConfig) -> None:
         print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 
 
-def _made_from(paths: Paths) -> dict[str, str]:
+def made_from(paths: Paths) -> dict[str, str]:
+    """Return the digests of the tables and folds that a comparison is of."""
     return {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
 
 
@@ -103,13 +103,13 @@ def describe_similarity(similarity: Similarity) -> str:
     return f"similarity to the nearest training row ({similarity.measure})\n{table.to_string(**DIGITS)}"
 
 
-def describe_shift(shift: dict[str, Any] | None) -> str:
+def describe_shift(shift: Shift | None) -> str:
     """Return the result of adversarial validation as text."""
     if shift is None:
         return f"adversarial validation: train and test must have {MIN_INPUTS} distinct inputs each"
-    auc = f"AUC {shift['auc']:.3f} ± {shift['standard_deviation']:.3f}"
-    title = f"adversarial validation: {auc} (standard deviation over folds; 0.5: indistinguishable)"
-    return f"{title}\n{pd.DataFrame(shift['features']).to_string(index=False, **DIGITS)}"
+    auc = f"AUC {shift.auc:.3f} ± {shift.standard_error:.3f}"
+    title = f"adversarial validation: {auc} (0.5: indistinguishable)"
+    return f"{title}\n{pd.DataFrame(shift.features).to_string(index=False, **DIGITS)}"
 
 
 def compare_fold_kinds(
@@ -147,7 +147,7 @@ def compare_fold_kinds(
 
 def recommend(
     competition: CompetitionConfig, configured: str, train: pd.DataFrame, test: pd.DataFrame,
-    compared: list[Similarity], shift: dict[str, Any] | None,
+    compared: list[Similarity], shift: Shift | None,
 ) -> tuple[str, str]:  # fmt: skip
     """Return the kind of folds with held-out rows most similar to the test rows, and the reason.
 
@@ -188,13 +188,13 @@ def recommend(
     return at_random if best in AT_RANDOM else best, reason
 
 
-def _shift_sentence(shift: dict[str, Any] | None) -> str:
+def _shift_sentence(shift: Shift | None) -> str:
     if shift is None:
         return "there are too few rows, or no features, to distinguish train and test"
-    if shift["auc"] > MIN_SHIFT_AUC:
-        names = ", ".join(feature["feature"] for feature in shift["features"][:3])
-        return f"train and test differ (AUC {shift['auc']:.2f}), most in {names}"
-    return f"train and test can hardly be distinguished (AUC {shift['auc']:.2f})"
+    if shift.auc > MIN_SHIFT_AUC:
+        names = ", ".join(feature["feature"] for feature in shift.features[:3])
+        return f"train and test differ (AUC {shift.auc:.2f}), most in {names}"
+    return f"train and test can hardly be distinguished (AUC {shift.auc:.2f})"
 
 
 def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> None:

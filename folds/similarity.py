@@ -31,17 +31,12 @@ class Similarity:
     Attributes:
         measure: name of the similarity.
         test: (n_queries,) similarity of test rows to all training rows.
-        test_of_folds: kind of folds -> (n_queries,) similarity of test rows to the training rows of a fold's
-            model, the mean over folds.
         held_out: kind of folds -> (n_queries,) similarity of training rows to the rows of other folds.
-        held_out_rows: kind of folds -> (n_queries,) positions of these rows in the training table.
     """
 
     measure: str
     test: Array
-    test_of_folds: dict[str, Array]
     held_out: dict[str, Array]
-    held_out_rows: dict[str, Integers]
 
     def distance(self, kind: str) -> float:
         """Return the Wasserstein distance of held-out rows to test rows, from 0 to 1."""
@@ -65,7 +60,6 @@ def similarities(
     """
     n, n_rows = len(train), len(train) + len(test)
     queries = np.random.default_rng(0).permutation(n)[:MAX_QUERIES]
-    held_out_rows = {kind: queries[fold[queries] >= 0] for kind, fold in folds.items()}
     results = []
     for measure, similarity_to_train in _measures(train, test, competition).items():
         held_out: dict[str, list[float]] = {kind: [] for kind in folds}
@@ -74,21 +68,11 @@ def similarities(
             for kind, fold in folds.items():
                 if fold[i] >= 0:
                     held_out[kind].append(_nearest(similarity, fold, fold[i], kind))
-        to_all_rows: list[float] = []
-        test_of_folds: dict[str, list[float]] = {kind: [] for kind in folds}
-        for i in range(n, n_rows):
-            similarity = similarity_to_train(i)
-            to_all_rows.append(similarity.max())
-            for kind, fold in folds.items():
-                of_folds = [_nearest(similarity, fold, k, kind) for k in range(fold.max() + 1)]
-                test_of_folds[kind].append(float(np.mean(of_folds)))
         results.append(
             Similarity(
                 measure=measure,
-                test=np.array(to_all_rows),
-                test_of_folds={kind: np.array(values) for kind, values in test_of_folds.items()},
+                test=np.array([similarity_to_train(i).max() for i in range(n, n_rows)]),
                 held_out={kind: np.array(values) for kind, values in held_out.items()},
-                held_out_rows=held_out_rows,
             )
         )
     return results

@@ -17,13 +17,13 @@ import numpy as np
 
 from competition.dataset import REFIT_FOLD
 from core.errors import NothingToSubmit
-from core.files import read_table, write_atomically
+from core.files import read_json, read_table, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number
 from folds import diagnose
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
-from models.jobs.plan import Job, JobPlan
+from models.jobs.plan import REPORT, Job, JobPlan
 from models.jobs.predictions import mean_test, read_predictions
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
 from submissions.blend.decision_rules import apply_decision
@@ -43,6 +43,7 @@ from submissions.run import (
     open_run,
     read_manifest,
 )
+from submissions.shift import measure_shift
 from submissions.submission_file import write_submission
 
 SUBMISSIONS = "submissions"
@@ -50,6 +51,10 @@ SUBMISSIONS = "submissions"
 COMPARISON = "comparison of training and test rows"
 SHARE_OF_TIME = 0.1
 """Maximum share of the time that interim submissions take on one core."""
+SHARE_OF_FOLD = 0.05
+"""Share of a budget, or of the time of all jobs, that one more fold may take to see what a shift does to the error."""
+MIN_SECONDS = 60.0
+"""Seconds that this fold may take in any case without a budget."""
 FIRST_SECONDS = 6.0
 """Assumed seconds of the first interim submission."""
 MIN_LEFT_TO_COMPARE = 60.0
@@ -78,8 +83,8 @@ class InterimSubmissions:
         has_time = clock.end - time.monotonic() > MIN_LEFT_TO_COMPARE
         if self.has_written and not self.is_compared and has_time:
             self.is_compared = True
-            tables = (self.config.competition, self.config.folds)
-            return Task(COMPARISON, diagnose.update, tables, group=SUBMISSIONS, skips_group=False)
+            arguments = (self.config, self.budget.current_plan, SHARE_OF_FOLD * clock.seconds)
+            return Task(COMPARISON, compare_tables, arguments, group=SUBMISSIONS, skips_group=False)
         waited = time.monotonic() - self.last_end
         if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
             return None
@@ -114,6 +119,22 @@ def submit_finished(config: Config, plan: JobPlan) -> JobResult:
     return JobResult("submission", lines=(line,))
 
 
+def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
+    """Compare test and training rows, in a worker, if they were not compared before.
+
+    Args:
+        seconds: longest time of a fold of the stage whose error on rows like test rows is measured.
+    """
+    diagnose.update(config.competition, config.folds)
+    measure_shift(config, plan, seconds)
+
+
+def seconds_without_budget(plan: JobPlan) -> float:
+    """Return the longest time of a fold of the stage of `compare_tables` that is short beside all jobs."""
+    seconds = [read_json(job.folder / REPORT)["seconds"] for job in plan.jobs]
+    return max(MIN_SECONDS, SHARE_OF_FOLD * sum(seconds))
+
+
 def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: bool) -> tuple[list[str], int]:
     """Build the files and the report of a run; return lines to print, and the exit status.
 
@@ -139,9 +160,9 @@ def _submit(finished: Run, has_interim: bool) -> JobResult:
         if finished.config.submissions.stack:
             build_submission(finished, quick=True)
             report(finished)
-    lines = build_submission(finished)
     if finished.budget is None:  # else it was compared while stages were trained, if there was time
-        diagnose.update(finished.config.competition, finished.config.folds)
+        compare_tables(finished.config, finished.plan, seconds_without_budget(finished.plan))
+    lines = build_submission(finished)
     return JobResult("submission", lines=(*lines, report(finished)))
 
 

@@ -64,8 +64,7 @@ def build_submission(run: Run, quick: bool = False) -> list[str]:
     In the folder `so_far`, while other stages train, the name of the latest run does not change.
 
     Args:
-        quick: whether to leave out what takes most of the time: the stack, the blends without each stage, and
-            the expected score of similar rows.
+        quick: whether to leave out what takes most of the time: the stack and the blends without each stage.
     """
     if quick:
         run = run.without_stack
@@ -80,6 +79,7 @@ def build_submission(run: Run, quick: bool = False) -> list[str]:
     scores = [f"{name} {format_number(part['score'])}" for name, part in run.candidates.items()]
     return [
         *run.choice["failed"],
+        *run.choice["expected"]["warnings"],
         f"cross_fitted_score of the candidates: {', '.join(scores)}",
         f"{SUBMISSION_FILE}: {run.chosen}, checked against the sample",
         f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
@@ -124,7 +124,7 @@ def _write_files(run: Run, folder: Path, quick: bool) -> None:
     choice = {
         **_choice(run, selection, stages),
         "ablation": {} if quick else _ablation(run, selection),
-        "expected": expected_score(run, chosen, with_similar_rows=not quick),
+        "expected": expected_score(run, chosen),
     }
     if quick:
         choice["failed"] = [*selection.failed, NO_TIME]

@@ -50,14 +50,20 @@ class JobRows:
     unused_labels: list[str] = field(default_factory=list)
 
 
-def rows_of_job(job: "Job", plan: "JobPlan", threads: int = 1) -> JobRows:
+def rows_of_job(
+    job: "Job", plan: "JobPlan", threads: int = 1, is_held_out: NDArray[np.bool_] | None = None
+) -> JobRows:
     """Return the rows and the context of one job.
 
     Args:
         threads: cores that training may use, if the result of the stage does not depend on it.
+        is_held_out: (n_rows,), rows that are its fold, instead of those of the table; None for these.
     """
     stage = plan.stages[job.stage]
     rows, test = read_tables(plan)
+    if is_held_out is not None:
+        assert rows.folds is not None
+        rows = replace(rows, folds=np.where(is_held_out, job.fold, rows.folds))
     is_train_row = training_rows(rows, job.fold, plan.in_time_order)
     unused_labels: list[str] = []
     if stage.extra_rows != "ignore" and any(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.dataset import REFIT_FOLD, Dataset, read_rows
@@ -76,6 +77,18 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
         lines=("; ".join([f"{line}  {seconds:.0f} s", *rows.unused_labels]), *notes),
         gpu_gib=peak_gpu_gib(),
     )
+
+
+def predict_rows(job: Job, plan: JobPlan, is_held_out: NDArray[np.bool_]) -> Array:
+    """Return predictions of training rows by a model of the others, (n_held_out, n_outputs), fitted in job.folder.
+
+    Args:
+        job: with a fold that no row has.
+        is_held_out: (n_rows,).
+    """
+    y_pred = _fit_and_predict(job, plan, rows_of_job(job, plan, is_held_out=is_held_out))
+    assert y_pred is not None
+    return y_pred
 
 
 def _require_same_code(job: Job, plan: JobPlan) -> None:

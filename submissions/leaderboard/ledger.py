@@ -170,6 +170,8 @@ def page(competition: CompetitionConfig) -> str:
     if not rows:
         return f"No submissions of {paths.name} yet: ./run.sh submit makes one and writes it down."
     files = distinct(rows)
+    shifts = [expected_of(paths, row)["shift"] for row in rows]
+    begin = [shift["sentence"] for shift in shifts if shift][-1:]
     scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS])
     lines = rank_correlations(scores.set_index("submission").astype(float))
     drawn = draw_scores(competition, files)
@@ -181,7 +183,15 @@ def page(competition: CompetitionConfig) -> str:
         lines.append(f"{why}, so nothing says which two to select. Select by CV.")
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in lines]
     label = f"{metric.name}, {'greater' if metric.greater_is_better else 'lower'} is better"
-    return "\n\n".join([f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])
+    return "\n\n".join([*begin, f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])
+
+
+def expected_of(paths: Paths, one: Submission) -> dict[str, Any]:
+    """Return what was to expect of the run of a submission (`expected_score`), or no shift without the run."""
+    try:
+        return dict(read_manifest(paths.run(one.run or "no run"))[CHOICE]["expected"])
+    except DataError:
+        return {"shift": None}
 
 
 def rank_correlations(scores: pd.DataFrame) -> list[str]:

@@ -16,6 +16,7 @@ from models.training.loss_log import read_losses
 from submissions.report import figures
 from submissions.report.elements import Card, Element, Figure, make_table
 from submissions.run import CROSS_FITTED, PREDICTION, Run, scored_rows
+from submissions.shift import read_shift
 
 MAX_POINTS = 2000
 """Number of rows in a scatter plot, which keeps the page small."""
@@ -187,12 +188,12 @@ def folds_and_shift(run: Run) -> list[Element]:
 
 def _shift(run: Run) -> list[Element]:
     """Return what `./run.sh folds` has found out about test and training rows."""
-    shift = run.paths.shift
-    if not shift.exists():
+    file = run.paths.shift
+    if not file.exists():
         return [
             f"./run.sh folds {run.paths.name} compares held-out rows with test rows; it has not been run."
         ]
-    shift_report = read_json(shift)
+    shift_report = read_json(file)
     elements: list[Element] = []
     if not shift_report["made_from"].items() <= run.stored["tables"].items():
         elements.append("Outdated: tables or folds have changed since. Run ./run.sh folds again.")
@@ -201,17 +202,19 @@ def _shift(run: Run) -> list[Element]:
         elements.append(f"Recommended folds: {recommended['kind']}: {recommended['reason']}.")
     else:
         elements.append(f"./run.sh folds {run.paths.name} also compares kinds of folds, and recommends one.")
-    adversarial = shift_report["adversarial"]
-    if adversarial:
-        auc = format_with_error(adversarial["auc"], adversarial["standard_deviation"])
-        elements.append(
-            f"Adversarial validation: AUC {auc} (standard deviation over folds); at 0.5 train and test are "
-            "indistinguishable."
-        )
-        features = adversarial["features"]
-        if features:
-            elements.append(make_table(pd.DataFrame(features)))
-    figure = shift.with_name("similarity.png")
+    elements += run.choice["expected"]["warnings"]
+    shift = read_shift(run.paths)
+    if shift:
+        auc = format_with_error(shift.auc, shift.standard_error)
+        elements.append(f"Adversarial validation: AUC {auc}; at 0.5 train and test are indistinguishable.")
+        if shift.ratio is not None:
+            elements.append(
+                f"The fifth of the training rows that looks most like the test rows, held out together, has "
+                f"{shift.ratio:.2f} times the error of {shift.stage} in ordinary folds."
+            )
+        if shift.features:
+            elements.append(make_table(pd.DataFrame(shift.features)))
+    figure = file.with_name("similarity.png")
     if figure.exists():
         caption = "Similarity to the nearest training row; good folds have the curve of the test rows"
         elements.append(Figure(caption, figure.read_bytes()))

@@ -137,13 +137,18 @@ def _safely(run: Run, section: Callable[[Run], list[Element]]) -> list[Element]:
 
 def _summary(run: Run) -> str:
     """Return what to expect, what was chosen, and how many models it averages."""
-    expected = run.choice["expected"]
-    score = format_with_error(expected["score"], expected["standard_error"])
+    score = describe_expected(run)
     stages = ", ".join(run.config.stages)
     n_models = sum(job.predicts_test for job in run.plan.jobs)
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
     kinds = "models of folds and seeds" if not n_refits else "models of folds, refits and seeds"
     sentences = [f"Expect {run.metric.name} {score}."]
+    shift = run.choice["expected"]["shift"]
+    if shift:
+        sentences.insert(0, shift["sentence"])
+        if shift["factor"] is not None:
+            like_them = f"held-out rows like them have {shift['factor']:.2f} times the error"
+            sentences[1] = f"{sentences[1].rstrip('.')}: {like_them}."
     prepared = read_json(run.paths.prepare_report)
     sentences += [f"{line}." for line in prepared["answers"]]
     n_censored = prepared["n_censored"]
@@ -153,6 +158,15 @@ def _summary(run: Run) -> str:
         )
     sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {n_models} {kinds}.")
     return " ".join(sentences)
+
+
+def describe_expected(run: Run) -> str:
+    """Return the score to expect: with its error, or a range if test rows differ from training rows."""
+    expected = run.choice["expected"]
+    shift = expected["shift"]
+    if shift is None or shift["score"] is None:
+        return format_with_error(expected["score"], expected["standard_error"])
+    return " to ".join(map(format_number, sorted([expected["score"], shift["score"]])))
 
 
 def _closing(run: Run) -> list[str]:
@@ -184,12 +198,17 @@ def _closing(run: Run) -> list[str]:
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
-    expected = choice["expected"]
+    shift = choice["expected"]["shift"]
     in_sample = run.candidates[run.chosen]["in_sample_score"]
     facts = {
         "expected_score": (
-            format_with_error(expected["score"], expected["standard_error"]),
-            "on the test table; +- counts the rows of both tables",
+            describe_expected(run),
+            "on the test table; "
+            + (
+                "of held-out rows, and of those like test rows"
+                if shift
+                else "+- counts the rows of both tables"
+            ),
         ),
         "cross_fitted_score": (
             format_with_error(choice["cross_fitted_score"], choice["standard_error"]),
@@ -197,12 +216,6 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
         ),
         "in_sample_score": (format_number(in_sample), f"of {run.chosen}, on the rows it was fitted on"),
     }
-    similar_rows = expected["similar_rows"]
-    if similar_rows:
-        facts["expected_score, similar rows"] = (
-            format_with_error(similar_rows["score"], similar_rows["standard_error"]),
-            "of held-out rows as similar to training rows as test rows are",
-        )
     best_stage = choice["best_stage"]
     compared = choice["stages"][best_stage]
     improvement = gain(run, 0.0, compared["difference"])

@@ -7,7 +7,7 @@ import pytest
 from competition.dataset import INPUT_KEY, TIME
 from core.files import read_json, sha256_of
 from core.paths import Paths
-from folds.adversarial import adversarial_validation, readable_features
+from folds.adversarial import adversarial_validation, most_like_test, readable_features
 from folds.diagnose import recommend
 from folds.similarity import Similarity, similarities
 from pipeline import commands
@@ -34,12 +34,20 @@ def test_a_shift_is_detected_with_the_feature_that_moved():
     train, test = tables(moved=2.0)
     moved = adversarial_validation(train, test, config(), seed=0)
     assert adversarial_validation(*tables(19), config(), seed=0) is None
-    assert 0.4 < alike["auc"] < 0.6 and twins["auc"] < 0.65 and moved["auc"] > 0.85
-    first = moved["features"][0]
+    assert 0.4 < alike.auc < 0.6 and twins.auc < 0.65 and moved.auc > 0.85
+    assert np.corrcoef(moved.likeness, train["x"])[0, 1] > 0.7
+    assert alike.standard_error == pytest.approx(0.029, abs=0.001)  # sqrt((n + n + 1) / (12 n n)) at 0.5
+    first = moved.features[0]
     assert first["feature"] == "x" and first["gain"] > 0.7
     assert first["mean_in_test"] - first["mean_in_train"] == pytest.approx(2, abs=0.3)
     kind, why = recommend(config(), "kfold", train, test, [], moved)
-    assert kind == "kfold" and f"differ (AUC {moved['auc']:.2f}), most in x" in why
+    assert kind == "kfold" and f"differ (AUC {moved.auc:.2f}), most in x" in why
+
+
+def test_the_fifth_most_like_test_rows_has_whole_groups_and_none_that_is_most_of_the_table():
+    groups = np.repeat([0, 1, 2, 3], [60, 10, 10, 20])
+    likeness = np.repeat([0.9, 0.2, 0.8, 0.7], [60, 10, 10, 20]) + np.tile([-0.1, 0.1], 50)
+    assert set(groups[most_like_test(likeness, groups)]) == {2, 3}
 
 
 def test_features_have_names_that_can_be_read():
@@ -56,9 +64,7 @@ def test_similarity_is_to_rows_of_other_folds_and_of_test_rows_to_all():
     test = pd.DataFrame({"s": ["CCO", "c1ccccc1"], "r": ["C", "C"]})
     folds = {"kfold": np.array([0, 0, 1, 1]), "time": np.array([-1, 0, 1, -1])}
     (result,) = similarities(train, test, config(smiles=["s"]), folds)
-    assert result.test.tolist() == result.test_of_folds["time"].tolist() == [1.0, 1.0]
-    ethanol, benzene = result.test_of_folds["kfold"]
-    assert ethanol < 1.0 > benzene  # the model of fold 0 has no ethanol, that of fold 1 no benzene
+    assert result.test.tolist() == [1.0, 1.0]
     assert result.held_out["kfold"].max() < 0.5  # the other ethanol shares the fold
     assert sorted(result.held_out["time"])[1:] == [1.0]  # and here is earlier; rows of -1 are never held out
     (result,) = similarities(train, test, config(smiles=["s", "r"]), folds)
@@ -89,7 +95,7 @@ def test_texts_are_compared_in_any_script():
 )
 def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended(of_test, held_out, kind):
     values = {name: np.full(50, value) for name, value in held_out.items()}
-    compared = [Similarity("made up", np.full(50, of_test), {}, values, {})]
+    compared = [Similarity("made up", np.full(50, of_test), values)]
 
     def recommended(train, test):
         tables = (pd.DataFrame({"s": [smiles] * 20}) for smiles in (train, test))

@@ -1,25 +1,18 @@
-"""What a run scores: with the raw rows for a metric that reads them, and on rows like those of the test table."""
+"""What a run scores with a metric that reads the raw rows."""
 
-from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from competition.dataset import EXTRA
-from core.files import read_table
-from folds.similarity import Similarity
 from models.jobs.run_job import run_job
-from submissions import expected_score
 from submissions.blend.candidates import single_column
 from submissions.blend.selection import cross_fit
-from submissions.expected_score import score_of_similar_rows
 from submissions.report.report import build_report
 from submissions.report.scores import load_answers
 from submissions.run import SUBMISSION_FILE, candidate_file, scored_rows
 from tests.pipeline.made import checked
-from tests.submissions.fakes import fake_classes, fake_competition, finished, planned, run_of
+from tests.submissions.fakes import fake_classes, fake_competition, finished, planned
 
 CODE = """
 def score(y, y_pred, rows):
@@ -80,33 +73,3 @@ def test_jobs_and_answers_are_scored_with_their_rows_if_they_have_the_columns(tm
     without = load_answers(run)
     assert without.scores == {}
     assert "mine.py:score must return one number" in without.notes[0]
-
-
-def test_held_out_rows_count_by_the_odds_that_a_row_of_their_similarity_is_a_test_row(tmp_path, monkeypatch):
-    run = finished(fake_competition(tmp_path, n_train=200, n_test=100, submissions={"stack": False}))
-    assert run.choice["expected"]["similar_rows"] is None  # without molecules and texts
-    scorer, rows = run.columns, np.arange(200)
-    held_out = np.where(rows % 2 == 0, 0.9, 0.2)
-    y_pred = (
-        scorer.y + np.where(held_out > 0.5, 1.0, 3.0)[:, None]
-    )  # errors of 1 near training rows, else of 3
-    rng = np.random.default_rng(0)
-    for test, low, high in ((np.full(100, 0.9), 1.0, 1.6), (rng.choice([0.9, 0.2], 100), 2.0, 2.5)):
-        made_up = Similarity("made up", test, {"kfold": test}, {"kfold": held_out}, {"kfold": rows})
-        monkeypatch.setattr(expected_score, "similarities", lambda *_, found=made_up: [found])
-        assert low < score_of_similar_rows(run, scorer, y_pred)["score"] < high  # rmse; of all rows 2.24
-    y_pred = scorer.y + np.repeat(rng.normal(size=20), 10)[:, None]  # ten rows have the same error
-    scorers = [replace(scorer, groups=groups) for groups in (rows, rows // 10)]
-    alone, together = (score_of_similar_rows(run, each, y_pred)["standard_error"] for each in scorers)
-    assert together / alone == pytest.approx(np.sqrt(10), rel=0.3)
-    assert score_of_similar_rows(run, scorer, scorer.y) == {"score": 0.0, "standard_error": 0.0}
-
-
-def test_rows_of_extra_tables_are_in_no_fold_and_not_compared_with_test_rows(done, monkeypatch):
-    run = run_of(done)
-    table = read_table(run.paths.train).assign(**{EXTRA: np.repeat([0, 1], [100, 50])})
-    monkeypatch.setattr(expected_score, "read_table", lambda file: table)
-    n_rows = []
-    monkeypatch.setattr(expected_score, "similarities", lambda rows, *_: n_rows.append(len(rows)))
-    score_of_similar_rows(run, run.columns, run.columns.y)
-    assert n_rows == [100]
