@@ -1,22 +1,25 @@
 """Do blends gain, and does the expected score hold, on rows that nothing was fitted on?
 
     python -m benchmarks.holdouts --work FOLDER [--data FOLDER_WITH_COMPETITIONS] [--sets ...] [--draws 2]
-        [--candidates /path/mine.py:fit ...]
+        [--splits ...] [--candidates /path/mine.py:fit ...]
 
-At most 2,000 training rows of each set are divided into halves by rows and, if it has a column SMILES, also by Murcko
-scaffolds. One half is the training table and the other one the test table; draws 0 and 1 swap them. `./run.sh new`
-writes a YAML, of which the cheap stages are kept, and `./run.sh full` makes the submissions of all candidates, with
-those of --candidates. A run that is finished is not made again.
+At most 2,000 training rows of each set are divided, in --splits: into halves at random (`rows`) and by Murcko scaffolds
+(`scaffolds`), of which draws 0 and 1 swap the two; into the fifth with the largest molecules or longest texts and the
+rest (`size`); into some of 20 clusters by k-means, about a fifth of the rows, and the rest (`clusters`); into some
+values of the molecule column with most of them (`columns`). `own` are the set's own tables. `./run.sh new` writes a
+YAML, of which the cheap stages are kept, and `./run.sh full` makes the submissions of all candidates, with those of
+--candidates. A run that is finished is not made again.
 
-The first tables have the errors of the candidates on the test half (RMSE, geometric mean over targets; for classes 1
+The first tables have the errors of the candidates on the test rows (RMSE, geometric mean over targets; for classes 1
 less the metric), relative to the default: the mean over the runs of a set, and the mean over the sets with a 95 %
 interval of a bootstrap over sets. `submission` is what the selection rule chose. A stack that equals the default counts
 as the default.
 
-The second table has three estimates of the score of the submission on the test half: `cross-fitted`, with a +- that
-counts the training rows, `expected`, with one that counts both tables, and `similar rows`. It shows how often the score
-is within one and two +- of the estimate (68 and 95 % if it holds), and the mean and the root mean square of the error
-in +- (0 and 1 if it holds; above 0 the score was higher than the estimate).
+The second table has two intervals for the score of the submission on the test rows, 1.28 standard errors to each side
+(80 % if it holds): of the `cross-fitted` score, with an error that counts both tables, and the `expected` one, which
+reaches to the score of held-out rows like test rows if these differ. It shows how often they hold the score, and the
+mean interval score over sets: the width and ten times the miss, over the error of a constant. Source: Gneiting and
+Raftery, Strictly Proper Scoring Rules, JASA 2007.
 """
 
 import argparse
@@ -28,15 +31,23 @@ import numpy as np
 import pandas as pd
 import yaml
 from rdkit.Chem import MolFromSmiles
+from sklearn.cluster import KMeans
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks.budget import answers_and_predictions, full, log_error, parse, parser_of, write_yaml
-from competition.config import load_competition
+from competition.config import CompetitionConfig, load_competition
 from core.files import read_json
-from folds.groups import scaffolds
+from core.types import Array, Integers
+from folds.groups import fingerprint, scaffolds
 from submissions.run import SUBMISSION_FILE
 
 MAX_ROWS = 2000
-SPLITS = ("rows", "scaffolds")
+SPLITS = ("rows", "scaffolds", "size", "clusters", "columns", "own")
+DRAWN = ("rows", "scaffolds")
+"""Splits with several draws."""
+SIGMAS = 1.28
+N_CLUSTERS = 20
 MOLECULE = "SMILES"
 CHEAP_KINDS = ("gp", "lightgbm", "sklearn")
 N_RESAMPLES = 10_000
@@ -50,25 +61,62 @@ def read_pool(source: Path) -> pd.DataFrame:
     return table.sample(n=min(MAX_ROWS, len(table)), random_state=0).reset_index(drop=True)
 
 
-def divide(table: pd.DataFrame, split: str, draw: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the training and the test half of a draw."""
-    groups = np.arange(len(table))
-    if split == "scaffolds":
-        groups = pd.factorize(scaffolds(list(table[MOLECULE])))[0]
-    rank = np.random.default_rng(draw // 2).permutation(groups.max() + 1)[groups]
-    is_first = rank <= np.median(rank)
-    if draw % 2 == 1:
-        is_first = ~is_first
+def divide(
+    table: pd.DataFrame, inputs: list[str], split: str, draw: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the training and the test rows of a draw."""
+    text = table[inputs[0]]
+    if split == "size":
+        size = text.map(lambda t: MolFromSmiles(t).GetNumAtoms()) if inputs[0] == MOLECULE else text.str.len()
+        is_first = (size <= size.quantile(0.8)).to_numpy()
+    elif split in ("clusters", "columns"):
+        groups = (
+            clusters(text) if split == "clusters" else pd.factorize(table[most_different(table, inputs)])[0]
+        )
+        is_first = ~np.isin(groups, held_out_groups(groups))
+    else:
+        groups = np.arange(len(table))
+        if split == "scaffolds":
+            groups = pd.factorize(scaffolds(list(text)))[0]
+        rank = np.random.default_rng(draw // 2).permutation(groups.max() + 1)[groups]
+        is_first = rank <= np.median(rank)
+        if draw % 2 == 1:
+            is_first = ~is_first
     return table[is_first], table[~is_first]
 
 
-def write_halves(source: Path, folder: Path, split: str, draw: int) -> None:
-    """Write the four tables of a competition whose test table is the other half of the rows."""
-    train, holdout = divide(read_pool(source), split, draw)
+def most_different(table: pd.DataFrame, inputs: list[str]) -> str:
+    """Return the input column with the most distinct values."""
+    return max(inputs, key=lambda name: table[name].nunique())
+
+
+def clusters(texts: pd.Series) -> Integers:
+    """Return the cluster of each molecule or text, (n_rows,), by k-means of its 30 largest components."""
+    if texts.name == MOLECULE:
+        features = np.array([list(fingerprint(text)) for text in texts], dtype=np.float32)
+    else:
+        features = TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
+    components = TruncatedSVD(30, random_state=0).fit_transform(features)
+    return KMeans(N_CLUSTERS, n_init=3, random_state=0).fit_predict(components)
+
+
+def held_out_groups(groups: Integers) -> list[int]:
+    """Return some groups with about a fifth of the rows."""
+    sizes = np.bincount(groups)
+    chosen: list[int] = []
+    for group in np.random.default_rng(0).permutation(len(sizes)):
+        if sizes[[*chosen, group]].sum() <= 0.25 * len(groups):
+            chosen.append(group)
+    return chosen
+
+
+def write_tables(source: Path, folder: Path, split: str, draw: int) -> None:
+    """Write the four tables of a competition whose test table is a part of the rows."""
+    pool = read_pool(source)
     sample = pd.read_csv(source / "sample_submission.csv", dtype=str)
-    inputs = [name for name in pd.read_csv(source / "test.csv", nrows=0) if name in train]
-    targets = [name for name in train if name not in inputs]
-    folder.mkdir(parents=True)
+    inputs = [name for name in pd.read_csv(source / "test.csv", nrows=0) if name in pool]
+    targets = [name for name in pool if name not in inputs]
+    train, holdout = divide(pool, inputs[1:], split, draw)
     train.to_csv(folder / "train.csv", index=False)
     holdout[inputs].to_csv(folder / "test.csv", index=False)
     holdout[["id", *targets]].to_csv(folder / "answers.csv", index=False)
@@ -87,13 +135,17 @@ def keep_cheap_stages(yaml_file: Path, candidates: list[str]) -> None:
 
 def make_run(source: Path, folder: Path, split: str, draw: int, candidates: list[str]) -> Path:
     """Return the folder of the finished run of one draw, and make the run unless it is finished."""
-    yaml_file = folder / f"{source.name}.yaml"
-    runs = folder / "work" / source.name / "submissions"
+    yaml_file = folder / f"{folder.name}.yaml"
+    work = folder.parent / "work"  # all sets share the cache of features
+    runs = work / folder.name / "submissions"
+    tables = source if split == "own" else folder
     if not folder.exists():
-        write_halves(source, folder, split, draw)
+        folder.mkdir(parents=True)
+        if split != "own":
+            write_tables(source, folder, split, draw)
     if not (runs / "latest").exists():
-        os.environ["WORK_DIR"] = str(folder / "work")
-        write_yaml(folder, yaml_file)
+        os.environ["WORK_DIR"] = str(work)
+        write_yaml(tables, yaml_file)
         keep_cheap_stages(yaml_file, candidates)
         full(yaml_file, ["--budget", "none"], folder / "full.log")
     return runs / (runs / "latest").read_text().strip()
@@ -109,19 +161,25 @@ def measure(yaml_file: Path, run: Path) -> tuple[dict[str, float], list[dict[str
         for name, file in {**files, "submission": SUBMISSION_FILE}.items()
     }
     log_errors.setdefault("lightgbm_stack", log_errors[choice["default"]])
-    score = competition.scorer(*answers_and_predictions(competition, run / SUBMISSION_FILE))
-    chosen, expected = choice["candidates"][choice["chosen"]], choice["expected"]
-    estimates = {
-        "cross-fitted": (chosen["score"], chosen["score_standard_error"]),
-        "expected": (expected["score"], expected["standard_error"]),
-    }
-    if expected["similar_rows"]:
-        similar = expected["similar_rows"]
-        estimates["similar rows"] = (similar["score"], similar["standard_error"])
-    lines = [
-        {"metric": competition.metric, "estimate": name, "in_errors": (score - estimate) / error}
-        for name, (estimate, error) in estimates.items()
-    ]
+    y, y_pred = answers_and_predictions(competition, run / SUBMISSION_FILE)
+    metric, score = competition.scorer, competition.scorer(y, y_pred)
+    constant = metric(y, constant_prediction(competition, y))
+    unit = 1 - constant if metric.greater_is_better else constant
+    expected = choice["expected"]
+    error = SIGMAS * expected["standard_error"]
+    shift = expected["shift"]
+    ends = {"cross-fitted": [expected["score"]], "expected": [expected["score"]]}
+    widths = [error, error]
+    if shift and shift["score"] is not None:
+        ends["expected"].append(shift["score"])
+        widths[1] *= max(1.0, shift["factor"])
+    lines = []
+    for (name, scores), width in zip(ends.items(), widths, strict=True):
+        low, high = min(scores) - width, max(scores) + width
+        miss = max(low - score, score - high, 0.0)
+        lines.append(
+            {"estimate": name, "holds": miss == 0, "interval_score": (high - low + 10 * miss) / unit}
+        )
     relative = {name: value - log_errors[choice["default"]] for name, value in log_errors.items()}
     return relative, lines
 
@@ -139,15 +197,20 @@ def table_of_candidates(changes: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def constant_prediction(competition: CompetitionConfig, y: Array) -> Array:
+    """Return the mean of the answers, or the most frequent class, in each row, as the metric scores it."""
+    task = competition.task
+    mean = np.nanmean(task.one_hot(y), axis=0, keepdims=True)
+    return np.repeat(task.default_labels(mean) if task.scores_labels else mean, len(y), axis=0)
+
+
 def table_of_estimates(lines: pd.DataFrame) -> str:
-    """Return how often and by how much the score differs from each estimate, by metric and split."""
+    """Return how often each interval holds the score, and its interval score, by split."""
     rows = []
-    for key, part in lines.groupby(["metric", "split", "estimate"], sort=False):
-        z = part["in_errors"]
-        within = [f"{(z.abs() <= limit).mean():.0%}" for limit in (1, 2)]
-        root_mean_square = np.sqrt((z**2).mean())
-        rows.append([*key, len(z), *within, f"{z.mean():+.2f}", f"{root_mean_square:.2f}"])
-    header = ["metric", "holdout by", "estimate", "runs", "within 1", "within 2", "mean", "root mean square"]
+    for (split, estimate), part in lines.groupby(["split", "estimate"], sort=False):
+        of_sets = part.groupby("set")["interval_score"].mean()
+        rows.append([split, estimate, len(part), f"{part['holds'].mean():.0%}", f"{of_sets.mean():.3f}"])
+    header = ["holdout by", "interval", "runs", "holds the score", "interval score"]
     return pd.DataFrame(rows, columns=header).to_string(index=False)
 
 
@@ -156,22 +219,32 @@ def run_all(args: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
     changes, estimates = [], []
     for name in args.sets:
         source = args.data / name
-        has_molecules = MOLECULE in pd.read_csv(source / "train.csv", nrows=0)
-        for split in SPLITS if has_molecules else SPLITS[:1]:
-            for draw in range(args.draws):
+        columns = pd.read_csv(source / "test.csv", nrows=0).columns
+        for split in splits_of(args.splits, columns):
+            for draw in range(args.draws if split in DRAWN else 1):
                 folder = args.work / f"{name}_{split}_{draw}"
                 run = make_run(source, folder, split, draw, args.candidates)
-                relative, lines = measure(folder / f"{name}.yaml", run)
+                relative, lines = measure(folder / f"{folder.name}.yaml", run)
                 changes.append({"set": name, "split": split, **relative})
-                estimates += [{"split": split, **line} for line in lines]
+                estimates += [{"set": name, "split": split, **line} for line in lines]
                 print(f"{name}, by {split}, draw {draw}: finished", flush=True)
     return pd.DataFrame(changes), pd.DataFrame(estimates)
+
+
+def splits_of(splits: list[str], columns: pd.Index) -> list[str]:
+    """Return the splits that a set with these columns has: several molecule columns have no scaffolds and clusters."""
+    one_column = len(columns) == 2
+    impossible = {"columns"} if one_column else {"scaffolds", "size", "clusters"}
+    if MOLECULE not in columns:
+        impossible.add("scaffolds")
+    return [split for split in splits if split not in impossible]
 
 
 def main() -> None:
     """Make the missing runs and print the tables."""
     parser = parser_of(__doc__)
     parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--splits", nargs="+", default=SPLITS, choices=SPLITS)
     parser.add_argument("--candidates", nargs="+", default=[])
     changes, estimates = run_all(parse(parser))
     for split, part in changes.groupby("split"):

@@ -130,13 +130,14 @@ def _measure(config: Config, plan: JobPlan, seconds: float) -> Shift | None:
 
 
 def cheapest_good_stage(run: Run, seconds: float) -> str | None:
-    """Return the stage with the best score of those whose folds took no longer than `seconds`; None without one."""
+    """Return the best stage of those whose folds took no longer than `seconds` without a GPU; None without one."""
     scores = {}
     for position, name in enumerate(run.columns.names):
         stage = run.config.stages[name]
         jobs = [job for job in run.plan.jobs_of_stage(name) if job.fold != REFIT_FOLD]
         took = max(read_json(job.folder / REPORT)["seconds"] for job in jobs)
-        if stage.is_trained and stage.pseudo_labels is None and took <= seconds:
+        is_alone = stage.is_trained and stage.pseudo_labels is None and not stage.gpu
+        if is_alone and took <= seconds:
             score = cross_fit(run.columns, partial(single_column, run.columns, position)).scored
             scores[name] = run.columns.gain(run.columns.score(score))
     known = {name: score for name, score in scores.items() if np.isfinite(score)}
