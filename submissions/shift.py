@@ -37,7 +37,7 @@ SIGMAS = 1.96
 
 
 @dataclass(frozen=True)
-class Shift:
+class MeasuredShift:
     """What folds/held_out.json has about the tables of a competition.
 
     Attributes:
@@ -75,7 +75,7 @@ def shift_file(paths: Paths) -> Path:
     return paths.shift.with_name("held_out.json")
 
 
-def read_shift(paths: Paths) -> Shift | None:
+def read_shift(paths: Paths) -> MeasuredShift | None:
     """Return what was measured; None if nothing was, or if tables or folds have changed since."""
     file = shift_file(paths)
     if not file.exists():
@@ -83,7 +83,7 @@ def read_shift(paths: Paths) -> Shift | None:
     content = read_json(file, "made_from")
     if content.pop("made_from") != made_from(paths):
         return None
-    return Shift(**content) if content else None
+    return MeasuredShift(**content) if content else None
 
 
 def measure_shift(config: Config, plan: JobPlan, seconds: float) -> None:
@@ -103,7 +103,7 @@ def measure_shift(config: Config, plan: JobPlan, seconds: float) -> None:
     write_json(shift_file(paths), {"made_from": made_from(paths), **(asdict(shift) if shift else {})})
 
 
-def _measure(config: Config, plan: JobPlan, seconds: float) -> Shift | None:
+def _measure(config: Config, plan: JobPlan, seconds: float) -> MeasuredShift | None:
     """Return the shift of the test table; None for large tables, and for those with too few rows."""
     competition = config.competition
     table = read_table(plan.paths.train)
@@ -119,7 +119,7 @@ def _measure(config: Config, plan: JobPlan, seconds: float) -> Shift | None:
     found = adversarial_validation(train, test, competition, seed, describe)
     if found is None:
         return None
-    shift = Shift(found.auc, found.standard_error, found.features)
+    shift = MeasuredShift(found.auc, found.standard_error, found.features)
     run = open_run(config, finished_part(plan))
     stage = cheapest_good_stage(run, seconds) if shift.is_clear else None
     if stage is None:
