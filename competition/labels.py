@@ -18,13 +18,13 @@ PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
 MAX_RANGE = 1e4
 MAX_TO_MEDIAN = 100.0
 """Ratios of the largest label to the smallest and to the median above which the largest ones decide an error."""
-NO_NUMBERS = (-99, -999, -9999, 999, 9999)
+PLACEHOLDERS = (-99, -999, -9999, 999, 9999)
 """Numbers that stand for a missing one."""
 
 
 def describe_placeholder(numbers: pd.Series) -> str:
     """Return how many numbers are one such as -999, far from all others, that stands for a missing one; "" if none."""
-    for number in NO_NUMBERS:
+    for number in PLACEHOLDERS:
         is_number = numbers == number
         if is_number.any() and abs(number) > 3 * numbers[~is_number].abs().max():
             return f"{is_number.sum()} cells are {number}; empty them if they are missing"

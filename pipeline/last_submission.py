@@ -51,6 +51,8 @@ SUBMISSIONS = "submissions"
 COMPARISON = "comparison of training and test rows"
 SHARE_OF_TIME = 0.1
 """Maximum share of the time that interim submissions take on one core."""
+DESCRIPTORS = ("descriptors", "maplight")
+"""Features of a stage that descriptors are among."""
 SHARE_OF_FOLD = 0.05
 """Share of a budget, or of the time of all jobs, that one more fold may take to see what a shift does to the error."""
 MIN_SECONDS = 60.0
@@ -81,7 +83,7 @@ class InterimSubmissions:
         """Return a task; None while one is pending, or if it would take more than its share of the time."""
         clock = self.budget.clock
         has_time = clock.end - time.monotonic() > MIN_LEFT_TO_COMPARE
-        if self.has_written and not self.is_compared and has_time:
+        if self.has_written and not self.is_compared and has_time and self.has_descriptors:
             self.is_compared = True
             arguments = (self.config, self.budget.current_plan, SHARE_OF_FOLD * clock.seconds)
             return Task(COMPARISON, compare_tables, arguments, group=SUBMISSIONS, skips_group=False)
@@ -97,6 +99,15 @@ class InterimSubmissions:
             skips_group=False,
             on_end=self._on_end,
         )
+
+    @property
+    def has_descriptors(self) -> bool:
+        """Whether descriptors, which the comparison reads, are in the cache, or no stage computes them."""
+        plan = self.budget.current_plan
+        readers = [
+            name for name, stage in plan.stages.items() if {*stage.molecule_feature_names} & {*DESCRIPTORS}
+        ]
+        return not readers or any(job.finished for job in plan.jobs if job.stage in readers)
 
     def _on_end(self, result: JobResult) -> None:
         self.is_pending = False

@@ -83,7 +83,7 @@ def read_shift(paths: Paths) -> MeasuredShift | None:
     content = read_json(file, "made_from")
     if content.pop("made_from") != made_from(paths):
         return None
-    return MeasuredShift(**content) if content else None
+    return MeasuredShift(**content)
 
 
 def measure_shift(config: Config, plan: JobPlan, seconds: float) -> None:
@@ -100,7 +100,8 @@ def measure_shift(config: Config, plan: JobPlan, seconds: float) -> None:
     except Exception as error:
         print(f"the shift of the test rows was not measured ({type(error).__name__}: {error})", flush=True)
         return
-    write_json(shift_file(paths), {"made_from": made_from(paths), **(asdict(shift) if shift else {})})
+    if shift is not None:
+        write_json(shift_file(paths), {"made_from": made_from(paths), **asdict(shift)})
 
 
 def _measure(config: Config, plan: JobPlan, seconds: float) -> MeasuredShift | None:

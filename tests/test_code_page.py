@@ -16,9 +16,8 @@ def test_a_run_enters_the_listed_files_first_in_the_listed_order(tmp_path, monke
     stages = {"gnn": {**GNN, "epochs": 1}}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages, folds={"n_folds": 2})
     monkeypatch.setattr(full, "make_executor", lambda *options: InlineExecutor())
-    monkeypatch.setattr(
-        last_submission, "compare_tables", lambda *given: None
-    )  # it reads predictions if they differ
+    # The comparison of tables reads predictions before the blends do, if the tables differ.
+    monkeypatch.setattr(last_submission, "compare_tables", lambda *given: None)
     entered: dict[str, None] = {}
 
     def record(frame, event, _):

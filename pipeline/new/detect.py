@@ -122,12 +122,7 @@ def detect(
             f"--train, --test and --sample must be three files; got {', '.join(map(str, files))}."
         )
     (train_file, train), (_, test), (sample_file, sample) = tables.items()
-    for name in train.columns.difference(test.columns):
-        for other in test.columns.difference(train.columns):
-            if name.strip().lower() == other.strip().lower():
-                raise DataError(
-                    f"{train_file} has {name!r} and the test table {other!r}. Write both names alike."
-                )
+    _require_equal_names(train, test, train_file)
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
         raise DataError(f"--group takes a column of {train_file} other than the id; got {group!r}.")
@@ -154,10 +149,7 @@ def detect(
     for name, role in roles.items():
         if name in (id_column, *predicted):
             raise DataError(f"--{role}: {name!r} is the id or a target, and no input.")
-        if name not in train or name not in test:
-            raise DataError(f"--{role}: {name!r} is not in both {train_file} and the test table.")
-        if role == "smiles" and not train[name].map(canonical_smiles).any():
-            raise DataError(f"--smiles: no cell of {name!r} in {train_file} is a molecule.")
+        _require_role(name, role, train, test, train_file)
     columns = [
         Column(name, roles[name], f"set with --{roles[name]}")
         if name in roles
@@ -182,6 +174,25 @@ def detect(
         targets_reason=targets_reason,
         columns=columns,
     )
+
+
+def _require_equal_names(train: pd.DataFrame, test: pd.DataFrame, train_file: str) -> None:
+    """Raise a DataError if names of columns of the two tables differ only in case or blanks."""
+    of_test = {name.strip().lower(): name for name in test.columns.difference(train.columns)}
+    for name in train.columns.difference(test.columns):
+        other = of_test.get(name.strip().lower())
+        if other is not None:
+            raise DataError(
+                f"{train_file} has {name!r} and the test table {other!r}. Write both names alike."
+            )
+
+
+def _require_role(name: str, role: Role, train: pd.DataFrame, test: pd.DataFrame, train_file: str) -> None:
+    """Raise a DataError if a column cannot have the role that the user gives it."""
+    if name not in train or name not in test:
+        raise DataError(f"--{role}: {name!r} is not in both {train_file} and the test table.")
+    if role == "smiles" and not train[name].map(canonical_smiles).any():
+        raise DataError(f"--smiles: no cell of {name!r} in {train_file} is a molecule.")
 
 
 def _detect_column(
@@ -294,9 +305,8 @@ def find_targets(
         )
     if not fits:
         for name in only_in_train:
-            if len(missing) > 1 and all(
-                train[name].str.contains(label, regex=False).any() for label in missing
-            ):
+            is_there = [train[name].str.contains(label, regex=False).any() for label in missing]
+            if len(missing) > 1 and all(is_there):
                 raise DataError(
                     f"{sample_file} has a column for each label in the cells of {name!r}. Make a column of 0 and 1 of "
                     f"each in the training table: {join_first(missing, str)}."

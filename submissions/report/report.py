@@ -199,16 +199,15 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
     shift = choice["expected"]["shift"]
+    is_range = shift is not None and shift["score"] is not None
+    what = (
+        "of held-out rows, and of those like test rows" if is_range else "+- counts the rows of both tables"
+    )
     in_sample = run.candidates[run.chosen]["in_sample_score"]
     facts = {
         "expected_score": (
             describe_expected(run),
-            "on the test table; "
-            + (
-                "of held-out rows, and of those like test rows"
-                if shift
-                else "+- counts the rows of both tables"
-            ),
+            f"on the test table; {what}",
         ),
         "cross_fitted_score": (
             format_with_error(choice["cross_fitted_score"], choice["standard_error"]),
