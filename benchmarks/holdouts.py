@@ -180,6 +180,8 @@ def measure(yaml_file: Path, run: Path) -> tuple[dict[str, float], list[dict[str
         lines.append(
             {"estimate": name, "holds": miss == 0, "interval_score": (high - low + 10 * miss) / unit}
         )
+    if not np.isfinite(score):  # a target without labels among the test rows
+        lines = []
     relative = {name: value - log_errors[choice["default"]] for name, value in log_errors.items()}
     return relative, lines
 
