@@ -94,7 +94,7 @@ def _load_encoder(settings: str) -> tuple[Any, Any]:
 
 
 def embed_molecules(weights: str, smiles: list[str]) -> Array:
-    """Return the mean of message passing over the atoms of each molecule, (n_molecules, 1, width).
+    """Return the mean of message passing over the atoms of each molecule, (n_molecules, 1, width), for each file.
 
     The authors of CheMeleon compute its fingerprints in this way.
     """
@@ -103,14 +103,18 @@ def embed_molecules(weights: str, smiles: list[str]) -> Array:
     from models.networks.message_passing import AGGREGATIONS, collate, graph_of, read_message_passing
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = read_message_passing(weights)[1].eval().to(device)
     embeddings = list[Array]()
-    for start in range(0, len(smiles), BATCH_SIZE):
-        graphs = [graph_of(text, network.depth) for text in smiles[start : start + BATCH_SIZE]]
-        batch = {name: tensor.to(device) for name, tensor in collate(graphs, not network.undirected).items()}
-        with torch.inference_mode():
-            embeddings.append(AGGREGATIONS["mean"]()(network(batch), batch["molecule"]).cpu().numpy())
-    return np.concatenate(embeddings)[:, None]
+    for path in find_weights(weights).values():
+        network = read_message_passing(path)[1].eval().to(device)
+        parts = list[Array]()
+        for start in range(0, len(smiles), BATCH_SIZE):
+            graphs = [graph_of(text, network.depth) for text in smiles[start : start + BATCH_SIZE]]
+            tensors = collate(graphs, not network.undirected)
+            batch = {name: tensor.to(device) for name, tensor in tensors.items()}
+            with torch.inference_mode():
+                parts.append(AGGREGATIONS["mean"]()(network(batch), batch["molecule"]).cpu().numpy())
+        embeddings.append(np.concatenate(parts))
+    return np.hstack(embeddings)[:, None]
 
 
 def embed_by_minimol(weights: str, smiles: list[str]) -> Array:

@@ -10,8 +10,10 @@ et al., Learning Graph Neural Networks using Exact Compression, arXiv 2304.14793
 """
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from core.errors import ConfigError
-from models.inputs.weights import find_weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
@@ -33,6 +34,8 @@ with warnings.catch_warnings():
 
 AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": partial(NormAggregation, norm=10.0)}
 Keys = NDArray[np.uint64]
+PART = "message_passing"
+"""Name of message passing in a model of chemprop."""
 SHAPE_NAMES = ("d_v", "d_e", "d_h", "depth", "bias", "undirected", "activation")
 
 
@@ -161,19 +164,45 @@ def scramble(keys: Keys) -> Keys:
     return keys ^ (keys >> np.uint64(31))
 
 
-def read_message_passing(weights: str) -> tuple[dict[str, Any], Messages]:
-    """Load message passing that chemprop or CheMeleon saved, and return its hyperparameters and network.
+class Inert:
+    """An object in a file of weights, which is read without the code of its class."""
+
+    def __init__(self, *values: Any) -> None:
+        """Ignore the arguments of the class."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a file of torch; none of its code is executed, since objects become `Inert`."""
+    classes: list[Any] = [(OrderedDict, "lightning.fabric.utilities.data.AttributeDict")]
+    for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
+        if name != classes[0][1]:
+            classes.append((type(name.rpartition(".")[2], (Inert,), {}), name))
+    with torch.serialization.safe_globals(classes):
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def read_message_passing(path: Path) -> tuple[dict[str, Any], Messages]:
+    """Load message passing that chemprop or CheMeleon saved, alone or in a model of chemprop.
+
+    Returns:
+        Its hyperparameters and network.
 
     Source of CheMeleon: Burns et al., Deep Learning Foundation Models from Classical Molecular
     Descriptors, arXiv 2506.15792.
     """
-    path = next(iter(find_weights(weights).values()))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        saved = content["hyper_parameters"]
+        content = read_checkpoint(path)
+        saved, state = content["hyper_parameters"], content["state_dict"]
+        if PART in saved:
+            saved = saved[PART]
+            state = {
+                name.removeprefix(f"{PART}."): state[name] for name in state if name.startswith(f"{PART}.W")
+            }
         shape = {name: saved[name] for name in SHAPE_NAMES if saved.get(name) is not None}
+        if isinstance(shape.get("activation"), Inert):
+            shape["activation"] = type(shape["activation"]).__name__.lower()
         network = Messages(**shape)
-        network.load_state_dict(content["state_dict"])
+        network.load_state_dict(state)
         shape["depth"] = network.depth
     except Exception as error:  # torch, pickle and chemprop raise many types of errors for other files
         raise ConfigError(

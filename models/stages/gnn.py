@@ -16,6 +16,7 @@ from core.files import read_json, write_json
 from core.settings import UniqueList
 from models.context import Context
 from models.inputs.encoder_settings import Width
+from models.inputs.weights import find_weights
 from models.training.settings import MoleculeStage
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Gnn(MoleculeStage):
         shape = {"d_h": self.width, "depth": self.depth}
         published = None
         if self.weights:
-            shape, published = read_message_passing(self.weights)
+            shape, published = read_message_passing(next(iter(find_weights(self.weights).values())))
         write_json(folder / SHAPE, shape)
         backbone = self.backbone(folder, context)
         if published is not None:
