@@ -21,7 +21,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -83,19 +85,20 @@ def train_with_transformers(sampling: str, epochs: int, folder: Path) -> None:
 def train_backbone(side: str, epochs: int, folder: Path) -> None:
     """Train Uni-Mol on random labels, by the modules of this project or of unimol_tools."""
     from models.inputs.conformers import build_molecule, embed_conformers, select
-    from models.networks.unimol import UnimolBackbone, encode, molecule_architecture, read_vocabulary
-    from models.networks.unimol_common import collate
+    from models.networks import unimol, unimol_common
     from models.training.network import set_rates
     from tests.models.published import PackageModel
 
-    vocabulary, items = read_vocabulary({}), []
+    vocabulary, items = unimol.read_vocabulary({}), []
     rows, _ = read_rows(*MOLECULES, N_CONFORMERS)
     for text in rows.inputs["SMILES"]:
         conformers = embed_conformers(build_molecule(text, fragments="all", repeat_units="keep"))
-        items.append(encode(select(conformers, 0), vocabulary, remove_hydrogens=False))
-    network: torch.nn.Module = UnimolBackbone(vocabulary, "molecule")
+        items.append(unimol.encode(select(conformers, 0), vocabulary, remove_hydrogens=False))
+    network: torch.nn.Module = unimol.UnimolBackbone(vocabulary, "molecule")
+    collate: Callable[[list[Any]], dict[str, Any]] = unimol.collate
     if side == "unimol_tools":
-        network = PackageModel(network, "molecule", molecule_architecture(), folder)
+        network = PackageModel(network, "molecule", unimol.molecule_architecture(), folder)
+        collate = unimol_common.collate
     set_rates(network, 0.0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)
     for _ in range(epochs):

@@ -100,7 +100,7 @@ def embed_molecules(weights: str, smiles: list[str]) -> Array:
     """
     import torch
 
-    from models.networks.message_passing import AGGREGATIONS, collate, graph_of, read_message_passing
+    from models.networks.message_passing import collate, graph_of, pool_atoms, read_message_passing
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     embeddings = list[Array]()
@@ -112,7 +112,7 @@ def embed_molecules(weights: str, smiles: list[str]) -> Array:
             tensors = collate(graphs, not network.undirected)
             batch = {name: tensor.to(device) for name, tensor in tensors.items()}
             with torch.inference_mode():
-                parts.append(AGGREGATIONS["mean"]()(network(batch), batch["molecule"]).cpu().numpy())
+                parts.append(pool_atoms(network(batch), batch, ["mean"]).cpu().numpy())
         embeddings.append(np.concatenate(parts))
     return np.hstack(embeddings)[:, None]
 

@@ -9,10 +9,10 @@ Sources: Sourek et al., Lossless Compression of Structured Convolutional Models 
 et al., Learning Graph Neural Networks using Exact Compression, arXiv 2304.14793.
 """
 
+import functools
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +30,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
     from chemprop.data import BatchMolGraph, MolGraph
     from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
-    from chemprop.nn import BondMessagePassing, MeanAggregation, NormAggregation, SumAggregation
+    from chemprop.nn import BondMessagePassing
 
-AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": partial(NormAggregation, norm=10.0)}
 Keys = NDArray[np.uint64]
+MAX_GRAPHS = 10_000
+"""Molecules whose graphs a worker keeps for the next fold, about 15 kB each."""
 PART = "message_passing"
 """Name of message passing in a model of chemprop."""
 SHAPE_NAMES = ("d_v", "d_e", "d_h", "depth", "bias", "undirected", "activation")
@@ -60,7 +61,7 @@ class Messages(BondMessagePassing):
     """
 
     def forward(self, graph: Mapping[str, Tensor]) -> Tensor:
-        """Return the vectors of all atoms, (n_atoms, width)."""
+        """Return the vectors of the different atoms, (n_different, width); `graph["atom"]` has the row of each atom."""
         initial = self.W_i(graph["bonds"])
         H = self.tau(initial)
         for step in range(1, self.depth):
@@ -69,7 +70,7 @@ class Messages(BondMessagePassing):
             message = sum_lists(H, graph[f"before_{step}"], graph[f"before_starts_{step}"])
             H = self.update(message, initial.index_select(0, graph[f"initial_{step}"]))
         message = sum_lists(H, graph["into"], graph["into_starts"])
-        return self.finalize(message, graph["atoms"], None).index_select(0, graph["atom"])
+        return self.finalize(message, graph["atoms"], None)
 
 
 class GnnBackbone(nn.Module):
@@ -85,23 +86,27 @@ class GnnBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.message_passing = message_passing
-        self.aggregations = nn.ModuleList([AGGREGATIONS[name]() for name in aggregation])
+        self.aggregation = aggregation
         self.width = hidden_width
         self.hidden = nn.Sequential(
-            nn.Linear(width * len(self.aggregations), hidden_width), nn.ReLU(), nn.Dropout(dropout)
+            nn.Linear(width * len(aggregation), hidden_width), nn.ReLU(), nn.Dropout(dropout)
         )
 
-    def forward(self, molecule: Tensor, **graph: Tensor) -> Tensor:
-        """Return features (n_rows, hidden_width).
+    def forward(self, **graph: Tensor) -> Tensor:
+        """Return features (n_rows, hidden_width) of a batch of `collate`."""
+        return self.hidden(pool_atoms(self.message_passing(graph), graph, self.aggregation))
 
-        Args:
-            molecule: (n_atoms,), row of each atom.
-            graph: all other results of `collate`.
-        """
-        atoms = self.message_passing(graph).float()  # sums over atoms need float32
-        return self.hidden(
-            torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1)
-        )
+
+def pool_atoms(vectors: Tensor, graph: Mapping[str, Tensor], aggregation: list[str]) -> Tensor:
+    """Return what is made of the atoms of each molecule, side by side, (n_molecules, n_aggregations * width).
+
+    Args:
+        vectors: (n_different, width), of the different atoms.
+        aggregation: mean, sum, or norm, which is a tenth of the sum.
+    """
+    total = sum_lists(vectors, graph["atom"], graph["molecule_starts"])
+    pooled = {"mean": total / graph["n_atoms"][:, None], "sum": total, "norm": total / 10}
+    return torch.cat([pooled[name] for name in aggregation], dim=1)
 
 
 def sum_lists(vectors: Tensor, members: Tensor, starts: Tensor) -> Tensor:
@@ -115,6 +120,7 @@ def sum_lists(vectors: Tensor, members: Tensor, starts: Tensor) -> Tensor:
     return embedding_bag(members, vectors.float(), starts, mode="sum")
 
 
+@functools.lru_cache(maxsize=MAX_GRAPHS)
 def graph_of(smiles: str, depth: int) -> MoleculeGraph:
     """Return the graph of a molecule with chemprop's features of atoms and bonds.
 
@@ -213,7 +219,7 @@ def read_message_passing(path: Path) -> tuple[dict[str, Any], Messages]:
 
 
 def collate(graphs: list[MoleculeGraph], shared: bool = True) -> dict[str, Tensor]:
-    """Return a batch of molecular graphs as the argument of `Messages.forward`, and the molecule of each atom.
+    """Return a batch of molecular graphs as the argument of `Messages.forward` and `pool_atoms`.
 
     - bonds: features of the different bonds with their first atom.
     - before_<step>, before_starts_<step>: for each vector of a step, the vectors of the step before that it sums, as a
@@ -221,7 +227,7 @@ def collate(graphs: list[MoleculeGraph], shared: bool = True) -> dict[str, Tenso
     - initial_<step>: for each vector of a step, its row in `bonds`.
     - into, into_starts: for each different atom, the vectors of the last step of the bonds that end there.
     - atoms: features of the different atoms; atom: (n_atoms,) their row for each atom.
-    - molecule: (n_atoms,), position of the molecule of each atom.
+    - n_atoms, molecule_starts: (n_molecules,), number of atoms of each molecule, and position of its first one.
     - reverse: if nothing is shared, the bond in the other direction of each bond.
 
     Args:
@@ -233,8 +239,9 @@ def collate(graphs: list[MoleculeGraph], shared: bool = True) -> dict[str, Tenso
     reverse = batch.rev_edge_index.numpy()
     bonds = np.arange(len(target))
     into = csr_array((bonds, (target, bonds)), shape=(len(batch.V), len(bonds)))
-    tensors = {"molecule": batch.batch}
-    positions: dict[str, NDArray[Any]] = {}
+    n_atoms = np.array([len(each.graph.V) for each in graphs])
+    tensors: dict[str, Tensor] = {}
+    positions: dict[str, NDArray[Any]] = {"n_atoms": n_atoms, "molecule_starts": n_atoms.cumsum() - n_atoms}
     bond_keys = np.concatenate([each.bond_keys for each in graphs], axis=1)
     atom_keys = np.concatenate([each.atom_keys for each in graphs])
     if not shared:

@@ -9,10 +9,9 @@ computed for [CLS] only, since nothing else of it is read. `benchmarks/speed.py`
 Token ids have the order of the released checkpoints; unimol_tools 0.1.5 and later permute them silently.
 """
 
-from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from models.networks.unimol_common import MoleculeInput, quiet_import, with_atoms
 
@@ -48,92 +48,78 @@ SHARED_SETTINGS = ("dropout", "attention_dropout", "activation_dropout", "activa
 """Settings of a layer that have the same name in the architectures of unimol_tools."""
 
 
-@dataclass(frozen=True)
-class Groups:
-    """Rows of a batch in groups of similar lengths. The rows of a group are padded to its longest one.
+class Groups(NamedTuple):
+    """Rows of a batch in groups of similar lengths; the fields are described in `collate`."""
 
-    Attributes:
-        order: (n_rows,), rows from the shortest to the longest; group after group.
-        sizes: number of rows of each group.
-        lengths: number of tokens of the longest row of each group.
-        padded: (n_padded,), for each token of the padded groups its position among all real tokens; for
-            padding, that of the first token of the row.
-        real: (n_real,), position of each real token in the padded groups.
-        first: (n_rows,), position of the first token of each row among all real tokens.
-    """
-
-    order: Tensor
-    sizes: list[int]
-    lengths: list[int]
+    shapes: list[tuple[int, int]]
     padded: Tensor
     real: Tensor
     first: Tensor
 
-    @staticmethod
-    def of(n_tokens: Tensor) -> "Groups":
-        """Return the groups of rows with some numbers of tokens, (n_rows,). A GPU has one group."""
-        order = n_tokens.argsort(stable=True)
-        n_tokens = n_tokens[order]
-        first = n_tokens.cumsum(0) - n_tokens
-        size = CPU_GROUP if n_tokens.device.type == "cpu" else len(n_tokens)
-        padded, is_real, lengths = [], [], []
-        for n_of_group, first_of_group in zip(n_tokens.split(size), first.split(size), strict=True):
-            lengths.append(int(n_of_group[-1]))
-            position = torch.arange(lengths[-1], device=n_tokens.device)
-            real = position < n_of_group[:, None]
-            padded.append((first_of_group[:, None] + position * real).view(-1))
-            is_real.append(real.view(-1))
-        sizes = [len(part) for part in n_tokens.split(size)]
-        return Groups(order, sizes, lengths, torch.cat(padded), torch.cat(is_real).nonzero()[:, 0], first)
-
-    def split(self, rows: Tensor) -> list[Tensor]:
-        """Return the rows of each group from (n_rows, n_tokens, ...), padded to the longest of the group."""
-        parts = rows[self.order].split(self.sizes)
-        return [part[:, :length] for part, length in zip(parts, self.lengths, strict=True)]
-
     def pad(self, tokens: Tensor) -> list[Tensor]:
         """Return the tokens of each group, (size, length, width), from all real tokens (n_real, width)."""
-        parts = tokens.index_select(0, self.padded).split(
-            [n * length for n, length in zip(self.sizes, self.lengths, strict=True)]
-        )
-        return [part.view(n, -1, part.shape[1]) for part, n in zip(parts, self.sizes, strict=True)]
+        sizes = [size * length for size, length in self.shapes]
+        parts = tokens.index_select(0, self.padded).split(sizes)
+        return [part.view(*shape, -1) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
-def pair_bias(gbf: Any, gbf_proj: Any, tokens: list[Tensor], coordinates: list[Tensor]) -> list[Tensor]:
-    """Return the attention bias of each head and pair for each group, (n_heads * size, length, length), head by head.
+def collate(items: list[MoleculeInput]) -> dict[str, Any]:
+    """Return the arguments of the backbone for some molecules: all that depends on tokens and coordinates only.
 
     The features of a pair depend on its two tokens, in their order, and on their distance. So (i, j) and
-    (j, i) have the same features if their tokens are equal, and are then computed once. Padded keys have
-    minus infinity.
+    (j, i) have the same features if their tokens are equal, and are then computed once.
 
-    Args:
-        gbf: module of the package that maps distances to densities.
-        gbf_proj: module of the package that maps densities to the bias of each head.
-        tokens: for each group (size, length).
-        coordinates: for each group (size, length, 3) in angstrom.
+    - place: (n_rows,), position of each molecule in the order from the shortest to the longest, which all others have.
+    - shapes: number of rows of each group of similar lengths, and of tokens of its longest row. A GPU has one group.
+    - tokens: (n_real,), ids of all tokens.
+    - first: (n_rows,), position of the first token of each row among all tokens.
+    - padded: (n_padded,), for each token of the padded groups its position among all tokens; for padding, that of
+      the first token of the row.
+    - real: (n_real,), position of each token in the padded groups.
+    - pair_tokens, distance: (2, n_pairs) and (n_pairs,), ids of two tokens and their distance in angstrom.
+    - source: for each pair of positions of the padded groups the pair it has the features of; n_pairs for a padded
+      row, and n_pairs + 1 for a padded key.
     """
-    n_types = round(gbf.mul.num_embeddings**0.5)
-    distances, types, sources, n = [], [], [], 0
-    for group, positions in zip(tokens, coordinates, strict=True):
+    lengths = torch.tensor([len(item["tokens"]) for item in items])
+    order = lengths.argsort(stable=True)
+    tokens, coordinates = (
+        [torch.from_numpy(items[i][name]) for i in order] for name in ("tokens", "coordinates")
+    )
+    size = len(items) if torch.cuda.is_available() else CPU_GROUP
+    shapes, firsts, padded, is_real, pair_tokens, distances, sources = [], [], [], [], [], [], []
+    n_tokens = n_pairs = 0
+    for start in range(0, len(items), size):
+        group = pad_sequence(tokens[start : start + size], batch_first=True)
+        positions = pad_sequence(coordinates[start : start + size], batch_first=True)
+        shapes.append((len(group), group.shape[1]))
         real = group != PADDING
+        n_of_rows = real.sum(dim=1)
+        firsts.append(n_tokens + n_of_rows.cumsum(0) - n_of_rows)
+        padded.append((firsts[-1][:, None] + torch.arange(group.shape[1]) * real).view(-1))
+        is_real.append(real.view(-1))
+        n_tokens += int(n_of_rows.sum())
+
         equal = group[:, :, None] == group[:, None, :]
         row, i, j = ((real[:, :, None] & real[:, None, :]) & ~equal.tril(-1)).nonzero(as_tuple=True)
         distances.append((positions[row, i] - positions[row, j]).norm(dim=-1))
-        types.append(group[row, i] * n_types + group[row, j])
-        # The column of each pair in the values of all groups. Two more columns follow: 0 for a padded row, and minus
-        # infinity for a padded key.
+        pair_tokens.append(torch.stack([group[row, i], group[row, j]]))
         source = torch.where(real, -2, -1)[:, None, :].repeat(1, group.shape[1], 1)
-        source[row, i, j] = torch.arange(n, n + len(row), device=group.device)
+        source[row, i, j] = torch.arange(n_pairs, n_pairs + len(row))
         twice = equal[row, i, j]
         source[row[twice], j[twice], i[twice]] = source[row[twice], i[twice], j[twice]]
-        sources.append(source)
-        n += len(row)
-    values = pair_values(gbf, gbf_proj, torch.cat(distances), torch.cat(types))
-    padded = values.new_tensor([0.0, float("-inf")]).expand(len(values), 2)
-    values = torch.cat([values, padded], dim=1)
-    return [
-        values.index_select(1, (source % (n + 2)).view(-1)).view(-1, *source.shape[1:]) for source in sources
-    ]
+        sources.append(source.view(-1))
+        n_pairs += len(row)
+    return {
+        "place": order.argsort(),
+        "shapes": shapes,
+        "tokens": torch.cat(tokens),
+        "first": torch.cat(firsts),
+        "padded": torch.cat(padded),
+        "real": torch.cat(is_real).nonzero()[:, 0],
+        "pair_tokens": torch.cat(pair_tokens, dim=1),
+        "distance": torch.cat(distances),
+        "source": torch.cat(sources) % (n_pairs + 2),
+    }
 
 
 def pair_values(gbf: Any, gbf_proj: Any, distance: Tensor, edge_type: Tensor) -> Tensor:
@@ -238,24 +224,33 @@ class UnimolBackbone(nn.Module):
         kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
         self.gbf = kernel(kernel_width, len(vocabulary) ** 2)
 
-    def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
-        """Return the vector of [CLS], (n_rows, width).
-
-        Args:
-            tokens: (n_rows, n_tokens) ids: [CLS], atoms, [SEP], padding.
-            coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, at which [CLS] and [SEP] are.
-        """
-        is_real = tokens != PADDING
-        groups = Groups.of(is_real.sum(dim=1))
-        biases = pair_bias(self.gbf, self.gbf_proj, groups.split(tokens), groups.split(coordinates))
-        real_tokens = tokens[groups.order][is_real[groups.order]]
+    def forward(
+        self,
+        tokens: Tensor,
+        pair_tokens: Tensor,
+        distance: Tensor,
+        source: Tensor,
+        place: Tensor,
+        **groups: Any,
+    ) -> Tensor:
+        """Return the vector of [CLS], (n_rows, width); the arguments are those of `collate`."""
+        of_rows = Groups(**groups)
+        edge_type = pair_tokens[0] * len(self.embed_tokens.weight) + pair_tokens[1]
+        values = pair_values(self.gbf, self.gbf_proj, distance, edge_type)
+        values = F.pad(F.pad(values, (0, 1)), (0, 1), value=float("-inf"))
+        sources = source.split([size * length**2 for size, length in of_rows.shapes])
+        # The bias of each head and pair, (n_heads * size, length, length), head by head.
+        biases = [
+            values.index_select(1, part).view(-1, length, length)
+            for part, (_, length) in zip(sources, of_rows.shapes, strict=True)
+        ]
         encoder = self.encoder
-        x = encoder.emb_layer_norm(self.embed_tokens(real_tokens))
+        x = encoder.emb_layer_norm(self.embed_tokens(tokens))
         x = F.dropout(x, encoder.emb_dropout, self.training)
         for layer in encoder.layers[:-1]:
-            x, biases = layer(x, biases, groups)
-        first, _ = encoder.layers[-1](x, biases, groups, first_only=True)
-        return encoder.final_layer_norm(first)[groups.order.argsort()]
+            x, biases = layer(x, biases, of_rows)
+        first, _ = encoder.layers[-1](x, biases, of_rows, first_only=True)
+        return encoder.final_layer_norm(first)[place]
 
 
 def read_vocabulary(files: dict[str, Path]) -> list[str]:

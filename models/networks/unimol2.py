@@ -2,8 +2,8 @@
 
 The differences to the package:
 
-- All molecules of a batch have the same number of atoms, since the attention of the package sees padding, and
-  two of its modules divide by the padded length.
+- A batch may have padding: attention does not see it, and modules that divide by the padded length in the package
+  divide by the length of each molecule.
 - RDKit computes the shortest paths.
 - The same numbers take less work. The outer product is contracted with its weights one side at a time, which
   divides its cost by the number of atoms. The head that moves atoms, and the pairs of the last layer, are not
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
@@ -82,9 +83,9 @@ class Unimol2Backbone(nn.Module):
         shortest_path: Tensor,
         coordinates: Tensor,
     ) -> Tensor:
-        """Return the vector of the virtual atom, (n_rows, width), of molecules with the same number of atoms.
+        """Return the vector of the virtual atom, (n_rows, width).
 
-        The arguments are the features of `featurise`, stacked: (n_rows, n_atoms, ...) for atoms and
+        The arguments are the features of `featurise`, padded with 0: (n_rows, n_atoms, ...) for atoms and
         (n_rows, n_atoms, n_atoms, ...) for pairs.
         """
         n_rows, n_atoms = tokens.shape
@@ -98,11 +99,25 @@ class Unimol2Backbone(nn.Module):
         pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
         pair[:, 1:, 1:] += self.se3_invariant_kernel(distance, pair_type)
-        return self.encoder(x, pair, x.new_ones(x.shape[:2]), pair.new_ones(pair.shape[:3]))[0][:, 0]
+
+        is_real = F.pad(tokens != 0, (1, 0), value=True)  # the virtual atom is the first
+        lengths = is_real.sum(dim=1)[:, None, None]
+        scaled = is_real[:, :, None] * lengths**-0.5
+        masks = {
+            "self_attn_mask": torch.where(is_real, 0.0, float("-inf"))[:, None, None, :],
+            "op_mask": scaled,
+            "op_norm": (1 / (1e-3 + scaled * scaled.transpose(1, 2)))[..., None],
+            # The package divides by the root of the padded length.
+            "pair_mask": is_real[:, :, None] * is_real[:, None, :] * ((n_atoms + 1) / lengths) ** 0.5,
+        }
+        x, pair = self.encoder.layer_norm(x), self.encoder.pair_layer_norm(pair)
+        for layer in self.encoder.layers:
+            x, pair = layer(x, pair, **masks)
+        return x[:, 0]
 
 
 class EncoderLayer(TransformerEncoderLayerV2):
-    """Layer of the package for molecules without padding; the last layer does not update the pairs."""
+    """Layer of the package; the last layer does not update the pairs."""
 
     def __init__(self, is_last: bool, **settings: Any) -> None:
         super().__init__(**settings)
@@ -116,7 +131,8 @@ class EncoderLayer(TransformerEncoderLayerV2):
         if not self.is_last:
             return super().forward(x, pair, **masks)
         normed = self.self_attn_layer_norm(x)
-        x = x + self.dropout_module(self.self_attn(normed, normed, normed, pair=pair))
+        attended = self.self_attn(normed, normed, normed, pair=pair, mask=masks["self_attn_mask"])
+        x = x + self.dropout_module(attended)
         return x + self.dropout_module(self.ffn(self.final_layer_norm(x))), pair
 
 
@@ -126,14 +142,18 @@ class OuterProductByParts(OuterProduct):
     The package makes an array of n * n * hidden * hidden numbers instead.
     """
 
-    def forward(self, m: Tensor, *masks: Tensor) -> Tensor:
-        """Return pairs (n_rows, n, n, d_pair) of atoms m (n_rows, n, d_atom) without padding."""
-        scale = m.shape[1] ** -0.5
-        a, b = (self.linear_in(m) * scale).chunk(2, dim=-1)
+    def forward(self, m: Tensor, op_mask: Tensor, op_norm: Tensor) -> Tensor:
+        """Return pairs (n_rows, n, n, d_pair) of atoms m (n_rows, n, d_atom).
+
+        Args:
+            op_mask: factor of each atom, (n_rows, n, 1), 0 for padding.
+            op_norm: factor of each pair, (n_rows, n, n, 1).
+        """
+        a, b = (self.linear_in(m) * op_mask).chunk(2, dim=-1)
         by_parts = self.linear_out.weight.view(self.d_pair, self.d_hid, self.d_hid)
         half = torch.einsum("bje,pde->bdjp", b, by_parts).flatten(2)
         outer = torch.bmm(a, half).view(*a.shape[:2], -1, self.d_pair)
-        return (outer + self.linear_out.bias) / (1e-3 + scale**2)
+        return (outer + self.linear_out.bias) * op_norm
 
 
 def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> MoleculeInput:

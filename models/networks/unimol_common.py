@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from core.errors import ConfigError
 
@@ -44,10 +43,14 @@ def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArra
 
 def collate(items: list[MoleculeInput]) -> dict[str, Tensor]:
     """Return the arguments of a backbone for some molecules, padded with 0 to the longest."""
-    return {
-        name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True)
-        for name in items[0]
-    }
+    batch = {}
+    for name, first in items[0].items():
+        shape = np.max([item[name].shape for item in items], axis=0)
+        padded = np.zeros((len(items), *shape), first.dtype)
+        for row, item in zip(padded, items, strict=True):
+            row[tuple(map(slice, item[name].shape))] = item[name]
+        batch[name] = torch.from_numpy(padded)
+    return batch
 
 
 def load_checkpoint(backbone: nn.Module, files: dict[str, Path], ignored_prefixes: tuple[str, ...]) -> None:

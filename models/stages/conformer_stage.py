@@ -30,13 +30,13 @@ MAX_LISTED = 5
 class ConformerStage(MoleculeStage):
     """A stage with a backbone that reads 3-D conformers; the conformers of a molecule are its augmentations.
 
-    A kind implements `backbone` and `reader`.
+    A kind implements `backbone`, `reader` and `collate`.
     """
 
     ignored_checkpoint_prefixes: ClassVar[tuple[str, ...]]
     """Prefixes of checkpoint keys that are not loaded: heads of the pre-training or an earlier fine-tuning."""
-    equal_lengths: ClassVar[bool]
-    """Whether a batch must have molecules of equal length, since the backbone does not mask padding."""
+    pads: ClassVar[bool]
+    """Whether the backbone computes padding."""
 
     packages = ("torch", "unimol_tools", "rdkit")
     conformers: PositiveInt = 1
@@ -86,6 +86,10 @@ class ConformerStage(MoleculeStage):
         """
         raise NotImplementedError
 
+    def collate(self, items: list[dict[str, NDArray[Any]]]) -> dict[str, Any]:
+        """Return the arguments of the backbone for the inputs of some molecules."""
+        raise NotImplementedError
+
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return the backbone with the configured weights, or random ones, and note flat molecules."""
         from models.networks.unimol_common import load_checkpoint
@@ -110,7 +114,6 @@ class ConformerStage(MoleculeStage):
         self, smiles: list[str], folder: Path, context: Context, augmentation: int
     ) -> "Batches":
         """Return one conformer of each molecule, the one of the augmentation."""
-        from models.networks.unimol_common import collate
         from models.training.batches import Batches
 
         make_input = self.reader(folder)
@@ -120,7 +123,7 @@ class ConformerStage(MoleculeStage):
         }
         items = [inputs[text] for text in smiles]
         lengths = np.array([len(item["tokens"]) for item in items])
-        return Batches(items, lengths, collate, self.equal_lengths, pads=False)
+        return Batches(items, lengths, self.collate, self.pads)
 
 
 def shortened(smiles: str) -> str:

@@ -30,7 +30,7 @@ class Unimol(ConformerStage):
     ignored_checkpoint_prefixes = (
         "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
     )  # fmt: skip
-    equal_lengths = False
+    pads = False
     kind: Literal["unimol"]
     architecture: Literal["compact", "molecule", "oled"] = "compact"
     """molecule, oled: the published sizes. compact: the same layers in the size of `layers`,
@@ -68,3 +68,9 @@ class Unimol(ConformerStage):
 
         vocabulary = read_json(folder / VOCABULARY)
         return lambda smiles, conformer: encode(conformer, vocabulary, self.remove_hydrogens)
+
+    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return tokens, pairs and their places in groups of similar lengths."""
+        from models.networks.unimol import collate
+
+        return collate(items)

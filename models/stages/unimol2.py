@@ -20,7 +20,7 @@ class Unimol2(ConformerStage):
     """
 
     ignored_checkpoint_prefixes = ("lm_head.", "movement_pred_head.", "classification_head")
-    equal_lengths = True
+    pads = True
     kind: Literal["unimol2"]
     architecture: Literal["84m", "164m", "310m", "570m", "1.1b"] = "84m"
     """Published size, as its number of weights."""
@@ -38,3 +38,9 @@ class Unimol2(ConformerStage):
         return lambda smiles, conformer: featurise(
             build_molecule(smiles, self.fragments, self.repeat_units), conformer
         )
+
+    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return features of atoms and pairs, padded to the longest molecule."""
+        from models.networks.unimol_common import collate
+
+        return collate(items)

@@ -1,10 +1,11 @@
 """Batches of encoded rows: which rows are batched together, and how they are copied to the device."""
 
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from core.types import Array, Integers
 from models.training.losses import LabelBatch, to_device
 from models.training.settings import NeuralStage
 
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 RowIndices = NDArray[np.intp]
 MicroBatches = list[RowIndices]
 """Positions of rows per micro-batch."""
-LENGTHS_PER_BATCH = 4
-"""Minimum number of lengths in a batch of rows that cannot be padded."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,6 @@ class Batches:
         items: encoded input per row.
         lengths: (n_rows,) number of tokens or atoms, by which rows are batched; all equal without padding.
         collate: maps items to the keyword arguments of the backbone, tensors on the CPU.
-        equal_lengths: whether all rows of a batch must have one length, since the backbone does not mask
-            padding.
         pads: whether the backbone computes padding.
         columns: (n_rows, n_columns) numbers that are added before the head, or None.
         n_molecules: number of molecule columns, of which each goes through the backbone.
@@ -67,7 +66,6 @@ class Batches:
     items: list[Any]
     lengths: Integers
     collate: Callable[[list[Any]], dict[str, Any]]
-    equal_lengths: bool = False
     pads: bool = True
     columns: NDArray[np.float32] | None = None
     n_molecules: int = 1
@@ -89,17 +87,11 @@ class Batches:
 
         The rows of a step are drawn at random from all lengths: batches of rows with similar lengths have a
         biased gradient if the target depends on the length (docs/benchmarks.md). Only the rows of a
-        micro-batch have similar lengths. With `equal_lengths` they have the same length, and a step has some
-        random micro-batches.
+        micro-batch have similar lengths.
         """
         generator = np.random.default_rng([seed, epoch])
         order = generator.permutation(len(self.lengths))
         size = settings.batch_size
-        if self.equal_lengths:
-            plan = self._cut(order, max(1, size // LENGTHS_PER_BATCH))
-            plan = [plan[i] for i in generator.permutation(len(plan))]
-            per_step = min(LENGTHS_PER_BATCH, size) * settings.gradient_accumulation_steps
-            return [plan[i : i + per_step] for i in range(0, len(plan), per_step)]
         if np.ptp(self.lengths) > 0:
             size = min(size, micro_batch_size(device_type, settings.precision, self.pads))
         per_step = settings.batch_size * settings.gradient_accumulation_steps
@@ -108,22 +100,11 @@ class Batches:
 
     def sorted_plan(self, batch_size: int) -> MicroBatches:
         """Return the batches for prediction, sorted by length."""
-        return self._cut(np.arange(len(self.lengths)), batch_size)
+        rows = self._by_length(np.arange(len(self.lengths)))
+        return np.split(rows, range(batch_size, len(rows), batch_size))
 
     def _by_length(self, rows: RowIndices) -> RowIndices:
         return rows[np.argsort(self.lengths[rows], kind="stable")]
-
-    def _cut(self, rows: RowIndices, size: int) -> MicroBatches:
-        """Divide rows, sorted by length, into parts of at most `size` rows.
-
-        With `equal_lengths` all rows of a part have the same length.
-        """
-        rows = self._by_length(rows)
-        changes = np.flatnonzero(np.diff(self.lengths[rows]) if self.equal_lengths else [])
-        parts = []
-        for group in np.split(rows, changes + 1):
-            parts += [group[i : i + size] for i in range(0, len(group), size)]
-        return parts
 
     def steps(
         self,
@@ -136,8 +117,7 @@ class Batches:
     ) -> Iterator[list[MicroBatch]]:
         """Yield the micro-batches of each step of an epoch, from step `first` on.
 
-        Weighted by their shares, the losses of the micro-batches have the gradient of one large batch. On a
-        GPU a thread loads the next step while the current one is computed.
+        Weighted by their shares, the losses of the micro-batches have the gradient of one large batch.
         """
         doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
@@ -149,17 +129,23 @@ class Batches:
                 micro_batches.append(MicroBatch(inputs, labels.take(rows, device), n / max(sum(n_labels), 1)))
             return micro_batches
 
-        steps = self.step_plan(settings, seed, epoch, device.type)[first:]
-        if device.type == "cpu":  # the thread would take the time it saves
-            yield from map(load, steps)
-            return
-        with ThreadPoolExecutor(1) as thread:
-            loading = None
-            for step in [*steps, []]:
-                upcoming = thread.submit(load, step)
-                if loading is not None:
-                    yield loading.result()
-                loading = upcoming
+        yield from in_advance(load, self.step_plan(settings, seed, epoch, device.type)[first:], device)
+
+
+def in_advance(
+    function: Callable[[Argument], Result], arguments: Sequence[Argument], device: torch.device
+) -> Iterator[Result]:
+    """Yield the results of a function. On a GPU a thread computes the next one while the current one is used."""
+    if device.type == "cpu":  # the thread would take the time it saves
+        yield from map(function, arguments)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        running = deque[Future[Result]]()
+        for argument in arguments:
+            running.append(thread.submit(function, argument))
+            if len(running) > 1:
+                yield running.popleft().result()
+        yield from (future.result() for future in running)
 
 
 @dataclass(frozen=True)

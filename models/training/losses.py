@@ -24,9 +24,14 @@ from models.training.settings import CLASS_LOSSES
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Return a tensor, or a dictionary of them, on the device; a copy to a GPU is asynchronous, from pinned memory."""
+    """Return a tensor, or a dictionary of them, on the device; a copy to a GPU is asynchronous, from pinned memory.
+
+    What is no tensor, such as the shapes of parts, stays as it is.
+    """
     if isinstance(value, dict):
         return {name: to_device(part, device) for name, part in value.items()}
+    if not isinstance(value, Tensor):
+        return value
     if device.type == "cuda":
         value = value.pin_memory()
     return value.to(device, non_blocking=True)

@@ -128,7 +128,7 @@ class PerColumn(nn.Module):
 def join_columns(columns: list[Batches], once: bool) -> Batches:
     """Return batches of several columns as inputs of `PerColumn`.
 
-    Rows are batched by the sum of their lengths, or by all of them if a batch must have one length.
+    Rows are batched by the sum of their lengths.
 
     Args:
         once: whether equal molecules of a batch are encoded once, as in screens of few reagents. With dropout
@@ -137,10 +137,7 @@ def join_columns(columns: list[Batches], once: bool) -> Batches:
     if len(columns) == 1:
         return columns[0]
     lengths = np.stack([column.lengths for column in columns], axis=1)
-    if columns[0].equal_lengths:
-        lengths = np.unique(lengths, axis=0, return_inverse=True)[1].reshape(-1)
-    else:
-        lengths = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
+    lengths = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
 
     def collate(part: list[Any]) -> dict[str, Any]:
         batch = {}
@@ -173,6 +170,18 @@ def set_rates(module: nn.Module, rate: float) -> None:
         if old > 0:
             owner, _, name = path.rpartition(".")
             setattr(module.get_submodule(owner), name, rate)
+
+
+def halve_frozen(module: nn.Module) -> None:
+    """Store the frozen matrices of linear layers in bf16 if it has their numbers, as published decoders are.
+
+    With autocast to bf16 the outputs stay the same; without, such a layer cannot be used.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear) and part.weight.dtype == torch.float32:
+            halved = part.weight.detach().bfloat16()
+            if not part.weight.requires_grad and torch.equal(halved.float(), part.weight):
+                part.weight.data = halved
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ library.
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
@@ -80,24 +80,29 @@ def make_schedule(
 
 def make_average(network: Network, settings: NeuralStage) -> AveragedModel | None:
     """Return the moving average of the weights, which starts with them; None without `weight_averaging`."""
-    if settings.weight_averaging == "none":
-        return None
-    return AveragedModel(network, multi_avg_fn=partial(moving_average, decay=EMA_DECAY))
+    return None if settings.weight_averaging == "none" else MovingAverage(network, EMA_DECAY)
 
 
-def moving_average(
-    averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int, decay: float
-) -> None:
-    """Move the averages towards the new weights, in place (Polyak and Juditsky, 1992).
+class MovingAverage(AveragedModel):
+    """A moving average of the weights of a network (Polyak and Juditsky, 1992), which starts with them.
 
     The decay is smaller in the first steps, or the average would keep the random start. Frozen weights, which
-    the average shares with the network, stay.
+    the average shares with the network, stay. That of torch waits for the device in each step, for its number.
     """
-    n = int(n_averaged)
-    trained = [i for i, average in enumerate(averages) if average.data_ptr() != weights[i].data_ptr()]
-    if trained:
-        torch._foreach_lerp_(
-            [averages[i] for i in trained],
-            [weights[i] for i in trained],
-            1 - min(decay, (1 + n) / (10 + n)),
-        )
+
+    def __init__(self, network: Network, decay: float) -> None:
+        super().__init__(network)
+        self.decay = decay
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the averages towards the new weights, in place."""
+        n = int(self.n_averaged)  # a buffer on the CPU
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        pairs = zip(self.module.parameters(), model.parameters(), strict=True)
+        trained = [(one.detach(), other.detach()) for one, other in pairs if one is not other]
+        if trained:
+            averages, weights = zip(*trained, strict=True)
+            torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)
+        self.n_averaged += 1

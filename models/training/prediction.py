@@ -23,6 +23,8 @@ from models.training.settings import NeuralStage
 
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.json"
+ROWS_ON_GPU = 8
+"""Rows of a prediction on a GPU for each row of a batch in training, which also has gradients."""
 Encoded = Callable[[int], Batches]
 """Rows by augmentation; see `EncodedDataset`."""
 
@@ -67,7 +69,8 @@ def as_predictions(passes: list[Tensor], training: dict[str, Any], task: Task) -
 def forward(network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator) -> Tensor:
     """Return outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows."""
     network.eval()
-    plan = batches.sorted_plan(batch_size)
+    is_on_gpu = accelerator.device.type == "cuda"
+    plan = batches.sorted_plan(batch_size * (ROWS_ON_GPU if is_on_gpu else 1))
     # Not in inference mode: what a network caches here, such as angles of positions, is used in training.
     with torch.no_grad(), accelerator.autocast():
         outputs = [network(batches.batch(rows, accelerator.device)).float() for rows in plan]

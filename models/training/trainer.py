@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from core.files import write_json
 from models.context import Context
-from models.training.batches import Batches, EncodedDataset, MicroBatch
+from models.training.batches import Batches, EncodedDataset, MicroBatch, in_advance
 from models.training.checkpoint import Checkpoint
 from models.training.labels import target_scale
 from models.training.loss_log import LossLog, start_tracker, track, tracker_arguments
 from models.training.losses import LabelBatch, load_loss
-from models.training.network import Network, audit, rates, set_rates
+from models.training.network import Network, audit, halve_frozen, rates, set_rates
 from models.training.optimizer import make_average, make_optimizer, make_schedule, recompute_layers
 from models.training.prediction import (
     TRAINING,
@@ -123,6 +123,8 @@ class Trainer:
         if self.settings.backbone_dropout == 0:
             batches = replace(train.encoded(0), columns=None)  # the backbone does not get the numeric columns
             audit(backbone, batches.batch(batches.sorted_plan(4)[0], self.accelerator.device))
+        if self.accelerator.device.type == "cuda" and self.accelerator.mixed_precision == "bf16":
+            halve_frozen(backbone)
         return self.make_labels(train)
 
     def make_labels(self, dataset: EncodedDataset) -> LabelBatch:
@@ -154,9 +156,11 @@ class Trainer:
         previous_steps = self.log.last_step
         no_loss = torch.zeros((), dtype=torch.float64)
         first_epoch, first_step, loss_sum = checkpoint.load() or (0, 0, no_loss)
-        for epoch in range(first_epoch, settings.epochs):
+        epochs = range(first_epoch, settings.epochs)
+        rows_of_epochs = in_advance(encoded, [epoch + 1 for epoch in epochs], device)
+        for epoch, rows in zip(epochs, rows_of_epochs, strict=True):
             self.network.train()
-            steps = encoded(epoch + 1).steps(labels, settings, seed, epoch, device, first_step)
+            steps = rows.steps(labels, settings, seed, epoch, device, first_step)
             for n_done, micro_batches in enumerate(steps, start=first_step + 1):
                 loss_sum = loss_sum + self.take_step(micro_batches, optimizer)
                 schedule.step()

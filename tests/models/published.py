@@ -29,14 +29,14 @@ def small_unimol2(n_layers=2, pair_width=8):
         yield
 
 
-def compare(backbone, reference, batch):
-    """Compare the outputs for a batch; gradients are computed by autograd in both cases."""
-    outputs = []
+def compare(backbone, batch, reference, batches):
+    """Compare the outputs for a batch with those of the package for its parts, with gradients in both cases."""
     for network in (backbone, reference):
         set_rates(network, 0.0)
-        outputs.append(network.train()(**batch))
-    assert outputs[0].requires_grad
-    assert (outputs[0] - outputs[1]).abs().max() < 1e-5 * outputs[1].abs().max()
+    outputs = backbone.train()(**batch)
+    expected = torch.cat([reference.train()(**part) for part in batches])
+    assert outputs.requires_grad
+    assert (outputs - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 class PackageModel(UniMolModel):

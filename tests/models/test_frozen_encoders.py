@@ -163,3 +163,46 @@ def test_principal_components_are_those_of_the_training_rows(cache, tmp_path):
     expected = PCA(3).fit(features[0][:, 0]).transform(features[1][:, 0])
     block = molecule_block(test, stage, stage_context, tmp_path)
     np.testing.assert_allclose(np.abs(block), np.abs(expected), rtol=1e-2, atol=1e-3)
+
+
+class Payload:
+    """Opens a file for writing if it is loaded as pickle loads it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_model_of_chemprop_is_read_without_running_what_it_pickles(tmp_path):
+    shape = {"d_h": 16, "depth": 2}
+    reference = BondMessagePassing(**shape, activation=torch.nn.Tanh()).eval()
+    saved = {
+        **shape,
+        "activation": torch.nn.Tanh(),
+        "cls": BondMessagePassing,
+        "more": Payload(tmp_path / "ran"),
+    }
+    state = {f"message_passing.{name}": values for name, values in reference.state_dict().items()}
+    content = {
+        "hyper_parameters": {"message_passing": saved},
+        "state_dict": {**state, "predictor.bias": torch.ones(3)},
+    }
+    torch.save(content, tmp_path / "model.pt")
+    embeddings = frozen_encoders.embed_molecules(str(tmp_path / "model.pt"), SMILES)[:, 0]
+    graph = BatchMolGraph(
+        [SimpleMoleculeMolGraphFeaturizer()(Chem.MolFromSmiles(smiles)) for smiles in SMILES]
+    )
+    np.testing.assert_allclose(
+        embeddings, MeanAggregation()(reference(graph), graph.batch).detach(), atol=1e-5
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+def test_admet_has_the_features_of_two_models_that_do_not_depend_on_the_batch():
+    embeddings = frozen_encoders.embed_molecules("admet", SMILES)[:, 0]
+    assert embeddings.shape == (len(SMILES), 600)
+    alone = np.concatenate([frozen_encoders.embed_molecules("admet", [smiles])[:, 0] for smiles in SMILES])
+    np.testing.assert_allclose(embeddings, alone, atol=1e-5)
+    assert (embeddings.std(axis=0) > 0).mean() > 0.5

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from chemprop.data import BatchMolGraph
-from chemprop.nn import BondMessagePassing
+from chemprop.nn import BondMessagePassing, MeanAggregation, NormAggregation, SumAggregation
 
-from models.networks.message_passing import GnnBackbone, Messages, collate, graph_of
+from models.networks.message_passing import GnnBackbone, Messages, collate, graph_of, pool_atoms
 from models.stages.gnn import Gnn
 from tests.models import made
 
 SMILES = ["CCO", "c1ccccc1C(=O)N", "[Na+].[Cl-]", "C", "CC(C)(C)C#N"]  # rings, branches, atoms without a bond
+CHEMPROP = [MeanAggregation(), SumAggregation(), NormAggregation(norm=10.0)]
 
 
 def batch(smiles, shared=True, depth=3):
@@ -27,7 +28,8 @@ def test_atoms_and_gradients_are_those_of_chemprop(settings, shared):
     reference, messages = BondMessagePassing(**settings), Messages(**settings)
     messages.load_state_dict(reference.state_dict())
     graphs = [graph_of(text, messages.depth) for text in [*SMILES, *SMILES[:2]]]
-    atoms = messages(collate(graphs, shared and not messages.undirected))
+    graph = collate(graphs, shared and not messages.undirected)
+    atoms = messages(graph)[graph["atom"]]
     expected = reference(BatchMolGraph([each.graph for each in graphs]))
     torch.testing.assert_close(atoms, expected)
     direction = torch.rand_like(atoms)
@@ -38,8 +40,18 @@ def test_atoms_and_gradients_are_those_of_chemprop(settings, shared):
     torch.testing.assert_close(gradients, expected_gradients)
 
 
+def test_aggregations_are_those_of_chemprop():
+    graph, graphs = batch(SMILES), [graph_of(text, 3).graph for text in SMILES]
+    vectors, molecule = Messages()(graph), BatchMolGraph(graphs).batch
+    expected = [module(vectors[graph["atom"]], molecule) for module in CHEMPROP]
+    torch.testing.assert_close(
+        pool_atoms(vectors, graph, ["mean", "sum", "norm"]), torch.cat(expected, dim=1)
+    )
+
+
 def test_molecules_without_any_bond_have_features():
-    assert Messages()(batch(["C", "[Na+].[Cl-]"])).shape == (3, 300)
+    graph = batch(["C", "[Na+].[Cl-]"])
+    assert pool_atoms(Messages()(graph), graph, ["mean", "norm"]).shape == (2, 600)
 
 
 def test_what_is_shared_differs_between_stereo_centres_and_charges():
@@ -57,7 +69,7 @@ def test_nothing_is_shared_with_dropout_in_the_backbone(rate, n_distinct, tmp_pa
     before = torch.get_rng_state()
     inputs = stage.encode(rows, tmp_path).batch(np.arange(5), torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
-    assert len(torch.unique(network.train()(inputs), dim=0)) == n_distinct
+    assert len(torch.unique(network.train()(inputs)[inputs["atom"]], dim=0)) == n_distinct
 
 
 def test_sums_over_bonds_and_atoms_are_in_float32_also_under_autocast():

@@ -2,8 +2,6 @@
 computed by hand.
 """
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -132,9 +130,7 @@ def test_features_of_atoms_and_pairs_are_before_all_layers_of_unimol():
 
 def test_the_moving_average_forgets_the_start_quickly_and_then_keeps_its_decay():
     net = Network(Deep(), 1, [0.0])
-    average = torch.optim.swa_utils.AveragedModel(
-        net, multi_avg_fn=partial(optimizer.moving_average, decay=0.2)
-    )
+    average = optimizer.MovingAverage(net, decay=0.2)
     for value in (1.0, 2.0, 6.0):
         nn.init.constant_(net.head.linear.bias, value)
         average.update_parameters(net)

@@ -109,13 +109,11 @@ def predict(net, folder, **changes):
 
 
 def make_plan(lengths, seed=1, epoch=0, device="cpu", **changes):
-    inputs = Batches(list(lengths), lengths, lambda items: {}, changes.pop("equal_lengths", False))
+    inputs = Batches(list(lengths), lengths, lambda items: {})
     return inputs.step_plan(settings(**{"batch_size": 16, **changes}), seed, epoch, device)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"gradient_accumulation_steps": 3}, {"device": "cuda"}, {"equal_lengths": True}]
-)
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation_steps": 3}, {"device": "cuda"}])
 def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epoch(
     changes,
 ):
@@ -143,16 +141,13 @@ def test_an_epoch_goes_on_from_any_step(device):
     assert shares(2) == [[1.0]]
 
 
-def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or_nothing():
+def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little():
     lengths = np.random.default_rng(0).integers(5, 100, 2000)
     steps = make_plan(lengths, batch_size=32)
     means = [lengths[np.concatenate(step)].mean() for step in steps[:-1]]
     expected = lengths.std() / np.sqrt(32)  # of rows drawn at random; by length it is far more
     assert np.std(means) < 1.3 * expected
     assert sum(len(rows) * lengths[rows].max() for step in steps for rows in step) < 1.3 * lengths.sum()
-    unpadded = make_plan(lengths % 6, equal_lengths=True)
-    assert all(len(set(lengths[rows] % 6)) == 1 and len(rows) <= 4 for step in unpadded for rows in step)
-    assert np.mean([len(set(lengths[np.concatenate(step)] % 6)) for step in unpadded]) > 2
 
 
 def test_labels_are_standardised_and_have_their_weights_and_none_where_missing(tmp_path):

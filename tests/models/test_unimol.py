@@ -31,7 +31,7 @@ METHANOL = np.array(
 )
 SHORT = {"epochs": 2, "conformers": 2, "batch_size": 3, "learning_rate": 3e-3}
 UNIMOL = Unimol(kind="unimol", layers=2, width=16, heads=2, **SHORT)
-BATCH = collate([encode(METHANOL[:n], FILE_ORDER, False) for n in (6, 2, 4)])
+ITEMS = [encode(METHANOL[:n], FILE_ORDER, False) for n in (6, 2, 4)]
 """Molecules of different lengths, not sorted by them."""
 
 
@@ -110,16 +110,16 @@ def test_parameters_and_outputs_of_unimol_are_those_of_the_package(
     reference = PackageModel(backbone, architecture, args, tmp_path)
     names = {name for name in reference.state_dict() if not name.startswith("classification_head.")}
     assert names == set(backbone.state_dict())
-    compare(backbone, reference, BATCH)
+    compare(backbone, unimol.collate(ITEMS), reference, [collate(ITEMS)])
 
 
-def test_parameters_and_outputs_of_unimol2_are_those_of_the_package():
+def test_parameters_and_outputs_of_unimol2_are_those_of_the_package_for_each_molecule_alone():
     backbone = with_random_weights()
     reference, ignored = PackageModel2(backbone), Unimol2.ignored_checkpoint_prefixes
     names = {name for name in reference.state_dict() if not name.startswith(ignored)}
     assert names == set(backbone.state_dict())
-    smiles = ["CCOC(C)=O", "CC(=O)[O-].[Na+].O", "c1ccccc1"]
-    compare(backbone, reference, collate([item(text) for text in smiles]))
+    items = [item(smiles) for smiles in ("CCOC(C)=O", "C", "CC(=O)[O-].[Na+].O", "c1ccc2ccccc2c1")]
+    compare(backbone, collate(items), reference, [collate([each]) for each in items])
 
 
 @pytest.mark.parametrize("name", ["model.pt", "mine.safetensors"])
@@ -142,7 +142,7 @@ def test_a_checkpoint_is_loaded_without_its_heads_and_with_every_parameter(name,
 @pytest.mark.parametrize(
     ("make", "batch", "on"),
     [
-        (small_backbone, BATCH, {"dropout", "self_attn.dropout", "attention_dropout"}),
+        (small_backbone, unimol.collate(ITEMS), {"dropout", "self_attn.dropout", "attention_dropout"}),
         (
             with_random_weights,
             collate([item("CCO")]),
