@@ -15,7 +15,7 @@ from competition.dataset import FEATURE, INPUT_KEY
 from competition.molecules import canonical_smiles, normalised_text, standardise_molecules
 from competition.task import MISSING
 from core.code_digest import code_digest_of
-from core.errors import ConfigError, DataError, join_first
+from core.errors import ConfigError, DataError, Mistake, join_first
 from core.files import digest, read_table, read_text_table, sha256_of, work_root, write_table
 from core.user_code import (
     data_files,
@@ -65,7 +65,11 @@ def raise_if_any(
     """
     if np.any(is_invalid):
         rows = describe_rows(table, is_invalid, id_column, name)
-        raise DataError(f"{where}: column {name!r} has {what}: {rows}. {advice}")
+        mistakes = [
+            Mistake(what, None, str(where), row, cells[id_column], name, cells[name], advice)
+            for row, cells in table[np.asarray(is_invalid)].iterrows()
+        ]
+        raise DataError(f"{where}: column {name!r} has {what}: {rows}. {advice}", mistakes)
 
 
 def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:

@@ -18,7 +18,7 @@ from pydantic import (
 
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
 from competition.task import Task, class_name, class_names, match_columns
-from core.errors import ConfigError
+from core.errors import ConfigError, Mistake
 from core.files import read_text_table
 from core.paths import Paths, config_folders
 from core.settings import (
@@ -408,7 +408,9 @@ def validate(
         source = f"{path} with {overrides}" if overrides.values else str(path)
         if is_from_set:
             source = "the command line"
-        raise ConfigError("\n".join([f"{source} has {len(lines)} error(s):", *lines])) from None
+        keys_and_texts = [line.strip().removeprefix("--set ").split(": ", 1) for line in lines]
+        mistakes = [Mistake(text, key, source) for key, text in keys_and_texts]
+        raise ConfigError("\n".join([f"{source} has {len(lines)} error(s):", *lines]), mistakes) from None
 
 
 def read_yaml(name: str, overrides: Overrides = NO_OVERRIDES) -> tuple[Path, dict[str, Any]]:

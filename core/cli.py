@@ -2,15 +2,18 @@
 
 import errno
 import fcntl
+import json
 import os
 import socket
 import sys
+import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.errors import DataError, UserError
-from core.files import work_root
+from core.errors import DataError, Mistake, UserError
+from core.files import plain, work_root
 from core.paths import Paths
 
 NOT_WRITABLE = (
@@ -18,6 +21,8 @@ NOT_WRITABLE = (
     errno.ENOLCK, errno.EOPNOTSUPP,
 )  # fmt: skip
 """Error numbers of the system for a folder in which files cannot be written or locked."""
+ENDS = (UserError, KeyboardInterrupt, OSError)
+"""Errors that may end a command without a traceback."""
 OWN_TRAINING_LOCKS: set[Path] = set()
 """Training locks that this process holds."""
 
@@ -30,25 +35,48 @@ def run(main: Callable[[], int | None]) -> None:
     """
     try:
         status = main()
-        if status:
-            sys.exit(status)
-        return
-    except UserError as error:
-        message = f"{type(error).__name__}: {error}"
-        status = error.status
-    except KeyboardInterrupt:
-        message = "\nInterrupted. Finished jobs are kept; the same command continues from there."
-        status = 130
     except BrokenPipeError:
         sys.exit(141)
-    except OSError as error:
+    except ENDS as error:
+        status, message = explain(error)
+        print(message, file=sys.stderr)
+    if status:
+        sys.exit(status)
+
+
+def run_for_programs(command: Callable[[Namespace], int | None], options: Namespace) -> int:
+    """Run a command, and write one line of JSON to stdout at the end; everything else goes to stderr.
+
+    The line has the exit status, which is returned, the seconds, and `options.result`, which the command fills, or
+    the mistakes of the user.
+    """
+    started = time.monotonic()
+    stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # of worker processes too
+    try:
+        status = command(options) or 0
+        result = options.result
+    except ENDS as error:
+        status, message = explain(error)
+        print(message, file=sys.stderr)
+        mistakes = error.mistakes if isinstance(error, UserError) else [Mistake(message.strip())]
+        result = {"mistakes": [mistake._asdict() for mistake in mistakes]}
+    seconds = round(time.monotonic() - started, 1)
+    print(json.dumps(plain({"status": status, "seconds": seconds, **result})), file=stdout, flush=True)
+    return status
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Return the exit status after an error, and what is printed; a bug is raised again."""
+    if isinstance(error, UserError):
+        return error.status, f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "\nInterrupted. Finished jobs are kept; the same command continues from there."
+    if isinstance(error, OSError):
         has_no_folder = error.errno == errno.ENOENT and not work_root().exists()
-        if error.errno not in NOT_WRITABLE and not has_no_folder:
-            raise
-        message = f"DataError: {_describe_not_writable(error)}"
-        status = 2
-    print(message, file=sys.stderr)
-    sys.exit(status)
+        if error.errno in NOT_WRITABLE or has_no_folder:
+            return 2, f"DataError: {_describe_not_writable(error)}"
+    raise error
 
 
 def _describe_not_writable(error: OSError) -> str:

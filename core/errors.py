@@ -4,15 +4,36 @@ Commands print these errors without a traceback and exit with their status (`cor
 exception is a bug and keeps its traceback.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+
+class Mistake(NamedTuple):
+    """A mistake for programs, with what is known of its place; the row as in the message."""
+
+    message: str
+    setting: str | None = None
+    file: str | None = None
+    row: Any = None
+    id: str | None = None
+    column: str | None = None
+    value: str | None = None
+    remedy: str | None = None
 
 
 class UserError(Exception):
-    """Base class of all errors that the user can fix."""
+    """Base class of all errors that the user can fix.
+
+    Attributes:
+        mistakes: each mistake; by default one for each line of the message.
+    """
 
     status = 2
     """Exit status of the command."""
+
+    def __init__(self, message: str, mistakes: Sequence[Mistake] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = mistakes or [Mistake(line) for line in message.splitlines()]
 
 
 class ConfigError(UserError):

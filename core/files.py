@@ -75,6 +75,11 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: a path as text, and None for a number that is not finite."""
+    return json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON; equal values give equal bytes."""
     write_atomically(path, as_json(value))

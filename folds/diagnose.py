@@ -56,10 +56,17 @@ def run(competition: CompetitionConfig, config: FoldsConfig, quick: bool = False
     if compared:
         plot_similarity(compared, config.kind, figure)
     content: dict[str, Any] = {"made_from": made_from(paths), "recommended": None}
+    content["wasserstein_distances"] = [
+        {"measure": each.measure, **{kind: each.distance(kind) for kind in each.held_out}}
+        for each in compared
+    ]
     if not quick:
         print("... adversarial validation", flush=True)
         shift = adversarial_validation(_sampled(train, MAX_ROWS, seed), test, competition, seed)
         blocks.append(describe_shift(shift))
+        if shift is not None:
+            auc = {"auc": shift.auc, "standard_error": shift.standard_error, "features": shift.features}
+            content["adversarial_validation"] = auc
         kind, reason = recommend(competition, config.kind, train, test, compared, shift)
         content["recommended"] = {"kind": kind, "reason": reason}
         line = f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}"

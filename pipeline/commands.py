@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 from core import cli
 from core.errors import ConfigError, ServiceError
+from core.files import read_json
 from core.paths import DEFAULT_COMPETITION, Paths, display_path, holdout_yaml
 from core.settings import TRACKER_VARIABLE, Overrides
 from core.types import ProblemType
@@ -50,7 +51,11 @@ def check(options: Namespace) -> None:
     if not is_local:
         require_cluster()
     config = load_config(options.competition, options.overrides)
-    print(check_competition(config, options.reuse, here=is_local))
+    text = check_competition(config, options.reuse, here=is_local)
+    print(text)
+    lines = text.splitlines()
+    options.result["warnings"] = [line for line in lines if line.startswith("WARNING")]
+    options.result["lines"] = [line for line in lines if not line.startswith("WARNING")]
 
 
 def folds(options: Namespace) -> None:
@@ -69,6 +74,7 @@ def folds(options: Namespace) -> None:
     with cli.locked(config.competition.paths):
         print(make.run(config.competition, config.folds))
         print(f"\n{diagnose.run(config.competition, config.folds)}")
+    options.result |= read_json(config.competition.paths.shift)
 
 
 def train(options: Namespace) -> int:
@@ -116,7 +122,8 @@ def compare(options: Namespace) -> None:
     from submissions.compare import compare
     from submissions.config import load_config
 
-    print(compare(load_config(options.competition)))
+    page, options.result["runs"] = compare(load_config(options.competition))
+    print(page)
 
 
 def predict(options: Namespace) -> None:
@@ -172,7 +179,7 @@ def ledger(options: Namespace) -> None:
     Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: rows of ledger.csv.
     """
     from competition.config import load_competition
-    from submissions.leaderboard.ledger import add_scores, page
+    from submissions.leaderboard.ledger import add_scores, page, read
     from submissions.leaderboard.submit import fetch_scores
 
     competition = load_competition(options.competition)
@@ -190,6 +197,7 @@ def ledger(options: Namespace) -> None:
     for line in lines:
         print(line)
     print(page(competition))
+    options.result["submissions"] = [row.model_dump() for row in read(paths.ledger)]
 
 
 def kernel(options: Namespace) -> None:
@@ -269,7 +277,7 @@ INPUTS = {"smiles": "molecules", "text": "texts", "numeric": "numbers", "categor
 def make_parser() -> ArgumentParser:
     """Return the parser of all commands."""
     parser = ArgumentParser(prog="./run.sh", description=__doc__, allow_abbrev=False)
-    parser.set_defaults(set=[], stages=(), holdout=None, tracker=None)
+    parser.set_defaults(set=[], stages=(), holdout=None, tracker=None, json=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_competition_commands(commands)
     add_run_commands(commands)
@@ -301,10 +309,10 @@ def add_competition_commands(commands: Any) -> None:
         "Epochs are reduced, stages left out and seeds added so that what is started is also finished, and a "
         "submission is written whenever a stage is finished."
     )
-    add = add_command(commands, full, *TRAINING).add_argument
+    add = add_command(commands, full, *TRAINING, "json").add_argument
     add("--budget", type=parse_budget, metavar="TIME", help=budget_help)
-    add_command(commands, check, *SETTINGS, "executor", "reuse")
-    add_command(commands, folds, "set", "holdout")
+    add_command(commands, check, *SETTINGS, "executor", "reuse", "json")
+    add_command(commands, folds, "set", "holdout", "json")
     add = add_command(commands, train, *TRAINING).add_argument
     add("--fold", type=int, help="Train this fold only, counted from 0.")
     shard_help = "Do share I of N of the jobs, on one of N machines with the same WORK_DIR."
@@ -313,7 +321,7 @@ def add_competition_commands(commands: Any) -> None:
 
 def add_run_commands(commands: Any) -> None:
     """Add the commands that read a finished run: compare, predict, submit, ledger, kernel."""
-    add_command(commands, compare, "holdout")
+    add_command(commands, compare, "holdout", "json")
 
     add = add_command(commands, predict, "workers", "holdout").add_argument
     add("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows.")
@@ -328,7 +336,7 @@ def add_run_commands(commands: Any) -> None:
     add = parser.add_argument
     add("--yes", action="store_true", help="Send without asking.")
 
-    add = add_command(commands, ledger).add_argument
+    add = add_command(commands, ledger, "json").add_argument
     add("--public", type=float, metavar="SCORE", help="Add a score on the public leaderboard.")
     add("--private", type=float, metavar="SCORE", help="Add a score on the private leaderboard.")
     submission_help = "Submission of --public and --private (default: the latest)."
@@ -400,6 +408,7 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
             )
         os.environ[TRACKER_VARIABLE] = tracker
     options.overrides = Overrides(dict(options.set), options.stages)
+    options.result = {}  # what --json prints
     if options.holdout:
         if options.overrides.tables:
             raise ConfigError(
@@ -415,4 +424,4 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command of a command line; return its exit status, None for 0."""
     options = parse(arguments)
     command: Command = options.command
-    return command(options)
+    return cli.run_for_programs(command, options) if options.json else command(options)

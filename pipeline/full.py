@@ -8,8 +8,9 @@ import os
 import time
 from argparse import Namespace
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 from competition.prepare import prepare
 from core import cli
@@ -28,8 +29,21 @@ from models.jobs.scheduler import Executor
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
 from pipeline.last_submission import InterimSubmissions, submit_finished_folds, submit_until
+from submissions.compare import read_runs, records
 from submissions.config import Config, load_config
-from submissions.run import EPOCHS, TIME, LeftOut, finished_part, left_out_of, open_run
+from submissions.report.report import PAGE
+from submissions.report.scores import load_answers
+from submissions.run import (
+    EPOCHS,
+    TIME,
+    LeftOut,
+    Run,
+    finished_part,
+    latest_run,
+    left_out_of,
+    name_of_latest,
+    open_run,
+)
 
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
@@ -99,17 +113,55 @@ def train_and_submit(
     results = budget.train(interim.next_task, options.job_timeout)
     jobs = budget.current_plan
     finished = finished_part(jobs)
+    previous = name_of_latest(all_jobs.paths)
     left_out = [*left_out_by_budget(budget, config, finished), *left_out_of(jobs, results)]
     advice = describe_larger_budget(budget)
     with cli.locked(all_jobs.paths, wait=True):
         if not finished.stages and clock.has_limit:
             say("\n".join([*submit_finished_folds(config, budget.tried_plan, left_out), *advice]))
+            options.result |= {"left_out": list(map(asdict, left_out))}
             return 3
         run = open_run(config, finished, left_out)
         run = replace(run, budget=clock.seconds if clock.has_limit else None)
         lines, status = submit_until(clock, run, executor, interim.has_written)
     say("\n".join([*lines, *advice]))
+    if options.json:
+        options.result |= describe_run(latest_run(options.competition), config, previous)
+        options.result["advice"] = advice
     return status
+
+
+def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
+    """Return what `--json` prints of a run, with its gain over the previous run if that was another one."""
+    choice = run.choice
+    expected = choice["expected"]
+    gain = None
+    runs, _ = read_runs(config)
+    if previous in runs and previous != run.name:
+        pair = {name: runs[name] for name in (previous, run.name)}
+        compared = records(pair, previous, config)[0]
+        gain = {name: compared[name] for name in ("gain", "standard_error", "changes", "remarks")}
+        gain["over"] = previous
+    holdout = load_answers(run) if run.config.competition.holdout_of else None
+    file = run.candidates[run.chosen]["file"]
+    return {
+        "run": run.name,
+        "metric": run.metric.name,
+        "greater_is_better": run.metric.greater_is_better,
+        "expected_score": expected["score"],
+        "standard_error": expected["standard_error"],
+        "shift": expected["shift"],
+        "cross_fitted_score": choice["cross_fitted_score"],
+        "in_sample_score": run.candidates[run.chosen]["in_sample_score"],
+        "holdout_score": holdout.score(file) if holdout else None,
+        "gain": gain,
+        "chosen": run.chosen,
+        "stages": {name: record["score"] for name, record in choice["stages"].items()},
+        "left_out": run.stored["left_out"],
+        "warnings": [*choice["failed"], *expected["warnings"]],
+        "submission": run.paths.submission,
+        "report": run.paths.report / PAGE,
+    }
 
 
 def require_time(budget: Budget) -> None:

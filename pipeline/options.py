@@ -82,6 +82,10 @@ SHARED: dict[str, dict[str, Any]] = {
         "choices": ["tensorboard", "wandb", "mlflow"],
         "help": "Log the losses of neural stages to this tracker; its files are in work/NAME/trackers.",
     },
+    "json": {
+        "action": "store_true",
+        "help": "Print everything to stderr, and the result, or the mistakes, as one line of JSON to stdout.",
+    },
     "from": {
         "type": Path,
         "metavar": "FOLDER",

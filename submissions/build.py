@@ -6,7 +6,6 @@ and the folder of the competition a copy of submission.csv. A run is kept if it 
 predictions and the same code.
 """
 
-import json
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
+from core.files import plain, read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.text import format_number
 from core.yaml_files import dump_yaml
 from models.stage import Stage
@@ -263,10 +262,7 @@ def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[
         CHOICE: choice,
         "files": {file: sha256_of(folder / file) for file in files},
     }
-    text = json.dumps(content, default=str)  # str is for paths
-    write_json(
-        folder / MANIFEST, json.loads(text, parse_constant=lambda _: None)
-    )  # null: a number that is not finite
+    write_json(folder / MANIFEST, plain(content))
 
 
 def _marks(run: Run, name: str) -> list[str]:

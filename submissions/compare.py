@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from core.errors import DataError
-from core.paths import Paths
 from core.text import format_duration, format_number, format_table
 from core.types import Array
 from submissions.blend.scoring import Scorer
@@ -28,6 +27,7 @@ from submissions.run import (
     verify_files,
 )
 
+SCORES = ("best_stage_score", "in_sample_score", "cross_fitted_score")
 MAX_VALUE_LENGTH = 50
 """Characters of the value of a setting."""
 
@@ -45,58 +45,50 @@ def differences(older: dict[str, Any], newer: dict[str, Any], path: str = "") ->
             yield f"{where}: {before} -> {after}"
 
 
-def comparison(runs: dict[str, dict[str, Any]], reference: str, config: Config, paths: Paths) -> str:
-    """Return scores, gains over `reference` and settings that differ, the latest run first.
+def records(runs: dict[str, dict[str, Any]], reference: str, config: Config) -> list[dict[str, Any]]:
+    """Return a record for each run, the latest first: scores, the gain over `reference`, and what differs from it.
 
     Args:
         runs: name -> run.json, the oldest first.
+
+    Returns:
+        Keys: run, written, chosen, best_stage_score, in_sample_score, cross_fitted_score, gain and standard_error
+        (None if it is unknown), remarks, changes (a line for each setting).
     """
+    paths = config.competition.paths
     labels = training_labels(config.competition, paths)
     labels = replace(labels, folds=np.zeros_like(labels.folds))  # those of the runs may differ
     scored = {name: labels.aligned(scored_rows(paths.run(name), labels.task)) for name in runs}
-    rows, remarks, changed = [], [], []
+    result = []
     for name, run in reversed(runs.items()):
-        gains = ["reference", ""]
+        written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
+        record = {"run": name, "written": f"{written:%Y-%m-%d %H:%M}", **_scores(run, config)}
+        record |= {"gain": None, "standard_error": None, "remarks": [], "changes": []}
         if name != reference:
-            gains, remark = _gain_over(labels, scored, name, reference)
-            remarks += remark
+            record |= _gain_over(labels, scored, name, reference)
             if run["tables"]["folds.csv"] != runs[reference]["tables"]["folds.csv"]:
-                remarks.append(f"{name} has other folds, from which part of the difference may come.")
+                record["remarks"].append(
+                    f"{name} has other folds, from which part of the difference may come."
+                )
             older, newer = sorted([name, reference], key=list(runs).index)
             lines = list(differences(_settings(runs[older]), _settings(runs[newer]))) or ["nothing"]
-            changed.append("\n".join([f"{older} -> {newer}:", *(f"- {line}" for line in lines)]))
-        written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
-        rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, config), *gains])
-    header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
-    legend = (
-        "best stage: its score. in_sample and cross_fitted: scores of the "
-        f"chosen candidate. gain: its gain over {reference} on the same rows, above 0 is better."
-    )
-    n = len(runs)
-    tried = f"Runs that were tried: {n}."
-    if n > 2:
-        luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
-        tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
-    parts = [format_table(header, rows), "\n".join([legend, tried, *remarks])]
-    if changed:
-        parts += ["## What changed, from the older run to the newer", *changed]
-    return "\n\n".join(parts)
+            record["changes"] = [f"{older} -> {newer}:", *(f"- {line}" for line in lines)]
+        result.append(record)
+    return result
 
 
-def _gain_over(
-    labels: Scorer, scored: dict[str, Array], name: str, reference: str
-) -> tuple[list[str], list[str]]:
+def _gain_over(labels: Scorer, scored: dict[str, Array], name: str, reference: str) -> dict[str, Any]:
     """Return the gain of a run over another on the rows of both and its standard error, and remarks."""
     on_both = labels.on_rows_of(scored[name], scored[reference])
     n_rows = on_both.has_fold.sum()
     if n_rows < 2:
-        return ["-", "-"], [f"{name} has other targets, rows or classes, and is not compared."]
+        return {"remarks": [f"{name} has other targets, rows or classes, and is not compared."]}
     pair = {each: scored[each] for each in (name, reference)}
     paired = on_both.compare(pair, reference).T[name]
-    gains = [format_number(labels.gain(paired["difference"])), format_number(paired["standard_error"])]
+    gains = {"gain": labels.gain(paired["difference"]), "standard_error": paired["standard_error"]}
     if n_rows == max(labels.on_rows_of(values).has_fold.sum() for values in pair.values()):
-        return gains, []
-    return gains, [f"{name} is compared on the {n_rows} rows that both runs predict."]
+        return {**gains, "remarks": []}
+    return {**gains, "remarks": [f"{name} is compared on the {n_rows} rows that both runs predict."]}
 
 
 def _settings(run: dict[str, Any]) -> dict[str, Any]:
@@ -109,25 +101,25 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
     return {**settings, **{name: run[name] for name in ("tables", "user_code", "versions")}}
 
 
-def _scores(run: dict[str, Any], config: Config) -> list[str]:
-    """Return the chosen candidate and three scores; dashes if the run was scored by another metric."""
+def _scores(run: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Return the chosen candidate and three scores, None if the run was scored by another metric."""
     choice = run[CHOICE]
     metric = config.competition.metric
     file = Path(metric.rpartition(":")[0]).name  # of the user's function, or ""
     code = [entry for entry in user_code_of(config) if entry[0] == file]
     of_run = run["config"]["competition"]["metric"]
     if Path(of_run).name != Path(metric).name or any(entry not in run["user_code"] for entry in code):
-        return [f"{choice['chosen']} by {of_run}", "-", "-", "-"]
-    scores = [
+        return {"chosen": f"{choice['chosen']} by {of_run}", **dict.fromkeys(SCORES)}
+    scores = (
         choice["stages"][choice["best_stage"]]["score"],
         choice["candidates"][choice["chosen"]]["in_sample_score"],
         choice["cross_fitted_score"],
-    ]
-    return [choice["chosen"], *map(format_number, scores)]
+    )
+    return {"chosen": choice["chosen"], **dict(zip(SCORES, scores, strict=True))}
 
 
-def compare(config: Config) -> str:
-    """Return a table of all runs of a competition, and what differs from the latest run."""
+def read_runs(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return name -> run.json of all runs of a competition, the oldest first, and why others are left out."""
     paths = config.competition.paths
     runs = {}
     left_out = []
@@ -141,10 +133,40 @@ def compare(config: Config) -> str:
             runs[name] = read_manifest(manifest.parent)
         except DataError as error:
             left_out.append(f"{name} is left out: {error}")
+    return runs, left_out
+
+
+def compare(config: Config) -> tuple[str, list[dict[str, Any]]]:
+    """Return a table of all runs of a competition and what differs from the latest run, and their `records`."""
+    runs, left_out = read_runs(config)
+    paths = config.competition.paths
     reference = name_of_latest(paths)
     if reference not in runs:
         raise DataError(f"{paths.root} has no finished run; run ./run.sh full first.")
+    compared = records(runs, reference, config)
+    rows = []
+    for record in compared:
+        gains = [format_number(record[name]) for name in ("gain", "standard_error")]
+        if record["run"] == reference:
+            gains = ["reference", ""]
+        scores = [format_number(record[name]) for name in SCORES]
+        rows.append([record["run"], record["written"], record["chosen"], *scores, *gains])
+    header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     metric = config.competition.scorer
     direction = "greater is better" if metric.greater_is_better else "lower is better"
-    title = f"# Runs of {paths.name}: {metric.name}, {direction}\n"
-    return "\n".join([title, comparison(runs, reference, config, paths), *left_out])
+    legend = (
+        "best stage: its score. in_sample and cross_fitted: scores of the "
+        f"chosen candidate. gain: its gain over {reference} on the same rows, above 0 is better."
+    )
+    n = len(runs)
+    tried = f"Runs that were tried: {n}."
+    if n > 2:
+        luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
+        tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
+    remarks = [remark for record in compared for remark in record["remarks"]]
+    parts = [f"# Runs of {paths.name}: {metric.name}, {direction}\n\n{format_table(header, rows)}"]
+    parts.append("\n".join([legend, tried, *remarks]))
+    changes = ["\n".join(record["changes"]) for record in compared if record["changes"]]
+    if changes:
+        parts += ["## What changed, from the older run to the newer", *changes]
+    return "\n".join(["\n\n".join(parts), *left_out]), compared

@@ -1,0 +1,82 @@
+"""`--json`: one object on the last line of stdout, whatever happens, and everything else on stderr."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core.files import PROJECT
+from tests.pipeline.made import small, written
+
+FAILS = """
+from models.api import Stage
+
+class Fails(Stage):
+    def fit(self, train, folder, context):
+        raise RuntimeError("on purpose")
+
+    def predict(self, rows, folder, context):
+        return rows
+"""
+
+
+def called(command, path, *options):
+    """Return the exit status, and the only line of stdout as an object."""
+    call = [sys.executable, "-m", "pipeline", command, str(path), *options, "--json"]
+    done = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, check=False)
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    assert result["status"] == done.returncode and result["seconds"] > 0
+    return result, done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "full"])
+def test_each_cell_that_is_wrong_is_a_record_with_its_place_and_remedy(tmp_path, command):
+    path = written(tmp_path, train={"pH": ["acid", *["7"] * 58, "base"]})
+    result, printed = called(command, path)
+    assert result["status"] == 2 and "DataError" in printed
+    places = [(each["row"], each["id"], each["column"], each["value"]) for each in result["mistakes"]]
+    ids = pd.read_csv(tmp_path / "train.csv")["id"]
+    assert places == [(2, ids[0], "pH", "acid"), (61, ids[59], "pH", "base")]
+    for each in result["mistakes"]:
+        assert Path(each["file"]).name == "train.csv" and "finite" in each["message"] and each["remedy"]
+
+
+def test_each_setting_that_is_wrong_is_a_record_with_its_key(tmp_path):
+    path = small(tmp_path)
+    result, _ = called("check", path, "--set", "folds.n_fold=3", "--set", "competition.metric=rsme")
+    assert {each["setting"] for each in result["mistakes"]} == {"folds.n_fold", "competition.metric"}
+
+
+def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path):
+    path = small(tmp_path)
+    checked, printed = called("check", path)
+    assert checked["warnings"] == [] and any("stage " in line for line in checked["lines"])
+    assert "checked" in printed
+    first, printed = called("full", path, "--workers", "1")
+    assert first["gain"] is None and first["left_out"] == [] and first["holdout_score"] is None
+    assert "cross_fitted_score of the candidates" in printed
+    assert Path(first["submission"]).exists() and Path(first["report"]).exists()
+    second, _ = called("full", path, "--workers", "1", "--set", "competition.seed=7")
+    difference = first["cross_fitted_score"] - second["cross_fitted_score"]  # of errors: above 0 is better
+    assert second["gain"]["gain"] == pytest.approx(difference) and second["gain"]["over"] == first["run"]
+    assert second["gain"]["standard_error"] > 0 and any("seed" in line for line in second["gain"]["changes"])
+    again, _ = called("full", path, "--workers", "1", "--set", "competition.seed=7")
+    assert again["run"] == second["run"] and again["gain"] is None
+    compared, _ = called("compare", path)
+    latest, other = compared["runs"]
+    assert [latest["run"], other["run"]] == [second["run"], first["run"]]
+    assert other["gain"] == pytest.approx(-difference) and latest["gain"] is None
+
+
+def test_a_stage_that_fails_is_left_out_with_its_error(tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS)
+    path = small(tmp_path)
+    path.write_text(path.read_text().replace("stages:\n", "stages:\n  fails: {kind: fails.py:Fails}\n"))
+    result, _ = called("full", path, "--workers", "1")
+    assert result["status"] == 3
+    assert [each["stage"] for each in result["left_out"]] == ["fails"]
+    assert "on purpose" in result["left_out"][0]["error"]
