@@ -50,7 +50,7 @@ class Prepared(NamedTuple):
 def prepare(config: CompetitionConfig) -> Prepared:
     """Read, check and clean the raw tables; rows keep the order of the files."""
     required = config.targets if config.extra_train else config.label_columns
-    other_columns = filter(None, (config.group, config.weight, config.time, config.fold_column))
+    other_columns = [*filter(None, (config.group, config.weight, config.time, config.fold_column))]
     raw = clean.read_table_with_ids(config.train, [config.id, *config.inputs, *required, *other_columns])
     only_in_extra = [name for name in config.auxiliary_targets if name not in raw]
     raw = raw.assign(**dict.fromkeys(only_in_extra, ""))
@@ -94,10 +94,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
         train, extra_summary, answers = with_extra_rows(train, test, config)
         summary += [*answers, *extra_summary]
     _require_auxiliary_labels(train, config)
+    read_columns = {config.id, *config.inputs, *config.label_columns, *other_columns}
     # "said" is the key of the summary in existing files.
     report = {
         "said": summary,
         "answers": answers,
+        "unused_columns": [name for name in raw_test if name in raw and name not in read_columns],
         "dropped_train_ids": dropped_train,
         "dropped_test_ids": dropped_test,
         "n_censored": sum(sum(labels.n_censored.get(name, ())) for name in config.targets),

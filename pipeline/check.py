@@ -18,7 +18,7 @@ from core.types import Array
 from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
 from models.context import CheckTables
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights
+from models.inputs.weights import describe_labels, digest_of_weights
 from models.jobs.plan import code_files, describe_retraining, make_plan
 from models.stage import Stage
 from models.training.hardware import why_no_gpu
@@ -127,9 +127,8 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
     for weights in stage.weight_names():
         digest_of_weights(weights)
         description += f" from {weights}"
-        labels = WEIGHT_SETS[weights].labels if weights in WEIGHT_SETS else ""
-        if labels:
-            description += f" ({labels}: check that they are not this competition's)"
+        labels = describe_labels(weights)
+        description += f" ({labels})" if labels else ""
     metric = tables.competition.scorer
     if stage.reweights_classes and metric.row_losses:
         warnings.append(f"class weights distort the probabilities that {metric.name} scores")

@@ -104,6 +104,12 @@ def reads_molecules(name: str) -> bool:
     return WEIGHT_SETS[name].kind in MOLECULE_KINDS if name in WEIGHT_SETS else name.endswith(".pt")
 
 
+def describe_labels(name: str) -> str:
+    """Return a sentence about the labels that weights have seen; "" if there are none, or it is unknown."""
+    labels = WEIGHT_SETS[name].labels if name in WEIGHT_SETS else None
+    return f"{name}: {labels}: check that they are not this competition's" if labels else ""
+
+
 def is_minimol(weights: str) -> bool:
     """Return whether weights are those of MiniMol, by their name."""
     return weights in WEIGHT_SETS and WEIGHT_SETS[weights].kind == "minimol"

@@ -12,15 +12,17 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
 from competition.dataset import REFIT_FOLD
 from competition.prepare import describe as describe_tables
+from core.errors import join_first
 from core.files import read_json, write_atomically
 from core.paths import config_folders, display_path
-from core.text import format_number, format_table, format_with_error
+from core.text import format_duration, format_number, format_table, format_with_error
 from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.predictions import (
     error_correlation,
@@ -35,6 +37,8 @@ from submissions.report.scores import (
     load_answers,
     score_overview,
     score_section,
+    seconds_of_stage,
+    stages_without_weight,
     unused_labels,
 )
 from submissions.run import (
@@ -98,13 +102,15 @@ def build_report(run: Run) -> Report:
         title = f"holdout_score on rows of {holdout_of}" if holdout_of else "test_score"
         test_score = format_number(answers.score(run.candidates[run.chosen]["file"]))
         facts[title] = (test_score, "on labels that nothing else has seen")
+    closing = _closing(run)
     task = run.task
     brief = len(task.outputs) <= MAX_BRIEF_OUTPUTS
     errors_title = "Most confident mistakes" if task.has_probabilities else "Largest errors"
     prediction_title = "Probabilities" if task.has_probabilities else "Predictions"
     sections = [
+        Section("Stages and blends", _safely(run, lambda run: score_overview(run, answers))),
+        Section("What next", [*closing[1:]]),
         Section("Left out", _left_out(run), brief=True, wide=True),
-        Section("Overview", _safely(run, lambda run: score_overview(run, answers))),
         Section("Scores", score_section(run, answers), brief=True, wide=True),
         Section("Tables", _tables(run), brief=True),
         Section("Scores by class", _safely(run, class_section) if task.classes else [], brief=brief),
@@ -121,7 +127,7 @@ def build_report(run: Run) -> Report:
         subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over rows)",
         summary=_summary(run),
         facts=facts,
-        closing=_closing(run),
+        closing=closing,
         sections=[section for section in sections if section.elements],
     )
 
@@ -138,7 +144,7 @@ def _safely(run: Run, section: Callable[[Run], list[Element]]) -> list[Element]:
 def _summary(run: Run) -> str:
     """Return what to expect, what was chosen, and how many models it averages."""
     score = describe_expected(run)
-    stages = ", ".join(run.config.stages)
+    stages = ", ".join(stage for stage in run.config.stages if stage not in stages_without_weight(run))
     n_models = sum(job.predicts_test for job in run.plan.jobs)
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
     kinds = "models of folds and seeds" if not n_refits else "models of folds, refits and seeds"
@@ -170,29 +176,48 @@ def describe_expected(run: Run) -> str:
 
 
 def _closing(run: Run) -> list[str]:
-    """Return the last lines of report.md: what was left out, the submission, and the commands that may follow."""
-    lines = []
-    if run.left_out:
-        names = ", ".join(dict.fromkeys(each.stage for each in run.left_out))
-        lines.append(f"Left out, at least in part: {names}; the reasons are at the top")
+    """Return where the submission is, and a line for each thing that could be better, or be done now."""
     holdout_of = run.config.competition.holdout_of
     if holdout_of:
-        lines.append(
+        first = (
             f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
         )
-        return lines
-    of_run = display_path(run.folder / SUBMISSION_FILE)
-    lines.append(f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}")
+    else:
+        of_run = display_path(run.folder / SUBMISSION_FILE)
+        first = f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}"
+    name = _name_on_command_line(run)
+    lines = [first]
+    if run.left_out:
+        names = ", ".join(dict.fromkeys(each.stage for each in run.left_out))
+        lines.append(f"Left out, at least in part: {names}; the reasons are under Left out")
+    idle = stages_without_weight(run)
+    if idle:
+        seconds = format_duration(sum(map(partial(seconds_of_stage, run), idle)))
+        lines.append(f"Without weight in the submission: {', '.join(idle)}, which took {seconds}")
+    if run.choice["expected"]["shift"]:
+        lines.append(f"Test rows differ: ./run.sh folds {name} recommends a kind of folds")
+    unused = read_json(run.paths.prepare_report)["unused_columns"]
+    if unused:
+        lines.append(f"Columns of both tables that no setting reads: {join_first(unused)}")
+    if not holdout_of:
+        steps = [
+            f"./run.sh predict {name} --test NEW.csv",
+            f"after a change of the YAML ./run.sh compare {name}",
+        ]
+        if run.config.competition.kaggle:
+            steps.insert(0, f"./run.sh submit {name}")
+        lines.append(f"Next: {', '.join(steps)}")
+    return lines
+
+
+def _name_on_command_line(run: Run) -> str:
+    """Return the competition as commands take it: its name, or its YAML if that is in another folder."""
     name = run.paths.name
     if run.paths.owner.exists():
         yaml_file = Path(run.paths.owner.read_text(encoding="utf-8").strip())
         if yaml_file.parent not in [folder.resolve() for folder in config_folders()]:
             name = str(display_path(yaml_file))
-    name = shlex.quote(name)
-    steps = [f"./run.sh predict {name} --test NEW.csv", f"after a change of the YAML ./run.sh compare {name}"]
-    if run.config.competition.kaggle:
-        steps.insert(0, f"./run.sh submit {name}")
-    return [*lines, f"Next: {', '.join(steps)}"]
+    return shlex.quote(name)
 
 
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
@@ -203,18 +228,7 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     what = (
         "of held-out rows, and of those like test rows" if is_range else "+- counts the rows of both tables"
     )
-    in_sample = run.candidates[run.chosen]["in_sample_score"]
-    facts = {
-        "expected_score": (
-            describe_expected(run),
-            f"on the test table; {what}",
-        ),
-        "cross_fitted_score": (
-            format_with_error(choice["cross_fitted_score"], choice["standard_error"]),
-            "of the submission out of fold, +- its standard error",
-        ),
-        "in_sample_score": (format_number(in_sample), f"of {run.chosen}, on the rows it was fitted on"),
-    }
+    facts = {"expected_score": (describe_expected(run), f"on the test table; {what}")}
     best_stage = choice["best_stage"]
     compared = choice["stages"][best_stage]
     improvement = gain(run, 0.0, compared["difference"])

@@ -14,6 +14,7 @@ from core.errors import ConfigError
 from core.files import read_json, read_table, read_text_table
 from core.text import format_number, format_with_error, mean_and_std
 from core.types import Array
+from models.inputs.weights import describe_labels
 from models.jobs.compute import UNUSED_LABELS
 from models.jobs.plan import REPORT
 from models.stage import FOLD_MARKS, read_notes
@@ -38,6 +39,8 @@ THRESHOLDS = {
 }
 """Problem type -> meaning of the thresholds."""
 
+MIN_WEIGHT = 0.0005
+"""Weights below this one are shown as 0."""
 NAME = "stage or candidate"
 COLUMNS = (
     NAME, "target", "in_sample_score", "score", "fold_scores", "test_score", "gain", "weight", "seconds", "flags",
@@ -134,16 +137,18 @@ def read_answers(competition: CompetitionConfig, file: Any) -> pd.DataFrame:
 
 
 def score_overview(run: Run, answers: Answers) -> list[Element]:
-    """Return a chart of the scores of all stages and candidates."""
+    """Return a chart of the scores of all stages, with their weights, and of all candidates."""
+    weights = pd.DataFrame(run.weights).mean(axis=1)
     rows = []
     for kind, records in (("stage", run.choice["stages"]), ("candidate", run.candidates)):
         for name, record in records.items():
-            rows.append({**record, "name": name, "kind": kind, "test_score": answers.score(record["file"])})
+            label = f"{name} ({weights[name]:.2f})" if kind == "stage" and name in weights else name
+            rows.append({**record, "name": label, "kind": kind, "test_score": answers.score(record["file"])})
     table = pd.DataFrame(rows)
     table.loc[(table["kind"] == "candidate") & (table["name"] == run.chosen), "kind"] = "submission"
     caption = (
-        "Cross-validated scores of stages, cross-fitted scores of candidates, ± one standard error; diamonds: on the "
-        "test answers, if there are any"
+        "Cross-validated scores of stages, with their mean weight in the submission, and cross-fitted scores of "
+        f"candidates, ± one standard error{'; diamonds: on the labels of the test rows' if answers.scores else ''}"
     )
     return [Figure(caption, score_chart(table, run.metric.name, run.metric.greater_is_better))]
 
@@ -216,8 +221,7 @@ def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
         for line in of_stage:
             if line["target"] in weights:
                 line["weight"] = f"{weights[line['target']][name]:.3f}"
-        seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.jobs_of_stage(name))
-        of_stage[0] |= {"seconds": f"{seconds:.1f}", "flags": ", ".join(marks[name])}
+        of_stage[0] |= {"seconds": f"{seconds_of_stage(run, name):.1f}", "flags": ", ".join(marks[name])}
         lines += of_stage
     first_lines = {line[NAME]: line for line in lines if NAME in line}
     for name, without in run.choice["ablation"].items():
@@ -229,6 +233,18 @@ def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
     return lines
 
 
+def seconds_of_stage(run: Run, name: str) -> float:
+    """Return the seconds of all jobs of a stage."""
+    return float(sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.jobs_of_stage(name)))
+
+
+def stages_without_weight(run: Run) -> list[str]:
+    """Return the stages whose weight in the submission is 0 for each target."""
+    weights = pd.DataFrame(run.weights)  # a row per stage, a column per output; empty without weights
+    is_idle = weights.abs().max(axis=1) < MIN_WEIGHT
+    return [str(name) for name in is_idle.index[is_idle]]
+
+
 def _stage_notes(run: Run) -> list[str]:
     """Return the meaning of the flags, and the notes of the stages."""
     used_flags = {flag for stage in run.stored["stages"] for flag in stage["marks"]}
@@ -237,7 +253,8 @@ def _stage_notes(run: Run) -> list[str]:
         notes += [f"{name}: {note}" for note in read_notes(run.plan.jobs_of_stage(name)[0].folder)]
         if run.task.classes and stage.dropout_note:
             notes.append(f"{name}: {stage.dropout_note}.")
-    return notes
+    weights = {name for stage in run.config.stages.values() for name in stage.weight_names()}
+    return [*notes, *filter(None, map(describe_labels, sorted(weights)))]
 
 
 def class_section(run: Run) -> list[Element]:

@@ -1,6 +1,7 @@
 """The report: its numbers are those of the run, names stay text, and the page asks nothing of the network."""
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     titles = {each.title for each in report.sections}
     assert {"Tables", "Scores", "Predictions", "Learning curves", "Largest errors"} <= titles
     assert section(report, "Tables").count(f"In fold_1 {UNUSED}.") == 1  # once for all stages
-    chart = section(report, "Overview")[0].image
+    chart = section(report, "Stages and blends")[0].image
     assert all(name in chart for name in ("good", "fair", "poor", *run.candidates))
     numbers = re.findall(r"\| +(\d\S+) ", markdown(report, run.paths.report))
     html = page(report)
@@ -112,10 +113,30 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     with monkeypatch.context() as patch:
         patch.setattr(report_module, "read_json", lambda *given: {**read_json(*given), **answers})
         assert ". WARNING: more.csv has labels. Submitted" in build_report(run).summary
-    closing = build_report(replace(run, left_out=[LeftOut("gone", 1, "error", "ValueError")])).closing
-    assert closing[0] == "Left out, at least in part: gone; the reasons are at the top"
-    assert closing[1].startswith(f"Submission: {run.paths.submission}, a copy of ")
-    assert closing[2].startswith("Next: ./run.sh predict mixed --test NEW.csv, ")
+    report = build_report(replace(run, left_out=[LeftOut("gone", 1, "error", "ValueError")]))
+    first, second, *_, last = report.closing
+    assert first.startswith(f"Submission: {run.paths.submission}, a copy of ")
+    assert second == "Left out, at least in part: gone; the reasons are under Left out"
+    assert last.startswith("Next: ./run.sh predict mixed --test NEW.csv, ")
+    assert section(report, "What next") == report.closing[1:]
+
+
+def test_what_could_be_better_is_a_line_each(made, monkeypatch):
+    run, _ = made
+    monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
+    choice = deepcopy(run.choice)
+    for weights in choice["candidates"][run.chosen]["weights"].values():
+        weights["poor"] = 0.0004
+    choice["expected"]["shift"] = {"sentence": "They differ.", "factor": None, "score": None}
+    monkeypatch.setattr(type(run), "choice", choice)
+    unused = {"unused_columns": ["batch"]}
+    monkeypatch.setattr(report_module, "read_json", lambda *given: {**read_json(*given), **unused})
+    report = build_report(run)
+    assert "of good, fair; a test" in report.summary or "of fair, good; a test" in report.summary
+    lines = "\n".join(report.closing)
+    assert re.search(r"Without weight in the submission: poor, which took \S+ s\n", lines)
+    assert "Test rows differ: ./run.sh folds mixed recommends" in lines
+    assert "Columns of both tables that no setting reads: 'batch'" in lines
 
 
 def test_a_section_with_an_error_is_a_note_and_ends_no_report(made, monkeypatch, capsys):
