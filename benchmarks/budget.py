@@ -7,8 +7,8 @@
 For each budget and set, `./run.sh full --budget` runs in one checkout and then in the other. Which one is first
 alternates. Both read the YAML that `./run.sh new --preset cpu` of AFTER writes; with --own-yaml each reads that of its
 `new`, which compares presets too. With --autogluon the first contender is AutoGluon (`best_quality`, an equal share of
-the time for each target), in the interpreter PYTHON of an environment that has it. It gets the features of the stage
-`lightgbm` of this checkout, for texts also the frozen sentence encoder.
+the time for each target), in the interpreter PYTHON of an environment that has it. It gets MapLight's features and
+those of the frozen encoders of molecules and sentences.
 
 Each run starts from an empty folder, FOLDER/before/... or FOLDER/after/..., and appends a row to FOLDER/checkouts.csv.
 A run is skipped if it has a row for the current commit, so the command can be repeated after an interruption. The table
@@ -101,12 +101,13 @@ def answers_and_predictions(competition: CompetitionConfig, file: Path) -> tuple
 
 
 def write_features(yaml_file: Path, folder: Path) -> None:
-    """Write the features of the stage lightgbm, and of texts the frozen encoder, of all rows as CSV."""
+    """Write MapLight's features and those of the frozen encoders of all rows as CSV."""
     run = latest_run(str(yaml_file))
     competition = run.config.competition
     context = context_of(run.plan, 0)
-    encoders = [{"encoder": "minilm"}] if context.text else []
-    stage = make_stage({"kind": "lightgbm", "features": ["morgan", "descriptors", *encoders]})
+    of_molecules = ["maplight", {"encoder": "minimol"}, {"encoder": "admet"}] if context.smiles else []
+    of_texts = [{"encoder": "minilm"}] if context.text else []
+    stage = make_stage({"kind": "lightgbm", "features": [*of_molecules, *of_texts]})
     for name, path in (("train", run.paths.train), ("test", run.paths.test)):
         rows = read_rows(path, competition, labelled=name == "train")
         if name == "train":

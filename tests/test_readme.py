@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from pydantic import TypeAdapter
 
@@ -22,6 +23,7 @@ from core.files import PROJECT
 from core.user_code import load_user_code
 from models.context import Context
 from models.registry import Stages
+from models.training.losses import load_loss
 from models.training.schedules import SCHEDULES
 from pipeline import commands
 from submissions.config import Config, load_config
@@ -105,6 +107,17 @@ def test_the_recipe_for_wrong_labels_drops_those_far_from_a_line_of_predictions(
     pd.testing.assert_frame_equal(cleaned, source.drop([4, 11]).reset_index(drop=True))
 
 
+def test_the_focal_loss_of_the_page_on_stages_counts_likely_labels_less(tmp_path):
+    (tmp_path / "focal.py").write_text(block("python", "focal", "docs/stages.md"))
+    loss = load_loss(f"{tmp_path}/focal.py:focal", "binary")
+    y = torch.tensor([[1.0], [0.0], [0.0]])
+    outputs = torch.tensor(
+        [[0.0], [0.0], [np.log(0.1 / 0.9)]]
+    )  # the labels have the probabilities .5, .5 and .9
+    expected = [0.25 * np.log(2), 0.25 * np.log(2), 0.01 * -np.log(0.9)]
+    torch.testing.assert_close(loss.errors(outputs, y)[:, 0], torch.tensor(expected).float())
+
+
 def test_all_metrics_and_schedules_are_listed():
     for name in [*METRICS, *SCHEDULES]:
         assert f"`{name}`" in README, name
@@ -114,7 +127,7 @@ def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_tra
     tmp_path,
 ):
     for name, code, n_lines in (
-        ("knn.py", block("python", "class Knn"), 25),
+        ("knn.py", block("python", "class Knn", RECIPES), 25),
         ("others.py", block("python", "class Others", RECIPES), 40),
         ("assay.py", block("python", "def make", RECIPES), 40),
     ):
@@ -122,7 +135,7 @@ def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_tra
         (tmp_path / name).write_text(code)
     assay = pd.DataFrame({"SMILES": ["C" * n + "O" for n in range(9, 30)], "logS": -np.arange(9.0, 30.0)})
     assay.to_csv(tmp_path / "solubility.csv", index=False)
-    yaml_blocks = block("yaml", "knn.py:Knn"), block("yaml", "others.py:Others", RECIPES)
+    yaml_blocks = block("yaml", "knn.py:Knn", RECIPES), block("yaml", "others.py:Others", RECIPES)
     knn, others = (yaml.safe_load(text)["stages"] for text in yaml_blocks)
     trees = {"kind": "lightgbm", "features": ["maccs"], "max_trees": 20}
     settings = yaml.safe_load(block("yaml", "assay.py:make", RECIPES))["competition"]

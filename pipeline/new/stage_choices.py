@@ -27,10 +27,17 @@ MIN_WORDS_OF_LONG_TEXT = 150
 MAX_TARGETS_OF_TEN_FOLDS = 2
 """Number of targets up to which small tables have ten folds: cross-fitting a blend takes targets times folds cubed."""
 
+ADME = re.compile(
+    "cl_?int|clearance|microsom|hepatocyt|(?<![a-z])[hmr]lm(?![a-z])|caco|mdck|mdr1|papp|permeab|pampa|efflux|ppb|"
+    "protein.?binding|unbound|solub|ksol|log_?d(?![a-z])|half.?life|vdss|bioavail",
+    re.IGNORECASE,
+)
+"""Parts of the names of targets of absorption, distribution, metabolism and excretion."""
 LETTER = re.compile(r"[^\W\d_]")
 LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 Need = Literal[
-    "molecules", "several_molecules", "reactions", "text", "latin", "short_latin", "long_latin", "other_script", "table"
+    "molecules", "adme", "no_adme", "several_molecules", "reactions", "text", "latin", "short_latin", "long_latin",
+    "other_script", "table",
 ]  # fmt: skip
 
 
@@ -41,8 +48,8 @@ class PresetStage(StrictModel):
     presets: list[str] = []
     """The presets that it is in; empty: all."""
     needs: list[Need]
-    """Any of: molecules, several columns of them, reactions, texts (in Latin letters or in others), or only numbers
-    and categories.
+    """Any of: molecules (also with or without a target that is called like one of ADME), several columns of them,
+    reactions, texts (in Latin letters or in others), or only numbers and categories.
     """
     targets: Literal["numbers", "classes"] | None = None
     """Targets that it is for, ordinal levels being numbers; null: both."""
@@ -170,6 +177,7 @@ def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) ->
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
+        "adme" if any(map(ADME.search, tables.targets)) else "no_adme": smiles,
         "several_molecules": smiles if len(smiles) > 1 else [],
         "reactions": reactions,
         "text": notes,

@@ -55,7 +55,7 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path):
         ),
         (
             "kind: lightgbm, features: [{encoder: unimol_small}]", "",
-            ".* bert or gnn or minimol is required here. Choose from minilm, rxnfp, chemeleon, minimol",
+            ".* bert or gnn or minimol is required here. Choose from minilm, rxnfp, chemeleon, admet, minimol",
         ),
         (
             "kind: lightgbm, features: []", "numeric: [], text: [], categorical: []",

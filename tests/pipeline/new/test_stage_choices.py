@@ -86,6 +86,19 @@ def test_classes_have_other_stages_grades_those_of_numbers_and_large_tables_no_k
     assert chosen["grades"] == chosen["numbers"] != chosen["names"]
 
 
+@pytest.mark.parametrize(
+    ("target", "is_adme"),
+    [
+        ("log_HLM_CLint", True), ("Caco-2 Permeability Papp A>B", True), ("LogD", True), ("hppb", True), ("KSOL", True),
+        ("MLM", True), ("logS", False), ("pKi", False), ("dipole", False), ("helmet", False), ("gap_eV", False),
+    ],
+)  # fmt: skip
+def test_the_encoder_that_was_trained_on_adme_is_for_targets_that_are_called_so(tmp_path, target, is_adme):
+    write_labels(tmp_path, {target: NUMBER[:60]}, {target: 0}, s=smiles(80))
+    readers = [name for name, block in stages(detect(files_in(tmp_path))).items() if "admet" in str(block)]
+    assert readers == (["admet_svr", "gp_admet"] if is_adme else [])
+
+
 @pytest.mark.parametrize(("n_repeats", "batch_size"), [(1, None), (60, 8)])
 def test_long_texts_are_distinguished_from_short_ones_by_their_words(tmp_path, n_repeats, batch_size):
     texts = [" ".join([note] * n_repeats) for note in notes(80)]
