@@ -17,7 +17,7 @@ from models.inputs.base_models import BASE_MODEL
 from models.inputs.weights import digest_of_weights
 from models.stages.bert import Bert
 from models.training import checkpoint, prediction
-from models.training.network import audit
+from models.training.network import audit, halve_frozen
 from models.training.optimizer import layers_of, make_optimizer
 from tests.models import encoders
 from tests.models.encoders import fit, table
@@ -159,6 +159,26 @@ def test_the_audit_accepts_what_torch_computes_by_other_kernels_in_evaluation():
     layer = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.001, batch_first=True)
     with pytest.raises(ConfigError, match=r"differ by .*layers\.1\.dropout2\.p = 0\.001"):
         audit(torch.nn.TransformerEncoder(layer, 2), {"src": torch.randn(64, 30, 16)})
+
+
+def test_a_frozen_matrix_that_bf16_holds_is_stored_so_and_multiplies_to_the_same_numbers(decoder, tmp_path):
+    network, train = prepare(stage(decoder), tmp_path)
+    of_base = [
+        part.weight
+        for part in network.modules()
+        if isinstance(part, nn.Linear) and not part.weight.requires_grad
+    ]
+    for weight in of_base:
+        weight.data = weight.data.bfloat16().float()
+    of_base[0].data += 1e-6  # which bf16 does not hold
+    batch = train.encoded(0).batch(np.arange(4), torch.device("cpu"))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = network(batch)
+        halve_frozen(network)
+        assert torch.equal(network(batch), expected)
+    assert [weight.dtype for weight in of_base] == [torch.float32, *[torch.bfloat16] * (len(of_base) - 1)]
+    trained = {parameter.dtype for parameter in network.parameters() if parameter.requires_grad}
+    assert trained == {torch.float32}
 
 
 def test_a_tokenizer_without_a_padding_token_pads_with_its_end_of_text(decoder, tmp_path):

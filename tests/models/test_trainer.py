@@ -1,5 +1,6 @@
 """The training loop on a network of a few dozen weights."""
 
+import queue
 import random
 import weakref
 from dataclasses import replace
@@ -21,7 +22,7 @@ from models.context import HeldOut
 from models.stage import read_notes
 from models.stages.gnn import Gnn
 from models.training import neural, prediction, trainer
-from models.training.batches import Batches, EncodedDataset
+from models.training.batches import Batches, EncodedDataset, in_advance
 from models.training.checkpoint import Checkpoint
 from models.training.loss_log import read_losses
 from models.training.losses import LabelBatch
@@ -139,6 +140,21 @@ def test_an_epoch_goes_on_from_any_step(device):
 
     assert shares(0) == [[0.5, 0.5], [0.5, 0.5], [1.0]]
     assert shares(2) == [[1.0]]
+
+
+def test_on_a_gpu_the_next_result_is_computed_while_the_current_one_is_used():
+    called = queue.Queue()
+
+    def double(n):
+        called.put(n)
+        return 2 * n
+
+    results = in_advance(double, [1, 2, 3], torch.device("meta"))
+    assert next(results) == 2
+    assert [called.get(timeout=10) for _ in range(2)] == [1, 2]
+    assert list(results) == [4, 6]
+    on_cores = in_advance(double, [1, 2, 3], torch.device("cpu"))
+    assert next(on_cores) == 2 and [called.get() for _ in range(2)] == [3, 1] and called.empty()
 
 
 def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little():
