@@ -360,14 +360,17 @@ class Checks:
             return
         free_gpu_memory()
         before, total = torch.cuda.memory_allocated(), torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction((before + (0.002 if self.tiny else 0.75) * GIB) / total)
+        gib = 0.002 if self.tiny else 0.75
+        torch.cuda.set_per_process_memory_fraction((before + gib * GIB) / total)
         folder = self.new_folder()
         try:
             self.case(MINILM).fit(folder, epochs=1, batch_size=512)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
         notes = [note for note in read_notes(folder) if "too small for batches" in note]
-        self.result(bool(notes), f"batches of 512 in 0.75 GiB: {', '.join(notes) or 'none became smaller'}")
+        self.result(
+            bool(notes), f"batches of 512 in {gib:g} GiB: {', '.join(notes) or 'none became smaller'}"
+        )
         left = torch.cuda.memory_allocated() - before
         self.result(left < 2**20, f"{left / 2**20:.1f} MiB stay on the card after a fit")
 

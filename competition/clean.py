@@ -65,9 +65,10 @@ def raise_if_any(
     """
     if np.any(is_invalid):
         rows = describe_rows(table, is_invalid, id_column, name)
+        invalid = table[np.asarray(is_invalid)]
         mistakes = [
-            Mistake(what, None, str(where), row, cells[id_column], name, cells[name], advice)
-            for row, cells in table[np.asarray(is_invalid)].iterrows()
+            Mistake(what, None, str(where), row, row_id, name, value, advice)
+            for row, row_id, value in zip(invalid.index, invalid[id_column], invalid[name], strict=True)
         ]
         raise DataError(f"{where}: column {name!r} has {what}: {rows}. {advice}", mistakes)
 

@@ -31,7 +31,7 @@ from pipeline.hold_out import hold_out
 from pipeline.last_submission import InterimSubmissions, submit_finished_folds, submit_until
 from submissions.compare import read_runs, records
 from submissions.config import Config, load_config
-from submissions.report.report import PAGE
+from submissions.report.report import PAGE, SUMMARY
 from submissions.report.scores import load_answers
 from submissions.run import (
     EPOCHS,
@@ -119,7 +119,8 @@ def train_and_submit(
     with cli.locked(all_jobs.paths, wait=True):
         if not finished.stages and clock.has_limit:
             say("\n".join([*submit_finished_folds(config, budget.tried_plan, left_out), *advice]))
-            options.result |= {"left_out": list(map(asdict, left_out))}
+            options.result |= {"left_out": list(map(asdict, left_out)), "advice": advice}
+            options.result["submission"] = all_jobs.paths.submission
             return 3
         run = open_run(config, finished, left_out)
         run = replace(run, budget=clock.seconds if clock.has_limit else None)
@@ -144,6 +145,7 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         gain["over"] = previous
     holdout = load_answers(run) if run.config.competition.holdout_of else None
     file = run.candidates[run.chosen]["file"]
+    has_report = (run.paths.report / SUMMARY).exists()  # not if the time was over before
     return {
         "run": run.name,
         "metric": run.metric.name,
@@ -160,7 +162,7 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         "left_out": run.stored["left_out"],
         "warnings": [*choice["failed"], *expected["warnings"]],
         "submission": run.paths.submission,
-        "report": run.paths.report / PAGE,
+        "report": run.paths.report / PAGE if has_report else None,
     }
 
 

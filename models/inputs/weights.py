@@ -105,9 +105,9 @@ def reads_molecules(name: str) -> bool:
 
 
 def describe_labels(name: str) -> str:
-    """Return a sentence about the labels that weights have seen; "" if there are none, or it is unknown."""
+    """Return which labels weights have seen, and what to do; "" if there are none, or it is unknown."""
     labels = WEIGHT_SETS[name].labels if name in WEIGHT_SETS else None
-    return f"{name}: {labels}: check that they are not this competition's" if labels else ""
+    return f"{labels}: check that they are not this competition's" if labels else ""
 
 
 def is_minimol(weights: str) -> bool:

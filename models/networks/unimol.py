@@ -66,9 +66,6 @@ class Groups(NamedTuple):
 def collate(items: list[MoleculeInput]) -> dict[str, Any]:
     """Return the arguments of the backbone for some molecules: all that depends on tokens and coordinates only.
 
-    The features of a pair depend on its two tokens, in their order, and on their distance. So (i, j) and
-    (j, i) have the same features if their tokens are equal, and are then computed once.
-
     - place: (n_rows,), position of each molecule in the order from the shortest to the longest, which all others have.
     - shapes: number of rows of each group of similar lengths, and of tokens of its longest row. A GPU has one group.
     - tokens: (n_real,), ids of all tokens.
@@ -98,17 +95,11 @@ def collate(items: list[MoleculeInput]) -> dict[str, Any]:
         padded.append((firsts[-1][:, None] + torch.arange(group.shape[1]) * real).view(-1))
         is_real.append(real.view(-1))
         n_tokens += int(n_of_rows.sum())
-
-        equal = group[:, :, None] == group[:, None, :]
-        row, i, j = ((real[:, :, None] & real[:, None, :]) & ~equal.tril(-1)).nonzero(as_tuple=True)
-        distances.append((positions[row, i] - positions[row, j]).norm(dim=-1))
-        pair_tokens.append(torch.stack([group[row, i], group[row, j]]))
-        source = torch.where(real, -2, -1)[:, None, :].repeat(1, group.shape[1], 1)
-        source[row, i, j] = torch.arange(n_pairs, n_pairs + len(row))
-        twice = equal[row, i, j]
-        source[row[twice], j[twice], i[twice]] = source[row[twice], i[twice], j[twice]]
+        ids, distance, source = _pairs(group, positions, n_pairs)
+        pair_tokens.append(ids)
+        distances.append(distance)
         sources.append(source.view(-1))
-        n_pairs += len(row)
+        n_pairs += len(distance)
     return {
         "place": order.argsort(),
         "shapes": shapes,
@@ -120,6 +111,31 @@ def collate(items: list[MoleculeInput]) -> dict[str, Any]:
         "distance": torch.cat(distances),
         "source": torch.cat(sources) % (n_pairs + 2),
     }
+
+
+def _pairs(group: Tensor, positions: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `pair_tokens` and `distance` of a group, and the `source` of its pairs; see `collate`.
+
+    The features of a pair depend on its two tokens, in their order, and on their distance. So (i, j) and
+    (j, i) have the same features if their tokens are equal, and are then computed once.
+
+    Args:
+        group: (size, length), ids of tokens.
+        positions: (size, length, 3) in angstrom.
+        start: number of pairs of the groups before.
+
+    Returns:
+        The third is (size, length, length), counted from the end for padding: -2 for a row, -1 for a key.
+    """
+    real = group != PADDING
+    equal = group[:, :, None] == group[:, None, :]
+    row, i, j = ((real[:, :, None] & real[:, None, :]) & ~equal.tril(-1)).nonzero(as_tuple=True)
+    source = torch.where(real, -2, -1)[:, None, :].repeat(1, group.shape[1], 1)
+    source[row, i, j] = torch.arange(start, start + len(row))
+    twice = equal[row, i, j]
+    source[row[twice], j[twice], i[twice]] = source[row[twice], i[twice], j[twice]]
+    distance = (positions[row, i] - positions[row, j]).norm(dim=-1)
+    return torch.stack([group[row, i], group[row, j]]), distance, source
 
 
 def pair_values(gbf: Any, gbf_proj: Any, distance: Tensor, edge_type: Tensor) -> Tensor:

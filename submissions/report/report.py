@@ -144,7 +144,8 @@ def _safely(run: Run, section: Callable[[Run], list[Element]]) -> list[Element]:
 def _summary(run: Run) -> str:
     """Return what to expect, what was chosen, and how many models it averages."""
     score = describe_expected(run)
-    stages = ", ".join(stage for stage in run.config.stages if stage not in stages_without_weight(run))
+    idle = stages_without_weight(run)
+    stages = ", ".join(stage for stage in run.config.stages if stage not in idle)
     n_models = sum(job.predicts_test for job in run.plan.jobs)
     n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
     kinds = "models of folds and seeds" if not n_refits else "models of folds, refits and seeds"

@@ -254,7 +254,10 @@ def _stage_notes(run: Run) -> list[str]:
         if run.task.classes and stage.dropout_note:
             notes.append(f"{name}: {stage.dropout_note}.")
     weights = {name for stage in run.config.stages.values() for name in stage.weight_names()}
-    return [*notes, *filter(None, map(describe_labels, sorted(weights)))]
+    return [
+        *notes,
+        *(f"{name}: {describe_labels(name)}." for name in sorted(weights) if describe_labels(name)),
+    ]
 
 
 def class_section(run: Run) -> list[Element]:
